@@ -1,0 +1,35 @@
+"""What can go wrong above the bytes.
+
+ArchiveError
+├── ContentsError            the asset's inside is not what can be archived
+│   ├── BadContents          hostile or broken (a bomb, `../`, an endless playlist): a passing fault first
+│   ├── IncompleteContents   something that belongs to it cannot be had
+│   └── NeedsSourceAccess    only the m3u8 is signed (100ms-api.md, form 3)
+└── ManifestError            a manifest in the bucket cannot be read or does not hold
+"""
+
+from __future__ import annotations
+
+
+class ArchiveError(Exception):
+    """Anything the core raises itself."""
+
+
+class ContentsError(ArchiveError):
+    """The asset cannot be archived as it is."""
+
+
+class BadContents(ContentsError):
+    """What arrived is broken or hostile. Nothing of it was written that it could misuse."""
+
+
+class IncompleteContents(ContentsError):
+    """A part of the asset is missing at the source."""
+
+
+class NeedsSourceAccess(ContentsError):
+    """The signature covers the master playlist alone; its children need credentials for the asset's own path."""
+
+
+class ManifestError(ArchiveError):
+    """A manifest is unreadable or contradicts what is stored."""

@@ -1,0 +1,148 @@
+"""100ms's answers, typed at the edge. Unknown fields and types are kept, never refused (../shared/100ms-api.md).
+
+Every model keeps the JSON it was made from in `raw`, for the manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+class AssetStatus(StrEnum):
+    """The statuses the documentation names; any other string stays a plain `str`."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class AssetType(StrEnum):
+    """The types the documentation names; any other string stays a plain `str`."""
+
+    ROOM_COMPOSITE = "room-composite"
+    ROOM_COMPOSITE_LEGACY = "room-composite-legacy"
+    ROOM_VOD = "room-vod"
+    CHAT = "chat"
+    TRANSCRIPT = "transcript"
+    SUMMARY = "summary"
+    TRACK = "track"
+    STREAM = "stream"
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class Asset(_Answer):
+    """One recording output. `size_bytes` and `duration_seconds` are the API's word, None when it gives none.
+
+    `type` and `status` are plain strings because new ones must be expected; compare with the enums above.
+    """
+
+    id: str = Field(min_length=1)
+    type: str = ""
+    status: str = ""
+    job_id: str | None = None
+    room_id: str | None = None
+    session_id: str | None = None
+    path: str | None = None
+    size_bytes: int | None = Field(default=None, alias="size")
+    duration_seconds: float | None = Field(default=None, alias="duration")
+    created_at: AwareDatetime | None = None
+    thumbnails: tuple[Any, ...] = ()  # storage paths by the documentation; URLs or objects must be expected
+    metadata: Mapping[str, Any] = Field(default_factory=dict)
+    raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Asset:
+        """The asset of one JSON object, with `raw` kept whole. Raises pydantic.ValidationError when there is
+        no usable `id`; a bad value in any other field becomes None, for one odd field must not hide an asset."""
+        return cls.model_validate({**raw, "raw": dict(raw)})
+
+    @field_validator("type", "status", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return value if isinstance(value, str) else ""
+
+    @field_validator("job_id", "room_id", "session_id", "path", mode="before")
+    @classmethod
+    def _optional_text(cls, value: object) -> object:
+        return value if isinstance(value, str) and value else None
+
+    @field_validator("size_bytes", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        number = _number(value)
+        return int(number) if number is not None and number >= 0 else None
+
+    @field_validator("duration_seconds", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        return _number(value)
+
+    @field_validator("created_at", mode="before")
+    @classmethod
+    def _created_at(cls, value: object) -> object:
+        return parse_time(value)
+
+    @field_validator("thumbnails", mode="before")
+    @classmethod
+    def _thumbnails(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list | tuple) else ()
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _metadata(cls, value: object) -> object:
+        return value if isinstance(value, Mapping) else {}
+
+
+class SignedUrl(_Answer):
+    """The answer of `presigned-url`. `url` is a secret; `expiry_seconds` may be longer than the truth."""
+
+    id: str = ""
+    path: str | None = None
+    url: SecretStr
+    expiry_seconds: int | None = Field(default=None, alias="expiry")
+
+    @field_validator("expiry_seconds", mode="before")
+    @classmethod
+    def _expiry(cls, value: object) -> object:
+        number = _number(value)
+        return int(number) if number is not None else None
+
+
+class Page(_Answer):
+    """One page of the listing. `next_start` is None on the last page. `garbled_rows` counts rows without a
+    usable id: they cannot be named, so they are counted and shown."""
+
+    assets: tuple[Asset, ...]
+    next_start: str | None
+    garbled_rows: int = 0
+
+
+def parse_time(value: object) -> datetime | None:
+    """RFC 3339 with up to nanoseconds (cut to microseconds) as aware UTC; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", value))
+    except ValueError:
+        return None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if number == number and abs(number) != float("inf") else None

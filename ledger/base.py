@@ -1,0 +1,278 @@
+"""The ledger: operational state per asset. It decides what is due, leases it to one worker at a time, and
+remembers what an unfinished copy has done. It can be lost: the API and the bucket rebuild it (docs/architecture.md).
+
+One contract suite (`tests/contracts/ledger_contract.py`) holds every implementation to what is said here.
+All times are aware UTC; leases are timed by the ledger's own clock, so that workers' clocks do not matter.
+Every failure is a `ledger.errors.LedgerError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+
+class AssetState(StrEnum):
+    """Every asset the API ever showed is in exactly one."""
+
+    DISCOVERED = "discovered"
+    QUEUED = "queued"  # a message was sent for it
+    RUNNING = "running"  # leased
+    WAITING = "waiting"  # will be tried again at next_attempt_at
+    ARCHIVED = "archived"
+    SKIPPED = "skipped"  # a filter says so
+    EXTERNAL = "external"  # its path is already in the team's own bucket
+    SOURCE_FAILED = "source_failed"  # 100ms says failed
+    NEEDS_SOURCE_ACCESS = "needs_source_access"  # only the m3u8 is signed, and we may not read its bucket
+    QUARANTINED = "quarantined"  # it arrived and does not check out, again and again
+    LOST = "lost"  # gone at the source before it was saved
+
+
+OPEN_STATES = frozenset({AssetState.DISCOVERED, AssetState.QUEUED, AssetState.RUNNING, AssetState.WAITING})
+SAFE_STATES = frozenset({AssetState.ARCHIVED, AssetState.SKIPPED, AssetState.EXTERNAL})
+JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.SOURCE_FAILED})
+"""Ends that follow from what the API says and the settings alone; every sweep judges them anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a sweep tells the ledger of one asset. `verdict` is DISCOVERED or one of JUDGED_STATES."""
+
+    asset_id: str
+    type: str
+    expires_at: datetime
+    verdict: AssetState
+    created_at: datetime | None = None
+    room_id: str | None = None
+    session_id: str | None = None
+    size_bytes: int | None = None
+    reason: str | None = None  # why this verdict, when it is not DISCOVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One asset in the ledger."""
+
+    asset_id: str
+    type: str
+    state: AssetState
+    expires_at: datetime
+    first_seen_at: datetime
+    changed_at: datetime  # when `state` was last set
+    created_at: datetime | None = None
+    room_id: str | None = None
+    session_id: str | None = None
+    size_bytes: int | None = None  # the API's word
+    attempts: int = 0  # leases taken since it was last reopened
+    mismatches: int = 0  # attempts in a row that ended because the bytes did not check out
+    next_attempt_at: datetime | None = None
+    reason: str | None = None  # of the last failure, or of the state; never a secret
+    stored_bytes: int = 0  # once archived
+    stored_objects: int = 0
+    seconds: float = 0.0  # the time the successful attempt took
+    warnings: tuple[str, ...] = ()  # such as a thumbnail that could not be had
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One worker's time-limited right to an asset. `fence` grows with every lease of the asset."""
+
+    asset_id: str
+    fence: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended. `state` is WAITING or an end."""
+
+    state: AssetState
+    reason: str | None = None
+    next_attempt_at: datetime | None = None  # with WAITING
+    counts_as_attempt: bool = True  # False: nothing was tried (a destination is on hold, a shutdown)
+    mismatch: bool = False  # the bytes did not check out: mismatches + 1; anything else sets it to 0
+    stored_bytes: int = 0
+    stored_objects: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """`seen` is counted on its own, not summed: `balanced` is a check, made at every sweep."""
+
+    seen: int
+    states: Mapping[AssetState, int]
+
+    @property
+    def balanced(self) -> bool:
+        return self.seen == sum(self.states.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running copy is doing. Kept for minutes, for people to look at; nothing depends on it."""
+
+    asset_id: str
+    type: str
+    bytes_done: int
+    bytes_total: int | None
+    objects_done: int
+    current: str  # the object being copied
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object of an unfinished asset that is whole at a destination."""
+
+    path: str  # relative to the asset's folder
+    size_bytes: int
+    crc32c: int
+    content_type: str = ""
+    source_etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An unfinished upload. `token` is a secret; implementations keep it sealed."""
+
+    token: str = field(repr=False)
+    size_bytes: int
+    part_bytes: int
+    source_etag: str | None
+    parts: Mapping[int, tuple[int, int, str]] = field(default_factory=dict)  # number -> size, crc32c, tag
+
+
+class Ledger(Protocol):
+    # -- what exists ---------------------------------------------------------------------------------------
+    def discover(self, seen: Sequence[Seen]) -> int:
+        """Record what a sweep saw, in one round trip; how many were new. Repeatable.
+
+        An unknown asset gets its verdict as state. A known one is judged anew: a DISCOVERED verdict reopens one
+        in JUDGED_STATES; any other verdict moves one that is discovered, queued, waiting or in JUDGED_STATES to
+        it; a running, archived or otherwise ended asset stays. Changed facts (expires_at, size) are updated.
+        """
+        ...
+
+    def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+        """Enter an asset that a manifest proves archived, known or not, unless it is running; whether that
+        changed its state. Repeatable."""
+        ...
+
+    def get(self, asset_id: str) -> Row | None: ...
+
+    def rows(
+        self,
+        states: Iterable[AssetState] | None = None,
+        *,
+        expiring_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Rows by state (None: all), by `expires_at` within each state, fetched in batches."""
+        ...
+
+    def counts(self) -> Counts:
+        """Taken atomically."""
+        ...
+
+    # -- what is due ---------------------------------------------------------------------------------------
+    def take_due(self, now: datetime, window: int, requeue_after: timedelta) -> list[Row]:
+        """Move what is due to QUEUED, earliest `expires_at` first, so that at most `window` are queued in all,
+        and return those moved, for a message each. Bounded time whatever the backlog.
+
+        Due: discovered; waiting with next_attempt_at <= now; queued for longer than `requeue_after` (its message
+        was lost); running with an ended lease (its worker died).
+        """
+        ...
+
+    def reopen(self, asset_id: str) -> Row | None:
+        """An operator's word: back to DISCOVERED from any state but RUNNING with a living lease; attempts and
+        mismatches start at 0. The row as it is then; None when unknown. Repeatable."""
+        ...
+
+    def next_due_at(self) -> datetime | None:
+        """When the earliest waiting asset is due; None when none waits."""
+        ...
+
+    # -- one worker at a time ------------------------------------------------------------------------------
+    def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        """RUNNING and ours, attempts + 1; None when the asset is unknown, at an end, or leased to a living
+        holder. Waiting is no obstacle: the caller was told to go."""
+        ...
+
+    def renew(self, lease: Lease, duration: timedelta) -> None:
+        """Raises LeaseLost when another lease was given since, or the asset is settled. A ledger that forgot
+        the asset altogether (it was flushed) is no reason to stop: the call succeeds and `settle` enters it."""
+        ...
+
+    def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
+        """End the lease and record how. Raises LeaseLost like `renew`, with nothing written. Re-enters the
+        asset from `seen` when the ledger forgot it. On an end, forgets its objects, uploads and progress."""
+        ...
+
+    # -- what an unfinished copy has done ------------------------------------------------------------------
+    def stored_objects(self, asset_id: str, destination: str, version: str) -> Mapping[str, StoredObject]:
+        """By path. `version` names the source's content; what was stored of another version is not returned."""
+        ...
+
+    def add_stored(
+        self, lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]
+    ) -> None:
+        """Repeatable; one round trip. Another `version` replaces all. Lives as long as the asset is open,
+        30 days at the most."""
+        ...
+
+    def load_upload(self, asset_id: str, destination: str, key: str) -> OpenUpload | None: ...
+
+    def save_upload(self, lease: Lease, destination: str, key: str, upload: OpenUpload) -> None:
+        """Replaces. Lives 30 days at the most."""
+        ...
+
+    def add_part(
+        self, lease: Lease, destination: str, key: str, number: int, part: tuple[int, int, str]
+    ) -> None: ...
+
+    def forget_upload(self, asset_id: str, destination: str, key: str) -> None: ...
+
+    def report(self, progress: Progress) -> None:
+        """Never raises for a ledger that is away; lives 2 minutes."""
+        ...
+
+    def progress(self) -> list[Progress]: ...
+
+    # -- what the whole tool remembers ---------------------------------------------------------------------
+    def lock(self, name: str, duration: timedelta) -> str | None:
+        """A token, or None when somebody holds `name`. An optimisation only: whatever it guards is harmless
+        when it happens twice."""
+        ...
+
+    def extend_lock(self, name: str, token: str, duration: timedelta) -> bool: ...
+
+    def unlock(self, name: str, token: str) -> None: ...
+
+    def remember(self, name: str, fact: Mapping[str, object], lifetime: timedelta | None = None) -> None:
+        """A small named JSON fact: the last sweep, a destination on hold. No lifetime: kept until replaced."""
+        ...
+
+    def recall(self, name: str) -> Mapping[str, object] | None: ...
+
+    def recall_all(self, prefix: str) -> Mapping[str, Mapping[str, object]]: ...
+
+    def forget(self, name: str) -> None: ...
+
+    def remember_secret(self, name: str, value: str, lifetime: timedelta) -> None:
+        """Sealed: unreadable to who sees the store but not the settings."""
+        ...
+
+    def recall_secret(self, name: str) -> str | None:
+        """None too when it was sealed under another key."""
+        ...
+
+    def ping(self) -> None:
+        """Raises LedgerUnavailable with a message that says what to mend."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,181 @@
+"""What a store promises the archiver. One contract suite (`tests/contracts/storage_contract.py`) holds every
+backend to each sentence here.
+
+A backend is opened on one destination (`s3://bucket/prefix`, `gs://...`, `file:///...`); keys are relative to
+the destination's prefix. All methods are safe to call from several threads. Every call has a timeout. Every
+failure is a `storage_backends.errors.StorageError`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NewType, Protocol
+
+from storage_backends.errors import InvalidKey
+
+ObjectKey = NewType("ObjectKey", str)
+"""A key that every store accepts: made by `object_key`, never by a cast."""
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_KEY_BYTES = 1024
+MAX_SEGMENT_BYTES = 255
+
+
+def object_key(text: str) -> ObjectKey:
+    """`text` as a key that means the same in every store, or `InvalidKey`.
+
+    The rules (../shared/storage.md): NFC, at most 1024 bytes, segments of 1 to 255 bytes, none of them `.` or
+    `..`, no control character, no backslash, no leading slash, not `.well-known/acme-challenge/...` (GCS).
+    """
+    if not text or unicodedata.normalize("NFC", text) != text:
+        raise InvalidKey(f"object key {text!r} is empty or not in Unicode normal form C")
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise InvalidKey(f"object key {text!r} is not valid Unicode") from None
+    if len(encoded) > MAX_KEY_BYTES:
+        raise InvalidKey(f"object key {text[:80]!r}... has {len(encoded)} bytes, more than {MAX_KEY_BYTES}")
+    if any(unicodedata.category(c) in ("Cc", "Cs") or c in "\\\u2028\u2029" for c in text):
+        raise InvalidKey(f"object key {text!r} holds a control character or a backslash")
+    for segment in text.split("/"):
+        if segment in ("", ".", "..") or len(segment.encode()) > MAX_SEGMENT_BYTES:
+            raise InvalidKey(
+                f"object key {text[:80]!r} has a segment that is empty, '.', '..' or over 255 bytes"
+            )
+    if text.startswith(".well-known/acme-challenge/"):
+        raise InvalidKey(f"object key {text!r} is reserved by Google Cloud Storage")
+    return ObjectKey(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one store can do. Sizes in bytes."""
+
+    min_part_bytes: int  # every part but the last
+    max_part_bytes: int
+    max_parts: int
+    part_multiple_bytes: int  # a part size must be a multiple of this
+    max_object_bytes: int
+    parallel_parts: bool  # parts may be sent several at once, in any order
+    conditional_create: bool  # `if_absent` is honoured by the store itself, atomically
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSpec:
+    """An object to be stored. `metadata` keys match `[a-z][a-z0-9]*` (storage.md: two servers change others)."""
+
+    key: ObjectKey
+    content_type: str
+    size_bytes: int | None = None  # None: not known until the end
+    part_bytes: int = 0  # fixed slots: part n (from 1) covers [(n-1)*part_bytes, ...); unused by `put`
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    if_absent: bool = False  # raise ObjectExists rather than replace, where limits.conditional_create
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as the store describes it. `crc32c` is None where the store does not keep one."""
+
+    key: ObjectKey
+    size_bytes: int
+    crc32c: int | None = None
+    etag: str | None = None  # the store's own version of the content; opaque
+    content_type: str | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that the store durably holds. `tag` is the store's receipt for it (an S3 ETag); opaque."""
+
+    number: int  # from 1
+    size_bytes: int
+    crc32c: int
+    tag: str
+
+
+class Upload(Protocol):
+    """One object on its way, invisible until `complete`."""
+
+    @property
+    def spec(self) -> ObjectSpec: ...
+
+    @property
+    def token(self) -> str:
+        """What `resume` needs, in this or another process. A SECRET (a GCS session URI is a bearer token)."""
+        ...
+
+    def parts(self) -> Mapping[int, Part] | None:
+        """The parts the store itself can prove it holds, by number; None where it cannot tell (then the
+        caller's own journal is all there is)."""
+        ...
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        """Send part `number`. May be repeated; the last one counts. Raises ChecksumRejected, UploadGone."""
+        ...
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        """Make the object visible, atomically, with `parts` in order. `crc32c` is that of the whole object.
+
+        May be repeated after an answer was lost: completing twice ends in the same object. Raises
+        ObjectExists (if_absent), UploadGone, ChecksumRejected.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget the upload and free what it holds. May be repeated; never touches a completed object."""
+        ...
+
+
+class StorageBackend(Protocol):
+    @property
+    def name(self) -> str:
+        """The destination as a person wrote it, without query or credentials: `s3://bucket/prefix`."""
+        ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """Store a small object in one request. Replaces what is there unless `if_absent`. Repeatable."""
+        ...
+
+    def begin(self, spec: ObjectSpec) -> Upload: ...
+
+    def resume(self, spec: ObjectSpec, token: str) -> Upload:
+        """Continue an upload begun with the same `spec`, perhaps by another process. Raises UploadGone."""
+        ...
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None: ...
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        """The bytes of `[start, start + length_bytes)`, fewer at the end of the object, b"" past it.
+
+        The caller bounds the memory by `length_bytes`. Raises ObjectMissing.
+        """
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every visible object whose key starts with `prefix`, in no promised order; pages are fetched as
+        the iterator advances. Entries may lack crc32c and content_type."""
+        ...
+
+    def delete(self, key: ObjectKey) -> None:
+        """Remove an object. Repeatable: a missing key is no error."""
+        ...
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        """Abort uploads begun longer ago than `older_than`, under this destination's prefix; how many.
+        Stale uploads are billed and invisible (storage.md)."""
+        ...
+
+    def removes_stale_uploads(self) -> bool | None:
+        """Whether the store has a rule of its own that does so (an S3 lifecycle rule); None: cannot tell, or
+        nothing to remove. For `archiver doctor`."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,160 @@
+"""The words of moving bytes: where they come from, what is asked of a copy, what came of it.
+
+A `Source` can be read by range and knows how to renew its own URL; `transfer.http` makes sources of URLs.
+The engine (`transfer.engine`) copies one source to one key at every store given, in bounded memory, and
+returns only what it has proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What the source says of itself in its first answer."""
+
+    size_bytes: int | None  # None: it does not say (chunked, no Content-Length)
+    ranges: bool  # whether it answers 206 to a range
+    etag: str | None = None  # strong or weak, as sent; the validator of later ranges
+    last_modified: str | None = None
+    content_type: str | None = None
+    crc32c: int | None = None  # of the whole, from x-goog-hash or x-amz-checksum-crc32c
+    md5: bytes | None = None  # of the whole, from x-goog-hash or an S3 ETag that is a plain MD5
+
+
+class Reader(Protocol):
+    """The body of one answer."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some or all of `buffer`; 0 at the proper end. Raises SourceUnavailable when the body is cut
+        short of its Content-Length, or stalls."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else drop it. Repeatable."""
+        ...
+
+
+class Source(Protocol):
+    """One file to be read. Safe to use from several threads."""
+
+    @property
+    def name(self) -> str:
+        """Scheme, host and path for messages; never a query."""
+        ...
+
+    def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+        """Ask for bytes 0 to first_bytes - 1. A source without ranges answers with its whole body; see
+        `info.ranges`. Renews the URL once on 401, 403 (and 404: an early expiry looks like it on some CDNs).
+        Raises SourceError."""
+        ...
+
+    def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
+        """Fill `into` with the bytes from `start`, exactly, of the very file that `info` describes (If-Match,
+        and the ETag and Content-Range of the answer are compared). Raises SourceChanged, SourceError."""
+        ...
+
+
+Chunks = Iterable[bytes | memoryview]
+"""A body that can be read once, in order, in pieces of at most 1 MiB (a zip member being inflated)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRequest:
+    """What to store. `size_bytes`, `crc32c`: what the bytes must turn out to be, where it is known before.
+
+    `check` sees the first 512 bytes (all, when there are fewer) before anything becomes visible and raises
+    SourceMismatch when they are not what this file should be.
+    """
+
+    key: ObjectKey
+    content_type: str
+    check: Callable[[bytes], None] | None = None
+    size_bytes: int | None = None
+    crc32c: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """One object, copied. Every store of the request is in `stored` or in `failed`, by its name.
+
+    `stored` means proved: the store holds `size_bytes` bytes whose CRC32C is `crc32c`, by the store's own word
+    or by reading them back.
+    """
+
+    key: ObjectKey
+    size_bytes: int
+    crc32c: int
+    source: SourceInfo | None
+    stored: Mapping[str, ObjectInfo]
+    failed: Mapping[str, StorageError]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPart:
+    number: int
+    size_bytes: int
+    crc32c: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedUpload:
+    """What another process needs to go on with an upload. `token` is a secret."""
+
+    token: str = field(repr=False)
+    size_bytes: int
+    part_bytes: int
+    source_etag: str | None
+    parts: Mapping[int, SavedPart]
+
+
+class UploadJournal(Protocol):
+    """Remembers unfinished uploads of one asset, for a later worker. Best effort: the engine goes on when it
+    fails or forgets. Implemented over the ledger."""
+
+    def load(self, store: str, key: ObjectKey) -> SavedUpload | None: ...
+
+    def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None: ...
+
+    def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None: ...
+
+    def forget(self, store: str, key: ObjectKey) -> None: ...
+
+
+class Engine(Protocol):
+    """Copies objects in the background, several at once, in bounded memory. One engine serves one asset.
+
+    Use it as a context manager: leaving it waits for nothing that was not asked for; on an exception all
+    threads stop within seconds. A future raises SourceError (nothing visible), or Stopped; the failure of a
+    store is in the result instead, so that one store does not cost the others their copy.
+    """
+
+    def submit(
+        self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]
+    ) -> Future[CopyResult]:
+        """Copy `source`. Blocks while too much is in flight already."""
+        ...
+
+    def submit_chunks(
+        self, chunks: Chunks, request: CopyRequest, stores: Sequence[StorageBackend]
+    ) -> Future[CopyResult]:
+        """Store a body read from `chunks`. Reads them all before it returns, in this thread (they may come
+        from one shared stream); sending goes on behind. An exception of `chunks` is raised here and nothing
+        becomes visible."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...

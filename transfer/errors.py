@@ -1,0 +1,57 @@
+"""What can go wrong while bytes move. Failures of a destination stay `storage_backends.errors.StorageError`.
+
+TransferError
+├── SourceError                 what was read (scheme, host and path, never a query), what was answered
+│   ├── SourceUnavailable       timeouts, cut connections, 429, 5xx: worth trying again soon
+│   ├── SourceForbidden         401 or 403 with a freshly signed URL too
+│   ├── SourceGone              404 or 410 with a freshly signed URL too
+│   ├── SourceMismatch          it arrived but does not check out (length, checksum, first bytes, HTML with a
+│   │   │                       200, 200 to a range, a body where none should be): a passing fault first
+│   │   └── SourceChanged       another ETag or length than at the start: this object begins again
+│   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
+└── Stopped                     we were told to stop (shutdown, lease lost); nothing is wrong with the source
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class TransferError(Exception):
+    """Anything the engine raises itself."""
+
+
+class SourceError(TransferError):
+    """The source could not be read."""
+
+
+class SourceUnavailable(SourceError):
+    """The source did not answer properly now; the same request may succeed later."""
+
+    def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SourceForbidden(SourceError):
+    """401 or 403, with a fresh signature too."""
+
+
+class SourceGone(SourceError):
+    """404 or 410, with a fresh signature too."""
+
+
+class SourceMismatch(SourceError):
+    """The bytes are not what was announced or expected. They were not stored."""
+
+
+class SourceChanged(SourceMismatch):
+    """The source is not the file it was when this copy began."""
+
+
+class SourceNotAllowed(SourceError):
+    """The policy on addresses refuses this source."""
+
+
+class Stopped(TransferError):
+    """The caller's stop signal was seen; nothing half-done is visible."""

@@ -110,14 +110,14 @@ def asset_folder(asset: Asset, template: str = DEFAULT_TEMPLATE) -> ObjectKey:
     return object_key("/".join(segments))
 
 
-def manifest_key(asset: Asset) -> ObjectKey:
+def manifest_key(asset_id: str, created_at: datetime | None) -> ObjectKey:
     """`manifests/<yyyy>/<mm>/<dd>/<asset_id>.json` by `created_at` in UTC, or `manifests/undated/...`."""
-    return _record_key(MANIFESTS_FOLDER, asset)
+    return _record_key(MANIFESTS_FOLDER, asset_id, created_at)
 
 
-def end_record_key(asset: Asset) -> ObjectKey:
+def end_record_key(asset_id: str, created_at: datetime | None) -> ObjectKey:
     """The record of an end that is not `archived`: `ends/...`, laid out as the manifests are."""
-    return _record_key(ENDS_FOLDER, asset)
+    return _record_key(ENDS_FOLDER, asset_id, created_at)
 
 
 def asset_id_of(key: str) -> str | None:
@@ -161,10 +161,10 @@ def file_name(name: str, query: str = "") -> str:
     return _escape(stem, _MAX_SEGMENT_BYTES - len(end) - len(tag)) + tag + end
 
 
-def _record_key(root: str, asset: Asset) -> ObjectKey:
-    date = _date(asset.created_at)
+def _record_key(root: str, asset_id: str, created_at: datetime | None) -> ObjectKey:
+    date = _date(created_at)
     folder = "/".join(date) if date else "undated"
-    return object_key(f"{root}/{folder}/{_folder_segment(asset.id, _MAX_ID_BYTES)}.json")
+    return object_key(f"{root}/{folder}/{_folder_segment(asset_id, _MAX_ID_BYTES)}.json")
 
 
 def _date(moment: datetime | None) -> tuple[str, str, str] | None:

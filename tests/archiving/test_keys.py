@@ -130,22 +130,23 @@ def test_a_template_that_would_mix_up_assets_is_refused_with_the_reason(
 def test_a_manifest_is_filed_by_the_utc_day_of_creation() -> None:
     in_india = CREATED.astimezone(timezone(timedelta(hours=5, minutes=30)))
 
-    assert manifest_key(asset(created_at=in_india.isoformat())) == "manifests/2026/08/31/a1.json"
-    assert end_record_key(asset(created_at=in_india.isoformat())) == "ends/2026/08/31/a1.json"
+    assert manifest_key("a1", in_india) == "manifests/2026/08/31/a1.json"
+    assert end_record_key("a1", in_india) == "ends/2026/08/31/a1.json"
 
 
 def test_an_asset_without_a_date_still_has_a_manifest_key() -> None:
-    assert manifest_key(Asset(id="a1")) == "manifests/undated/a1.json"
+    assert manifest_key("a1", None) == "manifests/undated/a1.json"
 
 
 @given(names.filter(bool), st.booleans())
 def test_the_asset_id_can_be_read_from_a_manifest_key(asset_id: str, dated: bool) -> None:
-    named = asset(asset_id, created_at=CREATED.isoformat() if dated else None)
+    created_at = CREATED if dated else None
+    key = manifest_key(asset_id, created_at)
 
-    found = asset_id_of(manifest_key(named))
+    found = asset_id_of(key)
 
-    assert found == asset_id or (found is None and "!h" in manifest_key(named))
-    assert asset_id_of(end_record_key(named)) == found
+    assert found == asset_id or (found is None and "!h" in key)
+    assert asset_id_of(end_record_key(asset_id, created_at)) == found
 
 
 @pytest.mark.parametrize(

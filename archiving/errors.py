@@ -10,6 +10,10 @@ ArchiveError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from storage_backends.errors import StorageError
+
 
 class ArchiveError(Exception):
     """Anything the core raises itself."""
@@ -33,3 +37,13 @@ class NeedsSourceAccess(ContentsError):
 
 class ManifestError(ArchiveError):
     """A manifest is unreadable or contradicts what is stored."""
+
+
+class DestinationsFailed(ArchiveError):
+    """Some or all destinations could not take the asset; those not named here hold it whole."""
+
+    def __init__(self, failed: Mapping[str, StorageError]) -> None:
+        super().__init__(
+            "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failed.items())
+        )
+        self.failed = failed

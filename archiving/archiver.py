@@ -1,0 +1,275 @@
+"""archive(asset_id): the whole algorithm.
+
+    take the lease                  else somebody else has it, and nothing is done
+    ask the API for the asset       it may be failed, external, or not ready
+    leave out destinations          that hold a right manifest already, or are on hold
+    open the contents               the bytes say what they are
+    copy every object               to every destination, checked on the way
+    write the manifest              last, and only with the lease confirmed: this is the commit
+    settle                          archived, or when to try again and why
+
+Running it twice, at once or again, ends in the same bucket: keys are stable, a manifest that is right is never
+replaced, and a worker that lost its lease writes no manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiving import end_records, holds, keys
+from archiving.commit import commit, committed
+from archiving.contents.base import Contents, Item, Phase
+from archiving.copying import Copier, EngineFactory
+from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide
+from archiving.errors import DestinationsFailed
+from archiving.heartbeat import Heartbeat
+from archiving.judging import Scope, judge
+from archiving.manifest import Manifest, new_manifest, without_queries
+from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry, settlement
+from archiving.upload_journal import LedgerUploadJournal
+from hms.base import RecordingAssets
+from hms.errors import HmsNotFound, HmsRefused
+from hms.models import Asset, AssetStatus
+from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
+from ledger.errors import LeaseLost, LedgerError
+from storage_backends.base import StorageBackend
+from storage_backends.errors import DestinationRefuses, StorageError
+
+log = structlog.get_logger(__name__)
+
+OpenContents = Callable[[Asset], Contents]
+ASSET_RECORD = "asset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings the algorithm needs."""
+
+    scope: Scope
+    patience: Patience
+    key_template: str
+    lease: timedelta
+    archiver_version: str
+
+
+class Archiver:
+    def __init__(
+        self,
+        *,
+        api: RecordingAssets,
+        ledger: Ledger,
+        destinations: Sequence[StorageBackend],
+        open_contents: OpenContents,
+        engine: EngineFactory,
+        rules: Rules,
+        clock: Callable[[], datetime],
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._open_contents = open_contents
+        self._engine = engine
+        self._rules = rules
+        self._clock = clock
+        self._stop_requested = stop_requested
+
+    def archive(self, asset_id: str, holder: str) -> Outcome:
+        """Archive one asset and settle it in the ledger. `holder` names this worker, for people.
+
+        Every failure of the source, a destination or the contents is an outcome. Raises HmsError when the
+        ledger does not know the asset and the API cannot tell; LedgerError when the outcome could not be
+        recorded (the lease then ends by itself and the asset is due again); and whatever ends the process.
+        """
+        lease, row = self._lease(asset_id, holder)
+        if lease is None or row is None:
+            return NotOurs("settled already, unknown, or another worker has it")
+        seen = _seen(row)
+        event = log.bind(asset_id=asset_id, type=row.type, attempt=row.attempts)
+        try:
+            seen, outcome = self._attempt(row, lease)
+        except LeaseLost as error:
+            event.warning("lease_lost", reason=str(error))
+            return NotOurs(str(error))
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
+            self._hold_what_refused(error)
+            outcome = decide(error, row, self._clock(), self._rules.patience, random.random())  # noqa: S311
+            event.warning("attempt_failed", reason=outcome.reason, exc_info=_unforeseen(error))
+        except BaseException:
+            self._settle(
+                lease, seen, settlement(WillRetry("interrupted", self._clock(), costs_attempt=False))
+            )
+            raise
+        try:
+            self._settle(lease, seen, settlement(outcome))
+        except LeaseLost as error:
+            event.warning("lease_lost", reason=str(error))
+            return NotOurs(str(error))
+        event.info("attempt_ended", outcome=type(outcome).__name__, **_fields(outcome))
+        return outcome
+
+    def _attempt(self, row: Row, lease: Lease) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
+        if row.crashes >= MAX_CRASHES:
+            return _seen(row), Ended(
+                AssetState.QUARANTINED, f"{row.crashes} workers in a row died with it in hand"
+            )
+        on_hold = holds.current(self._ledger, self._clock())
+        if hold := on_hold.get(holds.API):
+            return _seen(row), WillRetry(
+                f"{holds.API} is on hold: {hold.reason}", hold.until, costs_attempt=False
+            )
+        asset = self._api.asset(row.asset_id)
+        seen = judge(asset, self._rules.scope)
+        if seen.verdict is not AssetState.DISCOVERED:
+            return seen, Ended(seen.verdict, seen.reason or "")
+        if asset.status != AssetStatus.COMPLETED:
+            later = self._clock() + self._rules.patience.retry_max
+            return seen, WillRetry(f"100ms reports status {asset.status!r}, not 'completed'", later)
+
+        missing, manifest = self._missing(asset)
+        if not missing and manifest is not None:
+            return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
+        stores = [store for store in missing if store.name not in on_hold]
+        archived = self._copy(asset, lease, stores) if stores else None
+        for store in missing:
+            if hold := on_hold.get(store.name):
+                reason = f"{store.name} is on hold: {hold.reason}"
+                return seen, WillRetry(reason, hold.until, costs_attempt=False)
+        assert archived is not None
+        return seen, archived
+
+    def _missing(self, asset: Asset) -> tuple[list[StorageBackend], Manifest | None]:
+        """The destinations without a right manifest, and one that is right, if any. A destination that cannot
+        be asked counts as missing: the copy will tell what ails it."""
+        missing, right = [], None
+        for store in self._destinations:
+            try:
+                found = committed(store, keys.manifest_key(asset.id, asset.created_at))
+            except StorageError as error:
+                log.warning("manifest_not_readable", asset_id=asset.id, store=store.name, reason=str(error))
+                found = None
+            if found is None:
+                missing.append(store)
+            right = right or found
+        return missing, right
+
+    def _copy(self, asset: Asset, lease: Lease, stores: Sequence[StorageBackend]) -> Archived:
+        """Copy to `stores` and commit at each that took everything. Raises DestinationsFailed when one did
+        not; SourceError, ContentsError, HmsError, LeaseLost, Stopped."""
+        started = self._clock()
+        folder = keys.asset_folder(asset, self._rules.key_template)
+        heartbeat = Heartbeat(
+            self._ledger,
+            lease,
+            self._rules.lease,
+            asset_type=asset.type,
+            bytes_total=asset.size_bytes,
+            stop_requested=self._stop_requested,
+        )
+        with heartbeat, self._engine(LedgerUploadJournal(self._ledger, lease), heartbeat) as engine:
+            contents = self._open_contents(asset)
+            copier = Copier(
+                self._ledger,
+                lease,
+                engine,
+                heartbeat,
+                version=contents.version,
+                folder=folder,
+                stores=stores,
+            )
+            copied = copier.copy(_with_record(contents, asset))
+            manifest = new_manifest(
+                asset,
+                folder=folder,
+                form=contents.form,
+                version=contents.version,
+                objects=copied.objects,
+                warnings=(*contents.notes.warnings, *copied.warnings),
+                facts=contents.notes.facts,
+                now=self._clock(),
+                archiver_version=self._rules.archiver_version,
+            )
+            failed = dict(copied.failed)
+            for store in stores:
+                if store.name not in failed:
+                    heartbeat.confirm()
+                    try:
+                        commit(store, keys.manifest_key(asset.id, asset.created_at), manifest)
+                    except StorageError as error:
+                        failed[store.name] = error
+        if failed:
+            raise DestinationsFailed(failed)
+        seconds = (self._clock() - started).total_seconds()
+        return Archived(manifest.total_size, len(manifest.objects), seconds, manifest.warnings)
+
+    def _lease(self, asset_id: str, holder: str) -> tuple[Lease | None, Row | None]:
+        lease = self._ledger.lease(asset_id, holder, self._rules.lease)
+        row = self._ledger.get(asset_id)
+        if lease is not None or row is not None:
+            return lease, row
+        try:  # a message outlived the ledger, or a person named an asset that no sweep has seen
+            seen = judge(self._api.asset(asset_id), self._rules.scope)
+        except HmsNotFound:
+            return None, None
+        self._ledger.discover([seen])
+        return self._ledger.lease(asset_id, holder, self._rules.lease), self._ledger.get(asset_id)
+
+    def _hold_what_refused(self, error: Exception) -> None:
+        now = self._clock()
+        if isinstance(error, HmsRefused):
+            holds.put(self._ledger, holds.API, str(error), now, HOLD)
+        if isinstance(error, DestinationsFailed):
+            for name, failure in error.failed.items():
+                if isinstance(failure, DestinationRefuses):
+                    log.error("destination_refuses", store=name, reason=str(failure))
+                    holds.put(self._ledger, name, str(failure), now, HOLD)
+
+    def _settle(self, lease: Lease, seen: Seen, how: Settlement) -> None:
+        self._ledger.settle(lease, seen, how)
+        if how.state in end_records.RECORDED_STATES:
+            log.error("asset_not_archived", asset_id=seen.asset_id, state=how.state, reason=how.reason)
+            end_records.write(self._destinations, seen, how.state, how.reason or "", self._clock())
+
+
+def _with_record(contents: Contents, asset: Asset) -> Iterator[Item]:
+    yield from contents.items()
+    record = json.dumps(without_queries(asset.raw), indent=1, ensure_ascii=False).encode()
+    yield Item(ASSET_RECORD, "application/json", phase=Phase.MASTER, data=record)
+
+
+def _seen(row: Row) -> Seen:
+    """The asset as the ledger knows it, to be entered again should the ledger forget it meanwhile."""
+    return Seen(
+        asset_id=row.asset_id,
+        type=row.type,
+        expires_at=row.expires_at,
+        verdict=AssetState.DISCOVERED,
+        created_at=row.created_at,
+        room_id=row.room_id,
+        session_id=row.session_id,
+        size_bytes=row.size_bytes,
+    )
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    """The traceback is worth logging for errors that are not of our own trees."""
+    ours = type(error).__module__.split(".")[0] in (
+        "archiving",
+        "transfer",
+        "hms",
+        "storage_backends",
+        "ledger",
+    )
+    return None if ours else error
+
+
+def _fields(outcome: Outcome) -> dict[str, object]:
+    return {name: getattr(outcome, name) for name in outcome.__slots__ if name != "warnings"}

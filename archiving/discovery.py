@@ -1,0 +1,155 @@
+"""The sweep: the API's pages into the ledger.
+
+The API has no time filter and documents no order (100ms-api.md), so a walk reads every page, unless a whole
+walk has *observed* that the newest come first; then the walks between two full ones stop where everything
+is long known. A full walk happens every FULL_WALK_EVERY whatever was observed, and finds what an unlucky
+page shift, an equal timestamp or a late status hid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiving.judging import Scope, judge
+from hms.base import RecordingAssets
+from hms.models import Page, parse_time
+from ledger.base import Ledger
+
+log = structlog.get_logger(__name__)
+
+FULL_WALK_EVERY = timedelta(hours=6)
+OVERLAP = timedelta(hours=1)  # a short walk reads on this far behind the start of the last sweep
+LOCK = timedelta(minutes=5)  # extended at every page; one page takes seconds, its retries a few minutes
+FACT = "sweep"
+LOCK_NAME = "sweep"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """One walk. `full`: every page was read. `assets` counts rows, repeated ones too; `garbled` those without
+    a usable id; `newest_first`: what this walk saw of the order (None: too little to tell)."""
+
+    pages: int
+    assets: int
+    new: int
+    garbled: int
+    full: bool
+    newest_first: bool | None
+    seconds: float
+
+
+class Sweeper:
+    def __init__(
+        self,
+        *,
+        api: RecordingAssets,
+        ledger: Ledger,
+        scope: Scope,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._scope = scope
+        self._clock = clock
+
+    def sweep(self, *, full: bool = False) -> SweepResult | None:
+        """Enter all that the API shows; None when another sweep is at it. Repeatable: known assets are judged
+        anew and nothing else. Constant memory: one page. Raises HmsError, LedgerError; what was entered before
+        stays entered."""
+        token = self._ledger.lock(LOCK_NAME, LOCK)
+        if token is None:
+            return None
+        try:
+            return self._walk(token, full=full)
+        finally:
+            self._ledger.unlock(LOCK_NAME, token)
+
+    def _walk(self, token: str, *, full: bool) -> SweepResult:
+        started = self._clock()
+        last = self._ledger.recall(FACT) or {}
+        stop_before = None if full else _known_before(last, started)
+        order = _Order()
+        pages = assets = new = garbled = 0
+        complete = True
+        for page in self._api.pages():
+            self._ledger.extend_lock(LOCK_NAME, token, LOCK)
+            entered = self._ledger.discover([judge(asset, self._scope) for asset in page.assets])
+            pages, assets = pages + 1, assets + len(page.assets)
+            new, garbled = new + entered, garbled + page.garbled_rows
+            order.observe(page)
+            if stop_before and not entered and page.next_start and order.all_before(page, stop_before):
+                complete = False
+                break
+        result = SweepResult(
+            pages=pages,
+            assets=assets,
+            new=new,
+            garbled=garbled,
+            full=complete,
+            newest_first=order.newest_first,
+            seconds=(self._clock() - started).total_seconds(),
+        )
+        self._remember(last, result, started)
+        if garbled:
+            log.error("assets_without_id", count=garbled)
+        counts = self._ledger.counts()
+        if not counts.balanced:
+            log.error("ledger_out_of_balance", seen=counts.seen, states=dict(counts.states))
+        log.info("sweep_ended", **asdict(result))
+        return result
+
+    def _remember(self, earlier: Mapping[str, object], result: SweepResult, started: datetime) -> None:
+        self._ledger.remember(
+            FACT,
+            {
+                **asdict(result),
+                "started_at": started.isoformat(),
+                "full_at": started.isoformat() if result.full else earlier.get("full_at"),
+                "newest_first": result.newest_first if result.full else earlier.get("newest_first"),
+            },
+        )
+
+
+class _Order:
+    """Watches `created_at` along a walk."""
+
+    def __init__(self) -> None:
+        self._previous: datetime | None = None
+        self._descents = 0
+        self._broken = False
+
+    def observe(self, page: Page) -> None:
+        for asset in page.assets:
+            if asset.created_at is None:
+                self._broken = True
+                continue
+            if self._previous is not None:
+                self._broken = self._broken or asset.created_at > self._previous
+                self._descents += asset.created_at < self._previous
+            self._previous = asset.created_at
+
+    @property
+    def newest_first(self) -> bool | None:
+        if self._broken:
+            return False
+        return True if self._descents else None
+
+    def all_before(self, page: Page, moment: datetime) -> bool:
+        """Whether a short walk may end after this page: the order held so far, and it is all old."""
+        return not self._broken and all(
+            asset.created_at and asset.created_at < moment for asset in page.assets
+        )
+
+
+def _known_before(last: Mapping[str, object], now: datetime) -> datetime | None:
+    """Before when everything is known already, if a short walk is allowed now; None: read all pages."""
+    if last.get("newest_first") is not True:
+        return None
+    full_at, started_at = parse_time(last.get("full_at")), parse_time(last.get("started_at"))
+    if full_at is None or started_at is None or now - full_at >= FULL_WALK_EVERY:
+        return None
+    return started_at - OVERLAP

@@ -1,0 +1,51 @@
+"""An end other than archived, written to the bucket too: the account balances from the bucket alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+from transfer.checksums import crc32c
+
+from archiving import keys
+from ledger.base import AssetState, Seen
+from storage_backends.base import ObjectSpec, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+RECORDED_STATES = frozenset(
+    {
+        AssetState.SOURCE_FAILED,
+        AssetState.NEEDS_SOURCE_ACCESS,
+        AssetState.QUARANTINED,
+        AssetState.LOST,
+    }
+)
+"""Not skipped and external: those follow from the settings, and an account may have a million of them."""
+
+
+def write(
+    stores: Sequence[StorageBackend], seen: Seen, state: AssetState, reason: str, now: datetime
+) -> None:
+    """Best effort, repeatable: a destination that cannot take it is logged, and `reconcile` tries again."""
+    record = {
+        "schema": "archiver.end/1",
+        "asset_id": seen.asset_id,
+        "type": seen.type,
+        "room_id": seen.room_id,
+        "session_id": seen.session_id,
+        "created_at": seen.created_at.isoformat() if seen.created_at else None,
+        "state": state,
+        "reason": reason,
+        "recorded_at": now.isoformat(),
+    }
+    data = json.dumps(record).encode()
+    key = keys.end_record_key(seen.asset_id, seen.created_at)
+    for store in stores:
+        try:
+            store.put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+        except StorageError as error:
+            log.warning("end_not_recorded", asset_id=seen.asset_id, store=store.name, reason=str(error))

@@ -1,0 +1,119 @@
+"""Keeps a lease alive and shows progress while an asset is copied; says when to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from ledger.base import Lease, Ledger, Progress
+from ledger.errors import LeaseLost, LedgerUnavailable
+from storage_backends.base import ObjectKey
+from transfer.errors import Stopped
+
+log = structlog.get_logger(__name__)
+
+TICK = timedelta(seconds=1)
+RENEWALS_PER_LEASE = 3  # two may fail before the lease ends
+
+
+class Heartbeat:
+    """A background thread for the time of one attempt. `check` is cheap and may be called from any thread.
+
+    A ledger that is away is no reason to stop: nobody else can take the lease from it either, and the copy is
+    worth having. It ends with LeaseLost once the ledger says that another worker was given the asset.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        lease: Lease,
+        duration: timedelta,
+        *,
+        asset_type: str,
+        bytes_total: int | None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._duration = duration
+        self._type = asset_type
+        self._total = bytes_total
+        self._stop_requested = stop_requested
+        self._lost: LeaseLost | None = None
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._bytes_done = 0
+        self._objects_done = 0
+        self._current = ""
+        self._thread = threading.Thread(
+            target=self._run, name=f"heartbeat-{lease.asset_id[:16]}", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    def check(self) -> None:
+        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end."""
+        if self._lost is not None:
+            raise LeaseLost(str(self._lost))
+        if self._stop_requested():
+            raise Stopped("this worker is shutting down")
+
+    def confirm(self) -> None:
+        """Renew now: the last word before something becomes visible. Raises LeaseLost, Stopped,
+        LedgerUnavailable."""
+        self.check()
+        self._ledger.renew(self._lease, self._duration)
+
+    def moved(self, key: ObjectKey, size_bytes: int) -> None:
+        with self._lock:
+            self._bytes_done += size_bytes
+            self._current = key
+
+    def object_done(self) -> None:
+        with self._lock:
+            self._objects_done += 1
+
+    @property
+    def bytes_done(self) -> int:
+        return self._bytes_done
+
+    def _run(self) -> None:
+        renew_every = self._duration.total_seconds() / RENEWALS_PER_LEASE
+        renewed_at = time.monotonic()
+        while not self._ended.wait(TICK.total_seconds()):
+            self._ledger.report(self._snapshot())
+            if time.monotonic() - renewed_at < renew_every:
+                continue
+            try:
+                self._ledger.renew(self._lease, self._duration)
+                renewed_at = time.monotonic()
+            except LeaseLost as error:
+                self._lost = error
+                return
+            except LedgerUnavailable as error:
+                log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=str(error))
+
+    def _snapshot(self) -> Progress:
+        with self._lock:
+            return Progress(
+                asset_id=self._lease.asset_id,
+                type=self._type,
+                bytes_done=self._bytes_done,
+                bytes_total=self._total,
+                objects_done=self._objects_done,
+                current=self._current,
+            )

@@ -1,0 +1,59 @@
+"""What an asset's own description says of it, before any byte is read. Pure; every sweep judges anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from archiving.deadlines import expires_at
+from hms.models import Asset, AssetStatus
+from ledger.base import AssetState, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which assets this installation is to save. None: all."""
+
+    retention: timedelta
+    types: frozenset[str] | None = None
+    rooms: frozenset[str] | None = None
+    own_paths: Sequence[str] = ()  # storage path prefixes that are the team's own bucket
+
+
+def judge(asset: Asset, scope: Scope) -> Seen:
+    """The asset as the ledger is to know it, with DISCOVERED or the end that follows from the settings.
+
+    A filter speaks first: what the team does not want is not reported as failed either. A status that the
+    documentation does not name is no end: the archiver asks again.
+    """
+    verdict, reason = _verdict(asset, scope)
+    return Seen(
+        asset_id=asset.id,
+        type=asset.type or "unknown",
+        expires_at=expires_at(asset, scope.retention),
+        verdict=verdict,
+        created_at=asset.created_at,
+        room_id=asset.room_id,
+        session_id=asset.session_id,
+        size_bytes=asset.size_bytes,
+        reason=reason,
+    )
+
+
+def _verdict(asset: Asset, scope: Scope) -> tuple[AssetState, str | None]:
+    if scope.types is not None and asset.type not in scope.types:
+        return AssetState.SKIPPED, f"type {asset.type!r} is not in ARCHIVER_TYPES"
+    if scope.rooms is not None and asset.room_id not in scope.rooms:
+        return AssetState.SKIPPED, f"room {asset.room_id!r} is not in ARCHIVER_ROOMS"
+    if asset.status == AssetStatus.FAILED:
+        return AssetState.SOURCE_FAILED, "100ms reports status failed: there is nothing to save"
+    if asset.path and any(_inside(asset.path, prefix) for prefix in scope.own_paths):
+        return AssetState.EXTERNAL, f"already in the team's own bucket, at {asset.path}"
+    return AssetState.DISCOVERED, None
+
+
+def _inside(path: str, prefix: str) -> bool:
+    """`s3://bucket` holds `s3://bucket/x` but not `s3://bucket-of-another/x`."""
+    folder = prefix.rstrip("/")
+    return path == folder or path.startswith(folder + "/")

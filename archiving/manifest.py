@@ -1,0 +1,122 @@
+"""The manifest: the record of a whole, verified asset at one destination. Writing it is the commit.
+
+It can be checked with the bucket alone (`archiving.verification`) and rebuilds an empty ledger
+(`archiving.reconcile`). No URL with a query is ever in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from archiving.errors import ManifestError
+from hms.models import Asset
+from storage_backends.base import ObjectKey, StorageBackend, object_key
+
+SCHEMA: Literal["archiver.manifest/1"] = "archiver.manifest/1"
+MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
+_QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestObject:
+    """One stored object. `path` is relative to the manifest's `folder`; `size` is in bytes; `crc32c` is 8 hex
+    digits. A plain dataclass: an asset may have 100,000 of them."""
+
+    path: str
+    size: Annotated[int, Field(ge=0)]
+    crc32c: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+    content_type: str
+    source_etag: str | None = None
+    rewritten: Mapping[str, Any] | None = None
+
+    @property
+    def crc(self) -> int:
+        return int(self.crc32c, 16)
+
+
+class Manifest(BaseModel):
+    """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    schema_version: Literal["archiver.manifest/1"] = Field(default=SCHEMA, alias="schema")
+    asset_id: str
+    asset: Mapping[str, Any]
+    folder: str
+    form: str
+    version: str
+    objects: tuple[ManifestObject, ...]
+    total_size: int
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = Field(default_factory=dict)
+    archived_at: AwareDatetime
+    archiver_version: str
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+    def key_of(self, item: ManifestObject) -> ObjectKey:
+        return object_key(f"{self.folder}/{item.path}")
+
+
+def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
+    """The manifest at `key`, None when there is none. Raises ManifestError when it cannot be understood, and
+    StorageError."""
+    info = store.stat(key)
+    if info is None:
+        return None
+    if info.size_bytes > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{store.name}/{key} has {info.size_bytes} bytes, more than any manifest of ours")
+    try:
+        manifest = Manifest.model_validate_json(store.read(key, 0, info.size_bytes))
+        for item in manifest.objects:
+            manifest.key_of(item)
+    except (ValidationError, ValueError) as error:
+        count = error.error_count() if isinstance(error, ValidationError) else 1
+        raise ManifestError(f"{store.name}/{key} is not a manifest we understand ({count} faults)") from None
+    return manifest
+
+
+def without_queries(value: Any) -> Any:
+    """A JSON value with the query and fragment of every URL in its strings cut off: pre-signed URLs are
+    secrets, wherever the API put them."""
+    if isinstance(value, str):
+        return _QUERY.sub(r"\1", value)
+    if isinstance(value, Mapping):
+        return {str(key): without_queries(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_queries(inner) for inner in value]
+    return value
+
+
+def new_manifest(
+    asset: Asset,
+    *,
+    folder: str,
+    form: str,
+    version: str,
+    objects: tuple[ManifestObject, ...],
+    warnings: tuple[str, ...],
+    facts: Mapping[str, object],
+    now: datetime,
+    archiver_version: str,
+) -> Manifest:
+    return Manifest(
+        asset_id=asset.id,
+        asset=without_queries(asset.raw),
+        folder=folder,
+        form=form,
+        version=version,
+        objects=objects,
+        total_size=sum(item.size for item in objects),
+        warnings=tuple(without_queries(list(warnings))),
+        facts=without_queries(dict(facts)),
+        archived_at=now,
+        archiver_version=archiver_version,
+    )

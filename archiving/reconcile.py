@@ -1,0 +1,148 @@
+"""Comparing what the ledger says with what the buckets hold, and repairing the difference.
+
+The bucket says what is safe (design.md): a manifest everywhere makes an asset archived, whatever the ledger
+forgot; a manifest that is gone makes it due again, whatever the ledger says. A repair is counted and logged,
+for it means that another path is broken or the ledger was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import structlog
+
+from archiving import end_records, keys
+from archiving.errors import ManifestError
+from archiving.judging import Scope, judge
+from archiving.manifest import Manifest, read_manifest
+from hms.models import Asset
+from ledger.base import AssetState, Ledger, Row, Seen, Settlement
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    """`entered`: assets that manifests prove archived and the ledger did not know so. `reopened`: archived by
+    the ledger's word, without a manifest somewhere it could still be made. `missing_copies`: the same, but
+    their time at the source is over; they are whole elsewhere. `unreadable`: manifests nobody understands."""
+
+    manifests: int
+    entered: int
+    reopened: int
+    missing_copies: int
+    unreadable: int
+
+
+class Reconciler:
+    """Memory: about 200 bytes per manifest and destination, for the time of a run."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        destinations: Sequence[StorageBackend],
+        scope: Scope,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._scope = scope
+        self._clock = clock
+
+    def reconcile(self) -> ReconcileResult:
+        """Both directions, and the records of other ends. Repeatable. Raises StorageError when a destination
+        cannot be listed (nothing is concluded from a list that is not whole), LedgerError."""
+        listed = [self._listed(store) for store in self._destinations]
+        everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
+        entered, unreadable = self._enter_archived(everywhere)
+        reopened, missing_copies = self._reopen_unproved(listed, everywhere)
+        self._write_end_records()
+        result = ReconcileResult(len(everywhere), entered, reopened, missing_copies, unreadable)
+        event = log.warning if reopened or unreadable or missing_copies else log.info
+        event("reconcile_ended", **asdict(result))
+        return result
+
+    def _listed(self, store: StorageBackend) -> set[ObjectKey]:
+        return {info.key for info in store.list(MANIFESTS) if info.key.endswith(".json")}
+
+    def _enter_archived(self, everywhere: set[ObjectKey]) -> tuple[int, int]:
+        entered = unreadable = 0
+        for key in everywhere:
+            asset_id = keys.asset_id_of(key)
+            row = self._ledger.get(asset_id) if asset_id else None
+            if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
+                continue
+            manifest = self._read(key)
+            if manifest is None:
+                unreadable += 1
+                continue
+            entered += self._ledger.record_archived(self._seen(manifest), _settlement(manifest))
+        return entered, unreadable
+
+    def _read(self, key: ObjectKey) -> Manifest | None:
+        try:
+            return read_manifest(self._destinations[0], key)
+        except (ManifestError, StorageError) as error:
+            log.error("manifest_unreadable", key=key, reason=str(error))
+            return None
+
+    def _seen(self, manifest: Manifest) -> Seen:
+        return judge(Asset.parse(manifest.asset), self._scope)
+
+    def _reopen_unproved(
+        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey]
+    ) -> tuple[int, int]:
+        reopened = missing_copies = 0
+        for row in self._ledger.rows([AssetState.ARCHIVED]):
+            key = keys.manifest_key(row.asset_id, row.created_at)
+            if key in everywhere or self._committed_since(key):
+                continue
+            whole_somewhere = any(key in manifests for manifests in listed)
+            if whole_somewhere and row.expires_at <= self._clock():
+                missing_copies += 1
+                log.error("copy_missing", asset_id=row.asset_id, key=key)
+                continue
+            reopened += 1
+            log.error("manifest_missing", asset_id=row.asset_id, key=key)
+            self._ledger.reopen(row.asset_id)
+        return reopened, missing_copies
+
+    def _committed_since(self, key: ObjectKey) -> bool:
+        """An asset archived after the lists were made is no loss."""
+        return all(store.stat(key) is not None for store in self._destinations)
+
+    def _write_end_records(self) -> None:
+        for row in self._ledger.rows(end_records.RECORDED_STATES):
+            key = keys.end_record_key(row.asset_id, row.created_at)
+            lacking = [store for store in self._destinations if store.stat(key) is None]
+            if lacking:
+                end_records.write(lacking, _seen_of(row), row.state, row.reason or "", self._clock())
+
+
+def _settlement(manifest: Manifest) -> Settlement:
+    return Settlement(
+        AssetState.ARCHIVED,
+        stored_bytes=manifest.total_size,
+        stored_objects=len(manifest.objects),
+        warnings=manifest.warnings,
+    )
+
+
+def _seen_of(row: Row) -> Seen:
+    return Seen(
+        asset_id=row.asset_id,
+        type=row.type,
+        expires_at=row.expires_at,
+        verdict=row.state,
+        created_at=row.created_at,
+        room_id=row.room_id,
+        session_id=row.session_id,
+        size_bytes=row.size_bytes,
+    )

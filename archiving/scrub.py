@@ -1,0 +1,90 @@
+"""Re-reading what is archived, a budget at a time, so that rot is found while someone can still act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiving import keys
+from archiving.errors import ManifestError
+from archiving.manifest import read_manifest
+from archiving.verification import check_contents
+from ledger.base import Ledger
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+FULL_PASS_DAYS = 30  # everything is read within a month (design.md, scrub)
+STALE_UPLOAD = timedelta(days=7)  # a GCS session lives as long; no copy of ours takes a day
+FACT = "scrub:"
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubResult:
+    """One run over all destinations."""
+
+    manifests: int
+    read_bytes: int
+    damaged: int
+    stale_uploads: int
+
+
+class Scrubber:
+    def __init__(
+        self, *, ledger: Ledger, destinations: Sequence[StorageBackend], clock: Callable[[], datetime]
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._clock = clock
+
+    def scrub(self) -> ScrubResult:
+        """Read back one thirtieth of the manifests of each destination, going on where the last run ended, and
+        abort uploads that nobody goes on with. What is damaged is made due again, and logged. Repeatable."""
+        manifests = read_bytes = damaged = stale = 0
+        for store in self._destinations:
+            try:
+                stale += store.abort_stale_uploads(STALE_UPLOAD)
+                for key in self._next_keys(store):
+                    manifests += 1
+                    size, problems = self._check(store, key)
+                    read_bytes += size
+                    if problems:
+                        damaged += 1
+                        self._report(store, key, problems)
+                    self._ledger.remember(FACT + store.name, {"after": key})
+            except StorageError as error:
+                log.error("scrub_stopped", store=store.name, reason=str(error))
+        result = ScrubResult(manifests, read_bytes, damaged, stale)
+        log.info("scrub_ended", **asdict(result))
+        return result
+
+    def _next_keys(self, store: StorageBackend) -> list[ObjectKey]:
+        all_keys = sorted(info.key for info in store.list(f"{keys.MANIFESTS_FOLDER}/"))
+        after = (self._ledger.recall(FACT + store.name) or {}).get("after", "")
+        later = [key for key in all_keys if key > str(after)]
+        share = -(-len(all_keys) // FULL_PASS_DAYS)
+        return (later or all_keys)[:share]
+
+    def _check(self, store: StorageBackend, key: ObjectKey) -> tuple[int, tuple[str, ...]]:
+        try:
+            manifest = read_manifest(store, key)
+        except ManifestError as error:
+            return 0, (str(error),)
+        if manifest is None:
+            return 0, ("the manifest is gone",)
+        verified = check_contents(store, manifest)
+        return verified.read_bytes, verified.problems
+
+    def _report(self, store: StorageBackend, key: ObjectKey, problems: tuple[str, ...]) -> None:
+        """While the source still has it, take the damaged commit back so that it is copied again; afterwards
+        the rest of the copy is all there is, and a person must decide."""
+        log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
+        asset_id = keys.asset_id_of(key)
+        row = self._ledger.get(asset_id) if asset_id else None
+        if row is not None and row.expires_at > self._clock():
+            store.delete(key)
+            self._ledger.reopen(row.asset_id)

@@ -1,0 +1,132 @@
+"""Is everything saved, what is at risk and by when? One look at the ledger, for `status` and for alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiving import holds
+from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
+from archiving.discovery import FACT as SWEEP_FACT
+from hms.models import parse_time
+from ledger.base import OPEN_STATES, AssetState, Counts, Ledger, Progress, Row
+
+log = structlog.get_logger(__name__)
+
+UNSAVED_STATES = OPEN_STATES | {AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS}
+"""States of an asset that is not safe and may still be saved."""
+
+SHOWN = 20  # rows of each kind in a summary
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The whole account at one moment. `at_risk`: unsaved with less time left than asked, most urgent first.
+    `needs_attention`: quarantined, lost, needing access. `with_warnings`: archived, but something optional (a
+    thumbnail) could not be had. Lists are cut at SHOWN; `counts` is not."""
+
+    at: datetime
+    counts: Counts
+    at_risk: tuple[Row, ...]
+    needs_attention: tuple[Row, ...]
+    with_warnings: tuple[Row, ...]
+    running: tuple[Progress, ...]
+    holds: Mapping[str, holds.Hold]
+    last_sweep: Mapping[str, object] | None
+    sweep_is_late: bool
+    next_due_at: datetime | None
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing that a person must look at."""
+        return not (
+            self.at_risk
+            or self.needs_attention
+            or self.holds
+            or self.sweep_is_late
+            or not self.counts.balanced
+        )
+
+
+class Watcher:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        clock: Callable[[], datetime],
+        at_risk_within: timedelta,
+        sweep_every: timedelta,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._at_risk_within = at_risk_within
+        self._sweep_every = sweep_every
+
+    def summary(self) -> Summary:
+        """Raises LedgerError."""
+        now = self._clock()
+        rows = self._ledger.rows
+        sweep = self._ledger.recall(SWEEP_FACT)
+        swept_at = parse_time(sweep.get("started_at")) if sweep else None
+        at_risk = list(rows(UNSAVED_STATES, expiring_before=now + self._at_risk_within, limit=SHOWN))
+        attention = (AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
+        return Summary(
+            at=now,
+            counts=self._ledger.counts(),
+            at_risk=tuple(sorted(at_risk, key=lambda row: row.expires_at)[:SHOWN]),
+            needs_attention=tuple(rows(attention, limit=SHOWN)),
+            with_warnings=tuple(self._with_warnings()),
+            running=tuple(self._ledger.progress()),
+            holds=holds.current(self._ledger, now),
+            last_sweep=sweep,
+            # a missed sweep is nothing; three in a row are an outage
+            sweep_is_late=swept_at is not None and now - swept_at > 3 * self._sweep_every,
+            next_due_at=self._ledger.next_due_at(),
+        )
+
+    def watch(self) -> Summary:
+        """Look, and log an alarm for each deadline that came under a level of ALARM_LEVELS since the last
+        look: once per asset and level. Repeatable."""
+        summary = self.summary()
+        risky = self._ledger.rows(UNSAVED_STATES, expiring_before=summary.at + ALARM_LEVELS[-1], limit=1000)
+        for row in risky:
+            self._alarm_once(row, summary.at)
+        if summary.sweep_is_late:
+            log.error("sweep_is_late", last=summary.last_sweep and summary.last_sweep.get("started_at"))
+        for name, hold in summary.holds.items():
+            log.error("on_hold", name=name, reason=hold.reason, until=hold.until.isoformat())
+        if not summary.counts.balanced:
+            log.error("ledger_out_of_balance", seen=summary.counts.seen, states=dict(summary.counts.states))
+        return summary
+
+    def _alarm_once(self, row: Row, now: datetime) -> None:
+        level = alarm_level(row.expires_at, now)
+        if level is None:
+            return
+        name = f"alarm:{row.asset_id}"
+        if (told := self._ledger.recall(name)) and told.get("level_days") == level.days:
+            return
+        log.error(
+            "asset_at_risk",
+            asset_id=row.asset_id,
+            type=row.type,
+            state=row.state,
+            expires_at="unknown" if row.expires_at == UNDATED else row.expires_at.isoformat(),
+            within_days=level.days,
+            attempts=row.attempts,
+            reason=row.reason,
+        )
+        self._ledger.remember(name, {"level_days": level.days}, lifetime=timedelta(days=30))
+
+    def _with_warnings(self) -> list[Row]:
+        """The most urgent of those archived with a warning; looks at a bounded number of rows."""
+        found = []
+        for row in self._ledger.rows([AssetState.ARCHIVED], limit=5000):
+            if row.warnings:
+                found.append(row)
+                if len(found) == SHOWN:
+                    break
+        return found

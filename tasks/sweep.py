@@ -1,0 +1,20 @@
+"""One walk over the API's pages, and a dispatch of what it found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from celery import Celery
+
+from tasks.names import SWEEP
+from tasks.services import GetServices
+
+
+def register(app: Celery, services: GetServices) -> None:
+    @app.task(name=SWEEP)
+    def sweep() -> dict[str, Any]:
+        """May run twice, at once too."""
+        result = services().sweeper.sweep()
+        services().dispatcher.dispatch()
+        return asdict(result) if result else {"skipped": "another sweep is at it"}

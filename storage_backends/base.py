@@ -28,7 +28,7 @@ MAX_SEGMENT_BYTES = 255
 def object_key(text: str) -> ObjectKey:
     """`text` as a key that means the same in every store, or `InvalidKey`.
 
-    The rules (../shared/storage.md): NFC, at most 1024 bytes, segments of 1 to 255 bytes, none of them `.` or
+    The rules (storage.md): NFC, at most 1024 bytes, segments of 1 to 255 bytes, none of them `.` or
     `..`, no control character, no backslash, no leading slash, not `.well-known/acme-challenge/...` (GCS).
     """
     if not text or unicodedata.normalize("NFC", text) != text:

@@ -1,0 +1,559 @@
+"""A directory as a destination: for a NAS, a disk, and the default `./archive`.
+
+    <root>/<key>                     an object: always whole
+    <root>/.uploads/<id>/data        an object on its way: parts at their place
+    <root>/.uploads/<id>/parts       which parts are durably in `data`, one line each
+    <root>/.uploads/<id>.put         a small object on its way
+
+An object appears by `link` (which never replaces) or `rename` (which replaces at once), after its bytes were read back
+and flushed. No path is ever followed through a symbolic link below the root: each directory is opened from the one
+above it, so neither a key nor a link that somebody left inside can lead out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat as stat_bits
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from storage_backends import crc32c as crc
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.errors import (
+    AccessDenied,
+    BadDestinationUrl,
+    BucketMissing,
+    ChecksumRejected,
+    DestinationFull,
+    InvalidKey,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+
+UPLOADS = ".uploads"
+
+LIMITS = Limits(
+    min_part_bytes=1,
+    max_part_bytes=2**40,
+    max_parts=100_000,  # the journal of parts is read whole at resume: some megabytes
+    part_multiple_bytes=1,
+    max_object_bytes=2**63 - 1,
+    parallel_parts=True,
+    conditional_create=True,
+)
+
+_READ_BACK_BYTES = 4 * 2**20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+_JOURNAL_LINE = re.compile(rb"([0-9]+) (?:-|([0-9]+) ([0-9a-f]{8}))")
+_CONTENT_TYPES = {  # a directory keeps none; what recordings hold, the same on every machine
+    ".aac": "audio/aac",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".m4a": "audio/mp4",
+    ".m4s": "video/iso.segment",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+    ".srt": "application/x-subrip",
+    ".ts": "video/mp2t",
+    ".txt": "text/plain",
+    ".vtt": "text/vtt",
+    ".webm": "video/webm",
+    ".zip": "application/zip",
+}
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_OUR_KEY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ}
+
+
+def translate(error: OSError, doing: str) -> StorageError:
+    """`error` as one of ours. Whatever is not the disk's fullness, a permission or the key is taken for passing (EIO,
+    ESTALE on NFS, EMFILE): tried again, and seen by a person if it persists."""
+    said = (
+        f"{doing}: {os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})"
+        if error.errno
+        else doing
+    )
+    if error.errno in _FULL:
+        return DestinationFull(f"{said}; free space or raise the quota")
+    if error.errno in _DENIED:
+        return AccessDenied(f"{said}; let this user write there, or remount it for writing")
+    if error.errno in _OUR_KEY:
+        return InvalidKey(
+            f"{said}; a file or a symbolic link stands where the key needs a directory, or the reverse"
+        )
+    return TransientStorageError(said)
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, doing) from error
+
+
+def open_backend(url: DestinationUrl) -> FilesystemBackend:
+    url.only_options(())
+    if not url.prefix.startswith("/"):
+        raise BadDestinationUrl("a file destination is an absolute directory, as in file:///srv/archive")
+    return FilesystemBackend(Path(url.prefix))
+
+
+class FilesystemBackend:
+    """See `storage_backends.base.StorageBackend`. The root is made at first use when its parent exists."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made = False
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return f"file://{self._root}"
+
+    @property
+    def limits(self) -> Limits:
+        return LIMITS
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        doing = f"storing {spec.key!r} in {self.name}"
+        with _translated(doing), self._uploads() as uploads:
+            temporary = f"{uuid.uuid4().hex}.put"
+            file = os.open(
+                temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=uploads
+            )
+            try:
+                _write_all(file, data, 0)
+                os.fdatasync(file)
+                _check(file, len(data), crc32c, doing)
+                return self._publish(spec, uploads, temporary, file, crc32c)
+            finally:
+                os.close(file)
+                with contextlib.suppress(FileNotFoundError):  # `rename` took it
+                    os.unlink(temporary, dir_fd=uploads)
+
+    def begin(self, spec: ObjectSpec) -> FilesystemUpload:
+        if spec.part_bytes <= 0:
+            raise StorageError(f"beginning {spec.key!r} in {self.name}: part_bytes must be positive")
+        self._segments(spec.key)
+        token = uuid.uuid4().hex
+        with _translated(f"beginning {spec.key!r} in {self.name}"), self._uploads() as uploads:
+            os.mkdir(token, dir_fd=uploads)
+            try:
+                with _folder(token, uploads) as folder:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    with _opened("parts", flags, folder), _opened("data", flags, folder) as data:
+                        if spec.size_bytes:
+                            os.posix_fallocate(data, 0, spec.size_bytes)  # a full disk shows before the work
+                    os.fsync(folder)
+                os.fsync(uploads)
+            except OSError:
+                _remove_upload(token, uploads)
+                raise
+        return FilesystemUpload(self, spec, token)
+
+    def resume(self, spec: ObjectSpec, token: str) -> FilesystemUpload:
+        upload = FilesystemUpload(self, spec, token)
+        with upload.opened("resuming"):
+            return upload
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        try:
+            with _translated(f"looking at {key!r} in {self.name}"), self._file(key) as file:
+                return _info(key, os.fstat(file))
+        except ObjectMissing:
+            return None
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        with _translated(f"reading {key!r} in {self.name}"), self._file(key) as file:
+            size = os.fstat(file).st_size
+            left = max(0, size - start) if length_bytes is None else max(0, min(length_bytes, size - start))
+            pieces = []
+            while left:
+                piece = os.pread(file, left, start)
+                if not piece:
+                    break  # made shorter meanwhile by someone else
+                pieces.append(piece)
+                start += len(piece)
+                left -= len(piece)
+            return b"".join(pieces)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        start = prefix.rpartition("/")[0]
+        try:
+            waiting = ["/".join(self._segments(start))] if start else [""]
+        except InvalidKey:
+            return  # no object can have such a key
+        while waiting:  # memory is bounded by one directory's files and the tree's directories
+            folder = waiting.pop()
+            with _translated(f"listing {prefix!r} in {self.name}"), self._root_folder() as root:
+                files, folders = _entries(folder, root)
+            waiting += [path for path in folders if path.startswith(prefix)]
+            yield from (info for info in files if info.key.startswith(prefix))
+
+    def delete(self, key: ObjectKey) -> None:
+        *folders, last = self._segments(key)
+        with _translated(f"deleting {key!r} in {self.name}"), self._root_folder() as root:
+            try:
+                with _walk(folders, root) as folder:
+                    os.unlink(last, dir_fd=folder)
+                    os.fsync(folder)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        limit = time.time() - older_than.total_seconds()
+        stale = 0
+        doing = f"looking for stale uploads in {self.name}"
+        with _translated(doing), self._uploads() as uploads, os.scandir(uploads) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # completed meanwhile
+                    if entry.stat(follow_symlinks=False).st_ctime > limit:
+                        continue
+                    if _TOKEN.fullmatch(entry.name):
+                        _remove_upload(entry.name, uploads)
+                    elif entry.name.endswith(".put"):
+                        os.unlink(entry.name, dir_fd=uploads)
+                    else:
+                        continue
+                    stale += 1
+        return stale
+
+    def removes_stale_uploads(self) -> bool | None:
+        return False
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    # -- inside
+
+    def _segments(self, key: str) -> Sequence[str]:
+        segments = object_key(key).split("/")
+        if segments[0] == UPLOADS:
+            raise InvalidKey(f"key {key!r} in {self.name}: '{UPLOADS}/' holds unfinished uploads")
+        return segments
+
+    @contextlib.contextmanager
+    def _root_folder(self) -> Iterator[int]:
+        flags = (
+            os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )  # the root itself may be a link: a person chose it
+        with self._lock:
+            if not self._made:
+                try:
+                    self._root.mkdir(exist_ok=True)
+                except (FileNotFoundError, NotADirectoryError):
+                    raise BucketMissing(
+                        f"{self.name}: its parent directory {self._root.parent} does not exist; create it, or is "
+                        "a disk not mounted?"
+                    ) from None
+                except FileExistsError:
+                    raise BucketMissing(f"{self.name} is not a directory") from None
+                self._made = True  # only once: a root that vanishes later is an unmounted disk, not a new one
+        try:
+            root = os.open(self._root, flags)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BucketMissing(
+                f"{self.name} was there and is gone; is the disk not mounted any more?"
+            ) from error
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+    @contextlib.contextmanager
+    def _uploads(self) -> Iterator[int]:
+        with self._root_folder() as root, _walk([UPLOADS], root, make=True) as folder:
+            yield folder
+
+    @contextlib.contextmanager
+    def _file(self, key: ObjectKey) -> Iterator[int]:
+        *folders, last = self._segments(key)
+        missing = f"{key!r} is not in {self.name}"
+        with self._root_folder() as root, contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(_walk(folders, root))
+                file = os.open(
+                    last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder
+                )
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link is not an object
+                    raise ObjectMissing(missing) from None
+                raise
+            stack.callback(os.close, file)
+            if not stat_bits.S_ISREG(os.fstat(file).st_mode):
+                raise ObjectMissing(missing)
+            yield file
+
+    def _publish(
+        self, spec: ObjectSpec, source_folder: int, source: str, file: int, crc32c: int
+    ) -> ObjectInfo:
+        """Make the checked and flushed file `source` the object. Repeatable: a link that is already there is
+        recognised by its inode."""
+        *folders, last = self._segments(spec.key)
+        with self._root_folder() as root, _walk(folders, root, make=True) as folder:
+            if spec.if_absent:
+                try:
+                    os.link(source, last, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
+                except FileExistsError:
+                    if not os.path.samestat(
+                        os.stat(last, dir_fd=folder, follow_symlinks=False), os.fstat(file)
+                    ):
+                        raise ObjectExists(f"storing {spec.key!r} in {self.name}: the key is taken") from None
+            else:
+                os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        info = _info(spec.key, os.fstat(file))
+        return ObjectInfo(
+            info.key,
+            info.size_bytes,
+            crc32c,
+            info.etag,
+            spec.content_type or info.content_type,
+            info.updated_at,
+        )
+
+
+class FilesystemUpload:
+    """See `storage_backends.base.Upload`."""
+
+    def __init__(self, backend: FilesystemBackend, spec: ObjectSpec, token: str) -> None:
+        self._backend = backend
+        self._spec = spec
+        self._token = token
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._spec
+
+    @property
+    def token(self) -> str:
+        return self._token
+
+    def parts(self) -> Mapping[int, Part]:
+        with (
+            self.opened("asking for the parts of") as folder,
+            _opened("parts", os.O_RDONLY, folder) as journal,
+        ):
+            return _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        doing = f"part {number} of"
+        if number < 1 or len(data) > self._spec.part_bytes:
+            raise StorageError(
+                f"{doing} {self._described}: it does not fit its slot of {self._spec.part_bytes} bytes"
+            )
+        actual = crc.crc32c_of(data)
+        if actual != crc32c:
+            raise ChecksumRejected(
+                f"{doing} {self._described}: CRC32C is {actual:08x}, {crc32c:08x} was announced"
+            )
+        with self.opened(doing) as folder, _opened("parts", os.O_WRONLY | os.O_APPEND, folder) as journal:
+            # a part that is sent again is not held while its bytes are being replaced
+            os.write(journal, b"\n%d -\n" % number)
+            with _opened("data", os.O_WRONLY, folder) as file:
+                _write_all(file, data, (number - 1) * self._spec.part_bytes)
+                os.fdatasync(file)
+            os.write(journal, b"%d %d %08x\n" % (number, len(data), crc32c))
+            os.fdatasync(journal)
+        return Part(number, len(data), crc32c, f"{crc32c:08x}")
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        size = sum(part.size_bytes for part in parts)
+        doing = f"completing {self._described}"
+        try:
+            with self.opened("completing") as folder, _opened("data", os.O_RDWR, folder) as file:
+                self._check_parts(parts, folder)
+                os.ftruncate(file, size)
+                _check(file, size, crc32c, doing)
+                os.fsync(file)
+                info = self._backend._publish(self._spec, folder, "data", file, crc32c)  # noqa: SLF001 # one thing in two classes
+        except (UploadGone, FileNotFoundError) as gone:
+            done = self._already_completed(size, crc32c, doing)
+            if done is None:
+                raise UploadGone(f"{doing}: no such upload") from gone
+            info = done
+        self.abort()  # what is left of the upload; the object has its own name now
+        return info
+
+    def abort(self) -> None:
+        with _translated(f"aborting the upload of {self._described}"), self._backend._uploads() as uploads:  # noqa: SLF001
+            _remove_upload(self._token, uploads)
+
+    @contextlib.contextmanager
+    def opened(self, doing: str) -> Iterator[int]:
+        """The upload's own directory. Raises UploadGone."""
+        with _translated(f"{doing} {self._described}"), self._backend._uploads() as uploads:  # noqa: SLF001
+            gone = UploadGone(f"{doing} {self._described}: no such upload")
+            if not _TOKEN.fullmatch(self._token):
+                raise gone
+            with contextlib.ExitStack() as stack:
+                try:
+                    folder = stack.enter_context(_folder(self._token, uploads))
+                except (FileNotFoundError, NotADirectoryError):
+                    raise gone from None
+                try:
+                    yield folder
+                except FileNotFoundError:  # aborted under our hands
+                    raise gone from None
+
+    @property
+    def _described(self) -> str:
+        return f"{self._spec.key!r} in {self._backend.name}"
+
+    def _check_parts(self, parts: Sequence[Part], folder: int) -> None:
+        with _opened("parts", os.O_RDONLY, folder) as journal:
+            held = _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
+        for place, part in enumerate(parts, start=1):
+            full = part.size_bytes == self._spec.part_bytes or place == len(parts)
+            if part.number != place or not full:
+                raise StorageError(f"completing {self._described}: part {part.number} is not in its place")
+            if held.get(part.number) != part:
+                raise UploadGone(f"completing {self._described}: part {part.number} is not held any more")
+
+    def _already_completed(self, size_bytes: int, crc32c: int, doing: str) -> ObjectInfo | None:
+        """The object that an earlier `complete` made, recognised by its content."""
+        try:
+            with _translated(doing), self._backend._file(self._spec.key) as file:  # noqa: SLF001
+                _check(file, size_bytes, crc32c, doing)
+                info = _info(self._spec.key, os.fstat(file))
+        except (ObjectMissing, ChecksumRejected):
+            return None
+        return ObjectInfo(info.key, size_bytes, crc32c, info.etag, self._spec.content_type, info.updated_at)
+
+
+@contextlib.contextmanager
+def _opened(name: str, flags: int, folder: int) -> Iterator[int]:
+    file = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _folder(name: str, above: int) -> Iterator[int]:
+    folder = os.open(name, _FOLDER, dir_fd=above)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[int]:
+    """The directory `segments` below `root`, never through a symbolic link (ENOTDIR or ELOOP)."""
+    folder = os.dup(root)
+    try:
+        for segment in segments:
+            try:
+                below = os.open(segment, _FOLDER, dir_fd=folder)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                with contextlib.suppress(FileExistsError):  # another thread was quicker
+                    os.mkdir(segment, dir_fd=folder)
+                    os.fsync(folder)
+                below = os.open(segment, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _entries(folder: str, root: int) -> tuple[list[ObjectInfo], list[str]]:
+    """The files of one directory, and the paths of the directories in it."""
+    files: list[ObjectInfo] = []
+    folders: list[str] = []
+    try:
+        with _walk(folder.split("/") if folder else [], root) as opened, os.scandir(opened) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if path == UPLOADS:
+                    continue
+                try:
+                    key = object_key(path)
+                except InvalidKey:
+                    continue  # not ours: no key can name it
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # deleted while we list
+                        files.append(_info(key, entry.stat(follow_symlinks=False)))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    return files, folders
+
+
+def _write_all(file: int, data: Buffer, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def _check(file: int, size_bytes: int, crc32c: int, doing: str) -> None:
+    """Read the file back: what it holds is the proof, not what we meant to write."""
+    actual, offset = 0, 0
+    while piece := os.pread(file, _READ_BACK_BYTES, offset):
+        actual = crc.crc32c_of(piece, actual)
+        offset += len(piece)
+    if (offset, actual) != (size_bytes, crc32c):
+        raise ChecksumRejected(
+            f"{doing}: the file holds {offset} bytes with CRC32C {actual:08x}, not {size_bytes} with {crc32c:08x}"
+        )
+
+
+def _parse_journal(text: bytes) -> dict[int, Part]:
+    """The parts held. The last line about a part counts; a line without its end was cut by a crash."""
+    parts: dict[int, Part] = {}
+    for line in text.split(b"\n")[:-1]:
+        match = _JOURNAL_LINE.fullmatch(line)
+        if match is None:
+            continue
+        number = int(match[1])
+        parts.pop(number, None)
+        if match[2] is not None:
+            parts[number] = Part(number, int(match[2]), int(match[3], 16), match[3].decode())
+    return parts
+
+
+def _remove_upload(token: str, uploads: int) -> None:
+    if not _TOKEN.fullmatch(token):
+        return
+    try:
+        with _folder(token, uploads) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=folder)
+        os.rmdir(token, dir_fd=uploads)
+    except FileNotFoundError:
+        return
+
+
+def _info(key: ObjectKey, status: os.stat_result) -> ObjectInfo:
+    suffix = Path(key).suffix.lower()
+    return ObjectInfo(
+        key,
+        status.st_size,
+        None,
+        f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}",
+        _CONTENT_TYPES.get(suffix),
+        datetime.fromtimestamp(status.st_mtime, UTC),
+    )

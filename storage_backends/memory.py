@@ -1,0 +1,222 @@
+"""A store in this process's memory: for tests and to try things. Gone with the process, bounded by nothing.
+
+`memory://name` is the same store for everyone in the process who opens that name.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from storage_backends import crc32c as crc
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.errors import (
+    BadDestinationUrl,
+    ChecksumRejected,
+    ObjectExists,
+    ObjectMissing,
+    UploadGone,
+)
+
+LIMITS = Limits(
+    min_part_bytes=1,
+    max_part_bytes=2**40,
+    max_parts=10_000,  # S3's, so that code tried here fits there
+    part_multiple_bytes=1,
+    max_object_bytes=2**40,
+    parallel_parts=True,
+    conditional_create=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    data: bytes
+    info: ObjectInfo
+    metadata: Mapping[str, str]
+    upload_id: str
+
+
+@dataclass(slots=True)
+class _OpenUpload:
+    full_key: str
+    began_at: datetime
+    parts: dict[int, tuple[Part, bytes]] = field(default_factory=dict)
+
+
+class Store:
+    """What several `MemoryBackend`s of one name share. `objects` is there for tests to look at."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.objects: dict[str, StoredObject] = {}
+        self.uploads: dict[str, _OpenUpload] = {}
+
+
+_stores: dict[str, Store] = {}
+_stores_lock = threading.Lock()
+
+
+def open_backend(url: DestinationUrl) -> MemoryBackend:
+    url.only_options(())
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", url.bucket):
+        raise BadDestinationUrl("a memory destination has a name, as in memory://tests")
+    with _stores_lock:
+        return MemoryBackend(url.bucket, url.prefix, _stores.setdefault(url.bucket, Store()))
+
+
+class MemoryBackend:
+    """See `storage_backends.base.StorageBackend`."""
+
+    def __init__(self, name: str, prefix: str = "", store: Store | None = None) -> None:
+        self._name = DestinationUrl("memory", name, prefix).name
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.store = store if store is not None else Store()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def limits(self) -> Limits:
+        return LIMITS
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        stored = bytes(data)
+        _check(stored, crc32c, f"storing {spec.key!r} in {self._name}")
+        return self._publish(spec, stored, crc32c, uuid.uuid4().hex)
+
+    def begin(self, spec: ObjectSpec) -> MemoryUpload:
+        token = uuid.uuid4().hex
+        with self.store.lock:
+            self.store.uploads[token] = _OpenUpload(self._prefix + spec.key, datetime.now(UTC))
+        return MemoryUpload(self, spec, token)
+
+    def resume(self, spec: ObjectSpec, token: str) -> MemoryUpload:
+        with self.store.lock:
+            if token not in self.store.uploads:
+                raise UploadGone(f"resuming {spec.key!r} in {self._name}: no such upload")
+        return MemoryUpload(self, spec, token)
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        with self.store.lock:
+            stored = self.store.objects.get(self._prefix + key)
+        return stored.info if stored else None
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        with self.store.lock:
+            stored = self.store.objects.get(self._prefix + key)
+        if stored is None:
+            raise ObjectMissing(f"reading {key!r} in {self._name}: it is not there")
+        return stored.data[start : None if length_bytes is None else start + length_bytes]
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        with self.store.lock:
+            found = [s.info for k, s in self.store.objects.items() if k.startswith(self._prefix + prefix)]
+        yield from found
+
+    def delete(self, key: ObjectKey) -> None:
+        with self.store.lock:
+            self.store.objects.pop(self._prefix + key, None)
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        limit = datetime.now(UTC) - older_than
+        with self.store.lock:
+            stale = [
+                token
+                for token, upload in self.store.uploads.items()
+                if upload.began_at <= limit and upload.full_key.startswith(self._prefix)
+            ]
+            for token in stale:
+                del self.store.uploads[token]
+        return len(stale)
+
+    def removes_stale_uploads(self) -> bool | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing to give back; what is stored stays for others who opened the same name."""
+
+    def _publish(self, spec: ObjectSpec, data: bytes, crc32c: int, upload_id: str) -> ObjectInfo:
+        info = ObjectInfo(
+            spec.key, len(data), crc32c, f"{crc32c:08x}-{upload_id}", spec.content_type, datetime.now(UTC)
+        )
+        with self.store.lock:
+            if spec.if_absent and self._prefix + spec.key in self.store.objects:
+                raise ObjectExists(f"storing {spec.key!r} in {self._name}: the key is taken")
+            self.store.objects[self._prefix + spec.key] = StoredObject(
+                data, info, dict(spec.metadata), upload_id
+            )
+        return info
+
+
+class MemoryUpload:
+    """See `storage_backends.base.Upload`."""
+
+    def __init__(self, backend: MemoryBackend, spec: ObjectSpec, token: str) -> None:
+        self._backend = backend
+        self._spec = spec
+        self._token = token
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._spec
+
+    @property
+    def token(self) -> str:
+        return self._token
+
+    def parts(self) -> Mapping[int, Part]:
+        with self._backend.store.lock:
+            return {number: part for number, (part, _) in self._open("asking for the parts of").parts.items()}
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        stored = bytes(data)
+        _check(stored, crc32c, f"part {number} of {self._spec.key!r} in {self._backend.name}")
+        part = Part(number, len(stored), crc32c, f"{crc32c:08x}")
+        with self._backend.store.lock:
+            self._open(f"part {number} of").parts[number] = (part, stored)
+        return part
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        with self._backend.store.lock:
+            done = self._already_completed()
+            if done is not None:
+                return done
+            held = self._open("completing").parts
+            chosen = [held.get(part.number) for part in parts]
+            if any(mine is None or mine[0] != part for mine, part in zip(chosen, parts, strict=True)):
+                raise UploadGone(
+                    f"completing {self._spec.key!r} in {self._backend.name}: a part is not there"
+                )
+            data = b"".join(mine[1] for mine in chosen if mine is not None)
+            _check(data, crc32c, f"completing {self._spec.key!r} in {self._backend.name}")
+            info = self._backend._publish(self._spec, data, crc32c, self._token)  # noqa: SLF001 # one thing in two classes
+            del self._backend.store.uploads[self._token]
+            return info
+
+    def abort(self) -> None:
+        with self._backend.store.lock:
+            self._backend.store.uploads.pop(self._token, None)
+
+    def _open(self, doing: str) -> _OpenUpload:
+        upload = self._backend.store.uploads.get(self._token)
+        if upload is None:
+            raise UploadGone(f"{doing} {self._spec.key!r} in {self._backend.name}: no such upload")
+        return upload
+
+    def _already_completed(self) -> ObjectInfo | None:
+        """What an earlier `complete` of this very upload made, if it is still what the key holds."""
+        stored = self._backend.store.objects.get(self._backend._prefix + self._spec.key)  # noqa: SLF001
+        return stored.info if stored is not None and stored.upload_id == self._token else None
+
+
+def _check(data: bytes, crc32c: int, doing: str) -> None:
+    actual = crc.crc32c_of(data)
+    if actual != crc32c:
+        raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")

@@ -28,9 +28,12 @@ class SourceError(TransferError):
 class SourceUnavailable(SourceError):
     """The source did not answer properly now; the same request may succeed later."""
 
-    def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: timedelta | None = None, *, throttled: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.throttled = throttled  # 429 or 503: fewer connections are wanted
 
 
 class SourceForbidden(SourceError):

@@ -1,0 +1,144 @@
+"""Which addresses may be read. URLs come from an API and from playlists: they are data, and a hostile one must
+not make a worker fetch from inside its own network.
+
+Rules: https and public addresses only. With `allow_private`, the very origins that the API handed out may be
+plain http, loopback or private; a redirect or a reference to any other private host or port is refused all the
+same. Every address a name resolves to must pass, and the connection is made to the address that was checked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from transfer.errors import SourceNotAllowed, SourceUnavailable
+from transfer.urls import Origin
+
+_NUMBER_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
+
+
+def _networks(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+_INSIDE = _networks(  # what `allow_private` opens; never link-local (cloud metadata), multicast or 0.0.0.0/8
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",  # shared address space: pods and VPNs
+    "::1/128",
+    "fc00::/7",
+)
+
+_NOT_REALLY_GLOBAL = _networks(  # Python 3.11's `is_global` passes most of these (storage.md, "Security")
+    "192.0.0.0/24",  # protocol assignments, 192.0.0.8 among them
+    "192.88.99.0/24",  # 6to4 relays
+    "64:ff9b::/96",  # NAT64: any IPv4 address in disguise, as are the next four
+    "64:ff9b:1::/48",
+    "2002::/16",  # 6to4
+    "2001::/32",  # Teredo
+    "::/96",  # IPv4-compatible
+    "fec0::/10",  # site-local
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAddress:
+    """An address that passed: what `socket.connect` takes."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+
+
+Resolve = Callable[[str, int], list[SocketAddress]]
+
+
+def resolve(host: str, port: int) -> list[SocketAddress]:
+    """All stream addresses of `host`. The wait is bounded by the resolver's own settings. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+class AddressPolicy:
+    """The rules above. Stateless; safe from several threads."""
+
+    def __init__(self, allow_private: bool = False, resolve: Resolve = resolve) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve
+
+    def addresses(self, origin: Origin, handed_out: Collection[Origin]) -> list[SocketAddress]:
+        """Where to connect for `origin`, best first. `handed_out` are the origins that the API itself gave for
+        this asset. Raises SourceNotAllowed, and SourceUnavailable when the name does not resolve now."""
+        self._check_name(origin, self._allow_private and origin in handed_out)
+        try:
+            found = self._resolve(origin.host, origin.port)
+        except (OSError, UnicodeError) as error:
+            raise SourceUnavailable(f"{origin} was not read: its name does not resolve ({error})") from error
+        if not found:
+            raise SourceUnavailable(f"{origin} was not read: its name resolves to no address")
+        for address in found:
+            self.check(origin, str(address.sockaddr[0]), handed_out)
+        return found
+
+    def check(self, origin: Origin, ip: str, handed_out: Collection[Origin]) -> None:
+        """Whether `origin` may be read from the address `ip`. Raises SourceNotAllowed."""
+        trusted = self._allow_private and origin in handed_out
+        self._check_name(origin, trusted)
+        why = _refusal(ip, trusted)
+        if why:
+            raise SourceNotAllowed(f"{origin} is not read: {why}{self._hint(origin, handed_out)}")
+
+    def _check_name(self, origin: Origin, trusted: bool) -> None:
+        if origin.scheme != "https" and not trusted:
+            raise SourceNotAllowed(f"{origin} is not read: only https is")
+        last_label = origin.host.rsplit(".", 1)[-1]
+        if _NUMBER_LABEL.fullmatch(last_label):
+            try:
+                ipaddress.IPv4Address(origin.host)
+            except ValueError:
+                raise SourceNotAllowed(
+                    f"{origin} is not read: the host is a number, but not an IPv4 address in its usual form"
+                ) from None
+
+    def _hint(self, origin: Origin, handed_out: Collection[Origin]) -> str:
+        if self._allow_private:
+            return "" if origin in handed_out else ", and the API did not hand out this origin itself"
+        return (
+            " (if the API's own storage is meant to be there, set ARCHIVER_ALLOW_PRIVATE_SOURCES)"
+            if origin in handed_out
+            else ""
+        )
+
+
+@lru_cache(maxsize=4096)
+def _refusal(text: str, trusted: bool) -> str | None:
+    """Why `text` may not be connected to; None when it may."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return f"{text} is no usable address"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if _within(address, _INSIDE):
+        return None if trusted else f"{text} is a private or loopback address"
+    if (
+        not address.is_global
+        or address.is_multicast
+        or address.is_reserved
+        or _within(address, _NOT_REALLY_GLOBAL)
+    ):
+        return f"{text} is not a public address"
+    return None
+
+
+def _within(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...],
+) -> bool:
+    return any(address in network for network in networks if network.version == address.version)

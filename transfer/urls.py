@@ -1,0 +1,123 @@
+"""A URL whose query is a credential, and what may be said of it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NoReturn
+from urllib.parse import quote, urljoin, urlsplit
+
+from transfer.errors import SourceNotAllowed
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*")
+_IPV6 = re.compile(r"[0-9a-f:.]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_NOT_ON_THE_WIRE = re.compile(r"[^\x21-\x7e]+")
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port: what connections, cookies and trust are bound to. The host is in lower case, in
+    its IDNA form, without brackets or trailing dot."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """As the Host header wants it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+class SecretUrl:
+    """A URL that shows scheme, host and path, never its query, and refuses to be pickled."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The whole URL, secret included. For requests and for resolving references; never for messages."""
+        return self._text
+
+    @property
+    def name(self) -> str:
+        """`https://host/path`, for messages."""
+        try:
+            parts = urlsplit(self._text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            return "(a URL that cannot be parsed)"
+        host = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{host}{f':{port}' if port is not None else ''}{parts.path}"
+
+    @property
+    def origin(self) -> Origin:
+        """Raises SourceNotAllowed for anything but a plain http or https URL that all parsers read alike."""
+        if _CONTROL.search(self._text):
+            self._refuse("it holds a control character or a backslash")
+        try:
+            parts = urlsplit(self._text)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            self._refuse("it cannot be parsed")
+        if parts.scheme not in _DEFAULT_PORTS:
+            self._refuse("only https is read")
+        if "@" in parts.netloc:
+            self._refuse("it carries a user name or password")
+        if port == 0:
+            self._refuse("port 0 does not exist")
+        return Origin(parts.scheme, self._normal_host(host or ""), port or _DEFAULT_PORTS[parts.scheme])
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go into the request line: what is not printable ASCII is percent-encoded, the
+        rest stays as it is, for a signature covers it."""
+        parts = urlsplit(self._text)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return _NOT_ON_THE_WIRE.sub(lambda found: quote(found.group()), target)
+
+    def join(self, reference: str) -> SecretUrl:
+        """What `reference` means when it stands in the document at this URL. Raises SourceNotAllowed."""
+        try:
+            return SecretUrl(urljoin(self._text, reference))
+        except ValueError:
+            self._refuse("a reference in it cannot be parsed")
+
+    def _normal_host(self, host: str) -> str:
+        host = host.removesuffix(".")
+        if ":" in host:
+            if not _IPV6.fullmatch(host):
+                self._refuse("its IPv6 address has a zone or is malformed")
+            return host
+        if not host.isascii():
+            try:
+                host = host.encode("idna").decode()
+            except UnicodeError:
+                self._refuse("its host name is not valid")
+        if not _HOST.fullmatch(host) or len(host) > 253:
+            self._refuse("its host name is not valid")
+        return host
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise SourceNotAllowed(f"{self.name} is not read: {why}") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretUrl) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"SecretUrl({self.name!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SecretUrl is not pickled: it is a credential")

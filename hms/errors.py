@@ -1,8 +1,8 @@
 """What can go wrong with the 100ms API.
 
 HmsError                     what was asked (method and path, never a query or a token), what was answered
-├── HmsUnavailable           could not be reached, timed out, 5xx: worth trying again
-│   └── HmsRateLimited       429; `retry_after` says when, if the API said so
+├── HmsUnavailable           could not be reached, timed out, 5xx: worth trying again; `retry_after` says when,
+│   └── HmsRateLimited       429; the same                                                if the API said so
 ├── HmsRefused               401 or 403 with a fresh token: a person must mend the credentials
 ├── HmsNotFound              404
 └── HmsGarbled               an answer that is not what the API documents (no JSON, a required field missing):
@@ -19,15 +19,15 @@ class HmsError(Exception):
 
 
 class HmsUnavailable(HmsError):
-    """The API did not answer, or answered 5xx."""
-
-
-class HmsRateLimited(HmsUnavailable):
-    """429, still after the client's own patience."""
+    """The API did not answer, or answered 5xx, still after the client's own patience."""
 
     def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class HmsRateLimited(HmsUnavailable):
+    """429, still after the client's own patience."""
 
 
 class HmsRefused(HmsError):

@@ -1,4 +1,4 @@
-"""100ms's answers, typed at the edge. Unknown fields and types are kept, never refused (../shared/100ms-api.md).
+"""100ms's answers, typed at the edge. Unknown fields and types are kept, never refused (100ms-api.md).
 
 Every model keeps the JSON it was made from in `raw`, for the manifest.
 """
@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+_LARGEST_SIZE = 2**53  # beyond it JSON numbers are no longer exact, and no recording is that large
 
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
@@ -56,7 +58,8 @@ class Asset(_Answer):
     size_bytes: int | None = Field(default=None, alias="size")
     duration_seconds: float | None = Field(default=None, alias="duration")
     created_at: AwareDatetime | None = None
-    thumbnails: tuple[Any, ...] = ()  # storage paths by the documentation; URLs or objects must be expected
+    # storage paths by the documentation; URLs (secrets, then) or objects must be expected
+    thumbnails: tuple[Any, ...] = Field(default=(), repr=False)
     metadata: Mapping[str, Any] = Field(default_factory=dict)
     raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
@@ -80,7 +83,7 @@ class Asset(_Answer):
     @classmethod
     def _size(cls, value: object) -> object:
         number = _number(value)
-        return int(number) if number is not None and number >= 0 else None
+        return int(number) if number is not None and 0 <= number <= _LARGEST_SIZE else None
 
     @field_validator("duration_seconds", mode="before")
     @classmethod
@@ -111,11 +114,21 @@ class SignedUrl(_Answer):
     url: SecretStr
     expiry_seconds: int | None = Field(default=None, alias="expiry")
 
+    @field_validator("id", mode="before")
+    @classmethod
+    def _id(cls, value: object) -> object:
+        return value if isinstance(value, str) else ""
+
     @field_validator("expiry_seconds", mode="before")
     @classmethod
     def _expiry(cls, value: object) -> object:
         number = _number(value)
         return int(number) if number is not None else None
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return value if isinstance(value, str) and value else None
 
 
 class Page(_Answer):
@@ -133,9 +146,9 @@ def parse_time(value: object) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", value))
-    except ValueError:
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # OverflowError: a year-1 time east of Greenwich
         return None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _number(value: object) -> float | None:
@@ -143,6 +156,6 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if number == number and abs(number) != float("inf") else None

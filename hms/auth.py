@@ -1,0 +1,105 @@
+"""Management tokens: what the API wants in `Authorization: Bearer` (100ms-api.md, Authentication)."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import jwt
+from pydantic import SecretStr
+
+from hms.errors import HmsRefused
+
+Clock = Callable[[], datetime]
+"""The time now, aware UTC."""
+
+LIFE = timedelta(hours=24)  # what 100ms's samples use; the longest accepted is 14 days
+BACKDATED = timedelta(
+    seconds=10
+)  # as their SDK does: a clock that runs ahead would make a token "not yet valid"
+RENEW_BELOW = 0.1  # of its life: 2.4 h, far longer than any request that carries it
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class TokenProvider(Protocol):
+    """Where the client gets its tokens. Safe to use from several threads; the token is never in the repr."""
+
+    def token(self) -> SecretStr:
+        """A token that is valid now, as far as is known here. Raises HmsRefused when none can be made."""
+        ...
+
+    def replacement(self, refused: SecretStr, /) -> SecretStr | None:
+        """Another token than `refused`, which the API would not take; None when there is no other. Many
+        threads that hold the same refused token get one and the same replacement."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    token: SecretStr
+    renew_at: datetime
+
+
+@dataclass(slots=True)
+class ManagementToken:
+    """Signs management tokens with the workspace's access key and app secret, and signs a new one early."""
+
+    access_key: str
+    secret: SecretStr
+    clock: Clock = utc_now
+    _signed: _Signed | None = field(default=None, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def token(self) -> SecretStr:
+        with self._lock:
+            if self._signed is None or self.clock() >= self._signed.renew_at:
+                self._signed = self._sign()
+            return self._signed.token
+
+    def replacement(self, refused: SecretStr, /) -> SecretStr:
+        with self._lock:
+            if self._signed is None or self._signed.token == refused:
+                self._signed = self._sign()
+            return self._signed.token
+
+    def _sign(self) -> _Signed:
+        issued = self.clock() - BACKDATED
+        claims = {
+            "access_key": self.access_key,
+            "type": "management",
+            "version": 2,
+            "iat": int(issued.timestamp()),
+            "nbf": int(issued.timestamp()),
+            "exp": int((issued + LIFE).timestamp()),
+            "jti": str(uuid.uuid4()),
+        }
+        try:
+            token = jwt.encode(claims, self.secret.get_secret_value(), algorithm="HS256")
+        except jwt.PyJWTError as error:
+            reason = type(error).__name__
+        else:
+            return _Signed(SecretStr(token), renew_at=issued + LIFE * (1 - RENEW_BELOW))
+        raise HmsRefused(
+            f"signing a management token: the app secret cannot be used as an HMAC key ({reason}). "
+            "Copy it again from the 100ms dashboard (Developer section) into HMS_SECRET"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FixedToken:
+    """A management token somebody else made. It cannot be renewed: when it is refused, a person must act."""
+
+    value: SecretStr
+
+    def token(self) -> SecretStr:
+        return self.value
+
+    def replacement(self, _refused: SecretStr, /) -> None:
+        return None

@@ -222,7 +222,7 @@ class Ledger(Protocol):
         self, lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]
     ) -> None:
         """Repeatable; one round trip. Another `version` replaces all. Lives as long as the asset is open,
-        30 days at the most."""
+        30 days at the most. Raises LeaseLost like `renew`, with nothing written; so do the two below."""
         ...
 
     def load_upload(self, asset_id: str, destination: str, key: str) -> OpenUpload | None: ...
@@ -233,7 +233,9 @@ class Ledger(Protocol):
 
     def add_part(
         self, lease: Lease, destination: str, key: str, number: int, part: tuple[int, int, str]
-    ) -> None: ...
+    ) -> None:
+        """Repeatable. Of an upload that was not saved, or was forgotten, nothing is kept."""
+        ...
 
     def forget_upload(self, asset_id: str, destination: str, key: str) -> None: ...
 

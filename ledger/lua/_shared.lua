@@ -1,0 +1,137 @@
+-- Stands before every script of this folder. Each script runs alone on the server, so that what it does
+-- happens whole or not at all. Keys and the letters of a row's fields: the table in redis_ledger.py.
+
+local prefix = ARGV[1]
+local now = tonumber(ARGV[2]) -- microseconds; empty: the server's clock, so that workers' clocks do not matter
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+local argument = 2
+local function take()
+  argument = argument + 1
+  return ARGV[argument]
+end
+
+local OPEN = {discovered = true, queued = true, running = true, waiting = true}
+local JUDGED = {skipped = true, external = true, source_failed = true}
+local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
+
+-- Lua would write a large number as 1.7e+15.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function asset_key(id)
+  return prefix .. 'asset:' .. id
+end
+
+local function state_key(state)
+  return prefix .. 'state:' .. state
+end
+
+local function time_key(state)
+  return prefix .. 'time:' .. state
+end
+
+-- Writes fields of a row. A default is not kept: '' and the number 0 remove the field.
+local function set(id, fields)
+  local kept, gone = {}, {}
+  for name, value in pairs(fields) do
+    if value == '' or value == 0 then
+      gone[#gone + 1] = name
+    else
+      kept[#kept + 1] = name
+      kept[#kept + 1] = type(value) == 'number' and whole(value) or value
+    end
+  end
+  if #kept > 0 then redis.call('HSET', asset_key(id), unpack(kept)) end
+  if #gone > 0 then redis.call('HDEL', asset_key(id), unpack(gone)) end
+end
+
+-- What the scripts decide on; nil for an asset that the ledger does not know.
+local function read(id)
+  local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca')
+  if not found[1] then return nil end
+  return {
+    st = found[1], ex = found[2], si = found[3] or '', at = tonumber(found[4] or 0), mi = tonumber(found[5] or 0),
+    fe = found[6] or nil, ho = found[7] or nil, ca = found[8] or nil,
+  }
+end
+
+local function whole_row(id)
+  local row = redis.call('HGETALL', asset_key(id))
+  table.insert(row, 1, id)
+  return row
+end
+
+local function forget_work(id)
+  local work = prefix .. 'work:' .. id
+  for _, key in ipairs(redis.call('SMEMBERS', work)) do
+    redis.call('UNLINK', key)
+  end
+  redis.call('DEL', work)
+  redis.call('HDEL', prefix .. 'progress', id)
+end
+
+-- The one place where an asset's state changes: the row and every index together. `from` is nil for a new
+-- asset; `at` is what the new state is timed by (when it was queued, its lease ends, its wait ends).
+local function move(id, from, to, expires, at)
+  if from then
+    redis.call('ZREM', state_key(from), id)
+    if TIMED[from] then
+      redis.call('ZREM', time_key(from), id)
+      redis.call('ZREM', prefix .. 'ready', id)
+      redis.call('ZREM', time_key('ready'), id)
+    end
+  end
+  redis.call('ZADD', state_key(to), expires, id)
+  if TIMED[to] then redis.call('ZADD', time_key(to), at, id) end
+  set(id, {st = to, ch = now, nx = to == 'waiting' and at or ''})
+  if not OPEN[to] then
+    set(id, {ho = ''}) -- whoever holds a lease has lost it
+    forget_work(id)
+  end
+end
+
+local function take_seen()
+  return {
+    id = take(), ty = take(), ex = take(), verdict = take(), cr = take(), ro = take(), se = take(), si = take(),
+    re = take(),
+  }
+end
+
+-- An asset that the ledger does not know. `seen` is counted here, apart from the states.
+local function enter(seen, state)
+  redis.call('INCR', prefix .. 'seen')
+  set(seen.id, {
+    ty = seen.ty, ex = seen.ex, cr = seen.cr, ro = seen.ro, se = seen.se, si = seen.si, re = seen.re, fs = now,
+  })
+  move(seen.id, nil, state, seen.ex)
+end
+
+local function reopen(id, row)
+  set(id, {at = '', mi = '', re = '', sb = '', so = '', sc = '', wa = ''})
+  if row.st ~= 'discovered' then move(id, row.st, 'discovered', row.ex) end
+end
+
+local function take_settlement()
+  return {
+    state = take(), re = take(), nx = take(), counts = take() == '1', mismatch = take() == '1', sb = take(),
+    so = take(), sc = take(), wa = take(),
+  }
+end
+
+local function living(id, row)
+  local ends = row.st == 'running' and redis.call('ZSCORE', time_key('running'), id)
+  return ends and tonumber(ends) > now
+end
+
+-- Whether the lease with this fence may still write. A row that never had a lease belongs to a ledger that was
+-- flushed and filled again: nobody else was let in, so the holder goes on.
+local function owns(row, fence)
+  if not row then return true end
+  if not row.fe then return OPEN[row.st] end
+  return row.fe == fence and row.ho
+end

@@ -1,0 +1,29 @@
+-- Up to `limit` rows of one state, by deadline, after the asset `after` (none: from the first) that had the
+-- deadline `expires` when it was read. It may have gone since: then its place is found by putting it back for a moment.
+local state, limit, after, expires = take(), tonumber(take()), take(), take()
+local key, first = state_key(state), 0
+if after ~= '' then
+  local is = redis.call('ZSCORE', key, after)
+  redis.call('ZADD', key, expires, after)
+  first = redis.call('ZRANK', key, after)
+  if is then
+    redis.call('ZADD', key, is, after)
+    if tonumber(is) <= tonumber(expires) then first = first + 1 end
+  else
+    redis.call('ZREM', key, after)
+  end
+end
+
+local rows, ids = {}, nil
+repeat
+  ids = redis.call('ZRANGE', key, first, first + limit - 1)
+  for _, id in ipairs(ids) do
+    local row = whole_row(id)
+    if row[2] then
+      rows[#rows + 1] = row
+    else -- only a server that evicts keys loses a row alone
+      redis.call('ZREM', key, id)
+    end
+  end
+until rows[1] or not ids[1]
+return rows

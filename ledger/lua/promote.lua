@@ -1,0 +1,21 @@
+-- Waits that are over and leases that ended go to `ready`, which orders them by deadline; at most `limit` of each,
+-- so that no call holds the server up. Returns 1 when there may be more. An asset is promoted once a wait, so the
+-- cost is spread over its attempts.
+local due, limit = take(), tonumber(take())
+
+local function promote(state, before)
+  local ids = redis.call('ZRANGEBYSCORE', time_key(state), '-inf', before, 'WITHSCORES', 'LIMIT', 0, limit)
+  for i = 1, #ids, 2 do
+    local id, at = ids[i], ids[i + 1]
+    local expires = redis.call('ZSCORE', state_key(state), id)
+    redis.call('ZREM', time_key(state), id)
+    if expires then
+      redis.call('ZADD', prefix .. 'ready', expires, id)
+      if state == 'waiting' then redis.call('ZADD', time_key('ready'), at, id) end
+    end
+  end
+  return #ids / 2 >= limit
+end
+
+local more_waiting, more_ended = promote('waiting', due), promote('running', whole(now))
+return (more_waiting or more_ended) and 1 or 0

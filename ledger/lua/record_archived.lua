@@ -1,0 +1,11 @@
+-- A manifest proves it. Returns 1 when that changed the asset's state.
+local seen, done = take_seen(), take_settlement()
+local row = read(seen.id)
+if row and (row.st == 'running' or row.st == done.state) then return 0 end
+if not row then
+  enter(seen, done.state)
+else
+  move(seen.id, row.st, done.state, row.ex)
+end
+set(seen.id, {mi = '', re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa})
+return 1

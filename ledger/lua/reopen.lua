@@ -1,0 +1,6 @@
+-- Returns the row as it is then, or nothing for an unknown asset.
+local id = take()
+local row = read(id)
+if not row then return false end
+if not living(id, row) then reopen(id, row) end
+return whole_row(id)

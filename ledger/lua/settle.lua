@@ -1,0 +1,20 @@
+-- Returns the row, or nothing when the lease is lost. `call`: see lease.lua.
+local fence, call = take(), take()
+local seen, done = take_seen(), take_settlement()
+local id = seen.id
+local row = read(id)
+if row and row.ca == call then return whole_row(id) end
+if not owns(row, fence) then return false end
+
+if not row then
+  enter(seen, 'discovered')
+  row = read(id)
+end
+local attempts = row.at + (row.fe and 0 or 1) - (done.counts and 0 or 1)
+set(id, {
+  fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = done.mismatch and row.mi + 1 or 0,
+  re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa,
+})
+move(id, row.st, done.state, row.ex, done.nx ~= '' and done.nx or whole(now))
+redis.call('HDEL', prefix .. 'progress', id)
+return whole_row(id)

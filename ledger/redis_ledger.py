@@ -1,0 +1,513 @@
+"""The ledger in Redis (6.2 or later) or Valkey: one server or a primary with replicas, as Celery wants it too.
+
+Every change of an asset is one Lua script (`ledger/lua/`), so that a row and its indexes never disagree and a worker
+that dies has either done it or not. Scripts build key names themselves: a cluster is not supported.
+
+Each key has a lifetime or an owner. After the prefix:
+
+| key                    | what it is                                                   | lives                       |
+|------------------------|--------------------------------------------------------------|-----------------------------|
+| asset:<id>             | hash: the row, by the letters of `_FIELDS`                   | owned by the ledger         |
+| seen                   | how many assets were ever entered; counted apart from states | owned by the ledger         |
+| state:<state>          | zset: its assets by expires_at; each asset is in exactly one | owned by the ledger         |
+| time:queued            | zset: by the time they were queued                           | while queued                |
+| time:running           | zset: by the end of the lease                                | while leased                |
+| time:waiting           | zset: by next_attempt_at                                     | until that                  |
+| ready                  | zset by expires_at: waits that are over, leases that ended   | until queued or leased      |
+| time:ready             | zset by next_attempt_at: the waiting ones of `ready`         | until queued or leased      |
+| stored:[id,dest]       | hash: `version`, and an object by `/path`                    | while open, 30 days at most |
+| upload:[id,dest,key]   | hash: `upload` (its token sealed), and a part by number      | while open, 30 days at most |
+| work:<id>              | set: the `stored` and `upload` keys of an asset              | as long as those            |
+| progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
+| facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
+| secret:<name>          | a sealed string                                              | as its caller says          |
+| lock:<name>            | its holder's token                                           | as its caller says          |
+
+Times are whole microseconds since 1970, exact in a zset's double until the year 2255.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import Script
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from ledger.base import (
+    AssetState,
+    Counts,
+    Lease,
+    OpenUpload,
+    Progress,
+    Row,
+    Seen,
+    Settlement,
+    StoredObject,
+)
+from ledger.errors import LeaseLost, LedgerUnavailable
+from ledger.redis_errors import translated
+from ledger.sealing import Seal
+
+WORK_LIFETIME = timedelta(days=30)
+PROGRESS_LIFETIME = timedelta(minutes=2)
+
+BATCH = 500
+"""Rows a script returns or moves at once: some 10 ms of a server that does nothing else meanwhile."""
+
+Word = str | int | float | None
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+# A row's fields in its hash. Short, for a million rows: a letter less is a megabyte.
+_FIELDS = {
+    "ty": "type",
+    "st": "state",
+    "ex": "expires_at",
+    "fs": "first_seen_at",
+    "ch": "changed_at",
+    "cr": "created_at",
+    "ro": "room_id",
+    "se": "session_id",
+    "si": "size_bytes",
+    "at": "attempts",
+    "mi": "mismatches",
+    "nx": "next_attempt_at",
+    "re": "reason",
+    "sb": "stored_bytes",
+    "so": "stored_objects",
+    "sc": "seconds",
+    "wa": "warnings",
+    # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it
+}
+_TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at")
+_NUMBERS = ("size_bytes", "attempts", "mismatches", "stored_bytes", "stored_objects")
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """What the server does with the ledger when it restarts or runs full. None: it would not tell."""
+
+    appendonly: bool | None
+    eviction_policy: str | None
+    sound: bool | None
+    explanation: str
+
+
+def connect(url: str) -> Redis:
+    """A client of `url` (redis://, rediss://, unix://) that gives up in bounded time: about a minute in all on a
+    server that accepts and never answers. Nothing is opened yet."""
+    try:
+        return Redis.from_url(
+            url,
+            decode_responses=True,
+            encoding_errors="surrogatepass",  # an id is what the API says, even half a surrogate pair
+            socket_timeout=10,  # seconds; the longest script takes some 20 ms
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=25,  # a connection that a firewall forgot is found before it is needed
+            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=2), retries=3),
+            retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        )
+    except ValueError:
+        # from None: the text of the cause may quote a part of the password
+        raise LedgerUnavailable(
+            "the ledger's URL cannot be read; expected redis://[user:password@]host:port/database, with any of"
+            " @ : / # ? % in the password written as %40 %3A %2F %23 %3F %25"
+        ) from None
+
+
+class RedisLedger:
+    """A `Ledger`, shared by every process that is given the same server, prefix and secret.
+
+    `clock` (aware UTC) replaces the server's clock; for tests alone. It leaves Redis's own lifetimes, which locks,
+    secrets and unfinished work have, as they are. A call that breaks off is sent again: where twice is not the same as
+    once, the scripts recognise it.
+    """
+
+    def __init__(
+        self,
+        client_or_url: Redis | str,
+        seal: Seal,
+        key_prefix: str = "archiver:",
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._redis = connect(client_or_url) if isinstance(client_or_url, str) else client_or_url
+        options = self._redis.connection_pool.connection_kwargs
+        if not options.get("decode_responses"):
+            raise ValueError(
+                "the ledger needs a client with decode_responses=True, as ledger.redis_ledger.connect makes"
+            )
+
+        self._where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        self._seal = seal
+        self._prefix = key_prefix
+        self._clock = clock
+        folder = Path(__file__).parent / "lua"
+        shared = (folder / "_shared.lua").read_text()
+        self._scripts: dict[str, Script] = {
+            file.stem: self._redis.register_script(shared + file.read_text())
+            for file in folder.glob("[!_]*.lua")
+        }
+
+    # -- what exists ---------------------------------------------------------------------------------------
+
+    def discover(self, seen: Sequence[Seen]) -> int:
+        new: int = self._run("discover", len(seen), *(word for one in seen for word in _seen_words(one)))
+        return new
+
+    def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+        return bool(self._run("record_archived", *_seen_words(seen), *_settlement_words(settlement)))
+
+    def get(self, asset_id: str) -> Row | None:
+        fields = self._hash("get", "asset:" + asset_id)
+        return _row(asset_id, fields) if fields else None
+
+    def rows(
+        self,
+        states: Iterable[AssetState] | None = None,
+        *,
+        expiring_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        for state in AssetState if states is None else states:
+            found = takewhile(
+                lambda row: expiring_before is None or row.expires_at < expiring_before,
+                self._rows_of(state, BATCH if limit is None else min(BATCH, limit)),
+            )
+            for row in islice(found, limit):
+                yield row
+                limit = None if limit is None else limit - 1
+
+    def counts(self) -> Counts:
+        with self._translated("counts"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(self._key("seen"))
+            for state in AssetState:
+                pipe.zcard(self._key("state:", state))
+            seen, *sizes = pipe.execute()
+        return Counts(int(seen or 0), dict(zip(AssetState, sizes, strict=True)))
+
+    # -- what is due ---------------------------------------------------------------------------------------
+
+    def take_due(self, now: datetime, window: int, requeue_after: timedelta) -> list[Row]:
+        while self._run("promote", _us(now), BATCH):
+            pass  # each wait is promoted once, so this ends; in steps, so that others are served in between
+
+        rows: list[Row] = []
+        for _ in range(0, window, BATCH):
+            taken = self._run("take_due", window, BATCH, requeue_after // MICROSECOND)
+            rows += map(_flat_row, taken)
+            if len(taken) < BATCH:
+                break
+        return sorted(rows, key=lambda row: (row.expires_at, row.asset_id.encode("utf-8", "surrogatepass")))
+
+    def reopen(self, asset_id: str) -> Row | None:
+        flat = self._run("reopen", asset_id)
+        return _flat_row(flat) if flat else None
+
+    def next_due_at(self) -> datetime | None:
+        with self._translated("next_due_at"), self._redis.pipeline(transaction=True) as pipe:
+            for name in ("time:waiting", "time:ready"):
+                pipe.zrange(self._key(name), 0, 0, withscores=True)
+            earliest = [score for found in pipe.execute() for _, score in found]
+        return _time(min(earliest)) if earliest else None
+
+    # -- one worker at a time ------------------------------------------------------------------------------
+
+    def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        fence = self._run("lease", asset_id, holder, duration // MICROSECOND, _call_number())
+        return Lease(asset_id, int(fence), holder) if fence else None
+
+    def renew(self, lease: Lease, duration: timedelta) -> None:
+        if not self._run("renew", lease.asset_id, lease.fence, lease.holder, duration // MICROSECOND):
+            raise _lost(lease)
+
+    def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
+        words = (*_seen_words(seen), *_settlement_words(settlement))
+        flat = self._run("settle", lease.fence, _call_number(), *words)
+        if not flat:
+            raise _lost(lease)
+        return _flat_row(flat)
+
+    # -- what an unfinished copy has done ------------------------------------------------------------------
+
+    def stored_objects(self, asset_id: str, destination: str, version: str) -> Mapping[str, StoredObject]:
+        kept = self._hash("stored_objects", _stored_key(asset_id, destination))
+        if kept.pop("version", None) != version:
+            return {}
+        return {path[1:]: StoredObject(path[1:], *json.loads(words)) for path, words in kept.items()}
+
+    def add_stored(
+        self, lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]
+    ) -> None:
+        fields = {
+            f"/{one.path}": _json([one.size_bytes, one.crc32c, one.content_type, one.source_etag])
+            for one in objects
+        }
+        self._write_work(lease, _stored_key(lease.asset_id, destination), "version", version, fields)
+
+    def load_upload(self, asset_id: str, destination: str, key: str) -> OpenUpload | None:
+        kept = self._hash("load_upload", _upload_key(asset_id, destination, key))
+        if "upload" not in kept:
+            return None
+
+        sealed, size_bytes, part_bytes, source_etag = json.loads(kept.pop("upload"))
+        token = self._seal.unseal(sealed)
+        if token is None:  # sealed under another key: nobody can continue it
+            return None
+        parts = {int(number): tuple(json.loads(part)) for number, part in kept.items()}
+        return OpenUpload(token, size_bytes, part_bytes, source_etag, parts)
+
+    def save_upload(self, lease: Lease, destination: str, key: str, upload: OpenUpload) -> None:
+        head = [self._seal.seal(upload.token), upload.size_bytes, upload.part_bytes, upload.source_etag]
+        fields = {str(number): _json(part) for number, part in upload.parts.items()} | {"upload": _json(head)}
+        self._write_work(lease, _upload_key(lease.asset_id, destination, key), "new", "", fields)
+
+    def add_part(
+        self, lease: Lease, destination: str, key: str, number: int, part: tuple[int, int, str]
+    ) -> None:
+        work = _upload_key(lease.asset_id, destination, key)
+        self._write_work(lease, work, "add", "", {str(number): _json(part)})
+
+    def forget_upload(self, asset_id: str, destination: str, key: str) -> None:
+        work = self._key(_upload_key(asset_id, destination, key))
+        with self._translated("forget_upload"), self._redis.pipeline(transaction=True) as pipe:
+            pipe.unlink(work)
+            pipe.srem(self._key("work:", asset_id), work)
+            pipe.execute()
+
+    def report(self, progress: Progress) -> None:
+        with suppress(LedgerUnavailable):
+            self._remember(
+                "progress", progress.asset_id, asdict(progress), PROGRESS_LIFETIME, whole_hash=True
+            )
+
+    def progress(self) -> list[Progress]:
+        return [Progress(**kept) for kept in self._recall("progress").values()]
+
+    # -- what the whole tool remembers ---------------------------------------------------------------------
+
+    def lock(self, name: str, duration: timedelta) -> str | None:
+        token = secrets.token_hex(8)
+        return token if self._run("lock", name, token, _milliseconds(duration)) else None
+
+    def extend_lock(self, name: str, token: str, duration: timedelta) -> bool:
+        return bool(self._run("extend_lock", name, token, _milliseconds(duration)))
+
+    def unlock(self, name: str, token: str) -> None:
+        self._run("unlock", name, token)
+
+    def remember(self, name: str, fact: Mapping[str, object], lifetime: timedelta | None = None) -> None:
+        self._remember("facts", name, fact, lifetime)
+
+    def recall(self, name: str) -> Mapping[str, object] | None:
+        return self._recall("facts", name).get(name)
+
+    def recall_all(self, prefix: str) -> Mapping[str, Mapping[str, object]]:
+        return {name: fact for name, fact in self._recall("facts").items() if name.startswith(prefix)}
+
+    def forget(self, name: str) -> None:
+        with self._translated("forget"):
+            self._redis.hdel(self._key("facts"), name)
+
+    def remember_secret(self, name: str, value: str, lifetime: timedelta) -> None:
+        with self._translated("remember_secret"):
+            self._redis.set(self._key("secret:", name), self._seal.seal(value), px=_milliseconds(lifetime))
+
+    def recall_secret(self, name: str) -> str | None:
+        with self._translated("recall_secret"):
+            sealed = self._redis.get(self._key("secret:", name))
+        return self._seal.unseal(str(sealed)) if sealed else None
+
+    def ping(self) -> None:
+        with self._translated("ping"):
+            # not PING: a server that answers may still refuse to write, being full, read-only or without disk
+            self._redis.set(self._key("lock:", "ping"), "", px=1)
+
+    def persistence(self) -> Persistence:
+        """Whether the server keeps the ledger across a restart, and whole when it runs full. By INFO, which
+        managed servers answer where they refuse CONFIG. A ledger that is lost costs time, not recordings."""
+        with self._translated("persistence"):
+            try:
+                info = {**self._redis.info("persistence"), **self._redis.info("memory")}
+            except (RedisConnectionError, RedisTimeoutError):
+                raise
+            except RedisError:
+                info = {}
+        return _judge_persistence(info)
+
+    def close(self) -> None:
+        self._redis.close()
+
+    # -- shared steps --------------------------------------------------------------------------------------
+
+    def _run(self, script: str, *words: Word) -> Any:
+        """Call a script by its file's name. None as a word is an empty one."""
+        clock = "" if self._clock is None else _us(self._clock())
+        args = [self._prefix, clock, *("" if word is None else word for word in words)]
+        with self._translated(script):
+            return self._scripts[script](args=args)
+
+    def _hash(self, doing: str, key: str) -> dict[str, str]:
+        with self._translated(doing):
+            return cast("dict[str, str]", self._redis.hgetall(self._key(key)))
+
+    def _translated(self, doing: str) -> AbstractContextManager[None]:
+        return translated(doing, self._where)
+
+    def _key(self, kind: str, name: str = "") -> str:
+        return f"{self._prefix}{kind}{name}"
+
+    def _rows_of(self, state: AssetState, batch: int) -> Iterator[Row]:
+        after, expires = "", 0
+        while page := self._run("page", state, batch, after, expires) if batch else []:
+            rows = [_flat_row(flat) for flat in page]
+            yield from rows
+            after, expires = rows[-1].asset_id, _us(rows[-1].expires_at)
+
+    def _write_work(self, lease: Lease, key: str, mode: str, version: str, fields: Mapping[str, str]) -> None:
+        words = (word for pair in fields.items() for word in pair)
+        lifetime = _milliseconds(WORK_LIFETIME)
+        if not self._run(
+            "write_work", lease.asset_id, lease.fence, key, lifetime, mode, version, len(fields), *words
+        ):
+            raise _lost(lease)
+
+    def _remember(
+        self,
+        key: str,
+        name: str,
+        fact: Mapping[str, object],
+        lifetime: timedelta | None,
+        *,
+        whole_hash: bool = False,
+    ) -> None:
+        ends_in = None if lifetime is None else lifetime // MICROSECOND
+        self._run("remember", key, name, _json(dict(fact)), ends_in, int(whole_hash))
+
+    def _recall(self, key: str, *name: str) -> dict[str, Any]:
+        flat = self._run("recall", key, *name)
+        return {name: json.loads(fact) for name, fact in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _call_number() -> int:
+    """By which a script knows a call that was sent twice. 31 bits: a row keeps the last one in 5 bytes."""
+    return secrets.randbits(31)
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"asset {lease.asset_id}: lease {lease.fence} of {lease.holder} has ended")
+
+
+def _stored_key(asset_id: str, destination: str) -> str:
+    return "stored:" + _json([asset_id, destination])  # JSON, since either may hold any separator
+
+
+def _upload_key(asset_id: str, destination: str, key: str) -> str:
+    return "upload:" + _json([asset_id, destination, key])
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _us(time: datetime) -> int:
+    return (time - EPOCH) // MICROSECOND
+
+
+def _time(microseconds: str | float) -> datetime:
+    return EPOCH + int(microseconds) * MICROSECOND
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(1, duration // timedelta(milliseconds=1))  # Redis refuses 0
+
+
+def _seen_words(seen: Seen) -> tuple[Word, ...]:
+    return (
+        seen.asset_id,
+        seen.type,
+        _us(seen.expires_at),
+        seen.verdict,
+        None if seen.created_at is None else _us(seen.created_at),
+        seen.room_id,
+        seen.session_id,
+        seen.size_bytes,
+        seen.reason,
+    )
+
+
+def _settlement_words(settlement: Settlement) -> tuple[Word, ...]:
+    return (
+        settlement.state,
+        settlement.reason,
+        None if settlement.next_attempt_at is None else _us(settlement.next_attempt_at),
+        int(settlement.counts_as_attempt),
+        int(settlement.mismatch),
+        settlement.stored_bytes or None,
+        settlement.stored_objects or None,
+        settlement.seconds or None,
+        _json(settlement.warnings) if settlement.warnings else None,
+    )
+
+
+_READ: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(_TIMES, _time),
+    **dict.fromkeys(_NUMBERS, int),
+    "state": AssetState,
+    "seconds": float,
+    "warnings": lambda text: tuple(json.loads(text)),
+}
+
+
+def _flat_row(flat: Sequence[str]) -> Row:
+    return _row(flat[0], dict(zip(flat[1::2], flat[2::2], strict=True)))
+
+
+def _row(asset_id: str, fields: Mapping[str, str]) -> Row:
+    values: dict[str, Any] = {}
+    for short, name in _FIELDS.items():
+        text = fields.get(short)
+        if text is not None:
+            values[name] = _READ.get(name, str)(text)
+    return Row(asset_id=asset_id, **values)
+
+
+def _judge_persistence(info: Mapping[str, Any]) -> Persistence:
+    aof, policy, maxmemory = info.get("aof_enabled"), info.get("maxmemory_policy"), info.get("maxmemory")
+    if aof is None or policy is None:
+        words = (
+            "the server does not tell (INFO is refused); ask its provider for 'appendonly yes' and"
+            " 'maxmemory-policy noeviction'"
+        )
+        return Persistence(None, None, None, words)
+
+    faults = []
+    if not aof:
+        faults.append(
+            "appendonly is off: after a restart what is due, under way and on hold is found again by the next sweep and"
+            " reconcile, and unfinished uploads start again; set 'appendonly yes'"
+        )
+    if info.get("aof_last_write_status", "ok") != "ok":
+        faults.append("the append-only file cannot be written: look at the server's disk")
+    if policy != "noeviction":
+        full = "when its memory is full" if maxmemory else "once somebody sets maxmemory"
+        faults.append(
+            f"maxmemory-policy is {policy}: {full} it drops ledger rows and messages; set 'noeviction'"
+        )
+    return Persistence(
+        bool(aof), policy, not faults, "; ".join(faults) or "kept on disk, and nothing is evicted"
+    )

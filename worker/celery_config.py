@@ -8,10 +8,8 @@ from datetime import timedelta
 
 from kombu import Queue
 
+from tasks.names import ARCHIVE_ASSET
 from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
-
-ARCHIVE_ASSET = "archiver.archive_asset"
-"""The one task that moves bytes. Who sends it chooses `urgent` or `archive` by the asset's deadline."""
 
 TASK_TIME_LIMIT = timedelta(hours=12)
 """A backstop for a task that hangs where no timeout of ours reaches: 50 GiB at 1.3 MB/s still fit."""
@@ -69,6 +67,7 @@ def celery_settings(
         "task_queues": [Queue(name) for name in (CONTROL_QUEUE, URGENT_QUEUE, ARCHIVE_QUEUE)],
         "task_default_queue": CONTROL_QUEUE,
         "task_create_missing_queues": False,  # a queue name with a typo would fill up unread
+        # Who sends for an urgent asset names that queue.
         "task_routes": {ARCHIVE_ASSET: {"queue": ARCHIVE_QUEUE}},
         # ---- the worker
         "worker_pool": "prefork",  # threads ignore time limits and a cold shutdown

@@ -82,8 +82,8 @@ class Companion:
 class Supervisor:
     """Runs the whole archiver on this machine, from `start` to `stop`.
 
-    Use it as a context manager in the main thread: inside, SIGTERM and SIGHUP are a KeyboardInterrupt as Ctrl-C is, and
-    leaving it stops everything, in seconds; a second Ctrl-C stops without waiting.
+    Use it as a context manager in the main thread: inside, the first SIGINT (Ctrl-C), SIGTERM or SIGHUP begins the stop
+    and is a KeyboardInterrupt, any further one makes the stop wait for nobody. Leaving it stops everything, in seconds.
 
     `environment` is what the processes get (settings and cloud credentials); the broker's URL is added here.
     `redis_url` None brings the embedded Valkey along.
@@ -130,8 +130,8 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._old_handlers[number] = signal.signal(number, _interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -154,7 +154,7 @@ class Supervisor:
             raise self._failure
 
     def wait(self) -> None:
-        """Until Ctrl-C, SIGTERM or SIGHUP, or until the supervision itself fails, which it raises."""
+        """Until a signal ends it, or until the supervision itself fails, which it raises."""
         try:
             self._finished.wait()
         except KeyboardInterrupt:
@@ -163,13 +163,8 @@ class Supervisor:
             raise self._failure
 
     def stop(self) -> None:
-        """Stops all in order and returns when all are gone. May be repeated. Ctrl-C during it: without waiting."""
+        """Stops all in order and returns when all are gone. May be repeated."""
         self._stop.set()
-        while self._thread is not None and not self._finished.is_set():
-            try:
-                self._finished.wait()
-            except KeyboardInterrupt:
-                self._hurry.set()
         if self._thread is not None:
             self._thread.join()
         self._drop_lock()
@@ -201,6 +196,14 @@ class Supervisor:
     def flower_password_file(self) -> Path | None:
         """Where the password that was made for Flower is, as user:password; None when none was needed or made."""
         return self._flower_password_file
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stop.is_set():
+            # Raising again could break into the stop itself.
+            self._hurry.set()
+            return
+        self._stop.set()
+        raise KeyboardInterrupt
 
     # ------------------------------------------------------------------ the supervising thread
 
@@ -314,13 +317,15 @@ class Supervisor:
                 self._wait_until(f"{node}-worker", partial(_answers_ping, inspect), READY_LIMIT)
 
     def _wait_for_page(self, name: str, url: str) -> None:
-        def answers() -> bool:
-            try:
-                return httpx.get(url, timeout=2, trust_env=False).status_code < 500
-            except httpx.HTTPError:
-                return False
+        with httpx.Client(timeout=2, trust_env=False) as client:  # no proxy stands between us and ourselves
 
-        self._wait_until(name, answers, READY_LIMIT)
+            def answers() -> bool:
+                try:
+                    return client.get(url).status_code < 500
+                except httpx.HTTPError:
+                    return False
+
+            self._wait_until(name, answers, READY_LIMIT)
 
     def _wait_until(self, name: str, ready: Callable[[], bool], limit: timedelta) -> None:
         child = self._children[name]
@@ -392,10 +397,6 @@ class Supervisor:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _answers_ping(inspect: Inspect) -> bool:

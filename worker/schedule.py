@@ -6,13 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from celery.schedules import crontab
 
+from tasks.names import DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
 from worker.processes import CONTROL_QUEUE
-
-SWEEP = "archiver.sweep"
-DISPATCH = "archiver.dispatch"
-WATCH = "archiver.watch"
-RECONCILE = "archiver.reconcile"
-SCRUB = "archiver.scrub"
 
 WATCH_EVERY = timedelta(minutes=1)
 RECONCILE_MINUTE = 17  # of each hour; not on the hour, when everybody else's jobs start

@@ -18,8 +18,9 @@ from datetime import timedelta
 import redis
 from celery import Celery
 
-from worker.celery_config import ARCHIVE_ASSET, celery_settings
-from worker.schedule import DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH, beat_schedule
+from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
+from worker.celery_config import celery_settings
+from worker.schedule import beat_schedule
 
 URL = os.environ["ARCHIVER_REDIS_URL"]
 

@@ -1,0 +1,175 @@
+"""The ledger for people (rich) and for programs (JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from archiving.deadlines import UNDATED
+from archiving.watching import Summary
+from ledger.base import SAFE_STATES, AssetState, Progress, Row
+
+BAD_STATES = frozenset({AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS})
+
+
+def size(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size_bytes) < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def span(duration: timedelta) -> str:
+    """`3 d 4 h`, `12 min`, `5 s`: two units at most."""
+    seconds = int(abs(duration.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def time_left(expires_at: datetime, now: datetime) -> str:
+    if expires_at == UNDATED:
+        return "unknown (no creation date)"
+    return f"in {span(expires_at - now)}" if expires_at > now else f"{span(now - expires_at)} ago"
+
+
+def state_style(state: str) -> str:
+    if state in SAFE_STATES:
+        return "green"
+    if state in BAD_STATES:
+        return "bold red"
+    return "yellow" if state in (AssetState.WAITING, AssetState.SOURCE_FAILED) else "cyan"
+
+
+def states_table(counts: Mapping[AssetState, int], seen: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for state in AssetState:
+        if number := counts.get(state, 0):
+            table.add_row(Text(state, style=state_style(state)), f"{number:,}")
+    table.add_row(Text("seen", style="bold"), Text(f"{seen:,}", style="bold"))
+    return table
+
+
+def rows_table(title: str, rows: tuple[Row, ...], now: datetime) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
+    for column in ("asset", "type", "state", "gone at the source", "why"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row.asset_id,
+            row.type,
+            Text(row.state, style=state_style(row.state)),
+            time_left(row.expires_at, now),
+            row.reason or "; ".join(row.warnings) or "",
+        )
+    return table
+
+
+def progress_table(running: tuple[Progress, ...]) -> Table:
+    table = Table(title="Being copied", title_justify="left", title_style="bold")
+    for column in ("asset", "type", "copied", "objects", "now"):
+        table.add_column(column, overflow="fold")
+    for item in running:
+        total = f" of {size(item.bytes_total)}" if item.bytes_total else ""
+        name = item.current.rsplit("/", 1)[-1]
+        table.add_row(item.asset_id, item.type, size(item.bytes_done) + total, f"{item.objects_done:,}", name)
+    return table
+
+
+def verdict(summary: Summary) -> Text:
+    """The answer to `is everything saved?`, in one line."""
+    counts = summary.counts
+    if not counts.balanced:
+        return Text(
+            "The account does not balance: see `ledger_out_of_balance` in the logs.", style="bold red"
+        )
+    if counts.seen == 0:
+        return Text("No asset seen yet.", style="yellow")
+    unsaved = counts.seen - sum(counts.states.get(state, 0) for state in SAFE_STATES)
+    if unsaved == 0:
+        return Text(f"All {counts.seen:,} assets are safe.", style="bold green")
+    if summary.needs_attention:
+        return Text(
+            f"{unsaved:,} of {counts.seen:,} assets are not saved, and some need you.", style="bold red"
+        )
+    if summary.at_risk:
+        return Text(
+            f"{unsaved:,} of {counts.seen:,} assets are not saved, and time runs out.", style="bold red"
+        )
+    return Text(f"{unsaved:,} of {counts.seen:,} assets are not saved yet.", style="yellow")
+
+
+def summary_view(summary: Summary) -> RenderableType:
+    parts: list[RenderableType] = [verdict(summary), states_table(summary.counts.states, summary.counts.seen)]
+    sweep = summary.last_sweep
+    if sweep is None:
+        parts.append(Text("No sweep has ended yet.", style="yellow"))
+    else:
+        late = Text("  LATE: is beat running?", style="bold red") if summary.sweep_is_late else Text("")
+        kind = "all pages" if sweep.get("full") else "the newest pages"
+        parts.append(
+            Text(
+                f"Last sweep began {sweep.get('started_at')}: {sweep.get('assets')} assets, "
+                f"{sweep.get('new')} new, {kind}."
+            )
+            + late
+        )
+    for name, hold in summary.holds.items():
+        parts.append(
+            Text(f"On hold until {hold.until:%H:%M:%S} UTC: {name}: {hold.reason}", style="bold red")
+        )
+    if summary.running:
+        parts.append(progress_table(summary.running))
+    for title, rows in (
+        ("At risk", summary.at_risk),
+        ("Need a person", summary.needs_attention),
+        ("Archived, with something optional missing", summary.with_warnings),
+    ):
+        if rows:
+            parts.append(rows_table(title, rows, summary.at))
+    if summary.next_due_at is not None:
+        parts.append(
+            Text(f"The next retry is due {time_left(summary.next_due_at, summary.at)}.", style="dim")
+        )
+    return Group(*parts)
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in asdict(row).items()}
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "at": summary.at.isoformat(),
+        "healthy": summary.healthy,
+        "seen": summary.counts.seen,
+        "balanced": summary.counts.balanced,
+        "states": {str(state): number for state, number in summary.counts.states.items()},
+        "at_risk": [row_json(row) for row in summary.at_risk],
+        "needs_attention": [row_json(row) for row in summary.needs_attention],
+        "with_warnings": [row_json(row) for row in summary.with_warnings],
+        "running": [asdict(item) for item in summary.running],
+        "on_hold": {
+            name: {"reason": hold.reason, "until": hold.until.isoformat()}
+            for name, hold in summary.holds.items()
+        },
+        "last_sweep": dict(summary.last_sweep) if summary.last_sweep else None,
+        "sweep_is_late": summary.sweep_is_late,
+        "next_due_at": summary.next_due_at.isoformat() if summary.next_due_at else None,
+    }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value

@@ -55,6 +55,7 @@ class Rules:
     patience: Patience
     key_template: str
     lease: timedelta
+    lease_renew: timedelta
     archiver_version: str
 
 
@@ -170,6 +171,7 @@ class Archiver:
             self._ledger,
             lease,
             self._rules.lease,
+            renew_every=self._rules.lease_renew,
             asset_type=asset.type,
             bytes_total=asset.size_bytes,
             stop_requested=self._stop_requested,

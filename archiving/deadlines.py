@@ -9,7 +9,6 @@ from hms.models import Asset
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
 """The deadline of an asset without a usable `created_at`: nobody knows how long it has, so it goes first."""
 
-URGENT_WITHIN = timedelta(days=3)
 ALARM_LEVELS = (timedelta(days=1), timedelta(days=3), timedelta(days=7))
 """An asset not saved when this much is left of its time is told of, again at each level (design.md, watch)."""
 
@@ -17,10 +16,6 @@ ALARM_LEVELS = (timedelta(days=1), timedelta(days=3), timedelta(days=7))
 def expires_at(asset: Asset, retention: timedelta) -> datetime:
     """When 100ms deletes the asset: `created_at + retention` (100ms-api.md, Retention), or UNDATED."""
     return asset.created_at + retention if asset.created_at else UNDATED
-
-
-def is_urgent(deadline: datetime, now: datetime) -> bool:
-    return deadline - now < URGENT_WITHIN
 
 
 def alarm_level(deadline: datetime, now: datetime) -> timedelta | None:

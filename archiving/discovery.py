@@ -18,6 +18,7 @@ from archiving.judging import Scope, judge
 from hms.base import RecordingAssets
 from hms.models import Page, parse_time
 from ledger.base import Ledger
+from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +51,14 @@ class Sweeper:
         ledger: Ledger,
         scope: Scope,
         clock: Callable[[], datetime],
+        rebuild: Callable[[], object],
     ) -> None:
+        """`rebuild` enters what the buckets prove archived; called when the ledger knows nothing at all."""
         self._api = api
         self._ledger = ledger
         self._scope = scope
         self._clock = clock
+        self._rebuild = rebuild
 
     def sweep(self, *, full: bool = False) -> SweepResult | None:
         """Enter all that the API shows; None when another sweep is at it. Repeatable: known assets are judged
@@ -70,6 +74,8 @@ class Sweeper:
 
     def _walk(self, token: str, *, full: bool) -> SweepResult:
         started = self._clock()
+        if self._ledger.counts().seen == 0:
+            self._rebuild_from_buckets()
         last = self._ledger.recall(FACT) or {}
         stop_before = None if full else _known_before(last, started)
         order = _Order()
@@ -101,6 +107,13 @@ class Sweeper:
             log.error("ledger_out_of_balance", seen=counts.seen, states=dict(counts.states))
         log.info("sweep_ended", **asdict(result))
         return result
+
+    def _rebuild_from_buckets(self) -> None:
+        """An optimisation: without it each asset finds its own manifest, one by one."""
+        try:
+            self._rebuild()
+        except StorageError as error:
+            log.warning("ledger_not_rebuilt", reason=str(error))
 
     def _remember(self, earlier: Mapping[str, object], result: SweepResult, started: datetime) -> None:
         self._ledger.remember(

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from archiving.deadlines import is_urgent
 from ledger.base import Ledger, Row
 
 log = structlog.get_logger(__name__)
@@ -21,11 +20,20 @@ Send = Callable[[Row, bool], None]
 
 
 class Dispatcher:
-    def __init__(self, *, ledger: Ledger, send: Send, clock: Callable[[], datetime], window: int) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        send: Send,
+        clock: Callable[[], datetime],
+        window: int,
+        urgent_within: timedelta,
+    ) -> None:
         self._ledger = ledger
         self._send = send
         self._clock = clock
         self._window = window
+        self._urgent_within = urgent_within
 
     def dispatch(self) -> int:
         """Send for what is due, so that at most `window` messages are out; how many were sent. Repeatable: what
@@ -33,7 +41,7 @@ class Dispatcher:
         now = self._clock()
         due = self._ledger.take_due(now, self._window, REQUEUE_AFTER)
         for row in due:
-            self._send(row, is_urgent(row.expires_at, now))
+            self._send(row, row.expires_at - now < self._urgent_within)
         if due:
             log.info("dispatched", count=len(due), most_urgent=due[0].expires_at.isoformat())
         return len(due)

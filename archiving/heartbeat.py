@@ -19,7 +19,6 @@ from transfer.errors import Stopped
 log = structlog.get_logger(__name__)
 
 TICK = timedelta(seconds=1)
-RENEWALS_PER_LEASE = 3  # two may fail before the lease ends
 
 
 class Heartbeat:
@@ -35,6 +34,7 @@ class Heartbeat:
         lease: Lease,
         duration: timedelta,
         *,
+        renew_every: timedelta,
         asset_type: str,
         bytes_total: int | None,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -42,6 +42,7 @@ class Heartbeat:
         self._ledger = ledger
         self._lease = lease
         self._duration = duration
+        self._renew_every = renew_every
         self._type = asset_type
         self._total = bytes_total
         self._stop_requested = stop_requested
@@ -92,11 +93,10 @@ class Heartbeat:
         return self._bytes_done
 
     def _run(self) -> None:
-        renew_every = self._duration.total_seconds() / RENEWALS_PER_LEASE
         renewed_at = time.monotonic()
         while not self._ended.wait(TICK.total_seconds()):
             self._ledger.report(self._snapshot())
-            if time.monotonic() - renewed_at < renew_every:
+            if time.monotonic() - renewed_at < self._renew_every.total_seconds():
                 continue
             try:
                 self._ledger.renew(self._lease, self._duration)

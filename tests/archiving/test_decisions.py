@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import archiving.errors
+import hms.errors
+import storage_backends.errors
+import transfer.errors
+from archiving.decisions import HOLD, Patience, decide, describe
+from archiving.errors import BadContents, DestinationsFailed, IncompleteContents, NeedsSourceAccess
+from archiving.outcomes import Ended, WillRetry
+from hms.errors import HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from ledger.base import AssetState
+from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, TransientStorageError
+from tests.archiving.examples import NOW, row
+from transfer.errors import (
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+    Stopped,
+)
+
+PATIENCE = Patience()
+PASSING = [
+    HmsUnavailable("x"),
+    HmsGarbled("x"),
+    SourceUnavailable("x"),
+    TransientStorageError("x"),
+    DestinationsFailed({"s3://b": TransientStorageError("x")}),
+]
+GONE = [SourceGone("x"), SourceForbidden("x"), HmsNotFound("x")]
+DOES_NOT_CHECK_OUT = [
+    SourceMismatch("x"),
+    SourceNotAllowed("x"),
+    BadContents("x"),
+    IncompleteContents("x"),
+    InvalidKey("x"),
+    TypeError("a defect of ours"),
+]
+
+
+@pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("attempts", [1, 7, 1000])
+def test_a_source_that_is_away_is_never_given_up_before_the_deadline(error: Exception, attempts: int) -> None:
+    outcome = decide(error, row(attempts=attempts), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.costs_attempt
+    assert NOW < outcome.next_attempt_at <= NOW + PATIENCE.retry_max
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
+def test_what_is_gone_after_its_retention_ended_is_lost(error: Exception) -> None:
+    outcome = decide(error, row(expires_at=NOW), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, Ended)
+    assert outcome.state is AssetState.LOST
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_a_passing_fault_after_the_deadline_is_still_tried_again(error: Exception) -> None:
+    outcome = decide(error, row(expires_at=NOW - timedelta(days=2)), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+
+
+@pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
+def test_bytes_that_do_not_check_out_are_a_passing_fault_a_set_number_of_times(error: Exception) -> None:
+    ends = [
+        decide(error, row(mismatches=number), NOW, PATIENCE, 0.5)
+        for number in range(PATIENCE.mismatch_attempts)
+    ]
+
+    assert [type(end) for end in ends] == [WillRetry, WillRetry, Ended]
+    assert isinstance(ends[0], WillRetry)
+    assert ends[0].mismatch
+    assert isinstance(ends[-1], Ended)
+    assert ends[-1].state is AssetState.QUARANTINED
+
+
+def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
+    outcome = decide(NeedsSourceAccess("x"), row(mismatches=2), NOW, PATIENCE, 0.5)
+
+    assert outcome == Ended(AssetState.NEEDS_SOURCE_ACCESS, "NeedsSourceAccess: x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HmsRefused("x"),
+        AccessDenied("x"),
+        DestinationsFailed({"s3://a": AccessDenied("x"), "s3://b": BucketMissing("x")}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_refusal_that_a_person_must_mend_costs_the_asset_no_attempt(error: Exception) -> None:
+    outcome = decide(error, row(), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.costs_attempt
+    assert outcome.next_attempt_at == NOW + HOLD
+
+
+def test_being_told_to_stop_makes_the_asset_due_at_once() -> None:
+    outcome = decide(Stopped("x"), row(), NOW, PATIENCE, 0.5)
+
+    assert outcome == WillRetry("Stopped: x", NOW, costs_attempt=False)
+
+
+def test_a_retry_after_is_honoured_up_to_the_longest_delay() -> None:
+    short = decide(HmsRateLimited("x", timedelta(minutes=4)), row(), NOW, PATIENCE, 0.0)
+    endless = decide(SourceUnavailable("x", timedelta(days=4)), row(), NOW, PATIENCE, 0.0)
+
+    assert isinstance(short, WillRetry)
+    assert isinstance(endless, WillRetry)
+    assert short.next_attempt_at == NOW + timedelta(minutes=4)
+    assert endless.next_attempt_at == NOW + PATIENCE.retry_max
+
+
+@given(
+    attempts=st.integers(0, 10_000),
+    left_seconds=st.integers(60, 15 * 86400),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+def test_the_next_attempt_always_lies_before_the_deadline(
+    attempts: int, left_seconds: int, jitter: float
+) -> None:
+    deadline = NOW + timedelta(seconds=left_seconds)
+
+    outcome = decide(
+        SourceUnavailable("x"), row(attempts=attempts, expires_at=deadline), NOW, PATIENCE, jitter
+    )
+
+    assert isinstance(outcome, WillRetry)
+    assert NOW < outcome.next_attempt_at < deadline
+
+
+def test_a_foreign_error_is_named_but_not_quoted() -> None:
+    text = describe(OSError("GET https://bucket/x?X-Amz-Signature=secret"))
+
+    assert "OSError" in text
+    assert "secret" not in text
+
+
+def test_every_error_of_our_trees_has_a_decision_made_on_purpose() -> None:
+    roots = [
+        hms.errors.HmsError,
+        transfer.errors.TransferError,
+        storage_backends.errors.StorageError,
+        archiving.errors.ArchiveError,
+    ]
+    leaves = [kind for root in roots for kind in _leaves(root)]
+
+    for kind in leaves:
+        error = kind({}) if kind is DestinationsFailed else kind("x")
+        assert "internal error" not in describe(error) or kind is archiving.errors.ManifestError
+
+
+def _leaves(kind: type[Exception]) -> list[type[Exception]]:
+    below = [leaf for child in kind.__subclasses__() for leaf in _leaves(child)]
+    return below or [kind]

@@ -82,6 +82,8 @@ _TAG = re.compile(rb"#(EXT[A-Za-z0-9-]*)(:?)")
 _URL_INSIDE = re.compile(rb"https?://|(?:^|[,:])[A-Z0-9-]*UR[IL]=", re.IGNORECASE)
 _VARIABLE = re.compile(rb"\{\$([A-Za-z0-9_-]+)\}")
 _NOT_URI_ASCII = re.compile(rb"[^\x21-\x7e]")
+_ENDLIST = re.compile(rb"^[ \t]*#EXT-X-ENDLIST", re.MULTILINE)
+_MEDIA_TAG = re.compile(rb"^[ \t]*#(?:EXTINF|EXT-X-TARGETDURATION)", re.MULTILINE)
 _PLAIN_DURATION = re.compile(rb"\s*(\d{1,9}(?:\.\d{1,9})?)")
 
 
@@ -100,7 +102,6 @@ class Playlist:
         self.variables: dict[bytes, bytes] = {}
         self.neutralised: dict[Span, bytes] = {}  # replacements that make the copy stand alone
         self.remarks: list[str] = []  # for the manifest: what names something outside and is kept
-        self.ended = False
         self.is_master = False
         self.is_media = False
         self.segments = 0
@@ -137,8 +138,6 @@ class Playlist:
                 self.is_media = True
             elif name == b"EXT-X-GAP":
                 gap = True
-            elif name == b"EXT-X-ENDLIST":
-                self.ended = True
             elif name == b"EXT-X-STREAM-INF":
                 self.is_master = variant = True
                 self._note_pathway(at, end)
@@ -257,6 +256,11 @@ class Playlist:
             return
         shown = self.data[start : min(end, start + 200)].decode("utf-8", "replace")
         self.remarks.append(f"{what} was kept as it is: {re.split('[?#]', shown)[0]}")
+
+
+def is_unfinished(data: bytes) -> bool:
+    """Whether this is a media playlist without EXT-X-ENDLIST, as that of a live stream is."""
+    return _MEDIA_TAG.search(data) is not None and _ENDLIST.search(data) is None
 
 
 def rewrite(data: bytes, replacements: Mapping[Span, bytes]) -> bytes:

@@ -154,7 +154,9 @@ def _agrees(kind: Kind, start: bytes) -> bool:
         case Kind.JSON:
             return re.match(rb'[{\["0-9tfn-]', start.removeprefix(_BOM).lstrip()) is not None
         case Kind.TEXT:
-            return not is_markup(start) and b"\0" not in start
+            return not is_markup(start) and (
+                b"\0" not in start or start.startswith((b"\xff\xfe", b"\xfe\xff"))
+            )
         case Kind.ANY:
             return not is_markup(start)
 

@@ -1,0 +1,142 @@
+"""The bytes' way to S3: one PUT for an object or a part, with a checksum that the server is made to check.
+
+Apart from control (s3.py) so that it can be replaced by a leaner client. What an endpoint can do is learned from what
+it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from storage_backends import crc32c as crc
+from storage_backends.base import Buffer
+from storage_backends.errors import ChecksumRejected, StorageError
+from storage_backends.s3_errors import kind_of
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+
+class Checksum(Enum):
+    AUTO = "auto"
+    CRC32C = "crc32c"
+    MD5 = "md5"
+
+
+class Confirmed(Enum):
+    """By which checksum of its own the server showed that it holds our bytes. The value stands in a part's tag."""
+
+    CRC32C = "c"
+    MD5 = "m"
+    NOT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    etag: str
+    confirmed: Confirmed
+
+
+class S3DataPath:
+    """`put` and `put_part` raise boto3's errors, and ChecksumRejected. Safe to use from several threads."""
+
+    def __init__(self, client: Callable[[], S3Client], bucket: str, checksum: Checksum) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._checksum = checksum
+        self._server_checks_crc32c = False  # seen to answer with the right one
+
+    @property
+    def crc32c_refused(self) -> bool:
+        """Whether parts go with Content-MD5: by setting, or because the server was seen to refuse CRC32C."""
+        return self._checksum is Checksum.MD5
+
+    def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Receipt:
+        body = _body(data)
+
+        def send(checksum: Mapping[str, str]) -> Mapping[str, Any]:
+            client: Any = self._client()  # its types know no bytearray body
+            answer: Mapping[str, Any] = client.put_object(
+                Bucket=self._bucket, Key=key, Body=body, **headers, **checksum
+            )
+            return answer
+
+        return self._send(send, body, crc32c)
+
+    def put_part(
+        self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
+    ) -> Receipt:
+        """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was begun with that algorithm; AWS refuses
+        such a part otherwise."""
+        body = _body(data)
+
+        def send(checksum: Mapping[str, str]) -> Mapping[str, Any]:
+            client: Any = self._client()
+            answer: Mapping[str, Any] = client.upload_part(
+                **address, PartNumber=number, Body=body, **checksum
+            )
+            return answer
+
+        return self._send(send, body, crc32c, crc32c_allowed=crc32c_declared)
+
+    def _send(
+        self,
+        send: Callable[[Mapping[str, str]], Mapping[str, Any]],
+        body: bytes | bytearray,
+        crc32c: int,
+        *,
+        crc32c_allowed: bool = True,
+    ) -> Receipt:
+        if not self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:
+            raise ChecksumRejected(
+                f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
+            )
+        if self._checksum is Checksum.MD5 or not crc32c_allowed:
+            return self._with_md5(send, body, crc32c)
+        try:
+            answer = send({"ChecksumCRC32C": crc.to_base64(crc32c)})
+        except ClientError as error:
+            may_be_unknown_to_it = kind_of(error) in (StorageError, ChecksumRejected)
+            if self._checksum is Checksum.CRC32C or self._server_checks_crc32c or not may_be_unknown_to_it:
+                raise
+            receipt = self._with_md5(send, body, crc32c)
+            self._checksum = Checksum.MD5  # learned: the same bytes pass without the CRC32C
+            return receipt
+        answered = crc.from_base64(answer.get("ChecksumCRC32C"))
+        if answered == crc32c:
+            self._server_checks_crc32c = True
+            return Receipt(answer["ETag"], Confirmed.CRC32C)
+        if answered is not None and self._server_checks_crc32c:
+            raise ChecksumRejected(f"the server received CRC32C {answered:08x}, {crc32c:08x} was sent")
+        return Receipt(
+            answer["ETag"], Confirmed.NOT
+        )  # it ignores CRC32C, or computes another (moto without crc32c)
+
+    def _with_md5(
+        self, send: Callable[[Mapping[str, str]], Mapping[str, Any]], body: bytes | bytearray, crc32c: int
+    ) -> Receipt:
+        if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else done by the caller
+            raise ChecksumRejected(
+                f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
+            )
+        md5 = hashlib.md5(body, usedforsecurity=False)
+        answer = send({"ContentMD5": base64.b64encode(md5.digest()).decode()})
+        same = answer["ETag"].strip('"') == md5.hexdigest()  # not so with SSE-KMS, and that is no error
+        return Receipt(answer["ETag"], Confirmed.MD5 if same else Confirmed.NOT)
+
+
+def _body(data: Buffer) -> bytes | bytearray:
+    """botocore refuses memoryviews (storage.md). A view of a whole buffer costs nothing, of a piece one copy."""
+    if not isinstance(data, memoryview):
+        return data
+    whole = data.obj
+    if isinstance(whole, bytes | bytearray) and data.nbytes == len(whole) and data.contiguous:
+        return whole
+    return bytes(data)

@@ -1,0 +1,196 @@
+"""What boto3 raises → our errors. It has no single base: `ClientError` is no `BotoCoreError`, a response that cannot be
+parsed is neither, and s3transfer has a third kind. tests/storage_backends/test_s3_errors.py enumerates them all.
+
+The text of a BotoCoreError holds the whole URL, an upload id in its query among it; it is never repeated nor chained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from boto3.exceptions import Boto3Error
+from botocore import exceptions as botocore_errors
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    ChecksumRejected,
+    DestinationFull,
+    DestinationRefuses,
+    InvalidKey,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+
+_CODES: dict[type[StorageError], tuple[str, ...]] = {
+    AccessDenied: (
+        "AccessDenied", "AccessDeniedException", "AccountProblem", "AllAccessDisabled", "AuthFailure",
+        "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "Forbidden",
+        "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidPayer", "InvalidSecurity", "InvalidToken",
+        "KMS.AccessDeniedException", "KMS.DisabledException", "KMS.InvalidStateException",
+        "KMS.NotFoundException", "MissingAuthenticationToken", "NotSignedUp", "SignatureDoesNotMatch",
+        "TokenRefreshRequired", "Unauthorized", "UnauthorizedAccess", "UnrecognizedClientException",
+    ),
+    BucketMissing: (
+        "IllegalLocationConstraintException", "InvalidBucketName", "NoSuchAccessPoint", "NoSuchBucket",
+        "PermanentRedirect",
+    ),
+    DestinationFull: (
+        "BucketQuotaExceeded", "NotEnoughSpace", "QuotaExceeded", "StorageFull",
+        "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull",
+    ),
+    TransientStorageError: (
+        "BandwidthLimitExceeded", "ConditionalRequestConflict", "IncompleteBody", "InternalError",
+        "InternalFailure", "OperationAborted", "PriorRequestNotComplete", "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded", "RequestThrottled", "RequestTimeTooSkewed", "RequestTimeout",
+        "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "TemporaryRedirect", "Throttling",
+        "ThrottlingException", "TooManyRequestsException",
+    ),
+    ObjectExists: ("PreconditionFailed",),
+    ObjectMissing: ("NoSuchKey",),
+    UploadGone: ("InvalidPart", "NoSuchUpload"),
+    ChecksumRejected: ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
+    InvalidKey: ("InvalidURI", "KeyTooLongError", "XMinioInvalidObjectName"),
+    # our own defect, or something the server does not have: no use to repeat it as it is
+    StorageError: (
+        "EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidPartOrder", "InvalidRequest",
+        "MalformedXML", "MethodNotAllowed", "MissingContentLength", "NotImplemented",
+    ),
+}  # fmt: skip
+_BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
+
+_ADVICE: dict[type[StorageError], str] = {
+    AccessDenied: "check the credentials, the bucket policy, and that s3:ListBucket is allowed (without it a missing "
+    "key answers 403 too)",
+    BucketMissing: "create the bucket, or correct its name, region or endpoint in the destination",
+    DestinationFull: "free space or raise the quota",
+}
+
+_CREDENTIALS = (
+    botocore_errors.ConfigNotFound,
+    botocore_errors.ConfigParseError,
+    botocore_errors.CredentialRetrievalError,
+    botocore_errors.InfiniteLoopConfigError,
+    botocore_errors.InvalidConfigError,
+    botocore_errors.LoginError,
+    botocore_errors.LoginRefreshRequired,
+    botocore_errors.MetadataRetrievalError,
+    botocore_errors.NoAuthTokenError,
+    botocore_errors.NoCredentialsError,
+    botocore_errors.PartialCredentialsError,
+    botocore_errors.ProfileNotFound,
+    botocore_errors.RefreshWithMFAUnsupportedError,
+    botocore_errors.SSOError,
+    botocore_errors.TokenRetrievalError,
+    botocore_errors.UnauthorizedSSOTokenError,
+    botocore_errors.UnknownCredentialError,
+    botocore_errors.UnknownSignatureVersionError,
+    botocore_errors.UnsupportedSignatureVersionError,
+)
+_SETTINGS = (
+    botocore_errors.BaseEndpointResolverError,
+    botocore_errors.EndpointProviderError,
+    botocore_errors.InvalidChecksumConfigError,
+    botocore_errors.InvalidDefaultsMode,
+    botocore_errors.InvalidEndpointConfigurationError,
+    botocore_errors.InvalidIMDSEndpointError,
+    botocore_errors.InvalidIMDSEndpointModeError,
+    botocore_errors.InvalidMaxRetryAttemptsError,
+    botocore_errors.InvalidProxiesConfigError,
+    botocore_errors.InvalidRegionError,
+    botocore_errors.InvalidRetryConfigurationError,
+    botocore_errors.InvalidRetryModeError,
+    botocore_errors.InvalidS3AddressingStyleError,
+    botocore_errors.InvalidS3UsEast1RegionalEndpointConfigError,
+    botocore_errors.InvalidSTSRegionalEndpointsConfigError,
+    botocore_errors.MissingDependencyException,
+    botocore_errors.NoRegionError,
+    botocore_errors.ServiceNotInRegionError,
+    botocore_errors.UnknownEndpointError,
+    botocore_errors.UnknownRegionError,
+    botocore_errors.UnsupportedS3AccesspointConfigurationError,
+    botocore_errors.UnsupportedS3ArnError,
+    botocore_errors.UnsupportedS3ConfigurationError,
+)
+_CONNECTION = (
+    botocore_errors.ChecksumError,
+    botocore_errors.ConnectionError,
+    botocore_errors.HTTPClientError,
+    botocore_errors.IncompleteReadError,
+)
+
+
+def code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def kind_of(error: ClientError) -> type[StorageError]:
+    """By code where it is one we know; else, and for a HEAD, which has no body, by status."""
+    code, status = code_of(error), status_of(error)
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if status in (401, 403):
+        return AccessDenied
+    if status == 301:
+        return BucketMissing
+    if status == 404:
+        return ObjectMissing
+    if status == 412:
+        return ObjectExists
+    if status == 507:
+        return DestinationFull
+    if status in (408, 409, 425, 429) or (status >= 500 and status not in (501, 505)):
+        return TransientStorageError
+    return StorageError
+
+
+def translate(error: Exception, doing: str) -> StorageError:
+    """`error` as one of ours; what is no error of boto3's is taken for our own defect (a plain StorageError)."""
+    if isinstance(error, ClientError):
+        kind = kind_of(error)
+        answer = error.response.get("ResponseMetadata", {})
+        said = str(error.response.get("Error", {}).get("Message", ""))[:200].partition("?")[0]
+        text = (
+            f"{doing}: {status_of(error)} {code_of(error)} {said}, request {answer.get('RequestId') or '-'}"
+        )
+        return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
+    name = type(error).__name__
+    if isinstance(error, botocore_errors.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return DestinationRefuses(
+            f"{doing}: the server's certificate is not trusted; set AWS_CA_BUNDLE to the file of its authority"
+        )
+    if isinstance(error, _CREDENTIALS):
+        return AccessDenied(
+            f"{doing}: {name}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE, or give the machine a role"
+        )
+    if isinstance(error, _SETTINGS):
+        return DestinationRefuses(
+            f"{doing}: {name}: correct the region or endpoint_url of the destination, or the SDK's settings in AWS_* "
+            "variables and ~/.aws"
+        )
+    if isinstance(error, (*_CONNECTION, ResponseParserError)):
+        return TransientStorageError(
+            f"{doing}: {name}: the server could not be reached, or broke off its answer"
+        )
+    return StorageError(f"{doing}: {name}: this request is not one that the S3 client can make")
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise translate(error, doing) from error
+    except (BotoCoreError, Boto3Error, ResponseParserError) as error:
+        raise translate(error, doing) from None  # its text holds the URL

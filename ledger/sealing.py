@@ -34,6 +34,6 @@ class Seal:
     def unseal(self, sealed: str) -> str | None:
         """None when it was sealed under another key, or tampered with."""
         try:
-            return self._fernet.decrypt(sealed).decode()
+            return self._fernet.decrypt(sealed.encode()).decode()
         except InvalidToken:
             return None

@@ -1,0 +1,920 @@
+"""What every ledger promises (`ledger.base.Ledger`). A test module for a ledger subclasses `LedgerContract` and gives
+the fixture `world`; nothing here is overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import pytest
+
+from ledger.base import (
+    JUDGED_STATES,
+    OPEN_STATES,
+    AssetState,
+    Lease,
+    Ledger,
+    OpenUpload,
+    Progress,
+    Row,
+    Seen,
+    Settlement,
+    StoredObject,
+)
+from ledger.errors import LeaseLost
+
+START = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
+SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+NEVER_STARTED = (AssetState.DISCOVERED, *sorted(JUDGED_STATES))
+ENDS = sorted(set(AssetState) - OPEN_STATES)
+
+
+class LedgerWorld(Protocol):
+    """A ledger, its clock, and what can happen to it."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def now(self) -> datetime: ...
+
+    def advance(self, duration: timedelta) -> None:
+        """Let time pass for everything that has a lifetime."""
+        ...
+
+    def flush(self) -> None:
+        """Lose everything (FLUSHALL)."""
+        ...
+
+
+def seen(
+    asset_id: str = "a",
+    *,
+    expires_in: timedelta = 15 * DAY,
+    verdict: AssetState = AssetState.DISCOVERED,
+    size_bytes: int | None = 1000,
+    reason: str | None = None,
+) -> Seen:
+    return Seen(
+        asset_id=asset_id,
+        type="room-composite",
+        expires_at=START + expires_in,
+        verdict=verdict,
+        created_at=START - DAY,
+        room_id="6501aa",
+        session_id="6502bb",
+        size_bytes=size_bytes,
+        reason=reason,
+    )
+
+
+ARCHIVED = Settlement(
+    AssetState.ARCHIVED,
+    stored_bytes=5_000_000_000,
+    stored_objects=4,
+    seconds=12.75,
+    warnings=("thumbnail 2: 403", "a second one"),
+)
+
+
+def waiting(until: datetime, reason: str = "the source answered 503") -> Settlement:
+    return Settlement(AssetState.WAITING, reason=reason, next_attempt_at=until)
+
+
+def put(world: LedgerWorld, state: AssetState, asset_id: str = "a") -> Lease | None:
+    """Bring an unknown asset to `state` by the shortest way; its lease while RUNNING."""
+    ledger = world.ledger
+    if state in NEVER_STARTED:
+        ledger.discover([seen(asset_id, verdict=state, reason=None if state == NEVER_STARTED[0] else "why")])
+        return None
+
+    ledger.discover([seen(asset_id)])
+    if state == AssetState.QUEUED:
+        ledger.take_due(world.now, 1_000, HOUR)
+        return None
+
+    lease = take_lease(world, asset_id)
+    if state == AssetState.WAITING:
+        ledger.settle(lease, seen(asset_id), waiting(world.now + HOUR))
+    elif state != AssetState.RUNNING:
+        ledger.settle(lease, seen(asset_id), replace(ARCHIVED, state=state, reason="why"))
+    return lease if state == AssetState.RUNNING else None
+
+
+def take_lease(
+    world: LedgerWorld, asset_id: str = "a", holder: str = "w1", duration: timedelta = MINUTE
+) -> Lease:
+    lease = world.ledger.lease(asset_id, holder, duration)
+    assert lease is not None
+    return lease
+
+
+def row(world: LedgerWorld, asset_id: str = "a") -> Row:
+    found = world.ledger.get(asset_id)
+    assert found is not None
+    return found
+
+
+def ids(rows: list[Row]) -> list[str]:
+    return [row.asset_id for row in rows]
+
+
+def check_balance(world: LedgerWorld) -> None:
+    counts = world.ledger.counts()
+
+    assert counts.balanced
+    listed = [row.state for row in world.ledger.rows()]
+    assert dict(counts.states) == {state: listed.count(state) for state in AssetState}
+
+
+class LedgerContract:
+    @pytest.fixture
+    def world(self) -> LedgerWorld:
+        raise NotImplementedError("the subclass gives the ledger")
+
+    # -- what exists ---------------------------------------------------------------------------------------
+
+    def test_an_unknown_asset_is_not_there(self, world: LedgerWorld) -> None:
+        assert world.ledger.get("a") is None
+        assert list(world.ledger.rows()) == []
+        assert world.ledger.counts().seen == 0
+        assert world.ledger.counts().states == dict.fromkeys(AssetState, 0)
+
+    @pytest.mark.parametrize("verdict", NEVER_STARTED)
+    def test_a_new_asset_enters_with_its_verdict_and_every_fact(
+        self, world: LedgerWorld, verdict: AssetState
+    ) -> None:
+        world.ledger.discover([seen(verdict=verdict, reason="a filter")])
+
+        assert row(world) == Row(
+            asset_id="a",
+            type="room-composite",
+            state=verdict,
+            expires_at=START + 15 * DAY,
+            first_seen_at=world.now,
+            changed_at=world.now,
+            created_at=START - DAY,
+            room_id="6501aa",
+            session_id="6502bb",
+            size_bytes=1000,
+            reason="a filter",
+        )
+
+    def test_facts_that_the_api_does_not_give_stay_unknown(self, world: LedgerWorld) -> None:
+        world.ledger.discover([Seen("a", "chat", START, AssetState.DISCOVERED)])
+
+        assert row(world) == Row("a", "chat", AssetState.DISCOVERED, START, world.now, world.now)
+
+    def test_a_size_of_nought_is_a_fact(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(size_bytes=0)])
+
+        assert row(world).size_bytes == 0
+
+    def test_a_page_counts_only_what_is_new(self, world: LedgerWorld) -> None:
+        page = [seen(f"a{n}") for n in range(100)]
+
+        first, again, more = (
+            world.ledger.discover(page),
+            world.ledger.discover(page),
+            world.ledger.discover([*page, seen("b"), seen("b")]),
+        )
+
+        assert (first, again, more) == (100, 0, 1)
+        assert world.ledger.counts().seen == 101
+        check_balance(world)
+
+    def test_an_empty_page_is_nothing(self, world: LedgerWorld) -> None:
+        assert world.ledger.discover([]) == 0
+
+    @pytest.mark.parametrize("asset_id", ["a:b/../c", "ä ☃ \n", '["x","y"]', "a|b", "0", "x" * 500])
+    def test_an_id_may_be_any_text(self, world: LedgerWorld, asset_id: str) -> None:
+        world.ledger.discover([seen(asset_id), seen("other")])
+        lease = take_lease(world, asset_id)
+        world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject("x", 1, 2)])
+
+        assert row(world, asset_id).state == AssetState.RUNNING
+        assert world.ledger.stored_objects(asset_id, "s3://b", "v1") == {"x": StoredObject("x", 1, 2)}
+        assert world.ledger.settle(lease, seen(asset_id), ARCHIVED).asset_id == asset_id
+        assert {row.asset_id for row in world.ledger.rows()} == {asset_id, "other"}
+
+    @pytest.mark.parametrize("state", AssetState)
+    def test_a_known_asset_gets_new_facts_in_any_state(self, world: LedgerWorld, state: AssetState) -> None:
+        put(world, state)
+        before = row(world)
+
+        world.ledger.discover([replace(seen(expires_in=3 * DAY, size_bytes=7), verdict=before.state)])
+
+        assert (row(world).expires_at, row(world).size_bytes) == (START + 3 * DAY, 7)
+        assert row(world).state == state
+        assert ids(list(world.ledger.rows(expiring_before=START + 4 * DAY))) == ["a"]
+
+    def test_a_size_that_is_not_told_again_is_kept(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(size_bytes=7)])
+
+        world.ledger.discover([seen(size_bytes=None)])
+
+        assert row(world).size_bytes == 7
+
+    @pytest.mark.parametrize("state", AssetState)
+    @pytest.mark.parametrize("verdict", NEVER_STARTED)
+    def test_a_known_asset_is_judged_anew(
+        self, world: LedgerWorld, state: AssetState, verdict: AssetState
+    ) -> None:
+        put(world, state)
+        moves = (
+            state in JUDGED_STATES
+            if verdict == AssetState.DISCOVERED
+            else state in JUDGED_STATES or state in OPEN_STATES - {AssetState.RUNNING}
+        )
+
+        world.advance(MINUTE / 2)
+        new = world.ledger.discover([seen(verdict=verdict, reason="judged anew")])
+
+        assert new == 0
+        assert row(world).state == (verdict if moves else state)
+        if moves:
+            assert row(world).reason == (None if verdict == AssetState.DISCOVERED else "judged anew")
+        assert (row(world).changed_at == world.now) == (moves and verdict != state)
+        check_balance(world)
+
+    def test_a_judged_asset_that_is_reopened_is_due(self, world: LedgerWorld) -> None:
+        put(world, AssetState.SKIPPED)
+
+        world.ledger.discover([seen()])
+
+        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+
+    def test_what_is_judged_away_is_no_longer_due(self, world: LedgerWorld) -> None:
+        put(world, AssetState.WAITING)
+        world.advance(2 * HOUR)
+        put(world, AssetState.DISCOVERED, "b")
+
+        world.ledger.discover([seen("a", verdict=AssetState.SKIPPED), seen("b", verdict=AssetState.EXTERNAL)])
+
+        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.next_due_at() is None
+
+    def test_a_manifest_enters_an_unknown_asset_archived(self, world: LedgerWorld) -> None:
+        changed = world.ledger.record_archived(seen(), ARCHIVED)
+
+        assert changed
+        assert row(world).state == AssetState.ARCHIVED
+        assert (row(world).stored_bytes, row(world).stored_objects) == (5_000_000_000, 4)
+        assert row(world).warnings == ARCHIVED.warnings
+        check_balance(world)
+
+    @pytest.mark.parametrize("state", AssetState)
+    def test_a_manifest_archives_whatever_does_not_run(self, world: LedgerWorld, state: AssetState) -> None:
+        put(world, state)
+        moves = state not in (AssetState.RUNNING, AssetState.ARCHIVED)
+
+        first, again = (world.ledger.record_archived(seen(), ARCHIVED) for _ in range(2))
+
+        assert (first, again) == (moves, False)
+        assert row(world).state == (
+            AssetState.RUNNING if state == AssetState.RUNNING else AssetState.ARCHIVED
+        )
+        check_balance(world)
+
+    def test_rows_come_by_state_and_deadline(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen("late", expires_in=9 * DAY), seen("soon", expires_in=DAY)])
+        world.ledger.discover([seen("skipped", verdict=AssetState.SKIPPED, expires_in=HOUR)])
+
+        assert ids(list(world.ledger.rows())) == ["soon", "late", "skipped"]
+        assert ids(list(world.ledger.rows([AssetState.SKIPPED, AssetState.DISCOVERED]))) == [
+            "skipped",
+            "soon",
+            "late",
+        ]
+        assert ids(list(world.ledger.rows([AssetState.DISCOVERED], limit=1))) == ["soon"]
+        assert ids(list(world.ledger.rows(limit=0))) == []
+        assert ids(list(world.ledger.rows(expiring_before=START + DAY))) == ["skipped"]
+
+    def test_rows_come_in_batches_whole_although_all_have_one_deadline(self, world: LedgerWorld) -> None:
+        all_ids = [f"a{n:05}" for n in range(1_234)]
+        world.ledger.discover([seen(asset_id) for asset_id in all_ids])
+
+        assert ids(list(world.ledger.rows())) == all_ids
+        assert ids(list(world.ledger.rows(limit=777))) == all_ids[:777]
+
+    def test_rows_that_are_moved_while_they_are_read_hide_no_others(self, world: LedgerWorld) -> None:
+        all_ids = [f"a{n:05}" for n in range(1_234)]
+        world.ledger.discover([seen(asset_id, verdict=AssetState.SKIPPED) for asset_id in all_ids])
+
+        read = []
+        for found in world.ledger.rows([AssetState.SKIPPED]):
+            read.append(found.asset_id)
+            world.ledger.reopen(found.asset_id)
+
+        assert read == all_ids
+
+    # -- what is due ---------------------------------------------------------------------------------------
+
+    def test_the_most_urgent_are_taken_first(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
+
+        taken = world.ledger.take_due(world.now, 3, HOUR)
+
+        assert ids(taken) == ["a4", "a3", "a2"]
+        assert {row.state for row in taken} == {AssetState.QUEUED}
+        assert world.ledger.counts().states[AssetState.QUEUED] == 3
+
+    def test_no_more_than_the_window_is_queued_in_all(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(f"a{n}") for n in range(5)])
+
+        assert len(world.ledger.take_due(world.now, 3, HOUR)) == 3
+        assert world.ledger.take_due(world.now, 3, HOUR) == []
+        assert len(world.ledger.take_due(world.now, 4, HOUR)) == 1
+        assert world.ledger.take_due(world.now, 0, HOUR) == []
+
+        take_lease(world, "a0")
+
+        assert len(world.ledger.take_due(world.now, 4, HOUR)) == 1
+
+    def test_a_window_wider_than_a_batch_is_filled(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(f"a{n:05}") for n in range(1_300)])
+
+        taken = world.ledger.take_due(world.now, 1_200, HOUR)
+
+        assert ids(taken) == [f"a{n:05}" for n in range(1_200)]
+
+    def test_a_wait_is_due_when_it_is_over(self, world: LedgerWorld) -> None:
+        put(world, AssetState.WAITING)
+        due_at = row(world).next_attempt_at
+        assert due_at == world.now + HOUR
+
+        assert world.ledger.take_due(due_at - timedelta(microseconds=1), 10, HOUR) == []
+        assert ids(world.ledger.take_due(due_at, 10, HOUR)) == ["a"]
+        assert row(world).next_attempt_at is None
+
+    def test_waits_that_are_over_queue_by_deadline_with_the_others(self, world: LedgerWorld) -> None:
+        for asset_id, days in (("w-late", 9), ("w-soon", 1), ("w-middle", 5)):
+            world.ledger.discover([seen(asset_id, expires_in=days * DAY)])
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(world.now + HOUR))
+        world.ledger.discover([seen("d-late", expires_in=8 * DAY), seen("d-soon", expires_in=2 * DAY)])
+
+        later = world.now + 2 * HOUR
+
+        assert ids(world.ledger.take_due(later, 2, HOUR)) == ["w-soon", "d-soon"]
+        assert ids(world.ledger.take_due(later, 4, HOUR)) == ["w-middle", "d-late"]
+        assert ids(world.ledger.take_due(later, 9, HOUR)) == ["w-late"]
+
+    def test_a_wait_without_a_time_is_due_at_once(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+
+        world.ledger.settle(take_lease(world), seen(), Settlement(AssetState.WAITING))
+
+        assert world.ledger.next_due_at() == world.now
+        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+
+    def test_a_queued_asset_whose_message_was_lost_is_due_again(self, world: LedgerWorld) -> None:
+        put(world, AssetState.QUEUED)
+
+        world.advance(10 * MINUTE)
+        assert world.ledger.take_due(world.now, 1, 10 * MINUTE) == []
+
+        world.advance(SECOND)
+        assert ids(world.ledger.take_due(world.now, 1, 10 * MINUTE)) == ["a"]
+        assert world.ledger.take_due(world.now, 1, 10 * MINUTE) == []
+
+    def test_an_asset_whose_worker_died_is_due_again(self, world: LedgerWorld) -> None:
+        put(world, AssetState.RUNNING)
+
+        world.advance(MINUTE - SECOND)
+        assert world.ledger.take_due(world.now, 10, HOUR) == []
+
+        world.advance(SECOND)
+        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+        assert row(world).attempts == 1
+
+    @pytest.mark.parametrize("state", ENDS)
+    def test_an_end_is_never_due(self, world: LedgerWorld, state: AssetState) -> None:
+        put(world, state)
+
+        world.advance(20 * DAY)
+
+        assert world.ledger.take_due(world.now, 10, HOUR) == []
+
+    def test_a_due_asset_whose_deadline_changed_keeps_its_order(self, world: LedgerWorld) -> None:
+        for asset_id in ("a", "b", "c"):
+            world.ledger.discover([seen(asset_id, expires_in=3 * DAY)])
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(world.now))
+        assert ids(world.ledger.take_due(world.now, 1, HOUR)) == ["a"]
+
+        world.ledger.discover([seen("b", expires_in=9 * DAY)])
+
+        assert ids(world.ledger.take_due(world.now, 2, HOUR)) == ["c"]
+
+    def test_the_next_wait_to_end_is_known_until_it_is_queued(self, world: LedgerWorld) -> None:
+        assert world.ledger.next_due_at() is None
+        for asset_id, hours in (("a", 2), ("b", 1), ("c", 3)):
+            put(world, AssetState.DISCOVERED, asset_id)
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(START + hours * HOUR))
+
+        assert world.ledger.next_due_at() == START + HOUR
+        world.ledger.take_due(START + 2 * HOUR, 0, HOUR)
+        assert world.ledger.next_due_at() == START + HOUR
+        world.ledger.take_due(START + 2 * HOUR, 2, HOUR)
+        assert world.ledger.next_due_at() == START + 3 * HOUR
+
+    @pytest.mark.parametrize("state", AssetState)
+    def test_an_operator_reopens_whatever_is_not_under_way(
+        self, world: LedgerWorld, state: AssetState
+    ) -> None:
+        put(world, state)
+
+        reopened = world.ledger.reopen("a")
+
+        assert reopened == row(world)
+        if state == AssetState.RUNNING:
+            assert (row(world).state, row(world).attempts) == (AssetState.RUNNING, 1)
+        else:
+            assert row(world) == Row(
+                "a",
+                "room-composite",
+                AssetState.DISCOVERED,
+                START + 15 * DAY,
+                world.now,
+                world.now,
+                START - DAY,
+                "6501aa",
+                "6502bb",
+                1000,
+            )
+            assert world.ledger.reopen("a") == reopened
+            assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+        check_balance(world)
+
+    def test_an_operator_reopens_what_a_dead_worker_holds(self, world: LedgerWorld) -> None:
+        put(world, AssetState.RUNNING)
+        world.advance(MINUTE)
+
+        reopened = world.ledger.reopen("a")
+
+        assert reopened
+        assert (reopened.state, reopened.attempts) == (AssetState.DISCOVERED, 0)
+
+    def test_an_unknown_asset_cannot_be_reopened(self, world: LedgerWorld) -> None:
+        assert world.ledger.reopen("a") is None
+
+    # -- one worker at a time ------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("state", sorted(OPEN_STATES - {AssetState.RUNNING}))
+    def test_an_open_asset_is_leased_to_who_asks(self, world: LedgerWorld, state: AssetState) -> None:
+        put(world, state)
+        before = row(world).attempts
+
+        lease = take_lease(world, holder="w7")
+
+        assert (lease.asset_id, lease.holder) == ("a", "w7")
+        assert (row(world).state, row(world).attempts) == (AssetState.RUNNING, before + 1)
+        assert row(world).next_attempt_at is None
+        check_balance(world)
+
+    @pytest.mark.parametrize("state", [AssetState.RUNNING, *ENDS])
+    def test_nobody_gets_a_lease_of_what_is_held_or_ended(
+        self, world: LedgerWorld, state: AssetState
+    ) -> None:
+        put(world, state)
+
+        assert world.ledger.lease("a", "w2", MINUTE) is None
+        assert row(world).state == state
+
+    def test_the_holder_itself_gets_no_second_lease(self, world: LedgerWorld) -> None:
+        put(world, AssetState.RUNNING)
+
+        assert world.ledger.lease("a", "w1", MINUTE) is None
+
+    def test_an_unknown_asset_is_not_leased(self, world: LedgerWorld) -> None:
+        assert world.ledger.lease("a", "w1", MINUTE) is None
+
+    def test_an_ended_lease_passes_on_and_the_first_holder_is_told(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+        first = take_lease(world, holder="w1")
+        world.advance(MINUTE)
+
+        second = take_lease(world, holder="w2")
+
+        assert second.fence > first.fence
+        for act in (
+            lambda: world.ledger.renew(first, HOUR),
+            lambda: world.ledger.settle(first, seen(), ARCHIVED),
+            lambda: world.ledger.add_stored(first, "d", "v", [StoredObject("x", 1, 1)]),
+            lambda: world.ledger.save_upload(first, "d", "k", OpenUpload("t", 1, 1, None)),
+            lambda: world.ledger.add_part(first, "d", "k", 1, (1, 1, "t")),
+        ):
+            with pytest.raises(LeaseLost, match="asset a"):
+                act()
+        assert row(world).state == AssetState.RUNNING
+        assert not world.ledger.stored_objects("a", "d", "v")
+        assert world.ledger.load_upload("a", "d", "k") is None
+        assert world.ledger.settle(second, seen(), ARCHIVED).state == AssetState.ARCHIVED
+
+    def test_a_renewed_lease_lives_on(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+
+        for _ in range(3):
+            world.advance(MINUTE - SECOND)
+            world.ledger.renew(lease, MINUTE)
+
+        assert world.ledger.lease("a", "w2", MINUTE) is None
+        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert row(world).attempts == 1
+
+    @pytest.mark.parametrize("dispatched", [False, True])
+    def test_a_holder_that_comes_back_before_anybody_else_goes_on(
+        self, world: LedgerWorld, dispatched: bool
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.advance(HOUR)
+        world.ledger.take_due(world.now, 1 if dispatched else 0, HOUR)
+
+        world.ledger.renew(lease, MINUTE)
+
+        assert row(world).state == AssetState.RUNNING
+        assert world.ledger.lease("a", "w2", MINUTE) is None
+        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
+        check_balance(world)
+
+    def test_fences_grow_with_every_lease(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+
+        fences = []
+        for _ in range(5):
+            lease = take_lease(world)
+            fences.append(lease.fence)
+            world.ledger.settle(lease, seen(), waiting(world.now))
+
+        assert fences == sorted(set(fences))
+        assert row(world).attempts == 5
+
+    @pytest.mark.parametrize("state", [AssetState.WAITING, *ENDS])
+    def test_a_settled_lease_is_over(self, world: LedgerWorld, state: AssetState) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        settlement = Settlement(state, reason="why", next_attempt_at=world.now)
+
+        settled = world.ledger.settle(lease, seen(), settlement)
+
+        assert settled == row(world)
+        assert (settled.state, settled.reason) == (state, "why")
+        with pytest.raises(LeaseLost):
+            world.ledger.renew(lease, MINUTE)
+        with pytest.raises(LeaseLost):
+            world.ledger.settle(lease, seen(), settlement)
+        with pytest.raises(LeaseLost):
+            world.ledger.add_stored(lease, "d", "v", [])
+        assert row(world) == settled
+        check_balance(world)
+
+    def test_a_lease_ends_when_its_asset_is_judged_away_after_its_worker_seemed_dead(
+        self, world: LedgerWorld
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.advance(HOUR)
+        world.ledger.take_due(world.now, 1, HOUR)
+
+        world.ledger.discover([seen(verdict=AssetState.SKIPPED)])
+
+        with pytest.raises(LeaseLost):
+            world.ledger.renew(lease, MINUTE)
+
+    def test_what_was_archived_is_on_the_row(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.advance(SECOND)
+
+        settled = world.ledger.settle(lease, seen(), ARCHIVED)
+
+        assert (settled.stored_bytes, settled.stored_objects) == (5_000_000_000, 4)
+        assert (settled.seconds, settled.warnings) == (12.75, ("thumbnail 2: 403", "a second one"))
+        assert (settled.changed_at, settled.first_seen_at) == (world.now, world.now - SECOND)
+        assert (settled.next_attempt_at, settled.reason) == (None, None)
+
+    def test_an_attempt_in_which_nothing_was_tried_does_not_count(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+
+        for _ in range(3):
+            held = replace(waiting(world.now), counts_as_attempt=False)
+            settled = world.ledger.settle(take_lease(world), seen(), held)
+
+        assert settled.attempts == 0
+
+    def test_mismatches_count_in_a_row_only(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+
+        counted = []
+        for mismatch in (True, True, False, True):
+            settlement = replace(waiting(world.now), mismatch=mismatch)
+            counted.append(world.ledger.settle(take_lease(world), seen(), settlement).mismatches)
+
+        assert counted == [1, 2, 0, 1]
+
+    # -- a ledger that was flushed -------------------------------------------------------------------------
+
+    def test_after_a_flush_a_holder_goes_on_and_its_result_enters_the_asset(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.flush()
+
+        world.ledger.renew(lease, MINUTE)
+        world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 2)])
+        settled = world.ledger.settle(lease, seen(), ARCHIVED)
+
+        assert settled == row(world)
+        assert (settled.state, settled.attempts, settled.first_seen_at) == (AssetState.ARCHIVED, 1, world.now)
+        assert (settled.room_id, settled.size_bytes) == ("6501aa", 1000)
+        assert not world.ledger.stored_objects("a", "d", "v")
+        assert world.ledger.counts().seen == 1
+        check_balance(world)
+        with pytest.raises(LeaseLost):
+            world.ledger.renew(lease, MINUTE)
+
+    def test_after_a_flush_a_holder_may_settle_for_another_attempt(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.flush()
+
+        settled = world.ledger.settle(
+            lease, seen(), replace(waiting(world.now + HOUR), counts_as_attempt=False)
+        )
+
+        assert (settled.state, settled.attempts) == (AssetState.WAITING, 0)
+        assert ids(world.ledger.take_due(world.now + HOUR, 1, HOUR)) == ["a"]
+
+    def test_after_a_flush_and_a_sweep_a_renewal_keeps_others_out(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.flush()
+        world.ledger.discover([seen()])
+
+        world.ledger.renew(lease, MINUTE)
+
+        assert row(world).state == AssetState.RUNNING
+        assert world.ledger.lease("a", "w2", MINUTE) is None
+        assert world.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
+        check_balance(world)
+
+    def test_after_a_flush_and_a_sweep_a_settlement_counts(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.flush()
+        world.ledger.discover([seen()])
+
+        assert world.ledger.settle(lease, seen(), ARCHIVED).state == AssetState.ARCHIVED
+        check_balance(world)
+
+    def test_after_a_flush_and_another_lease_the_first_holder_stops(self, world: LedgerWorld) -> None:
+        first = put(world, AssetState.RUNNING)
+        assert first
+        world.flush()
+        world.ledger.discover([seen()])
+        world.advance(timedelta(microseconds=1))
+        second = take_lease(world, holder="w1")
+
+        with pytest.raises(LeaseLost):
+            world.ledger.renew(first, MINUTE)
+        world.ledger.renew(second, MINUTE)
+
+    def test_after_a_flush_a_manifest_settles_it_for_the_holder(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.flush()
+        world.ledger.record_archived(seen(), ARCHIVED)
+
+        with pytest.raises(LeaseLost):
+            world.ledger.settle(lease, seen(), waiting(world.now))
+        assert row(world).state == AssetState.ARCHIVED
+
+    def test_after_a_flush_everything_else_starts_empty(self, world: LedgerWorld) -> None:
+        put(world, AssetState.WAITING)
+        world.ledger.remember("sweep", {"n": 1})
+        token = world.ledger.lock("sweep", HOUR)
+        assert token
+        world.flush()
+
+        assert world.ledger.counts().seen == 0
+        assert world.ledger.take_due(world.now + DAY, 10, HOUR) == []
+        assert world.ledger.next_due_at() is None
+        assert world.ledger.recall("sweep") is None
+        assert world.ledger.extend_lock("sweep", token, HOUR) is False
+        world.ledger.unlock("sweep", token)
+
+    # -- what an unfinished copy has done ------------------------------------------------------------------
+
+    def test_stored_objects_come_back_by_path_and_only_of_that_version(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        one = StoredObject("v/seg 1.ts", 10, 0xDEADBEEF, "video/mp2t", '"etag"')
+        two = StoredObject("version", 20, 0)
+
+        world.ledger.add_stored(lease, "s3://b/p", "v1", [one])
+        world.ledger.add_stored(lease, "s3://b/p", "v1", [two])
+        world.ledger.add_stored(lease, "s3://b/p", "v1", [two])
+
+        assert world.ledger.stored_objects("a", "s3://b/p", "v1") == {one.path: one, two.path: two}
+        assert world.ledger.stored_objects("a", "s3://b/p", "v2") == {}
+        assert world.ledger.stored_objects("a", "s3://other", "v1") == {}
+        assert world.ledger.stored_objects("b", "s3://b/p", "v1") == {}
+
+    def test_another_version_replaces_what_was_stored(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.add_stored(lease, "d", "v1", [StoredObject("x", 1, 1)])
+
+        world.ledger.add_stored(lease, "d", "v2", [StoredObject("y", 2, 2)])
+
+        assert list(world.ledger.stored_objects("a", "d", "v2")) == ["y"]
+        assert world.ledger.stored_objects("a", "d", "v1") == {}
+
+    def test_ten_thousand_objects_are_stored_in_one_call(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        objects = [StoredObject(f"seg{n}.ts", n, n) for n in range(10_000)]
+
+        world.ledger.add_stored(lease, "d", "v", objects)
+
+        assert world.ledger.stored_objects("a", "d", "v") == {one.path: one for one in objects}
+
+    def test_names_with_separators_in_them_do_not_meet(self, world: LedgerWorld) -> None:
+        for asset_id in ("a", 'a","b', "a:b"):
+            world.ledger.discover([seen(asset_id)])
+            lease = take_lease(world, asset_id)
+            for key in ("k", 'b","k', "b:k"):
+                world.ledger.save_upload(lease, "d", key, OpenUpload(f"{asset_id} {key}", 1, 1, None))
+
+        for asset_id in ("a", 'a","b', "a:b"):
+            for key in ("k", 'b","k', "b:k"):
+                upload = world.ledger.load_upload(asset_id, "d", key)
+                assert upload
+                assert upload.token == f"{asset_id} {key}"
+
+    def test_an_open_upload_comes_back_with_its_parts(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        upload = OpenUpload("token", 50 * 2**30, 64 * 2**20, '"etag"', {1: (5, 6, '"tag"')})
+
+        world.ledger.save_upload(lease, "d", "k", upload)
+        world.ledger.add_part(lease, "d", "k", 3, (7, 0xFFFFFFFF, "t3"))
+        world.ledger.add_part(lease, "d", "k", 3, (7, 0xFFFFFFFF, "t3"))
+
+        parts = {1: (5, 6, '"tag"'), 3: (7, 0xFFFFFFFF, "t3")}
+        assert world.ledger.load_upload("a", "d", "k") == replace(upload, parts=parts)
+
+    def test_an_upload_that_is_saved_again_starts_again(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.save_upload(lease, "d", "k", OpenUpload("one", 1, 1, None, {1: (1, 1, "t")}))
+
+        world.ledger.save_upload(lease, "d", "k", OpenUpload("two", 2, 2, "e"))
+
+        assert world.ledger.load_upload("a", "d", "k") == OpenUpload("two", 2, 2, "e")
+
+    def test_an_upload_that_is_forgotten_takes_no_more_parts(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.save_upload(lease, "d", "k", OpenUpload("one", 1, 1, None))
+
+        world.ledger.forget_upload("a", "d", "k")
+        world.ledger.forget_upload("a", "d", "k")
+        world.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
+
+        assert world.ledger.load_upload("a", "d", "k") is None
+
+    @pytest.mark.parametrize("state", [AssetState.WAITING, *ENDS])
+    def test_unfinished_work_is_kept_for_the_next_attempt_and_forgotten_at_the_end(
+        self, world: LedgerWorld, state: AssetState
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        stored = StoredObject("x", 1, 1)
+        world.ledger.add_stored(lease, "d", "v", [stored])
+        world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+        world.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
+
+        world.ledger.settle(lease, seen(), Settlement(state))
+
+        kept = state == AssetState.WAITING
+        assert world.ledger.stored_objects("a", "d", "v") == ({"x": stored} if kept else {})
+        assert (world.ledger.load_upload("a", "d", "k") is not None) == kept
+        assert world.ledger.progress() == []
+
+    @pytest.mark.parametrize("judged", [True, False])
+    def test_unfinished_work_is_forgotten_when_the_asset_ends_otherwise(
+        self, world: LedgerWorld, judged: bool
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+        world.ledger.settle(lease, seen(), waiting(world.now))
+
+        if judged:
+            world.ledger.discover([seen(verdict=AssetState.SKIPPED)])
+        else:
+            world.ledger.record_archived(seen(), ARCHIVED)
+
+        assert world.ledger.load_upload("a", "d", "k") is None
+
+    def test_unfinished_work_lives_thirty_days_from_its_last_change(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
+        world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+
+        world.advance(20 * DAY)
+        world.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
+        world.advance(11 * DAY)
+
+        assert world.ledger.stored_objects("a", "d", "v") == {}
+        assert world.ledger.load_upload("a", "d", "k") is not None
+        world.advance(20 * DAY)
+        assert world.ledger.load_upload("a", "d", "k") is None
+
+    def test_progress_is_what_was_reported_last_for_two_minutes(self, world: LedgerWorld) -> None:
+        world.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
+        last = Progress("a", "chat", 2, 10, 1, "ä y")
+        world.ledger.report(last)
+        world.advance(MINUTE)
+        other = Progress("b", "stream", 5, 5, 0, "z")
+        world.ledger.report(other)
+
+        assert sorted(world.ledger.progress(), key=lambda one: one.asset_id) == [last, other]
+        world.advance(MINUTE)
+        assert world.ledger.progress() == [other]
+        world.advance(MINUTE)
+        assert world.ledger.progress() == []
+
+    # -- what the whole tool remembers ---------------------------------------------------------------------
+
+    def test_a_lock_has_one_holder_until_it_is_let_go(self, world: LedgerWorld) -> None:
+        token = world.ledger.lock("sweep", MINUTE)
+
+        assert token
+        assert world.ledger.lock("sweep", MINUTE) is None
+        assert world.ledger.lock("other", MINUTE)
+
+        world.ledger.unlock("sweep", "not the token")
+        assert world.ledger.lock("sweep", MINUTE) is None
+        world.ledger.unlock("sweep", token)
+        assert world.ledger.lock("sweep", MINUTE)
+
+    def test_a_lock_ends_by_itself_unless_it_is_extended(self, world: LedgerWorld) -> None:
+        token = world.ledger.lock("sweep", MINUTE)
+        assert token
+
+        world.advance(MINUTE / 2)
+        assert world.ledger.extend_lock("sweep", token, MINUTE)
+        assert not world.ledger.extend_lock("sweep", "not the token", MINUTE)
+        world.advance(MINUTE - SECOND)
+        assert world.ledger.lock("sweep", MINUTE) is None
+        world.advance(SECOND)
+        assert not world.ledger.extend_lock("sweep", token, MINUTE)
+        assert world.ledger.lock("sweep", MINUTE)
+
+    def test_facts_are_remembered_until_they_are_replaced_or_forgotten(self, world: LedgerWorld) -> None:
+        fact: Mapping[str, object] = {"at": "2026", "pages": [1, 2.5, None], "ok": True, "of": {"ä": "|"}}
+        world.ledger.remember("sweep", {"old": 1})
+        world.ledger.remember("sweep", fact)
+        world.advance(400 * DAY)
+
+        assert world.ledger.recall("sweep") == fact
+        world.ledger.forget("sweep")
+        world.ledger.forget("sweep")
+        assert world.ledger.recall("sweep") is None
+        assert world.ledger.recall("never") is None
+
+    def test_a_fact_with_a_lifetime_ends(self, world: LedgerWorld) -> None:
+        world.ledger.remember("hold", {"why": "403"}, MINUTE)
+
+        world.advance(MINUTE - SECOND)
+        assert world.ledger.recall("hold") == {"why": "403"}
+        world.advance(SECOND)
+        assert world.ledger.recall("hold") is None
+        assert world.ledger.recall_all("") == {}
+
+    def test_facts_are_listed_by_the_start_of_their_name(self, world: LedgerWorld) -> None:
+        world.ledger.remember("hold:s3://a", {"n": 1})
+        world.ledger.remember("hold:s3://b", {"n": 2}, MINUTE)
+        world.ledger.remember("holder", {"n": 3})
+
+        assert world.ledger.recall_all("hold:") == {"hold:s3://a": {"n": 1}, "hold:s3://b": {"n": 2}}
+        world.advance(MINUTE)
+        assert world.ledger.recall_all("hold:") == {"hold:s3://a": {"n": 1}}
+
+    def test_a_secret_comes_back_until_its_lifetime_ends(self, world: LedgerWorld) -> None:
+        world.ledger.remember_secret("thumbnail:a", "https://cdn/x?sig=ä", MINUTE)
+
+        assert world.ledger.recall_secret("thumbnail:a") == "https://cdn/x?sig=ä"
+        assert world.ledger.recall_secret("thumbnail:b") is None
+        world.advance(MINUTE)
+        assert world.ledger.recall_secret("thumbnail:a") is None
+
+    def test_it_answers(self, world: LedgerWorld) -> None:
+        world.ledger.ping()

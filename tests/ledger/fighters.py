@@ -1,0 +1,51 @@
+"""Workers that fight for the same few assets; each a process of its own."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from redis import Redis
+
+from ledger.base import AssetState, Settlement
+from ledger.errors import LeaseLost
+from ledger.redis_ledger import RedisLedger
+from tests.contracts.ledger_contract import seen
+from tests.ledger.worlds import SEAL
+
+ASSETS = ("a", "b", "c")
+AT_ONCE = Settlement(AssetState.WAITING, next_attempt_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def fight(url: str, name: str, rounds: int) -> tuple[int, int, list[str]]:
+    """Lease, enter the room, leave it, settle. Returns leases taken, settlements made and what was wrong."""
+    ledger, side = RedisLedger(url, SEAL), Redis.from_url(url, decode_responses=True)
+    chance = random.Random(name)
+    taken, settled, wrong = 0, 0, []
+    for _ in range(rounds):
+        asset_id = chance.choice(ASSETS)
+        abandon = chance.random() < 0.1
+        lease = ledger.lease(asset_id, name, timedelta() if abandon else timedelta(minutes=5))
+        if lease is None:
+            continue
+
+        taken += 1
+        if abandon:
+            continue  # it ended at once: anybody may have it
+
+        if int(side.get(f"fence:{asset_id}") or 0) >= lease.fence:
+            wrong.append(f"{asset_id}: fence {lease.fence} is not new")
+
+        if side.incr(f"room:{asset_id}") != 1:
+            wrong.append(f"{asset_id}: two in the room")
+        side.set(f"fence:{asset_id}", lease.fence)
+        try:
+            ledger.renew(lease, timedelta(minutes=5))
+            side.decr(f"room:{asset_id}")
+            ledger.settle(lease, seen(asset_id), AT_ONCE)
+            settled += 1
+        except LeaseLost as error:
+            wrong.append(str(error))
+    ledger.close()
+    side.close()
+    return taken, settled, wrong

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+from ledger.base import AssetState
+from ledger.redis_ledger import RedisLedger
+from tests.contracts.ledger_contract import HOUR, seen
+from tests.ledger.fighters import ASSETS, AT_ONCE, fight
+from tests.ledger.worlds import SEAL
+
+
+def test_eight_processes_that_fight_for_three_assets_never_hold_one_twice(redis_url: str) -> None:
+    ledger = RedisLedger(redis_url, SEAL)
+    ledger.discover([seen(asset_id) for asset_id in ASSETS])
+
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as processes:
+        fights = [processes.submit(fight, redis_url, f"w{n}", 150) for n in range(8)]
+        results = [fight.result(timeout=60) for fight in fights]
+
+    assert [wrong for _, _, wrongs in results for wrong in wrongs] == []
+    taken = sum(taken for taken, _, _ in results)
+    assert taken > len(ASSETS)
+    assert sum(settled for _, settled, _ in results) > len(ASSETS)
+    rows = list(ledger.rows())
+    assert sum(row.attempts for row in rows) == taken
+    assert ledger.counts().balanced
+    assert len(ledger.take_due(AT_ONCE.next_attempt_at or rows[0].changed_at, 10, HOUR)) == len(ASSETS)
+    assert ledger.counts().states[AssetState.QUEUED] == len(ASSETS)
+    ledger.close()

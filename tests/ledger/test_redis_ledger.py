@@ -1,0 +1,357 @@
+"""What is true of the ledger in Redis alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+from redis.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ledger.base import AssetState, OpenUpload, Progress, StoredObject
+from ledger.redis_ledger import RedisLedger, connect
+from ledger.sealing import Seal
+from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, put, row, seen, take_lease, waiting
+from tests.ledger.worlds import SEAL, RedisWorld
+
+SECRET = "marked-secret-7f3a"
+
+
+@pytest.fixture
+def world(redis_url: str) -> Iterator[RedisWorld]:
+    world = RedisWorld(redis_url)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> Iterator[RedisLedger]:
+    """As in production: timed by the server."""
+    ledger = RedisLedger(redis_url, SEAL)
+    yield ledger
+    ledger.close()
+
+
+def calls(side: Redis) -> dict[str, int]:
+    """How often each command ran so far, those within scripts included."""
+    stats: dict[str, dict[str, int]] = side.info("commandstats")
+    return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
+
+
+# -- time ------------------------------------------------------------------------------------------------------
+
+
+def test_leases_are_timed_by_the_server(ledger: RedisLedger) -> None:
+    ledger.discover([seen("held"), seen("ended")])
+
+    assert ledger.lease("held", "w1", HOUR)
+    assert ledger.lease("ended", "w1", timedelta())
+
+    assert ledger.lease("held", "w2", HOUR) is None
+    assert ledger.lease("ended", "w2", HOUR)
+
+
+def test_rows_are_stamped_by_the_server(ledger: RedisLedger, world: RedisWorld) -> None:
+    def server_time() -> datetime:
+        seconds, microseconds = world.side.time()
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+
+    before = server_time()
+    ledger.discover([seen()])
+    found = ledger.get("a")
+
+    assert found
+    assert before <= found.first_seen_at == found.changed_at <= server_time()
+
+
+def test_a_clock_that_goes_back_gives_no_fence_twice(world: RedisWorld) -> None:
+    put(world, AssetState.DISCOVERED)
+    first = take_lease(world, duration=timedelta())
+    world.now -= HOUR
+    world.ledger.settle(first, seen(), waiting(world.now))
+
+    assert take_lease(world).fence > first.fence
+
+
+# -- an answer that was lost -----------------------------------------------------------------------------------
+
+
+class LosesAnswers(Connection):
+    """Breaks after the server has answered, as often as told to."""
+
+    losses: ClassVar[int] = 0
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        answer = super().read_response(*args, **kwargs)
+        if LosesAnswers.losses > 0:
+            LosesAnswers.losses -= 1
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise RedisConnectionError("the answer was lost")
+        return answer
+
+
+@pytest.fixture
+def forgetful(redis_url: str) -> Iterator[RedisLedger]:
+    client = connect(redis_url)
+    client.connection_pool.connection_class = LosesAnswers
+    ledger = RedisLedger(client, SEAL)
+    ledger.discover([seen()])
+    ledger.ping()
+    yield ledger
+    ledger.close()
+
+
+def lose_the_next_answer(ledger: RedisLedger, script: str) -> None:
+    """Not the one to a NOSCRIPT: the script is made known first."""
+    ledger._redis.script_load(ledger._scripts[script].script)
+    LosesAnswers.losses = 1
+
+
+def test_a_lease_whose_answer_was_lost_is_ours(forgetful: RedisLedger) -> None:
+    lose_the_next_answer(forgetful, "lease")
+
+    lease = forgetful.lease("a", "w1", HOUR)
+
+    assert lease
+    assert LosesAnswers.losses == 0
+    found = forgetful.get("a")
+    assert found
+    assert found.attempts == 1
+    forgetful.renew(lease, HOUR)
+    assert forgetful.lease("a", "w1", HOUR) is None
+
+
+def test_a_settlement_whose_answer_was_lost_is_made_once(forgetful: RedisLedger) -> None:
+    lease = forgetful.lease("a", "w1", HOUR)
+    assert lease
+    lose_the_next_answer(forgetful, "settle")
+
+    settled = forgetful.settle(lease, seen(), ARCHIVED)
+
+    assert LosesAnswers.losses == 0
+    assert (settled.state, settled.attempts) == (AssetState.ARCHIVED, 1)
+    assert forgetful.counts().balanced
+
+
+def test_a_lock_whose_answer_was_lost_is_ours(forgetful: RedisLedger) -> None:
+    lose_the_next_answer(forgetful, "lock")
+
+    token = forgetful.lock("sweep", HOUR)
+
+    assert token
+    assert LosesAnswers.losses == 0
+    assert forgetful.lock("sweep", HOUR) is None
+    assert forgetful.extend_lock("sweep", token, HOUR)
+
+
+def test_a_page_whose_answer_was_lost_is_entered_once(forgetful: RedisLedger) -> None:
+    lose_the_next_answer(forgetful, "discover")
+
+    forgetful.discover([seen("b"), seen("c")])
+
+    assert forgetful.counts().seen == 3
+    assert forgetful.counts().balanced
+
+
+# -- what is in the store --------------------------------------------------------------------------------------
+
+
+def everything(side: Redis) -> str:
+    """Every key and value, as text."""
+    found: list[Any] = []
+    for key in side.scan_iter(count=1_000):
+        match side.type(key):
+            case "hash":
+                found.append((key, side.hgetall(key)))
+            case "zset":
+                found.append((key, side.zrange(key, 0, -1, withscores=True)))
+            case "set":
+                found.append((key, list(side.smembers(key))))
+            case "string":
+                found.append((key, side.get(key)))
+            case other:
+                raise AssertionError(f"the ledger keeps no {other!r}: {key!r}")
+    return json.dumps(found, ensure_ascii=False)
+
+
+def live(world: RedisWorld) -> None:
+    """Use everything that makes a key."""
+    for state in AssetState:
+        lease = put(world, state, f"asset-{state}")
+    assert world.ledger.lock("sweep", HOUR)
+    world.ledger.remember("sweep", {"n": 1})
+    world.ledger.remember_secret("thumbnail", SECRET, HOUR)
+    lease = take_lease(world, "asset-waiting")
+    world.ledger.save_upload(lease, "d", "k", OpenUpload(SECRET, 1, 1, None, {1: (1, 1, "tag")}))
+    world.ledger.add_part(lease, "d", "k", 2, (1, 1, "tag"))
+    world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
+    world.ledger.report(Progress("asset-waiting", "chat", 1, None, 0, "x"))
+
+
+def test_no_secret_lies_in_the_store_in_clear(world: RedisWorld) -> None:
+    live(world)
+
+    kept = everything(world.side)
+
+    assert "asset-waiting" in kept
+    assert SECRET not in kept
+    upload = world.ledger.load_upload("asset-waiting", "d", "k")
+    assert upload
+    assert upload.token == SECRET
+    assert world.ledger.recall_secret("thumbnail") == SECRET
+
+
+def test_under_another_secret_uploads_and_secrets_are_unknown(world: RedisWorld, redis_url: str) -> None:
+    live(world)
+    other = RedisLedger(redis_url, Seal(SecretStr("a new app secret")), clock=lambda: world.now)
+
+    assert other.load_upload("asset-waiting", "d", "k") is None
+    assert other.recall_secret("thumbnail") is None
+    assert other.get("asset-waiting") == row(world, "asset-waiting")
+    other.close()
+
+
+def test_every_key_is_owned_by_the_ledger_or_has_a_lifetime(world: RedisWorld) -> None:
+    live(world)
+    owned = ("asset:", "seen", "state:", "time:", "ready", "facts")
+
+    keys = list(world.side.scan_iter(count=1_000))
+
+    assert all(key.startswith("archiver:") for key in keys)
+    mortal = {key for key in keys if not key.removeprefix("archiver:").startswith(owned)}
+    assert {key.split(":")[1] for key in mortal} == {"stored", "upload", "work", "progress", "secret", "lock"}
+    assert all(0 < world.side.pttl(key) <= 30 * 86_400_000 for key in mortal)
+
+
+def test_an_asset_that_ended_leaves_its_row_and_its_place_alone(world: RedisWorld) -> None:
+    lease = put(world, AssetState.RUNNING)
+    assert lease
+    world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+    world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
+    world.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
+
+    world.ledger.settle(lease, seen(), ARCHIVED)
+
+    assert set(world.side.scan_iter()) == {"archiver:asset:a", "archiver:seen", "archiver:state:archived"}
+
+
+def test_two_prefixes_are_two_ledgers(world: RedisWorld, redis_url: str) -> None:
+    other = RedisLedger(redis_url, SEAL, key_prefix="team-b:", clock=lambda: world.now)
+    live(world)
+
+    assert other.counts().seen == 0
+    other.discover([seen("asset-waiting")])
+    assert world.ledger.counts().balanced
+    assert row(world, "asset-waiting").state == AssetState.RUNNING
+    other.close()
+
+
+def test_half_a_surrogate_pair_in_an_id_is_kept(world: RedisWorld) -> None:
+    asset_id = json.loads('"x\\ud83d"')
+
+    world.ledger.discover([seen(asset_id)])
+
+    assert [row.asset_id for row in world.ledger.take_due(world.now, 1, HOUR)] == [asset_id]
+
+
+def test_a_row_that_the_server_evicted_is_found_again_by_the_next_sweep(world: RedisWorld) -> None:
+    world.ledger.discover([seen("a"), seen("b"), seen("c", verdict=AssetState.SKIPPED)])
+    world.side.delete("archiver:asset:a", "archiver:asset:c")
+
+    assert [row.asset_id for row in world.ledger.take_due(world.now, 10, HOUR)] == ["b"]
+    assert [row.asset_id for row in world.ledger.rows()] == ["b"]
+    assert world.ledger.lease("a", "w1", HOUR) is None
+    assert not world.ledger.counts().balanced
+    world.ledger.discover([seen("a")])
+    assert [row.asset_id for row in world.ledger.take_due(world.now, 10, HOUR)] == ["a"]
+
+
+def test_scripts_that_the_server_forgot_are_loaded_again(world: RedisWorld) -> None:
+    world.ledger.discover([seen("a")])
+    world.side.script_flush()
+
+    assert world.ledger.discover([seen("a"), seen("b")]) == 1
+
+
+def test_a_client_that_would_answer_in_bytes_is_refused(redis_url: str) -> None:
+    client = Redis.from_url(redis_url)
+
+    with pytest.raises(ValueError, match="decode_responses"):
+        RedisLedger(client, SEAL)
+    client.close()
+
+
+# -- what it costs ---------------------------------------------------------------------------------------------
+
+
+def test_a_page_of_a_hundred_is_one_round_trip(world: RedisWorld) -> None:
+    world.ledger.discover([seen("warm up")])
+    before = calls(world.side)
+
+    for page in range(10):
+        world.ledger.discover([seen(f"a{page}-{n}") for n in range(100)])
+
+    after = calls(world.side)
+    assert after["evalsha"] - before["evalsha"] == 10
+    assert after["incr"] - before["incr"] == 1_000
+
+
+def test_a_page_of_known_assets_is_one_read_each(world: RedisWorld) -> None:
+    page = [seen(f"a{n}") for n in range(100)]
+    world.ledger.discover(page)
+    before = calls(world.side)
+
+    world.ledger.discover(page)
+
+    after = calls(world.side)
+    ran = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+    ran.pop("info", None)
+    assert ran == {"evalsha": 1, "hmget": 100}
+
+
+@pytest.mark.parametrize("act", ["take_due", "lease", "counts", "next_due_at"])
+def test_the_cost_of_a_call_does_not_grow_with_the_backlog(world: RedisWorld, act: str) -> None:
+    def cost() -> int:
+        before = sum(calls(world.side).values())
+        match act:
+            case "take_due":
+                assert len(world.ledger.take_due(world.now, 5, HOUR)) == 5
+            case "lease":
+                assert world.ledger.lease("a00001", "w", timedelta())
+            case "counts":
+                world.ledger.counts()
+            case _:
+                world.ledger.next_due_at()
+        return sum(calls(world.side).values()) - before
+
+    def add(names: range) -> None:
+        for start in range(names.start, names.stop, 100):
+            world.ledger.discover([seen(f"a{n:05}") for n in range(start, start + 100)])
+
+    add(range(100))
+    cost()
+    world.flush()
+    add(range(100))
+    few = cost()
+    world.flush()
+    add(range(5_000))
+
+    assert cost() == few
+
+
+def test_many_waits_that_end_at_once_are_promoted_in_short_steps(world: RedisWorld) -> None:
+    names = [f"a{n:04}" for n in range(1_100)]
+    world.ledger.discover([seen(name, expires_in=(2_000 - n) * MINUTE) for n, name in enumerate(names)])
+    for name in names:
+        world.ledger.settle(take_lease(world, name), seen(name), waiting(world.now))
+    before = calls(world.side)
+
+    taken = world.ledger.take_due(world.now, 2, HOUR)
+
+    assert [row.asset_id for row in taken] == names[:-3:-1]
+    assert calls(world.side)["evalsha"] - before["evalsha"] == 4  # 500, 500, 100; and the taking

@@ -1,0 +1,50 @@
+"""The two ledgers, each with a clock that stands still until it is moved."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import SecretStr
+from redis import Redis
+
+from ledger.memory import MemoryLedger
+from ledger.redis_ledger import RedisLedger
+from ledger.sealing import Seal
+from tests.contracts.ledger_contract import START
+
+SEAL = Seal(SecretStr("the app secret of the tests"))
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self.now: datetime = START
+        self.ledger = MemoryLedger(lambda: self.now)
+
+    def advance(self, duration: timedelta) -> None:
+        self.now += duration
+
+    def flush(self) -> None:
+        self.ledger.clear()
+
+
+class RedisWorld:
+    """`side` is the side door: what the ledger really holds."""
+
+    def __init__(self, url: str) -> None:
+        self.now: datetime = START
+        self.side = Redis.from_url(url, decode_responses=True)
+        self.ledger = RedisLedger(url, SEAL, clock=lambda: self.now)
+
+    def advance(self, duration: timedelta) -> None:
+        self.now += duration
+        for key in self.side.scan_iter(count=1_000):  # what Redis times itself is brought forward as much
+            left = self.side.pttl(key)
+            if left > 0:
+                self.side.pexpire(key, left - duration // timedelta(milliseconds=1))
+
+    def flush(self) -> None:
+        self.side.flushall()
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.side.close()

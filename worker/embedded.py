@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -62,12 +62,12 @@ class StartFailed(SupervisorError):
 
 @dataclass(frozen=True, slots=True)
 class FlowerOptions:
-    """Where Flower listens. `port` None: 5555, or any free one when that is taken. Outside loopback it always has a
+    """Where Flower listens: at `port`, or at any free one when that is taken or 0. Outside loopback it always has a
     password: `basic_auth` (user:password), else one is made and kept in the state directory."""
 
     address: str = LOOPBACK
-    port: int | None = None
-    basic_auth: str | None = None
+    port: int = DEFAULT_FLOWER_PORT
+    basic_auth: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class Supervisor:
         self._poll(lambda: not valkey.answers(), STOP_GRACE)
 
     def _start_flower(self, flower: FlowerOptions) -> None:
-        self._flower_port = flower.port or _free_port(flower.address, DEFAULT_FLOWER_PORT)
+        self._flower_port = _free_port(flower.address, flower.port)
         secret = {} if (auth := self._flower_auth(flower)) is None else {"FLOWER_BASIC_AUTH": auth}
         if not secret:
             # Without it the API answers 401 although the pages show the same; nobody but this machine can ask,

@@ -40,7 +40,7 @@ app.conf.update(
 
 
 @app.task(name=ARCHIVE_ASSET)
-def archive_asset(asset_id: str) -> dict[str, str]:
+def archive_asset(asset_id: str, asset_type: str = "") -> dict[str, str]:
     with _records() as records:
         _persist(lambda: records.rpush(f"began:{asset_id}", os.getpid()))
         if records.exists(f"poison:{asset_id}"):

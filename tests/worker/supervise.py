@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from worker.embedded import Companion, Supervisor
@@ -22,12 +23,16 @@ def companions(command: list[str]) -> list[Companion]:
 
 
 if __name__ == "__main__":
-    with Supervisor(
-        Path(sys.argv[1]),
-        environment=os.environ,
-        companions=companions(sys.argv[2:]),
-        app="tests.chaos.app",
-    ) as supervisor:
+    # The signal may come between the line below and the wait.
+    with (
+        suppress(KeyboardInterrupt),
+        Supervisor(
+            Path(sys.argv[1]),
+            environment=os.environ,
+            companions=companions(sys.argv[2:]),
+            app="tests.chaos.app",
+        ) as supervisor,
+    ):
         supervisor.start()
         up = {
             "redis_url": supervisor.redis_url,

@@ -62,7 +62,7 @@ def send(url: str, asset_id: str) -> None:
 def test_everything_comes_up_shows_no_secret_and_goes_down_without_a_trace(tmp_path: Path) -> None:
     here = psutil.Process()
     with Supervisor(
-        tmp_path, environment=os.environ, flower=FlowerOptions(address="0.0.0.0"), app=APP
+        tmp_path, environment=os.environ, flower=FlowerOptions(address="0.0.0.0", port=0), app=APP
     ) as supervisor:
         supervisor.start()
         started = here.children(recursive=True)
@@ -283,7 +283,7 @@ def test_a_server_that_outlived_its_supervisor_is_ended_before_another_opens_its
 
 def test_on_loopback_flower_needs_no_password_and_cannot_stop_a_worker(tmp_path: Path) -> None:
     with Supervisor(
-        tmp_path, environment=os.environ, with_beat=False, flower=FlowerOptions(port=free_port()), app=APP
+        tmp_path, environment=os.environ, with_beat=False, flower=FlowerOptions(port=0), app=APP
     ) as supervisor:
         supervisor.start()
         url = str(supervisor.flower_url)
@@ -297,10 +297,3 @@ def test_on_loopback_flower_needs_no_password_and_cannot_stop_a_worker(tmp_path:
         assert tasks.status_code == 200
         assert shutdown.status_code == 403
         assert supervisor.flower_password_file is None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

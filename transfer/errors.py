@@ -9,6 +9,7 @@ TransferError
 │   │   │                       200, 200 to a range, a body where none should be): a passing fault first
 │   │   └── SourceChanged       another ETag or length than at the start: this object begins again
 │   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
+├── BudgetTooSmall              one part needs more memory than transfers may take: a setting to mend
 └── Stopped                     we were told to stop (shutdown, lease lost); nothing is wrong with the source
 """
 
@@ -54,6 +55,10 @@ class SourceChanged(SourceMismatch):
 
 class SourceNotAllowed(SourceError):
     """The policy on addresses refuses this source."""
+
+
+class BudgetTooSmall(TransferError):
+    """The memory setting is smaller than one part of this object; the message names both."""
 
 
 class Stopped(TransferError):

@@ -75,7 +75,7 @@ class AddressPolicy:
     def addresses(self, origin: Origin, handed_out: Collection[Origin]) -> list[SocketAddress]:
         """Where to connect for `origin`, best first. `handed_out` are the origins that the API itself gave for
         this asset. Raises SourceNotAllowed, and SourceUnavailable when the name does not resolve now."""
-        self._check_name(origin, self._allow_private and origin in handed_out)
+        self._check_name(origin, handed_out)
         try:
             found = self._resolve(origin.host, origin.port)
         except (OSError, UnicodeError) as error:
@@ -88,15 +88,14 @@ class AddressPolicy:
 
     def check(self, origin: Origin, ip: str, handed_out: Collection[Origin]) -> None:
         """Whether `origin` may be read from the address `ip`. Raises SourceNotAllowed."""
-        trusted = self._allow_private and origin in handed_out
-        self._check_name(origin, trusted)
-        why = _refusal(ip, trusted)
+        self._check_name(origin, handed_out)
+        why = _refusal(ip, self._allow_private and origin in handed_out)
         if why:
             raise SourceNotAllowed(f"{origin} is not read: {why}{self._hint(origin, handed_out)}")
 
-    def _check_name(self, origin: Origin, trusted: bool) -> None:
-        if origin.scheme != "https" and not trusted:
-            raise SourceNotAllowed(f"{origin} is not read: only https is")
+    def _check_name(self, origin: Origin, handed_out: Collection[Origin]) -> None:
+        if origin.scheme != "https" and not (self._allow_private and origin in handed_out):
+            raise SourceNotAllowed(f"{origin} is not read: only https is{self._hint(origin, handed_out)}")
         last_label = origin.host.rsplit(".", 1)[-1]
         if _NUMBER_LABEL.fullmatch(last_label):
             try:

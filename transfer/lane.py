@@ -1,0 +1,412 @@
+"""One object's way to one store: begun or resumed, its parts sent, completed, proved; or given up.
+
+A lane ends exactly once: `info` is set (proved), or `error` (the store failed, others go on), or neither (given up
+because the copy as a whole failed). It is told of parts by `offer`, and tells of its end by `on_end`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import TypeVar
+
+from ledger.errors import LeaseLost, LedgerError
+from storage_backends import crc32c
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    ChecksumRejected,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+from transfer import stopping
+from transfer.base import SavedPart, SavedUpload, UploadJournal
+from transfer.crew import Crew, Job
+from transfer.memory import Block
+from transfer.retrying import Patience
+
+T = TypeVar("T")
+
+_READ_BACK_BYTES = 1024 * 1024
+_READ_BACKS = threading.BoundedSemaphore(
+    8
+)  # a process: 8 MiB beside the budget, which must not be waited for
+# here: the blocks that fill it wait for the very threads that read back
+
+
+class FilledPart:
+    """A part's bytes, shared by the lanes that send them; the last `release` frees the block."""
+
+    def __init__(self, number: int, size_bytes: int, crc: int, block: Block | None) -> None:
+        self.number = number
+        self.size_bytes = size_bytes
+        self.crc32c = crc
+        self._block = block
+        self._holders = 1
+        self._lock = threading.Lock()
+
+    @property
+    def data(self) -> Buffer:
+        return self._block.contents(self.size_bytes) if self._block else b""
+
+    def hold(self) -> FilledPart:
+        with self._lock:
+            self._holders += 1
+        return self
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            last = not self._holders
+        if last and self._block:
+            self._block.release()
+
+
+class Ending(Enum):
+    """What becomes of an upload that will not be completed now."""
+
+    DISCARD = "aborted and forgotten: nobody should go on with it"
+    KEEP = "left for another attempt, when that can find it; else aborted"
+    LEAVE = "not touched: we were told to stop, perhaps because it is another worker's now"
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """What all lanes of an engine share."""
+
+    crew: Crew
+    patience: Patience
+    journal: UploadJournal | None
+
+    def note(self, write: Callable[[UploadJournal], T]) -> T | None:
+        """Best effort: without its journal an upload is only not resumable. A lost lease is another matter."""
+        if self.journal is None:
+            return None
+        try:
+            return write(self.journal)
+        except LeaseLost:
+            raise
+        except LedgerError:
+            return None
+
+    def load(self, store: str, key: ObjectKey) -> SavedUpload | None:
+        return self.note(lambda journal: journal.load(store, key))
+
+
+@dataclass(slots=True)
+class _State:
+    upload: Upload | None = None
+    ready: dict[int, FilledPart] = field(default_factory=dict)  # not yet sent
+    done: dict[int, Part] = field(default_factory=dict)
+    active: int = 0  # calls to the store under way
+    finish: tuple[int, int] | None = None  # parts in all and CRC of the whole, once everything was read
+    completing: bool = False
+    given_up: bool = False
+    ended: bool = False
+
+
+class Lane:
+    def __init__(
+        self,
+        store: StorageBackend,
+        spec: ObjectSpec,
+        source_etag: str | None,
+        dispatch: Dispatch,
+        on_end: Callable[[], None],
+        on_defect: Callable[[BaseException], None],
+    ) -> None:
+        self.store = store
+        self.spec = spec
+        self.info: ObjectInfo | None = None
+        self.error: StorageError | None = None
+        self._etag = source_etag
+        self._dispatch = dispatch
+        self._on_end = on_end
+        self._on_defect = on_defect
+        self._ending = Ending.KEEP
+        self._lock = threading.Lock()
+        self._state = _State()
+
+    # -- asked for by the copy -----------------------------------------------------------------------------
+    @property
+    def open(self) -> bool:
+        with self._lock:
+            return not self._state.given_up
+
+    @property
+    def ended(self) -> bool:
+        """For good: nothing of it is under way any more."""
+        with self._lock:
+            return self._state.ended
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another worker could go on: there is a journal, and a way to know the source again."""
+        strong = self._etag is not None and not self._etag.startswith("W/")
+        return self._dispatch.journal is not None and strong and self.spec.size_bytes is not None
+
+    def saved(self) -> SavedUpload | None:
+        """An unfinished upload of this very file in these very parts. One of another is aborted and forgotten."""
+        if not self.resumable:
+            return None
+        saved = self._dispatch.load(self.store.name, self.spec.key)
+        if saved is None:
+            return None
+        ours = (self.spec.size_bytes, self.spec.part_bytes, self._etag)
+        if (saved.size_bytes, saved.part_bytes, saved.source_etag) == ours:
+            return saved
+        with suppress(StorageError):  # the sweep of orphans takes what this leaves
+            self.store.resume(self.spec, saved.token).abort()
+        self._forget()
+        return None
+
+    def resume(self, saved: SavedUpload, expected_bytes: Callable[[int], int]) -> Mapping[int, Part]:
+        """Go on with `saved`; the parts that need not be sent. In the caller's thread. None are held when the
+        store no longer knows the upload: then the lane begins anew."""
+        try:
+            upload = self._persist(lambda: self.store.resume(self.spec, saved.token))
+            held = self._persist(upload.parts)
+        except UploadGone:
+            self._forget()
+            self.begin()
+            return {}
+        except StorageError as error:
+            self._fail(error)
+            return {}
+        if held is None:
+            held = {p.number: Part(p.number, p.size_bytes, p.crc32c, p.tag) for p in saved.parts.values()}
+        whole: dict[int, Part] = {}
+        for number, part in sorted(held.items()):
+            in_order = number == len(whole) + 1 or self.store.limits.parallel_parts
+            if number >= 1 and in_order and part.size_bytes == expected_bytes(number):
+                whole[number] = part
+        with self._lock:
+            self._state.upload = upload
+            self._state.done = dict(whole)
+        return whole
+
+    def begin_anew(self) -> None:
+        """Discard what was resumed."""
+        with self._lock:
+            upload, self._state.upload = self._state.upload, None
+            self._state.done = {}
+        if upload is not None:
+            with suppress(StorageError):  # the sweep of orphans takes what this leaves
+                upload.abort()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin an upload, in the background; parts may be offered meanwhile."""
+        self._add(self._begin)
+
+    def offer(self, part: FilledPart) -> None:
+        """Send `part`, unless this store holds it already."""
+        with self._lock:
+            held = self._state.done.get(part.number)
+            if self._state.given_up or (held is not None and held.crc32c == part.crc32c):
+                return
+            stuck = held is not None and not self.store.limits.parallel_parts
+            if not stuck:
+                self._state.done.pop(part.number, None)
+                self._state.ready[part.number] = part.hold()
+        if stuck:
+            self._fail(
+                UploadGone(
+                    f"{self.store.name} holds another part {part.number} of {self.spec.key!r}: begin again"
+                )
+            )
+        self._pump()
+
+    def finish(self, parts: int, whole_crc: int) -> None:
+        """Everything was read and checks out: complete when the last part is there."""
+        with self._lock:
+            self._state.finish = (parts, whole_crc)
+        self._pump()
+
+    def put(self, part: FilledPart) -> None:
+        """Store an object of one part in one request."""
+        part.hold()
+        self._add(partial(self._put, part), partial(part.release))
+
+    def give_up(self, ending: Ending) -> None:
+        """End without an object, when calls under way have ended. Does nothing after the end."""
+        self._drop(ending)
+
+    def fail(self, error: StorageError) -> None:
+        """End with `error`, before anything was sent."""
+        self._fail(error)
+
+    # -- the work ------------------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        upload = self._persist(lambda: self.store.begin(self.spec))
+        with self._lock:
+            self._state.upload = upload
+        if self.resumable:
+            assert self.spec.size_bytes is not None
+            saved = SavedUpload(upload.token, self.spec.size_bytes, self.spec.part_bytes, self._etag, {})
+            self._dispatch.note(lambda journal: journal.begun(self.store.name, self.spec.key, saved))
+
+    def _pump(self) -> None:
+        """Set to work whatever can be done now."""
+        jobs: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        with self._lock:
+            state = self._state
+            if state.upload is None or state.given_up or state.completing:
+                return
+            for number in sorted(state.ready):
+                if not self.store.limits.parallel_parts and (state.active or number != len(state.done) + 1):
+                    break
+                part = state.ready.pop(number)
+                state.active += 1
+                jobs.append((partial(self._send, state.upload, part), part.release))
+            if state.finish and not state.active and len(state.done) == state.finish[0]:
+                state.completing = True
+                state.active += 1
+                jobs.append((partial(self._complete, state.upload, *state.finish), _nothing))
+        for work, cleanup in jobs:
+            self._add(work, cleanup, counted=True)
+
+    def _send(self, upload: Upload, part: FilledPart) -> None:
+        sent = self._persist(
+            lambda: upload.put_part(part.number, part.data, part.crc32c),
+            TransientStorageError,
+            ChecksumRejected,
+        )
+        with self._lock:
+            self._state.done[part.number] = sent
+        if self.resumable:
+            receipt = SavedPart(sent.number, sent.size_bytes, sent.crc32c, sent.tag)
+            self._dispatch.note(lambda journal: journal.part_done(self.store.name, self.spec.key, receipt))
+
+    def _complete(self, upload: Upload, parts: int, whole_crc: int) -> None:
+        in_order = [self._state.done[number] for number in range(1, parts + 1)]
+        info = self._persist(lambda: upload.complete(in_order, whole_crc))
+        self._prove(info, sum(part.size_bytes for part in in_order), whole_crc)
+        self._forget()
+
+    def _put(self, part: FilledPart) -> None:
+        info = self._persist(
+            lambda: self.store.put(self.spec, part.data, part.crc32c), TransientStorageError, ChecksumRejected
+        )
+        self._prove(info, part.size_bytes, part.crc32c)
+
+    def _prove(self, info: ObjectInfo, size_bytes: int, crc: int) -> None:
+        """By the store's own word where it keeps a checksum, else by reading the object back."""
+        stored = (
+            info.size_bytes,
+            info.crc32c if info.crc32c is not None else self._read_back(info.size_bytes),
+        )
+        if stored != (size_bytes, crc):
+            with suppress(StorageError):
+                self.store.delete(self.spec.key)  # what is not what it should be must not be found
+            raise ChecksumRejected(
+                f"{self.store.name} stored {self.spec.key!r} as {stored[0]} bytes with CRC32C {stored[1]:08x}, "
+                f"not as {size_bytes} bytes with {crc:08x}; it was deleted again"
+            )
+        self.info = info
+
+    def _read_back(self, size_bytes: int) -> int:
+        crc, start = 0, 0
+        while not _READ_BACKS.acquire(timeout=stopping.POLL_SECONDS):
+            stopping.check()
+        try:
+            while start < size_bytes:
+                stopping.check()
+                piece = self._persist(partial(self.store.read, self.spec.key, start, _READ_BACK_BYTES))
+                if not piece:
+                    break
+                crc = crc32c.crc32c_of(piece, crc)
+                start += len(piece)
+        finally:
+            _READ_BACKS.release()
+        return crc
+
+    # -- ends ----------------------------------------------------------------------------------------------
+    def _add(
+        self, work: Callable[[], None], cleanup: Callable[[], None] | None = None, *, counted: bool = False
+    ) -> None:
+        """Have `work` done by the crew; `cleanup` afterwards, come what may."""
+        if not counted:
+            with self._lock:
+                self._state.active += 1
+
+        def run(_: Block | None) -> None:
+            error: BaseException | None = None
+            try:
+                work()
+            except StorageError as raised:
+                self._fail(raised)
+            except BaseException as raised:  # noqa: BLE001 - the copy as a whole judges it
+                error = raised
+            leave(error)
+
+        def leave(error: BaseException | None) -> None:
+            (cleanup or _nothing)()
+            with self._lock:
+                self._state.active -= 1
+            if error is not None:
+                self._on_defect(error)
+            self._pump()
+            self._end_if_over()
+
+        self._dispatch.crew.add(Job(run, leave, wanted=lambda: self.open))
+
+    def _fail(self, error: StorageError) -> None:
+        with self._lock:
+            self.error = self.error or error
+        # a destination that a person will mend, or that will answer again, is worth coming back to
+        later = isinstance(error, TransientStorageError | AccessDenied | BucketMissing)
+        self._drop(Ending.KEEP if later else Ending.DISCARD)
+
+    def _drop(self, ending: Ending) -> None:
+        with self._lock:
+            if self._state.given_up or self._state.ended:
+                return
+            self._state.given_up = True
+            self._ending = ending
+            unsent, self._state.ready = list(self._state.ready.values()), {}
+        for part in unsent:
+            part.release()
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        with self._lock:
+            state = self._state
+            if state.ended or state.active or not (state.given_up or self.info is not None):
+                return
+            state.ended = True
+            kept = self._ending is Ending.LEAVE or (self._ending is Ending.KEEP and self.resumable)
+            abandoned = None if kept or self.info is not None else state.upload
+        try:
+            if abandoned is not None:
+                with suppress(StorageError):  # the sweep of orphans takes what this leaves
+                    abandoned.abort()
+                self._forget()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, a lane ends, or its copy never would
+            self._on_defect(error)
+        finally:
+            self._on_end()
+
+    # -- the other side ------------------------------------------------------------------------------------
+    def _persist(self, action: Callable[[], T], *worth_it: type[StorageError]) -> T:
+        kinds = worth_it or (TransientStorageError,)
+
+        def unless_stopped() -> T:
+            stopping.check()
+            return action()
+
+        return self._dispatch.patience.keep_trying(unless_stopped, lambda error: isinstance(error, kinds))
+
+    def _forget(self) -> None:
+        if self.resumable:
+            self._dispatch.note(lambda journal: journal.forget(self.store.name, self.spec.key))
+
+
+def _nothing() -> None:
+    return

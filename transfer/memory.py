@@ -1,0 +1,134 @@
+"""A bound on the memory that moving bytes may take, whatever the number of copies, and buffers that are reused.
+
+What makes it safe to wait here: reservations are granted first come, first served, and nobody waits while
+holding a block that others wait for (`transfer.crew` reserves for an object's parts in their order).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from transfer import stopping
+from transfer.errors import BudgetTooSmall
+
+_SMALLEST_BYTES = 64 * 1024
+_STEPS_PER_DOUBLING = (
+    8  # sizes are rounded up to one of these, so that buffers fit again; at most 12.5 % is lost
+)
+
+
+class MemoryBudget:
+    """At most `limit_bytes` of buffers, those in use and those kept for reuse together. Shared by threads and by
+    all engines of a process."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._in_use_bytes = 0
+        self._peak_bytes = 0
+        self._spare: dict[int, list[bytearray]] = {}
+        self._spare_bytes = 0
+
+    @property
+    def in_use_bytes(self) -> int:
+        with self._changed:
+            return self._in_use_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was ever in use at once."""
+        with self._changed:
+            return self._peak_bytes
+
+    def reserve(self, size_bytes: int) -> Block:
+        """A block of at least `size_bytes`. Blocks until others release theirs, in order of asking; ends early
+        with the stop signal's exception. Raises BudgetTooSmall when it could never be granted."""
+        if size_bytes > self.limit_bytes:
+            raise BudgetTooSmall(
+                f"a buffer of {size_bytes} bytes does not fit into the {self.limit_bytes} bytes of memory that "
+                "transfers may take (ARCHIVER_TRANSFER_MEMORY)"
+            )
+        rounded = min(_rounded(size_bytes), self.limit_bytes)
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+        try:
+            while True:
+                with self._changed:
+                    if self._queue[0] is ticket and self._in_use_bytes + rounded <= self.limit_bytes:
+                        buffer = self._take(rounded)
+                        break
+                    self._changed.wait(stopping.POLL_SECONDS)
+                stopping.check()
+        finally:
+            with self._changed:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+        return Block(self, rounded, bytearray(rounded) if buffer is None else buffer)
+
+    def trim(self) -> None:
+        """Free the buffers kept for reuse."""
+        with self._changed:
+            self._spare.clear()
+            self._spare_bytes = 0
+
+    def _take(self, rounded: int) -> bytearray | None:
+        """Count `rounded` bytes as used; a spare buffer of that size, or None when one is to be made."""
+        self._in_use_bytes += rounded
+        self._peak_bytes = max(self._peak_bytes, self._in_use_bytes)
+        spare = self._spare.get(rounded)
+        if spare:
+            self._spare_bytes -= rounded
+            return spare.pop()
+        while self._spare_bytes and self._spare_bytes + self._in_use_bytes > self.limit_bytes:
+            size, others = self._spare.popitem()
+            others.pop()
+            self._spare_bytes -= size
+            if others:
+                self._spare[size] = others
+        return None
+
+    def give_back(self, rounded: int, buffer: bytearray) -> None:
+        """Only for `Block.release`."""
+        with self._changed:
+            self._in_use_bytes -= rounded
+            self._spare.setdefault(rounded, []).append(buffer)
+            self._spare_bytes += rounded
+            self._changed.notify_all()
+
+
+class Block:
+    """A reserved buffer. `release` it; its bytes are someone else's afterwards."""
+
+    __slots__ = ("_budget", "_buffer", "_rounded")
+
+    def __init__(self, budget: MemoryBudget, rounded: int, buffer: bytearray) -> None:
+        self._budget = budget
+        self._rounded = rounded
+        self._buffer: bytearray | None = buffer
+
+    def first(self, size_bytes: int) -> memoryview:
+        """The first `size_bytes` of the buffer, writable."""
+        assert self._buffer is not None, "a released block is not used"
+        return memoryview(self._buffer)[:size_bytes]
+
+    def contents(self, size_bytes: int) -> bytearray | memoryview:
+        """The first `size_bytes`, as the buffer itself where that is all of it: some stores' libraries send a
+        bytearray as it is and must copy a view."""
+        assert self._buffer is not None, "a released block is not used"
+        return self._buffer if size_bytes == len(self._buffer) else memoryview(self._buffer)[:size_bytes]
+
+    def release(self) -> None:
+        """Repeatable."""
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._budget.give_back(self._rounded, buffer)
+
+
+def _rounded(size_bytes: int) -> int:
+    if size_bytes <= _SMALLEST_BYTES:
+        return _SMALLEST_BYTES
+    step = (1 << ((size_bytes - 1).bit_length() - 1)) // _STEPS_PER_DOUBLING
+    return -(-size_bytes // step) * step

@@ -64,8 +64,7 @@ class Generation:
             if way >= Way.WITH_COOKIES and self.cookies:
                 headers = {"Cookie": self.cookies}
             if way is Way.WITH_TOKEN:
-                text = url.reveal().partition("#")[0]
-                url = SecretUrl(f"{text}{'&' if '?' in text else '?'}{self.token}")
+                url = _with_query(url, self.token)
         return Address(url, headers, self.asked.handed_out)
 
     def ways_after(self, way: Way) -> list[Way]:
@@ -241,6 +240,14 @@ class ChildAddress:
 
 def last_segment(url: SecretUrl) -> str:
     return urlsplit(url.reveal()).path.rpartition("/")[2]
+
+
+def _with_query(url: SecretUrl, query: str) -> SecretUrl:
+    """`url` with those parameters of `query` that it does not have itself."""
+    text = url.reveal().partition("#")[0]
+    own = set(_query_names(url))
+    missing = [part for part in query.split("&") if part.partition("=")[0] not in own]
+    return SecretUrl("&".join([text if "?" in text or not missing else f"{text}?{missing.pop(0)}", *missing]))
 
 
 def _query_names(url: SecretUrl) -> list[str]:

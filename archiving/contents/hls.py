@@ -24,7 +24,7 @@ from archiving.contents.session_data import json_urls
 from archiving.contents.sniff import Check, Kind
 from archiving.errors import BadContents, NeedsSourceAccess
 from transfer import stopping
-from transfer.errors import SourceForbidden, SourceMismatch, SourceUnavailable
+from transfer.errors import SourceForbidden, SourceUnavailable
 from transfer.http import HttpClient
 from transfer.source import Fetched, SecretUrl, SourceAddress
 
@@ -319,10 +319,7 @@ class HlsContents:
 
 
 def _check_is_playlist(fetched: Fetched) -> None:
-    try:
-        sniff.check_for(Kind.PLAYLIST)(fetched.body[: sniff.SNIFF_BYTES])
-    except SourceMismatch as error:
-        raise SourceMismatch(f"{fetched.url.name}: {error}") from None
+    sniff.check_for(Kind.PLAYLIST, fetched.url.name)(fetched.body[: sniff.SNIFF_BYTES])
 
 
 def _is_fetchable(reference: Reference) -> bool:
@@ -339,9 +336,10 @@ def _is_fetchable(reference: Reference) -> bool:
 
 def _check(reference: Reference, place: Place) -> Check:
     if reference.role is Role.KEY:
-        return sniff.check_for(Kind.KEY if reference.plain_key else Kind.ANY)
+        return sniff.check_for(Kind.KEY if reference.plain_key else Kind.ANY, place.path)
     by_name = sniff.kind_of(place.path)
-    return sniff.check_for(Kind.ANY if reference.encrypted or by_name in (None, Kind.ANY) else Kind.SEGMENT)
+    kind = Kind.ANY if reference.encrypted or by_name in (None, Kind.ANY) else Kind.SEGMENT
+    return sniff.check_for(kind, place.path)
 
 
 def _what_changed(source: bytes, replacements: Mapping[Span, bytes]) -> Mapping[str, object] | None:

@@ -91,21 +91,21 @@ def kind_of(path: str) -> Kind | None:
     return known[1] if known else None
 
 
-def check_for(kind: Kind) -> Check:
-    """A check of the first 512 bytes of a file (all, if there are fewer): raises SourceMismatch, saying what
-    they look like, when the file is not of `kind`. An empty file is of no kind."""
+def check_for(kind: Kind, name: str) -> Check:
+    """A check of the first 512 bytes of the file `name` (all, if there are fewer): raises SourceMismatch, saying
+    what they look like, when the file is not of `kind`. An empty file is of no kind."""
 
     def check(start: bytes) -> None:
         if not start:
-            raise SourceMismatch(f"expected {kind.value}, got an empty body")
+            raise SourceMismatch(f"{name}: expected {kind.value}, got an empty body")
         if not _agrees(kind, start):
-            raise SourceMismatch(f"expected {kind.value}, got {describe(start)}")
+            raise SourceMismatch(f"{name}: expected {kind.value}, got {describe(start)}")
 
     return check
 
 
 def check_for_path(path: str) -> Check:
-    return check_for(kind_of(path) or Kind.ANY)
+    return check_for(kind_of(path) or Kind.ANY, path)
 
 
 def sniff(start: bytes) -> Kind | None:

@@ -68,7 +68,7 @@ class S3DataPath:
             )
             return answer
 
-        return self._send(send, body, crc32c)
+        return self._send(send, body, crc32c, whole=True)
 
     def put_part(
         self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
@@ -84,7 +84,7 @@ class S3DataPath:
             )
             return answer
 
-        return self._send(send, body, crc32c, crc32c_allowed=crc32c_declared)
+        return self._send(send, body, crc32c, whole=False, crc32c_allowed=crc32c_declared)
 
     def _send(
         self,
@@ -92,6 +92,7 @@ class S3DataPath:
         body: bytes | bytearray,
         crc32c: int,
         *,
+        whole: bool,
         crc32c_allowed: bool = True,
     ) -> Receipt:
         if not self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:
@@ -115,9 +116,11 @@ class S3DataPath:
             return Receipt(answer["ETag"], Confirmed.CRC32C)
         if answered is not None and self._server_checks_crc32c:
             raise ChecksumRejected(f"the server received CRC32C {answered:08x}, {crc32c:08x} was sent")
-        return Receipt(
-            answer["ETag"], Confirmed.NOT
-        )  # it ignores CRC32C, or computes another (moto without crc32c)
+        # It ignores CRC32C, or computes another (moto without the crc32c package). The ETag of a small object may tell
+        # for less than reading it back; that of a part proves nothing about the whole on many such servers.
+        if whole and _is_md5(answer["ETag"], body):
+            return Receipt(answer["ETag"], Confirmed.MD5)
+        return Receipt(answer["ETag"], Confirmed.NOT)
 
     def _with_md5(
         self, send: Callable[[Mapping[str, str]], Mapping[str, Any]], body: bytes | bytearray, crc32c: int
@@ -140,3 +143,7 @@ def _body(data: Buffer) -> bytes | bytearray:
     if isinstance(whole, bytes | bytearray) and data.nbytes == len(whole) and data.contiguous:
         return whole
     return bytes(data)
+
+
+def _is_md5(etag: str, body: bytes | bytearray) -> bool:
+    return etag.strip('"') == hashlib.md5(body, usedforsecurity=False).hexdigest()

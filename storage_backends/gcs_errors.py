@@ -1,0 +1,124 @@
+"""What Google's libraries and servers say → our errors. Three sources: the answer's status and reason, google-auth's
+tree, and requests' (with urllib3's beneath it). tests/storage_backends/test_gcs_errors.py enumerates them.
+
+The text of a requests error holds the whole URL, a session's among them, which is a bearer token; it is never repeated
+nor chained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+import urllib3.exceptions
+from google.auth import exceptions as auth_errors
+
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    DestinationFull,
+    DestinationRefuses,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+)
+
+# of the answers with status 403, by `reason`: https://cloud.google.com/storage/docs/json_api/v1/status-codes
+_RATE_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
+_FULL_REASONS = {"storageQuotaExceeded"}
+_CHECKSUM_WORDS = ("crc32c", "md5", "checksum", "hash")
+
+_ADVICE: dict[type[StorageError], str] = {
+    AccessDenied: "check GOOGLE_APPLICATION_CREDENTIALS and that the account may storage.objects.create, get, list and "
+    "delete in this bucket",
+    DestinationFull: "free space or raise the quota",
+}
+
+_UNREACHABLE = (
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ConnectionError,  # ProxyError, SSLError, ConnectTimeout are of it
+    requests.exceptions.ContentDecodingError,
+    requests.exceptions.RetryError,
+    requests.exceptions.StreamConsumedError,
+    requests.exceptions.Timeout,
+    requests.exceptions.TooManyRedirects,
+    requests.exceptions.UnrewindableBodyError,
+    requests.exceptions.JSONDecodeError,
+    urllib3.exceptions.HTTPError,
+    auth_errors.TransportError,
+    auth_errors.TimeoutError,
+    auth_errors.ResponseError,
+)
+
+
+def reason_of(answer: requests.Response) -> tuple[str, str]:
+    """Google's `reason` and message; empty where the body is not Google's."""
+    try:
+        body: Any = answer.json()
+        error = body["error"]
+        return str(error["errors"][0]["reason"]), str(error["message"])[:200].partition("?")[0]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return "", ""
+
+
+def refused(answer: requests.Response, doing: str) -> StorageError:
+    """An answer that is no success, as one of ours. A 404 is ObjectMissing: the caller knows what was asked for."""
+    reason, message = reason_of(answer)
+    status = answer.status_code
+    kind: type[StorageError]
+    if status == 401 or (status == 403 and reason not in _RATE_REASONS | _FULL_REASONS):
+        kind = AccessDenied
+    elif reason in _FULL_REASONS or status == 507:
+        kind = DestinationFull
+    elif status in (403, 408, 409, 425, 429) or (status >= 500 and status not in (501, 505)):
+        kind = TransientStorageError
+    elif status == 404:
+        kind = ObjectMissing
+    elif status == 412:
+        kind = ObjectExists
+    elif status == 400 and any(word in message.lower() for word in _CHECKSUM_WORDS):
+        kind = ChecksumRejected
+    else:
+        kind = StorageError
+    request_id = answer.headers.get("x-guploader-uploadid", "-")[
+        :24
+    ]  # enough to find it, too little to use it
+    text = f"{doing}: {status} {reason} {message}, request {request_id}"
+    return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
+
+
+def translate(error: Exception, doing: str) -> StorageError:
+    """A library's exception as one of ours; what is none of the three trees' is our own defect (a plain
+    StorageError)."""
+    name = type(error).__name__
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return DestinationRefuses(
+            f"{doing}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to the file of its authority"
+        )
+    if isinstance(error, _UNREACHABLE) or (
+        isinstance(error, auth_errors.GoogleAuthError) and error.retryable
+    ):
+        return TransientStorageError(
+            f"{doing}: {name}: the server could not be reached, or broke off its answer"
+        )
+    if isinstance(error, auth_errors.GoogleAuthError):
+        return AccessDenied(
+            f"{doing}: {name}: no usable Google credentials; set GOOGLE_APPLICATION_CREDENTIALS, run "
+            "`gcloud auth application-default login`, or give the machine a service account"
+        )
+    return StorageError(f"{doing}: {name}: this request is not one that can be made")
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        auth_errors.GoogleAuthError,
+    ) as error:
+        raise translate(error, doing) from None  # its text holds the URL

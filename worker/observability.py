@@ -1,0 +1,169 @@
+"""Logs as events: a constant name, data as fields, context bound once; and never a secret in them.
+
+Whatever is logged, by us or by a library, by structlog or by `logging`, goes through one handler. There it is turned
+into plain text, tracebacks included, and redacted before it is rendered.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TextIO
+
+import celery.signals
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from worker.redaction import redact, remember_secrets, secrets_of
+from worker.settings import Settings
+
+__all__ = ["log_uncaught_exceptions", "redact", "setup_celery_logging", "setup_logging"]
+
+QUIET = (
+    # httpx and urllib3 log whole URLs, botocore what it signs; at every level below WARNING
+    *("httpx", "httpcore", "hpack", "urllib3", "botocore", "boto3", "s3transfer", "google", "asyncio"),
+)
+_DEPTH = 8  # of nested fields; deeper ones are written as text
+_log = logging.getLogger(__name__)
+
+
+def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Log to `stream` (default: stderr), as the settings say. Repeatable: the last call counts.
+
+    Takes the place of every handler that writes to a stream, so that nothing is written unredacted.
+    """
+    remember_secrets(secrets_of(settings))
+    target = stream if stream is not None else sys.stderr
+    handler = _Handler(target)
+    handler.setFormatter(_formatter(settings.log_format, colors=target.isatty()))
+    root = logging.getLogger()
+    for other in list(root.handlers):
+        if type(other) in (logging.StreamHandler, _Handler):
+            root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(settings.log_level)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *_context(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,  # a later set-up reaches loggers that were used before
+    )
+
+
+def setup_celery_logging(settings: Settings) -> None:
+    """The same for a process that `celery` started: now, and again in place of Celery's own set-up, which would
+    bring handlers that do not redact. Celery's `--loglevel` has no effect then; ARCHIVER_LOG_LEVEL has."""
+
+    def instead_of_celerys(**_: object) -> None:
+        setup_logging(settings)
+
+    celery.signals.setup_logging.connect(instead_of_celerys, weak=False, dispatch_uid="archiver")
+    setup_logging(settings)
+    log_uncaught_exceptions()
+
+
+def log_uncaught_exceptions() -> None:
+    """Exceptions that nobody caught, in any thread, become events, instead of tracebacks that Python writes to
+    stderr with whatever URL they hold. For the first lines of a process."""
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            _log.critical("uncaught_exception", exc_info=(kind, error, trace))
+
+    def uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and args.exc_type is not SystemExit:
+            name = args.thread.name if args.thread is not None else "unknown"
+            exc_info = (args.exc_type, args.exc_value, args.exc_traceback)
+            _log.critical("uncaught_exception", exc_info=exc_info, extra={"in_thread": name})
+
+    def unraisable(args: sys.UnraisableHookArgs) -> None:
+        if args.exc_value is not None:
+            _log.error(
+                "exception_ignored",
+                exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+                extra={"where": args.err_msg or "in a destructor"},
+            )
+
+    sys.excepthook = uncaught
+    threading.excepthook = uncaught_in_thread
+    sys.unraisablehook = unraisable
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """`logging` answers a record that cannot be rendered by printing its arguments, secrets and all."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the base class's name)
+        error = sys.exc_info()[0]
+        reason = error.__name__ if error is not None else "unknown"
+        try:
+            self.stream.write(f"a log record of {redact(record.name)} could not be written ({reason})\n")
+            self.stream.flush()
+        except (OSError, ValueError):  # the stream itself is gone: there is nowhere to say so
+            return
+
+
+def _context() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _formatter(log_format: str, colors: bool) -> logging.Formatter:
+    renderer: Processor
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer(sort_keys=True)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colors,
+            exception_formatter=structlog.dev.plain_traceback,  # a rich one shows local variables
+        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_context(), structlog.stdlib.ExtraAdder()],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            _redact_event,
+            renderer,
+        ],
+    )
+
+
+def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {_text(name): _plain(value, _DEPTH) for name, value in event.items()}
+
+
+def _plain(value: object, depth: int) -> object:
+    """`value` of text, numbers, lists and dicts alone, redacted: a renderer calls no `repr` of its own."""
+    if type(value) in (type(None), bool, int) or (type(value) is float and math.isfinite(value)):
+        return value
+    if depth > 0 and isinstance(value, Mapping):
+        return {_text(name): _plain(item, depth - 1) for name, item in value.items()}
+    if depth > 0 and isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth - 1) for item in value]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        text = value.decode(errors="backslashreplace") if isinstance(value, bytes | bytearray) else str(value)
+    except Exception as error:  # noqa: BLE001  (any object may be logged, and its `str` may do anything)
+        text = f"<{type(value).__name__} that has no text: {type(error).__name__}>"
+    return redact(text.encode(errors="backslashreplace").decode())

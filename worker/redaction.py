@@ -1,0 +1,120 @@
+"""Takes secrets out of text: by their value, where we know it, and by what secrets look like, where we do not.
+
+It would rather take too much: a query is cut to the next space, whatever it holds. Linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from worker.settings import Settings
+
+REDACTED = "[redacted]"
+LEAST_LENGTH = 6
+"""Shorter values are not looked for: a password `a` would shred every line. They are still cut out of URLs."""
+
+_SDK_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_PARAMETERS = (
+    "signature|sig|hmac|policy|key-pair-id|credential|googleaccessid|awsaccesskeyid|aws_?secret_?access_?key|"
+    "token|access_?token|session_?token|secret|password|passwd|pwd|api_?key|upload_?id|hdnt[ls]|hdnea"
+)
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    # redis://:password@host, https://user:password@host
+    (re.compile(r'://[^\s/?#"<>]*@'), f"://{REDACTED}@"),
+    # ?X-Amz-Signature=... of whole URLs and of bare paths (urllib3 logs those); a mere question mark is left alone
+    (re.compile(r"\?[^\sA-Za-z0-9?]*[A-Za-z0-9]\S*"), f"?{REDACTED}"),
+    (re.compile(r"%3f\S+", re.IGNORECASE), f"%3F{REDACTED}"),  # a URL inside another one
+    # whole headers, as text, in a dict, in a list of pairs
+    (
+        re.compile(
+            r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key)(['\"]\s*,\s*b?['\"]|['\"]?\s*[:=]\s*)[^\r\n]+",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{REDACTED}",
+    ),
+    (re.compile(r"\b(bearer\s+)\S+", re.IGNORECASE), rf"\1{REDACTED}"),
+    # X-Amz-Security-Token: ..., but not the request ids that support asks for
+    (
+        re.compile(
+            r"\b(x-(?:amz|goog)-(?!request-id|id-2)[a-z0-9-]{1,60}(?:['\"]\s*,\s*b?['\"]|['\"]?\s*[:=]\s*b?['\"]?))"
+            r"[^\s'\"&,;]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(rf"\b({_PARAMETERS})=[^\s&,;'\")]+", re.IGNORECASE), rf"\1={REDACTED}"),
+)
+
+_DOTTED = re.compile(
+    r"(?<![\w-])[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
+)  # what may hold a JWT; each begins once: linear
+
+_known: frozenset[str] = frozenset()
+_known_pattern: re.Pattern[str] | None = None
+_lock = threading.Lock()
+
+
+def redact(text: str) -> str:
+    """`text` without secrets. For every text that leaves the process: logs, task results, the ledger, a terminal.
+    Doing it twice changes nothing more."""
+    known = _known_pattern
+    if known is not None:
+        text = known.sub(REDACTED, text)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return _DOTTED.sub(_without_jwt, text)
+
+
+def _without_jwt(dotted: re.Match[str]) -> str:
+    before, begin, _ = dotted[0].partition("eyJ")  # {" in base64; an escape such as \\n may stand before it
+    return before + REDACTED if begin else dotted[0]
+
+
+def remember_secrets(values: Iterable[str]) -> None:
+    """From now on `redact` takes out these values too, also as JSON, Python and URLs write them. Repeatable."""
+    global _known, _known_pattern  # noqa: PLW0603  (one process has one set of secrets)
+    with _lock:
+        spellings = {
+            spelling for value in values if len(value) >= LEAST_LENGTH for spelling in _spellings(value)
+        }
+        _known |= spellings
+        if _known:
+            longest_first = sorted(_known, key=lambda spelling: (-len(spelling), spelling))
+            _known_pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """Every secret value that this process knows of: of the settings, and of the environment for the cloud SDKs."""
+    if settings.hms_access_key:
+        yield settings.hms_access_key
+    for secret in (settings.hms_secret, settings.hms_management_token, settings.flower_basic_auth):
+        if secret is not None:
+            yield secret.get_secret_value()
+    if settings.flower_basic_auth is not None:
+        yield settings.flower_basic_auth.get_secret_value().partition(":")[2]
+    yield from _of_redis(settings.redis_url)
+    for name in _SDK_SECRETS:
+        yield os.environ.get(name, "")
+
+
+def _of_redis(url: SecretStr | None) -> Iterator[str]:
+    password = urlsplit(url.get_secret_value()).password if url is not None else None
+    if password:
+        yield password
+        yield unquote(password)
+
+
+def _spellings(value: str) -> Iterator[str]:
+    yield value
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield repr(value)[1:-1]
+    yield quote(value, safe="")
+    yield quote_plus(value)

@@ -30,6 +30,8 @@ class Cdn:
         path = str(scope["path"])
         redirected = path.startswith(f"{REDIRECT}/")
         found = self._world.find(f"/{HMS_BUCKET}{path.removeprefix(REDIRECT) if redirected else path}")
+        if redirected and found is not None and found.name != found.asset.main:
+            found = None
         if found is None or not _published(found):
             # CloudFront tells nobody which keys exist.
             await answer_xml(404 if found is None else 403, "AccessDenied", "Access Denied", scope, send)

@@ -21,7 +21,15 @@ import httpx
 from pydantic import SecretStr, ValidationError
 
 from hms.auth import BACKDATED, Clock, TokenProvider, utc_now
-from hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from hms.errors import (
+    HmsError,
+    HmsGarbled,
+    HmsNotFound,
+    HmsRateLimited,
+    HmsRefused,
+    HmsRejected,
+    HmsUnavailable,
+)
 from hms.models import Asset, Page, SignedUrl
 
 DEFAULT_API_URL = "https://api.100ms.live/v2"
@@ -106,8 +114,8 @@ class HmsClient:
 
         - `last` null, empty or absent, or no rows: the documented ends.
         - Fewer rows than the limit, yet a `last`: documented as the end too. One more page is asked for all the
-          same, because a request is cheaper than an asset that is never seen; after such a page an unknown or
-          repeated `last` is no surprise and ends the walk.
+          same, because a request is cheaper than an asset that is never seen; after such a page a `last` that is
+          refused, unknown or repeated is no surprise and ends the walk.
         - A `last` that comes again after full pages: HmsGarbled, for the walk would never end, and whatever
           comes after the loop has not been seen.
         """
@@ -119,7 +127,7 @@ class HmsClient:
             query = {**asked, "limit": str(PAGE_ROWS)} | ({} if start is None else {"start": start})
             try:
                 page, full = self._call(LIST, query, _page)
-            except HmsNotFound:
+            except (HmsNotFound, HmsRejected):
                 if ended:
                     return
                 raise
@@ -183,6 +191,8 @@ class HmsClient:
                     raise
                 token, renewed = other, True
                 continue
+            except HmsRejected:
+                raise
             except (HmsUnavailable, HmsGarbled) as error:
                 failure = error
             wait = self._wait(attempt, failure)
@@ -271,6 +281,8 @@ class HmsClient:
         if answer.has_redirect_location:
             host = _host(answer.headers["Location"])
             answered += f", a redirect to {host}, which is not followed; is HMS_API_URL right?"
+        if 400 <= status < 500 and status != 404:
+            return HmsRejected(answered)
         return HmsGarbled(answered)  # a 404 in HTML comes from something between us and the API
 
     def _retry_after(self, answer: httpx.Response) -> timedelta | None:

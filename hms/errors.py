@@ -6,7 +6,8 @@ HmsError                     what was asked (method and path, never a query or a
 ├── HmsRefused               401 or 403 with a fresh token: a person must mend the credentials
 ├── HmsNotFound              404
 └── HmsGarbled               an answer that is not what the API documents (no JSON, a required field missing):
-                             a passing fault first, then for a person
+    │                        a passing fault first, then for a person
+    └── HmsRejected          400 or another 4xx that the documentation does not name: asking again is no use
 """
 
 from __future__ import annotations
@@ -40,3 +41,7 @@ class HmsNotFound(HmsError):
 
 class HmsGarbled(HmsError):
     """The answer cannot be understood."""
+
+
+class HmsRejected(HmsGarbled):
+    """The API would not take the request itself, as it stands."""

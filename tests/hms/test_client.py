@@ -19,7 +19,15 @@ from pydantic import SecretStr
 from hms.auth import FixedToken, ManagementToken
 from hms.base import RecordingAssets
 from hms.client import MAX_ANSWER_BYTES, HmsClient, Patience
-from hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from hms.errors import (
+    HmsError,
+    HmsGarbled,
+    HmsNotFound,
+    HmsRateLimited,
+    HmsRefused,
+    HmsRejected,
+    HmsUnavailable,
+)
 from hms.models import Page
 from tests.hms.conftest import ACCESS_KEY, SECRET, Talk
 from tests.hms.fake_time import FakeTime
@@ -92,7 +100,7 @@ CONVERSATIONS: list[tuple[str, Sequence[Answer], type[HmsError] | None, int]] = 
         HmsGarbled,
         5,
     ),
-    ("a 400 the documentation does not name", [refuses(400)], HmsGarbled, 5),
+    ("a 400 the documentation does not name", [refuses(400), GOOD], HmsRejected, 1),
     ("the API knows no such asset", [refuses(404)], HmsNotFound, 1),
     ("a 404 without a body", [Answer(404)], HmsNotFound, 1),
     ("a 404 in HTML is some proxy's: no reason to give the asset up", [html(404), GOOD], None, 2),
@@ -438,6 +446,12 @@ PAGES: list[tuple[str, Sequence[Answer], int, int]] = [
     (
         "a short page, and nothing known behind it",
         [_page(_rows(1), "a1"), refuses(404)],
+        1,
+        2,
+    ),
+    (
+        "a short page, and its `last` is refused as a start",
+        [_page(_rows(1), "a1"), refuses(400)],
         1,
         2,
     ),

@@ -9,22 +9,24 @@ from redis import exceptions
 
 from ledger.errors import LedgerUnavailable
 
-# What the server answers, wherever in its words: an error inside a script comes wrapped in the script's own.
+# What the server answers, wherever in its words: an error inside a script comes wrapped in the script's own, and of the
+# errors that redis-py has classes for it takes the first word away.
 _MEANINGS = {
     "NOAUTH": "it wants a password: put one in ARCHIVER_REDIS_URL (redis://:password@host:port/0)",
+    "Authentication required": "it wants a password: put one in ARCHIVER_REDIS_URL (redis://:password@host:port/0)",
+    "already authenticated": "it wants a password: put one in ARCHIVER_REDIS_URL (redis://:password@host:port/0)",
     "WRONGPASS": "it refused the user or the password in ARCHIVER_REDIS_URL",
     "invalid username-password": "it refused the user or the password in ARCHIVER_REDIS_URL",
     "invalid password": "it refused the password in ARCHIVER_REDIS_URL",
     "AUTH <password> called without any password": "it has no password, and ARCHIVER_REDIS_URL gives one",
-    "NOPERM": "its ACL forbids a command that the ledger needs: allow @all on the archiver's keys, with EVALSHA"
+    "no permissions": "its ACL forbids a command that the ledger needs: allow @all on the archiver's keys, with EVALSHA"
     " and SCRIPT LOAD",
-    "OOM": "it is out of memory (maxmemory): give it more, or remove what else is in it; keep maxmemory-policy at"
-    " noeviction, since with another it would throw away ledger rows instead of saying this",
+    "used memory > 'maxmemory'": "it is out of memory (maxmemory): give it more, or remove what else is in it; keep"
+    " maxmemory-policy at noeviction, since with another it would throw away ledger rows instead of saying this",
     "MISCONF": "it cannot write its snapshots to disk and so refuses writes: look at its log and its disk",
-    "READONLY": "it is a read-only replica: point ARCHIVER_REDIS_URL at the primary",
+    "read only replica": "it is a read-only replica: point ARCHIVER_REDIS_URL at the primary",
     "MASTERDOWN": "it is a replica that lost its primary: wait for the failover, or name the primary",
     "NOREPLICAS": "it has too few replicas to accept writes (min-replicas-to-write)",
-    "LOADING": "it is reading its data from disk after a start: wait",
     "loading the dataset in memory": "it is reading its data from disk after a start: wait",
     "BUSY ": "a script of another program holds it up: look with SLOWLOG, end it with SCRIPT KILL",
     "max number of clients": "it has as many clients as it accepts (maxclients)",

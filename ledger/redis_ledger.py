@@ -31,19 +31,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import Script
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from ledger.base import (
@@ -67,7 +65,12 @@ PROGRESS_LIFETIME = timedelta(minutes=2)
 BATCH = 500
 """Rows a script returns or moves at once: some 10 ms of a server that does nothing else meanwhile."""
 
+T = TypeVar("T")
 Word = str | int | float | None
+
+ATTEMPTS = 4
+"""Of each call, within some 2 s where the server is away; within 42 s where it accepts connections and never answers. A
+longer absence is for the caller: the task ends, and its lease with it."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -108,8 +111,7 @@ class Persistence:
 
 
 def connect(url: str) -> Redis:
-    """A client of `url` (redis://, rediss://, unix://) that gives up in bounded time: about a minute in all on a
-    server that accepts and never answers. Nothing is opened yet."""
+    """A client of `url` (redis://, rediss://, unix://) that gives up after seconds. Nothing is opened yet."""
     try:
         return Redis.from_url(
             url,
@@ -119,8 +121,9 @@ def connect(url: str) -> Redis:
             socket_connect_timeout=5,
             socket_keepalive=True,
             health_check_interval=25,  # a connection that a firewall forgot is found before it is needed
-            retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=2), retries=3),
-            retry_on_error=[RedisConnectionError, RedisTimeoutError],
+            retry=Retry(
+                NoBackoff(), 0
+            ),  # RedisLedger._do does it; redis-py's, on four levels, make 16 attempts of 4
         )
     except ValueError:
         # from None: the text of the cause may quote a part of the password
@@ -156,6 +159,9 @@ class RedisLedger:
         self._seal = seal
         self._prefix = key_prefix
         self._clock = clock
+        self._again = Retry(
+            ExponentialWithJitterBackoff(base=0.1, cap=1), ATTEMPTS - 1
+        )  # up to 0.2, 0.4, 0.8 s apart
         folder = Path(__file__).parent / "lua"
         shared = (folder / "_shared.lua").read_text()
         self._scripts: dict[str, Script] = {
@@ -193,12 +199,8 @@ class RedisLedger:
                 limit = None if limit is None else limit - 1
 
     def counts(self) -> Counts:
-        with self._translated("counts"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.get(self._key("seen"))
-            for state in AssetState:
-                pipe.zcard(self._key("state:", state))
-            seen, *sizes = pipe.execute()
-        return Counts(int(seen or 0), dict(zip(AssetState, sizes, strict=True)))
+        seen, *sizes = self._run("counts", *AssetState)
+        return Counts(int(seen), dict(zip(AssetState, sizes, strict=True)))
 
     # -- what is due ---------------------------------------------------------------------------------------
 
@@ -219,11 +221,8 @@ class RedisLedger:
         return _flat_row(flat) if flat else None
 
     def next_due_at(self) -> datetime | None:
-        with self._translated("next_due_at"), self._redis.pipeline(transaction=True) as pipe:
-            for name in ("time:waiting", "time:ready"):
-                pipe.zrange(self._key(name), 0, 0, withscores=True)
-            earliest = [score for found in pipe.execute() for _, score in found]
-        return _time(min(earliest)) if earliest else None
+        earliest = self._run("next_due_at")
+        return _time(earliest) if earliest else None
 
     # -- one worker at a time ------------------------------------------------------------------------------
 
@@ -283,16 +282,13 @@ class RedisLedger:
         self._write_work(lease, work, "add", "", {str(number): _json(part)})
 
     def forget_upload(self, asset_id: str, destination: str, key: str) -> None:
-        work = self._key(_upload_key(asset_id, destination, key))
-        with self._translated("forget_upload"), self._redis.pipeline(transaction=True) as pipe:
-            pipe.unlink(work)
-            pipe.srem(self._key("work:", asset_id), work)
-            pipe.execute()
+        self._run("forget_upload", asset_id, _upload_key(asset_id, destination, key))
 
     def report(self, progress: Progress) -> None:
+        ends_in = PROGRESS_LIFETIME // MICROSECOND
         with suppress(LedgerUnavailable):
-            self._remember(
-                "progress", progress.asset_id, asdict(progress), PROGRESS_LIFETIME, whole_hash=True
+            self._run(
+                "remember", "progress", progress.asset_id, _json(asdict(progress)), ends_in, 1, once=True
             )
 
     def progress(self) -> list[Progress]:
@@ -311,7 +307,8 @@ class RedisLedger:
         self._run("unlock", name, token)
 
     def remember(self, name: str, fact: Mapping[str, object], lifetime: timedelta | None = None) -> None:
-        self._remember("facts", name, fact, lifetime)
+        ends_in = None if lifetime is None else lifetime // MICROSECOND
+        self._run("remember", "facts", name, _json(dict(fact)), ends_in, 0)
 
     def recall(self, name: str) -> Mapping[str, object] | None:
         return self._recall("facts", name).get(name)
@@ -320,33 +317,31 @@ class RedisLedger:
         return {name: fact for name, fact in self._recall("facts").items() if name.startswith(prefix)}
 
     def forget(self, name: str) -> None:
-        with self._translated("forget"):
-            self._redis.hdel(self._key("facts"), name)
+        self._do("forget", lambda: self._redis.hdel(self._key("facts"), name))
 
     def remember_secret(self, name: str, value: str, lifetime: timedelta) -> None:
-        with self._translated("remember_secret"):
-            self._redis.set(self._key("secret:", name), self._seal.seal(value), px=_milliseconds(lifetime))
+        key, sealed = self._key("secret:", name), self._seal.seal(value)
+        self._do("remember_secret", lambda: self._redis.set(key, sealed, px=_milliseconds(lifetime)))
 
     def recall_secret(self, name: str) -> str | None:
-        with self._translated("recall_secret"):
-            sealed = self._redis.get(self._key("secret:", name))
+        sealed = self._do("recall_secret", lambda: self._redis.get(self._key("secret:", name)))
         return self._seal.unseal(str(sealed)) if sealed else None
 
     def ping(self) -> None:
-        with self._translated("ping"):
-            # not PING: a server that answers may still refuse to write, being full, read-only or without disk
-            self._redis.set(self._key("lock:", "ping"), "", px=1)
+        # not PING: a server that answers may still refuse to write, being full, read-only or without disk
+        self._do("ping", lambda: self._redis.set(self._key("lock:", "ping"), "", px=1))
 
     def persistence(self) -> Persistence:
         """Whether the server keeps the ledger across a restart, and whole when it runs full. By INFO, which
         managed servers answer where they refuse CONFIG. A ledger that is lost costs time, not recordings."""
-        with self._translated("persistence"):
-            try:
-                info = {**self._redis.info("persistence"), **self._redis.info("memory")}
-            except (RedisConnectionError, RedisTimeoutError):
+        try:
+            info = self._do(
+                "persistence", lambda: self._redis.info("persistence") | self._redis.info("memory")
+            )
+        except LedgerUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
                 raise
-            except RedisError:
-                info = {}
+            info = {}  # it answered, and refused
         return _judge_persistence(info)
 
     def close(self) -> None:
@@ -354,19 +349,19 @@ class RedisLedger:
 
     # -- shared steps --------------------------------------------------------------------------------------
 
-    def _run(self, script: str, *words: Word) -> Any:
+    def _run(self, script: str, *words: Word, once: bool = False) -> Any:
         """Call a script by its file's name. None as a word is an empty one."""
         clock = "" if self._clock is None else _us(self._clock())
         args = [self._prefix, clock, *("" if word is None else word for word in words)]
-        with self._translated(script):
-            return self._scripts[script](args=args)
+        return self._do(script, lambda: self._scripts[script](args=args), once=once)
 
     def _hash(self, doing: str, key: str) -> dict[str, str]:
-        with self._translated(doing):
-            return cast("dict[str, str]", self._redis.hgetall(self._key(key)))
+        return cast("dict[str, str]", self._do(doing, lambda: self._redis.hgetall(self._key(key))))
 
-    def _translated(self, doing: str) -> AbstractContextManager[None]:
-        return translated(doing, self._where)
+    def _do(self, doing: str, act: Callable[[], T], *, once: bool = False) -> T:
+        """Each call to the server: again when the connection breaks, and every error as ours."""
+        with translated(doing, self._where):
+            return act() if once else self._again.call_with_retry(act, lambda _: None)
 
     def _key(self, kind: str, name: str = "") -> str:
         return f"{self._prefix}{kind}{name}"
@@ -385,18 +380,6 @@ class RedisLedger:
             "write_work", lease.asset_id, lease.fence, key, lifetime, mode, version, len(fields), *words
         ):
             raise _lost(lease)
-
-    def _remember(
-        self,
-        key: str,
-        name: str,
-        fact: Mapping[str, object],
-        lifetime: timedelta | None,
-        *,
-        whole_hash: bool = False,
-    ) -> None:
-        ends_in = None if lifetime is None else lifetime // MICROSECOND
-        self._run("remember", key, name, _json(dict(fact)), ends_in, int(whole_hash))
 
     def _recall(self, key: str, *name: str) -> dict[str, Any]:
         flat = self._run("recall", key, *name)

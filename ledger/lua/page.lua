@@ -3,14 +3,16 @@
 local state, limit, after, expires = take(), tonumber(take()), take(), take()
 local key, first = state_key(state), 0
 if after ~= '' then
-  local is = redis.call('ZSCORE', key, after)
-  redis.call('ZADD', key, expires, after)
-  first = redis.call('ZRANK', key, after)
-  if is then
-    redis.call('ZADD', key, is, after)
-    if tonumber(is) <= tonumber(expires) then first = first + 1 end
+  local is = tonumber(redis.call('ZSCORE', key, after) or nil)
+  if is == tonumber(expires) then
+    first = redis.call('ZRANK', key, after) + 1
   else
+    redis.call('ZREM', key, after) -- before the ZADD: a server that is full then lets it through
+    redis.call('ZADD', key, expires, after)
+    first = redis.call('ZRANK', key, after)
     redis.call('ZREM', key, after)
+    if is then redis.call('ZADD', key, is, after) end
+    if is and is < tonumber(expires) then first = first + 1 end
   end
 end
 

@@ -311,6 +311,18 @@ class LedgerContract:
 
         assert read == all_ids
 
+    def test_rows_whose_deadline_moves_while_they_are_read_come_once(self, world: LedgerWorld) -> None:
+        all_ids = [f"a{n:05}" for n in range(1_100)]
+        world.ledger.discover([seen(asset_id) for asset_id in all_ids])
+
+        read = []
+        for found in world.ledger.rows([AssetState.DISCOVERED]):
+            read.append(found.asset_id)
+            sooner = replace(seen(found.asset_id), expires_at=found.expires_at - DAY)
+            world.ledger.discover([sooner])
+
+        assert read == all_ids
+
     # -- what is due ---------------------------------------------------------------------------------------
 
     def test_the_most_urgent_are_taken_first(self, world: LedgerWorld) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 from archiving.errors import ContentsError, DestinationsFailed, NeedsSourceAccess
 from archiving.outcomes import Ended, WillRetry
-from hms.errors import HmsError, HmsNotFound, HmsRateLimited, HmsRefused
+from hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from ledger.base import AssetState, Row
 from storage_backends.errors import DestinationRefuses, InvalidKey, StorageError
 from transfer.errors import (
@@ -101,5 +101,5 @@ def _delay(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     left = row.expires_at - now
     if left > timedelta(0):
         delay = min(delay, max(left / 2, patience.retry_base / 2))
-    asked = error.retry_after if isinstance(error, SourceUnavailable | HmsRateLimited) else None
+    asked = error.retry_after if isinstance(error, SourceUnavailable | HmsUnavailable) else None
     return max(delay, min(asked, patience.retry_max)) if asked else delay

@@ -11,9 +11,13 @@ from archiving.dispatching import Dispatcher
 from archiving.reconcile import Reconciler
 from archiving.scrub import Scrubber
 from archiving.watching import Watcher
+from ledger.base import Ledger
 
 
 class Services(Protocol):
+    @property
+    def ledger(self) -> Ledger: ...
+
     @property
     def archiver(self) -> Archiver: ...
 

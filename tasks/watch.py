@@ -1,22 +1,36 @@
-"""Looks for what is at risk and says so."""
+"""Looks for what is at risk and says so; notes which beat asked."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from celery import Celery
 
+from ledger.base import Ledger
 from tasks.names import WATCH
 from tasks.services import GetServices
 
+BEAT_HEADER = "beat"
+_FACT = "beat:"
+_HEARD_FOR = timedelta(minutes=3)  # watch is sent every minute
+
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=WATCH)
-    def watch() -> dict[str, Any]:
+    @app.task(name=WATCH, bind=True)
+    def watch(task: Any) -> dict[str, Any]:
         """May run twice, at once too."""
-        summary = services().watcher.watch()
+        made = services()
+        if beat := (task.request.headers or {}).get(BEAT_HEADER):
+            made.ledger.remember(_FACT + str(beat), {}, lifetime=_HEARD_FOR)
+        summary = made.watcher.watch()
         return {
             "healthy": summary.healthy,
-            "states": dict(summary.counts.states),
+            "states": {str(state): number for state, number in summary.counts.states.items()},
             "at_risk": len(summary.at_risk),
         }
+
+
+def beats(ledger: Ledger) -> list[str]:
+    """The beat processes heard of in the last minutes, `host:pid` each. One is right. Raises LedgerError."""
+    return sorted(name.removeprefix(_FACT) for name in ledger.recall_all(_FACT))

@@ -86,7 +86,7 @@ class Supervisor:
     and is a KeyboardInterrupt, any further one makes the stop wait for nobody. Leaving it stops everything, in seconds.
 
     `environment` is what the processes get (settings and cloud credentials); the broker's URL is added here.
-    `redis_url` None brings the embedded Valkey along.
+    `redis_url` None brings the embedded Valkey along. Without workers it is that alone, for one command's time.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Supervisor:
         flower: FlowerOptions | None = None,
         companions: Sequence[Companion] = (),
         with_beat: bool = True,
+        with_workers: bool = True,
         app: str = processes.APP,
     ) -> None:
         self._state_dir = state_dir
@@ -114,7 +115,8 @@ class Supervisor:
         self._flower_port: int | None = None
         self._flower_password_file: Path | None = None
         self._companions = companions
-        self._with_beat = with_beat
+        self._with_beat = with_beat and with_workers
+        self._with_workers = with_workers
         self._app = app
         self._children: dict[str, Child] = {}
         self._lock_file: int | None = None
@@ -234,6 +236,8 @@ class Supervisor:
         for companion in self._companions:
             self._wait_for_page(companion.name, companion.ready_url)
 
+        if not self._with_workers:
+            return
         nodes = (processes.ARCHIVE_NODE, processes.CONTROL_NODE)
         for node, command in zip(nodes, (processes.archive_worker, processes.control_worker), strict=True):
             self._start_child(f"{node}-worker", command(app=self._app, soft_shutdown=SOFT_SHUTDOWN))

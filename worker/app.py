@@ -1,0 +1,16 @@
+"""`celery -A worker.app worker|beat|flower`. The only module that acts at import."""
+
+from __future__ import annotations
+
+import sys
+
+from worker.bootstrap import build_app
+from worker.observability import setup_celery_logging
+from worker.settings import SettingsError, load_settings
+
+try:
+    settings = load_settings()
+    app = build_app(settings)
+except (SettingsError, RuntimeError) as error:
+    sys.exit(f"archiver: {error}")
+setup_celery_logging(settings)

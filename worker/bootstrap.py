@@ -1,0 +1,253 @@
+"""All wiring, by plain constructor arguments. Nothing else reads settings, opens a client or makes a thread pool."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from archiving.contents.opening import ContentsOpener
+from celery import Celery, signals
+from pydantic import SecretStr
+
+from archiving.archiver import Archiver, Rules
+from archiving.decisions import Patience
+from archiving.discovery import Sweeper
+from archiving.dispatching import Dispatcher, Send
+from archiving.heartbeat import Heartbeat
+from archiving.judging import Scope
+from archiving.reconcile import Reconciler
+from archiving.scrub import Scrubber
+from archiving.watching import Watcher
+from hms.auth import FixedToken, ManagementToken, TokenProvider
+from hms.client import HmsClient
+from hms.errors import HmsRefused
+from ledger.base import Ledger, Row
+from ledger.redis_ledger import RedisLedger
+from ledger.sealing import Seal
+from storage_backends.base import StorageBackend
+from storage_backends.registry import open_destinations
+from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from transfer.base import Engine, UploadJournal
+from transfer.engine import TransferEngine
+from transfer.guard import AddressPolicy
+from transfer.http import HttpClient, Timeouts
+from transfer.memory import MemoryBudget
+from worker.celery_config import celery_settings
+from worker.embedded_valkey import write_private
+from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
+from worker.schedule import beat_schedule
+from worker.settings import Settings
+
+DISTRIBUTION = "recording-archiver"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class AppServices:
+    """One process's services. Made after the fork; closed with the process."""
+
+    api: HmsClient
+    ledger: RedisLedger
+    destinations: list[StorageBackend]
+    archiver: Archiver
+    sweeper: Sweeper
+    dispatcher: Dispatcher
+    reconciler: Reconciler
+    scrubber: Scrubber
+    watcher: Watcher
+
+    def close(self) -> None:
+        self.api.close()
+        self.ledger.close()
+        for store in self.destinations:
+            store.close()
+
+
+class NoCredentials:
+    """The tokens of an installation that has no 100ms credentials: the first call says which are missing."""
+
+    def token(self) -> SecretStr:
+        raise HmsRefused(
+            "there are no 100ms credentials: set HMS_ACCESS_KEY and HMS_SECRET (dashboard, Developer section) "
+            "in the environment or in .env"
+        )
+
+    def replacement(self, _refused: SecretStr, /) -> None:
+        return None
+
+
+def build_services(
+    settings: Settings,
+    *,
+    redis_url: str,
+    send: Send,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> AppServices:
+    """Everything one process needs. Connects to nothing yet. `send` sends the wake-up for one asset."""
+    api = HmsClient(settings.hms_api_url, token_provider(settings))
+    ledger = build_ledger(settings, redis_url)
+    destinations = open_destinations(settings.destinations)
+    scope = build_scope(settings)
+    reconciler = Reconciler(ledger=ledger, destinations=destinations, scope=scope, clock=utc_now)
+    return AppServices(
+        api=api,
+        ledger=ledger,
+        destinations=destinations,
+        archiver=_build_archiver(settings, api, ledger, destinations, scope, stop_requested),
+        sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=utc_now, rebuild=reconciler.reconcile),
+        dispatcher=Dispatcher(
+            ledger=ledger,
+            send=send,
+            clock=utc_now,
+            window=settings.dispatch_window,
+            urgent_within=settings.at_risk,
+        ),
+        reconciler=reconciler,
+        scrubber=Scrubber(ledger=ledger, destinations=destinations, clock=utc_now),
+        watcher=Watcher(
+            ledger=ledger,
+            clock=utc_now,
+            at_risk_within=settings.at_risk,
+            sweep_every=settings.sweep_every,
+        ),
+    )
+
+
+def build_app(settings: Settings) -> Celery:
+    """The Celery application with all its tasks; services are built in each process that runs one."""
+    if settings.redis_url is None:
+        raise RuntimeError(
+            "ARCHIVER_REDIS_URL is not set: Celery's processes need a broker. `archiver up` brings its own; "
+            "otherwise set it to your Redis or Valkey, such as redis://localhost:6379/0"
+        )
+    redis_url = settings.redis_url.get_secret_value()
+    app = Celery("archiver", set_as_current=False)
+    app.conf.update(
+        celery_settings(
+            broker_url=redis_url,
+            concurrency=settings.worker_concurrency,
+            beat_schedule=beat_schedule(
+                sweep_every=settings.sweep_every, dispatch_every=settings.dispatch_every
+            ),
+        )
+    )
+
+    def send(row: Row, urgent: bool) -> None:
+        app.send_task(
+            names.ARCHIVE_ASSET,
+            kwargs={"asset_id": row.asset_id, "asset_type": row.type},
+            queue=URGENT_QUEUE if urgent else ARCHIVE_QUEUE,
+        )
+
+    services = PerProcess(lambda: build_services(settings, redis_url=redis_url, send=send))
+    signals.worker_process_shutdown.connect(services.close, weak=False)
+    for door in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
+        door.register(app, services.get)
+    return app
+
+
+class PerProcess:
+    """Services built at first use in each process, never carried through a fork."""
+
+    def __init__(self, build: Callable[[], AppServices]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._made: tuple[int, AppServices] | None = None
+
+    def get(self) -> AppServices:
+        with self._lock:
+            if self._made is None or self._made[0] != os.getpid():
+                self._made = (os.getpid(), self._build())
+            return self._made[1]
+
+    def close(self, **_signal: object) -> None:
+        with self._lock:
+            if self._made is not None and self._made[0] == os.getpid():
+                self._made[1].close()
+                self._made = None
+
+
+def token_provider(settings: Settings) -> TokenProvider:
+    if settings.hms_access_key is not None and settings.hms_secret is not None:
+        return ManagementToken(settings.hms_access_key, settings.hms_secret)
+    if settings.hms_management_token is not None:
+        return FixedToken(settings.hms_management_token)
+    return NoCredentials()
+
+
+def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
+    return RedisLedger(redis_url, Seal(_seal_secret(settings)))
+
+
+def build_scope(settings: Settings) -> Scope:
+    return Scope(
+        retention=settings.retention,
+        types=settings.types,
+        rooms=settings.rooms,
+        own_paths=settings.own_paths,
+    )
+
+
+def _build_archiver(
+    settings: Settings,
+    api: HmsClient,
+    ledger: Ledger,
+    destinations: list[StorageBackend],
+    scope: Scope,
+    stop_requested: Callable[[], bool],
+) -> Archiver:
+    http = HttpClient(
+        AddressPolicy(settings.allow_private_sources),
+        timeouts=Timeouts(read_seconds=settings.source_timeout_seconds),
+    )
+    memory = MemoryBudget(settings.transfer_memory_bytes)
+
+    def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
+        return TransferEngine(
+            memory,
+            part_bytes=settings.part_bytes,
+            connections=settings.connections,
+            journal=journal,
+            on_bytes=heartbeat.moved,
+            should_stop=heartbeat.check,
+        )
+
+    return Archiver(
+        api=api,
+        ledger=ledger,
+        destinations=destinations,
+        open_contents=ContentsOpener(api=api, ledger=ledger, http=http, settings=settings),
+        engine=engine,
+        rules=Rules(
+            scope=scope,
+            patience=Patience(settings.mismatch_attempts, settings.retry_base, settings.retry_max),
+            key_template=settings.key_template,
+            lease=settings.lease,
+            lease_renew=settings.lease_renew,
+            archiver_version=version(DISTRIBUTION),
+        ),
+        clock=utc_now,
+        stop_requested=stop_requested,
+    )
+
+
+def _seal_secret(settings: Settings) -> SecretStr:
+    """What seals secrets in the ledger: the app secret, the same in every process. With nothing but a token, which
+    changes, a random one in the state directory; another machine then begins open uploads anew."""
+    if settings.hms_secret is not None:
+        return settings.hms_secret
+    file = settings.state_dir / "ledger.seal"
+    try:
+        return SecretStr(file.read_text().strip())
+    except FileNotFoundError:
+        secret = secrets.token_urlsafe(32)
+        write_private(file, f"{secret}\n")
+        return SecretStr(secret)

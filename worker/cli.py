@@ -1,0 +1,459 @@
+"""`archiver ...`: what people type. Answers go to stdout (JSON with --json), logs to stderr.
+
+Exit codes: 0 all is well · 1 something is not saved, or a check found a problem · 2 the command line or a setting is
+wrong · 3 something that is needed cannot be reached (broker, API, destination) · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from celery import Celery
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from archiving import keys
+from archiving.errors import ManifestError
+from archiving.manifest import read_manifest
+from hms.errors import HmsError
+from ledger.base import SAFE_STATES, Row
+from ledger.errors import LedgerError
+from simulator.__main__ import main as simulate
+from storage_backends.errors import BadDestinationUrl, StorageError
+from worker import demo as demonstration
+from worker import rendering
+from worker.bootstrap import AppServices, build_services, utc_now
+from worker.broker import broker_url
+from worker.celery_config import celery_settings
+from worker.doctor import Verdict, examine
+from worker.embedded import FlowerOptions, Supervisor, SupervisorError
+from worker.observability import log_uncaught_exceptions, redact, setup_logging
+from worker.run_once import OneRun, result_json
+from worker.settings import Settings, SettingsError, load_settings
+from worker.verify import verify as verify_all
+
+OK, NOT_SAVED, WRONG_SETTINGS, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="archiver",
+    help="Saves every 100ms recording asset, whole and verified, in your own bucket before its retention ends.",
+    epilog="Exit codes: 0 all is well; 1 something is not saved or a check found a problem; 2 the command line or a "
+    "setting is wrong; 3 the broker, the API or a destination cannot be reached. Settings come from the environment "
+    "and .env; .env.example explains each.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+AssetIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Asset ids, as 100ms and `status` show them.")
+]
+
+
+def main() -> None:
+    """The `archiver` command. Ends the process with one of the exit codes above; an expected failure is one
+    message without a traceback."""
+    try:
+        app()
+    except (SettingsError, BadDestinationUrl) as error:
+        _fail(error, WRONG_SETTINGS)
+    except (LedgerError, HmsError, StorageError, SupervisorError) as error:
+        _fail(error, UNREACHABLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+# -- running it ----------------------------------------------------------------------------------------------
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up afterwards, with Flower, until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Archive one simulated asset of every type into ./archive, with real workers and a real broker.
+
+    Needs no account and no setting. Starts a simulated 100ms, an embedded Valkey, workers, beat and Flower; shows
+    what is being copied; ends with a table, and exit code 0 when every asset ended as it should.
+    """
+    sys.exit(OK if demonstration.run(out, keep=keep, as_json=as_json) else NOT_SAVED)
+
+
+@app.command()
+def up(
+    with_simulator: Annotated[
+        bool, typer.Option("--simulator", help="Use a simulated 100ms instead of the real one.")
+    ] = False,
+) -> None:
+    """Run everything on this machine: broker (unless ARCHIVER_REDIS_URL is set), workers, beat, Flower.
+
+    Stays in the foreground; Ctrl-C stops it in order, and what was half-way goes on at the next start. For several
+    machines run the processes one by one, as docker-compose.yml does.
+    """
+    settings = _settings()
+    if not settings.has_credentials and not with_simulator:
+        raise SettingsError(
+            "There are no 100ms credentials. Set HMS_ACCESS_KEY and HMS_SECRET (100ms dashboard, Developer section) in "
+            "the environment or in .env;\nor try it on simulated recordings: archiver up --simulator, or archiver demo."
+        )
+    companions, environment = demonstration.simulator(settings) if with_simulator else ([], dict(os.environ))
+    flower = FlowerOptions(
+        settings.flower_address,
+        settings.flower_port if "flower_port" in settings.model_fields_set else None,
+        settings.flower_basic_auth.get_secret_value() if settings.flower_basic_auth else None,
+    )
+    with Supervisor(
+        settings.state_dir,
+        environment=environment,
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        flower=flower,
+        companions=companions,
+    ) as supervisor:
+        err.print("Starting ...", style="dim")
+        supervisor.start()
+        _say_what_is_up(settings, supervisor)
+        supervisor.wait()
+        err.print("Stopping ...", style="dim")
+
+
+@app.command()
+def run(
+    once: Annotated[bool, typer.Option("--once", help="Required: sweep, archive what is due, exit.")] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for retries that fall due soon, before giving up.")
+    ] = 120,
+    as_json: Json = False,
+) -> None:
+    """Sweep once, archive all that is due in this process, and exit. For cron, and to see it work.
+
+    Exit code 0 when every asset ever seen ended archived, skipped or external, else 1. With --json the last line is
+    {"seen": n, "states": {...}, "bytes": n}.
+    """
+    if not once:
+        raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
+    with _services(_settings()) as (settings, services), _stoppable() as stop:
+        with _showing_progress(services, quiet=as_json):
+            result = _one_run(settings, services, stop, wait).run()
+        if as_json:
+            print(json.dumps(result_json(result)))  # noqa: T201
+        else:
+            out.print(rendering.summary_view(services.watcher.summary()))
+            out.print(f"Copied {rendering.size(result.stored_bytes)}.")
+    sys.exit(OK if result.all_safe else NOT_SAVED)
+
+
+@app.command()
+def sweep(as_json: Json = False) -> None:
+    """Walk all pages of the API once and enter what is new. Copies nothing. Harmless to repeat."""
+    with _services(_settings()) as (_, services):
+        result = services.sweeper.sweep(full=True)
+        if result is None:
+            err.print("Another sweep is at it; nothing done.")
+        elif as_json:
+            print(  # noqa: T201
+                json.dumps({name: getattr(result, name) for name in result.__slots__})
+            )
+        else:
+            out.print(
+                f"{result.assets} assets on {result.pages} pages, {result.new} new, in {result.seconds:.1f} s."
+            )
+
+
+@app.command()
+def archive(asset_ids: AssetIds, as_json: Json = False) -> None:
+    """Archive these assets now, in this process, whatever became of them before.
+
+    Also how a quarantined or lost asset is released: it begins again. One that is archived already is checked against
+    its manifest and left alone.
+    """
+    with _services(_settings()) as (settings, services), _stoppable() as stop:
+        for asset_id in asset_ids:
+            services.ledger.reopen(asset_id)
+        with _showing_progress(services, quiet=as_json):
+            _one_run(settings, services, stop, 0).run(asset_ids)
+        rows = [(asset_id, services.ledger.get(asset_id)) for asset_id in asset_ids]
+        if as_json:
+            print(json.dumps([rendering.row_json(row) if row else {"asset_id": i} for i, row in rows]))  # noqa: T201
+        else:
+            out.print(rendering.rows_table("", tuple(row for _, row in rows if row), utc_now()))
+            for asset_id in (i for i, row in rows if row is None):
+                err.print(f"{asset_id}: 100ms does not know it.", style="red")
+    sys.exit(OK if all(row and row.state in SAFE_STATES for _, row in rows) else NOT_SAVED)
+
+
+@app.command()
+def simulator(
+    arguments: Annotated[list[str] | None, typer.Argument(help="See `archiver simulator -- --help`.")] = None,
+) -> None:
+    """Run the simulated 100ms alone: API, storage with expiring URLs, CDN, sample recordings, named faults."""
+    sys.exit(simulate(arguments or []))
+
+
+# -- looking at it -------------------------------------------------------------------------------------------
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show it anew each second.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Is everything saved? What is at risk, and by when? What is being copied?
+
+    Exit code 0 when nothing needs a person, else 1.
+    """
+    with _services(_settings()) as (_, services):
+        summary = services.watcher.summary()
+        if as_json:
+            print(json.dumps(rendering.summary_json(summary)))  # noqa: T201
+        elif not watch:
+            out.print(rendering.summary_view(summary))
+        else:
+            with Live(
+                rendering.summary_view(summary), console=out, auto_refresh=False, screen=out.is_terminal
+            ) as live:
+                while True:
+                    time.sleep(1)
+                    live.update(rendering.summary_view(services.watcher.summary()), refresh=True)
+    sys.exit(OK if summary.healthy else NOT_SAVED)
+
+
+@app.command()
+def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
+    """All that is known of one asset: its state and why, and what its manifest says at each destination."""
+    with _services(_settings()) as (_, services):
+        row = services.ledger.get(asset_id)
+        manifests: dict[str, dict[str, Any] | str | None] = {}
+        if row is not None:
+            for store in services.destinations:
+                try:
+                    manifest = read_manifest(store, keys.manifest_key(asset_id, row.created_at))
+                    manifests[store.name] = json.loads(manifest.to_bytes()) if manifest else None
+                except (ManifestError, StorageError) as error:
+                    manifests[store.name] = str(error)
+    if as_json:
+        print(json.dumps({"row": rendering.row_json(row) if row else None, "manifests": manifests}))  # noqa: T201
+    elif row is None:
+        err.print(f"{asset_id} is not in the ledger. `archiver archive {asset_id}` asks 100ms for it.")
+    else:
+        _show(row, manifests)
+    sys.exit(OK if row is not None else NOT_SAVED)
+
+
+@app.command()
+def verify(
+    asset_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="All, when none is named.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare names and sizes only; read nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Prove that what is archived is whole: read every byte back and compare with the manifests.
+
+    Needs the destinations alone: no broker, no 100ms. Exit code 0 when all is as the manifests say, else 1.
+    """
+    from storage_backends.registry import open_destinations
+
+    settings = _settings()
+    destinations = open_destinations(settings.destinations)
+    bad = assets = read_bytes = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=as_json) as progress:
+        task = progress.add_task("verifying", total=None)
+        checks = verify_all(
+            destinations, asset_ids or [], quick=quick, found=lambda count: progress.update(task, total=count)
+        )
+        for checked in checks:
+            progress.advance(task)
+            assets, read_bytes, bad = assets + 1, read_bytes + checked.read_bytes, bad + (not checked.ok)
+            if as_json:
+                print(  # noqa: T201
+                    json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
+                )
+            elif not checked.ok:
+                out.print(Text(f"{checked.asset_id} at {checked.destination}:", style="bold red"))
+                for problem in checked.problems:
+                    out.print(f"  {problem}", markup=False)
+    for store in destinations:
+        store.close()
+    if not as_json:
+        how = "by name and size" if quick else f"by reading {rendering.size(read_bytes)} back"
+        style = "bold red" if bad else "bold green"
+        out.print(Text(f"{assets - bad} of {assets} copies are whole, checked {how}.", style=style))
+    sys.exit(NOT_SAVED if bad else OK)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check everything the archiver depends on, and say how to mend what ails.
+
+    Credentials and clock, broker and its persistence, beat and workers, and each destination (write, read back,
+    checksum, delete, conditional write, rule for unfinished uploads). Leaves nothing behind.
+    """
+    worst = Verdict.OK
+    found = []
+    styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+    with _services(_settings(), check_broker=False) as (settings, services):
+        for finding in examine(
+            settings,
+            api=services.api,
+            ledger=services.ledger,
+            destinations=services.destinations,
+            workers=_Workers(settings, services),
+        ):
+            found.append(finding)
+            worst = Verdict.PROBLEM if Verdict.PROBLEM in (worst, finding.verdict) else worst
+            if not as_json:
+                line = Text(f"{finding.verdict:8}", style=styles[finding.verdict])
+                out.print(line + Text(f"{finding.subject}: {finding.detail}", style=""))
+                if finding.remedy:
+                    out.print(Text(f"         → {finding.remedy}", style="dim"))
+    if as_json:
+        print(json.dumps([{n: getattr(finding, n) for n in finding.__slots__} for finding in found]))  # noqa: T201
+    sys.exit(NOT_SAVED if worst is Verdict.PROBLEM else OK)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+def _settings() -> Settings:
+    settings = load_settings()
+    setup_logging(settings)
+    log_uncaught_exceptions()
+    return settings
+
+
+def _fail(error: Exception, code: int) -> None:
+    err.print(Text("archiver: ", style="bold red") + Text(redact(str(error))))
+    sys.exit(code)
+
+
+@contextmanager
+def _services(settings: Settings, *, check_broker: bool = True) -> Iterator[tuple[Settings, AppServices]]:
+    with ExitStack() as stack:
+        url = stack.enter_context(broker_url(settings))
+        services = build_services(settings, redis_url=url, send=lambda _row, _urgent: None)
+        stack.callback(services.close)
+        if check_broker:
+            services.ledger.ping()
+        yield settings, services
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Within the block, Ctrl-C and SIGTERM ask for an orderly end; a second one insists."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        err.print("Stopping; what is half-way goes on at the next run. Again to insist.", style="dim")
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _one_run(settings: Settings, services: AppServices, stop: threading.Event, wait: float) -> OneRun:
+    return OneRun(
+        sweeper=services.sweeper,
+        archiver=services.archiver,
+        ledger=services.ledger,
+        concurrency=settings.worker_concurrency,
+        patience=timedelta(seconds=wait),
+        clock=utc_now,
+        stop=stop,
+    )
+
+
+@contextmanager
+def _showing_progress(services: AppServices, *, quiet: bool) -> Iterator[None]:
+    """A live view on stderr while the block runs, when there is a terminal to show it."""
+    if quiet or not err.is_terminal:
+        yield
+        return
+    ended = threading.Event()
+
+    def refresh(live: Live) -> None:
+        while not ended.wait(0.5):
+            live.update(rendering.summary_view(services.watcher.summary()), refresh=True)
+
+    with Live(console=err, transient=True, auto_refresh=False) as live:
+        thread = threading.Thread(target=refresh, args=(live,), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(timeout=5)
+
+
+def _say_what_is_up(settings: Settings, supervisor: Supervisor) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for process in supervisor.status():
+        table.add_row(process.name, str(process.state), f"pid {process.pid}", str(process.log))
+    out.print(table)
+    out.print(f"Destinations: {', '.join(settings.destinations)}", highlight=False)
+    out.print(f"Flower:       {supervisor.flower_url}", highlight=False)
+    if supervisor.flower_password_file:
+        out.print(
+            f"              user and password are in {supervisor.flower_password_file}", highlight=False
+        )
+    out.print("Look:         archiver status --watch", highlight=False)
+    out.print("Stop:         Ctrl-C", highlight=False)
+
+
+def _show(row: Row, manifests: dict[str, dict[str, Any] | str | None]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in rendering.row_json(row).items():
+        if value not in (None, [], "", 0, 0.0):
+            table.add_row(
+                name, Text(str(value), style=rendering.state_style(row.state) if name == "state" else "")
+            )
+    out.print(table)
+    for destination, manifest in manifests.items():
+        if not isinstance(manifest, dict):
+            out.print(Text(f"\n{destination}: {manifest or 'no manifest'}", style="yellow"))
+            continue
+        objects: Sequence[dict[str, Any]] = manifest["objects"]
+        listing = Table(title=f"{destination}/{manifest['folder']}", title_justify="left")
+        for column in ("object", "bytes", "crc32c", "content type"):
+            listing.add_column(column, overflow="fold", justify="right" if column == "bytes" else "left")
+        for item in objects[:50]:
+            listing.add_row(item["path"], f"{item['size']:,}", item["crc32c"], item["content_type"])
+        out.print(listing)
+        if len(objects) > 50:
+            out.print(f"... and {len(objects) - 50:,} more; --json shows all.")
+        for warning in manifest.get("warnings", []):
+            out.print(Text(f"warning: {warning}", style="yellow"))
+
+
+class _Workers:
+    """Who answers over the broker within two seconds."""
+
+    def __init__(self, settings: Settings, services: AppServices) -> None:
+        self._settings = settings
+        self._services = services
+
+    def __call__(self) -> list[str]:
+        with broker_url(self._settings) as url, Celery(set_as_current=False) as client:
+            client.conf.update(celery_settings(broker_url=url, concurrency=1))
+            answers = client.control.ping(timeout=2) or []
+        return sorted(name for answer in answers for name in answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,7 +136,9 @@ def build_app(settings: Settings) -> Celery:
             broker_url=redis_url,
             concurrency=settings.worker_concurrency,
             beat_schedule=beat_schedule(
-                sweep_every=settings.sweep_every, dispatch_every=settings.dispatch_every
+                sweep_every=settings.sweep_every,
+                dispatch_every=settings.dispatch_every,
+                beat_name=f"{socket.gethostname()}:{os.getpid()}",  # in beat's own process: itself
             ),
         )
     )
@@ -206,7 +209,7 @@ def _build_archiver(
 ) -> Archiver:
     http = HttpClient(
         AddressPolicy(settings.allow_private_sources),
-        timeouts=Timeouts(read_seconds=settings.source_timeout_seconds),
+        timeouts=Timeouts(silence=settings.source_timeout),
     )
     memory = MemoryBudget(settings.transfer_memory_bytes)
 

@@ -115,7 +115,7 @@ def up(
     companions, environment = demonstration.simulator(settings) if with_simulator else ([], dict(os.environ))
     flower = FlowerOptions(
         settings.flower_address,
-        settings.flower_port if "flower_port" in settings.model_fields_set else None,
+        settings.flower_port,
         settings.flower_basic_auth.get_secret_value() if settings.flower_basic_auth else None,
     )
     with Supervisor(

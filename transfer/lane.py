@@ -15,7 +15,6 @@ from functools import partial
 from typing import TypeVar
 
 from ledger.errors import LeaseLost, LedgerError
-from storage_backends import crc32c
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.errors import (
     AccessDenied,
@@ -27,6 +26,7 @@ from storage_backends.errors import (
 )
 from transfer import stopping
 from transfer.base import SavedPart, SavedUpload, UploadJournal
+from transfer.checksums import Crc32c
 from transfer.crew import Crew, Job
 from transfer.memory import Block
 from transfer.retrying import Patience
@@ -312,7 +312,7 @@ class Lane:
         self.info = info
 
     def _read_back(self, size_bytes: int) -> int:
-        crc, start = 0, 0
+        crc, start = Crc32c(), 0
         while not _READ_BACKS.acquire(timeout=stopping.POLL_SECONDS):
             stopping.check()
         try:
@@ -321,11 +321,11 @@ class Lane:
                 piece = self._persist(partial(self.store.read, self.spec.key, start, _READ_BACK_BYTES))
                 if not piece:
                     break
-                crc = crc32c.crc32c_of(piece, crc)
+                crc.update(piece)
                 start += len(piece)
         finally:
             _READ_BACKS.release()
-        return crc
+        return crc.value
 
     # -- ends ----------------------------------------------------------------------------------------------
     def _add(

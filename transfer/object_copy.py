@@ -15,10 +15,10 @@ from functools import partial
 from typing import TypeVar
 
 from ledger.errors import LeaseLost
-from storage_backends import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, Part, StorageBackend
 from storage_backends.errors import StorageError
 from transfer.base import Chunks, CopyRequest, CopyResult, Reader, Source, SourceInfo
+from transfer.checksums import combine, crc32c
 from transfer.crew import Crew, Job
 from transfer.errors import (
     SourceChanged,
@@ -90,7 +90,10 @@ class ObjectCopy:
     def from_chunks(self, chunks: Chunks) -> None:
         """In this thread. Reads all of `chunks`, whatever becomes of the copy; raises what they raise, and the
         stop signal's exception. Everything else is in the future."""
-        body = _Body(_ChunkReader(chunks), self._request.size_bytes, self._name)
+        size_bytes = self._request.size_bytes
+        if size_bytes is None and isinstance(chunks, Sequence):  # a playlist made by us: known, and small
+            size_bytes = sum(len(chunk) for chunk in chunks)
+        body = _Body(_ChunkReader(chunks), size_bytes, self._name)
         try:
             self._straight(body, self._first_part(body), None)
         except _ChunksFailed as failed:
@@ -306,7 +309,7 @@ class ObjectCopy:
         try:
             if number == 1:
                 self._check_first(bytes(view[:_SNIFFED_BYTES]))
-            return FilledPart(number, filled.size_bytes, crc32c.crc32c_of(view), filled.block)
+            return FilledPart(number, filled.size_bytes, crc32c(view), filled.block)
         except BaseException:
             filled.release()
             raise
@@ -326,7 +329,7 @@ class ObjectCopy:
         crc = size_bytes = 0
         for number in range(1, count + 1):
             part_crc, part_bytes = self._crcs[number]
-            crc = crc32c.combine(crc, part_crc, part_bytes)
+            crc = combine(crc, part_crc, part_bytes)
             size_bytes += part_bytes
         self._check_whole(size_bytes, crc)
         for lane in self._lanes:

@@ -1,0 +1,202 @@
+"""Every step of storing meets each named fault once, at stores of every kind; the end is the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage_backends.base import StorageBackend
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    DestinationFull,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+from storage_backends.memory import MemoryBackend
+from tests.transfer.origin import Origin
+from tests.transfer.stores import (
+    BrokenStore,
+    FaultyStore,
+    NoChecksumStore,
+    OrderedStore,
+    Wrapped,
+    open_uploads,
+    stored_in,
+)
+from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
+from transfer.base import CopyResult
+from transfer.engine import TransferEngine
+from transfer.memory import MemoryBudget
+
+LARGE = some_bytes(4504)
+SMALL = some_bytes(700)
+FAULTS = ("before", "half", "lost", "slow", "twice")
+
+
+def copy(content: bytes, *stores: StorageBackend, journal: Journal | None = None) -> CopyResult:
+    http = client()
+    memory = MemoryBudget(64 * 1024 * 1024)
+    with Origin({"/file": content}) as origin:
+        with TransferEngine(
+            memory, part_bytes=1000, connections=3, uploads=3, journal=journal, patience=HURRIED
+        ) as engine:
+            result = engine.submit(source(http, origin), request(), stores).result(timeout=20)
+        http.close()
+    assert memory.in_use_bytes == 0
+    return result
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("method", "content"), [("put", SMALL), ("begin", LARGE), ("put_part", LARGE), ("complete", LARGE)]
+)
+@pytest.mark.parametrize("kind", [Wrapped, OrderedStore, NoChecksumStore])
+def test_a_fault_at_any_step_ends_in_the_same_object(
+    method: str, content: bytes, fault: str, kind: type[Wrapped]
+) -> None:
+    store = kind(
+        FaultyStore(MemoryBackend("faulty"), {method: ["ok", fault] if method == "put_part" else [fault]})
+    )
+
+    result = copy(content, store)
+
+    assert result.failed == {}
+    assert stored_in(store) == {KEY: content}
+    assert result.stored[store.name].size_bytes == len(content)
+
+
+@pytest.mark.parametrize("fault", ["before", "half", "lost"])
+@pytest.mark.parametrize(("method", "content"), [("put", SMALL), ("put_part", LARGE)])
+def test_a_fault_that_stays_fails_the_store_and_shows_nothing(
+    method: str, content: bytes, fault: str
+) -> None:
+    store = FaultyStore(MemoryBackend("faulty"), {method: [fault] * 100})
+
+    result = copy(content, store)
+
+    assert isinstance(
+        result.failed[store.name], ChecksumRejected if fault == "half" else TransientStorageError
+    )
+    assert result.stored == {}
+    # a whole object whose every answer was lost is there all the same: the next attempt finds out
+    assert stored_in(store) in ({}, {KEY: content})
+    assert (stored_in(store) == {}) == (method == "put_part" or fault != "lost")
+
+
+@pytest.mark.parametrize(
+    ("method", "content"), [("put", SMALL), ("begin", LARGE), ("put_part", LARGE), ("complete", LARGE)]
+)
+@pytest.mark.parametrize("error", [AccessDenied("403"), DestinationFull("507"), UploadGone("404")])
+def test_one_store_that_fails_does_not_cost_the_others_their_copy(
+    method: str, content: bytes, error: StorageError
+) -> None:
+    broken = BrokenStore(MemoryBackend("broken"), method, error)
+    parallel = Wrapped(MemoryBackend("parallel"))
+    ordered = OrderedStore(MemoryBackend("ordered"))
+
+    result = copy(content, broken, parallel, ordered)
+
+    assert result.failed == {broken.name: error}
+    assert result.stored.keys() == {parallel.name, ordered.name}
+    assert stored_in(parallel) == stored_in(ordered) == {KEY: content}
+    assert stored_in(broken) == {}
+
+
+def test_each_byte_is_read_once_however_many_stores_there_are() -> None:
+    stores = [MemoryBackend(f"store-{n}") for n in range(4)]
+    http = client()
+    with Origin({"/file": LARGE}) as origin:
+        with TransferEngine(MemoryBudget(1 << 24), part_bytes=1000, patience=HURRIED) as engine:
+            engine.submit(source(http, origin), request(), stores).result(timeout=20)
+        http.close()
+
+        assert origin.sent_bytes == len(LARGE)
+
+
+def test_reading_stops_when_no_store_is_left() -> None:
+    content = some_bytes(300_000)
+    store = BrokenStore(MemoryBackend("broken"), "put_part", AccessDenied("403"))
+    http = client()
+    with Origin({"/file": content}) as origin:
+        with TransferEngine(
+            MemoryBudget(256 * 1024), part_bytes=1000, connections=2, patience=HURRIED
+        ) as engine:
+            result = engine.submit(source(http, origin), request(), [store]).result(timeout=20)
+        http.close()
+
+        assert isinstance(result.failed[store.name], AccessDenied)
+        assert len(origin.requests) < 150
+
+
+def test_a_store_without_checksums_is_read_back_before_its_object_counts() -> None:
+    store = NoChecksumStore(MemoryBackend("plain"))
+
+    result = copy(LARGE, store)
+
+    assert store.calls["read"] >= 1
+    assert result.stored.keys() == {store.name}
+
+
+class Corrupting(NoChecksumStore):
+    """Keeps what it was sent, but reads back something else."""
+
+    def read(self, key, start=0, length_bytes=None):  # type: ignore[no-untyped-def]
+        data = bytearray(super().read(key, start, length_bytes))
+        data[-1:] = b"?" if data[-1:] != b"?" else b"!"
+        return bytes(data)
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE])
+def test_an_object_that_reads_back_differently_is_removed_and_failed(content: bytes) -> None:
+    store = Corrupting(MemoryBackend("corrupting"))
+
+    result = copy(content, store)
+
+    assert isinstance(result.failed[store.name], ChecksumRejected)
+    assert stored_in(store) == {}
+
+
+def test_an_upload_that_no_journal_knows_is_aborted_when_its_store_fails() -> None:
+    store = BrokenStore(MemoryBackend("broken"), "complete", TransientStorageError("503"))
+
+    copy(LARGE, store)
+
+    assert open_uploads(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (TransientStorageError("503"), True),
+        (AccessDenied("403"), True),
+        (DestinationFull("507"), False),
+        (ChecksumRejected("400"), False),
+        (UploadGone("404"), False),
+    ],
+)
+def test_what_becomes_of_a_journaled_upload_depends_on_why_its_store_failed(
+    error: StorageError, kept: bool
+) -> None:
+    store, journal = BrokenStore(MemoryBackend("broken"), "complete", error), Journal()
+
+    copy(LARGE, store, journal=journal)
+
+    assert (open_uploads(store), len(journal.saved)) == ((1, 1) if kept else (0, 0))
+
+
+def test_too_large_an_object_fails_only_the_store_that_cannot_hold_it() -> None:
+    class Tiny(Wrapped):
+        @property
+        def limits(self):  # type: ignore[no-untyped-def]
+            from dataclasses import replace
+
+            return replace(self.inner.limits, max_object_bytes=1000)
+
+    tiny, roomy = Tiny(MemoryBackend("tiny")), MemoryBackend("roomy")
+
+    result = copy(LARGE, tiny, roomy)
+
+    assert "4504 bytes are more than the 1000" in str(result.failed[tiny.name])
+    assert result.stored.keys() == {roomy.name}
+    assert tiny.calls["begin"] == 0

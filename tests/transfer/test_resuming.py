@@ -1,0 +1,228 @@
+"""A worker dies after any part; the next one sends only what is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage_backends.base import StorageBackend
+from storage_backends.memory import MemoryBackend
+from tests.transfer.origin import Origin, other_etag, status
+from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
+from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
+from transfer.base import CopyRequest, CopyResult, SavedPart
+from transfer.engine import TransferEngine
+from transfer.errors import SourceChanged, SourceUnavailable, TransferError
+from transfer.memory import MemoryBudget
+
+PART = 1000
+CONTENT = some_bytes(8500)
+PARTS = 9
+
+
+class WorkerDied(BaseException):
+    pass
+
+
+def copy(
+    origin: Origin,
+    stores: list[StorageBackend],
+    journal: Journal,
+    ask: CopyRequest | None = None,
+    die_after: int | None = None,
+    on_bytes: list[int] | None = None,
+    part_bytes: int = PART,
+) -> CopyResult:
+    """One worker's attempt. With `die_after` it ends when so many parts are in the journal: nothing more is done,
+    nothing tidied up, as after a SIGKILL."""
+    seen: list[SavedPart] = []
+
+    def alive() -> None:
+        if die_after is not None and len(seen) >= die_after:
+            raise WorkerDied
+
+    def part_noted(part: SavedPart) -> None:
+        seen.append(part)
+        alive()
+
+    journal.on_part = part_noted
+    http = client()
+    try:
+        with TransferEngine(
+            MemoryBudget(64 * 1024 * 1024),
+            part_bytes=part_bytes,
+            connections=1,
+            uploads=1,
+            journal=journal,
+            patience=HURRIED,
+            should_stop=alive,
+            on_bytes=lambda _, count: on_bytes.append(count) if on_bytes is not None else None,
+        ) as engine:
+            return engine.submit(source(http, origin), ask or request(), stores).result(timeout=20)
+    finally:
+        http.close()
+
+
+@pytest.mark.parametrize("kind", [Wrapped, OrderedStore])
+@pytest.mark.parametrize("size_known", [True, False])
+@pytest.mark.parametrize("done", range(1, PARTS + 1))
+def test_only_the_missing_parts_are_read_and_sent(done: int, size_known: bool, kind: type[Wrapped]) -> None:
+    store, journal = kind(MemoryBackend("store")), Journal()
+    ask = request(size_bytes=len(CONTENT) if size_known else None)
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, ask, die_after=done)
+        held = len(journal.saved[store.name, KEY].parts)
+        origin.requests.clear()
+        store.sent_parts.clear()
+
+        result = copy(origin, [store], journal, ask)
+
+        assert stored_in(store) == {KEY: CONTENT}
+        assert result.stored[store.name].crc32c == result.crc32c
+        assert held == done
+        assert store.sent_parts == list(range(done + 1, PARTS + 1))
+        first, *ranges = origin.ranges_asked
+        assert first == ((0, 511) if size_known else (0, PART - 1))  # to see that the file is the same
+        assert [start // PART + 1 for start, _ in ranges] == list(range(done + 1, PARTS + 1))
+    assert journal.saved == {}
+    assert open_uploads(store) == 0
+
+
+def test_what_was_stored_before_counts_as_progress() -> None:
+    store, journal, counted = MemoryBackend("store"), Journal(), list[int]()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=4)
+
+        copy(origin, [store], journal, on_bytes=counted)
+
+    assert counted[0] == 4 * PART
+    assert sum(counted) == len(CONTENT)
+
+
+def test_a_part_is_read_when_one_store_lacks_it_and_sent_to_that_one_alone() -> None:
+    ahead, behind = Wrapped(MemoryBackend("ahead")), Wrapped(MemoryBackend("behind"))
+    journal = Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [ahead], journal, die_after=6)
+        with pytest.raises(WorkerDied):
+            copy(origin, [behind], journal, die_after=2)
+        for store in (ahead, behind):
+            store.sent_parts.clear()
+
+        copy(origin, [ahead, behind], journal)
+
+    assert sorted(ahead.sent_parts) == [7, 8, 9]
+    assert sorted(behind.sent_parts) == [3, 4, 5, 6, 7, 8, 9]
+    assert stored_in(ahead) == stored_in(behind) == {KEY: CONTENT}
+
+
+def test_another_etag_begins_again() -> None:
+    store, journal = Wrapped(MemoryBackend("store")), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=3)
+        store.sent_parts.clear()
+        other = some_bytes(len(CONTENT), seed=8)
+        origin.files["/file"], origin.etag = other, '"v2"'
+
+        copy(origin, [store], journal)
+
+    assert stored_in(store) == {KEY: other}
+    assert sorted(store.sent_parts) == list(range(1, PARTS + 1))
+    assert open_uploads(store) == 0
+
+
+def test_another_part_size_begins_again() -> None:
+    store, journal = Wrapped(MemoryBackend("store")), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=3)
+
+        copy(origin, [store], journal, part_bytes=1500)
+
+    assert stored_in(store) == {KEY: CONTENT}
+    assert open_uploads(store) == 0
+
+
+def test_an_upload_the_store_has_forgotten_begins_again() -> None:
+    inner = MemoryBackend("store")
+    store, journal = Wrapped(inner), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=3)
+        inner.store.uploads.clear()
+
+        copy(origin, [store], journal)
+
+    assert stored_in(store) == {KEY: CONTENT}
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"v1"'])
+def test_a_source_that_cannot_be_known_again_is_not_resumed(etag: str | None) -> None:
+    store, journal = MemoryBackend("store"), Journal()
+    with Origin({"/file": CONTENT}, etag=etag) as origin:
+        result = copy(origin, [store], journal)
+
+    assert result.stored.keys() == {store.name}
+    assert journal.saved == {}
+
+
+def test_a_source_that_is_away_leaves_the_upload_for_the_next_attempt() -> None:
+    store, journal = Wrapped(MemoryBackend("store")), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        origin.script([lambda _, reply: reply] * 4)
+        origin.always = status(503)
+        with pytest.raises(SourceUnavailable):
+            copy(origin, [store], journal)
+        held = len(journal.saved[store.name, KEY].parts)
+        origin.always = lambda _, reply: reply
+        store.sent_parts.clear()
+
+        copy(origin, [store], journal)
+
+    assert held >= 1
+    assert len(store.sent_parts) == PARTS - held
+    assert stored_in(store) == {KEY: CONTENT}
+
+
+def test_a_source_that_changed_leaves_nothing_behind() -> None:
+    store, journal = MemoryBackend("store"), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        origin.script([lambda _, reply: reply] * 4 + [other_etag])
+        with pytest.raises(SourceChanged):
+            copy(origin, [store], journal)
+
+    assert open_uploads(store) == 0
+    assert journal.saved == {}
+
+
+def test_stores_that_hold_different_bytes_for_a_part_are_both_sent_all_of_it() -> None:
+    one, two = Wrapped(MemoryBackend("one")), Wrapped(MemoryBackend("two"))
+    journal = Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [one], journal, die_after=3)
+        origin.files["/file"] = some_bytes(len(CONTENT), seed=8)  # under the same ETag
+        with pytest.raises(WorkerDied):
+            copy(origin, [two], journal, die_after=3)
+
+        result = copy(origin, [one, two], journal)
+
+        assert result.failed == {}
+        assert stored_in(one) == stored_in(two) == {KEY: origin.files["/file"]}
+
+
+def test_a_held_part_that_is_not_what_the_checksum_expected_says_is_never_completed() -> None:
+    store, journal = MemoryBackend("store"), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=3)
+        origin.files["/file"] = some_bytes(len(CONTENT), seed=8)  # under the same ETag
+
+        with pytest.raises(TransferError, match="CRC32C"):
+            copy(origin, [store], journal, request(crc32c=12345))
+
+    assert stored_in(store) == {}
+    assert open_uploads(store) == 0

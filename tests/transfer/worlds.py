@@ -1,0 +1,88 @@
+"""What the tests of this package build on: clients that may read loopback, signed URLs, patience without pauses."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from storage_backends.base import ObjectKey, object_key
+from tests.transfer.origin import Fault, Origin, Reply, Request
+from transfer.base import CopyRequest, SavedPart, SavedUpload
+from transfer.guard import AddressPolicy
+from transfer.http import HttpClient, Timeouts
+from transfer.retrying import Patience
+from transfer.source import HttpSource, RenewableUrl, SecretUrl
+
+CANARY = "CANARY-SIGNATURE"
+HURRIED = Patience(sleep=lambda _: None)
+QUICK = Timeouts(connect=timedelta(seconds=5), silence=timedelta(milliseconds=300))
+KEY = object_key("recordings/asset/video.mp4")
+
+
+def client(timeouts: Timeouts = QUICK, ca_file: Path | None = None) -> HttpClient:
+    return HttpClient(AddressPolicy(allow_private=True), timeouts=timeouts, ca_file=ca_file)
+
+
+class Signer:
+    """Signs a path of an origin anew at each call; `signed` counts. The signature is the canary."""
+
+    def __init__(self, origin: Origin, path: str = "/file") -> None:
+        self._origin = origin
+        self._path = path
+        self.signed = 0
+
+    def __call__(self) -> SecretUrl:
+        self.signed += 1
+        return SecretUrl(f"{self._origin.url}{self._path}?X-Sig={CANARY}&n={self.signed}")
+
+
+def source(http: HttpClient, origin: Origin, path: str = "/file") -> HttpSource:
+    return HttpSource(http, RenewableUrl(Signer(origin, path)))
+
+
+def expired_before(number: int) -> Fault:
+    """403 to every URL signed before the `number`th."""
+
+    def fault(request: Request, reply: Reply) -> Reply:
+        return reply if int(request.query["n"][0]) >= number else Reply(403, body=b"Request has expired")
+
+    return fault
+
+
+def some_bytes(size_bytes: int, seed: int = 7) -> bytes:
+    return random.Random(seed).randbytes(size_bytes)
+
+
+def request(**changes: object) -> CopyRequest:
+    return replace(CopyRequest(KEY, "video/mp4"), **changes)  # type: ignore[arg-type] # names are checked by replace
+
+
+def told_by(error: BaseException) -> str:
+    """Everything that a log could show of an error."""
+    return "".join(traceback.format_exception(error)) + repr(error)
+
+
+class Journal:
+    """An UploadJournal in memory. `on_part` is told of each part, and may end the world."""
+
+    def __init__(self) -> None:
+        self.saved: dict[tuple[str, str], SavedUpload] = {}
+        self.on_part: Callable[[SavedPart], None] = lambda _: None
+
+    def load(self, store: str, key: ObjectKey) -> SavedUpload | None:
+        return self.saved.get((store, key))
+
+    def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None:
+        self.saved[store, key] = upload
+
+    def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None:
+        upload = self.saved[store, key]
+        self.saved[store, key] = replace(upload, parts={**upload.parts, part.number: part})
+        self.on_part(part)
+
+    def forget(self, store: str, key: ObjectKey) -> None:
+        self.saved.pop((store, key), None)

@@ -1,0 +1,26 @@
+"""CRC32C, the one checksum: of bytes, of bytes that come bit by bit, of a whole from its parts.
+
+The arithmetic is `storage_backends.crc32c`, which the stores need as well.
+"""
+
+from __future__ import annotations
+
+from storage_backends.base import Buffer
+from storage_backends.crc32c import combine, crc32c_of
+
+__all__ = ["Crc32c", "combine", "crc32c"]
+
+
+def crc32c(data: Buffer) -> int:
+    """The CRC32C of `data`."""
+    return crc32c_of(data)
+
+
+class Crc32c:
+    """The CRC32C of what was given to `update` so far, in order."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def update(self, data: Buffer) -> None:
+        self.value = crc32c_of(data, self.value)

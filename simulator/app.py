@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from simulator.api import ASSETS, build_api
 from simulator.assets import HMS_BUCKET, Asset
 from simulator.cdn import Cdn
-from simulator.connection import connection_number
+from simulator.connection import ClientGone, check_client, connection_number
 from simulator.control import build_control
 from simulator.faults import FAULTS, Asked, Call
 from simulator.request_log import Request
@@ -53,6 +53,7 @@ class Simulator:
 
         async def counted(message: Message) -> None:
             nonlocal status, sent
+            check_client(scope)
             await send(message)
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -66,6 +67,8 @@ class Simulator:
                 name, args = taken
                 call = Call(self._origins[on], scope, receive, counted, asked, self._world.faults.revoke)
                 await FAULTS[name](call, **args)
+        except ClientGone:
+            pass
         finally:
             self._world.log.add(
                 Request(

@@ -49,6 +49,26 @@ async def reset(scope: Scope, receive: Receive) -> None:
     await until_gone(receive)
 
 
+class ClientGone(Exception):
+    """Nobody reads the answer any more."""
+
+
+def check_client(scope: Scope) -> None:
+    """Raises ClientGone. uvicorn drops what is sent after that without a word, and without a pause in which
+    others could be served."""
+    if _transport(scope).is_closing():
+        raise ClientGone
+
+
+async def pause(receive: Receive, seconds: float) -> None:
+    """Wait. Raises ClientGone as soon as nobody waits for the answer."""
+    try:
+        await asyncio.wait_for(until_gone(receive), seconds)
+    except TimeoutError:
+        return
+    raise ClientGone
+
+
 async def until_gone(receive: Receive) -> None:
     """Wait until the client has gone, or its connection is closed."""
     while (await receive())["type"] != "http.disconnect":

@@ -5,7 +5,6 @@ Which request meets which fault is asked for (`Faults.add`) or drawn from a seed
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip as gzip_format
 import inspect
@@ -19,7 +18,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simulator.chaos import Chaos
-from simulator.connection import close, reset, until_gone, write_raw
+from simulator.connection import close, pause, reset, write_raw
 from simulator.serving import answer, answer_xml
 
 _LONGEST_STALL_SECONDS = 300.0
@@ -134,14 +133,12 @@ async def connection_reset(call: Call, at_byte: int | None = None) -> None:
 async def stall(call: Call, at_byte: int | None = None, seconds: float = _LONGEST_STALL_SECONDS) -> None:
     """Nothing comes after `at_byte` bytes (-1: not even a status); after `seconds` the connection ends."""
     if at_byte == -1 or await _stopped_at(call, at_byte):
-        try:
-            await asyncio.wait_for(until_gone(call.receive), seconds)
-        except TimeoutError:
-            await close(call.scope, call.receive)
+        await pause(call.receive, seconds)
+        await close(call.scope, call.receive)
 
 
 async def delay(call: Call, seconds: float = 1.0) -> None:
-    await asyncio.sleep(seconds)
+    await pause(call.receive, seconds)
     await call.app(call.scope, call.receive, call.send)
 
 
@@ -155,10 +152,10 @@ async def slow(call: Call, bytes_per_second: int = 64 * 1024) -> None:
             await call.send(
                 {"type": "http.response.body", "body": body[start : start + step], "more_body": True}
             )
-            await asyncio.sleep(step / bytes_per_second)
+            await pause(call.receive, step / bytes_per_second)
         if body:
             rest = body[(len(body) - 1) // step * step :]
-            await asyncio.sleep(len(rest) / bytes_per_second)
+            await pause(call.receive, len(rest) / bytes_per_second)
             message = {**message, "body": rest}
         await call.send(message)
 

@@ -23,7 +23,7 @@ from simulator.world import Origins, World
 
 # Longer than any client keeps a connection that it means to use again.
 _KEEP_ALIVE_SECONDS = 75
-# A stalled answer would never end by itself.
+# Answers end when their connections do; this is for those that do not notice.
 _SHUTDOWN_SECONDS = 1
 
 
@@ -37,6 +37,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._when_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A stalled or slow answer would outlast anybody's patience.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -135,7 +141,7 @@ def _listen(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return sock
 
 

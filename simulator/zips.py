@@ -15,6 +15,7 @@ _TIME = (2024, 1, 1, 0, 0, 0)  # zips of the same files are the same bytes
 _DESCRIPTOR_FOLLOWS = 0x08
 _DOS_DATE = (2024 - 1980) << 9 | 1 << 5 | 1
 _MOST_16, _MOST_32 = 0xFFFF, 0xFFFFFFFF
+FARTHEST = _MOST_32  # from here on, an offset stands in a Zip64 field
 
 
 class _Socket(io.RawIOBase):
@@ -75,7 +76,7 @@ def _local_header(name: bytes) -> bytes:
 
 
 def _directory_entry(name: bytes, crc: int, size: int, offset: int) -> bytes:
-    far = offset >= _MOST_32
+    far = offset >= FARTHEST
     extra = struct.pack("<HHQ", 1, 8, offset) if far else b""
     version = 45 if far else 20
     return (
@@ -91,7 +92,7 @@ def _directory_entry(name: bytes, crc: int, size: int, offset: int) -> bytes:
 
 def _end(count: int, size: int, offset: int) -> bytes:
     record = b""
-    if count >= _MOST_16 or offset >= _MOST_32 or size >= _MOST_32:
+    if count >= _MOST_16 or offset >= FARTHEST or size >= FARTHEST:
         record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
         record += struct.pack("<4sLQL", b"PK\x06\x07", 0, offset + size, 1)
     return record + struct.pack(

@@ -8,6 +8,7 @@ with running_simulator("minimal") as simulator:
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -171,18 +172,20 @@ class Simulator:
 @contextmanager
 def running_simulator(set_name: str = "demo", **options: Any) -> Iterator[Simulator]:
     """A simulator with this set of assets, gone at the end. `options` are those of its command line:
-    `chaos_rate=0.1` is `--chaos-rate 0.1`, `hide_expired=True` is `--hide-expired`."""
+    `chaos_rate=0.1` is `--chaos-rate 0.1`, `hide_expired=True` is `--hide-expired`; and with TLS, `trusted` is
+    the file of the authority that signed its certificate."""
+    trusted = options.pop("trusted", None)
     arguments = ["--set", set_name, "--until-stdin-closes", *_arguments(options)]
     with tempfile.TemporaryFile() as errors:
         process = _start(arguments, errors)
         try:
-            yield from _connected(process, errors, options)
+            yield from _connected(process, errors, trusted, options.get("secret", FAKE_SECRET))
         finally:
             _stop(process)
 
 
 def _connected(
-    process: subprocess.Popen[bytes], errors: IO[bytes], options: Mapping[str, Any]
+    process: subprocess.Popen[bytes], errors: IO[bytes], trusted: Path | None, secret: str
 ) -> Iterator[Simulator]:
     if process.stdout is None:
         raise RuntimeError("the simulator was started without a pipe")
@@ -191,7 +194,7 @@ def _connected(
         errors.seek(0)
         raise RuntimeError(f"the simulator did not start: {errors.read().decode(errors='replace')}")
     ready = json.loads(line)
-    verify = str(options["tls_certificate"]) if "tls_certificate" in options else True
+    verify = True if trusted is None else ssl.create_default_context(cafile=str(trusted))
     with httpx.Client(base_url=ready["control_url"], timeout=60.0, trust_env=False, verify=verify) as control:
         yield Simulator(
             api_url=ready["api_url"],
@@ -200,7 +203,7 @@ def _connected(
             control=control,
             chaos_seed=ready["chaos_seed"],
             access_key=ready["access_key"],
-            secret=options.get("secret", FAKE_SECRET),
+            secret=secret,
         )
 
 

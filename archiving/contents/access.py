@@ -41,6 +41,12 @@ def signs_one_object(url: SecretUrl) -> bool:
     return any(map(_ONE_OBJECT.fullmatch, names)) or {name.lower() for name in names} >= _AZURE_ONE_BLOB
 
 
+def folder_token(url: SecretUrl) -> str:
+    """The query of `url` where it looks like a token for a whole folder, else an empty string."""
+    is_token = not signs_one_object(url) and any(map(_FOLDER_TOKEN.fullmatch, _query_names(url)))
+    return urlsplit(url.reveal()).query if is_token else ""
+
+
 class Way(IntEnum):
     AS_RESOLVED = 0
     WITH_COOKIES = 1
@@ -213,10 +219,7 @@ class TreeAccess:
         fetched = self.fetch(self._master)
         asked = self._master.current()
         pairs = [match.group(1).strip() for value in fetched.cookies if (match := _COOKIE.match(value))]
-        query = urlsplit(fetched.url.reveal()).query
-        names = _query_names(fetched.url)
-        is_token = not signs_one_object(fetched.url) and any(map(_FOLDER_TOKEN.fullmatch, names))
-        return Generation(number, self._clock(), asked, fetched, "; ".join(pairs), query if is_token else "")
+        return Generation(number, self._clock(), asked, fetched, "; ".join(pairs), folder_token(fetched.url))
 
 
 class ChildAddress:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from archiving.contents import sniff
 from archiving.contents.access import ChildAddress, Node, TreeAccess, last_segment, signs_one_object
 from archiving.contents.base import Item, Notes, Phase
-from archiving.contents.layout import Place, TreeLayout, new_text
+from archiving.contents.layout import Place, TreeLayout, new_text, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
 from archiving.contents.session_data import json_urls
 from archiving.contents.sniff import Check, Kind
+from archiving.contents.tree_facts import Expected, TreeFacts
 from archiving.errors import BadContents, NeedsSourceAccess
 from transfer import stopping
 from transfer.errors import SourceForbidden, SourceUnavailable
@@ -29,7 +30,6 @@ from transfer.http import HttpClient
 from transfer.source import Fetched, SecretUrl, SourceAddress
 
 _MIB = 1024 * 1024
-_MAX_WARNINGS = 200
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -44,14 +44,6 @@ class HlsLimits:
     all_playlists_bytes: int = 256 * _MIB  # held in memory until the media is whole
     polls: int = 20  # of a playlist without ENDLIST
     poll_every: timedelta = timedelta(seconds=4)  # two segments of 2 s
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the API says of the tree, None where it says nothing: compared, and a difference noted."""
-
-    layers: int | None = None
-    duration_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +63,7 @@ class HlsContents:
         client: HttpClient,
         master: SourceAddress,
         *,
-        expected: Expected = Expected(),
+        expected: Expected = Expected(),  # noqa: B008 - frozen
         limits: HlsLimits = HlsLimits(),
         sleep: Callable[[float], None] = stopping.pause,
     ) -> None:
@@ -87,9 +79,8 @@ class HlsContents:
         self._files: set[bytes] = (
             set()
         )  # digests of identities: 16 bytes each, not the URLs of 86,400 segments
-        self._references = self._segments = self._gaps = self._held_bytes = 0
-        self._variants: set[str] = set()
-        self._durations: dict[str, float] = {}
+        self._facts = TreeFacts()
+        self._references = self._held_bytes = 0
         self._read_a_child = False
         self._forbidden: SourceForbidden | None = None
         self._master_signed_alone = signs_one_object(self._access.master.url)
@@ -124,7 +115,9 @@ class HlsContents:
             if self._read_a_child or not self._master_signed_alone:
                 raise self._forbidden
             raise self._needs_access()
-        self._sum_up(len(queue) - 1)
+        if not self._files and len(queue) == 1:
+            raise BadContents(f"{self._access.master.url.name} is a playlist that names no files")
+        self._facts.tell(self._notes, len(self._files), self._expected)
         yield from kept[1:]
         yield kept[0]
 
@@ -182,14 +175,10 @@ class HlsContents:
         found.node.variables = playlist.variables
         for ordinal, reference, url, place in children:
             if reference.role is Role.VARIANT:
-                self._variants.add(place.identity)
+                self._facts.variants.add(place.identity)
             if place.identity not in self._playlists:
                 queue.append(self._follow(found, ordinal, url, place))
-        self._segments += playlist.segments
-        self._gaps += playlist.gaps
-        self._durations[found.place.identity] = playlist.duration_seconds
-        self._notes.warnings += [f"{found.place.path}: {remark}" for remark in playlist.remarks]
-        del self._notes.warnings[_MAX_WARNINGS:]
+        self._facts.add(found.place.path, playlist)
 
     def _follow(self, found: _Found, ordinal: int, url: SecretUrl, place: Place) -> _Found:
         node = Node(found.node, ordinal, last_segment(url))
@@ -251,7 +240,7 @@ class HlsContents:
             path=place.path,
             content_type=sniff.content_type(place.path),
             data=data,
-            rewritten=_what_changed(fetched.body, replacements),
+            rewritten=what_changed(fetched.body, replacements),
         )
 
     def _playlist_item(self, found: _Found, playlist: Playlist, replacements: dict[Span, bytes]) -> Item:
@@ -266,31 +255,10 @@ class HlsContents:
             content_type="application/vnd.apple.mpegurl",
             phase=Phase.MASTER if found.address is None else Phase.PLAYLIST,
             data=data,
-            rewritten=_what_changed(playlist.data, replacements),
+            rewritten=what_changed(playlist.data, replacements),
         )
 
-    # -- what is said of the whole -------------------------------------------------------------------------
-    def _sum_up(self, playlists: int) -> None:
-        if not self._files and not playlists:
-            raise BadContents(f"{self._access.master.url.name} is a playlist that names no files")
-        seconds = max(self._durations.values(), default=0.0)
-        layers = len(self._variants) or 1
-        self._notes.facts.update(
-            layers=layers,
-            playlists=playlists + 1,
-            segments=self._segments,
-            files=len(self._files),
-            duration_seconds=round(seconds, 3),
-        )
-        if self._gaps:
-            self._notes.facts["gaps"] = self._gaps
-        if self._expected.layers is not None and self._expected.layers != layers:
-            self._notes.warnings.append(f"{layers} layers were found, the API says {self._expected.layers}")
-        said = self._expected.duration_seconds
-        # recorders round, and the API counts the whole session: only a gap that someone would miss is worth a word
-        if said is not None and abs(said - seconds) > max(10.0, said * 0.05):
-            self._notes.warnings.append(f"the segments last {seconds:.0f} s, the API says {said:.0f} s")
-
+    # -- the master ----------------------------------------------------------------------------------------
     def _digest_of_master(self) -> str:
         fetched = self._access.master
         _check_is_playlist(fetched)
@@ -340,16 +308,6 @@ def _check(reference: Reference, place: Place) -> Check:
     by_name = sniff.kind_of(place.path)
     kind = Kind.ANY if reference.encrypted or by_name in (None, Kind.ANY) else Kind.SEGMENT
     return sniff.check_for(kind, place.path)
-
-
-def _what_changed(source: bytes, replacements: Mapping[Span, bytes]) -> Mapping[str, object] | None:
-    if not replacements:
-        return None
-    return {
-        "references": len(replacements),
-        "source_size": len(source),
-        "source_sha256": hashlib.sha256(source).hexdigest(),
-    }
 
 
 def _digest(place: Place) -> bytes:

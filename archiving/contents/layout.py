@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from archiving.contents import sniff
-from archiving.contents.playlist import Reference
+from archiving.contents.playlist import Reference, Span
 from archiving.errors import BadContents
 from archiving.keys import external_path, file_name, safe_path
 from transfer.urls import SecretUrl
@@ -109,6 +110,17 @@ def new_text(reference: Reference, from_path: str, to_path: str) -> bytes | None
     ):
         return None
     return posixpath.relpath(to_path, folder or ".").encode("ascii")
+
+
+def what_changed(source: bytes, replacements: Mapping[Span, bytes]) -> Mapping[str, object] | None:
+    """`Item.rewritten` of a file that was."""
+    if not replacements:
+        return None
+    return {
+        "references": len(replacements),
+        "source_size": len(source),
+        "source_sha256": hashlib.sha256(source).hexdigest(),
+    }
 
 
 def _plain_relative(uri: str) -> bool:

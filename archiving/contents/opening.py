@@ -1,0 +1,149 @@
+"""What an asset is, by asking its bytes: a zip, a playlist, or one file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from archiving.contents import sniff
+from archiving.contents.base import Contents
+from archiving.contents.hls import HlsContents, HlsLimits
+from archiving.contents.single_file import SingleFile, file_name
+from archiving.contents.sniff import Kind
+from archiving.contents.thumbnails import WithThumbnails
+from archiving.contents.tree_facts import Expected
+from archiving.contents.zip_directory import ZipLimits
+from archiving.contents.zipped import ZipContents, ZipMode
+from hms.base import RecordingAssets
+from hms.models import Asset, AssetType
+from transfer import stopping
+from transfer.base import Source, SourceInfo
+from transfer.errors import SourceMismatch, SourceUnavailable
+from transfer.http import HttpClient
+from transfer.retrying import Patience
+from transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress
+
+_GZIP = b"\x1f\x8b"  # a playlist stored packed and served so: `fetch_bytes` undoes it
+
+WebhookThumbnails = Callable[[str], Mapping[str, SecretStr]]
+"""Asset id -> signed thumbnail URLs by storage path, as webhooks brought them."""
+
+
+def no_webhooks(_: str) -> Mapping[str, SecretStr]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningRules:
+    """The settings that opening needs."""
+
+    zip_mode: ZipMode = ZipMode.UNPACK
+    sign_for: timedelta = timedelta(hours=1)  # what the API's own SDK asks for; renewed when it ends
+    hls: HlsLimits = field(default_factory=HlsLimits)
+    zip: ZipLimits = field(default_factory=ZipLimits)
+    patience: Patience = field(default_factory=Patience)
+
+
+class ContentsOpener:
+    """Callable as `archiving.archiver.OpenContents`. One for all assets; safe from several threads."""
+
+    def __init__(
+        self,
+        api: RecordingAssets,
+        client: HttpClient,
+        rules: OpeningRules = OpeningRules(),
+        webhook_thumbnails: WebhookThumbnails = no_webhooks,
+        sleep: Callable[[float], None] = stopping.pause,
+    ) -> None:
+        self._api = api
+        self._client = client
+        self._rules = rules
+        self._webhook_thumbnails = webhook_thumbnails
+        self._sleep = sleep
+
+    def __call__(self, asset: Asset) -> Contents:
+        """The contents of `asset`, decided by its first bytes. Raises HmsError, SourceError, ContentsError;
+        SourceMismatch for a VOD that is neither playlist, zip nor media, such as a web page."""
+
+        def sign() -> SecretUrl:
+            return SecretUrl(self._api.sign(asset.id, self._rules.sign_for).url.get_secret_value())
+
+        address = RenewableUrl(sign)
+        contents = self._open(asset, address)
+        if not asset.thumbnails:
+            return contents
+        stored = self._webhook_thumbnails(asset.id)
+        return WithThumbnails(contents, asset, client=self._client, own=address, from_webhook=stored)
+
+    def _open(self, asset: Asset, address: SourceAddress) -> Contents:
+        source = HttpSource(self._client, address)
+        info, start = self._rules.patience.keep_trying(
+            lambda: _first_bytes(source), lambda error: isinstance(error, SourceUnavailable)
+        )
+        kind = sniff.sniff(start)
+        is_vod = asset.type == AssetType.ROOM_VOD
+        if kind is Kind.PLAYLIST or (is_vod and start.startswith(_GZIP)):
+            return HlsContents(
+                self._client, address, expected=_expected(asset), limits=self._rules.hls, sleep=self._sleep
+            )
+        version = _version(asset, info)
+        if is_vod and kind is Kind.ZIP:
+            return ZipContents(
+                source,
+                info,
+                name=_zip_name(asset),
+                version=version,
+                mode=self._rules.zip_mode,
+                expected=_expected(asset),
+                limits=self._rules.zip,
+            )
+        if is_vod and kind is None:
+            raise SourceMismatch(f"{source.name}: expected a playlist or a zip, got {sniff.describe(start)}")
+        return SingleFile(asset, source, start=start, version=version, warnings=_doubts(asset, kind))
+
+
+def _first_bytes(source: Source) -> tuple[SourceInfo, bytes]:
+    info, reader = source.open(sniff.SNIFF_BYTES)
+    try:
+        start = memoryview(bytearray(sniff.SNIFF_BYTES))
+        filled = 0
+        while filled < len(start) and (count := reader.readinto(start[filled:])):
+            filled += count
+        return info, bytes(start[:filled])
+    finally:
+        reader.close()
+
+
+def _version(asset: Asset, info: SourceInfo) -> str:
+    """Names the file's content by its validators at the source; where there are none, by what the API says of it,
+    for a recording is not changed once it is completed."""
+    validators = [info.etag] if info.etag else [info.last_modified, info.size_bytes]
+    if not info.etag and not info.last_modified:
+        validators = [asset.id, asset.path, asset.size_bytes, str(asset.created_at), info.size_bytes]
+    return hashlib.sha256(repr(validators).encode()).hexdigest()
+
+
+def _zip_name(asset: Asset) -> str:
+    name = file_name(asset, b"PK\x03\x04")
+    return name if sniff.extension(name) == "zip" else f"{name}.zip"
+
+
+def _doubts(asset: Asset, kind: Kind | None) -> list[str]:
+    if asset.type == AssetType.ROOM_VOD and kind is not None:
+        return [f"a room-vod that is {kind.value}, neither a playlist nor a zip: stored as a single file"]
+    if asset.type not in set(AssetType):
+        return [f"the type {asset.type!r} is not known to this version: stored as a single file"]
+    return []
+
+
+def _expected(asset: Asset) -> Expected:
+    layers = asset.metadata.get("num_layers")
+    text = str(layers) if isinstance(layers, int | str) else ""
+    return Expected(
+        layers=int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None,
+        duration_seconds=asset.duration_seconds or None,
+    )

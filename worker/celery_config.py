@@ -70,6 +70,7 @@ def celery_settings(
         # Who sends for an urgent asset names that queue.
         "task_routes": {ARCHIVE_ASSET: {"queue": ARCHIVE_QUEUE}},
         # ---- the worker
+        "worker_consumer": "worker.reconnect:Consumer",  # 5.6.3 gives new messages to busy children after an outage
         "worker_pool": "prefork",  # threads ignore time limits and a cold shutdown
         "worker_concurrency": concurrency,
         "worker_max_tasks_per_child": 50,  # a leak in a library stays small

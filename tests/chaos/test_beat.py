@@ -1,0 +1,111 @@
+"""Beat: doubled, killed, and without a broker for a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.names import DISPATCH, SWEEP
+from tests.chaos.world import World, pid, until
+from worker import processes
+from worker.child import Child
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A quick clock: dispatch every second, a sweep every hour."""
+    environment = {"CHAOS_DISPATCH_SECONDS": "1", "CHAOS_SWEEP_SECONDS": "3600"}
+    with World(tmp_path, environment=environment) as world:
+        control = world.start("control", processes.control_worker(app=world.app))
+        world.wait_ready(control, "control")
+        yield world
+
+
+def start_beat(world: World, name: str = "beat") -> Child:
+    return world.start(name, processes.beat(app=world.app))
+
+
+def runs(world: World, task: str) -> int:
+    return world.records.llen(f"sent:{task}")
+
+
+def test_a_killed_beat_sweeps_at_once_when_it_is_back_and_not_a_whole_interval_later(world: World) -> None:
+    beat = start_beat(world)
+    until(lambda: runs(world, SWEEP) == 1, seconds=20, what="the sweep at the start")
+
+    os.kill(pid(beat), signal.SIGKILL)
+    start_beat(world, "beat-again")
+
+    until(lambda: runs(world, SWEEP) == 2, seconds=20, what="the sweep after the kill")
+
+
+def test_two_beats_send_double_and_both_go_on(world: World) -> None:
+    beats = [start_beat(world, "beat-1"), start_beat(world, "beat-2")]
+
+    until(lambda: runs(world, SWEEP) == 2, seconds=20, what="a sweep from each")
+    sent = runs(world, DISPATCH)
+    until(lambda: runs(world, DISPATCH) >= sent + 4, seconds=20, what="both to go on")
+
+    assert all(beat.is_alive() for beat in beats)
+
+
+def test_beat_lives_through_an_outage_of_the_broker(world: World) -> None:
+    beat = start_beat(world)
+    until(lambda: runs(world, DISPATCH) >= 2, seconds=20, what="beat to be at work")
+    before = pid(beat)
+
+    world.stop_broker(signal.SIGKILL)
+    away_until = time.monotonic() + 8
+    until(lambda: time.monotonic() >= away_until, seconds=10, what="the outage to last")
+    world.start_broker()
+
+    sent = runs(world, DISPATCH)
+    until(lambda: runs(world, DISPATCH) >= sent + 3, seconds=40, what="beat to be at work again")
+    assert pid(beat) == before
+
+
+def test_a_broker_that_starts_after_beat_does_not_cost_the_first_sweep(world: World) -> None:
+    world.stop_broker(signal.SIGTERM)
+    start_beat(world)
+
+    world.start_broker()
+
+    until(lambda: runs(world, SWEEP) == 1, seconds=40, what="the sweep at the start")
+
+
+def test_control_runs_while_every_slot_of_the_archive_worker_is_busy(world: World) -> None:
+    world.start_worker(slots=2)
+    for asset_id in ("one", "two"):
+        world.hold(asset_id)
+    world.send_many(["one", "two", "three"])
+    world.wait_began("one")
+    world.wait_began("two")
+
+    start_beat(world)
+
+    until(lambda: runs(world, SWEEP) == 1 and runs(world, DISPATCH) >= 2, seconds=20, what="control's tasks")
+    assert world.began("three") == 0
+
+
+def test_what_piled_up_while_no_control_worker_ran_has_expired(world: World) -> None:
+    for child in list(world.children):
+        child.kill()
+    start_beat(world)
+    until(lambda: queued(world) >= 5, seconds=30, what="messages to pile up")
+    stale = queued(world)
+
+    world.wait_ready(world.start("control-2", processes.control_worker(app=world.app)), "control-2")
+    until(lambda: queued(world) == 0, seconds=20, what="the pile to be worked off")
+
+    assert runs(world, DISPATCH) < stale, "the old ones were dropped"
+
+
+def queued(world: World) -> int:
+    return world.records.llen("archiver:control")

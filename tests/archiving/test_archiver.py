@@ -1,0 +1,450 @@
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import timedelta
+
+import pytest
+
+from archiving import keys
+from archiving.contents.base import Notes
+from archiving.decisions import MAX_CRASHES
+from archiving.manifest import Manifest, read_manifest
+from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, WillRetry
+from archiving.verification import check_contents
+from hms.errors import HmsRefused, HmsUnavailable
+from ledger.base import AssetState
+from storage_backends.base import ObjectSpec, StorageBackend, object_key
+from storage_backends.errors import AccessDenied
+from storage_backends.memory import MemoryBackend
+from tests.archiving.bench import Bench, BytesSource, Tree, file
+from tests.archiving.examples import NOW, asset
+from tests.transfer.stores import FaultyStore, Wrapped
+from transfer.checksums import crc32c
+from transfer.errors import SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
+
+VIDEO = bytes(range(256)) * 3  # 12 parts
+
+
+def manifest_of(bench: Bench, store: StorageBackend | None = None) -> Manifest | None:
+    described = bench.api.assets[0]
+    return read_manifest(store or bench.stores[0], keys.manifest_key(described.id, described.created_at))
+
+
+def stored_keys(store: StorageBackend) -> set[str]:
+    return {str(info.key) for info in store.list()}
+
+
+def state_of(bench: Bench) -> AssetState | None:
+    row = bench.ledger.get(bench.asset_id)
+    return row.state if row else None
+
+
+# -- the good end --------------------------------------------------------------------------------------------
+def test_an_asset_is_archived_whole_with_its_record_and_a_manifest_that_proves_it() -> None:
+    bench = Bench(lambda: file(VIDEO))
+
+    outcome = bench.archive()
+
+    manifest = manifest_of(bench)
+    assert isinstance(outcome, Archived)
+    assert manifest is not None
+    assert {item.path for item in manifest.objects} == {"Rec-room-1.mp4", "asset.json"}
+    assert check_contents(bench.stores[0], manifest).ok
+    assert outcome.stored_bytes == manifest.total_size
+    assert state_of(bench) is AssetState.ARCHIVED
+
+
+def test_archiving_again_copies_nothing() -> None:
+    source = BytesSource(VIDEO)
+    bench = Bench(lambda: Tree({"a.mp4": source}))
+    bench.archive()
+    reads = source.reads
+    bench.ledger.reopen(bench.asset_id)
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, AlreadyArchived)
+    assert source.reads == reads
+
+
+def test_an_asset_that_is_settled_is_left_alone() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archive()
+
+    assert isinstance(bench.archive(), NotOurs)
+
+
+def test_an_asset_leased_to_another_worker_is_left_alone() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archive()
+    bench.ledger.reopen(bench.asset_id)
+    assert bench.ledger.lease(bench.asset_id, "another", timedelta(minutes=2))
+
+    assert isinstance(bench.archive(), NotOurs)
+
+
+def test_playlists_are_written_after_all_media_and_the_manifest_last() -> None:
+    order: list[str] = []
+
+    class Watched(MemoryBackend):
+        def put(self, spec, data, crc32c):  # type: ignore[no-untyped-def]
+            order.append(spec.key.rsplit("/", 1)[-1])
+            return super().put(spec, data, crc32c)
+
+    segments = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(20)}
+    bench = Bench(lambda: Tree({**segments, "master.m3u8": b"#EXTM3U"}), stores=[Watched("one")])
+
+    bench.archive()
+
+    assert set(order[:20]) == set(segments)
+    assert order[20] == "master.m3u8"
+    assert order[-1] == f"{bench.asset_id}.json"
+
+
+def test_a_signed_url_in_the_asset_never_reaches_the_bucket() -> None:
+    signed = "https://storage.example/thumb.png?X-Amz-Signature=CANARY"
+    bench = Bench(
+        lambda: Tree({"a.mp4": BytesSource(VIDEO)}, notes=Notes(warnings=[f"{signed} could not be had"])),
+        assets=[asset(size=None, thumbnails=[signed], metadata={"deep": [{"url": signed}]})],
+    )
+
+    bench.archive()
+
+    everything = b"".join(bench.stores[0].read(object_key(key)) for key in stored_keys(bench.stores[0]))
+    assert b"CANARY" not in everything
+    assert b"https://storage.example/thumb.png" in everything
+
+
+def test_an_optional_object_that_cannot_be_had_is_a_warning_in_manifest_and_ledger() -> None:
+    missing = BytesSource(b"", [SourceGone("thumb is gone")])
+    bench = Bench(
+        lambda: Tree(
+            {"a.mp4": BytesSource(VIDEO), "thumbnails/1.png": missing},
+            optional=frozenset({"thumbnails/1.png"}),
+        )
+    )
+
+    outcome = bench.archive()
+
+    manifest, row = manifest_of(bench), bench.ledger.get(bench.asset_id)
+    assert isinstance(outcome, Archived)
+    assert manifest is not None
+    assert row is not None
+    assert "thumb is gone" in manifest.warnings[0]
+    assert row.warnings == manifest.warnings
+
+
+# -- what the API says ---------------------------------------------------------------------------------------
+def test_an_asset_whose_status_is_unknown_is_not_archived_but_asked_for_again() -> None:
+    bench = Bench(lambda: file(VIDEO), assets=[asset(status="processing")])
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert manifest_of(bench) is None
+
+
+def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archive()
+    bench.ledger.reopen(bench.asset_id)
+    found, calls = bench.api.asset, itertools.count()
+
+    def refuse(asset_id: str) -> object:
+        next(calls)
+        raise HmsRefused("401")
+
+    bench.api.asset = refuse  # type: ignore[assignment, method-assign]
+    first, second = bench.archive(), None
+    bench.clock.advance(timedelta(minutes=1))
+    bench.ledger.reopen(bench.asset_id)
+    second = bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert isinstance(second, WillRetry)
+    assert "on hold" in second.reason
+    assert next(calls) == 1
+    bench.api.asset = found  # type: ignore[method-assign]
+    assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+
+
+# -- faults of the source ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "fault", [SourceUnavailable("503"), SourceForbidden("403"), SourceMismatch("HTML"), SourceGone("404")]
+)
+def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Exception) -> None:
+    source = BytesSource(VIDEO, [fault])
+    bench = Bench(lambda: Tree({"a.mp4": source, "b.mp4": BytesSource(b"whole")}))
+
+    outcome = bench.archive_until_settled()
+
+    assert isinstance(outcome, Archived)
+    manifest = manifest_of(bench)
+    assert manifest is not None
+    assert check_contents(bench.stores[0], manifest).ok
+
+
+def test_a_fault_that_stays_is_quarantined_with_nothing_committed_and_a_record_of_why() -> None:
+    bench = Bench(lambda: Tree({"a.mp4": BytesSource(VIDEO, [SourceMismatch("HTML with a 200")] * 9)}))
+
+    outcome = bench.archive_until_settled()
+
+    assert isinstance(outcome, Ended)
+    assert state_of(bench) is AssetState.QUARANTINED
+    assert manifest_of(bench) is None
+    record = json.loads(
+        bench.stores[0].read(keys.end_record_key(bench.asset_id, bench.api.assets[0].created_at))
+    )
+    assert record["state"] == "quarantined"
+    assert "HTML with a 200" in record["reason"]
+
+
+def test_a_segment_missing_for_good_never_becomes_an_archived_tree_but_the_rest_is_saved() -> None:
+    def tree() -> Tree:
+        gone = BytesSource(b"", [SourceGone("segment 7: 404")] * 99)
+        whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(7)}
+        return Tree({**whole, "s7.ts": gone, "stream.m3u8": b"#EXTM3U"})
+
+    bench = Bench(tree)
+
+    bench.archive_until_settled()
+
+    assert state_of(bench) is AssetState.QUARANTINED
+    names = {key.rsplit("/", 1)[-1] for key in stored_keys(bench.stores[0])}
+    assert {f"s{number}.ts" for number in range(7)} <= names
+    assert "stream.m3u8" not in names  # a reader never sees a broken copy
+    assert manifest_of(bench) is None
+
+
+def test_a_second_attempt_fetches_only_what_the_first_did_not_store() -> None:
+    whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(8)}
+    flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)  # beyond the engine's own patience
+    bench = Bench(lambda: Tree({**whole, "s9.ts": flaky}))
+    first = bench.archive()
+    assert isinstance(first, WillRetry)
+
+    outcome = bench.archive_until_settled()
+
+    assert isinstance(outcome, Archived)
+    assert [source.reads for source in whole.values()] == [1] * 8
+
+
+def test_another_version_of_the_source_is_copied_anew() -> None:
+    versions = iter(["v1", "v2", "v2"])
+    first = BytesSource(b"G" * 10)
+    flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)
+    bench = Bench(lambda: Tree({"s1.ts": first, "s2.ts": flaky}, version=next(versions)))
+    bench.archive()
+
+    bench.archive_until_settled()
+
+    assert first.reads == 2
+
+
+def test_what_is_gone_after_the_deadline_is_lost_and_said_so_in_the_bucket() -> None:
+    bench = Bench(lambda: Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}))
+    bench.clock.now = NOW + timedelta(days=20)
+
+    bench.archive()
+
+    assert state_of(bench) is AssetState.LOST
+    assert bench.stores[0].stat(keys.end_record_key(bench.asset_id, bench.api.assets[0].created_at))
+
+
+# -- faults of the destination: every step meets each of them, then a retry; the end is the same ---------------
+STEPS = ["put", "begin", "put_part", "complete", "read"]
+FAULTS = ["before", "half", "lost", "twice", "slow"]
+
+
+@pytest.mark.parametrize(("step", "fault"), list(itertools.product(STEPS, FAULTS)))
+def test_every_step_survives_every_fault(step: str, fault: str) -> None:
+    store = FaultyStore(MemoryBackend("one"), {step: [fault] * 8})
+    bench = Bench(
+        lambda: Tree({"big.mp4": BytesSource(VIDEO), "small.mp4": BytesSource(b"x")}), stores=[store]
+    )
+
+    bench.archive_until_settled()
+
+    manifest = manifest_of(bench)
+    assert state_of(bench) is AssetState.ARCHIVED
+    assert manifest is not None
+    assert check_contents(store.inner, manifest).ok
+    assert {item.path for item in manifest.objects} == {"asset.json", "big.mp4", "small.mp4"}
+
+
+def test_a_destination_that_refuses_is_left_alone_and_the_others_get_their_copy() -> None:
+    class Refusing(Wrapped):
+        def act(self, method, action):  # type: ignore[no-untyped-def]
+            super().act(method, lambda: None)
+            raise AccessDenied("403 AccessDenied")
+
+    refusing, good = Refusing(MemoryBackend("refusing")), MemoryBackend("good")
+    bench = Bench(lambda: file(VIDEO), stores=[refusing, good])
+
+    first = bench.archive()
+    calls = refusing.calls.total()
+    bench.ledger.reopen(bench.asset_id)
+    second = bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert "memory://refusing" in first.reason
+    assert manifest_of(bench, good) is not None
+    assert isinstance(second, WillRetry)
+    assert refusing.calls.total() == calls
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    assert row.state is AssetState.WAITING
+
+
+def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_sent_it_again() -> None:
+    late = FaultyStore(MemoryBackend("late"), {"begin": ["before"] * 6})
+    good = Wrapped(MemoryBackend("good"))
+    bench = Bench(lambda: file(VIDEO), stores=[late, good])
+
+    bench.archive()
+    sent = good.calls["put"] + good.calls["put_part"]
+    bench.archive_until_settled()
+
+    assert state_of(bench) is AssetState.ARCHIVED
+    manifest = manifest_of(bench, late)
+    assert manifest is not None
+    assert check_contents(late.inner, manifest).ok
+    assert good.calls["put"] + good.calls["put_part"] == sent
+
+
+def test_a_manifest_that_the_bucket_contradicts_is_made_right() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archive()
+    manifest = manifest_of(bench)
+    assert manifest is not None
+    video = manifest.key_of(next(item for item in manifest.objects if item.path.endswith(".mp4")))
+    bench.stores[0].delete(video)
+    bench.ledger.reopen(bench.asset_id)
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, Archived)
+    assert bench.stores[0].stat(video) is not None
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"{}", b"not json", b'{"schema":"other"}', b"\xff\xfe"])
+def test_rubbish_where_the_manifest_belongs_is_not_believed(rubbish: bytes) -> None:
+    bench = Bench(lambda: file(VIDEO))
+    described = bench.api.assets[0]
+    key = keys.manifest_key(described.id, described.created_at)
+    bench.stores[0].put(ObjectSpec(key, "application/json"), rubbish, crc32c(rubbish))
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, Archived)
+    assert manifest_of(bench) is not None
+
+
+# -- faults of ours ------------------------------------------------------------------------------------------
+def test_a_worker_that_lost_its_lease_commits_nothing() -> None:
+    bench: Bench
+
+    class Slow(BytesSource):
+        def open(self, first_bytes: int):  # type: ignore[no-untyped-def]
+            bench.clock.advance(timedelta(minutes=5))  # long enough for the lease to end
+            assert bench.ledger.lease(bench.asset_id, "another", timedelta(minutes=2))
+            return super().open(first_bytes)
+
+    bench = Bench(lambda: Tree({"a.mp4": Slow(b"x")}))
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, NotOurs)
+    assert manifest_of(bench) is None
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    assert row.state is AssetState.RUNNING  # the other one's
+
+
+def test_an_asset_that_workers_keep_dying_with_is_quarantined_so_that_others_go_on() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archiver._lease(bench.asset_id, "first")
+    for number in range(MAX_CRASHES):
+        bench.clock.advance(timedelta(minutes=3))  # the lease ends: nobody settled it
+        assert bench.ledger.take_due(bench.clock(), 10, timedelta(minutes=15))
+        if number < MAX_CRASHES - 1:
+            assert bench.ledger.lease(bench.asset_id, f"worker {number}", timedelta(minutes=2))
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, Ended)
+    assert state_of(bench) is AssetState.QUARANTINED
+
+
+def test_an_interrupted_attempt_gives_the_asset_back_at_once_and_costs_nothing() -> None:
+    class Interrupted(BytesSource):
+        pass
+
+    def contents() -> Tree:
+        raise SystemExit(0)
+
+    bench = Bench(contents)
+
+    with pytest.raises(SystemExit):
+        bench.archive()
+
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    assert row.state is AssetState.WAITING
+    assert row.next_attempt_at is not None
+    assert row.next_attempt_at <= bench.clock()
+    assert row.attempts == 0
+
+
+def test_a_worker_told_to_stop_ends_without_a_commit_and_the_asset_is_due_again() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.stopping = True
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.costs_attempt
+    bench.stopping = False
+    assert isinstance(bench.archive_until_settled(), Archived)
+
+
+def test_a_ledger_flushed_in_the_middle_costs_nothing() -> None:
+    bench: Bench
+
+    class Flushing(BytesSource):
+        def open(self, first_bytes: int):  # type: ignore[no-untyped-def]
+            bench.ledger.clear()
+            return super().open(first_bytes)
+
+    source = Flushing(VIDEO)
+    bench = Bench(lambda: Tree({"a.mp4": source}))
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, Archived)
+    assert state_of(bench) is AssetState.ARCHIVED
+
+
+def test_an_unknown_asset_is_not_ours() -> None:
+    bench = Bench(lambda: file(VIDEO))
+
+    assert isinstance(bench.archiver.archive("nobody", "test"), NotOurs)
+
+
+def test_a_passing_fault_of_the_api_is_tried_again() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archive()
+    bench.ledger.reopen(bench.asset_id)
+    found = bench.api.asset
+    answers = iter([HmsUnavailable("503")])
+
+    def flaky(asset_id: str) -> object:
+        for error in answers:
+            raise error
+        return found(asset_id)
+
+    bench.api.asset = flaky  # type: ignore[assignment, method-assign]
+
+    assert isinstance(bench.archive(), WillRetry)
+    assert isinstance(bench.archive_until_settled(), AlreadyArchived)

@@ -40,6 +40,7 @@ from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
 from ledger.errors import LeaseLost, LedgerError
 from storage_backends.base import StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError
+from transfer import stopping
 
 log = structlog.get_logger(__name__)
 
@@ -118,9 +119,9 @@ class Archiver:
         return outcome
 
     def _attempt(self, row: Row, lease: Lease) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
-        if getattr(row,'crashes',0) >= MAX_CRASHES:
+        if getattr(row, "crashes", 0) >= MAX_CRASHES:
             return _seen(row), Ended(
-                AssetState.QUARANTINED, f"{getattr(row,'crashes',0)} workers in a row died with it in hand"
+                AssetState.QUARANTINED, f"{getattr(row, 'crashes', 0)} workers in a row died with it in hand"
             )
         on_hold = holds.current(self._ledger, self._clock())
         if hold := on_hold.get(holds.API):
@@ -176,7 +177,8 @@ class Archiver:
             bytes_total=asset.size_bytes,
             stop_requested=self._stop_requested,
         )
-        with heartbeat, self._engine(LedgerUploadJournal(self._ledger, lease), heartbeat) as engine:
+        journal = LedgerUploadJournal(self._ledger, lease)
+        with heartbeat, stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
             contents = self._open_contents(asset)
             copier = Copier(
                 self._ledger,

@@ -9,13 +9,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
-from archiving.contents.opening import ContentsOpener
 from celery import Celery, signals
 from pydantic import SecretStr
 
+from archiving import webhook_thumbnails
 from archiving.archiver import Archiver, Rules
+from archiving.contents.opening import ContentsOpener, OpeningRules
+from archiving.contents.zipped import ZipMode
 from archiving.decisions import Patience
 from archiving.discovery import Sweeper
 from archiving.dispatching import Dispatcher, Send
@@ -227,7 +230,12 @@ def _build_archiver(
         api=api,
         ledger=ledger,
         destinations=destinations,
-        open_contents=ContentsOpener(api=api, ledger=ledger, http=http, settings=settings),
+        open_contents=ContentsOpener(
+            api,
+            http,
+            OpeningRules(zip_mode=ZipMode(settings.vod_zip), sign_for=settings.presign),
+            webhook_thumbnails=partial(webhook_thumbnails.recall, ledger),
+        ),
         engine=engine,
         rules=Rules(
             scope=scope,

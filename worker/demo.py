@@ -34,6 +34,8 @@ from worker.settings import Settings
 SIMULATED_ACCESS_KEY = "simulated-access-key"
 SIMULATED_SECRET = "simulated-app-secret-of-nobody-at-all"  # noqa: S105
 
+OWN_PATH = "s3://acme-own-recordings"  # where one simulated asset already is, as if it were the team's bucket
+
 DESTINATION = Path("archive")
 STATE = Path(".archiver") / "demo"
 LIMIT = timedelta(minutes=5)
@@ -75,6 +77,7 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
         "ARCHIVER_SWEEP_SECONDS": "5",
         "ARCHIVER_DISPATCH_SECONDS": "1",
         "ARCHIVER_RETRY_BASE_SECONDS": "2",
+        "ARCHIVER_OWN_PATHS": OWN_PATH,
     }
     for name in ("ARCHIVER_TYPES", "ARCHIVER_ROOMS", "ARCHIVER_KEY_TEMPLATE", "ARCHIVER_VOD_ZIP"):
         environment.pop(name, None)
@@ -170,7 +173,7 @@ def _report(
     """Print what became of each asset; whether it is what should have."""
     store = services.destinations[0]
     listed, good = [], True
-    for asset_id, expected in truth.items():
+    for asset_id, expected in sorted(truth.items(), key=lambda entry: (entry[1]["type"], entry[0])):
         row = rows.get(asset_id)
         state = str(row.state) if row else "never seen"
         as_it_should = state == expected["expected_state"]
@@ -195,6 +198,15 @@ def _report(
         console.print_json(json.dumps({"assets": listed, "as_it_should": good}))
         return good
     console.print(_table(listed))
+    for item in listed:
+        if not item["as_it_should"]:
+            expected_state = truth[item["asset_id"]]["expected_state"]
+            console.print(
+                Text(f"{item['asset_id']} should be {expected_state}. {item['note']}", style="bold red")
+            )
+        elif item["note"]:
+            console.print(Text(f"{item['asset_id']}: {item['note']}", style="dim"))
+    console.print()
     console.print(f"Everything is in {DESTINATION}/ :", highlight=False)
     console.print(f"  {DESTINATION}/recordings/<room>/<session>/<type>/<asset>/   the files", highlight=False)
     console.print(f"  {DESTINATION}/manifests/<yyyy>/<mm>/<dd>/<asset>.json       the proof", highlight=False)
@@ -211,24 +223,18 @@ def _report(
 
 
 def _table(listed: Sequence[dict[str, Any]]) -> Table:
-    table = Table()
-    for column, justify in (
-        ("type", "left"),
-        ("asset", "left"),
-        ("state", "left"),
-        ("objects", "right"),
-        ("bytes", "right"),
-        ("", "left"),
-    ):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for item in sorted(listed, key=lambda item: (item["type"], item["asset_id"])):
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("type", "asset", "state"):
+        table.add_column(column, no_wrap=True)
+    for column in ("objects", "size"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for item in listed:
         table.add_row(
             item["type"],
             item["asset_id"],
             Text(item["state"], style=rendering.state_style(item["state"])),
             f"{item['objects']:,}" if item["objects"] else "",
             rendering.size(item["bytes"]) if item["bytes"] else "",
-            item["note"] if item["as_it_should"] else Text(f"unexpected. {item['note']}", style="bold red"),
         )
     return table
 

@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from simulator.config import OWN_BUCKET
 from simulator.content import Content
 
 HMS_BUCKET = "simulated-hms-recordings"
@@ -124,7 +123,7 @@ def storage_path(bucket: str, key: str) -> str:
 
 
 def prefix_of(bucket: str) -> str:
-    return OWN_PREFIX if bucket == OWN_BUCKET else HMS_PREFIX
+    return HMS_PREFIX if bucket == HMS_BUCKET else OWN_PREFIX
 
 
 def hexadecimal(*parts: object) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 # They open nothing but a simulator; real ones come from the 100ms dashboard.
 FAKE_ACCESS_KEY = "simulated-access-key"
 FAKE_SECRET = "simulated-app-secret-of-nobody-at-all"  # noqa: S105 (32 bytes or more, as HS256 wants)
+# Customers' own buckets: `external` when its path is among ARCHIVER_OWN_PATHS; and one that nobody declared.
 OWN_BUCKET = "acme-own-recordings"
+UNDECLARED_BUCKET = "acme-undeclared-recordings"
 
 
 class LastPage(StrEnum):

@@ -19,7 +19,7 @@ from simulator.assets import (
     row_of,
     storage_path,
 )
-from simulator.config import OWN_BUCKET
+from simulator.config import OWN_BUCKET, UNDECLARED_BUCKET
 from simulator.content import MP4_HEAD, Content, Held, Synthetic
 from simulator.trees import MASTER, SyntheticTree, medium, recorded_tree
 from simulator.zips import streamed_zip, zipped
@@ -256,7 +256,9 @@ def vod_redirect(identity: Identity, options: Options) -> Asset:
 def vod_source_access(identity: Identity, _: Options) -> Asset:
     """Form 3: in the customer's own bucket, and only the master is signed."""
     tree = recorded_tree("vod-ts")
-    return _vod(identity, tree, Delivery.SIGNED, bucket=OWN_BUCKET, expected_state="needs_source_access")
+    return _vod(
+        identity, tree, Delivery.SIGNED, bucket=UNDECLARED_BUCKET, expected_state="needs_source_access"
+    )
 
 
 def tree(identity: Identity, options: Options) -> Asset:

@@ -15,7 +15,7 @@ from simulator.kinds import KINDS, Options, make
 _HOUR = 3600
 _EVERYTHING = (
     *("composite", "composite-legacy", "composite-layer-1", "composite-layer-2", "composite-layer-3"),
-    *("vod-ts", "vod-fmp4", "vod-cookies", "vod-zip-stored", "vod-zip-deflated"),
+    *("vod-ts", "vod-fmp4", "vod-cookies", "vod-redirect", "vod-zip-stored", "vod-zip-deflated"),
     *("chat", "transcript-txt", "transcript-srt", "transcript-json", "summary"),
     *("track-audio", "track-video", "stream", "external", "unknown-type", "failed"),
 )

@@ -7,8 +7,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
-
 from simulator.assets import Asset, hexadecimal, storage_path
 from simulator.world import World
 
@@ -90,6 +88,8 @@ class Deliveries:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _deliver(self, url: str, event: dict[str, Any]) -> None:
+        import httpx  # a tenth of the start of a simulator that sends nothing
+
         headers = {self._world.config.webhook_header: self._world.config.webhook_secret}
         answers = self.answers.setdefault(str(event["id"]), [])
         async with httpx.AsyncClient(timeout=10.0) as client:

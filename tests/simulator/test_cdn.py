@@ -153,7 +153,7 @@ def test_form_3_signs_the_master_alone(client: httpx.Client) -> None:
         children = {client.get(f"{urljoin(url, path)}?{query}").status_code for path in paths}
 
     assert master.text.startswith("#EXTM3U")
-    assert url.startswith(f"{simulator.storage_url}/acme-own-recordings/")
+    assert url.startswith(f"{simulator.storage_url}/acme-undeclared-recordings/")
     assert children == {403}
     assert asset["expected_state"] == "needs_source_access"
 

@@ -8,7 +8,6 @@ import posixpath
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote
@@ -17,7 +16,7 @@ from archiving.contents import sniff
 from archiving.contents.base import Item, Notes, Phase
 from archiving.contents.layout import new_text, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
-from archiving.contents.read_ahead import ReadAhead
+from archiving.contents.read_ahead import WINDOW_BYTES, ReadAhead
 from archiving.contents.sniff import Kind
 from archiving.contents.tree_facts import Expected, TreeFacts
 from archiving.contents.zip_directory import (
@@ -70,6 +69,7 @@ class ZipContents:
         mode: ZipMode = ZipMode.UNPACK,
         expected: Expected = Expected(),  # noqa: B008 - frozen
         limits: ZipLimits = ZipLimits(),  # noqa: B008 - frozen
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """Reads the directory and judges it before anything is written. Raises BadContents, SourceError.
 
@@ -80,6 +80,7 @@ class ZipContents:
         self._info = info
         self._name = name
         self._expected = expected
+        self._window_bytes = window_bytes
         self._notes = Notes(facts={"zip_size": info.size_bytes} if info.size_bytes is not None else {})
         if not info.ranges or info.size_bytes is None:
             if mode is not ZipMode.KEEP:
@@ -121,12 +122,8 @@ class ZipContents:
     def _unpacked(self) -> Iterator[Item]:
         held: list[_HeldPlaylist] = []
         held_bytes = 0
-        with ExitStack() as stack:
-            stream: ReadAhead | None = None
+        with self._stream() as stream:
             for member in self._members:
-                if stream is None:
-                    end = self._members[-1].room_ends
-                    stream = stack.enter_context(ReadAhead(self._source, self._info, member.offset, end))
                 chunks = _MemberChunks(stream, member)
                 path = safe_path(member.name)
                 if sniff.kind_of(member.name) is Kind.PLAYLIST:
@@ -144,6 +141,11 @@ class ZipContents:
                 )
                 chunks.finish()
         yield from self._playlists(held)
+
+    def _stream(self) -> ReadAhead:
+        start = self._members[0].offset if self._members else 0
+        stop = self._members[-1].room_ends if self._members else 0
+        return ReadAhead(self._source, self._info, start, stop, window_bytes=self._window_bytes)
 
     def _playlists(self, held: list[_HeldPlaylist]) -> Iterator[Item]:
         """The playlists, judged together and then given in their phases."""

@@ -11,7 +11,8 @@ from datetime import timedelta
 import pytest
 
 from archiving.contents.base import Phase
-from archiving.contents.hls import Expected, HlsContents, HlsLimits
+from archiving.contents.hls import HlsContents, HlsLimits
+from archiving.contents.tree_facts import Expected
 from archiving.errors import BadContents, NeedsSourceAccess
 from tests.archiving.contents.origin import Answer, Copy, Origin, Request, copy, signed, vod
 from transfer.errors import (

@@ -161,6 +161,11 @@ class HttpClient:
             url = url.join(location)
         raise SourceMismatch(f"{address.url.name} redirects more than {_MAX_REDIRECTS} times")
 
+    @property
+    def idle_connections(self) -> int:
+        with self._lock:
+            return self._idle_count
+
     def close(self) -> None:
         """Close what is idle; connections in use are closed when their answer is. Repeatable."""
         with self._lock:

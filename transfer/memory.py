@@ -42,6 +42,18 @@ class MemoryBudget:
         with self._changed:
             return self._peak_bytes
 
+    @property
+    def spare_bytes(self) -> int:
+        """Kept for reuse; in use and spare together are never more than the limit."""
+        with self._changed:
+            return self._spare_bytes
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in `reserve`."""
+        with self._changed:
+            return len(self._queue)
+
     def reserve(self, size_bytes: int) -> Block:
         """A block of at least `size_bytes`. Blocks until others release theirs, in order of asking; ends early
         with the stop signal's exception. Raises BudgetTooSmall when it could never be granted."""

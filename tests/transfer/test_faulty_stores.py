@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from storage_backends.base import StorageBackend
+from storage_backends.base import Limits, StorageBackend
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -188,9 +190,7 @@ def test_what_becomes_of_a_journaled_upload_depends_on_why_its_store_failed(
 def test_too_large_an_object_fails_only_the_store_that_cannot_hold_it() -> None:
     class Tiny(Wrapped):
         @property
-        def limits(self):  # type: ignore[no-untyped-def]
-            from dataclasses import replace
-
+        def limits(self) -> Limits:
             return replace(self.inner.limits, max_object_bytes=1000)
 
     tiny, roomy = Tiny(MemoryBackend("tiny")), MemoryBackend("roomy")

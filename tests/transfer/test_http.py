@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.transfer.origin import Origin, Reply, Request, redirect, silent_close, stall_at, until_closed
+from tests.transfer.worlds import CANARY, client, some_bytes, told_by
+from transfer.errors import SourceNotAllowed, SourceUnavailable
+from transfer.guard import AddressPolicy, SocketAddress
+from transfer.http import Address, HttpClient, Response, Timeouts, retry_after
+from transfer.urls import SecretUrl
+from transfer.wire import Headers
+
+CONTENT = some_bytes(3000)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin({"/file": CONTENT, "/other": b"other"}) as running:
+        yield running
+
+
+@pytest.fixture
+def http() -> Iterator[HttpClient]:
+    made = client()
+    yield made
+    made.close()
+
+
+def address(*origins: Origin, path: str = "/file", **headers: str) -> Address:
+    """Of the first of `origins`; all of them were handed out by the API."""
+    urls = [SecretUrl(f"{origin.url}{path}?sig={CANARY}") for origin in origins]
+    return Address(urls[0], headers, frozenset(url.origin for url in urls))
+
+
+def read(response: Response) -> bytes:
+    body, piece = bytearray(), memoryview(bytearray(999))
+    while count := response.readinto(piece):
+        body += piece[:count]
+    response.close()
+    return bytes(body)
+
+
+# -- connections ---------------------------------------------------------------------------------------------
+def test_a_connection_is_kept_for_the_next_request(origin: Origin, http: HttpClient) -> None:
+    for _ in range(5):
+        assert read(http.get(address(origin), {})) == CONTENT
+
+    assert origin.connections == 1
+
+
+def test_a_connection_whose_body_was_not_read_is_not_used_again(origin: Origin, http: HttpClient) -> None:
+    http.get(address(origin), {}).close()
+
+    assert read(http.get(address(origin), {})) == CONTENT
+    assert origin.connections == 2
+
+
+def test_a_small_unwanted_body_is_read_to_keep_the_connection(origin: Origin, http: HttpClient) -> None:
+    http.get(address(origin, path="/missing"), {}).discard()
+
+    read(http.get(address(origin), {}))
+
+    assert origin.connections == 1
+
+
+def test_a_connection_that_ended_while_idle_is_replaced_unseen(origin: Origin, http: HttpClient) -> None:
+    read(http.get(address(origin), {}))
+    origin.drop_connections()
+
+    assert read(http.get(address(origin), {})) == CONTENT
+
+
+def test_a_connection_that_ends_as_the_request_is_sent_is_replaced_once(http: HttpClient) -> None:
+    """The race that no look at an idle connection can win: the server closes it when the request arrives."""
+
+    def close_on_second(request: Request, reply: Reply) -> Reply:
+        return Reply(raw=b"") if request.number == 1 else reply
+
+    with Origin({"/file": CONTENT}, always=close_on_second) as origin:
+        read(http.get(address(origin), {}))
+
+        assert read(http.get(address(origin), {})) == CONTENT
+        assert origin.connections == 2
+
+
+def test_a_fresh_connection_that_ends_without_an_answer_is_unavailable(http: HttpClient) -> None:
+    with Origin({"/file": CONTENT}, always=lambda *_: Reply(raw=b"")) as origin:
+        with pytest.raises(SourceUnavailable, match="closed before"):
+            http.get(address(origin), {})
+
+        assert len(origin.requests) == 1
+
+
+def test_an_idle_connection_is_not_trusted_for_long(origin: Origin) -> None:
+    impatient = client(Timeouts(idle=timedelta(0)))
+    read(impatient.get(address(origin), {}))
+
+    read(impatient.get(address(origin), {}))
+
+    impatient.close()
+    assert origin.connections == 2
+
+
+def test_no_more_connections_are_kept_than_allowed(origin: Origin) -> None:
+    few = HttpClient(AddressPolicy(allow_private=True), max_idle=2)
+    responses = [few.get(address(origin), {}) for _ in range(4)]
+    for response in responses:
+        read(response)
+
+    assert few.idle_connections == 2
+    few.close()
+    assert few.idle_connections == 0
+
+
+def test_after_close_connections_are_no_longer_kept(origin: Origin, http: HttpClient) -> None:
+    response = http.get(address(origin), {})
+    http.close()
+
+    assert read(response) == CONTENT
+    assert http.idle_connections == 0
+
+
+def test_many_threads_get_their_own_answers(origin: Origin, http: HttpClient) -> None:
+    def get(number: int) -> bool:
+        start = number * 7
+        response = http.get(address(origin), {"Range": f"bytes={start}-{start + 99}"})
+        return read(response) == CONTENT[start : start + 100]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(get, range(200)))
+    assert origin.connections <= 8
+
+
+def test_the_read_timeout_ends_a_stall(origin: Origin, http: HttpClient) -> None:
+    origin.script([stall_at(10)])
+    response = http.get(address(origin), {})
+
+    with pytest.raises(SourceUnavailable, match="nothing came"):
+        read(response)
+
+
+def test_nobody_listening_is_unavailable(http: HttpClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = SecretUrl(f"http://127.0.0.1:{port}/file?sig={CANARY}")
+
+    with pytest.raises(SourceUnavailable, match="did not answer") as error:
+        http.get(Address(url, {}, frozenset({url.origin})), {})
+    assert CANARY not in told_by(error.value)
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(origin: Origin) -> None:
+    """The name resolves to the origin at the check, to a private host at any later question."""
+    answers = iter(["127.0.0.1", "10.0.0.1"])
+
+    def resolve(host: str, port: int) -> list[SocketAddress]:
+        return [SocketAddress(socket.AF_INET, (next(answers), port))]
+
+    rebound = HttpClient(AddressPolicy(allow_private=True, resolve=resolve))
+    url = SecretUrl(f"http://storage.example:{origin.port}/file")
+
+    assert read(rebound.get(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
+    rebound.close()
+    assert origin.requests[0].headers["host"] == f"storage.example:{origin.port}"
+
+
+def test_the_next_address_is_tried_when_one_does_not_answer(origin: Origin) -> None:
+    def resolve(host: str, port: int) -> list[SocketAddress]:
+        return [SocketAddress(socket.AF_INET, (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+
+    several = HttpClient(AddressPolicy(allow_private=True, resolve=resolve))
+    url = SecretUrl(f"http://storage.example:{origin.port}/file")
+
+    assert read(several.get(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
+    several.close()
+
+
+# -- whom we trust -------------------------------------------------------------------------------------------
+def test_a_kept_private_connection_is_not_lent_to_an_asset_that_was_not_given_that_origin(
+    origin: Origin, http: HttpClient
+) -> None:
+    read(http.get(address(origin), {}))
+
+    with pytest.raises(SourceNotAllowed, match="did not hand out"):
+        http.get(replace(address(origin), handed_out=frozenset()), {})
+    assert len(origin.requests) == 1
+
+
+def test_loopback_is_refused_by_default(origin: Origin) -> None:
+    strict = HttpClient(AddressPolicy())
+
+    with pytest.raises(SourceNotAllowed, match="only https"):
+        strict.get(address(origin), {})
+    assert origin.connections == 0
+
+
+def test_a_redirect_is_followed_and_the_final_url_known(origin: Origin, http: HttpClient) -> None:
+    origin.script([redirect("other?to=1")])
+
+    response = http.get(address(origin), {})
+
+    assert read(response) == b"other"
+    assert response.url.reveal() == f"{origin.url}/other?to=1"
+
+
+def test_cookies_and_tokens_are_not_sent_along_to_another_origin(origin: Origin, http: HttpClient) -> None:
+    with Origin({"/elsewhere": b"there"}) as elsewhere:
+        origin.script([redirect(f"{elsewhere.url}/elsewhere")])
+
+        response = http.get(
+            address(origin, elsewhere, Cookie="secret=1", Authorization="Bearer x"), {"Range": "bytes=0-2"}
+        )
+
+        assert read(response) == b"the"
+        assert "cookie" in origin.requests[0].headers
+        assert "cookie" not in elsewhere.requests[0].headers
+        assert "authorization" not in elsewhere.requests[0].headers
+        assert elsewhere.requests[0].headers["range"] == "bytes=0-2"
+        assert CANARY not in str(elsewhere.requests)
+
+
+def test_only_cookies_of_the_final_origin_are_reported(origin: Origin, http: HttpClient) -> None:
+    with Origin(
+        {"/elsewhere": b"there"}, always=lambda _, reply: reply.header("Set-Cookie", "there=1")
+    ) as elsewhere:
+        away = redirect(f"{elsewhere.url}/elsewhere")
+        origin.script([lambda r, p: away(r, p).header("Set-Cookie", "here=1")])
+
+        response = http.get(address(origin, elsewhere), {})
+        read(response)
+
+        assert response.cookies == ("there=1",)
+
+
+def test_cookies_set_by_a_redirect_on_the_same_origin_are_reported(origin: Origin, http: HttpClient) -> None:
+    onwards = redirect("/other")
+    origin.script(
+        [lambda r, p: onwards(r, p).header("Set-Cookie", "a=1"), lambda _, p: p.header("Set-Cookie", "b=2")]
+    )
+
+    response = http.get(address(origin), {})
+    read(response)
+
+    assert response.cookies == ("a=1", "b=2")
+
+
+# -- TLS -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def authority(tmp_path: Path) -> tuple[trustme.CA, Path]:
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return made, tmp_path / "ca.pem"
+
+
+def serving(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_tls_names_the_host_while_connecting_to_the_checked_address(
+    authority: tuple[trustme.CA, Path],
+) -> None:
+    ca, ca_file = authority
+
+    def resolve(host: str, port: int) -> list[SocketAddress]:
+        return [SocketAddress(socket.AF_INET, ("127.0.0.1", port))]
+
+    policy = AddressPolicy(allow_private=True, resolve=resolve)
+    http = HttpClient(policy, ca_file=ca_file)
+    with Origin({"/file": CONTENT}, tls=serving(ca, "storage.example")) as origin:
+        url = SecretUrl(f"https://storage.example:{origin.port}/file")
+
+        for _ in range(3):
+            assert read(http.get(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
+        assert origin.connections == 1
+        http.close()
+
+
+def test_tls_connections_that_ended_while_idle_are_replaced(authority: tuple[trustme.CA, Path]) -> None:
+    ca, ca_file = authority
+    http = client(ca_file=ca_file)
+    with Origin({"/file": CONTENT}, tls=serving(ca, "127.0.0.1")) as origin:
+        for _ in range(3):
+            origin.script([silent_close])
+
+            assert read(http.get(address(origin), {})) == CONTENT
+        http.close()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_certificate_of_another_name_or_authority_is_refused(
+    authority: tuple[trustme.CA, Path], ours: bool
+) -> None:
+    ca, ca_file = authority
+    http = client(ca_file=ca_file)
+    tls = serving(ca, "other.example") if ours else serving(trustme.CA(), "127.0.0.1")
+    with Origin({"/file": CONTENT}, tls=tls) as origin:
+        with pytest.raises(SourceUnavailable, match="certificate is not accepted"):
+            http.get(address(origin), {})
+
+        assert origin.requests == []
+
+
+def test_a_tls_body_without_length_must_end_properly(authority: tuple[trustme.CA, Path]) -> None:
+    ca, ca_file = authority
+    http = client(ca_file=ca_file)
+    with Origin({"/file": CONTENT}, tls=serving(ca, "127.0.0.1")) as origin:
+        origin.script([until_closed, lambda _, p: replace(p, announce=None, cut_at=2000)])
+
+        assert read(http.get(address(origin), {})) == CONTENT
+        with pytest.raises(SourceUnavailable, match="cut"):
+            read(http.get(address(origin), {}))
+
+
+# -- Retry-After ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120),
+        ("0", 0),
+        ("99999999", 86_400),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", 0),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: int | None) -> None:
+    now = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
+
+    asked = retry_after(Headers([("Retry-After", value)]), now)
+
+    assert asked == (None if seconds is None else timedelta(seconds=seconds))
+
+
+def test_no_retry_after_is_none() -> None:
+    assert retry_after(Headers([])) is None

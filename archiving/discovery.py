@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiving.exclusive import Turn, only_one
 from archiving.judging import Scope, judge
 from hms.base import RecordingAssets
 from hms.models import Page, parse_time
@@ -64,15 +65,10 @@ class Sweeper:
         """Enter all that the API shows; None when another sweep is at it. Repeatable: known assets are judged
         anew and nothing else. Constant memory: one page. Raises HmsError, LedgerError; what was entered before
         stays entered."""
-        token = self._ledger.lock(LOCK_NAME, LOCK)
-        if token is None:
-            return None
-        try:
-            return self._walk(token, full=full)
-        finally:
-            self._ledger.unlock(LOCK_NAME, token)
+        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
+            return self._walk(turn, full=full) if turn else None
 
-    def _walk(self, token: str, *, full: bool) -> SweepResult:
+    def _walk(self, turn: Turn, *, full: bool) -> SweepResult:
         started = self._clock()
         if self._ledger.counts().seen == 0:
             self._rebuild_from_buckets()
@@ -82,7 +78,7 @@ class Sweeper:
         pages = assets = new = garbled = 0
         complete = True
         for page in self._api.pages():
-            self._ledger.extend_lock(LOCK_NAME, token, LOCK)
+            turn.extend()
             entered = self._ledger.discover([judge(asset, self._scope) for asset in page.assets])
             pages, assets = pages + 1, assets + len(page.assets)
             new, garbled = new + entered, garbled + page.garbled_rows

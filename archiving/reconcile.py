@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
 from archiving import end_records, keys
 from archiving.errors import ManifestError
+from archiving.exclusive import only_one
 from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
 from hms.models import Asset
@@ -24,6 +25,8 @@ from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
+LOCK_NAME = "reconcile"
+LOCK = timedelta(minutes=55)  # hourly; a run of a million manifests takes some 20 minutes
 MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
 
 
@@ -56,9 +59,13 @@ class Reconciler:
         self._scope = scope
         self._clock = clock
 
-    def reconcile(self) -> ReconcileResult:
-        """Both directions, and the records of other ends. Repeatable. Raises StorageError when a destination
+    def reconcile(self) -> ReconcileResult | None:
+        """Both directions, and the records of other ends; None when another run is at it. Repeatable. Raises StorageError when a destination
         cannot be listed (nothing is concluded from a list that is not whole), LedgerError."""
+        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
+            return self._compare() if turn else None
+
+    def _compare(self) -> ReconcileResult:
         listed = [self._listed(store) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         entered, unreadable = self._enter_archived(everywhere)

@@ -10,6 +10,7 @@ import structlog
 
 from archiving import keys
 from archiving.errors import ManifestError
+from archiving.exclusive import Turn, only_one
 from archiving.manifest import read_manifest
 from archiving.verification import check_contents
 from ledger.base import Ledger
@@ -21,6 +22,8 @@ log = structlog.get_logger(__name__)
 FULL_PASS_DAYS = 30  # everything is read within a month (design.md, scrub)
 STALE_UPLOAD = timedelta(days=7)  # a GCS session lives as long; no copy of ours takes a day
 FACT = "scrub:"
+LOCK_NAME = "scrub"
+LOCK = timedelta(hours=2)  # extended at every manifest; the largest asset reads back within
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,19 @@ class Scrubber:
         self._destinations = list(destinations)
         self._clock = clock
 
-    def scrub(self) -> ScrubResult:
+    def scrub(self) -> ScrubResult | None:
         """Read back one thirtieth of the manifests of each destination, going on where the last run ended, and
-        abort uploads that nobody goes on with. What is damaged is made due again, and logged. Repeatable."""
+        abort uploads that nobody goes on with. What is damaged is made due again, and logged; None when another run is at it. Repeatable."""
+        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
+            return self._scrub(turn) if turn else None
+
+    def _scrub(self, turn: Turn) -> ScrubResult:
         manifests = read_bytes = damaged = stale = 0
         for store in self._destinations:
             try:
                 stale += store.abort_stale_uploads(STALE_UPLOAD)
                 for key in self._next_keys(store):
+                    turn.extend()
                     manifests += 1
                     size, problems = self._check(store, key)
                     read_bytes += size

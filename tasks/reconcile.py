@@ -15,4 +15,5 @@ def register(app: Celery, services: GetServices) -> None:
     @app.task(name=RECONCILE)
     def reconcile() -> dict[str, Any]:
         """May run twice, at once too."""
-        return asdict(services().reconciler.reconcile())
+        result = services().reconciler.reconcile()
+        return asdict(result) if result else {"skipped": "another reconcile is at it"}

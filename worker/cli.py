@@ -373,6 +373,7 @@ def _stoppable() -> Iterator[threading.Event]:
 
 def _one_run(settings: Settings, services: AppServices, stop: threading.Event, wait: float) -> OneRun:
     return OneRun(
+        reconciler=services.reconciler,
         sweeper=services.sweeper,
         archiver=services.archiver,
         ledger=services.ledger,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -26,8 +27,8 @@ from ledger.base import OPEN_STATES, AssetState, Row
 from ledger.errors import LedgerError
 from worker import rendering
 from worker.bootstrap import AppServices, build_services
-from worker.embedded import Companion, FlowerOptions, Supervisor
-from worker.embedded_valkey import LOOPBACK
+from worker.embedded import AlreadyRunning, Companion, FlowerOptions, Supervisor
+from worker.embedded_valkey import LOOPBACK, EmbeddedValkey
 from worker.settings import Settings
 
 # The simulator's own, and as public as it is: they open nothing else.
@@ -71,6 +72,7 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
         allow_private_sources=True,
         redis_url=None,
     )
+    _begin_anew()
     companions, environment = simulator(settings)
     environment |= {
         "ARCHIVER_DESTINATIONS": str(DESTINATION.resolve()),
@@ -103,6 +105,13 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
             console.print(f"\nFlower: {supervisor.flower_url}   Ctrl-C stops everything.", highlight=False)
             supervisor.wait()
     return good
+
+
+def _begin_anew() -> None:
+    """A demo shows a whole life: of an earlier one only the archive stays. Raises AlreadyRunning."""
+    if EmbeddedValkey(STATE).answers():
+        raise AlreadyRunning("Another `archiver demo` runs in this directory. Stop it first (Ctrl-C).")
+    shutil.rmtree(STATE, ignore_errors=True)
 
 
 def _truth(control_url: str) -> dict[str, dict[str, Any]]:

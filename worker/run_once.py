@@ -16,7 +16,9 @@ import structlog
 from archiving.archiver import Archiver
 from archiving.discovery import Sweeper
 from archiving.outcomes import Archived, Outcome
+from archiving.reconcile import Reconciler
 from ledger.base import SAFE_STATES, AssetState, Counts, Ledger
+from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,7 @@ class OneRun:
     def __init__(
         self,
         *,
+        reconciler: Reconciler,
         sweeper: Sweeper,
         archiver: Archiver,
         ledger: Ledger,
@@ -53,6 +56,7 @@ class OneRun:
         clock: Callable[[], datetime],
         stop: threading.Event,
     ) -> None:
+        self._reconciler = reconciler
         self._sweeper = sweeper
         self._archiver = archiver
         self._ledger = ledger
@@ -67,6 +71,7 @@ class OneRun:
         sweep fails (what earlier sweeps found is archived first), LedgerError."""
         sweep_error: Exception | None = None
         if asset_ids is None:
+            self._reconcile()
             try:
                 self._sweeper.sweep()
             except Exception as error:  # noqa: BLE001 - told at the end; what is known must be saved all the same
@@ -76,6 +81,13 @@ class OneRun:
         if sweep_error is not None:
             raise sweep_error
         return RunResult(self._ledger.counts(), stored)
+
+    def _reconcile(self) -> None:
+        """What the ledger calls archived must be in the bucket: without beat nobody else looks."""
+        try:
+            self._reconciler.reconcile()
+        except StorageError as error:
+            log.error("reconcile_failed", reason=str(error))
 
     def _archive_all(self, asset_ids: list[str] | None) -> int:
         stored = 0

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from archiving.contents.base import Contents, Item, Phase
+from tests.archiving.contents.media import tree
 from transfer.base import Source
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
 from transfer.source import RenewableUrl, SecretUrl
-
-MEDIA = Path(__file__).parents[3] / "simulator" / "media"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Origin:
         asked = request.headers.get("range", "")
         if not (self.ranges and asked.startswith("bytes=")):
             return Answer(200, body, headers)
-        first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+        first, last = (int(number or len(body)) for number in asked.removeprefix("bytes=").split("-"))
         if first >= len(body):
             return Answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
         piece = body[first : last + 1]
@@ -125,15 +123,9 @@ def signed(url: str) -> RenewableUrl:
     return RenewableUrl(lambda: SecretUrl(url))
 
 
-def folder(path: Path, below: str = "/vod") -> dict[str, bytes]:
-    """The files of a folder by URL path."""
-    return {
-        f"{below}/{file.relative_to(path)}": file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
-
-
 def vod(name: str = "vod-ts", below: str = "/vod") -> dict[str, bytes]:
-    return folder(MEDIA / name, below)
+    """The files of `tests.archiving.contents.media.tree` by URL path."""
+    return {f"{below}/{path}": body for path, body in tree(name).items()}
 
 
 @dataclass

@@ -18,14 +18,14 @@ from archiving.contents.tree_facts import Expected
 from archiving.contents.zip_directory import ZipLimits, read_directory
 from archiving.contents.zipped import ZipContents, ZipMode
 from archiving.errors import BadContents, IncompleteContents
-from tests.archiving.contents.origin import Answer, Copy, Origin, Request, copy, signed, vod
+from tests.archiving.contents.media import tree
+from tests.archiving.contents.origin import Answer, Copy, Origin, Request, copy, signed
 from transfer.base import Reader, SourceInfo
 from transfer.errors import SourceChanged, SourceMismatch, SourceUnavailable
 from transfer.http import HttpClient
 from transfer.source import HttpSource, RenewableUrl, SecretUrl
 
-TREE = vod("vod-fmp4", below="")
-FILES = {path.removeprefix("/"): body for path, body in TREE.items()}
+FILES = tree("vod-fmp4")
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 
 

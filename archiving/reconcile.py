@@ -60,7 +60,8 @@ class Reconciler:
         self._clock = clock
 
     def reconcile(self) -> ReconcileResult | None:
-        """Both directions, and the records of other ends; None when another run is at it. Repeatable. Raises StorageError when a destination
+        """Both directions, and the records of other ends; None when another run is at it.
+        Repeatable. Raises StorageError when a destination
         cannot be listed (nothing is concluded from a list that is not whole), LedgerError."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
             return self._compare() if turn else None

@@ -46,7 +46,8 @@ class Scrubber:
 
     def scrub(self) -> ScrubResult | None:
         """Read back one thirtieth of the manifests of each destination, going on where the last run ended, and
-        abort uploads that nobody goes on with. What is damaged is made due again, and logged; None when another run is at it. Repeatable."""
+        abort uploads that nobody goes on with. What is damaged is made due again, and logged; None when another run
+        is at it. Repeatable."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
             return self._scrub(turn) if turn else None
 

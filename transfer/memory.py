@@ -90,17 +90,22 @@ class MemoryBudget:
         """Count `rounded` bytes as used; a spare buffer of that size, or None when one is to be made."""
         self._in_use_bytes += rounded
         self._peak_bytes = max(self._peak_bytes, self._in_use_bytes)
-        spare = self._spare.get(rounded)
-        if spare:
-            self._spare_bytes -= rounded
-            return spare.pop()
-        while self._spare_bytes and self._spare_bytes + self._in_use_bytes > self.limit_bytes:
-            size, others = self._spare.popitem()
-            others.pop()
-            self._spare_bytes -= size
-            if others:
-                self._spare[size] = others
-        return None
+        found = self._pop_spare(rounded)
+        while (
+            found is None and self._spare_bytes and self._spare_bytes + self._in_use_bytes > self.limit_bytes
+        ):
+            self._pop_spare(next(iter(self._spare)))
+        return found
+
+    def _pop_spare(self, rounded: int) -> bytearray | None:
+        kept = self._spare.get(rounded)
+        if kept is None:
+            return None
+        buffer = kept.pop()
+        if not kept:
+            del self._spare[rounded]
+        self._spare_bytes -= rounded
+        return buffer
 
     def give_back(self, rounded: int, buffer: bytearray) -> None:
         """Only for `Block.release`."""

@@ -74,9 +74,10 @@ class ContentsOpener:
 
         address = RenewableUrl(sign)
         contents = self._open(asset, address)
-        if not asset.thumbnails:
+        # only VODs have thumbnails, and a webhook may have brought some that the listing does not name
+        stored = self._webhook_thumbnails(asset.id) if asset.type == AssetType.ROOM_VOD else {}
+        if not asset.thumbnails and not stored:
             return contents
-        stored = self._webhook_thumbnails(asset.id)
         return WithThumbnails(contents, asset, client=self._client, own=address, from_webhook=stored)
 
     def _open(self, asset: Asset, address: SourceAddress) -> Contents:

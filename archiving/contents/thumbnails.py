@@ -9,7 +9,7 @@ What cannot be had is a warning in the manifest, never a failure of the asset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
@@ -61,7 +61,9 @@ class WithThumbnails:
 
     def items(self) -> Iterator[Item]:
         taken: set[str] = set()
-        for number, thumbnail in enumerate(self._asset.thumbnails[:MAX_THUMBNAILS]):
+        listed = self._asset.thumbnails
+        thumbnails = [*listed, *(path for path in self._from_webhook if path not in _locations(listed))]
+        for number, thumbnail in enumerate(thumbnails[:MAX_THUMBNAILS]):
             location, url = _location_and_url(thumbnail)
             addresses = self._addresses(location, url)
             if not addresses:
@@ -79,7 +81,7 @@ class WithThumbnails:
                 check=sniff.check_for(Kind.IMAGE, path),
                 optional=True,
             )
-        if (left_out := len(self._asset.thumbnails) - MAX_THUMBNAILS) > 0:
+        if (left_out := len(thumbnails) - MAX_THUMBNAILS) > 0:
             self._warn(f"{left_out} thumbnails beyond the first {MAX_THUMBNAILS} were left out")
         yield from self._contents.items()
 
@@ -168,6 +170,10 @@ def _location_and_url(thumbnail: object) -> tuple[str | None, str | None]:
     urls = [text for text in texts if text.lower().startswith(("https://", "http://"))]
     paths = [text for text in texts if text not in urls]
     return next(iter(paths), None), next(iter(urls), None)
+
+
+def _locations(thumbnails: Iterable[object]) -> set[str | None]:
+    return {_location_and_url(thumbnail)[0] for thumbnail in thumbnails}
 
 
 def _file_name(location: str | None, url: str | None) -> str:

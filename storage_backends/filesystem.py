@@ -168,8 +168,8 @@ class FilesystemBackend:
 
     def resume(self, spec: ObjectSpec, token: str) -> FilesystemUpload:
         upload = FilesystemUpload(self, spec, token)
-        with upload.opened("resuming"):
-            return upload
+        upload.parts()
+        return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         try:
@@ -344,12 +344,18 @@ class FilesystemUpload:
     def token(self) -> str:
         return self._token
 
-    def parts(self) -> Mapping[int, Part]:
-        with (
-            self.opened("asking for the parts of") as folder,
-            _opened("parts", os.O_RDONLY, folder) as journal,
-        ):
-            return _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
+    def parts(self) -> Mapping[int, Part] | None:
+        try:
+            with (
+                self.opened("asking for the parts of") as folder,
+                _opened("parts", os.O_RDONLY, folder) as journal,
+            ):
+                return _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
+        except UploadGone:
+            stored = self._backend.stat(self._spec.key) if _TOKEN.fullmatch(self._token) else None
+            if stored is None or stored.size_bytes != self._spec.size_bytes:
+                raise
+            return None  # perhaps completed, and the answer was lost: `complete` compares the content
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         doing = f"part {number} of"

@@ -98,10 +98,9 @@ class MemoryBackend:
         return MemoryUpload(self, spec, token)
 
     def resume(self, spec: ObjectSpec, token: str) -> MemoryUpload:
-        with self.store.lock:
-            if token not in self.store.uploads:
-                raise UploadGone(f"resuming {spec.key!r} in {self._name}: no such upload")
-        return MemoryUpload(self, spec, token)
+        upload = MemoryUpload(self, spec, token)
+        upload.parts()
+        return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         with self.store.lock:
@@ -171,8 +170,10 @@ class MemoryUpload:
     def token(self) -> str:
         return self._token
 
-    def parts(self) -> Mapping[int, Part]:
+    def parts(self) -> Mapping[int, Part] | None:
         with self._backend.store.lock:
+            if self._already_completed() is not None:
+                return None  # `complete` will answer the same again
             return {number: part for number, (part, _) in self._open("asking for the parts of").parts.items()}
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:

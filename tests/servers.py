@@ -14,6 +14,7 @@ import ctypes
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -22,17 +23,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+import trustme
 from botocore.config import Config
+
+from tests.tls_front import tls_front
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 ACCESS_KEY, SECRET_KEY = "archivertestkey", "archivertestsecret"
+_ROOT = Path(__file__).parents[1]
 _START_SECONDS = 30.0  # a busy machine; a quiet one takes less than 1
 
 
@@ -164,25 +169,23 @@ def ministack_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Ser
     folder, port = tmp_path_factory.mktemp("ministack"), free_port()
     command = [
         program("hypercorn"),
-        "ministack.app:app",
+        "tests.quick_ministack:app",
         "--bind",
         f"127.0.0.1:{port}",
         "--log-level",
         "error",
     ]
-    # TLS fronts and proxies put their own address in Host: no port of its own may be expected there
-    with running(
-        command, port, folder / "log", cwd=folder, env={"GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
-    ):
+    env = {"GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR", "PYTHONPATH": str(_ROOT)}
+    with running(command, port, folder / "log", cwd=folder, env=env):
         yield S3Server(f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="session")
 def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     folder, port = tmp_path_factory.mktemp("moto"), free_port()
-    with running(
-        [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)], port, folder / "log", cwd=folder
-    ):
+    command = [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    env = {"PYTHONPATH": str(_ROOT / "tests" / "moto_with_crc32c")}
+    with running(command, port, folder / "log", cwd=folder, env=env):
         yield S3Server(f"http://127.0.0.1:{port}")
 
 
@@ -218,3 +221,19 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     ]
     with running(command, port, folder / "log", cwd=folder):
         yield GcsServer(url)
+
+
+@pytest.fixture(scope="session")
+def rclone_tls_server(
+    rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    """`rclone_server` behind TLS, where boto3's defaults would send what it refuses (storage.md)."""
+    authority = trustme.CA()
+    ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    port_behind = urlsplit(rclone_server.endpoint_url).port
+    assert port_behind is not None
+    with tls_front(port_behind, context) as port:
+        yield S3Server(f"https://127.0.0.1:{port}", ca_file)

@@ -1,0 +1,56 @@
+"""TLS in front of a plain server: bytes are passed on as they come, so that what a client does only over TLS (an
+aws-chunked body) reaches the server behind as it would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+from collections.abc import Iterator
+
+_PIECE_BYTES = 256 * 1024
+
+
+@contextlib.contextmanager
+def tls_front(port_behind: int, context: ssl.SSLContext) -> Iterator[int]:
+    """The port where TLS is spoken, until the block ends. It runs in a thread of its own."""
+    loop = asyncio.new_event_loop()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port_behind)
+            await asyncio.gather(_pump(reader, behind_writer), _pump(behind_reader, writer))
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context, limit=_PIECE_BYTES)
+
+    async def stop(server: asyncio.Server) -> None:
+        server.close()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(server), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(_PIECE_BYTES):
+                writer.write(piece)
+                await writer.drain()
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await writer.wait_closed()

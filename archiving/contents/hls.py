@@ -156,6 +156,7 @@ class HlsContents:
     ) -> Iterator[Item]:
         """The media of one playlist; what it names otherwise goes to `queue`, what must change in it to
         `replacements`."""
+        folder = self._layout.plain_folder(fetched.url, found.place.path)
         children: list[tuple[int, Reference, SecretUrl, Place]] = []
         for ordinal, reference in enumerate(playlist.references()):
             self._references += 1
@@ -163,10 +164,13 @@ class HlsContents:
                 raise BadContents(f"the playlists hold more than {self._limits.references} references")
             if not _is_fetchable(reference):
                 continue
-            url = fetched.url.join(reference.uri)
-            place = self._layout.place(url)
-            if (text := new_text(reference, found.place.path, place.path)) is not None:
-                replacements[reference.span] = text
+            if folder and (plain := folder.place(reference)):
+                url, place = plain
+            else:
+                url = fetched.url.join(reference.uri)
+                place = self._layout.place(url)
+                if (text := new_text(reference, found.place.path, place.path)) is not None:
+                    replacements[reference.span] = text
             if reference.role in (Role.VARIANT, Role.RENDITION):
                 children.append((ordinal, reference, url, place))
             elif reference.role is not Role.LINK and not reference.gap and self._is_new_file(place):

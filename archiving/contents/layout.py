@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from archiving.contents import sniff
 from archiving.contents.playlist import Reference, Span
 from archiving.errors import BadContents
-from archiving.keys import external_path, file_name, safe_path
+from archiving.keys import MAX_PATH_BYTES, external_path, file_name, safe_path
 from transfer.urls import SecretUrl
 
 _SIGNATURE = re.compile(
@@ -25,6 +25,10 @@ _SIGNATURE = re.compile(
 _AZURE_SAS = frozenset(
     {"sv", "ss", "srt", "sp", "se", "st", "spr", "sip", "sr", "skoid", "sktid", "skt", "ske", "sks"}
 )
+
+# Names that `keys.safe_path` leaves as they are, wherever below a plain folder they stand.
+_PLAIN_FOLDER = re.compile(r"(?:[A-Za-z0-9_=-]{1,100}/)+")
+_PLAIN_FILE = re.compile(r"[A-Za-z0-9_=-]{1,100}\.[0-9]?[A-Za-z][A-Za-z0-9]{1,4}")
 
 MAX_FOREIGN_FOLDERS = 10_000  # each is remembered; a recording has a handful
 
@@ -71,6 +75,22 @@ class TreeLayout:
             identity, external_path(folder, unquote_to_bytes(name).decode("utf-8", "surrogateescape"), query)
         )
 
+    def plain_folder(self, playlist: SecretUrl, stored_at: str) -> PlainFolder | None:
+        """A short cut for the references of a playlist that lies in the copy where it lies at the source, in a
+        folder below the root; None for any other. A tree of 86,400 segments spends most of its time in URLs."""
+        path = _normal_path(playlist)
+        folder = path.rpartition("/")[0] + "/"
+        inside = folder.removeprefix(self._root)
+        text = playlist.reveal().partition("?")[0].partition("#")[0]
+        below_root = str(playlist.origin) == self._origin and folder != inside != ""
+        if (
+            not below_root
+            or inside != posixpath.dirname(stored_at) + "/"
+            or not _PLAIN_FOLDER.fullmatch(inside)
+        ):
+            return None
+        return PlainFolder(text.rpartition("/")[0] + "/", f"{self._origin}\n{folder}", inside)
+
     def _identity(self, url: SecretUrl) -> str:
         query = urlsplit(url.reveal()).query
         return f"{url.origin}\n{_normal_path(url)}\n{meaningful_query(query)}"
@@ -84,6 +104,26 @@ class TreeLayout:
             if self._folders.setdefault(digest[:length], where) == where:
                 return digest[:length]
         raise AssertionError("two directories of the same SHA-256")
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFolder:
+    """Made by `TreeLayout.plain_folder`. `place` is what the layout itself would say."""
+
+    url: str = field(repr=False)
+    identity: str = field(repr=False)
+    path: str
+
+    def place(self, reference: Reference) -> tuple[SecretUrl, Place] | None:
+        """Where a reference that is a plain relative file name leads; it needs no change. None for any other."""
+        uri = reference.uri
+        if (
+            not reference.verbatim
+            or not _PLAIN_FILE.fullmatch(uri)
+            or len(self.path) + len(uri) > MAX_PATH_BYTES
+        ):
+            return None
+        return SecretUrl(self.url + uri), Place(f"{self.identity}{uri}\n", self.path + uri)
 
 
 def meaningful_query(query: str) -> str:

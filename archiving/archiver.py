@@ -119,9 +119,9 @@ class Archiver:
         return outcome
 
     def _attempt(self, row: Row, lease: Lease) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
-        if getattr(row, "crashes", 0) >= MAX_CRASHES:
+        if row.crashes >= MAX_CRASHES:
             return _seen(row), Ended(
-                AssetState.QUARANTINED, f"{getattr(row, 'crashes', 0)} workers in a row died with it in hand"
+                AssetState.QUARANTINED, f"{row.crashes} workers in a row died with it in hand"
             )
         on_hold = holds.current(self._ledger, self._clock())
         if hold := on_hold.get(holds.API):

@@ -78,7 +78,7 @@ class Watcher:
             counts=self._ledger.counts(),
             at_risk=tuple(sorted(at_risk, key=lambda row: row.expires_at)[:SHOWN]),
             needs_attention=tuple(rows(attention, limit=SHOWN)),
-            with_warnings=tuple(self._with_warnings()),
+            with_warnings=tuple(self._ledger.warned(SHOWN)),
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),
             last_sweep=sweep,
@@ -120,13 +120,3 @@ class Watcher:
             reason=row.reason,
         )
         self._ledger.remember(name, {"level_days": level.days}, lifetime=timedelta(days=30))
-
-    def _with_warnings(self) -> list[Row]:
-        """The most urgent of those archived with a warning; looks at a bounded number of rows."""
-        found = []
-        for row in self._ledger.rows([AssetState.ARCHIVED], limit=5000):
-            if row.warnings:
-                found.append(row)
-                if len(found) == SHOWN:
-                    break
-        return found

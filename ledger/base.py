@@ -68,6 +68,7 @@ class Row:
     size_bytes: int | None = None  # the API's word
     attempts: int = 0  # leases taken since it was last reopened
     mismatches: int = 0  # attempts in a row that ended because the bytes did not check out
+    crashes: int = 0  # leases in a row that nobody settled: their workers died
     next_attempt_at: datetime | None = None
     reason: str | None = None  # of the last failure, or of the state; never a secret
     stored_bytes: int = 0  # once archived
@@ -174,6 +175,10 @@ class Ledger(Protocol):
         """Rows by state (None: all), by `expires_at` within each state, fetched in batches."""
         ...
 
+    def warned(self, limit: int) -> list[Row]:
+        """Archived with a warning, the latest first."""
+        ...
+
     def counts(self) -> Counts:
         """Taken atomically."""
         ...
@@ -200,7 +205,7 @@ class Ledger(Protocol):
     # -- one worker at a time ------------------------------------------------------------------------------
     def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
         """RUNNING and ours, attempts + 1; None when the asset is unknown, at an end, or leased to a living
-        holder. Waiting is no obstacle: the caller was told to go."""
+        holder, and while it waits for a later time: a message that was late or doubled is no reason to hurry."""
         ...
 
     def renew(self, lease: Lease, duration: timedelta) -> None:

@@ -130,6 +130,15 @@ class MemoryLedger:
             yield row
 
     @_alone
+    def warned(self, limit: int) -> list[Row]:
+        found = [asset.row for asset in self._assets.values() if asset.row.warnings]
+        archived = [row for row in found if row.state == AssetState.ARCHIVED]
+        archived.sort(
+            key=lambda row: (row.changed_at, row.asset_id.encode("utf-8", "surrogatepass")), reverse=True
+        )
+        return archived[: max(limit, 0)]
+
+    @_alone
     def counts(self) -> Counts:
         states = dict.fromkeys(AssetState, 0)
         for asset in self._assets.values():
@@ -184,12 +193,15 @@ class MemoryLedger:
         asset = self._assets.get(asset_id)
         if asset is None or asset.row.state not in OPEN_STATES or self._living(asset):
             return None
+        if asset.row.next_attempt_at is not None and asset.row.next_attempt_at > self._clock():
+            return None
 
         asset.fence = (
             asset.fence or secrets.randbits(40)
         ) + 1  # a ledger that was cleared gives no old fence again
+        crashes = asset.row.crashes + (asset.holder is not None)
         asset.holder = holder
-        asset.row = replace(asset.row, attempts=asset.row.attempts + 1)
+        asset.row = replace(asset.row, attempts=asset.row.attempts + 1, crashes=crashes)
         self._move(asset, AssetState.RUNNING, at=self._clock() + duration)
         return Lease(asset_id, asset.fence, holder)
 
@@ -365,10 +377,12 @@ class MemoryLedger:
             self._progress.pop(asset_id, None)
 
     def _reopen(self, asset: _Asset) -> None:
+        asset.holder = None
         asset.row = replace(
             asset.row,
             attempts=0,
             mismatches=0,
+            crashes=0,
             reason=None,
             stored_bytes=0,
             stored_objects=0,
@@ -404,6 +418,7 @@ def _urgency(row: Row) -> tuple[datetime, bytes]:
 def _with_result(row: Row, settlement: Settlement) -> Row:
     return replace(
         row,
+        crashes=0,
         reason=settlement.reason,
         stored_bytes=settlement.stored_bytes,
         stored_objects=settlement.stored_objects,

@@ -18,6 +18,7 @@ Each key has a lifetime or an owner. After the prefix:
 | stored:[id,dest]       | hash: `version`, and an object by `/path`                    | while open, 30 days at most |
 | upload:[id,dest,key]   | hash: `upload` (its token sealed), and a part by number      | while open, 30 days at most |
 | work:<id>              | set: the `stored` and `upload` keys of an asset              | as long as those            |
+| warned                 | zset: archived with a warning, by when that was              | until settled otherwise     |
 | progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
 | facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
 | secret:<name>          | a sealed string                                              | as its caller says          |
@@ -88,6 +89,7 @@ _FIELDS = {
     "si": "size_bytes",
     "at": "attempts",
     "mi": "mismatches",
+    "de": "crashes",
     "nx": "next_attempt_at",
     "re": "reason",
     "sb": "stored_bytes",
@@ -97,7 +99,7 @@ _FIELDS = {
     # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it
 }
 _TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at")
-_NUMBERS = ("size_bytes", "attempts", "mismatches", "stored_bytes", "stored_objects")
+_NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,9 @@ class RedisLedger:
             for row in islice(found, limit):
                 yield row
                 limit = None if limit is None else limit - 1
+
+    def warned(self, limit: int) -> list[Row]:
+        return [_flat_row(flat) for flat in self._run("warned", limit)]
 
     def counts(self) -> Counts:
         seen, *sizes = self._run("counts", *AssetState)

@@ -7,5 +7,6 @@ if not row then
 else
   move(seen.id, row.st, done.state, row.ex)
 end
-set(seen.id, {mi = '', re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa})
+set(seen.id, {mi = ''})
+set_result(seen.id, done)
 return 1

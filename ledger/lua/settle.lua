@@ -13,8 +13,8 @@ end
 local attempts = row.at + (row.fe and 0 or 1) - (done.counts and 0 or 1)
 set(id, {
   fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = done.mismatch and row.mi + 1 or 0,
-  re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa,
 })
+set_result(id, done)
 move(id, row.st, done.state, row.ex, done.nx ~= '' and done.nx or whole(now))
 redis.call('HDEL', prefix .. 'progress', id)
 return whole_row(id)

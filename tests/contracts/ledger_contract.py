@@ -478,6 +478,7 @@ class LedgerContract:
     def test_an_open_asset_is_leased_to_who_asks(self, world: LedgerWorld, state: AssetState) -> None:
         put(world, state)
         before = row(world).attempts
+        world.advance(HOUR)
 
         lease = take_lease(world, holder="w7")
 
@@ -494,6 +495,40 @@ class LedgerContract:
 
         assert world.ledger.lease("a", "w2", MINUTE) is None
         assert row(world).state == state
+
+    def test_a_late_message_does_not_cut_a_wait_short(self, world: LedgerWorld) -> None:
+        put(world, AssetState.WAITING)
+        world.advance(HOUR - MINUTE)
+
+        assert world.ledger.lease("a", "w2", MINUTE) is None
+        assert row(world).state == AssetState.WAITING
+        assert row(world).attempts == 1
+
+    def test_leases_that_nobody_settles_are_counted_until_somebody_does(self, world: LedgerWorld) -> None:
+        put(world, AssetState.RUNNING)
+        for _ in range(2):
+            world.advance(HOUR)
+            world.ledger.take_due(world.now, 10, HOUR)
+            lease = take_lease(world)
+        crashes = row(world).crashes
+
+        world.ledger.settle(lease, seen("a"), waiting(world.now))
+        take_lease(world)
+
+        assert crashes == 2
+        assert row(world).crashes == 0
+
+    def test_what_was_archived_with_a_warning_is_found_the_latest_first(self, world: LedgerWorld) -> None:
+        for asset_id in ("a", "b", "c"):
+            world.ledger.discover([seen(asset_id)])
+            done = replace(ARCHIVED, warnings=() if asset_id == "b" else ("no thumbnail",))
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), done)
+            world.advance(MINUTE)
+
+        assert ids(world.ledger.warned(10)) == ["c", "a"]
+        assert ids(world.ledger.warned(1)) == ["c"]
+        world.ledger.reopen("c")
+        assert ids(world.ledger.warned(10)) == ["a"]
 
     def test_the_holder_itself_gets_no_second_lease(self, world: LedgerWorld) -> None:
         put(world, AssetState.RUNNING)

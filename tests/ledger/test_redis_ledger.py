@@ -183,6 +183,7 @@ def live(world: RedisWorld) -> None:
     """Use everything that makes a key."""
     for state in AssetState:
         lease = put(world, state, f"asset-{state}")
+    world.advance(HOUR)  # the wait of the waiting one
     assert world.ledger.lock("sweep", HOUR)
     world.ledger.remember("sweep", {"n": 1})
     world.ledger.remember_secret("thumbnail", SECRET, HOUR)
@@ -218,7 +219,7 @@ def test_under_another_secret_uploads_and_secrets_are_unknown(world: RedisWorld,
 
 def test_every_key_is_owned_by_the_ledger_or_has_a_lifetime(world: RedisWorld) -> None:
     live(world)
-    owned = ("asset:", "seen", "state:", "time:", "ready", "facts")
+    owned = ("asset:", "seen", "state:", "time:", "ready", "facts", "warned")
 
     keys = list(world.side.scan_iter(count=1_000))
 
@@ -237,7 +238,17 @@ def test_an_asset_that_ended_leaves_its_row_and_its_place_alone(world: RedisWorl
 
     world.ledger.settle(lease, seen(), ARCHIVED)
 
-    assert set(world.side.scan_iter()) == {"archiver:asset:a", "archiver:seen", "archiver:state:archived"}
+    kept = {"asset:a", "seen", "state:archived", "warned"}
+    assert set(world.side.scan_iter()) == {f"archiver:{name}" for name in kept}
+
+
+def test_a_part_of_a_forgotten_upload_leaves_no_key(world: RedisWorld) -> None:
+    lease = put(world, AssetState.RUNNING)
+    assert lease
+
+    world.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
+
+    assert not list(world.side.scan_iter("archiver:upload:*"))
 
 
 def test_two_prefixes_are_two_ledgers(world: RedisWorld, redis_url: str) -> None:

@@ -107,6 +107,10 @@ class LedgersAgree(RuleBasedStateMachine):
         until = None if before is None else START + before
         self.both(lambda ledger: list(ledger.rows(wanted, expiring_before=until, limit=limit)))
 
+    @rule(limit=st.integers(0, 3))
+    def warned(self, limit: int) -> None:
+        self.both(lambda ledger: ledger.warned(limit))
+
     @rule(ahead=minutes, window=st.integers(0, 4), requeue_after=minutes)
     def take_due(self, ahead: timedelta, window: int, requeue_after: timedelta) -> None:
         now = self.memory.now + ahead

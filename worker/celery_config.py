@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from tasks.names import ARCHIVE_ASSET
 from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
@@ -64,7 +64,11 @@ def celery_settings(
         "task_soft_time_limit": int(SOFT_TIME_LIMIT.total_seconds()),
         # ---- queues
         # A worker started without --queues takes all three, in this order.
-        "task_queues": [Queue(name) for name in (CONTROL_QUEUE, URGENT_QUEUE, ARCHIVE_QUEUE)],
+        # Each with an exchange and key of its own: the defaults would bind all three to the default queue's.
+        "task_queues": [
+            Queue(name, Exchange(name), routing_key=name)
+            for name in (CONTROL_QUEUE, URGENT_QUEUE, ARCHIVE_QUEUE)
+        ],
         "task_default_queue": CONTROL_QUEUE,
         "task_create_missing_queues": False,  # a queue name with a typo would fill up unread
         # Who sends for an urgent asset names that queue.

@@ -12,8 +12,6 @@ import pytest
 
 from tasks.names import DISPATCH, SWEEP
 from tests.chaos.world import World, pid, until
-from worker import processes
-from worker.child import Child
 
 pytestmark = pytest.mark.chaos
 
@@ -23,13 +21,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     """A quick clock: dispatch every second, a sweep every hour."""
     environment = {"CHAOS_DISPATCH_SECONDS": "1", "CHAOS_SWEEP_SECONDS": "3600"}
     with World(tmp_path, environment=environment) as world:
-        control = world.start("control", processes.control_worker(app=world.app))
-        world.wait_ready(control, "control")
+        world.start_control()
         yield world
-
-
-def start_beat(world: World, name: str = "beat") -> Child:
-    return world.start(name, processes.beat(app=world.app))
 
 
 def runs(world: World, task: str) -> int:
@@ -37,17 +30,17 @@ def runs(world: World, task: str) -> int:
 
 
 def test_a_killed_beat_sweeps_at_once_when_it_is_back_and_not_a_whole_interval_later(world: World) -> None:
-    beat = start_beat(world)
+    beat = world.start_beat()
     until(lambda: runs(world, SWEEP) == 1, seconds=20, what="the sweep at the start")
 
     os.kill(pid(beat), signal.SIGKILL)
-    start_beat(world, "beat-again")
+    world.start_beat("beat-again")
 
     until(lambda: runs(world, SWEEP) == 2, seconds=20, what="the sweep after the kill")
 
 
 def test_two_beats_send_double_and_both_go_on(world: World) -> None:
-    beats = [start_beat(world, "beat-1"), start_beat(world, "beat-2")]
+    beats = [world.start_beat("beat-1"), world.start_beat("beat-2")]
 
     until(lambda: runs(world, SWEEP) == 2, seconds=20, what="a sweep from each")
     sent = runs(world, DISPATCH)
@@ -57,7 +50,7 @@ def test_two_beats_send_double_and_both_go_on(world: World) -> None:
 
 
 def test_beat_lives_through_an_outage_of_the_broker(world: World) -> None:
-    beat = start_beat(world)
+    beat = world.start_beat()
     until(lambda: runs(world, DISPATCH) >= 2, seconds=20, what="beat to be at work")
     before = pid(beat)
 
@@ -73,7 +66,7 @@ def test_beat_lives_through_an_outage_of_the_broker(world: World) -> None:
 
 def test_a_broker_that_starts_after_beat_does_not_cost_the_first_sweep(world: World) -> None:
     world.stop_broker(signal.SIGTERM)
-    start_beat(world)
+    world.start_beat()
 
     world.start_broker()
 
@@ -88,7 +81,7 @@ def test_control_runs_while_every_slot_of_the_archive_worker_is_busy(world: Worl
     world.wait_began("one")
     world.wait_began("two")
 
-    start_beat(world)
+    world.start_beat()
 
     until(lambda: runs(world, SWEEP) == 1 and runs(world, DISPATCH) >= 2, seconds=20, what="control's tasks")
     assert world.began("three") == 0
@@ -97,11 +90,11 @@ def test_control_runs_while_every_slot_of_the_archive_worker_is_busy(world: Worl
 def test_what_piled_up_while_no_control_worker_ran_has_expired(world: World) -> None:
     for child in list(world.children):
         child.kill()
-    start_beat(world)
+    world.start_beat()
     until(lambda: queued(world) >= 5, seconds=30, what="messages to pile up")
     stale = queued(world)
 
-    world.wait_ready(world.start("control-2", processes.control_worker(app=world.app)), "control-2")
+    world.start_control("control-again")
     until(lambda: queued(world) == 0, seconds=20, what="the pile to be worked off")
 
     assert runs(world, DISPATCH) < stale, "the old ones were dropped"

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 import psutil
 import redis
 from celery import Celery
+from celery.utils.nodenames import gethostname
 
 from tasks.names import ARCHIVE_ASSET
 from worker import processes
@@ -81,12 +84,27 @@ class World:
         os.kill(process_id, number)
         until(lambda: not self.broker.is_alive(), seconds=15, what=f"the broker to end by {number.name}")
 
-    def start_worker(self, name: str = "archive", *, slots: int = 2) -> Child:
-        """An archive worker, up and answering, with `slots` slots."""
-        command = [part.replace("archive@", f"{name}@") for part in processes.archive_worker(app=self.app)]
-        worker = self.start(name, [*command, "--concurrency", str(slots)])
-        self.wait_ready(worker, name)
+    def start_worker(self, name: str = "archive", *, slots: int = 2, wait: bool = True) -> Child:
+        """An archive worker, up and answering unless `wait` is false. Running tasks get 1 s when it is stopped."""
+        soft_shutdown = timedelta(seconds=1)
+        command = [
+            part.replace("archive@", f"{name}@")
+            for part in processes.archive_worker(app=self.app, soft_shutdown=soft_shutdown)
+        ]
+        options = command.index("--")
+        worker = self.start(name, [*command[:options], "--concurrency", str(slots), *command[options:]])
+        if wait:
+            self.wait_ready(worker, name)
         return worker
+
+    def start_control(self, name: str = "control") -> Child:
+        """The control worker, up and answering."""
+        control = self.start(name, processes.control_worker(app=self.app))
+        self.wait_ready(control, "control")
+        return control
+
+    def start_beat(self, name: str = "beat") -> Child:
+        return self.start(name, processes.beat(app=self.app))
 
     def start(self, name: str, command: Sequence[str]) -> Child:
         child = Child(name, processes.runnable(command), self.environment, self.directory / f"{name}.log")
@@ -94,12 +112,9 @@ class World:
         self.children.append(child)
         return child
 
-    def wait_ready(self, worker: Child, name: str) -> None:
-        until(
-            lambda: " ready." in worker.last_lines(1000) or not worker.is_alive(),
-            seconds=60,
-            what=f"{name} to be ready",
-        )
+    def wait_ready(self, worker: Child, node: str) -> None:
+        inspect = self.client.control.inspect(destination=[f"{node}@{gethostname()}"], timeout=0.5)
+        until(lambda: bool(inspect.ping()) or not worker.is_alive(), seconds=90, what=f"{node} to be ready")
         assert worker.is_alive(), worker.last_lines()
 
     # ------------------------------------------------------------------ work
@@ -161,7 +176,7 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        processes.runnable(command), env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+def archiver(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The product's command, to its end."""
+    command = [str(Path(sys.executable).with_name("archiver")), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)

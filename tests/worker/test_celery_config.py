@@ -69,6 +69,12 @@ def test_every_queue_that_is_consumed_or_sent_to_exists(app: Celery) -> None:
     assert scheduled <= set(app.amqp.queues)
 
 
+def test_no_message_reaches_two_queues(app: Celery) -> None:
+    bindings = [(queue.exchange.name, queue.routing_key) for queue in app.amqp.queues.values()]
+
+    assert len(set(bindings)) == len(bindings)
+
+
 def test_a_queue_with_a_typo_is_refused_instead_of_filling_up_unread(app: Celery) -> None:
     with pytest.raises(KeyError):
         app.amqp.queues["urgnet"]

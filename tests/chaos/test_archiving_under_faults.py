@@ -1,0 +1,153 @@
+"""The whole product, on real processes, while workers are killed, connections cut and the broker emptied. The bucket,
+looked at through the file system and `archiver verify`, tells what became of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.world import World, archiver, until
+from tests.simulator.process import Simulator, running_simulator
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]  # on a machine that does much else
+
+MIB = 2**20
+
+
+class Archive(World):
+    """The product against a simulator, archiving to a directory."""
+
+    def __init__(self, directory: Path, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.destination = directory / "archive"
+        environment = {
+            **simulator.environment,
+            "ARCHIVER_DESTINATIONS": f"file://{self.destination}",
+            "ARCHIVER_STATE_DIR": str(directory / "state"),
+            "ARCHIVER_SWEEP_SECONDS": "2",
+            "ARCHIVER_DISPATCH_SECONDS": "1",
+            "ARCHIVER_LEASE_SECONDS": "3",
+            "ARCHIVER_RETRY_BASE_SECONDS": "1",
+        }
+        super().__init__(directory, app="tests.chaos.quick_product", environment=environment)
+
+    def archived(self) -> set[str]:
+        """The assets that have a manifest."""
+        return {path.stem for path in self.destination.glob("manifests/*/*/*/*.json")}
+
+    def wait_archived(self, count: int, *, seconds: float) -> None:
+        until(lambda: len(self.archived()) >= count, seconds=seconds, what=f"{count} manifests")
+
+    def verify(self) -> None:
+        """Every byte against its manifest, by the product's own command."""
+        done = archiver(["verify", "--json"], self.environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def wait_bytes_flow(self) -> None:
+        """Until the source has begun to answer, slowly, for the object."""
+        until(
+            lambda: any(each["fired"] for each in self.simulator.faults()),
+            seconds=100,
+            what="a copy to begin",
+        )
+
+
+@contextmanager
+def archive_of(directory: Path, set_name: str, **options: int) -> Iterator[Archive]:
+    with running_simulator(set_name, **options) as simulator, Archive(directory, simulator) as archive:
+        archive.start_control()
+        archive.start_beat()
+        yield archive
+
+
+def test_twenty_kills_of_the_whole_worker_lose_no_asset(tmp_path: Path) -> None:
+    count, kills, seed = 150, 20, 20260301
+    dice = random.Random(seed)
+    with archive_of(tmp_path, "many", count=count) as archive:
+        archive.simulator.fault("delay", on="storage", times=None, seconds=0.15)
+
+        for number in range(kills):
+            goal = len(archive.archived()) + dice.randrange(1, 5)
+            assert goal < count, f"all is archived after {number} kills: too few assets for this test"
+            worker = archive.start_worker(f"worker-{number}", wait=False)
+            archive.wait_archived(goal, seconds=100)
+            worker.kill()
+        archive.simulator.clear_faults()
+        archive.start_worker("last", slots=2)
+
+        archive.wait_archived(count, seconds=100)
+        assert archive.archived() == {asset["id"] for asset in archive.simulator.truth(checksums=False)}
+        archive.verify()
+
+
+def test_connections_cut_under_a_running_copy_double_its_message_and_the_second_copy_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    size = 8 * MIB
+    with archive_of(tmp_path, "large", size_bytes=size) as archive:
+        archive.simulator.fault("slow", on="storage", times=None, bytes_per_second=MIB)
+        worker = archive.start_worker(slots=2)
+        archive.wait_bytes_flow()
+
+        archive.records.client_kill_filter(_type="normal", skipme=True)
+
+        until(
+            lambda: "not_ours" in worker.last_lines(1000), seconds=60, what="the second copy to end quietly"
+        )
+        assert archive.archived() == set(), "the second one came while the first still ran"
+        archive.wait_archived(1, seconds=100)
+        assert archive.simulator.totals()["storage"]["bytes"] < 1.5 * size, "copied once"
+        archive.verify()
+
+
+def test_sigterm_in_the_middle_of_a_copy_is_out_within_the_grace_and_another_worker_ends_it(
+    tmp_path: Path,
+) -> None:
+    with archive_of(tmp_path, "large", size_bytes=8 * MIB) as archive:
+        archive.simulator.fault("slow", on="storage", times=None, bytes_per_second=MIB)
+        first = archive.start_worker("first", slots=2)
+        archive.wait_bytes_flow()
+
+        first.ask_to_stop()
+        until(lambda: not first.is_alive(), seconds=15, what="the worker to be out")
+
+        assert archive.archived() == set()
+        archive.simulator.clear_faults()
+        archive.start_worker("second", slots=2)
+        archive.wait_archived(1, seconds=100)
+        archive.verify()
+
+
+def test_a_flushed_redis_is_rebuilt_nothing_is_missed_and_nothing_that_was_archived_is_copied_again(
+    tmp_path: Path,
+) -> None:
+    count = 60
+    with archive_of(tmp_path, "many", count=count) as archive:
+        archive.simulator.fault("delay", on="storage", times=None, seconds=0.1)
+        archive.start_worker(slots=2)
+        archive.wait_archived(15, seconds=100)
+
+        archive.simulator.clear_requests()
+        safe = archive.archived()
+        archive.records.flushall()
+
+        archive.wait_archived(count, seconds=100)
+        until(lambda: balanced(archive, count), seconds=100, what="the account to say that all are archived")
+        copied = {row["asset"] for row in archive.simulator.requests(on="storage")}
+        # One whose manifest was written between our two looks was still asked for before the log was cleared.
+        assert copied & safe == set()
+        archive.verify()
+
+
+def balanced(archive: Archive, count: int) -> bool:
+    status = archiver(["status", "--json"], archive.environment)
+    try:
+        account = json.loads(status.stdout.splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        return False
+    return bool(account["seen"] == count and account["states"].get("archived") == count)

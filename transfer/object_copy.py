@@ -93,7 +93,7 @@ class ObjectCopy:
         size_bytes = self._request.size_bytes
         if size_bytes is None and isinstance(chunks, Sequence):  # a playlist made by us: known, and small
             size_bytes = sum(len(chunk) for chunk in chunks)
-        body = _Body(_ChunkReader(chunks), size_bytes, self._name)
+        body = _Body(_ChunkReader(chunks), size_bytes, self._name, SourceMismatch)
         try:
             self._straight(body, self._first_part(body), None)
         except _ChunksFailed as failed:
@@ -124,7 +124,7 @@ class ObjectCopy:
                 self._check_size(info.size_bytes)
                 if info.ranges and info.size_bytes is not None and info.size_bytes > first_bytes:
                     return partial(self._ranged, source, info, info.size_bytes, reader, first_bytes)
-                body = _Body(reader, info.size_bytes, source.name)
+                body = self._body(reader, info.size_bytes, source.name)
                 filled = self._first_part(body)
                 self._tools.pace.moved(filled.size_bytes)
                 return partial(self._straight, body, filled, info)
@@ -134,6 +134,11 @@ class ObjectCopy:
 
         go_on = self._paced(attempt, _unavailable)
         go_on()
+
+    def _body(self, reader: Reader, announced_bytes: int | None, name: str) -> _Body:
+        if announced_bytes is not None:
+            return _Body(reader, announced_bytes, name, SourceUnavailable)
+        return _Body(reader, self._request.size_bytes, name, SourceMismatch)
 
     def _begun_before(self, part_bytes: int) -> bool:
         size_bytes = self._request.size_bytes
@@ -272,7 +277,7 @@ class ObjectCopy:
             if opened is None:
                 source.read_range(parts.start_of(number), view, info)
             else:
-                body = _Body(opened, len(view), source.name)
+                body = _Body(opened, len(view), source.name, SourceUnavailable)
                 body.fill(view)
                 body.more()
 
@@ -459,25 +464,29 @@ class _Filled:
 
 
 class _Body:
-    """A body read piece by piece, held to the length it is expected to have."""
+    """A body read piece by piece, held to the length it is expected to have. `short` is what it means when it ends
+    too early: a cut, where the source itself announced the length; where we expected it, the wrong file."""
 
-    def __init__(self, reader: Reader, expected_bytes: int | None, name: str) -> None:
+    def __init__(
+        self, reader: Reader, expected_bytes: int | None, name: str, short: type[SourceError]
+    ) -> None:
         self.reader = reader
         self.expected_bytes = expected_bytes
         self._name = name
+        self._short = short
         self._read_bytes = 0
         self._ahead = b""  # one byte, read to see whether there is more
 
     def fill(self, into: memoryview) -> int:
-        """Fill `into`, less at the end. Raises SourceUnavailable when that comes before the expected length."""
+        """Fill `into`, less at the end. Raises `short` when that comes before the expected length."""
         into[: len(self._ahead)] = self._ahead
         filled, self._ahead = len(self._ahead), b""
         while filled < len(into) and (count := self.reader.readinto(into[filled:])):
             filled += count
         self._read_bytes += filled
         if filled < len(into) and self.expected_bytes is not None and self._read_bytes < self.expected_bytes:
-            raise SourceUnavailable(
-                f"{self._name} ended after {self._read_bytes} bytes of the {self.expected_bytes} announced"
+            raise self._short(
+                f"{self._name} ended after {self._read_bytes} bytes of the {self.expected_bytes} expected"
             )
         return filled
 
@@ -487,7 +496,7 @@ class _Body:
             one = bytearray(1)
             self._ahead = bytes(one[: self.reader.readinto(memoryview(one))])
         if self._ahead and self.expected_bytes is not None and self._read_bytes >= self.expected_bytes:
-            raise SourceMismatch(f"{self._name} is longer than the {self.expected_bytes} bytes announced")
+            raise SourceMismatch(f"{self._name} is longer than the {self.expected_bytes} bytes expected")
         return bool(self._ahead)
 
     def drain(self) -> None:

@@ -132,6 +132,26 @@ def test_chunks_that_do_not_check_out_are_read_to_their_end_all_the_same(ask: di
     assert open_uploads(store) == 0
 
 
+def test_chunks_that_end_early_are_the_wrong_file_not_a_cut_connection() -> None:
+    with TransferEngine(MemoryBudget(MIB), part_bytes=1000) as engine:
+        future = engine.submit_chunks([bytes(10)], request(size_bytes=11), [MemoryBackend("store")])
+
+        assert isinstance(future.exception(timeout=20), SourceMismatch)
+
+
+def test_an_endless_body_is_left_where_the_expected_length_ends() -> None:
+    class Endless(Generated):
+        def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+            return self.info, _GeneratedReader(10**15)
+
+    store = MemoryBackend("store")
+    with TransferEngine(MemoryBudget(MIB), part_bytes=1000) as engine:
+        future = engine.submit(Endless(0, ranges=False), request(size_bytes=5000), [store])
+
+        assert isinstance(future.exception(timeout=20), SourceMismatch)
+    assert stored_in(store) == {}
+
+
 # -- what is asked for and told ------------------------------------------------------------------------------
 def test_check_sees_the_first_512_bytes() -> None:
     seen: list[bytes] = []

@@ -11,7 +11,7 @@ from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 from transfer.base import CopyRequest, CopyResult, SavedPart
 from transfer.engine import TransferEngine
-from transfer.errors import SourceChanged, SourceUnavailable, TransferError
+from transfer.errors import SourceChanged, SourceMismatch, SourceUnavailable, TransferError
 from transfer.memory import MemoryBudget
 
 PART = 1000
@@ -85,6 +85,23 @@ def test_only_the_missing_parts_are_read_and_sent(done: int, size_known: bool, k
         assert first == ((0, 511) if size_known else (0, PART - 1))  # to see that the file is the same
         assert [start // PART + 1 for start, _ in ranges] == list(range(done + 1, PARTS + 1))
     assert journal.saved == {}
+    assert open_uploads(store) == 0
+
+
+def test_the_first_bytes_are_looked_at_again_though_their_part_is_stored() -> None:
+    def refuse(first: bytes) -> None:
+        assert first == CONTENT[:512]
+        raise SourceMismatch("not a video after all")
+
+    store, journal = MemoryBackend("store"), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=3)
+
+        with pytest.raises(SourceMismatch, match="after all"):
+            copy(origin, [store], journal, request(check=refuse))
+
+    assert stored_in(store) == {}
     assert open_uploads(store) == 0
 
 

@@ -37,7 +37,7 @@ from storage_backends.errors import (
 )
 from storage_backends.per_process import PerProcess
 from storage_backends.s3_data import Checksum, Confirmed, Receipt, S3DataPath
-from storage_backends.s3_errors import code_of, kind_of, status_of, translated
+from storage_backends.s3_errors import code_of, kind_of, needed, status_of, translated
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -210,7 +210,7 @@ class _Bucket:
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int | None) -> ObjectInfo | None:
         """The object at the key, when it is what the request with this identity made and we lost its answer."""
         answer = self.head(spec.key)
-        if answer is None or size_bytes not in (None, answer["ContentLength"]):
+        if answer is None or size_bytes not in (None, needed(answer, "ContentLength")):
             return None
         metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
         return described(spec.key, answer) if metadata.get(_METADATA_ID) == identity else None
@@ -226,7 +226,7 @@ def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
     a server kept unread (rclone does)."""
     return ObjectInfo(
         key,
-        answer["ContentLength"],
+        needed(answer, "ContentLength"),
         crc.from_base64(answer.get("ChecksumCRC32C"))
         if answer.get("ChecksumType") == "FULL_OBJECT"
         else None,
@@ -304,11 +304,13 @@ class S3Backend:
                 answer = client.create_multipart_upload(
                     **request, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT"
                 )
-                return answer["UploadId"], "full" if answer.get("ChecksumType") == "FULL_OBJECT" else "parts"
+                return needed(answer, "UploadId"), "full" if answer.get(
+                    "ChecksumType"
+                ) == "FULL_OBJECT" else "parts"
             except ClientError as error:
                 if kind_of(error) is not StorageError:
                     raise
-        return client.create_multipart_upload(**request)["UploadId"], "none"
+        return needed(client.create_multipart_upload(**request), "UploadId"), "none"
 
     def resume(self, spec: ObjectSpec, token: str) -> S3Upload:
         parsed = _Token.parse(token, f"resuming {spec.key!r} in {self.name}")
@@ -341,7 +343,7 @@ class S3Backend:
                 if content_range is not None and not content_range.startswith(f"bytes {start}-"):
                     raise TransientStorageError(f"{doing}: another range was answered than the one asked for")
                 to_skip = start if content_range is None else 0  # the whole object came instead of a range
-                expected = max(0, answer["ContentLength"] - to_skip)
+                expected = max(0, needed(answer, "ContentLength") - to_skip)
                 if length_bytes is not None:
                     expected = min(expected, length_bytes)
                 while expected and to_skip and (skipped := body.read(min(to_skip, MIB))):
@@ -363,8 +365,9 @@ class S3Backend:
         while True:
             with translated(doing):
                 page = next(pages, None)
-            if page is None:
-                return
+                if page is None:
+                    return
+                needed(page, "IsTruncated")  # or a portal's page would be an empty bucket
             for entry in page.get("Contents", []):
                 try:
                     key = object_key(entry["Key"].removeprefix(bucket.prefix))

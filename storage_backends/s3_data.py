@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer
 from storage_backends.errors import ChecksumRejected, StorageError
-from storage_backends.s3_errors import kind_of
+from storage_backends.s3_errors import kind_of, needed
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -113,14 +113,14 @@ class S3DataPath:
         answered = crc.from_base64(answer.get("ChecksumCRC32C"))
         if answered == crc32c:
             self._server_checks_crc32c = True
-            return Receipt(answer["ETag"], Confirmed.CRC32C)
+            return Receipt(needed(answer, "ETag"), Confirmed.CRC32C)
         if answered is not None and self._server_checks_crc32c:
             raise ChecksumRejected(f"the server received CRC32C {answered:08x}, {crc32c:08x} was sent")
         # It ignores CRC32C, or computes another (moto without the crc32c package). The ETag of a small object may tell
         # for less than reading it back; that of a part proves nothing about the whole on many such servers.
-        if whole and _is_md5(answer["ETag"], body):
-            return Receipt(answer["ETag"], Confirmed.MD5)
-        return Receipt(answer["ETag"], Confirmed.NOT)
+        if whole and _is_md5(needed(answer, "ETag"), body):
+            return Receipt(needed(answer, "ETag"), Confirmed.MD5)
+        return Receipt(needed(answer, "ETag"), Confirmed.NOT)
 
     def _with_md5(
         self, send: Callable[[Mapping[str, str]], Mapping[str, Any]], body: bytes | bytearray, crc32c: int
@@ -131,8 +131,10 @@ class S3DataPath:
             )
         md5 = hashlib.md5(body, usedforsecurity=False)
         answer = send({"ContentMD5": base64.b64encode(md5.digest()).decode()})
-        same = answer["ETag"].strip('"') == md5.hexdigest()  # not so with SSE-KMS, and that is no error
-        return Receipt(answer["ETag"], Confirmed.MD5 if same else Confirmed.NOT)
+        same = (
+            needed(answer, "ETag").strip('"') == md5.hexdigest()
+        )  # not so with SSE-KMS, and that is no error
+        return Receipt(needed(answer, "ETag"), Confirmed.MD5 if same else Confirmed.NOT)
 
 
 def _body(data: Buffer) -> bytes | bytearray:

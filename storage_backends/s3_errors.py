@@ -7,7 +7,8 @@ The text of a BotoCoreError holds the whole URL, an upload id in its query among
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as botocore_errors
@@ -126,6 +127,16 @@ _CONNECTION = (
 )
 
 
+class UnlikeS3(Exception):
+    """A success that lacks what every S3 server's answer has: a portal or a proxy answered in its place."""
+
+
+def needed(answer: Mapping[str, Any], name: str) -> Any:
+    if name not in answer:
+        raise UnlikeS3(name)
+    return answer[name]
+
+
 def code_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -179,6 +190,10 @@ def translate(error: Exception, doing: str) -> StorageError:
             f"{doing}: {name}: correct the region or endpoint_url of the destination, or the SDK's settings in AWS_* "
             "variables and ~/.aws"
         )
+    if isinstance(error, UnlikeS3):
+        return TransientStorageError(
+            f"{doing}: answered with success but without {error}: something other than an S3 server answered"
+        )
     if isinstance(error, (*_CONNECTION, ResponseParserError)):
         return TransientStorageError(
             f"{doing}: {name}: the server could not be reached, or broke off its answer"
@@ -192,5 +207,5 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise translate(error, doing) from error
-    except (BotoCoreError, Boto3Error, ResponseParserError) as error:
+    except (BotoCoreError, Boto3Error, ResponseParserError, UnlikeS3) as error:
         raise translate(error, doing) from None  # its text holds the URL

@@ -1,6 +1,8 @@
 from collections.abc import Iterator
+from functools import lru_cache
 
 import pytest
+from botocore.loaders import create_loader
 from botocore.retries.standard import ExponentialBackoff
 
 from tests.servers import (  # noqa: F401 # fixtures
@@ -13,8 +15,10 @@ from tests.servers import (  # noqa: F401 # fixtures
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _boto3_retries_without_waiting() -> Iterator[None]:
-    """boto3 takes no clock; five attempts at a server that answers 500 would take 10 s."""
+def _quick_boto3() -> Iterator[None]:
+    """boto3 takes no clock, and five attempts at a server that answers 500 would take 10 s. It also reads its models
+    again for each of the hundreds of sessions here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
+        patch.setattr("botocore.session.create_loader", lru_cache(create_loader))
         yield

@@ -8,7 +8,7 @@ COPY requirements.lock requirements-dev.lock ./
 RUN python -m venv --without-pip /opt/archiver \
     && pip --python /opt/archiver install --no-cache-dir --require-hashes --only-binary :all: -r requirements.lock
 # The build backend, pinned by the same lock file as for developers.
-RUN sed -n -E '/^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
+RUN sed -n -E '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
     && pip install --no-cache-dir --require-hashes --only-binary :all: -r build.lock
 COPY pyproject.toml README.md ./
 COPY archiving archiving

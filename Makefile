@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test check format lock clean
+.PHONY: help install demo test bench check format lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -24,6 +24,15 @@ demo: install ## archive one simulated asset of every type into ./archive, and s
 test: install ## every test
 	$(BIN)/pytest
 
+bench: install .venv-bench/.installed ## our engine against rclone, obstore, s5cmd, boto3 and others: JOBS=A,C SETTINGS=life TLS=both
+	$(BIN)/python -m benchmarks --jobs $(or $(JOBS),A1,A,B,C,D,E) --settings $(or $(SETTINGS),raw,life) --tls $(or $(TLS),no) $(BENCH)
+	.venv-bench/bin/python -m benchmarks.chart $$(ls -t benchmarks/results/*.json | head -1) benchmarks/results/latest.svg
+
+.venv-bench/.installed: benchmarks/requirements.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+	@touch $@
+
 check: install ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -35,9 +44,10 @@ format: install ## put the code in the project's format
 	$(BIN)/ruff check --fix .
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
-lock: ## renew both lock files from pyproject.toml (needs uv)
+lock: ## renew the lock files from pyproject.toml (needs uv)
 	$(LOCK) --upgrade --group dev -o requirements-dev.lock
 	$(LOCK) --constraints requirements-dev.lock -o requirements.lock
+	$(subst pyproject.toml,benchmarks/requirements.in,$(LOCK)) --upgrade -o benchmarks/requirements.lock
 
 clean: ## remove what install and the tests made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

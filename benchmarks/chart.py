@@ -1,0 +1,61 @@
+"""Draws the medians of one results file: `python -m benchmarks.chart results.json chart.svg`, by the peers' Python, which
+has matplotlib. One row a job and setting; wall to the left, CPU to the right; ours in colour.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "benchmarks"  # the same numbers make the same file
+from matplotlib import pyplot as plt  # noqa: E402 - the back end is chosen first
+
+_OURS, _OTHERS = "#0b7285", "#adb5bd"
+_MEASURES = (("wall", "seconds"), ("cpu", "CPU seconds"))
+
+
+def _medians(runs: list[dict[str, Any]], measure: str) -> dict[str, float]:
+    found = {}
+    for client in dict.fromkeys(run["client"] for run in runs):
+        usages = [run["usage"] for run in runs if run["client"] == client]
+        found[client] = median(u[f"{measure}_seconds"] - u[f"startup_{measure}_seconds"] for u in usages)
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+def main(results: Path, chart: Path) -> None:
+    told = json.loads(results.read_text())
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in told["runs"]:
+        groups.setdefault((run["title"], run["setting"]), []).append(run)
+    figure, axes = plt.subplots(
+        len(groups), 2, figsize=(10, 0.9 + 1.9 * len(groups)), squeeze=False, constrained_layout=True
+    )
+    for ((title, setting), runs), row in zip(groups.items(), axes, strict=True):
+        for (measure, unit), axis in zip(_MEASURES, row, strict=True):
+            medians = _medians(runs, measure)
+            bars = axis.barh(
+                list(medians),
+                list(medians.values()),
+                color=[_OURS if c == "ours" else _OTHERS for c in medians],
+            )
+            axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+            axis.margins(x=0.15)
+            axis.tick_params(labelsize=8)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_title(f"{title}, {setting}: {unit}", fontsize=9, loc="left")
+    machine = told["machine"]
+    figure.suptitle(
+        f"{machine['when'][:10]}, {machine['cpus']} processors, Python {machine['python']}, {machine['openssl']}; medians",
+        fontsize=8,
+    )
+    figure.savefig(chart, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

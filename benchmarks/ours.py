@@ -1,0 +1,95 @@
+"""The archiver as a client: one job, by the engine and the contents that a worker uses, wired as worker.bootstrap does.
+
+Told by JSON on its input, a `clients.Task`. Nothing is left out: every object is proved by the store's checksum, trees
+and zips are walked, parsed and copied in phases, uploads are journalled and a heartbeat runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from archiving.contents.base import Item
+from archiving.contents.hls import HlsContents
+from archiving.contents.zipped import ZipContents
+from archiving.copying import Copier
+from archiving.heartbeat import Heartbeat
+from archiving.upload_journal import LedgerUploadJournal
+from benchmarks.measure import ready
+from ledger.base import AssetState, Seen
+from ledger.memory import MemoryLedger
+from storage_backends.base import object_key
+from storage_backends.registry import open_destination
+from transfer import stopping
+from transfer.engine import TransferEngine
+from transfer.guard import AddressPolicy
+from transfer.http import HttpClient
+from transfer.memory import MemoryBudget
+from transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+
+_LEASE = timedelta(minutes=2)
+_ASSET = "benchmark"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _address(url: str) -> FixedAddress:
+    secret = SecretUrl(url)
+    return FixedAddress(Address(secret, handed_out=frozenset({secret.origin})))
+
+
+def _items(task: dict[str, Any], http: HttpClient) -> Iterator[Item]:
+    base, token = task["signed_url"], task["token"]
+    if task["form"] == "zip":
+        source = HttpSource(http, _address(f"{base}/vod.zip?{token}"))
+        info, reader = source.open(4096)
+        reader.close()
+        yield from ZipContents(source, info, name="vod.zip", version="1").items()
+    elif "master.m3u8" in task["paths"]:
+        yield from HlsContents(http, _address(f"{base}/master.m3u8?{token}")).items()
+    else:
+        for path in task["paths"]:
+            yield Item(path, "video/mp4", source=HttpSource(http, _address(f"{base}/{path}?{token}")))
+
+
+def main() -> None:
+    task = json.load(sys.stdin)
+    ca_file = Path(task["ca_file"]) if task["ca_file"] else None
+    http = HttpClient(AddressPolicy(allow_private=True), ca_file=ca_file)
+    store = open_destination(f"s3://bucket/ours?endpoint_url={task['sink_url']}&region=us-east-1")
+    store.stat(object_key("none"))  # makes the client: half a second, once in a worker's life
+    ready()
+    ledger = MemoryLedger(_now)
+    ledger.discover([Seen(_ASSET, "room-vod", _now() + timedelta(days=1), AssetState.DISCOVERED)])
+    lease = ledger.lease(_ASSET, "benchmark", _LEASE)
+    assert lease is not None
+    heartbeat = Heartbeat(
+        ledger, lease, _LEASE, renew_every=timedelta(seconds=30), asset_type="room-vod", bytes_total=None
+    )
+    options = {"uploads": task["uploads"]} if task["uploads"] else {}
+    engine = TransferEngine(
+        MemoryBudget(task["memory_bytes"]),
+        part_bytes=task["part_bytes"],
+        connections=task["connections"],
+        journal=LedgerUploadJournal(ledger, lease),
+        on_bytes=heartbeat.moved,
+        should_stop=heartbeat.check,
+        **options,
+    )
+    with heartbeat, stopping.watched(heartbeat.check), engine:
+        copier = Copier(ledger, lease, engine, heartbeat, version="1", folder="job", stores=[store])
+        copied = copier.copy(_items(task, http))
+    if copied.failed:
+        raise SystemExit(str(copied.failed))
+    http.close()
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

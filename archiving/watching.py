@@ -20,6 +20,10 @@ UNSAVED_STATES = OPEN_STATES | {AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_
 """States of an asset that is not safe and may still be saved."""
 
 SHOWN = 20  # rows of each kind in a summary
+MOST_ALARMS = (
+    1000  # assets at risk that are alarmed for one by one; more are one outage, and told by the first
+)
+ALARMS_FACT = "alarms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,7 @@ class Watcher:
         """Look, and log an alarm for each deadline that came under a level of ALARM_LEVELS since the last
         look: once per asset and level. Repeatable."""
         summary = self.summary()
-        risky = self._ledger.rows(UNSAVED_STATES, expiring_before=summary.at + ALARM_LEVELS[-1], limit=1000)
-        for row in risky:
-            self._alarm_once(row, summary.at)
+        self._alarm(summary.at)
         if summary.sweep_is_late:
             log.error("sweep_is_late", last=summary.last_sweep and summary.last_sweep.get("started_at"))
         for name, hold in summary.holds.items():
@@ -102,21 +104,26 @@ class Watcher:
             log.error("ledger_out_of_balance", seen=summary.counts.seen, states=dict(summary.counts.states))
         return summary
 
-    def _alarm_once(self, row: Row, now: datetime) -> None:
-        level = alarm_level(row.expires_at, now)
-        if level is None:
-            return
-        name = f"alarm:{row.asset_id}"
-        if (told := self._ledger.recall(name)) and told.get("level_days") == level.days:
-            return
-        log.error(
-            "asset_at_risk",
-            asset_id=row.asset_id,
-            type=row.type,
-            state=row.state,
-            expires_at="unknown" if row.expires_at == UNDATED else row.expires_at.isoformat(),
-            within_days=level.days,
-            attempts=row.attempts,
-            reason=row.reason,
-        )
-        self._ledger.remember(name, {"level_days": level.days}, lifetime=timedelta(days=30))
+    def _alarm(self, now: datetime) -> None:
+        told = self._ledger.recall(ALARMS_FACT) or {}
+        levels: dict[str, object] = {}
+        for row in self._ledger.rows(
+            UNSAVED_STATES, expiring_before=now + ALARM_LEVELS[-1], limit=MOST_ALARMS
+        ):
+            level = alarm_level(row.expires_at, now)
+            if level is None:
+                continue
+            levels[row.asset_id] = level.days
+            if told.get(row.asset_id) == level.days:
+                continue
+            log.error(
+                "asset_at_risk",
+                asset_id=row.asset_id,
+                type=row.type,
+                state=row.state,
+                expires_at="unknown" if row.expires_at == UNDATED else row.expires_at.isoformat(),
+                within_days=level.days,
+                attempts=row.attempts,
+                reason=row.reason,
+            )
+        self._ledger.remember(ALARMS_FACT, levels)

@@ -23,7 +23,7 @@ _CREDENTIAL_OPTION = re.compile(
     r"access_?key|secret|token|password|passwd|credential|signature|api_?key|account_?key|^sig$|^key$|^user(name)?$",
     re.IGNORECASE,
 )
-_PLAIN_OPTION = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_PLAIN_OPTION = re.compile(r"[a-z_]{1,40}")  # a digit could make it a key
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 CREDENTIALS_HELP = (
     "credentials never stand in a destination URL; give them the way the SDKs find them "

@@ -115,6 +115,7 @@ _SETTINGS = (
     botocore_errors.ServiceNotInRegionError,
     botocore_errors.UnknownEndpointError,
     botocore_errors.UnknownRegionError,
+    botocore_errors.UnsupportedOutpostResourceError,
     botocore_errors.UnsupportedS3AccesspointConfigurationError,
     botocore_errors.UnsupportedS3ArnError,
     botocore_errors.UnsupportedS3ConfigurationError,
@@ -122,6 +123,7 @@ _SETTINGS = (
 _CONNECTION = (
     botocore_errors.ChecksumError,
     botocore_errors.ConnectionError,
+    botocore_errors.FlexibleChecksumError,
     botocore_errors.HTTPClientError,
     botocore_errors.IncompleteReadError,
 )

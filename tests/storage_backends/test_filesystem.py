@@ -1,0 +1,431 @@
+"""What a directory does that no other store does: full disks, links, crashes between two system calls."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage_backends.base import ObjectSpec, Part, Upload, object_key
+from storage_backends.crc32c import crc32c_of
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    ChecksumRejected,
+    DestinationFull,
+    InvalidKey,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+from storage_backends.filesystem import FilesystemBackend, translate
+
+KEY = object_key("recordings/one.mp4")
+DATA = b"0123456789"
+PART_BYTES = 4
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FilesystemBackend:
+    return FilesystemBackend(tmp_path / "archive")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+def put(store: FilesystemBackend, data: bytes = DATA, key: str = KEY, *, if_absent: bool = False) -> None:
+    store.put(ObjectSpec(object_key(key), "video/mp4", len(data), if_absent=if_absent), data, crc32c_of(data))
+
+
+def begin(store: FilesystemBackend, *, if_absent: bool = False) -> Upload:
+    return store.begin(ObjectSpec(KEY, "video/mp4", len(DATA), PART_BYTES, if_absent=if_absent))
+
+
+def put_parts(upload: Upload, data: bytes = DATA) -> list[Part]:
+    pieces = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
+    return [upload.put_part(number, piece, crc32c_of(piece)) for number, piece in enumerate(pieces, start=1)]
+
+
+def leftovers(root: Path) -> list[Path]:
+    return list((root / ".uploads").iterdir())
+
+
+def failing(number: int, call: Callable[..., Any], times: int = 1) -> Callable[..., Any]:
+    """`call`, which fails with this errno the first `times` times."""
+    left = [times]
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number))
+        return call(*arguments, **named)
+
+    return fail
+
+
+# -- the root
+
+
+def test_the_root_is_made_at_first_use_when_its_parent_exists(store: FilesystemBackend, root: Path) -> None:
+    assert not root.exists()
+
+    put(store)
+
+    assert (root / KEY).read_bytes() == DATA
+
+
+def test_a_root_that_vanishes_is_not_made_again(store: FilesystemBackend, root: Path) -> None:
+    put(store)
+    root.rename(root.with_name("unmounted"))
+
+    with pytest.raises(BucketMissing, match="mounted"):
+        put(store)
+
+    assert not root.exists()
+
+
+def test_a_root_that_is_a_file_is_refused(store: FilesystemBackend, root: Path) -> None:
+    root.write_text("a file")
+
+    with pytest.raises(BucketMissing, match="not a directory"):
+        put(store)
+
+
+def test_a_root_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+
+    with pytest.raises(BucketMissing):
+        put(FilesystemBackend(tmp_path / "file" / "archive"))
+
+
+# -- full and forbidden
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+def test_a_disk_that_fills_up_while_an_object_is_stored_leaves_nothing(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(os, call, failing(errno.ENOSPC, getattr(os, call)))
+
+    with pytest.raises(DestinationFull, match="free space"):
+        put(store)
+
+    assert store.stat(KEY) is None
+    assert leftovers(root) == []
+
+
+def test_a_disk_too_small_for_an_upload_says_so_before_the_work(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", failing(errno.ENOSPC, os.posix_fallocate))
+
+    with pytest.raises(DestinationFull):
+        begin(store)
+
+    assert leftovers(root) == []
+
+
+def test_a_part_for_which_there_is_no_room_is_not_held_and_can_be_sent_again(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begin(store)
+    put_parts(upload)
+    monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC, os.pwrite))
+
+    with pytest.raises(DestinationFull):
+        upload.put_part(2, DATA[4:8], crc32c_of(DATA[4:8]))
+
+    assert sorted(upload.parts() or {}) == [1, 3]
+    upload.complete(put_parts(upload), crc32c_of(DATA))
+    assert (root / KEY).read_bytes() == DATA
+
+
+def test_a_real_limit_of_file_size_is_a_full_destination(tmp_path: Path) -> None:
+    """The kernel's own refusal, not an injected one."""
+    program = f"""
+import resource
+from pathlib import Path
+from storage_backends.base import ObjectSpec, object_key
+from storage_backends.crc32c import crc32c_of
+from storage_backends.errors import DestinationFull
+from storage_backends.filesystem import FilesystemBackend
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))
+try:
+    FilesystemBackend(Path({str(tmp_path / "archive")!r})).put(
+        ObjectSpec(object_key("k"), "a/b"), bytes(100000), crc32c_of(bytes(100000)))
+except DestinationFull:
+    raise SystemExit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+
+    assert done.returncode == 7
+    assert [path for path in (tmp_path / "archive").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *((number, DestinationFull) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        *((number, AccessDenied) for number in (errno.EACCES, errno.EPERM, errno.EROFS)),
+        *(
+            (number, InvalidKey)
+            for number in (
+                errno.EISDIR,
+                errno.ENOTDIR,
+                errno.ENAMETOOLONG,
+                errno.EINVAL,
+                errno.ELOOP,
+                errno.EILSEQ,
+            )
+        ),
+        *(
+            (number, TransientStorageError)
+            for number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ETIMEDOUT)
+        ),
+        *(
+            (number, TransientStorageError)
+            for number in (errno.ENOENT, errno.EMLINK, errno.ENOMEM, errno.EINTR)
+        ),
+    ],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else value.__name__,
+)
+def test_each_errno_has_its_name(number: int, expected: type[StorageError]) -> None:
+    error = translate(OSError(number, os.strerror(number)), "storing 'k' in file:///x")
+
+    assert type(error) is expected
+    assert errno.errorcode[number] in str(error)
+    assert str(error).startswith("storing 'k' in file:///x: ")
+
+
+# -- nothing leads out of the root, and nothing inside is in the way
+
+
+@pytest.mark.parametrize("key", [".uploads", ".uploads/x", ".uploads/x/data"])
+def test_a_key_cannot_reach_the_unfinished_uploads(store: FilesystemBackend, key: str) -> None:
+    with pytest.raises(InvalidKey):
+        put(store, key=key)
+    with pytest.raises(InvalidKey):
+        store.read(object_key(key))
+
+
+def test_the_unfinished_uploads_are_not_listed(store: FilesystemBackend) -> None:
+    put_parts(begin(store))
+
+    assert list(store.list()) == []
+    assert list(store.list(".uploads/")) == []
+    assert list(store.list(".up")) == []
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "one.mp4").write_bytes(b"theirs")
+    return folder
+
+
+def test_a_link_to_a_directory_outside_is_not_followed(
+    store: FilesystemBackend, root: Path, outside: Path
+) -> None:
+    root.mkdir()
+    (root / "recordings").symlink_to(outside)
+
+    with pytest.raises(InvalidKey):
+        put(store)
+    with pytest.raises(ObjectMissing):
+        store.read(KEY)
+    store.delete(KEY)
+
+    assert store.stat(KEY) is None
+    assert list(store.list()) == []
+    assert (outside / "one.mp4").read_bytes() == b"theirs"
+
+
+def test_a_link_to_a_file_outside_is_replaced_and_not_written_through(
+    store: FilesystemBackend, root: Path, outside: Path
+) -> None:
+    (root / "recordings").mkdir(parents=True)
+    (root / KEY).symlink_to(outside / "one.mp4")
+
+    assert store.stat(KEY) is None
+    put(store)
+
+    assert (outside / "one.mp4").read_bytes() == b"theirs"
+    assert not (root / KEY).is_symlink()
+    assert store.read(KEY) == DATA
+
+
+def test_a_link_in_place_of_the_uploads_is_not_followed(
+    store: FilesystemBackend, root: Path, outside: Path
+) -> None:
+    root.mkdir()
+    (root / ".uploads").symlink_to(outside)
+
+    with pytest.raises(InvalidKey):
+        put(store)
+
+    assert [path.name for path in outside.iterdir()] == ["one.mp4"]
+
+
+@pytest.mark.parametrize("token", ["../outside", "..", "/etc", "a/b"])
+def test_a_token_cannot_lead_out(store: FilesystemBackend, outside: Path, token: str) -> None:
+    with pytest.raises(UploadGone):
+        store.resume(begin(store).spec, token)
+
+    assert (outside / "one.mp4").exists()
+
+
+def test_a_pipe_or_a_directory_is_no_object(store: FilesystemBackend, root: Path) -> None:
+    (root / "recordings").mkdir(parents=True)
+    os.mkfifo(root / KEY)
+
+    assert store.stat(KEY) is None
+    assert store.stat(object_key("recordings")) is None
+    assert list(store.list()) == []
+
+
+def test_a_key_where_a_directory_stands_is_refused(store: FilesystemBackend) -> None:
+    put(store)
+
+    with pytest.raises(InvalidKey):
+        put(store, key="recordings")
+    with pytest.raises(InvalidKey):
+        put(store, key=f"{KEY}/below")
+
+    assert store.read(KEY) == DATA
+
+
+# -- crashes and second thoughts
+
+
+def test_a_file_that_came_to_hold_other_bytes_is_not_published(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+
+    def wrong(file: int, data: bytes, offset: int) -> int:
+        return real(file, bytes(len(data)), offset)
+
+    monkeypatch.setattr(os, "pwrite", wrong)
+
+    with pytest.raises(ChecksumRejected):
+        put(store)
+
+    assert store.stat(KEY) is None
+    assert leftovers(root) == []
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_a_crash_between_publishing_and_cleaning_up_is_mended_by_completing_again(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, if_absent: bool
+) -> None:
+    upload = begin(store, if_absent=if_absent)
+    parts = put_parts(upload)
+    with monkeypatch.context() as patch:
+        patch.setattr(upload, "abort", failing(errno.EIO, upload.abort))
+        with pytest.raises(OSError, match="Input/output"):
+            upload.complete(parts, crc32c_of(DATA))
+    assert (root / KEY).exists()
+    assert len(leftovers(root)) == 1
+
+    info = FilesystemBackend(root).resume(upload.spec, upload.token).complete(parts, crc32c_of(DATA))
+
+    assert info.crc32c == crc32c_of(DATA)
+    assert leftovers(root) == []
+
+
+def test_a_line_of_the_journal_that_was_cut_by_a_crash_does_not_count(
+    store: FilesystemBackend, root: Path
+) -> None:
+    upload = begin(store)
+    put_parts(upload)
+    (journal,) = root.glob(".uploads/*/parts")
+
+    for cut in (b"2 4 0123", b"2 4", b"2", b"\0\0\0\0"):
+        with journal.open("ab") as file:
+            file.write(cut)
+        assert sorted(upload.parts() or {}) == [1, 2, 3]
+    upload.put_part(1, DATA[:4], crc32c_of(DATA[:4]))
+
+    assert sorted(upload.parts() or {}) == [1, 2, 3]
+
+
+def test_a_part_whose_replacement_was_cut_by_a_crash_does_not_count(
+    store: FilesystemBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begin(store)
+    parts = put_parts(upload)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing(errno.EIO, os.fdatasync))
+        with pytest.raises(TransientStorageError):
+            upload.put_part(2, b"xxxx", crc32c_of(b"xxxx"))
+
+    assert sorted(upload.parts() or {}) == [1, 3]
+    with pytest.raises(UploadGone):
+        upload.complete(parts, crc32c_of(DATA))
+
+
+def test_a_part_may_not_reach_into_the_next(store: FilesystemBackend) -> None:
+    upload = begin(store)
+
+    with pytest.raises(StorageError, match="does not fit its slot"):
+        upload.put_part(1, DATA[:5], crc32c_of(DATA[:5]))
+
+
+def test_an_upload_if_absent_meets_an_object_of_the_same_content_by_someone_else(
+    store: FilesystemBackend,
+) -> None:
+    upload = begin(store, if_absent=True)
+    parts = put_parts(upload)
+    put(store)
+
+    with pytest.raises(ObjectExists):
+        upload.complete(parts, crc32c_of(DATA))
+
+
+def test_what_crashed_puts_left_is_swept_and_nothing_else(store: FilesystemBackend, root: Path) -> None:
+    put(store)
+    upload = begin(store)
+    (root / ".uploads" / f"{'0' * 32}.put").write_bytes(b"left by a crash")
+    (root / ".uploads" / "a note").write_text("by a person")
+
+    assert store.abort_stale_uploads(timedelta(hours=1)) == 0
+    assert store.abort_stale_uploads(timedelta(0)) == 2
+
+    assert [path.name for path in leftovers(root)] == ["a note"]
+    with pytest.raises(UploadGone):
+        put_parts(upload)
+    assert store.read(KEY) == DATA
+
+
+def test_no_file_stays_open(store: FilesystemBackend) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    put(store)
+    before = open_files()
+
+    upload = begin(store)
+    upload.complete(put_parts(upload), crc32c_of(DATA))
+    put(store)
+    list(store.list())
+    store.stat(object_key("missing/key"))
+    with pytest.raises(ObjectMissing):
+        store.read(object_key("missing"))
+    with pytest.raises(InvalidKey):
+        put(store, key=f"{KEY}/below")
+    store.delete(KEY)
+
+    assert open_files() == before

@@ -1,0 +1,177 @@
+"""Every error of google-auth, requests and urllib3 is one of ours, on purpose; and every answer of the service."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+import requests
+import urllib3.exceptions
+from google.auth import exceptions as auth_errors
+
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    DestinationFull,
+    DestinationRefuses,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+)
+from storage_backends.gcs_errors import refused, translate, translated
+
+DOING = "storing 'k' in gs://bucket"
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+AUTH = {
+    **dict.fromkeys(
+        words("""
+        ClientCertError DefaultCredentialsError GoogleAuthError InvalidOperation
+        InvalidResource InvalidType InvalidValue MalformedError MutualTLSChannelError OAuthError OSError
+        ReauthFailError ReauthSamlChallengeFailError RefreshError UserAccessTokenError
+    """),
+        AccessDenied,
+    ),
+    **dict.fromkeys(["TransportError", "ResponseError", "TimeoutError"], TransientStorageError),
+}
+
+REQUESTS = {
+    **dict.fromkeys(
+        words("""
+        ChunkedEncodingError ConnectTimeout ConnectionError ContentDecodingError JSONDecodeError ProxyError
+        ReadTimeout RetryError SSLError StreamConsumedError Timeout TooManyRedirects UnrewindableBodyError
+    """),
+        TransientStorageError,
+    ),
+    **dict.fromkeys(
+        words("""
+        HTTPError InvalidHeader InvalidJSONError InvalidProxyURL InvalidSchema InvalidURL MissingSchema
+        RequestException URLRequired
+    """),
+        StorageError,
+    ),
+}
+
+
+def classes(module: object, base: type[Exception]) -> dict[str, type[Exception]]:
+    members = inspect.getmembers(module, inspect.isclass)
+    return {name: found for name, found in members if issubclass(found, base)}
+
+
+def made(kind: type[Exception], text: str = "https://host/session?upload_id=secret") -> Exception:
+    error = kind.__new__(kind)
+    Exception.__init__(error, text)
+    if isinstance(error, auth_errors.GoogleAuthError):
+        error._retryable = False
+    return error
+
+
+def answer(status: int, reason: str = "", message: str = "as it says") -> requests.Response:
+    made_answer = requests.Response()
+    made_answer.status_code = status
+    body = {"error": {"errors": [{"reason": reason, "message": message}], "message": message}}
+    made_answer._content = json.dumps(body).encode()
+    return made_answer
+
+
+def test_every_class_of_google_auth_is_in_the_table() -> None:
+    assert set(classes(auth_errors, auth_errors.GoogleAuthError)) == set(AUTH)
+
+
+@pytest.mark.parametrize("name", AUTH)
+def test_each_class_of_google_auth_has_its_name_here(name: str) -> None:
+    error = translate(made(getattr(auth_errors, name)), DOING)
+
+    assert type(error) is AUTH[name]
+    assert "secret" not in str(error)
+
+
+def test_credentials_that_may_be_renewed_later_are_passing() -> None:
+    error = auth_errors.RefreshError("metadata server busy", retryable=True)  # type: ignore[no-untyped-call]
+
+    assert type(translate(error, DOING)) is TransientStorageError
+
+
+def test_every_class_of_requests_is_in_the_table() -> None:
+    assert set(classes(requests.exceptions, requests.exceptions.RequestException)) == set(REQUESTS)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_each_class_of_requests_has_its_name_here(name: str) -> None:
+    error = translate(made(getattr(requests.exceptions, name)), DOING)
+
+    assert type(error) is REQUESTS[name]
+    assert "secret" not in str(error)
+
+
+def test_what_urllib3_lets_through_is_passing() -> None:
+    found = classes(urllib3.exceptions, urllib3.exceptions.HTTPError)
+
+    assert {type(translate(made(kind), DOING)) for kind in found.values()} == {TransientStorageError}
+
+
+def test_a_certificate_that_is_not_trusted_needs_a_person() -> None:
+    error = translate(made(requests.exceptions.SSLError, "[SSL: CERTIFICATE_VERIFY_FAILED]"), DOING)
+
+    assert type(error) is DestinationRefuses
+    assert "REQUESTS_CA_BUNDLE" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        (401, "authError", AccessDenied),
+        (403, "forbidden", AccessDenied),
+        (403, "accountDisabled", AccessDenied),
+        (403, "rateLimitExceeded", TransientStorageError),
+        (403, "userRateLimitExceeded", TransientStorageError),
+        (403, "quotaExceeded", TransientStorageError),
+        (403, "storageQuotaExceeded", DestinationFull),
+        (507, "", DestinationFull),
+        (404, "notFound", ObjectMissing),
+        (408, "", TransientStorageError),
+        (409, "conflict", TransientStorageError),
+        (412, "conditionNotMet", ObjectExists),
+        (429, "rateLimitExceeded", TransientStorageError),
+        (500, "backendError", TransientStorageError),
+        (502, "", TransientStorageError),
+        (503, "backendError", TransientStorageError),
+        (501, "", StorageError),
+        (400, "invalid", StorageError),
+        (411, "required", StorageError),
+        (413, "uploadTooLarge", StorageError),
+    ],
+)
+def test_each_answer_has_its_name(status: int, reason: str, expected: type[StorageError]) -> None:
+    error = refused(answer(status, reason), DOING)
+
+    assert type(error) is expected
+    assert str(error).startswith(f"{DOING}: {status} {reason} as it says")
+
+
+def test_a_checksum_that_the_service_refuses_is_told_from_another_bad_request() -> None:
+    text = 'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "mnG7TA==".'
+
+    assert type(refused(answer(400, "invalid", text), DOING)) is ChecksumRejected
+
+
+def test_a_page_in_place_of_an_answer_is_named_by_its_status() -> None:
+    page = requests.Response()
+    page.status_code = 502
+    page._content = b"<html>"
+
+    assert type(refused(page, DOING)) is TransientStorageError
+
+
+def test_an_error_that_holds_a_url_is_not_chained() -> None:
+    with pytest.raises(TransientStorageError) as caught, translated(DOING):
+        raise made(requests.exceptions.ReadTimeout)
+
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__

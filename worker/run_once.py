@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiving import holds
 from archiving.archiver import Archiver
+from archiving.decisions import HOLD
 from archiving.discovery import Sweeper
 from archiving.outcomes import Archived, Outcome
 from archiving.reconcile import Reconciler
@@ -23,6 +25,7 @@ from storage_backends.errors import StorageError
 log = structlog.get_logger(__name__)
 
 POLL = timedelta(seconds=1)
+AT_ONCE = 1000  # retries not due yet that a run begins with; the others keep to their times
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,9 @@ class RunResult:
 
 
 class OneRun:
-    """Retries that fall due within `patience` of the last thing done are waited for; later ones are left to
-    the next run. `stop` ends the run early, with everything in hand given back."""
+    """What waits for less than a hold's time is tried at once. Later, retries that fall due within `patience` of
+    the last thing done are waited for, and others left to the next run. `stop` ends the run early, with everything
+    in hand given back."""
 
     def __init__(
         self,
@@ -70,8 +74,10 @@ class OneRun:
         """Sweep and archive what is due; with `asset_ids` only those, without a sweep. Raises HmsError when the
         sweep fails (what earlier sweeps found is archived first), LedgerError."""
         sweep_error: Exception | None = None
+        self._lift_holds()
         if asset_ids is None:
             self._reconcile()
+            self._ledger.take_due(self._clock() + HOLD, AT_ONCE, timedelta(0))
             try:
                 self._sweeper.sweep()
             except Exception as error:  # noqa: BLE001 - told at the end; what is known must be saved all the same
@@ -82,8 +88,16 @@ class OneRun:
             raise sweep_error
         return RunResult(self._ledger.counts(), stored)
 
+    def _lift_holds(self) -> None:
+        """Whoever starts a run may just have mended what a destination, or the API, was left alone for."""
+        for name in holds.current(self._ledger, self._clock()):
+            holds.lift(self._ledger, name)
+
     def _reconcile(self) -> None:
-        """What the ledger calls archived must be in the bucket: without beat nobody else looks."""
+        """What the ledger calls archived must be in the bucket: without beat nobody else looks. An empty ledger
+        is filled by the sweep."""
+        if self._ledger.counts().seen == 0:
+            return
         try:
             self._reconciler.reconcile()
         except StorageError as error:
@@ -93,7 +107,7 @@ class OneRun:
         stored = 0
         running: dict[Future[Outcome], str] = {}
         named = deque(asset_ids) if asset_ids is not None else None
-        give_up_at = time.monotonic() + self._patience.total_seconds()
+        idle_seconds = 0.0
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="asset") as pool:
             while not self._stop.is_set():
                 free = self._concurrency - len(running)
@@ -103,10 +117,10 @@ class OneRun:
                     done, _ = wait(running, POLL.total_seconds(), FIRST_COMPLETED)
                     stored += sum(_bytes(future.result()) for future in done)
                     running = {future: asset_id for future, asset_id in running.items() if future not in done}
-                    if done:
-                        give_up_at = time.monotonic() + self._patience.total_seconds()
-                elif named is None and self._worth_waiting(give_up_at):
+                elif named is None and self._worth_waiting(self._patience.total_seconds() - idle_seconds):
+                    began = time.monotonic()
                     self._stop.wait(POLL.total_seconds())
+                    idle_seconds += time.monotonic() - began
                 else:
                     break
         return stored
@@ -120,13 +134,12 @@ class OneRun:
         due = self._ledger.take_due(self._clock(), free, timedelta(0))
         return [row.asset_id for row in due if row.asset_id not in running]
 
-    def _worth_waiting(self, give_up_at: float) -> bool:
-        left = give_up_at - time.monotonic()
+    def _worth_waiting(self, seconds_left: float) -> bool:
         states = self._ledger.counts().states
         if states.get(AssetState.RUNNING, 0):  # another worker's, or the lease of one that died
-            return left > 0
+            return seconds_left > 0
         next_due = self._ledger.next_due_at()
-        return next_due is not None and (next_due - self._clock()).total_seconds() <= left
+        return next_due is not None and (next_due - self._clock()).total_seconds() <= seconds_left
 
 
 def _bytes(outcome: Outcome) -> int:

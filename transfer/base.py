@@ -1,6 +1,6 @@
 """The words of moving bytes: where they come from, what is asked of a copy, what came of it.
 
-A `Source` can be read by range and knows how to renew its own URL; `transfer.http` makes sources of URLs.
+A `Source` can be read by range and knows how to renew its own URL; `transfer.source` makes sources of URLs.
 The engine (`transfer.engine`) copies one source to one key at every store given, in bounded memory, and
 returns only what it has proved.
 """
@@ -88,7 +88,8 @@ class CopyResult:
     """One object, copied. Every store of the request is in `stored` or in `failed`, by its name.
 
     `stored` means proved: the store holds `size_bytes` bytes whose CRC32C is `crc32c`, by the store's own word
-    or by reading them back.
+    or by reading them back. Where every store failed early, reading stopped: `size_bytes` and `crc32c` are then
+    what was known of them, else 0.
     """
 
     key: ObjectKey

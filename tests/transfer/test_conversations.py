@@ -7,6 +7,8 @@ left open and the signature is in no text of the error.
 # ruff: noqa: E501 - a table is read by its rows
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ import pytest
 
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
-from tests.transfer.origin import Fault, Origin
+from tests.transfer.origin import Fault, Origin, Reply, Request
 from tests.transfer.stores import open_uploads, stored_in
 from tests.transfer.worlds import (
     CANARY,
@@ -28,6 +30,7 @@ from tests.transfer.worlds import (
     told_by,
 )
 from transfer.base import CopyRequest
+from transfer.checksums import crc32c
 from transfer.engine import TransferEngine
 from transfer.errors import (
     SourceChanged,
@@ -53,6 +56,25 @@ def media(first: bytes) -> None:
 
 
 A_VIDEO = request(check=media)
+
+
+def saying(**headers: str) -> Fault:
+    """The proper reply, with these headers as well."""
+
+    def fault(_: Request, reply: Reply) -> Reply:
+        for name, value in headers.items():
+            reply = reply.header(name.replace("_", "-"), value)
+        return reply
+
+    return fault
+
+
+def goog_hash(content: bytes) -> Fault:
+    return saying(x_goog_hash=f"crc32c={base64.b64encode(crc32c(content).to_bytes(4, 'big')).decode()}")
+
+
+def amazon_md5(content: bytes) -> Fault:
+    return saying(server="AmazonS3", etag=f'"{hashlib.md5(content).hexdigest()}"')
 
 
 @dataclass(frozen=True)
@@ -146,6 +168,13 @@ CASES = [
     small("a body of unknown length is shorter than expected", fault.chunked, ranges=False, ask=request(size_bytes=601), ends=SourceMismatch),
     large("the whole has another checksum than expected", ask=request(crc32c=1), ends=SourceMismatch),
     small("a small file has another checksum than expected", ask=request(crc32c=1), ends=SourceMismatch),
+    # -- what the source says of the whole
+    large("the source's own checksum is right", goog_hash(LARGE)),
+    large("the source's own checksum is of other bytes", goog_hash(SMALL), ends=SourceMismatch),
+    small("a small file's own checksum is right", goog_hash(SMALL)),
+    small("a small file's own checksum is of other bytes", goog_hash(LARGE), ends=SourceMismatch),
+    small("Amazon's MD5 of a small file is right", amazon_md5(SMALL)),
+    small("Amazon's MD5 of a small file is of other bytes", amazon_md5(LARGE), ends=SourceMismatch),
     # -- signatures
     Case("the signature expired before the start", SMALL, same(), always=lambda _: [expired_before(2)], asked=2),
     Case("the signature expires in the middle", LARGE, same(OK, OK), always=lambda _: [expired_before(2)], asked=6),

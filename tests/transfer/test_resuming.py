@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from storage_backends.base import StorageBackend
@@ -103,6 +105,22 @@ def test_the_first_bytes_are_looked_at_again_though_their_part_is_stored() -> No
 
     assert stored_in(store) == {}
     assert open_uploads(store) == 0
+
+
+def test_a_journal_with_a_gap_is_trusted_up_to_it_where_parts_have_an_order() -> None:
+    store, journal = OrderedStore(MemoryBackend("store")), Journal()
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(WorkerDied):
+            copy(origin, [store], journal, die_after=4)
+        saved = journal.saved[store.name, KEY]
+        known = {number: part for number, part in saved.parts.items() if number != 2}
+        journal.saved[store.name, KEY] = replace(saved, parts=known)
+        store.sent_parts.clear()
+
+        copy(origin, [store], journal)
+
+    assert store.sent_parts == list(range(2, PARTS + 1))
+    assert stored_in(store) == {KEY: CONTENT}
 
 
 def test_what_was_stored_before_counts_as_progress() -> None:

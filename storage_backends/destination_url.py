@@ -33,25 +33,17 @@ CREDENTIALS_HELP = (
 
 @dataclass(frozen=True, slots=True)
 class DestinationUrl:
-    """`scheme://bucket/prefix?options`. For `file`, `bucket` is empty and `prefix` the absolute directory."""
+    """`scheme://bucket/prefix?options`."""
 
     scheme: str
-    bucket: str
-    prefix: str  # percent-decoded, no slash at either end (but a `file` directory begins with its own)
+    bucket: str  # empty in `scheme:///path`
+    prefix: str  # percent-decoded, no slash at either end; for `file` the absolute directory, which begins with one
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The destination for messages and records: no options."""
-        return (
-            f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
-            if self.bucket
-            else self._directory_name
-        )
-
-    @property
-    def _directory_name(self) -> str:
-        return f"{self.scheme}://{self.prefix}"
+        return f"{self.scheme}://{self.bucket}/{self.prefix.lstrip('/')}".rstrip("/")
 
     def only_options(self, known: Collection[str]) -> None:
         """Raise BadDestinationUrl when an option is not one of `known`: a misspelt one must not pass unseen."""

@@ -12,9 +12,10 @@ from simulator.config import Flavour, LastPage, Order, SimulatorConfig
 from simulator.sets import SETS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop. Returns the exit code: 0, or 1 when it could not start."""
-    config = _config(argv)
+def main(argv: Sequence[str] | None = None, program: str = "simulator") -> int:
+    """Serve until told to stop. Returns the exit code: 0, or 1 when it could not start. `program`: the command in
+    the help."""
+    config = _config(argv, program)
     # The `archiver` command imports this door; the server behind it takes half a second.
     from simulator.server import run
 
@@ -26,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _config(argv: Sequence[str] | None) -> SimulatorConfig:
+def _config(argv: Sequence[str] | None, program: str) -> SimulatorConfig:
     default = SimulatorConfig()
     parser = argparse.ArgumentParser(
-        prog="simulator",
+        prog=program,
         description="A stand-in for 100ms: API, storage with expiring URLs, CDN, sample recordings, named faults.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

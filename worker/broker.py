@@ -4,20 +4,36 @@ embedded one for as long as the command takes."""
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from worker.embedded import Supervisor
 from worker.embedded_valkey import EmbeddedValkey
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
+
+
+def check_state_dir(settings: Settings) -> None:
+    """Make it if need be. Raises SettingsError when it cannot be written."""
+    try:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.state_dir):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"ARCHIVER_STATE_DIR: {settings.state_dir} cannot be used ({error.strerror}). It must be a directory that "
+            "this user may write, for the embedded Valkey; or set ARCHIVER_REDIS_URL to a server of yours"
+        ) from error
 
 
 @contextmanager
 def broker_url(settings: Settings) -> Iterator[str]:
-    """Raises SupervisorError when an embedded server cannot start; a configured one is not asked here."""
+    """Raises SupervisorError when an embedded server cannot start, SettingsError when it has no place for its files;
+    a configured one is not asked here."""
     if settings.redis_url is not None:
         yield settings.redis_url.get_secret_value()
         return
+    check_state_dir(settings)
     running = EmbeddedValkey(settings.state_dir)
     if running.answers() and (url := running.url()):
         yield url

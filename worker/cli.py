@@ -6,13 +6,14 @@ wrong · 3 something that is needed cannot be reached (broker, API, destination)
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Annotated, Any
@@ -21,14 +22,16 @@ import typer
 from celery import Celery
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from archiving import keys
+from archiving import keys, webhook_thumbnails
 from archiving.errors import ManifestError
 from archiving.manifest import read_manifest
-from hms.errors import HmsError
+from hms.errors import HmsError, HmsGarbled
+from hms.webhooks import parse_event
 from ledger.base import SAFE_STATES, Row
 from ledger.errors import LedgerError
 from simulator.__main__ import main as simulate
@@ -36,7 +39,7 @@ from storage_backends.errors import BadDestinationUrl, StorageError
 from worker import demo as demonstration
 from worker import rendering
 from worker.bootstrap import AppServices, build_services, utc_now
-from worker.broker import broker_url
+from worker.broker import broker_url, check_state_dir
 from worker.celery_config import celery_settings
 from worker.doctor import Verdict, examine
 from worker.embedded import FlowerOptions, Supervisor, SupervisorError
@@ -45,6 +48,7 @@ from worker.run_once import OneRun, result_json
 from worker.settings import Settings, SettingsError, load_settings
 from worker.verify import verify as verify_all
 
+MAX_EVENT_BYTES = 4 * 1024 * 1024  # a webhook has some kilobytes
 OK, NOT_SAVED, WRONG_SETTINGS, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
@@ -60,9 +64,23 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+
+def _command(*examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose help is its docstring, flowing to the terminal's width, and examples."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        epilog = "\n".join(["Examples:", *(f"  [cyan]{escape(example)}[/]" for example in examples)])
+        app.command(help=text, epilog=epilog)(function)
+        return function
+
+    return register
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 AssetIds = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Asset ids, as 100ms and `status` show them.")
+    list[str], typer.Argument(metavar="ID", help="Asset ids, as 100ms and `status` show them.")
 ]
 
 
@@ -80,7 +98,7 @@ def main() -> None:
 
 
 # -- running it ----------------------------------------------------------------------------------------------
-@app.command()
+@_command("archiver demo", "archiver demo --keep      and look at Flower")
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Stay up afterwards, with Flower, until Ctrl-C.")
@@ -95,7 +113,7 @@ def demo(
     sys.exit(OK if demonstration.run(out, keep=keep, as_json=as_json) else NOT_SAVED)
 
 
-@app.command()
+@_command("archiver up", "archiver up --simulator   without an account")
 def up(
     with_simulator: Annotated[
         bool, typer.Option("--simulator", help="Use a simulated 100ms instead of the real one.")
@@ -112,6 +130,7 @@ def up(
             "There are no 100ms credentials. Set HMS_ACCESS_KEY and HMS_SECRET (100ms dashboard, Developer section) in "
             "the environment or in .env;\nor try it on simulated recordings: archiver up --simulator, or archiver demo."
         )
+    check_state_dir(settings)
     companions, environment = demonstration.simulator(settings) if with_simulator else ([], dict(os.environ))
     flower = FlowerOptions(
         settings.flower_address,
@@ -132,7 +151,7 @@ def up(
         err.print("Stopping ...", style="dim")
 
 
-@app.command()
+@_command("archiver run --once", "archiver run --once --wait 0 --json   from cron")
 def run(
     once: Annotated[bool, typer.Option("--once", help="Required: sweep, archive what is due, exit.")] = False,
     wait: Annotated[
@@ -158,7 +177,7 @@ def run(
     sys.exit(OK if result.all_safe else NOT_SAVED)
 
 
-@app.command()
+@_command("archiver sweep")
 def sweep(as_json: Json = False) -> None:
     """Walk all pages of the API once and enter what is new. Copies nothing. Harmless to repeat."""
     with _services(_settings()) as (_, services):
@@ -175,7 +194,7 @@ def sweep(as_json: Json = False) -> None:
             )
 
 
-@app.command()
+@_command("archiver archive 6400c0d3e1b2a3c4d5e6f708")
 def archive(asset_ids: AssetIds, as_json: Json = False) -> None:
     """Archive these assets now, in this process, whatever became of them before.
 
@@ -191,22 +210,57 @@ def archive(asset_ids: AssetIds, as_json: Json = False) -> None:
         if as_json:
             print(json.dumps([rendering.row_json(row) if row else {"asset_id": i} for i, row in rows]))  # noqa: T201
         else:
-            out.print(rendering.rows_table("", tuple(row for _, row in rows if row), utc_now()))
+            if known := tuple(row for _, row in rows if row):
+                out.print(rendering.rows_table("", known, utc_now()))
             for asset_id in (i for i, row in rows if row is None):
                 err.print(f"{asset_id}: 100ms does not know it.", style="red")
     sys.exit(OK if all(row and row.state in SAFE_STATES for _, row in rows) else NOT_SAVED)
 
 
-@app.command()
-def simulator(
-    arguments: Annotated[list[str] | None, typer.Argument(help="See `archiver simulator -- --help`.")] = None,
+@_command("archiver webhook event.json", "curl -s https://... | archiver webhook -")
+def webhook(
+    file: Annotated[
+        typer.FileBinaryRead, typer.Argument(metavar="FILE|-", help="The body of the webhook.")
+    ] = "-",  # type: ignore[assignment]
+    as_json: Json = False,
 ) -> None:
+    """Keep the thumbnails that an `hls.recording.success` webhook of 100ms brings.
+
+    The API gives their storage paths without a signature; the webhook alone signs them. Call this from your webhook
+    receiver, after it has checked the secret header and before the asset is archived, so at once. The URLs are kept
+    sealed, for 3 days. Harmless to repeat.
+
+    Exit code 1 when the event names no asset with thumbnails, 2 when it is no event.
+    """
+    try:
+        event = parse_event(file.read(MAX_EVENT_BYTES))
+    except HmsGarbled as error:
+        raise typer.BadParameter(str(error)) from None
+    with _services(_settings()) as (_, services):
+        assets = webhook_thumbnails.remember(services.ledger, event)
+    if as_json:
+        print(json.dumps({"type": event.type, "thumbnails": len(event.thumbnails), "assets": assets}))  # noqa: T201
+    elif assets:
+        kept = (
+            f"{len(event.thumbnails)} thumbnails are kept for {assets} assets: {', '.join(event.asset_ids)}."
+        )
+        out.print(kept, markup=False)
+    else:
+        err.print(f"The event {event.type} names no asset with thumbnails; nothing is kept.", markup=False)
+    sys.exit(OK if assets else NOT_SAVED)
+
+
+@app.command(
+    add_help_option=False,  # the simulator has its own
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def simulator(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Run the simulated 100ms alone: API, storage with expiring URLs, CDN, sample recordings, named faults."""
-    sys.exit(simulate(arguments or []))
+    sys.exit(simulate(arguments or [], program="archiver simulator"))
 
 
 # -- looking at it -------------------------------------------------------------------------------------------
-@app.command()
+@_command("archiver status", "archiver status --watch", "archiver status --json | jq .needs_attention")
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and show it anew each second.")] = False,
     as_json: Json = False,
@@ -231,7 +285,7 @@ def status(
     sys.exit(OK if summary.healthy else NOT_SAVED)
 
 
-@app.command()
+@_command("archiver show 6400c0d3e1b2a3c4d5e6f708")
 def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
     """All that is known of one asset: its state and why, and what its manifest says at each destination."""
     with _services(_settings()) as (_, services):
@@ -253,10 +307,10 @@ def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json =
     sys.exit(OK if row is not None else NOT_SAVED)
 
 
-@app.command()
+@_command("archiver verify", "archiver verify --quick", "archiver verify 6400c0d3e1b2a3c4d5e6f708 --json")
 def verify(
     asset_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID...]", help="All, when none is named.")
+        list[str] | None, typer.Argument(metavar="ID", help="All, when none is named.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Compare names and sizes only; read nothing.")
@@ -273,7 +327,7 @@ def verify(
     destinations = open_destinations(settings.destinations)
     bad = assets = read_bytes = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=as_json) as progress:
+    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
         task = progress.add_task("verifying", total=None)
         checks = verify_all(
             destinations, asset_ids or [], quick=quick, found=lambda count: progress.update(task, total=count)
@@ -293,12 +347,16 @@ def verify(
         store.close()
     if not as_json:
         how = "by name and size" if quick else f"by reading {rendering.size(read_bytes)} back"
-        style = "bold red" if bad else "bold green"
+        style = "bold red" if bad or not assets else "bold green"
         out.print(Text(f"{assets - bad} of {assets} copies are whole, checked {how}.", style=style))
-    sys.exit(NOT_SAVED if bad else OK)
+    if not assets:
+        err.print(
+            f"There is no manifest at {', '.join(store.name for store in destinations)}: nothing is archived."
+        )
+    sys.exit(NOT_SAVED if bad or not assets else OK)
 
 
-@app.command()
+@_command("archiver doctor")
 def doctor(as_json: Json = False) -> None:
     """Check everything the archiver depends on, and say how to mend what ails.
 
@@ -307,7 +365,6 @@ def doctor(as_json: Json = False) -> None:
     """
     worst = Verdict.OK
     found = []
-    styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
     with _services(_settings(), check_broker=False) as (settings, services):
         for finding in examine(
             settings,
@@ -319,10 +376,7 @@ def doctor(as_json: Json = False) -> None:
             found.append(finding)
             worst = Verdict.PROBLEM if Verdict.PROBLEM in (worst, finding.verdict) else worst
             if not as_json:
-                line = Text(f"{finding.verdict:8}", style=styles[finding.verdict])
-                out.print(line + Text(f"{finding.subject}: {finding.detail}", style=""))
-                if finding.remedy:
-                    out.print(Text(f"         → {finding.remedy}", style="dim"))
+                out.print(rendering.finding_view(finding))
     if as_json:
         print(json.dumps([{n: getattr(finding, n) for n in finding.__slots__} for finding in found]))  # noqa: T201
     sys.exit(NOT_SAVED if worst is Verdict.PROBLEM else OK)

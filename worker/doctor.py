@@ -57,7 +57,9 @@ def examine(
         broker_is_up = broker_is_up and finding.verdict is not Verdict.PROBLEM
         yield finding
     if broker_is_up:
-        yield from _processes(ledger, workers)
+        # Without a broker of its own, this may be an installation that cron runs.
+        missing = Verdict.PROBLEM if settings.redis_url is not None else Verdict.WARNING
+        yield from _processes(ledger, workers, missing)
     for store in destinations:
         yield from _destination(store)
 
@@ -125,16 +127,17 @@ def _ledger(ledger: RedisLedger) -> Iterator[Finding]:
         )
 
 
-def _processes(ledger: RedisLedger, workers: Callable[[], list[str]]) -> Iterator[Finding]:
+def _processes(ledger: RedisLedger, workers: Callable[[], list[str]], missing: Verdict) -> Iterator[Finding]:
     found = beats(ledger)
     if len(found) == 1:
         yield Finding("beat", Verdict.OK, f"one runs: {found[0]}")
     elif not found:
         yield Finding(
             "beat",
-            Verdict.PROBLEM,
+            missing,
             "none has been heard of in the last minutes: nothing new is being found",
-            "Start it: `archiver up`, or `docker compose up -d beat`.",
+            "Start it: `archiver up`, or `docker compose up -d beat`; not needed where cron calls "
+            "`archiver run --once`.",
         )
     else:
         yield Finding(
@@ -149,9 +152,10 @@ def _processes(ledger: RedisLedger, workers: Callable[[], list[str]]) -> Iterato
     else:
         yield Finding(
             "workers",
-            Verdict.PROBLEM,
+            missing,
             "none answers over the broker",
-            "Start them: `archiver up`, or `docker compose up -d worker control`.",
+            "Start them: `archiver up`, or `docker compose up -d worker control`; not needed where cron calls "
+            "`archiver run --once`.",
         )
 
 
@@ -204,6 +208,8 @@ def _conditional(store: StorageBackend, data: bytes, crc: int) -> Finding:
 
 def _stale_uploads(store: StorageBackend) -> Finding:
     removes = store.removes_stale_uploads()
+    if removes is False and store.name.startswith("file:"):
+        return Finding(store.name, Verdict.OK, "unfinished uploads are removed by the daily scrub")
     if removes is False:
         return Finding(
             store.name,

@@ -37,6 +37,8 @@ from worker.embedded_valkey import LOOPBACK, EmbeddedValkey, write_private
 
 READY_LIMIT = timedelta(minutes=2)
 """A worker is up in about 2 s on a quiet machine; a laptop that just woke may take a minute."""
+BROKER_LIMIT = timedelta(seconds=15)
+"""For a Redis of one's own that starts at the same time as we do."""
 LOADING_LIMIT = timedelta(minutes=10)
 """Valkey reads its whole append-only file before it answers; with a million assets that is no longer instant."""
 SOFT_SHUTDOWN = timedelta(seconds=2)
@@ -229,6 +231,8 @@ class Supervisor:
     def _start_all(self) -> None:
         if self._valkey is not None:
             self._start_valkey(self._valkey)
+        else:
+            self._wait_for_broker()
         self._environment["ARCHIVER_REDIS_URL"] = self.redis_url
 
         for companion in self._companions:
@@ -263,6 +267,25 @@ class Supervisor:
                     raise
             else:
                 return
+
+    def _wait_for_broker(self) -> None:
+        """Raises StartFailed when the configured broker does not answer; workers would wait for it in silence."""
+        said = ""
+
+        def answers() -> bool:
+            nonlocal said
+            with redis.Redis.from_url(self.redis_url, socket_timeout=2, socket_connect_timeout=2) as client:
+                try:
+                    return bool(client.ping())
+                except redis.RedisError as error:
+                    said = str(error)
+                    return False
+
+        if not self._poll(answers, BROKER_LIMIT):
+            raise StartFailed(
+                f"The broker of ARCHIVER_REDIS_URL does not answer: {said or 'the stop was asked for'}\n"
+                "Start it, or mend the URL; unset, an embedded Valkey is used."
+            ) from None
 
     def _end_orphaned_valkey(self, valkey: EmbeddedValkey) -> None:
         """We have the lock, so a server that answers under our password is one whose supervisor was killed where

@@ -19,6 +19,9 @@ URGENT_QUEUE = "urgent"
 ARCHIVE_QUEUE = "archive"
 CONTROL_QUEUE = "control"
 
+FLOWER_COLUMNS = "name,kwargs,state,result,received,runtime,worker"
+"""kwargs: asset id and type; result: bytes, objects, seconds. Neither holds a secret (tests/walkthrough)."""
+
 CONTROL_SLOTS = 4
 """Sweep, reconcile and scrub may each run for long, and each at most once at a time; the fourth slot is always free
 for dispatch and watch, which take seconds (docs/decisions/0003-control-worker.md)."""
@@ -44,7 +47,16 @@ def beat(*, app: str = APP) -> list[str]:
 def flower(*, address: str, port: int, app: str = APP) -> list[str]:
     """The web page. Its password comes in FLOWER_BASIC_AUTH. It shows, and cannot change, anything: whoever
     reaches it cannot stop a worker."""
-    return ["celery", "-A", app, "flower", f"--address={address}", f"--port={port}", "--read_only=True"]
+    return [
+        "celery",
+        "-A",
+        app,
+        "flower",
+        f"--address={address}",
+        f"--port={port}",
+        "--read_only=True",
+        f"--tasks_columns={FLOWER_COLUMNS}",
+    ]
 
 
 def valkey(config: Path, *, server: str = "valkey-server") -> list[str]:

@@ -13,8 +13,11 @@ from rich.text import Text
 
 from archiving.deadlines import UNDATED
 from archiving.watching import Summary
+from hms.models import parse_time
 from ledger.base import SAFE_STATES, AssetState, Progress, Row
+from worker.doctor import Finding, Verdict
 
+FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 BAD_STATES = frozenset({AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS})
 
 
@@ -119,14 +122,14 @@ def summary_view(summary: Summary) -> RenderableType:
         kind = "all pages" if sweep.get("full") else "the newest pages"
         parts.append(
             Text(
-                f"Last sweep began {sweep.get('started_at')}: {sweep.get('assets')} assets, "
+                f"Last sweep: {_ago(sweep.get('started_at'), summary.at)}, {sweep.get('assets')} assets, "
                 f"{sweep.get('new')} new, {kind}."
             )
             + late
         )
     for name, hold in summary.holds.items():
         parts.append(
-            Text(f"On hold until {hold.until:%H:%M:%S} UTC: {name}: {hold.reason}", style="bold red")
+            Text(f"On hold until {hold.until:%H:%M:%S} UTC: {_named(name, hold.reason)}", style="bold red")
         )
     if summary.running:
         parts.append(progress_table(summary.running))
@@ -142,6 +145,34 @@ def summary_view(summary: Summary) -> RenderableType:
             Text(f"The next retry is due {time_left(summary.next_due_at, summary.at)}.", style="dim")
         )
     return Group(*parts)
+
+
+def finding_view(finding: Finding) -> RenderableType:
+    """One line of `doctor`, and under it what to do."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=7)
+    table.add_column(overflow="fold")
+    table.add_row(
+        Text(finding.verdict, style=FINDING_STYLES[finding.verdict]),
+        Text(f"{finding.subject}: {_without(finding.subject, finding.detail)}"),
+    )
+    if finding.remedy:
+        table.add_row("", Text(f"→ {finding.remedy}", style="dim"))
+    return table
+
+
+def _named(name: str, reason: str) -> str:
+    """The reason, with the name before it unless it is in it already."""
+    return reason if name in reason else f"{name}: {reason}"
+
+
+def _without(subject: str, detail: str) -> str:
+    return detail.removeprefix(f"{subject}: ")
+
+
+def _ago(moment: object, now: datetime) -> str:
+    began = parse_time(moment)
+    return f"{span(now - began)} ago" if began else "at an unknown time"
 
 
 def row_json(row: Row) -> dict[str, Any]:

@@ -285,7 +285,7 @@ class Supervisor:
             raise StartFailed(
                 f"The broker of ARCHIVER_REDIS_URL does not answer: {said or 'the stop was asked for'}\n"
                 "Start it, or mend the URL; unset, an embedded Valkey is used."
-            ) from None
+            )
 
     def _end_orphaned_valkey(self, valkey: EmbeddedValkey) -> None:
         """We have the lock, so a server that answers under our password is one whose supervisor was killed where

@@ -23,7 +23,7 @@ FLOWER_COLUMNS = "name,kwargs,state,result,received,runtime,worker"
 """kwargs: asset id and type; result: bytes, objects, seconds. Neither holds a secret (tests/walkthrough)."""
 
 CONTROL_SLOTS = 4
-"""Sweep, reconcile and scrub may each run for long, and each at most once at a time; the fourth slot is always free
+"""Sweep, reconcile and scrub may each run for long, each once at a time as a rule; the fourth slot is free
 for dispatch and watch, which take seconds (docs/decisions/0003-control-worker.md)."""
 
 

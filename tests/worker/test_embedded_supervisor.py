@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 import redis
 
 from tasks.names import ARCHIVE_ASSET, SWEEP
-from tests.chaos.world import APP, descendants, until, wait_gone
+from tests.chaos.world import APP, World, descendants, until, wait_gone
 from worker import processes
 from worker.celery_config import celery_settings
 from worker.child import ProcessState
@@ -138,7 +139,7 @@ def test_a_signal_stops_everything_in_seconds(tmp_path: Path, number: signal.Sig
 
         process.send_signal(number)
 
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=30) == 0
         wait_gone(started, seconds=0.1)
 
 
@@ -151,14 +152,14 @@ def test_ctrl_c_gives_a_running_task_back_and_the_next_start_takes_it_up_again(t
 
         process.send_signal(signal.SIGINT)
 
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=30) == 0
         wait_gone(started, seconds=0.1)
 
     with supervised(tmp_path) as (process, up), records_at(up["redis_url"]) as records:
         records.delete("hold:long")
         until(lambda: records.llen("ended:long") == 1, seconds=20, what="the task to be taken up again")
         process.terminate()
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=30) == 0
 
 
 def test_a_second_ctrl_c_does_not_wait_for_a_stubborn_process(tmp_path: Path) -> None:
@@ -249,6 +250,40 @@ def test_a_process_that_cannot_start_ends_the_start_with_its_last_words_and_noth
         supervisor.start()
 
     assert psutil.Process().children(recursive=True) == before
+
+
+def test_a_broker_that_does_not_answer_is_named_without_its_password_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.embedded.BROKER_LIMIT", timedelta(seconds=0.2))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        url = f"redis://:a-secret@127.0.0.1:{port}/0"
+
+        with (
+            Supervisor(tmp_path, environment=os.environ, redis_url=url, app=APP) as supervisor,
+            pytest.raises(StartFailed, match=f"ARCHIVER_REDIS_URL does not answer.*:{port}") as failure,
+        ):
+            supervisor.start()
+
+    assert "a-secret" not in str(failure.value)
+    assert supervisor.status() == []
+
+
+def test_a_broker_of_ones_own_is_used_and_left_running(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    with World(own) as world:
+        with Supervisor(
+            tmp_path / "state", environment=os.environ, redis_url=world.url, with_beat=False, app=APP
+        ) as supervisor:
+            supervisor.start()
+            send(world.url, "asset")
+            world.wait_ended("asset")
+            names = [each.name for each in supervisor.status()]
+
+        assert names == ["archive-worker", "control-worker"]
+        assert world.records.ping()
 
 
 def test_a_port_that_somebody_else_took_meanwhile_is_given_up_for_another(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 
+from storage_backends.registry import open_destination
 from tests.contracts.storage_contract import Destination, StorageContract
 
 
@@ -51,6 +52,7 @@ class TestSqlite(StorageContract):
     @classmethod
     def destination(cls, tmp_path_factory: pytest.TempPathFactory) -> Destination:
         folder = tmp_path_factory.mktemp("sqlite")
+        list(open_destination(f"sqlite://{folder}/archive.db").list())  # the side door needs its tables
         return Destination(
             f"sqlite://{folder}/archive.db",
             DatabaseSideDoor(folder / "archive.db"),

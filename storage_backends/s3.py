@@ -1,4 +1,4 @@
-"""S3 and its compatibles, by boto3: control here, the bytes' way in s3_data.py.
+"""S3 and its compatibles, by boto3: control here, the bytes' way in s3_data.py and s3_wire.py.
 
 An object is proved by the server's own checksum or not at all: `ObjectInfo.crc32c` is None unless the server showed
 that it computed the same. Which servers do what is in storage.md; none of it is believed here before it is seen.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -38,6 +40,7 @@ from storage_backends.errors import (
 from storage_backends.per_process import PerProcess
 from storage_backends.s3_data import Checksum, Confirmed, Receipt, S3DataPath
 from storage_backends.s3_errors import code_of, kind_of, needed, status_of, translated
+from storage_backends.s3_wire import S3Wire
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -107,6 +110,14 @@ def _check_endpoint(endpoint_url: str, name: str) -> None:
         raise BadDestinationUrl(wrong)
 
 
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """One process's clients."""
+
+    control: S3Client
+    wire: S3Wire
+
+
 class _Bucket:
     """What the backend and its uploads share: the client, the data path, and what this endpoint was seen to do."""
 
@@ -116,7 +127,7 @@ class _Bucket:
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.promises_conditions = settings.endpoint_url is None
         self.connection = PerProcess(self._connect)
-        self.data = S3DataPath(self.connection.get, settings.bucket, settings.checksum)
+        self.data = S3DataPath(lambda: self.connection.get().wire, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
         self._head_gives_checksums = True  # until it refuses (with KMS it needs another permission)
@@ -125,15 +136,16 @@ class _Bucket:
     @property
     def client(self) -> Any:
         """boto3's; `Any` because its stubs accept no arguments that are put together."""
-        return self.connection.get()
+        return self.connection.get().control
 
-    def _connect(self) -> S3Client:
-        session = boto3.session.Session()
+    def _connect(self) -> _Connection:
+        core = botocore.session.get_session()
+        session = boto3.session.Session(botocore_session=core)
         region = self._settings.region or session.region_name
         if region is None and self._settings.endpoint_url is not None:
             region = "us-east-1"  # compatibles do not care, and the signature needs one
         s3: Any = {"payload_signing_enabled": False, "addressing_style": self._settings.addressing_style}
-        return session.client(
+        control = session.client(
             "s3",
             region_name=region,
             endpoint_url=self._settings.endpoint_url,
@@ -149,6 +161,10 @@ class _Bucket:
                 read_timeout=60,  # a Complete of 10,000 parts takes its time
                 tcp_keepalive=True,
             ),
+        )
+        ca_bundle = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+        return _Connection(
+            control, S3Wire(control, session.get_credentials(), self._settings.bucket, ca_bundle)
         )
 
     def address(self, key: ObjectKey) -> dict[str, str]:
@@ -420,9 +436,10 @@ class S3Backend:
         return any(_aborts_uploads(rule, self._bucket.prefix) for rule in answer.get("Rules", []))
 
     def close(self) -> None:
-        client = self._bucket.connection.drop()
-        if client is not None:
-            client.close()
+        connection = self._bucket.connection.drop()
+        if connection is not None:
+            connection.wire.close()
+            connection.control.close()
 
 
 class S3Upload:

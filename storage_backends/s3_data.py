@@ -1,6 +1,6 @@
 """The bytes' way to S3: one PUT for an object or a part, with a checksum that the server is made to check.
 
-Apart from control (s3.py) so that it can be replaced by a leaner client. What an endpoint can do is learned from what
+Apart from control (s3.py), for bytes go by a leaner client (s3_wire.py). What an endpoint can do is learned from what
 it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -19,9 +19,7 @@ from storage_backends import crc32c as crc
 from storage_backends.base import Buffer
 from storage_backends.errors import ChecksumRejected, StorageError
 from storage_backends.s3_errors import kind_of, needed
-
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
+from storage_backends.s3_wire import S3Wire
 
 
 class Checksum(Enum):
@@ -47,8 +45,8 @@ class Receipt:
 class S3DataPath:
     """`put` and `put_part` raise boto3's errors, and ChecksumRejected. Safe to use from several threads."""
 
-    def __init__(self, client: Callable[[], S3Client], bucket: str, checksum: Checksum) -> None:
-        self._client = client
+    def __init__(self, wire: Callable[[], S3Wire], bucket: str, checksum: Checksum) -> None:
+        self._wire = wire
         self._bucket = bucket
         self._checksum = checksum
         self._server_checks_crc32c = False  # seen to answer with the right one
@@ -59,37 +57,27 @@ class S3DataPath:
         return self._checksum is Checksum.MD5
 
     def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Receipt:
-        body = _body(data)
 
         def send(checksum: Mapping[str, str]) -> Mapping[str, Any]:
-            client: Any = self._client()  # its types know no bytearray body
-            answer: Mapping[str, Any] = client.put_object(
-                Bucket=self._bucket, Key=key, Body=body, **headers, **checksum
-            )
-            return answer
+            return self._wire().put_object(Bucket=self._bucket, Key=key, Body=data, **headers, **checksum)
 
-        return self._send(send, body, crc32c, whole=True)
+        return self._send(send, data, crc32c, whole=True)
 
     def put_part(
         self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
     ) -> Receipt:
         """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was begun with that algorithm; AWS refuses
         such a part otherwise."""
-        body = _body(data)
 
         def send(checksum: Mapping[str, str]) -> Mapping[str, Any]:
-            client: Any = self._client()
-            answer: Mapping[str, Any] = client.upload_part(
-                **address, PartNumber=number, Body=body, **checksum
-            )
-            return answer
+            return self._wire().upload_part(**address, PartNumber=number, Body=data, **checksum)
 
-        return self._send(send, body, crc32c, whole=False, crc32c_allowed=crc32c_declared)
+        return self._send(send, data, crc32c, whole=False, crc32c_allowed=crc32c_declared)
 
     def _send(
         self,
         send: Callable[[Mapping[str, str]], Mapping[str, Any]],
-        body: bytes | bytearray,
+        body: Buffer,
         crc32c: int,
         *,
         whole: bool,
@@ -123,7 +111,7 @@ class S3DataPath:
         return Receipt(needed(answer, "ETag"), Confirmed.NOT)
 
     def _with_md5(
-        self, send: Callable[[Mapping[str, str]], Mapping[str, Any]], body: bytes | bytearray, crc32c: int
+        self, send: Callable[[Mapping[str, str]], Mapping[str, Any]], body: Buffer, crc32c: int
     ) -> Receipt:
         if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else done by the caller
             raise ChecksumRejected(
@@ -137,15 +125,5 @@ class S3DataPath:
         return Receipt(needed(answer, "ETag"), Confirmed.MD5 if same else Confirmed.NOT)
 
 
-def _body(data: Buffer) -> bytes | bytearray:
-    """botocore refuses memoryviews (storage.md). A view of a whole buffer costs nothing, of a piece one copy."""
-    if not isinstance(data, memoryview):
-        return data
-    whole = data.obj
-    if isinstance(whole, bytes | bytearray) and data.nbytes == len(whole) and data.contiguous:
-        return whole
-    return bytes(data)
-
-
-def _is_md5(etag: str, body: bytes | bytearray) -> bool:
+def _is_md5(etag: str, body: Buffer) -> bool:
     return etag.strip('"') == hashlib.md5(body, usedforsecurity=False).hexdigest()

@@ -3,7 +3,8 @@
 boto3 spends about 1 ms of processor time on each request, more than everything else together does on a small object
 (performance.md, "The shape that won"). So it is asked once how it would send a PUT (`_learn`), and the like is then
 sent without it. It stays the judge of all that is not plain: where its own request has anything unusual about it this
-way is not taken at all, and whatever a server answers but success is asked of boto3 again, whose answer or error counts.
+way is not taken at all; and what it would try again (a broken connection, 5xx, 429) or mend (the region, the clock,
+credentials that ended) is given to it, whose answer or error is then the one that counts.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+from xml.sax.saxutils import unescape
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from storage_backends.base import Buffer
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials, ReadOnlyCredentials
 
 _CONNECT_SECONDS = 10.0  # as in s3.py, for boto3
 _SILENCE_SECONDS = 60.0
@@ -37,8 +44,18 @@ _JOINED_BYTES = (
     32 * 1024
 )  # of the body, sent in one piece with the head: a small object is one packet or a few
 _HEAD_BYTES = 32 * 1024
-_DRAIN_BYTES = 64 * 1024
+_ERROR_BYTES = 64 * 1024  # of an answer's body
 _DISAGREEMENTS = 3  # in a row, of a server that refuses us and takes the same from boto3
+
+_FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 412, 501, 507})
+_MENDED_BY_BOTO3 = frozenset(
+    {
+        "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "IllegalLocationConstraintException",
+        "InvalidToken", "PermanentRedirect", "PriorRequestNotComplete", "RequestExpired", "RequestInTheFuture",
+        "RequestTimeTooSkewed", "RequestTimeout", "RequestTimeoutException", "SignatureDoesNotMatch", "SlowDown",
+        "TemporaryRedirect", "Throttling", "ThrottlingException", "TransientError",
+    }
+)  # fmt: skip
 
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _PLAIN_VALUE = re.compile(
@@ -53,6 +70,7 @@ _KNOWN_HEADERS = frozenset(
         "x-amz-sdk-checksum-algorithm",
     }
 )  # fmt: skip
+_CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:;.*)?")
 _HEADER_OF = {
     "ContentType": "content-type",
     "ContentMD5": "content-md5",
@@ -62,24 +80,9 @@ _HEADER_OF = {
 _ADDRESS = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
 
 
-class FrozenCredentials(Protocol):
-    @property
-    def access_key(self) -> str: ...
-    @property
-    def secret_key(self) -> str: ...
-    @property
-    def token(self) -> str | None: ...
-
-
-class Credentials(Protocol):
-    """botocore's, which renew themselves."""
-
-    def get_frozen_credentials(self) -> FrozenCredentials: ...
-
-
 class S3Wire:
-    """`put_object` and `upload_part` of `client`, with the same arguments, answers and errors, for one bucket; `Body` may
-    be any buffer, `memoryview` included. Safe from several threads. To be made before `client` is shared by threads."""
+    """`put_object` and `upload_part` of `client`, with the same arguments, answers and errors, for one bucket;
+    `Body` may be any buffer, `memoryview` included. Safe from several threads. Made before they share `client`."""
 
     def __init__(
         self, client: Any, credentials: Credentials | None, bucket: str, ca_bundle: str | None = None
@@ -114,27 +117,22 @@ class S3Wire:
     def _send(
         self, by_boto3: Callable[..., Mapping[str, Any]], request: dict[str, Any], query: str
     ) -> Mapping[str, Any]:
-        status = 0
+        answer = None
         if self.direct and request["Bucket"] == self._bucket and (headers := _headers(request)) is not None:
-            try:
-                status, answer = self._directly(request["Key"], query, headers, request["Body"])
-            except (OSError, _BadAnswer):
-                pass
-            else:
-                if status == 200 and "etag" in answer:
-                    self._disagreements = 0
-                    found = {"ETag": answer["etag"]}
-                    if "x-amz-checksum-crc32c" in answer:
-                        found["ChecksumCRC32C"] = answer["x-amz-checksum-crc32c"]
-                    return found
+            with suppress(OSError, _BadAnswer):
+                answer = self._directly(request["Key"], query, headers, request["Body"])
+        if answer is not None and answer.status == 200:
+            self._disagreements = 0
+            return answer.as_boto3()
+        if answer is not None and answer.final:
+            raise answer.error("UploadPart" if query else "PutObject")
         response = by_boto3(**{**request, "Body": _for_boto3(request["Body"])})
-        if 300 <= status < 500:
+        if answer is not None and answer.status < 500:
             self._disagreements += 1
         return response
 
-    def _directly(
-        self, key: str, query: str, headers: dict[str, str], body: Buffer
-    ) -> tuple[int, Mapping[str, str]]:
+    def _directly(self, key: str, query: str, headers: dict[str, str], body: Buffer) -> _Answer:
+        """Raises OSError, _BadAnswer."""
         assert self._endpoint is not None
         assert self._connections is not None
         assert self._credentials is not None
@@ -150,12 +148,12 @@ class S3Wire:
         connection = self._connections.take()
         try:
             connection.send(head, view)
-            status, answer = connection.answer()
+            answer = connection.answer()
         except BaseException:
             connection.close()
             raise
         self._connections.give_back(connection)
-        return status, answer
+        return answer
 
 
 # -- what boto3 would do -------------------------------------------------------------------------------------
@@ -179,7 +177,7 @@ def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | Non
 
     def catch(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         caught.append(request)
-        return AWSResponse(request.url, 200, {"ETag": '"none"'}, _NoBody())
+        return AWSResponse(request.url, 200, HTTPHeaders(), _NoBody())
 
     event = "before-send.s3.PutObject"
     client.meta.events.register_first(event, catch)
@@ -195,7 +193,7 @@ def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | Non
     return _endpoint(caught[0], frozen) if len(caught) == 1 else None
 
 
-def _endpoint(request: AWSPreparedRequest, frozen: FrozenCredentials) -> Endpoint | None:
+def _endpoint(request: AWSPreparedRequest, frozen: ReadOnlyCredentials) -> Endpoint | None:
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
     scope = _SCOPE.fullmatch(headers.get("authorization", ""))
     url = urlsplit(request.url)
@@ -265,7 +263,7 @@ class _Signer:
         path: str,
         query: str,
         headers: dict[str, str],
-        credentials: FrozenCredentials,
+        credentials: ReadOnlyCredentials,
         region: str,
         now: float | None = None,
     ) -> None:
@@ -282,10 +280,11 @@ class _Signer:
         scope = f"{stamp[:8]}/{region}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
-        key = self._signing_key(credentials.secret_key, stamp[:8], region)
+        key = self._signing_key(credentials.secret_key or "", stamp[:8], region)
         signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
         headers["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, Signature={signature}"
+            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, "
+            f"Signature={signature}"
         )
 
     def _signing_key(self, secret: str, day: str, region: str) -> bytes:
@@ -303,6 +302,41 @@ class _BadAnswer(Exception):
     """What came is not an answer this reader takes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        return self._said("Code") or str(self.status)
+
+    @property
+    def final(self) -> bool:
+        """Whether boto3 would take it for an answer, too."""
+        return self.status in _FINAL_STATUSES and self.code not in _MENDED_BY_BOTO3
+
+    def as_boto3(self) -> Mapping[str, Any]:
+        names = {"ETag": "etag", "ChecksumCRC32C": "x-amz-checksum-crc32c"}
+        return {name: self.headers[header] for name, header in names.items() if header in self.headers}
+
+    def error(self, operation: str) -> ClientError:
+        said: Any = {
+            "Error": {"Code": self.code, "Message": self._said("Message")},
+            "ResponseMetadata": {
+                "HTTPStatusCode": self.status,
+                "RequestId": self._said("RequestId") or self.headers.get("x-amz-request-id", ""),
+                "HTTPHeaders": dict(self.headers),
+            },
+        }
+        return ClientError(said, operation)
+
+    def _said(self, name: str) -> str:
+        found = re.search(rf"<{name}>([^<]*)</{name}>".encode(), self.body)
+        return unescape(found[1].decode("utf-8", "replace")) if found else ""
+
+
 class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -316,8 +350,8 @@ class _Connection:
         for start in range(first, len(body), _SLICE_BYTES):
             self._sock.sendall(body[start : start + _SLICE_BYTES])
 
-    def answer(self) -> tuple[int, Mapping[str, str]]:
-        """Status and headers, names in lower case, after the body was read. Raises OSError, _BadAnswer."""
+    def answer(self) -> _Answer:
+        """Raises OSError, _BadAnswer."""
         data = b""
         while True:
             while (end := data.find(b"\r\n\r\n")) < 0:
@@ -337,20 +371,24 @@ class _Connection:
             if not colon or name.lower() in headers:
                 raise _BadAnswer  # twice the same: nothing that is read here may be
             headers[name.lower()] = value.strip()
-        self._reusable = self._drain(headers, data)
-        return int(match[1]), headers
+        body = self._body(headers, data)
+        return _Answer(int(match[1]), headers, body)
 
-    def _drain(self, headers: Mapping[str, str], data: bytes) -> bool:
-        """Read the body past; whether the next request may follow."""
-        length = headers.get("content-length", "")
-        if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
-            return False
-        left = int(length) - len(data)
-        if left > _DRAIN_BYTES:
-            return False
-        while left > 0 and (piece := self._sock.recv(left)):
-            left -= len(piece)
-        return left == 0 and "close" not in headers.get("connection", "").lower()
+    def _body(self, headers: Mapping[str, str], data: bytes) -> bytes:
+        """The body, as it is framed. The next request may follow when it ends just where it should."""
+        coding, length = headers.get("transfer-encoding"), headers.get("content-length", "")
+        if coding is None and length.isascii() and length.isdigit():
+            is_whole: Callable[[bytes], bool] = partial(_has_bytes, int(length))
+        elif coding == "chunked" and not length:
+            is_whole = _has_last_chunk
+        else:
+            return b""  # until the connection ends: nobody waits for that
+        while not is_whole(data):
+            if len(data) > _ERROR_BYTES or not (piece := self._sock.recv(_ERROR_BYTES)):
+                raise _BadAnswer
+            data += piece
+        self._reusable = "close" not in headers.get("connection", "").lower()
+        return data
 
     @property
     def reusable(self) -> bool:
@@ -373,6 +411,24 @@ class _Connection:
     def close(self) -> None:
         with suppress(OSError):
             self._sock.close()
+
+
+def _has_bytes(length: int, data: bytes) -> bool:
+    if len(data) > length:
+        raise _BadAnswer
+    return len(data) == length
+
+
+def _has_last_chunk(data: bytes) -> bool:
+    at = 0
+    while (end := data.find(b"\r\n", at)) >= 0:
+        size = _CHUNK_LINE.fullmatch(data, at, end)
+        if size is None:
+            raise _BadAnswer
+        at = end + 2 + int(size[1], 16) + 2
+        if not int(size[1], 16):
+            return _has_bytes(at, data)
+    return False
 
 
 class _Connections:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from urllib3 import HTTPHeaderDict
+
 _TIMEOUT_SECONDS = 30.0
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"}
 
@@ -30,7 +32,7 @@ class Answer:
 class Call:
     method: str
     path: str  # with its query
-    headers: Mapping[str, str]
+    headers: Mapping[str, str]  # names in any case
     body: bytes
 
 
@@ -105,7 +107,7 @@ def fault_proxy(port_behind: int) -> Iterator[FaultProxy]:
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = proxy.handle(Call(self.command, self.path, dict(self.headers), body))
+            answer = proxy.handle(Call(self.command, self.path, HTTPHeaderDict(self.headers.items()), body))
             if answer is None:
                 self.close_connection = True
                 return

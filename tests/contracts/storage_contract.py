@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -254,7 +255,7 @@ class StorageContract:
     ) -> None:
         start = threading.Barrier(6)
 
-        def attempt(number: int) -> bool:
+        def attempt(key: ObjectKey, number: int) -> bool:
             start.wait(timeout=10)
             try:
                 put(store, key, b"writer %d" % number, if_absent=True)
@@ -263,10 +264,11 @@ class StorageContract:
             return True
 
         with ThreadPoolExecutor(6) as pool:
-            won = list(pool.map(attempt, range(6)))
+            for contested in [object_key(f"{key}-{n}") for n in range(6)]:  # connections are open after the first
+                won = list(pool.map(partial(attempt, contested), range(6)))
 
-        assert won.count(True) == 1
-        assert store.read(key) == b"writer %d" % won.index(True)
+                assert won.count(True) == 1
+                assert store.read(contested) == b"writer %d" % won.index(True)
 
     # -- looking, reading, deleting
 

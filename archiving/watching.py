@@ -29,12 +29,14 @@ ALARMS_FACT = "alarms"
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The whole account at one moment. `at_risk`: unsaved with less time left than asked, most urgent first.
-    `needs_attention`: quarantined, lost, needing access. `with_warnings`: archived, but something optional (a
-    thumbnail) could not be had. Lists are cut at SHOWN; `counts` is not."""
+    `waiting`: to be tried again, with the reason. `needs_attention`: quarantined, lost, needing access.
+    `with_warnings`: archived, but something optional (a thumbnail) could not be had. Lists are cut at SHOWN; `counts`
+    is not."""
 
     at: datetime
     counts: Counts
     at_risk: tuple[Row, ...]
+    waiting: tuple[Row, ...]
     needs_attention: tuple[Row, ...]
     with_warnings: tuple[Row, ...]
     running: tuple[Progress, ...]
@@ -81,6 +83,7 @@ class Watcher:
             at=now,
             counts=self._ledger.counts(),
             at_risk=tuple(sorted(at_risk, key=lambda row: row.expires_at)[:SHOWN]),
+            waiting=tuple(rows([AssetState.WAITING], limit=SHOWN)),
             needs_attention=tuple(rows(attention, limit=SHOWN)),
             with_warnings=tuple(self._ledger.warned(SHOWN)),
             running=tuple(self._ledger.progress()),

@@ -7,6 +7,7 @@ wrong · 3 something that is needed cannot be reached (broker, API, destination)
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from celery import Celery
@@ -166,7 +167,7 @@ def run(
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
-    with _services(_settings()) as (settings, services), _stoppable() as stop:
+    with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
         with _showing_progress(services, quiet=as_json):
             result = _one_run(settings, services, stop, wait).run()
         if as_json:
@@ -174,7 +175,7 @@ def run(
         else:
             out.print(rendering.summary_view(services.watcher.summary()))
             out.print(f"Copied {rendering.size(result.stored_bytes)}.")
-    sys.exit(OK if result.all_safe else NOT_SAVED)
+    sys.exit(OK if result.all_safe else INTERRUPTED if stop.is_set() else NOT_SAVED)
 
 
 @_command("archiver sweep")
@@ -201,7 +202,7 @@ def archive(asset_ids: AssetIds, as_json: Json = False) -> None:
     Also how a quarantined or lost asset is released: it begins again. One that is archived already is checked against
     its manifest and left alone.
     """
-    with _services(_settings()) as (settings, services), _stoppable() as stop:
+    with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
         for asset_id in asset_ids:
             services.ledger.reopen(asset_id)
         with _showing_progress(services, quiet=as_json):
@@ -211,10 +212,11 @@ def archive(asset_ids: AssetIds, as_json: Json = False) -> None:
             print(json.dumps([rendering.row_json(row) if row else {"asset_id": i} for i, row in rows]))  # noqa: T201
         else:
             if known := tuple(row for _, row in rows if row):
-                out.print(rendering.rows_table("", known, utc_now()))
+                out.print(rendering.rows_view("", known, utc_now()))
             for asset_id in (i for i, row in rows if row is None):
                 err.print(f"{asset_id}: 100ms does not know it.", style="red")
-    sys.exit(OK if all(row and row.state in SAFE_STATES for _, row in rows) else NOT_SAVED)
+    all_safe = all(row and row.state in SAFE_STATES for _, row in rows)
+    sys.exit(OK if all_safe else INTERRUPTED if stop.is_set() else NOT_SAVED)
 
 
 @_command("archiver webhook event.json", "curl -s https://... | archiver webhook -")
@@ -384,10 +386,27 @@ def doctor(as_json: Json = False) -> None:
 
 # -- parts ---------------------------------------------------------------------------------------------------
 def _settings() -> Settings:
+    """Whoever looks at a terminal is shown what happens; of the events only the bad ones, unless ARCHIVER_LOG_LEVEL
+    asks for more."""
     settings = load_settings()
-    setup_logging(settings)
+    if sys.stderr.isatty() and "log_level" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_level": "WARNING"})
+    setup_logging(settings, cast(TextIO, _CurrentStderr()))
     log_uncaught_exceptions()
     return settings
+
+
+class _CurrentStderr(io.TextIOBase):
+    """What `sys.stderr` is at the moment: a live view takes its place, and prints above itself."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 def _fail(error: Exception, code: int) -> None:
@@ -396,10 +415,14 @@ def _fail(error: Exception, code: int) -> None:
 
 
 @contextmanager
-def _services(settings: Settings, *, check_broker: bool = True) -> Iterator[tuple[Settings, AppServices]]:
+def _services(
+    settings: Settings, *, check_broker: bool = True, stop_requested: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Settings, AppServices]]:
     with ExitStack() as stack:
         url = stack.enter_context(broker_url(settings))
-        services = build_services(settings, redis_url=url, send=lambda _row, _urgent: None)
+        services = build_services(
+            settings, redis_url=url, send=lambda _row, _urgent: None, stop_requested=stop_requested
+        )
         stack.callback(services.close)
         if check_broker:
             services.ledger.ping()

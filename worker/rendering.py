@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from hms.models import parse_time
 from ledger.base import SAFE_STATES, AssetState, Progress, Row
 from worker.doctor import Finding, Verdict
 
+WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
 FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 BAD_STATES = frozenset({AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS})
 
@@ -63,25 +65,41 @@ def states_table(counts: Mapping[AssetState, int], seen: int) -> Table:
     return table
 
 
-def rows_table(title: str, rows: tuple[Row, ...], now: datetime) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
-    for column in ("asset", "type", "state", "gone at the source", "why"):
-        table.add_column(column, overflow="fold")
+def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableType:
+    """A line for each asset, and under it why: at its full width, for a reason is a sentence."""
+    parts: list[RenderableType] = [Text(title, style="bold")] if title else []
+    widths = [max((len(text) for text in texts), default=0) for texts in zip(*map(_cells, rows), strict=True)]
     for row in rows:
-        table.add_row(
-            row.asset_id,
-            row.type,
-            Text(row.state, style=state_style(row.state)),
-            time_left(row.expires_at, now),
-            row.reason or "; ".join(row.warnings) or "",
+        line = Text("  ").join(
+            Text(text.ljust(width), style=state_style(text) if number == 2 else "")
+            for number, (text, width) in enumerate(zip(_cells(row), widths, strict=True))
         )
-    return table
+        parts.append(line + Text(f"  {_left(row.expires_at, now)}", style="dim"))
+        if why := row.reason or "; ".join(row.warnings):
+            parts.append(Padding(Text(why, overflow="fold"), (0, 0, 0, 2)))
+    return Group(*parts)
+
+
+def _cells(row: Row) -> tuple[str, str, str]:
+    return row.asset_id, row.type, str(row.state)
+
+
+def _left(expires_at: datetime, now: datetime) -> str:
+    return f"gone {time_left(expires_at, now)}" if expires_at != UNDATED else "gone at an unknown time"
 
 
 def progress_table(running: tuple[Progress, ...]) -> Table:
-    table = Table(title="Being copied", title_justify="left", title_style="bold")
-    for column in ("asset", "type", "copied", "objects", "now"):
-        table.add_column(column, overflow="fold")
+    table = Table(
+        title="Being copied",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for column in ("asset", "type", "copied", "objects"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "objects" else "left")
+    table.add_column("now", no_wrap=True, overflow="ellipsis")
     for item in running:
         total = f" of {size(item.bytes_total)}" if item.bytes_total else ""
         name = item.current.rsplit("/", 1)[-1]
@@ -100,7 +118,8 @@ def verdict(summary: Summary) -> Text:
         return Text("No asset seen yet.", style="yellow")
     unsaved = counts.seen - sum(counts.states.get(state, 0) for state in SAFE_STATES)
     if unsaved == 0:
-        return Text(f"All {counts.seen:,} assets are safe.", style="bold green")
+        all_of_them = "The only asset is" if counts.seen == 1 else f"All {counts.seen:,} assets are"
+        return Text(f"{all_of_them} safe.", style="bold green")
     if summary.needs_attention:
         return Text(
             f"{unsaved:,} of {counts.seen:,} assets are not saved, and some need you.", style="bold red"
@@ -133,13 +152,16 @@ def summary_view(summary: Summary) -> RenderableType:
         )
     if summary.running:
         parts.append(progress_table(summary.running))
+    urgent = {row.asset_id for row in summary.at_risk}
+    waiting = tuple(row for row in summary.waiting if row.asset_id not in urgent)[:WAITING_SHOWN]
     for title, rows in (
         ("At risk", summary.at_risk),
+        ("Will be tried again", waiting),
         ("Need a person", summary.needs_attention),
         ("Archived, with something optional missing", summary.with_warnings),
     ):
         if rows:
-            parts.append(rows_table(title, rows, summary.at))
+            parts.append(rows_view(title, rows, summary.at))
     if summary.next_due_at is not None:
         parts.append(
             Text(f"The next retry is due {time_left(summary.next_due_at, summary.at)}.", style="dim")
@@ -187,6 +209,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "balanced": summary.counts.balanced,
         "states": {str(state): number for state, number in summary.counts.states.items()},
         "at_risk": [row_json(row) for row in summary.at_risk],
+        "waiting": [row_json(row) for row in summary.waiting],
         "needs_attention": [row_json(row) for row in summary.needs_attention],
         "with_warnings": [row_json(row) for row in summary.with_warnings],
         "running": [asdict(item) for item in summary.running],

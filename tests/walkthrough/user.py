@@ -103,6 +103,10 @@ class User:
                     process.kill()
                 self.heard.append(out.read_text())
 
+    @property
+    def full_environment(self) -> dict[str, str]:
+        return self._env({})
+
     def _env(self, more: Mapping[str, str | None]) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         together = {**inherited, "COLUMNS": "100", **self.environment, **more}

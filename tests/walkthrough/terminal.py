@@ -1,0 +1,101 @@
+"""A command in a terminal: what a person sees on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.servers import program
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][A-B0-2])")
+
+
+@dataclass
+class Terminal:
+    """`shown`: all that was ever written, without escapes."""
+
+    process: subprocess.Popen[bytes]
+    _master: int
+    _raw: bytearray = field(default_factory=bytearray)
+
+    @property
+    def shown(self) -> str:
+        text = self._raw.decode(errors="replace")
+        return _ESCAPES.sub("", text).replace("\r\n", "\n")
+
+    def wait_for(self, words: str, *, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while words not in self.shown:
+            assert time.monotonic() < end, f"{words!r} was not shown in {seconds:g} s, but:\n{self.shown}"
+            if not self._read():
+                assert words in self.shown, f"{words!r} was never shown, but:\n{self.shown}"
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        os.write(self._master, b"\x03")
+
+    def wait(self, *, seconds: float) -> int:
+        """The exit code, once it has ended."""
+        end = time.monotonic() + seconds
+        while self._read():
+            assert time.monotonic() < end, f"it did not end in {seconds:g} s:\n{self.shown}"
+        return self.process.wait(timeout=10)
+
+    def _read(self) -> bool:
+        """Whether there may be more."""
+        if not select.select([self._master], [], [], 0.2)[0]:
+            return True
+        try:
+            data = os.read(self._master, 65536)
+        except OSError as error:
+            if error.errno == errno.EIO:  # how Linux says that the other end is closed
+                return False
+            raise
+        self._raw += data
+        return bool(data)
+
+
+@contextlib.contextmanager
+def in_terminal(
+    arguments: Sequence[str], *, folder: Path, env: dict[str, str], columns: int = 80, lines: int = 50
+) -> Iterator[Terminal]:
+    """`archiver` with these arguments in a terminal of this size; killed at the end if it still runs."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, master)
+        process = subprocess.Popen(
+            [program("archiver"), *arguments],
+            cwd=folder,
+            env={**env, "TERM": "xterm-256color"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=_take_terminal,  # noqa: PLW1509 # one system call
+        )
+        os.close(slave)
+        try:
+            yield Terminal(process, master)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait(timeout=10)
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches it

@@ -190,7 +190,9 @@ def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | Non
         return None  # boto3 says what is wrong when it is asked in earnest
     finally:
         client.meta.events.unregister(event, catch)
-    return _endpoint(caught[0], frozen) if len(caught) == 1 else None
+    if len(caught) != 1 or client.meta.config.proxies:
+        return None
+    return _endpoint(caught[0], frozen)
 
 
 def _endpoint(request: AWSPreparedRequest, frozen: ReadOnlyCredentials) -> Endpoint | None:
@@ -378,17 +380,17 @@ class _Connection:
         """The body, as it is framed. The next request may follow when it ends just where it should."""
         coding, length = headers.get("transfer-encoding"), headers.get("content-length", "")
         if coding is None and length.isascii() and length.isdigit():
-            is_whole: Callable[[bytes], bool] = partial(_has_bytes, int(length))
+            whole: Callable[[bytes], bytes | None] = partial(_of_length, int(length))
         elif coding == "chunked" and not length:
-            is_whole = _has_last_chunk
+            whole = _of_chunks
         else:
             return b""  # until the connection ends: nobody waits for that
-        while not is_whole(data):
+        while (body := whole(data)) is None:
             if len(data) > _ERROR_BYTES or not (piece := self._sock.recv(_ERROR_BYTES)):
                 raise _BadAnswer
             data += piece
         self._reusable = "close" not in headers.get("connection", "").lower()
-        return data
+        return body
 
     @property
     def reusable(self) -> bool:
@@ -413,22 +415,26 @@ class _Connection:
             self._sock.close()
 
 
-def _has_bytes(length: int, data: bytes) -> bool:
+def _of_length(length: int, data: bytes) -> bytes | None:
+    """`data` when it is whole, None when more is to come. Raises _BadAnswer when there is more than that."""
     if len(data) > length:
         raise _BadAnswer
-    return len(data) == length
+    return data if len(data) == length else None
 
 
-def _has_last_chunk(data: bytes) -> bool:
-    at = 0
+def _of_chunks(data: bytes) -> bytes | None:
+    """What the chunks in `data` hold, once the last one is there. Raises _BadAnswer."""
+    pieces, at = [], 0
     while (end := data.find(b"\r\n", at)) >= 0:
         size = _CHUNK_LINE.fullmatch(data, at, end)
         if size is None:
             raise _BadAnswer
-        at = end + 2 + int(size[1], 16) + 2
-        if not int(size[1], 16):
-            return _has_bytes(at, data)
-    return False
+        length = int(size[1], 16)
+        pieces.append(data[end + 2 : end + 2 + length])
+        at = end + 2 + length + 2
+        if not length:
+            return b"".join(pieces) if _of_length(at, data) is not None else None
+    return None
 
 
 class _Connections:

@@ -1,0 +1,106 @@
+"""`archiver up`: real workers, a real broker, beat and Flower. What the broker's and the workers' deaths do to messages
+is in tests/chaos; here is what the user sees."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulator.process import Simulator, running_simulator
+from tests.storage_backends.side_doors import FileSideDoor
+from tests.walkthrough.running import up
+from tests.walkthrough.stored import check_against_truth
+from tests.walkthrough.user import TRACEBACK, User, until, user_of
+
+pytestmark = pytest.mark.chaos
+
+MIB = 2**20
+
+
+def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset(
+    tmp_path: Path,
+) -> None:
+    with running_simulator("demo") as simulator:
+        user = user_of(tmp_path, simulator, redis_url=None)
+        with up(user) as running:
+            running.wait_for_states(archived=20, external=1, source_failed=1, seconds=60)
+            later = simulator.add_asset("chat")
+            running.wait_for_states(archived=21, external=1, source_failed=1, seconds=30)
+            check_against_truth(FileSideDoor(tmp_path / "archive"), simulator)
+
+            until(lambda: len(_done(running.tasks())) >= 21, seconds=20, what="Flower to hear of all")
+            tasks = running.tasks()
+            (shown,) = (task for task in _done(tasks) if later["id"] in str(task["kwargs"]))
+            assert "'chat'" in shown["kwargs"]
+            for word in (later["id"], "archived", "'bytes'", "'objects'", "'seconds'"):
+                assert word in shown["result"]
+            assert running.flower("/api/tasks", auth=None).status_code == 401
+            assert running.flower("/tasks", auth=("operator", "guessed")).status_code == 401
+            assert running.flower("/tasks").status_code == 200
+
+            doctor = user.types("doctor", "--json")
+            verdicts = {finding["subject"]: finding["verdict"] for finding in doctor.json}
+            assert doctor.exit_code == 0, doctor.stdout
+            assert verdicts["beat"] == verdicts["workers"] == "ok"
+            second = user.types("up")
+            assert second.exit_code == 3
+            assert "already" in second.text or "another" in second.text.lower()
+
+        said = (tmp_path / "out.txt").read_text()
+        assert "archiver status --watch" in said
+        assert TRACEBACK not in said
+        assert "Traceback" not in "".join(log.read_text() for log in tmp_path.glob(".archiver/logs/*.log"))
+
+
+def test_a_worker_killed_in_the_middle_of_a_large_asset_costs_a_few_parts_and_not_the_copy(
+    tmp_path: Path,
+) -> None:
+    size = 64 * MIB
+    with running_simulator("large", size_bytes=size) as simulator:
+        simulator.fault("slow", on="storage", times=None, bytes_per_second=2 * MIB)
+        user = user_of(
+            tmp_path,
+            simulator,
+            redis_url=None,
+            ARCHIVER_PART_BYTES="5MiB",
+            ARCHIVER_CONNECTIONS="2",
+        )
+        with up(user) as running:
+            until(lambda: _parts_done(simulator) >= 4, seconds=60, what="some parts to arrive")
+
+            worker = running.process("archive@")
+            for each in [worker, *worker.children(recursive=True)]:
+                os.kill(each.pid, signal.SIGKILL)
+            simulator.clear_faults()
+
+            running.wait_for_states(archived=1, seconds=90)
+        check_against_truth(FileSideDoor(tmp_path / "archive"), simulator)
+        sent = simulator.totals()["storage"]["bytes"]
+        assert sent < size + 5 * 5 * MIB, "what had arrived was not asked for again"
+
+
+def test_with_the_simulator_no_account_is_needed(tmp_path: Path) -> None:
+    user = User(tmp_path, {"ARCHIVER_RETRY_BASE_SECONDS": "1"})
+    with up(user, "--simulator") as running:
+        until(
+            lambda: len(list(tmp_path.glob("archive/manifests/*/*/*/*.json"))) >= 20,
+            seconds=60,
+            what="the manifests of the simulated assets",
+        )
+        assert running.processes()
+
+
+def _done(tasks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        task
+        for task in tasks.values()
+        if task["state"] == "SUCCESS" and "not_ours" not in str(task["result"])
+    ]
+
+
+def _parts_done(simulator: Simulator) -> int:
+    return sum(row["bytes"] >= 5 * MIB for row in simulator.requests(on="storage"))

@@ -58,13 +58,14 @@ class Scrubber:
                 stale += store.abort_stale_uploads(STALE_UPLOAD)
                 for key in self._next_keys(store):
                     turn.extend()
+                    # before it is read: one that cannot be must not hold up all behind it for ever
+                    self._ledger.remember(FACT + store.name, {"after": key})
                     manifests += 1
                     size, problems = self._check(store, key)
                     read_bytes += size
                     if problems:
                         damaged += 1
                         self._report(store, key, problems)
-                    self._ledger.remember(FACT + store.name, {"after": key})
             except StorageError as error:
                 log.error("scrub_stopped", store=store.name, reason=str(error))
         result = ScrubResult(manifests, read_bytes, damaged, stale)

@@ -47,9 +47,10 @@ class Summary:
 
     @property
     def healthy(self) -> bool:
-        """Nothing that a person must look at."""
+        """Nothing that a person must look at. Without a sweep nobody knows."""
         return not (
-            self.at_risk
+            self.last_sweep is None
+            or self.at_risk
             or self.needs_attention
             or self.holds
             or self.sweep_is_late

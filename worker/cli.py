@@ -163,7 +163,8 @@ def run(
     """Sweep once, archive all that is due in this process, and exit. For cron, and to see it work.
 
     Exit code 0 when every asset ever seen ended archived, skipped or external, else 1. With --json the last line is
-    {"seen": n, "states": {...}, "bytes": n}.
+    {"seen": n, "states": {...}, "bytes": n}. From cron, set ARCHIVER_SWEEP_SECONDS to its interval, so that `status`
+    knows when a sweep is late.
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
@@ -195,15 +196,26 @@ def sweep(as_json: Json = False) -> None:
             )
 
 
-@_command("archiver archive 6400c0d3e1b2a3c4d5e6f708")
-def archive(asset_ids: AssetIds, as_json: Json = False) -> None:
+@_command("archiver archive 6400c0d3e1b2a3c4d5e6f708", "archiver archive --again 6400c0d3e1b2a3c4d5e6f708")
+def archive(
+    asset_ids: AssetIds,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Copy anew what is archived already, such as what `verify` found damaged."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Archive these assets now, in this process, whatever became of them before.
 
-    Also how a quarantined or lost asset is released: it begins again. One that is archived already is checked against
-    its manifest and left alone.
+    Also how a quarantined or lost asset is released: it begins again. One that is archived already is compared with
+    its manifest by names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
     with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
         for asset_id in asset_ids:
+            if again:
+                _take_back(services, asset_id)
             services.ledger.reopen(asset_id)
         with _showing_progress(services, quiet=as_json):
             _one_run(settings, services, stop, 0).run(asset_ids)
@@ -427,6 +439,21 @@ def _services(
         if check_broker:
             services.ledger.ping()
         yield settings, services
+
+
+def _take_back(services: AppServices, asset_id: str) -> None:
+    """Without its manifests an asset is not archived and is copied anew. Not when 100ms has deleted it: a damaged
+    copy is better than none."""
+    row = services.ledger.get(asset_id)
+    if row is None:
+        return
+    if row.expires_at <= utc_now():
+        err.print(
+            f"{asset_id}: its retention at 100ms has ended; what is archived stays as it is.", style="yellow"
+        )
+        return
+    for store in services.destinations:
+        store.delete(keys.manifest_key(asset_id, row.created_at))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ def archived(user: User, empty_simulator: Simulator) -> dict[str, Any]:
 def media_of(user: User, manifest: dict[str, Any]) -> Path:
     (item,) = (item for item in manifest["objects"] if item["path"] != "asset.json")
     return user.folder / "archive" / str(manifest["folder"]) / str(item["path"])
+
+
+def _row(user: User, asset_id: str) -> dict[str, Any]:
+    row: dict[str, Any] = user.types("show", asset_id, "--json").json["row"]
+    return row
 
 
 # -- help ----------------------------------------------------------------------------------------------------
@@ -213,6 +218,41 @@ def test_what_verify_found_damaged_is_mended_by_archiving_it_again(
 
     assert said.exit_code == 0, said.stderr
     assert user.types("verify").exit_code == 0
+
+
+def test_what_verify_found_flipped_is_mended_by_archiving_it_again_from_the_start(
+    user: User, archived: dict[str, Any]
+) -> None:
+    media = media_of(user, archived)
+    good = media.read_bytes()
+    media.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert "archiver archive --again" in user.types("verify").text
+
+    said = user.types("archive", "--again", archived["asset_id"])
+
+    assert said.exit_code == 0, said.stderr
+    assert media.read_bytes() == good
+    assert user.types("verify").exit_code == 0
+
+
+def test_nothing_is_taken_back_that_100ms_has_deleted(
+    user: User, empty_simulator: Simulator, archived: dict[str, Any]
+) -> None:
+    asset = empty_simulator.add_asset("composite", age=timedelta(days=14, hours=23, minutes=59, seconds=45))
+    user.runs_once()
+    before = manifests(FileSideDoor(user.folder / "archive"))
+    assert asset["id"] in before
+    until(
+        lambda: datetime.now(UTC) > datetime.fromisoformat(_row(user, asset["id"])["expires_at"]),
+        seconds=30,
+        what="its retention to end",
+    )
+
+    said = user.types("archive", "--again", asset["id"])
+
+    assert "stays as it is" in said.text
+    assert said.exit_code == 0
+    assert manifests(FileSideDoor(user.folder / "archive")) == before
 
 
 # -- archive, sweep ------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -34,13 +35,14 @@ from archiving.manifest import Manifest, new_manifest, without_queries
 from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry, settlement
 from archiving.upload_journal import LedgerUploadJournal
 from hms.base import RecordingAssets
-from hms.errors import HmsNotFound, HmsRefused
+from hms.errors import HmsError, HmsNotFound, HmsRefused
 from hms.models import Asset, AssetStatus
 from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
 from ledger.errors import LeaseLost, LedgerError
 from storage_backends.base import StorageBackend
-from storage_backends.errors import DestinationRefuses, StorageError
+from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
 from transfer import stopping
+from transfer.errors import SourceForbidden
 
 log = structlog.get_logger(__name__)
 
@@ -102,13 +104,15 @@ class Archiver:
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
-            self._hold_what_refused(error)
-            outcome = decide(error, row, self._clock(), self._rules.patience, random.random())  # noqa: S311
-            event.warning("attempt_failed", reason=outcome.reason, exc_info=_unforeseen(error))
+            failure = self._refused_alone(error)
+            self._hold_what_refused(failure)
+            decided = decide(failure, row, self._clock(), self._rules.patience, random.random())  # noqa: S311
+            event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
+            outcome = self._unless_saved(row, decided)
         except BaseException:
-            self._settle(
-                lease, seen, settlement(WillRetry("interrupted", self._clock(), costs_attempt=False))
-            )
+            interrupted = WillRetry("interrupted", self._clock(), costs_attempt=False)
+            with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
+                self._settle(lease, seen, settlement(interrupted))
             raise
         try:
             self._settle(lease, seen, settlement(outcome))
@@ -125,9 +129,7 @@ class Archiver:
             )
         on_hold = holds.current(self._ledger, self._clock())
         if hold := on_hold.get(holds.API):
-            return _seen(row), WillRetry(
-                f"{holds.API} is on hold: {hold.reason}", hold.until, costs_attempt=False
-            )
+            return _seen(row), self._after(hold, holds.API)
         asset = self._api.asset(row.asset_id)
         seen = judge(asset, self._rules.scope)
         if seen.verdict is not AssetState.DISCOVERED:
@@ -136,36 +138,57 @@ class Archiver:
             later = self._clock() + self._rules.patience.retry_max
             return seen, WillRetry(f"100ms reports status {asset.status!r}, not 'completed'", later)
 
-        missing, manifest = self._missing(asset)
-        if not missing and manifest is not None:
+        missing, silent, manifest = self._missing(asset.id, asset.created_at)
+        if not missing and not silent and manifest is not None:
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         stores = [store for store in missing if store.name not in on_hold]
-        archived = self._copy(asset, lease, stores) if stores else None
+        archived = self._copy(asset, lease, stores, silent) if stores else None
+        if silent:
+            raise DestinationsFailed(silent)
         for store in missing:
             if hold := on_hold.get(store.name):
-                reason = f"{store.name} is on hold: {hold.reason}"
-                return seen, WillRetry(reason, hold.until, costs_attempt=False)
+                return seen, self._after(hold, store.name)
         assert archived is not None
         return seen, archived
 
-    def _missing(self, asset: Asset) -> tuple[list[StorageBackend], Manifest | None]:
-        """The destinations without a right manifest, and one that is right, if any. A destination that cannot
-        be asked counts as missing: the copy will tell what ails it."""
-        missing, right = [], None
-        for store in self._destinations:
-            try:
-                found = committed(store, keys.manifest_key(asset.id, asset.created_at))
-            except StorageError as error:
-                log.warning("manifest_not_readable", asset_id=asset.id, store=store.name, reason=str(error))
-                found = None
-            if found is None:
-                missing.append(store)
-            right = right or found
-        return missing, right
+    def _after(self, hold: holds.Hold, name: str) -> WillRetry:
+        """`until` is by the clock of the worker that put the hold, which may be days ahead."""
+        until = min(hold.until, self._clock() + HOLD)
+        return WillRetry(f"{name} is on hold: {hold.reason}", until, costs_attempt=False)
 
-    def _copy(self, asset: Asset, lease: Lease, stores: Sequence[StorageBackend]) -> Archived:
+    def _missing(
+        self, asset_id: str, created_at: datetime | None
+    ) -> tuple[list[StorageBackend], Mapping[str, StorageError], Manifest | None]:
+        """The destinations without a right manifest; those that do not answer now, and may well have one that
+        nothing should be written over; and a manifest that is right, if any. One that refuses to be asked counts
+        as missing: there are credentials that may write and not ask, and the copy will tell what ails it."""
+        missing: list[StorageBackend] = []
+        silent: dict[str, StorageError] = {}
+        right: Manifest | None = None
+        for store in self._destinations:
+            found = None
+            try:
+                found = committed(store, keys.manifest_key(asset_id, created_at))
+                if found is None:
+                    missing.append(store)
+            except StorageError as error:
+                log.warning("manifest_not_readable", asset_id=asset_id, store=store.name, reason=str(error))
+                if isinstance(error, TransientStorageError):
+                    silent[store.name] = error
+                else:
+                    missing.append(store)
+            right = right or found
+        return missing, silent, right
+
+    def _copy(
+        self,
+        asset: Asset,
+        lease: Lease,
+        stores: Sequence[StorageBackend],
+        silent: Mapping[str, StorageError],
+    ) -> Archived:
         """Copy to `stores` and commit at each that took everything. Raises DestinationsFailed when one did
-        not; SourceError, ContentsError, HmsError, LeaseLost, Stopped."""
+        not, with those that were `silent` before; SourceError, ContentsError, HmsError, LeaseLost, Stopped."""
         started = self._clock()
         folder = keys.asset_folder(asset, self._rules.key_template)
         heartbeat = Heartbeat(
@@ -201,7 +224,7 @@ class Archiver:
                 now=self._clock(),
                 archiver_version=self._rules.archiver_version,
             )
-            failed = dict(copied.failed)
+            failed = {**silent, **copied.failed}
             for store in stores:
                 if store.name not in failed:
                     heartbeat.confirm()
@@ -225,6 +248,32 @@ class Archiver:
             return None, None
         self._ledger.discover([seen])
         return self._ledger.lease(asset_id, holder, self._rules.lease), self._ledger.get(asset_id)
+
+    def _refused_alone(self, error: Exception) -> Exception:
+        """A 401 or 403 for one asset is no reason to leave the whole API alone: where its list still answers, it
+        is this asset that cannot be had."""
+        if not isinstance(error, HmsRefused):
+            return error
+        try:
+            next(iter(self._api.pages()), None)
+        except HmsError:
+            return error
+        return SourceForbidden(f"the API answers, but not for this asset: {error}")
+
+    def _unless_saved(self, row: Row, decided: WillRetry | Ended) -> AlreadyArchived | WillRetry | Ended:
+        """Nothing is called lost that a manifest proves, or while a destination that may have one is silent."""
+        if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
+            return decided
+        missing, silent, manifest = self._missing(row.asset_id, row.created_at)
+        if silent:
+            later = self._clock() + self._rules.patience.retry_base
+            return WillRetry(f"{DestinationsFailed(silent)}; {decided.reason}", later)
+        if manifest is None:
+            return decided
+        if not missing:
+            return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
+        names = ", ".join(store.name for store in missing)
+        return Ended(AssetState.LOST, f"whole at another destination, but not at {names}; {decided.reason}")
 
     def _hold_what_refused(self, error: Exception) -> None:
         now = self._clock()

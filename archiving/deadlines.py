@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from hms.models import Asset
+from ledger.base import Row
 
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
 """The deadline of an asset without a usable `created_at`: nobody knows how long it has, so it goes first."""
+
+UNDATED_PATIENCE = timedelta(days=15)
+"""How long after it was first seen an undated asset may be believed to be gone: what 100ms documents as retention."""
 
 ALARM_LEVELS = (timedelta(days=1), timedelta(days=3), timedelta(days=7))
 """An asset not saved when this much is left of its time is told of, again at each level (design.md, watch)."""
@@ -15,7 +19,16 @@ ALARM_LEVELS = (timedelta(days=1), timedelta(days=3), timedelta(days=7))
 
 def expires_at(asset: Asset, retention: timedelta) -> datetime:
     """When 100ms deletes the asset: `created_at + retention` (100ms-api.md, Retention), or UNDATED."""
-    return asset.created_at + retention if asset.created_at else UNDATED
+    try:
+        return asset.created_at + retention if asset.created_at else UNDATED
+    except OverflowError:  # a date at the end of time is none
+        return UNDATED
+
+
+def is_over(row: Row, now: datetime) -> bool:
+    """Whether the source may be believed when it says that the asset is gone for good."""
+    undated = row.expires_at == UNDATED
+    return now >= (row.first_seen_at + UNDATED_PATIENCE if undated else row.expires_at)
 
 
 def alarm_level(deadline: datetime, now: datetime) -> timedelta | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from archiving.deadlines import is_over
 from archiving.errors import ContentsError, DestinationsFailed, NeedsSourceAccess
 from archiving.outcomes import Ended, WillRetry
 from hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
@@ -53,7 +54,7 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
         return WillRetry(reason, now, costs_attempt=False)
     if _refused(error):
         return WillRetry(reason, now + HOLD, costs_attempt=False)
-    if isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and now >= row.expires_at:
+    if isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now):
         return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
     retry_at = now + _delay(error, row, now, patience, jitter)
     if _does_not_check_out(error):

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import end_records, keys
+from archiving.commit import committed
+from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.exclusive import only_one
 from archiving.judging import Scope, judge
@@ -87,12 +89,22 @@ class Reconciler:
             row = self._ledger.get(asset_id) if asset_id else None
             if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
                 continue
+            if row is not None and not self._holds(key):
+                continue  # it was reopened because of what its manifest says, or since the lists were made
             manifest = self._read(key)
             if manifest is None:
                 unreadable += 1
                 continue
             entered += self._ledger.record_archived(self._seen(manifest), _settlement(manifest))
         return entered, unreadable
+
+    def _holds(self, key: ObjectKey) -> bool:
+        """Whether every destination still has the manifest and what it names."""
+        try:
+            return all(committed(store, key) is not None for store in self._destinations)
+        except StorageError as error:
+            log.warning("manifest_not_readable", key=key, reason=str(error))
+            return False
 
     def _read(self, key: ObjectKey) -> Manifest | None:
         try:
@@ -113,7 +125,7 @@ class Reconciler:
             if key in everywhere or self._committed_since(key):
                 continue
             whole_somewhere = any(key in manifests for manifests in listed)
-            if whole_somewhere and row.expires_at <= self._clock():
+            if whole_somewhere and is_over(row, self._clock()):
                 missing_copies += 1
                 log.error("copy_missing", asset_id=row.asset_id, key=key)
                 continue

@@ -37,6 +37,11 @@ JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.S
 """Ends that follow from what the API says and the settings alone; every sweep judges them anew."""
 
 
+LONGEST_WAIT = timedelta(days=1)
+"""By the ledger's own clock, whatever `next_attempt_at` says: a worker whose clock is days ahead would otherwise put
+off every asset it meets, past its deadline."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a sweep tells the ledger of one asset. `verdict` is DISCOVERED or one of JUDGED_STATES."""
@@ -160,7 +165,7 @@ class Ledger(Protocol):
 
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         """Enter an asset that a manifest proves archived, known or not, unless it is running; whether that
-        changed its state. Repeatable."""
+        changed its state. Takes over `created_at` as `settle` does. Repeatable."""
         ...
 
     def get(self, asset_id: str) -> Row | None: ...
@@ -215,7 +220,8 @@ class Ledger(Protocol):
 
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         """End the lease and record how. Raises LeaseLost like `renew`, with nothing written. Re-enters the
-        asset from `seen` when the ledger forgot it. On an end, forgets its objects, uploads and progress."""
+        asset from `seen` when the ledger forgot it; takes over its `created_at`, which the manifest lies under. A
+        wait ends after LONGEST_WAIT at the latest. On an end, forgets its objects, uploads and progress."""
         ...
 
     # -- what an unfinished copy has done ------------------------------------------------------------------

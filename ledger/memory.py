@@ -13,6 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from ledger.base import (
     JUDGED_STATES,
+    LONGEST_WAIT,
     OPEN_STATES,
     AssetState,
     Counts,
@@ -102,7 +103,8 @@ class MemoryLedger:
 
         asset = asset or self._enter(seen, settlement.state, None)
         self._move(asset, settlement.state)
-        asset.row = replace(_with_result(asset.row, settlement), mismatches=0)
+        created_at = seen.created_at or asset.row.created_at
+        asset.row = replace(_with_result(asset.row, settlement), mismatches=0, created_at=created_at)
         return True
 
     @_alone
@@ -229,8 +231,14 @@ class MemoryLedger:
         attempts = asset.row.attempts if settlement.counts_as_attempt else max(0, asset.row.attempts - 1)
         mismatches = asset.row.mismatches + 1 if settlement.mismatch else 0
         asset.holder = None
-        asset.row = replace(_with_result(asset.row, settlement), attempts=attempts, mismatches=mismatches)
-        self._move(asset, settlement.state, at=settlement.next_attempt_at or self._clock())
+        asset.row = replace(
+            _with_result(asset.row, settlement),
+            attempts=attempts,
+            mismatches=mismatches,
+            created_at=seen.created_at or asset.row.created_at,
+        )
+        now = self._clock()
+        self._move(asset, settlement.state, at=min(settlement.next_attempt_at or now, now + LONGEST_WAIT))
         self._progress.pop(lease.asset_id, None)
         return asset.row
 

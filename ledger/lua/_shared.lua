@@ -16,6 +16,7 @@ end
 
 local OPEN = {discovered = true, queued = true, running = true, waiting = true}
 local JUDGED = {skipped = true, external = true, source_failed = true}
+local LONGEST_WAIT = 86400 * 1000000 -- ledger.base.LONGEST_WAIT
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.
@@ -101,6 +102,11 @@ local function take_seen()
     id = take(), ty = take(), ex = take(), verdict = take(), cr = take(), ro = take(), se = take(), si = take(),
     re = take(),
   }
+end
+
+-- What its manifest lies under: the date that the copy was made by, not the one that was first seen.
+local function set_created(id, seen)
+  if seen.cr ~= '' then set(id, {cr = seen.cr}) end
 end
 
 -- An asset that the ledger does not know. `seen` is counted here, apart from the states.

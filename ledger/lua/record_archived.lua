@@ -6,6 +6,7 @@ if not row then
   enter(seen, done.state)
 else
   move(seen.id, row.st, done.state, row.ex)
+  set_created(seen.id, seen)
 end
 set(seen.id, {mi = ''})
 set_result(seen.id, done)

@@ -15,6 +15,9 @@ set(id, {
   fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = done.mismatch and row.mi + 1 or 0,
 })
 set_result(id, done)
-move(id, row.st, done.state, row.ex, done.nx ~= '' and done.nx or whole(now))
+set_created(id, seen)
+-- The wait is by the worker's clock, which may be days ahead.
+local waits_until = math.min(tonumber(done.nx) or now, now + LONGEST_WAIT)
+move(id, row.st, done.state, row.ex, whole(waits_until))
 redis.call('HDEL', prefix .. 'progress', id)
 return whole_row(id)

@@ -2,24 +2,30 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from archiving import keys
+from archiving import holds, keys
+from archiving.commit import commit
 from archiving.contents.base import Notes
-from archiving.decisions import MAX_CRASHES
+from archiving.decisions import HOLD, MAX_CRASHES
+from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
 from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, WillRetry
+from archiving.reconcile import Reconciler
 from archiving.verification import check_contents
 from hms.errors import HmsRefused, HmsUnavailable
+from hms.models import Asset
 from ledger.base import AssetState
 from storage_backends.base import ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, BytesSource, Tree, file
-from tests.archiving.examples import NOW, asset
-from tests.transfer.stores import FaultyStore, Wrapped
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.transfer.stores import FaultyStore, NoChecksumStore, Wrapped
 from transfer.checksums import crc32c
 from transfer.errors import SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
 
@@ -156,6 +162,7 @@ def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
         raise HmsRefused("401")
 
     bench.api.asset = refuse  # type: ignore[assignment, method-assign]
+    bench.api.fail_on_page = (0, HmsRefused("401"))
     first, second = bench.archive(), None
     bench.clock.advance(timedelta(minutes=1))
     bench.ledger.reopen(bench.asset_id)
@@ -167,6 +174,139 @@ def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
     assert next(calls) == 1
     bench.api.asset = found  # type: ignore[method-assign]
     assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+
+
+def test_an_asset_that_the_api_refuses_alone_does_not_stop_the_others() -> None:
+    refused, other = asset(size=None), asset(id="other", size=None)
+    bench = Bench(lambda: file(VIDEO), assets=[refused, other])
+    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in bench.api.assets])
+    described = bench.api.asset
+
+    def refuse_one(asset_id: str) -> Asset:
+        if asset_id == refused.id:
+            raise HmsRefused("403")
+        return described(asset_id)
+
+    bench.api.asset = refuse_one  # type: ignore[method-assign]
+    first = bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert first.costs_attempt
+    assert isinstance(bench.archiver.archive(other.id, "test"), Archived)
+
+
+# -- lost, or not --------------------------------------------------------------------------------------------
+def gone(bench: Bench) -> None:
+    """The asset has left the API, and its time is over."""
+    bench.ledger.reopen(bench.asset_id)
+    bench.api.assets = []
+    bench.clock.advance(RETENTION)
+
+
+def test_an_asset_that_is_whole_everywhere_is_not_lost_when_it_leaves_the_api() -> None:
+    bench = Bench(lambda: file(VIDEO), stores=[MemoryBackend("one"), MemoryBackend("two")])
+    bench.archive()
+    asset_id = bench.asset_id
+    gone(bench)
+
+    assert isinstance(bench.archiver.archive(asset_id, "test"), AlreadyArchived)
+
+
+def test_an_asset_is_not_lost_while_a_destination_that_may_have_it_does_not_answer() -> None:
+    store = FaultyStore(MemoryBackend("one"), {})
+    bench = Bench(lambda: file(VIDEO), stores=[store])
+    bench.archive()
+    asset_id = bench.asset_id
+    gone(bench)
+    store.faults["read"] = deque(["before"])
+
+    first = bench.archiver.archive(asset_id, "test")
+    bench.clock.advance(timedelta(hours=1))
+
+    assert isinstance(first, WillRetry)
+    assert isinstance(bench.archiver.archive(asset_id, "test"), AlreadyArchived)
+
+
+def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of_the_other() -> None:
+    two = MemoryBackend("two")
+    bench = Bench(lambda: file(VIDEO), stores=[MemoryBackend("one"), two])
+    bench.archive()
+    two.delete(keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at))
+    asset_id = bench.asset_id
+    gone(bench)
+
+    outcome = bench.archiver.archive(asset_id, "test")
+
+    assert isinstance(outcome, Ended)
+    assert "whole at another destination, but not at memory://two" in outcome.reason
+
+
+def test_an_undated_asset_is_not_lost_at_the_first_404() -> None:
+    source = BytesSource(VIDEO, [SourceGone("404")])
+    bench = Bench(lambda: Tree({"a.mp4": source}), assets=[asset(size=None, created_at=None)])
+
+    assert isinstance(bench.archive(), WillRetry)
+    assert isinstance(bench.archive_until_settled(), Archived)
+
+
+def test_an_asset_that_got_its_date_late_stays_archived_when_ledger_and_bucket_are_compared() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    undated = replace(judge(bench.api.assets[0], Scope(RETENTION)), created_at=None)
+    bench.ledger.discover([undated])
+    bench.archive()
+
+    found = Reconciler(
+        ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+    ).reconcile()
+
+    assert found
+    assert found.reopened == 0
+    assert state_of(bench) is AssetState.ARCHIVED
+
+
+def test_a_destination_that_does_not_answer_is_not_written_over() -> None:
+    silent = FaultyStore(MemoryBackend("one"), {})
+    bench = Bench(lambda: file(VIDEO), stores=[silent, MemoryBackend("two")])
+    bench.archive()
+    bench.stores[1].delete(keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at))
+    bench.ledger.reopen(bench.asset_id)
+    silent.faults["read"] = deque(["before"])
+    puts = silent.calls["put"]
+
+    first = bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert manifest_of(bench, bench.stores[1]) is not None
+    assert silent.calls["put"] == puts
+    assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+
+
+def test_the_word_of_a_worker_whose_clock_is_ahead_holds_nobody_up_for_days() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    holds.put(bench.ledger, holds.API, "401", NOW + timedelta(days=3), timedelta(minutes=5))
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.next_attempt_at <= NOW + HOLD
+
+
+def test_a_manifest_of_other_bytes_is_replaced_though_every_size_in_it_holds() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    bench.archive()
+    described = bench.api.assets[0]
+    key = keys.manifest_key(described.id, described.created_at)
+    right = manifest_of(bench)
+    assert right
+    old = right.model_copy(
+        update={"objects": tuple(replace(item, crc32c="00000000") for item in right.objects)}
+    )
+    data = old.to_bytes()
+    bench.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+
+    commit(NoChecksumStore(bench.stores[0]), key, right)
+
+    assert manifest_of(bench) == right
 
 
 # -- faults of the source ------------------------------------------------------------------------------------

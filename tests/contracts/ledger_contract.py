@@ -12,6 +12,7 @@ import pytest
 
 from ledger.base import (
     JUDGED_STATES,
+    LONGEST_WAIT,
     OPEN_STATES,
     AssetState,
     Lease,
@@ -632,6 +633,41 @@ class LedgerContract:
 
         with pytest.raises(LeaseLost):
             world.ledger.renew(lease, MINUTE)
+
+    def test_a_worker_whose_clock_is_days_ahead_puts_an_asset_off_for_a_day_at_most(
+        self, world: LedgerWorld
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+
+        settled = world.ledger.settle(lease, seen(), waiting(world.now + 9 * DAY))
+
+        assert settled.next_attempt_at == world.now + LONGEST_WAIT
+        assert world.ledger.next_due_at() == world.now + LONGEST_WAIT
+
+    def test_a_settled_row_has_the_date_that_its_manifest_lies_under(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+
+        settled = world.ledger.settle(lease, replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
+
+        assert settled.created_at == START - 3 * DAY
+        assert row(world).created_at == START - 3 * DAY
+
+    def test_a_date_that_is_not_told_again_is_kept(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+
+        settled = world.ledger.settle(lease, replace(seen(), created_at=None), ARCHIVED)
+
+        assert settled.created_at == START - DAY
+
+    def test_a_row_that_a_manifest_archives_has_the_manifest_s_date(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+
+        world.ledger.record_archived(replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
+
+        assert row(world).created_at == START - 3 * DAY
 
     def test_what_was_archived_is_on_the_row(self, world: LedgerWorld) -> None:
         lease = put(world, AssetState.RUNNING)

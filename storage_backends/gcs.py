@@ -1,4 +1,4 @@
-"""Google Cloud Storage by its JSON API, over google-auth's session.
+"""Google Cloud Storage by google-cloud-storage; the PUTs of a resumable session are our own, over its transport.
 
 A large object is one resumable session: sequential, invisible until its last byte, resumable by its URI from any
 process for a week, with condition and checksum checked by the server. Three facts of the protocol shape this
@@ -9,31 +9,33 @@ process for a week, with condition and checksum checked by the server. Three fac
 - The last chunk publishes the object; so it is `complete` that sends it.
 - Bytes sent again at an offset that is already kept are ignored: repeating a part is harmless. No status query is
   needed, and none is made (fake-gcs-server publishes a truncated object when asked for one).
+
+The library begins such a session but cannot go on with one in another process (docs/decisions/0005-gcs-client.md).
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
 import os
 import random
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from urllib.parse import quote, urlsplit
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-import google.auth
 import requests
-from google.auth.credentials import AnonymousCredentials
-from google.auth.transport.requests import AuthorizedSession
+from google.api_core.exceptions import RequestRangeNotSatisfiable
+from google.cloud.storage import Client
 
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.errors import (
+    AccessDenied,
     BadDestinationUrl,
     BucketMissing,
     ChecksumRejected,
@@ -47,6 +49,8 @@ from storage_backends.errors import (
 from storage_backends.gcs_errors import refused, translated
 from storage_backends.per_process import PerProcess
 
+T = TypeVar("T")
+
 KIB = 2**10
 MULTIPLE_BYTES = 256 * KIB
 LIMITS = Limits(
@@ -59,15 +63,19 @@ LIMITS = Limits(
     conditional_create=True,
 )
 
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CONNECTIONS = 66  # as in s3.py
 _TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
 _ATTEMPTS = (
     5  # of one request, waiting up to 1, 2, 4, 8 s in between, as boto3 does; our own retries stand above
 )
+# For every call of the library. Its own retries are bounded by time alone (120 s of its default), leave out what is
+# not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our PUTs alike.
+_ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
+_PAGE = 1000  # the most that a page holds
 _METADATA_ID = "archiverupload"
-_FIELDS = "name,size,crc32c,etag,generation,contentType,updated,metadata"
+_LISTED = "items(name,size,crc32c,etag,contentType,updated),nextPageToken"
+_SESSION_ENDED = (404, 410, 499)
 
 
 def open_backend(url: DestinationUrl) -> GcsBackend:
@@ -80,21 +88,20 @@ def open_backend(url: DestinationUrl) -> GcsBackend:
     return GcsBackend(url.bucket, url.prefix)
 
 
-class _Service:
-    """Where the API is, and the session that speaks to it."""
-
-    def __init__(self) -> None:
-        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-        if emulator:
-            self.endpoint = (emulator if "://" in emulator else f"http://{emulator}").rstrip("/")
-            credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call] # google-auth has no types
-        else:
-            credentials, _ = google.auth.default(scopes=[_SCOPE])
-            self.endpoint = f"https://storage.{credentials.universe_domain}"
-        self.session: Any = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=0)
-        self.session.mount("https://", adapter)
-        self.session.mount("http://", adapter)
+def _connect() -> Any:
+    """The library's client, with credentials as it finds them, for no project: objects need none."""
+    options = {}
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator and "://" not in emulator:  # as Google's other libraries take it
+        options["api_endpoint"] = f"http://{emulator}"
+    client = Client(project=None, client_options=options)
+    # or a thread of its own asks for the bucket's metadata, for traces, with a permission that ours need not have
+    client._bucket_metadata_cache = None  # noqa: SLF001 # the public switch is a variable for the whole process
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=0)
+    client._http.mount("https://", adapter)  # noqa: SLF001 # the library's documented way to set the pool
+    client._http.mount("http://", adapter)  # noqa: SLF001
+    client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and our bytes go nowhere else
+    return client
 
 
 class GcsBackend:
@@ -104,7 +111,7 @@ class GcsBackend:
         self._name = DestinationUrl("gs", bucket, prefix).name
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._service = PerProcess(_Service)
+        self._client = PerProcess(_connect)
         self._sleep = sleep
         self._bucket_seen = False
 
@@ -117,48 +124,48 @@ class GcsBackend:
         return LIMITS
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """One request up to 8 MiB; above, the library makes two of it."""
         doing = f"storing {spec.key!r} in {self._name}"
         check_bytes(data, crc32c, doing)
-        identity = secrets.token_hex(16)
-        boundary = secrets.token_hex(16).encode()
-        described = json.dumps(self.resource(spec, identity) | {"crc32c": crc.to_base64(crc32c)}).encode()
-        head = b"--%b\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n%b\r\n--%b\r\n\r\n"
-        body = b"".join((head % (boundary, described, boundary), data, b"\r\n--%b--\r\n" % boundary))
-        answer = self.ask(
-            "POST",
-            f"/upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
-            doing,
-            params={"uploadType": "multipart", "fields": _FIELDS, **self.condition(spec)},
-            headers={"Content-Type": f"multipart/related; boundary={boundary.decode()}"},
-            data=body,
-        )
-        if answer.status_code == 412:
-            done = self.made_by(spec, identity, len(data))
+        identity, body = secrets.token_hex(16), bytes(data)
+
+        def send() -> Any:
+            blob = self._new(spec, identity)
+            blob.crc32c = crc.to_base64(
+                crc32c
+            )  # sent for the server to check; `checksum` would compute it again
+            blob.upload_from_string(
+                body, spec.content_type, checksum=None, if_generation_match=_condition(spec), **_ONCE
+            )
+            return blob
+
+        try:
+            blob = self.ask(doing, send)
+        except ObjectExists:
+            done = self.made_by(spec, identity, len(body))
             if done is None:
-                raise ObjectExists(f"{doing}: the key is taken")
+                raise
             return done
-        return self.proved(spec, self.json(answer, doing), len(data), crc32c, doing)
+        except ObjectMissing:
+            raise self._no_bucket(doing) from None
+        return self.proved(spec, blob, len(body), crc32c, doing)
 
     def begin(self, spec: ObjectSpec) -> GcsUpload:
-        if spec.part_bytes <= 0 or spec.part_bytes % MULTIPLE_BYTES:
-            raise StorageError(
-                f"beginning {spec.key!r} in {self._name}: part_bytes must be a multiple of 256 KiB"
-            )
         doing = f"beginning {spec.key!r} in {self._name}"
+        if spec.part_bytes <= 0 or spec.part_bytes % MULTIPLE_BYTES:
+            raise StorageError(f"{doing}: part_bytes must be a multiple of 256 KiB")
         identity = secrets.token_hex(16)
-        answer = self.ask(
-            "POST",
-            f"/upload/storage/v1/b/{quote(self._bucket, safe='')}/o",
-            doing,
-            params={"uploadType": "resumable", "fields": _FIELDS, **self.condition(spec)},
-            headers={"X-Upload-Content-Type": spec.content_type},
-            json=self.resource(spec, identity),
-        )
-        if answer.status_code == 412:
-            raise ObjectExists(f"{doing}: the key is taken")
-        if not answer.ok:
-            raise self.refusal(answer, doing)
-        return GcsUpload(self, spec, identity, answer.headers["Location"])
+
+        def begun() -> str:
+            uri: str = self._new(spec, identity).create_resumable_upload_session(
+                spec.content_type, checksum=None, if_generation_match=_condition(spec), **_ONCE
+            )
+            return uri
+
+        try:
+            return GcsUpload(self, spec, identity, self.ask(doing, begun))
+        except ObjectMissing:
+            raise self._no_bucket(doing) from None
 
     def resume(self, spec: ObjectSpec, token: str) -> GcsUpload:
         """Asks nobody: that the session has ended shows at the next part, or at `complete`."""
@@ -169,8 +176,7 @@ class GcsBackend:
 
     def _is_ours(self, uri: str) -> bool:
         """Whether a session's URI leads to the service: we send bytes and credentials there."""
-        with translated(f"opening {self._name}"):
-            endpoint = urlsplit(self._service.get().endpoint)
+        endpoint = urlsplit(self._connected().api_endpoint)
         try:
             split = urlsplit(uri)
         except ValueError:
@@ -179,8 +185,8 @@ class GcsBackend:
         return (split.scheme, split.netloc) == (endpoint.scheme, endpoint.netloc) or google_host
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
-        stored = self.object(key)
-        return None if stored is None else _described(key, stored)
+        blob = self._object(key)
+        return None if blob is None else _described(key, blob)
 
     def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
         doing = f"reading {key!r} in {self._name}"
@@ -188,46 +194,65 @@ class GcsBackend:
             if self.stat(key) is None:
                 raise ObjectMissing(f"{doing}: it is not there")
             return b""
-        last = "" if length_bytes is None else start + length_bytes - 1
-        headers = {"Range": f"bytes={start}-{last}"} if start or length_bytes is not None else {}
-        answer = self.ask("GET", self._path(key), doing, params={"alt": "media"}, headers=headers)
-        if answer.status_code == 416:
-            return b""  # the object ends before `start`
-        if not answer.ok:
-            raise self.refusal(answer, doing, of_key=True)
-        data = answer.content
-        if answer.status_code == 200:  # the whole object: no range was asked for, or it was not heeded
-            data = data[start : None if length_bytes is None else start + length_bytes]
-        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise TransientStorageError(f"{doing}: another range was answered than the one asked for")
-        return data
+
+        def download() -> bytes:
+            try:
+                data: bytes = self._blob(key).download_as_bytes(
+                    start=start or None,
+                    end=None if length_bytes is None else start + length_bytes - 1,
+                    raw_download=True,
+                    checksum=None,  # there is none of a range
+                    single_shot_download=True,  # not in pieces of 8 KiB, which cost four times the CPU
+                    **_ONCE,
+                )
+            except RequestRangeNotSatisfiable:
+                return b""  # the object ends before `start`
+            if length_bytes is not None and len(data) > length_bytes:
+                raise TransientStorageError(f"{doing}: {len(data)} bytes came of {length_bytes} asked for")
+            return data
+
+        try:
+            return self.ask(doing, download)
+        except ObjectMissing:
+            self._see_bucket()
+            raise
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         doing = f"listing {prefix!r} in {self._name}"
-        params = {
-            "prefix": self._prefix + prefix,
-            "maxResults": "1000",
-            "fields": f"items({_FIELDS}),nextPageToken",
-        }
+
+        def page(token: str | None) -> tuple[list[Any], str | None]:
+            # page by page: the library's own iterator ends, as if all had been said, after an error
+            found = self._connected().list_blobs(
+                self._bucket,
+                prefix=self._prefix + prefix,
+                page_size=_PAGE,
+                page_token=token,
+                fields=_LISTED,
+                **_ONCE,
+            )
+            return list(next(found.pages)), found.next_page_token
+
+        token: str | None = None
         while True:
-            page = self.json(self.ask("GET", self._path(), doing, params=params), doing)
-            for stored in page.get("items", []):
+            at = token
+            try:
+                blobs, token = self.ask(doing, lambda: page(at))  # noqa: B023 # called at once
+            except ObjectMissing:
+                raise self._no_bucket(doing) from None
+            for blob in blobs:
                 try:
-                    key = object_key(stored["name"].removeprefix(self._prefix))
+                    key = object_key(blob.name.removeprefix(self._prefix))
                 except InvalidKey:
                     continue  # not ours: a folder's marker, say
-                yield _described(key, stored)
-            if not page.get("nextPageToken"):
+                yield _described(key, blob)
+            if not token:
                 return
-            params["pageToken"] = page["nextPageToken"]
 
     def delete(self, key: ObjectKey) -> None:
-        doing = f"deleting {key!r} in {self._name}"
-        answer = self.ask("DELETE", self._path(key), doing)
-        if answer.status_code == 404:
+        try:
+            self.ask(f"deleting {key!r} in {self._name}", lambda: self._blob(key).delete(**_ONCE))
+        except ObjectMissing:
             self._see_bucket()
-        elif not answer.ok:
-            raise self.refusal(answer, doing)
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:  # noqa: ARG002 # nothing to do: see below
         """0: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""
@@ -237,124 +262,109 @@ class GcsBackend:
         return True
 
     def close(self) -> None:
-        service = self._service.drop()
-        if service is not None:
-            service.session.close()
+        client = self._client.drop()
+        if client is not None:
+            client.close()
 
     # -- shared with the uploads
 
-    def ask(
-        self,
-        method: str,
-        where: str,
-        doing: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        data: bytes | None = None,
-        json: object = None,
-    ) -> requests.Response:
-        """One request (`where`: a path of the API, or a session's URI), tried again while the server is out of order.
-        Any answer that is not passing is returned."""
-        with translated(f"opening {self._name}"):
-            service = self._service.get()
-        attempt = 0
-        while True:
-            attempt += 1
+    def ask(self, doing: str, call: Callable[[], T]) -> T:
+        """What `call` returns, its errors as ours; called again while they are passing."""
+        for attempt in range(1, _ATTEMPTS):
             try:
                 with translated(doing):
-                    answer: requests.Response = service.session.request(
-                        method,
-                        service.endpoint + where if where.startswith("/") else where,
-                        params=params,
-                        headers=headers,
-                        data=data,
-                        json=json,
-                        timeout=_TIMEOUT_SECONDS,
-                        allow_redirects=False,
-                    )
-                failure = None if answer.status_code in _FINAL else refused(answer, doing)
-                if not isinstance(failure, TransientStorageError):
-                    return answer
-            except TransientStorageError as error:
-                failure = error
-            if attempt == _ATTEMPTS:
-                raise failure
-            self._sleep(random.uniform(0, 2 ** (attempt - 1)))  # noqa: S311 # jitter
-
-    def resource(self, spec: ObjectSpec, identity: str) -> dict[str, Any]:
-        return {
-            "name": self._prefix + spec.key,
-            "contentType": spec.content_type,
-            "metadata": {**spec.metadata, _METADATA_ID: identity},
-        }
-
-    def condition(self, spec: ObjectSpec) -> dict[str, str]:
-        return {"ifGenerationMatch": "0"} if spec.if_absent else {}
-
-    def json(self, answer: requests.Response, doing: str) -> dict[str, Any]:
-        if not answer.ok:
-            raise self.refusal(answer, doing)
+                    return call()
+            except TransientStorageError:
+                self._sleep(random.uniform(0, 2 ** (attempt - 1)))  # noqa: S311 # jitter
         with translated(doing):
-            body: dict[str, Any] = answer.json()
-        return body
+            return call()
 
-    def refusal(self, answer: requests.Response, doing: str, *, of_key: bool = False) -> StorageError:
-        """A refusal; a 404 means the bucket, unless `of_key` and the bucket is there."""
-        error = refused(answer, doing)
-        if isinstance(error, ObjectMissing):
-            if of_key:
-                self._see_bucket()
-            else:
-                error = BucketMissing(f"{doing}: no such bucket; create it, or correct the destination")
-        return error
+    def session_request(
+        self, method: str, uri: str, doing: str, headers: Mapping[str, str], data: bytes
+    ) -> requests.Response:
+        """One request to a session, tried again while the server is out of order. Returns successes and "go on"
+        (308). Raises UploadGone, ObjectExists, ChecksumRejected and all that `refused` knows."""
 
-    def object(self, key: ObjectKey) -> dict[str, Any] | None:
-        doing = f"looking at {key!r} in {self._name}"
-        answer = self.ask("GET", self._path(key), doing, params={"fields": _FIELDS})
-        if answer.status_code == 404:
-            self._see_bucket()
-            return None
-        return self.json(answer, doing)
+        def send() -> requests.Response:
+            answer: requests.Response = self._connected()._http.request(  # noqa: SLF001 # with the credentials
+                method, uri, data=data, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
+            )
+            if answer.status_code in _SESSION_ENDED:
+                raise UploadGone(f"{doing}: {answer.status_code}: the session has ended or is not known")
+            if not answer.ok or answer.is_redirect:
+                raise refused(answer, doing)
+            return answer
+
+        return self.ask(doing, send)
+
+    def uploaded(self, spec: ObjectSpec, answer: requests.Response, doing: str) -> Any:
+        """The object that a session's last answer describes."""
+        blob = self._blob(spec.key)
+        with translated(doing):
+            blob._set_properties(answer.json())  # noqa: SLF001 # as its own uploads do; there is no public way
+        return blob
 
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int) -> ObjectInfo | None:
         """The object at the key, when it is what the request with this identity made and we lost its answer."""
-        stored = self.object(spec.key)
-        if stored is None or stored.get("metadata", {}).get(_METADATA_ID) != identity:
+        blob = self._object(spec.key)
+        if blob is None or (blob.metadata or {}).get(_METADATA_ID) != identity or blob.size != size_bytes:
             return None
-        return _described(spec.key, stored) if int(stored["size"]) == size_bytes else None
+        return _described(spec.key, blob)
 
-    def proved(
-        self, spec: ObjectSpec, stored: Mapping[str, Any], size_bytes: int, crc32c: int, doing: str
-    ) -> ObjectInfo:
+    def proved(self, spec: ObjectSpec, blob: Any, size_bytes: int, crc32c: int, doing: str) -> ObjectInfo:
         """What the server says it has just made. When that is not what we sent, exactly that is deleted again."""
-        info = _described(spec.key, stored)
+        info = _described(spec.key, blob)
         if (info.size_bytes, info.crc32c) == (size_bytes, crc32c):
             return info
-        self.ask(
-            "DELETE", self._path(spec.key), doing, params={"ifGenerationMatch": str(stored["generation"])}
-        )
+        made = self._blob(spec.key)
+        self.ask(doing, lambda: made.delete(if_generation_match=blob.generation, **_ONCE))
         raise ChecksumRejected(
             f"{doing}: the server made {info.size_bytes} bytes with CRC32C {info.crc32c or 0:08x} of {size_bytes} with "
             f"{crc32c:08x}; that object was deleted"
         )
 
-    def _path(self, key: ObjectKey | None = None) -> str:
-        path = f"/storage/v1/b/{quote(self._bucket, safe='')}/o"
-        return path if key is None else f"{path}/{quote(self._prefix + key, safe='')}"
+    def _connected(self) -> Any:
+        with translated(f"opening {self._name}"):
+            return self._client.get()
+
+    def _blob(self, key: ObjectKey) -> Any:
+        return self._connected().bucket(self._bucket).blob(self._prefix + key)
+
+    def _new(self, spec: ObjectSpec, identity: str) -> Any:
+        blob = self._blob(spec.key)
+        blob.content_type = spec.content_type
+        blob.metadata = {**spec.metadata, _METADATA_ID: identity}
+        return blob
+
+    def _object(self, key: ObjectKey) -> Any | None:
+        bucket = self._connected().bucket(self._bucket)
+        doing = f"looking at {key!r} in {self._name}"
+        blob = self.ask(doing, lambda: bucket.get_blob(self._prefix + key, **_ONCE))
+        if blob is None:
+            self._see_bucket()
+        return blob
 
     def _see_bucket(self) -> None:
         """Raise BucketMissing unless the bucket is there; asked once."""
         if self._bucket_seen:
             return
         doing = f"looking for the bucket of {self._name}"
-        answer = self.ask("GET", self._path(), doing, params={"maxResults": "1", "fields": "kind"})
-        if answer.status_code == 404:
-            raise self.refusal(answer, doing)
-        self._bucket_seen = True  # or we may not list it: then a missing key is all that can be told
+        # a list, for `bucket.exists()` needs storage.buckets.get, which an account that writes objects lacks
+        found = self._connected().list_blobs
+        try:
+            self.ask(doing, lambda: next(found(self._bucket, max_results=1, fields="kind", **_ONCE).pages))
+        except ObjectMissing:
+            raise self._no_bucket(doing) from None
+        except AccessDenied:
+            pass  # we may not list it: then a missing key is all that can be told
+        self._bucket_seen = True
+
+    def _no_bucket(self, doing: str) -> BucketMissing:
+        return BucketMissing(f"{doing}: no such bucket; create it, or correct the destination")
 
 
-_FINAL = (308, 499)  # a session's "go on" and "cancelled"
+def _condition(spec: ObjectSpec) -> int | None:
+    return 0 if spec.if_absent else None
 
 
 class GcsUpload:
@@ -389,7 +399,8 @@ class GcsUpload:
         body = bytes(memoryview(data)[:kept])
         sent = 0
         while sent < kept:
-            answer = self._send(body[sent:], f"bytes {start + sent}-{start + kept - 1}/*", doing)
+            span = {"Content-Range": f"bytes {start + sent}-{start + kept - 1}/*"}
+            answer = self._backend.session_request("PUT", self._uri, doing, span, body[sent:])
             held = _bytes_held(answer) - start
             if held <= sent:
                 raise UploadGone(f"{doing}: the session holds only {held + start} bytes; begin again")
@@ -407,9 +418,12 @@ class GcsUpload:
             if part.number != place or (part.size_bytes != self._spec.part_bytes and place != len(parts)):
                 raise StorageError(f"{doing}: part {part.number} is not in its place")
         rest = base64.b64decode(parts[-1].tag) if parts else b""
-        span = f"bytes {size - len(rest)}-{size - 1}/{size}" if rest else f"bytes */{size}"
+        headers = {
+            "Content-Range": f"bytes {size - len(rest)}-{size - 1}/{size}" if rest else f"bytes */{size}",
+            "x-goog-hash": f"crc32c={crc.to_base64(crc32c)}",
+        }
         try:
-            answer = self._send(rest, span, doing, {"x-goog-hash": f"crc32c={crc.to_base64(crc32c)}"})
+            answer = self._backend.session_request("PUT", self._uri, doing, headers, rest)
         except (UploadGone, ObjectExists):
             done = self._backend.made_by(self._spec, self._identity, size)
             if done is None:
@@ -417,28 +431,14 @@ class GcsUpload:
             return done
         if answer.status_code == 308:
             raise UploadGone(f"{doing}: the session holds {_bytes_held(answer)} of {size} bytes; begin again")
-        return self._backend.proved(self._spec, self._backend.json(answer, doing), size, crc32c, doing)
+        blob = self._backend.uploaded(self._spec, answer, doing)
+        return self._backend.proved(self._spec, blob, size, crc32c, doing)
 
     def abort(self) -> None:
-        doing = f"aborting the upload of {self._described}"
         self._aborted = True
-        answer = self._backend.ask("DELETE", self._uri, doing)
-        if not answer.ok and answer.status_code not in (404, 410, 499):
-            raise self._backend.refusal(answer, doing)
-
-    def _send(
-        self, data: bytes, span: str, doing: str, headers: Mapping[str, str] | None = None
-    ) -> requests.Response:
-        answer = self._backend.ask(
-            "PUT", self._uri, doing, headers={"Content-Range": span, **(headers or {})}, data=data
-        )
-        if answer.status_code in (404, 410, 499):
-            raise UploadGone(f"{doing}: {answer.status_code}: the session has ended or is not known")
-        if answer.status_code == 412:
-            raise ObjectExists(f"{doing}: the key is taken")
-        if not answer.ok:
-            raise refused(answer, doing)
-        return answer
+        with contextlib.suppress(UploadGone):  # 499 is how a session says that it was cancelled
+            doing = f"aborting the upload of {self._described}"
+            self._backend.session_request("DELETE", self._uri, doing, {}, b"")
 
     def _refuse_aborted(self, doing: str) -> None:
         if self._aborted:
@@ -461,13 +461,9 @@ def _bytes_held(answer: requests.Response) -> int:
     return int(match[1]) + 1 if match else 0
 
 
-def _described(key: ObjectKey, stored: Mapping[str, Any]) -> ObjectInfo:
-    updated = stored.get("updated")
+def _described(key: ObjectKey, blob: Any) -> ObjectInfo:
+    if blob.size is None:
+        raise TransientStorageError(f"{key!r}: the server's answer does not describe an object")
     return ObjectInfo(
-        key,
-        int(stored["size"]),
-        crc.from_base64(stored.get("crc32c")),
-        stored.get("etag"),
-        stored.get("contentType"),
-        datetime.fromisoformat(updated).astimezone(UTC) if updated else None,
+        key, blob.size, crc.from_base64(blob.crc32c), blob.etag, blob.content_type, blob.updated
     )

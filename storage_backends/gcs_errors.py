@@ -1,8 +1,9 @@
-"""What Google's libraries and servers say → our errors. Three sources: the answer's status and reason, google-auth's
-tree, and requests' (with urllib3's beneath it). tests/storage_backends/test_gcs_errors.py enumerates them.
+"""What Google's libraries and servers say → our errors. Five sources: the answer's status and reason, the trees of
+google.api_core, google-auth and google-cloud-storage (whose two classes come from google-resumable-media), and
+requests' (with urllib3's beneath it). tests/storage_backends/test_gcs_errors.py enumerates them.
 
-The text of a requests error holds the whole URL, a session's among them, which is a bearer token; it is never repeated
-nor chained.
+The text of most of them holds the whole URL, a session's among them, which is a bearer token; it is never repeated nor
+chained.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any
 
 import requests
 import urllib3.exceptions
+from google.api_core import exceptions as api_errors
 from google.auth import exceptions as auth_errors
+from google.cloud.storage import exceptions as library_errors
+from google.resumable_media import common as media_errors
 
 from storage_backends.errors import (
     AccessDenied,
@@ -51,7 +55,11 @@ _UNREACHABLE = (
     auth_errors.TransportError,
     auth_errors.TimeoutError,
     auth_errors.ResponseError,
+    api_errors.RetryError,  # of retries that the library makes on its own
+    ConnectionError,  # the library's word for a download that ended early
 )
+_ANSWERED = (api_errors.GoogleAPICallError, media_errors.InvalidResponse, library_errors.InvalidResponse)
+_CORRUPTED = (media_errors.DataCorruption, library_errors.DataCorruption)
 
 
 def reason_of(answer: requests.Response) -> tuple[str, str]:
@@ -67,7 +75,14 @@ def reason_of(answer: requests.Response) -> tuple[str, str]:
 def refused(answer: requests.Response, doing: str) -> StorageError:
     """An answer that is no success, as one of ours. A 404 is ObjectMissing: the caller knows what was asked for."""
     reason, message = reason_of(answer)
-    status = answer.status_code
+    kind = kind_of(answer.status_code, reason, message)
+    # enough of its id to find it, too little to use it: it is also that of a session
+    request_id = answer.headers.get("x-guploader-uploadid", "-")[:24]
+    text = f"{doing}: {answer.status_code} {reason} {message}, request {request_id}"
+    return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
+
+
+def kind_of(status: int, reason: str, message: str) -> type[StorageError]:
     kind: type[StorageError]
     if status == 401 or (status == 403 and reason not in _RATE_REASONS | _FULL_REASONS):
         kind = AccessDenied
@@ -83,17 +98,21 @@ def refused(answer: requests.Response, doing: str) -> StorageError:
         kind = ChecksumRejected
     else:
         kind = StorageError
-    request_id = answer.headers.get("x-guploader-uploadid", "-")[
-        :24
-    ]  # enough to find it, too little to use it
-    text = f"{doing}: {status} {reason} {message}, request {request_id}"
-    return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
+    return kind
 
 
 def translate(error: Exception, doing: str) -> StorageError:
-    """A library's exception as one of ours; what is none of the three trees' is our own defect (a plain
-    StorageError)."""
+    """A library's exception as one of ours; one that says nothing of an answer or the network is a defect of ours
+    (a plain StorageError)."""
     name = type(error).__name__
+    if isinstance(error, _ANSWERED):
+        answer = error.response
+        if isinstance(answer, requests.Response):
+            return refused(answer, doing)
+        status = getattr(error, "code", None) or 0
+        return kind_of(status, "", "")(f"{doing}: {name}, status {status}")
+    if isinstance(error, _CORRUPTED):
+        return ChecksumRejected(f"{doing}: {name}: other bytes arrived than were sent")
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return DestinationRefuses(
             f"{doing}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to the file of its authority"
@@ -120,5 +139,10 @@ def translated(doing: str) -> Iterator[None]:
         requests.exceptions.RequestException,
         urllib3.exceptions.HTTPError,
         auth_errors.GoogleAuthError,
+        api_errors.GoogleAPIError,
+        *_ANSWERED,
+        *_CORRUPTED,
+        library_errors.InvalidPathError,
+        ConnectionError,
     ) as error:
         raise translate(error, doing) from None  # its text holds the URL

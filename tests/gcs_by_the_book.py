@@ -90,11 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
                 )
             elif url.path == "/session":
                 self._session(query["upload_id"], body)
-            elif match := re.fullmatch(r"/(upload/)?storage/v1/b/([^/]+)/o(?:/([^/]+))?", url.path):
+            elif match := re.fullmatch(r"/(upload/|download/)?storage/v1/b/([^/]+)/o(?:/([^/]+))?", url.path):
                 bucket, name = unquote(match[2]), unquote(match[3] or "")
                 if bucket not in self.service.objects:
                     self._answer(404, error("notFound", "The specified bucket does not exist."))
-                elif match[1]:
+                elif match[1] == "upload/":
                     self._upload(bucket, query, body)
                 elif name:
                     self._object(bucket, name, query)
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _upload(self, bucket: str, query: dict[str, str], body: bytes) -> None:
         conditional = query.get("ifGenerationMatch") == "0"
         if query["uploadType"] == "multipart":
-            boundary = b"\r\n--" + self.headers["Content-Type"].partition("boundary=")[2].encode()
+            boundary = b"\r\n--" + self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
             described, media = (b"\r\n" + body).split(boundary)[1:3]
             resource = json.loads(described.partition(b"\r\n\r\n")[2])
             self._answer(*self.service.create(bucket, resource, media.partition(b"\r\n\r\n")[2], conditional))

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from archiving.errors import ManifestError
 from hms.models import Asset
 from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.errors import InvalidKey
 
 SCHEMA: Literal["archiver.manifest/1"] = "archiver.manifest/1"
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
@@ -45,7 +46,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    schema_version: Literal["archiver.manifest/1"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal["archiver.manifest/1"] = Field(alias="schema")
     asset_id: str
     asset: Mapping[str, Any]
     folder: str
@@ -77,7 +78,7 @@ def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
         manifest = Manifest.model_validate_json(store.read(key, 0, info.size_bytes))
         for item in manifest.objects:
             manifest.key_of(item)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, InvalidKey) as error:
         count = error.error_count() if isinstance(error, ValidationError) else 1
         raise ManifestError(f"{store.name}/{key} is not a manifest we understand ({count} faults)") from None
     return manifest
@@ -108,6 +109,7 @@ def new_manifest(
     archiver_version: str,
 ) -> Manifest:
     return Manifest(
+        schema_version=SCHEMA,
         asset_id=asset.id,
         asset=without_queries(asset.raw),
         folder=folder,

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiving import keys, manifest
+from archiving.errors import ManifestError
+from archiving.manifest import new_manifest, read_manifest, without_queries
+from storage_backends.memory import MemoryBackend
+from tests.archiving.archived import archive_at, manifest_of, put
+from tests.archiving.examples import NOW, asset
+
+KEY = keys.manifest_key(asset().id, asset().created_at)
+SIGNED = "https://storage.example/a/b.mp4?X-Amz-Signature=abc&X-Amz-Expires=3600#part"
+
+
+def test_what_is_written_is_read_back_the_same() -> None:
+    store = MemoryBackend("one")
+    archive_at([store], asset())
+
+    assert read_manifest(store, KEY) == manifest_of(asset())
+
+
+def test_where_there_is_none_there_is_none() -> None:
+    assert read_manifest(MemoryBackend("one"), KEY) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "archiver.manifest/2"},
+        {"schema": None},
+        {"objects": [{"path": "a.mp4", "size": -1, "crc32c": "00000000", "content_type": ""}]},
+        {"objects": [{"path": "a.mp4", "size": 1, "crc32c": "not hex!", "content_type": ""}]},
+        {"objects": [{"path": "../../etc/passwd", "size": 1, "crc32c": "00000000", "content_type": ""}]},
+        {"folder": "/etc"},
+        {"folder": None},
+        {"archived_at": "yesterday"},
+        {"archived_at": "2026-03-01T12:00:00"},
+        {"total_size": "much"},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_is_not_understood_is_an_error_and_never_a_proof(change: dict[str, Any]) -> None:
+    store = MemoryBackend("one")
+    fields = {**json.loads(manifest_of(asset()).to_bytes()), **change}
+    put(store, KEY, json.dumps({name: value for name, value in fields.items() if value is not None}).encode())
+
+    with pytest.raises(ManifestError, match=KEY):
+        read_manifest(store, KEY)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000], ids=lambda data: repr(data[:8])
+)
+def test_what_is_no_json_is_an_error(data: bytes) -> None:
+    store = MemoryBackend("one")
+    put(store, KEY, data)
+
+    with pytest.raises(ManifestError):
+        read_manifest(store, KEY)
+
+
+def test_a_manifest_too_large_to_be_ours_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryBackend("one")
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", 10)
+    archive_at([store], asset())
+
+    with pytest.raises(ManifestError, match="more than any manifest of ours"):
+        read_manifest(store, KEY)
+
+
+def test_no_query_of_a_url_is_ever_in_a_manifest() -> None:
+    row = asset(extra={"deep": [SIGNED]}, note=f"see {SIGNED} and {SIGNED}")
+
+    made = new_manifest(
+        row,
+        folder="f",
+        form="file",
+        version="v",
+        objects=(),
+        warnings=(f"thumbnail could not be had from {SIGNED}",),
+        facts={"source": SIGNED},
+        now=NOW,
+        archiver_version="test",
+    )
+
+    text = made.to_bytes().decode()
+    assert "X-Amz" not in text
+    assert "#part" not in text
+    assert text.count("https://storage.example/a/b.mp4") == 5
+
+
+def test_a_question_mark_outside_a_url_stays() -> None:
+    assert without_queries({"name": "What? Why?"}) == {"name": "What? Why?"}
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(_json)
+def test_taking_queries_out_keeps_the_shape_and_twice_is_once(value: Any) -> None:
+    once = without_queries(value)
+
+    assert without_queries(once) == once
+    assert type(once) is type(value)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiving.scrub import FULL_PASS_DAYS, LOCK, LOCK_NAME, STALE_UPLOAD, Scrubber
+from ledger.base import AssetState
+from ledger.memory import MemoryLedger
+from storage_backends.base import ObjectKey, ObjectSpec, object_key
+from storage_backends.errors import AccessDenied
+from storage_backends.memory import MemoryBackend
+from tests.archiving.archived import archive_at, enter, put
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.archiving.fakes import Clock
+
+
+class World:
+    def __init__(self, assets: int) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.store = MemoryBackend("one")
+        self.scrubber = Scrubber(ledger=self.ledger, destinations=[self.store], clock=self.clock)
+        self.assets = [asset(id=f"asset-{number:03}") for number in range(assets)]
+        self.keys: dict[str, ObjectKey] = {}
+        for each in self.assets:
+            self.keys[each.id] = archive_at([self.store], each)
+            enter(self.ledger, each)
+
+    def spoil(self, asset_id: str) -> None:
+        put(self.store, f"recordings/{asset_id}/movie.mp4", b"x" * 100)
+
+    def state(self, asset_id: str) -> AssetState:
+        row = self.ledger.get(asset_id)
+        assert row is not None
+        return row.state
+
+
+def test_everything_is_read_back_within_a_pass_and_the_next_pass_begins_anew() -> None:
+    world = World(assets=45)  # two a day
+    checked = 0
+
+    for _ in range(FULL_PASS_DAYS):
+        result = world.scrubber.scrub()
+        assert result is not None
+        checked += result.manifests
+        world.clock.advance(timedelta(days=1))
+
+    assert 45 <= checked <= 45 + 2 * FULL_PASS_DAYS - 45
+    result = world.scrubber.scrub()
+    assert result is not None
+    assert result.manifests > 0
+
+
+def test_a_whole_archive_is_found_whole() -> None:
+    world = World(assets=1)
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert (result.manifests, result.read_bytes, result.damaged) == (1, 102, 0)
+    assert world.state("asset-000") == AssetState.ARCHIVED
+
+
+def test_a_flipped_byte_makes_the_asset_due_again_while_the_source_has_it() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.damaged == 1
+    assert world.state("asset-000") == AssetState.DISCOVERED
+    assert world.store.stat(world.keys["asset-000"]) is None, "no longer proved"
+
+
+def test_a_flipped_byte_is_only_told_when_the_source_is_gone() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.clock.advance(RETENTION)
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.damaged == 1
+    assert world.state("asset-000") == AssetState.ARCHIVED
+    assert world.store.stat(world.keys["asset-000"]) is not None, "the rest of it is all there is"
+
+
+def test_a_manifest_that_cannot_be_read_does_not_hold_up_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(assets=2)
+    read = world.store.read
+
+    def refusing(key: ObjectKey, start: int, size: int) -> bytes:
+        if "asset-000" in key:
+            raise AccessDenied("read: 403 InvalidObjectState")
+        return read(key, start, size)
+
+    monkeypatch.setattr(world.store, "read", refusing)
+
+    first, second = world.scrubber.scrub(), world.scrubber.scrub()
+
+    assert first is not None
+    assert second is not None
+    assert (first.read_bytes, second.read_bytes) == (0, 102)
+
+
+def test_uploads_that_nobody_goes_on_with_are_aborted_and_young_ones_left_to_their_workers() -> None:
+    world = World(assets=0)
+    old, young = (
+        world.store.begin(ObjectSpec(object_key(f"recordings/{name}.mp4"), "video/mp4", 100))
+        for name in ("old", "young")
+    )
+    world.store.store.uploads[old.token].began_at -= STALE_UPLOAD
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.stale_uploads == 1
+    assert set(world.store.store.uploads) == {young.token}
+
+
+def test_while_another_run_is_at_it_nothing_is_read() -> None:
+    world = World(assets=1)
+    world.ledger.lock(LOCK_NAME, LOCK)
+
+    assert world.scrubber.scrub() is None

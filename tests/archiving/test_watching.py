@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import structlog
+
+from archiving import holds
+from archiving.discovery import FACT
+from archiving.judging import Scope, judge
+from archiving.watching import SHOWN, Watcher
+from ledger.base import AssetState, Settlement
+from ledger.memory import MemoryLedger
+from tests.archiving.archived import enter
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.archiving.fakes import Clock
+
+SWEEP_EVERY = timedelta(minutes=5)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.watcher = Watcher(
+            ledger=self.ledger, clock=self.clock, at_risk_within=timedelta(days=3), sweep_every=SWEEP_EVERY
+        )
+        self.swept()
+
+    def swept(self) -> None:
+        self.ledger.remember(FACT, {"started_at": self.clock().isoformat(), "assets": 1, "new": 0})
+
+    def enter(self, asset_id: str, *, days_left: float, state: AssetState = AssetState.DISCOVERED) -> None:
+        created = NOW + timedelta(days=days_left) - RETENTION
+        enter(self.ledger, asset(id=asset_id, created_at=created.isoformat()), state, "because")
+
+    def alarms(self) -> list[tuple[str, int]]:
+        with structlog.testing.capture_logs() as logs:
+            self.watcher.watch()
+        return [(log["asset_id"], log["within_days"]) for log in logs if log["event"] == "asset_at_risk"]
+
+
+def test_an_account_with_everything_archived_is_healthy() -> None:
+    world = World()
+    world.enter("a", days_left=1, state=AssetState.ARCHIVED)
+
+    summary = world.watcher.summary()
+
+    assert summary.healthy
+    assert summary.counts.seen == 1
+    assert summary.at_risk == ()
+
+
+def test_without_a_sweep_nobody_knows() -> None:
+    world = World()
+    world.ledger.forget(FACT)
+
+    assert not world.watcher.summary().healthy
+
+
+def test_what_is_unsaved_and_short_of_time_is_at_risk_most_urgent_first() -> None:
+    world = World()
+    world.enter("plenty", days_left=10)
+    world.enter("soon", days_left=2)
+    world.enter("now", days_left=0.1, state=AssetState.WAITING)
+    world.enter("saved", days_left=0.1, state=AssetState.ARCHIVED)
+    world.enter("quarantined", days_left=1, state=AssetState.QUARANTINED)
+
+    summary = world.watcher.summary()
+
+    assert [row.asset_id for row in summary.at_risk] == ["now", "quarantined", "soon"]
+    assert not summary.healthy
+
+
+@pytest.mark.parametrize("state", [AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS])
+def test_what_needs_a_person_is_named(state: AssetState) -> None:
+    world = World()
+    world.enter("a", days_left=10, state=state)
+
+    summary = world.watcher.summary()
+
+    assert [row.reason for row in summary.needs_attention] == ["because"]
+    assert not summary.healthy
+
+
+def test_what_waits_is_shown_with_its_reason_and_when_it_is_due() -> None:
+    world = World()
+    world.enter("a", days_left=10, state=AssetState.WAITING)
+
+    summary = world.watcher.summary()
+
+    assert [(row.asset_id, row.reason) for row in summary.waiting] == [("a", "because")]
+    assert summary.next_due_at == NOW + timedelta(minutes=1)
+    assert summary.healthy, "a retry is nothing to wake up for"
+
+
+def test_lists_are_cut_and_the_account_is_not() -> None:
+    world = World()
+    for number in range(SHOWN + 5):
+        world.enter(f"asset-{number}", days_left=10, state=AssetState.LOST)
+
+    summary = world.watcher.summary()
+
+    assert len(summary.needs_attention) == SHOWN
+    assert summary.counts.states[AssetState.LOST] == SHOWN + 5
+
+
+def test_one_missed_sweep_is_nothing_and_three_are_an_outage() -> None:
+    world = World()
+
+    world.clock.advance(2 * SWEEP_EVERY)
+    assert not world.watcher.summary().sweep_is_late
+
+    world.clock.advance(2 * SWEEP_EVERY)
+    assert world.watcher.summary().sweep_is_late
+    assert not world.watcher.summary().healthy
+
+
+def test_a_hold_is_shown_and_is_not_healthy() -> None:
+    world = World()
+    holds.put(world.ledger, "s3://bucket", "403", NOW, timedelta(minutes=5))
+
+    summary = world.watcher.summary()
+
+    assert summary.holds["s3://bucket"].reason == "403"
+    assert not summary.healthy
+
+
+def test_an_archived_asset_with_something_optional_missing_is_shown_and_healthy() -> None:
+    world = World()
+    enter(world.ledger, asset(id="b"), AssetState.DISCOVERED)
+    lease = world.ledger.lease("b", "test", timedelta(minutes=2))
+    assert lease is not None
+    done = Settlement(AssetState.ARCHIVED, warnings=("thumbnail-0.png could not be had",))
+    world.ledger.settle(lease, judge(asset(id="b"), Scope(RETENTION)), done)
+
+    summary = world.watcher.summary()
+
+    assert [row.asset_id for row in summary.with_warnings] == ["b"]
+    assert summary.healthy
+
+
+def test_an_alarm_is_given_once_for_each_level_of_urgency() -> None:
+    world = World()
+    world.enter("a", days_left=8)
+    assert world.alarms() == []
+
+    world.clock.advance(timedelta(days=2))
+    assert world.alarms() == [("a", 7)]
+    assert world.alarms() == []
+
+    world.clock.advance(timedelta(days=4))
+    assert world.alarms() == [("a", 3)]
+
+    world.clock.advance(timedelta(days=1.5))
+    assert world.alarms() == [("a", 1)]
+    assert world.alarms() == []

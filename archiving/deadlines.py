@@ -25,10 +25,14 @@ def expires_at(asset: Asset, retention: timedelta) -> datetime:
         return UNDATED
 
 
+def source_ends_at(row: Row) -> datetime:
+    """Until when the source may have the asset: its deadline; of an undated one, as late as it can be."""
+    return row.first_seen_at + UNDATED_PATIENCE if row.expires_at == UNDATED else row.expires_at
+
+
 def is_over(row: Row, now: datetime) -> bool:
     """Whether the source may be believed when it says that the asset is gone for good."""
-    undated = row.expires_at == UNDATED
-    return now >= (row.first_seen_at + UNDATED_PATIENCE if undated else row.expires_at)
+    return now >= source_ends_at(row)
 
 
 def alarm_level(deadline: datetime, now: datetime) -> timedelta | None:

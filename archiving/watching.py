@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ import structlog
 from archiving import holds
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
+from archiving.second_chances import give_second_chances
 from hms.models import parse_time
 from ledger.base import OPEN_STATES, AssetState, Counts, Ledger, Progress, Row
 
@@ -21,7 +22,7 @@ UNSAVED_STATES = OPEN_STATES | {AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_
 
 SHOWN = 20  # rows of each kind in a summary
 MOST_ALARMS = (
-    1000  # assets at risk that are alarmed for one by one; more are one outage, and told by the first
+    1000  # assets of one state that are alarmed for one by one; more are one outage, and told by the first
 )
 ALARMS_FACT = "alarms"
 
@@ -78,7 +79,7 @@ class Watcher:
         rows = self._ledger.rows
         sweep = self._ledger.recall(SWEEP_FACT)
         swept_at = parse_time(sweep.get("started_at")) if sweep else None
-        at_risk = list(rows(UNSAVED_STATES, expiring_before=now + self._at_risk_within, limit=SHOWN))
+        at_risk = self._most_urgent(now + self._at_risk_within, SHOWN)
         attention = (AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
         return Summary(
             at=now,
@@ -97,7 +98,8 @@ class Watcher:
 
     def watch(self) -> Summary:
         """Look, and log an alarm for each deadline that came under a level of ALARM_LEVELS since the last
-        look: once per asset and level. Repeatable."""
+        look: once per asset and level. What was given up gets its second chances. Repeatable."""
+        give_second_chances(self._ledger, self._clock())
         summary = self.summary()
         self._alarm(summary.at)
         if summary.sweep_is_late:
@@ -108,12 +110,15 @@ class Watcher:
             log.error("ledger_out_of_balance", seen=summary.counts.seen, states=dict(summary.counts.states))
         return summary
 
+    def _most_urgent(self, before: datetime, limit: int) -> Iterator[Row]:
+        """Up to `limit` of each state: a thousand that were quarantined for good must not hide one that waits."""
+        for state in UNSAVED_STATES:
+            yield from self._ledger.rows([state], expiring_before=before, limit=limit)
+
     def _alarm(self, now: datetime) -> None:
         told = self._ledger.recall(ALARMS_FACT) or {}
         levels: dict[str, object] = {}
-        for row in self._ledger.rows(
-            UNSAVED_STATES, expiring_before=now + ALARM_LEVELS[-1], limit=MOST_ALARMS
-        ):
+        for row in self._most_urgent(now + ALARM_LEVELS[-1], MOST_ALARMS):
             level = alarm_level(row.expires_at, now)
             if level is None:
                 continue

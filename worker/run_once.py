@@ -16,30 +16,39 @@ import structlog
 from archiving import holds
 from archiving.archiver import Archiver
 from archiving.decisions import HOLD
-from archiving.discovery import Sweeper
+from archiving.discovery import LOCK as SWEEP_LOCK
+from archiving.discovery import Sweeper, SweepResult
 from archiving.outcomes import Archived, Outcome
 from archiving.reconcile import Reconciler
+from archiving.second_chances import give_second_chances
 from ledger.base import SAFE_STATES, AssetState, Counts, Ledger
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
 POLL = timedelta(seconds=1)
+SWEEP_PATIENCE = (
+    2 * SWEEP_LOCK
+)  # a sweep that was killed lets go after one; a living one may go on for longer
 AT_ONCE = 1000  # retries not due yet that a run begins with; the others keep to their times
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The whole account after the run. `stored_bytes`: copied by this run."""
+    """The whole account after the run. `stored_bytes`: copied by this run. `all_listed`: whether every row of the
+    API's list was read, and could be named."""
 
     counts: Counts
     stored_bytes: int
+    all_listed: bool = True
 
     @property
     def all_safe(self) -> bool:
         """Every asset ever seen ended archived, skipped or external."""
-        return self.counts.balanced and all(
-            state in SAFE_STATES for state, number in self.counts.states.items() if number
+        return (
+            self.all_listed
+            and self.counts.balanced
+            and all(state in SAFE_STATES for state, number in self.counts.states.items() if number)
         )
 
 
@@ -74,19 +83,33 @@ class OneRun:
         """Sweep and archive what is due; with `asset_ids` only those, without a sweep. Raises HmsError when the
         sweep fails (what earlier sweeps found is archived first), LedgerError."""
         sweep_error: Exception | None = None
+        all_listed = True
         self._lift_holds()
         if asset_ids is None:
             self._reconcile()
+            give_second_chances(self._ledger, self._clock())
             self._ledger.take_due(self._clock() + HOLD, AT_ONCE, timedelta(0))
             try:
-                self._sweeper.sweep()
+                swept = self._sweep()
+                all_listed = swept is not None and not swept.garbled
             except Exception as error:  # noqa: BLE001 - told at the end; what is known must be saved all the same
                 log.error("sweep_failed", reason=str(error))
                 sweep_error = error
         stored = self._archive_all(asset_ids)
         if sweep_error is not None:
             raise sweep_error
-        return RunResult(self._ledger.counts(), stored)
+        return RunResult(self._ledger.counts(), stored, all_listed)
+
+    def _sweep(self) -> SweepResult | None:
+        """After another's sweep, if one is under way or was killed: it may have passed by what is new. None when it
+        does not end within SWEEP_PATIENCE."""
+        until = self._clock() + SWEEP_PATIENCE
+        while (swept := self._sweeper.sweep()) is None:
+            if self._stop.is_set() or self._clock() >= until:
+                log.error("not_swept", reason="another sweep is at it and does not end")
+                return None
+            self._stop.wait(POLL.total_seconds())
+        return swept
 
     def _lift_holds(self) -> None:
         """Whoever starts a run may just have mended what a destination, or the API, was left alone for."""

@@ -1,0 +1,42 @@
+"""What was given up is tried again while its source still has it: the fault may have been mended meanwhile, at the
+source or in this program, and trying costs little beside a recording.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiving.deadlines import source_ends_at
+from ledger.base import AssetState, Ledger, Row
+
+log = structlog.get_logger(__name__)
+
+GIVEN_UP = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
+LONGEST_PAUSE = timedelta(days=1)
+LOOK_EVERY = timedelta(hours=1)  # a look reads every row of these states
+FACT = "second_chances"
+
+
+def give_second_chances(ledger: Ledger, now: datetime) -> int:
+    """Reopen what ended in GIVEN_UP and has time left: a day after it ended, or after half of the time that it had
+    left then, whichever comes first, so that each is tried on its last day too. How many; looks once in LOOK_EVERY.
+    Repeatable. Raises LedgerError."""
+    if ledger.recall(FACT) is not None:
+        return 0
+    ledger.remember(FACT, {"at": now.isoformat()}, lifetime=LOOK_EVERY)
+    reopened = 0
+    for state in GIVEN_UP:
+        for row in ledger.rows([state]):
+            if _is_due(row, now):
+                log.warning("second_chance", asset_id=row.asset_id, state=row.state, reason=row.reason)
+                ledger.reopen(row.asset_id)
+                reopened += 1
+    return reopened
+
+
+def _is_due(row: Row, now: datetime) -> bool:
+    ends_at = source_ends_at(row)
+    pause = min(LONGEST_PAUSE, (ends_at - row.changed_at) / 2)
+    return row.changed_at + pause <= now < ends_at

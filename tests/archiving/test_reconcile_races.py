@@ -1,0 +1,67 @@
+"""Reconcile against what changes, or is wrong, while it looks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from archiving import keys
+from archiving.judging import Scope, judge
+from archiving.reconcile import Reconciler
+from ledger.base import AssetState, Settlement
+from storage_backends.memory import MemoryBackend
+from tests.archiving.bench import Bench, file
+from tests.archiving.examples import RETENTION
+
+VIDEO = bytes(range(256))
+
+
+def archived(*stores: MemoryBackend) -> Bench:
+    bench = Bench(lambda: file(VIDEO), stores=stores)
+    bench.archive()
+    return bench
+
+
+def reconciler(bench: Bench) -> Reconciler:
+    return Reconciler(
+        ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+    )
+
+
+def test_a_manifest_whose_objects_are_gone_does_not_make_a_waiting_asset_archived() -> None:
+    bench = archived(MemoryBackend("one"))
+    for info in list(bench.stores[0].list("recordings/")):
+        bench.stores[0].delete(info.key)
+    bench.ledger.reopen(bench.asset_id)
+    lease = bench.ledger.lease(bench.asset_id, "test", timedelta(minutes=1))
+    assert lease
+    later = Settlement(AssetState.WAITING, next_attempt_at=bench.clock() + timedelta(hours=1))
+    bench.ledger.settle(lease, judge(bench.api.assets[0], Scope(RETENTION)), later)
+
+    reconciler(bench).reconcile()
+
+    row = bench.ledger.get(bench.asset_id)
+    assert row
+    assert row.state is AssetState.WAITING
+
+
+def test_a_commit_that_scrub_takes_back_while_reconcile_looks_stays_taken_back() -> None:
+    bench: Bench | None = None
+
+    class TakenBack(MemoryBackend):
+        """Once the manifests are listed, this one goes."""
+
+        def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+            found = list(super().list(prefix))
+            if bench is not None and prefix.startswith(keys.MANIFESTS_FOLDER):
+                for info in found:
+                    self.delete(info.key)
+                bench.ledger.reopen(bench.asset_id)
+            return iter(found)
+
+    bench = archived(MemoryBackend("one"), TakenBack("two"))
+
+    reconciler(bench).reconcile()
+
+    row = bench.ledger.get(bench.asset_id)
+    assert row
+    assert row.state is AssetState.DISCOVERED

@@ -134,7 +134,8 @@ class Upload(Protocol):
 class StorageBackend(Protocol):
     @property
     def name(self) -> str:
-        """The destination as a person wrote it, without query or credentials: `s3://bucket/prefix`."""
+        """The destination as a person wrote it, without query or credentials: `s3://bucket/prefix`, or
+        `s3://bucket/prefix (minio.example:9000)`. What the ledger and messages know it by: stable, and no two alike."""
         ...
 
     @property

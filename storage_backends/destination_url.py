@@ -42,8 +42,11 @@ class DestinationUrl:
 
     @property
     def name(self) -> str:
-        """The destination for messages and records: no options."""
-        return f"{self.scheme}://{self.bucket}/{self.prefix.lstrip('/')}".rstrip("/")
+        """The destination for messages and records: no options, but the host of `endpoint_url`, which tells buckets of
+        one name at two providers apart: `s3://bucket/prefix (minio.example:9000)`."""
+        place = f"{self.scheme}://{self.bucket}/{self.prefix.lstrip('/')}".rstrip("/")
+        host = _host_of(self.options.get("endpoint_url", ""))
+        return f"{place} ({host})" if host else place
 
     def only_options(self, known: Collection[str]) -> None:
         """Raise BadDestinationUrl when an option is not one of `known`: a misspelt one must not pass unseen."""
@@ -54,6 +57,18 @@ class DestinationUrl:
                 raise BadDestinationUrl(
                     f"destination {self.name}: unknown option {shown}; {self.scheme}:// accepts: {accepts}"
                 )
+
+
+def _host_of(endpoint_url: str) -> str:
+    """Host and port as written; empty where there is none to be read. Never what stands before an `@`."""
+    try:
+        split = urlsplit(endpoint_url)
+        host, port = split.hostname or "", split.port
+    except ValueError:
+        return ""
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{host}:{port}" if host and port else host
 
 
 def shown(text: str) -> str:

@@ -65,8 +65,8 @@ def open_destinations(texts: Iterable[str]) -> list[StorageBackend]:
         backend = open_destination(text)
         if any(backend.name == other.name for other in backends):
             raise BadDestinationUrl(
-                f"destination {backend.name} is given twice (options such as endpoint_url do not tell two apart: "
-                "give one of them another prefix)"
+                f"destination {backend.name} is given twice (only bucket, prefix and the host of endpoint_url tell two "
+                "apart: give one of them another prefix)"
             )
         backends.append(backend)
     return backends

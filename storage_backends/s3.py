@@ -122,7 +122,8 @@ class _Bucket:
     """What the backend and its uploads share: the client, the data path, and what this endpoint was seen to do."""
 
     def __init__(self, settings: S3Settings) -> None:
-        self.name = DestinationUrl("s3", settings.bucket, settings.prefix).name
+        options = {"endpoint_url": settings.endpoint_url} if settings.endpoint_url else {}
+        self.name = DestinationUrl("s3", settings.bucket, settings.prefix, options).name
         self.bucket = settings.bucket
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.promises_conditions = settings.endpoint_url is None

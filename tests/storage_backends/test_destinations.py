@@ -34,8 +34,11 @@ SECRET = "hunter2hunter2"  # looked for in messages
         (
             "s3://bucket/p?endpoint_url=https://minio.example:9000&region=eu-west-1&addressing_style=path&checksum=md5",
             S3Backend,
-            "s3://bucket/p",
+            "s3://bucket/p (minio.example:9000)",
         ),
+        ("s3://bucket?endpoint_url=https://MINIO.example/", S3Backend, "s3://bucket (minio.example)"),
+        ("s3://bucket/p?endpoint_url=http://[::1]:9000", S3Backend, "s3://bucket/p ([::1]:9000)"),
+        ("s3://bucket/p?region=eu-west-1", S3Backend, "s3://bucket/p"),
         ("gs://bucket/p", GcsBackend, "gs://bucket/p"),
         ("memory://name/p", MemoryBackend, "memory://name/p"),
         ("file:///srv/archive", FilesystemBackend, "file:///srv/archive"),
@@ -155,11 +158,28 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         parse_destination(text)
 
 
-def test_two_destinations_of_one_name_are_refused() -> None:
+@pytest.mark.parametrize(
+    "other", ["s3://bucket/p?endpoint_url=https://one&region=x", "S3://bucket/p/?endpoint_url=http://ONE/"]
+)
+def test_two_destinations_of_one_name_are_refused(other: str) -> None:
     with pytest.raises(BadDestinationUrl, match="given twice"):
-        open_destinations(
-            ["s3://bucket/p?endpoint_url=https://one", "s3://bucket/p?endpoint_url=https://two"]
-        )
+        open_destinations(["s3://bucket/p?endpoint_url=https://one", other])
+
+
+def test_one_bucket_name_at_two_providers_makes_two_destinations() -> None:
+    opened = open_destinations(
+        [
+            "s3://bucket/p",
+            "s3://bucket/p?endpoint_url=https://one",
+            "s3://bucket/p?endpoint_url=https://one:9000",
+        ]
+    )
+
+    assert [backend.name for backend in opened] == [
+        "s3://bucket/p",
+        "s3://bucket/p (one)",
+        "s3://bucket/p (one:9000)",
+    ]
 
 
 def test_two_packages_that_offer_one_scheme_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=ARCHIVE_ASSET, bind=True)
+    @app.task(name=ARCHIVE_ASSET, bind=True, shared=False)
     def archive_asset(task: Any, asset_id: str, asset_type: str = "") -> dict[str, Any]:
         """`asset_type` is for people who look at Flower. May run twice, at once too."""
         outcome = services().archiver.archive(asset_id, holder=f"{task.request.hostname}")

@@ -11,7 +11,7 @@ from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=DISPATCH)
+    @app.task(name=DISPATCH, shared=False)
     def dispatch() -> dict[str, Any]:
         """May run twice, at once too."""
         return {"sent": services().dispatcher.dispatch()}

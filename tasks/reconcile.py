@@ -12,7 +12,7 @@ from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=RECONCILE)
+    @app.task(name=RECONCILE, shared=False)
     def reconcile() -> dict[str, Any]:
         """May run twice, at once too."""
         result = services().reconciler.reconcile()

@@ -12,7 +12,7 @@ from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=SCRUB)
+    @app.task(name=SCRUB, shared=False)
     def scrub() -> dict[str, Any]:
         """May run twice, at once too."""
         result = services().scrubber.scrub()

@@ -12,7 +12,7 @@ from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=SWEEP)
+    @app.task(name=SWEEP, shared=False)
     def sweep() -> dict[str, Any]:
         """May run twice, at once too."""
         result = services().sweeper.sweep()

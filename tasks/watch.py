@@ -17,7 +17,7 @@ _HEARD_FOR = timedelta(minutes=3)  # watch is sent every minute
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=WATCH, bind=True)
+    @app.task(name=WATCH, bind=True, shared=False)
     def watch(task: Any) -> dict[str, Any]:
         """May run twice, at once too."""
         made = services()

@@ -1,0 +1,227 @@
+"""Celery's doors: the names under which tasks travel, and that each opens on the core."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+
+import tasks
+from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry
+from archiving.reconcile import ReconcileResult
+from archiving.scrub import ScrubResult
+from archiving.watching import Summary
+from ledger.base import AssetState, Counts
+from ledger.memory import MemoryLedger
+from storage_backends.errors import TransientStorageError
+from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from tasks.services import Services
+from tasks.watch import BEAT_HEADER, beats
+from tests.archiving.examples import NOW
+from tests.archiving.fakes import Clock
+from worker.bootstrap import build_app
+from worker.schedule import beat_schedule
+from worker.settings import Settings
+
+DOORS = (archive_asset, dispatch, reconcile, scrub, sweep, watch)
+
+
+@dataclass
+class Core:
+    """Every service in one, saying what is asked of it."""
+
+    outcome: Outcome = field(default_factory=lambda: NotOurs("another worker has it"))
+    swept: Any = None
+    reconciled: ReconcileResult | None = None
+    scrubbed: ScrubResult | None = None
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+
+    def archive(self, asset_id: str, holder: str) -> Outcome:
+        self.asked.append(("archive", asset_id))
+        return self.outcome
+
+    def sweep(self) -> Any:
+        self.asked.append(("sweep",))
+        return self.swept
+
+    def dispatch(self) -> int:
+        self.asked.append(("dispatch",))
+        return 7
+
+    def reconcile(self) -> ReconcileResult | None:
+        return self.reconciled
+
+    def scrub(self) -> ScrubResult | None:
+        return self.scrubbed
+
+    def watch(self) -> Summary:
+        return Summary(
+            at=NOW,
+            counts=Counts(2, {AssetState.ARCHIVED: 2}),
+            at_risk=(),
+            waiting=(),
+            needs_attention=(),
+            with_warnings=(),
+            running=(),
+            holds={},
+            last_sweep={"started_at": NOW.isoformat()},
+            sweep_is_late=False,
+            next_due_at=None,
+        )
+
+
+def app_with(core: Core) -> Celery:
+    app = Celery("test", set_as_current=False)
+    app.conf.task_always_eager = True
+    services: Any = core
+    for door in DOORS:
+        door.register(app, lambda: services)
+    return app
+
+
+def call(core: Core, name: str, headers: dict[str, str] | None = None, **arguments: str) -> Any:
+    return app_with(core).tasks[name].apply(kwargs=arguments, headers=headers).get()
+
+
+def test_the_names_of_tasks_are_frozen() -> None:
+    """A message of an old release must find its task in a new one. Add names; never change one."""
+    named = {name: value for name, value in vars(names).items() if name.isupper()}
+
+    assert named == {
+        "ARCHIVE_ASSET": "archiver.archive_asset",
+        "SWEEP": "archiver.sweep",
+        "DISPATCH": "archiver.dispatch",
+        "WATCH": "archiver.watch",
+        "RECONCILE": "archiver.reconcile",
+        "SCRUB": "archiver.scrub",
+    }
+
+
+def test_every_door_is_registered_under_its_name_in_the_products_app() -> None:
+    app = build_app(Settings(_env_file=None, redis_url="redis://127.0.0.1:1/0"))
+
+    ours = {name for name in app.tasks if not name.startswith("celery.")}
+
+    assert ours == {value for name, value in vars(names).items() if name.isupper()}
+    modules = {module.name for module in pkgutil.iter_modules(tasks.__path__)} - {"names", "services"}
+    assert modules == {door.__name__.removeprefix("tasks.") for door in DOORS}, "each file here is a door"
+
+
+def test_beat_sends_every_task_but_the_one_that_dispatch_sends() -> None:
+    sent: dict[str, Any] = beat_schedule(
+        sweep_every=timedelta(minutes=5), dispatch_every=timedelta(seconds=15)
+    )
+
+    assert {entry["task"] for entry in sent.values()} == {
+        value for name, value in vars(names).items() if name.isupper()
+    } - {names.ARCHIVE_ASSET}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "shown"),
+    [
+        (
+            Archived(1000, 3, 1.23456, ("no thumbnail",)),
+            {
+                "state": "archived",
+                "bytes": 1000,
+                "objects": 3,
+                "seconds": 1.235,
+                "warnings": ["no thumbnail"],
+            },
+        ),
+        (AlreadyArchived(1000, 3), {"state": "archived", "bytes": 1000, "objects": 3, "seconds": 0.0}),
+        (
+            WillRetry("answered 503", NOW),
+            {"state": "waiting", "bytes": 0, "objects": 0, "seconds": 0.0, "reason": "answered 503"},
+        ),
+        (
+            Ended(AssetState.LOST, "gone"),
+            {"state": "lost", "bytes": 0, "objects": 0, "seconds": 0.0, "reason": "gone"},
+        ),
+        (NotOurs("another worker has it"), {"state": "not_ours", "reason": "another worker has it"}),
+    ],
+    ids=["archived", "already archived", "will retry", "ended", "not ours"],
+)
+def test_flower_is_shown_the_asset_its_type_and_what_became_of_it(
+    outcome: Outcome, shown: dict[str, Any]
+) -> None:
+    core = Core(outcome=outcome)
+
+    result = call(core, names.ARCHIVE_ASSET, asset_id="6400c0d3", asset_type="room-vod")
+
+    assert result == {"asset_id": "6400c0d3", "type": "room-vod", **shown}
+    assert core.asked == [("archive", "6400c0d3")]
+
+
+def test_a_message_of_a_release_that_sent_no_type_is_understood() -> None:
+    result = call(Core(), names.ARCHIVE_ASSET, asset_id="6400c0d3")
+
+    assert result["asset_id"] == "6400c0d3"
+
+
+def test_a_sweep_is_followed_by_a_dispatch_also_when_another_one_is_at_it() -> None:
+    core = Core(swept=None)
+
+    result = call(core, names.SWEEP)
+
+    assert result == {"skipped": "another sweep is at it"}
+    assert core.asked == [("sweep",), ("dispatch",)]
+
+
+def test_dispatch_tells_how_many_it_sent() -> None:
+    assert call(Core(), names.DISPATCH) == {"sent": 7}
+
+
+def test_reconcile_and_scrub_tell_what_they_found_or_that_another_is_at_it() -> None:
+    core = Core(reconciled=ReconcileResult(5, 1, 0, 0, 0), scrubbed=ScrubResult(2, 1000, 0, 0))
+
+    assert call(core, names.RECONCILE)["entered"] == 1
+    assert call(core, names.SCRUB)["read_bytes"] == 1000
+    assert "skipped" in call(Core(), names.RECONCILE)
+    assert "skipped" in call(Core(), names.SCRUB)
+
+
+def test_watch_notes_which_beat_sent_it_for_as_long_as_it_goes_on() -> None:
+    core = Core()
+
+    result = call(core, names.WATCH, headers={BEAT_HEADER: "host:42"})
+    call(core, names.WATCH)
+
+    assert result == {"healthy": True, "states": {"archived": 2}, "at_risk": 0}
+    assert beats(core.ledger) == ["host:42"]
+    core.clock.advance(timedelta(minutes=4))
+    assert beats(core.ledger) == []
+
+
+def test_what_a_door_cannot_handle_is_celerys_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = Core()
+
+    def fail() -> None:
+        raise TransientStorageError("list: 503")
+
+    monkeypatch.setattr(core, "reconcile", fail)
+
+    with pytest.raises(TransientStorageError):
+        call(core, names.RECONCILE)
+
+
+def test_services_are_asked_for_when_a_task_runs_and_not_before() -> None:
+    app = Celery("test", set_as_current=False)
+
+    def build() -> Services:
+        raise AssertionError("built before the fork")
+
+    for door in DOORS:
+        door.register(app, build)
+
+    assert names.ARCHIVE_ASSET in app.tasks

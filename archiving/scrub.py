@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import keys
+from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
 from archiving.manifest import read_manifest
 from archiving.verification import check_contents
-from ledger.base import Ledger
+from ledger.base import AssetState, Ledger, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -61,11 +62,12 @@ class Scrubber:
                     # before it is read: one that cannot be must not hold up all behind it for ever
                     self._ledger.remember(FACT + store.name, {"after": key})
                     manifests += 1
+                    before = self._row(key)
                     size, problems = self._check(store, key)
                     read_bytes += size
                     if problems:
                         damaged += 1
-                        self._report(store, key, problems)
+                        self._report(store, key, problems, before)
             except StorageError as error:
                 log.error("scrub_stopped", store=store.name, reason=str(error))
         result = ScrubResult(manifests, read_bytes, damaged, stale)
@@ -89,12 +91,20 @@ class Scrubber:
         verified = check_contents(store, manifest)
         return verified.read_bytes, verified.problems
 
-    def _report(self, store: StorageBackend, key: ObjectKey, problems: tuple[str, ...]) -> None:
-        """While the source still has it, take the damaged commit back so that it is copied again; afterwards
-        the rest of the copy is all there is, and a person must decide."""
-        log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
+    def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)
-        row = self._ledger.get(asset_id) if asset_id else None
-        if row is not None and row.expires_at > self._clock():
+        return self._ledger.get(asset_id) if asset_id else None
+
+    def _report(
+        self, store: StorageBackend, key: ObjectKey, problems: tuple[str, ...], before: Row | None
+    ) -> None:
+        """While the source still has it, take the damaged commit back so that it is copied again; afterwards
+        the rest of the copy is all there is, and a person must decide. What a worker has or had in hand meanwhile
+        is left alone: it may be whole by now."""
+        log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
+        row = self._row(key)
+        if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
+            return
+        if row.state is AssetState.ARCHIVED and not is_over(row, self._clock()):
             store.delete(key)
             self._ledger.reopen(row.asset_id)

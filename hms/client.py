@@ -112,7 +112,8 @@ class HmsClient:
     ) -> Iterator[Page]:
         """See `RecordingAssets.pages`. How it ends:
 
-        - `last` null, empty or absent, or no rows: the documented ends.
+        - `last` null, empty or absent, or no rows: the documented ends. No rows, yet a `last` that is new: as below,
+          once; two pages without rows end it.
         - Fewer rows than the limit, yet a `last`: documented as the end too. One more page is asked for all the
           same, because a request is cheaper than an asset that is never seen; after such a page a `last` that is
           refused, unknown or repeated is no surprise and ends the walk.
@@ -122,7 +123,7 @@ class HmsClient:
         filters = {"room_id": room_id, "session_id": session_id, "status": status}
         asked = {name: value for name, value in filters.items() if value is not None}
         starts: set[str] = set() if start is None else {start}
-        ended = False  # a page has shown a documented end, and we look once more
+        ended = empty = False  # a page has shown a documented end, and we look once more
         while True:
             query = {**asked, "limit": str(PAGE_ROWS)} | ({} if start is None else {"start": start})
             try:
@@ -133,7 +134,8 @@ class HmsClient:
                 raise
             yield page
             start, was_ended, ended = page.next_start, ended, not full
-            if start is None:
+            was_empty, empty = empty, not page.assets and not page.garbled_rows
+            if start is None or (empty and was_empty):
                 return
             if start in starts:
                 if ended or was_ended:
@@ -371,7 +373,7 @@ def _page(body: Mapping[str, Any]) -> tuple[Page, bool]:
             continue
     page = Page(
         assets=tuple(assets),
-        next_start=(last or None) if rows else None,
+        next_start=last or None,
         garbled_rows=len(rows) - len(assets),
     )
     return page, len(rows) >= limit

@@ -127,3 +127,39 @@ def test_while_another_run_is_at_it_nothing_is_read() -> None:
     world.ledger.lock(LOCK_NAME, LOCK)
 
     assert world.scrubber.scrub() is None
+
+
+def test_what_a_worker_mends_while_it_is_read_keeps_its_new_manifest() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    key = world.keys["asset-000"]
+    read = world.store.read
+
+    def mended_meanwhile(wanted: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        found = read(wanted, start, length_bytes)
+        if wanted.endswith("movie.mp4") and world.state("asset-000") is AssetState.ARCHIVED:
+            world.clock.advance(timedelta(seconds=1))
+            world.ledger.reopen("asset-000")
+            archive_at([world.store], world.assets[0])
+            enter(world.ledger, world.assets[0])
+            world.store.read = read  # type: ignore[method-assign]
+        return found
+
+    world.store.read = mended_meanwhile  # type: ignore[method-assign, assignment]
+
+    world.scrubber.scrub()
+
+    assert world.store.stat(key) is not None
+    assert world.state("asset-000") is AssetState.ARCHIVED
+
+
+def test_a_damaged_asset_that_a_worker_has_in_hand_is_left_to_it() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.ledger.reopen("asset-000")
+    world.ledger.lease("asset-000", "worker", timedelta(minutes=2))
+
+    world.scrubber.scrub()
+
+    assert world.store.stat(world.keys["asset-000"]) is not None
+    assert world.state("asset-000") is AssetState.RUNNING

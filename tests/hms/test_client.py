@@ -444,6 +444,18 @@ PAGES: list[tuple[str, Sequence[Answer], int, int]] = [
         2,
     ),
     (
+        "a filtering server gives a page without rows in the middle: nothing behind it is lost",
+        [_page(FULL, "a99"), _page([], "a199"), _page(_rows(200), None)],
+        101,
+        3,
+    ),
+    (
+        "pages without rows that name ever new ones end",
+        [_page(FULL, "a99"), _page(None, "a199"), _page([], "a299")],
+        100,
+        3,
+    ),
+    (
         "a short page, and nothing known behind it",
         [_page(_rows(1), "a1"), refuses(404)],
         1,

@@ -21,7 +21,13 @@ from storage_backends.errors import InvalidKey
 
 SCHEMA: Literal["archiver.manifest/1"] = "archiver.manifest/1"
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
-_QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*")
+_QUERY = re.compile(
+    r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*"
+    # elsewhere `?` and `#` may be letters of a storage path; a parameter is none
+    r"|((?:[a-z][a-z0-9+.-]{1,20}:)?//[^\s\"'<>?]*)\?[^\s\"'<>?=]*=[^\s\"'<>]*",
+    re.IGNORECASE,
+)
+_USER_INFO = re.compile(r"(//)[^\s\"'<>/?#@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def without_queries(value: Any) -> Any:
     """A JSON value with the query and fragment of every URL in its strings cut off: pre-signed URLs are
     secrets, wherever the API put them."""
     if isinstance(value, str):
-        return _QUERY.sub(r"\1", value)
+        return _USER_INFO.sub(r"\1", _QUERY.sub(r"\1\2", value))
     if isinstance(value, Mapping):
         return {str(key): without_queries(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

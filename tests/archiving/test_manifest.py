@@ -112,3 +112,21 @@ def test_taking_queries_out_keeps_the_shape_and_twice_is_once(value: Any) -> Non
 
     assert without_queries(once) == once
     assert type(once) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("HTTPS://storage.example/a.mp4?sig=CANARY", "HTTPS://storage.example/a.mp4"),
+        ("s3://bucket/a.mp4?X-Amz-Signature=CANARY", "s3://bucket/a.mp4"),
+        ("//cdn.example/a.mp4?token=CANARY", "//cdn.example/a.mp4"),
+        ("https://user:CANARY@storage.example/a.mp4", "https://storage.example/a.mp4"),
+    ],
+)
+def test_a_secret_is_cut_out_of_a_url_of_any_kind(given: str, kept: str) -> None:
+    assert without_queries({"url": given}) == {"url": kept}
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/rec#1/a.mp4", "s3://bucket/what?.mp4", "a//b", "// what? no"])
+def test_a_storage_path_is_kept_as_it_is(path: str) -> None:
+    assert without_queries({"path": path}) == {"path": path}

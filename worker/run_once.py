@@ -86,12 +86,12 @@ class OneRun:
         all_listed = True
         self._lift_holds()
         if asset_ids is None:
-            self._reconcile()
+            compared = self._reconcile()
             give_second_chances(self._ledger, self._clock())
             self._ledger.take_due(self._clock() + HOLD, AT_ONCE, timedelta(0))
             try:
                 swept = self._sweep()
-                all_listed = swept is not None and not swept.garbled
+                all_listed = compared and swept is not None and not swept.garbled
             except Exception as error:  # noqa: BLE001 - told at the end; what is known must be saved all the same
                 log.error("sweep_failed", reason=str(error))
                 sweep_error = error
@@ -116,15 +116,17 @@ class OneRun:
         for name in holds.current(self._ledger, self._clock()):
             holds.lift(self._ledger, name)
 
-    def _reconcile(self) -> None:
-        """What the ledger calls archived must be in the bucket: without beat nobody else looks. An empty ledger
-        is filled by the sweep."""
+    def _reconcile(self) -> bool:
+        """What the ledger calls archived must be in the bucket: without beat nobody else looks. False when a bucket
+        could not be listed. An empty ledger is filled by the sweep."""
         if self._ledger.counts().seen == 0:
-            return
+            return True
         try:
             self._reconciler.reconcile()
         except StorageError as error:
             log.error("reconcile_failed", reason=str(error))
+            return False
+        return True
 
     def _archive_all(self, asset_ids: list[str] | None) -> int:
         stored = 0

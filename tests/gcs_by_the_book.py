@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +42,7 @@ class Service:
         self.sessions: dict[str, Session] = {}
         self.refuse_everybody = False
         self.keep_at_most: int | None = None
+        self.spoil: Callable[[bytes], bytes] = bytes  # what happens to a small object's bytes on the way
         self.authority = ""
         self.lock = threading.RLock()
         self._generation = 0
@@ -111,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
             boundary = b"\r\n--" + self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
             described, media = (b"\r\n" + body).split(boundary)[1:3]
             resource = json.loads(described.partition(b"\r\n\r\n")[2])
-            self._answer(*self.service.create(bucket, resource, media.partition(b"\r\n\r\n")[2], conditional))
+            data = self.service.spoil(media.partition(b"\r\n\r\n")[2])
+            self._answer(*self.service.create(bucket, resource, data, conditional))
             return
         resource = json.loads(body) | {"bucket": bucket}
         if conditional and resource["name"] in self.service.objects[bucket]:

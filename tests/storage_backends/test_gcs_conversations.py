@@ -7,11 +7,12 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from storage_backends.base import ObjectSpec, Part, Upload, object_key
-from storage_backends.crc32c import crc32c_of
+from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -76,6 +77,77 @@ def is_last_chunk(call: Call) -> bool:
 
 def is_put(call: Call) -> bool:
     return call.method == "POST" and "uploadType=multipart" in call.path
+
+
+def test_a_small_put_is_one_request_with_its_checksum_and_condition(
+    talk: Conversation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    talk.put(if_absent=True)
+
+    (call,) = talk.proxy.calls
+    assert "uploadType=multipart" in call.path
+    assert "ifGenerationMatch=0" in call.path
+    assert f'"crc32c": "{to_base64(crc32c_of(b"hello"))}"'.encode() in call.body
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_put_over_8_mib_is_two_requests(talk: Conversation) -> None:
+    data = content(8 * 2**20 + 1)
+
+    talk.put(data, if_absent=True)
+
+    assert talk.stored() == data
+    assert [call.method for call in talk.proxy.calls] == ["POST", "PUT"]
+
+
+def test_a_checksum_that_does_not_match_is_refused_by_the_service(talk: Conversation) -> None:
+    talk.service.spoil = lambda data: data.replace(b"hello", b"jello")
+
+    with pytest.raises(ChecksumRejected):
+        talk.put()
+
+    assert KEY not in talk.service.objects["bucket"]
+
+
+def test_more_bytes_than_asked_for_are_not_taken(talk: Conversation) -> None:
+    talk.put()
+    talk.proxy.answer(lambda call: "alt=media" in call.path, Answer(200, b"hello"), times=9)
+
+    with pytest.raises(TransientStorageError, match="5 bytes came of 3"):
+        talk.store.read(KEY, 1, 3)
+
+
+def test_a_read_that_breaks_off_is_done_once_more(talk: Conversation) -> None:
+    talk.put()
+    talk.proxy.lose_answer(lambda call: "alt=media" in call.path)
+
+    assert talk.store.read(KEY, 1, 3) == b"ell"
+    assert len(talk.waits) == 1
+
+
+def test_a_redirect_is_not_followed(talk: Conversation) -> None:
+    elsewhere = Answer(302, headers={"Location": "http://127.0.0.1:9/elsewhere"})
+    talk.proxy.answer(lambda _: True, elsewhere, times=99)
+    upload = talk.store.resume(
+        ObjectSpec(KEY, "video/mp4", None, PART_BYTES),
+        f"{'0' * 32} http://{talk.service.authority}/session?upload_id=x",
+    )
+
+    for ask in (lambda: talk.store.stat(KEY), talk.put, lambda: put_parts(upload), talk.begin):
+        with pytest.raises(StorageError):
+            ask()
+
+    assert all(call.headers["Host"] == talk.service.authority for call in talk.proxy.calls)
+
+
+def test_an_emulator_may_be_named_without_http(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", talk.service.authority)
+
+    talk.put()
+
+    assert talk.stored() == b"hello"
 
 
 @pytest.mark.parametrize("if_absent", [False, True])

@@ -1,4 +1,5 @@
-"""Every error of google-auth, requests and urllib3 is one of ours, on purpose; and every answer of the service."""
+"""Every error of google.api_core, google-auth, google-cloud-storage, requests and urllib3 is one of ours, on
+purpose; and every answer of the service."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ import json
 import pytest
 import requests
 import urllib3.exceptions
+from google.api_core import exceptions as api_errors
 from google.auth import exceptions as auth_errors
+from google.cloud.storage import exceptions as library_errors
+from google.resumable_media import common as media_errors
 
 from storage_backends.errors import (
     AccessDenied,
@@ -39,6 +43,35 @@ AUTH = {
         AccessDenied,
     ),
     **dict.fromkeys(["TransportError", "ResponseError", "TimeoutError"], TransientStorageError),
+}
+
+API = {
+    **dict.fromkeys(["Unauthorized", "Unauthenticated", "Forbidden", "PermissionDenied"], AccessDenied),
+    **dict.fromkeys(
+        words("""
+        Aborted AlreadyExists BadGateway Conflict DeadlineExceeded GatewayTimeout InternalServerError
+        ResourceExhausted RetryError ServiceUnavailable TooManyRequests
+    """),
+        TransientStorageError,
+    ),
+    "NotFound": ObjectMissing,
+    "PreconditionFailed": ObjectExists,
+    **dict.fromkeys(  # answers that are our own defect; and those that only other APIs of Google give
+        words("""
+        BadRequest Cancelled ClientError DataLoss DuplicateCredentialArgs FailedPrecondition GoogleAPICallError
+        GoogleAPIError InvalidArgument LengthRequired MethodNotAllowed MethodNotImplemented
+        MissingStatusHeaderError MovedPermanently NotModified OutOfRange Redirection RequestRangeNotSatisfiable
+        ResumableTransferError ResumeIncomplete ServerError TemporaryRedirect TransferStalledError
+        Unknown UnseekableStreamError UploadCancelledError
+    """),
+        StorageError,
+    ),
+}
+
+LIBRARY = {  # by what it stands for; `InvalidResponse` is the answer it holds
+    "InvalidResponse": TransientStorageError,
+    "DataCorruption": ChecksumRejected,
+    "InvalidPathError": StorageError,
 }
 
 REQUESTS = {
@@ -78,6 +111,65 @@ def answer(status: int, reason: str = "", message: str = "as it says") -> reques
     body = {"error": {"errors": [{"reason": reason, "message": message}], "message": message}}
     made_answer._content = json.dumps(body).encode()
     return made_answer
+
+
+def test_every_class_of_google_api_core_is_in_the_table() -> None:
+    assert set(classes(api_errors, api_errors.GoogleAPIError)) == set(API)
+
+
+@pytest.mark.parametrize("name", API)
+def test_each_class_of_google_api_core_has_its_name_here(name: str) -> None:
+    error = made(getattr(api_errors, name))
+    if isinstance(error, api_errors.GoogleAPICallError):
+        error._response = None
+
+    with pytest.raises(StorageError) as caught, translated(DOING):
+        raise error
+
+    assert type(caught.value) is API[name]
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(404, ObjectMissing), (503, TransientStorageError)])
+def test_an_error_of_the_library_is_what_the_answer_in_it_is(
+    status: int, expected: type[StorageError]
+) -> None:
+    asked = answer(status, "because")
+    asked.request = requests.Request("GET", "https://host/session?upload_id=secret").prepare()
+
+    error = translate(api_errors.from_http_response(asked), DOING)  # type: ignore[no-untyped-call]
+
+    assert type(error) is expected
+    assert str(error) == f"{DOING}: {status} because as it says, request -"
+
+
+def test_every_class_of_google_cloud_storage_is_in_the_table() -> None:
+    assert set(classes(library_errors, Exception)) - {
+        "InvalidResponseDynamicParent",
+        "DataCorruptionDynamicParent",
+    } == set(LIBRARY)
+
+
+@pytest.mark.parametrize("package", [library_errors, media_errors])
+@pytest.mark.parametrize("name", ["InvalidResponse", "DataCorruption"])
+def test_each_class_of_the_library_and_of_the_one_it_grew_from_has_its_name_here(
+    package: object, name: str
+) -> None:
+    error = getattr(package, name)(answer(503), "https://host/session?upload_id=secret")
+
+    with pytest.raises(LIBRARY[name]) as caught, translated(DOING):
+        raise error
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_path_that_the_library_refuses_is_a_defect_of_ours() -> None:
+    with pytest.raises(StorageError) as caught, translated(DOING):
+        raise library_errors.InvalidPathError("secret")
+
+    assert type(caught.value) is LIBRARY["InvalidPathError"]
+    assert "secret" not in str(caught.value)
 
 
 def test_every_class_of_google_auth_is_in_the_table() -> None:

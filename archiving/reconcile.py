@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 LOCK_NAME = "reconcile"
 LOCK = timedelta(minutes=55)  # hourly; a run of a million manifests takes some 20 minutes
 MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
+ENDS = f"{keys.ENDS_FOLDER}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class Reconciler:
         self._clock = clock
 
     def reconcile(self) -> ReconcileResult | None:
-        """Both directions, and the records of other ends; None when another run is at it.
-        Repeatable. Raises StorageError when a destination
-        cannot be listed (nothing is concluded from a list that is not whole), LedgerError."""
+        """Both directions, and the records of other ends; None when another run is at it. Repeatable. Raises
+        StorageError when a destination cannot be listed (nothing is concluded from a list that is not whole),
+        LedgerError."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
             return self._compare() if turn else None
 
@@ -74,6 +75,7 @@ class Reconciler:
         entered, unreadable = self._enter_archived(everywhere)
         reopened, missing_copies = self._reopen_unproved(listed, everywhere)
         self._write_end_records()
+        self._delete_outdated_end_records()
         result = ReconcileResult(len(everywhere), entered, reopened, missing_copies, unreadable)
         event = log.warning if reopened or unreadable or missing_copies else log.info
         event("reconcile_ended", **asdict(result))
@@ -144,6 +146,15 @@ class Reconciler:
             lacking = [store for store in self._destinations if store.stat(key) is None]
             if lacking:
                 end_records.write(lacking, _seen_of(row), row.state, row.reason or "", self._clock())
+
+    def _delete_outdated_end_records(self) -> None:
+        """Of what was quarantined, say, and then released and archived: one record for each asset."""
+        for store in self._destinations:
+            for info in list(store.list(ENDS)):
+                asset_id = keys.asset_id_of(info.key)
+                row = self._ledger.get(asset_id) if asset_id else None
+                if row is not None and row.state == AssetState.ARCHIVED:
+                    store.delete(info.key)
 
 
 def _settlement(manifest: Manifest) -> Settlement:

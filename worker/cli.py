@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archiving import keys, webhook_thumbnails
+from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.manifest import read_manifest
 from hms.errors import HmsError, HmsGarbled
@@ -447,7 +448,7 @@ def _take_back(services: AppServices, asset_id: str) -> None:
     row = services.ledger.get(asset_id)
     if row is None:
         return
-    if row.expires_at <= utc_now():
+    if is_over(row, utc_now()):
         err.print(
             f"{asset_id}: its retention at 100ms has ended; what is archived stays as it is.", style="yellow"
         )

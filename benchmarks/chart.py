@@ -1,5 +1,5 @@
-"""Draws the medians of one results file: `python -m benchmarks.chart results.json chart.svg`, by the peers' Python, which
-has matplotlib. One row a job and setting; wall to the left, CPU to the right; ours in colour.
+"""Draws the medians of one results file: `python -m benchmarks.chart results.json chart.svg`, by the peers' Python,
+which has matplotlib. One row a job and setting; wall to the left, CPU to the right; ours in colour.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib as mpl  # type: ignore[import-not-found,unused-ignore] # in the peers' environment alone
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "benchmarks"  # the same numbers make the same file
-from matplotlib import pyplot as plt  # noqa: E402 - the back end is chosen first
+from matplotlib import pyplot as plt  # type: ignore[import-not-found,unused-ignore]  # noqa: E402 - the back end is chosen first
 
 _OURS, _OTHERS = "#0b7285", "#adb5bd"
 _MEASURES = (("wall", "seconds"), ("cpu", "CPU seconds"))
@@ -50,10 +50,8 @@ def main(results: Path, chart: Path) -> None:
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(f"{title}, {setting}: {unit}", fontsize=9, loc="left")
     machine = told["machine"]
-    figure.suptitle(
-        f"{machine['when'][:10]}, {machine['cpus']} processors, Python {machine['python']}, {machine['openssl']}; medians",
-        fontsize=8,
-    )
+    software = f"Python {machine['python']}, {machine['openssl']}"
+    figure.suptitle(f"{machine['when'][:10]}, {machine['cpus']} processors, {software}; medians", fontsize=8)
     figure.savefig(chart, metadata={"Date": None})
 
 

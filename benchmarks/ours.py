@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import worker.bootstrap  # noqa: F401 - in a worker's memory, too
 from archiving.contents.base import Item
 from archiving.contents.hls import HlsContents
 from archiving.contents.zipped import ZipContents

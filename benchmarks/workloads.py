@@ -81,4 +81,23 @@ def e(scale: float, pattern: memoryview) -> Job:
     return Job("E", "a zip of 1.2 GB", Form.ZIP, zipped, files, connections=16)
 
 
-JOBS: dict[str, Callable[[float, memoryview], Job]] = {"A": a, "A1": a1, "B": b, "C": c, "D": d, "E": e}
+def a8(scale: float, _: memoryview) -> Job:
+    return _large("A8", "one file of 8 GiB", 1, int(8 * GIB * scale))
+
+
+def c_long(scale: float, _: memoryview) -> Job:
+    """12 hours in segments of 2 s, in four layers: for memory, so the segments are small."""
+    files = _tree(max(1, int(21_600 * scale)), KIB)
+    return Job("C12", "an HLS tree of 86,400 segments", Form.MANY, files, files, connections=32)
+
+
+JOBS: dict[str, Callable[[float, memoryview], Job]] = {
+    "A": a,
+    "A1": a1,
+    "A8": a8,
+    "B": b,
+    "C": c,
+    "C12": c_long,
+    "D": d,
+    "E": e,
+}

@@ -58,6 +58,11 @@ class _Attribute:
     whole: Span  # of NAME=value
 
 
+# Real playlists have a handful of short ones; without a bound a few kB of text expand to more than any memory holds.
+MAX_URI_BYTES = 64 * 1024
+MAX_DEFINITIONS = 1000  # of variables, of pathways
+MAX_STEERING = 16
+
 _FOLLOWED = {b"EXT-X-MEDIA", b"EXT-X-I-FRAME-STREAM-INF", b"EXT-X-IMAGE-STREAM-INF"}
 _ROLES = {
     **dict.fromkeys(_FOLLOWED, Role.RENDITION),
@@ -109,6 +114,7 @@ class Playlist:
         self.duration_seconds = 0.0
         self._inherited = variables or {}
         self._query = query
+        self._definitions = 0
         self._pathways: list[str] = []
         self._steering: list[_Attribute] = []
 
@@ -145,6 +151,8 @@ class Playlist:
                 self._define(at, end)
             elif name == b"EXT-X-CONTENT-STEERING":
                 self._steering += [each for each in self._attributes(at, end) if each.name == b"SERVER-URI"]
+                if len(self._steering) > MAX_STEERING:
+                    raise BadContents(f"the playlist names more than {MAX_STEERING} steering servers")
             elif name == b"EXT-X-KEY":
                 encrypted = self._value(at, end, b"METHOD").startswith(b"AES-128")
                 yield from self._tag_references(name, at, end)
@@ -181,6 +189,9 @@ class Playlist:
     def _expand(self, text: bytes) -> bytes:
         if b"{$" not in text:
             return text
+        names = (match.group(1) for match in _VARIABLE.finditer(text))
+        if len(text) + sum(len(self.variables.get(name, b"")) for name in names) > MAX_URI_BYTES:
+            raise BadContents(f"a URI of the playlist expands to more than {MAX_URI_BYTES} bytes")
 
         def value(match: re.Match[bytes]) -> bytes:
             try:
@@ -194,6 +205,9 @@ class Playlist:
     def _define(self, at: int, end: int) -> None:
         """EXT-X-DEFINE. Values from the URL's query, and values that hold a query, are not left in the copy:
         they may be signatures, and every URI that uses them is written out anyway."""
+        self._definitions += 1
+        if self._definitions > MAX_DEFINITIONS:
+            raise BadContents(f"the playlist defines more than {MAX_DEFINITIONS} variables")
         attributes = {each.name: each for each in self._attributes(at, end)}
         if (name := attributes.get(b"NAME")) and (value := attributes.get(b"VALUE")):
             text = self._text(value)
@@ -213,8 +227,13 @@ class Playlist:
 
     def _note_pathway(self, at: int, end: int) -> None:
         pathway = self._value(at, end, b"PATHWAY-ID").decode("utf-8", "replace") or "."
-        if pathway not in self._pathways:
-            self._pathways.append(pathway)
+        if pathway in self._pathways:
+            return
+        if len(self._pathways) >= MAX_DEFINITIONS or len(pathway) > MAX_URI_BYTES // MAX_DEFINITIONS:
+            raise BadContents(
+                f"the playlist has a very long pathway id, or more than {MAX_DEFINITIONS} of them"
+            )
+        self._pathways.append(pathway)
 
     def _neutralise_steering(self) -> None:
         """A steering manifest inside the playlist itself plays, and no player asks outside (hls.md)."""

@@ -7,9 +7,10 @@ for it means that another path is broken or the ledger was lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 
@@ -17,7 +18,7 @@ from archiving import end_records, keys
 from archiving.commit import committed
 from archiving.deadlines import is_over
 from archiving.errors import ManifestError
-from archiving.exclusive import only_one
+from archiving.exclusive import Turn, only_one
 from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
 from hms.models import Asset
@@ -27,8 +28,13 @@ from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 LOCK_NAME = "reconcile"
-LOCK = timedelta(minutes=55)  # hourly; a run of a million manifests takes some 20 minutes
+LOCK = timedelta(
+    minutes=10
+)  # extended as the run goes on; one that was killed stands in nobody's way for long
+EXTEND_EVERY = 500  # manifests or rows: seconds
 MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
 ENDS = f"{keys.ENDS_FOLDER}/"
 
@@ -67,13 +73,13 @@ class Reconciler:
         StorageError when a destination cannot be listed (nothing is concluded from a list that is not whole),
         LedgerError."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
-            return self._compare() if turn else None
+            return self._compare(turn) if turn else None
 
-    def _compare(self) -> ReconcileResult:
-        listed = [self._listed(store) for store in self._destinations]
+    def _compare(self, turn: Turn) -> ReconcileResult:
+        listed = [self._listed(store, turn) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
-        entered, unreadable = self._enter_archived(everywhere)
-        reopened, missing_copies = self._reopen_unproved(listed, everywhere)
+        entered, unreadable = self._enter_archived(everywhere, turn)
+        reopened, missing_copies = self._reopen_unproved(listed, everywhere, turn)
         self._write_end_records()
         self._delete_outdated_end_records()
         result = ReconcileResult(len(everywhere), entered, reopened, missing_copies, unreadable)
@@ -81,12 +87,12 @@ class Reconciler:
         event("reconcile_ended", **asdict(result))
         return result
 
-    def _listed(self, store: StorageBackend) -> set[ObjectKey]:
-        return {info.key for info in store.list(MANIFESTS) if info.key.endswith(".json")}
+    def _listed(self, store: StorageBackend, turn: Turn) -> set[ObjectKey]:
+        return {info.key for info in _going_on(store.list(MANIFESTS), turn) if info.key.endswith(".json")}
 
-    def _enter_archived(self, everywhere: set[ObjectKey]) -> tuple[int, int]:
+    def _enter_archived(self, everywhere: set[ObjectKey], turn: Turn) -> tuple[int, int]:
         entered = unreadable = 0
-        for key in everywhere:
+        for key in _going_on(everywhere, turn):
             asset_id = keys.asset_id_of(key)
             row = self._ledger.get(asset_id) if asset_id else None
             if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
@@ -119,10 +125,10 @@ class Reconciler:
         return judge(Asset.parse(manifest.asset), self._scope)
 
     def _reopen_unproved(
-        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey]
+        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], turn: Turn
     ) -> tuple[int, int]:
         reopened = missing_copies = 0
-        for row in self._ledger.rows([AssetState.ARCHIVED]):
+        for row in _going_on(self._ledger.rows([AssetState.ARCHIVED]), turn):
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere or self._committed_since(key):
                 continue
@@ -155,6 +161,14 @@ class Reconciler:
                 row = self._ledger.get(asset_id) if asset_id else None
                 if row is not None and row.state == AssetState.ARCHIVED:
                     store.delete(info.key)
+
+
+def _going_on(items: Iterable[T], turn: Turn) -> Iterator[T]:
+    """`items`, the turn being extended meanwhile."""
+    for number, item in enumerate(items):
+        if number % EXTEND_EVERY == 0:
+            turn.extend()
+        yield item
 
 
 def _settlement(manifest: Manifest) -> Settlement:

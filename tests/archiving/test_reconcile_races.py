@@ -6,11 +6,13 @@ from datetime import timedelta
 
 from archiving import keys
 from archiving.judging import Scope, judge
-from archiving.reconcile import Reconciler
+from archiving.reconcile import EXTEND_EVERY, LOCK, LOCK_NAME, Reconciler
 from ledger.base import AssetState, Settlement
+from storage_backends.base import ObjectSpec
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, file
 from tests.archiving.examples import RETENTION
+from transfer.checksums import crc32c
 
 VIDEO = bytes(range(256))
 
@@ -65,3 +67,39 @@ def test_a_commit_that_scrub_takes_back_while_reconcile_looks_stays_taken_back()
     row = bench.ledger.get(bench.asset_id)
     assert row
     assert row.state is AssetState.DISCOVERED
+
+
+def test_a_long_run_keeps_its_turn() -> None:
+    bench: Bench | None = None
+    seen: list[str | None] = []
+
+    class Slow(MemoryBackend):
+        def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+            for info in super().list(prefix):
+                for _ in range(EXTEND_EVERY):
+                    yield info
+                if bench is not None:
+                    bench.clock.advance(LOCK / 2)
+                    seen.append(bench.ledger.lock(LOCK_NAME, LOCK))
+
+    bench = Bench(lambda: file(VIDEO), stores=[Slow("one")])
+    for number in range(4):
+        data = str(number).encode()
+        key = keys.manifest_key(f"other-{number}", None)
+        bench.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+
+    reconciler(bench).reconcile()
+
+    assert seen[:4] == [None] * 4
+
+
+def test_a_run_that_was_killed_stands_in_the_way_for_minutes_only() -> None:
+    bench = archived(MemoryBackend("one"))
+    bench.ledger.lock(LOCK_NAME, LOCK)
+    at_once = reconciler(bench).reconcile()
+
+    bench.clock.advance(LOCK)
+
+    assert at_once is None
+    assert reconciler(bench).reconcile() is not None
+    assert timedelta(minutes=15) >= LOCK

@@ -26,6 +26,7 @@ test: install ## every test
 
 bench: install .venv-bench/.installed ## our engine against rclone, obstore, s5cmd, boto3 and others: JOBS=A,C SETTINGS=life TLS=both
 	$(BIN)/python -m benchmarks --jobs $(or $(JOBS),A1,A,B,C,D,E) --settings $(or $(SETTINGS),raw,life) --tls $(or $(TLS),no) $(BENCH)
+	$(BIN)/python -m benchmarks.sweep
 	.venv-bench/bin/python -m benchmarks.chart $$(ls -t benchmarks/results/*.json | head -1) benchmarks/results/latest.svg
 
 .venv-bench/.installed: benchmarks/requirements.lock

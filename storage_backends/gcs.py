@@ -92,9 +92,13 @@ def _connect() -> Any:
     """The library's client, with credentials as it finds them, for no project: objects need none."""
     options = {}
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if emulator and "://" not in emulator:  # as Google's other libraries take it
-        options["api_endpoint"] = f"http://{emulator}"
-    client = Client(project=None, client_options=options)
+    if emulator:  # `host:port` as well, as Google's other libraries take it
+        options["api_endpoint"] = (emulator if "://" in emulator else f"http://{emulator}").rstrip("/")
+    try:
+        client = Client(project=None, client_options=options)
+    except ValueError as error:
+        # a file of credentials that is none, or one for another of Google's clouds than googleapis.com
+        raise AccessDenied(f"the credentials cannot be used with Google Cloud Storage: {error}") from None
     # or a thread of its own asks for the bucket's metadata, for traces, with a permission that ours need not have
     client._bucket_metadata_cache = None  # noqa: SLF001 # the public switch is a variable for the whole process
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=0)

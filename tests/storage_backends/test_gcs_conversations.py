@@ -142,8 +142,11 @@ def test_a_redirect_is_not_followed(talk: Conversation) -> None:
     assert all(call.headers["Host"] == talk.service.authority for call in talk.proxy.calls)
 
 
-def test_an_emulator_may_be_named_without_http(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", talk.service.authority)
+@pytest.mark.parametrize("written", ["{}", "http://{}", "http://{}/"])
+def test_an_emulator_may_be_named_with_http_or_without(
+    talk: Conversation, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", written.format(talk.service.authority))
 
     talk.put()
 
@@ -352,3 +355,31 @@ def test_credentials_that_cannot_be_found_are_named(
         pytest.raises(AccessDenied, match="GOOGLE_APPLICATION"),
     ):
         store.stat(KEY)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        "no JSON hunter2",
+        '{"type": "service_account", "private_key": "hunter2", "client_email": "a@b", "token_uri": "https://c"}',
+        (
+            '{"type": "authorized_user", "client_id": "a", "client_secret": "hunter2", "refresh_token": "hunter2",'
+            ' "universe_domain": "cloud.example"}'
+        ),
+    ],
+    ids=["no JSON", "a key that is none", "another of Google's clouds"],
+)
+def test_credentials_that_cannot_be_used_are_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, described: str
+) -> None:
+    (tmp_path / "credentials.json").write_text(described)
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "credentials.json"))
+
+    with (
+        contextlib.closing(GcsBackend("bucket", sleep=lambda _: None)) as store,
+        pytest.raises(AccessDenied, match="redentials") as caught,
+    ):
+        store.stat(KEY)
+
+    assert "hunter2" not in str(caught.value)

@@ -54,6 +54,12 @@ def test_nothing_need_be_set(tmp_path: Path) -> None:
     assert settings.warnings == ()
 
 
+def test_one_bucket_name_at_two_providers_is_two_destinations() -> None:
+    both = ("s3://a/b", "s3://a/b?endpoint_url=https://elsewhere.example")
+
+    assert _with(ARCHIVER_DESTINATIONS=",".join(both)).destinations == both
+
+
 def test_everything_can_be_set() -> None:
     settings = _with(
         HMS_ACCESS_KEY=" key\n",
@@ -218,6 +224,11 @@ BAD = [
         "credentials never stand in a destination URL",
     ),
     ("ARCHIVER_DESTINATIONS", "s3://a/b,s3://a/b/", "names s3://a/b twice"),
+    (
+        "ARCHIVER_DESTINATIONS",
+        "s3://a?endpoint_url=http://h:1,s3://a?endpoint_url=https://h:1",
+        "names s3://a (h:1) twice",
+    ),
     ("ARCHIVER_REDIS_URL", "127.0.0.1:6379", "no Redis URL"),
     ("ARCHIVER_REDIS_URL", "amqp://u:MARKED@h", "no Redis URL"),
     ("ARCHIVER_REDIS_URL", "redis://:MARKED/x@h:6379/0", "%2F for /"),

@@ -132,8 +132,8 @@ class SignedUrl(_Answer):
 
 
 class Page(_Answer):
-    """One page of the listing. `next_start` is None on the last page. `garbled_rows` counts rows without a
-    usable id: they cannot be named, so they are counted and shown."""
+    """One page of the listing. `next_start` is None on the last page, or leads to nothing. `garbled_rows` counts
+    rows without a usable id: they cannot be named, so they are counted and shown."""
 
     assets: tuple[Asset, ...]
     next_start: str | None

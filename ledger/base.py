@@ -193,8 +193,9 @@ class Ledger(Protocol):
         """Move what is due to QUEUED, earliest `expires_at` first, so that at most `window` are queued in all,
         and return those moved, for a message each. Bounded time whatever the backlog.
 
-        Due: discovered; waiting with next_attempt_at <= now; queued for longer than `requeue_after` (its message
-        was lost); running with an ended lease (its worker died).
+        Due: discovered; waiting with next_attempt_at <= now, or past by the ledger's own clock (a caller's may be
+        days behind); queued for longer than `requeue_after` (its message was lost); running with an ended lease
+        (its worker died).
         """
         ...
 

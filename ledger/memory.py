@@ -158,7 +158,9 @@ class MemoryLedger:
                 case AssetState.DISCOVERED:
                     return True
                 case AssetState.WAITING:
-                    return asset.row.next_attempt_at is not None and asset.row.next_attempt_at <= now
+                    return asset.row.next_attempt_at is not None and asset.row.next_attempt_at <= max(
+                        now, clock
+                    )
                 case AssetState.RUNNING:
                     return not self._living(asset)
                 case _:

@@ -363,6 +363,14 @@ class LedgerContract:
         assert ids(world.ledger.take_due(due_at, 10, HOUR)) == ["a"]
         assert row(world).next_attempt_at is None
 
+    def test_a_wait_is_over_by_the_ledger_s_clock_when_the_caller_s_is_days_behind(
+        self, world: LedgerWorld
+    ) -> None:
+        put(world, AssetState.WAITING)
+        world.advance(HOUR)
+
+        assert ids(world.ledger.take_due(world.now - 3 * DAY, 10, HOUR)) == ["a"]
+
     def test_waits_that_are_over_queue_by_deadline_with_the_others(self, world: LedgerWorld) -> None:
         for asset_id, days in (("w-late", 9), ("w-soon", 1), ("w-middle", 5)):
             world.ledger.discover([seen(asset_id, expires_in=days * DAY)])

@@ -36,10 +36,11 @@ class Origin(NamedTuple):
 class SecretUrl:
     """A URL that shows scheme, host and path, never its query, and refuses to be pickled."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_origin", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._origin: Origin | None = None  # asked for several times a request
 
     def reveal(self) -> str:
         """The whole URL, secret included. For requests and for resolving references; never for messages."""
@@ -59,6 +60,11 @@ class SecretUrl:
     @property
     def origin(self) -> Origin:
         """Raises SourceNotAllowed for anything but a plain http or https URL that all parsers read alike."""
+        if self._origin is None:
+            self._origin = self._checked_origin()
+        return self._origin
+
+    def _checked_origin(self) -> Origin:
         if _CONTROL.search(self._text):
             self._refuse("it holds a control character or a backslash")
         try:

@@ -364,6 +364,8 @@ def verify(
         how = "by name and size" if quick else f"by reading {rendering.size(read_bytes)} back"
         style = "bold red" if bad or not assets else "bold green"
         out.print(Text(f"{assets - bad} of {assets} copies are whole, checked {how}.", style=style))
+        if bad:
+            out.print("`archiver archive --again ID` copies an asset anew, while 100ms still has it.")
     if not assets:
         err.print(
             f"There is no manifest at {', '.join(store.name for store in destinations)}: nothing is archived."

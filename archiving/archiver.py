@@ -30,7 +30,7 @@ from archiving.copying import Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide
 from archiving.errors import DestinationsFailed
 from archiving.heartbeat import Heartbeat
-from archiving.judging import Scope, judge
+from archiving.judging import Scope, as_known, judge
 from archiving.manifest import Manifest, new_manifest, without_queries
 from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry, settlement
 from archiving.upload_journal import LedgerUploadJournal
@@ -94,7 +94,7 @@ class Archiver:
         lease, row = self._lease(asset_id, holder)
         if lease is None or row is None:
             return NotOurs("settled already, unknown, or another worker has it")
-        seen = _seen(row)
+        seen = as_known(row)
         event = log.bind(asset_id=asset_id, type=row.type, attempt=row.attempts)
         try:
             seen, outcome = self._attempt(row, lease)
@@ -124,12 +124,12 @@ class Archiver:
 
     def _attempt(self, row: Row, lease: Lease) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
         if row.crashes >= MAX_CRASHES:
-            return _seen(row), Ended(
+            return as_known(row), Ended(
                 AssetState.QUARANTINED, f"{row.crashes} workers in a row died with it in hand"
             )
         on_hold = holds.current(self._ledger, self._clock())
         if hold := on_hold.get(holds.API):
-            return _seen(row), self._after(hold, holds.API)
+            return as_known(row), self._after(hold, holds.API)
         asset = self._api.asset(row.asset_id)
         seen = judge(asset, self._rules.scope)
         if seen.verdict is not AssetState.DISCOVERED:
@@ -296,20 +296,6 @@ def _with_record(contents: Contents, asset: Asset) -> Iterator[Item]:
     yield from contents.items()
     record = json.dumps(without_queries(asset.raw), indent=1, ensure_ascii=False).encode()
     yield Item(ASSET_RECORD, "application/json", phase=Phase.MASTER, data=record)
-
-
-def _seen(row: Row) -> Seen:
-    """The asset as the ledger knows it, to be entered again should the ledger forget it meanwhile."""
-    return Seen(
-        asset_id=row.asset_id,
-        type=row.type,
-        expires_at=row.expires_at,
-        verdict=AssetState.DISCOVERED,
-        created_at=row.created_at,
-        room_id=row.room_id,
-        session_id=row.session_id,
-        size_bytes=row.size_bytes,
-    )
 
 
 def _unforeseen(error: Exception) -> Exception | None:

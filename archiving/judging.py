@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from archiving.deadlines import expires_at
 from hms.models import Asset, AssetStatus
-from ledger.base import AssetState, Seen
+from ledger.base import AssetState, Row, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,20 @@ def judge(asset: Asset, scope: Scope) -> Seen:
         session_id=asset.session_id,
         size_bytes=asset.size_bytes,
         reason=reason,
+    )
+
+
+def as_known(row: Row) -> Seen:
+    """The asset as the ledger knows it already, to be entered again should the ledger forget it meanwhile."""
+    return Seen(
+        asset_id=row.asset_id,
+        type=row.type,
+        expires_at=row.expires_at,
+        verdict=AssetState.DISCOVERED,
+        created_at=row.created_at,
+        room_id=row.room_id,
+        session_id=row.session_id,
+        size_bytes=row.size_bytes,
     )
 
 

@@ -19,10 +19,10 @@ from archiving.commit import committed
 from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
-from archiving.judging import Scope, judge
+from archiving.judging import Scope, as_known, judge
 from archiving.manifest import Manifest, read_manifest
 from hms.models import Asset
-from ledger.base import AssetState, Ledger, Row, Seen, Settlement
+from ledger.base import AssetState, Ledger, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -151,7 +151,7 @@ class Reconciler:
             key = keys.end_record_key(row.asset_id, row.created_at)
             lacking = [store for store in self._destinations if store.stat(key) is None]
             if lacking:
-                end_records.write(lacking, _seen_of(row), row.state, row.reason or "", self._clock())
+                end_records.write(lacking, as_known(row), row.state, row.reason or "", self._clock())
 
     def _delete_outdated_end_records(self) -> None:
         """Of what was quarantined, say, and then released and archived: one record for each asset."""
@@ -177,17 +177,4 @@ def _settlement(manifest: Manifest) -> Settlement:
         stored_bytes=manifest.total_size,
         stored_objects=len(manifest.objects),
         warnings=manifest.warnings,
-    )
-
-
-def _seen_of(row: Row) -> Seen:
-    return Seen(
-        asset_id=row.asset_id,
-        type=row.type,
-        expires_at=row.expires_at,
-        verdict=row.state,
-        created_at=row.created_at,
-        room_id=row.room_id,
-        session_id=row.session_id,
-        size_bytes=row.size_bytes,
     )

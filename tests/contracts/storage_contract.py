@@ -264,7 +264,9 @@ class StorageContract:
             return True
 
         with ThreadPoolExecutor(6) as pool:
-            for contested in [object_key(f"{key}-{n}") for n in range(6)]:  # connections are open after the first
+            for contested in [
+                object_key(f"{key}-{n}") for n in range(6)
+            ]:  # connections are open after the first
                 won = list(pool.map(partial(attempt, contested), range(6)))
 
                 assert won.count(True) == 1

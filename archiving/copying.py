@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
-from transfer.checksums import crc32c
 
 from archiving.contents.base import Item, Phase
 from archiving.errors import DestinationsFailed, IncompleteContents
@@ -19,6 +18,7 @@ from ledger.errors import LedgerUnavailable
 from storage_backends.base import StorageBackend, object_key
 from storage_backends.errors import StorageError
 from transfer.base import CopyRequest, CopyResult, Engine, UploadJournal
+from transfer.checksums import crc32c
 from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
 
 log = structlog.get_logger(__name__)

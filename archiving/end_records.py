@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
-from transfer.checksums import crc32c
 
 from archiving import keys
 from ledger.base import AssetState, Seen
 from storage_backends.base import ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError
+from transfer.checksums import crc32c
 
 log = structlog.get_logger(__name__)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transfer.checksums import Crc32c
-
 from archiving.manifest import Manifest, ManifestObject
 from storage_backends.base import ObjectInfo, StorageBackend
 from storage_backends.errors import ObjectMissing
+from transfer.checksums import Crc32c
 
 READ_BYTES = 8 * 1024 * 1024
 _STAT_UP_TO = 4  # objects: beyond it one LIST is cheaper than a request for each

@@ -47,6 +47,7 @@ from worker.embedded_valkey import write_private
 from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.schedule import beat_schedule
 from worker.settings import Settings
+from worker.source_access import SourceAccess
 
 PROCESS_ITSELF_BYTES = 112 * 2**20
 """Code, libraries, cloud client, connections: 95 MiB measured, and 238 MiB in all with what this leaves of 256."""
@@ -71,12 +72,14 @@ class AppServices:
     reconciler: Reconciler
     scrubber: Scrubber
     watcher: Watcher
+    source_access: SourceAccess
 
     def close(self) -> None:
         self.api.close()
         self.ledger.close()
         for store in self.destinations:
             store.close()
+        self.source_access.close()
 
 
 class NoCredentials:
@@ -103,13 +106,14 @@ def build_services(
     api = HmsClient(settings.hms_api_url, token_provider(settings))
     ledger = build_ledger(settings, redis_url)
     destinations = open_destinations(settings.destinations)
+    source_access = SourceAccess(settings.source_access)
     scope = build_scope(settings)
     reconciler = Reconciler(ledger=ledger, destinations=destinations, scope=scope, clock=utc_now)
     return AppServices(
         api=api,
         ledger=ledger,
         destinations=destinations,
-        archiver=_build_archiver(settings, api, ledger, destinations, scope, stop_requested),
+        archiver=_build_archiver(settings, api, ledger, destinations, source_access, scope, stop_requested),
         sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=utc_now, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(
             ledger=ledger,
@@ -126,6 +130,7 @@ def build_services(
             at_risk_within=settings.at_risk,
             sweep_every=settings.sweep_every,
         ),
+        source_access=source_access,
     )
 
 
@@ -217,6 +222,7 @@ def _build_archiver(
     api: HmsClient,
     ledger: Ledger,
     destinations: list[StorageBackend],
+    source_access: SourceAccess,
     scope: Scope,
     stop_requested: Callable[[], bool],
 ) -> Archiver:
@@ -246,6 +252,7 @@ def _build_archiver(
             http,
             OpeningRules(zip_mode=ZipMode(settings.vod_zip), sign_for=settings.presign),
             webhook_thumbnails=partial(webhook_thumbnails.recall, ledger),
+            source_store=source_access,
         ),
         engine=engine,
         rules=Rules(

@@ -127,6 +127,13 @@ class Settings(BaseSettings):
         description="Path prefixes that are your own bucket, with commas between them, such as s3://my-bucket/hms: "
         "100ms uploads there directly, such assets end as `external` and are not copied. Default: none.",
     )
+    source_access: Listed = Field(
+        default=(),
+        description="Buckets that VODs may be read from with our own credentials, with commas between them, such as "
+        "s3://customer-bucket/prefix?endpoint_url=...: for a VOD of which 100ms signs the playlist alone. "
+        "Never written to; no other bucket is read then. Default: none given, the bucket that such an "
+        "asset's path names is tried.",
+    )
     key_template: str = Field(
         default=DEFAULT_TEMPLATE,
         description="The folder of an asset at a destination. Fields, each a segment of its own: {room_id}, "
@@ -371,7 +378,7 @@ class Settings(BaseSettings):
             value.strip() if isinstance(value, str) else value
         )  # a line break comes along when a key is pasted
 
-    @field_validator("types", "rooms", "destinations", "own_paths", mode="before")
+    @field_validator("types", "rooms", "destinations", "own_paths", "source_access", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -401,6 +408,16 @@ class Settings(BaseSettings):
         return tuple(
             str(Path(text).expanduser().resolve()) if is_plain_path(text) else text for text in value
         )
+
+    @field_validator("source_access", mode="after")
+    @classmethod
+    def _source_access(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                parse_destination(text)
+            except BadDestinationUrl as error:
+                raise ValueError(str(error).replace("destination ", "bucket ", 1)) from None
+        return value
 
     @field_validator("own_paths", mode="after")
     @classmethod

@@ -32,6 +32,9 @@ from transfer.source import Fetched, SecretUrl, SourceAddress
 _MIB = 1024 * 1024
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
+OpenAccess = Callable[[HttpClient, SourceAddress, int], TreeAccess]
+"""How the files of one tree are read: client, address of the master, the most bytes of a playlist."""
+
 
 @dataclass(frozen=True, slots=True)
 class HlsLimits:
@@ -66,13 +69,14 @@ class HlsContents:
         expected: Expected = Expected(),  # noqa: B008 - frozen
         limits: HlsLimits = HlsLimits(),
         sleep: Callable[[float], None] = stopping.pause,
+        open_access: OpenAccess = TreeAccess,
     ) -> None:
         """Reads the master. Raises SourceError, BadContents."""
         self._limits = limits
         self._expected = expected
         self._sleep = sleep
         self._notes = Notes()
-        self._access = TreeAccess(client, master, limits.playlist_bytes)
+        self._access = open_access(client, master, limits.playlist_bytes)
         self._layout = TreeLayout(self._access.master.url)
         self._root = Node(None, 0, last_segment(self._access.master.url))
         self._playlists = {self._layout.master.identity}
@@ -286,7 +290,8 @@ class HlsContents:
     def _needs_access(self) -> NeedsSourceAccess:
         return NeedsSourceAccess(
             f"only {self._access.master.url.name} is signed; what it names answers 403. Credentials for the bucket "
-            "that the asset's path names are needed, or a VOD upload format of 'zipped' in the 100ms template"
+            "that the asset's path names are needed (ARCHIVER_SOURCE_ACCESS), or a VOD upload format of 'zipped' in "
+            "the 100ms template"
         )
 
 

@@ -14,6 +14,7 @@ from archiving.contents.base import Contents
 from archiving.contents.hls import HlsContents, HlsLimits
 from archiving.contents.single_file import SingleFile, file_name
 from archiving.contents.sniff import Kind
+from archiving.contents.store_source import SourceStore, no_source_store, tree_access
 from archiving.contents.thumbnails import WithThumbnails
 from archiving.contents.tree_facts import Expected
 from archiving.contents.zip_directory import ZipLimits
@@ -58,12 +59,14 @@ class ContentsOpener:
         rules: OpeningRules = OpeningRules(),
         webhook_thumbnails: WebhookThumbnails = no_webhooks,
         sleep: Callable[[float], None] = stopping.pause,
+        source_store: SourceStore = no_source_store,
     ) -> None:
         self._api = api
         self._client = client
         self._rules = rules
         self._webhook_thumbnails = webhook_thumbnails
         self._sleep = sleep
+        self._source_store = source_store
 
     def __call__(self, asset: Asset) -> Contents:
         """The contents of `asset`, decided by its first bytes. Raises HmsError, SourceError, ContentsError;
@@ -89,7 +92,12 @@ class ContentsOpener:
         is_vod = asset.type == AssetType.ROOM_VOD
         if kind is Kind.PLAYLIST or (is_vod and start.startswith(_GZIP)):
             return HlsContents(
-                self._client, address, expected=_expected(asset), limits=self._rules.hls, sleep=self._sleep
+                self._client,
+                address,
+                expected=_expected(asset),
+                limits=self._rules.hls,
+                sleep=self._sleep,
+                open_access=tree_access(asset.path, self._source_store),
             )
         version = _version(asset, info)
         if is_vod and kind is Kind.ZIP:

@@ -105,7 +105,8 @@ def interval_seconds(schedule: Any) -> float:
 
 
 def test_sweep_dispatch_and_watch_are_due_at_once_when_beat_starts_and_only_once(app: Celery) -> None:
-    scheduler = app.Beat().Service(app).get_scheduler()
+    # the configured one: the default keeps a file in the working directory
+    scheduler = app.Beat().Service(app, scheduler_cls=app.conf.beat_scheduler).get_scheduler()
     due = {name: entry.is_due()[0] for name, entry in scheduler.schedule.items()}
 
     again = {name: next(entry).is_due()[0] for name, entry in scheduler.schedule.items()}

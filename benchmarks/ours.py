@@ -31,6 +31,7 @@ from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
 from transfer.memory import MemoryBudget
 from transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+from worker.settings import Settings
 
 _LEASE = timedelta(minutes=2)
 _ASSET = "benchmark"
@@ -73,15 +74,14 @@ def main() -> None:
     heartbeat = Heartbeat(
         ledger, lease, _LEASE, renew_every=timedelta(seconds=30), asset_type="room-vod", bytes_total=None
     )
-    options = {"uploads": task["uploads"]} if task["uploads"] else {}
     engine = TransferEngine(
         MemoryBudget(task["memory_bytes"]),
-        part_bytes=task["part_bytes"],
+        part_bytes=Settings.model_fields["part_bytes"].default,
         connections=task["connections"],
+        uploads=task["connections"],  # as the product's wiring has it
         journal=LedgerUploadJournal(ledger, lease),
         on_bytes=heartbeat.moved,
         should_stop=heartbeat.check,
-        **options,
     )
     with heartbeat, stopping.watched(heartbeat.check), engine:
         copier = Copier(ledger, lease, engine, heartbeat, version="1", folder="job", stores=[store])

@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         ge=32 * 2**20,
         validation_alias="ARCHIVER_TRANSFER_MEMORY",
         description="Memory that one worker process may use while it moves bytes, with a unit (256MiB) or in bytes; "
-        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 18 parts of 8 MiB, and the "
+        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 28 parts of 5 MiB, and the "
         "process itself.",
     )
     connections: int = Field(
@@ -239,15 +239,15 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Connections to the source, and to each destination, for one asset, at most. Default 32: a tree of "
-        "small segments wants as many, and a large file uses what its parts of the memory allow (18 of 8 MiB).",
+        "small segments wants as many, and a large file uses what its parts of the memory allow (28 of 5 MiB).",
     )
     part_bytes: ByteSize = Field(
-        default=ByteSize(8 * 2**20),
+        default=ByteSize(5 * 2**20),
         ge=5 * 2**20,  # the least S3 takes
         le=512 * 2**20,
-        description="Size of one part of a large object, with a unit (8MiB) or in bytes; a multiple of 256KiB, at "
-        "least 5MiB. Very large objects get larger parts by themselves. Default 8MiB: what is sent again "
-        "when a connection breaks.",
+        description="Size of one part of a large object, with a unit (5MiB) or in bytes; a multiple of 256KiB, at "
+        "least 5MiB. Very large objects get larger parts by themselves. Default 5MiB: more of them fit "
+        "into the memory, and each keeps a connection busy.",
     )
     source_timeout_seconds: float = Field(
         default=30,

@@ -35,7 +35,6 @@ class Task:
     sink_url: str
     ca_file: str | None
     connections: int
-    uploads: int | None  # None: the product's default
     part_bytes: int
     memory_bytes: int
 
@@ -43,7 +42,6 @@ class Task:
     def of(
         cls, job: Job, source_url: str, sink_url: str, ca_file: Path | None, *, connections: int | None = None
     ) -> Task:
-        many = job.form is Form.MANY
         return cls(
             job=job.name,
             form=job.form,
@@ -54,7 +52,6 @@ class Task:
             sink_url=sink_url,
             ca_file=str(ca_file) if ca_file else None,
             connections=connections or job.connections,
-            uploads=(connections or job.connections) if many else None,
             part_bytes=8 * _MIB,
             memory_bytes=ENGINE_BYTES,
         )

@@ -43,7 +43,7 @@ app.conf.update(
 def archive_asset(asset_id: str, asset_type: str = "") -> dict[str, str]:
     with _records() as records:
         _persist(lambda: records.rpush(f"began:{asset_id}", os.getpid()))
-        if records.exists(f"poison:{asset_id}"):
+        if _persist(lambda: records.exists(f"poison:{asset_id}")):
             os.kill(os.getpid(), signal.SIGKILL)
         while _persist(lambda: records.exists(f"hold:{asset_id}")):
             time.sleep(0.02)

@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import end_records, holds, keys
-from archiving.commit import commit, committed
+from archiving.commit import commit, committed, committed_after_all
 from archiving.contents.base import Contents, Item, Phase
 from archiving.copying import Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide
@@ -39,7 +39,7 @@ from hms.errors import HmsError, HmsNotFound, HmsRefused
 from hms.models import Asset, AssetStatus
 from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
 from ledger.errors import LeaseLost, LedgerError
-from storage_backends.base import StorageBackend
+from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
 from transfer import stopping
 from transfer.errors import SourceForbidden
@@ -157,7 +157,10 @@ class Archiver:
         return WillRetry(f"{name} is on hold: {hold.reason}", until, costs_attempt=False)
 
     def _missing(
-        self, asset_id: str, created_at: datetime | None
+        self,
+        asset_id: str,
+        created_at: datetime | None,
+        proof: Callable[[StorageBackend, ObjectKey], Manifest | None] = committed,
     ) -> tuple[list[StorageBackend], Mapping[str, StorageError], Manifest | None]:
         """The destinations without a right manifest; those that do not answer now, and may well have one that
         nothing should be written over; and a manifest that is right, if any. One that refuses to be asked counts
@@ -168,7 +171,7 @@ class Archiver:
         for store in self._destinations:
             found = None
             try:
-                found = committed(store, keys.manifest_key(asset_id, created_at))
+                found = proof(store, keys.manifest_key(asset_id, created_at))
                 if found is None:
                     missing.append(store)
             except StorageError as error:
@@ -264,16 +267,24 @@ class Archiver:
         """Nothing is called lost that a manifest proves, or while a destination that may have one is silent."""
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
             return decided
-        missing, silent, manifest = self._missing(row.asset_id, row.created_at)
+        missing, silent, manifest = self._missing(row.asset_id, row.created_at, committed_after_all)
         if silent:
             later = self._clock() + self._rules.patience.retry_base
             return WillRetry(f"{DestinationsFailed(silent)}; {decided.reason}", later)
         if manifest is None:
-            return decided
+            return Ended(decided.state, decided.reason + self._what_is_left(row, missing))
         if not missing:
             return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         names = ", ".join(store.name for store in missing)
         return Ended(AssetState.LOST, f"whole at another destination, but not at {names}; {decided.reason}")
+
+    def _what_is_left(self, row: Row, stores: Sequence[StorageBackend]) -> str:
+        """For a person: where a manifest still tells of a damaged copy."""
+        key = keys.manifest_key(row.asset_id, row.created_at)
+        with suppress(StorageError):
+            if names := ", ".join(store.name for store in stores if store.stat(key) is not None):
+                return f"; a damaged copy is left at {names}: archiver verify {row.asset_id}"
+        return ""
 
     def _hold_what_refused(self, error: Exception) -> None:
         now = self._clock()

@@ -1,22 +1,26 @@
-"""The manifest as the commit: is a right one there, and how it gets there."""
+"""The manifest as the commit: is a right one there, how it gets there, and how it is taken back."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import structlog
 
 from archiving.errors import ManifestError
 from archiving.manifest import Manifest, read_manifest
-from archiving.verification import check_listed
+from archiving.verification import check_contents, check_listed
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import ObjectExists, TransientStorageError
 from transfer.checksums import crc32c
 
 log = structlog.get_logger(__name__)
 
+DAMAGE_NAMED = 20  # problems kept in a manifest that was taken back; the next reading finds all
+
 
 def committed(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """The manifest at `key` when it is whole and every object it names is there with its size (and checksum,
-    where the store tells); else None. Raises StorageError."""
+    """The manifest at `key` when it is whole, was not taken back, and every object it names is there with its size
+    (and checksum, where the store tells); else None. Raises StorageError."""
     try:
         manifest = read_manifest(store, key)
     except ManifestError as error:
@@ -39,8 +43,7 @@ def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> None:
     now. Where a store cannot create conditionally two workers may both write one: each describes objects that were
     verified under the same keys.
     """
-    data = manifest.to_bytes()
-    crc = crc32c(data)
+    data, crc = _written(manifest)
     try:
         store.put(ObjectSpec(key, "application/json", len(data), if_absent=True), data, crc)
     except ObjectExists:
@@ -51,12 +54,60 @@ def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> None:
         raise TransientStorageError(f"{store.name}/{key}: the manifest read back is not the one written")
 
 
+def take_back(store: StorageBackend, key: ObjectKey, damage: Sequence[str]) -> None:
+    """Make the manifest at `key` prove nothing, because of `damage`, so that the asset is copied anew. Nothing is
+    removed: one write replaces it by itself with the damage in it, and whatever comes of the new copy, the old one and
+    what its manifest says of it stay until that is whole. One that cannot be read proves nothing as it is.
+    Repeatable. Raises StorageError."""
+    try:
+        manifest = read_manifest(store, key)
+    except ManifestError:
+        return
+    if manifest is not None:
+        _replace(store, key, manifest.model_copy(update={"damage": tuple(damage[:DAMAGE_NAMED])}))
+
+
+def give_back(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Manifest:
+    """Let a manifest that was taken back prove its asset again, and return it as it is now; for whoever has just read
+    everything that it names and found it whole. Repeatable. Raises StorageError."""
+    whole = manifest.model_copy(update={"damage": None})
+    _replace(store, key, whole)
+    log.warning("manifest_given_back", store=store.name, key=key, damage=manifest.damage)
+    return whole
+
+
+def committed_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | None:
+    """As `committed`; and a manifest that was taken back is given back if every byte that it names is there: all of
+    them are read, for when nothing better can be had any more. Repeatable. Raises StorageError."""
+    if right := committed(store, key):
+        return right
+    try:
+        manifest = read_manifest(store, key)
+    except ManifestError:
+        return None
+    if manifest is None or not manifest.damage or not check_contents(store, manifest).ok:
+        return None
+    return give_back(store, key, manifest)
+
+
+def _replace(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> None:
+    data, crc = _written(manifest)
+    store.put(ObjectSpec(key, "application/json", len(data)), data, crc)
+
+
+def _written(manifest: Manifest) -> tuple[bytes, int]:
+    data = manifest.to_bytes()
+    return data, crc32c(data)
+
+
 def _names_the_same(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> bool:
     try:
         found = read_manifest(store, key)
     except ManifestError:
         return False
-    return found is not None and (found.folder, _proofs(found)) == (manifest.folder, _proofs(manifest))
+    if found is None or found.damage:
+        return False
+    return (found.folder, _proofs(found)) == (manifest.folder, _proofs(manifest))
 
 
 def _proofs(manifest: Manifest) -> dict[str, tuple[int, str]]:

@@ -48,7 +48,8 @@ class ManifestObject:
 
 
 class Manifest(BaseModel):
-    """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC."""
+    """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC. `damage`: why
+    it proves nothing any more (archiving.commit, take_back); absent from one that does."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -62,6 +63,7 @@ class Manifest(BaseModel):
     total_size: int
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = Field(default_factory=dict)
+    damage: tuple[str, ...] | None = None
     archived_at: AwareDatetime
     archiver_version: str
 

@@ -1,8 +1,8 @@
 """Comparing what the ledger says with what the buckets hold, and repairing the difference.
 
 The bucket says what is safe (design.md): a manifest everywhere makes an asset archived, whatever the ledger
-forgot; a manifest that is gone makes it due again, whatever the ledger says. A repair is counted and logged,
-for it means that another path is broken or the ledger was lost.
+forgot, unless it was taken back (archiving.commit); a manifest that is gone makes it due again, whatever the
+ledger says. A repair is counted and logged, for it means that another path is broken or the ledger was lost.
 """
 
 from __future__ import annotations
@@ -99,26 +99,29 @@ class Reconciler:
                 continue
             if row is not None and not self._holds(key):
                 continue  # it was reopened because of what its manifest says, or since the lists were made
-            manifest = self._read(key)
-            if manifest is None:
+            manifests = [self._read(store, key) for store in self._destinations]
+            manifest = manifests[0]
+            if manifest is None or None in manifests:
                 unreadable += 1
                 continue
+            if any(each is not None and each.damage for each in manifests):
+                continue  # it was taken back
             entered += self._ledger.record_archived(self._seen(manifest), _settlement(manifest))
         return entered, unreadable
 
     def _holds(self, key: ObjectKey) -> bool:
-        """Whether every destination still has the manifest and what it names."""
+        """Whether every destination still has the manifest and what it names, and nobody took it back."""
         try:
             return all(committed(store, key) is not None for store in self._destinations)
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
 
-    def _read(self, key: ObjectKey) -> Manifest | None:
+    def _read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
         try:
-            return read_manifest(self._destinations[0], key)
+            return read_manifest(store, key)
         except (ManifestError, StorageError) as error:
-            log.error("manifest_unreadable", key=key, reason=str(error))
+            log.error("manifest_unreadable", store=store.name, key=key, reason=str(error))
             return None
 
     def _seen(self, manifest: Manifest) -> Seen:

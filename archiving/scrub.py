@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import keys
+from archiving.commit import give_back, take_back
 from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
@@ -89,6 +90,8 @@ class Scrubber:
         if manifest is None:
             return 0, ("the manifest is gone",)
         verified = check_contents(store, manifest)
+        if verified.ok and manifest.damage:
+            give_back(store, key, manifest)
         return verified.read_bytes, verified.problems
 
     def _row(self, key: ObjectKey) -> Row | None:
@@ -98,13 +101,13 @@ class Scrubber:
     def _report(
         self, store: StorageBackend, key: ObjectKey, problems: tuple[str, ...], before: Row | None
     ) -> None:
-        """While the source still has it, take the damaged commit back so that it is copied again; afterwards
-        the rest of the copy is all there is, and a person must decide. What a worker has or had in hand meanwhile
-        is left alone: it may be whole by now."""
+        """While the source may still have it, take the damaged commit back so that it is copied again; afterwards
+        a person must decide. Either way the rest of the copy stays: it may be all there is. What a worker has or had
+        in hand meanwhile is left alone: it may be whole by now."""
         log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
         row = self._row(key)
         if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
             return
         if row.state is AssetState.ARCHIVED and not is_over(row, self._clock()):
-            store.delete(key)
+            take_back(store, key, problems)
             self._ledger.reopen(row.asset_id)

@@ -27,8 +27,8 @@ class Verified:
 
 
 def check_listed(store: StorageBackend, manifest: Manifest) -> Verified:
-    """Every object is there with its size, and its CRC32C where the store tells without reading. Cheap: one
-    LIST of the folder, or a few requests. Raises StorageError."""
+    """Every object is there with its size, and its CRC32C where the store tells without reading; and nobody who read
+    it back has found damage since. Cheap: one LIST of the folder, or a few requests. Raises StorageError."""
     if len(manifest.objects) <= _STAT_UP_TO:
         keys = [manifest.key_of(item) for item in manifest.objects]
         found = {key: info for key in keys if (info := store.stat(key))}
@@ -39,7 +39,8 @@ def check_listed(store: StorageBackend, manifest: Manifest) -> Verified:
         for item in manifest.objects
         if (problem := _difference(item, found.get(manifest.key_of(item))))
     ]
-    return Verified(len(manifest.objects), 0, tuple(problems))
+    found_before = [f"marked as damaged: {problem}" for problem in manifest.damage or ()]
+    return Verified(len(manifest.objects), 0, (*problems, *found_before))
 
 
 def check_contents(store: StorageBackend, manifest: Manifest) -> Verified:

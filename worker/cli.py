@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archiving import keys, webhook_thumbnails
+from archiving.commit import take_back
 from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.manifest import read_manifest
@@ -445,8 +446,8 @@ def _services(
 
 
 def _take_back(services: AppServices, asset_id: str) -> None:
-    """Without its manifests an asset is not archived and is copied anew. Not when 100ms has deleted it: a damaged
-    copy is better than none."""
+    """An asset whose manifests prove nothing is copied anew. Not when 100ms has deleted it: a damaged copy is better
+    than none, and so it stays until the new one is whole."""
     row = services.ledger.get(asset_id)
     if row is None:
         return
@@ -456,7 +457,7 @@ def _take_back(services: AppServices, asset_id: str) -> None:
         )
         return
     for store in services.destinations:
-        store.delete(keys.manifest_key(asset_id, row.created_at))
+        take_back(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
 
 
 @contextmanager
@@ -549,6 +550,8 @@ def _show(row: Row, manifests: dict[str, dict[str, Any] | str | None]) -> None:
         out.print(listing)
         if len(objects) > 50:
             out.print(f"... and {len(objects) - 50:,} more; --json shows all.")
+        for problem in manifest.get("damage", []):
+            out.print(Text(f"proves nothing any more: {problem}", style="bold red"))
         for warning in manifest.get("warnings", []):
             out.print(Text(f"warning: {warning}", style="yellow"))
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from archiving import holds, keys
-from archiving.commit import commit
+from archiving.commit import commit, take_back
 from archiving.contents.base import Notes
 from archiving.decisions import HOLD, MAX_CRASHES
 from archiving.judging import Scope, judge
@@ -20,7 +20,7 @@ from archiving.verification import check_contents
 from hms.errors import HmsRefused, HmsUnavailable
 from hms.models import Asset
 from ledger.base import AssetState
-from storage_backends.base import ObjectSpec, StorageBackend, object_key
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, BytesSource, Tree, file
@@ -468,6 +468,64 @@ def test_a_manifest_that_the_bucket_contradicts_is_made_right() -> None:
 
     assert isinstance(outcome, Archived)
     assert bench.stores[0].stat(video) is not None
+
+
+class SilentStore(NoChecksumStore):
+    """Nothing but reading tells what it holds."""
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        info = super().stat(key)
+        return replace(info, crc32c=None) if info else None
+
+
+def damaged_copy() -> tuple[Bench, ObjectKey]:
+    """Archived, then changed in a way that no list shows, and the manifest taken back; the file's key."""
+    store = SilentStore(MemoryBackend("one"))
+    bench = Bench(lambda: file(VIDEO), stores=[store])
+    bench.archive()
+    manifest = manifest_of(bench)
+    assert manifest is not None
+    video = manifest.key_of(next(item for item in manifest.objects if item.path.endswith(".mp4")))
+    flipped = b"x" * len(VIDEO)
+    store.put(ObjectSpec(video, "video/mp4", len(flipped)), flipped, crc32c(flipped))
+    take_back(store, keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at), ["CRC32C"])
+    bench.ledger.reopen(bench.asset_id)
+    return bench, video
+
+
+def test_a_copy_that_was_taken_back_is_made_anew_and_proved_by_a_manifest_without_damage() -> None:
+    bench, video = damaged_copy()
+
+    outcome = bench.archive()
+
+    manifest = manifest_of(bench)
+    assert isinstance(outcome, Archived)
+    assert bench.stores[0].read(video) == VIDEO
+    assert manifest is not None
+    assert manifest.damage is None
+
+
+def test_a_damaged_copy_stays_when_the_source_is_gone_before_there_is_another() -> None:
+    bench, video = damaged_copy()
+    asset_id, described = bench.asset_id, bench.api.assets[0]
+    gone(bench)
+
+    outcome = bench.archive_until_settled(asset_id=asset_id)
+
+    assert isinstance(outcome, Ended)
+    assert outcome.state is AssetState.LOST
+    assert "archiver verify" in outcome.reason
+    assert bench.stores[0].stat(video) is not None
+    assert read_manifest(bench.stores[0], keys.manifest_key(asset_id, described.created_at)) is not None
+
+
+def test_a_copy_that_was_taken_back_wrongly_is_not_called_lost_with_its_source() -> None:
+    bench, video = damaged_copy()
+    asset_id = bench.asset_id
+    bench.stores[0].put(ObjectSpec(video, "video/mp4", len(VIDEO)), VIDEO, crc32c(VIDEO))
+    gone(bench)
+
+    assert isinstance(bench.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"{}", b"not json", b'{"schema":"other"}', b"\xff\xfe"])

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from archiving import keys
+from archiving.commit import take_back
 from archiving.judging import Scope
 from archiving.reconcile import LOCK, LOCK_NAME, Reconciler
 from hms.models import Asset
@@ -135,6 +136,22 @@ def test_a_manifest_that_nobody_understands_is_counted_and_does_not_stop_the_oth
 
     assert result is not None
     assert (result.entered, result.unreadable) == (1, 1)
+
+
+def test_a_manifest_that_one_destination_cannot_read_or_took_back_enters_nothing() -> None:
+    world = World()
+    rubbish, damaged = asset(id="rubbish"), asset(id="damaged")
+    for each in (rubbish, damaged):
+        archive_at(world.stores, each)
+    put(world.two, keys.manifest_key("rubbish", rubbish.created_at), b"{not json")
+    take_back(world.two, keys.manifest_key("damaged", damaged.created_at), ["movie.mp4: missing"])
+
+    result = world.reconciler().reconcile()
+
+    assert result is not None
+    assert (result.entered, result.unreadable) == (0, 1)
+    assert world.state(rubbish) is None
+    assert world.state(damaged) is None
 
 
 def test_nothing_is_concluded_when_a_destination_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,17 @@ from datetime import timedelta
 
 import pytest
 
+from archiving.commit import committed
+from archiving.judging import Scope
+from archiving.manifest import read_manifest
+from archiving.reconcile import Reconciler
 from archiving.scrub import FULL_PASS_DAYS, LOCK, LOCK_NAME, STALE_UPLOAD, Scrubber
 from ledger.base import AssetState
 from ledger.memory import MemoryLedger
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
-from tests.archiving.archived import archive_at, enter, put
+from tests.archiving.archived import FILES, archive_at, enter, put
 from tests.archiving.examples import NOW, RETENTION, asset
 from tests.archiving.fakes import Clock
 
@@ -29,6 +33,11 @@ class World:
 
     def spoil(self, asset_id: str) -> None:
         put(self.store, f"recordings/{asset_id}/movie.mp4", b"x" * 100)
+
+    def reconcile(self) -> None:
+        Reconciler(
+            ledger=self.ledger, destinations=[self.store], scope=Scope(RETENTION), clock=self.clock
+        ).reconcile()
 
     def state(self, asset_id: str) -> AssetState:
         row = self.ledger.get(asset_id)
@@ -71,7 +80,57 @@ def test_a_flipped_byte_makes_the_asset_due_again_while_the_source_has_it() -> N
     assert result is not None
     assert result.damaged == 1
     assert world.state("asset-000") == AssetState.DISCOVERED
-    assert world.store.stat(world.keys["asset-000"]) is None, "no longer proved"
+    assert committed(world.store, world.keys["asset-000"]) is None, "no longer proved"
+
+
+def test_what_is_left_of_a_damaged_copy_and_what_its_manifest_says_stay_until_there_is_another() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    before = {info.key for info in world.store.list()}
+
+    world.scrubber.scrub()
+
+    manifest = read_manifest(world.store, world.keys["asset-000"])
+    assert {info.key for info in world.store.list()} == before
+    assert manifest is not None
+    assert {item.path for item in manifest.objects} == set(FILES)
+    assert "movie.mp4: CRC32C" in str(manifest.damage)
+
+
+def test_a_damaged_copy_is_not_called_archived_again_for_the_manifest_that_it_still_has() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.scrubber.scrub()
+
+    world.reconcile()
+    assert world.state("asset-000") == AssetState.DISCOVERED
+
+    world.ledger = MemoryLedger(world.clock)  # lost, and rebuilt from the bucket
+    world.reconcile()
+    assert world.ledger.get("asset-000") is None
+
+
+def test_a_copy_that_is_whole_after_all_proves_its_asset_again() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.scrubber.scrub()
+    put(world.store, "recordings/asset-000/movie.mp4", FILES["movie.mp4"])
+
+    world.scrubber.scrub()
+    world.reconcile()
+
+    assert committed(world.store, world.keys["asset-000"])
+    assert world.state("asset-000") == AssetState.ARCHIVED
+
+
+def test_a_manifest_that_cannot_be_understood_stays_too_and_the_asset_is_copied_again() -> None:
+    world = World(assets=1)
+    put(world.store, world.keys["asset-000"], b"{rubbish")
+
+    world.scrubber.scrub()
+
+    assert world.state("asset-000") == AssetState.DISCOVERED
+    assert world.store.read(world.keys["asset-000"]) == b"{rubbish"
 
 
 def test_a_flipped_byte_is_only_told_when_the_source_is_gone() -> None:

@@ -42,7 +42,7 @@ from ledger.errors import LeaseLost, LedgerError
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
 from transfer import stopping
-from transfer.errors import SourceForbidden
+from transfer.errors import SourceForbidden, Stopped
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,9 @@ class Archiver:
         rules: Rules,
         clock: Callable[[], datetime],
         stop_requested: Callable[[], bool] = lambda: False,
+        time_is_up: type[Exception] = Stopped,
     ) -> None:
+        """`time_is_up`: what whoever calls `archive` raises in the middle of it to end a long attempt."""
         self._api = api
         self._ledger = ledger
         self._destinations = list(destinations)
@@ -83,6 +85,7 @@ class Archiver:
         self._rules = rules
         self._clock = clock
         self._stop_requested = stop_requested
+        self._time_is_up = time_is_up
 
     def archive(self, asset_id: str, holder: str) -> Outcome:
         """Archive one asset and settle it in the ledger. `holder` names this worker, for people.
@@ -104,7 +107,7 @@ class Archiver:
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
-            failure = self._refused_alone(error)
+            failure = self._in_our_words(error)
             self._hold_what_refused(failure)
             decided = decide(failure, row, self._clock(), self._rules.patience, random.random())  # noqa: S311
             event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
@@ -252,9 +255,13 @@ class Archiver:
         self._ledger.discover([seen])
         return self._ledger.lease(asset_id, holder, self._rules.lease), self._ledger.get(asset_id)
 
-    def _refused_alone(self, error: Exception) -> Exception:
-        """A 401 or 403 for one asset is no reason to leave the whole API alone: where its list still answers, it
-        is this asset that cannot be had."""
+    def _in_our_words(self, error: Exception) -> Exception:
+        """The end of an attempt's time says nothing of the asset. A 401 or 403 for one asset is no reason to leave the
+        whole API alone: where its list still answers, it is this asset that cannot be had."""
+        if isinstance(error, self._time_is_up):
+            return Stopped(
+                "the time that one attempt may take is over; the next one goes on with what is stored"
+            )
         if not isinstance(error, HmsRefused):
             return error
         try:

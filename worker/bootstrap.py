@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 
 from celery import Celery, signals
+from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
 from archiving import webhook_thumbnails
@@ -39,6 +40,7 @@ from storage_backends.registry import open_destinations
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from transfer.base import Engine, UploadJournal
 from transfer.engine import TransferEngine
+from transfer.errors import Stopped
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
@@ -101,8 +103,10 @@ def build_services(
     redis_url: str,
     send: Send,
     stop_requested: Callable[[], bool] = lambda: False,
+    time_is_up: type[Exception] = Stopped,
 ) -> AppServices:
-    """Everything one process needs. Connects to nothing yet. `send` sends the wake-up for one asset."""
+    """Everything one process needs. Connects to nothing yet. `send` sends the wake-up for one asset; `time_is_up`
+    is what a time limit raises in the middle of a copy."""
     api = HmsClient(settings.hms_api_url, token_provider(settings))
     ledger = build_ledger(settings, redis_url)
     destinations = open_destinations(settings.destinations)
@@ -113,7 +117,9 @@ def build_services(
         api=api,
         ledger=ledger,
         destinations=destinations,
-        archiver=_build_archiver(settings, api, ledger, destinations, source_access, scope, stop_requested),
+        archiver=_build_archiver(
+            settings, api, ledger, destinations, source_access, scope, stop_requested, time_is_up
+        ),
         sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=utc_now, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(
             ledger=ledger,
@@ -162,7 +168,9 @@ def build_app(settings: Settings) -> Celery:
             queue=URGENT_QUEUE if urgent else ARCHIVE_QUEUE,
         )
 
-    services = PerProcess(lambda: build_services(settings, redis_url=redis_url, send=send))
+    services = PerProcess(
+        lambda: build_services(settings, redis_url=redis_url, send=send, time_is_up=SoftTimeLimitExceeded)
+    )
     signals.worker_process_shutdown.connect(services.close, weak=False)
     for door in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
         door.register(app, services.get)
@@ -225,6 +233,7 @@ def _build_archiver(
     source_access: SourceAccess,
     scope: Scope,
     stop_requested: Callable[[], bool],
+    time_is_up: type[Exception],
 ) -> Archiver:
     http = HttpClient(
         AddressPolicy(settings.allow_private_sources),
@@ -265,6 +274,7 @@ def _build_archiver(
         ),
         clock=utc_now,
         stop_requested=stop_requested,
+        time_is_up=time_is_up,
     )
 
 

@@ -14,6 +14,7 @@ from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
 TASK_TIME_LIMIT = timedelta(hours=12)
 """A backstop for a task that hangs where no timeout of ours reaches: 50 GiB at 1.3 MB/s still fit."""
 SOFT_TIME_LIMIT = TASK_TIME_LIMIT - timedelta(minutes=5)
+"""A copy that is still at it then gives the asset back, and the next attempt goes on with what is stored."""
 VISIBILITY_TIMEOUT = timedelta(hours=24)
 """Redis hands a message that is not acknowledged for so long to another worker, and never renews it: it must be longer
 than any task, and the same in every process that shares the broker. Recovery does not wait for it: leases are short."""

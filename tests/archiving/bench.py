@@ -19,6 +19,7 @@ from tests.archiving.examples import NOW, RETENTION, asset
 from tests.archiving.fakes import Clock, FakeApi
 from transfer.base import Engine, Reader, SourceInfo, UploadJournal
 from transfer.engine import TransferEngine
+from transfer.errors import Stopped
 from transfer.memory import MemoryBudget
 from transfer.retrying import Patience as TransferPatience
 
@@ -101,6 +102,7 @@ class Bench:
         *,
         stores: Sequence[StorageBackend] = (),
         assets: Sequence[Asset] = (),
+        time_is_up: type[Exception] = Stopped,
     ) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -123,6 +125,7 @@ class Bench:
             ),
             clock=self.clock,
             stop_requested=lambda: self.stopping,
+            time_is_up=time_is_up,
         )
 
     @property

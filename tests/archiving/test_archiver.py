@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import pytest
 
 from archiving import holds, keys
 from archiving.commit import commit, take_back
-from archiving.contents.base import Notes
+from archiving.contents.base import Item, Notes
 from archiving.decisions import HOLD, MAX_CRASHES
 from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
@@ -607,6 +608,34 @@ def test_a_worker_told_to_stop_ends_without_a_commit_and_the_asset_is_due_again(
     assert not outcome.costs_attempt
     bench.stopping = False
     assert isinstance(bench.archive_until_settled(), Archived)
+
+
+def test_an_attempt_whose_time_is_up_is_gone_on_with_at_once_however_often_and_costs_nothing() -> None:
+    class TimeIsUp(Exception):
+        pass
+
+    first = BytesSource(VIDEO)
+    interruptions = [TimeIsUp() for _ in range(5)]
+
+    class Long(Tree):
+        def items(self) -> Iterator[Item]:
+            media, last = super().items()
+            yield media
+            if interruptions:
+                raise interruptions.pop()
+            yield last
+
+    bench = Bench(lambda: Long({"a.mp4": first, "b.m3u8": b"#EXTM3U"}), time_is_up=TimeIsUp)
+
+    for _ in range(5):
+        outcome = bench.archive()
+
+        row = bench.ledger.get(bench.asset_id)
+        assert isinstance(outcome, WillRetry)
+        assert outcome.next_attempt_at <= bench.clock()
+        assert row is not None
+        assert (row.attempts, row.mismatches) == (0, 0)
+    assert isinstance(bench.archive(), Archived)
 
 
 def test_a_ledger_flushed_in_the_middle_costs_nothing() -> None:

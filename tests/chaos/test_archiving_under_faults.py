@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.world import World, archiver, until
+from tests.chaos.world import World, archiver, descendants, pid, until
 from tests.simulator.process import Simulator, running_simulator
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]  # on a machine that does much else
@@ -120,6 +121,23 @@ def test_sigterm_in_the_middle_of_a_copy_is_out_within_the_grace_and_another_wor
         archive.simulator.clear_faults()
         archive.start_worker("second", slots=2)
         archive.wait_archived(1, seconds=100)
+        archive.verify()
+
+
+def test_a_time_limit_in_the_middle_of_a_copy_is_no_fault_of_the_asset_and_it_goes_on(tmp_path: Path) -> None:
+    with archive_of(tmp_path, "large", size_bytes=8 * MIB) as archive:
+        archive.simulator.fault("slow", on="storage", times=None, bytes_per_second=MIB)
+        worker = archive.start_worker(slots=1)
+        archive.wait_bytes_flow()
+        (child,) = descendants(pid(worker))
+
+        child.send_signal(signal.SIGUSR1)  # what Celery's soft time limit sends
+
+        words = "the time that one attempt may take is over"
+        until(lambda: words in worker.last_lines(1000), seconds=60, what="the attempt to end")
+        archive.simulator.clear_faults()
+        archive.wait_archived(1, seconds=100)
+        assert "mismatch=True" not in worker.last_lines(1000)
         archive.verify()
 
 

@@ -59,6 +59,7 @@ from ledger.base import (
 from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.redis_errors import translated
 from ledger.sealing import Seal
+from ledger.work_records import object_word, part_word, read_object, read_progress, read_upload, upload_words
 
 WORK_LIFETIME = timedelta(days=30)
 PROGRESS_LIFETIME = timedelta(minutes=2)
@@ -252,39 +253,28 @@ class RedisLedger:
         kept = self._hash("stored_objects", _stored_key(asset_id, destination))
         if kept.pop("version", None) != version:
             return {}
-        return {path[1:]: StoredObject(path[1:], *json.loads(words)) for path, words in kept.items()}
+        read = (read_object(path[1:], word) for path, word in kept.items() if path.startswith("/"))
+        return {one.path: one for one in read if one is not None}
 
     def add_stored(
         self, lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]
     ) -> None:
-        fields = {
-            f"/{one.path}": _json([one.size_bytes, one.crc32c, one.content_type, one.source_etag])
-            for one in objects
-        }
+        fields = {f"/{one.path}": object_word(one) for one in objects}
         self._write_work(lease, _stored_key(lease.asset_id, destination), "version", version, fields)
 
     def load_upload(self, asset_id: str, destination: str, key: str) -> OpenUpload | None:
         kept = self._hash("load_upload", _upload_key(asset_id, destination, key))
-        if "upload" not in kept:
-            return None
-
-        sealed, size_bytes, part_bytes, source_etag = json.loads(kept.pop("upload"))
-        token = self._seal.unseal(sealed)
-        if token is None:  # sealed under another key: nobody can continue it
-            return None
-        parts = {int(number): tuple(json.loads(part)) for number, part in kept.items()}
-        return OpenUpload(token, size_bytes, part_bytes, source_etag, parts)
+        return read_upload(kept, self._seal.unseal)
 
     def save_upload(self, lease: Lease, destination: str, key: str, upload: OpenUpload) -> None:
-        head = [self._seal.seal(upload.token), upload.size_bytes, upload.part_bytes, upload.source_etag]
-        fields = {str(number): _json(part) for number, part in upload.parts.items()} | {"upload": _json(head)}
-        self._write_work(lease, _upload_key(lease.asset_id, destination, key), "new", "", fields)
+        words = upload_words(upload, self._seal.seal)
+        self._write_work(lease, _upload_key(lease.asset_id, destination, key), "new", "", words)
 
     def add_part(
         self, lease: Lease, destination: str, key: str, number: int, part: tuple[int, int, str]
     ) -> None:
         work = _upload_key(lease.asset_id, destination, key)
-        self._write_work(lease, work, "add", "", {str(number): _json(part)})
+        self._write_work(lease, work, "add", "", {str(number): part_word(part)})
 
     def forget_upload(self, asset_id: str, destination: str, key: str) -> None:
         self._run("forget_upload", asset_id, _upload_key(asset_id, destination, key))
@@ -297,7 +287,8 @@ class RedisLedger:
             )
 
     def progress(self) -> list[Progress]:
-        return [Progress(**kept) for kept in self._recall("progress").values()]
+        read = (read_progress(fact) for fact in self._recall("progress").values())
+        return [one for one in read if one is not None]
 
     # -- what the whole tool remembers ---------------------------------------------------------------------
 

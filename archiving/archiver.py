@@ -1,6 +1,6 @@
 """archive(asset_id): the whole algorithm.
 
-    take the lease                  else somebody else has it, and nothing is done
+    take the lease                  else somebody else has it, and nothing is done; renewed until the attempt ends
     ask the API for the asset       it may be failed, external, or not ready
     leave out destinations          that hold a right manifest already, or are on hold
     open the contents               the bytes say what they are
@@ -100,32 +100,46 @@ class Archiver:
         seen = as_known(row)
         event = log.bind(asset_id=asset_id, type=row.type, attempt=row.attempts)
         try:
-            seen, outcome = self._attempt(row, lease)
-        except LeaseLost as error:
-            event.warning("lease_lost", reason=str(error))
-            return NotOurs(str(error))
-        except LedgerError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
-            failure = self._in_our_words(error)
-            self._hold_what_refused(failure)
-            decided = decide(failure, row, self._clock(), self._rules.patience, random.random())  # noqa: S311
-            event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
-            outcome = self._unless_saved(row, decided)
-        except BaseException:
-            interrupted = WillRetry("interrupted", self._clock(), costs_attempt=False)
-            with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
-                self._settle(lease, seen, settlement(interrupted))
-            raise
-        try:
+            with self._heartbeat(lease, row) as heartbeat:
+                try:
+                    seen, outcome = self._attempt(row, lease, heartbeat)
+                except LedgerError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
+                    failure = self._in_our_words(error)
+                    self._hold_what_refused(failure)
+                    jitter = random.random()  # noqa: S311
+                    decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
+                    event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
+                    outcome = self._unless_saved(row, decided)
             self._settle(lease, seen, settlement(outcome))
         except LeaseLost as error:
             event.warning("lease_lost", reason=str(error))
             return NotOurs(str(error))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                interrupted = WillRetry("interrupted", self._clock(), costs_attempt=False)
+                with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
+                    self._settle(lease, seen, settlement(interrupted))
+            raise
         event.info("attempt_ended", outcome=type(outcome).__name__, **_fields(outcome))
         return outcome
 
-    def _attempt(self, row: Row, lease: Lease) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
+    def _heartbeat(self, lease: Lease, row: Row) -> Heartbeat:
+        """From the lease on: a destination alone may take longer to list than a lease lasts."""
+        return Heartbeat(
+            self._ledger,
+            lease,
+            self._rules.lease,
+            renew_every=self._rules.lease_renew,
+            asset_type=row.type,
+            bytes_total=row.size_bytes,
+            stop_requested=self._stop_requested,
+        )
+
+    def _attempt(
+        self, row: Row, lease: Lease, heartbeat: Heartbeat
+    ) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
         if row.crashes >= MAX_CRASHES:
             return as_known(row), Ended(
                 AssetState.QUARANTINED, f"{row.crashes} workers in a row died with it in hand"
@@ -145,7 +159,7 @@ class Archiver:
         if not missing and not silent and manifest is not None:
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         stores = [store for store in missing if store.name not in on_hold]
-        archived = self._copy(asset, lease, stores, silent) if stores else None
+        archived = self._copy(asset, lease, heartbeat, stores, silent) if stores else None
         if silent:
             raise DestinationsFailed(silent)
         for store in missing:
@@ -190,6 +204,7 @@ class Archiver:
         self,
         asset: Asset,
         lease: Lease,
+        heartbeat: Heartbeat,
         stores: Sequence[StorageBackend],
         silent: Mapping[str, StorageError],
     ) -> Archived:
@@ -197,17 +212,8 @@ class Archiver:
         not, with those that were `silent` before; SourceError, ContentsError, HmsError, LeaseLost, Stopped."""
         started = self._clock()
         folder = keys.asset_folder(asset, self._rules.key_template)
-        heartbeat = Heartbeat(
-            self._ledger,
-            lease,
-            self._rules.lease,
-            renew_every=self._rules.lease_renew,
-            asset_type=asset.type,
-            bytes_total=asset.size_bytes,
-            stop_requested=self._stop_requested,
-        )
         journal = LedgerUploadJournal(self._ledger, lease)
-        with heartbeat, stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
+        with stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
             contents = self._open_contents(asset)
             copier = Copier(
                 self._ledger,

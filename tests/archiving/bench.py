@@ -103,9 +103,11 @@ class Bench:
         stores: Sequence[StorageBackend] = (),
         assets: Sequence[Asset] = (),
         time_is_up: type[Exception] = Stopped,
+        lease_renew: timedelta = timedelta(seconds=30),
+        new_ledger: Callable[[Clock], MemoryLedger] = MemoryLedger,
     ) -> None:
         self.clock = Clock(NOW)
-        self.ledger = MemoryLedger(self.clock)
+        self.ledger = new_ledger(self.clock)
         self.stores = list(stores) or [MemoryBackend("one")]
         self.api = FakeApi(assets or [asset(size=None)])
         self.stopping = False
@@ -120,7 +122,7 @@ class Bench:
                 patience=Patience(),
                 key_template=TEMPLATE,
                 lease=timedelta(minutes=2),
-                lease_renew=timedelta(seconds=30),
+                lease_renew=lease_renew,
                 archiver_version="test",
             ),
             clock=self.clock,

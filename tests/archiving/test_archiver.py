@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiving import holds, keys
+from archiving import heartbeat, holds, keys
 from archiving.commit import commit, take_back
 from archiving.contents.base import Item, Notes
 from archiving.decisions import HOLD, MAX_CRASHES
@@ -20,7 +21,8 @@ from archiving.reconcile import Reconciler
 from archiving.verification import check_contents
 from hms.errors import HmsRefused, HmsUnavailable
 from hms.models import Asset
-from ledger.base import AssetState
+from ledger.base import AssetState, Lease
+from ledger.memory import MemoryLedger
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
@@ -561,6 +563,31 @@ def test_a_worker_that_lost_its_lease_commits_nothing() -> None:
     row = bench.ledger.get(bench.asset_id)
     assert row is not None
     assert row.state is AssetState.RUNNING  # the other one's
+
+
+def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=5))
+    renewed = threading.Event()
+
+    class SlowToSay(MemoryBackend):
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            for _ in range(3):
+                bench.clock.advance(timedelta(minutes=1))  # three are more than a lease
+                renewed.clear()
+                assert renewed.wait(10)
+            assert bench.ledger.lease(bench.asset_id, "another", timedelta(minutes=2)) is None
+            return super().stat(key)
+
+    class Told(MemoryLedger):
+        def renew(self, lease: Lease, duration: timedelta) -> None:
+            super().renew(lease, duration)
+            renewed.set()
+
+    bench = Bench(lambda: file(VIDEO), stores=[SlowToSay("one")], lease_renew=timedelta(0), new_ledger=Told)
+
+    assert isinstance(bench.archive(), Archived)
 
 
 def test_an_asset_that_workers_keep_dying_with_is_quarantined_so_that_others_go_on() -> None:

@@ -6,6 +6,7 @@ and zips are walked, parsed and copied in phases, uploads are journalled and a h
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def main() -> None:
     http = HttpClient(AddressPolicy(allow_private=True), ca_file=ca_file)
     store = open_destination(f"s3://bucket/ours?endpoint_url={task['sink_url']}&region=us-east-1")
     store.stat(object_key("none"))  # makes the client: half a second, once in a worker's life
+    gc.freeze()  # as worker.bootstrap does once its services are there
     ready()
     ledger = MemoryLedger(_now)
     ledger.discover([Seen(_ASSET, "room-vod", _now() + timedelta(days=1), AssetState.DISCOVERED)])

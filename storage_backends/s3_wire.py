@@ -30,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
+from net.stream import Stream
 from storage_backends.base import Buffer
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ _CONNECT_SECONDS = 10.0  # as in s3.py, for boto3
 _SILENCE_SECONDS = 60.0
 _IDLE_SECONDS = 15.0  # S3 closes a connection that is idle for about 20
 _MAX_IDLE = 64
-_SLICE_BYTES = 1024 * 1024  # `sendall` counts its timeout over all it is given
-_JOINED_BYTES = (
-    32 * 1024
-)  # of the body, sent in one piece with the head: a small object is one packet or a few
 _HEAD_BYTES = 32 * 1024
 _ERROR_BYTES = 64 * 1024  # of an answer's body
 _DISAGREEMENTS = 3  # in a row, of a server that refuses us and takes the same from boto3
@@ -341,25 +338,24 @@ class _Answer:
 
 class _Connection:
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self._stream = Stream(sock, _SILENCE_SECONDS)
+        self._received = memoryview(bytearray(_HEAD_BYTES))
         self._reusable = False
         self.idle_since = 0.0
 
     def send(self, head: bytes, body: memoryview) -> None:
+        """Raises OSError."""
         self._reusable = False
-        first = min(_JOINED_BYTES, len(body))
-        self._sock.sendall(head + body[:first])
-        for start in range(first, len(body), _SLICE_BYTES):
-            self._sock.sendall(body[start : start + _SLICE_BYTES])
+        self._stream.send(head, body)
 
     def answer(self) -> _Answer:
         """Raises OSError, _BadAnswer."""
         data = b""
         while True:
             while (end := data.find(b"\r\n\r\n")) < 0:
-                if len(data) > _HEAD_BYTES or not (piece := self._sock.recv(_HEAD_BYTES)):
+                if len(data) > _HEAD_BYTES:
                     raise _BadAnswer
-                data += piece
+                data += self._receive()
             head, data = data[:end], data[end + 4 :]
             if not head.startswith((b"HTTP/1.1 100", b"HTTP/1.1 102", b"HTTP/1.1 103")):
                 break
@@ -386,11 +382,17 @@ class _Connection:
         else:
             return b""  # until the connection ends: nobody waits for that
         while (body := whole(data)) is None:
-            if len(data) > _ERROR_BYTES or not (piece := self._sock.recv(_ERROR_BYTES)):
+            if len(data) > _ERROR_BYTES:
                 raise _BadAnswer
-            data += piece
+            data += self._receive()
         self._reusable = "close" not in headers.get("connection", "").lower()
         return body
+
+    def _receive(self) -> bytes:
+        count = self._stream.receive(self._received)
+        if not count:
+            raise _BadAnswer
+        return bytes(self._received[:count])
 
     @property
     def reusable(self) -> bool:
@@ -398,21 +400,11 @@ class _Connection:
 
     def silent(self) -> bool:
         """Whether nothing came while it was idle; an end of the stream counts as something."""
-        self._sock.setblocking(False)
-        try:
-            socket.socket.recv(self._sock, 1, socket.MSG_PEEK)  # beneath TLS
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            return False
-        else:
-            return False
-        finally:
-            self._sock.settimeout(_SILENCE_SECONDS)
+        return self._stream.is_silent()
 
     def close(self) -> None:
         with suppress(OSError):
-            self._sock.close()
+            self._stream.close()
 
 
 def _of_length(length: int, data: bytes) -> bytes | None:
@@ -485,7 +477,6 @@ class _Connections:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_hostname=endpoint.host)
-            sock.settimeout(_SILENCE_SECONDS)
         except BaseException:
             sock.close()
             raise

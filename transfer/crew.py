@@ -15,7 +15,7 @@ from time import monotonic
 
 from transfer import stopping
 from transfer.errors import Stopped
-from transfer.memory import Block, MemoryBudget
+from transfer.memory import Block, MemoryBudget, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,32 @@ class Job:
     wanted: Callable[[], bool] | None = None
 
 
+class _Turn:
+    """A job whose time has come, with its place in the line for memory. An idle thread waits in an empty one."""
+
+    __slots__ = ("_wake", "job", "place")
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.place: Place | None = None
+        self._wake = threading.Lock()
+        self._wake.acquire()
+
+    def wait(self) -> None:
+        self._wake.acquire()
+
+    def wake(self) -> None:
+        self._wake.release()
+
+
 class Crew:
-    """At most `limit` jobs at once, begun in the order they were added. The memory that a job needs is reserved
-    in the same order, one job after the other: so the earliest unfinished part of an object always has its
-    buffer, and a store that wants parts in order never waits for one that cannot be read."""
+    """At most `limit` jobs at once, begun in the order they were added. They line up for the memory that they need in
+    the same order: so the earliest unfinished part of an object always has its buffer, and a store that wants parts
+    in order never waits for one that cannot be read.
+
+    A thread that ends a job takes the next one itself; an idle one is woken only for a job that no busy one will
+    come to, and only it.
+    """
 
     def __init__(self, name: str, size: int, memory: MemoryBudget, check: Callable[[], None]) -> None:
         self._name = name
@@ -40,9 +62,9 @@ class Crew:
         self._limit = size
         self._memory = memory
         self._check = check
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
+        self._idle: list[_Turn] = []
         self._busy = 0
         self._open = True
         self._threads: list[threading.Thread] = []
@@ -53,28 +75,28 @@ class Crew:
 
     @limit.setter
     def limit(self, limit: int) -> None:
-        with self._changed:
+        with self._lock:
             self._limit = max(1, min(limit, self._size))
-            self._changed.notify_all()
+            self._begin_jobs()
 
     def add(self, job: Job) -> None:
         """Never blocks. After `stop`, the job fails at once."""
-        with self._changed:
+        with self._lock:
             if self._open:
                 self._jobs.append(job)
-                self._changed.notify()
-                if len(self._threads) < self._size and len(self._threads) < self._busy + len(self._jobs):
-                    self._start_thread()
+                self._begin_jobs()
                 return
         job.fail(Stopped("told to stop before this was begun"))
 
     def stop(self) -> None:
         """Fail all jobs not yet begun. Repeatable."""
-        with self._changed:
+        with self._lock:
             self._open = False
             jobs = list(self._jobs)
             self._jobs.clear()
-            self._changed.notify_all()
+            idle, self._idle = self._idle, []
+        for turn in idle:
+            turn.wake()
         for job in jobs:
             job.fail(Stopped("told to stop before this was begun"))
 
@@ -85,45 +107,60 @@ class Crew:
                 thread.join(max(0.0, deadline - monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _work(self) -> None:
-        with stopping.watched(self._check):
-            while True:
-                with self._turn:
-                    job = self._next()
-                    if job is None:
-                        return
-                    block, error, wanted = self._prepare(job)
-                if error is None and wanted:
-                    try:
-                        job.run(block)
-                    except BaseException as raised:  # noqa: BLE001 - a thread's edge: the job's owner judges it
-                        error = raised
-                if error is not None or not wanted:
-                    job.fail(error)
-                del job, block, error  # an idle thread holds no buffer and no traceback
-                with self._changed:
-                    self._busy -= 1
-                    self._changed.notify()
-
-    def _next(self) -> Job | None:
-        with self._changed:
-            while self._open and (not self._jobs or self._busy >= self._limit):
-                self._changed.wait()
-            if not self._open:
-                return None
+    # -- with the lock held --------------------------------------------------------------------------------
+    def _begin_jobs(self) -> None:
+        """Wake an idle thread, or start one, for each job that may begin now."""
+        while self._jobs and self._busy < self._limit:
+            if self._idle:
+                turn = self._idle.pop()
+                self._fill(turn)
+                turn.wake()
+            else:  # for the busy ones are fewer than the limit, and that is at most the size
+                turn = _Turn()
+                self._fill(turn)
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, args=(turn,), name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
             self._busy += 1
-            return self._jobs.popleft()
 
-    def _prepare(self, job: Job) -> tuple[Block | None, BaseException | None, bool]:
-        if job.wanted is not None and not job.wanted():
-            return None, None, False
+    def _fill(self, turn: _Turn) -> None:
+        turn.job = job = self._jobs.popleft()
+        if job.needs_bytes:
+            turn.place = self._memory.line_up(job.needs_bytes)
+
+    # -- in the threads ------------------------------------------------------------------------------------
+    def _work(self, turn: _Turn) -> None:
+        with stopping.watched(self._check):
+            while turn.job is not None:
+                self._do(turn.job, turn.place)
+                turn.job = turn.place = None  # an idle thread holds no buffer
+                if not self._next(turn):
+                    turn.wait()
+
+    def _next(self, turn: _Turn) -> bool:
+        """Whether the thread may go on at once: with the next job, or, without one, to its end."""
+        with self._lock:
+            if self._jobs and self._busy <= self._limit:
+                self._fill(turn)
+                return True
+            self._busy -= 1
+            if self._open:
+                self._idle.append(turn)
+            return not self._open
+
+    def _do(self, job: Job, place: Place | None) -> None:
+        error: BaseException | None = None
+        wanted = True
         try:
-            self._check()
-            return (self._memory.reserve(job.needs_bytes) if job.needs_bytes else None), None, True
-        except BaseException as error:  # noqa: BLE001 - as above
-            return None, error, True
+            wanted = job.wanted is None or job.wanted()
+            if wanted:
+                self._check()
+                block, place = (place.wait() if place else None), None
+                job.run(block)
+        except BaseException as raised:  # noqa: BLE001 - a thread's edge: the job's owner judges it
+            error = raised
+        if place is not None:
+            place.leave()
+        if error is not None or not wanted:
+            job.fail(error)

@@ -60,10 +60,8 @@ class TransferEngine:
         self._memory = memory
         self._should_stop = should_stop
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._live: set[ObjectCopy] = set()
         # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
-        self._room = threading.BoundedSemaphore(2 * (connections + uploads))
+        self._room = _Room(2 * (connections + uploads))
         self._getters = Crew("getter", connections, memory, self._check)
         self._putters = Crew("putter", uploads, memory, self._check)
         self._tools = Tools(
@@ -101,9 +99,7 @@ class TransferEngine:
         self._stopping.set()
         for crew in (self._getters, self._putters):
             crew.stop()
-        with self._lock:
-            unfinished = list(self._live)
-        for copy in unfinished:
+        for copy in self._room.inside():
             copy.fail(Stopped("the engine was left before this copy had ended"))
         deadline = monotonic() + _GRACE_SECONDS
         for crew in (self._getters, self._putters):
@@ -116,17 +112,9 @@ class TransferEngine:
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a copy needs stores with distinct names, not {names}")
         self._check()
-        while not self._room.acquire(timeout=stopping.POLL_SECONDS):
-            self._check()
-        copy = ObjectCopy(request, stores, self._tools, self._over)
-        with self._lock:
-            self._live.add(copy)
+        copy = ObjectCopy(request, stores, self._tools, self._room.leave)
+        self._room.enter(copy, self._check)
         return copy
-
-    def _over(self, copy: ObjectCopy) -> None:
-        with self._lock:
-            self._live.discard(copy)
-        self._room.release()
 
     def _check(self) -> None:
         if self._stopping.is_set():
@@ -139,3 +127,33 @@ class TransferEngine:
 
     def _set_connections(self, connections: int) -> None:
         self._getters.limit = connections
+
+
+class _Room:
+    """The copies under way, at most `capacity`. Who waits to enter is woken when an eighth of it is free: to be woken
+    for each would cost as much as all else about a small object."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._inviting = capacity - max(1, capacity // 8)
+        self._inside: set[ObjectCopy] = set()
+        self._changed = threading.Condition()
+
+    def enter(self, copy: ObjectCopy, check: Callable[[], None]) -> None:
+        """Blocks while it is full; raises what `check` raises."""
+        with self._changed:
+            while len(self._inside) >= self._capacity:
+                self._changed.wait(stopping.POLL_SECONDS)
+                check()
+            self._inside.add(copy)
+
+    def leave(self, copy: ObjectCopy) -> None:
+        """Repeatable."""
+        with self._changed:
+            self._inside.discard(copy)
+            if len(self._inside) <= self._inviting:
+                self._changed.notify()
+
+    def inside(self) -> list[ObjectCopy]:
+        with self._changed:
+            return list(self._inside)

@@ -96,14 +96,10 @@ class AddressPolicy:
     def _check_name(self, origin: Origin, handed_out: Collection[Origin]) -> None:
         if origin.scheme != "https" and not (self._allow_private and origin in handed_out):
             raise SourceNotAllowed(f"{origin} is not read: only https is{self._hint(origin, handed_out)}")
-        last_label = origin.host.rsplit(".", 1)[-1]
-        if _NUMBER_LABEL.fullmatch(last_label):
-            try:
-                ipaddress.IPv4Address(origin.host)
-            except ValueError:
-                raise SourceNotAllowed(
-                    f"{origin} is not read: the host is a number, but not an IPv4 address in its usual form"
-                ) from None
+        if _is_odd_number(origin.host):
+            raise SourceNotAllowed(
+                f"{origin} is not read: the host is a number, but not an IPv4 address in its usual form"
+            )
 
     def _hint(self, origin: Origin, handed_out: Collection[Origin]) -> str:
         if self._allow_private:
@@ -113,6 +109,17 @@ class AddressPolicy:
             if origin in handed_out
             else ""
         )
+
+
+@lru_cache(maxsize=4096)
+def _is_odd_number(host: str) -> bool:
+    if not _NUMBER_LABEL.fullmatch(host.rsplit(".", 1)[-1]):
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 @lru_cache(maxsize=4096)

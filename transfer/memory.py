@@ -24,8 +24,8 @@ class MemoryBudget:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
+        self._lock = threading.Lock()
+        self._queue: deque[Place] = deque()
         self._in_use_bytes = 0
         self._peak_bytes = 0
         self._spare: dict[int, list[bytearray]] = {}
@@ -33,56 +33,60 @@ class MemoryBudget:
 
     @property
     def in_use_bytes(self) -> int:
-        with self._changed:
+        with self._lock:
             return self._in_use_bytes
 
     @property
     def peak_bytes(self) -> int:
         """The most that was ever in use at once."""
-        with self._changed:
+        with self._lock:
             return self._peak_bytes
 
     @property
     def spare_bytes(self) -> int:
         """Kept for reuse; in use and spare together are never more than the limit."""
-        with self._changed:
+        with self._lock:
             return self._spare_bytes
 
     @property
     def waiting(self) -> int:
         """How many wait in `reserve`."""
-        with self._changed:
+        with self._lock:
             return len(self._queue)
 
     def reserve(self, size_bytes: int) -> Block:
         """A block of at least `size_bytes`. Blocks until others release theirs, in order of asking; ends early
         with the stop signal's exception. Raises BudgetTooSmall when it could never be granted."""
-        if size_bytes > self.limit_bytes:
-            raise BudgetTooSmall(
-                f"a buffer of {size_bytes} bytes does not fit into the {self.limit_bytes} bytes of memory that "
-                "transfers may take (ARCHIVER_TRANSFER_MEMORY)"
-            )
-        rounded = min(_rounded(size_bytes), self.limit_bytes)
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
-        try:
-            while True:
-                with self._changed:
-                    if self._queue[0] is ticket and self._in_use_bytes + rounded <= self.limit_bytes:
-                        buffer = self._take(rounded)
-                        break
-                    self._changed.wait(stopping.POLL_SECONDS)
-                stopping.check()
-        finally:
-            with self._changed:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
-        return Block(self, rounded, bytearray(rounded) if buffer is None else buffer)
+        return self.line_up(size_bytes).wait()
+
+    def line_up(self, size_bytes: int) -> Place:
+        """A place in the order of asking, at once. Raises nothing: what could never be granted, `wait` refuses."""
+        place = Place(self, size_bytes, min(_rounded(size_bytes), self.limit_bytes))
+        if size_bytes <= self.limit_bytes:
+            with self._lock:
+                self._queue.append(place)
+                self._grant()
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Only for `Place.leave`."""
+        with self._lock:
+            if place.granted:
+                place.granted = False
+                self._in_use_bytes -= place.rounded
+            elif place in self._queue:
+                self._queue.remove(place)
+            self._grant()
+
+    def _grant(self) -> None:
+        """Give the first in the queue what they wait for, as many as can have it."""
+        while self._queue and self._in_use_bytes + self._queue[0].rounded <= self.limit_bytes:
+            place = self._queue.popleft()
+            place.grant(self._take(place.rounded))
 
     def trim(self) -> None:
         """Free the buffers kept for reuse."""
-        with self._changed:
+        with self._lock:
             self._spare.clear()
             self._spare_bytes = 0
 
@@ -109,11 +113,53 @@ class MemoryBudget:
 
     def give_back(self, rounded: int, buffer: bytearray) -> None:
         """Only for `Block.release`."""
-        with self._changed:
+        with self._lock:
             self._in_use_bytes -= rounded
             self._spare.setdefault(rounded, []).append(buffer)
             self._spare_bytes += rounded
-            self._changed.notify_all()
+            self._grant()
+
+
+class Place:
+    """A place in the line for a block: `wait` for it once, or `leave` the line."""
+
+    __slots__ = ("_budget", "_buffer", "_size_bytes", "_wake", "granted", "rounded")
+
+    def __init__(self, budget: MemoryBudget, size_bytes: int, rounded: int) -> None:
+        self._budget = budget
+        self._size_bytes = size_bytes
+        self._buffer: bytearray | None = None
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self.rounded = rounded
+        self.granted = False  # and not yet taken
+
+    def grant(self, buffer: bytearray | None) -> None:
+        """Only for the budget. `buffer`: one to be used again."""
+        self._buffer = buffer
+        self.granted = True
+        self._wake.release()
+
+    def wait(self) -> Block:
+        """As `MemoryBudget.reserve`."""
+        if self._size_bytes > self._budget.limit_bytes:
+            raise BudgetTooSmall(
+                f"a buffer of {self._size_bytes} bytes does not fit into the {self._budget.limit_bytes} bytes of "
+                "memory that transfers may take (ARCHIVER_TRANSFER_MEMORY)"
+            )
+        try:
+            while not self._wake.acquire(timeout=stopping.POLL_SECONDS):
+                stopping.check()
+        except BaseException:
+            self.leave()
+            raise
+        self.granted = False
+        buffer, self._buffer = self._buffer, None
+        return Block(self._budget, self.rounded, bytearray(self.rounded) if buffer is None else buffer)
+
+    def leave(self) -> None:
+        """Instead of `wait`."""
+        self._budget.leave(self)
 
 
 class Block:

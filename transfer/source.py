@@ -392,19 +392,22 @@ def _announced_checksums(headers: Headers, whole: bool) -> tuple[int | None, byt
         return None, None
     crc32c: int | None = None
     md5: bytes | None = None
-    if headers.get("x-goog-stored-content-encoding") in (None, "identity"):  # else: of the packed form
+    goog = headers.get("x-goog-hash")
+    if goog and headers.get("x-goog-stored-content-encoding") in (
+        None,
+        "identity",
+    ):  # else: of the packed form
         for item in ",".join(headers.all("x-goog-hash")).split(","):
             name, _, value = item.strip().partition("=")
             if name == "crc32c" and (raw := _base64(value, 4)):
                 crc32c = int.from_bytes(raw, "big")
             if name == "md5":
                 md5 = _base64(value, 16)
-    amazon = _base64(
-        headers.get("x-amz-checksum-crc32c") or "", 4
-    )  # a composite one ends in -N and is no base64
+    amazon = headers.get("x-amz-checksum-crc32c")
     kind = headers.get("x-amz-checksum-type")
-    if crc32c is None and amazon and (kind == "FULL_OBJECT" or (whole and kind is None)):
-        crc32c = int.from_bytes(amazon, "big")
+    if amazon and crc32c is None and (kind == "FULL_OBJECT" or (whole and kind is None)):
+        raw = _base64(amazon, 4)  # a composite one ends in -N and is no base64
+        crc32c = int.from_bytes(raw, "big") if raw else None
     # An ETag is an MD5 by Amazon's word alone, and there only of an object put in one piece without KMS or a
     # customer's key; anywhere else 32 hex digits may be anything, and a wrong guess would condemn a good file.
     if headers.get("server") == "AmazonS3" and md5 is None:

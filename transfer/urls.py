@@ -36,11 +36,14 @@ class Origin(NamedTuple):
 class SecretUrl:
     """A URL that shows scheme, host and path, never its query, and refuses to be pickled."""
 
-    __slots__ = ("_origin", "_text")
+    __slots__ = ("_folder", "_origin", "_target", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._origin: Origin | None = None  # asked for several times a request
+        # worked out once: they are asked for several times a request
+        self._origin: Origin | None = None
+        self._target: str | None = None
+        self._folder: tuple[str, str] | None = None
 
     def reveal(self) -> str:
         """The whole URL, secret included. For requests and for resolving references; never for messages."""
@@ -84,9 +87,11 @@ class SecretUrl:
     def target(self) -> str:
         """Path and query as they go into the request line: what is not printable ASCII is percent-encoded, the
         rest stays as it is, for a signature covers it."""
-        parts = urlsplit(self._text)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return _NOT_ON_THE_WIRE.sub(lambda found: quote(found.group()), target)
+        if self._target is None:
+            parts = urlsplit(self._text)
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            self._target = _NOT_ON_THE_WIRE.sub(lambda found: quote(found.group()), target)
+        return self._target
 
     def join(self, reference: str) -> SecretUrl:
         """What `reference` means when it stands in the document at this URL. Raises SourceNotAllowed."""
@@ -94,6 +99,20 @@ class SecretUrl:
             return SecretUrl(urljoin(self._text, reference))
         except ValueError:
             self._refuse("a reference in it cannot be parsed")
+
+    def beside(self, name: str) -> SecretUrl:
+        """The file `name` in the folder of this URL, without a query: what `join` says of a name of letters, digits
+        and `.=_-`. Nothing is parsed for it: a playlist names tens of thousands. Raises SourceNotAllowed."""
+        if self._folder is None:
+            text = self._text.partition("#")[0].partition("?")[0]
+            self._folder = (
+                text.rpartition("/")[0] + "/",
+                self.target.partition("?")[0].rpartition("/")[0] + "/",
+            )
+        text, target = self._folder
+        url = SecretUrl(text + name)
+        url._origin, url._target = self.origin, target + name
+        return url
 
     def _normal_host(self, host: str) -> str:
         host = host.removesuffix(".")

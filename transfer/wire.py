@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
+from net.stream import Stream
 from transfer import stopping
 
 _HEAD_BYTES = 32 * 1024  # for status line and headers together; servers themselves stop at 8 to 16 KiB
@@ -21,8 +22,9 @@ _LINE_BYTES = 4096  # a chunk's size line or a trailer
 _TRAILER_LINES = 64
 _TRICKLE_SECONDS = 60.0
 _TRICKLE_BYTES = 64 * 1024  # a body slower than this a minute is stalled: 1 GiB would take eleven days
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?")
-_HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)", re.DOTALL)
+_STATUS_LINE = rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?"
+_HEADER_LINES = rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*)"
+_HEAD = re.compile(_STATUS_LINE + _HEADER_LINES)
 _CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;[^\r\n]*)?")
 _NO_BODY = frozenset({204, 304})
 
@@ -36,22 +38,28 @@ class ClosedBeforeAnswer(WireError):
 
 
 class Headers:
-    """Headers of an answer; names in any case. A name may come several times (`Set-Cookie`)."""
+    """Headers of an answer, which are given in any case and asked for in lower case. A name may come several times
+    (`Set-Cookie`)."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_first", "_more")
 
     def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
-        self._fields: dict[str, list[str]] = {}
+        self._first: dict[str, str] = {}
+        self._more: dict[str, list[str]] = {}
         for name, value in fields:
-            self._fields.setdefault(name.lower(), []).append(value)
+            name = name.lower()
+            if name in self._first:
+                self._more.setdefault(name, []).append(value)
+            else:
+                self._first[name] = value
 
     def get(self, name: str) -> str | None:
         """The first value of `name`."""
-        values = self._fields.get(name.lower())
-        return values[0] if values else None
+        return self._first.get(name)
 
     def all(self, name: str) -> list[str]:
-        return list(self._fields.get(name.lower(), ()))
+        first = self._first.get(name)
+        return [] if first is None else [first, *self._more.get(name, ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +76,9 @@ class Wire:
     when `at_end` and `reusable`, the next exchange may begin."""
 
     def __init__(self, sock: socket.socket, peer: str, silence_seconds: float) -> None:
-        self._sock = sock
+        self._stream = Stream(sock, min(stopping.POLL_SECONDS, silence_seconds))
         self.peer = peer
         self._silence_seconds = silence_seconds
-        sock.settimeout(min(stopping.POLL_SECONDS, silence_seconds))
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
         self._low = self._high = 0
@@ -88,11 +95,13 @@ class Wire:
         """Send a GET and read the head of the answer. Raises WireError."""
         self.at_end = self.reusable = False
         self._slow_seconds, self._slow_since_bytes = 0.0, 0
-        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        if any("\r" in line or "\n" in line for line in lines):
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        request = f"GET {target} HTTP/1.1\r\n{lines}\r\n"
+        breaks = len(headers) + 2
+        if request.count("\r") != breaks or request.count("\n") != breaks:
             raise WireError("the request would hold a line break in its address or headers")
         try:
-            self._sock.sendall("\r\n".join(lines).encode("latin-1"))
+            self._stream.send(request.encode("latin-1"))
         except UnicodeEncodeError:
             raise WireError("the request would hold a character that HTTP headers cannot carry") from None
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
@@ -130,7 +139,7 @@ class Wire:
                 raise WireError(f"no whole head of an answer within {self._silence_seconds:g} s")
             fresh = self._high == self._low
             try:
-                count = self._receive(self._view[self._high :])
+                count = self._receive(self._stream.receive, self._view[self._high :])
             except ConnectionError as error:
                 kind = ClosedBeforeAnswer if fresh else WireError
                 raise kind(f"the connection was reset before an answer ({_plain(error)})") from error
@@ -191,7 +200,7 @@ class Wire:
             if self._high - self._low > _LINE_BYTES:
                 raise WireError("a line of the body's framing is too long")
             self._compact()
-            count = self._receive_or_fail(self._view[self._high :])
+            count = self._receive_or_fail(self._stream.receive, self._view[self._high :])
             if not count:
                 raise WireError("the body was cut short within its chunks")
             self._high += count
@@ -202,21 +211,22 @@ class Wire:
             into[:ready] = self._view[self._low : self._low + ready]
             self._low += ready
             return ready
-        return self._receive_or_fail(into)
+        receive = self._stream.receive if self._left is None else self._stream.receive_all
+        return self._receive_or_fail(receive, into)
 
-    def _receive_or_fail(self, into: memoryview) -> int:
+    def _receive_or_fail(self, receive: Callable[[memoryview], int], into: memoryview) -> int:
         try:
-            return self._receive(into)
+            return self._receive(receive, into)
         except ConnectionError as error:
             raise WireError(f"the body was cut short ({_plain(error)})") from error
 
-    def _receive(self, into: memoryview) -> int:
+    def _receive(self, receive: Callable[[memoryview], int], into: memoryview) -> int:
         """The only wait: it ends with bytes, with the end of the stream (0), after `silence_seconds` of silence,
         on a trickle, or when told to stop."""
         began = monotonic()
         while True:
             try:
-                count = self._sock.recv_into(into)
+                count = receive(into)
                 break
             except TimeoutError:
                 stopping.check()
@@ -229,7 +239,10 @@ class Wire:
                 raise ConnectionAbortedError(None, "the TLS stream was cut") from None
             except OSError as error:
                 raise WireError(f"the connection broke ({_plain(error)})") from error
-        self._slow_seconds += monotonic() - began
+        waited = monotonic() - began
+        if waited >= stopping.POLL_SECONDS:
+            stopping.check()
+        self._slow_seconds += waited
         self._slow_since_bytes += count
         if self._slow_seconds >= _TRICKLE_SECONDS:
             if self._slow_since_bytes < _TRICKLE_BYTES:
@@ -246,54 +259,48 @@ class Wire:
     # -- life ----------------------------------------------------------------------------------------------
     def idle_and_silent(self) -> bool:
         """Whether nothing unasked-for came since the last exchange; an end of the stream counts as something."""
-        if self._high > self._low:
-            return False
-        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-            return False
-        self._sock.setblocking(False)
-        try:
-            # peeking beneath TLS: a session ticket looks like news, and the price is one new connection
-            socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
-            return False
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            return False
-        finally:
-            self._sock.settimeout(min(stopping.POLL_SECONDS, self._silence_seconds))
+        return self._high == self._low and self._stream.is_silent()
 
     def close(self) -> None:
-        self._sock.close()
+        self._stream.close()
 
 
 def _parse_head(block: bytes) -> Head:
-    status_line, *lines = block.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(status_line)
+    match = _HEAD.fullmatch(block)
     if not match:
-        raise WireError("what came is not an HTTP/1.x answer")
-    minor, status = int(match.group(1)), int(match.group(2))
-    fields: list[tuple[str, str]] = []
-    for line in lines:
-        field = _HEADER_LINE.fullmatch(line)
-        if not field or b"\n" in line or b"\r" in line or b"\0" in line:
+        if re.match(_STATUS_LINE + rb"(?:\r\n|\Z)", block):
             raise WireError("a header line of the answer is malformed")
-        fields.append((field.group(1).decode("ascii"), field.group(2).rstrip(b" \t").decode("latin-1")))
+        raise WireError("what came is not an HTTP/1.x answer")
+    minor, status = match.group(1), int(match.group(2))
+    fields = []
+    for line in match.group(3).decode("latin-1").split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        fields.append((name, value.strip(" \t")))
     headers = Headers(fields)
     connection = ",".join(headers.all("connection")).lower()
-    keeps_alive = "close" not in connection and (minor == 1 or "keep-alive" in connection)
-    codings = [part.strip().lower() for part in ",".join(headers.all("transfer-encoding")).split(",")]
-    chunked = codings == ["chunked"]
-    if not chunked and codings != [""]:
+    keeps_alive = "close" not in connection and (minor == b"1" or "keep-alive" in connection)
+    codings = ",".join(headers.all("transfer-encoding")).strip().lower()
+    chunked = codings == "chunked"
+    if codings and not chunked:
         raise WireError("the answer has a transfer encoding other than chunked")
-    lengths = {part.strip() for value in headers.all("content-length") for part in value.split(",")}
-    if len(lengths) > 1 or not all(text.isascii() and text.isdigit() and len(text) <= 18 for text in lengths):
-        raise WireError("the answer's Content-Length is malformed or contradicts itself")
-    if chunked and lengths:
+    length = _length(headers)
+    if chunked and length is not None:
         keeps_alive = False  # two framings: who is in between may have followed the other
-    length = None if chunked or not lengths else int(lengths.pop())
+        length = None
     if status in _NO_BODY or status < 200:
         length, chunked = 0, False
     return Head(status, headers, keeps_alive, length, chunked)
+
+
+def _length(headers: Headers) -> int | None:
+    said = headers.all("content-length")
+    if not said:
+        return None
+    texts = {part.strip() for value in said for part in value.split(",")}
+    text = texts.pop()
+    if texts or not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise WireError("the answer's Content-Length is malformed or contradicts itself")
+    return int(text)
 
 
 def _plain(error: OSError) -> str:

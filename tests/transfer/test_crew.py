@@ -102,13 +102,13 @@ def test_a_job_that_raises_fails_and_the_thread_goes_on(crew: Crew) -> None:
     assert isinstance(broken.error, Broken)
 
 
-def test_an_unwanted_job_takes_no_memory(crew: Crew, memory: MemoryBudget) -> None:
+def test_an_unwanted_job_keeps_no_memory(crew: Crew, memory: MemoryBudget) -> None:
     job = Ended()
 
     crew.add(job.job(100, lambda: False))
 
     assert job.done.wait(5)
-    assert (job.ran, job.error, memory.peak_bytes) == (False, None, 0)
+    assert (job.ran, job.error, memory.in_use_bytes) == (False, None, 0)
 
 
 def test_after_a_stop_every_job_has_failed(crew: Crew) -> None:

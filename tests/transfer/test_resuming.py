@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
-from tests.transfer.origin import Origin, other_etag, status
+from tests.transfer.origin import Origin, Reply, Request, other_etag, status
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 from transfer.base import CopyRequest, CopyResult, SavedPart
@@ -206,9 +207,16 @@ def test_a_source_that_cannot_be_known_again_is_not_resumed(etag: str | None) ->
 
 def test_a_source_that_is_away_leaves_the_upload_for_the_next_attempt() -> None:
     store, journal = Wrapped(MemoryBackend("store")), Journal()
+    begun = threading.Event()
+
+    def goes_away(request: Request, reply: Reply) -> Reply:
+        begun.wait(10)
+        return status(503)(request, reply)
+
     with Origin({"/file": CONTENT}) as origin:
         origin.script([lambda _, reply: reply] * 4)
-        origin.always = status(503)
+        origin.always = goes_away
+        journal.on_part = lambda _: begun.set()
         with pytest.raises(SourceUnavailable):
             copy(origin, [store], journal)
         held = len(journal.saved[store.name, KEY].parts)

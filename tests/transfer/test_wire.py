@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from net.stream import Buffer, Stream
 from transfer import stopping, wire
 from transfer.wire import ClosedBeforeAnswer, Wire, WireError
 
@@ -122,22 +123,21 @@ def test_silence_ends_the_wait(begun: bytes) -> None:
         exchange(connection)
 
 
-class Trickle:
+class Trickle(Stream):
     """A server that gives what is `ready`, then a byte each time it is asked."""
 
     def __init__(self, ready: bytes) -> None:
         self._ready = ready
 
-    def settimeout(self, seconds: float) -> None:
+    def send(self, head: bytes, body: Buffer = b"") -> None:
         return
 
-    def sendall(self, data: bytes) -> None:
-        return
-
-    def recv_into(self, into: memoryview) -> int:
+    def receive(self, into: memoryview) -> int:
         given, self._ready = self._ready or b"x", b""
         into[: len(given)] = given
         return len(given)
+
+    receive_all = receive
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ class Trickle:
 def test_a_trickle_ends_the_wait(ready: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(0, 10)  # every look at it is ten seconds later
     monkeypatch.setattr(wire, "monotonic", lambda: next(clock))
-    connection = Wire(Trickle(ready), "127.0.0.1", silence_seconds=100)  # type: ignore[arg-type]
+    monkeypatch.setattr(wire, "Stream", lambda *_: Trickle(ready))
 
-    with pytest.raises(WireError, match=why):
-        exchange(connection)
+    with socket.socket() as unused, pytest.raises(WireError, match=why):
+        exchange(Wire(unused, "127.0.0.1", silence_seconds=100))
 
 
 def test_a_stop_ends_the_wait_for_a_silent_server() -> None:

@@ -28,11 +28,12 @@ from archiving.commit import commit, committed, committed_after_all
 from archiving.contents.base import Contents, Item, Phase
 from archiving.copying import Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide
-from archiving.errors import DestinationsFailed
+from archiving.errors import DestinationsFailed, RefusedAlone
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, as_known, judge
 from archiving.manifest import Manifest, new_manifest, without_queries
 from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry, settlement
+from archiving.probing import refuses_everything
 from archiving.upload_journal import LedgerUploadJournal
 from hms.base import RecordingAssets
 from hms.errors import HmsError, HmsNotFound, HmsRefused
@@ -106,8 +107,7 @@ class Archiver:
                 except LedgerError:
                     raise
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
-                    failure = self._in_our_words(error)
-                    self._hold_what_refused(failure)
+                    failure = self._hold_what_refuses(self._in_our_words(error), asset_id)
                     jitter = random.random()  # noqa: S311
                     decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
@@ -299,15 +299,29 @@ class Archiver:
                 return f"; a damaged copy is left at {names}: archiver verify {row.asset_id}"
         return ""
 
-    def _hold_what_refused(self, error: Exception) -> None:
+    def _hold_what_refuses(self, error: Exception, asset_id: str) -> Exception:
+        """Leave alone, for all assets, what refuses everything. The error, in which a destination that refused nothing
+        but this asset's objects says so."""
         now = self._clock()
         if isinstance(error, HmsRefused):
             holds.put(self._ledger, holds.API, str(error), now, HOLD)
-        if isinstance(error, DestinationsFailed):
-            for name, failure in error.failed.items():
-                if isinstance(failure, DestinationRefuses):
-                    log.error("destination_refuses", store=name, reason=str(failure))
-                    holds.put(self._ledger, name, str(failure), now, HOLD)
+        if not isinstance(error, DestinationsFailed):
+            return error
+        failed = dict(error.failed)
+        for store in self._destinations:
+            refusal = failed.get(store.name)
+            if not isinstance(refusal, DestinationRefuses):
+                continue
+            everything = refuses_everything(store, refusal)
+            if everything:
+                log.error("destination_refuses", store=store.name, reason=str(refusal))
+                holds.put(self._ledger, store.name, str(refusal), now, HOLD)
+            elif everything is False:
+                log.error("asset_refused", asset_id=asset_id, store=store.name, reason=str(refusal))
+                failed[store.name] = RefusedAlone(
+                    f"{refusal}; other objects are taken, so only this asset waits"
+                )
+        return DestinationsFailed(failed)
 
     def _settle(self, lease: Lease, seen: Seen, how: Settlement) -> None:
         self._ledger.settle(lease, seen, how)

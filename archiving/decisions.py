@@ -7,6 +7,7 @@ the bytes do not check out                tried again on a fresh URL a set numbe
 only the m3u8 is signed                   the same, then needs_source_access
 the worker died with it, again and again  quarantined: others must go on
 a destination or the API refuses us       tried again when its hold ends; costs the asset no attempt
+a destination refuses this asset alone    as a source that is away: somebody must see to it, and others go on
 we were told to stop, or time is up       at once, by whoever comes next; costs no attempt
 """
 

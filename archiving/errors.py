@@ -5,7 +5,10 @@ ArchiveError
 │   ├── BadContents          hostile or broken (a bomb, `../`, an endless playlist): a passing fault first
 │   ├── IncompleteContents   something that belongs to it cannot be had
 │   └── NeedsSourceAccess    only the m3u8 is signed (100ms-api.md, form 3)
-└── ManifestError            a manifest in the bucket cannot be read or does not hold
+├── ManifestError            a manifest in the bucket cannot be read or does not hold
+└── DestinationsFailed       some or all destinations could not take the asset
+StorageError (storage_backends.errors)
+└── RefusedAlone             a destination refuses objects of this asset, and takes others
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ class NeedsSourceAccess(ContentsError):
 
 class ManifestError(ArchiveError):
     """A manifest is unreadable or contradicts what is stored."""
+
+
+class RefusedAlone(StorageError):
+    """A destination refuses something of this asset and yet works: no reason to let others wait."""
 
 
 class DestinationsFailed(ArchiveError):

@@ -23,8 +23,16 @@ from hms.errors import HmsRefused, HmsUnavailable
 from hms.models import Asset
 from ledger.base import AssetState, Lease
 from ledger.memory import MemoryLedger
-from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
-from storage_backends.errors import AccessDenied
+from storage_backends.base import (
+    Buffer,
+    ObjectInfo,
+    ObjectKey,
+    ObjectSpec,
+    StorageBackend,
+    Upload,
+    object_key,
+)
+from storage_backends.errors import AccessDenied, DestinationFull, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, BytesSource, Tree, file
 from tests.archiving.examples import NOW, RETENTION, asset
@@ -440,6 +448,68 @@ def test_a_destination_that_refuses_is_left_alone_and_the_others_get_their_copy(
     row = bench.ledger.get(bench.asset_id)
     assert row is not None
     assert row.state is AssetState.WAITING
+
+
+class DeniesOne(Wrapped):
+    """As a bucket whose policy denies the keys of one asset; `probe`: what becomes of objects elsewhere."""
+
+    def __init__(self, inner: StorageBackend, asset_id: str, probe: StorageError | None = None) -> None:
+        super().__init__(inner)
+        self._asset_id = asset_id
+        self._probe = probe
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if self._asset_id in spec.key:
+            raise AccessDenied(f"put {spec.key}: 403 AccessDenied")
+        if self._probe:
+            raise self._probe
+        return super().put(spec, data, crc32c)
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        if self._asset_id in spec.key:
+            raise AccessDenied(f"begin {spec.key}: 403 AccessDenied")
+        return super().begin(spec)
+
+
+def test_an_asset_that_a_destination_refuses_alone_waits_alone_and_is_never_given_up() -> None:
+    denied, other = asset(id="denied", size=None), asset(id="other", size=None)
+    store = DeniesOne(MemoryBackend("one"), "denied")
+    bench = Bench(lambda: file(VIDEO), stores=[store], assets=[denied, other])
+    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in (denied, other)])
+
+    first = bench.archive("denied")
+
+    assert isinstance(first, WillRetry)
+    assert first.costs_attempt
+    assert "only this asset waits" in first.reason
+    assert holds.current(bench.ledger, bench.clock()) == {}
+    assert isinstance(bench.archive("other"), Archived)
+    assert "doctor/probe.txt" not in stored_keys(store)
+    outcome = bench.archive_until_settled(asset_id="denied", attempts=20)
+    assert isinstance(outcome, WillRetry), "a person may mend it at any time"
+
+
+def test_a_refusal_of_which_nothing_more_can_be_learned_holds_nobody_up_and_costs_nothing() -> None:
+    store = DeniesOne(MemoryBackend("one"), "denied", probe=TransientStorageError("put: 503"))
+    bench = Bench(lambda: file(VIDEO), stores=[store], assets=[asset(id="denied", size=None)])
+
+    outcome = bench.archive("denied")
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.costs_attempt
+    assert holds.current(bench.ledger, bench.clock()) == {}
+
+
+def test_a_destination_that_is_full_is_left_alone_though_a_small_object_would_still_fit() -> None:
+    class Full(Wrapped):
+        def begin(self, spec: ObjectSpec) -> Upload:
+            raise DestinationFull("begin: no space left")
+
+    bench = Bench(lambda: file(VIDEO), stores=[Full(MemoryBackend("one"))])
+
+    bench.archive()
+
+    assert set(holds.current(bench.ledger, bench.clock())) == {"memory://one"}
 
 
 def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_sent_it_again() -> None:

@@ -54,7 +54,7 @@ def test_an_upload_noted_by_a_version_that_knows_more_is_gone_on_with(
     world.ledger.save_upload(lease, STORE, KEY, UPLOAD)
     key = the_hash(world, "upload")
     for name, word in world.side.hgetall(key).items():
-        world.side.hset(key, name, grown(word))
+        world.side.hset(key, str(name), grown(str(word)))
     world.side.hset(key, "begun_by", "version 9")
 
     assert world.ledger.load_upload(ASSET, STORE, KEY) == UPLOAD

@@ -1,0 +1,225 @@
+"""SIGKILL when any part has just arrived at the store, and at the moments around: the next worker, with another
+URL, sends only what is missing. Bytes are counted at the source and in front of the store.
+
+Real clouds want parts of 5 MiB (S3); these servers take smaller ones, so that every moment can be tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from archiving.contents.sniff import SNIFF_BYTES
+from tests.killed.nursery import Nursery
+from tests.killed.places import Place, directory_place, fake_gcs_place, gcs_book_place, s3_place
+from tests.killed.sink import Moment
+from tests.killed.worker import CONNECTIONS
+from tests.killed.world import FOLDER, Life, World, flush
+from tests.servers import GcsServer, S3Server
+from tests.transfer.origin import Origin
+from tests.transfer.worlds import some_bytes
+
+PARTS = 8
+NAME = "Rec-room-1-1700000000.mp4"
+KEY = f"{FOLDER}/{NAME}"
+PROBES = SNIFF_BYTES + 512  # bytes at the source: what is it, and is it the same
+
+BEGUN = Moment("part", 1, done=False)
+COMPLETING, COMPLETED = Moment("complete", done=False), Moment("complete")
+SENT = [Moment("part", number) for number in range(1, PARTS + 1)]
+NOTED = [Moment("part", number, done=False) for number in range(2, PARTS)]
+MOMENTS = {
+    "ministack": [BEGUN, *SENT, COMPLETING, COMPLETED],
+    "rclone": [BEGUN, *SENT, COMPLETING, COMPLETED],
+    # a session's last part, being no multiple of 256 KiB, travels with its completion
+    "gcs-by-the-book": [BEGUN, *SENT[:-1], COMPLETING, COMPLETED],
+    # this one appends a chunk that is sent again; so the worker dies before the next one is
+    "fake-gcs-server": [BEGUN, *NOTED, COMPLETING, COMPLETED],
+}
+# how many parts that a server holds are sent again: it proves what it holds; or the journal knows all but those that
+# were under way, one a connection
+AGAIN = {"ministack": 0, "rclone": CONNECTIONS, "gcs-by-the-book": 1, "fake-gcs-server": 1}
+
+Servers = dict[str, Callable[[], AbstractContextManager[Place]]]
+
+
+def video(part_bytes: int, seed: int = 1) -> bytes:
+    """Eight parts, the last one short and odd."""
+    start = b"\0\0\0\x18ftypmp42"
+    return start + some_bytes((PARTS - 1) * part_bytes + 4321 - len(start), seed)
+
+
+@pytest.fixture(scope="module")
+def servers(ministack_server: S3Server, rclone_server: S3Server, gcs_server: GcsServer) -> Servers:
+    return {
+        "ministack": lambda: s3_place(ministack_server),
+        "rclone": lambda: s3_place(rclone_server),
+        "gcs-by-the-book": gcs_book_place,
+        "fake-gcs-server": lambda: fake_gcs_place(gcs_server),
+    }
+
+
+@pytest.fixture
+def place(servers: Servers, where: str) -> Iterator[Place]:
+    with servers[where]() as made:
+        yield made
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Place]:
+    with directory_place(tmp_path / "archive") as made:
+        yield made
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as made:
+        yield made
+
+
+def world_of(nursery: Nursery, redis_url: str, origin: Origin, place: Place) -> World:
+    content = origin.files["/rec.mp4"] = video(place.part_bytes)
+    return World(nursery, redis_url, origin, place, "/rec.mp4", size=len(content))
+
+
+def assert_archived(world: World, last: Life) -> None:
+    """Whole, proved, and nothing left of any upload."""
+    content = world.origin.files["/rec.mp4"]
+    assert last.told().outcome in ("Archived", "AlreadyArchived"), last.told()
+    assert world.place.read(KEY) == content
+    (proof,) = (one for one in world.manifest()["objects"] if one["path"] == NAME)
+    assert (proof["size"], proof["crc32c"]) == (len(content), f"{google_crc32c.value(content):08x}")
+    assert world.state() == "archived"
+    assert world.ledger_keys("upload") == []
+    assert world.place.open_uploads() in (0, None)
+
+
+@pytest.mark.parametrize(
+    ("where", "moment"),
+    [(where, moment) for where, moments in MOMENTS.items() for moment in moments],
+    ids=str,
+)
+def test_killed_there_the_next_worker_sends_what_is_missing(
+    nursery: Nursery, redis_url: str, origin: Origin, place: Place, where: str, moment: Moment
+) -> None:
+    world = world_of(nursery, redis_url, origin, place)
+    content = origin.files["/rec.mp4"]
+
+    killed = world.live(moment)
+    second = world.live()
+
+    assert killed.report is None
+    assert_archived(world, second)
+    missing = len(content) - killed.seen.held_bytes + AGAIN[where] * place.part_bytes
+    assert second.seen.media_bytes <= missing
+    assert second.source_bytes <= missing + PROBES
+    if AGAIN[where] == 0:
+        assert second.seen.media_bytes == missing
+
+
+@pytest.mark.parametrize("where", ["ministack", "rclone"])
+def test_an_upload_that_nobody_knows_of_is_for_the_sweep_of_orphans(
+    nursery: Nursery, redis_url: str, origin: Origin, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of(nursery, redis_url, origin, place)
+    world.live(Moment("begin"))
+
+    second = world.live()
+
+    assert second.told().outcome == "Archived"
+    assert second.seen.media_bytes == len(origin.files["/rec.mp4"])
+    assert place.open_uploads() == 1
+    assert place.sweep(timedelta(0)) == 1
+    assert_archived(world, second)
+
+
+@pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
+def test_workers_that_die_one_after_the_other_each_go_on(
+    nursery: Nursery, redis_url: str, origin: Origin, place: Place, where: str
+) -> None:
+    world = world_of(nursery, redis_url, origin, place)
+
+    lives = [world.live(Moment("part", 2)) for _ in range(3)]
+    lives.append(world.live())
+
+    assert [life.report for life in lives[:-1]] == [None] * 3
+    assert_archived(world, lives[-1])
+    sent = sum(life.seen.held_bytes for life in lives)
+    assert sent <= len(origin.files["/rec.mp4"]) + 3 * AGAIN[where] * place.part_bytes
+
+
+def test_a_server_that_appends_what_is_sent_again_is_refused_its_object_and_then_gets_it_right(
+    nursery: Nursery, redis_url: str, origin: Origin, servers: Servers
+) -> None:
+    with servers["fake-gcs-server"]() as place:
+        world = world_of(nursery, redis_url, origin, place)
+        world.live(Moment("part", 3))
+
+        second = world.live()
+        third = world.live()
+
+        assert second.told().outcome == "WillRetry"
+        assert "ChecksumRejected" in second.told().reason
+        assert_archived(world, third)
+
+
+@pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
+def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
+    nursery: Nursery, redis_url: str, origin: Origin, place: Place
+) -> None:
+    world = world_of(nursery, redis_url, origin, place)
+    world.live(Moment("part", 4))
+    other = origin.files["/rec.mp4"] = video(place.part_bytes, seed=2)
+    origin.etag = '"v2"'
+
+    second = world.live()
+
+    assert_archived(world, second)
+    assert second.seen.media_bytes == len(other)
+    (said,) = (event for event in second.told().events if event["event"] == "upload_begun_again")
+    assert (said["key"], said["reason"]) == (KEY, "the source changed since another worker began it")
+
+
+# -- a directory ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("parts", range(1, PARTS + 1))
+def test_killed_with_parts_in_a_directory_the_next_worker_writes_what_is_missing(
+    nursery: Nursery, redis_url: str, origin: Origin, directory: Place, parts: int
+) -> None:
+    world = world_of(nursery, redis_url, origin, directory)
+    content = origin.files["/rec.mp4"]
+
+    killed = world.live(parts=parts)
+    held_bytes = directory.held_bytes()
+    second = world.live()
+
+    assert killed.report is None
+    assert_archived(world, second)
+    assert parts <= -(-held_bytes // directory.part_bytes) < parts + CONNECTIONS
+    assert second.told().part_bytes_sent == len(content) - held_bytes
+    assert second.source_bytes <= len(content) - held_bytes + PROBES
+
+
+def test_killed_after_any_change_to_a_directory_the_next_worker_brings_it_to_the_same_end(
+    nursery: Nursery, redis_url: str, origin: Origin, tmp_path: Path
+) -> None:
+    content = video(64 * 1024)[: 64 * 1024 + 321]
+    origin.files["/rec.mp4"] = content
+    step, killed = 0, True
+    while killed:
+        step += 1
+        with directory_place(tmp_path / str(step)) as place:
+            flush(redis_url)
+            world = World(nursery, redis_url, origin, place, "/rec.mp4", size=len(content))
+            last = world.live(steps=step)
+            if killed := last.report is None:
+                held_bytes = place.held_bytes()
+                last = world.live()
+                assert last.told().part_bytes_sent <= len(content) - held_bytes, step
+                place.sweep(timedelta(0))  # what was made and could not be noted any more
+            assert_archived(world, last)
+    assert step > 30

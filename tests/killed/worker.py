@@ -1,0 +1,246 @@
+"""One worker's attempt at one asset, in a process of its own that may be killed: the product's archiver, contents,
+engine, ledger and store, put together for a `Job`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from threading import Event, Lock
+from typing import Any, cast
+
+import structlog
+from pydantic import SecretStr
+
+from archiving.archiver import Archiver, Rules
+from archiving.contents.opening import ContentsOpener
+from archiving.decisions import Patience
+from archiving.heartbeat import Heartbeat
+from archiving.judging import Scope
+from hms.models import Asset, Page, SignedUrl
+from ledger.redis_ledger import RedisLedger
+from ledger.sealing import Seal
+from storage_backends import filesystem
+from storage_backends.base import Buffer, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
+from storage_backends.registry import open_destination
+from transfer.base import SavedUpload, UploadJournal
+from transfer.engine import TransferEngine
+from transfer.guard import AddressPolicy
+from transfer.http import HttpClient
+from transfer.memory import MemoryBudget
+
+SEAL = Seal(SecretStr("the app secret of every worker"))
+LEASE = timedelta(minutes=10)
+NOTED_SECONDS = 20.0  # a busy machine; a quiet one takes a millisecond
+CONNECTIONS = 3  # to the source, and to the store
+TEMPLATE = "recordings/{asset_id}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """`life`: how many workers came before; their leases are over by this one's clock. `steps`: of its changes to a
+    directory, after which the worker is killed; `parts`: of its parts, just stored and not yet noted. `resumable`:
+    whether it can note its uploads at all, which those of a zip's members are not."""
+
+    asset: Mapping[str, Any]
+    source_url: str
+    destination: str
+    redis_url: str
+    life: int = 0
+    part_bytes: int = 64 * 1024
+    env: Mapping[str, str] = field(default_factory=dict)
+    steps: int | None = None
+    parts: int | None = None
+    resumable: bool = True
+
+
+@dataclass
+class Report:
+    """What a worker lived to tell. `events`: what it logged."""
+
+    outcome: str = ""
+    reason: str = ""
+    warnings: Sequence[str] = ()
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+    parts_sent: int = 0
+    part_bytes_sent: int = 0
+
+
+class OneAsset:
+    """hms.base.RecordingAssets of one asset, whose URL was signed for this worker."""
+
+    def __init__(self, asset: Asset, url: str) -> None:
+        self._asset = asset
+        self._url = url
+
+    def pages(
+        self,
+        *,
+        room_id: str | None = None,
+        session_id: str | None = None,
+        status: str | None = None,
+        start: str | None = None,
+    ) -> Iterator[Page]:
+        yield Page(assets=(self._asset,), next_start=None)
+
+    def asset(self, asset_id: str) -> Asset:
+        return self._asset
+
+    def sign(self, asset_id: str, duration: timedelta = timedelta(hours=1)) -> SignedUrl:
+        return SignedUrl(id=asset_id, url=SecretStr(self._url), expiry=3600)
+
+
+class Watched:
+    """A store that takes parts smaller than S3's 5 MiB, which the servers behind it do too; and counts them."""
+
+    def __init__(self, inner: StorageBackend, job: Job, report: Report) -> None:
+        self._inner = inner
+        self.job = job
+        self._report = report
+        self._lock = Lock()
+        self.noted = Event()  # in the ledger, that an upload was begun
+        limits = inner.limits
+        self.limits = replace(limits, min_part_bytes=min(limits.min_part_bytes, job.part_bytes))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        self.noted.clear()
+        return cast(Upload, WatchedUpload(self._inner.begin(spec), self))
+
+    def resume(self, spec: ObjectSpec, token: str) -> Upload:
+        self.noted.set()
+        return cast(Upload, WatchedUpload(self._inner.resume(spec, token), self))
+
+    def stored(self, part: Part) -> None:
+        with self._lock:
+            self._report.parts_sent += 1
+            self._report.part_bytes_sent += part.size_bytes
+            if self._report.parts_sent == self.job.parts:
+                end_it()
+
+
+class WatchedJournal:
+    def __init__(self, inner: UploadJournal, store: Watched) -> None:
+        self._inner = inner
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None:
+        self._inner.begun(store, key, upload)
+        self._store.noted.set()
+
+
+class WatchedUpload:
+    def __init__(self, inner: Upload, store: Watched) -> None:
+        self._inner = inner
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        if self._store.job.resumable:
+            # so that each moment is the same at each run: a part that overtakes the note is sent again
+            assert self._store.noted.wait(NOTED_SECONDS)
+        part = self._inner.put_part(number, data, crc32c)
+        self._store.stored(part)
+        return part
+
+
+class MortalOs:
+    """`os` as the directory backend sees it, until its last change took effect."""
+
+    CHANGES = frozenset(
+        {"fdatasync", "fsync", "ftruncate", "link", "mkdir", "posix_fallocate", "pwrite", "rename"}
+        | {"rmdir", "unlink", "write"}
+    )
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self._lock = Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(os, name)
+        if name not in self.CHANGES:
+            return found
+
+        def change(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            with self._lock:
+                self._left -= 1
+                if not self._left:
+                    end_it()
+            return result
+
+        return change
+
+
+def end_it() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(job: Job) -> Report:
+    report = Report()
+    structlog.configure(processors=[lambda _, __, event: _kept(report, event)])
+    os.environ.update(job.env)
+    if job.steps is not None:
+        vars(filesystem)["os"] = MortalOs(job.steps)
+    asset = Asset.parse(job.asset)
+    http = HttpClient(AddressPolicy(allow_private=True))
+    memory = MemoryBudget(64 * 2**20)
+
+    def now() -> datetime:
+        return datetime.now(UTC) + job.life * 2 * LEASE
+
+    api = OneAsset(asset, job.source_url)
+    with (
+        closing(http),
+        closing(RedisLedger(job.redis_url, SEAL, clock=now)) as ledger,
+        closing(open_destination(job.destination)) as backend,
+    ):
+        store = Watched(backend, job, report)
+
+        def engine(journal: UploadJournal, heartbeat: Heartbeat) -> TransferEngine:
+            return TransferEngine(
+                memory,
+                part_bytes=job.part_bytes,
+                connections=CONNECTIONS,
+                uploads=CONNECTIONS,
+                journal=cast(UploadJournal, WatchedJournal(journal, store)),
+                on_bytes=heartbeat.moved,
+                should_stop=heartbeat.check,
+            )
+
+        archiver = Archiver(
+            api=api,
+            ledger=ledger,
+            destinations=[cast(StorageBackend, store)],
+            open_contents=ContentsOpener(api, http),
+            engine=engine,
+            rules=Rules(
+                scope=Scope(timedelta(days=15)),
+                patience=Patience(),
+                key_template=TEMPLATE,
+                lease=LEASE,
+                lease_renew=timedelta(minutes=1),
+                archiver_version="test",
+            ),
+            clock=now,
+        )
+        outcome = archiver.archive(asset.id, f"worker-{job.life}")
+    report.outcome = type(outcome).__name__
+    report.reason = getattr(outcome, "reason", "")
+    report.warnings = getattr(outcome, "warnings", ())
+    return report
+
+
+def _kept(report: Report, event: Any) -> Any:
+    report.events.append({name: str(value) for name, value in event.items()})
+    raise structlog.DropEvent

@@ -269,7 +269,8 @@ class HmsClient:
         answered = f"{asked}: answered {status}{_said(answer, body, token)}"
         if status in (401, 403):
             return HmsRefused(
-                f"{answered}. Check HMS_ACCESS_KEY and HMS_SECRET (or HMS_MANAGEMENT_TOKEN) against the dashboard"
+                f"{answered}: 100ms refuses the access key, the secret or the token. Compare HMS_ACCESS_KEY and "
+                "HMS_SECRET (or HMS_MANAGEMENT_TOKEN, which also expires) with the 100ms dashboard, Developer section"
                 + self._skew_hint()
             )
         if status == 404 and not _is_html(body):
@@ -305,7 +306,9 @@ class HmsClient:
 
     def _skew_hint(self) -> str:
         skew = self._clock_skew
-        if skew is None or abs(skew) < BACKDATED:
+        if skew is None:
+            return "; check this machine's clock too: the answer does not say what time it is"
+        if abs(skew) < BACKDATED:
             return ""
         side = "ahead of" if skew > timedelta(0) else "behind"
         return f". This machine's clock is {abs(skew).total_seconds():.0f} s {side} the API's: tokens need it right"

@@ -1,7 +1,8 @@
 """`archiver ...`: what people type. Answers go to stdout (JSON with --json), logs to stderr.
 
 Exit codes: 0 all is well · 1 something is not saved, or a check found a problem · 2 the command line or a setting is
-wrong · 3 something that is needed cannot be reached (broker, API, destination) · 130 interrupted.
+wrong · 3 something that is needed (broker, API, destination) cannot be reached, or refuses the credentials ·
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ from worker.settings import Settings, SettingsError, load_settings
 from worker.verify import verify as verify_all
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # a webhook has some kilobytes
-OK, NOT_SAVED, WRONG_SETTINGS, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NOT_SAVED, WRONG_SETTINGS, NOT_SERVED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="archiver",
     help="Saves every 100ms recording asset, whole and verified, in your own bucket before its retention ends.",
     epilog="Exit codes: 0 all is well; 1 something is not saved or a check found a problem; 2 the command line or a "
-    "setting is wrong; 3 the broker, the API or a destination cannot be reached. Settings come from the environment "
-    "and .env; .env.example explains each.",
+    "setting is wrong; 3 the broker, the API or a destination cannot be reached, or refuses the credentials; 130 "
+    "interrupted. Settings come from the environment and .env; .env.example explains each.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -95,7 +96,7 @@ def main() -> None:
     except (SettingsError, BadDestinationUrl) as error:
         _fail(error, WRONG_SETTINGS)
     except (LedgerError, HmsError, StorageError, SupervisorError) as error:
-        _fail(error, UNREACHABLE)
+        _fail(error, NOT_SERVED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

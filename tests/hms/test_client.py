@@ -649,6 +649,21 @@ def test_the_clocks_are_compared_by_any_answer(talk: Talk, time: FakeTime) -> No
     assert abs(skew - timedelta(minutes=3)) <= timedelta(seconds=1)
 
 
+def test_refused_credentials_are_told_as_such_with_what_to_look_at(talk: Talk) -> None:
+    client, _ = talk([refuses(403, Date="whenever")])
+
+    with pytest.raises(HmsRefused) as raised:
+        client.check()
+
+    for words in (
+        "answered 403",
+        "refuses the access key, the secret or the token",
+        *("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN", "dashboard"),
+        "check this machine's clock",
+    ):
+        assert words in str(raised.value)
+
+
 def test_a_right_clock_is_not_blamed(talk: Talk, time: FakeTime) -> None:
     client, _ = talk([refuses(401, Date=format_datetime(time.now(), usegmt=True))])
 

@@ -16,7 +16,7 @@ from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.stored import check_against_truth
 from tests.walkthrough.user import TRACEBACK, Said, User, user_of
 
-NOT_SAVED, WRONG_SETTINGS, UNREACHABLE = 1, 2, 3  # worker/cli.py
+NOT_SAVED, WRONG_SETTINGS, NOT_SERVED = 1, 2, 3  # worker/cli.py
 
 
 def check(said: Said, exit_code: int, *words: str) -> None:
@@ -49,7 +49,8 @@ def user(tmp_path: Path, minimal: Simulator, redis_url: str) -> User:
 def test_a_wrong_key_is_named_with_the_settings_to_compare(user: User, minimal: Simulator) -> None:
     said = user.runs_once(HMS_SECRET="an-app-secret-of-somebody-else-altogether")
 
-    check(said, UNREACHABLE, "401", "HMS_ACCESS_KEY", "HMS_SECRET", "dashboard")
+    check(said, NOT_SERVED, "401", "100ms refuses", "HMS_ACCESS_KEY", "HMS_SECRET", "dashboard")
+    assert "reach" not in said.text
     assert "somebody-else" not in said.text
     check_good_run(user, minimal)
 
@@ -59,7 +60,7 @@ def test_an_api_that_cannot_be_reached_is_named(user: User, minimal: Simulator) 
 
     said = user.runs_once(HMS_API_URL=f"http://127.0.0.1:{port}/v2")
 
-    check(said, UNREACHABLE, f"cannot connect to 127.0.0.1:{port}", "HMS_API_URL")
+    check(said, NOT_SERVED, f"cannot connect to 127.0.0.1:{port}", "HMS_API_URL")
     check_good_run(user, minimal)
 
 
@@ -203,7 +204,7 @@ def test_a_broker_that_is_down_is_named_without_its_password(user: User, minimal
     for command in (["run", "--once"], ["status"], ["sweep"], ["show", "x"], ["archive", "x"]):
         said = user.types(*command, ARCHIVER_REDIS_URL=url)
 
-        check(said, UNREACHABLE, f"127.0.0.1:{port}", "ARCHIVER_REDIS_URL")
+        check(said, NOT_SERVED, f"127.0.0.1:{port}", "ARCHIVER_REDIS_URL")
         assert "sesame" not in said.text
     check_good_run(user, minimal)
 

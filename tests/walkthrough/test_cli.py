@@ -57,6 +57,7 @@ def test_the_help_lists_every_command_and_the_exit_codes(tmp_path: Path) -> None
 
     assert all(command in said.text for command in (*COMMANDS, "simulator"))
     assert "Exit codes: 0 all is well" in said.text
+    assert "or refuses the credentials" in " ".join(said.text.split())
 
 
 def test_the_simulators_own_options_are_taken_and_explained(tmp_path: Path) -> None:

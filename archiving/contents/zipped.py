@@ -1,5 +1,6 @@
 """A zipped VOD, streamed into the bucket unpacked: the directory first, then the members in the order in which they
-lie in the zip, from one pass over it (hls.md, "The zip form"). Nothing touches the local disk.
+lie in the zip, from one pass over it (hls.md, "The zip form"). Nothing touches the local disk. Members that are stored
+already are not fetched again.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ import posixpath
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 from urllib.parse import unquote
 
 from archiving.contents import sniff
 from archiving.contents.base import Item, Notes, Phase
 from archiving.contents.layout import new_text, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
-from archiving.contents.read_ahead import WINDOW_BYTES, ReadAhead
+from archiving.contents.read_ahead import WINDOW_BYTES, WINDOWS, ReadAhead
 from archiving.contents.sniff import Kind
 from archiving.contents.tree_facts import Expected, TreeFacts
 from archiving.contents.zip_directory import (
@@ -122,16 +125,16 @@ class ZipContents:
     def _unpacked(self) -> Iterator[Item]:
         held: list[_HeldPlaylist] = []
         held_bytes = 0
-        with self._stream() as stream:
+        with self._pass() as zip_pass:
             for member in self._members:
-                chunks = _MemberChunks(stream, member)
                 path = safe_path(member.name)
                 if sniff.kind_of(member.name) is Kind.PLAYLIST:
                     held_bytes += member.size_bytes
                     if member.size_bytes > MAX_PLAYLIST_BYTES or held_bytes > MAX_PLAYLISTS_BYTES:
                         raise BadContents(f"zip member {member.name!r} is no playlist of a sane size")
-                    held.append(_HeldPlaylist(member, path, b"".join(chunks)))
+                    held.append(_HeldPlaylist(member, path, zip_pass.whole(member)))
                     continue
+                chunks = _MemberChunks(zip_pass, member)
                 yield Item(
                     path=path,
                     content_type=sniff.content_type(path),
@@ -142,10 +145,9 @@ class ZipContents:
                 chunks.finish()
         yield from self._playlists(held)
 
-    def _stream(self) -> ReadAhead:
-        start = self._members[0].offset if self._members else 0
+    def _pass(self) -> _Pass:
         stop = self._members[-1].room_ends if self._members else 0
-        return ReadAhead(self._source, self._info, start, stop, window_bytes=self._window_bytes)
+        return _Pass(self._source, self._info, stop, self._window_bytes)
 
     def _playlists(self, held: list[_HeldPlaylist]) -> Iterator[Item]:
         """The playlists, judged together and then given in their phases."""
@@ -202,12 +204,54 @@ class ZipContents:
             )
 
 
-class _MemberChunks:
-    """The inflated bytes of one member: an iterable to be read once. Raises SourceMismatch when they have not its
-    size or CRC-32, BadContents when the zip contradicts itself."""
+class _Pass:
+    """One pass over the zip, in order, that leaves out what is skipped: behind it the reading goes on afresh. Use as a
+    context manager."""
 
-    def __init__(self, stream: ReadAhead, member: Member) -> None:
-        self._stream = stream
+    def __init__(self, source: Source, info: SourceInfo, stop: int, window_bytes: int) -> None:
+        self._source = source
+        self._info = info
+        self._stop = stop
+        self._window_bytes = window_bytes
+        self._open = ExitStack()
+        self._ahead: ReadAhead | None = None
+        self._skipping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._open.close()
+
+    def skip(self) -> None:
+        self._skipping = True
+
+    def chunks(self, member: Member) -> Iterator[bytes | memoryview]:
+        """The inflated bytes of `member`."""
+        self._skipping = False
+        # as far as it was read ahead, what lies between has come already or is on its way
+        if self._ahead is None or member.offset - self._ahead.position > WINDOWS * self._window_bytes:
+            self._open.close()
+            self._ahead = self._open.enter_context(self._read_ahead(member.offset, self._stop))
+        yield from _inflated_member(self._ahead, member)
+
+    def whole(self, member: Member) -> bytes:
+        """All of a small one; by itself unless the bytes around it are read too."""
+        if self._ahead is not None and not self._skipping:
+            return b"".join(self.chunks(member))
+        with self._read_ahead(member.offset, member.room_ends) as alone:
+            return b"".join(_inflated_member(alone, member))
+
+    def _read_ahead(self, start: int, stop: int) -> ReadAhead:
+        return ReadAhead(self._source, self._info, start, stop, window_bytes=self._window_bytes)
+
+
+class _MemberChunks:
+    """The inflated bytes of one member: an iterable to be read once, or skipped. Raises SourceMismatch when they have
+    not its size or CRC-32, BadContents when the zip contradicts itself."""
+
+    def __init__(self, zip_pass: _Pass, member: Member) -> None:
+        self._pass = zip_pass
         self._member = member
         self._finished = False
         self._chunks = self._read()
@@ -215,48 +259,56 @@ class _MemberChunks:
     def __iter__(self) -> Iterator[bytes | memoryview]:
         return self._chunks
 
+    def skip(self) -> None:
+        """Instead of reading: nothing of it is fetched."""
+        self._pass.skip()
+        self._finished = True
+
     def finish(self) -> None:
-        """Hold the caller to the promise that it read everything before it asked for the next item."""
+        """Hold the caller to the promise that it read or skipped everything before it asked for the next item."""
         if not self._finished:
             raise RuntimeError(
                 f"zip member {self._member.name!r} was not read to its end before the next one"
             )
 
     def _read(self) -> Iterator[bytes | memoryview]:
-        member, stream = self._member, self._stream
-        stream.skip_to(member.offset)
-        header = stream.read(local_header_bytes(member))
-        stream.skip_to(data_offset(member, header))
-        packed = stream.pieces(member.packed_bytes)
-        crc = size = 0
-        for chunk in packed if member.method == STORED else self._inflated(packed):
-            size += len(chunk)
-            if size > member.size_bytes:
-                raise BadContents(
-                    f"zip member {member.name!r} is larger than the {member.size_bytes} bytes it says"
-                )
-            crc = zlib.crc32(chunk, crc)
-            yield chunk
-        if size != member.size_bytes or crc != member.crc32:
-            raise SourceMismatch(
-                f"zip member {member.name!r} does not check out: {size} bytes with CRC-32 {crc:08x}, the zip says"
-                f" {member.size_bytes} with {member.crc32:08x}"
-            )
+        yield from self._pass.chunks(self._member)
         self._finished = True
 
-    def _inflated(self, packed: Iterator[memoryview]) -> Iterator[bytes]:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        name = self._member.name
-        try:
-            for piece in packed:
-                chunk = inflate.decompress(piece, _MIB)
-                while chunk:
-                    yield chunk
-                    chunk = inflate.decompress(inflate.unconsumed_tail, _MIB)
-        except zlib.error as error:
-            raise SourceMismatch(f"zip member {name!r} cannot be inflated: {error}") from None
-        if not inflate.eof or inflate.unused_data:
-            raise SourceMismatch(f"zip member {name!r} does not end where the zip says")
+
+def _inflated_member(stream: ReadAhead, member: Member) -> Iterator[bytes | memoryview]:
+    stream.skip_to(member.offset)
+    header = stream.read(local_header_bytes(member))
+    stream.skip_to(data_offset(member, header))
+    packed = stream.pieces(member.packed_bytes)
+    crc = size = 0
+    for chunk in packed if member.method == STORED else _inflated(packed, member.name):
+        size += len(chunk)
+        if size > member.size_bytes:
+            raise BadContents(
+                f"zip member {member.name!r} is larger than the {member.size_bytes} bytes it says"
+            )
+        crc = zlib.crc32(chunk, crc)
+        yield chunk
+    if size != member.size_bytes or crc != member.crc32:
+        raise SourceMismatch(
+            f"zip member {member.name!r} does not check out: {size} bytes with CRC-32 {crc:08x}, the zip says"
+            f" {member.size_bytes} with {member.crc32:08x}"
+        )
+
+
+def _inflated(packed: Iterator[memoryview], name: str) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        for piece in packed:
+            chunk = inflate.decompress(piece, _MIB)
+            while chunk:
+                yield chunk
+                chunk = inflate.decompress(inflate.unconsumed_tail, _MIB)
+    except zlib.error as error:
+        raise SourceMismatch(f"zip member {name!r} cannot be inflated: {error}") from None
+    if not inflate.eof or inflate.unused_data:
+        raise SourceMismatch(f"zip member {name!r} does not end where the zip says")
 
 
 def _check(member: Member) -> sniff.Check | None:

@@ -14,6 +14,7 @@ COPY pyproject.toml README.md ./
 COPY archiving archiving
 COPY hms hms
 COPY ledger ledger
+COPY net net
 COPY simulator simulator
 COPY storage_backends storage_backends
 COPY tasks tasks

@@ -18,7 +18,7 @@ from transfer.errors import Stopped
 from transfer.memory import Block, MemoryBudget, Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """`run` owns the block it is given. `fail` is called instead of it, or with what it raised, so every job ends
     in one of the two. A job no longer `wanted` when its turn comes fails with None."""

@@ -34,6 +34,7 @@ from transfer.wire import ClosedBeforeAnswer, Head, Headers, Wire, WireError
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _DRAIN_BYTES = 64 * 1024  # of an unwanted body (an error page): cheaper to read than a new connection
+_FRESH_SECONDS = 0.25
 _PASSING = frozenset({408, 425, 429})
 
 
@@ -131,6 +132,7 @@ class HttpClient:
     ) -> None:
         self._policy = policy
         self._timeouts = timeouts
+        self._idle_seconds = timeouts.idle.total_seconds()
         self._ca_file = ca_file
         self._max_idle = max_idle
         self._user_agent = user_agent
@@ -258,7 +260,11 @@ class HttpClient:
                 self._idle_count -= 1
                 if not kept:
                     del self._idle[origin]
-            if monotonic() - since < self._timeouts.idle.total_seconds() and wire.idle_and_silent():
+            idle_seconds = monotonic() - since
+            # used a moment ago, it is not looked at: that costs a call, and the reader finds out by itself
+            if idle_seconds < self._idle_seconds and (
+                idle_seconds < _FRESH_SECONDS or wire.idle_and_silent()
+            ):
                 return wire
             wire.close()
 

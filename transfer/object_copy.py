@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ledger.errors import LeaseLost
 from storage_backends.base import ObjectKey, ObjectSpec, Part, StorageBackend
@@ -71,7 +71,6 @@ class ObjectCopy:
         self._stores = stores
         self._tools = tools
         self._on_over = on_over
-        self._name = str(request.key)
         self._info: SourceInfo | None = None
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []
@@ -81,6 +80,11 @@ class ObjectCopy:
         self._crcs: dict[int, tuple[int, int]] = {}  # by part: CRC32C and size
         self._unread = 0  # parts still to come, of a ranged copy
         self._whole: tuple[int, int] | None = None  # size and CRC32C, once everything was read
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self._request.key
 
     # -- two ways to begin ---------------------------------------------------------------------------------
     def from_source(self, source: Source) -> None:
@@ -93,7 +97,7 @@ class ObjectCopy:
         size_bytes = self._request.size_bytes
         if size_bytes is None and isinstance(chunks, Sequence):  # a playlist made by us: known, and small
             size_bytes = sum(len(chunk) for chunk in chunks)
-        body = _Body(_ChunkReader(chunks), size_bytes, self._name, SourceMismatch)
+        body = _Body(_ChunkReader(chunks), size_bytes, self, SourceMismatch)
         try:
             self._straight(body, self._first_part(body), None)
         except _ChunksFailed as failed:
@@ -124,7 +128,7 @@ class ObjectCopy:
                 self._check_size(info.size_bytes)
                 if info.ranges and info.size_bytes is not None and info.size_bytes > first_bytes:
                     return partial(self._ranged, source, info, info.size_bytes, reader, first_bytes)
-                body = self._body(reader, info.size_bytes, source.name)
+                body = self._body(reader, info.size_bytes, source)
                 filled = self._first_part(body)
                 self._tools.pace.moved(filled.size_bytes)
                 return partial(self._straight, body, filled, info)
@@ -135,10 +139,10 @@ class ObjectCopy:
         go_on = self._paced(attempt, _unavailable)
         go_on()
 
-    def _body(self, reader: Reader, announced_bytes: int | None, name: str) -> _Body:
+    def _body(self, reader: Reader, announced_bytes: int | None, source: Source) -> _Body:
         if announced_bytes is not None:
-            return _Body(reader, announced_bytes, name, SourceUnavailable)
-        return _Body(reader, self._request.size_bytes, name, SourceMismatch)
+            return _Body(reader, announced_bytes, source, SourceUnavailable)
+        return _Body(reader, self._request.size_bytes, source, SourceMismatch)
 
     def _begun_before(self, part_bytes: int) -> bool:
         size_bytes = self._request.size_bytes
@@ -277,7 +281,7 @@ class ObjectCopy:
             if opened is None:
                 source.read_range(parts.start_of(number), view, info)
             else:
-                body = _Body(opened, len(view), source.name, SourceUnavailable)
+                body = _Body(opened, len(view), source, SourceUnavailable)
                 body.fill(view)
                 body.more()
 
@@ -297,7 +301,7 @@ class ObjectCopy:
     def _paced(self, action: Callable[[], T], worth_it: Callable[[Exception], bool]) -> T:
         def attempt() -> T:
             if not self._wanted():
-                raise Stopped(f"the copy of {self._name} is over")
+                raise Stopped(f"the copy of {self.name} is over")
             try:
                 return action()
             except SourceUnavailable as error:
@@ -345,7 +349,7 @@ class ObjectCopy:
         wanted = self._request.size_bytes
         if size_bytes is not None and wanted is not None and size_bytes != wanted:
             raise SourceMismatch(
-                f"the source of {self._name} has {size_bytes} bytes, not the {wanted} expected"
+                f"the source of {self.name} has {size_bytes} bytes, not the {wanted} expected"
             )
 
     def _check_first(self, first: bytes) -> None:
@@ -358,7 +362,7 @@ class ObjectCopy:
         for expected, whose in ((announced, "the source announced"), (self._request.crc32c, "was expected")):
             if expected is not None and expected != crc:
                 raise SourceMismatch(
-                    f"what arrived for {self._name} has CRC32C {crc:08x}, not the {expected:08x} that {whose}"
+                    f"what arrived for {self.name} has CRC32C {crc:08x}, not the {expected:08x} that {whose}"
                 )
         with self._lock:
             self._whole = (size_bytes, crc)
@@ -369,7 +373,7 @@ class ObjectCopy:
         arrived = hashlib.md5(part.data, usedforsecurity=False).digest()
         if arrived != expected:
             raise SourceMismatch(
-                f"what arrived for {self._name} has MD5 {arrived.hex()}, not the announced {expected.hex()}"
+                f"what arrived for {self.name} has MD5 {arrived.hex()}, not the announced {expected.hex()}"
             )
 
     def _check_count(self, number: int) -> None:
@@ -378,7 +382,7 @@ class ObjectCopy:
             if number > lane.store.limits.max_parts:
                 lane.fail(
                     StorageError(
-                        f"{lane.store.name}: {self._name} has an unknown length and more than "
+                        f"{lane.store.name}: {self.name} has an unknown length and more than "
                         f"{lane.store.limits.max_parts} parts; larger parts are needed"
                     )
                 )
@@ -418,12 +422,12 @@ class ObjectCopy:
         ]
         with self._lock:
             if self._over:
-                raise Stopped(f"the copy of {self._name} is over")
+                raise Stopped(f"the copy of {self.name} is over")
             self._lanes = lanes
         for lane in lanes:
             why = unsuitable(lane.store, size_bytes, part_bytes)
             if why:
-                lane.fail(StorageError(f"{lane.store.name} cannot hold {self._name}: {why}"))
+                lane.fail(StorageError(f"{lane.store.name} cannot hold {self.name}: {why}"))
 
     def _resolve(self, at_once: bool) -> None:
         """Settle the future, when all lanes have ended (or `at_once`)."""
@@ -463,16 +467,21 @@ class _Filled:
             self.block.release()
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
 class _Body:
     """A body read piece by piece, held to the length it is expected to have. `short` is what it means when it ends
     too early: a cut, where the source itself announced the length; where we expected it, the wrong file."""
 
     def __init__(
-        self, reader: Reader, expected_bytes: int | None, name: str, short: type[SourceError]
+        self, reader: Reader, expected_bytes: int | None, origin: _Named, short: type[SourceError]
     ) -> None:
         self.reader = reader
         self.expected_bytes = expected_bytes
-        self._name = name
+        self._origin = origin
         self._short = short
         self._read_bytes = 0
         self._ahead = b""  # one byte, read to see whether there is more
@@ -486,7 +495,7 @@ class _Body:
         self._read_bytes += filled
         if filled < len(into) and self.expected_bytes is not None and self._read_bytes < self.expected_bytes:
             raise self._short(
-                f"{self._name} ended after {self._read_bytes} bytes of the {self.expected_bytes} expected"
+                f"{self._origin.name} ended after {self._read_bytes} bytes of the {self.expected_bytes} expected"
             )
         return filled
 
@@ -496,7 +505,9 @@ class _Body:
             one = bytearray(1)
             self._ahead = bytes(one[: self.reader.readinto(memoryview(one))])
         if self._ahead and self.expected_bytes is not None and self._read_bytes >= self.expected_bytes:
-            raise SourceMismatch(f"{self._name} is longer than the {self.expected_bytes} bytes expected")
+            raise SourceMismatch(
+                f"{self._origin.name} is longer than the {self.expected_bytes} bytes expected"
+            )
         return bool(self._ahead)
 
     def drain(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from storage_backends.base import StorageBackend
+from storage_backends.base import Limits, StorageBackend
 
 _MOST_PARTS = (
     9000  # of the 10,000 that S3 allows; part sizes are rounded, and nobody should meet the last one
@@ -38,11 +39,19 @@ class Parts:
 
 def part_size(size_bytes: int | None, at_least_bytes: int, stores: Sequence[StorageBackend]) -> int:
     """The size of parts for an object of `size_bytes` (None: unknown) that suits every one of `stores`."""
-    limits = [store.limits for store in stores]
-    most = min([_MOST_PARTS, *(limit.max_parts for limit in limits)])
-    wanted = max([at_least_bytes, *(limit.min_part_bytes for limit in limits), -(-(size_bytes or 0) // most)])
-    multiple = math.lcm(*(limit.part_multiple_bytes for limit in limits))
+    most, least, multiple = _common(tuple([store.limits for store in stores]))
+    wanted = max(at_least_bytes, least, -(-(size_bytes or 0) // most))
     return -(-wanted // multiple) * multiple
+
+
+@lru_cache(maxsize=64)
+def _common(limits: tuple[Limits, ...]) -> tuple[int, int, int]:
+    """At most how many parts, of at least how many bytes, and of a multiple of how many."""
+    return (
+        min(_MOST_PARTS, *(limit.max_parts for limit in limits)),
+        max(limit.min_part_bytes for limit in limits),
+        math.lcm(*(limit.part_multiple_bytes for limit in limits)),
+    )
 
 
 def unsuitable(store: StorageBackend, size_bytes: int | None, part_bytes: int) -> str | None:

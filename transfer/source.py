@@ -338,18 +338,16 @@ class _Nothing:
 
 def _content_range(response: Response) -> tuple[int, int, int | None]:
     """First byte, last byte, total of a 206."""
-    name = response.url.name
-    if (response.headers.get("content-type") or "").lower().startswith("multipart/byteranges"):
-        raise SourceMismatch(f"{name} answered one range with several (multipart/byteranges)")
     text = response.headers.get("content-range") or ""
     match = _CONTENT_RANGE.fullmatch(text.strip())
-    if not match:
-        raise SourceMismatch(f"{name} answered 206 with Content-Range {text[:80]!r}")
-    start, end = int(match.group(1)), int(match.group(2))
-    total = None if match.group(3) == "*" else int(match.group(3))
-    if end < start or (total is not None and end >= total):
-        raise SourceMismatch(f"{name} answered 206 with Content-Range {text[:80]!r}")
-    return start, end, total
+    if match:
+        start, end = int(match.group(1)), int(match.group(2))
+        total = None if match.group(3) == "*" else int(match.group(3))
+        if start <= end and (total is None or end < total):
+            return start, end, total
+    if (response.headers.get("content-type") or "").lower().startswith("multipart/byteranges"):
+        raise SourceMismatch(f"{response.url.name} answered one range with several (multipart/byteranges)")
+    raise SourceMismatch(f"{response.url.name} answered 206 with Content-Range {text[:80]!r}")
 
 
 def _total_unknown(response: Response) -> bool:

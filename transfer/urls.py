@@ -114,6 +114,14 @@ class SecretUrl:
         url._origin, url._target = self.origin, target + name
         return url
 
+    def with_query(self, more: str) -> SecretUrl:
+        """This URL with the parameters `more` after its own. Raises SourceNotAllowed."""
+        text = self._text.partition("#")[0]
+        between = "&" if "?" in text else "?"
+        url = SecretUrl(text + between + more)
+        url._origin = self.origin
+        return url
+
     def _normal_host(self, host: str) -> str:
         host = host.removesuffix(".")
         if ":" in host:

@@ -25,6 +25,7 @@ _TRICKLE_BYTES = 64 * 1024  # a body slower than this a minute is stalled: 1 GiB
 _STATUS_LINE = rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?"
 _HEADER_LINES = rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*)"
 _HEAD = re.compile(_STATUS_LINE + _HEADER_LINES)
+_FIELD = re.compile("\r\n([^:]+):[ \t]*([^\r]*)")
 _CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;[^\r\n]*)?")
 _NO_BODY = frozenset({204, 304})
 
@@ -272,11 +273,8 @@ def _parse_head(block: bytes) -> Head:
             raise WireError("a header line of the answer is malformed")
         raise WireError("what came is not an HTTP/1.x answer")
     minor, status = match.group(1), int(match.group(2))
-    fields = []
-    for line in match.group(3).decode("latin-1").split("\r\n")[1:]:
-        name, _, value = line.partition(":")
-        fields.append((name, value.strip(" \t")))
-    headers = Headers(fields)
+    fields = _FIELD.findall(match.group(3).decode("latin-1"))
+    headers = Headers([(name, value.rstrip(" \t")) for name, value in fields])
     connection = ",".join(headers.all("connection")).lower()
     keeps_alive = "close" not in connection and (minor == b"1" or "keep-alive" in connection)
     codings = ",".join(headers.all("transfer-encoding")).strip().lower()

@@ -64,6 +64,8 @@ class Copier:
         self._stores = list(stores)
         self._failed_stores: dict[str, StorageError] = {}
         self._known = {store.name: self._known_objects(store) for store in stores}
+        self._alive: list[StorageBackend] = []
+        self._whole: Mapping[str, StoredObject] = {}  # what all of these have, the same
         self._objects: dict[str, ManifestObject] = {}
         self._failed_items: list[tuple[Item, SourceError]] = []
         self._warnings: list[str] = []
@@ -75,6 +77,7 @@ class Copier:
         be had (the others were copied all the same), DestinationsFailed when no store is left; LeaseLost,
         Stopped."""
         try:
+            self._without(self._failed_stores)
             phase = Phase.MEDIA
             for item in items:
                 self._heartbeat.check()
@@ -88,15 +91,13 @@ class Copier:
         return Copied(tuple(self._objects.values()), self._failed_stores, tuple(self._warnings))
 
     def _start(self, item: Item) -> None:
-        stores = self._alive()
         if item.path in self._objects:
             raise IncompleteContents(f"two items of the asset want the path {item.path!r}")
-        known = [self._known[store.name].get(item.path) for store in stores]
-        if item.data is None and known[0] is not None and all(record == known[0] for record in known):
+        if item.data is None and (whole := self._whole.get(item.path)):
             if item.chunks is not None:
                 for _ in item.chunks:  # one shared stream: what we have must still be read past
                     self._heartbeat.check()
-            self._objects[item.path] = _manifest_object(item, known[0])
+            self._objects[item.path] = _manifest_object(item, whole)
             self._heartbeat.object_done()
             return
         request = CopyRequest(
@@ -107,10 +108,10 @@ class Copier:
             crc32c=item.crc32c if item.data is None else crc32c(item.data),
         )
         if item.source is not None:
-            future = self._engine.submit(item.source, request, stores)
+            future = self._engine.submit(item.source, request, self._alive)
         else:
             chunks = item.chunks if item.chunks is not None else [item.data or b""]
-            future = self._engine.submit_chunks(chunks, request, stores)
+            future = self._engine.submit_chunks(chunks, request, self._alive)
         self._pending.append((item, future))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][1].done()):
             self._collect()
@@ -127,8 +128,8 @@ class Copier:
             if len(self._failed_items) >= GIVE_UP_AFTER or isinstance(error, SourceForbidden):
                 self._raise_failures()
             return
-        self._failed_stores.update(result.failed)
-        self._alive()
+        if result.failed:
+            self._without(result.failed)
         stored = StoredObject(
             path=item.path,
             size_bytes=result.size_bytes,
@@ -149,11 +150,18 @@ class Copier:
             self._collect()
         self._raise_failures()
 
-    def _alive(self) -> list[StorageBackend]:
-        alive = [store for store in self._stores if store.name not in self._failed_stores]
-        if not alive:
+    def _without(self, failed: Mapping[str, StorageError]) -> None:
+        """Go on without these stores."""
+        self._failed_stores.update(failed)
+        self._alive = [store for store in self._stores if store.name not in self._failed_stores]
+        if not self._alive:
             raise DestinationsFailed(self._failed_stores)
-        return alive
+        first, *others = [self._known[store.name] for store in self._alive]
+        self._whole = {
+            path: record
+            for path, record in first.items()
+            if all(other.get(path) == record for other in others)
+        }
 
     def _raise_failures(self) -> None:
         """What is worth waiting for comes first: only when nothing else ails is the asset called incomplete."""
@@ -175,9 +183,7 @@ class Copier:
         """Tell the ledger what is stored; a failed write costs a second copy of these objects at the worst."""
         if not self._unrecorded:
             return
-        for store in self._stores:
-            if store.name in self._failed_stores:
-                continue
+        for store in self._alive:
             try:
                 self._ledger.add_stored(self._lease, store.name, self._version, self._unrecorded)
             except LedgerUnavailable as error:

@@ -173,10 +173,10 @@ class TreeAccess:
     # -- what ChildAddress asks -----------------------------------------------------------------------------
     def current(self, child: ChildAddress) -> Address:
         with self._lock:
-            version = (self._generation.number, self._way)
-            if child.made is None or child.made[0] != version:
-                child.made = (version, self._generation.address(self._bare(child), self._way))
-            return child.made[1]
+            generation, way, made = self._generation, self._way, child.made
+            if made is None or made[0] is not generation or made[1] is not way:
+                child.made = made = (generation, way, generation.address(self._bare(child), way))
+            return made[2]
 
     def renew(self, child: ChildAddress, failed: Address) -> Address:
         with self._lock:
@@ -201,7 +201,8 @@ class TreeAccess:
     def _bare(self, child: ChildAddress) -> SecretUrl:
         if child.born == self._generation.number:
             return child.first_url
-        return child.node.child_url(self._generation, self._read, child.ordinal, child.file_name)
+        name = last_segment(child.first_url)
+        return child.node.child_url(self._generation, self._read, child.ordinal, name)
 
     def _answers(self, url: SecretUrl, way: Way) -> bool:
         address = FixedAddress(self._generation.address(url, way))
@@ -225,14 +226,15 @@ class TreeAccess:
 class ChildAddress:
     """`transfer.source.SourceAddress` of what one reference of a playlist names."""
 
+    __slots__ = ("_access", "born", "first_url", "made", "node", "ordinal")
+
     def __init__(self, access: TreeAccess, node: Node, ordinal: int, url: SecretUrl) -> None:
         self._access = access
         self.node = node
         self.ordinal = ordinal
         self.first_url = url
-        self.file_name = last_segment(url)
         self.born = node.born
-        self.made: tuple[tuple[int, Way], Address] | None = None
+        self.made: tuple[Generation, Way, Address] | None = None  # and what it was made of
 
     def current(self) -> Address:
         return self._access.current(self)

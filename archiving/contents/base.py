@@ -18,7 +18,7 @@ class Phase(IntEnum):
     MASTER = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: to freeze one costs more than to find the segment it stands for
 class Item:
     """One object to be stored. Exactly one of `source`, `chunks` and `data` is set.
 

@@ -21,7 +21,7 @@ from archiving.contents.base import Item, Notes, Phase
 from archiving.contents.layout import Place, TreeLayout, new_text, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
 from archiving.contents.session_data import json_urls
-from archiving.contents.sniff import Check, Kind
+from archiving.contents.sniff import Kind
 from archiving.contents.tree_facts import Expected, TreeFacts
 from archiving.errors import BadContents, NeedsSourceAccess
 from transfer import stopping
@@ -30,6 +30,7 @@ from transfer.http import HttpClient
 from transfer.source import Fetched, SecretUrl, SourceAddress
 
 _MIB = 1024 * 1024
+_PLAYLISTS = (Role.VARIANT, Role.RENDITION)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 OpenAccess = Callable[[HttpClient, SourceAddress, int], TreeAccess]
@@ -166,19 +167,25 @@ class HlsContents:
             self._references += 1
             if self._references > self._limits.references:
                 raise BadContents(f"the playlists hold more than {self._limits.references} references")
-            if not _is_fetchable(reference):
-                continue
             if folder and (plain := folder.place(reference)):
                 url, place = plain
+            elif not _is_fetchable(reference):
+                continue
             else:
                 url = fetched.url.join(reference.uri)
                 place = self._layout.place(url)
                 if (text := new_text(reference, found.place.path, place.path)) is not None:
                     replacements[reference.span] = text
-            if reference.role in (Role.VARIANT, Role.RENDITION):
+            if reference.role in _PLAYLISTS:
                 children.append((ordinal, reference, url, place))
             elif reference.role is not Role.LINK and not reference.gap and self._is_new_file(place):
-                yield from self._file(found, ordinal, reference, url, place)
+                address = self._access.child(found.node, ordinal, url)
+                if self._master_signed_alone and not self._read_a_child:
+                    self._probe(address)
+                if reference.role is Role.DATA:
+                    yield from self._session_data(address, place)
+                else:
+                    yield self._file(reference, address, place)
         replacements.update(playlist.neutralised)
         found.node.variables = playlist.variables
         for ordinal, reference, url, place in children:
@@ -206,20 +213,13 @@ class HlsContents:
         self._files.add(digest)
         return True
 
-    def _file(
-        self, found: _Found, ordinal: int, reference: Reference, url: SecretUrl, place: Place
-    ) -> Iterator[Item]:
-        address = self._access.child(found.node, ordinal, url)
-        if self._master_signed_alone and not self._read_a_child:
-            self._probe(address)
-        if reference.role is Role.DATA:
-            yield from self._session_data(address, place)
-            return
-        yield Item(
+    def _file(self, reference: Reference, address: ChildAddress, place: Place) -> Item:
+        content_type, by_name = sniff.type_and_kind(place.path)
+        return Item(
             path=place.path,
-            content_type=sniff.content_type(place.path),
+            content_type=content_type,
             source=self._access.source(address),
-            check=_check(reference, place),
+            check=sniff.check_for(_expected_kind(reference, by_name), place.path),
             optional=reference.role is Role.PART,
         )
 
@@ -311,12 +311,10 @@ def _is_fetchable(reference: Reference) -> bool:
     raise BadContents(f"the playlist names a {reference.role.value} by {scheme}:, which is never followed")
 
 
-def _check(reference: Reference, place: Place) -> Check:
+def _expected_kind(reference: Reference, by_name: Kind | None) -> Kind:
     if reference.role is Role.KEY:
-        return sniff.check_for(Kind.KEY if reference.plain_key else Kind.ANY, place.path)
-    by_name = sniff.kind_of(place.path)
-    kind = Kind.ANY if reference.encrypted or by_name in (None, Kind.ANY) else Kind.SEGMENT
-    return sniff.check_for(kind, place.path)
+        return Kind.KEY if reference.plain_key else Kind.ANY
+    return Kind.ANY if reference.encrypted or by_name in (None, Kind.ANY) else Kind.SEGMENT
 
 
 def _digest(place: Place) -> bytes:

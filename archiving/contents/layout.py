@@ -33,7 +33,7 @@ _PLAIN_FILE = re.compile(r"[A-Za-z0-9_=-]{1,100}\.[0-9]?[A-Za-z][A-Za-z0-9]{1,4}
 MAX_FOREIGN_FOLDERS = 10_000  # each is remembered; a recording has a handful
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Reference`
 class Place:
     """`identity` tells two files apart, at the source; `path` is where the file lies below the asset's folder."""
 
@@ -81,7 +81,6 @@ class TreeLayout:
         path = _normal_path(playlist)
         folder = path.rpartition("/")[0] + "/"
         inside = folder.removeprefix(self._root)
-        text = playlist.reveal().partition("?")[0].partition("#")[0]
         below_root = str(playlist.origin) == self._origin and folder != inside != ""
         if (
             not below_root
@@ -89,7 +88,7 @@ class TreeLayout:
             or not _PLAIN_FOLDER.fullmatch(inside)
         ):
             return None
-        return PlainFolder(text.rpartition("/")[0] + "/", f"{self._origin}\n{folder}", inside)
+        return PlainFolder(playlist, f"{self._origin}\n{folder}", inside)
 
     def _identity(self, url: SecretUrl) -> str:
         query = urlsplit(url.reveal()).query
@@ -110,7 +109,7 @@ class TreeLayout:
 class PlainFolder:
     """Made by `TreeLayout.plain_folder`. `place` is what the layout itself would say."""
 
-    url: str = field(repr=False)
+    playlist: SecretUrl
     identity: str = field(repr=False)
     path: str
 
@@ -123,7 +122,7 @@ class PlainFolder:
             or len(self.path) + len(uri) > MAX_PATH_BYTES
         ):
             return None
-        return SecretUrl(self.url + uri), Place(f"{self.identity}{uri}\n", self.path + uri)
+        return self.playlist.beside(uri), Place(f"{self.identity}{uri}\n", self.path + uri)
 
 
 def meaningful_query(query: str) -> str:

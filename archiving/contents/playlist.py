@@ -37,7 +37,9 @@ class Role(Enum):
     LINK = "link"  # rewritten so that it stays inside the copy, never fetched for its own sake
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True
+)  # not frozen: one for each of 86,400 segments, and to freeze it costs more than to find it
 class Reference:
     """One URI. `span` is where it stands; `uri` is its text with variables expanded, as ASCII (other bytes are
     percent-encoded); `verbatim` says whether it stands there exactly so."""
@@ -83,7 +85,8 @@ _WITHOUT_URI = {
     b"EXT-X-START", b"EXT-X-SKIP", b"EXT-X-ALLOW-CACHE",
 }  # fmt: skip
 _INTERSTITIAL = {b"X-ASSET-URI", b"X-ASSET-LIST", b"X-URI"}
-_TAG = re.compile(rb"#(EXT[A-Za-z0-9-]*)(:?)")
+# A line without the blanks before it, and the tag that it begins with. It ends at LF alone.
+_LINE = re.compile(rb"(?:#(EXT[A-Za-z0-9-]*)(:?)|[^ \t\r\n])[^\n]*")
 _URL_INSIDE = re.compile(rb"https?://|(?:^|[,:])[A-Z0-9-]*UR[IL]=", re.IGNORECASE)
 _VARIABLE = re.compile(rb"\{\$([A-Za-z0-9_-]+)\}")
 _NOT_URI_ASCII = re.compile(rb"[^\x21-\x7e]")
@@ -120,25 +123,27 @@ class Playlist:
 
     def references(self) -> Iterator[Reference]:
         """Every URI in the order of the file. Once only. Raises BadContents for a variable nobody defined."""
+        data = self.data
         variant = segment = gap = encrypted = False
-        for start, end in _lines(self.data):
-            if self.data[start] != ord("#"):
+        for line in _LINE.finditer(data, len(BOM) if data.startswith(BOM) else 0):
+            start, end = line.span()
+            while data[end - 1] in b" \t\r":
+                end -= 1
+            name, at = line.group(1), line.end(2)
+            if name is None:
+                if data[start] == ord("#"):
+                    continue
                 if variant or segment:
                     role = Role.VARIANT if variant else Role.SEGMENT
                     self.gaps += gap and segment
-                    yield self._reference((start, end), role, gap=gap, encrypted=encrypted)
+                    yield self._reference((start, end), role, gap, encrypted)
                 else:
                     self._remark("a line that no tag introduces", start, end)
                 variant = segment = gap = False
-                continue
-            tag = _TAG.match(self.data, start, end)
-            if not tag:
-                continue
-            name, at = tag.group(1), tag.end()
-            if name == b"EXTINF":
+            elif name == b"EXTINF":
                 self.is_media = segment = True
                 self.segments += 1
-                if seconds := _PLAIN_DURATION.match(self.data, at, end):
+                if seconds := _PLAIN_DURATION.match(data, at, end):
                     self.duration_seconds += float(seconds.group(1))
             elif name == b"EXT-X-TARGETDURATION":
                 self.is_media = True
@@ -158,12 +163,12 @@ class Playlist:
                 yield from self._tag_references(name, at, end)
             elif name in _ROLES:
                 self.is_master |= name in _FOLLOWED
-                yield from self._tag_references(name, at, end, encrypted=encrypted)
+                yield from self._tag_references(name, at, end, encrypted)
             elif name == b"EXT-X-DATERANGE":
                 for each in self._attributes(at, end):
                     if each.name in _INTERSTITIAL:
                         self._remark(f"EXT-X-DATERANGE {each.name.decode()}", *each.span)
-            elif name not in _WITHOUT_URI and _URL_INSIDE.search(self.data, at, end):
+            elif name not in _WITHOUT_URI and _URL_INSIDE.search(data, at, end):
                 self._remark(f"the unknown tag {name.decode()}", at, end)
         self._neutralise_steering()
 
@@ -175,20 +180,17 @@ class Playlist:
             if each.name == b"URI" and self._text(each):
                 role = _ROLES[tag]
                 plain_key = role is Role.KEY and formats in ([], [b"identity"])
-                yield self._reference(each.span, role, gap=gap, encrypted=encrypted, plain_key=plain_key)
+                yield self._reference(each.span, role, gap, encrypted, plain_key)
 
     def _reference(
-        self, span: Span, role: Role, *, gap: bool, encrypted: bool, plain_key: bool = False
+        self, span: Span, role: Role, gap: bool, encrypted: bool, plain_key: bool = False
     ) -> Reference:
-        written = self.data[slice(*span)]
-        uri = _NOT_URI_ASCII.sub(lambda byte: b"%%%02X" % byte.group()[0], self._expand(written)).decode(
-            "ascii"
-        )
-        return Reference(span, uri, role, uri.encode() == written, gap, encrypted, plain_key)
+        written = self.data[span[0] : span[1]]
+        text = self._expand(written) if b"{$" in written else written
+        text = _NOT_URI_ASCII.sub(lambda byte: b"%%%02X" % byte.group()[0], text)
+        return Reference(span, text.decode("ascii"), role, text == written, gap, encrypted, plain_key)
 
     def _expand(self, text: bytes) -> bytes:
-        if b"{$" not in text:
-            return text
         names = (match.group(1) for match in _VARIABLE.finditer(text))
         if len(text) + sum(len(self.variables.get(name, b"")) for name in names) > MAX_URI_BYTES:
             raise BadContents(f"a URI of the playlist expands to more than {MAX_URI_BYTES} bytes")
@@ -293,19 +295,3 @@ def rewrite(data: bytes, replacements: Mapping[Span, bytes]) -> bytes:
         pieces += [data[at:start], new]
         at = end
     return b"".join([*pieces, data[at:]])
-
-
-def _lines(data: bytes) -> Iterator[Span]:
-    """The spans of the lines, without their ends and the blanks around them; none for an empty line."""
-    at = len(BOM) if data.startswith(BOM) else 0
-    while at < len(data):
-        newline = data.find(b"\n", at)
-        end = len(data) if newline < 0 else newline
-        after = end + 1
-        while at < end and data[at] in b" \t\r":
-            at += 1
-        while end > at and data[end - 1] in b" \t\r":
-            end -= 1
-        if at < end:
-            yield at, end
-        at = after

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
 from transfer.errors import SourceMismatch
 
@@ -31,6 +32,8 @@ class Kind(Enum):
     TEXT = "text"
     ANY = "a file"  # anything but an error page
 
+
+_UNKNOWN = ("application/octet-stream", None)
 
 # Python's mimetypes calls .ts a Qt translation and .key a PGP key (hls.md, trap 3).
 _TYPES: dict[str, tuple[str, Kind]] = {
@@ -76,32 +79,29 @@ _SEGMENT_BOXES = _FILE_BOXES | {b"moof", b"sidx", b"ssix", b"emsg", b"prft", b"m
 
 def extension(name: str) -> str:
     """`mp4` of `a/b.MP4`; empty where there is none."""
-    stem, dot, end = name.rsplit("/", 1)[-1].rpartition(".")
+    stem, dot, end = name.rpartition("/")[2].rpartition(".")
     return end.lower() if dot and stem else ""
 
 
 def content_type(path: str) -> str:
     """For the object stored at `path`, by its extension."""
-    return _TYPES.get(extension(path), ("application/octet-stream", Kind.ANY))[0]
+    return type_and_kind(path)[0]
 
 
 def kind_of(path: str) -> Kind | None:
     """What a file of this name should be; None when the extension says nothing."""
-    known = _TYPES.get(extension(path))
-    return known[1] if known else None
+    return type_and_kind(path)[1]
+
+
+def type_and_kind(path: str) -> tuple[str, Kind | None]:
+    """Both at once."""
+    return _TYPES.get(extension(path), _UNKNOWN)
 
 
 def check_for(kind: Kind, name: str) -> Check:
     """A check of the first 512 bytes of the file `name` (all, if there are fewer): raises SourceMismatch, saying
     what they look like, when the file is not of `kind`. An empty file is of no kind."""
-
-    def check(start: bytes) -> None:
-        if not start:
-            raise SourceMismatch(f"{name}: expected {kind.value}, got an empty body")
-        if not _agrees(kind, start):
-            raise SourceMismatch(f"{name}: expected {kind.value}, got {describe(start)}")
-
-    return check
+    return partial(_check, kind, name)
 
 
 def check_for_path(path: str) -> Check:
@@ -135,14 +135,21 @@ def describe(start: bytes) -> str:
     return f"{len(start)} bytes beginning with {start[:12]!r}"
 
 
+def _check(kind: Kind, name: str, start: bytes) -> None:
+    if not start:
+        raise SourceMismatch(f"{name}: expected {kind.value}, got an empty body")
+    if not _agrees(kind, start):
+        raise SourceMismatch(f"{name}: expected {kind.value}, got {describe(start)}")
+
+
 def _agrees(kind: Kind, start: bytes) -> bool:
     match kind:
+        case Kind.SEGMENT:
+            return _is_segment(start)
         case Kind.MP4:
             return start[4:8] in _FILE_BOXES
         case Kind.WEBM:
             return start.startswith(_EBML)
-        case Kind.SEGMENT:
-            return _is_segment(start)
         case Kind.KEY:
             return len(start) == 16 and not is_markup(start)
         case Kind.PLAYLIST:
@@ -175,10 +182,7 @@ def _is_segment(start: bytes) -> bool:
 
 def _is_transport_stream(start: bytes) -> bool:
     """The sync byte at every packet (188 bytes, or 192 with a time code) that can be seen."""
-    return any(
-        len(start) > first and all(byte == 0x47 for byte in start[first::size])
-        for first, size in ((0, 188), (4, 192))
-    )
+    return any(syncs and not syncs.strip(b"\x47") for syncs in (start[::188], start[4::192]))
 
 
 def _is_image(start: bytes) -> bool:

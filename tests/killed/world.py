@@ -67,7 +67,7 @@ class World:
         """The next worker, until its end. Without any of these it must come to a good one."""
         job = Job(
             asset=self._asset,
-            source_url=f"{self.origin.url}{self._path}?sig={self._signature}",
+            source_url=f"{self.origin.url}{self._path}?token={self._signature}",
             destination=self.place.url,
             redis_url=self._redis_url,
             life=self._lives,
@@ -122,14 +122,14 @@ class World:
         return f"life-{self._lives}"
 
     def _signed_for_this_life(self, request: Request, reply: Reply) -> Reply:
-        if request.query.get("sig") != [self._signature]:
+        if request.query.get("token") != [self._signature]:
             return Reply(403, body=b"Request has expired")
         return reply
 
     def _ranges_asked(self, signature: str) -> list[tuple[str, int, int]]:
         asked = []
         for request in list(self.origin.requests):
-            if request.query.get("sig") == [signature]:
+            if request.query.get("token") == [signature]:
                 size = len(self.origin.files.get(request.path, b""))
                 first, last = request.range or (0, size - 1)
                 asked.append((request.path, first, min(last + 1, size)))

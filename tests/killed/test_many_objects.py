@@ -1,0 +1,123 @@
+"""SIGKILL in the middle of a tree or a zip: the next worker goes on at the object, for one LIST and not a request for
+each of those that are there."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+
+import google_crc32c
+import pytest
+
+from archiving.copying import IN_FLIGHT, JOURNAL_EVERY
+from tests.killed.nursery import Nursery
+from tests.killed.places import Place, s3_place
+from tests.killed.sink import Moment
+from tests.killed.world import FOLDER, Life, World
+from tests.servers import S3Server
+from tests.transfer.origin import Origin
+from tests.transfer.worlds import some_bytes
+
+# when so many were sent, the ledger knows a batch of them, whatever else was under way
+SENT = IN_FLIGHT + JOURNAL_EVERY + 8
+SEGMENTS = SENT + 12
+
+
+def tree() -> dict[str, bytes]:
+    packets = [b"G" + some_bytes(187, seed=number) for number in range(SEGMENTS + 1)]
+    files = {f"0/{number}.ts": packets[number] + packets[number + 1] for number in range(SEGMENTS)}
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2"]
+    for number in range(SEGMENTS):
+        lines += ["#EXTINF:2,", f"{number}.ts"]
+    files["0/stream.m3u8"] = "\n".join([*lines, "#EXT-X-ENDLIST", ""]).encode()
+    files["master.m3u8"] = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0/stream.m3u8\n"
+    return files
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return held.getvalue()
+
+
+FILES = tree()
+
+
+@pytest.fixture
+def place(ministack_server: S3Server) -> Iterator[Place]:
+    with s3_place(ministack_server) as made:
+        yield made
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as made:
+        yield made
+
+
+def assert_whole(world: World, last: Life) -> None:
+    assert last.told().outcome == "Archived", last.told()
+    proofs = {one["path"]: (one["size"], one["crc32c"]) for one in world.manifest()["objects"]}
+    del proofs["asset.json"]
+    assert proofs == {path: (len(body), f"{google_crc32c.value(body):08x}") for path, body in FILES.items()}
+    for path in ("0/0.ts", f"0/{SEGMENTS - 1}.ts", "0/stream.m3u8", "master.m3u8"):
+        assert world.place.read(f"{FOLDER}/{path}") == FILES[path]
+
+
+def put_again(world: World, life: Life, paths: set[str]) -> set[str]:
+    put = {path.partition(f"{FOLDER}/")[2] for kind, path in life.seen.paths if kind == "put"}
+    return put & paths
+
+
+def test_a_tree_goes_on_at_the_object_for_one_list(
+    nursery: Nursery, redis_url: str, origin: Origin, place: Place
+) -> None:
+    origin.files = {f"/vod/{path}": body for path, body in FILES.items()}
+    world = World(nursery, redis_url, origin, place, "/vod/master.m3u8", type="room-vod", size=None)
+
+    killed = world.live(Moment("put", SENT))
+    known = world.stored_paths()
+    second = world.live()
+
+    assert killed.report is None
+    assert len(known) >= JOURNAL_EVERY
+    assert_whole(world, second)
+    fetched = {path.removeprefix("/vod/") for path, _, _ in second.ranges}
+    assert not fetched & known
+    assert put_again(world, second, known) == set()
+    assert second.seen.asked["list"] == 1
+    assert second.seen.asked["put"] <= len(FILES) + 2 - len(known)  # and asset.json, and the manifest
+
+
+def test_a_zip_goes_on_at_the_member(nursery: Nursery, redis_url: str, origin: Origin, place: Place) -> None:
+    data = origin.files["/vod.zip"] = zipped(FILES)
+    world = World(nursery, redis_url, origin, place, "/vod.zip", type="room-vod", size=None)
+
+    killed = world.live(Moment("put", SENT))
+    known = world.stored_paths()
+    second = world.live()
+
+    assert killed.report is None
+    assert len(known) >= JOURNAL_EVERY
+    assert_whole(world, second)
+    assert put_again(world, second, known) == set()
+    assert second.seen.asked["list"] == 1
+    assert second.source_bytes <= 2 * len(data)
+
+
+def test_a_zip_that_changed_meanwhile_is_unpacked_anew(
+    nursery: Nursery, redis_url: str, origin: Origin, place: Place
+) -> None:
+    origin.files["/vod.zip"] = zipped(
+        {path: body[:-1] + b"!" for path, body in FILES.items() if ".ts" in path}
+    )
+    world = World(nursery, redis_url, origin, place, "/vod.zip", type="room-vod", size=None)
+    world.live(Moment("put", SENT))
+    origin.files["/vod.zip"], origin.etag = zipped(FILES), '"v2"'
+
+    second = world.live()
+
+    assert_whole(world, second)

@@ -249,11 +249,11 @@ def last_segment(url: SecretUrl) -> str:
 
 def _with_query(url: SecretUrl, query: str) -> SecretUrl:
     """`url` with those parameters of `query` that it does not have itself."""
-    text = url.reveal().partition("#")[0]
-    own = set(_query_names(url))
-    missing = [part for part in query.split("&") if part.partition("=")[0] not in own]
-    return SecretUrl("&".join([text if "?" in text or not missing else f"{text}?{missing.pop(0)}", *missing]))
+    if own := _query_names(url):
+        query = "&".join(part for part in query.split("&") if part.partition("=")[0] not in own)
+    return url.with_query(query) if query else url
 
 
 def _query_names(url: SecretUrl) -> list[str]:
-    return [part.partition("=")[0] for part in urlsplit(url.reveal()).query.split("&") if part]
+    query = url.reveal().partition("#")[0].partition("?")[2]
+    return [part.partition("=")[0] for part in query.split("&") if part]

@@ -137,11 +137,12 @@ class _Room:
         self._capacity = capacity
         self._inviting = capacity - max(1, capacity // 8)
         self._inside: set[ObjectCopy] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def enter(self, copy: ObjectCopy, check: Callable[[], None]) -> None:
         """Blocks while it is full; raises what `check` raises."""
-        with self._changed:
+        with self._lock:
             while len(self._inside) >= self._capacity:
                 self._changed.wait(stopping.POLL_SECONDS)
                 check()
@@ -149,11 +150,11 @@ class _Room:
 
     def leave(self, copy: ObjectCopy) -> None:
         """Repeatable."""
-        with self._changed:
+        with self._lock:
             self._inside.discard(copy)
             if len(self._inside) <= self._inviting:
                 self._changed.notify()
 
     def inside(self) -> list[ObjectCopy]:
-        with self._changed:
+        with self._lock:
             return list(self._inside)

@@ -148,19 +148,23 @@ class HttpClient:
         own only to its origin. Raises SourceUnavailable, SourceNotAllowed, SourceMismatch (endless redirects).
         """
         url = address.url
-        home = url.origin
+        home = origin = url.origin
         cookies: list[tuple[Origin, str]] = []
         for _ in range(_MAX_REDIRECTS + 1):
-            origin = url.origin
-            own = address.headers if origin == home else {}
-            response = self._get_once(url, origin, {**headers, **own}, address.handed_out)
-            cookies += [(origin, value) for value in response.headers.all("set-cookie")]
-            location = response.headers.get("location")
-            if response.status not in _REDIRECTS or location is None:
-                response.cookies = tuple(value for where, value in cookies if where == origin)
+            lines = {"Host": origin.authority, "User-Agent": self._user_agent, "Accept": "*/*", **headers}
+            if origin == home:
+                lines |= address.headers
+            response = self._get_once(url, origin, lines, address.handed_out)
+            answered = response.head.headers
+            cookies += [(origin, value) for value in answered.all("set-cookie")]
+            location = answered.get("location")
+            if location is None or response.status not in _REDIRECTS:
+                if cookies:
+                    response.cookies = tuple([value for where, value in cookies if where == origin])
                 return response
             response.discard()
             url = url.join(location)
+            origin = url.origin
         raise SourceMismatch(f"{address.url.name} redirects more than {_MAX_REDIRECTS} times")
 
     @property
@@ -180,9 +184,8 @@ class HttpClient:
 
     # -- one request ---------------------------------------------------------------------------------------
     def _get_once(
-        self, url: SecretUrl, origin: Origin, headers: Mapping[str, str], handed_out: Collection[Origin]
+        self, url: SecretUrl, origin: Origin, lines: Mapping[str, str], handed_out: Collection[Origin]
     ) -> Response:
-        lines = {"Host": origin.authority, "User-Agent": self._user_agent, "Accept": "*/*", **headers}
         wire = self._reuse(origin, handed_out)
         response = self._exchange(wire, url, origin, lines, kept=True) if wire else None
         if response is None:

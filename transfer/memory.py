@@ -57,7 +57,13 @@ class MemoryBudget:
     def reserve(self, size_bytes: int) -> Block:
         """A block of at least `size_bytes`. Blocks until others release theirs, in order of asking; ends early
         with the stop signal's exception. Raises BudgetTooSmall when it could never be granted."""
-        return self.line_up(size_bytes).wait()
+        rounded = _rounded(size_bytes)
+        with self._lock:
+            at_once = not self._queue and self._in_use_bytes + rounded <= self.limit_bytes
+            buffer = self._take(rounded) if at_once else None
+        if not at_once:
+            return self.line_up(size_bytes).wait()
+        return Block(self, rounded, bytearray(rounded) if buffer is None else buffer)
 
     def line_up(self, size_bytes: int) -> Place:
         """A place in the order of asking, at once. Raises nothing: what could never be granted, `wait` refuses."""

@@ -30,7 +30,6 @@ __all__ = [
     "fetch_bytes",
 ]
 
-_MEDIA = {"Accept-Encoding": "identity"}
 _TEXT = {"Accept-Encoding": "gzip, identity"}
 _PIECE_BYTES = 64 * 1024
 _RENEWED_ON = frozenset({400, 401, 403, 404})
@@ -125,7 +124,7 @@ def _get(client: HttpClient, address: SourceAddress, headers: Mapping[str, str])
     """The answer, after one renewal when the first is a refusal that a fresh signature may lift."""
     asked = address.current()
     response = client.get(asked, headers)
-    if response.status in _RENEWED_ON:
+    if response.head.status in _RENEWED_ON:
         renewed = address.renew(asked)
         if renewed is not asked:
             response.discard()
@@ -247,30 +246,31 @@ class HttpSource:
         return self._name
 
     def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
-        response = self._get({"Range": f"bytes=0-{first_bytes - 1}"})
-        if response.status == 416:  # the way to say that there is not even a first byte
+        response = self._get(f"bytes=0-{first_bytes - 1}")
+        status = response.head.status
+        if status == 416:  # the way to say that there is not even a first byte
             empty = _NOTHING_OF.fullmatch(response.headers.get("content-range") or "")
             info = _info(response, size_bytes=0, ranges=False)
             response.discard()
             if empty and empty.group(1) == "0":
                 return info, _Nothing()
-            response = self._get({})
-        if response.status == 206 and (_is_encoded(response) or _total_unknown(response)):
+            response = self._get()
+            status = response.head.status
+        if status == 206 and (_is_encoded(response) or _total_unknown(response)):
             response.close()  # ranges of a packed form, or of who knows how much, are of no use: all of it then
-            response = self._get({})
-        if response.status == 206:
+            response = self._get()
+            status = response.head.status
+        if status == 206:
             return self._first_range(response, first_bytes), response
-        if response.status != 200:
+        if status != 200:
             raise refusal(response)
         if _is_encoded(response):
             return _info(response, size_bytes=None, ranges=False), _decoded(response)
         return _info(response, size_bytes=response.head.length_bytes, ranges=False), response
 
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
-        headers = {"Range": f"bytes={start}-{start + len(into) - 1}"}
-        if info.etag is not None and not info.etag.startswith("W/"):
-            headers["If-Match"] = info.etag
-        response = self._get(headers)
+        strong = info.etag is not None and not info.etag.startswith("W/")
+        response = self._get(f"bytes={start}-{start + len(into) - 1}", info.etag if strong else None)
         try:
             self._check_range(response, start, len(into), info)
             filled = 0
@@ -284,8 +284,13 @@ class HttpSource:
         finally:
             response.close()
 
-    def _get(self, headers: Mapping[str, str]) -> Response:
-        return _get(self._client, self._address, {**_MEDIA, **headers})
+    def _get(self, byte_range: str | None = None, etag: str | None = None) -> Response:
+        headers = {"Accept-Encoding": "identity"}
+        if byte_range is not None:
+            headers["Range"] = byte_range
+        if etag is not None:
+            headers["If-Match"] = etag
+        return _get(self._client, self._address, headers)
 
     def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:
         """Of a 206 to `open`: it must hold the bytes from 0 up to as many as were asked for, or exist."""

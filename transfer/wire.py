@@ -155,9 +155,15 @@ class Wire:
             return 0
         if self._chunked and self._left == 0 and not self._next_chunk():
             return 0
-        if self._left is not None:
+        if self._left is not None and self._left < len(into):
             into = into[: self._left]
-        count = self._take(into)
+        if self._high > self._low:
+            count = min(self._high - self._low, len(into))
+            into[:count] = self._view[self._low : self._low + count]
+            self._low += count
+        else:
+            receive = self._stream.receive if self._left is None else self._stream.receive_all
+            count = self._receive_or_fail(receive, into)
         if self._left is None:
             self.at_end = not count
         elif not count:
@@ -205,15 +211,6 @@ class Wire:
             if not count:
                 raise WireError("the body was cut short within its chunks")
             self._high += count
-
-    def _take(self, into: memoryview) -> int:
-        ready = min(self._high - self._low, len(into))
-        if ready:
-            into[:ready] = self._view[self._low : self._low + ready]
-            self._low += ready
-            return ready
-        receive = self._stream.receive if self._left is None else self._stream.receive_all
-        return self._receive_or_fail(receive, into)
 
     def _receive_or_fail(self, receive: Callable[[memoryview], int], into: memoryview) -> int:
         try:

@@ -90,7 +90,7 @@ class SecretUrl:
         if self._target is None:
             parts = urlsplit(self._text)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            self._target = _NOT_ON_THE_WIRE.sub(lambda found: quote(found.group()), target)
+            self._target = _on_the_wire(target)
         return self._target
 
     def join(self, reference: str) -> SecretUrl:
@@ -116,10 +116,9 @@ class SecretUrl:
 
     def with_query(self, more: str) -> SecretUrl:
         """This URL with the parameters `more` after its own. Raises SourceNotAllowed."""
-        text = self._text.partition("#")[0]
-        between = "&" if "?" in text else "?"
-        url = SecretUrl(text + between + more)
-        url._origin = self.origin
+        text, target = self._text.partition("#")[0], self.target
+        url = SecretUrl(f"{text}{'&' if '?' in text else '?'}{more}")
+        url._origin, url._target = self.origin, f"{target}{'&' if '?' in target else '?'}{_on_the_wire(more)}"
         return url
 
     def _normal_host(self, host: str) -> str:
@@ -154,3 +153,7 @@ class SecretUrl:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SecretUrl is not pickled: it is a credential")
+
+
+def _on_the_wire(text: str) -> str:
+    return _NOT_ON_THE_WIRE.sub(lambda found: quote(found.group()), text)

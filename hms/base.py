@@ -8,6 +8,8 @@ from typing import Protocol
 
 from hms.models import Asset, Page, SignedUrl
 
+DEFAULT_API_URL = "https://api.100ms.live/v2"
+
 
 class RecordingAssets(Protocol):
     def pages(

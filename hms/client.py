@@ -32,7 +32,6 @@ from hms.errors import (
 )
 from hms.models import Asset, Page, SignedUrl
 
-DEFAULT_API_URL = "https://api.100ms.live/v2"
 PAGE_ROWS = 100  # the most the API gives: a tenth of the requests of its default
 MAX_ANSWER_BYTES = 32 * 2**20  # 100 assets are some 60 KB; more than this is not an answer of this API
 MAX_RETRY_AFTER = timedelta(hours=1)  # a wrong header must not put an asset off past its deadline

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 
 class Seal:
@@ -20,19 +22,28 @@ class Seal:
     """
 
     def __init__(self, secret: SecretStr) -> None:
-        value = secret.get_secret_value()
-        if not value:
+        if not secret.get_secret_value():
             raise ValueError("the secret that seals the ledger is empty")
+        self._secret = secret
+
+    @cached_property
+    def _fernet(self) -> Fernet:
+        """At first use: `archiver status` seals nothing, and need not wait for a library of cryptography."""
+        from cryptography.fernet import Fernet
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
         # `info` keeps this key apart from any other that is ever derived from the same secret
         key = HKDF(SHA256(), length=32, salt=None, info=b"recording-archiver: ledger seal, version 1")
-        self._fernet = Fernet(base64.urlsafe_b64encode(key.derive(value.encode())))
+        return Fernet(base64.urlsafe_b64encode(key.derive(self._secret.get_secret_value().encode())))
 
     def seal(self, value: str) -> str:
         return self._fernet.encrypt(value.encode()).decode()
 
     def unseal(self, sealed: str) -> str | None:
         """None when it was sealed under another key, or tampered with."""
+        from cryptography.fernet import InvalidToken
+
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
         except InvalidToken:

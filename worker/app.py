@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from worker.bootstrap import build_app
+from worker.errors import SettingsError
 from worker.observability import setup_celery_logging
-from worker.settings import SettingsError, load_settings
+from worker.settings import load_settings
 
 try:
     settings = load_settings()

@@ -1,15 +1,14 @@
-"""All wiring, by plain constructor arguments. Nothing else reads settings, opens a client or makes a thread pool."""
+"""All wiring, by plain constructor arguments, with `account.py` for the ledger. Nothing else reads settings, opens a
+client or makes a thread pool."""
 
 from __future__ import annotations
 
 import gc
 import os
-import secrets
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -34,7 +33,6 @@ from hms.client import HmsClient
 from hms.errors import HmsRefused
 from ledger.base import Ledger, Row
 from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
 from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
@@ -44,8 +42,8 @@ from transfer.errors import Stopped
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
+from worker.account import build_ledger, build_watcher, utc_now
 from worker.celery_config import celery_settings
-from worker.embedded_valkey import write_private
 from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.schedule import beat_schedule
 from worker.settings import Settings
@@ -55,10 +53,6 @@ PROCESS_ITSELF_BYTES = 112 * 2**20
 """Code, libraries, cloud client, connections: 95 MiB measured, and 238 MiB in all with what this leaves of 256."""
 
 DISTRIBUTION = "recording-archiver"
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +124,7 @@ def build_services(
         ),
         reconciler=reconciler,
         scrubber=Scrubber(ledger=ledger, destinations=destinations, clock=utc_now),
-        watcher=Watcher(
-            ledger=ledger,
-            clock=utc_now,
-            at_risk_within=settings.at_risk,
-            sweep_every=settings.sweep_every,
-        ),
+        watcher=build_watcher(settings, ledger),
         source_access=source_access,
     )
 
@@ -207,10 +196,6 @@ def token_provider(settings: Settings) -> TokenProvider:
     return NoCredentials()
 
 
-def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
-    return RedisLedger(redis_url, Seal(_seal_secret(settings)))
-
-
 def build_scope(settings: Settings) -> Scope:
     return Scope(
         retention=settings.retention,
@@ -276,17 +261,3 @@ def _build_archiver(
         stop_requested=stop_requested,
         time_is_up=time_is_up,
     )
-
-
-def _seal_secret(settings: Settings) -> SecretStr:
-    """What seals secrets in the ledger: the app secret, the same in every process. With nothing but a token, which
-    changes, a random one in the state directory; another machine then begins open uploads anew."""
-    if settings.hms_secret is not None:
-        return settings.hms_secret
-    file = settings.state_dir / "ledger.seal"
-    try:
-        return SecretStr(file.read_text().strip())
-    except FileNotFoundError:
-        secret = secrets.token_urlsafe(32)
-        write_private(file, f"{secret}\n")
-        return SecretStr(secret)

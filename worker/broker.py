@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker.embedded import Supervisor
 from worker.embedded_valkey import EmbeddedValkey
-from worker.settings import Settings, SettingsError
+from worker.errors import SettingsError
+from worker.settings import Settings
 
 
 def check_state_dir(settings: Settings) -> None:
@@ -38,6 +38,8 @@ def broker_url(settings: Settings) -> Iterator[str]:
     if running.answers() and (url := running.url()):
         yield url
         return
+    from worker.embedded import Supervisor  # with Celery and all: only for who needs a server
+
     with Supervisor(settings.state_dir, environment=dict(os.environ), with_workers=False) as supervisor:
         supervisor.start()
         yield supervisor.redis_url

@@ -1,5 +1,7 @@
 """`archiver ...`: what people type. Answers go to stdout (JSON with --json), logs to stderr.
 
+What a command needs is imported by it: the help must not wait for Celery, nor `status` for what copies.
+
 Exit codes: 0 all is well · 1 something is not saved, or a check found a problem · 2 the command line or a setting is
 wrong · 3 something that is needed (broker, API, destination) cannot be reached, or refuses the credentials ·
 130 interrupted.
@@ -16,12 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
-from typing import Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
-from celery import Celery
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -29,28 +30,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from archiving import keys, webhook_thumbnails
-from archiving.commit import take_back
-from archiving.deadlines import is_over
 from archiving.errors import ManifestError
-from archiving.manifest import read_manifest
 from hms.errors import HmsError, HmsGarbled
-from hms.webhooks import parse_event
 from ledger.base import SAFE_STATES, Row
 from ledger.errors import LedgerError
-from simulator.__main__ import main as simulate
 from storage_backends.errors import BadDestinationUrl, StorageError
-from worker import demo as demonstration
-from worker import rendering
-from worker.bootstrap import AppServices, build_services, utc_now
-from worker.broker import broker_url, check_state_dir
-from worker.celery_config import celery_settings
-from worker.doctor import Verdict, examine
-from worker.embedded import FlowerOptions, Supervisor, SupervisorError
-from worker.observability import log_uncaught_exceptions, redact, setup_logging
-from worker.run_once import OneRun, result_json
-from worker.settings import Settings, SettingsError, load_settings
-from worker.verify import verify as verify_all
+from worker.errors import SettingsError, SupervisorError
+from worker.findings import Verdict
+
+if TYPE_CHECKING:
+    from ledger.redis_ledger import RedisLedger
+    from worker.bootstrap import AppServices
+    from worker.embedded import Supervisor
+    from worker.run_once import OneRun
+    from worker.settings import Settings
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # a webhook has some kilobytes
 OK, NOT_SAVED, WRONG_SETTINGS, NOT_SERVED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -114,6 +107,8 @@ def demo(
     Needs no account and no setting. Starts a simulated 100ms, an embedded Valkey, workers, beat and Flower; shows
     what is being copied; ends with a table, and exit code 0 when every asset ended as it should.
     """
+    from worker import demo as demonstration
+
     sys.exit(OK if demonstration.run(out, keep=keep, as_json=as_json) else NOT_SAVED)
 
 
@@ -128,6 +123,10 @@ def up(
     Stays in the foreground; Ctrl-C stops it in order, and what was half-way goes on at the next start. For several
     machines run the processes one by one, as docker-compose.yml does.
     """
+    from worker import demo as demonstration
+    from worker.broker import check_state_dir
+    from worker.embedded import FlowerOptions, Supervisor
+
     settings = _settings()
     if not settings.has_credentials and not with_simulator:
         raise SettingsError(
@@ -171,6 +170,9 @@ def run(
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
+    from worker import rendering
+    from worker.run_once import result_json
+
     with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
         with _showing_progress(services, quiet=as_json):
             result = _one_run(settings, services, stop, wait).run()
@@ -215,6 +217,9 @@ def archive(
     Also how a quarantined or lost asset is released: it begins again. One that is archived already is compared with
     its manifest by names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
+    from worker import rendering
+    from worker.account import utc_now
+
     with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
         for asset_id in asset_ids:
             if again:
@@ -249,6 +254,9 @@ def webhook(
 
     Exit code 1 when the event names no asset with thumbnails, 2 when it is no event.
     """
+    from archiving import webhook_thumbnails
+    from hms.webhooks import parse_event
+
     try:
         event = parse_event(file.read(MAX_EVENT_BYTES))
     except HmsGarbled as error:
@@ -273,6 +281,8 @@ def webhook(
 )
 def simulator(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Run the simulated 100ms alone: API, storage with expiring URLs, CDN, sample recordings, named faults."""
+    from simulator.__main__ import main as simulate
+
     sys.exit(simulate(arguments or [], program="archiver simulator"))
 
 
@@ -286,8 +296,13 @@ def status(
 
     Exit code 0 when nothing needs a person, else 1.
     """
-    with _services(_settings()) as (_, services):
-        summary = services.watcher.summary()
+    from worker import rendering
+    from worker.account import build_watcher
+
+    settings = _settings()
+    with _ledger(settings) as ledger:
+        watcher = build_watcher(settings, ledger)
+        summary = watcher.summary()
         if as_json:
             print(json.dumps(rendering.summary_json(summary)))  # noqa: T201
         elif not watch:
@@ -298,18 +313,25 @@ def status(
             ) as live:
                 while True:
                     time.sleep(1)
-                    live.update(rendering.summary_view(services.watcher.summary()), refresh=True)
+                    live.update(rendering.summary_view(watcher.summary()), refresh=True)
     sys.exit(OK if summary.healthy else NOT_SAVED)
 
 
 @_command("archiver show 6400c0d3e1b2a3c4d5e6f708")
 def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
     """All that is known of one asset: its state and why, and what its manifest says at each destination."""
-    with _services(_settings()) as (_, services):
-        row = services.ledger.get(asset_id)
+    from archiving import keys
+    from archiving.manifest import read_manifest
+    from storage_backends.registry import open_destinations
+    from worker import rendering
+
+    settings = _settings()
+    with _ledger(settings) as ledger, ExitStack() as stack:
+        row = ledger.get(asset_id)
         manifests: dict[str, dict[str, Any] | str | None] = {}
         if row is not None:
-            for store in services.destinations:
+            for store in open_destinations(settings.destinations):
+                stack.callback(store.close)
                 try:
                     manifest = read_manifest(store, keys.manifest_key(asset_id, row.created_at))
                     manifests[store.name] = json.loads(manifest.to_bytes()) if manifest else None
@@ -339,6 +361,8 @@ def verify(
     Needs the destinations alone: no broker, no 100ms. Exit code 0 when all is as the manifests say, else 1.
     """
     from storage_backends.registry import open_destinations
+    from worker import rendering
+    from worker.verify import verify as verify_all
 
     settings = _settings()
     destinations = open_destinations(settings.destinations)
@@ -382,6 +406,9 @@ def doctor(as_json: Json = False) -> None:
     Credentials and clock, broker and its persistence, beat and workers, and each destination (write, read back,
     checksum, delete, conditional write, rule for unfinished uploads). Leaves nothing behind.
     """
+    from worker import rendering
+    from worker.doctor import examine
+
     worst = Verdict.OK
     found = []
     with _services(_settings(), check_broker=False) as (settings, services):
@@ -405,6 +432,9 @@ def doctor(as_json: Json = False) -> None:
 def _settings() -> Settings:
     """Whoever looks at a terminal is shown what happens; of the events only the bad ones, unless ARCHIVER_LOG_LEVEL
     asks for more."""
+    from worker.observability import log_uncaught_exceptions, setup_logging
+    from worker.settings import load_settings
+
     settings = load_settings()
     if sys.stderr.isatty() and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "WARNING"})
@@ -427,6 +457,8 @@ class _CurrentStderr(io.TextIOBase):
 
 
 def _fail(error: Exception, code: int) -> None:
+    from worker.redaction import redact
+
     err.print(Text("archiver: ", style="bold red") + Text(redact(str(error))))
     sys.exit(code)
 
@@ -435,6 +467,10 @@ def _fail(error: Exception, code: int) -> None:
 def _services(
     settings: Settings, *, check_broker: bool = True, stop_requested: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[Settings, AppServices]]:
+    """Everything one process needs, to copy or to look at what copies."""
+    from worker.bootstrap import build_services
+    from worker.broker import broker_url
+
     with ExitStack() as stack:
         url = stack.enter_context(broker_url(settings))
         services = build_services(
@@ -446,9 +482,25 @@ def _services(
         yield settings, services
 
 
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[RedisLedger]:
+    """The ledger alone, which answers."""
+    from worker.account import build_ledger
+    from worker.broker import broker_url
+
+    with broker_url(settings) as url, closing(build_ledger(settings, url)) as ledger:
+        ledger.ping()
+        yield ledger
+
+
 def _take_back(services: AppServices, asset_id: str) -> None:
     """An asset whose manifests prove nothing is copied anew. Not when 100ms has deleted it: a damaged copy is better
     than none, and so it stays until the new one is whole."""
+    from archiving import keys
+    from archiving.commit import take_back
+    from archiving.deadlines import is_over
+    from worker.account import utc_now
+
     row = services.ledger.get(asset_id)
     if row is None:
         return
@@ -481,6 +533,9 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _one_run(settings: Settings, services: AppServices, stop: threading.Event, wait: float) -> OneRun:
+    from worker.account import utc_now
+    from worker.run_once import OneRun
+
     return OneRun(
         reconciler=services.reconciler,
         sweeper=services.sweeper,
@@ -499,6 +554,8 @@ def _showing_progress(services: AppServices, *, quiet: bool) -> Iterator[None]:
     if quiet or not err.is_terminal:
         yield
         return
+    from worker import rendering
+
     ended = threading.Event()
 
     def refresh(live: Live) -> None:
@@ -531,6 +588,8 @@ def _say_what_is_up(settings: Settings, supervisor: Supervisor) -> None:
 
 
 def _show(row: Row, manifests: dict[str, dict[str, Any] | str | None]) -> None:
+    from worker import rendering
+
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in rendering.row_json(row).items():
         if value not in (None, [], "", 0, 0.0):
@@ -565,6 +624,11 @@ class _Workers:
         self._services = services
 
     def __call__(self) -> list[str]:
+        from celery import Celery
+
+        from worker.broker import broker_url
+        from worker.celery_config import celery_settings
+
         with broker_url(self._settings) as url, Celery(set_as_current=False) as client:
             client.conf.update(celery_settings(broker_url=url, concurrency=1))
             answers = client.control.ping(timeout=2) or []

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 
 from hms.client import HmsClient
 from hms.errors import HmsError, HmsRefused
@@ -16,28 +14,13 @@ from storage_backends.base import ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import ObjectExists, StorageError
 from tasks.watch import beats
 from transfer.checksums import crc32c
+from worker.findings import Finding, Verdict
 from worker.settings import Settings
 
 MAX_SKEW = timedelta(seconds=10)
 """Management tokens are backdated by as much (100ms-api.md): beyond it new ones may be refused."""
 
 PROBE_BYTES = 64 * 1024
-
-
-class Verdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `remedy` says what to do, for all but OK."""
-
-    subject: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
 
 
 def examine(

@@ -34,6 +34,7 @@ from worker import processes
 from worker.celery_config import celery_settings
 from worker.child import Child, ProcessStatus
 from worker.embedded_valkey import LOOPBACK, EmbeddedValkey, write_private
+from worker.errors import SupervisorError
 
 READY_LIMIT = timedelta(minutes=2)
 """A worker is up in about 2 s on a quiet machine; a laptop that just woke may take a minute."""
@@ -48,10 +49,6 @@ STOP_GRACE = timedelta(seconds=15)
 """For each stage of the ordered stop, on top of the soft shutdown; then it is killed."""
 TICK = timedelta(milliseconds=200)
 DEFAULT_FLOWER_PORT = 5555
-
-
-class SupervisorError(Exception):
-    """The set-up on this machine cannot start."""
 
 
 class AlreadyRunning(SupervisorError):

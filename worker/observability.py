@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TextIO
 
-import celery.signals
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -69,7 +68,9 @@ def setup_celery_logging(settings: Settings) -> None:
     def instead_of_celerys(**_: object) -> None:
         setup_logging(settings)
 
-    celery.signals.setup_logging.connect(instead_of_celerys, weak=False, dispatch_uid="archiver")
+    from celery.signals import setup_logging as celery_sets_up_logging  # other commands need no Celery
+
+    celery_sets_up_logging.connect(instead_of_celerys, weak=False, dispatch_uid="archiver")
     setup_logging(settings)
     log_uncaught_exceptions()
 

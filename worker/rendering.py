@@ -16,7 +16,7 @@ from archiving.deadlines import UNDATED
 from archiving.watching import Summary
 from hms.models import parse_time
 from ledger.base import SAFE_STATES, AssetState, Progress, Row
-from worker.doctor import Finding, Verdict
+from worker.findings import Finding, Verdict
 
 WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
 FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}

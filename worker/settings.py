@@ -30,10 +30,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from archiving.keys import DEFAULT_TEMPLATE, check_template
-from hms.client import DEFAULT_API_URL
+from hms.base import DEFAULT_API_URL
 from hms.models import AssetType
 from storage_backends.destination_url import is_plain_path, parse_destination
 from storage_backends.errors import BadDestinationUrl
+from worker.errors import SettingsError
 
 PREFIX = "ARCHIVER_"
 _OUR_NAMES = re.compile(r"(ARCHIVER|HMS)_", re.IGNORECASE)
@@ -42,11 +43,6 @@ _PREFIX_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s?#@]+", re.IGNORECASE)
 
 Names = Annotated[frozenset[str] | None, NoDecode]
 Listed = Annotated[tuple[str, ...], NoDecode]
-
-
-class SettingsError(Exception):
-    """Something in the environment or in `.env` cannot be used. The message has a line for each variable: its name,
-    what is wrong and what would be right; never the value of a secret."""
 
 
 class VodZip(StrEnum):

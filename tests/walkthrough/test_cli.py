@@ -60,6 +60,23 @@ def test_the_help_lists_every_command_and_the_exit_codes(tmp_path: Path) -> None
     assert "or refuses the credentials" in " ".join(said.text.split())
 
 
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [
+        ("--help", {"celery", "boto3", "google.cloud.storage", "httpx", "redis", "pydantic", "structlog"}),
+        ("status", {"celery", "boto3", "google.cloud.storage", "httpx", "jwt", "cryptography.fernet"}),
+    ],
+)
+def test_a_command_that_only_tells_imports_nothing_that_copies(
+    user: User, command: str, unneeded: set[str]
+) -> None:
+    said = user.types(command, PYTHONPROFILEIMPORTTIME="1")
+
+    imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
+    assert "typer" in imported
+    assert imported & unneeded == set()
+
+
 def test_the_simulators_own_options_are_taken_and_explained(tmp_path: Path) -> None:
     user = User(tmp_path, {})
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from worker.settings import Settings, SettingsError, VodZip, load_settings, variables
+from worker.errors import SettingsError
+from worker.settings import Settings, VodZip, load_settings, variables
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 Env = Callable[..., Settings]

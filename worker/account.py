@@ -1,0 +1,47 @@
+"""The account of what is saved, for whoever only looks at it: the ledger and the watcher, without all that copies."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+
+from archiving.watching import Watcher
+from ledger.base import Ledger
+from ledger.redis_ledger import RedisLedger
+from ledger.sealing import Seal
+from worker.embedded_valkey import write_private
+from worker.settings import Settings
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
+    """Connects to nothing yet."""
+    return RedisLedger(redis_url, Seal(_seal_secret(settings)))
+
+
+def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
+    return Watcher(
+        ledger=ledger,
+        clock=utc_now,
+        at_risk_within=settings.at_risk,
+        sweep_every=settings.sweep_every,
+    )
+
+
+def _seal_secret(settings: Settings) -> SecretStr:
+    """What seals secrets in the ledger: the app secret, the same in every process. With nothing but a token, which
+    changes, a random one in the state directory; another machine then begins open uploads anew."""
+    if settings.hms_secret is not None:
+        return settings.hms_secret
+    file = settings.state_dir / "ledger.seal"
+    try:
+        return SecretStr(file.read_text().strip())
+    except FileNotFoundError:
+        secret = secrets.token_urlsafe(32)
+        write_private(file, f"{secret}\n")
+        return SecretStr(secret)

@@ -75,7 +75,7 @@ def of_parts(parts: Iterable[Part]) -> int:
 
 
 def to_base64(crc: int) -> str:
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+    return binascii.b2a_base64(crc.to_bytes(4, "big"), newline=False).decode("ascii")
 
 
 def from_base64(text: str | None) -> int | None:

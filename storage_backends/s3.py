@@ -39,7 +39,15 @@ from storage_backends.errors import (
 )
 from storage_backends.per_process import PerProcess
 from storage_backends.s3_data import Checksum, Confirmed, Receipt, S3DataPath
-from storage_backends.s3_errors import code_of, kind_of, needed, status_of, translated
+from storage_backends.s3_errors import (
+    VENDOR_ERRORS,
+    code_of,
+    kind_of,
+    needed,
+    raise_translated,
+    status_of,
+    translated,
+)
 from storage_backends.s3_wire import S3Wire
 
 if TYPE_CHECKING:
@@ -233,8 +241,8 @@ class _Bucket:
         return described(spec.key, answer) if metadata.get(_METADATA_ID) == identity else None
 
 
-def object_headers(spec: ObjectSpec, identity: str | None) -> dict[str, Any]:
-    metadata = dict(spec.metadata) | ({_METADATA_ID: identity} if identity else {})
+def object_headers(spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
+    metadata = {**spec.metadata, _METADATA_ID: identity} if identity else dict(spec.metadata)
     return {"ContentType": spec.content_type, "Metadata": metadata}
 
 
@@ -253,6 +261,12 @@ def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
+def _stored(spec: ObjectSpec, size_bytes: int, crc32c: int, receipt: Receipt) -> ObjectInfo:
+    """What a PUT made, as far as its answer proves it."""
+    proved = crc32c if receipt.confirmed is not Confirmed.NOT else None
+    return ObjectInfo(spec.key, size_bytes, proved, receipt.etag, spec.content_type, datetime.now(UTC))
+
+
 class S3Backend:
     """See `storage_backends.base.StorageBackend`.
 
@@ -262,14 +276,7 @@ class S3Backend:
 
     def __init__(self, settings: S3Settings) -> None:
         self._bucket = _Bucket(settings)
-
-    @property
-    def name(self) -> str:
-        return self._bucket.name
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(
+        self._limits = Limits(
             min_part_bytes=5 * MIB,
             max_part_bytes=5 * 1024 * MIB,
             max_parts=10_000,
@@ -279,29 +286,41 @@ class S3Backend:
             conditional_create=self._bucket.promises_conditions,
         )
 
+    @property
+    def name(self) -> str:
+        return self._bucket.name
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        doing = f"storing {spec.key!r} in {self.name}"
+        bucket = self._bucket
+        try:
+            if spec.if_absent:
+                return self._put_if_absent(spec, data, crc32c)
+            receipt = bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
+        except VENDOR_ERRORS as error:
+            raise_translated(error, f"storing {spec.key!r} in {bucket.name}")
+        return _stored(spec, len(data), crc32c, receipt)
+
+    def _put_if_absent(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         # known by it when the answer to a first attempt was lost and boto3 tried again by itself
-        identity = secrets.token_hex(16) if spec.if_absent else None
+        identity = secrets.token_hex(16)
         bucket, headers = self._bucket, object_headers(spec, identity)
 
         def send(condition: Mapping[str, str]) -> Receipt:
             return bucket.data.put(bucket.prefix + spec.key, data, crc32c, {**headers, **condition})
 
-        with translated(doing):
-            if spec.if_absent:
-                bucket.refuse_if_taken(spec.key)
-            try:
-                receipt = bucket.with_condition(spec, send)
-            except ClientError as error:
-                done = None
-                if identity is not None and kind_of(error) is ObjectExists:
-                    done = bucket.made_by(spec, identity, len(data))
-                if done is None:
-                    raise
-                return done
-        proved = crc32c if receipt.confirmed is not Confirmed.NOT else None
-        return ObjectInfo(spec.key, len(data), proved, receipt.etag, spec.content_type, datetime.now(UTC))
+        bucket.refuse_if_taken(spec.key)
+        try:
+            receipt = bucket.with_condition(spec, send)
+        except ClientError as error:
+            done = bucket.made_by(spec, identity, len(data)) if kind_of(error) is ObjectExists else None
+            if done is None:
+                raise
+            return done
+        return _stored(spec, len(data), crc32c, receipt)
 
     def begin(self, spec: ObjectSpec) -> S3Upload:
         identity = secrets.token_hex(16)

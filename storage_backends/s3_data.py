@@ -57,51 +57,50 @@ class S3DataPath:
         return self._checksum is Checksum.MD5
 
     def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Receipt:
-
-        def send(checksum: Mapping[str, str]) -> Mapping[str, Any]:
-            return self._wire().put_object(Bucket=self._bucket, Key=key, Body=data, **headers, **checksum)
-
-        return self._send(send, data, crc32c, whole=True)
+        request = {"Bucket": self._bucket, "Key": key, "Body": data, **headers}
+        return self._send(self._wire().put_object, request, crc32c, whole=True)
 
     def put_part(
         self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
     ) -> Receipt:
         """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was begun with that algorithm; AWS refuses
         such a part otherwise."""
-
-        def send(checksum: Mapping[str, str]) -> Mapping[str, Any]:
-            return self._wire().upload_part(**address, PartNumber=number, Body=data, **checksum)
-
-        return self._send(send, data, crc32c, whole=False, crc32c_allowed=crc32c_declared)
+        request = {**address, "PartNumber": number, "Body": data}
+        return self._send(
+            self._wire().upload_part, request, crc32c, whole=False, crc32c_allowed=crc32c_declared
+        )
 
     def _send(
         self,
-        send: Callable[[Mapping[str, str]], Mapping[str, Any]],
-        body: Buffer,
+        send: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        request: Mapping[str, Any],
         crc32c: int,
         *,
         whole: bool,
         crc32c_allowed: bool = True,
     ) -> Receipt:
+        body: Buffer = request["Body"]
         if not self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:
             raise ChecksumRejected(
                 f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
             )
         if self._checksum is Checksum.MD5 or not crc32c_allowed:
-            return self._with_md5(send, body, crc32c)
+            return self._with_md5(send, request, crc32c)
+        sent = crc.to_base64(crc32c)
         try:
-            answer = send({"ChecksumCRC32C": crc.to_base64(crc32c)})
+            answer = send({**request, "ChecksumCRC32C": sent})
         except ClientError as error:
             may_be_unknown_to_it = kind_of(error) in (StorageError, ChecksumRejected)
             if self._checksum is Checksum.CRC32C or self._server_checks_crc32c or not may_be_unknown_to_it:
                 raise
-            receipt = self._with_md5(send, body, crc32c)
+            receipt = self._with_md5(send, request, crc32c)
             self._checksum = Checksum.MD5  # learned: the same bytes pass without the CRC32C
             return receipt
-        answered = crc.from_base64(answer.get("ChecksumCRC32C"))
-        if answered == crc32c:
+        said = answer.get("ChecksumCRC32C")
+        if said == sent:
             self._server_checks_crc32c = True
             return Receipt(needed(answer, "ETag"), Confirmed.CRC32C)
+        answered = crc.from_base64(said)
         if answered is not None and self._server_checks_crc32c:
             raise ChecksumRejected(f"the server received CRC32C {answered:08x}, {crc32c:08x} was sent")
         # It ignores CRC32C, or computes another (moto without the crc32c package). The ETag of a small object may tell
@@ -111,14 +110,15 @@ class S3DataPath:
         return Receipt(needed(answer, "ETag"), Confirmed.NOT)
 
     def _with_md5(
-        self, send: Callable[[Mapping[str, str]], Mapping[str, Any]], body: Buffer, crc32c: int
+        self, send: Callable[[Mapping[str, Any]], Mapping[str, Any]], request: Mapping[str, Any], crc32c: int
     ) -> Receipt:
+        body: Buffer = request["Body"]
         if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else done by the caller
             raise ChecksumRejected(
                 f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
             )
         md5 = hashlib.md5(body, usedforsecurity=False)
-        answer = send({"ContentMD5": base64.b64encode(md5.digest()).decode()})
+        answer = send({**request, "ContentMD5": base64.b64encode(md5.digest()).decode()})
         same = (
             needed(answer, "ETag").strip('"') == md5.hexdigest()
         )  # not so with SSE-KMS, and that is no error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as botocore_errors
@@ -133,6 +133,9 @@ class UnlikeS3(Exception):
     """A success that lacks what every S3 server's answer has: a portal or a proxy answered in its place."""
 
 
+VENDOR_ERRORS = (ClientError, BotoCoreError, Boto3Error, ResponseParserError, UnlikeS3)
+
+
 def needed(answer: Mapping[str, Any], name: str) -> Any:
     if name not in answer:
         raise UnlikeS3(name)
@@ -203,11 +206,14 @@ def translate(error: Exception, doing: str) -> StorageError:
     return StorageError(f"{doing}: {name}: this request is not one that the S3 client can make")
 
 
+def raise_translated(error: Exception, doing: str) -> NoReturn:
+    cause = error if isinstance(error, ClientError) else None  # the text of the others holds the URL
+    raise translate(error, doing) from cause
+
+
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
     try:
         yield
-    except ClientError as error:
-        raise translate(error, doing) from error
-    except (BotoCoreError, Boto3Error, ResponseParserError, UnlikeS3) as error:
-        raise translate(error, doing) from None  # its text holds the URL
+    except VENDOR_ERRORS as error:
+        raise_translated(error, doing)

@@ -18,8 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import unescape
@@ -39,10 +39,15 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 10.0  # as in s3.py, for boto3
 _SILENCE_SECONDS = 60.0
 _IDLE_SECONDS = 15.0  # S3 closes a connection that is idle for about 20
+# Idle for less, it is used without a look at it, which would cost a system call and the interpreter lock. Had it ended,
+# sending or reading says so and boto3 sends again; had an answer come that nobody asked for, its checksum is not ours.
+_FRESH_SECONDS = 0.25
 _MAX_IDLE = 64
 _HEAD_BYTES = 32 * 1024
 _ERROR_BYTES = 64 * 1024  # of an answer's body
-_DISAGREEMENTS = 3  # in a row, of a server that refuses us and takes the same from boto3
+_DISAGREEMENTS = (
+    3  # in a row, of a server that refuses us, or is not understood, and takes the same from boto3
+)
 
 _FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 412, 501, 507})
 _MENDED_BY_BOTO3 = frozenset(
@@ -59,7 +64,13 @@ _PLAIN_VALUE = re.compile(
     r"[\x21-\x7e]+(?: [\x21-\x7e]+)*"
 )  # else the signature has rules that are not ours to repeat
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/s3/aws4_request, .*")
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: .*)?")
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what a path holds as it is
+_HEAD = re.compile(
+    rb"HTTP/1\.1 (10[023]|[2-5][0-9]{2})(?: [^\r\n]*)?((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*)"
+)
+_FORMS = 64  # kept: a few content types, for the second that is now
+_INFORMATIONAL_HEADS = 4  # that may come before an answer
+_ONCE = frozenset({"connection", "content-length", "etag", "transfer-encoding", "x-amz-checksum-crc32c"})
 _KNOWN_HEADERS = frozenset(
     {
         "amz-sdk-invocation-id", "amz-sdk-request", "authorization", "content-length", "content-type", "expect",
@@ -74,83 +85,101 @@ _HEADER_OF = {
     "ChecksumCRC32C": "x-amz-checksum-crc32c",
     "IfNoneMatch": "if-none-match",
 }
-_ADDRESS = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
+_NO_HEADER = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
+_KNOWN_ARGUMENTS = _NO_HEADER | _HEADER_OF.keys()
 
 
 class S3Wire:
-    """`put_object` and `upload_part` of `client`, with the same arguments, answers and errors, for one bucket;
-    `Body` may be any buffer, `memoryview` included. Safe from several threads. Made before they share `client`."""
+    """`put_object` and `upload_part` of `client`, with the same arguments (in one mapping), answers and errors, for one
+    bucket; `Body` may be any buffer, `memoryview` included. Safe from several threads. Made before they share `client`.
+    """
 
     def __init__(
         self, client: Any, credentials: Credentials | None, bucket: str, ca_bundle: str | None = None
     ) -> None:
         self._client = client
-        self._credentials = credentials
         self._bucket = bucket
         self._disagreements = 0
-        self._signer = _Signer()
         endpoint = _learn(client, credentials, bucket) if credentials is not None else None
-        self._endpoint = endpoint
-        self._connections = _Connections(endpoint, ca_bundle) if endpoint else None
+        self._line = _Line(endpoint, credentials, ca_bundle) if endpoint and credentials else None
 
     @property
     def direct(self) -> bool:
         """Whether requests go this way; else boto3 sends them all."""
-        return self._endpoint is not None and self._disagreements < _DISAGREEMENTS
+        return self._line is not None and self._disagreements < _DISAGREEMENTS
 
-    def put_object(self, **request: Any) -> Mapping[str, Any]:
+    def put_object(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raises boto3's errors."""
         return self._send(self._client.put_object, request, "")
 
-    def upload_part(self, **request: Any) -> Mapping[str, Any]:
+    def upload_part(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raises boto3's errors."""
         query = f"partNumber={request['PartNumber']}&uploadId={quote(request['UploadId'], safe='-._~')}"
         return self._send(self._client.upload_part, request, query)
 
     def close(self) -> None:
-        if self._connections is not None:
-            self._connections.close()
+        if self._line is not None:
+            self._line.close()
 
     def _send(
-        self, by_boto3: Callable[..., Mapping[str, Any]], request: dict[str, Any], query: str
+        self, by_boto3: Callable[..., Mapping[str, Any]], request: Mapping[str, Any], query: str
     ) -> Mapping[str, Any]:
-        answer = None
-        if self.direct and request["Bucket"] == self._bucket and (headers := _headers(request)) is not None:
-            with suppress(OSError, _BadAnswer):
-                answer = self._directly(request["Key"], query, headers, request["Body"])
+        answer, disagreed = None, False
+        if self._line is not None and self.direct and request["Bucket"] == self._bucket:
+            try:
+                answer = self._line.put(request, query)
+            except OSError:
+                answer = None
+            except _BadAnswer:
+                disagreed = True
         if answer is not None and answer.status == 200:
             self._disagreements = 0
             return answer.as_boto3()
         if answer is not None and answer.final:
             raise answer.error("UploadPart" if query else "PutObject")
         response = by_boto3(**{**request, "Body": _for_boto3(request["Body"])})
-        if answer is not None and answer.status < 500:
+        if disagreed or (answer is not None and answer.status < 500):
             self._disagreements += 1
         return response
 
-    def _directly(self, key: str, query: str, headers: dict[str, str], body: Buffer) -> _Answer:
-        """Raises OSError, _BadAnswer."""
-        assert self._endpoint is not None
-        assert self._connections is not None
-        assert self._credentials is not None
-        endpoint = self._endpoint
-        path = endpoint.path_before_key + quote(key, safe="/-._~")
-        headers["host"] = endpoint.host_header
-        self._signer.sign(path, query, headers, self._credentials.get_frozen_credentials(), endpoint.region)
-        headers["user-agent"] = endpoint.user_agent
-        view = memoryview(body).cast("B")
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        target = f"{path}?{query}" if query else path
-        head = f"PUT {target} HTTP/1.1\r\n{lines}content-length: {len(view)}\r\n\r\n".encode("ascii")
+
+class _Line:
+    """To one endpoint, without boto3."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials, ca_bundle: str | None) -> None:
+        self._credentials = credentials
+        self._connections = _Connections(endpoint, ca_bundle)
+        self._form = lru_cache(maxsize=_FORMS)(partial(_form, endpoint))
+
+    def put(self, request: Mapping[str, Any], query: str) -> _Answer | None:
+        """None, and nothing sent, where boto3 should send it: without a checksum, too. Raises OSError, _BadAnswer."""
+        checked_by = "ChecksumCRC32C" if "ChecksumCRC32C" in request else "ContentMD5"
+        checksum = request.get(checked_by, "")
+        if not request.keys() <= _KNOWN_ARGUMENTS or not _PLAIN_VALUE.fullmatch(checksum):
+            return None
+        form = self._form(
+            int(time.time()),
+            self._credentials.get_frozen_credentials(),
+            checked_by,
+            tuple([item for item in request.items() if item[0] not in _NO_HEADER and item[0] != checked_by]),
+            tuple(request.get("Metadata", {}).items()),
+        )
+        if form is None:
+            return None
+        body = memoryview(request["Body"]).cast("B")
+        head = form.head(request["Key"], query, checksum, len(body))
         connection = self._connections.take()
         try:
-            connection.send(head, view)
+            connection.send(head, body)
             answer = connection.answer()
         except BaseException:
             connection.close()
             raise
         self._connections.give_back(connection)
         return answer
+
+    def close(self) -> None:
+        self._connections.close()
 
 
 # -- what boto3 would do -------------------------------------------------------------------------------------
@@ -224,22 +253,6 @@ def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def _headers(request: Mapping[str, Any]) -> dict[str, str] | None:
-    """The request's arguments as headers; None when there is one that boto3 should send."""
-    headers = {}
-    for name, value in request.items():
-        if name in _ADDRESS:
-            continue
-        if name not in _HEADER_OF:
-            return None
-        headers[_HEADER_OF[name]] = value
-    for name, value in request.get("Metadata", {}).items():
-        headers[f"x-amz-meta-{name.lower()}"] = value
-    if not all(_PLAIN_VALUE.fullmatch(value) for value in headers.values()):
-        return None
-    return headers
-
-
 def _for_boto3(body: Buffer) -> bytes | bytearray:
     """botocore refuses memoryviews (storage.md). A view of a whole buffer costs nothing, of a piece one copy."""
     if not isinstance(body, memoryview):
@@ -250,50 +263,81 @@ def _for_boto3(body: Buffer) -> bytes | bytearray:
     return bytes(body)
 
 
-# -- signature -----------------------------------------------------------------------------------------------
-@dataclass(slots=True)
-class _Signer:
-    """AWS Signature Version 4 in headers, of a body that is not signed: its CRC32C is, and TLS guards the rest."""
+# -- signed heads --------------------------------------------------------------------------------------------
+def _form(
+    endpoint: Endpoint,
+    second: int,
+    credentials: ReadOnlyCredentials,
+    checked_by: str,
+    arguments: tuple[tuple[str, str], ...],
+    metadata: tuple[tuple[str, str], ...],
+) -> _Form | None:
+    """For requests with these arguments of boto3's; None when one has a value that boto3 should send."""
+    headers = {_HEADER_OF[name]: value for name, value in arguments}
+    headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata}
+    if not all(_PLAIN_VALUE.fullmatch(value) for value in headers.values()):
+        return None
+    return _Form(endpoint, second, credentials, headers, _HEADER_OF[checked_by])
 
-    _key: tuple[tuple[str, str, str], bytes] = field(default=(("", "", ""), b""), repr=False)
 
-    def sign(
+class _Form:
+    """The head of a PUT but for what is each one's own: all that is the same for a tree's objects within one second.
+
+    Signed by AWS Signature Version 4, except for the body: its checksum is, and TLS guards the rest. Holds a SECRET.
+    """
+
+    def __init__(
         self,
-        path: str,
-        query: str,
-        headers: dict[str, str],
+        endpoint: Endpoint,
+        second: int,
         credentials: ReadOnlyCredentials,
-        region: str,
-        now: float | None = None,
+        headers: Mapping[str, str],
+        checksum_header: str,
     ) -> None:
-        """Add to `headers` what signs them. `path` and `query` as they are sent, the query's names in order."""
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        headers["x-amz-content-sha256"] = _UNSIGNED
-        headers["x-amz-date"] = stamp
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+        every = {
+            **headers,
+            "host": endpoint.host_header,
+            "x-amz-date": stamp,
+            "x-amz-content-sha256": _UNSIGNED,
+        }
         if credentials.token:
-            headers["x-amz-security-token"] = credentials.token
-        names = sorted(headers)
+            every["x-amz-security-token"] = credentials.token
+        names = sorted([*every, checksum_header])
+        at = names.index(checksum_header)
         signed = ";".join(names)
-        lines = "\n".join(f"{name}:{headers[name]}" for name in names)
-        canonical = f"PUT\n{path}\n{query}\n{lines}\n\n{signed}\n{_UNSIGNED}"
-        scope = f"{stamp[:8]}/{region}/s3/aws4_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
-        key = self._signing_key(credentials.secret_key or "", stamp[:8], region)
-        signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-        headers["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, "
-            f"Signature={signature}"
-        )
+        before = "".join([f"{name}:{every[name]}\n" for name in names[:at]])
+        after = "".join([f"\n{name}:{every[name]}" for name in names[at + 1 :]])
+        self._path_before_key = endpoint.path_before_key
+        self._before_checksum = f"{before}{checksum_header}:"
+        self._after_checksum = f"{after}\n\n{signed}\n{_UNSIGNED}"
 
-    def _signing_key(self, secret: str, day: str, region: str) -> bytes:
-        made_of, key = self._key  # one tuple: another thread may be replacing it
-        if made_of != (secret, day, region):
-            key = f"AWS4{secret}".encode()
-            for part in (day, region, "s3", "aws4_request"):
-                key = hmac.digest(key, part.encode(), "sha256")
-            self._key = ((secret, day, region), key)
-        return key
+        day = stamp[:8]
+        scope = f"{day}/{endpoint.region}/s3/aws4_request"
+        self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
+        self._key = f"AWS4{credentials.secret_key or ''}".encode()
+        for part in (day, endpoint.region, "s3", "aws4_request"):
+            self._key = hmac.digest(self._key, part.encode(), "sha256")
+
+        lines = "".join([f"{name}: {value}\r\n" for name, value in every.items()])
+        self._lines = (
+            f" HTTP/1.1\r\n{lines}user-agent: {endpoint.user_agent}\r\n"
+            f"authorization: AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, "
+            "Signature="
+        )
+        self._checksum_line = f"\r\n{checksum_header}: "
+
+    def head(self, key: str, query: str, checksum: str, body_bytes: int) -> bytes:
+        """`query` as it is sent, its names in order."""
+        path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
+        canonical = f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._after_checksum}"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        signature = hmac.digest(self._key, f"{self._to_sign}{digest}".encode(), "sha256").hex()
+        target = f"{path}?{query}" if query else path
+        return (
+            f"PUT {target}{self._lines}{signature}{self._checksum_line}{checksum}\r\n"
+            f"content-length: {body_bytes}\r\n\r\n"
+        ).encode("ascii")
 
 
 # -- connections ---------------------------------------------------------------------------------------------
@@ -337,45 +381,43 @@ class _Answer:
 
 
 class _Connection:
+    """One exchange after another. `reusable` when the last one left nothing behind."""
+
     def __init__(self, sock: socket.socket) -> None:
         self._stream = Stream(sock, _SILENCE_SECONDS)
         self._received = memoryview(bytearray(_HEAD_BYTES))
-        self._reusable = False
+        self.reusable = False
         self.idle_since = 0.0
 
     def send(self, head: bytes, body: memoryview) -> None:
         """Raises OSError."""
-        self._reusable = False
+        self.reusable = False
         self._stream.send(head, body)
 
     def answer(self) -> _Answer:
         """Raises OSError, _BadAnswer."""
         data = b""
-        while True:
+        for _ in range(_INFORMATIONAL_HEADS + 1):
             while (end := data.find(b"\r\n\r\n")) < 0:
                 if len(data) > _HEAD_BYTES:
                     raise _BadAnswer
                 data += self._receive()
-            head, data = data[:end], data[end + 4 :]
-            if not head.startswith((b"HTTP/1.1 100", b"HTTP/1.1 102", b"HTTP/1.1 103")):
-                break
-        status_line, *lines = head.split(b"\r\n")
-        match = _STATUS_LINE.fullmatch(status_line)
-        if match is None:
-            raise _BadAnswer
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, colon, value = line.decode("latin-1").partition(":")
-            if not colon or name.lower() in headers:
-                raise _BadAnswer  # twice the same: nothing that is read here may be
-            headers[name.lower()] = value.strip()
-        body = self._body(headers, data)
-        return _Answer(int(match[1]), headers, body)
+            head = _HEAD.fullmatch(data, 0, end)
+            if head is None:
+                raise _BadAnswer
+            data = data[end + 4 :]
+            status = int(head[1])
+            if status >= 200:
+                headers = _fields(head[2].decode("latin-1"))
+                return _Answer(status, headers, self._body(headers, data))
+        raise _BadAnswer
 
     def _body(self, headers: Mapping[str, str], data: bytes) -> bytes:
         """The body, as it is framed. The next request may follow when it ends just where it should."""
         coding, length = headers.get("transfer-encoding"), headers.get("content-length", "")
-        if coding is None and length.isascii() and length.isdigit():
+        if coding is None and length:
+            if not (length.isascii() and length.isdigit() and len(length) < 10):
+                raise _BadAnswer
             whole: Callable[[bytes], bytes | None] = partial(_of_length, int(length))
         elif coding == "chunked" and not length:
             whole = _of_chunks
@@ -385,18 +427,14 @@ class _Connection:
             if len(data) > _ERROR_BYTES:
                 raise _BadAnswer
             data += self._receive()
-        self._reusable = "close" not in headers.get("connection", "").lower()
+        self.reusable = "close" not in headers.get("connection", "").lower()
         return body
 
     def _receive(self) -> bytes:
         count = self._stream.receive(self._received)
         if not count:
-            raise _BadAnswer
+            raise ConnectionAbortedError("the connection ended before an answer")
         return bytes(self._received[:count])
-
-    @property
-    def reusable(self) -> bool:
-        return self._reusable
 
     def silent(self) -> bool:
         """Whether nothing came while it was idle; an end of the stream counts as something."""
@@ -405,6 +443,18 @@ class _Connection:
     def close(self) -> None:
         with suppress(OSError):
             self._stream.close()
+
+
+def _fields(lines: str) -> dict[str, str]:
+    """By name in lower case. Raises _BadAnswer when one that is read here comes twice; others may (`Vary` does)."""
+    fields: dict[str, str] = {}
+    for line in lines.split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        name = name.lower()
+        if name in fields and name in _ONCE:
+            raise _BadAnswer
+        fields[name] = value.strip(" \t")
+    return fields
 
 
 def _of_length(length: int, data: bytes) -> bytes | None:
@@ -449,7 +499,8 @@ class _Connections:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return self._connect()
-            if time.monotonic() - connection.idle_since < _IDLE_SECONDS and connection.silent():
+            idle_seconds = time.monotonic() - connection.idle_since
+            if idle_seconds < _FRESH_SECONDS or (idle_seconds < _IDLE_SECONDS and connection.silent()):
                 return connection
             connection.close()
 

@@ -249,7 +249,8 @@ def last_segment(url: SecretUrl) -> str:
 
 def _with_query(url: SecretUrl, query: str) -> SecretUrl:
     """`url` with those parameters of `query` that it does not have itself."""
-    if own := _query_names(url):
+    if "?" in url.reveal():
+        own = set(_query_names(url))
         query = "&".join(part for part in query.split("&") if part.partition("=")[0] not in own)
     return url.with_query(query) if query else url
 

@@ -136,14 +136,12 @@ class Lane:
     # -- asked for by the copy -----------------------------------------------------------------------------
     @property
     def open(self) -> bool:
-        with self._lock:
-            return not self._state.given_up
+        return not self._state.given_up
 
     @property
     def ended(self) -> bool:
         """For good: nothing of it is under way any more."""
-        with self._lock:
-            return self._state.ended
+        return self._state.ended
 
     @property
     def resumable(self) -> bool:
@@ -376,13 +374,15 @@ class Lane:
         self._end_if_over()
 
     def _end_if_over(self) -> None:
+        abandoned: Upload | None = None
         with self._lock:
             state = self._state
             if state.ended or state.active or not (state.given_up or self.info is not None):
                 return
             state.ended = True
-            kept = self._ending is Ending.LEAVE or (self._ending is Ending.KEEP and self.resumable)
-            abandoned = None if kept or self.info is not None else state.upload
+            if self.info is None and state.upload is not None:
+                kept = self._ending is Ending.LEAVE or (self._ending is Ending.KEEP and self.resumable)
+                abandoned = None if kept else state.upload
         try:
             if abandoned is not None:
                 with suppress(StorageError):  # the sweep of orphans takes what this leaves

@@ -14,7 +14,7 @@ _SETTLED_SECONDS = 15.0  # before trying again whether more would pay by now, or
 
 
 class Pace:
-    """Grows the number of connections by half while that raises the throughput, takes the last step back when it
+    """Doubles the number of connections while that raises the throughput, takes the last step back when it
     does not, halves it when the source says slower. `apply` is told each new number. Safe from several threads."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Pace:
         if rate >= self._best_rate * _PAYS:
             self._best_rate, self._before = rate, self._connections
             if self._connections < self._most:
-                self._set(min(self._most, self._connections + max(1, self._connections // 2)), now)
+                self._set(min(self._most, 2 * self._connections), now)
             return
         self._set(self._before, now)
         self._settle(now)

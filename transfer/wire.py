@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -40,27 +40,20 @@ class ClosedBeforeAnswer(WireError):
 
 class Headers:
     """Headers of an answer, which are given in any case and asked for in lower case. A name may come several times
-    (`Set-Cookie`)."""
+    (`Set-Cookie`). `get` is the first value of a name, or None."""
 
-    __slots__ = ("_first", "_more")
+    __slots__ = ("_more", "get")
 
-    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
-        self._first: dict[str, str] = {}
-        self._more: dict[str, list[str]] = {}
-        for name, value in fields:
-            name = name.lower()
-            if name in self._first:
-                self._more.setdefault(name, []).append(value)
-            else:
-                self._first[name] = value
-
-    def get(self, name: str) -> str | None:
-        """The first value of `name`."""
-        return self._first.get(name)
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        first = {name.lower(): value for name, value in reversed(fields)}
+        self.get: Callable[[str], str | None] = first.get  # itself: a dozen are asked for of each answer
+        self._more = fields if len(first) < len(fields) else ()
 
     def all(self, name: str) -> list[str]:
-        first = self._first.get(name)
-        return [] if first is None else [first, *self._more.get(name, ())]
+        if self._more:
+            return [value for other, value in self._more if other.lower() == name]
+        value = self.get(name)
+        return [] if value is None else [value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +265,9 @@ def _parse_head(block: bytes) -> Head:
     minor, status = match.group(1), int(match.group(2))
     fields = _FIELD.findall(match.group(3).decode("latin-1"))
     headers = Headers([(name, value.rstrip(" \t")) for name, value in fields])
-    connection = ",".join(headers.all("connection")).lower()
+    connection = _joined(headers, "connection")
     keeps_alive = "close" not in connection and (minor == b"1" or "keep-alive" in connection)
-    codings = ",".join(headers.all("transfer-encoding")).strip().lower()
+    codings = _joined(headers, "transfer-encoding").strip()
     chunked = codings == "chunked"
     if codings and not chunked:
         raise WireError("the answer has a transfer encoding other than chunked")
@@ -287,11 +280,15 @@ def _parse_head(block: bytes) -> Head:
     return Head(status, headers, keeps_alive, length, chunked)
 
 
+def _joined(headers: Headers, name: str) -> str:
+    """All values of `name` as one list, in lower case."""
+    return "" if headers.get(name) is None else ",".join(headers.all(name)).lower()
+
+
 def _length(headers: Headers) -> int | None:
-    said = headers.all("content-length")
-    if not said:
+    if headers.get("content-length") is None:
         return None
-    texts = {part.strip() for value in said for part in value.split(",")}
+    texts = {part.strip() for part in _joined(headers, "content-length").split(",")}
     text = texts.pop()
     if texts or not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise WireError("the answer's Content-Length is malformed or contradicts itself")

@@ -45,9 +45,7 @@ _FRESH_SECONDS = 0.25
 _MAX_IDLE = 64
 _HEAD_BYTES = 32 * 1024
 _ERROR_BYTES = 64 * 1024  # of an answer's body
-_DISAGREEMENTS = (
-    3  # in a row, of a server that refuses us, or is not understood, and takes the same from boto3
-)
+_DISAGREEMENTS = 3  # in a row, of a server that refuses us or cannot be read, and boto3 gets through
 
 _FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 412, 501, 507})
 _MENDED_BY_BOTO3 = frozenset(

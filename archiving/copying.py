@@ -24,7 +24,8 @@ from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMism
 log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 256  # items submitted and not yet recorded; the engine bounds bytes and connections itself
-JOURNAL_EVERY = 200  # objects recorded in the ledger at once
+JOURNAL_EVERY = 200  # objects recorded in the ledger at once; fewer of them
+JOURNAL_BYTES = 64 * 2**20  # when they are so large: what a worker that dies had copied in vain
 FAILURES_SHOWN = 5
 GIVE_UP_AFTER = 50  # failed items: the source is broken, and each failure has cost its retries
 
@@ -70,6 +71,7 @@ class Copier:
         self._failed_items: list[tuple[Item, SourceError]] = []
         self._warnings: list[str] = []
         self._unrecorded: list[StoredObject] = []
+        self._unrecorded_bytes = 0
         self._pending: deque[tuple[Item, Future[CopyResult]]] = deque()
 
     def copy(self, items: Iterable[Item]) -> Copied:
@@ -95,8 +97,7 @@ class Copier:
             raise IncompleteContents(f"two items of the asset want the path {item.path!r}")
         if item.data is None and (whole := self._whole.get(item.path)):
             if item.chunks is not None:
-                for _ in item.chunks:  # one shared stream: what we have must still be read past
-                    self._heartbeat.check()
+                item.chunks.skip()
             self._objects[item.path] = _manifest_object(item, whole)
             self._heartbeat.object_done()
             return
@@ -141,7 +142,8 @@ class Copier:
         self._heartbeat.object_done()
         if item.data is None:
             self._unrecorded.append(stored)
-            if len(self._unrecorded) >= JOURNAL_EVERY:
+            self._unrecorded_bytes += stored.size_bytes
+            if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES:
                 self._record()
 
     def _finish_phase(self) -> None:
@@ -188,7 +190,7 @@ class Copier:
                 self._ledger.add_stored(self._lease, store.name, self._version, self._unrecorded)
             except LedgerUnavailable as error:
                 log.warning("stored_objects_not_recorded", asset_id=self._lease.asset_id, error=str(error))
-        self._unrecorded = []
+        self._unrecorded, self._unrecorded_bytes = [], 0
 
     def _known_objects(self, store: StorageBackend) -> Mapping[str, StoredObject]:
         """What an earlier attempt stored and the destination still lists with its size; one LIST."""

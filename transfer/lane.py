@@ -243,12 +243,12 @@ class Lane:
     # -- the work ------------------------------------------------------------------------------------------
     def _begin(self) -> None:
         upload = self._persist(lambda: self.store.begin(self.spec))
-        with self._lock:
-            self._state.upload = upload
         if self.resumable:
             assert self.spec.size_bytes is not None
             saved = SavedUpload(upload.token, self.spec.size_bytes, self.spec.part_bytes, self._etag, {})
             self._dispatch.note(lambda journal: journal.begun(self.store.name, self.spec.key, saved))
+        with self._lock:  # only now: a part that is sent before its upload is noted is noted nowhere
+            self._state.upload = upload
 
     def _pump(self) -> None:
         """Set to work whatever can be done now."""

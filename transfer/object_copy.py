@@ -118,7 +118,7 @@ class ObjectCopy:
 
     # -- reading -------------------------------------------------------------------------------------------
     def _open(self, source: Source) -> None:
-        wanted_bytes = part_size(self._request.size_bytes, self._tools.part_bytes, self._stores)
+        wanted_bytes = self._part_size(self._request.size_bytes)
         # of a file that another worker has begun, the first part is probably stored already
         first_bytes = _SNIFFED_BYTES if self._begun_before(wanted_bytes) else wanted_bytes
 
@@ -150,8 +150,23 @@ class ObjectCopy:
             return False
         return any(self._tools.dispatch.load(store.name, self._request.key) for store in self._stores)
 
+    def _part_size(self, size_bytes: int | None) -> int:
+        return part_size(size_bytes, self._tools.part_bytes, self._stores)
+
+    def _begun_with(self, info: SourceInfo) -> int | None:
+        """The part size of an upload of this very file that another worker began, where it suits all stores: a new
+        version with another part size goes on with it all the same."""
+        for store in self._stores:
+            saved = self._tools.dispatch.load(store.name, self._request.key)
+            if saved is None or (saved.size_bytes, saved.source_etag) != (info.size_bytes, info.etag):
+                continue
+            fits = saved.part_bytes <= self._tools.memory.limit_bytes
+            if fits and part_size(saved.size_bytes, saved.part_bytes, self._stores) == saved.part_bytes:
+                return saved.part_bytes
+        return None
+
     def _first_part(self, body: _Body) -> _Filled:
-        bound = part_size(body.expected_bytes, self._tools.part_bytes, self._stores)
+        bound = self._part_size(body.expected_bytes)
         size_bytes = bound if body.expected_bytes is None else min(bound, body.expected_bytes)
         return self._fill(body, size_bytes)
 
@@ -213,7 +228,7 @@ class ObjectCopy:
     ) -> None:
         """Several parts, read in parallel by ranges; those that every store holds already are not read."""
         self._info = info
-        parts = Parts(size_bytes, part_size(size_bytes, self._tools.part_bytes, self._stores))
+        parts = Parts(size_bytes, self._begun_with(info) or self._part_size(size_bytes))
         block: Block | None = None
         try:
             self._add_lanes(size_bytes, parts.part_bytes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from transfer.base import Chunks, Source
+from transfer.base import Source
 
 
 class Phase(IntEnum):
@@ -18,13 +18,23 @@ class Phase(IntEnum):
     MASTER = 2
 
 
+class SkippableChunks(Protocol):
+    """`transfer.base.Chunks` out of a stream that leads to others: to be read once, or skipped."""
+
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
+
+    def skip(self) -> None:
+        """Instead of reading: nothing of it is fetched."""
+        ...
+
+
 @dataclass(slots=True)  # not frozen: to freeze one costs more than to find the segment it stands for
 class Item:
     """One object to be stored. Exactly one of `source`, `chunks` and `data` is set.
 
     `path` is relative to the asset's folder, made by `archiving.keys.safe_path`. `chunks` must be read to its
-    end before the next item is asked for. `check` raises transfer.errors.SourceMismatch for wrong first bytes.
-    `optional` items that cannot be had become a warning in the manifest and in `status`; without the others the
+    end, or skipped, before the next item is asked for. `check` raises transfer.errors.SourceMismatch for wrong first
+    bytes. `optional` items that cannot be had become a warning in the manifest and in `status`; without the others the
     asset is not archived.
     """
 
@@ -32,7 +42,7 @@ class Item:
     content_type: str
     phase: Phase = Phase.MEDIA
     source: Source | None = None
-    chunks: Chunks | None = None
+    chunks: SkippableChunks | None = None
     data: bytes | None = None
     check: Callable[[bytes], None] | None = None
     size_bytes: int | None = None  # what it must turn out to be, where that is known before

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from threading import Event, Lock
+from threading import Lock
 from typing import Any, cast
 
 import structlog
@@ -24,9 +24,9 @@ from hms.models import Asset, Page, SignedUrl
 from ledger.redis_ledger import RedisLedger
 from ledger.sealing import Seal
 from storage_backends import filesystem
-from storage_backends.base import Buffer, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
+from storage_backends.base import Buffer, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.registry import open_destination
-from transfer.base import SavedUpload, UploadJournal
+from transfer.base import UploadJournal
 from transfer.engine import TransferEngine
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
@@ -34,7 +34,6 @@ from transfer.memory import MemoryBudget
 
 SEAL = Seal(SecretStr("the app secret of every worker"))
 LEASE = timedelta(minutes=10)
-NOTED_SECONDS = 20.0  # a busy machine; a quiet one takes a millisecond
 CONNECTIONS = 3  # to the source, and to the store
 TEMPLATE = "recordings/{asset_id}"
 
@@ -42,8 +41,7 @@ TEMPLATE = "recordings/{asset_id}"
 @dataclass(frozen=True)
 class Job:
     """`life`: how many workers came before; their leases are over by this one's clock. `steps`: of its changes to a
-    directory, after which the worker is killed; `parts`: of its parts, just stored and not yet noted. `resumable`:
-    whether it can note its uploads at all, which those of a zip's members are not."""
+    directory, after which the worker is killed; `parts`: of its parts, just stored and not yet noted."""
 
     asset: Mapping[str, Any]
     source_url: str
@@ -54,7 +52,6 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     steps: int | None = None
     parts: int | None = None
-    resumable: bool = True
 
 
 @dataclass
@@ -101,7 +98,6 @@ class Watched:
         self.job = job
         self._report = report
         self._lock = Lock()
-        self.noted = Event()  # in the ledger, that an upload was begun
         limits = inner.limits
         self.limits = replace(limits, min_part_bytes=min(limits.min_part_bytes, job.part_bytes))
 
@@ -109,11 +105,9 @@ class Watched:
         return getattr(self._inner, name)
 
     def begin(self, spec: ObjectSpec) -> Upload:
-        self.noted.clear()
         return cast(Upload, WatchedUpload(self._inner.begin(spec), self))
 
     def resume(self, spec: ObjectSpec, token: str) -> Upload:
-        self.noted.set()
         return cast(Upload, WatchedUpload(self._inner.resume(spec, token), self))
 
     def stored(self, part: Part) -> None:
@@ -122,19 +116,6 @@ class Watched:
             self._report.part_bytes_sent += part.size_bytes
             if self._report.parts_sent == self.job.parts:
                 end_it()
-
-
-class WatchedJournal:
-    def __init__(self, inner: UploadJournal, store: Watched) -> None:
-        self._inner = inner
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def begun(self, store: str, key: ObjectKey, upload: SavedUpload) -> None:
-        self._inner.begun(store, key, upload)
-        self._store.noted.set()
 
 
 class WatchedUpload:
@@ -146,9 +127,6 @@ class WatchedUpload:
         return getattr(self._inner, name)
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        if self._store.job.resumable:
-            # so that each moment is the same at each run: a part that overtakes the note is sent again
-            assert self._store.noted.wait(NOTED_SECONDS)
         part = self._inner.put_part(number, data, crc32c)
         self._store.stored(part)
         return part
@@ -213,7 +191,7 @@ def work(job: Job) -> Report:
                 part_bytes=job.part_bytes,
                 connections=CONNECTIONS,
                 uploads=CONNECTIONS,
-                journal=cast(UploadJournal, WatchedJournal(journal, store)),
+                journal=journal,
                 on_bytes=heartbeat.moved,
                 should_stop=heartbeat.check,
             )

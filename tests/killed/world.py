@@ -62,7 +62,6 @@ class World:
         *,
         parts: int | None = None,
         steps: int | None = None,
-        resumable: bool = True,
     ) -> Life:
         """The next worker, until its end. Without any of these it must come to a good one."""
         job = Job(
@@ -75,7 +74,6 @@ class World:
             env=self.place.env,
             parts=parts,
             steps=steps,
-            resumable=resumable,
         )
         born: Future[Worker] = Future()
         sink = self.place.sink

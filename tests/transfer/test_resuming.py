@@ -170,16 +170,22 @@ def test_another_etag_begins_again() -> None:
     assert open_uploads(store) == 0
 
 
-def test_another_part_size_begins_again() -> None:
+@pytest.mark.parametrize("size_known", [True, False])
+@pytest.mark.parametrize("part_bytes", [500, 1500, 20_000])
+def test_another_part_size_goes_on_in_the_old_one(part_bytes: int, size_known: bool) -> None:
     store, journal = Wrapped(MemoryBackend("store")), Journal()
+    ask = request(size_bytes=len(CONTENT) if size_known else None)
     with Origin({"/file": CONTENT}) as origin:
         with pytest.raises(WorkerDied):
-            copy(origin, [store], journal, die_after=3)
+            copy(origin, [store], journal, ask, die_after=3)
+        store.sent_parts.clear()
 
-        copy(origin, [store], journal, part_bytes=1500)
+        copy(origin, [store], journal, ask, part_bytes=part_bytes)
 
     assert stored_in(store) == {KEY: CONTENT}
-    assert open_uploads(store) == 0
+    if part_bytes < len(CONTENT):  # else it is one request, which is simpler
+        assert store.sent_parts == [4, 5, 6, 7, 8, 9]
+        assert open_uploads(store) == 0
 
 
 def test_an_upload_the_store_has_forgotten_begins_again() -> None:

@@ -16,6 +16,7 @@ The library begins such a session but cannot go on with one in another process (
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import os
 import random
@@ -421,7 +422,11 @@ class GcsUpload:
         for place, part in enumerate(parts, start=1):
             if part.number != place or (part.size_bytes != self._spec.part_bytes and place != len(parts)):
                 raise StorageError(f"{doing}: part {part.number} is not in its place")
-        rest = base64.b64decode(parts[-1].tag) if parts else b""
+        try:
+            rest = base64.b64decode(parts[-1].tag, validate=True) if parts else b""
+        except binascii.Error:
+            known_not = f"{doing}: its last part was noted in a way that this version does not know"
+            raise UploadGone(known_not) from None
         headers = {
             "Content-Range": f"bytes {size - len(rest)}-{size - 1}/{size}" if rest else f"bytes */{size}",
             "x-goog-hash": f"crc32c={crc.to_base64(crc32c)}",

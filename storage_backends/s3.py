@@ -616,8 +616,12 @@ def _tag(receipt: Receipt) -> str:
 
 
 def _receipt(part: Part) -> Receipt:
+    """Raises UploadGone for a tag that is none of ours: the upload begins again."""
     confirmed, _, etag = part.tag.partition(" ")
-    return Receipt(etag, Confirmed(confirmed))
+    try:
+        return Receipt(etag, Confirmed(confirmed))
+    except ValueError:
+        raise UploadGone(f"part {part.number} was noted in a way that this version does not know") from None
 
 
 def _named(part: Part) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -539,6 +540,21 @@ class StorageContract:
             upload.complete([sent, invented], crc32c_of(data))
 
         assert key not in destination.side.stored_keys()
+        upload.abort()
+
+    def test_parts_that_another_version_noted_otherwise_are_refused_by_name_or_not_needed(
+        self, store: StorageBackend, destination: Destination, key: ObjectKey
+    ) -> None:
+        """Any other exception than a StorageError would end every attempt alike, and keep the upload for the next."""
+        data = sample(store, parts=2)
+        upload = store.begin(upload_spec(store, key, data))
+        strange = [replace(part, tag="~?") for part in put_parts(upload, data)]
+
+        with suppress(UploadGone, ChecksumRejected):
+            upload.complete(strange, crc32c_of(data))
+
+        stored = destination.side.read(key) if key in destination.side.stored_keys() else None
+        assert stored in (None, data)
         upload.abort()
 
     # -- twice, too late, by another

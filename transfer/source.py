@@ -36,7 +36,6 @@ _RENEWED_ON = frozenset({400, 401, 403, 404})
 """403 is how S3, GCS and OSS say expired; 400 and 404 are how one S3 compatible and some CDNs do."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
-_NOTHING_OF = re.compile(r"bytes \*/(\d{1,18})")
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 
 
@@ -248,12 +247,8 @@ class HttpSource:
     def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
         response = self._get(f"bytes=0-{first_bytes - 1}")
         status = response.head.status
-        if status == 416:  # the way to say that there is not even a first byte
-            empty = _NOTHING_OF.fullmatch(response.headers.get("content-range") or "")
-            info = _info(response, size_bytes=0, ranges=False)
+        if status == 416:  # there is not even a first byte: the whole of it says more
             response.discard()
-            if empty and empty.group(1) == "0":
-                return info, _Nothing()
             response = self._get()
             status = response.head.status
         if status == 206 and (_is_encoded(response) or _total_unknown(response)):
@@ -329,16 +324,6 @@ class HttpSource:
         if _is_encoded(response):
             raise SourceMismatch(f"{self.name} sent a range of an encoded form of the file")
         _check_length(response, size_bytes)
-
-
-class _Nothing:
-    """The body of an empty file."""
-
-    def readinto(self, buffer: memoryview, /) -> int:  # noqa: ARG002 - the Reader interface
-        return 0
-
-    def close(self) -> None:
-        return
 
 
 def _content_range(response: Response) -> tuple[int, int, int | None]:

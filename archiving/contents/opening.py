@@ -112,7 +112,9 @@ class ContentsOpener:
             )
         if is_vod and kind is None:
             raise SourceMismatch(f"{source.name}: expected a playlist or a zip, got {sniff.describe(start)}")
-        return SingleFile(asset, source, start=start, version=version, warnings=_doubts(asset, kind))
+        return SingleFile(
+            asset, source, start=start, version=version, info=info, warnings=_doubts(asset, kind)
+        )
 
 
 def _first_bytes(source: Source) -> tuple[SourceInfo, bytes]:

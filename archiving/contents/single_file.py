@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 from archiving.contents import sniff
@@ -9,7 +10,7 @@ from archiving.contents.base import Item, Notes
 from archiving.contents.sniff import Check, Kind
 from archiving.keys import safe_path
 from hms.models import Asset, AssetType
-from transfer.base import Source
+from transfer.base import Source, SourceInfo
 
 # What a file of this type is called and must look like where its path does not say so itself.
 _BY_TYPE: dict[str, tuple[str, Kind]] = {
@@ -27,6 +28,7 @@ _BY_KIND = {
     Kind.MP4: "mp4",
     Kind.WEBM: "webm",
 }
+_MD5_OF_NOTHING = hashlib.md5(b"", usedforsecurity=False)
 _MARKUP = frozenset({"html", "htm", "xml", "svg"})  # an error page cannot be told from such a file
 
 
@@ -46,7 +48,14 @@ class SingleFile:
     form = "file"
 
     def __init__(
-        self, asset: Asset, source: Source, *, start: bytes, version: str, warnings: list[str] | None = None
+        self,
+        asset: Asset,
+        source: Source,
+        *,
+        start: bytes,
+        version: str,
+        info: SourceInfo | None = None,
+        warnings: list[str] | None = None,
     ) -> None:
         self._asset = asset
         self._source = source
@@ -54,6 +63,9 @@ class SingleFile:
         self._check = _check(asset, self._name)
         self._version = version
         self._notes = Notes(warnings=list(warnings or []))
+        if self._check and info and is_empty(info) and _may_be_empty(asset, self._name):
+            self._check = _empty_or(self._check)
+            self._notes.warnings.append(f"{self._name} is empty at the source, by the source's own checksum")
 
     @property
     def version(self) -> str:
@@ -83,8 +95,27 @@ def _extension(asset: Asset, start: bytes) -> str:
     return _BY_KIND.get(found, "bin") if found else "bin"
 
 
+def is_empty(info: SourceInfo) -> bool:
+    """Whether the source's own checksum says that the file itself has no bytes. Without it an empty body is taken for
+    what a broken server or cache says with a 200, however often it says so."""
+    by_etag = (info.etag or "").removeprefix("W/").strip('"').lower() == _MD5_OF_NOTHING.hexdigest()
+    return info.size_bytes == 0 and (by_etag or info.crc32c == 0 or info.md5 == _MD5_OF_NOTHING.digest())
+
+
+def _may_be_empty(asset: Asset, name: str) -> bool:
+    """A chat or transcript of which nobody said a word; there is no film, and no JSON, of no bytes. Where the API
+    gives a size, that is what it must be."""
+    return _kind(asset, name) is Kind.TEXT and not asset.size_bytes
+
+
+def _empty_or(check: Check) -> Check:
+    return lambda start: check(start) if start else None
+
+
 def _check(asset: Asset, name: str) -> Check | None:
-    if sniff.extension(name) in _MARKUP:
-        return None
+    return None if sniff.extension(name) in _MARKUP else sniff.check_for(_kind(asset, name), name)
+
+
+def _kind(asset: Asset, name: str) -> Kind:
     by_type = _BY_TYPE.get(asset.type)
-    return sniff.check_for(sniff.kind_of(name) or (by_type[1] if by_type else Kind.ANY), name)
+    return sniff.kind_of(name) or (by_type[1] if by_type else Kind.ANY)

@@ -105,6 +105,58 @@ def test_a_file_is_named_by_its_path_and_its_type(
     assert made.items[stored_as].size_bytes == len(data)
 
 
+EMPTY_BY = {
+    "an S3 ETag": {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"'},
+    "an OSS ETag": {"ETag": '"D41D8CD98F00B204E9800998ECF8427E"'},
+    "GCS's hashes": {"x-goog-hash": "crc32c=AAAAAA==,md5=1B2M2Y8AsgTpgAmY7PhCfg=="},
+}
+
+
+@pytest.mark.parametrize("proof", EMPTY_BY)
+@pytest.mark.parametrize("path", ["Rec-r1-17.csv", "t.txt", "t.srt"])
+def test_a_chat_or_transcript_that_the_source_proves_empty_is_archived_and_told(
+    client: HttpClient, origin: Origin, path: str, proof: str
+) -> None:
+    origin.rule = lambda _: Answer(200, b"", EMPTY_BY[proof])
+    kind = "chat" if path.endswith("csv") else "transcript"
+
+    contents = opened(client, f"{origin.url}/f", asset(kind, f"{STORAGE}/{path}", size=0))
+    made = copy(contents)
+
+    assert made.files == {path: b""}
+    assert "is empty at the source" in contents.notes.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "size", "headers"),
+    [
+        ("room-composite", "a.mp4", None, EMPTY_BY["an S3 ETag"]),
+        ("summary", "a.json", None, EMPTY_BY["an S3 ETag"]),
+        ("chat", "a.csv", 100, EMPTY_BY["an S3 ETag"]),
+        ("chat", "a.csv", None, {"ETag": '"of-a-file-that-was-not-empty"'}),
+        ("chat", "a.csv", None, {}),
+    ],
+)
+def test_another_empty_body_is_no_file(
+    client: HttpClient, origin: Origin, kind: str, path: str, size: int | None, headers: dict[str, str]
+) -> None:
+    origin.rule = lambda _: Answer(200, b"", headers)
+
+    with pytest.raises(SourceMismatch, match="empty body"):
+        copy(opened(client, f"{origin.url}/f", asset(kind, f"{STORAGE}/{path}", size=size)))
+
+
+def test_a_page_in_the_place_of_a_file_that_was_empty_a_moment_ago_is_no_chat(
+    client: HttpClient, origin: Origin
+) -> None:
+    origin.rule = lambda _: Answer(200, b"", EMPTY_BY["an S3 ETag"])
+    contents = opened(client, f"{origin.url}/f", asset("chat", f"{STORAGE}/c.csv"))
+    origin.rule = lambda _: Answer(200, HTML)
+
+    with pytest.raises(SourceMismatch, match="HTML page"):
+        copy(contents)
+
+
 def test_a_type_nobody_knows_is_kept_with_a_warning(client: HttpClient, origin: Origin) -> None:
     origin.files = {"/f": b"\1"}
 

@@ -23,6 +23,7 @@ from transfer.lane import Dispatch
 from transfer.memory import MemoryBudget
 from transfer.object_copy import ObjectCopy, Tools
 from transfer.pace import Pace
+from transfer.placement import Placement
 from transfer.retrying import Patience
 
 _GRACE_SECONDS = 2.0  # for threads to notice that they are told to stop, four times what a wait needs
@@ -60,6 +61,7 @@ class TransferEngine:
         self._memory = memory
         self._should_stop = should_stop
         self._stopping = threading.Event()
+        self._placement = Placement()
         # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
         self._room = _Room(2 * (connections + uploads))
         self._getters = Crew("getter", connections, memory, self._check)
@@ -71,6 +73,7 @@ class TransferEngine:
             part_bytes=part_bytes,
             patience=patience,
             pace=Pace(connections, self._set_connections),
+            placement=self._placement,
             on_bytes=on_bytes,
             stopping=self._stopping.is_set,
         )
@@ -105,6 +108,7 @@ class TransferEngine:
         for crew in (self._getters, self._putters):
             crew.join(deadline)
         self._memory.trim()
+        self._placement.leave()
 
     # -- inside --------------------------------------------------------------------------------------------
     def _admit(self, request: CopyRequest, stores: Sequence[StorageBackend]) -> ObjectCopy:
@@ -117,6 +121,8 @@ class TransferEngine:
         return copy
 
     def _check(self) -> None:
+        """What each thread does between two pieces of work, and while it waits."""
+        self._placement.follow()
         if self._stopping.is_set():
             raise Stopped("the engine was told to stop")
         try:

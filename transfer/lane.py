@@ -395,13 +395,9 @@ class Lane:
 
     # -- the other side ------------------------------------------------------------------------------------
     def _persist(self, action: Callable[[], T], *worth_it: type[StorageError]) -> T:
+        """The pauses between its tries end when told to stop."""
         kinds = worth_it or (TransientStorageError,)
-
-        def unless_stopped() -> T:
-            stopping.check()
-            return action()
-
-        return self._dispatch.patience.keep_trying(unless_stopped, lambda error: isinstance(error, kinds))
+        return self._dispatch.patience.keep_trying(action, lambda error: isinstance(error, kinds))
 
     def _forget(self) -> None:
         if self.resumable:

@@ -33,6 +33,7 @@ from transfer.lane import Dispatch, Ending, FilledPart, Lane
 from transfer.memory import Block, MemoryBudget
 from transfer.pace import Pace
 from transfer.part_sizes import Parts, part_size, unsuitable
+from transfer.placement import Placement
 from transfer.retrying import Patience
 
 _SNIFFED_BYTES = 512  # what `CopyRequest.check` is promised
@@ -51,6 +52,7 @@ class Tools:
     part_bytes: int
     patience: Patience
     pace: Pace
+    placement: Placement
     on_bytes: Callable[[ObjectKey, int], None]
     stopping: Callable[[], bool]
 
@@ -130,7 +132,7 @@ class ObjectCopy:
                     return partial(self._ranged, source, info, info.size_bytes, reader, first_bytes)
                 body = self._body(reader, info.size_bytes, source)
                 filled = self._first_part(body)
-                self._tools.pace.moved(filled.size_bytes)
+                self._answered(filled.size_bytes)
                 return partial(self._straight, body, filled, info)
             except BaseException:
                 reader.close()
@@ -302,7 +304,7 @@ class ObjectCopy:
 
         try:
             self._paced(attempt, _unavailable_or_odd)
-            self._tools.pace.moved(len(view))
+            self._answered(len(view))
         except BaseException:
             block.release()
             raise
@@ -312,6 +314,11 @@ class ObjectCopy:
             last = not self._unread
         if last and self._wanted():
             self._all_read(parts.count)
+
+    def _answered(self, size_bytes: int) -> None:
+        """One answer was read to its end."""
+        self._tools.pace.moved(size_bytes)
+        self._tools.placement.moved(size_bytes)
 
     def _paced(self, action: Callable[[], T], worth_it: Callable[[Exception], bool]) -> T:
         def attempt() -> T:

@@ -6,7 +6,6 @@ and zips are walked, parsed and copied in phases, uploads are journalled and a h
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import worker.bootstrap  # noqa: F401 - in a worker's memory, too
 from archiving.contents.base import Item
 from archiving.contents.hls import HlsContents
 from archiving.contents.zipped import ZipContents
@@ -32,6 +30,7 @@ from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
 from transfer.memory import MemoryBudget
 from transfer.source import Address, FixedAddress, HttpSource, SecretUrl
+from worker.bootstrap import calm_the_collector
 from worker.settings import Settings
 
 _LEASE = timedelta(minutes=2)
@@ -67,7 +66,7 @@ def main() -> None:
     http = HttpClient(AddressPolicy(allow_private=True), ca_file=ca_file)
     store = open_destination(f"s3://bucket/ours?endpoint_url={task['sink_url']}&region=us-east-1")
     store.stat(object_key("none"))  # makes the client: half a second, once in a worker's life
-    gc.freeze()  # as worker.bootstrap does once its services are there
+    calm_the_collector()
     ready()
     ledger = MemoryLedger(_now)
     ledger.discover([Seen(_ASSET, "room-vod", _now() + timedelta(days=1), AssetState.DISCOVERED)])

@@ -2,7 +2,8 @@
 
 Getters, each with one connection to a source, fill a bounded pool of reused buffers; putters send them to the
 stores. They are apart so that a source never waits for a store's answer (performance.md, "The shape that won").
-What happens to one object: `transfer.object_copy`; to one object at one store: `transfer.lane`.
+What happens to one object: `transfer.object_copy`; to one object at one store: `transfer.lane`,
+and `transfer.one_request` for those of a single part.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from transfer import stopping
 from transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
 from transfer.crew import Crew
 from transfer.errors import Stopped
-from transfer.lane import Dispatch
 from transfer.memory import MemoryBudget
 from transfer.object_copy import ObjectCopy, Tools
 from transfer.pace import Pace
 from transfer.placement import Placement
 from transfer.retrying import Patience
+from transfer.sending import Dispatch
 
 _GRACE_SECONDS = 2.0  # for threads to notice that they are told to stop, four times what a wait needs
 

@@ -1,4 +1,5 @@
-"""One object's way to one store: begun or resumed, its parts sent, completed, proved; or given up.
+"""The way of an object of several parts to one store: begun or resumed, its parts sent, completed, proved; or
+given up.
 
 A lane ends exactly once: `info` is set (proved), or `error` (the store failed, others go on), or neither (given up
 because the copy as a whole failed). It is told of parts by `offer`, and tells of its end by `on_end`.
@@ -10,12 +11,9 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
-from typing import TypeVar
 
-from ledger.errors import LeaseLost, LedgerError
-from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
+from storage_backends.base import ObjectInfo, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
@@ -24,79 +22,10 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
-from transfer import stopping
-from transfer.base import SavedPart, SavedUpload, UploadJournal
-from transfer.checksums import Crc32c
-from transfer.crew import Crew, Job
+from transfer.base import SavedPart, SavedUpload
+from transfer.crew import Job
 from transfer.memory import Block
-from transfer.retrying import Patience
-
-T = TypeVar("T")
-
-_READ_BACK_BYTES = 1024 * 1024
-_READ_BACKS = threading.BoundedSemaphore(
-    8
-)  # a process: 8 MiB beside the budget, which must not be waited for
-# here: the blocks that fill it wait for the very threads that read back
-
-
-class FilledPart:
-    """A part's bytes, shared by the lanes that send them; the last `release` frees the block."""
-
-    def __init__(self, number: int, size_bytes: int, crc: int, block: Block | None) -> None:
-        self.number = number
-        self.size_bytes = size_bytes
-        self.crc32c = crc
-        self._block = block
-        self._holders = 1
-        self._lock = threading.Lock()
-
-    @property
-    def data(self) -> Buffer:
-        return self._block.contents(self.size_bytes) if self._block else b""
-
-    def hold(self) -> FilledPart:
-        with self._lock:
-            self._holders += 1
-        return self
-
-    def release(self) -> None:
-        with self._lock:
-            self._holders -= 1
-            last = not self._holders
-        if last and self._block:
-            self._block.release()
-
-
-class Ending(Enum):
-    """What becomes of an upload that will not be completed now."""
-
-    DISCARD = "aborted and forgotten: nobody should go on with it"
-    KEEP = "left for another attempt, when that can find it; else aborted"
-    LEAVE = "not touched: we were told to stop, perhaps because it is another worker's now"
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """What all lanes of an engine share."""
-
-    crew: Crew
-    patience: Patience
-    journal: UploadJournal | None
-
-    def note(self, write: Callable[[UploadJournal], T]) -> T | None:
-        """Best effort: without its journal an upload is only not resumable. A lost lease is another matter."""
-        if self.journal is None:
-            return None
-        try:
-            return write(self.journal)
-        except LeaseLost:
-            raise
-        except LedgerError:
-            return None
-
-    def load(self, store: str, key: ObjectKey) -> SavedUpload | None:
-        return self.note(lambda journal: journal.load(store, key))
+from transfer.sending import Dispatch, Ending, FilledPart
 
 
 @dataclass(slots=True)
@@ -168,8 +97,8 @@ class Lane:
         """Go on with `saved`; the parts that need not be sent. In the caller's thread. None are held when the
         store no longer knows the upload: then the lane begins anew."""
         try:
-            upload = self._persist(lambda: self.store.resume(self.spec, saved.token))
-            held = self._persist(upload.parts)
+            upload = self._dispatch.persist(lambda: self.store.resume(self.spec, saved.token))
+            held = self._dispatch.persist(upload.parts)
         except UploadGone:
             self._forget()
             self.begin()
@@ -227,11 +156,6 @@ class Lane:
             self._state.finish = (parts, whole_crc)
         self._pump()
 
-    def put(self, part: FilledPart) -> None:
-        """Store an object of one part in one request."""
-        part.hold()
-        self._add(partial(self._put, part), partial(part.release))
-
     def give_up(self, ending: Ending) -> None:
         """End without an object, when calls under way have ended. Does nothing after the end."""
         self._drop(ending)
@@ -242,7 +166,7 @@ class Lane:
 
     # -- the work ------------------------------------------------------------------------------------------
     def _begin(self) -> None:
-        upload = self._persist(lambda: self.store.begin(self.spec))
+        upload = self._dispatch.persist(lambda: self.store.begin(self.spec))
         if self.resumable:
             assert self.spec.size_bytes is not None
             saved = SavedUpload(upload.token, self.spec.size_bytes, self.spec.part_bytes, self._etag, {})
@@ -271,7 +195,7 @@ class Lane:
             self._add(work, cleanup, counted=True)
 
     def _send(self, upload: Upload, part: FilledPart) -> None:
-        sent = self._persist(
+        sent = self._dispatch.persist(
             lambda: upload.put_part(part.number, part.data, part.crc32c),
             TransientStorageError,
             ChecksumRejected,
@@ -284,46 +208,10 @@ class Lane:
 
     def _complete(self, upload: Upload, parts: int, whole_crc: int) -> None:
         in_order = [self._state.done[number] for number in range(1, parts + 1)]
-        info = self._persist(lambda: upload.complete(in_order, whole_crc))
-        self._prove(info, sum(part.size_bytes for part in in_order), whole_crc)
-        self._forget()
-
-    def _put(self, part: FilledPart) -> None:
-        info = self._persist(
-            lambda: self.store.put(self.spec, part.data, part.crc32c), TransientStorageError, ChecksumRejected
-        )
-        self._prove(info, part.size_bytes, part.crc32c)
-
-    def _prove(self, info: ObjectInfo, size_bytes: int, crc: int) -> None:
-        """By the store's own word where it keeps a checksum, else by reading the object back."""
-        stored = (
-            info.size_bytes,
-            info.crc32c if info.crc32c is not None else self._read_back(info.size_bytes),
-        )
-        if stored != (size_bytes, crc):
-            with suppress(StorageError):
-                self.store.delete(self.spec.key)  # what is not what it should be must not be found
-            raise ChecksumRejected(
-                f"{self.store.name} stored {self.spec.key!r} as {stored[0]} bytes with CRC32C {stored[1]:08x}, "
-                f"not as {size_bytes} bytes with {crc:08x}; it was deleted again"
-            )
+        info = self._dispatch.persist(lambda: upload.complete(in_order, whole_crc))
+        self._dispatch.prove(self.store, info, sum(part.size_bytes for part in in_order), whole_crc)
         self.info = info
-
-    def _read_back(self, size_bytes: int) -> int:
-        crc, start = Crc32c(), 0
-        while not _READ_BACKS.acquire(timeout=stopping.POLL_SECONDS):
-            stopping.check()
-        try:
-            while start < size_bytes:
-                stopping.check()
-                piece = self._persist(partial(self.store.read, self.spec.key, start, _READ_BACK_BYTES))
-                if not piece:
-                    break
-                crc.update(piece)
-                start += len(piece)
-        finally:
-            _READ_BACKS.release()
-        return crc.value
+        self._forget()
 
     # -- ends ----------------------------------------------------------------------------------------------
     def _add(
@@ -392,12 +280,6 @@ class Lane:
             self._on_defect(error)
         finally:
             self._on_end()
-
-    # -- the other side ------------------------------------------------------------------------------------
-    def _persist(self, action: Callable[[], T], *worth_it: type[StorageError]) -> T:
-        """The pauses between its tries end when told to stop."""
-        kinds = worth_it or (TransientStorageError,)
-        return self._dispatch.patience.keep_trying(action, lambda error: isinstance(error, kinds))
 
     def _forget(self) -> None:
         if self.resumable:

@@ -29,12 +29,14 @@ from transfer.errors import (
     Stopped,
     TransferError,
 )
-from transfer.lane import Dispatch, Ending, FilledPart, Lane
+from transfer.lane import Lane
 from transfer.memory import Block, MemoryBudget
+from transfer.one_request import OneRequest
 from transfer.pace import Pace
 from transfer.part_sizes import Parts, part_size, unsuitable
 from transfer.placement import Placement
 from transfer.retrying import Patience
+from transfer.sending import Dispatch, Ending, FilledPart
 
 _SNIFFED_BYTES = 512  # what `CopyRequest.check` is promised
 
@@ -75,7 +77,8 @@ class ObjectCopy:
         self._on_over = on_over
         self._info: SourceInfo | None = None
         self._lock = threading.Lock()
-        self._lanes: list[Lane] = []
+        self._ways: Sequence[Lane | OneRequest] = ()  # one to each store, once it is known which kind
+        self._lanes: Sequence[Lane] = ()  # these, when there are several parts
         self._error: BaseException | None = None
         self._over = False  # nothing more is to be read
         self._resolved = False
@@ -215,13 +218,17 @@ class ObjectCopy:
         """The whole object in one buffer: one request stores it."""
         part = self._part(1, filled)
         try:
-            self._add_lanes(part.size_bytes, 0)
             self._check_whole(part.size_bytes, part.crc32c)
             if info and info.md5 and info.crc32c is None:
                 self._check_md5(part, info.md5)
             self._tools.on_bytes(self._request.key, part.size_bytes)
-            for lane in self._lanes:
-                lane.put(part)
+            spec, dispatch = self._spec(part.size_bytes, 0), self._tools.dispatch
+            ways = [
+                OneRequest(store, spec, part, dispatch, self._way_ended, self.fail) for store in self._stores
+            ]
+            self._set_out(ways, spec)
+            for way in ways:
+                way.begin()
         finally:
             part.release()
 
@@ -422,9 +429,9 @@ class ObjectCopy:
             if self._error is not None or self._resolved:
                 return
             self._over, self._error = True, error
-            lanes = list(self._lanes)
-        for lane in lanes:
-            lane.give_up(ending)
+            ways = self._ways
+        for way in ways:
+            way.give_up(ending)
         self._resolve(at_once=ending is Ending.LEAVE)
 
     def _job_ended(self, error: BaseException | None) -> None:
@@ -434,29 +441,37 @@ class ObjectCopy:
     def _wanted(self) -> bool:
         return not self._over
 
-    def _add_lanes(self, size_bytes: int | None, part_bytes: int) -> None:
+    def _spec(self, size_bytes: int | None, part_bytes: int) -> ObjectSpec:
         request = self._request
-        spec = ObjectSpec(request.key, request.content_type, size_bytes, part_bytes, request.metadata)
+        return ObjectSpec(request.key, request.content_type, size_bytes, part_bytes, request.metadata)
+
+    def _add_lanes(self, size_bytes: int | None, part_bytes: int) -> None:
+        spec, dispatch = self._spec(size_bytes, part_bytes), self._tools.dispatch
         etag = self._info.etag if self._info else None
-        lanes = [
-            Lane(store, spec, etag, self._tools.dispatch, partial(self._resolve, at_once=False), self.fail)
-            for store in self._stores
-        ]
+        lanes = [Lane(store, spec, etag, dispatch, self._way_ended, self.fail) for store in self._stores]
+        self._lanes = lanes
+        self._set_out(lanes, spec)
+
+    def _set_out(self, ways: Sequence[Lane | OneRequest], spec: ObjectSpec) -> None:
+        """From here on the copy ends when `ways` have."""
         with self._lock:
             if self._over:
                 raise Stopped(f"the copy of {self.name} is over")
-            self._lanes = lanes
-        for lane in lanes:
-            why = unsuitable(lane.store, size_bytes, part_bytes)
+            self._ways = ways
+        for way in ways:
+            why = unsuitable(way.store, spec.size_bytes, spec.part_bytes)
             if why:
-                lane.fail(StorageError(f"{lane.store.name} cannot hold {self.name}: {why}"))
+                way.fail(StorageError(f"{way.store.name} cannot hold {self.name}: {why}"))
+
+    def _way_ended(self) -> None:
+        self._resolve(at_once=False)
 
     def _resolve(self, at_once: bool) -> None:
-        """Settle the future, when all lanes have ended (or `at_once`)."""
+        """Settle the future, when all ways have ended (or `at_once`)."""
         with self._lock:
-            if self._resolved or not (at_once or all(lane.ended for lane in self._lanes)):
+            if self._resolved or (not self._ways and self._error is None):
                 return
-            if self._error is None and not self._lanes:
+            if not at_once and not all(way.ended for way in self._ways):
                 return
             self._resolved = self._over = True
         if self._error is not None:
@@ -472,8 +487,8 @@ class ObjectCopy:
             size_bytes=size_bytes,
             crc32c=crc,
             source=self._info,
-            stored={lane.store.name: lane.info for lane in self._lanes if lane.info is not None},
-            failed={lane.store.name: lane.error for lane in self._lanes if lane.error is not None},
+            stored={way.store.name: way.info for way in self._ways if way.info is not None},
+            failed={way.store.name: way.error for way in self._ways if way.error is not None},
         )
 
 

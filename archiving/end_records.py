@@ -22,6 +22,7 @@ RECORDED_STATES = frozenset(
         AssetState.NEEDS_SOURCE_ACCESS,
         AssetState.QUARANTINED,
         AssetState.LOST,
+        AssetState.DAMAGED,
     }
 )
 """Not skipped and external: those follow from the settings, and an account may have a million of them."""

@@ -7,7 +7,7 @@ ledger says. A repair is counted and logged, for it means that another path is b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -16,13 +16,15 @@ import structlog
 
 from archiving import end_records, keys
 from archiving.commit import committed
-from archiving.deadlines import is_over
+from archiving.damage import damaged
+from archiving.deadlines import UNDATED, UNDATED_PATIENCE, is_over
 from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
 from archiving.judging import Scope, as_known, judge
 from archiving.manifest import Manifest, read_manifest
+from archiving.verification import check_contents
 from hms.models import Asset
-from ledger.base import AssetState, Ledger, Seen, Settlement
+from ledger.base import AssetState, Ledger, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -78,7 +80,7 @@ class Reconciler:
     def _compare(self, turn: Turn) -> ReconcileResult:
         listed = [self._listed(store, turn) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
-        entered, unreadable = self._enter_archived(everywhere, turn)
+        entered, unreadable = self._enter_archived(_going_on(everywhere, turn))
         reopened, missing_copies = self._reopen_unproved(listed, everywhere, turn)
         self._write_end_records()
         self._delete_outdated_end_records()
@@ -87,32 +89,64 @@ class Reconciler:
         event("reconcile_ended", **asdict(result))
         return result
 
+    def restored(self, manifests: Iterable[ObjectKey]) -> int:
+        """How many assets of these manifests, known to the ledger and not archived, turn out to be archived now: for
+        whoever has just mended copies and would not wait for the next run. Repeatable. Raises LedgerError."""
+        known = [key for key in manifests if self._row(key) is not None]
+        return self._enter_archived(known)[0]
+
     def _listed(self, store: StorageBackend, turn: Turn) -> set[ObjectKey]:
         return {info.key for info in _going_on(store.list(MANIFESTS), turn) if info.key.endswith(".json")}
 
-    def _enter_archived(self, everywhere: set[ObjectKey], turn: Turn) -> tuple[int, int]:
+    def _row(self, key: ObjectKey) -> Row | None:
+        asset_id = keys.asset_id_of(key)
+        return self._ledger.get(asset_id) if asset_id else None
+
+    def _enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
         entered = unreadable = 0
-        for key in _going_on(everywhere, turn):
-            asset_id = keys.asset_id_of(key)
-            row = self._ledger.get(asset_id) if asset_id else None
+        for key in manifest_keys:
+            row = self._row(key)
             if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
                 continue
-            if row is not None and not self._holds(key):
+            if row is not None and not self._holds(key, every_byte=row.state is AssetState.DAMAGED):
                 continue  # it was reopened because of what its manifest says, or since the lists were made
-            manifests = [self._read(store, key) for store in self._destinations]
-            manifest = manifests[0]
-            if manifest is None or None in manifests:
+            read = {store.name: self._read(store, key) for store in self._destinations}
+            manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
+            if not read or len(manifests) < len(read):
                 unreadable += 1
                 continue
-            if any(each is not None and each.damage for each in manifests):
-                continue  # it was taken back
+            manifest = next(iter(manifests.values()))
+            if any(each.damage for each in manifests.values()):  # it was taken back
+                if row is None:
+                    self._enter_damaged(manifests)
+                continue
             entered += self._ledger.record_archived(self._seen(manifest), _settlement(manifest))
         return entered, unreadable
 
-    def _holds(self, key: ObjectKey) -> bool:
-        """Whether every destination still has the manifest and what it names, and nobody took it back."""
+    def _enter_damaged(self, manifests: Mapping[str, Manifest]) -> None:
+        """When its source is gone, no sweep will find it again: its manifests alone know of it."""
+        manifest = next(iter(manifests.values()))
+        seen = self._seen(manifest)
+        undated = seen.expires_at == UNDATED
+        if self._clock() < (manifest.archived_at + UNDATED_PATIENCE if undated else seen.expires_at):
+            return
+        how = damaged(
+            manifest.asset_id,
+            {name: each.damage or () for name, each in manifests.items()},
+            stored_bytes=manifest.total_size,
+            stored_objects=len(manifest.objects),
+        )
+        self._ledger.record_archived(seen, how)
+
+    def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
+        """Whether every destination still has the manifest and what it names, and nobody took it back. `every_byte`:
+        of what was found damaged; a store may not have let us mark its manifest, and sizes prove little."""
         try:
-            return all(committed(store, key) is not None for store in self._destinations)
+            for store in self._destinations:
+                manifest = committed(store, key)
+                if manifest is None or (every_byte and not check_contents(store, manifest).ok):
+                    return False
+            return True
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False

@@ -10,9 +10,11 @@ import structlog
 
 from archiving import keys
 from archiving.commit import give_back, take_back
+from archiving.damage import damaged
 from archiving.deadlines import is_over
 from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
+from archiving.judging import as_known
 from archiving.manifest import read_manifest
 from archiving.verification import check_contents
 from ledger.base import AssetState, Ledger, Row
@@ -48,8 +50,8 @@ class Scrubber:
 
     def scrub(self) -> ScrubResult | None:
         """Read back one thirtieth of the manifests of each destination, going on where the last run ended, and
-        abort uploads that nobody goes on with. What is damaged is made due again, and logged; None when another run
-        is at it. Repeatable."""
+        abort uploads that nobody goes on with. What is damaged is logged, and made due again or, when its source is
+        gone, DAMAGED; None when another run is at it. Repeatable."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
             return self._scrub(turn) if turn else None
 
@@ -101,13 +103,39 @@ class Scrubber:
     def _report(
         self, store: StorageBackend, key: ObjectKey, problems: tuple[str, ...], before: Row | None
     ) -> None:
-        """While the source may still have it, take the damaged commit back so that it is copied again; afterwards
-        a person must decide. Either way the rest of the copy stays: it may be all there is. What a worker has or had
-        in hand meanwhile is left alone: it may be whole by now."""
+        """Take the damaged commit back, so that the asset is copied again while the source may still have it;
+        afterwards a person is asked to restore it. Either way the rest of the copy stays: it may be all there is. What
+        a worker has or had in hand meanwhile is left alone: it may be whole by now."""
         log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
         row = self._row(key)
         if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
             return
-        if row.state is AssetState.ARCHIVED and not is_over(row, self._clock()):
+        if row.state not in (AssetState.ARCHIVED, AssetState.DAMAGED):
+            return
+        note = ""
+        try:
             take_back(store, key, problems)
+        except StorageError as error:  # and so by its sizes it would be taken for archived, not copied again
+            note = f"the manifest could not be marked ({error})"
+        if note or is_over(row, self._clock()):
+            found = {
+                each.name: problems if each is store else self._problems_at(each, key)
+                for each in self._destinations
+            }
+            how = damaged(
+                row.asset_id,
+                found,
+                stored_bytes=row.stored_bytes,
+                stored_objects=row.stored_objects,
+                note=note,
+            )
+            self._ledger.record_archived(as_known(row), how)
+        else:
             self._ledger.reopen(row.asset_id)
+
+    def _problems_at(self, store: StorageBackend, key: ObjectKey) -> tuple[str, ...]:
+        """Of another copy: read back, for it is what the damaged one would be restored from."""
+        try:
+            return self._check(store, key)[1]
+        except StorageError as error:
+            return (f"it could not be read: {error}",)

@@ -20,6 +20,14 @@ log = structlog.get_logger(__name__)
 UNSAVED_STATES = OPEN_STATES | {AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS}
 """States of an asset that is not safe and may still be saved."""
 
+ATTENTION_STATES = (
+    AssetState.LOST,
+    AssetState.DAMAGED,
+    AssetState.QUARANTINED,
+    AssetState.NEEDS_SOURCE_ACCESS,
+)
+"""Ends that a person must do something about."""
+
 SHOWN = 20  # rows of each kind in a summary
 MOST_ALARMS = (
     1000  # assets of one state that are alarmed for one by one; more are one outage, and told by the first
@@ -30,7 +38,7 @@ ALARMS_FACT = "alarms"
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The whole account at one moment. `at_risk`: unsaved with less time left than asked, most urgent first.
-    `waiting`: to be tried again, with the reason. `needs_attention`: quarantined, lost, needing access.
+    `waiting`: to be tried again, with the reason. `needs_attention`: lost, damaged, quarantined, needing access.
     `with_warnings`: archived, but something optional (a thumbnail) could not be had. Lists are cut at SHOWN; `counts`
     is not."""
 
@@ -80,13 +88,12 @@ class Watcher:
         sweep = self._ledger.recall(SWEEP_FACT)
         swept_at = parse_time(sweep.get("started_at")) if sweep else None
         at_risk = self._most_urgent(now + self._at_risk_within, SHOWN)
-        attention = (AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
         return Summary(
             at=now,
             counts=self._ledger.counts(),
             at_risk=tuple(sorted(at_risk, key=lambda row: row.expires_at)[:SHOWN]),
             waiting=tuple(rows([AssetState.WAITING], limit=SHOWN)),
-            needs_attention=tuple(rows(attention, limit=SHOWN)),
+            needs_attention=tuple(rows(ATTENTION_STATES, limit=SHOWN)),
             with_warnings=tuple(self._ledger.warned(SHOWN)),
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),

@@ -29,6 +29,7 @@ class AssetState(StrEnum):
     NEEDS_SOURCE_ACCESS = "needs_source_access"  # only the m3u8 is signed, and we may not read its bucket
     QUARANTINED = "quarantined"  # it arrived and does not check out, again and again
     LOST = "lost"  # gone at the source before it was saved
+    DAMAGED = "damaged"  # was archived, is not whole everywhere any more, and the source is gone
 
 
 OPEN_STATES = frozenset({AssetState.DISCOVERED, AssetState.QUEUED, AssetState.RUNNING, AssetState.WAITING})
@@ -164,8 +165,9 @@ class Ledger(Protocol):
         ...
 
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
-        """Enter an asset that a manifest proves archived, known or not, unless it is running; whether that
-        changed its state. Takes over `created_at` as `settle` does. Repeatable."""
+        """Enter an asset that its manifests prove archived (or DAMAGED), known or not, unless it is running; whether
+        that changed its state. Of one in that state already only the reason is replaced. Takes over `created_at` as
+        `settle` does. Repeatable."""
         ...
 
     def get(self, asset_id: str) -> Row | None: ...

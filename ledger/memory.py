@@ -98,7 +98,10 @@ class MemoryLedger:
     @_alone
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         asset = self._assets.get(seen.asset_id)
-        if asset is not None and asset.row.state in (AssetState.RUNNING, settlement.state):
+        if asset is not None and asset.row.state == AssetState.RUNNING:
+            return False
+        if asset is not None and asset.row.state == settlement.state:
+            asset.row = replace(asset.row, reason=settlement.reason)
             return False
 
         asset = asset or self._enter(seen, settlement.state, None)

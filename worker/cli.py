@@ -40,6 +40,7 @@ from worker.findings import Verdict
 
 if TYPE_CHECKING:
     from ledger.redis_ledger import RedisLedger
+    from storage_backends.base import ObjectKey, StorageBackend
     from worker.bootstrap import AppServices
     from worker.embedded import Supervisor
     from worker.run_once import OneRun
@@ -358,7 +359,8 @@ def verify(
 ) -> None:
     """Prove that what is archived is whole: read every byte back and compare with the manifests.
 
-    Needs the destinations alone: no broker, no 100ms. Exit code 0 when all is as the manifests say, else 1.
+    Needs the destinations alone: no broker, no 100ms. A copy that was found damaged and is whole again is told to the
+    ledger too, which shows it as archived again. Exit code 0 when all is as the manifests say, else 1.
     """
     from storage_backends.registry import open_destinations
     from worker import rendering
@@ -367,6 +369,7 @@ def verify(
     settings = _settings()
     destinations = open_destinations(settings.destinations)
     bad = assets = read_bytes = 0
+    restored: set[ObjectKey] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
         task = progress.add_task("verifying", total=None)
@@ -376,6 +379,8 @@ def verify(
         for checked in checks:
             progress.advance(task)
             assets, read_bytes, bad = assets + 1, read_bytes + checked.read_bytes, bad + (not checked.ok)
+            if checked.restored and checked.key is not None:
+                restored.add(checked.key)
             if as_json:
                 print(  # noqa: T201
                     json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
@@ -384,6 +389,8 @@ def verify(
                 out.print(Text(f"{checked.asset_id} at {checked.destination}:", style="bold red"))
                 for problem in checked.problems:
                     out.print(f"  {problem}", markup=False)
+    if restored:
+        _tell_restored(settings, destinations, restored)
     for store in destinations:
         store.close()
     if not as_json:
@@ -391,7 +398,10 @@ def verify(
         style = "bold red" if bad or not assets else "bold green"
         out.print(Text(f"{assets - bad} of {assets} copies are whole, checked {how}.", style=style))
         if bad:
-            out.print("`archiver archive --again ID` copies an asset anew, while 100ms still has it.")
+            out.print(
+                "`archiver archive --again ID` copies an asset anew, while 100ms still has it. Afterwards: restore"
+            )
+            out.print("what is named from the bucket's versions or another destination, and verify it again.")
     if not assets:
         err.print(
             f"There is no manifest at {', '.join(store.name for store in destinations)}: nothing is archived."
@@ -511,6 +521,26 @@ def _take_back(services: AppServices, asset_id: str) -> None:
         return
     for store in services.destinations:
         take_back(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
+
+
+def _tell_restored(
+    settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey]
+) -> None:
+    from archiving.reconcile import Reconciler
+    from worker.account import utc_now
+    from worker.bootstrap import build_scope
+
+    try:
+        with _ledger(settings) as ledger:
+            Reconciler(
+                ledger=ledger, destinations=destinations, scope=build_scope(settings), clock=utc_now
+            ).restored(manifests)
+    except (LedgerError, SettingsError, SupervisorError) as error:
+        err.print(
+            f"What is whole again is not in the ledger yet; `reconcile` sees to it within the hour: {error}",
+            style="yellow",
+            markup=False,
+        )
 
 
 @contextmanager

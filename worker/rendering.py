@@ -13,14 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from archiving.deadlines import UNDATED
-from archiving.watching import Summary
+from archiving.watching import ATTENTION_STATES, Summary
 from hms.models import parse_time
 from ledger.base import SAFE_STATES, AssetState, Progress, Row
 from worker.findings import Finding, Verdict
 
 WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
 FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
-BAD_STATES = frozenset({AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS})
 
 
 def size(size_bytes: float) -> str:
@@ -51,7 +50,7 @@ def time_left(expires_at: datetime, now: datetime) -> str:
 def state_style(state: str) -> str:
     if state in SAFE_STATES:
         return "green"
-    if state in BAD_STATES:
+    if state in ATTENTION_STATES:
         return "bold red"
     return "yellow" if state in (AssetState.WAITING, AssetState.SOURCE_FAILED) else "cyan"
 

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from archiving import keys
+from archiving.commit import give_back
 from archiving.errors import ManifestError
 from archiving.manifest import read_manifest
 from archiving.verification import check_contents, check_listed
 from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One asset at one destination. `problems` is empty when it is as its manifest says."""
+    """One asset at one destination. `problems` is empty when it is as its manifest says. `restored`: the manifest at
+    `key` was marked as damaged, every byte is right again, and the mark was taken from it."""
 
     asset_id: str
     destination: str
@@ -22,6 +25,8 @@ class Checked:
     size_bytes: int
     read_bytes: int
     problems: tuple[str, ...]
+    restored: bool = False
+    key: ObjectKey | None = None
 
     @property
     def ok(self) -> bool:
@@ -37,7 +42,8 @@ def verify(
 ) -> Iterator[Checked]:
     """Each manifest of each destination (only those of `asset_ids`, when given), checked by reading every byte
     back, or with `quick` by listing alone. A named asset without a manifest is a problem. `found` is told how many
-    there will be. Raises StorageError when a destination cannot be read."""
+    there will be. Writes nothing but the manifest of a copy that was marked as damaged and is whole again. Raises
+    StorageError when a destination cannot be read."""
     wanted = set(asset_ids)
     work: list[tuple[StorageBackend, str, ObjectKey | None]] = []
     for store in destinations:
@@ -63,11 +69,20 @@ def _check(store: StorageBackend, asset_id: str, key: ObjectKey | None, *, quick
     if manifest is None:
         return Checked(asset_id, store.name, 0, 0, 0, ("the manifest went away while it was looked at",))
     verified = check_listed(store, manifest) if quick else check_contents(store, manifest)
+    problems, restored = verified.problems, False
+    if verified.ok and manifest.damage:
+        try:
+            give_back(store, key, manifest)
+            restored = True
+        except StorageError as error:
+            problems = (f"whole again, but still marked as damaged: {error}",)
     return Checked(
         manifest.asset_id,
         store.name,
         verified.objects,
         manifest.total_size,
         verified.read_bytes,
-        verified.problems,
+        problems,
+        restored,
+        key,
     )

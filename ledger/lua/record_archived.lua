@@ -1,7 +1,11 @@
 -- A manifest proves it. Returns 1 when that changed the asset's state.
 local seen, done = take_seen(), take_settlement()
 local row = read(seen.id)
-if row and (row.st == 'running' or row.st == done.state) then return 0 end
+if row and row.st == 'running' then return 0 end
+if row and row.st == done.state then
+  set(seen.id, {re = done.re})
+  return 0
+end
 if not row then
   enter(seen, done.state)
 else

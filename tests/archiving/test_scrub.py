@@ -5,14 +5,16 @@ from datetime import timedelta
 import pytest
 
 from archiving.commit import committed
-from archiving.judging import Scope
+from archiving.discovery import FACT as SWEPT
+from archiving.judging import Scope, judge
 from archiving.manifest import read_manifest
 from archiving.reconcile import Reconciler
 from archiving.scrub import FULL_PASS_DAYS, LOCK, LOCK_NAME, STALE_UPLOAD, Scrubber
-from ledger.base import AssetState
+from archiving.watching import Watcher
+from ledger.base import AssetState, Row
 from ledger.memory import MemoryLedger
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
-from storage_backends.errors import AccessDenied
+from storage_backends.errors import AccessDenied, StorageError
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import FILES, archive_at, enter, put
 from tests.archiving.examples import NOW, RETENTION, asset
@@ -20,29 +22,47 @@ from tests.archiving.fakes import Clock
 
 
 class World:
-    def __init__(self, assets: int) -> None:
+    def __init__(self, assets: int, destinations: int = 1) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
-        self.store = MemoryBackend("one")
-        self.scrubber = Scrubber(ledger=self.ledger, destinations=[self.store], clock=self.clock)
+        self.stores = [MemoryBackend(name) for name in ("one", "two")[:destinations]]
+        self.store = self.stores[0]
+        self.scrubber = Scrubber(ledger=self.ledger, destinations=self.stores, clock=self.clock)
         self.assets = [asset(id=f"asset-{number:03}") for number in range(assets)]
         self.keys: dict[str, ObjectKey] = {}
         for each in self.assets:
-            self.keys[each.id] = archive_at([self.store], each)
+            self.keys[each.id] = archive_at(self.stores, each)
             enter(self.ledger, each)
 
-    def spoil(self, asset_id: str) -> None:
-        put(self.store, f"recordings/{asset_id}/movie.mp4", b"x" * 100)
+    def spoil(self, asset_id: str, store: MemoryBackend | None = None) -> None:
+        put(store or self.store, f"recordings/{asset_id}/movie.mp4", b"x" * 100)
+
+    def restore(self, asset_id: str, store: MemoryBackend | None = None) -> None:
+        put(store or self.store, f"recordings/{asset_id}/movie.mp4", FILES["movie.mp4"])
 
     def reconcile(self) -> None:
         Reconciler(
-            ledger=self.ledger, destinations=[self.store], scope=Scope(RETENTION), clock=self.clock
+            ledger=self.ledger, destinations=self.stores, scope=Scope(RETENTION), clock=self.clock
         ).reconcile()
 
-    def state(self, asset_id: str) -> AssetState:
+    def healthy(self) -> bool:
+        """As `archiver status` answers."""
+        self.ledger.remember(SWEPT, {"started_at": self.clock().isoformat(), "assets": 1, "new": 0})
+        watcher = Watcher(
+            ledger=self.ledger,
+            clock=self.clock,
+            at_risk_within=timedelta(days=3),
+            sweep_every=timedelta(minutes=5),
+        )
+        return watcher.summary().healthy
+
+    def row(self, asset_id: str) -> Row:
         row = self.ledger.get(asset_id)
         assert row is not None
-        return row.state
+        return row
+
+    def state(self, asset_id: str) -> AssetState:
+        return self.row(asset_id).state
 
 
 def test_everything_is_read_back_within_a_pass_and_the_next_pass_begins_anew() -> None:
@@ -133,17 +153,116 @@ def test_a_manifest_that_cannot_be_understood_stays_too_and_the_asset_is_copied_
     assert world.store.read(world.keys["asset-000"]) == b"{rubbish"
 
 
-def test_a_flipped_byte_is_only_told_when_the_source_is_gone() -> None:
+def test_what_is_found_damaged_when_the_source_is_gone_is_archived_no_more_and_needs_a_person() -> None:
     world = World(assets=1)
-    world.spoil("asset-000")
     world.clock.advance(RETENTION)
+    assert world.healthy()
+    world.spoil("asset-000")
+    before = {info.key for info in world.store.list()}
 
     result = world.scrubber.scrub()
 
     assert result is not None
     assert result.damaged == 1
+    row = world.row("asset-000")
+    assert row.state == AssetState.DAMAGED
+    assert row.reason is not None
+    assert row.reason.startswith("not whole at memory://one: movie.mp4: CRC32C")
+    assert "whole at no destination" in row.reason
+    assert "archiver verify asset-000" in row.reason
+    assert {info.key for info in world.store.list()} == before, "the rest of it is all there is"
+    assert not world.healthy()
+    assert world.ledger.counts().balanced
+
+
+def test_a_damaged_asset_stays_damaged_whatever_sweeps_and_reconciles_until_it_is_restored() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.clock.advance(RETENTION)
+    world.scrubber.scrub()
+
+    world.reconcile()
+    world.ledger.discover([judge(world.assets[0], Scope(RETENTION))])
+    world.scrubber.scrub()
+    assert world.state("asset-000") == AssetState.DAMAGED
+
+    world.restore("asset-000")
+    world.scrubber.scrub()
+    world.reconcile()
     assert world.state("asset-000") == AssetState.ARCHIVED
-    assert world.store.stat(world.keys["asset-000"]) is not None, "the rest of it is all there is"
+    assert world.row("asset-000").reason is None
+    assert world.healthy()
+
+
+def test_a_ledger_that_is_lost_learns_of_a_damaged_asset_from_the_bucket() -> None:
+    world = World(assets=2)
+    world.spoil("asset-000")
+    world.clock.advance(RETENTION)
+    world.scrubber.scrub()
+    world.scrubber.scrub()
+    world.ledger.clear()
+
+    world.reconcile()
+
+    assert world.state("asset-000") == AssetState.DAMAGED
+    assert "movie.mp4: CRC32C" in str(world.row("asset-000").reason)
+    assert world.state("asset-001") == AssetState.ARCHIVED
+    assert world.ledger.counts().balanced
+
+
+def test_of_two_copies_the_one_that_is_whole_is_named() -> None:
+    world = World(assets=1, destinations=2)
+    one, two = world.stores
+    world.spoil("asset-000", one)
+    world.clock.advance(RETENTION)
+
+    world.scrubber.scrub()
+
+    assert world.state("asset-000") == AssetState.DAMAGED
+    assert "whole at memory://two;" in str(world.row("asset-000").reason)
+    assert committed(two, world.keys["asset-000"])
+
+    world.spoil("asset-000", two)
+    world.scrubber.scrub()
+
+    assert "not whole at memory://two: movie.mp4: CRC32C" in str(world.row("asset-000").reason)
+    assert "whole at no destination" in str(world.row("asset-000").reason)
+
+
+def test_a_copy_that_cannot_be_read_is_not_called_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(assets=1, destinations=2)
+    one, two = world.stores
+    world.spoil("asset-000", one)
+    world.clock.advance(RETENTION)
+
+    def away(_key: ObjectKey, _start: int = 0, _length: int | None = None) -> bytes:
+        raise AccessDenied("read: 403")
+
+    monkeypatch.setattr(two, "read", away)
+
+    world.scrubber.scrub()
+
+    assert "not whole at memory://two: it could not be read: read: 403" in str(world.row("asset-000").reason)
+
+
+@pytest.mark.parametrize("passed", [timedelta(0), RETENTION])
+def test_a_damaged_copy_whose_manifest_cannot_be_marked_is_not_taken_for_archived(
+    passed: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.clock.advance(passed)
+
+    def locked(*_put: object) -> None:
+        raise StorageError("put: 403 RetentionPolicyNotMet")
+
+    monkeypatch.setattr(world.store, "put", locked)
+
+    world.scrubber.scrub()
+    world.reconcile()  # by names and sizes it would be whole
+
+    assert world.state("asset-000") == AssetState.DAMAGED
+    assert "RetentionPolicyNotMet" in str(world.row("asset-000").reason)
 
 
 def test_a_manifest_that_cannot_be_read_does_not_hold_up_those_behind_it(

@@ -72,7 +72,10 @@ def test_what_is_unsaved_and_short_of_time_is_at_risk_most_urgent_first() -> Non
     assert not summary.healthy
 
 
-@pytest.mark.parametrize("state", [AssetState.LOST, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS])
+@pytest.mark.parametrize(
+    "state",
+    [AssetState.LOST, AssetState.DAMAGED, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS],
+)
 def test_what_needs_a_person_is_named(state: AssetState) -> None:
     world = World()
     world.enter("a", days_left=10, state=state)

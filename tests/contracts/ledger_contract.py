@@ -280,6 +280,22 @@ class LedgerContract:
         )
         check_balance(world)
 
+    def test_what_was_archived_can_turn_out_damaged_and_its_reason_is_the_latest(
+        self, world: LedgerWorld
+    ) -> None:
+        put(world, AssetState.ARCHIVED)
+
+        first, again = (
+            world.ledger.record_archived(seen(), Settlement(AssetState.DAMAGED, reason=reason))
+            for reason in ("a copy", "both copies")
+        )
+
+        assert (first, again) == (True, False)
+        assert (row(world).state, row(world).reason) == (AssetState.DAMAGED, "both copies")
+        assert ids(list(world.ledger.rows([AssetState.DAMAGED]))) == ["a"]
+        assert world.ledger.warned(10) == []
+        check_balance(world)
+
     def test_rows_come_by_state_and_deadline(self, world: LedgerWorld) -> None:
         world.ledger.discover([seen("late", expires_in=9 * DAY), seen("soon", expires_in=DAY)])
         world.ledger.discover([seen("skipped", verdict=AssetState.SKIPPED, expires_in=HOUR)])

@@ -93,10 +93,11 @@ class LedgersAgree(RuleBasedStateMachine):
     def discover(self, page: list[Seen]) -> None:
         self.both(lambda ledger: ledger.discover(page))
 
-    @rule(asset=assets, settlement=settlements)
-    def record_archived(self, asset: Seen, settlement: Settlement) -> None:
-        archived = Settlement(AssetState.ARCHIVED, stored_bytes=settlement.stored_bytes)
-        self.both(lambda ledger: ledger.record_archived(asset, archived))
+    @rule(asset=assets, settlement=settlements, damage=st.none() | st.sampled_from(["here", "there"]))
+    def record_archived(self, asset: Seen, settlement: Settlement, damage: str | None) -> None:
+        state = AssetState.DAMAGED if damage else AssetState.ARCHIVED
+        proved = Settlement(state, reason=damage, stored_bytes=settlement.stored_bytes)
+        self.both(lambda ledger: ledger.record_archived(asset, proved))
 
     @rule(
         wanted=st.none() | st.lists(states, unique=True),

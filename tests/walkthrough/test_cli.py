@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from archiving.scrub import Scrubber
+from ledger.redis_ledger import RedisLedger
+from ledger.sealing import Seal
+from storage_backends.registry import open_destination
 from tests.simulator.process import Simulator
 from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.stored import manifests
@@ -198,6 +204,37 @@ def test_verify_finds_a_flipped_byte_and_quick_does_not_read_it(user: User, arch
     assert f"{media.name}: CRC32C" in said.text
     assert "0 of 1 copies are whole" in said.text
     assert not line["ok"]
+
+
+def test_a_damaged_asset_needs_a_person_until_verify_finds_it_restored(
+    user: User, archived: dict[str, Any], redis_url: str
+) -> None:
+    media = media_of(user, archived)
+    good = media.read_bytes()
+    media.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    asset_id = archived["asset_id"]
+    with (
+        closing(open_destination(f"file://{user.folder / 'archive'}")) as store,
+        closing(RedisLedger(redis_url, Seal(SecretStr("any")))) as ledger,
+    ):
+        Scrubber(
+            ledger=ledger, destinations=[store], clock=lambda: datetime.now(UTC) + timedelta(days=30)
+        ).scrub()
+
+    status, shown = user.types("status"), user.types("show", asset_id)
+    still = user.types("verify", asset_id)
+    media.write_bytes(good)
+    restored = user.types("verify", asset_id)
+
+    assert status.exit_code == 1
+    _, _, section = status.text.partition("Need a person")
+    assert f"{media.name}: CRC32C" in section
+    assert f"`archiver verify {asset_id}`" in " ".join(section.split())
+    assert "proves nothing any more" in shown.text
+    assert still.exit_code == 1
+    assert restored.exit_code == 0, restored.stderr
+    assert user.types("status").exit_code == 0
+    assert _row(user, asset_id)["state"] == "archived"
 
 
 def test_verify_finds_a_deleted_object_also_when_quick(user: User, archived: dict[str, Any]) -> None:

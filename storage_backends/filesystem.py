@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import re
+import resource
 import stat as stat_bits
 import threading
 import time
@@ -74,14 +75,14 @@ _CONTENT_TYPES = {  # a directory keeps none; what recordings hold, the same on 
     ".zip": "application/zip",
 }
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OUR_KEY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ}
 
 
 def translate(error: OSError, doing: str) -> StorageError:
-    """`error` as one of ours. Whatever is not the disk's fullness, a permission or the key is taken for passing (EIO,
-    ESTALE on NFS, EMFILE): tried again, and seen by a person if it persists."""
+    """`error` as one of ours. Whatever is not the disk's fullness, a permission, the key or the object's size is taken
+    for passing (EIO, ESTALE on NFS, EMFILE): tried again, and seen by a person if it persists."""
     said = (
         f"{doing}: {os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})"
         if error.errno
@@ -89,6 +90,8 @@ def translate(error: OSError, doing: str) -> StorageError:
     )
     if error.errno in _FULL:
         return DestinationFull(f"{said}; free space or raise the quota")
+    if error.errno == errno.EFBIG:  # this object alone: smaller ones are taken
+        return StorageError(f"{said}; it is larger than {_largest_file()}")
     if error.errno in _DENIED:
         return AccessDenied(f"{said}; let this user write there, or remount it for writing")
     if error.errno in _OUR_KEY:
@@ -96,6 +99,14 @@ def translate(error: OSError, doing: str) -> StorageError:
             f"{said}; a file or a symbolic link stands where the key needs a directory, or the reverse"
         )
     return TransientStorageError(said)
+
+
+def _largest_file() -> str:
+    """What a file may not be larger than; a file system does not tell its own limit."""
+    ours, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if ours != resource.RLIM_INFINITY:
+        return f"the {ours} bytes that this process may write to one file (ulimit -f), or than its file system takes"
+    return "one file may be on its file system (4 GiB on FAT): use another kind, such as ext4 or XFS"
 
 
 @contextlib.contextmanager

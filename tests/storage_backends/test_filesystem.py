@@ -152,32 +152,44 @@ def test_a_part_for_which_there_is_no_room_is_not_held_and_can_be_sent_again(
     assert (root / KEY).read_bytes() == DATA
 
 
-def test_a_real_limit_of_file_size_is_a_full_destination(tmp_path: Path) -> None:
+def test_an_object_larger_than_a_file_may_be_is_refused_alone_with_its_key_and_the_limit(
+    tmp_path: Path,
+) -> None:
     """The kernel's own refusal, not an injected one."""
     program = f"""
 import resource
 from pathlib import Path
 from storage_backends.base import ObjectSpec, object_key
 from storage_backends.crc32c import crc32c_of
-from storage_backends.errors import DestinationFull
+from storage_backends.errors import StorageError
 from storage_backends.filesystem import FilesystemBackend
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.RLIM_INFINITY}))
-try:
-    FilesystemBackend(Path({str(tmp_path / "archive")!r})).put(
-        ObjectSpec(object_key("k"), "a/b"), bytes(100000), crc32c_of(bytes(100000)))
-except DestinationFull:
-    raise SystemExit(7)
+store = FilesystemBackend(Path({str(tmp_path / "archive")!r}))
+large = ObjectSpec(object_key("k"), "a/b", 100000, 50000)
+for store_it in (lambda: store.put(large, bytes(100000), crc32c_of(bytes(100000))), lambda: store.begin(large)):
+    try:
+        store_it()
+    except StorageError as error:
+        print(type(error).__name__, error)
 """
-    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], timeout=60, check=True, capture_output=True, text=True
+    )
 
-    assert done.returncode == 7
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("StorageError "), "not DestinationFull, which holds the destination for all"
+        assert "'k' in file://" in line
+        assert "larger than the 65536 bytes" in line
     assert [path for path in (tmp_path / "archive").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        *((number, DestinationFull) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        *((number, DestinationFull) for number in (errno.ENOSPC, errno.EDQUOT)),
+        (errno.EFBIG, StorageError),
         *((number, AccessDenied) for number in (errno.EACCES, errno.EPERM, errno.EROFS)),
         *(
             (number, InvalidKey)

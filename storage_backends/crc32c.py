@@ -16,9 +16,9 @@ import google_crc32c
 from storage_backends.base import Buffer, Part
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
-_CHUNK_BYTES = (
-    256 * 1024
-)  # the library takes `bytes` only; a copy of this size stays in the processor's cache
+# the library takes `bytes` only; a copy of this size stays in the processor's cache, and is memory that is there
+# already: larger ones are fetched from the system each time, which cost a small object 0.05 ms
+_CHUNK_BYTES = 64 * 1024
 
 
 def crc32c_of(data: Buffer, crc: int = 0) -> int:

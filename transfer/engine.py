@@ -44,7 +44,8 @@ class TransferEngine:
 
     `on_bytes(key, n)` is told of n more bytes read, or found stored by an earlier attempt; `should_stop` raises
     when it is time to end, and is asked about twice a second by every thread: both are called from any thread and
-    must be quick. What `should_stop` raises is in the futures of what was not finished.
+    must be quick. What `should_stop` raises is in the futures of what was not finished. Engines of one process share
+    `memory` and `placement`.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class TransferEngine:
         on_bytes: Callable[[ObjectKey, int], None] = _untold,
         should_stop: Callable[[], None] = _go_on,
         patience: Patience = Patience(),  # noqa: B008 - frozen
+        placement: Placement | None = None,
     ) -> None:
         self._memory = memory
         self._should_stop = should_stop
         self._stopping = threading.Event()
-        self._placement = Placement()
+        self._placement = placement or Placement()
         # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
         self._room = _Room(2 * (connections + uploads))
         self._getters = Crew("getter", connections, memory, self._check)
@@ -95,6 +97,7 @@ class TransferEngine:
         return copy.future
 
     def __enter__(self) -> Self:
+        self._placement.enter()
         return self
 
     def __exit__(

@@ -1,8 +1,8 @@
-"""On which processors the threads of an engine run.
+"""On which processors the threads of engines run.
 
 Python runs one thread at a time. Spread over several processors, threads that do little but Python wake each other
 across them for every turn: of the processor time of a small object that was a third, and of its wall time a quarter
-(docs/decisions/0004-data-path.md). So while many small objects are copied, all threads of the engine stay on one
+(docs/decisions/0004-data-path.md). So while many small objects are copied, their threads stay on one
 processor, the least busy; large ones, whose bytes move outside of Python, are left to the system.
 """
 
@@ -49,8 +49,8 @@ def busy_seconds() -> Mapping[int, float]:
 
 
 class Placement:
-    """For one engine. Each of its threads calls `follow` between two pieces of work, and its owner `leave` at the end.
-    Safe from several threads."""
+    """For all engines of a process: they share the one interpreter. An engine calls `enter` and `leave` in the thread
+    that owns it, and `follow` in each of its threads between two pieces of work. Safe from several threads."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Placement:
         self._lock = threading.Lock()
         self._mine = threading.local()
         self._wanted = self._allowed
+        self._engines = 0
         self._answers = self._bytes = 0
         self._looked_at = clock()
         self._seen: Mapping[int, float] = {}
@@ -75,6 +76,11 @@ class Placement:
         self._enabled = len(self._allowed) > 1
         if self._enabled:
             self._look()
+
+    def enter(self) -> None:
+        """One more engine is at work."""
+        with self._lock:
+            self._engines += 1
 
     def moved(self, size_bytes: int) -> None:
         """One answer was read to its end."""
@@ -106,7 +112,12 @@ class Placement:
             self._enabled = False
 
     def leave(self) -> None:
-        """This thread may run wherever it might before."""
+        """One less; this thread may run wherever it might before."""
+        with self._lock:
+            self._engines -= 1
+            if not self._engines:
+                self._wanted = self._allowed
+                self._answers = self._bytes = 0
         if getattr(self._mine, "cores", self._allowed) != self._allowed:
             self._mine.cores = self._allowed
             with suppress(OSError):

@@ -42,6 +42,7 @@ from transfer.errors import Stopped
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
+from transfer.placement import Placement
 from worker.account import build_ledger, build_watcher, utc_now
 from worker.celery_config import celery_settings
 from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
@@ -232,6 +233,7 @@ def _build_archiver(
         timeouts=Timeouts(silence=settings.source_timeout),
     )
     memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
+    placement = Placement()
 
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
@@ -242,6 +244,7 @@ def _build_archiver(
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
+            placement=placement,
         )
 
     return Archiver(

@@ -32,6 +32,7 @@ class Machine:
             own=lambda: self.own,
             clock=lambda: self.now,
         )
+        self.placement.enter()
 
     def _move(self, cores: Cores) -> None:
         if self.refuses:
@@ -102,6 +103,20 @@ def test_at_the_end_the_thread_of_the_owner_may_run_anywhere_again() -> None:
     assert machine.moves[threading.current_thread().name] == machine.cores
 
 
+def test_the_engines_of_a_process_share_one_processor_until_the_last_has_ended() -> None:
+    machine = Machine()
+    machine.placement.enter()
+    gathered = machine.run(1, SMALL)
+    machine.placement.leave()
+
+    machine.placement.follow()
+    assert machine.moves[threading.current_thread().name] == gathered
+
+    machine.placement.leave()
+    machine.placement.follow()
+    assert machine.moves[threading.current_thread().name] == machine.cores
+
+
 def test_with_one_processor_there_is_nothing_to_choose() -> None:
     machine = Machine(5)
 
@@ -121,6 +136,7 @@ def test_a_refusal_ends_the_moving_and_nothing_else() -> None:
 def test_on_this_machine_a_thread_goes_to_one_processor_and_back() -> None:
     before = os.sched_getaffinity(0)
     real = Placement()
+    real.enter()
 
     for _ in range(100):
         real.moved(SMALL)

@@ -142,7 +142,8 @@ class Archiver:
     ) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
         if row.crashes >= MAX_CRASHES:
             return as_known(row), Ended(
-                AssetState.QUARANTINED, f"{row.crashes} workers in a row died with it in hand"
+                AssetState.QUARANTINED,
+                f"{row.crashes} workers died with it in hand and brought it no further",
             )
         on_hold = holds.current(self._ledger, self._clock())
         if hold := on_hold.get(holds.API):

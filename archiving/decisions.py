@@ -5,7 +5,7 @@ the source is away, slow, garbled         tried again, later each time, to the d
 the source says gone or forbidden         the same before the deadline; after it, said several times in a row: lost
 the bytes do not check out                tried again on a fresh URL a set number of times, then quarantined
 only the m3u8 is signed                   the same, then needs_source_access
-the worker died with it, again and again  quarantined: others must go on
+workers died with it, and got no further  quarantined: others must go on
 a destination or the API refuses us       tried again when its hold ends; costs the asset no attempt
 a destination refuses this asset alone    as a source that is away: somebody must see to it, and others go on
 we were told to stop, or time is up       at once, by whoever comes next; costs no attempt
@@ -36,7 +36,9 @@ HOLD = timedelta(minutes=5)
 """How long a destination, or the API, that refused us is left alone before one asset tries it again."""
 
 MAX_CRASHES = 5
-"""Workers that may die with an asset in hand before it is taken for the cause (celery.md, test 4)."""
+"""Workers that may die with an asset in hand before it is taken for the cause (celery.md, test 4). One that brought
+it further than those before does not count (ledger.base, lease): its machine may be taken away after every hour of a
+copy that needs ten."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,9 @@ class Row:
     size_bytes: int | None = None  # the API's word
     attempts: int = 0  # leases taken since it was last reopened
     mismatches: int = 0  # attempts in a row that ended because the bytes did not check out
-    crashes: int = 0  # leases in a row that nobody settled: their workers died
+    crashes: int = (
+        0  # leases in a row that nobody settled (their workers died) and that brought the copy no further
+    )
     next_attempt_at: datetime | None = None
     reason: str | None = None  # of the last failure, or of the state; never a secret
     stored_bytes: int = 0  # once archived
@@ -213,7 +215,10 @@ class Ledger(Protocol):
     # -- one worker at a time ------------------------------------------------------------------------------
     def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
         """RUNNING and ours, attempts + 1; None when the asset is unknown, at an end, or leased to a living
-        holder, and while it waits for a later time: a message that was late or doubled is no reason to hurry."""
+        holder, and while it waits for a later time: a message that was late or doubled is no reason to hurry.
+
+        When nobody settled the lease before, crashes + 1; unless more objects of the asset are recorded as stored, or
+        as many and more parts, than at any such crash since it was last settled."""
         ...
 
     def renew(self, lease: Lease, duration: timedelta) -> None:

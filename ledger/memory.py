@@ -40,6 +40,7 @@ class _Asset:
     row: Row
     fence: int | None = None  # None: never leased
     holder: str | None = None  # None: never leased, or settled
+    most: tuple[int, int] = (0, 0)  # objects and parts that were stored at a crash, since it was last settled
     timed_at: datetime | None = None  # queued: since when; running: the lease's end
 
 
@@ -206,9 +207,13 @@ class MemoryLedger:
         asset.fence = (
             asset.fence or secrets.randbits(40)
         ) + 1  # a ledger that was cleared gives no old fence again
-        crashes = asset.row.crashes + (asset.holder is not None)
+        if asset.holder is not None:
+            stored = self._stored_of(asset_id)
+            if stored <= asset.most:
+                asset.row = replace(asset.row, crashes=asset.row.crashes + 1)
+            asset.most = max(asset.most, stored)
         asset.holder = holder
-        asset.row = replace(asset.row, attempts=asset.row.attempts + 1, crashes=crashes)
+        asset.row = replace(asset.row, attempts=asset.row.attempts + 1)
         self._move(asset, AssetState.RUNNING, at=self._clock() + duration)
         return Lease(asset_id, asset.fence, holder)
 
@@ -236,6 +241,7 @@ class MemoryLedger:
         attempts = asset.row.attempts if settlement.counts_as_attempt else max(0, asset.row.attempts - 1)
         mismatches = asset.row.mismatches + 1 if settlement.mismatch else 0
         asset.holder = None
+        asset.most = (0, 0)
         asset.row = replace(
             _with_result(asset.row, settlement),
             attempts=attempts,
@@ -358,6 +364,12 @@ class MemoryLedger:
 
     # -- shared steps --------------------------------------------------------------------------------------
 
+    def _stored_of(self, asset_id: str) -> tuple[int, int]:
+        now = self._clock()
+        objects = (kept for (of, _), (ends, _, kept) in self._stored.items() if of == asset_id and ends > now)
+        uploads = (kept for (of, *_), (ends, kept) in self._uploads.items() if of == asset_id and ends > now)
+        return sum(map(len, objects)), sum(len(upload.parts) for upload in uploads)
+
     def _enter(self, seen: Seen, state: AssetState, reason: str | None) -> _Asset:
         now = self._clock()
         row = Row(
@@ -391,6 +403,7 @@ class MemoryLedger:
 
     def _reopen(self, asset: _Asset) -> None:
         asset.holder = None
+        asset.most = (0, 0)
         asset.row = replace(
             asset.row,
             attempts=0,

@@ -97,7 +97,8 @@ _FIELDS = {
     "so": "stored_objects",
     "sc": "seconds",
     "wa": "warnings",
-    # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it
+    # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it, mo the most
+    # that was stored at a crash
 }
 _TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at")
 _NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")

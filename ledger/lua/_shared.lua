@@ -53,12 +53,12 @@ end
 
 -- What the scripts decide on; nil for an asset that the ledger does not know.
 local function read(id)
-  local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca', 'de', 'nx')
+  local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca', 'de', 'nx', 'mo')
   if not found[1] then return nil end
   return {
     st = found[1], ex = found[2], si = found[3] or '', at = tonumber(found[4] or 0), mi = tonumber(found[5] or 0),
     fe = found[6] or nil, ho = found[7] or nil, ca = found[8] or nil, de = tonumber(found[9] or 0),
-    nx = tonumber(found[10] or 0),
+    nx = tonumber(found[10] or 0), mo = tonumber(found[11] or 0),
   }
 end
 
@@ -120,7 +120,7 @@ end
 
 local function reopen(id, row)
   redis.call('ZREM', prefix .. 'warned', id)
-  set(id, {at = '', mi = '', de = '', ho = '', re = '', sb = '', so = '', sc = '', wa = ''})
+  set(id, {at = '', mi = '', de = '', mo = '', ho = '', re = '', sb = '', so = '', sc = '', wa = ''})
   if row.st ~= 'discovered' then move(id, row.st, 'discovered', row.ex) end
 end
 
@@ -133,7 +133,7 @@ end
 
 -- What an attempt, or a manifest, says of the asset now.
 local function set_result(id, done)
-  set(id, {re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa, de = ''})
+  set(id, {re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa, de = '', mo = ''})
   if done.wa ~= '' and done.state == 'archived' then
     redis.call('ZADD', prefix .. 'warned', whole(now), id)
   else

@@ -21,7 +21,7 @@ from archiving.reconcile import Reconciler
 from archiving.verification import check_contents
 from hms.errors import HmsRefused, HmsUnavailable
 from hms.models import Asset
-from ledger.base import AssetState, Lease
+from ledger.base import AssetState, Lease, StoredObject
 from ledger.memory import MemoryLedger
 from storage_backends.base import (
     Buffer,
@@ -673,6 +673,21 @@ def test_an_asset_that_workers_keep_dying_with_is_quarantined_so_that_others_go_
 
     assert isinstance(outcome, Ended)
     assert state_of(bench) is AssetState.QUARANTINED
+
+
+def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it() -> None:
+    bench = Bench(lambda: file(VIDEO))
+    lease, _ = bench.archiver._lease(bench.asset_id, "first")
+    for number in range(2 * MAX_CRASHES):
+        assert lease
+        path = f"{number}.ts"
+        bench.ledger.add_stored(lease, bench.stores[0].name, "another", [StoredObject(path, 1, 2)])
+        bench.clock.advance(timedelta(minutes=3))
+        assert bench.ledger.take_due(bench.clock(), 10, timedelta(minutes=15))
+        lease = bench.ledger.lease(bench.asset_id, f"worker {number}", timedelta(minutes=2))
+    bench.clock.advance(timedelta(minutes=3))
+
+    assert isinstance(bench.archive(), Archived)
 
 
 def test_an_interrupted_attempt_gives_the_asset_back_at_once_and_costs_nothing() -> None:

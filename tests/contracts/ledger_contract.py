@@ -85,6 +85,9 @@ def waiting(until: datetime, reason: str = "the source answered 503") -> Settlem
     return Settlement(AssetState.WAITING, reason=reason, next_attempt_at=until)
 
 
+UPLOAD = OpenUpload("token", 50 * 2**30, 64 * 2**20, None)
+
+
 def put(world: LedgerWorld, state: AssetState, asset_id: str = "a") -> Lease | None:
     """Bring an unknown asset to `state` by the shortest way; its lease while RUNNING."""
     ledger = world.ledger
@@ -111,6 +114,13 @@ def take_lease(
     lease = world.ledger.lease(asset_id, holder, duration)
     assert lease is not None
     return lease
+
+
+def crash(world: LedgerWorld, asset_id: str = "a") -> Lease:
+    """The holder dies; the lease of who comes next."""
+    world.advance(HOUR)
+    world.ledger.take_due(world.now, 10, HOUR)
+    return take_lease(world, asset_id)
 
 
 def row(world: LedgerWorld, asset_id: str = "a") -> Row:
@@ -542,6 +552,62 @@ class LedgerContract:
 
         assert crashes == 2
         assert row(world).crashes == 0
+
+    def test_a_crash_that_brought_the_copy_further_than_any_before_is_not_counted(
+        self, world: LedgerWorld
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.save_upload(lease, "s3://b", "large.mp4", UPLOAD)
+
+        for number in range(1, 8):
+            world.ledger.add_part(lease, "s3://b", "large.mp4", number, (5, 6, "t"))
+            lease = crash(world)
+        assert row(world).crashes == 0
+
+        # the parts of what is whole are forgotten, and that is no step back
+        world.ledger.forget_upload("a", "s3://b", "large.mp4")
+        for number in range(7):
+            world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject(f"{number}.ts", 10, 2)])
+            lease = crash(world)
+        assert row(world).crashes == 0
+
+        crash(world)
+        assert row(world).crashes == 1
+
+    def test_a_copy_that_is_begun_from_nothing_at_each_crash_counts_them_however_much_it_wrote(
+        self, world: LedgerWorld
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+
+        for attempt in range(6):
+            world.ledger.save_upload(lease, "s3://b", "large.mp4", UPLOAD)
+            for number in (1, 2, 3):
+                world.ledger.add_part(lease, "s3://b", "large.mp4", number, (5, 6, "t"))
+            objects = [StoredObject(path, 10, 2) for path in ("a.ts", "b.ts")]
+            world.ledger.add_stored(lease, "s3://b", f"v{attempt}", objects)
+            lease = crash(world)
+
+        assert row(world).crashes == 5, "the first alone brought it further"
+
+    def test_what_was_stored_at_a_crash_is_compared_until_the_asset_is_settled(
+        self, world: LedgerWorld
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject("a.ts", 10, 2)])
+        crash(world)
+        lease = crash(world)
+        before = row(world).crashes
+
+        world.ledger.settle(lease, seen("a"), waiting(world.now))
+        take_lease(world)
+        crash(world)
+        first = row(world).crashes
+        crash(world)
+
+        assert (before, first, row(world).crashes) == (1, 0, 1)
 
     def test_what_was_archived_with_a_warning_is_found_the_latest_first(self, world: LedgerWorld) -> None:
         for asset_id in ("a", "b", "c"):

@@ -9,6 +9,7 @@ from time import monotonic
 
 _FIRST = 16  # 8 took a second to become 16, of the five that a GiB takes at 20 MB/s a connection
 _WINDOW_SECONDS = 0.5
+_FIRST_WINDOW_SECONDS = 0.2  # which gives no more than something to compare with
 _PAYS = 1.05  # by how much the throughput must grow for more connections to be worth having
 _SETTLED_SECONDS = 15.0  # before trying again whether more would pay by now, or were only refused for a while
 
@@ -40,7 +41,8 @@ class Pace:
             now = self._clock()
             elapsed = now - self._since
             # every connection should have had its say, or a window ends between two lumps
-            if elapsed >= _WINDOW_SECONDS and self._answers >= self._connections:
+            window = _WINDOW_SECONDS if self._best_rate else _FIRST_WINDOW_SECONDS
+            if elapsed >= window and self._answers >= self._connections:
                 rate = self._bytes / elapsed
                 self._since, self._bytes, self._answers = now, 0, 0
                 if now >= self._settled_until:

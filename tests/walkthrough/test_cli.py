@@ -237,6 +237,20 @@ def test_a_damaged_asset_needs_a_person_until_verify_finds_it_restored(
     assert _row(user, asset_id)["state"] == "archived"
 
 
+def test_a_copy_that_verify_finds_restored_is_whole_although_no_ledger_can_be_told(
+    user: User, archived: dict[str, Any]
+) -> None:
+    (manifest,) = (user.folder / "archive" / "manifests").rglob("*.json")
+    manifest.write_text(json.dumps(archived | {"damage": ["movie.mp4: missing"]}))
+
+    said = user.types("verify", ARCHIVER_REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert said.exit_code == 0
+    assert "1 of 1 copies are whole" in said.text
+    assert "`reconcile` sees to it" in " ".join(said.stderr.split())
+    assert "damage" not in json.loads(manifest.read_text())
+
+
 def test_verify_finds_a_deleted_object_also_when_quick(user: User, archived: dict[str, Any]) -> None:
     media_of(user, archived).unlink()
 

@@ -12,6 +12,8 @@ import select
 import socket
 import ssl
 import struct
+from collections.abc import Callable
+from time import monotonic
 
 Buffer = bytes | bytearray | memoryview
 
@@ -25,6 +27,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket, wait_seconds: float) -> None:
         self._sock = sock
+        self._wait_seconds = wait_seconds
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         if self._tls is not None:
             sock.settimeout(wait_seconds)
@@ -65,11 +68,24 @@ class Stream:
     def receive_all(self, into: memoryview) -> int:
         """As `receive`, but waits for all of `into` for as long as `wait_seconds`. May return less before that."""
         if self._tls is not None:
-            return self._tls.recv_into(into)
+            return self._receive_records(self._tls, into)
         try:
             return self._sock.recv_into(into, 0, socket.MSG_WAITALL)
         except BlockingIOError:
             raise TimeoutError("nothing came") from None
+
+    def _receive_records(self, tls: ssl.SSLSocket, into: memoryview) -> int:
+        """OpenSSL gives one record at a time, 16 KiB at most: read in as few steps as Python can do."""
+        read: Callable[[int, memoryview], int] = tls.read  # type: ignore[assignment]  # with a buffer it counts
+        size, end = len(into), monotonic() + self._wait_seconds
+        filled = count = read(size, into)
+        while count and filled < size and monotonic() < end:
+            try:
+                count = read(size - filled, into[filled:])
+            except TimeoutError:
+                break
+            filled += count
+        return filled
 
     def is_silent(self) -> bool:
         """Whether nothing has come that was not received; an end of the stream counts as something. Beneath TLS, a

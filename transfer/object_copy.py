@@ -38,6 +38,7 @@ from transfer.placement import Placement
 from transfer.retrying import Patience
 from transfer.sending import Dispatch, Ending, FilledPart
 
+_RECORD_BYTES = 16 * 1024  # of TLS
 _SNIFFED_BYTES = 512  # what `CopyRequest.check` is promised
 
 
@@ -135,7 +136,7 @@ class ObjectCopy:
                     return partial(self._ranged, source, info, info.size_bytes, reader, first_bytes)
                 body = self._body(reader, info.size_bytes, source)
                 filled = self._first_part(body)
-                self._answered(filled.size_bytes)
+                self._answered(info, filled.size_bytes)
                 return partial(self._straight, body, filled, info)
             except BaseException:
                 reader.close()
@@ -311,7 +312,7 @@ class ObjectCopy:
 
         try:
             self._paced(attempt, _unavailable_or_odd)
-            self._answered(len(view))
+            self._answered(info, len(view))
         except BaseException:
             block.release()
             raise
@@ -322,10 +323,10 @@ class ObjectCopy:
         if last and self._wanted():
             self._all_read(parts.count)
 
-    def _answered(self, size_bytes: int) -> None:
+    def _answered(self, info: SourceInfo, size_bytes: int) -> None:
         """One answer was read to its end."""
         self._tools.pace.moved(size_bytes)
-        self._tools.placement.moved(size_bytes)
+        self._tools.placement.moved(_RECORD_BYTES if info.tls else size_bytes)
 
     def _paced(self, action: Callable[[], T], worth_it: Callable[[Exception], bool]) -> T:
         def attempt() -> T:

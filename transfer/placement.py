@@ -1,9 +1,9 @@
 """On which processors the threads of engines run.
 
-Python runs one thread at a time. Spread over several processors, threads that do little but Python wake each other
-across them for every turn: of the processor time of a small object that was a third, and of its wall time a quarter
-(docs/decisions/0004-data-path.md). So while many small objects are copied, their threads stay on one
-processor, the least busy; large ones, whose bytes move outside of Python, are left to the system.
+Python runs one thread at a time. Spread over several processors, threads that do little at a time outside of it wake
+each other across them for every turn: of the processor time of a small object that was a third, of a GiB over TLS a
+quarter, and of their wall time as much (docs/decisions/0004-data-path.md). So while bytes come in small pieces, all
+threads stay on one processor, the least busy; large pieces, which are moved outside of Python, are left to the system.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, process_time
 
-_SMALL_BYTES = 1024 * 1024  # an answer of more costs more outside of Python than in it
-_ANSWERS = 32  # before it is judged what they are like
+_SMALL_BYTES = 1024 * 1024  # a piece of more costs more outside of Python than in it
+_ANSWERS = 8  # before it is judged what they are like
 _LOOK_SECONDS = 2.0  # between two looks at what else runs there
 _CROWDED = 0.25  # of a processor taken by others: reason to move, if another one is freer by as much
 
@@ -82,13 +82,13 @@ class Placement:
         with self._lock:
             self._engines += 1
 
-    def moved(self, size_bytes: int) -> None:
-        """One answer was read to its end."""
+    def moved(self, piece_bytes: int) -> None:
+        """One answer was read to its end, in pieces of about so many bytes."""
         if not self._enabled:
             return
         with self._lock:
             self._answers += 1
-            self._bytes += size_bytes
+            self._bytes += piece_bytes
             if self._answers < _ANSWERS:
                 return
             small = self._bytes < _SMALL_BYTES * self._answers

@@ -371,6 +371,7 @@ def _info(response: Response, size_bytes: int | None, ranges: bool) -> SourceInf
         content_type=headers.get("content-type"),
         crc32c=crc32c,
         md5=md5,
+        tls=response.url.origin.scheme == "https",
     )
 
 

@@ -16,6 +16,7 @@ from tests.transfer.worlds import CANARY, client, some_bytes, told_by
 from transfer.errors import SourceNotAllowed, SourceUnavailable
 from transfer.guard import AddressPolicy, SocketAddress
 from transfer.http import Address, HttpClient, Response, Timeouts, retry_after
+from transfer.source import FixedAddress, HttpSource
 from transfer.urls import SecretUrl
 from transfer.wire import Headers
 
@@ -320,6 +321,20 @@ def test_a_tls_body_without_length_must_end_properly(authority: tuple[trustme.CA
         assert read(http.get(address(origin), {})) == CONTENT
         with pytest.raises(SourceUnavailable, match="cut"):
             read(http.get(address(origin), {}))
+
+
+@pytest.mark.parametrize("over_tls", [True, False])
+def test_a_file_says_whether_it_comes_in_the_records_of_tls(
+    authority: tuple[trustme.CA, Path], over_tls: bool
+) -> None:
+    ca, ca_file = authority
+    http = client(ca_file=ca_file)
+    with Origin({"/file": CONTENT}, tls=serving(ca, "127.0.0.1") if over_tls else None) as origin:
+        info, reader = HttpSource(http, FixedAddress(address(origin))).open(10)
+        reader.close()
+        http.close()
+
+    assert info.tls is over_tls
 
 
 # -- Retry-After ---------------------------------------------------------------------------------------------

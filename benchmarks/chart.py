@@ -1,5 +1,6 @@
-"""Draws the medians of one results file: `python -m benchmarks.chart results.json chart.svg`, by the peers' Python,
-which has matplotlib. One row a job and setting; wall to the left, CPU to the right; ours in colour.
+"""Draws the medians of results: `python -m benchmarks.chart results.json [more.json ...] chart.svg`, by the peers'
+Python, which has matplotlib. One row a job and setting, of the last file that has it; wall to the left, CPU to the right;
+ours in colour.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ def _medians(runs: list[dict[str, Any]], measure: str) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
-def main(results: Path, chart: Path) -> None:
-    told = json.loads(results.read_text())
+def main(results: list[Path], chart: Path) -> None:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in told["runs"]:
-        groups.setdefault((run["title"], run["setting"]), []).append(run)
+    for path in results:
+        told = json.loads(path.read_text())
+        latest: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for run in told["runs"]:
+            latest.setdefault((run["title"], run["setting"]), []).append(run)
+        groups |= latest
     figure, axes = plt.subplots(
         len(groups), 2, figsize=(10, 0.9 + 1.9 * len(groups)), squeeze=False, constrained_layout=True
     )
@@ -56,4 +60,5 @@ def main(results: Path, chart: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    *files, target = map(Path, sys.argv[1:])
+    main(files, target)

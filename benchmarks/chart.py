@@ -1,6 +1,6 @@
 """Draws the medians of results: `python -m benchmarks.chart results.json [more.json ...] chart.svg`, by the peers'
-Python, which has matplotlib. One row a job and setting, of the last file that has it; wall to the left, CPU to the right;
-ours in colour.
+Python, which has matplotlib. One row a job and setting, of the last file that has it; wall to the left, CPU to the
+right; ours in colour.
 """
 
 from __future__ import annotations

@@ -286,13 +286,14 @@ def _joined(headers: Headers, name: str) -> str:
 
 
 def _length(headers: Headers) -> int | None:
-    if headers.get("content-length") is None:
+    texts = headers.all("content-length")
+    if not texts:
         return None
-    texts = {part.strip() for part in _joined(headers, "content-length").split(",")}
-    text = texts.pop()
-    if texts or not (text.isascii() and text.isdigit() and len(text) <= 18):
+    if len(texts) > 1 or "," in texts[0]:
+        texts = list({part.strip() for text in texts for part in text.split(",")})
+    if len(texts) > 1 or not (texts[0].isascii() and texts[0].isdigit() and len(texts[0]) <= 18):
         raise WireError("the answer's Content-Length is malformed or contradicts itself")
-    return int(text)
+    return int(texts[0])
 
 
 def _plain(error: OSError) -> str:

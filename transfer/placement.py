@@ -18,8 +18,8 @@ from time import monotonic, process_time
 
 _SMALL_BYTES = 1024 * 1024  # a piece of more costs more outside of Python than in it
 _ANSWERS = 8  # before it is judged what they are like
-_LOOK_SECONDS = 2.0  # between two looks at what else runs there
-_CROWDED = 0.25  # of a processor taken by others: reason to move, if another one is freer by as much
+_LOOK_SECONDS = 2.0  # between two looks at what comes now, and what else runs there
+_CROWDED = 0.25  # of a processor, by which others take more of ours than of the freest: reason to move
 
 _SUPPORTED = hasattr(os, "sched_setaffinity")  # Linux
 
@@ -91,13 +91,12 @@ class Placement:
             self._bytes += piece_bytes
             if self._answers < _ANSWERS:
                 return
+            gathered = len(self._wanted) == 1
+            if gathered and self._clock() - self._looked_at < _LOOK_SECONDS:
+                return  # or threads would go to and fro while one engine copies a tree and one a large file
             small = self._bytes < _SMALL_BYTES * self._answers
             self._answers = self._bytes = 0
-            gathered = len(self._wanted) == 1
-            if not small:
-                self._wanted = self._allowed
-            elif not gathered or self._clock() - self._looked_at >= _LOOK_SECONDS:
-                self._wanted = self._best_core(gathered)
+            self._wanted = self._best_core(gathered) if small else self._allowed
 
     def follow(self) -> None:
         """This thread goes where it is wanted."""
@@ -131,7 +130,7 @@ class Placement:
         least = min(others.values())
         if gathered:
             (here,) = self._wanted
-            if others[here] < max(_CROWDED, least + _CROWDED) * seconds:
+            if others[here] < least + _CROWDED * seconds:
                 return self._wanted
         # one of the freest: engines of several processes should not all choose the same
         return frozenset({random.choice([c for c in sorted(others) if others[c] <= least + 0.1 * seconds])})  # noqa: S311

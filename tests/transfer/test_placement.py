@@ -70,9 +70,13 @@ def test_small_answers_bring_all_threads_to_the_freest_processor() -> None:
 
 def test_large_answers_are_left_to_the_system() -> None:
     machine = Machine()
-    machine.run(1, SMALL)
+    assert machine.run(1, LARGE) is not None
+    gathered = machine.run(1, SMALL)
+    assert gathered is not None
+    assert len(gathered) == 1
 
-    assert machine.run(1, LARGE) == machine.cores
+    assert machine.run(1, LARGE) == gathered, "not to and fro at each file"
+    assert machine.run(3, LARGE) == machine.cores
 
 
 def test_a_processor_that_others_begin_to_use_is_left_for_a_free_one() -> None:

@@ -251,7 +251,9 @@ def test_a_playlist_stored_packed_is_read_plain(client: HttpClient, origin: Orig
 
 
 @pytest.mark.parametrize(
-    "body", [b"\x1f\x8bnot gzip", gzip.compress(b"#EXTM3U\n")[:-9], gzip.compress(bytes(65 * MIB))]
+    "body",
+    [b"\x1f\x8bnot gzip", gzip.compress(b"#EXTM3U\n")[:-9], gzip.compress(bytes(65 * MIB))],
+    ids=["no gzip", "cut short", "a bomb"],  # the bytes hold the time
 )
 def test_a_playlist_packed_badly_is_refused(client: HttpClient, origin: Origin, body: bytes) -> None:
     form3 = Form3(origin, tree("vod-ts"))

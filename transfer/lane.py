@@ -209,7 +209,8 @@ class Lane:
     def _complete(self, upload: Upload, parts: int, whole_crc: int) -> None:
         in_order = [self._state.done[number] for number in range(1, parts + 1)]
         info = self._dispatch.persist(lambda: upload.complete(in_order, whole_crc))
-        self._dispatch.prove(self.store, info, sum(part.size_bytes for part in in_order), whole_crc)
+        size_bytes = sum(part.size_bytes for part in in_order)
+        self._dispatch.prove(self.store, self.spec.key, info, size_bytes, whole_crc)
         self.info = info
         self._forget()
 

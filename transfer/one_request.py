@@ -64,7 +64,8 @@ class OneRequest:
     def _run(self, _: Block | None) -> None:
         try:
             info = self._dispatch.persist(self._put, TransientStorageError, ChecksumRejected)
-            self._dispatch.prove(self.store, info, self._part.size_bytes, self._part.crc32c)
+            part = self._part
+            self._dispatch.prove(self.store, self._spec.key, info, part.size_bytes, part.crc32c)
             self.info = info
         except StorageError as error:
             self.error = error

@@ -66,7 +66,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What all of an engine share."""
+    """What all ways to stores share."""
 
     crew: Crew
     patience: Patience
@@ -92,27 +92,29 @@ class Dispatch:
         kinds = worth_it or (TransientStorageError,)
         return self.patience.keep_trying(action, lambda error: isinstance(error, kinds))
 
-    def prove(self, store: StorageBackend, info: ObjectInfo, size_bytes: int, crc: int) -> None:
+    def prove(
+        self, store: StorageBackend, key: ObjectKey, info: ObjectInfo, size_bytes: int, crc: int
+    ) -> None:
         """By the store's own word where it keeps a checksum, else by reading the object back. Raises ChecksumRejected
-        when it is not what it should be; it is deleted then."""
-        held = info.crc32c if info.crc32c is not None else self._read_back(store, info)
+        when it is not what it should be; it is deleted then: what we stored at `key`, whatever `info` calls it."""
+        held = info.crc32c if info.crc32c is not None else self._read_back(store, key, info.size_bytes)
         if held == crc and info.size_bytes == size_bytes:
             return
         with suppress(StorageError):
-            store.delete(info.key)  # what is not what it should be must not be found
+            store.delete(key)  # what is not what it should be must not be found
         raise ChecksumRejected(
-            f"{store.name} stored {info.key!r} as {info.size_bytes} bytes with CRC32C {held:08x}, "
+            f"{store.name} stored {key!r} as {info.size_bytes} bytes with CRC32C {held:08x}, "
             f"not as {size_bytes} bytes with {crc:08x}; it was deleted again"
         )
 
-    def _read_back(self, store: StorageBackend, info: ObjectInfo) -> int:
+    def _read_back(self, store: StorageBackend, key: ObjectKey, size_bytes: int) -> int:
         crc, start = Crc32c(), 0
         while not _READ_BACKS.acquire(timeout=stopping.POLL_SECONDS):
             stopping.check()
         try:
-            while start < info.size_bytes:
+            while start < size_bytes:
                 stopping.check()
-                piece = self.persist(partial(store.read, info.key, start, _READ_BACK_BYTES))
+                piece = self.persist(partial(store.read, key, start, _READ_BACK_BYTES))
                 if not piece:
                     break
                 crc.update(piece)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from storage_backends.base import Limits, StorageBackend
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, StorageBackend, object_key
+from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -33,6 +34,7 @@ from transfer.memory import MemoryBudget
 
 LARGE = some_bytes(4504)
 SMALL = some_bytes(700)
+OTHER_KEY = object_key("another/object")
 FAULTS = ("before", "half", "lost", "slow", "twice")
 
 
@@ -157,6 +159,24 @@ def test_an_object_that_reads_back_differently_is_removed_and_failed(content: by
 
     assert isinstance(result.failed[store.name], ChecksumRejected)
     assert stored_in(store) == {}
+
+
+class Misnaming(Wrapped):
+    """Says of what it stored that it is another object, and holds other bytes than it was given."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        info = super().put(spec, data, crc32c)
+        return replace(info, key=OTHER_KEY, crc32c=crc32c ^ 1)
+
+
+def test_what_does_not_prove_is_removed_under_our_own_name_for_it() -> None:
+    inner = MemoryBackend("store")
+    inner.put(ObjectSpec(OTHER_KEY, "text/plain", len(SMALL)), SMALL, crc32c_of(SMALL))
+
+    result = copy(SMALL, Misnaming(inner))
+
+    assert isinstance(result.failed[inner.name], ChecksumRejected)
+    assert stored_in(inner).keys() == {OTHER_KEY}
 
 
 def test_an_upload_that_no_journal_knows_is_aborted_when_its_store_fails() -> None:

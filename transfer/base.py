@@ -29,6 +29,12 @@ class SourceInfo:
     crc32c: int | None = None  # of the whole, from x-goog-hash or x-amz-checksum-crc32c
     md5: bytes | None = None  # of the whole, from x-goog-hash or an S3 ETag that is a plain MD5
     tls: bool = False  # it comes in records of 16 KiB at most, each a step of its own
+    encoded_bytes: int | None = None  # Content-Length of a content-encoded (gzip) answer; `size_bytes` is then None
+
+    @property
+    def strong_etag(self) -> str | None:
+        """The ETag, unless it is weak: equal strong ETags mean equal bytes (RFC 9110, section 8.8.1)."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else None
 
 
 class Reader(Protocol):
@@ -68,20 +74,53 @@ Chunks = Iterable[bytes | memoryview]
 """A body that can be read once, in order, in pieces of at most 1 MiB (a zip member being inflated)."""
 
 
+CHECKED_BYTES = 4096
+"""How many of the first bytes of an object `CopyRequest.check` sees; all, when there are fewer."""
+
+Check = Callable[[bytes, SourceInfo | None], None]
+"""Looks at the first CHECKED_BYTES of an object, and at what its source said of itself (None for chunks). Raises
+UnexpectedContent or ErrorPage."""
+
+
+class Structure(Protocol):
+    """Checks the container (mp4, webm) of one object while it is copied. One per copy; safe from several threads."""
+
+    def saw(self, start: int, data: memoryview) -> None:
+        """Bytes from offset `start` arrived. Called once for each part, in any order. Must not keep `data`."""
+        ...
+
+    def finish(self, size_bytes: int, read: Callable[[int, memoryview], None] | None) -> None:
+        """All `size_bytes` have arrived. `read(start, into)` reads bytes that `saw` never showed (parts that an
+        earlier attempt stored) or showed out of order; None when the source has no ranges, and then everything was
+        shown in order. Raises UnexpectedContent when the container is cut or empty; SourceError of `read`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCopy:
+    """What every store of a request holds at its key already, from an earlier attempt."""
+
+    size_bytes: int
+    crc32c: int
+    source_etag: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class CopyRequest:
     """What to store. `size_bytes`, `crc32c`: what the bytes must turn out to be, where it is known before.
 
-    `check` sees the first 512 bytes (all, when there are fewer) before anything becomes visible and raises
-    SourceMismatch when they are not what this file should be.
+    `check` and `structure` are asked before anything becomes visible. `known`: when the source still has the same
+    length and strong ETag, nothing is read or written, and the result says `unchanged`.
     """
 
     key: ObjectKey
     content_type: str
-    check: Callable[[bytes], None] | None = None
+    check: Check | None = None
     size_bytes: int | None = None
     crc32c: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    structure: Structure | None = None
+    known: KnownCopy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +129,8 @@ class CopyResult:
 
     `stored` means proved: the store holds `size_bytes` bytes whose CRC32C is `crc32c`, by the store's own word
     or by reading them back. Where every store failed early, reading stopped: `size_bytes` and `crc32c` are then
-    what was known of them, else 0.
+    what was known of them, else 0. `unchanged`: the stores hold it as `CopyRequest.known` says, and nothing was sent;
+    `stored` is then empty.
     """
 
     key: ObjectKey
@@ -99,6 +139,7 @@ class CopyResult:
     source: SourceInfo | None
     stored: Mapping[str, ObjectInfo]
     failed: Mapping[str, StorageError]
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ TransferError
 │   ├── SourceUnavailable       timeouts, cut connections, 429, 5xx: worth trying again soon
 │   ├── SourceForbidden         401 or 403 with a freshly signed URL too
 │   ├── SourceGone              404 or 410 with a freshly signed URL too
-│   ├── SourceMismatch          it arrived but does not check out (length, checksum, first bytes, HTML with a
-│   │   │                       200, 200 to a range, a body where none should be): a passing fault first
-│   │   └── SourceChanged       another ETag or length than at the start: this object begins again
+│   ├── SourceMismatch          it did not arrive whole (length, checksum, framing), or is not what was expected
+│   │   ├── SourceChanged       another ETag or length than at the start: this object is restarted
+│   │   ├── RangesUnreliable    ranges are answered wrongly: read it as one plain stream instead
+│   │   ├── ErrorPage           an error answer with status 200: never stored
+│   │   └── UnexpectedContent   it arrived whole by framing, and is not what it should be: may be kept with a doubt
 │   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
 ├── BudgetTooSmall              one part needs more memory than transfers may take: a setting to mend
 └── Stopped                     we were told to stop (shutdown, lease lost); nothing is wrong with the source
@@ -51,6 +53,20 @@ class SourceMismatch(SourceError):
 
 class SourceChanged(SourceMismatch):
     """The source is not the file it was when this copy began."""
+
+
+class RangesUnreliable(SourceMismatch):
+    """The source answers ranges wrongly (a 200, no or another Content-Range). Retry as one plain stream."""
+
+
+class ErrorPage(SourceMismatch):
+    """The body is an error answer sent with status 200. It is never stored, whatever was expected."""
+
+
+class UnexpectedContent(SourceMismatch):
+    """The body arrived whole by framing and length but is not what this file should be: first bytes of another
+    kind, or a container that is cut or empty. Retried on a fresh URL; when the same bytes come again, they are kept
+    with a doubt."""
 
 
 class SourceNotAllowed(SourceError):

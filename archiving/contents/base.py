@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from transfer.base import Source
+from transfer.base import Check, Source, Structure
 
 
 class Phase(IntEnum):
@@ -28,14 +28,34 @@ class SkippableChunks(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why an asset that arrived is perhaps not what it should be. It is kept with its doubts, and not called archived.
+
+    `what` is for people, the same at every attempt that finds the same, and never holds a query. `path` names the
+    object concerned. `missing`: nothing is stored at `path`. `unready`: the source may still complete it, so that it
+    is final only near the deadline.
+    """
+
+    what: str
+    path: str | None = None
+    missing: bool = False
+    unready: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}" if self.path else self.what
+
+
 @dataclass(slots=True)  # not frozen: to freeze one costs more than to find the segment it stands for
 class Item:
     """One object to be stored. Exactly one of `source`, `chunks` and `data` is set.
 
     `path` is relative to the asset's folder, made by `archiving.keys.safe_path`. `chunks` must be read to its
-    end, or skipped, before the next item is asked for. `check` raises transfer.errors.SourceMismatch for wrong first
-    bytes. `optional` items that cannot be had become a warning in the manifest and in `status`; without the others the
-    asset is not archived.
+    end, or skipped, before the next item is asked for. `check` raises transfer.errors.UnexpectedContent or ErrorPage
+    for wrong first bytes, `structure` UnexpectedContent for a broken container. `size_bytes` is what it must turn out
+    to be by its own container (a zip's directory); `api_size_bytes` is what the API says, which may be wrong.
+    `optional` items that are gone become a warning in the manifest and in `status`; without the others the asset is
+    not archived.
     """
 
     path: str
@@ -44,8 +64,10 @@ class Item:
     source: Source | None = None
     chunks: SkippableChunks | None = None
     data: bytes | None = None
-    check: Callable[[bytes], None] | None = None
-    size_bytes: int | None = None  # what it must turn out to be, where that is known before
+    check: Check | None = None
+    structure: Structure | None = None
+    size_bytes: int | None = None
+    api_size_bytes: int | None = None
     crc32c: int | None = None
     optional: bool = False
     rewritten: Mapping[str, object] | None = (
@@ -58,6 +80,7 @@ class Notes:
     """What a walk found that the manifest must tell. No URL with a query."""
 
     warnings: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)  # such as {"layers": 4, "segments": 5400}
 
 
@@ -74,9 +97,16 @@ class Contents(Protocol):
     def version(self) -> str: ...
 
     @property
+    def version_is_exact(self) -> bool:
+        """Whether an equal `version` means equal bytes: a strong ETag of the one file that it is. What is stored of
+        such a version is not read again."""
+        ...
+
+    @property
     def notes(self) -> Notes: ...
 
     def items(self) -> Iterator[Item]:
-        """Media first, playlists after it, the master last. May be walked once. Raises SourceError,
-        `archiving.errors.ContentsError`."""
+        """Media first, playlists after it, the master last. May be walked once. What is missing or odd in it becomes
+        a doubt in `notes`, and the rest is given all the same. Raises SourceError, `archiving.errors.ContentsError`
+        only when nothing of it can be had."""
         ...

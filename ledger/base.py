@@ -27,13 +27,17 @@ class AssetState(StrEnum):
     EXTERNAL = "external"  # its path is already in the team's own bucket
     SOURCE_FAILED = "source_failed"  # 100ms says failed
     NEEDS_SOURCE_ACCESS = "needs_source_access"  # only the m3u8 is signed, and we may not read its bucket
-    QUARANTINED = "quarantined"  # it arrived and does not check out, again and again
+    QUARANTINED = "quarantined"  # stored as the source has it, with doubts: a person must look
+    REJECTED = "rejected"  # a person said that it is worthless; what is stored of it stays
     LOST = "lost"  # gone at the source before it was saved
     DAMAGED = "damaged"  # was archived, is not whole everywhere any more, and the source is gone
 
 
 OPEN_STATES = frozenset({AssetState.DISCOVERED, AssetState.QUEUED, AssetState.RUNNING, AssetState.WAITING})
 SAFE_STATES = frozenset({AssetState.ARCHIVED, AssetState.SKIPPED, AssetState.EXTERNAL})
+SETTLED_STATES = SAFE_STATES | {AssetState.REJECTED}
+"""States that ask nothing of anybody any more."""
+
 JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.SOURCE_FAILED})
 """Ends that follow from what the API says and the settings alone; every sweep judges them anew."""
 
@@ -73,13 +77,14 @@ class Row:
     session_id: str | None = None
     size_bytes: int | None = None  # the API's word
     attempts: int = 0  # leases taken since it was last reopened
-    mismatches: int = 0  # attempts in a row that ended because the bytes did not check out
+    mismatches: int = 0  # attempts in a row that ended with the same mismatch or the same doubts
+    fingerprint: str | None = None  # of what those attempts found
     crashes: int = (
         0  # leases in a row that nobody settled (their workers died) and that brought the copy no further
     )
     next_attempt_at: datetime | None = None
     reason: str | None = None  # of the last failure, or of the state; never a secret
-    stored_bytes: int = 0  # once archived
+    stored_bytes: int = 0  # once archived or kept with doubts
     stored_objects: int = 0
     seconds: float = 0.0  # the time the successful attempt took
     warnings: tuple[str, ...] = ()  # such as a thumbnail that could not be had
@@ -102,7 +107,10 @@ class Settlement:
     reason: str | None = None
     next_attempt_at: datetime | None = None  # with WAITING
     counts_as_attempt: bool = True  # False: nothing was tried (a destination is on hold, a shutdown)
-    mismatch: bool = False  # the bytes did not check out: mismatches + 1; anything else sets it to 0
+    mismatch: bool = (
+        False  # mismatches + 1, or 1 when `fingerprint` is another than before; False sets it to 0
+    )
+    fingerprint: str | None = None  # with `mismatch`: what the attempt found
     stored_bytes: int = 0
     stored_objects: int = 0
     seconds: float = 0.0
@@ -167,8 +175,8 @@ class Ledger(Protocol):
         ...
 
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
-        """Enter an asset that its manifests prove archived (or DAMAGED), known or not, unless it is running; whether
-        that changed its state. Of one in that state already only the reason is replaced. Takes over `created_at` as
+        """Enter an asset whose manifests, or a person, say its end (archived, kept with doubts, damaged, rejected),
+        known or not, unless it is running; whether that changed its state. Of one in that state already only the reason is replaced. Takes over `created_at` as
         `settle` does. Repeatable."""
         ...
 
@@ -203,9 +211,10 @@ class Ledger(Protocol):
         """
         ...
 
-    def reopen(self, asset_id: str) -> Row | None:
-        """An operator's word: back to DISCOVERED from any state but RUNNING with a living lease; attempts and
-        mismatches start at 0. The row as it is then; None when unknown. Repeatable."""
+    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
+        """Back to DISCOVERED from any state but RUNNING with a living lease; attempts and mismatches start at 0.
+        `keep_stored`: the bucket still holds what `stored_bytes` and `stored_objects` say, so they stay (an asset
+        kept with doubts is looked at again). The row as it is then; None when unknown. Idempotent."""
         ...
 
     def next_due_at(self) -> datetime | None:

@@ -108,7 +108,9 @@ class MemoryLedger:
         asset = asset or self._enter(seen, settlement.state, None)
         self._move(asset, settlement.state)
         created_at = seen.created_at or asset.row.created_at
-        asset.row = replace(_with_result(asset.row, settlement), mismatches=0, created_at=created_at)
+        asset.row = replace(
+            _with_result(asset.row, settlement), mismatches=0, fingerprint=None, created_at=created_at
+        )
         return True
 
     @_alone
@@ -180,13 +182,16 @@ class MemoryLedger:
         return sorted((asset.row for asset in taken), key=_urgency)
 
     @_alone
-    def reopen(self, asset_id: str) -> Row | None:
+    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
         asset = self._assets.get(asset_id)
         if asset is None:
             return None
 
         if not self._living(asset):
+            stored = (asset.row.stored_bytes, asset.row.stored_objects)
             self._reopen(asset)
+            if keep_stored:
+                asset.row = replace(asset.row, stored_bytes=stored[0], stored_objects=stored[1])
         return asset.row
 
     @_alone
@@ -239,13 +244,15 @@ class MemoryLedger:
         if asset.fence is None:
             self._adopt(asset, lease)
         attempts = asset.row.attempts if settlement.counts_as_attempt else max(0, asset.row.attempts - 1)
-        mismatches = asset.row.mismatches + 1 if settlement.mismatch else 0
+        same = settlement.fingerprint is None or settlement.fingerprint == asset.row.fingerprint
+        mismatches = (asset.row.mismatches + 1 if same else 1) if settlement.mismatch else 0
         asset.holder = None
         asset.most = (0, 0)
         asset.row = replace(
             _with_result(asset.row, settlement),
             attempts=attempts,
             mismatches=mismatches,
+            fingerprint=settlement.fingerprint if settlement.mismatch else None,
             created_at=seen.created_at or asset.row.created_at,
         )
         now = self._clock()
@@ -408,6 +415,7 @@ class MemoryLedger:
             asset.row,
             attempts=0,
             mismatches=0,
+            fingerprint=None,
             crashes=0,
             reason=None,
             stored_bytes=0,

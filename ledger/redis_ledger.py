@@ -90,6 +90,7 @@ _FIELDS = {
     "si": "size_bytes",
     "at": "attempts",
     "mi": "mismatches",
+    "fp": "fingerprint",
     "de": "crashes",
     "nx": "next_attempt_at",
     "re": "reason",
@@ -223,8 +224,8 @@ class RedisLedger:
                 break
         return sorted(rows, key=lambda row: (row.expires_at, row.asset_id.encode("utf-8", "surrogatepass")))
 
-    def reopen(self, asset_id: str) -> Row | None:
-        flat = self._run("reopen", asset_id)
+    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
+        flat = self._run("reopen", asset_id, 1 if keep_stored else 0)
         return _flat_row(flat) if flat else None
 
     def next_due_at(self) -> datetime | None:
@@ -437,6 +438,7 @@ def _settlement_words(settlement: Settlement) -> tuple[Word, ...]:
         None if settlement.next_attempt_at is None else _us(settlement.next_attempt_at),
         int(settlement.counts_as_attempt),
         int(settlement.mismatch),
+        settlement.fingerprint,
         settlement.stored_bytes or None,
         settlement.stored_objects or None,
         settlement.seconds or None,

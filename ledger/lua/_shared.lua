@@ -53,12 +53,13 @@ end
 
 -- What the scripts decide on; nil for an asset that the ledger does not know.
 local function read(id)
-  local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca', 'de', 'nx', 'mo')
+  local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca', 'de', 'nx', 'mo',
+    'fp')
   if not found[1] then return nil end
   return {
     st = found[1], ex = found[2], si = found[3] or '', at = tonumber(found[4] or 0), mi = tonumber(found[5] or 0),
     fe = found[6] or nil, ho = found[7] or nil, ca = found[8] or nil, de = tonumber(found[9] or 0),
-    nx = tonumber(found[10] or 0), mo = tonumber(found[11] or 0),
+    nx = tonumber(found[10] or 0), mo = tonumber(found[11] or 0), fp = found[12] or '',
   }
 end
 
@@ -118,16 +119,17 @@ local function enter(seen, state)
   move(seen.id, nil, state, seen.ex)
 end
 
-local function reopen(id, row)
+local function reopen(id, row, keep_stored)
   redis.call('ZREM', prefix .. 'warned', id)
-  set(id, {at = '', mi = '', de = '', mo = '', ho = '', re = '', sb = '', so = '', sc = '', wa = ''})
+  set(id, {at = '', mi = '', fp = '', de = '', mo = '', ho = '', re = '', sc = '', wa = ''})
+  if not keep_stored then set(id, {sb = '', so = ''}) end
   if row.st ~= 'discovered' then move(id, row.st, 'discovered', row.ex) end
 end
 
 local function take_settlement()
   return {
-    state = take(), re = take(), nx = take(), counts = take() == '1', mismatch = take() == '1', sb = take(),
-    so = take(), sc = take(), wa = take(),
+    state = take(), re = take(), nx = take(), counts = take() == '1', mismatch = take() == '1', fp = take(),
+    sb = take(), so = take(), sc = take(), wa = take(),
   }
 end
 

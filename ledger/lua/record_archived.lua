@@ -12,6 +12,6 @@ else
   move(seen.id, row.st, done.state, row.ex)
   set_created(seen.id, seen)
 end
-set(seen.id, {mi = ''})
+set(seen.id, {mi = '', fp = ''})
 set_result(seen.id, done)
 return 1

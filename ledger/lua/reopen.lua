@@ -1,6 +1,6 @@
 -- Returns the row as it is then, or nothing for an unknown asset.
-local id = take()
+local id, keep_stored = take(), take() == '1'
 local row = read(id)
 if not row then return false end
-if not living(id, row) then reopen(id, row) end
+if not living(id, row) then reopen(id, row, keep_stored) end
 return whole_row(id)

@@ -11,8 +11,10 @@ if not row then
   row = read(id)
 end
 local attempts = row.at + (row.fe and 0 or 1) - (done.counts and 0 or 1)
+local same = done.fp == '' or done.fp == row.fp
+local mismatches = done.mismatch and (same and row.mi + 1 or 1) or 0
 set(id, {
-  fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = done.mismatch and row.mi + 1 or 0,
+  fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = mismatches, fp = done.mismatch and done.fp or '',
 })
 set_result(id, done)
 set_created(id, seen)

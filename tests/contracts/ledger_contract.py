@@ -790,6 +790,34 @@ class LedgerContract:
 
         assert counted == [1, 2, 0, 1]
 
+    def test_only_mismatches_that_found_the_same_count_together(self, world: LedgerWorld) -> None:
+        put(world, AssetState.DISCOVERED)
+
+        counted = []
+        for fingerprint in ("a", "a", "b", "b", None, "b"):
+            settlement = replace(waiting(world.now), mismatch=True, fingerprint=fingerprint)
+            settled = world.ledger.settle(take_lease(world), seen(), settlement)
+            counted.append((settled.mismatches, settled.fingerprint))
+
+        assert counted == [(1, "a"), (2, "a"), (1, "b"), (2, "b"), (3, None), (1, "b")]
+
+    def test_what_is_kept_with_doubts_stays_stored_when_it_is_looked_at_again(
+        self, world: LedgerWorld
+    ) -> None:
+        put(world, AssetState.DISCOVERED)
+        kept = Settlement(AssetState.QUARANTINED, "a doubt", stored_bytes=7, stored_objects=2)
+        world.ledger.settle(take_lease(world), seen(), kept)
+
+        reopened = world.ledger.reopen("a", keep_stored=True)
+
+        assert reopened
+        assert (reopened.state, reopened.stored_bytes, reopened.stored_objects) == (
+            AssetState.DISCOVERED,
+            7,
+            2,
+        )
+        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+
     # -- a ledger that was flushed -------------------------------------------------------------------------
 
     def test_after_a_flush_a_holder_goes_on_and_its_result_enters_the_asset(self, world: LedgerWorld) -> None:

@@ -51,6 +51,7 @@ settlements = st.builds(
     next_attempt_at=st.none() | minutes.map(lambda duration: START + duration),
     counts_as_attempt=st.booleans(),
     mismatch=st.booleans(),
+    fingerprint=st.sampled_from([None, "one", "other"]),
     stored_bytes=st.sampled_from([0, 10**12]),
     stored_objects=st.sampled_from([0, 3]),
     seconds=st.sampled_from([0.0, 0.1]),
@@ -117,9 +118,9 @@ class LedgersAgree(RuleBasedStateMachine):
         now = self.memory.now + ahead
         self.both(lambda ledger: ledger.take_due(now, window, requeue_after))
 
-    @rule(asset_id=asset_ids)
-    def reopen(self, asset_id: str) -> None:
-        self.both(lambda ledger: ledger.reopen(asset_id))
+    @rule(asset_id=asset_ids, keep_stored=st.booleans())
+    def reopen(self, asset_id: str, keep_stored: bool) -> None:
+        self.both(lambda ledger: ledger.reopen(asset_id, keep_stored=keep_stored))
 
     @rule(asset_id=asset_ids, holder=st.sampled_from(["w1", "w2"]), duration=minutes)
     def lease(self, asset_id: str, holder: str, duration: timedelta) -> None:

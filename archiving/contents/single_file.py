@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from archiving.contents import sniff
 from archiving.contents.base import Item, Notes
-from archiving.contents.sniff import Check, Kind
+from archiving.contents.sniff import Kind
 from archiving.keys import safe_path
 from hms.models import Asset, AssetType
-from transfer.base import Source, SourceInfo
+from transfer.base import Check, Source, SourceInfo
 
 # What a file of this type is called and must look like where its path does not say so itself.
 _BY_TYPE: dict[str, tuple[str, Kind]] = {
@@ -109,7 +109,11 @@ def _may_be_empty(asset: Asset, name: str) -> bool:
 
 
 def _empty_or(check: Check) -> Check:
-    return lambda start: check(start) if start else None
+    def empty_or_as_expected(start: bytes, info: SourceInfo | None = None) -> None:
+        if start:
+            check(start, info)
+
+    return empty_or_as_expected
 
 
 def _check(asset: Asset, name: str) -> Check | None:

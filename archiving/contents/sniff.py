@@ -7,15 +7,14 @@ are what stands in the way of that.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from enum import Enum
 from functools import partial
 
-from transfer.errors import SourceMismatch
+from transfer.base import CHECKED_BYTES, SourceInfo
+from transfer.base import Check as Check
+from transfer.errors import ErrorPage, UnexpectedContent
 
-SNIFF_BYTES = 512
-
-Check = Callable[[bytes], None]
+SNIFF_BYTES = CHECKED_BYTES
 
 
 class Kind(Enum):
@@ -99,8 +98,8 @@ def type_and_kind(path: str) -> tuple[str, Kind | None]:
 
 
 def check_for(kind: Kind, name: str) -> Check:
-    """A check of the first 512 bytes of the file `name` (all, if there are fewer): raises SourceMismatch, saying
-    what they look like, when the file is not of `kind`. An empty file is of no kind."""
+    """Check the first SNIFF_BYTES bytes of the file `name` (all, if there are fewer). Raises ErrorPage, or
+    UnexpectedContent, which says what they look like. An empty file is of no kind."""
     return partial(_check, kind, name)
 
 
@@ -135,11 +134,13 @@ def describe(start: bytes) -> str:
     return f"{len(start)} bytes beginning with {start[:12]!r}"
 
 
-def _check(kind: Kind, name: str, start: bytes) -> None:
+def _check(kind: Kind, name: str, start: bytes, info: SourceInfo | None = None) -> None:  # noqa: ARG001
     if not start:
-        raise SourceMismatch(f"{name}: expected {kind.value}, got an empty body")
+        raise UnexpectedContent(f"{name}: expected {kind.value}, got an empty body")
+    if is_markup(start):
+        raise ErrorPage(f"{name}: expected {kind.value}, got {describe(start)}")
     if not _agrees(kind, start):
-        raise SourceMismatch(f"{name}: expected {kind.value}, got {describe(start)}")
+        raise UnexpectedContent(f"{name}: expected {kind.value}, got {describe(start)}")
 
 
 def _agrees(kind: Kind, start: bytes) -> bool:

@@ -14,13 +14,13 @@ XML = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
 @pytest.mark.parametrize(("page", "called"), [(HTML, "HTML page"), (XML, "XML error")])
 def test_an_error_page_is_no_file_of_any_kind(kind: Kind, page: bytes, called: str) -> None:
     with pytest.raises(SourceMismatch, match=called):
-        check_for(kind, "a")(page)
+        check_for(kind, "a")(page, None)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_an_empty_body_is_no_file_of_any_kind(kind: Kind) -> None:
     with pytest.raises(SourceMismatch, match="empty"):
-        check_for(kind, "a")(b"")
+        check_for(kind, "a")(b"", None)
 
 
 def test_real_media_passes_the_check_of_its_own_name() -> None:
@@ -31,7 +31,7 @@ def test_real_media_passes_the_check_of_its_own_name() -> None:
     }
 
     for name, body in files.items():
-        check_for_path(name)(body[:512])
+        check_for_path(name)(body[:512], None)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_real_media_passes_the_check_of_its_own_name() -> None:
 )
 def test_other_bytes_than_the_name_says_are_refused(name: str, start: bytes) -> None:
     with pytest.raises(SourceMismatch, match=r"^a\..*: expected"):
-        check_for_path(name)(start[:512])
+        check_for_path(name)(start[:512], None)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,15 @@ def test_other_bytes_than_the_name_says_are_refused(name: str, start: bytes) -> 
     ],
 )
 def test_the_container_counts_not_the_extension_of_a_segment(start: bytes) -> None:
-    check_for_path("segment.ts")(start)
+    check_for_path("segment.ts")(start, None)
 
 
 @pytest.mark.parametrize("size", [0, 15, 17, 32])
 def test_a_key_has_16_bytes(size: int) -> None:
-    check_for(Kind.KEY, "a")(bytes(16))
+    check_for(Kind.KEY, "a")(bytes(16), None)
 
     with pytest.raises(SourceMismatch):
-        check_for(Kind.KEY, "a")(bytes(size))
+        check_for(Kind.KEY, "a")(bytes(size), None)
 
 
 @pytest.mark.parametrize(

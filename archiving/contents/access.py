@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
 from time import monotonic
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from archiving.contents.playlist import Playlist
 from archiving.errors import BadContents
-from transfer.base import Source
+from transfer.base import CHECKED_BYTES, Source
 from transfer.errors import SourceChanged, SourceForbidden, SourceGone, SourceMismatch
 from transfer.http import HttpClient
 from transfer.source import Address, Fetched, FixedAddress, HttpSource, SecretUrl, SourceAddress, fetch_bytes
@@ -123,6 +124,9 @@ class Node:
 class TreeAccess:
     """Shared by all files of one tree; safe from several threads. `max_playlist_bytes` bounds what is fetched."""
 
+    children_may_be_signed: ClassVar[bool] = True
+    """Whether another signature of the master may make other references of the same files."""
+
     def __init__(
         self,
         client: HttpClient,
@@ -148,10 +152,9 @@ class TreeAccess:
     def child(self, node: Node, ordinal: int, url: SecretUrl) -> ChildAddress:
         return ChildAddress(self, node, ordinal, url)
 
-    def fixed(self, url: SecretUrl) -> SourceAddress:
-        """`url` as its like are read now; it cannot be renewed."""
-        with self._lock:
-            return FixedAddress(self._generation.address(url, self._way))
+    def standalone(self, url: SecretUrl) -> ChildAddress:
+        """Of what no playlist names, such as an image of the chapters: read with whatever opens the tree."""
+        return ChildAddress(self, None, 0, url)
 
     def source(self, address: SourceAddress) -> Source:
         return HttpSource(self._client, address)
@@ -165,6 +168,28 @@ class TreeAccess:
             node.born = self._generation.number
         # a renewal while this is read makes it newer than `born` says, and costs one more reading of it later
         return self.master if address is None else self.fetch(address)
+
+    def read_signed_anew(self, node: Node, address: ChildAddress | None) -> Fetched:
+        """The playlist of `node`, read before, under a fresh signature of the master. Raises SourceError; what was read
+        before then stays in use."""
+        with self._lock:
+            self._master.renew(self._generation.asked)
+            self._generation = self._load(self._generation.number + 1)
+            number = self._generation.number
+        fetched = self.master if address is None else self.fetch(address)
+        node.born = number
+        return fetched
+
+    def start(self, address: SourceAddress) -> bytes:
+        """The first CHECKED_BYTES of a file. Raises SourceError."""
+        _, reader = self.source(address).open(CHECKED_BYTES)
+        try:
+            start, filled = memoryview(bytearray(CHECKED_BYTES)), 0
+            while filled < len(start) and (count := reader.readinto(start[filled:])):
+                filled += count
+            return bytes(start[:filled])
+        finally:
+            reader.close()
 
     def fetch(self, address: SourceAddress) -> Fetched:
         """A small file, gzip undone. Raises SourceError."""
@@ -199,7 +224,7 @@ class TreeAccess:
             return failed
 
     def _bare(self, child: ChildAddress) -> SecretUrl:
-        if child.born == self._generation.number:
+        if child.node is None or child.born == self._generation.number:
             return child.first_url
         name = last_segment(child.first_url)
         return child.node.child_url(self._generation, self._read, child.ordinal, name)
@@ -224,16 +249,16 @@ class TreeAccess:
 
 
 class ChildAddress:
-    """`transfer.source.SourceAddress` of what one reference of a playlist names."""
+    """`transfer.source.SourceAddress` of what one reference of a playlist names (without `node`: of its own URL)."""
 
     __slots__ = ("_access", "born", "first_url", "made", "node", "ordinal")
 
-    def __init__(self, access: TreeAccess, node: Node, ordinal: int, url: SecretUrl) -> None:
+    def __init__(self, access: TreeAccess, node: Node | None, ordinal: int, url: SecretUrl) -> None:
         self._access = access
         self.node = node
         self.ordinal = ordinal
         self.first_url = url
-        self.born = node.born
+        self.born = node.born if node else 0
         self.made: tuple[Generation, Way, Address] | None = None  # and what it was made of
 
     def current(self) -> Address:

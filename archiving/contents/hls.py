@@ -2,65 +2,60 @@
 but for the references that would lead out of the copy (hls.md).
 
 Media is found and handed on while a playlist is read, so only playlists are held in memory, never a list of
-segments.
+segments. One file or playlist that cannot be had becomes a doubt, and the walk goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
-from urllib.parse import urlsplit
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 
 from archiving.contents import sniff
-from archiving.contents.access import ChildAddress, Node, TreeAccess, last_segment, signs_one_object
+from archiving.contents.access import ChildAddress, Node, TreeAccess, last_segment
 from archiving.contents.base import Item, Notes, Phase
 from archiving.contents.layout import Place, TreeLayout, new_text, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
-from archiving.contents.session_data import json_urls
+from archiving.contents.reachability import Reachability
+from archiving.contents.session_data import check_of_session_data, with_local_images
+from archiving.contents.signings import Signings
 from archiving.contents.sniff import Kind
-from archiving.contents.tree_facts import Expected, TreeFacts
-from archiving.errors import BadContents, NeedsSourceAccess
+from archiving.contents.tree_doubts import BUSY, TreeDoubts, is_fetchable, may_stay, scheme_of
+from archiving.contents.tree_facts import Expected, Stream, TreeFacts
+from archiving.contents.tree_files import TreeFiles, check_of
+from archiving.contents.tree_limits import HlsLimits
+from archiving.errors import BadContents
 from transfer import stopping
-from transfer.errors import SourceForbidden, SourceUnavailable
+from transfer.base import CHECKED_BYTES
+from transfer.errors import SourceError, SourceMismatch, SourceUnavailable, UnexpectedContent
 from transfer.http import HttpClient
 from transfer.source import Fetched, SecretUrl, SourceAddress
 
-_MIB = 1024 * 1024
-_PLAYLISTS = (Role.VARIANT, Role.RENDITION)
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+__all__ = ["HlsContents", "HlsLimits", "OpenAccess"]
+
+_STREAMS = {"AUDIO": Stream.RENDITION, "VIDEO": Stream.RENDITION, "SUBTITLES": Stream.SUBTITLES}
+_MEDIA_KINDS = (Kind.SEGMENT, Kind.MP4, Kind.WEBM)
 
 OpenAccess = Callable[[HttpClient, SourceAddress, int], TreeAccess]
 """How the files of one tree are read: client, address of the master, the most bytes of a playlist."""
 
 
-@dataclass(frozen=True, slots=True)
-class HlsLimits:
-    """What a tree may cost; a real one stays far below (hls.md, traps 10 and 12: 12 h are 86,400 references)."""
-
-    depth: int = 4
-    playlists: int = 500
-    references: int = 1_000_000
-    playlist_bytes: int = 64 * _MIB
-    all_playlists_bytes: int = 256 * _MIB  # held in memory until the media is whole
-    polls: int = 20  # of a playlist without ENDLIST
-    poll_every: timedelta = timedelta(seconds=4)  # two segments of 2 s
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Found:
+    """A playlist that something names."""
+
     node: Node
     place: Place
     address: ChildAddress | None  # None: the master
+    streams: set[Stream] = field(default_factory=set)
 
 
 class HlsContents:
     """`archiving.contents.base.Contents` of a tree."""
 
     form = "hls"
+    version_is_exact = False  # it is that of the master alone
 
     def __init__(
         self,
@@ -68,7 +63,7 @@ class HlsContents:
         master: SourceAddress,
         *,
         expected: Expected = Expected(),  # noqa: B008 - frozen
-        limits: HlsLimits = HlsLimits(),
+        limits: HlsLimits = HlsLimits(),  # noqa: B008 - frozen
         sleep: Callable[[float], None] = stopping.pause,
         open_access: OpenAccess = TreeAccess,
     ) -> None:
@@ -76,25 +71,27 @@ class HlsContents:
         self._limits = limits
         self._expected = expected
         self._sleep = sleep
+        self._polls_left = limits.polls
+        self._busy_in_a_row = 0
         self._notes = Notes()
+        self._doubts = TreeDoubts(self._notes, limits.doubts)
         self._access = open_access(client, master, limits.playlist_bytes)
-        self._layout = TreeLayout(self._access.master.url)
-        self._root = Node(None, 0, last_segment(self._access.master.url))
-        self._playlists = {self._layout.master.identity}
-        self._files: set[bytes] = (
-            set()
-        )  # digests of identities: 16 bytes each, not the URLs of 86,400 segments
+        self._signings = Signings(self._access, limits.references)
+        root = Node(None, 0, last_segment(self._access.master.url))
+        self._master = self._read(root, None)
+        self._layout = TreeLayout(self._master.url)
+        self._root = _Found(root, self._layout.master, None, {Stream.VARIANT})
+        self._playlists = {self._layout.master.identity: self._root}
+        self._files = TreeFiles(self._access, limits.optional_files)
+        self._reachability = Reachability(self._access)
         self._facts = TreeFacts()
         self._references = self._held_bytes = 0
-        self._read_a_child = False
-        self._forbidden: SourceForbidden | None = None
-        self._master_signed_alone = signs_one_object(self._access.master.url)
         self._version = self._digest_of_master()
 
     @property
     def version(self) -> str:
         """Hex SHA-256 of the master with each reference replaced by its place: another signature in it does not
-        make another version. (That of the whole tree is not known before it is walked.)"""
+        make another version. (That of the whole tree is known when it was walked: the fact `playlists_sha256`.)"""
         return self._version
 
     @property
@@ -102,55 +99,112 @@ class HlsContents:
         return self._notes
 
     def items(self) -> Iterator[Item]:
-        """See `Contents.items`. Raises NeedsSourceAccess when the signature covers the master alone."""
+        """See `Contents.items`. Raises NeedsSourceAccess when the signature covers the master alone; the worst
+        SourceError, or BadContents, when there is no media."""
         kept: list[Item] = []
-        queue = [_Found(self._root, self._layout.master, None)]
+        queue = [self._root]
         for found in queue:  # grows while it is walked
-            try:
-                fetched = self._read_to_the_end(found)
-            except SourceForbidden as error:
-                self._forbidden = error
-                continue
-            self._read_a_child |= found.address is not None
-            playlist = found.node.parse(fetched)
-            replacements: dict[Span, bytes] = {}
-            yield from self._walk(found, fetched, playlist, replacements, queue)
-            kept.append(self._playlist_item(found, playlist, replacements))
-        if self._forbidden is not None:
-            if self._read_a_child or not self._master_signed_alone:
-                raise self._forbidden
-            raise self._needs_access()
-        if not self._files and len(queue) == 1:
-            raise BadContents(f"{self._access.master.url.name} is a playlist that names no files")
+            yield from self._playlist(found, queue, kept)
+        yield from self._reachability.at_the_end()
+        yield from self._files.optional_items()
+        if self._files.left_out:
+            self._notes.warnings.append(f"{self._files.left_out} optional files were too many to copy")
         self._facts.tell(self._notes, len(self._files), self._expected)
+        self._notes.facts["playlists_sha256"] = _digest_of(kept)
         yield from kept[1:]
         yield kept[0]
 
     # -- reading playlists ---------------------------------------------------------------------------------
-    def _read_to_the_end(self, found: _Found) -> Fetched:
-        """The playlist, asked for again until it has an ENDLIST or is the same three times."""
-        fetched = self._read(found)
-        same = 1
-        for _ in range(self._limits.polls):
-            if not is_unfinished(fetched.body):
-                return fetched
-            if same == 3:
-                self._notes.warnings.append(
-                    f"{found.place.path} has no EXT-X-ENDLIST and did not change any more: archived as it is; "
-                    "some players take it for a live stream"
-                )
-                return fetched
-            self._sleep(self._limits.poll_every.total_seconds())
-            again = self._read(found)
-            same = same + 1 if again.body == fetched.body else 1
-            fetched = again
-        raise SourceUnavailable(f"{fetched.url.name} is still growing after {self._limits.polls} looks at it")
+    def _playlist(self, found: _Found, queue: list[_Found], kept: list[Item]) -> Iterator[Item]:
+        """What one playlist names; itself it goes to `kept`, its children to `queue`."""
+        fetched = yield from self._fetched(found)
+        if fetched is None:
+            return
+        replacements: dict[Span, bytes] = {}
+        try:
+            self._hold(len(fetched.body))
+            playlist = found.node.parse(fetched)
+            yield from self._walk(found, fetched, playlist, replacements, queue)
+            data = rewrite(playlist.data, replacements)
+            self._hold(len(data) - len(playlist.data))
+        except BadContents as error:
+            if found is self._root:
+                raise
+            self._doubts.add(f"was not followed to its end: {error}", found.place.path, missing=True)
+            return
+        kept.append(
+            Item(
+                path=found.place.path,
+                content_type="application/vnd.apple.mpegurl",
+                phase=Phase.MASTER if found is self._root else Phase.PLAYLIST,
+                data=data,
+                rewritten=what_changed(playlist.data, replacements),
+            )
+        )
 
-    def _read(self, found: _Found) -> Fetched:
-        fetched = self._access.read(found.node, found.address)
-        _check_is_playlist(fetched)
+    def _fetched(self, found: _Found) -> Generator[Item, None, Fetched | None]:
+        """A playlist, or why it cannot be had as a doubt; what is there in its place, when that is no error answer,
+        becomes an item that the playlist's own check refuses."""
+        if found.address is None:
+            return self._read_to_the_end(found, self._master)
+        if self._busy_in_a_row >= self._limits.busy:
+            self._doubts.add(BUSY, found.place.path, missing=True, unready=True)
+            return None
+        try:
+            fetched = self._read_to_the_end(found, self._read(found.node, found.address))
+        except SourceError as error:
+            self._reachability.failed(error)
+            self._busy_in_a_row = self._busy_in_a_row + 1 if isinstance(error, SourceUnavailable) else 0
+            start = self._what_is_there_instead(found.address, error)
+            if start:
+                yield self._files.item(
+                    found.address, found.place, sniff.check_for(Kind.PLAYLIST, found.place.path)
+                )
+                self._reachability.has_media |= sniff.sniff(start) in _MEDIA_KINDS
+            else:
+                self._doubts.missing(found.place.path, error)
+            return None
+        self._busy_in_a_row = 0
+        self._reachability.read_a_child = True
         return fetched
 
+    def _read(self, node: Node, address: ChildAddress | None) -> Fetched:
+        """Raises SourceError, also for what is no playlist."""
+        fetched = self._access.read(node, address)
+        _check_is_playlist(fetched)
+        return self._signings.compared(node, address, fetched)
+
+    def _read_to_the_end(self, found: _Found, fetched: Fetched) -> Fetched:
+        """A playlist without ENDLIST may be about to get one: it is asked for again a few times."""
+        while self._polls_left > 0 and is_unfinished(fetched.body):
+            self._polls_left -= 1
+            self._sleep(self._limits.poll_every.total_seconds())
+            try:
+                fetched = self._read(found.node, found.address)
+            except SourceError:
+                break  # what was read is still the best there is
+        return fetched
+
+    def _what_is_there_instead(self, address: ChildAddress, error: SourceError) -> bytes:
+        """The start of a file that is read in place of a playlist; empty for nothing, an error answer, or a playlist
+        that is too large to follow."""
+        if not isinstance(error, UnexpectedContent) and type(error) is not SourceMismatch:
+            return b""
+        try:
+            start = self._access.start(address)
+            _check_start(Kind.ANY, start)
+        except SourceError:
+            return b""
+        return b"" if sniff.sniff(start) is Kind.PLAYLIST else start
+
+    def _hold(self, more_bytes: int) -> None:
+        if self._held_bytes + more_bytes > self._limits.all_playlists_bytes:
+            raise BadContents(
+                f"the playlists hold more than {self._limits.all_playlists_bytes} bytes together"
+            )
+        self._held_bytes += more_bytes
+
+    # -- walking one ---------------------------------------------------------------------------------------
     def _walk(
         self,
         found: _Found,
@@ -164,158 +218,182 @@ class HlsContents:
         folder = self._layout.plain_folder(fetched.url, found.place.path)
         children: list[tuple[int, Reference, SecretUrl, Place]] = []
         for ordinal, reference in enumerate(playlist.references()):
-            self._references += 1
-            if self._references > self._limits.references:
-                raise BadContents(f"the playlists hold more than {self._limits.references} references")
+            follow = self._count_reference(found)
             if folder and (plain := folder.place(reference)):
                 url, place = plain
-            elif not _is_fetchable(reference):
-                continue
-            else:
-                url = fetched.url.join(reference.uri)
-                place = self._layout.place(url)
+            elif (there := self._placed(found, fetched, reference)) is not None:
+                url, place = there
                 if (text := new_text(reference, found.place.path, place.path)) is not None:
                     replacements[reference.span] = text
-            if reference.role in _PLAYLISTS:
+            else:
+                continue
+            if not follow:
+                continue
+            if reference.role is Role.VARIANT or reference.role is Role.RENDITION:
                 children.append((ordinal, reference, url, place))
-            elif reference.role is not Role.LINK and not reference.gap and self._is_new_file(place):
-                address = self._access.child(found.node, ordinal, url)
-                if self._master_signed_alone and not self._read_a_child:
-                    self._probe(address)
-                if reference.role is Role.DATA:
-                    yield from self._session_data(address, place)
-                else:
-                    yield self._file(reference, address, place)
+            elif (
+                reference.role is not Role.LINK
+                and not reference.gap
+                and place.identity not in self._playlists
+            ):
+                yield from self._file(found, ordinal, reference, url, place)
         replacements.update(playlist.neutralised)
         found.node.variables = playlist.variables
         for ordinal, reference, url, place in children:
-            if reference.role is Role.VARIANT:
-                self._facts.variants.add(place.identity)
-            if place.identity not in self._playlists:
-                queue.append(self._follow(found, ordinal, url, place))
-        self._facts.add(found.place.path, playlist)
+            self._follow(found, ordinal, reference, url, place, queue)
+        self._facts.add(found.place.path, playlist, found.streams)
 
-    def _follow(self, found: _Found, ordinal: int, url: SecretUrl, place: Place) -> _Found:
+    def _count_reference(self, found: _Found) -> bool:
+        """False beyond the limit: what then comes is not fetched, but still written so that it stays in the copy."""
+        self._references += 1
+        limit = self._limits.references
+        if self._references <= limit:
+            return True
+        if self._references > 2 * limit:
+            raise BadContents(f"the playlists hold more than {2 * limit} references")
+        self._doubts.add(
+            f"holds what is beyond the tree's first {limit} references, which was not followed",
+            found.place.path,
+        )
+        return False
+
+    def _placed(
+        self, found: _Found, fetched: Fetched, reference: Reference
+    ) -> tuple[SecretUrl, Place] | None:
+        """None for what is left as it stands; a doubt says so, unless it may stand there."""
+        what, path = reference.role.value, found.place.path
+        if not is_fetchable(reference):
+            if not may_stay(reference):
+                self._doubts.add(f"names a {what} by {scheme_of(reference)}:, which is never followed", path)
+            elif reference.role is Role.SEGMENT:
+                self._reachability.has_media = True
+            return None
+        try:
+            url = fetched.url.join(reference.uri)
+            return url, self._layout.place(url)
+        except SourceError:
+            if not may_stay(reference):
+                self._doubts.add(f"names a {what} at an address that is never read", path)
+        except BadContents as error:
+            self._doubts.add(f"names a {what} that was not followed: {error}", path)
+        return None
+
+    def _follow(
+        self,
+        found: _Found,
+        ordinal: int,
+        reference: Reference,
+        url: SecretUrl,
+        place: Place,
+        queue: list[_Found],
+    ) -> None:
+        stream = (
+            Stream.VARIANT
+            if reference.role is Role.VARIANT
+            else _STREAMS.get(reference.media_type, Stream.TRICK_PLAY)
+        )
+        known = self._playlists.get(place.identity)
+        if known is self._root:
+            return
+        if stream is Stream.VARIANT:
+            self._facts.variants.add(place.identity)
+        if known is not None:
+            known.streams.add(stream)
+            return
         node = Node(found.node, ordinal, last_segment(url))
-        if node.depth > self._limits.depth:
-            raise BadContents(f"{url.name} is a playlist more than {self._limits.depth} levels deep")
-        self._playlists.add(place.identity)
-        if len(self._playlists) > self._limits.playlists:
-            raise BadContents(f"the tree has more than {self._limits.playlists} playlists")
-        if _digest(place) in self._files:
-            raise BadContents(f"{url.name} is named as a playlist here and as media elsewhere")
-        return _Found(node, place, self._access.child(found.node, ordinal, url))
+        if place in self._files:
+            self._doubts.add("is named as media and as a playlist, and was not followed", place.path)
+        elif node.depth > self._limits.depth:
+            self._doubts.add(
+                f"is a playlist more than {self._limits.depth} levels deep, and was not followed",
+                place.path,
+                missing=True,
+            )
+        elif len(self._playlists) >= self._limits.playlists:
+            self._doubts.add(
+                f"was not followed: the tree has more than {self._limits.playlists} playlists",
+                place.path,
+                missing=True,
+            )
+        else:
+            address = self._access.child(found.node, ordinal, url)
+            self._playlists[place.identity] = child = _Found(node, place, address, {stream})
+            queue.append(child)
 
     # -- items ---------------------------------------------------------------------------------------------
-    def _is_new_file(self, place: Place) -> bool:
-        if place.identity in self._playlists or (digest := _digest(place)) in self._files:
-            return False
-        self._files.add(digest)
-        return True
-
-    def _file(self, reference: Reference, address: ChildAddress, place: Place) -> Item:
-        content_type, by_name = sniff.type_and_kind(place.path)
-        return Item(
-            path=place.path,
-            content_type=content_type,
-            source=self._access.source(address),
-            check=sniff.check_for(_expected_kind(reference, by_name), place.path),
-            optional=reference.role is Role.PART,
-        )
+    def _file(
+        self, found: _Found, ordinal: int, reference: Reference, url: SecretUrl, place: Place
+    ) -> Iterator[Item]:
+        address = self._access.child(found.node, ordinal, url)
+        if reference.role is Role.PART:
+            self._files.offer(address, place, check_of(reference, place.path, found.streams))
+            self._reachability.has_media = True
+        elif reference.role is Role.DATA:
+            if self._files.is_new(place):
+                yield from self._session_data(address, place)
+        else:
+            if reference.role is Role.SEGMENT:
+                self._reachability.has_media = True
+            if self._files.is_new(place):
+                item = self._files.item(address, place, check_of(reference, place.path, found.streams))
+                if self._reachability.decided:
+                    yield item
+                else:
+                    yield from self._reachability.probed(item, address)
 
     def _session_data(self, address: ChildAddress, place: Place) -> Iterator[Item]:
-        """A JSON of session data, and the images it names."""
-        fetched = self._access.fetch(address)
-        replacements: dict[Span, bytes] = {}
-        for found in json_urls(fetched.body):
-            if urlsplit(found.uri).scheme not in ("", "http", "https"):
-                continue
-            url = fetched.url.join(found.uri)
-            image = self._layout.place(url)
-            as_reference = Reference(found.span, found.uri, Role.LINK, verbatim=True)
-            if (text := new_text(as_reference, place.path, image.path)) is not None:
-                replacements[found.span] = json.dumps(text.decode()).encode()
-            if self._is_new_file(image):
-                yield Item(
-                    path=image.path,
-                    content_type=sniff.content_type(image.path),
-                    source=self._access.source(self._access.fixed(url)),
-                    check=sniff.check_for_path(image.path),
-                    optional=True,
-                )
-        data = rewrite(fetched.body, replacements)
+        try:
+            fetched = self._access.fetch(address)
+        except SourceError as error:
+            self._doubts.missing(place.path, error)
+            return
+        check = check_of_session_data(place.path, fetched.body)
+        try:
+            check(fetched.body[:CHECKED_BYTES], None)
+        except UnexpectedContent:
+            pass  # whoever stores it asks the same check, and keeps it with a doubt in the end
+        except SourceError as error:
+            self._doubts.missing(place.path, error)
+            return
+        local = with_local_images(fetched, place, self._layout)
+        for url, image in local.images:
+            if image.identity not in self._playlists:
+                self._files.offer(self._access.standalone(url), image, sniff.check_for_path(image.path))
         yield Item(
             path=place.path,
             content_type=sniff.content_type(place.path),
-            data=data,
-            rewritten=what_changed(fetched.body, replacements),
-        )
-
-    def _playlist_item(self, found: _Found, playlist: Playlist, replacements: dict[Span, bytes]) -> Item:
-        data = rewrite(playlist.data, replacements)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._limits.all_playlists_bytes:
-            raise BadContents(
-                f"the playlists hold more than {self._limits.all_playlists_bytes} bytes together"
-            )
-        return Item(
-            path=found.place.path,
-            content_type="application/vnd.apple.mpegurl",
-            phase=Phase.MASTER if found.address is None else Phase.PLAYLIST,
-            data=data,
-            rewritten=what_changed(playlist.data, replacements),
+            data=local.data,
+            check=check,
+            rewritten=local.rewritten,
         )
 
     # -- the master ----------------------------------------------------------------------------------------
     def _digest_of_master(self) -> str:
-        fetched = self._access.master
-        _check_is_playlist(fetched)
-        layout, playlist = TreeLayout(fetched.url), self._root.parse(fetched)
-        placed = {
-            reference.span: layout.place(fetched.url.join(reference.uri)).path.encode()
-            for reference in playlist.references()
-            if _is_fetchable(reference)
-        }
+        fetched = self._master
+        layout = TreeLayout(fetched.url)
+        playlist = self._root.node.parse(fetched)
+        placed: dict[Span, bytes] = {}
+        for reference in islice(playlist.references(), self._limits.references):
+            if is_fetchable(reference):
+                try:
+                    place = layout.place(fetched.url.join(reference.uri))
+                except (SourceError, BadContents):
+                    continue  # the walk tells
+                placed[reference.span] = place.path.encode()
         return hashlib.sha256(rewrite(fetched.body, {**placed, **playlist.neutralised})).hexdigest()
-
-    def _probe(self, address: ChildAddress) -> None:
-        """Whether anything but the master can be read at all."""
-        try:
-            _, reader = self._access.source(address).open(1)
-        except SourceForbidden:
-            raise self._needs_access() from None
-        reader.close()
-        self._read_a_child = True
-
-    def _needs_access(self) -> NeedsSourceAccess:
-        return NeedsSourceAccess(
-            f"only {self._access.master.url.name} is signed; what it names answers 403. Credentials for the bucket "
-            "that the asset's path names are needed (ARCHIVER_SOURCE_ACCESS), or a VOD upload format of 'zipped' in "
-            "the 100ms template"
-        )
 
 
 def _check_is_playlist(fetched: Fetched) -> None:
-    sniff.check_for(Kind.PLAYLIST, fetched.url.name)(fetched.body[: sniff.SNIFF_BYTES])
+    sniff.check_for(Kind.PLAYLIST, fetched.url.name)(fetched.body[:CHECKED_BYTES], None)
 
 
-def _is_fetchable(reference: Reference) -> bool:
-    """False for what stays as it is (`data:`, and the `skd:` and `urn:` of keys). Raises BadContents for any other
-    scheme than http and https."""
-    match = _SCHEME.match(reference.uri)
-    scheme = match.group(1).lower() if match else ""
-    if scheme in ("", "http", "https"):
-        return True
-    if scheme == "data" or reference.role is Role.KEY:
-        return False
-    raise BadContents(f"the playlist names a {reference.role.value} by {scheme}:, which is never followed")
+def _check_start(kind: Kind, start: bytes) -> None:
+    sniff.check_for(kind, "")(start, None)
 
 
-def _expected_kind(reference: Reference, by_name: Kind | None) -> Kind:
-    if reference.role is Role.KEY:
-        return Kind.KEY if reference.plain_key else Kind.ANY
-    return Kind.ANY if reference.encrypted or by_name in (None, Kind.ANY) else Kind.SEGMENT
-
-
-def _digest(place: Place) -> bytes:
-    return hashlib.sha256(place.identity.encode()).digest()[:16]
+def _digest_of(playlists: Iterable[Item]) -> str:
+    """Of all playlists as they are stored, where no reference holds a signature any more."""
+    digest = hashlib.sha256()
+    for path, data in sorted((item.path, item.data or b"") for item in playlists):
+        digest.update(f"{path}\n{hashlib.sha256(data).hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -1,21 +1,39 @@
-"""URLs inside the JSON of `EXT-X-SESSION-DATA` (chapters name images), found as spans like those of a playlist."""
+"""The JSON of `EXT-X-SESSION-DATA`: chapters name images, found as spans like the references of a playlist."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-from archiving.contents.playlist import Span
+from archiving.contents import sniff
+from archiving.contents.layout import Place, TreeLayout, new_text, what_changed
+from archiving.contents.playlist import Reference, Role, Span, rewrite
+from archiving.contents.sniff import Kind
+from archiving.errors import BadContents
+from transfer.base import CHECKED_BYTES, Check
+from transfer.errors import SourceError
+from transfer.source import Fetched, SecretUrl
 
 _URL = re.compile(rb'"(?:url|uri|src)"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*")', re.IGNORECASE)
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class JsonUrl:
     span: Span  # with its quotes
     uri: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionData:
+    """What to store, and the images that it names."""
+
+    data: bytes
+    rewritten: Mapping[str, object] | None
+    images: list[tuple[SecretUrl, Place]]
 
 
 def json_urls(data: bytes) -> Iterator[JsonUrl]:
@@ -28,3 +46,29 @@ def json_urls(data: bytes) -> Iterator[JsonUrl]:
         uri = json.loads(match.group(1))
         if uri.isascii() and uri:
             yield JsonUrl(match.span(1), uri)
+
+
+def check_of_session_data(path: str, body: bytes) -> Check:
+    """By its name; without one that says something, JSON is checked as JSON and all else for error pages alone."""
+    looks_like_json = body[:CHECKED_BYTES].removeprefix(_BOM).lstrip()[:1] in (b"{", b"[")
+    return sniff.check_for(sniff.kind_of(path) or (Kind.JSON if looks_like_json else Kind.ANY), path)
+
+
+def with_local_images(fetched: Fetched, place: Place, layout: TreeLayout) -> SessionData:
+    """`fetched` with the URLs of its images replaced by where they lie in the copy. One that cannot be an address
+    stays as it is."""
+    replacements: dict[Span, bytes] = {}
+    images: list[tuple[SecretUrl, Place]] = []
+    for found in json_urls(fetched.body):
+        try:
+            if urlsplit(found.uri).scheme not in ("", "http", "https"):
+                continue
+            url = fetched.url.join(found.uri)
+            image = layout.place(url)
+        except (SourceError, BadContents, ValueError):
+            continue
+        as_reference = Reference(found.span, found.uri, Role.LINK, verbatim=True)
+        if (text := new_text(as_reference, place.path, image.path)) is not None:
+            replacements[found.span] = json.dumps(text.decode()).encode()
+        images.append((url, image))
+    return SessionData(rewrite(fetched.body, replacements), what_changed(fetched.body, replacements), images)

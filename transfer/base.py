@@ -29,7 +29,13 @@ class SourceInfo:
     crc32c: int | None = None  # of the whole, from x-goog-hash or x-amz-checksum-crc32c
     md5: bytes | None = None  # of the whole, from x-goog-hash or an S3 ETag that is a plain MD5
     tls: bool = False  # it comes in records of 16 KiB at most, each a step of its own
-    encoded_bytes: int | None = None  # Content-Length of a content-encoded (gzip) answer; `size_bytes` is then None
+    encoded_bytes: int | None = (
+        None  # Content-Length of a content-encoded (gzip) answer; `size_bytes` is then None
+    )
+    framed: bool = True  # False: the body ends when the connection closes, so that a cut looks like its end
+    coding: str | None = (
+        None  # content codings of the answer: undone, unless it was opened by `source.as_sent`
+    )
 
     @property
     def strong_etag(self) -> str | None:

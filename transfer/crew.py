@@ -77,16 +77,22 @@ class Crew:
     def limit(self, limit: int) -> None:
         with self._lock:
             self._limit = max(1, min(limit, self._size))
-            self._begin_jobs()
+            error = self._begin_jobs()
+            stranded = self._stranded(error)
+        for job in stranded:
+            job.fail(error)
 
     def add(self, job: Job) -> None:
-        """Never blocks. After `stop`, the job fails at once."""
+        """Never blocks. After `stop`, the job fails at once; also where not one thread can be started."""
+        error: BaseException | None = Stopped("told to stop before this was begun")
+        stranded = [job]
         with self._lock:
             if self._open:
                 self._jobs.append(job)
-                self._begin_jobs()
-                return
-        job.fail(Stopped("told to stop before this was begun"))
+                error = self._begin_jobs()
+                stranded = self._stranded(error)
+        for each in stranded:
+            each.fail(error)
 
     def stop(self) -> None:
         """Fail all jobs not yet begun. Repeatable."""
@@ -108,21 +114,33 @@ class Crew:
         return not any(thread.is_alive() for thread in self._threads)
 
     # -- with the lock held --------------------------------------------------------------------------------
-    def _begin_jobs(self) -> None:
-        """Wake an idle thread, or start one, for each job that may begin now."""
+    def _begin_jobs(self) -> BaseException | None:
+        """Wake an idle thread, or start one, for each job that may begin now. What the machine raises when no more
+        threads can be had: the busy ones come to the rest."""
         while self._jobs and self._busy < self._limit:
             if self._idle:
                 turn = self._idle.pop()
-                self._fill(turn)
-                turn.wake()
             else:  # for the busy ones are fewer than the limit, and that is at most the size
                 turn = _Turn()
-                self._fill(turn)
                 name = f"{self._name}-{len(self._threads)}"
-                thread = threading.Thread(target=self._work, args=(turn,), name=name, daemon=True)
+                try:
+                    thread = threading.Thread(target=self._work, args=(turn,), name=name, daemon=True)
+                    thread.start()
+                except (RuntimeError, MemoryError) as error:  # "can't start new thread"
+                    return error
                 self._threads.append(thread)
-                thread.start()
+            self._fill(turn)
+            turn.wake()
             self._busy += 1
+        return None
+
+    def _stranded(self, error: BaseException | None) -> list[Job]:
+        """The jobs that nobody will come to, after that error."""
+        if error is None or self._busy:
+            return []
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        return jobs
 
     def _fill(self, turn: _Turn) -> None:
         turn.job = job = self._jobs.popleft()
@@ -131,6 +149,7 @@ class Crew:
 
     # -- in the threads ------------------------------------------------------------------------------------
     def _work(self, turn: _Turn) -> None:
+        turn.wait()
         with stopping.watched(self._check):
             while turn.job is not None:
                 self._do(turn.job, turn.place)

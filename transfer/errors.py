@@ -10,6 +10,7 @@ TransferError
 │   │   ├── RangesUnreliable    ranges are answered wrongly: read it as one plain stream instead
 │   │   ├── ErrorPage           an error answer with status 200: never stored
 │   │   └── UnexpectedContent   it arrived whole by framing, and is not what it should be: may be kept with a doubt
+│   │       └── StillEncoded    its content coding cannot be undone, or unpacks to too much: may be kept as it is sent
 │   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
 ├── BudgetTooSmall              one part needs more memory than transfers may take: a setting to mend
 └── Stopped                     we were told to stop (shutdown, lease lost); nothing is wrong with the source
@@ -67,6 +68,11 @@ class UnexpectedContent(SourceMismatch):
     """The body arrived whole by framing and length but is not what this file should be: first bytes of another
     kind, or a container that is cut or empty. Retried on a fresh URL; when the same bytes come again, they are kept
     with a doubt."""
+
+
+class StillEncoded(UnexpectedContent):
+    """The body has a content coding that we cannot undo (br, zstd), or that unpacks to more than is allowed. It can be
+    kept as it is sent: `transfer.source.as_sent`."""
 
 
 class SourceNotAllowed(SourceError):

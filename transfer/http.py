@@ -6,6 +6,7 @@ proxy that address would be chosen by someone else.
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -36,6 +37,10 @@ _MAX_REDIRECTS = 5
 _DRAIN_BYTES = 64 * 1024  # of an unwanted body (an error page): cheaper to read than a new connection
 _FRESH_SECONDS = 0.25
 _PASSING = frozenset({408, 425, 429})
+_OUR_MACHINE = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+)
+"""No fault of the source: too few file handles, too little memory, a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,8 @@ class Response:
 
 class HttpClient:
     """Keep-alive connections per origin, shared by threads. Made after the fork; at most `max_idle` connections
-    are kept while unused. `ca_file` replaces the system's authorities."""
+    are kept while unused. `ca_file` replaces the system's authorities. `max_unknown_bytes` bounds files that do not
+    announce their length, after unpacking; see `transfer.source`."""
 
     def __init__(
         self,
@@ -129,7 +135,9 @@ class HttpClient:
         ca_file: Path | None = None,
         max_idle: int = 64,
         user_agent: str = "recording-archiver",
+        max_unknown_bytes: int = 2**40,
     ) -> None:
+        self.max_unknown_bytes = max_unknown_bytes
         self._policy = policy
         self._timeouts = timeouts
         self._idle_seconds = timeouts.idle.total_seconds()
@@ -223,6 +231,8 @@ class HttpClient:
             except ssl.SSLCertVerificationError as error:
                 reason = f"its TLS certificate is not accepted ({error.verify_message})"
             except OSError as error:
+                if error.errno in _OUR_MACHINE:
+                    raise
                 reason = f"{address.sockaddr[0]} did not answer ({error.strerror or type(error).__name__})"
         raise SourceUnavailable(f"connecting to {origin} for {url.name}: {reason}")
 

@@ -36,6 +36,7 @@ class _State:
     active: int = 0  # calls to the store under way
     finish: tuple[int, int] | None = None  # parts in all and CRC of the whole, once everything was read
     completing: bool = False
+    closing: bool = False  # what is ready is sent; then it is given up
     given_up: bool = False
     ended: bool = False
 
@@ -136,7 +137,8 @@ class Lane:
         """Send `part`, unless this store holds it already."""
         with self._lock:
             held = self._state.done.get(part.number)
-            if self._state.given_up or (held is not None and held.crc32c == part.crc32c):
+            over = self._state.given_up or self._state.closing
+            if over or (held is not None and held.crc32c == part.crc32c):
                 return
             stuck = held is not None and not self.store.limits.parallel_parts
             if not stuck:
@@ -158,7 +160,14 @@ class Lane:
 
     def give_up(self, ending: Ending) -> None:
         """End without an object, when calls under way have ended. Does nothing after the end."""
-        self._drop(ending)
+        if ending is Ending.SEND and self.resumable:
+            with self._lock:
+                self._ending = ending
+                self._state.closing = True
+            self._pump()
+            self._end_if_over()
+        else:
+            self._drop(ending)
 
     def fail(self, error: StorageError) -> None:
         """End with `error`, before anything was sent."""
@@ -264,14 +273,22 @@ class Lane:
 
     def _end_if_over(self) -> None:
         abandoned: Upload | None = None
+        unsent: list[FilledPart] = []
         with self._lock:
             state = self._state
+            if state.closing and not state.active:
+                state.given_up = (
+                    True  # parts that are still ready wait for others, which do not come any more
+                )
+                unsent, state.ready = list(state.ready.values()), {}
             if state.ended or state.active or not (state.given_up or self.info is not None):
                 return
             state.ended = True
             if self.info is None and state.upload is not None:
-                kept = self._ending is Ending.LEAVE or (self._ending is Ending.KEEP and self.resumable)
+                kept = self._ending is Ending.LEAVE or (self._ending is not Ending.DISCARD and self.resumable)
                 abandoned = None if kept else state.upload
+        for part in unsent:
+            part.release()
         try:
             if abandoned is not None:
                 with suppress(StorageError):  # the sweep of orphans takes what this leaves

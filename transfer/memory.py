@@ -63,7 +63,19 @@ class MemoryBudget:
             buffer = self._take(rounded) if at_once else None
         if not at_once:
             return self.line_up(size_bytes).wait()
-        return Block(self, rounded, bytearray(rounded) if buffer is None else buffer)
+        return Block(self, rounded, self.new_buffer(rounded) if buffer is None else buffer)
+
+    def new_buffer(self, rounded: int) -> bytearray:
+        """For what is counted as used already; no longer when the machine has less memory than the setting says.
+        Raises MemoryError."""
+        try:
+            return bytearray(rounded)
+        except MemoryError:
+            self.trim()
+            with self._lock:
+                self._in_use_bytes -= rounded
+                self._grant()
+            raise
 
     def line_up(self, size_bytes: int) -> Place:
         """A place in the order of asking, at once. Raises nothing: what could never be granted, `wait` refuses."""
@@ -161,7 +173,9 @@ class Place:
             raise
         self.granted = False
         buffer, self._buffer = self._buffer, None
-        return Block(self._budget, self.rounded, bytearray(self.rounded) if buffer is None else buffer)
+        return Block(
+            self._budget, self.rounded, self._budget.new_buffer(self.rounded) if buffer is None else buffer
+        )
 
     def leave(self) -> None:
         """Instead of `wait`."""

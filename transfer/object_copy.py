@@ -6,21 +6,24 @@ source announced and what the caller expects, the first bytes, the source's own 
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ledger.errors import LeaseLost
 from storage_backends.base import ObjectKey, ObjectSpec, Part, StorageBackend
 from storage_backends.errors import StorageError
-from transfer.base import Chunks, CopyRequest, CopyResult, Reader, Source, SourceInfo
+from transfer.base import CHECKED_BYTES, Chunks, CopyRequest, CopyResult, Reader, Source, SourceInfo
+from transfer.bodies import Body, ChunkReader, ChunksFailed, Filled, measure, read_first
+from transfer.checks import Checks, ReadRange
 from transfer.checksums import combine, crc32c
 from transfer.crew import Crew, Job
 from transfer.errors import (
+    RangesUnreliable,
     SourceChanged,
     SourceError,
     SourceForbidden,
@@ -28,6 +31,7 @@ from transfer.errors import (
     SourceUnavailable,
     Stopped,
     TransferError,
+    UnexpectedContent,
 )
 from transfer.lane import Lane
 from transfer.memory import Block, MemoryBudget
@@ -39,8 +43,8 @@ from transfer.retrying import Patience
 from transfer.sending import Dispatch, Ending, FilledPart
 
 _RECORD_BYTES = 16 * 1024  # of TLS
-_SNIFFED_BYTES = 512  # what `CopyRequest.check` is promised
-
+# after these the source may still be read, with what is stored already: it is left for another attempt
+_WORTH_KEEPING = (SourceUnavailable, SourceForbidden, UnexpectedContent, RangesUnreliable)
 
 T = TypeVar("T")
 
@@ -76,7 +80,9 @@ class ObjectCopy:
         self._stores = stores
         self._tools = tools
         self._on_over = on_over
+        self._checks = Checks(request)
         self._info: SourceInfo | None = None
+        self._read: ReadRange | None = None  # any bytes of the source once more, where it has ranges
         self._lock = threading.Lock()
         self._ways: Sequence[Lane | OneRequest] = ()  # one to each store, once it is known which kind
         self._lanes: Sequence[Lane] = ()  # these, when there are several parts
@@ -84,6 +90,7 @@ class ObjectCopy:
         self._over = False  # nothing more is to be read
         self._resolved = False
         self._crcs: dict[int, tuple[int, int]] = {}  # by part: CRC32C and size
+        self._longest_bytes = 0  # that a body without framing was seen to have
         self._unread = 0  # parts still to come, of a ranged copy
         self._whole: tuple[int, int] | None = None  # size and CRC32C, once everything was read
 
@@ -103,10 +110,10 @@ class ObjectCopy:
         size_bytes = self._request.size_bytes
         if size_bytes is None and isinstance(chunks, Sequence):  # a playlist made by us: known, and small
             size_bytes = sum(len(chunk) for chunk in chunks)
-        body = _Body(_ChunkReader(chunks), size_bytes, self, SourceMismatch)
+        body = Body(ChunkReader(chunks), size_bytes, self, SourceMismatch)
         try:
-            self._straight(body, self._first_part(body), None)
-        except _ChunksFailed as failed:
+            self._straight(body, self._first_part(body))
+        except ChunksFailed as failed:
             self.fail(failed.error)
             raise failed.error from None
         except (TransferError, StorageError) as error:
@@ -118,7 +125,7 @@ class ObjectCopy:
             raise
         try:
             body.drain()
-        except _ChunksFailed as failed:
+        except ChunksFailed as failed:
             self.fail(failed.error)
             raise failed.error from None
 
@@ -126,18 +133,24 @@ class ObjectCopy:
     def _open(self, source: Source) -> None:
         wanted_bytes = self._part_size(self._request.size_bytes)
         # of a file that another worker has begun, the first part is probably stored already
-        first_bytes = _SNIFFED_BYTES if self._begun_before(wanted_bytes) else wanted_bytes
+        first_bytes = CHECKED_BYTES if self._begun_before(wanted_bytes) else wanted_bytes
 
         def attempt() -> Callable[[], None]:
-            info, reader = source.open(first_bytes)
+            info, reader = self._first_answer(source, first_bytes)
+            if self._checks.unchanged(info):
+                _finish_range(info, reader)
+                return partial(self._unchanged, info)
             try:
-                self._check_size(info.size_bytes)
+                self._checks.size(info.size_bytes)
                 if info.ranges and info.size_bytes is not None and info.size_bytes > first_bytes:
                     return partial(self._ranged, source, info, info.size_bytes, reader, first_bytes)
-                body = self._body(reader, info.size_bytes, source)
+                confirm = partial(self._confirm, source, info, first_bytes)
+                body = self._body(reader, info, source)
                 filled = self._first_part(body)
                 self._answered(info, filled.size_bytes)
-                return partial(self._straight, body, filled, info)
+                if not filled.more and not self._checks.proves_whole(info, one_part=True):
+                    self._confirm_one_part(confirm, filled)
+                return partial(self._from_body, source, info, body, filled, confirm)
             except BaseException:
                 reader.close()
                 raise
@@ -145,10 +158,72 @@ class ObjectCopy:
         go_on = self._paced(attempt, _unavailable)
         go_on()
 
-    def _body(self, reader: Reader, announced_bytes: int | None, source: Source) -> _Body:
-        if announced_bytes is not None:
-            return _Body(reader, announced_bytes, source, SourceUnavailable)
-        return _Body(reader, self._request.size_bytes, source, SourceMismatch)
+    def _first_answer(self, source: Source, first_bytes: int) -> tuple[SourceInfo, Reader]:
+        """Where the copy may turn out to be needless, little is asked for before the rest."""
+        if self._request.known is None:
+            return source.open(first_bytes)
+        little = min(first_bytes, CHECKED_BYTES)
+        info, reader = source.open(little)
+        if self._checks.unchanged(info) or not info.ranges or little == first_bytes:
+            return info, reader
+        if info.size_bytes is not None and info.size_bytes <= little:
+            return info, reader
+        _finish_range(info, reader)
+        return source.open(first_bytes)
+
+    def _unchanged(self, info: SourceInfo) -> None:
+        known = self._request.known
+        assert known is not None, "without it nothing is unchanged"
+        with self._lock:
+            if self._over:
+                raise Stopped(f"the copy of {self.name} is over")
+            self._resolved = self._over = True
+        self.future.set_result(
+            CopyResult(self._request.key, known.size_bytes, known.crc32c, info, {}, {}, unchanged=True)
+        )
+        self._on_over(self)
+
+    def _know(self, source: Source, info: SourceInfo) -> None:
+        self._info = self._checks.info = info
+
+        def read(start: int, into: memoryview) -> None:
+            self._paced(lambda: source.read_range(start, into, info), _unavailable_or_odd)
+
+        self._read = read if info.ranges else None
+
+    def _body(self, reader: Reader, info: SourceInfo, source: Source) -> Body:
+        if info.size_bytes is not None:
+            return Body(reader, info.size_bytes, source, SourceUnavailable)
+        # one that ends with its connection and is shorter than expected was probably cut
+        return Body(
+            reader, self._request.size_bytes, source, SourceMismatch if info.framed else SourceUnavailable
+        )
+
+    # -- whole by two reads --------------------------------------------------------------------------------
+    def _confirm_one_part(self, confirm: Callable[[int, int], None], filled: Filled) -> None:
+        try:
+            confirm(filled.size_bytes, crc32c(filled.view))
+        except BaseException:
+            filled.release()
+            raise
+
+    def _confirm(self, source: Source, info: SourceInfo, first_bytes: int, size_bytes: int, crc: int) -> None:
+        """Read a body that ends with its connection once more, and nothing of it is kept: a cut looks like the end.
+        Raises SourceUnavailable when it is another body, and always when a longer one was seen."""
+        if self._longest_bytes <= size_bytes:
+            again, reader = source.open(first_bytes)
+            if again.ranges and again.size_bytes is not None and again.size_bytes > first_bytes:
+                reader.close()  # this time the length is told, and that is proof enough
+                found_bytes, same = again.size_bytes, again.etag == info.etag
+            else:
+                found_bytes, found_crc = measure(reader)
+                same = found_crc == crc
+            self._longest_bytes = max(self._longest_bytes, size_bytes, found_bytes)
+            if same and found_bytes == size_bytes:
+                return
+        raise SourceUnavailable(
+            f"{source.name} gives no length, and what was read of it differs: {size_bytes} bytes, then others"
+        )
 
     def _begun_before(self, part_bytes: int) -> bool:
         size_bytes = self._request.size_bytes
@@ -171,57 +246,72 @@ class ObjectCopy:
                 return saved.part_bytes
         return None
 
-    def _first_part(self, body: _Body) -> _Filled:
+    def _first_part(self, body: Body) -> Filled:
         bound = self._part_size(body.expected_bytes)
         size_bytes = bound if body.expected_bytes is None else min(bound, body.expected_bytes)
         return self._fill(body, size_bytes)
 
-    def _fill(self, body: _Body, size_bytes: int) -> _Filled:
+    def _fill(self, body: Body, size_bytes: int) -> Filled:
         """Up to `size_bytes` of the body, and whether there is more."""
         block = self._tools.memory.reserve(size_bytes) if size_bytes else None
         try:
             count = body.fill(block.first(size_bytes)) if block else 0
-            return _Filled(block, count, body.more())
+            return Filled(block, count, body.more())
         except BaseException:
             if block:
                 block.release()
             raise
 
-    def _straight(self, body: _Body, filled: _Filled, info: SourceInfo | None) -> None:
-        """One part after the other, in this thread: no ranges, an unknown length, or a single part."""
-        self._info = info
+    def _from_body(
+        self,
+        source: Source,
+        info: SourceInfo,
+        body: Body,
+        filled: Filled,
+        confirm: Callable[[int, int], None],
+    ) -> None:
+        self._know(source, info)
+        needed = not self._checks.proves_whole(info, one_part=False)
+        self._straight(body, filled, confirm if needed else None)
+
+    def _straight(
+        self, body: Body, filled: Filled, confirm: Callable[[int, int], None] | None = None
+    ) -> None:
+        """One part after the other, in this thread: no ranges, an unknown length, or a single part. `confirm` the
+        length and CRC32C of several parts; those of one are certain."""
         try:
             if not filled.more:
-                self._single(filled, info)
+                self._single(filled)
                 return
             part_bytes = filled.size_bytes  # the first of several is full
             try:
                 self._add_lanes(body.expected_bytes, part_bytes)
+                self._resume(Parts(body.expected_bytes or 0, part_bytes))  # saves sending, not reading
             except BaseException:
                 filled.release()
                 raise
-            for lane in self._lanes:
-                lane.begin()
             number, more = 1, True
-            self._deliver(number, filled)
+            self._deliver(number, 0, filled)
             while more and self._wanted():
                 number += 1
                 self._check_count(number)
                 filled = self._fill(body, part_bytes)
                 more = filled.more
-                self._deliver(number, filled)
+                self._deliver(number, (number - 1) * part_bytes, filled)
             if self._wanted():
-                self._all_read(number)
+                self._all_read(number, confirm)
         finally:
             body.reader.close()
 
-    def _single(self, filled: _Filled, info: SourceInfo | None) -> None:
+    def _single(self, filled: Filled) -> None:
         """The whole object in one buffer: one request stores it."""
-        part = self._part(1, filled)
+        part = self._part(1, 0, filled)
         try:
-            self._check_whole(part.size_bytes, part.crc32c)
-            if info and info.md5 and info.crc32c is None:
-                self._check_md5(part, info.md5)
+            self._checks.whole(part.size_bytes, part.crc32c)
+            self._checks.md5(part.data)
+            self._checks.structure(part.size_bytes, self._read)
+            with self._lock:
+                self._whole = (part.size_bytes, part.crc32c)
             self._tools.on_bytes(self._request.key, part.size_bytes)
             spec, dispatch = self._spec(part.size_bytes, 0), self._tools.dispatch
             ways = [
@@ -237,14 +327,14 @@ class ObjectCopy:
         self, source: Source, info: SourceInfo, size_bytes: int, reader: Reader, first_bytes: int
     ) -> None:
         """Several parts, read in parallel by ranges; those that every store holds already are not read."""
-        self._info = info
+        self._know(source, info)
         parts = Parts(size_bytes, self._begun_with(info) or self._part_size(size_bytes))
         block: Block | None = None
         try:
             self._add_lanes(size_bytes, parts.part_bytes)
             held = self._resume(parts)
             if 1 in held:
-                self._check_first(_read_first(reader, size_bytes))
+                self._checks.first(read_first(reader, size_bytes))
             missing = [number for number in parts.numbers if number not in held]
             with self._lock:
                 self._unread = len(missing)
@@ -306,7 +396,7 @@ class ObjectCopy:
             if opened is None:
                 source.read_range(parts.start_of(number), view, info)
             else:
-                body = _Body(opened, len(view), source, SourceUnavailable)
+                body = Body(opened, len(view), source, SourceUnavailable)
                 body.fill(view)
                 body.more()
 
@@ -316,7 +406,7 @@ class ObjectCopy:
         except BaseException:
             block.release()
             raise
-        self._deliver(number, _Filled(block, len(view), more=False))
+        self._deliver(number, parts.start_of(number), Filled(block, len(view), more=False))
         with self._lock:
             self._unread -= 1
             last = not self._unread
@@ -342,19 +432,18 @@ class ObjectCopy:
         return self._tools.patience.keep_trying(attempt, worth_it)
 
     # -- what was read -------------------------------------------------------------------------------------
-    def _part(self, number: int, filled: _Filled) -> FilledPart:
+    def _part(self, number: int, start: int, filled: Filled) -> FilledPart:
         """The bytes with their checksum; of the first part, once they look right."""
-        view = filled.block.first(filled.size_bytes) if filled.block else memoryview(b"")
         try:
-            if number == 1:
-                self._check_first(bytes(view[:_SNIFFED_BYTES]))
+            view = filled.view
+            self._checks.part(start, view)
             return FilledPart(number, filled.size_bytes, crc32c(view), filled.block)
         except BaseException:
             filled.release()
             raise
 
-    def _deliver(self, number: int, filled: _Filled) -> None:
-        part = self._part(number, filled)
+    def _deliver(self, number: int, start: int, filled: Filled) -> None:
+        part = self._part(number, start, filled)
         try:
             with self._lock:
                 self._crcs[number] = (part.crc32c, part.size_bytes)
@@ -364,47 +453,20 @@ class ObjectCopy:
         finally:
             part.release()
 
-    def _all_read(self, count: int) -> None:
+    def _all_read(self, count: int, confirm: Callable[[int, int], None] | None = None) -> None:
         crc = size_bytes = 0
         for number in range(1, count + 1):
             part_crc, part_bytes = self._crcs[number]
             crc = combine(crc, part_crc, part_bytes)
             size_bytes += part_bytes
-        self._check_whole(size_bytes, crc)
-        for lane in self._lanes:
-            lane.finish(count, crc)
-
-    # -- checks --------------------------------------------------------------------------------------------
-    def _check_size(self, size_bytes: int | None) -> None:
-        wanted = self._request.size_bytes
-        if size_bytes is not None and wanted is not None and size_bytes != wanted:
-            raise SourceMismatch(
-                f"the source of {self.name} has {size_bytes} bytes, not the {wanted} expected"
-            )
-
-    def _check_first(self, first: bytes) -> None:
-        if self._request.check is not None:
-            self._request.check(first)
-
-    def _check_whole(self, size_bytes: int, crc: int) -> None:
-        self._check_size(size_bytes)
-        announced = self._info.crc32c if self._info else None
-        for expected, whose in ((announced, "the source announced"), (self._request.crc32c, "was expected")):
-            if expected is not None and expected != crc:
-                raise SourceMismatch(
-                    f"what arrived for {self.name} has CRC32C {crc:08x}, not the {expected:08x} that {whose}"
-                )
+        self._checks.whole(size_bytes, crc)
+        if confirm is not None:
+            self._paced(lambda: confirm(size_bytes, crc), _unavailable)
+        self._checks.structure(size_bytes, self._read)
         with self._lock:
             self._whole = (size_bytes, crc)
-
-    def _check_md5(self, part: FilledPart, expected: bytes) -> None:
-        """Of objects of one part only: MD5 costs thirty times what CRC32C does (storage.md), and a large object
-        cannot be put together from its parts' MD5s."""
-        arrived = hashlib.md5(part.data, usedforsecurity=False).digest()
-        if arrived != expected:
-            raise SourceMismatch(
-                f"what arrived for {self.name} has MD5 {arrived.hex()}, not the announced {expected.hex()}"
-            )
+        for lane in self._lanes:
+            lane.finish(count, crc)
 
     def _check_count(self, number: int) -> None:
         """Only for a length that was not known: else the parts were made large enough."""
@@ -419,21 +481,25 @@ class ObjectCopy:
 
     # -- ends ----------------------------------------------------------------------------------------------
     def fail(self, error: BaseException) -> None:
-        """End the copy with `error`, unless it is over. What becomes of unfinished uploads: `Ending`."""
-        if self._tools.stopping() or isinstance(error, LeaseLost | Stopped):
-            ending = Ending.LEAVE
-        elif isinstance(error, SourceError) and not isinstance(error, SourceUnavailable | SourceForbidden):
-            ending = Ending.DISCARD
-        else:
-            ending = Ending.KEEP
+        """End the copy with `error`, unless it is over. What becomes of unfinished uploads: `Ending`. One that still
+        sends what was read before an earlier error does not go on when told to stop."""
+        ending = self._ending(error)
         with self._lock:
-            if self._error is not None or self._resolved:
+            if self._resolved or (self._error is not None and ending is not Ending.LEAVE):
                 return
-            self._over, self._error = True, error
+            self._over = True
+            self._error = error if self._error is None else self._error
             ways = self._ways
         for way in ways:
             way.give_up(ending)
         self._resolve(at_once=ending is Ending.LEAVE)
+
+    def _ending(self, error: BaseException) -> Ending:
+        if self._tools.stopping() or isinstance(error, LeaseLost | Stopped):
+            return Ending.LEAVE
+        if isinstance(error, _WORTH_KEEPING):
+            return Ending.SEND
+        return Ending.DISCARD if isinstance(error, SourceError) else Ending.KEEP
 
     def _job_ended(self, error: BaseException | None) -> None:
         if error is not None:
@@ -493,105 +559,12 @@ class ObjectCopy:
         )
 
 
-# -- bodies --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    block: Block | None  # None: nothing was read
-    size_bytes: int
-    more: bool
-
-    def release(self) -> None:
-        if self.block:
-            self.block.release()
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-class _Body:
-    """A body read piece by piece, held to the length it is expected to have. `short` is what it means when it ends
-    too early: a cut, where the source itself announced the length; where we expected it, the wrong file."""
-
-    def __init__(
-        self, reader: Reader, expected_bytes: int | None, origin: _Named, short: type[SourceError]
-    ) -> None:
-        self.reader = reader
-        self.expected_bytes = expected_bytes
-        self._origin = origin
-        self._short = short
-        self._read_bytes = 0
-        self._ahead = b""  # one byte, read to see whether there is more
-
-    def fill(self, into: memoryview) -> int:
-        """Fill `into`, less at the end. Raises `short` when that comes before the expected length."""
-        into[: len(self._ahead)] = self._ahead
-        filled, self._ahead = len(self._ahead), b""
-        while filled < len(into) and (count := self.reader.readinto(into[filled:])):
-            filled += count
-        self._read_bytes += filled
-        if filled < len(into) and self.expected_bytes is not None and self._read_bytes < self.expected_bytes:
-            raise self._short(
-                f"{self._origin.name} ended after {self._read_bytes} bytes of the {self.expected_bytes} expected"
-            )
-        return filled
-
-    def more(self) -> bool:
-        """Whether there is anything left. Raises SourceMismatch when there is, beyond the expected length."""
-        if not self._ahead:
-            one = bytearray(1)
-            self._ahead = bytes(one[: self.reader.readinto(memoryview(one))])
-        if self._ahead and self.expected_bytes is not None and self._read_bytes >= self.expected_bytes:
-            raise SourceMismatch(
-                f"{self._origin.name} is longer than the {self.expected_bytes} bytes expected"
-            )
-        return bool(self._ahead)
-
-    def drain(self) -> None:
-        scrap = memoryview(bytearray(64 * 1024))
-        while self.reader.readinto(scrap):
-            pass
-
-
-class _ChunksFailed(Exception):
-    """Carries what `chunks` raised past our own handling of errors."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-class _ChunkReader:
-    """Chunks as a Reader."""
-
-    def __init__(self, chunks: Chunks) -> None:
-        self._chunks: Iterator[bytes | memoryview] = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        while not self._rest:
-            try:
-                self._rest = memoryview(next(self._chunks))
-            except StopIteration:
-                return 0
-            except Exception as error:
-                raise _ChunksFailed(error) from error
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def close(self) -> None:
-        return
-
-
-def _read_first(reader: Reader, size_bytes: int) -> bytes:
-    first = bytearray(min(_SNIFFED_BYTES, size_bytes))
-    view, filled = memoryview(first), 0
-    while filled < len(first) and (count := reader.readinto(view[filled:])):
-        filled += count
-    return bytes(first[:filled])
+def _finish_range(info: SourceInfo, reader: Reader) -> None:
+    """Leave an answer of few bytes so that its connection can be used again."""
+    if info.ranges:
+        with suppress(SourceError):
+            measure(reader)
+    reader.close()
 
 
 def _unavailable(error: Exception) -> bool:

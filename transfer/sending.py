@@ -61,6 +61,7 @@ class Ending(Enum):
 
     DISCARD = "aborted and forgotten: nobody should go on with it"
     KEEP = "left for another attempt, when that can find it; else aborted"
+    SEND = "the same, once the parts that were read already are sent"
     LEAVE = "not touched: we were told to stop, perhaps because it is another worker's now"
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-import threading
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from transfer.base import Reader, SourceInfo
-from transfer.errors import SourceChanged, SourceMismatch, SourceUnavailable
+from transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, get
+from transfer.announced import source_info
+from transfer.base import Reader, Source, SourceInfo
+from transfer.codings import can_undo, codings_in, undo
+from transfer.documents import Fetched, fetch_bytes
+from transfer.errors import (
+    RangesUnreliable,
+    SourceChanged,
+    SourceMismatch,
+    SourceUnavailable,
+    StillEncoded,
+)
 from transfer.http import Address, HttpClient, Response, refusal
-from transfer.retrying import Patience
 from transfer.urls import SecretUrl
-from transfer.wire import Headers
 
 __all__ = [
     "Address",
@@ -27,215 +29,46 @@ __all__ = [
     "RenewableUrl",
     "SecretUrl",
     "SourceAddress",
+    "as_sent",
     "fetch_bytes",
+    "plain",
 ]
 
-_TEXT = {"Accept-Encoding": "gzip, identity"}
-_PIECE_BYTES = 64 * 1024
-_RENEWED_ON = frozenset({400, 401, 403, 404})
-"""403 is how S3, GCS and OSS say expired; 400 and 404 are how one S3 compatible and some CDNs do."""
-
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
-_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
+_PERHAPS_WITHOUT_RANGE = frozenset({400, 405, 412, 416, 501})
+"""Answers to a range that a GET of the whole may not get: an empty file (416), a server that knows no ranges."""
 
 
-# -- addresses that can be renewed ---------------------------------------------------------------------------
-class SourceAddress(Protocol):
-    """An address that may stop working and can be had anew. Safe from several threads."""
-
-    def current(self) -> Address: ...
-
-    def renew(self, failed: Address) -> Address:
-        """An address to try after `failed` was refused: the current one if it is newer already, else a fresh
-        one; `failed` itself when there is no other."""
-        ...
+@runtime_checkable
+class _HasPlain(Protocol):
+    def plain(self) -> Source: ...
 
 
-class FixedAddress:
-    """An address that nobody can renew, such as a signed thumbnail URL from a webhook."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    def current(self) -> Address:
-        return self._address
-
-    def renew(self, failed: Address) -> Address:
-        return failed
+@runtime_checkable
+class _HasAsSent(Protocol):
+    def as_sent(self) -> Source: ...
 
 
-class RenewableUrl:
-    """A URL that `sign` makes, as the API hands it out: its origin is trusted (`transfer.guard`). It is signed
-    at the first use, and once for all threads that find the same one refused. What `sign` raises is passed on."""
-
-    def __init__(self, sign: Callable[[], SecretUrl]) -> None:
-        self._sign = sign
-        self._lock = threading.Lock()
-        self._current: Address | None = None
-
-    def current(self) -> Address:
-        with self._lock:
-            return self._current or self._fresh()
-
-    def renew(self, failed: Address) -> Address:
-        with self._lock:
-            if self._current is None or self._current is failed:
-                return self._fresh()
-            return self._current
-
-    def _fresh(self) -> Address:
-        url = self._sign()
-        self._current = Address(url, handed_out=frozenset({url.origin}))
-        return self._current
+def plain(source: Source) -> Source:
+    """`source`, read as one stream without ranges; `source` itself where ranges cannot go wrong (a store)."""
+    return source.plain() if isinstance(source, _HasPlain) else source
 
 
-class DerivedAddress:
-    """A child of another address: `derive` makes its URL and headers of the parent's current ones, and is called
-    again after each renewal of the parent. The child inherits the parent's trust, and nothing beyond it."""
-
-    def __init__(
-        self, parent: SourceAddress, derive: Callable[[Address], tuple[SecretUrl, Mapping[str, str]]]
-    ) -> None:
-        self._parent = parent
-        self._derive = derive
-        self._lock = threading.Lock()
-        self._made: tuple[Address, Address] | None = None  # the parent's address, and ours made of it
-
-    def current(self) -> Address:
-        return self._of(self._parent.current())
-
-    def renew(self, failed: Address) -> Address:
-        with self._lock:
-            made = self._made
-        if made is None or made[1] is not failed:
-            return self.current()
-        return self._of(self._parent.renew(made[0]))
-
-    def _of(self, parent: Address) -> Address:
-        with self._lock:
-            if self._made is None or self._made[0] is not parent:
-                url, headers = self._derive(parent)
-                self._made = (parent, Address(url, headers, parent.handed_out))
-            return self._made[1]
+def as_sent(source: Source) -> Source:
+    """`source`, read as one stream with its content codings left on it; `source` itself where there are none."""
+    return source.as_sent() if isinstance(source, _HasAsSent) else source
 
 
-def _get(client: HttpClient, address: SourceAddress, headers: Mapping[str, str]) -> Response:
-    """The answer, after one renewal when the first is a refusal that a fresh signature may lift."""
-    asked = address.current()
-    response = client.get(asked, headers)
-    if response.head.status in _RENEWED_ON:
-        renewed = address.renew(asked)
-        if renewed is not asked:
-            response.discard()
-            response = client.get(renewed, headers)
-    return response
-
-
-# -- small text ----------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A small document, whole. `url` is where it was in the end, after redirects: references in it resolve
-    against that. `cookies` are the `Set-Cookie` values of that URL's own origin."""
-
-    url: SecretUrl
-    headers: Headers
-    cookies: tuple[str, ...]
-    body: bytes
-
-
-def fetch_bytes(
-    client: HttpClient,
-    address: SourceAddress,
-    max_bytes: int,
-    patience: Patience = Patience(),  # noqa: B008 - frozen
-) -> Fetched:
-    """The document at `address`, gzip undone, tried again when the source is unavailable. Raises SourceMismatch
-    when it is larger than `max_bytes` (after decoding, too), and SourceError."""
-
-    def once() -> Fetched:
-        response = _get(client, address, _TEXT)
-        if response.status != 200:
-            raise refusal(response)
-        try:
-            reader = _decoded(response)
-            return Fetched(
-                response.url,
-                response.headers,
-                response.cookies,
-                _read_all(reader, max_bytes, response.url.name),
-            )
-        finally:
-            response.close()
-
-    return patience.keep_trying(once, lambda error: isinstance(error, SourceUnavailable))
-
-
-def _read_all(reader: Reader, max_bytes: int, name: str) -> bytes:
-    body = bytearray()
-    piece = memoryview(bytearray(_PIECE_BYTES))
-    while count := reader.readinto(piece):
-        body += piece[:count]
-        if len(body) > max_bytes:
-            raise SourceMismatch(f"{name} is larger than the {max_bytes} bytes allowed for it")
-    return bytes(body)
-
-
-class _Gunzip:
-    """Undoes a gzip content coding (of one member or several), in bounded memory."""
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._piece = memoryview(bytearray(_PIECE_BYTES))
-        self._packed = b""
-        self._all_read = False
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        while len(buffer):
-            if not self._packed and not self._all_read:
-                self._packed = bytes(self._piece[: self._response.readinto(self._piece)])
-                self._all_read = not self._packed
-            if self._inflate.eof:
-                if self._all_read:
-                    return 0
-                self._inflate = zlib.decompressobj(wbits=31)
-            try:
-                data = self._inflate.decompress(self._packed, len(buffer))
-            except zlib.error as error:
-                raise SourceMismatch(f"{self._response.url.name} says gzip and is not: {error}") from None
-            self._packed = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-            if self._all_read and not self._inflate.eof:
-                raise SourceUnavailable(f"{self._response.url.name}: its gzip stream was cut short")
-        return 0
-
-    def close(self) -> None:
-        self._response.close()
-
-
-def _decoded(response: Response) -> Reader:
-    coding = (response.headers.get("content-encoding") or "identity").strip().lower()
-    if coding in (
-        "identity",
-        "aws-chunked",
-        "",
-    ):  # S3 keeps the uploader's aws-chunked as if it were a coding
-        return response
-    if coding in ("gzip", "x-gzip"):
-        return _Gunzip(response)
-    response.close()
-    raise SourceMismatch(f"{response.url.name} is encoded as {coding!r}, which was not asked for")
-
-
-# -- files, by range -----------------------------------------------------------------------------------------
 class HttpSource:
     """`transfer.base.Source` over HTTP."""
 
-    def __init__(self, client: HttpClient, address: SourceAddress) -> None:
+    def __init__(
+        self, client: HttpClient, address: SourceAddress, *, ranges: bool = True, decode: bool = True
+    ) -> None:
         self._client = client
         self._address = address
+        self._ranges = ranges
+        self._decode = decode
         self._name = ""
 
     @property
@@ -244,28 +77,40 @@ class HttpSource:
             self._name = self._address.current().url.name
         return self._name
 
+    def plain(self) -> HttpSource:
+        return HttpSource(self._client, self._address, ranges=False, decode=self._decode)
+
+    def as_sent(self) -> HttpSource:
+        return HttpSource(self._client, self._address, ranges=False, decode=False)
+
     def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+        """As `Source.open`. Where the answer to the range is of no use, the whole is asked for without one. Raises
+        StillEncoded for a coding that cannot be undone."""
+        if not self._ranges:
+            return self._whole(self._get())
         response = self._get(f"bytes=0-{first_bytes - 1}")
         status = response.head.status
-        if status == 416:  # there is not even a first byte: the whole of it says more
-            response.discard()
-            response = self._get()
-            status = response.head.status
-        if status == 206 and (_is_encoded(response) or _total_unknown(response)):
-            response.close()  # ranges of a packed form, or of who knows how much, are of no use: all of it then
-            response = self._get()
-            status = response.head.status
+        total_bytes: int | None = None
         if status == 206:
-            return self._first_range(response, first_bytes), response
-        if status != 200:
-            raise refusal(response)
-        if _is_encoded(response):
-            return _info(response, size_bytes=None, ranges=False), _decoded(response)
-        return _info(response, size_bytes=response.head.length_bytes, ranges=False), response
+            try:
+                return self._first_range(response, first_bytes), response
+            except RangesUnreliable:
+                total_bytes = _total_bytes(response)
+                response.close()
+            except BaseException:
+                response.close()
+                raise
+        elif status in _PERHAPS_WITHOUT_RANGE:
+            response.discard()
+        elif status == 200 and not can_undo(codings_in(response.headers)):
+            response.close()  # the next answer may come without that coding
+        else:
+            return self._whole(response)
+        whole = self._get()
+        return self._whole(whole, total_bytes if _same_etag(response, whole) else None)
 
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
-        strong = info.etag is not None and not info.etag.startswith("W/")
-        response = self._get(f"bytes={start}-{start + len(into) - 1}", info.etag if strong else None)
+        response = self._get(f"bytes={start}-{start + len(into) - 1}", info.strong_etag)
         try:
             self._check_range(response, start, len(into), info)
             filled = 0
@@ -275,7 +120,7 @@ class HttpSource:
                     raise SourceUnavailable(f"{self.name}: the body ended {len(into) - filled} bytes early")
                 filled += count
             if response.readinto(memoryview(bytearray(1))):
-                raise SourceMismatch(f"{self.name} sent more than the range it was asked for")
+                raise RangesUnreliable(f"{self.name} sent more than the range it was asked for")
         finally:
             response.close()
 
@@ -285,45 +130,117 @@ class HttpSource:
             headers["Range"] = byte_range
         if etag is not None:
             headers["If-Match"] = etag
-        return _get(self._client, self._address, headers)
+        return get(self._client, self._address, headers)
 
-    def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:
-        """Of a 206 to `open`: it must hold the bytes from 0 up to as many as were asked for, or exist."""
+    # -- the whole -----------------------------------------------------------------------------------------
+    def _whole(self, response: Response, total_bytes: int | None = None) -> tuple[SourceInfo, Reader]:
+        """Of an answer to a GET without a range. `total_bytes`: its length by the answer to a range."""
         try:
-            start, end, total = _content_range(response)
-            if start != 0 or end >= first_bytes:
-                raise SourceMismatch(f"{self.name} was asked for its first bytes and sent {start} to {end}")
-            if total is None or end + 1 != min(first_bytes, total):
-                raise SourceMismatch(
-                    f"{self.name} sent {end + 1} of its {total} bytes, not the range asked for"
-                )
-            _check_length(response, end + 1 - start)
-        except SourceMismatch:
+            size_bytes = response.head.length_bytes
+            if response.status == 206 and _is_whole(response):
+                size_bytes = total_bytes = _total_bytes(response)
+            elif response.status != 200:
+                raise refusal(response)
+            codings = codings_in(response.headers)
+            if codings and self._decode:
+                return self._decoded(response, codings)
+            if size_bytes is None:
+                size_bytes = total_bytes
+            framed = response.head.framed or size_bytes is not None
+            info = source_info(response, size_bytes, framed=framed, coding=", ".join(codings) or None)
+            return info, self._bounded(response, info, SourceMismatch)
+        except BaseException:
             response.close()
             raise
-        return _info(response, size_bytes=total, ranges=True)
+
+    def _decoded(self, response: Response, codings: tuple[str, ...]) -> tuple[SourceInfo, Reader]:
+        if not can_undo(codings):
+            raise StillEncoded(f"{self.name} is encoded as {', '.join(codings)}, which was not asked for")
+        reader, undone = undo(response, codings, self.name)
+        sent_bytes = response.head.length_bytes
+        info = source_info(
+            response,
+            None if undone else sent_bytes,
+            framed=response.head.framed,
+            coding=", ".join(undone) or None,
+            encoded_bytes=sent_bytes if undone else None,
+        )
+        return info, self._bounded(reader, info, StillEncoded if undone else SourceMismatch)
+
+    def _bounded(self, reader: Reader, info: SourceInfo, too_long: type[SourceMismatch]) -> Reader:
+        if info.size_bytes is not None:
+            return reader
+        return _Bounded(reader, self._client.max_unknown_bytes, self.name, too_long)
+
+    # -- ranges --------------------------------------------------------------------------------------------
+    def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:
+        """Of a 206 to `open`: it must hold the bytes from 0 up to as many as were asked for, or exist."""
+        self._check_not_encoded(response)
+        start, end, total = _content_range(response)
+        if start != 0 or total is None or end + 1 != min(first_bytes, total):
+            raise RangesUnreliable(
+                f"{self.name} was asked for its first {first_bytes} bytes and sent {start} to {end} of {total}"
+            )
+        _check_length(response, end + 1)
+        return source_info(response, total, ranges=True)
 
     def _check_range(self, response: Response, start: int, size_bytes: int, info: SourceInfo) -> None:
-        if response.status == 200:
-            etag = response.headers.get("etag")
-            if etag != info.etag:
+        etag, modified = response.headers.get("etag"), response.headers.get("last-modified")
+        if 200 <= response.status < 300:
+            if etag and info.etag and etag != info.etag:
                 raise SourceChanged(f"{self.name} has another ETag than at the start")
-            raise SourceMismatch(f"{self.name} answered a range with the whole file")
+            if (
+                not etag
+                and not info.etag
+                and modified
+                and info.last_modified
+                and modified != info.last_modified
+            ):
+                raise SourceChanged(f"{self.name} has another date than at the start")
+        if response.status == 200:
+            raise RangesUnreliable(f"{self.name} answered a range with the whole file")
         if response.status != 206:
             raise refusal(response, later_range=True)
-        etag, modified = response.headers.get("etag"), response.headers.get("last-modified")
-        if etag != info.etag or (etag is None and modified != info.last_modified):
-            raise SourceChanged(f"{self.name} has another ETag or date than at the start")
         got_start, got_end, total = _content_range(response)
         if total is not None and total != info.size_bytes:
             raise SourceChanged(f"{self.name} had {info.size_bytes} bytes at the start and has {total} now")
+        if etag != info.etag or (etag is None and modified != info.last_modified):
+            raise RangesUnreliable(
+                f"{self.name} does not say of a range which version of the file it is from"
+            )
         if (got_start, got_end) != (start, start + size_bytes - 1):
-            raise SourceMismatch(
+            raise RangesUnreliable(
                 f"{self.name} was asked for bytes {start} to {start + size_bytes - 1}, sent {got_start} to {got_end}"
             )
-        if _is_encoded(response):
-            raise SourceMismatch(f"{self.name} sent a range of an encoded form of the file")
+        self._check_not_encoded(response)
         _check_length(response, size_bytes)
+
+    def _check_not_encoded(self, response: Response) -> None:
+        if codings_in(response.headers):
+            raise RangesUnreliable(f"{self.name} sent a range of an encoded form of the file")
+
+
+class _Bounded:
+    """A body of unknown length, unpacked or not, that must end some time."""
+
+    def __init__(self, reader: Reader, max_bytes: int, name: str, too_long: type[SourceMismatch]) -> None:
+        self._reader = reader
+        self._max_bytes = self._left_bytes = max_bytes
+        self._name = name
+        self._too_long = too_long
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._reader.readinto(buffer)
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            unpacked = ", unpacked," if self._too_long is StillEncoded else ""
+            raise self._too_long(
+                f"{self._name}{unpacked} is longer than the {self._max_bytes} bytes allowed without a length"
+            )
+        return count
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 def _content_range(response: Response) -> tuple[int, int, int | None]:
@@ -336,81 +253,34 @@ def _content_range(response: Response) -> tuple[int, int, int | None]:
         if start <= end and (total is None or end < total):
             return start, end, total
     if (response.headers.get("content-type") or "").lower().startswith("multipart/byteranges"):
-        raise SourceMismatch(f"{response.url.name} answered one range with several (multipart/byteranges)")
-    raise SourceMismatch(f"{response.url.name} answered 206 with Content-Range {text[:80]!r}")
+        raise RangesUnreliable(f"{response.url.name} answered one range with several (multipart/byteranges)")
+    raise RangesUnreliable(f"{response.url.name} answered 206 with Content-Range {text[:80]!r}")
 
 
-def _total_unknown(response: Response) -> bool:
-    return (response.headers.get("content-range") or "").strip().endswith("/*")
+def _total_bytes(response: Response) -> int | None:
+    """Of a 206 that says so, and is not of an encoded form."""
+    try:
+        return None if codings_in(response.headers) else _content_range(response)[2]
+    except RangesUnreliable:
+        return None
+
+
+def _is_whole(response: Response) -> bool:
+    """Whether a 206 holds everything, from the first byte to the last."""
+    try:
+        start, end, total = _content_range(response)
+    except RangesUnreliable:
+        return False
+    return start == 0 and end + 1 == total and response.head.length_bytes in (None, total)
+
+
+def _same_etag(one: Response, other: Response) -> bool:
+    return one.headers.get("etag") == other.headers.get("etag")
 
 
 def _check_length(response: Response, size_bytes: int) -> None:
     announced = response.head.length_bytes
     if announced is not None and announced != size_bytes:
-        raise SourceMismatch(
+        raise RangesUnreliable(
             f"{response.url.name} announced {announced} bytes (Content-Length) for a range of {size_bytes}"
         )
-
-
-def _is_encoded(response: Response) -> bool:
-    coding = (response.headers.get("content-encoding") or "").strip().lower()
-    return coding not in ("", "identity", "aws-chunked")
-
-
-# -- what a source says of itself ----------------------------------------------------------------------------
-def _info(response: Response, size_bytes: int | None, ranges: bool) -> SourceInfo:
-    headers = response.headers
-    crc32c, md5 = _announced_checksums(
-        headers, whole=response.status == 200 or size_bytes == response.head.length_bytes
-    )
-    return SourceInfo(
-        size_bytes=size_bytes,
-        ranges=ranges,
-        etag=headers.get("etag"),
-        last_modified=headers.get("last-modified"),
-        content_type=headers.get("content-type"),
-        crc32c=crc32c,
-        md5=md5,
-        tls=response.url.origin.scheme == "https",
-    )
-
-
-def _announced_checksums(headers: Headers, whole: bool) -> tuple[int | None, bytes | None]:
-    """CRC32C and MD5 of the whole file, where the source really means the whole file's bytes as it sends them."""
-    if headers.get("content-encoding") not in (None, "identity"):
-        return None, None
-    crc32c: int | None = None
-    md5: bytes | None = None
-    goog = headers.get("x-goog-hash")
-    if goog and headers.get("x-goog-stored-content-encoding") in (
-        None,
-        "identity",
-    ):  # else: of the packed form
-        for item in ",".join(headers.all("x-goog-hash")).split(","):
-            name, _, value = item.strip().partition("=")
-            if name == "crc32c" and (raw := _base64(value, 4)):
-                crc32c = int.from_bytes(raw, "big")
-            if name == "md5":
-                md5 = _base64(value, 16)
-    amazon = headers.get("x-amz-checksum-crc32c")
-    kind = headers.get("x-amz-checksum-type")
-    if amazon and crc32c is None and (kind == "FULL_OBJECT" or (whole and kind is None)):
-        raw = _base64(amazon, 4)  # a composite one ends in -N and is no base64
-        crc32c = int.from_bytes(raw, "big") if raw else None
-    # An ETag is an MD5 by Amazon's word alone, and there only of an object put in one piece without KMS or a
-    # customer's key; anywhere else 32 hex digits may be anything, and a wrong guess would condemn a good file.
-    if headers.get("server") == "AmazonS3" and md5 is None:
-        plain = headers.get("x-amz-server-side-encryption") in (None, "AES256")
-        own_key = headers.get("x-amz-server-side-encryption-customer-algorithm")
-        etag = _MD5_ETAG.fullmatch(headers.get("etag") or "")
-        if etag and plain and own_key is None:
-            md5 = bytes.fromhex(etag.group(1))
-    return crc32c, md5
-
-
-def _base64(text: str, size_bytes: int) -> bytes | None:
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return raw if len(raw) == size_bytes else None

@@ -64,6 +64,11 @@ class Head:
     length_bytes: int | None  # of the body on the wire; None: chunked, or until the connection closes
     chunked: bool
 
+    @property
+    def framed(self) -> bool:
+        """Whether the end of the body shows. Otherwise it is where the connection closes, as it is after a cut."""
+        return self.chunked or self.length_bytes is not None
+
 
 class Wire:
     """One connection. Used by one thread at a time. `request` begins an exchange, `readinto` reads its body;

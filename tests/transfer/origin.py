@@ -306,6 +306,55 @@ def multipart(_: Request, reply: Reply) -> Reply:
     return reply.header("Content-Type", "multipart/byteranges; boundary=x").header("Content-Range", None)
 
 
+def each(*faults: Fault) -> Fault:
+    """All of them, one after the other."""
+
+    def fault(request: Request, reply: Reply) -> Reply:
+        for one in faults:
+            reply = one(request, reply)
+        return reply
+
+    return fault
+
+
+def without_content_range(_: Request, reply: Reply) -> Reply:
+    return reply.header("Content-Range", None)
+
+
+def total_unknown(_: Request, reply: Reply) -> Reply:
+    """`bytes 0-99/*`."""
+    text = dict(reply.headers).get("Content-Range", "")
+    return reply.header("Content-Range", f"{text.split('/')[0]}/*" if text else None)
+
+
+def capped_at(count: int) -> Fault:
+    """A range is answered with so many of its bytes at most, honestly announced."""
+
+    def fault(request: Request, reply: Reply) -> Reply:
+        if reply.status != 206 or request.range is None:
+            return reply
+        total, body = dict(reply.headers)["Content-Range"].split("/")[1], reply.body[:count]
+        start = request.range[0]
+        reply = replace(reply, body=body)
+        return reply.header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{total}")
+
+    return fault
+
+
+def for_later_ranges(fault: Fault) -> Fault:
+    """`fault`, of every range but the first."""
+    return lambda request, reply: fault(request, reply) if request.range and request.range[0] else reply
+
+
+def for_ranges(fault: Fault) -> Fault:
+    """`fault`, of every answer to a range."""
+    return lambda request, reply: fault(request, reply) if request.range else reply
+
+
+def without_etag(_: Request, reply: Reply) -> Reply:
+    return reply.header("ETag", None)
+
+
 def chunked(_: Request, reply: Reply) -> Reply:
     return replace(reply, chunked=True)
 

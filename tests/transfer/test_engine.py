@@ -19,10 +19,10 @@ from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Fault, Origin, Reply, Request, cut_at, none, reset_at, status
 from tests.transfer.stores import BottomlessStore, OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CopyResult, Reader, SavedPart, SavedUpload, SourceInfo
+from transfer.base import CHECKED_BYTES, CopyResult, Reader, SavedPart, SavedUpload, SourceInfo
 from transfer.checksums import crc32c
 from transfer.engine import TransferEngine
-from transfer.errors import BudgetTooSmall, SourceMismatch, SourceUnavailable, Stopped
+from transfer.errors import BudgetTooSmall, SourceMismatch, SourceUnavailable, Stopped, UnexpectedContent
 from transfer.http import Timeouts
 from transfer.memory import MemoryBudget
 
@@ -117,8 +117,9 @@ def test_what_chunks_raise_is_raised_and_nothing_becomes_visible(good: int) -> N
 def test_chunks_that_do_not_check_out_are_read_to_their_end_all_the_same(ask: dict[str, object]) -> None:
     """They come from a stream that holds the next member, too."""
 
-    def refuse(_: bytes) -> None:
-        raise SourceMismatch("not a video")
+    def refuse(_: bytes, info: SourceInfo | None) -> None:
+        assert info is None
+        raise UnexpectedContent("not a video")
 
     store, pieces = MemoryBackend("store"), iter([bytes(500)] * 10)
     with TransferEngine(MemoryBudget(MIB), part_bytes=1000) as engine:
@@ -153,13 +154,16 @@ def test_an_endless_body_is_left_where_the_expected_length_ends() -> None:
 
 
 # -- what is asked for and told ------------------------------------------------------------------------------
-def test_check_sees_the_first_512_bytes() -> None:
-    seen: list[bytes] = []
-    content = some_bytes(3000)
-    with copying(content) as copy:
-        copy(MemoryBackend("store"), check=seen.append).result(timeout=20)
+@pytest.mark.parametrize("size", [0, 1, CHECKED_BYTES, CHECKED_BYTES + 1, 20_000])
+def test_check_sees_the_first_bytes_and_what_the_source_says(size: int) -> None:
+    seen: list[tuple[bytes, SourceInfo | None]] = []
+    content = some_bytes(size)
+    with copying(content, part_bytes=6000) as copy:
+        result = copy(MemoryBackend("store"), check=lambda *told: seen.append(told)).result(timeout=20)
 
-    assert seen == [content[:512]]
+    assert seen == [(content[:CHECKED_BYTES], result.source)]
+    assert result.source is not None
+    assert result.source.size_bytes == size
 
 
 def test_bytes_are_reported_as_they_come() -> None:

@@ -12,9 +12,9 @@ from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Origin, Reply, Request, other_etag, status
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CopyRequest, CopyResult, SavedPart
+from transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SourceInfo
 from transfer.engine import TransferEngine
-from transfer.errors import SourceChanged, SourceMismatch, SourceUnavailable, TransferError
+from transfer.errors import ErrorPage, SourceChanged, SourceUnavailable, TransferError
 from transfer.memory import MemoryBudget
 
 PART = 1000
@@ -85,23 +85,26 @@ def test_only_the_missing_parts_are_read_and_sent(done: int, size_known: bool, k
         assert held == done
         assert store.sent_parts == list(range(done + 1, PARTS + 1))
         first, *ranges = origin.ranges_asked
-        assert first == ((0, 511) if size_known else (0, PART - 1))  # to see that the file is the same
+        assert first == (
+            (0, CHECKED_BYTES - 1) if size_known else (0, PART - 1)
+        )  # to see that the file is the same
         assert [start // PART + 1 for start, _ in ranges] == list(range(done + 1, PARTS + 1))
     assert journal.saved == {}
     assert open_uploads(store) == 0
 
 
 def test_the_first_bytes_are_looked_at_again_though_their_part_is_stored() -> None:
-    def refuse(first: bytes) -> None:
-        assert first == CONTENT[:512]
-        raise SourceMismatch("not a video after all")
+    def refuse(first: bytes, info: SourceInfo | None) -> None:
+        assert info is not None
+        assert CONTENT.startswith(first)
+        raise ErrorPage("not a video after all")
 
     store, journal = MemoryBackend("store"), Journal()
     with Origin({"/file": CONTENT}) as origin:
         with pytest.raises(WorkerDied):
             copy(origin, [store], journal, die_after=3)
 
-        with pytest.raises(SourceMismatch, match="after all"):
+        with pytest.raises(ErrorPage, match="after all"):
             copy(origin, [store], journal, request(check=refuse))
 
     assert stored_in(store) == {}

@@ -37,6 +37,7 @@ from ledger.errors import LedgerError
 from storage_backends.errors import BadDestinationUrl, StorageError
 from worker.errors import SettingsError, SupervisorError
 from worker.findings import Verdict
+from worker.interrupts import lasting_interrupt
 
 if TYPE_CHECKING:
     from ledger.redis_ledger import RedisLedger
@@ -309,12 +310,15 @@ def status(
         elif not watch:
             out.print(rendering.summary_view(summary))
         else:
-            with Live(
-                rendering.summary_view(summary), console=out, auto_refresh=False, screen=out.is_terminal
-            ) as live:
-                while True:
+            view = rendering.summary_view(summary)
+            with (
+                lasting_interrupt() as interrupted,
+                Live(view, console=out, auto_refresh=False, screen=out.is_terminal) as live,
+            ):
+                while not interrupted():
                     time.sleep(1)
                     live.update(rendering.summary_view(watcher.summary()), refresh=True)
+            sys.exit(INTERRUPTED)
     sys.exit(OK if summary.healthy else NOT_SAVED)
 
 

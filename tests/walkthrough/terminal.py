@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.servers import program
@@ -70,9 +71,16 @@ class Terminal:
 
 @contextlib.contextmanager
 def in_terminal(
-    arguments: Sequence[str], *, folder: Path, env: dict[str, str], columns: int = 80, lines: int = 50
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    env: dict[str, str],
+    columns: int = 80,
+    lines: int = 50,
+    in_background: bool = False,
 ) -> Iterator[Terminal]:
-    """`archiver` with these arguments in a terminal of this size; killed at the end if it still runs."""
+    """`archiver` with these arguments in a terminal of this size; killed at the end if it still runs. `in_background`:
+    it starts with SIGINT ignored, as a shell without job control starts `archiver ... &`."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
@@ -86,7 +94,7 @@ def in_terminal(
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=_take_terminal,  # noqa: PLW1509 # one system call
+            preexec_fn=partial(_start, in_background),  # noqa: PLW1509 # three system calls
         )
         os.close(slave)
         try:
@@ -97,5 +105,6 @@ def in_terminal(
             process.wait(timeout=10)
 
 
-def _take_terminal() -> None:
+def _start(in_background: bool) -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches it
+    signal.signal(signal.SIGINT, signal.SIG_IGN if in_background else signal.SIG_DFL)

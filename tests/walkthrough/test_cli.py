@@ -468,6 +468,43 @@ def test_status_watch_is_drawn_anew_until_ctrl_c(user: User, empty_simulator: Si
     assert TRACEBACK not in terminal.shown
 
 
+def test_ctrl_c_ends_status_watch_though_sigint_was_ignored_when_it_began(user: User) -> None:
+    watch = in_terminal(
+        ["status", "--watch"], folder=user.folder, env=user.full_environment, in_background=True
+    )
+    with watch as terminal:
+        terminal.wait_for("No asset seen yet.", seconds=30)
+        terminal.interrupt()
+
+        assert terminal.wait(seconds=20) == 130
+
+
+@pytest.mark.parametrize(
+    "dies",
+    [
+        pytest.param("type('Dies', (), {'__del__': lambda self: ctrl_c()})()", id="in a destructor"),
+        pytest.param(
+            "(lambda dying: weakref.finalize(dying, ctrl_c))(threading.Event())", id="in a weakref callback"
+        ),
+    ],
+)
+def test_ctrl_c_ends_status_watch_at_a_moment_when_python_drops_exceptions(user: User, dies: str) -> None:
+    """The garbage collector may call destructors anywhere; what they raise is printed and forgotten."""
+    (user.folder / "sitecustomize.py").write_text(
+        "import signal, threading, weakref\n"
+        "from rich.live import Live\n"
+        "ctrl_c = lambda: signal.raise_signal(signal.SIGINT)\n"
+        "draw = Live.update\n"
+        f"Live.update = lambda *args, **options: (draw(*args, **options), {dies})\n"
+    )
+    env = user.full_environment | {"PYTHONPATH": str(user.folder)}
+
+    with in_terminal(["status", "--watch"], folder=user.folder, env=env) as terminal:
+        terminal.wait_for("No asset seen yet.", seconds=30)
+
+        assert terminal.wait(seconds=20) == 130
+
+
 def test_the_demo_ends_with_every_asset_as_it_should(tmp_path: Path) -> None:
     user = User(tmp_path, {})
 

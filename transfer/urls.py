@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from transfer.errors import SourceNotAllowed
 
@@ -12,6 +12,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*")
 _IPV6 = re.compile(r"[0-9a-f:.]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+_REFERENCE = re.compile(
+    r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL
+)
+"""RFC 3986, appendix B: scheme, authority, path, query, fragment. It matches any text."""
+
+_BLANKS = "".join(map(chr, range(0x21)))  # around a reference they mean nothing, as in browsers
 _NOT_ON_THE_WIRE = re.compile(r"[^\x21-\x7e]+")
 
 
@@ -94,11 +100,15 @@ class SecretUrl:
         return self._target
 
     def join(self, reference: str) -> SecretUrl:
-        """What `reference` means when it stands in the document at this URL. Raises SourceNotAllowed."""
-        try:
-            return SecretUrl(urljoin(self._text, reference))
-        except ValueError:
-            self._refuse("a reference in it cannot be parsed")
+        """What `reference` means when it stands in the document at this URL (see `resolve`). Raises
+        SourceNotAllowed."""
+        text = resolve(self._text, reference.strip(_BLANKS))
+        if "//" in reference:  # perhaps another host
+            try:
+                urlsplit(text)
+            except ValueError:
+                self._refuse("a reference in it cannot be parsed")
+        return SecretUrl(text)
 
     def beside(self, name: str) -> SecretUrl:
         """The file `name` in the folder of this URL, without a query: what `join` says of a name of letters, digits
@@ -153,6 +163,60 @@ class SecretUrl:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SecretUrl is not pickled: it is a credential")
+
+
+def resolve(base: str, reference: str) -> str:
+    """The URL that `reference` means in the document at `base`: RFC 3986, section 5.2. Empty segments are kept, which
+    urllib's `urljoin` drops. As browsers do, and section 5.2.2 allows, `http:a` is relative where `base` is http."""
+    scheme, authority, path, query, fragment = _parts(reference)
+    base_scheme, base_authority, base_path, base_query, _ = _parts(base)
+    if scheme is not None and authority is None and base_scheme is not None:
+        scheme = None if scheme.lower() == base_scheme.lower() else scheme
+    if scheme is not None or authority is not None:
+        path = without_dots(path)
+    else:
+        authority = base_authority
+        if not path:
+            path, query = base_path, base_query if query is None else query
+        elif path.startswith("/"):
+            path = without_dots(path)
+        elif base_authority is not None and not base_path:
+            path = without_dots(f"/{path}")
+        else:
+            path = without_dots(f"{base_path.rpartition('/')[0]}/{path}" if "/" in base_path else path)
+    return "".join(
+        (
+            f"{scheme or base_scheme}:" if scheme or base_scheme else "",
+            "" if authority is None else f"//{authority}",
+            path,
+            "" if query is None else f"?{query}",
+            "" if fragment is None else f"#{fragment}",
+        )
+    )
+
+
+def without_dots(path: str) -> str:
+    """RFC 3986, section 5.2.4: `.` and `..` are gone, `..` never leads above the root, empty segments stay."""
+    if "." not in path:
+        return path
+    root = "/" if path.startswith("/") else ""
+    *folders, name = path[len(root) :].split("/")
+    kept: list[str] = []
+    for segment in folders:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if name == "..":
+        del kept[-1:]
+    return root + "/".join([*kept, "" if name in (".", "..") else name])
+
+
+def _parts(text: str) -> tuple[str | None, str | None, str, str | None, str | None]:
+    match = _REFERENCE.fullmatch(text)
+    assert match is not None
+    scheme, authority, path, query, fragment = match.groups()
+    return scheme, authority, path, query, fragment
 
 
 def _on_the_wire(text: str) -> str:

@@ -2,7 +2,7 @@
 
 No parser library is fit to write an archive (hls.md), so nothing here models a playlist: it is read line by
 line for the spans that can carry a URI, and every byte outside the spans that are replaced stays what it was.
-Lines end at LF alone (a CR before it is stripped), never at U+2028 or the like; the encoding does not matter.
+Lines end at LF, CRLF or a CR alone, never at U+2028 or the like; the encoding does not matter.
 """
 
 from __future__ import annotations
@@ -10,16 +10,30 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import parse_qs
 
+from archiving.contents.left_queries import SUSPECT, credential_spans
+from archiving.contents.variables import MAX_DEFINITIONS, Variables
 from archiving.errors import BadContents
+
+__all__ = [
+    "MAX_DEFINITIONS",
+    "MAX_REMARKS",
+    "MAX_STEERING",
+    "Playlist",
+    "Reference",
+    "Role",
+    "Span",
+    "is_unfinished",
+    "rewrite",
+]
 
 Span = tuple[int, int]
 
 MAX_REMARKS = 20  # of one playlist, each at most 200 bytes of it
+MAX_ERROR_BYTES = 200
 
 BOM = b"\xef\xbb\xbf"
 
@@ -42,7 +56,13 @@ class Role(Enum):
 )  # not frozen: one for each of 86,400 segments, and to freeze it costs more than to find it
 class Reference:
     """One URI. `span` is where it stands; `uri` is its text with variables expanded, as ASCII (other bytes are
-    percent-encoded); `verbatim` says whether it stands there exactly so."""
+    percent-encoded); `verbatim` says whether it stands there exactly so.
+
+    `key_bytes` is the length of a key in the format that HLS itself defines: 32 for AES-256, else 16; None for other
+    key formats. `plain_key`: whether it is 16. `media_type` is the TYPE of an EXT-X-MEDIA (AUDIO, VIDEO, SUBTITLES,
+    CLOSED-CAPTIONS), I-FRAME or IMAGE for the playlists of those tags, else empty. `ranged`: only a byte range of the
+    file is meant. `from_query` names the query parameters whose values were taken from the playlist's own URL
+    (QUERYPARAM): they are no part of the file's identity."""
 
     span: Span
     uri: str = field(repr=False)  # its query may be a credential
@@ -50,7 +70,11 @@ class Reference:
     verbatim: bool
     gap: bool = False  # the segment is meant to be missing
     encrypted: bool = False  # the whole file is ciphertext: its first bytes say nothing
-    plain_key: bool = False  # a key of the 16 bytes that HLS itself defines
+    plain_key: bool = False
+    key_bytes: int | None = None
+    media_type: str = ""
+    ranged: bool = False
+    from_query: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +84,8 @@ class _Attribute:
     whole: Span  # of NAME=value
 
 
-# Real playlists have a handful of short ones; without a bound a few kB of text expand to more than any memory holds.
-MAX_URI_BYTES = 64 * 1024
-MAX_DEFINITIONS = 1000  # of variables, of pathways
+MAX_PATHWAYS = 1000
+MAX_PATHWAY_BYTES = 64
 MAX_STEERING = 16
 
 _FOLLOWED = {b"EXT-X-MEDIA", b"EXT-X-I-FRAME-STREAM-INF", b"EXT-X-IMAGE-STREAM-INF"}
@@ -85,13 +108,20 @@ _WITHOUT_URI = {
     b"EXT-X-START", b"EXT-X-SKIP", b"EXT-X-ALLOW-CACHE",
 }  # fmt: skip
 _INTERSTITIAL = {b"X-ASSET-URI", b"X-ASSET-LIST", b"X-URI"}
-# A line without the blanks before it, and the tag that it begins with. It ends at LF alone.
-_LINE = re.compile(rb"(?:#(EXT[A-Za-z0-9-]*)(:?)|[^ \t\r\n])[^\n]*")
+_MEDIA_TYPES = {b"EXT-X-I-FRAME-STREAM-INF": "I-FRAME", b"EXT-X-IMAGE-STREAM-INF": "IMAGE"}
+_MASTER_TAGS = (b"#EXT-X-STREAM-INF", b"#EXT-X-MEDIA:", b"#EXT-X-I-FRAME-STREAM-INF")
+_MEDIA_TAGS = (b"#EXTINF", b"#EXT-X-TARGETDURATION")
+# A line without the blanks before it, and the tag that it begins with.
+_LINE = re.compile(rb"(?:#(EXT[A-Za-z0-9-]*)(:?)|[^ \t\r\n])[^\r\n]*")
+# The same for text in which each CR stands before an LF: to look for one end of a line is faster than for two.
+_LF_LINE = re.compile(rb"(?:#(EXT[A-Za-z0-9-]*)(:?)|[^ \t\r\n])[^\n]*")
 _URL_INSIDE = re.compile(rb"https?://|(?:^|[,:])[A-Z0-9-]*UR[IL]=", re.IGNORECASE)
-_VARIABLE = re.compile(rb"\{\$([A-Za-z0-9_-]+)\}")
 _NOT_URI_ASCII = re.compile(rb"[^\x21-\x7e]")
-_ENDLIST = re.compile(rb"^[ \t]*#EXT-X-ENDLIST", re.MULTILINE)
-_MEDIA_TAG = re.compile(rb"^[ \t]*#(?:EXTINF|EXT-X-TARGETDURATION)", re.MULTILINE)
+_OTHER_SCHEME = re.compile(rb"(?!https?:)[A-Za-z][A-Za-z0-9+.-]*:", re.IGNORECASE)
+_PLAYLIST_NAME = re.compile(r"[^?#]*\.m3u8?(?:[?#]|\Z)", re.IGNORECASE)
+_ERROR_TAG = re.compile(rb"EXT-(?:[A-Z0-9-]*-)?ERROR(?:-[A-Z0-9-]*)?", re.IGNORECASE)
+_QUERY_IN_TEXT = re.compile(rb"\?\S*")
+_HOLDS_MORE = re.compile(SUSPECT.pattern + rb"|\{\$")  # text with credentials or variables in it
 _PLAIN_DURATION = re.compile(rb"\s*(\d{1,9}(?:\.\d{1,9})?)")
 
 
@@ -100,6 +130,10 @@ class Playlist:
 
     `variables` are those of the multivariant playlist that led here, for `EXT-X-DEFINE:IMPORT`; `query` is
     that of this playlist's own URL, for `QUERYPARAM`. The facts are known when `references` has ended.
+
+    `neutralised` are replacements that the copy needs whatever becomes of the references: no query that may be a
+    credential stays in it, and it asks for nothing outside itself. They overlap no span of a reference that can be
+    fetched. `error` is the text of an EXT-X-ERROR or the like, which a server writes instead of a recording.
     """
 
     def __init__(self, data: bytes, variables: Mapping[bytes, bytes] | None = None, query: str = "") -> None:
@@ -107,134 +141,199 @@ class Playlist:
         if not data.removeprefix(BOM).startswith(b"#EXTM3U"):
             raise BadContents(f"this is no playlist: it begins with {data[:24]!r}, not with #EXTM3U")
         self.data = data
-        self.variables: dict[bytes, bytes] = {}
+        self._variables = Variables(variables or {}, query)
+        self.variables = self._variables.values
         self.neutralised: dict[Span, bytes] = {}  # replacements that make the copy stand alone
         self.remarks: list[str] = []  # for the manifest: what names something outside and is kept
         self.is_master = False
         self.is_media = False
-        self.segments = 0
+        self.segments = 0  # URIs, gaps included
         self.gaps = 0
+        self.variants = 0
+        self.has_init = False  # an EXT-X-MAP was seen so far: segments may lack a header of their own
+        self.error: str | None = None
         self.duration_seconds = 0.0
-        self._inherited = variables or {}
-        self._query = query
-        self._definitions = 0
         self._pathways: list[str] = []
         self._steering: list[_Attribute] = []
+        # what a stray line is depends on the whole: players load it from all but a multivariant playlist
+        self._is_plain_list = not _has_tag(data, _MEDIA_TAGS)
+        self._loads_stray = not self._is_plain_list or not _has_tag(data, _MASTER_TAGS)
+
+    @property
+    def has_media(self) -> bool:
+        """Whether it names a segment that is meant to be there."""
+        return self.segments > self.gaps
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it names neither media nor a variant: `#EXTM3U` alone, or nothing but tags and gaps."""
+        return not self.has_media and not self.variants
 
     def references(self) -> Iterator[Reference]:
         """Every URI in the order of the file. Once only. Raises BadContents for a variable nobody defined."""
         data = self.data
-        variant = segment = gap = encrypted = False
-        for line in _LINE.finditer(data, len(BOM) if data.startswith(BOM) else 0):
+        lines = _LF_LINE if data.count(b"\r") == data.count(b"\r\n") else _LINE
+        holds_more = _HOLDS_MORE.search(data) is not None
+        variant = segment = gap = encrypted = ranged = False
+        for line in lines.finditer(data, len(BOM) if data.startswith(BOM) else 0):
             start, end = line.span()
             while data[end - 1] in b" \t\r":
                 end -= 1
             name, at = line.group(1), line.end(2)
+            taken: list[Span] | None = None  # of references in this line
             if name is None:
                 if data[start] == ord("#"):
+                    pass
+                elif variant or segment or self._loads_stray:
+                    reference = self._reference((start, end), Role.SEGMENT, gap, encrypted)
+                    if variant or (self._is_plain_list and _PLAYLIST_NAME.match(reference.uri)):
+                        reference.role = Role.VARIANT
+                        self.variants += 1
+                        self.is_master = True
+                    else:
+                        reference.ranged = ranged
+                        self.segments += 1
+                        self.gaps += gap
+                        self.is_media = True
+                    yield reference
+                    variant = segment = gap = ranged = False
                     continue
-                if variant or segment:
-                    role = Role.VARIANT if variant else Role.SEGMENT
-                    self.gaps += gap and segment
-                    yield self._reference((start, end), role, gap, encrypted)
                 else:
                     self._remark("a line that no tag introduces", start, end)
-                variant = segment = gap = False
+                    gap = ranged = False
             elif name == b"EXTINF":
                 self.is_media = segment = True
-                self.segments += 1
                 if seconds := _PLAIN_DURATION.match(data, at, end):
                     self.duration_seconds += float(seconds.group(1))
             elif name == b"EXT-X-TARGETDURATION":
                 self.is_media = True
             elif name == b"EXT-X-GAP":
                 gap = True
+            elif name == b"EXT-X-BYTERANGE":
+                ranged = True
             elif name == b"EXT-X-STREAM-INF":
                 self.is_master = variant = True
                 self._note_pathway(at, end)
             elif name == b"EXT-X-DEFINE":
-                self._define(at, end)
+                taken = self._define(at, end)
             elif name == b"EXT-X-CONTENT-STEERING":
-                self._steering += [each for each in self._attributes(at, end) if each.name == b"SERVER-URI"]
+                found = [each for each in self._attributes(at, end) if each.name == b"SERVER-URI"]
+                taken = [each.span for each in found]
+                self._steering += found
                 if len(self._steering) > MAX_STEERING:
                     raise BadContents(f"the playlist names more than {MAX_STEERING} steering servers")
-            elif name == b"EXT-X-KEY":
-                encrypted = self._value(at, end, b"METHOD").startswith(b"AES-128")
-                yield from self._tag_references(name, at, end)
             elif name in _ROLES:
+                if name == b"EXT-X-KEY":
+                    encrypted = self._value(at, end, b"METHOD").startswith((b"AES-128", b"AES-256"))
                 self.is_master |= name in _FOLLOWED
-                yield from self._tag_references(name, at, end, encrypted)
+                taken = []
+                for reference in self._tag_references(name, at, end, encrypted):
+                    taken.append(reference.span)
+                    yield reference
             elif name == b"EXT-X-DATERANGE":
                 for each in self._attributes(at, end):
                     if each.name in _INTERSTITIAL:
                         self._remark(f"EXT-X-DATERANGE {each.name.decode()}", *each.span)
+            elif _ERROR_TAG.fullmatch(name):
+                self._note_error(name, at, end)
             elif name not in _WITHOUT_URI and _URL_INSIDE.search(data, at, end):
                 self._remark(f"the unknown tag {name.decode()}", at, end)
+            if holds_more and _HOLDS_MORE.search(data, start, end):
+                self._clean(name, start, end, taken or [])
         self._neutralise_steering()
+        self.blank(())
 
-    def _tag_references(self, tag: bytes, at: int, end: int, encrypted: bool = False) -> Iterator[Reference]:
+    @property
+    def used_in_queries(self) -> frozenset[bytes]:
+        """Names of variables that its queries use, for `blank` of the playlist that it imports them from."""
+        return frozenset(self._variables.used_in_queries)
+
+    def blank(self, names: Iterable[bytes]) -> None:
+        """Neutralise the values of these variables as well: another playlist uses them in queries."""
+        self._variables.used_in_queries.update(names)
+        for span in self._variables.secret_values(is_master=self.is_master):
+            self.neutralised[span] = b""
+
+    def _tag_references(self, tag: bytes, at: int, end: int, encrypted: bool) -> Iterator[Reference]:
         attributes = list(self._attributes(at, end))
-        gap = any(each.name == b"GAP" and self._text(each) == b"YES" for each in attributes)
-        formats = [self._text(each) for each in attributes if each.name == b"KEYFORMAT"]
+        values = {each.name: self._text(each) for each in reversed(attributes)}
+        role = _ROLES[tag]
         for each in attributes:
             if each.name == b"URI" and self._text(each):
-                role = _ROLES[tag]
-                plain_key = role is Role.KEY and formats in ([], [b"identity"])
-                yield self._reference(each.span, role, gap, encrypted, plain_key)
+                reference = self._reference(each.span, role, values.get(b"GAP") == b"YES", encrypted)
+                reference.ranged = b"BYTERANGE" in values or b"BYTERANGE-START" in values
+                if role is Role.KEY:
+                    if values.get(b"KEYFORMAT", b"identity") == b"identity":
+                        reference.key_bytes = 32 if values.get(b"METHOD", b"").startswith(b"AES-256") else 16
+                    reference.plain_key = reference.key_bytes == 16
+                    reference.encrypted = False
+                elif role is Role.RENDITION:
+                    kind = values.get(b"TYPE", b"").strip().decode("ascii", "replace")
+                    reference.media_type = _MEDIA_TYPES.get(tag, kind)
+                elif role is Role.INIT:
+                    self.has_init = True
+                yield reference
 
-    def _reference(
-        self, span: Span, role: Role, gap: bool, encrypted: bool, plain_key: bool = False
-    ) -> Reference:
+    def _reference(self, span: Span, role: Role, gap: bool, encrypted: bool) -> Reference:
         written = self.data[span[0] : span[1]]
-        text = self._expand(written) if b"{$" in written else written
-        text = _NOT_URI_ASCII.sub(lambda byte: b"%%%02X" % byte.group()[0], text)
-        return Reference(span, text.decode("ascii"), role, text == written, gap, encrypted, plain_key)
+        if b"{$" not in written:
+            text = _NOT_URI_ASCII.sub(_percent, written)
+            return Reference(span, text.decode("ascii"), role, text == written, gap, encrypted)
+        variables = self._variables
+        variables.note_uses(written)
+        text = _NOT_URI_ASCII.sub(_percent, variables.expand(written))
+        if _OTHER_SCHEME.match(
+            text
+        ):  # nobody fetches or rewrites it, and its variables may be gone from the copy
+            self.neutralised[span] = text
+        names = [_NOT_URI_ASCII.sub(_percent, name) for name in variables.parameters_from_query(written)]
+        return Reference(
+            span,
+            text.decode("ascii"),
+            role,
+            False,
+            gap,
+            encrypted,
+            from_query=tuple(name.decode("ascii") for name in names),
+        )
 
-    def _expand(self, text: bytes) -> bytes:
-        names = (match.group(1) for match in _VARIABLE.finditer(text))
-        if len(text) + sum(len(self.variables.get(name, b"")) for name in names) > MAX_URI_BYTES:
-            raise BadContents(f"a URI of the playlist expands to more than {MAX_URI_BYTES} bytes")
-
-        def value(match: re.Match[bytes]) -> bytes:
-            try:
-                return self.variables[match.group(1)]
-            except KeyError:
-                name = match.group(1).decode()
-                raise BadContents(f"the playlist uses a variable {name!r} that it does not define") from None
-
-        return _VARIABLE.sub(value, text)
-
-    def _define(self, at: int, end: int) -> None:
-        """EXT-X-DEFINE. Values from the URL's query, and values that hold a query, are not left in the copy:
-        they may be signatures, and every URI that uses them is written out anyway."""
-        self._definitions += 1
-        if self._definitions > MAX_DEFINITIONS:
-            raise BadContents(f"the playlist defines more than {MAX_DEFINITIONS} variables")
+    def _define(self, at: int, end: int) -> list[Span]:
+        """EXT-X-DEFINE. Returns the span that `neutralised` may get a replacement for."""
+        self._variables.count()
         attributes = {each.name: each for each in self._attributes(at, end)}
         if (name := attributes.get(b"NAME")) and (value := attributes.get(b"VALUE")):
-            text = self._text(value)
-            self.variables[self._text(name)] = text
-            if b"=" in text or b"?" in text or b"://" in text:
-                self.neutralised[value.span] = b""
-        elif imported := attributes.get(b"IMPORT"):
-            key = self._text(imported)
-            if key in self._inherited:
-                self.variables[key] = self._inherited[key]
+            self._variables.define(self._text(name), self._text(value), value.span)
+            return [value.span]
+        if imported := attributes.get(b"IMPORT"):
+            self._variables.inherit(self._text(imported))
         elif parameter := attributes.get(b"QUERYPARAM"):
             key = self._text(parameter)
-            values = parse_qs(self._query, keep_blank_values=True).get(key.decode("utf-8", "replace"))
-            if values:
-                self.variables[key] = values[0].encode()
+            self._variables.take_from_query(key)
             self.neutralised[parameter.whole] = b'NAME="' + key + b'",VALUE=""'
+            return [parameter.whole]
+        return []
+
+    def _clean(self, name: bytes | None, start: int, end: int, taken: list[Span]) -> None:
+        """Neutralise queries in a line but for the spans `taken`, and note the variables that it uses."""
+        at = start
+        for low, high in [*taken, (end, end)]:
+            for span in credential_spans(self.data, at, low, in_tag=name not in (None, b"EXTINF")):
+                self.neutralised[span] = b""
+            if self.data.find(b"{$", at, low) >= 0:
+                shown = name == b"EXT-X-STREAM-INF" or name in _ROLES
+                self._variables.note_uses(self.data[at:low], counts_as_kept=shown)
+            at = high + 1  # behind the quote, if there is one
+
+    def _note_error(self, name: bytes, at: int, end: int) -> None:
+        text = _QUERY_IN_TEXT.sub(b"", self.data[at : min(end, at + 4 * MAX_ERROR_BYTES)]).strip(b' \t"')
+        self.error = self.error or (text or name)[:MAX_ERROR_BYTES].decode("utf-8", "replace")
 
     def _note_pathway(self, at: int, end: int) -> None:
         pathway = self._value(at, end, b"PATHWAY-ID").decode("utf-8", "replace") or "."
         if pathway in self._pathways:
             return
-        if len(self._pathways) >= MAX_DEFINITIONS or len(pathway) > MAX_URI_BYTES // MAX_DEFINITIONS:
-            raise BadContents(
-                f"the playlist has a very long pathway id, or more than {MAX_DEFINITIONS} of them"
-            )
+        if len(self._pathways) >= MAX_PATHWAYS or len(pathway) > MAX_PATHWAY_BYTES:
+            raise BadContents(f"the playlist has a very long pathway id, or more than {MAX_PATHWAYS} of them")
         self._pathways.append(pathway)
 
     def _neutralise_steering(self) -> None:
@@ -279,9 +378,27 @@ class Playlist:
         self.remarks.append(f"{what} was kept as it is: {re.split('[?#]', shown)[0]}")
 
 
+def _percent(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte.group()[0]
+
+
+def _has_tag(data: bytes, tags: tuple[bytes, ...]) -> bool:
+    """Whether a line of `data` begins with one of `tags`."""
+    for tag in tags:
+        at = data.find(tag)
+        while at >= 0:
+            begin = at
+            while begin and data[begin - 1] in b" \t":
+                begin -= 1
+            if begin == 0 or data[begin - 1] in b"\r\n":
+                return True
+            at = data.find(tag, at + 1)
+    return False
+
+
 def is_unfinished(data: bytes) -> bool:
     """Whether this is a media playlist without EXT-X-ENDLIST, as that of a live stream is."""
-    return _MEDIA_TAG.search(data) is not None and _ENDLIST.search(data) is None
+    return _has_tag(data, _MEDIA_TAGS) and not _has_tag(data, (b"#EXT-X-ENDLIST",))
 
 
 def rewrite(data: bytes, replacements: Mapping[Span, bytes]) -> bytes:

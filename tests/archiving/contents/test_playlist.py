@@ -76,16 +76,29 @@ def test_every_carrier_of_a_uri_in_a_media_playlist_is_found() -> None:
     assert (playlist.segments, playlist.duration_seconds) == (1, 2.0)
 
 
-def test_a_key_of_another_system_is_not_taken_for_16_bytes() -> None:
-    playlist = Playlist(
-        media(
-            '#EXT-X-KEY:METHOD=AES-128,URI="a.key"',
-            '#EXT-X-KEY:METHOD=AES-128,URI="b.key",KEYFORMAT="identity"',
-            '#EXT-X-KEY:METHOD=SAMPLE-AES,URI="c.key",KEYFORMAT="com.example"',
-        ).encode()
-    )
+@pytest.mark.parametrize(
+    ("attributes", "key_bytes", "encrypts"),
+    [
+        ("METHOD=AES-128", 16, True),
+        ('METHOD=AES-128,KEYFORMAT="identity"', 16, True),
+        ("METHOD=AES-256", 32, True),
+        ("METHOD=AES-256-CTR", 32, True),
+        ("METHOD=AES-256-GCM", 32, True),
+        ("METHOD=SAMPLE-AES", 16, False),
+        ("METHOD=SAMPLE-AES-CTR", 16, False),
+        ('METHOD=SAMPLE-AES,KEYFORMAT="com.example"', None, False),
+        ('METHOD=AES-256,KEYFORMAT="com.example"', None, True),
+    ],
+)
+def test_a_method_tells_the_length_of_the_key_and_whether_whole_files_are_encrypted(
+    attributes: str, key_bytes: int | None, encrypts: bool
+) -> None:
+    key, segment = Playlist(
+        media(f'#EXT-X-KEY:{attributes},URI="a.key"', "#EXTINF:2,", "s.ts").encode()
+    ).references()
 
-    assert [reference.plain_key for reference in playlist.references()] == [True, True, False]
+    assert (key.key_bytes, key.plain_key) == (key_bytes, key_bytes == 16)
+    assert segment.encrypted is encrypts
 
 
 def test_what_follows_a_key_is_known_to_be_encrypted() -> None:
@@ -101,8 +114,9 @@ def test_what_follows_a_key_is_known_to_be_encrypted() -> None:
     assert [each.encrypted for each in segments] == [False, True, False]
 
 
-def test_a_gap_belongs_to_the_next_segment_alone() -> None:
-    playlist = Playlist(media("#EXTINF:2,", "#EXT-X-GAP", "missing.ts", "#EXTINF:2,", "there.ts").encode())
+@pytest.mark.parametrize("tag", ["#EXT-X-GAP", "#EXT-X-GAP ", "#EXT-X-GAP\t", " #EXT-X-GAP", "#EXT-X-GAP\r"])
+def test_a_gap_belongs_to_the_next_segment_alone(tag: str) -> None:
+    playlist = Playlist(media("#EXTINF:2,", tag, "missing.ts", "#EXTINF:2,", "there.ts").encode())
 
     assert [(each.uri, each.gap) for each in playlist.references()] == [
         ("missing.ts", True),
@@ -112,7 +126,7 @@ def test_a_gap_belongs_to_the_next_segment_alone() -> None:
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c"])
-def test_only_a_line_feed_ends_a_line(separator: str) -> None:
+def test_only_cr_and_lf_end_a_line(separator: str) -> None:
     title = f"#EXTINF:2,one{separator}still the title"
 
     _, found = read(media(title, "a.ts"))
@@ -211,16 +225,16 @@ def test_content_steering_asks_nobody_outside() -> None:
 
 def test_ads_and_unknown_tags_are_noted_without_their_query_and_kept() -> None:
     playlist, found = read(
-        media(
+        master(
             '#EXT-X-DATERANGE:ID="ad",X-ASSET-URI="https://ads.example/a.m3u8?user=1"',
             '#EXT-X-VENDOR-THING:URI="https://vendor.example/x?key=1"',
-            "# https://not.a/tag",
-            "stray.ts",
+            "#EXT-X-STREAM-INF:BANDWIDTH=1",
+            "a.m3u8",
+            "stray.m3u8",
         )
     )
 
-    assert found == []
-    assert playlist.neutralised == {}
+    assert found == [(Role.VARIANT, "a.m3u8")]
     assert len(playlist.remarks) == 3
     assert "https://ads.example/a.m3u8" in playlist.remarks[0]
     assert "EXT-X-VENDOR-THING" in playlist.remarks[1]
@@ -228,7 +242,7 @@ def test_ads_and_unknown_tags_are_noted_without_their_query_and_kept() -> None:
 
 
 def test_remarks_have_a_limit() -> None:
-    playlist, _ = read(media(*["stray.ts"] * 1000))
+    playlist, _ = read(master("#EXT-X-STREAM-INF:BANDWIDTH=1", "a.m3u8", *["stray.m3u8"] * 1000))
 
     assert len(playlist.remarks) == MAX_REMARKS
 

@@ -15,6 +15,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, fie
 
 _LARGEST_SIZE = 2**53  # beyond it JSON numbers are no longer exact, and no recording is that large
 
+_PARAMETERS = re.compile(r"\?[^?=]*=.*", re.DOTALL)
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_USER_INFO = re.compile(r"\A((?:[a-z][a-z0-9+.-]*:)?//)[^/?#@]*@", re.IGNORECASE)
+_LOCATION_FIELDS = ("path", "location")  # of a thumbnail that is an object
+
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
 
@@ -43,7 +48,8 @@ class _Answer(BaseModel):
 
 
 class Asset(_Answer):
-    """One recording output. `size_bytes` and `duration_seconds` are the API's word, None when it gives none.
+    """One recording output. `size_bytes` and `duration_seconds` are the API's word, None when it gives none. `path` and
+    the storage paths of `thumbnails` come without the query of a pre-signed URL; `raw` has them as they were.
 
     `type` and `status` are plain strings because new ones must be expected; compare with the enums above.
     """
@@ -74,10 +80,15 @@ class Asset(_Answer):
     def _text(cls, value: object) -> object:
         return value if isinstance(value, str) else ""
 
-    @field_validator("job_id", "room_id", "session_id", "path", mode="before")
+    @field_validator("job_id", "room_id", "session_id", mode="before")
     @classmethod
     def _optional_text(cls, value: object) -> object:
         return value if isinstance(value, str) and value else None
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return (storage_path(value) or None) if isinstance(value, str) else None
 
     @field_validator("size_bytes", mode="before")
     @classmethod
@@ -98,7 +109,7 @@ class Asset(_Answer):
     @field_validator("thumbnails", mode="before")
     @classmethod
     def _thumbnails(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list | tuple) else ()
+        return tuple(_thumbnail(each) for each in value) if isinstance(value, list | tuple) else ()
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -128,7 +139,7 @@ class SignedUrl(_Answer):
     @field_validator("path", mode="before")
     @classmethod
     def _path(cls, value: object) -> object:
-        return value if isinstance(value, str) and value else None
+        return (storage_path(value) or None) if isinstance(value, str) else None
 
 
 class Page(_Answer):
@@ -138,6 +149,26 @@ class Page(_Answer):
     assets: tuple[Asset, ...]
     next_start: str | None
     garbled_rows: int = 0
+
+
+def storage_path(text: str) -> str:
+    """A storage path without the query of a pre-signed URL, user name and password, which are credentials. `?` and
+    `#` without a parameter behind them are letters of the path, except in an http URL."""
+    if _URL.match(text):
+        text = re.split("[?#]", text, maxsplit=1)[0]
+    return _USER_INFO.sub(r"\1", _PARAMETERS.sub("", text))
+
+
+def _thumbnail(given: object) -> object:
+    """A URL keeps its query: it is read with it."""
+    if isinstance(given, str):
+        return given if _URL.match(given) else storage_path(given)
+    if not isinstance(given, Mapping):
+        return given
+    return {
+        name: _thumbnail(value) if name in _LOCATION_FIELDS and isinstance(value, str) else value
+        for name, value in given.items()
+    }
 
 
 def parse_time(value: object) -> datetime | None:

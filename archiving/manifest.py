@@ -23,8 +23,8 @@ SCHEMA: Literal["archiver.manifest/1"] = "archiver.manifest/1"
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
 _QUERY = re.compile(
     r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*"
-    # elsewhere `?` and `#` may be letters of a storage path; a parameter is none
-    r"|((?:[a-z][a-z0-9+.-]{1,20}:)?//[^\s\"'<>?]*)\?[^\s\"'<>?=]*=[^\s\"'<>]*",
+    # elsewhere `?` and `#` may be letters of a storage path; a parameter is none (`/a/b.mp4?X-Amz-Signature=...`)
+    r"|\?[^\s\"'<>?=]*=[^\s\"'<>]*",
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"(//)[^\s\"'<>/?#@]*@")
@@ -93,10 +93,10 @@ def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
 
 
 def without_queries(value: Any) -> Any:
-    """A JSON value with the query and fragment of every URL in its strings cut off: pre-signed URLs are
-    secrets, wherever the API put them."""
+    """A JSON value without the query and fragment of any URL in its strings, and without the `?name=value` of any
+    storage path: pre-signed URLs are secrets, wherever the API put them."""
     if isinstance(value, str):
-        return _USER_INFO.sub(r"\1", _QUERY.sub(r"\1\2", value))
+        return _USER_INFO.sub(r"\1", _QUERY.sub(r"\1", value))
     if isinstance(value, Mapping):
         return {str(key): without_queries(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

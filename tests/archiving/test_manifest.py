@@ -121,6 +121,9 @@ def test_taking_queries_out_keeps_the_shape_and_twice_is_once(value: Any) -> Non
         ("s3://bucket/a.mp4?X-Amz-Signature=CANARY", "s3://bucket/a.mp4"),
         ("//cdn.example/a.mp4?token=CANARY", "//cdn.example/a.mp4"),
         ("https://user:CANARY@storage.example/a.mp4", "https://storage.example/a.mp4"),
+        ("/a/b.mp4?X-Amz-Signature=CANARY", "/a/b.mp4"),
+        ("b.mp4?sig=CANARY&e=1", "b.mp4"),
+        ("see b.mp4?sig=CANARY and c.mp4?sig=CANARY", "see b.mp4 and c.mp4"),
     ],
 )
 def test_a_secret_is_cut_out_of_a_url_of_any_kind(given: str, kept: str) -> None:

@@ -4,12 +4,14 @@
     ask the API for the asset       it may be failed, external, or not ready
     leave out destinations          that hold a right manifest already, or are on hold
     open the contents               the bytes say what they are
-    copy every object               to every destination, checked on the way
-    write the manifest              last, and only with the lease confirmed: this is the commit
-    settle                          archived, or when to try again and why
+    copy every object               to every destination, checked on the way; what is missing or odd is a doubt
+    write the manifest              last, and only with the lease confirmed: this is the commit. With doubts only when
+                                    several attempts found the same, and then it says so (archiving.doubts)
+    settle                          archived, quarantined (stored with doubts), or when to try again and why
 
 Running it twice, at once or again, ends in the same bucket: keys are stable, a manifest that is right is never
-replaced, and a worker that lost its lease writes no manifest.
+replaced, nothing that a manifest lists is overwritten by something else, and a worker that lost its lease writes no
+manifest.
 """
 
 from __future__ import annotations
@@ -18,21 +20,40 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from archiving import end_records, holds, keys
-from archiving.commit import commit, committed, committed_after_all
+from archiving import doubts, end_records, holds, keys
+from archiving.commit import commit, committed, committed_after_all, kept
 from archiving.contents.base import Contents, Item, Phase
-from archiving.copying import Copier, EngineFactory
-from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide
-from archiving.errors import DestinationsFailed, RefusedAlone
+from archiving.copying import Copied, Copier, EngineFactory
+from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
+from archiving.doubts import KeepingRules
+from archiving.errors import (
+    DestinationsFailed,
+    Doubtful,
+    IncompleteContents,
+    ManifestError,
+    RefusedAlone,
+    WouldOverwrite,
+)
+from archiving.folders import Folder, choose_folder, next_folder
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, as_known, judge
-from archiving.manifest import Manifest, new_manifest, without_queries
-from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry, settlement
+from archiving.manifest import Manifest, new_manifest, read_manifest, without_queries
+from archiving.outcomes import (
+    AlreadyArchived,
+    Archived,
+    Ended,
+    Kept,
+    NotOurs,
+    Outcome,
+    Settled,
+    WillRetry,
+    settlement,
+)
 from archiving.probing import refuses_everything
 from archiving.upload_journal import LedgerUploadJournal
 from hms.base import RecordingAssets
@@ -43,7 +64,7 @@ from ledger.errors import LeaseLost, LedgerError
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
 from transfer import stopping
-from transfer.errors import SourceForbidden, Stopped
+from transfer.errors import SourceForbidden, SourceUnavailable, Stopped, UnexpectedContent
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +82,11 @@ class Rules:
     lease: timedelta
     lease_renew: timedelta
     archiver_version: str
+    near_deadline: timedelta = timedelta(days=3)  # from when on what may still change is kept as it is
+
+    @property
+    def keeping(self) -> KeepingRules:
+        return KeepingRules(self.patience.mismatch_attempts, self.near_deadline)
 
 
 class Archiver:
@@ -111,14 +137,14 @@ class Archiver:
                     jitter = random.random()  # noqa: S311
                     decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
-                    outcome = self._unless_saved(row, decided)
+                    outcome = self._unless_saved(row, self._unless_kept(row, failure, decided))
             self._settle(lease, seen, settlement(outcome))
         except LeaseLost as error:
             event.warning("lease_lost", reason=str(error))
             return NotOurs(str(error))
         except BaseException as error:
             if not isinstance(error, Exception):
-                interrupted = WillRetry("interrupted", self._clock(), costs_attempt=False)
+                interrupted = _with_stored(WillRetry("interrupted", self._clock(), costs_attempt=False), row)
                 with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
                     self._settle(lease, seen, settlement(interrupted))
             raise
@@ -137,35 +163,33 @@ class Archiver:
             stop_requested=self._stop_requested,
         )
 
-    def _attempt(
-        self, row: Row, lease: Lease, heartbeat: Heartbeat
-    ) -> tuple[Seen, Archived | AlreadyArchived | WillRetry | Ended]:
+    def _attempt(self, row: Row, lease: Lease, heartbeat: Heartbeat) -> tuple[Seen, Settled]:
         if row.crashes >= MAX_CRASHES:
-            return as_known(row), Ended(
-                AssetState.QUARANTINED,
-                f"{row.crashes} workers died with it in hand and brought it no further",
-            )
+            later = self._clock() + rare_delay(row, self._clock(), self._rules.patience)
+            why = f"{row.crashes} workers died with it in hand and brought it no further"
+            return as_known(row), _with_stored(WillRetry(why, later), row)
         on_hold = holds.current(self._ledger, self._clock())
         if hold := on_hold.get(holds.API):
-            return as_known(row), self._after(hold, holds.API)
+            return as_known(row), _with_stored(self._after(hold, holds.API), row)
         asset = self._api.asset(row.asset_id)
         seen = judge(asset, self._rules.scope)
         if seen.verdict is not AssetState.DISCOVERED:
             return seen, Ended(seen.verdict, seen.reason or "")
         if asset.status != AssetStatus.COMPLETED:
             later = self._clock() + self._rules.patience.retry_max
-            return seen, WillRetry(f"100ms reports status {asset.status!r}, not 'completed'", later)
+            why = f"100ms reports status {asset.status!r}, not 'completed'"
+            return seen, _with_stored(WillRetry(why, later), row)
 
         missing, silent, manifest = self._missing(asset.id, asset.created_at)
         if not missing and not silent and manifest is not None:
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         stores = [store for store in missing if store.name not in on_hold]
-        archived = self._copy(asset, lease, heartbeat, stores, silent) if stores else None
+        archived = self._copy(asset, row, lease, heartbeat, stores, silent) if stores else None
         if silent:
             raise DestinationsFailed(silent)
         for store in missing:
             if hold := on_hold.get(store.name):
-                return seen, self._after(hold, store.name)
+                return seen, _with_stored(self._after(hold, store.name), row)
         assert archived is not None
         return seen, archived
 
@@ -204,51 +228,127 @@ class Archiver:
     def _copy(
         self,
         asset: Asset,
+        row: Row,
         lease: Lease,
         heartbeat: Heartbeat,
         stores: Sequence[StorageBackend],
         silent: Mapping[str, StorageError],
-    ) -> Archived:
+    ) -> Archived | Kept:
         """Copy to `stores` and commit at each that took everything. Raises DestinationsFailed when one did
-        not, with those that were `silent` before; SourceError, ContentsError, HmsError, LeaseLost, Stopped."""
+        not, with those that were `silent` before; Doubtful when it is not to be committed yet; SourceError,
+        ContentsError, HmsError, LeaseLost, Stopped."""
         started = self._clock()
-        folder = keys.asset_folder(asset, self._rules.key_template)
+        present = self._present(asset, stores)
+        folder = choose_folder(keys.asset_folder(asset, self._rules.key_template), present)
+        try:
+            contents, copied = self._copy_into(folder, asset, row, lease, heartbeat, stores)
+        except WouldOverwrite as error:
+            folder = next_folder(folder, present)
+            log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
+            contents, copied = self._copy_into(folder, asset, row, lease, heartbeat, stores)
+        manifest = self._judged(asset, row, folder, contents, copied, present)
+        failed = {**silent, **copied.failed}
+        for store in stores:
+            if store.name not in failed:
+                heartbeat.confirm()
+                try:
+                    commit(store, keys.manifest_key(asset.id, asset.created_at), manifest)
+                except StorageError as error:
+                    failed[store.name] = error
+        if failed:
+            raise DestinationsFailed(failed)
+        seconds = (self._clock() - started).total_seconds()
+        if manifest.doubts:
+            why = doubts.reason_kept(manifest)
+            return Kept(why, manifest.total_size, len(manifest.objects), seconds)
+        return Archived(manifest.total_size, len(manifest.objects), seconds, manifest.warnings)
+
+    def _copy_into(
+        self,
+        folder: Folder,
+        asset: Asset,
+        row: Row,
+        lease: Lease,
+        heartbeat: Heartbeat,
+        stores: Sequence[StorageBackend],
+    ) -> tuple[Contents, Copied]:
+        keeping = doubts.keeps_now(row, self._rules.keeping)
         journal = LedgerUploadJournal(self._ledger, lease)
         with stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
             contents = self._open_contents(asset)
+            same = contents.version_is_exact and doubts.same_bytes_again(row, contents.version)
+            if same and not keeping:  # not to be read again just to find the same
+                raise Doubtful(row.reason or "it has doubts", row.fingerprint)
             copier = Copier(
                 self._ledger,
                 lease,
                 engine,
                 heartbeat,
-                version=contents.version,
-                folder=folder,
+                version=folder.version_in_ledger(contents.version),
+                exact=contents.version_is_exact,
+                folder=folder.path,
                 stores=stores,
+                manifests=folder.manifests,
+                keeping=keeping,
             )
-            copied = copier.copy(_with_record(contents, asset))
-            manifest = new_manifest(
-                asset,
-                folder=folder,
-                form=contents.form,
-                version=contents.version,
-                objects=copied.objects,
-                warnings=(*contents.notes.warnings, *copied.warnings),
-                facts=contents.notes.facts,
-                now=self._clock(),
-                archiver_version=self._rules.archiver_version,
+            record = folder.listed(ASSET_RECORD)
+            items = contents.items() if record else _with_record(contents, asset)
+            return contents, copier.copy(items, carried=[record] if record else [])
+
+    def _judged(
+        self,
+        asset: Asset,
+        row: Row,
+        folder: Folder,
+        contents: Contents,
+        copied: Copied,
+        present: Mapping[str, Manifest],
+    ) -> Manifest:
+        """The manifest of what was copied, if it is to be committed now. Raises Doubtful, SourceError,
+        IncompleteContents."""
+        rules, now = self._rules.keeping, self._clock()
+        found = list(dict.fromkeys([*contents.notes.doubts, *copied.doubts]))
+        if not copied.has_media:
+            if copied.worst is not None and not isinstance(copied.worst, UnexpectedContent):
+                raise copied.worst
+            if copied.worst is None:
+                raise IncompleteContents(doubts.in_words(found) or "the asset has no media")
+        name = doubts.fingerprint(contents.version, found, copied.objects, exact=contents.version_is_exact)
+        known = any(manifest.fingerprint == name for manifest in present.values())
+        if found and not known and not doubts.may_keep(row, now, rules, found, name):
+            busy = copied.worst if isinstance(copied.worst, SourceUnavailable) else None
+            raise Doubtful(
+                doubts.in_words(found),
+                None if doubts.is_near(row, now, rules) else name,
+                busy=busy is not None,
+                retry_after=busy.retry_after if busy else None,
             )
-            failed = {**silent, **copied.failed}
-            for store in stores:
-                if store.name not in failed:
-                    heartbeat.confirm()
-                    try:
-                        commit(store, keys.manifest_key(asset.id, asset.created_at), manifest)
-                    except StorageError as error:
-                        failed[store.name] = error
-        if failed:
-            raise DestinationsFailed(failed)
-        seconds = (self._clock() - started).total_seconds()
-        return Archived(manifest.total_size, len(manifest.objects), seconds, manifest.warnings)
+        if copied.busy and not found and not doubts.keeps_now(row, rules):
+            raise Doubtful(doubts.in_words(copied.busy), None, busy=True)
+        return new_manifest(
+            asset,
+            folder=folder.path,
+            form=contents.form,
+            version=contents.version,
+            objects=copied.objects,
+            warnings=(*contents.notes.warnings, *copied.warnings),
+            facts=contents.notes.facts,
+            now=now,
+            archiver_version=self._rules.archiver_version,
+            doubts=tuple(str(doubt) for doubt in found),
+            missing=tuple(doubt.path for doubt in found if doubt.missing and doubt.path),
+            fingerprint=name,
+        )
+
+    def _present(self, asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Manifest]:
+        """The manifests, by store, of those that have any: with doubts, damaged or contradicted. What they list is
+        not overwritten by anything else."""
+        present: dict[str, Manifest] = {}
+        for store in stores:
+            with suppress(ManifestError, StorageError):
+                if manifest := read_manifest(store, keys.manifest_key(asset.id, asset.created_at)):
+                    present[store.name] = manifest
+        return present
 
     def _lease(self, asset_id: str, holder: str) -> tuple[Lease | None, Row | None]:
         lease = self._ledger.lease(asset_id, holder, self._rules.lease)
@@ -277,7 +377,30 @@ class Archiver:
             return error
         return SourceForbidden(f"the API answers, but not for this asset: {error}")
 
-    def _unless_saved(self, row: Row, decided: WillRetry | Ended) -> AlreadyArchived | WillRetry | Ended:
+    def _unless_kept(
+        self, row: Row, error: Exception, decided: WillRetry | Ended
+    ) -> Kept | WillRetry | Ended:
+        """What is stored with doubts at every destination stays quarantined when a new look at the source fails, and
+        waits when a look finds something new. It is never at risk, nor lost."""
+        if row.stored_objects == 0 and not isinstance(decided, Ended):
+            return decided
+        manifests: list[Manifest] = []
+        for store in self._destinations:
+            with suppress(StorageError):
+                if manifest := kept(store, keys.manifest_key(row.asset_id, row.created_at)):
+                    manifests.append(manifest)
+        if not manifests or len(manifests) < len(self._destinations):
+            return decided
+        one = manifests[0]
+        waits = isinstance(error, Doubtful | DestinationsFailed)
+        if isinstance(decided, WillRetry) and (waits or not decided.costs_attempt):
+            return replace(decided, stored_bytes=one.total_size, stored_objects=len(one.objects))
+        why = doubts.reason_kept(one, f"looked at again: {decided.reason}")
+        return Kept(why, one.total_size, len(one.objects))
+
+    def _unless_saved(
+        self, row: Row, decided: Kept | WillRetry | Ended
+    ) -> AlreadyArchived | Kept | WillRetry | Ended:
         """Nothing is called lost that a manifest proves, or while a destination that may have one is silent."""
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
             return decided
@@ -297,7 +420,7 @@ class Archiver:
         key = keys.manifest_key(row.asset_id, row.created_at)
         with suppress(StorageError):
             if names := ", ".join(store.name for store in stores if store.stat(key) is not None):
-                return f"; a damaged copy is left at {names}: archiver verify {row.asset_id}"
+                return f"; a copy that proves nothing is left at {names}: archiver verify {row.asset_id}"
         return ""
 
     def _hold_what_refuses(self, error: Exception, asset_id: str) -> Exception:
@@ -335,6 +458,11 @@ def _with_record(contents: Contents, asset: Asset) -> Iterator[Item]:
     yield from contents.items()
     record = json.dumps(without_queries(asset.raw), indent=1, ensure_ascii=False).encode()
     yield Item(ASSET_RECORD, "application/json", phase=Phase.MASTER, data=record)
+
+
+def _with_stored(retry: WillRetry, row: Row) -> WillRetry:
+    """What is kept of the asset with doubts is kept while it waits, too."""
+    return replace(retry, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects)
 
 
 def _unforeseen(error: Exception) -> Exception | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 import structlog
 
 from archiving.errors import ManifestError
-from archiving.manifest import Manifest, read_manifest
+from archiving.manifest import TRUSTED, Manifest, read_manifest
 from archiving.verification import check_contents, check_listed
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import ObjectExists, TransientStorageError
@@ -19,14 +21,24 @@ DAMAGE_NAMED = 20  # problems kept in a manifest that was taken back; the next r
 
 
 def committed(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """The manifest at `key` when it is whole, was not taken back, and every object it names is there with its size
-    (and checksum, where the store tells); else None. Raises StorageError."""
+    """The manifest at `key` when it proves its asset archived: it has no doubts, is not marked as damaged, and every
+    object it names is there with its size (and checksum, where the store tells). Else None. Raises StorageError."""
+    return _listed(store, key, trusted=True)
+
+
+def kept(store: StorageBackend, key: ObjectKey) -> Manifest | None:
+    """The manifest at `key` when it has doubts and every object it names is there, as for `committed`. Such an asset
+    is stored and quarantined, not archived. Else None. Raises StorageError."""
+    return _listed(store, key, trusted=False)
+
+
+def _listed(store: StorageBackend, key: ObjectKey, *, trusted: bool) -> Manifest | None:
     try:
         manifest = read_manifest(store, key)
     except ManifestError as error:
         log.warning("manifest_broken", store=store.name, key=key, reason=str(error))
         return None
-    if manifest is None:
+    if manifest is None or manifest.trusted is not trusted:
         return None
     verified = check_listed(store, manifest)
     if not verified.ok:
@@ -37,17 +49,17 @@ def committed(store: StorageBackend, key: ObjectKey) -> Manifest | None:
 
 def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> None:
     """Write `manifest` unless one of the very same objects is there already, and read it back. Raises StorageError
-    unless a right one is there afterwards. Repeatable.
+    unless a right one is there afterwards. Idempotent.
 
     Another one is replaced, though every size in it may still hold: ours is what was verified under these keys just
-    now. Where a store cannot create conditionally two workers may both write one: each describes objects that were
-    verified under the same keys.
+    now. One with doubts never replaces one that proves the asset archived. Where a store cannot create conditionally
+    two workers may both write one: each describes objects that were verified under the same keys.
     """
     data, crc = _written(manifest)
     try:
         store.put(ObjectSpec(key, "application/json", len(data), if_absent=True), data, crc)
     except ObjectExists:
-        if _names_the_same(store, key, manifest):
+        if _names_the_same(store, key, manifest) or (not manifest.trusted and committed(store, key)):
             return
         store.put(ObjectSpec(key, "application/json", len(data)), data, crc)
     if store.read(key, 0, len(data) + 1) != data:
@@ -85,9 +97,37 @@ def committed_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | Non
         manifest = read_manifest(store, key)
     except ManifestError:
         return None
-    if manifest is None or not manifest.damage or not check_contents(store, manifest).ok:
+    if (
+        manifest is None
+        or not manifest.trusted
+        or not manifest.damage
+        or not check_contents(store, manifest).ok
+    ):
         return None
     return give_back(store, key, manifest)
+
+
+def accept(store: StorageBackend, key: ObjectKey, *, by: str, why: str, at: datetime) -> Manifest | None:
+    """Make the asset that is kept with doubts at `key` archived, because a person says so; the manifest keeps the
+    doubts, who accepted them, when and why. The manifest as it is then; None when nothing is kept there whole.
+    Idempotent. Raises StorageError."""
+    if right := committed(store, key):
+        return right
+    manifest = kept(store, key)
+    if manifest is None:
+        return None
+    accepted = {"by": by, "at": at.isoformat(), "why": why, "doubts": list(manifest.doubts or ())}
+    trusted = manifest.model_copy(
+        update={
+            "schema_version": TRUSTED,
+            "doubts": None,
+            "fingerprint": None,
+            "accepted": accepted,
+            "objects": tuple(replace(item, doubt=None) for item in manifest.objects),
+        }
+    )
+    _replace(store, key, trusted)
+    return trusted
 
 
 def _replace(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> None:
@@ -105,7 +145,7 @@ def _names_the_same(store: StorageBackend, key: ObjectKey, manifest: Manifest) -
         found = read_manifest(store, key)
     except ManifestError:
         return False
-    if found is None or found.damage:
+    if found is None or found.damage or found.doubts != manifest.doubts:
         return False
     return (found.folder, _proofs(found)) == (manifest.folder, _proofs(manifest))
 

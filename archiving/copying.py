@@ -1,49 +1,85 @@
-"""Copies the items of one asset to every destination: media first, playlists when the media is whole."""
+"""Copies the items of one asset to every destination: media first, playlists when the media is stored.
+
+One bad object never costs the rest. What could not be had, or is not what it should be, becomes a doubt
+(`archiving.doubts` decides what comes of it), and everything else is copied all the same.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
-from archiving.contents.base import Item, Phase
-from archiving.errors import DestinationsFailed, IncompleteContents
+from archiving.contents.base import Doubt, Item, Phase
+from archiving.errors import DestinationsFailed, WouldOverwrite
 from archiving.heartbeat import Heartbeat
-from archiving.manifest import ManifestObject
+from archiving.keeping import Tolerant, TolerantStructure
+from archiving.manifest import Manifest, ManifestObject
 from ledger.base import Lease, Ledger, StoredObject
 from ledger.errors import LedgerUnavailable
-from storage_backends.base import StorageBackend, object_key
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
 from storage_backends.errors import StorageError
-from transfer.base import CopyRequest, CopyResult, Engine, UploadJournal
+from transfer.base import CopyRequest, CopyResult, Engine, KnownCopy, Source, UploadJournal
 from transfer.checksums import crc32c
-from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
+from transfer.errors import (
+    ErrorPage,
+    RangesUnreliable,
+    SourceChanged,
+    SourceError,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+    UnexpectedContent,
+)
+from transfer.source import plain
 
 log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 256  # items submitted and not yet recorded; the engine bounds bytes and connections itself
 JOURNAL_EVERY = 200  # objects recorded in the ledger at once; fewer of them
 JOURNAL_BYTES = 64 * 2**20  # when they are so large: what a worker that dies had copied in vain
-FAILURES_SHOWN = 5
-GIVE_UP_AFTER = 50  # failed items: the source is broken, and each failure has cost its retries
+GIVE_UP_AFTER = (
+    50  # items that were refused or not answered: the source is down, and each has cost its retries
+)
 
 EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What is whole at every store that is not in `failed`. `failed`: stores that could not take it all."""
+    """What is whole at every store that is not in `failed` (stores that could not take it all).
+
+    `doubts`: what could not be had or is not what it should be. `busy`: optional items that may be had later.
+    `worst`: the error to report when nothing of the asset's media is among `objects`.
+    """
 
     objects: tuple[ManifestObject, ...]
     failed: Mapping[str, StorageError]
     warnings: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    busy: tuple[str, ...]
+    has_media: bool
+    worst: SourceError | None
+
+
+@dataclass(slots=True)
+class _Pending:
+    item: Item
+    future: Future[CopyResult]
+    known: StoredObject | None
+    tolerant: Tolerant | None
+    is_plain: bool = False
 
 
 class Copier:
-    """One copy of one asset. Running it again after any failure goes on where it stopped: objects the ledger
-    knows as stored, and the destination lists with their size, are not fetched again."""
+    """One copy of one asset. Running it again after any failure resumes it: objects that the ledger knows as stored, or
+    that a manifest of this folder lists, and that the destination still has with their size, are not read again while
+    the source has the same length and strong ETag."""
 
     def __init__(
         self,
@@ -53,31 +89,46 @@ class Copier:
         heartbeat: Heartbeat,
         *,
         version: str,
+        exact: bool,
         folder: str,
         stores: Sequence[StorageBackend],
+        manifests: Mapping[str, Manifest],
+        keeping: bool = False,
     ) -> None:
+        """`exact`: an equal `version` names equal bytes. `manifests`: by store, the whole ones of this folder.
+        `keeping`: store what is not what it should be, and say so in a doubt."""
         self._ledger = ledger
         self._lease = lease
         self._engine = engine
         self._heartbeat = heartbeat
         self._version = version
+        self._exact = exact
         self._folder = folder
         self._stores = list(stores)
+        self._manifests = manifests
+        self._keeping = keeping
+        self._listed = {item.path: item for manifest in manifests.values() for item in manifest.objects}
+        self._doubted = {path: item.doubt for path, item in self._listed.items() if item.doubt}
         self._failed_stores: dict[str, StorageError] = {}
         self._known = {store.name: self._known_objects(store) for store in stores}
         self._alive: list[StorageBackend] = []
         self._whole: Mapping[str, StoredObject] = {}  # what all of these have, the same
         self._objects: dict[str, ManifestObject] = {}
-        self._failed_items: list[tuple[Item, SourceError]] = []
+        self._taken: set[str] = set()
+        self._media = 0  # objects that are not made by us
+        self._failures = 0  # mandatory items that were refused or not answered
+        self._worst: SourceError | None = None
+        self._doubts: list[Doubt] = []
+        self._busy: list[str] = []
         self._warnings: list[str] = []
         self._unrecorded: list[StoredObject] = []
         self._unrecorded_bytes = 0
-        self._pending: deque[tuple[Item, Future[CopyResult]]] = deque()
+        self._pending: deque[_Pending] = deque()
 
-    def copy(self, items: Iterable[Item]) -> Copied:
-        """Raises the worst SourceError or IncompleteContents when an item that belongs to the asset could not
-        be had (the others were copied all the same), DestinationsFailed when no store is left; LeaseLost,
-        Stopped."""
+    def copy(self, items: Iterable[Item], carried: Sequence[ManifestObject] = ()) -> Copied:
+        """`carried`: objects of this folder that stay as they are. Raises SourceError when the source is down,
+        DestinationsFailed when no store is left, WouldOverwrite when an item differs from what a manifest of this
+        folder lists; LeaseLost, Stopped, and whatever is no fault of the source."""
         try:
             self._without(self._failed_stores)
             phase = Phase.MEDIA
@@ -90,47 +141,110 @@ class Copier:
             self._finish_phase()
         finally:
             self._record()
-        return Copied(tuple(self._objects.values()), self._failed_stores, tuple(self._warnings))
+        for each in carried:
+            self._objects.setdefault(each.path, each)
+        return Copied(
+            objects=tuple(self._objects.values()),
+            failed=self._failed_stores,
+            warnings=tuple(self._warnings),
+            doubts=tuple(self._doubts),
+            busy=tuple(self._busy),
+            has_media=self._media > 0,
+            worst=self._worst,
+        )
 
+    # -- one item ------------------------------------------------------------------------------------------
     def _start(self, item: Item) -> None:
-        if item.path in self._objects:
-            raise IncompleteContents(f"two items of the asset want the path {item.path!r}")
-        if item.data is None and (whole := self._whole.get(item.path)):
+        if item.path in self._taken:
+            self._doubt(item, "two files of the asset have this path; the first is stored")
             if item.chunks is not None:
                 item.chunks.skip()
-            self._objects[item.path] = _manifest_object(item, whole)
-            self._heartbeat.object_done()
             return
-        request = CopyRequest(
-            key=object_key(f"{self._folder}/{item.path}"),
-            content_type=item.content_type,
-            check=item.check,
-            size_bytes=item.size_bytes,
-            crc32c=item.crc32c if item.data is None else crc32c(item.data),
-        )
+        self._taken.add(item.path)
+        known = self._whole.get(item.path)
+        if known is not None and self._is_the_same(item, known):
+            if item.chunks is not None:
+                item.chunks.skip()
+            self._keep_known(item, known)
+            return
+        tolerant = Tolerant(item.path) if self._keeping and not item.optional else None
+        request = self._guarded(item, self._request(item, known, tolerant))
         if item.source is not None:
-            future = self._engine.submit(item.source, request, self._alive)
+            self._submit(item, item.source, request, known, tolerant)
         else:
             chunks = item.chunks if item.chunks is not None else [item.data or b""]
-            future = self._engine.submit_chunks(chunks, request, self._alive)
-        self._pending.append((item, future))
-        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][1].done()):
+            try:
+                future = self._engine.submit_chunks(chunks, request, self._alive)
+            except SourceMismatch as error:
+                if item.chunks is None:
+                    raise
+                self._failed(_Pending(item, Future(), None, tolerant), error)
+                return
+            self._pending.append(_Pending(item, future, None, tolerant))
+        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
             self._collect()
 
+    def _is_the_same(self, item: Item, known: StoredObject) -> bool:
+        """Without asking the source: it is made by us, or comes out of one file whose version says so."""
+        if item.data is not None:
+            return (known.size_bytes, known.crc32c) == (len(item.data), crc32c(item.data))
+        return item.chunks is not None and self._exact
+
+    def _request(self, item: Item, known: StoredObject | None, tolerant: Tolerant | None) -> CopyRequest:
+        structure = item.structure
+        return CopyRequest(
+            key=self._key(item.path),
+            content_type=item.content_type,
+            check=tolerant.check(item.check) if tolerant and item.check else item.check,
+            size_bytes=item.size_bytes,
+            crc32c=item.crc32c if item.data is None else crc32c(item.data),
+            structure=TolerantStructure(structure, tolerant) if tolerant and structure else structure,
+            known=KnownCopy(known.size_bytes, known.crc32c, known.source_etag) if known else None,
+        )
+
+    def _guarded(self, item: Item, request: CopyRequest) -> CopyRequest:
+        """Nothing that a manifest lists is overwritten by something else. What it lists damaged is written again."""
+        listed = self._listed.get(item.path)
+        if listed is None:
+            return request
+        if item.data is not None and (len(item.data), request.crc32c) != (listed.size, listed.crc):
+            raise WouldOverwrite(item.path)
+        if request.size_bytes not in (None, listed.size) or request.crc32c not in (None, listed.crc):
+            raise WouldOverwrite(item.path)
+        return replace(request, size_bytes=listed.size, crc32c=listed.crc)
+
+    def _submit(
+        self,
+        item: Item,
+        source: Source,
+        request: CopyRequest,
+        known: StoredObject | None,
+        tolerant: Tolerant | None,
+        *,
+        is_plain: bool = False,
+    ) -> None:
+        future = self._engine.submit(source, request, self._alive)
+        self._pending.append(_Pending(item, future, known, tolerant, is_plain))
+
     def _collect(self) -> None:
-        item, future = self._pending.popleft()
+        pending = self._pending.popleft()
+        item = pending.item
         try:
-            result = future.result()
+            result = pending.future.result()
         except SourceError as error:
-            if item.optional:
-                self._warnings.append(f"{item.path} could not be had: {error}")
-                return
-            self._failed_items.append((item, error))
-            if len(self._failed_items) >= GIVE_UP_AFTER or isinstance(error, SourceForbidden):
-                self._raise_failures()
+            self._failed(pending, error)
             return
         if result.failed:
             self._without(result.failed)
+        if result.unchanged and pending.known is not None:
+            doubted = self._keep_known(item, pending.known)
+        else:
+            doubted = self._add(item, pending, result)
+        self._judge_size(item, result, doubted=doubted)
+
+    def _add(self, item: Item, pending: _Pending, result: CopyResult) -> bool:
+        """Whether there is a doubt about it."""
+        found = pending.tolerant.found if pending.tolerant else None
         stored = StoredObject(
             path=item.path,
             size_bytes=result.size_bytes,
@@ -138,19 +252,83 @@ class Copier:
             content_type=item.content_type,
             source_etag=result.source.etag if result.source else None,
         )
-        self._objects[item.path] = _manifest_object(item, stored)
+        self._objects[item.path] = _manifest_object(item, stored, found)
         self._heartbeat.object_done()
-        if item.data is None:
-            self._unrecorded.append(stored)
-            self._unrecorded_bytes += stored.size_bytes
-            if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES:
-                self._record()
+        if item.data is not None:
+            return False
+        self._media += 0 if item.optional else 1
+        if found:
+            self._doubt(item, found)
+            return True  # and not recorded: another attempt must not take it for right
+        self._unrecorded.append(stored)
+        self._unrecorded_bytes += stored.size_bytes
+        if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES:
+            self._record()
+        return False
 
+    def _keep_known(self, item: Item, known: StoredObject) -> bool:
+        """Whether there is a doubt about it: what the manifest says of it stays true while the source is unchanged."""
+        doubt = self._doubted.get(item.path)
+        self._objects[item.path] = _manifest_object(item, known, doubt)
+        self._media += 0 if item.optional or item.data is not None else 1
+        self._heartbeat.object_done()
+        if doubt:
+            self._doubt(item, doubt)
+        return doubt is not None
+
+    def _judge_size(self, item: Item, result: CopyResult, *, doubted: bool) -> None:
+        """The API's size is only its word: with a container that is complete, another one is a warning."""
+        said = item.api_size_bytes
+        encoded = result.source.encoded_bytes if result.source else None
+        if not said or said in (result.size_bytes, encoded):
+            return
+        words = f"it has {result.size_bytes} bytes, the API says {said}"
+        if item.structure is not None and not doubted:
+            self._warnings.append(f"{item.path}: {words}")
+        else:
+            self._doubt(item, words)
+
+    # -- what could not be had -----------------------------------------------------------------------------
+    def _failed(self, pending: _Pending, error: SourceError) -> None:
+        item = pending.item
+        guarded = item.path in self._listed and type(error) is SourceMismatch
+        if isinstance(error, RangesUnreliable | SourceChanged) and item.source and not pending.is_plain:
+            request = self._guarded(item, self._request(item, None, pending.tolerant))
+            self._submit(item, plain(item.source), request, None, pending.tolerant, is_plain=True)
+            return
+        if guarded:
+            raise WouldOverwrite(item.path) from error
+        if item.optional:
+            self._optional_failed(item, error)
+            return
+        self._worst = _worse(self._worst, error)
+        if isinstance(error, SourceForbidden | SourceUnavailable):
+            self._failures += 1
+            if self._failures >= GIVE_UP_AFTER:
+                raise error
+        if known := self._whole.get(item.path):
+            self._keep_known(item, known)
+            self._doubt(item, f"what an earlier attempt stored is kept, for now {_in_words(error)}")
+            return
+        self._doubt(item, _in_words(error), missing=True, unready=not isinstance(error, _FINAL))
+
+    def _optional_failed(self, item: Item, error: SourceError) -> None:
+        if known := self._whole.get(item.path):
+            self._keep_known(item, known)
+            return
+        words = f"{item.path} could not be had: {error}"
+        self._warnings.append(words)
+        if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden):
+            self._busy.append(words)
+
+    def _doubt(self, item: Item, words: str, *, missing: bool = False, unready: bool = False) -> None:
+        self._doubts.append(Doubt(words, item.path, missing=missing, unready=unready))
+
+    # -- phases and stores ---------------------------------------------------------------------------------
     def _finish_phase(self) -> None:
         while self._pending:
             self._heartbeat.check()
             self._collect()
-        self._raise_failures()
 
     def _without(self, failed: Mapping[str, StorageError]) -> None:
         """Go on without these stores."""
@@ -162,24 +340,8 @@ class Copier:
         self._whole = {
             path: record
             for path, record in first.items()
-            if all(other.get(path) == record for other in others)
+            if all(_same(other.get(path), record) for other in others)
         }
-
-    def _raise_failures(self) -> None:
-        """What is worth waiting for comes first: only when nothing else ails is the asset called incomplete."""
-        if not self._failed_items:
-            return
-        errors = [error for _, error in self._failed_items]
-        for kind in (SourceUnavailable, SourceForbidden, SourceMismatch):
-            if worst := next((error for error in errors if isinstance(error, kind)), None):
-                raise worst
-        if len(self._objects) == 0 and len(errors) == 1:
-            raise errors[0]  # the asset is this one file
-        shown = "; ".join(f"{item.path} ({error})" for item, error in self._failed_items[:FAILURES_SHOWN])
-        gone = sum(isinstance(error, SourceGone) for error in errors)
-        raise IncompleteContents(
-            f"{len(errors)} objects could not be had, {gone} of them missing at the source: {shown}"
-        )
 
     def _record(self) -> None:
         """Tell the ledger what is stored; a failed write costs a second copy of these objects at the worst."""
@@ -194,19 +356,78 @@ class Copier:
 
     def _known_objects(self, store: StorageBackend) -> Mapping[str, StoredObject]:
         """What an earlier attempt stored and the destination still lists with its size; one LIST."""
-        known = self._ledger.stored_objects(self._lease.asset_id, store.name, self._version)
+        known: dict[str, StoredObject] = {}
+        manifest = self._manifests.get(store.name)
+        if manifest is not None and not manifest.damage:
+            known.update({item.path: _stored_object(item) for item in manifest.objects})
+        known.update(self._ledger.stored_objects(self._lease.asset_id, store.name, self._version))
         if not known:
             return {}
         prefix = f"{self._folder}/"
         try:
-            listed = {info.key[len(prefix) :]: info.size_bytes for info in store.list(prefix)}
+            listed = {info.key[len(prefix) :]: info for info in store.list(prefix)}
         except StorageError as error:
             self._failed_stores[store.name] = error
             return {}
-        return {path: record for path, record in known.items() if listed.get(path) == record.size_bytes}
+        return {path: record for path, record in known.items() if _holds(listed.get(path), record)}
+
+    def _key(self, path: str) -> ObjectKey:
+        return object_key(f"{self._folder}/{path}")
 
 
-def _manifest_object(item: Item, stored: StoredObject) -> ManifestObject:
+_FINAL = (SourceGone, ErrorPage, UnexpectedContent, SourceForbidden, SourceNotAllowed)
+"""What the source says of an object for good, if it says so again and again."""
+
+
+def _in_words(error: SourceError) -> str:
+    """The same at every attempt that finds the same: hosts and paths of a CDN change with the signature."""
+    match error:
+        case SourceGone():
+            return "it is missing at the source (404 or 410)"
+        case SourceForbidden():
+            return "the source refuses it (401 or 403)"
+        case ErrorPage():
+            return "the source answers with an error page"
+        case SourceNotAllowed():
+            return "its address is refused by the address policy"
+        case UnexpectedContent():
+            return str(error)
+        case SourceUnavailable():
+            return "the source does not answer for it now"
+        case _:
+            return f"it does not arrive whole ({type(error).__name__})"
+
+
+def _holds(info: ObjectInfo | None, record: StoredObject) -> bool:
+    """Whether the store still has what was stored, by its list."""
+    if info is None or info.size_bytes != record.size_bytes:
+        return False
+    return info.crc32c is None or info.crc32c == record.crc32c
+
+
+def _same(one: StoredObject | None, other: StoredObject) -> bool:
+    """The same bytes, read from the same source; the rest may be told differently by ledger and manifest."""
+    return one is not None and (one.size_bytes, one.crc32c, one.source_etag) == (
+        other.size_bytes,
+        other.crc32c,
+        other.source_etag,
+    )
+
+
+def _worse(one: SourceError | None, other: SourceError) -> SourceError:
+    """What is worth waiting for comes first."""
+    for kind in (SourceUnavailable, SourceForbidden, SourceMismatch):
+        for error in (one, other):
+            if isinstance(error, kind):
+                return error
+    return one or other
+
+
+def _stored_object(item: ManifestObject) -> StoredObject:
+    return StoredObject(item.path, item.size, item.crc, item.content_type, item.source_etag)
+
+
+def _manifest_object(item: Item, stored: StoredObject, doubt: str | None = None) -> ManifestObject:
     return ManifestObject(
         path=item.path,
         size=stored.size_bytes,
@@ -214,4 +435,5 @@ def _manifest_object(item: Item, stored: StoredObject) -> ManifestObject:
         content_type=item.content_type,
         source_etag=stored.source_etag,
         rewritten=item.rewritten,
+        doubt=doubt,
     )

@@ -1,14 +1,19 @@
 """From what went wrong to what happens next: one pure function.
 
 whose fault                               what happens
-the source is away, slow, garbled         tried again, later each time, to the deadline and past it
+the source is away, slow, invalid         retried, later each time, to the deadline and past it
 the source says gone or forbidden         the same before the deadline; after it, said several times in a row: lost
-the bytes do not check out                tried again on a fresh URL a set number of times, then quarantined
+it did not arrive whole, nothing stored   retried on a fresh URL, a few times soon and then at least once a day; a day
+                                          after the deadline: lost
+it arrived with doubts                    the same; kept with them by the archiver (archiving.doubts): quarantined
 only the m3u8 is signed                   the same, then needs_source_access
-workers died with it, and got no further  quarantined: others must go on
-a destination or the API refuses us       tried again when its hold ends; costs the asset no attempt
+workers died with it, and got no further  put off for longer, so that others go on
+a destination or the API refuses us       retried when the circuit breaker closes; costs the asset no attempt
 a destination refuses this asset alone    as a source that is away: somebody must see to it, and others go on
+a fault of this machine, or ours          retried, later each time; never the asset's fault
 we were told to stop, or time is up       at once, by whoever comes next; costs no attempt
+
+Nothing is quarantined here: only what is stored is.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from archiving.deadlines import is_over
-from archiving.errors import ContentsError, DestinationsFailed, NeedsSourceAccess
+from archiving.deadlines import is_over, source_ends_at
+from archiving.errors import ArchiveError, ContentsError, DestinationsFailed, Doubtful, NeedsSourceAccess
 from archiving.outcomes import Ended, WillRetry
 from hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from ledger.base import AssetState, Row
@@ -32,6 +37,12 @@ from transfer.errors import (
     TransferError,
 )
 
+LOOK_EVERY = timedelta(days=1)
+"""The longest pause between two attempts at an asset that is not saved and whose source does not give it whole."""
+
+LOST_AFTER = timedelta(days=1)
+"""How long after its deadline an asset that never arrives whole is tried before it is called lost."""
+
 HOLD = timedelta(minutes=5)
 """How long a destination, or the API, that refused us is left alone before one asset tries it again."""
 
@@ -43,8 +54,8 @@ copy that needs ten."""
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long we go on. `mismatch_attempts`: tries in a row that may end in bytes that do not check out, or
-    in `gone` after the deadline."""
+    """When an asset is retried. `mismatch_attempts`: how many attempts in a row must find the same mismatch, the same
+    doubts, or `gone` after the deadline, before it is believed."""
 
     mismatch_attempts: int = 3
     retry_base: timedelta = timedelta(seconds=30)
@@ -59,16 +70,28 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     if _refused(error):
         return WillRetry(reason, now + HOLD, costs_attempt=False)
     retry_at = now + _delay(error, row, now, patience, jitter)
-    over = isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now)
-    if not over and not _does_not_check_out(error):
+    found = error.fingerprint if isinstance(error, Doubtful) else None
+    gone = isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now)
+    if not gone and not _is_mismatch(error):
         return WillRetry(reason, retry_at)
     if row.mismatches + 1 < patience.mismatch_attempts:
-        return WillRetry(reason, retry_at, mismatch=True)
-    if over:
+        return WillRetry(reason, retry_at, mismatch=True, fingerprint=found)
+    if gone:
         return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
     if isinstance(error, NeedsSourceAccess):
         return Ended(AssetState.NEEDS_SOURCE_ACCESS, reason)
-    return Ended(AssetState.QUARANTINED, reason)
+    if not isinstance(error, Doubtful) and is_over(row, now - LOST_AFTER):
+        return Ended(AssetState.LOST, f"it never arrived whole while 100ms had it: {reason}")
+    if isinstance(error, Doubtful) and error.busy:
+        return WillRetry(reason, retry_at, mismatch=True, fingerprint=found)
+    return WillRetry(reason, now + rare_delay(row, now, patience), mismatch=True, fingerprint=found)
+
+
+def rare_delay(row: Row, now: datetime, patience: Patience) -> timedelta:
+    """Of what several attempts in a row found the same: a day, or a quarter of the time left to the deadline, so that
+    it is tried more often towards it."""
+    left = source_ends_at(row) - now
+    return max(min(LOOK_EVERY, left / 4), patience.retry_max) if left > timedelta(0) else patience.retry_max
 
 
 def _refused(error: Exception) -> bool:
@@ -81,19 +104,16 @@ def _refused(error: Exception) -> bool:
 def describe(error: Exception) -> str:
     """The error for people: its own words when it is one of ours, only its class when it is not (a foreign
     error's text may hold a URL)."""
-    if isinstance(error, DestinationsFailed):
+    if isinstance(error, DestinationsFailed | Doubtful):
         return str(error)
-    if isinstance(error, HmsError | StorageError | ContentsError | TransferError):
+    if isinstance(error, HmsError | StorageError | ArchiveError | TransferError):
         return f"{type(error).__name__}: {error}"
     return f"internal error {type(error).__name__}; the worker's log has the details"
 
 
-def _does_not_check_out(error: Exception) -> bool:
-    if isinstance(error, ContentsError | SourceMismatch | SourceNotAllowed | InvalidKey):
-        return True
-    # an error of no known kind is a defect of ours; it must neither loop for ever nor cost the others
-    known = HmsError | StorageError | DestinationsFailed | SourceUnavailable | SourceGone | SourceForbidden
-    return not isinstance(error, known)
+def _is_mismatch(error: Exception) -> bool:
+    """What arrived is not whole, or not what it should be, or may not be read."""
+    return isinstance(error, ContentsError | Doubtful | SourceMismatch | SourceNotAllowed | InvalidKey)
 
 
 def _delay(error: Exception, row: Row, now: datetime, patience: Patience, jitter: float) -> timedelta:
@@ -104,5 +124,5 @@ def _delay(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     left = row.expires_at - now
     if left > timedelta(0):
         delay = min(delay, max(left / 2, patience.retry_base / 2))
-    asked = error.retry_after if isinstance(error, SourceUnavailable | HmsUnavailable) else None
+    asked = error.retry_after if isinstance(error, SourceUnavailable | HmsUnavailable | Doubtful) else None
     return max(delay, min(asked, patience.retry_max)) if asked else delay

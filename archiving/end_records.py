@@ -10,22 +10,38 @@ import structlog
 
 from archiving import keys
 from ledger.base import AssetState, Seen
-from storage_backends.base import ObjectSpec, StorageBackend
+from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError
 from transfer.checksums import crc32c
 
 log = structlog.get_logger(__name__)
+
+_MAX_BYTES = 64 * 1024  # a record has a few hundred
 
 RECORDED_STATES = frozenset(
     {
         AssetState.SOURCE_FAILED,
         AssetState.NEEDS_SOURCE_ACCESS,
         AssetState.QUARANTINED,
+        AssetState.REJECTED,
         AssetState.LOST,
         AssetState.DAMAGED,
     }
 )
 """Not skipped and external: those follow from the settings, and an account may have a million of them."""
+
+
+def read_state(store: StorageBackend, key: ObjectKey) -> str | None:
+    """The state in the record at `key`; None when there is none that can be understood. Raises StorageError."""
+    info = store.stat(key)
+    if info is None or info.size_bytes > _MAX_BYTES:
+        return None
+    try:
+        record = json.loads(store.read(key, 0, info.size_bytes))
+    except ValueError:
+        return None
+    state = record.get("state") if isinstance(record, dict) else None
+    return state if isinstance(state, str) else None
 
 
 def write(

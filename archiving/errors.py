@@ -6,6 +6,9 @@ ArchiveError
 │   ├── IncompleteContents   something that belongs to it cannot be had
 │   └── NeedsSourceAccess    only the m3u8 is signed (100ms-api.md, form 3)
 ├── ManifestError            a manifest in the bucket cannot be read or does not hold
+├── VerdictRefused           a person's word on an asset cannot be carried out
+├── WouldOverwrite           the asset differs from what a manifest lists under the same keys
+├── Doubtful                 it arrived, and is perhaps not what it should be; what is whole of it is stored
 └── DestinationsFailed       some or all destinations could not take the asset
 StorageError (storage_backends.errors)
 └── RefusedAlone             a destination refuses objects of this asset, and takes others
@@ -14,6 +17,7 @@ StorageError (storage_backends.errors)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 from storage_backends.errors import StorageError
 
@@ -36,6 +40,37 @@ class IncompleteContents(ContentsError):
 
 class NeedsSourceAccess(ContentsError):
     """The signature covers the master playlist alone; its children need credentials for the asset's own path."""
+
+
+class VerdictRefused(ArchiveError):
+    """`accept` or `reject` does not fit what is stored; the message says why and what to do."""
+
+
+class WouldOverwrite(ArchiveError):
+    """What is at the source differs from what a manifest of this folder lists: it belongs in another folder."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} differs from what a manifest of this folder lists")
+
+
+class Doubtful(ArchiveError):
+    """The attempt found doubts, not yet often enough to keep the asset with them. `fingerprint` names
+    what it found."""
+
+    def __init__(
+        self,
+        message: str,
+        fingerprint: str | None = None,
+        *,
+        busy: bool = False,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        """`fingerprint`: None counts together with every other. `busy`: a part of it did not answer now, so that it is
+        worth trying again soon; `retry_after`: when the source asked to be."""
+        super().__init__(message)
+        self.fingerprint = fingerprint
+        self.busy = busy
+        self.retry_after = retry_after
 
 
 class ManifestError(ArchiveError):

@@ -19,7 +19,11 @@ from hms.models import Asset
 from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import InvalidKey
 
-SCHEMA: Literal["archiver.manifest/1"] = "archiver.manifest/1"
+Schema = Literal["archiver.manifest/1", "archiver.manifest/2"]
+TRUSTED: Schema = "archiver.manifest/1"
+DOUBTED: Schema = "archiver.manifest/2"
+"""Of an asset that is kept with doubts. Versions that know only the first schema do not take it for proof."""
+
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
 _QUERY = re.compile(
     r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*"
@@ -41,6 +45,7 @@ class ManifestObject:
     content_type: str
     source_etag: str | None = None
     rewritten: Mapping[str, Any] | None = None
+    doubt: str | None = None  # why it is perhaps not what it should be; with schema 2 alone
 
     @property
     def crc(self) -> int:
@@ -48,12 +53,17 @@ class ManifestObject:
 
 
 class Manifest(BaseModel):
-    """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC. `damage`: why
-    it proves nothing any more (archiving.commit, take_back); absent from one that does."""
+    """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC.
+
+    `damage`: why it proves nothing any more (archiving.commit, take_back); absent from one that does. `doubts`: why
+    what is stored is perhaps not what it should be; `missing`: paths of what belongs to the asset and is not stored;
+    both only with schema 2. `fingerprint` names what the attempt found, doubts included. `accepted`: who said that the
+    asset is archived in spite of its doubts, when and why.
+    """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    schema_version: Literal["archiver.manifest/1"] = Field(alias="schema")
+    schema_version: Schema = Field(alias="schema")
     asset_id: str
     asset: Mapping[str, Any]
     folder: str
@@ -64,8 +74,17 @@ class Manifest(BaseModel):
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = Field(default_factory=dict)
     damage: tuple[str, ...] | None = None
+    doubts: tuple[str, ...] | None = None
+    missing: tuple[str, ...] | None = None
+    fingerprint: str | None = None
+    accepted: Mapping[str, Any] | None = None
     archived_at: AwareDatetime
     archiver_version: str
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it says `archived`. One with doubts never does, whatever its schema."""
+        return self.schema_version == TRUSTED and not self.doubts
 
     def to_bytes(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -115,9 +134,13 @@ def new_manifest(
     facts: Mapping[str, object],
     now: datetime,
     archiver_version: str,
+    doubts: tuple[str, ...] = (),
+    missing: tuple[str, ...] = (),
+    fingerprint: str | None = None,
 ) -> Manifest:
+    """Of schema 2 when there are `doubts`."""
     return Manifest(
-        schema_version=SCHEMA,
+        schema_version=DOUBTED if doubts else TRUSTED,
         asset_id=asset.id,
         asset=without_queries(asset.raw),
         folder=folder,
@@ -127,6 +150,9 @@ def new_manifest(
         total_size=sum(item.size for item in objects),
         warnings=tuple(without_queries(list(warnings))),
         facts=without_queries(dict(facts)),
+        doubts=tuple(without_queries(list(doubts))) or None,
+        missing=missing or None,
+        fingerprint=fingerprint if doubts else None,
         archived_at=now,
         archiver_version=archiver_version,
     )

@@ -29,13 +29,27 @@ class AlreadyArchived:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Stored and committed with doubts at every destination, by this attempt or an earlier one: quarantined."""
+
+    reason: str
+    stored_bytes: int
+    stored_objects: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class WillRetry:
-    """Not archived; when it is tried again, and why. `costs_attempt`: whether the source was really tried."""
+    """Not archived; when it is tried again, and why. `costs_attempt`: whether the source was really tried.
+    `stored_bytes`, `stored_objects`: what is kept of it with doubts meanwhile."""
 
     reason: str
     next_attempt_at: datetime
     costs_attempt: bool = True
     mismatch: bool = False
+    fingerprint: str | None = None
+    stored_bytes: int = 0
+    stored_objects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +67,11 @@ class NotOurs:
     reason: str
 
 
-Outcome = Archived | AlreadyArchived | WillRetry | Ended | NotOurs
+Settled = Archived | AlreadyArchived | Kept | WillRetry | Ended
+Outcome = Settled | NotOurs
 
 
-def settlement(outcome: Archived | AlreadyArchived | WillRetry | Ended) -> Settlement:
+def settlement(outcome: Settled) -> Settlement:
     """How the ledger is to record it."""
     match outcome:
         case Archived(stored_bytes, stored_objects, seconds, warnings):
@@ -74,13 +89,24 @@ def settlement(outcome: Archived | AlreadyArchived | WillRetry | Ended) -> Settl
                 stored_objects=stored_objects,
                 warnings=warnings,
             )
-        case WillRetry(reason, next_attempt_at, costs_attempt, mismatch):
+        case Kept(reason, stored_bytes, stored_objects, seconds):
+            return Settlement(
+                AssetState.QUARANTINED,
+                reason=reason,
+                stored_bytes=stored_bytes,
+                stored_objects=stored_objects,
+                seconds=seconds,
+            )
+        case WillRetry():
             return Settlement(
                 AssetState.WAITING,
-                reason=reason,
-                next_attempt_at=next_attempt_at,
-                counts_as_attempt=costs_attempt,
-                mismatch=mismatch,
+                reason=outcome.reason,
+                next_attempt_at=outcome.next_attempt_at,
+                counts_as_attempt=outcome.costs_attempt,
+                mismatch=outcome.mismatch,
+                fingerprint=outcome.fingerprint,
+                stored_bytes=outcome.stored_bytes,
+                stored_objects=outcome.stored_objects,
             )
         case Ended(state, reason):
             return Settlement(state, reason=reason)

@@ -15,9 +15,10 @@ from typing import TypeVar
 import structlog
 
 from archiving import end_records, keys
-from archiving.commit import committed
+from archiving.commit import committed, kept
 from archiving.damage import damaged
 from archiving.deadlines import UNDATED, UNDATED_PATIENCE, is_over
+from archiving.doubts import reason_kept
 from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
 from archiving.judging import Scope, as_known, judge
@@ -25,7 +26,7 @@ from archiving.manifest import Manifest, read_manifest
 from archiving.verification import check_contents
 from hms.models import Asset
 from ledger.base import AssetState, Ledger, Row, Seen, Settlement
-from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,8 @@ LOCK = timedelta(
 EXTEND_EVERY = 500  # manifests or rows: seconds
 MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
 ENDS = f"{keys.ENDS_FOLDER}/"
+_KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
+"""Ends that say that nothing is stored, which a manifest with doubts contradicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,11 @@ class Reconciler:
             row = self._row(key)
             if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
                 continue
-            if row is not None and not self._holds(key, every_byte=row.state is AssetState.DAMAGED):
+            if (
+                row is not None
+                and not self._holds(key, every_byte=row.state is AssetState.DAMAGED)
+                and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
+            ):
                 continue  # it was reopened because of what its manifest says, or since the lists were made
             read = {store.name: self._read(store, key) for store in self._destinations}
             manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
@@ -120,8 +127,30 @@ class Reconciler:
                 if row is None:
                     self._enter_damaged(manifests)
                 continue
-            entered += self._ledger.record_archived(self._seen(manifest), _settlement(manifest))
+            how = _settlement(manifest)
+            if not all(each.trusted for each in manifests.values()):
+                how = self._kept(key, manifests)
+            entered += self._ledger.record_archived(self._seen(manifest), how)
         return entered, unreadable
+
+    def _kept(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> Settlement:
+        """Stored with doubts at one destination at least, unless a person said that it is worthless."""
+        doubted = next(each for each in manifests.values() if not each.trusted)
+        state, reason = AssetState.QUARANTINED, reason_kept(doubted)
+        end_key = object_key(key.replace(MANIFESTS, ENDS, 1))
+        if any(end_records.read_state(store, end_key) == AssetState.REJECTED for store in self._destinations):
+            state = AssetState.REJECTED
+        return Settlement(
+            state, reason=reason, stored_bytes=doubted.total_size, stored_objects=len(doubted.objects)
+        )
+
+    def _keeps(self, key: ObjectKey) -> bool:
+        """Whether every destination has it whole, be it with doubts."""
+        try:
+            return all(committed(store, key) or kept(store, key) for store in self._destinations)
+        except StorageError as error:
+            log.warning("manifest_not_readable", key=key, reason=str(error))
+            return False
 
     def _enter_damaged(self, manifests: Mapping[str, Manifest]) -> None:
         """When its source is gone, no sweep will find it again: its manifests alone know of it."""
@@ -165,7 +194,7 @@ class Reconciler:
         self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], turn: Turn
     ) -> tuple[int, int]:
         reopened = missing_copies = 0
-        for row in _going_on(self._ledger.rows([AssetState.ARCHIVED]), turn):
+        for row in _going_on(self._ledger.rows([AssetState.ARCHIVED, AssetState.QUARANTINED]), turn):
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere or self._committed_since(key):
                 continue

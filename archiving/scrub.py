@@ -110,7 +110,7 @@ class Scrubber:
         row = self._row(key)
         if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
             return
-        if row.state not in (AssetState.ARCHIVED, AssetState.DAMAGED):
+        if row.state not in (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED):
             return
         note = ""
         try:

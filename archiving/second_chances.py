@@ -1,5 +1,5 @@
-"""What was given up is tried again while its source still has it: the fault may have been mended meanwhile, at the
-source or in this program, and trying costs little beside a recording.
+"""What ended without being archived is looked at again while its source still has it: the source may be complete by
+now, or this program fixed, and a look costs little beside a recording.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ FACT = "second_chances"
 
 def give_second_chances(ledger: Ledger, now: datetime) -> int:
     """Reopen what ended in GIVEN_UP and has time left: a day after it ended, or after half of the time that it had
-    left then, whichever comes first, so that each is tried on its last day too. How many; looks once in LOOK_EVERY.
-    Repeatable. Raises LedgerError."""
+    left then, whichever comes first, so that each is tried on its last day too. What is stored of it stays. One that an
+    earlier version quarantined with nothing stored is reopened at once. How many; looks once in LOOK_EVERY. Idempotent.
+    Raises LedgerError."""
     if ledger.recall(FACT) is not None:
         return 0
     ledger.remember(FACT, {"at": now.isoformat()}, lifetime=LOOK_EVERY)
@@ -31,12 +32,14 @@ def give_second_chances(ledger: Ledger, now: datetime) -> int:
         for row in ledger.rows([state]):
             if _is_due(row, now):
                 log.warning("second_chance", asset_id=row.asset_id, state=row.state, reason=row.reason)
-                ledger.reopen(row.asset_id)
+                ledger.reopen(row.asset_id, keep_stored=True)
                 reopened += 1
     return reopened
 
 
 def _is_due(row: Row, now: datetime) -> bool:
+    if row.state is AssetState.QUARANTINED and row.stored_objects == 0:
+        return True
     ends_at = source_ends_at(row)
     pause = min(LONGEST_PAUSE, (ends_at - row.changed_at) / 2)
     return row.changed_at + pause <= now < ends_at

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 
 import structlog
 
@@ -17,8 +18,8 @@ from ledger.base import OPEN_STATES, AssetState, Counts, Ledger, Progress, Row
 
 log = structlog.get_logger(__name__)
 
-UNSAVED_STATES = OPEN_STATES | {AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS}
-"""States of an asset that is not safe and may still be saved."""
+UNSAVED_STATES = OPEN_STATES | {AssetState.NEEDS_SOURCE_ACCESS}
+"""States of an asset of which nothing may be stored, and that may still be saved."""
 
 ATTENTION_STATES = (
     AssetState.LOST,
@@ -120,7 +121,9 @@ class Watcher:
     def _most_urgent(self, before: datetime, limit: int) -> Iterator[Row]:
         """Up to `limit` of each state: a thousand that were quarantined for good must not hide one that waits."""
         for state in UNSAVED_STATES:
-            yield from self._ledger.rows([state], expiring_before=before, limit=limit)
+            rows = self._ledger.rows([state], expiring_before=before)
+            # what is kept with doubts and being looked at again is stored: its source may end
+            yield from islice((row for row in rows if row.stored_objects == 0), limit)
 
     def _alarm(self, now: datetime) -> None:
         told = self._ledger.recall(ALARMS_FACT) or {}

@@ -266,6 +266,7 @@ def _build_archiver(
             lease=settings.lease,
             lease_renew=settings.lease_renew,
             archiver_version=version(DISTRIBUTION),
+            near_deadline=settings.at_risk,
         ),
         clock=utc_now,
         stop_requested=stop_requested,

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -32,7 +33,7 @@ from rich.text import Text
 
 from archiving.errors import ManifestError
 from hms.errors import HmsError, HmsGarbled
-from ledger.base import SAFE_STATES, Row
+from ledger.base import SETTLED_STATES, Row
 from ledger.errors import LedgerError
 from storage_backends.errors import BadDestinationUrl, StorageError
 from worker.errors import SettingsError, SupervisorError
@@ -80,6 +81,12 @@ def _command(*examples: str) -> Callable[[Callable[..., None]], Callable[..., No
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 AssetIds = Annotated[
     list[str], typer.Argument(metavar="ID", help="Asset ids, as 100ms and `status` show them.")
+]
+
+
+Why = Annotated[str, typer.Option("--why", help="The reason, for whoever asks later.", show_default=False)]
+By = Annotated[
+    str, typer.Option("--by", help="Who says so. Default: the user who runs this.", show_default=False)
 ]
 
 
@@ -166,7 +173,8 @@ def run(
 ) -> None:
     """Sweep once, archive all that is due in this process, and exit. For cron, and to see it work.
 
-    Exit code 0 when every asset ever seen ended archived, skipped or external, else 1. With --json the last line is
+    Exit code 0 when every asset ever seen ended archived, skipped, external or rejected, else 1. With --json the last
+    line is
     {"seen": n, "states": {...}, "bytes": n}. From cron, set ARCHIVER_SWEEP_SECONDS to its interval, so that `status`
     knows when a sweep is late.
     """
@@ -237,8 +245,30 @@ def archive(
                 out.print(rendering.rows_view("", known, utc_now()))
             for asset_id in (i for i, row in rows if row is None):
                 err.print(f"{asset_id}: 100ms does not know it.", style="red")
-    all_safe = all(row and row.state in SAFE_STATES for _, row in rows)
+    all_safe = all(row and row.state in SETTLED_STATES for _, row in rows)
     sys.exit(OK if all_safe else INTERRUPTED if stop.is_set() else NOT_SAVED)
+
+
+@_command(
+    "archiver accept 6400c0d3e1b2a3c4d5e6f708 --why 'the meeting was recorded without sound'",
+)
+def accept(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = False) -> None:
+    """Call these quarantined assets archived: somebody has looked at what is stored and it is all there is.
+
+    `archiver show ID` lists the doubts. The manifest keeps them, with who accepted them, when and why. Harmless to
+    repeat. Exit code 1 when one of them is not stored whole at every destination.
+    """
+    _judge_by_hand(asset_ids, accepted=True, why=why, by=by, as_json=as_json)
+
+
+@_command("archiver reject 6400c0d3e1b2a3c4d5e6f708 --why 'an empty test recording'")
+def reject(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = False) -> None:
+    """Call these assets worthless: they are not tried again, and nothing asks for them any more.
+
+    For what is quarantined, waiting, damaged or lost. What is stored of them stays. `archiver archive ID` undoes it,
+    while 100ms still has the asset. Harmless to repeat. Exit code 1 when one of them is archived.
+    """
+    _judge_by_hand(asset_ids, accepted=False, why=why, by=by, as_json=as_json)
 
 
 @_command("archiver webhook event.json", "curl -s https://... | archiver webhook -")
@@ -372,7 +402,7 @@ def verify(
 
     settings = _settings()
     destinations = open_destinations(settings.destinations)
-    bad = assets = read_bytes = 0
+    bad = doubted = assets = read_bytes = 0
     restored: set[ObjectKey] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
@@ -382,7 +412,12 @@ def verify(
         )
         for checked in checks:
             progress.advance(task)
-            assets, read_bytes, bad = assets + 1, read_bytes + checked.read_bytes, bad + (not checked.ok)
+            assets, read_bytes, bad = (
+                assets + 1,
+                read_bytes + checked.read_bytes,
+                bad + bool(checked.problems),
+            )
+            doubted += bool(checked.doubts)
             if checked.restored and checked.key is not None:
                 restored.add(checked.key)
             if as_json:
@@ -393,6 +428,8 @@ def verify(
                 out.print(Text(f"{checked.asset_id} at {checked.destination}:", style="bold red"))
                 for problem in checked.problems:
                     out.print(f"  {problem}", markup=False)
+                for doubt in checked.doubts:
+                    out.print(f"  quarantined, not archived: {doubt}", markup=False)
     if restored:
         _tell_restored(settings, destinations, restored)
     for store in destinations:
@@ -406,11 +443,15 @@ def verify(
                 "`archiver archive --again ID` copies an asset anew, while 100ms still has it. Afterwards: restore"
             )
             out.print("what is named from the bucket's versions or another destination, and verify it again.")
+        if doubted:
+            out.print(
+                f"{doubted} of them are stored with doubts: `archiver accept ID` or `archiver reject ID` after a look."
+            )
     if not assets:
         err.print(
             f"There is no manifest at {', '.join(store.name for store in destinations)}: nothing is archived."
         )
-    sys.exit(NOT_SAVED if bad or not assets else OK)
+    sys.exit(NOT_SAVED if bad or doubted or not assets else OK)
 
 
 @_command("archiver doctor")
@@ -505,6 +546,39 @@ def _ledger(settings: Settings) -> Iterator[RedisLedger]:
     with broker_url(settings) as url, closing(build_ledger(settings, url)) as ledger:
         ledger.ping()
         yield ledger
+
+
+def _judge_by_hand(asset_ids: Sequence[str], *, accepted: bool, why: str, by: str, as_json: bool) -> None:
+    import getpass
+
+    from archiving import verdicts
+    from archiving.errors import VerdictRefused
+    from storage_backends.registry import open_destinations
+    from worker import rendering
+    from worker.account import utc_now
+
+    settings = _settings()
+    say = verdicts.accept if accepted else verdicts.reject
+    by = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    rows: list[Row] = []
+    refusals: list[str] = []
+    with _ledger(settings) as ledger, ExitStack() as stack:
+        destinations = open_destinations(settings.destinations)
+        for store in destinations:
+            stack.callback(store.close)
+        for asset_id in asset_ids:
+            try:
+                rows.append(say(ledger, destinations, asset_id, by=by, why=why, now=utc_now()))
+            except VerdictRefused as error:
+                refusals.append(str(error))
+    if as_json:
+        print(json.dumps({"assets": [rendering.row_json(row) for row in rows], "refused": refusals}))  # noqa: T201
+    else:
+        if rows:
+            out.print(rendering.rows_view("", tuple(rows), utc_now()))
+        for refusal in refusals:
+            err.print(refusal, style="red", markup=False)
+    sys.exit(NOT_SAVED if refusals else OK)
 
 
 def _take_back(services: AppServices, asset_id: str) -> None:

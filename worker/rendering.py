@@ -15,7 +15,7 @@ from rich.text import Text
 from archiving.deadlines import UNDATED
 from archiving.watching import ATTENTION_STATES, Summary
 from hms.models import parse_time
-from ledger.base import SAFE_STATES, AssetState, Progress, Row
+from ledger.base import SAFE_STATES, SETTLED_STATES, AssetState, Progress, Row
 from worker.findings import Finding, Verdict
 
 WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
@@ -115,10 +115,20 @@ def verdict(summary: Summary) -> Text:
         )
     if counts.seen == 0:
         return Text("No asset seen yet.", style="yellow")
-    unsaved = counts.seen - sum(counts.states.get(state, 0) for state in SAFE_STATES)
+    rejected = counts.states.get(AssetState.REJECTED, 0)
+    quarantined = counts.states.get(AssetState.QUARANTINED, 0)
+    unsaved = counts.seen - sum(counts.states.get(state, 0) for state in SETTLED_STATES) - quarantined
+    if unsaved == 0 and quarantined:
+        doubted = "1 asset is" if quarantined == 1 else f"{quarantined:,} assets are"
+        return Text(
+            f"{doubted} stored with doubts: a person must look. Nothing is at risk.", style="bold red"
+        )
     if unsaved == 0:
         all_of_them = "The only asset is" if counts.seen == 1 else f"All {counts.seen:,} assets are"
-        return Text(f"{all_of_them} safe.", style="bold green")
+        if rejected:
+            all_of_them = f"{counts.seen - rejected:,} of {counts.seen:,} assets are"
+        left = f"; {rejected:,} rejected" if rejected else ""
+        return Text(f"{all_of_them} safe{left}.", style="bold green")
     if summary.needs_attention:
         return Text(
             f"{unsaved:,} of {counts.seen:,} assets are not saved, and some need you.", style="bold red"

@@ -21,7 +21,7 @@ from archiving.discovery import Sweeper, SweepResult
 from archiving.outcomes import Archived, Outcome
 from archiving.reconcile import Reconciler
 from archiving.second_chances import give_second_chances
-from ledger.base import SAFE_STATES, AssetState, Counts, Ledger
+from ledger.base import SETTLED_STATES, AssetState, Counts, Ledger
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
@@ -44,11 +44,11 @@ class RunResult:
 
     @property
     def all_safe(self) -> bool:
-        """Every asset ever seen ended archived, skipped or external."""
+        """Every asset ever seen ended archived, skipped or external, or a person rejected it."""
         return (
             self.all_listed
             and self.counts.balanced
-            and all(state in SAFE_STATES for state, number in self.counts.states.items() if number)
+            and all(state in SETTLED_STATES for state, number in self.counts.states.items() if number)
         )
 
 

@@ -151,7 +151,7 @@ class Settings(BaseSettings):
         default=3,
         gt=0,
         description="Days before its deadline from which an asset that is not archived counts as at risk and goes "
-        "first. Default 3: a weekend.",
+        "first, and from which one that 100ms has not finished is stored as it is, with doubts. Default 3: a weekend.",
     )
 
     # -- where the tool keeps what it needs itself ---------------------------------------------------------
@@ -198,8 +198,9 @@ class Settings(BaseSettings):
         default=3,
         ge=1,
         le=100,
-        description="How many attempts in a row may bring bytes that do not check out (HTML, a wrong length, another "
-        "ETag) before the asset is quarantined. Default 3: such faults are mostly a proxy's and pass.",
+        description="How many attempts in a row, each on a fresh URL, must find the same doubts (a missing segment, "
+        "another kind of file than expected) before the asset is stored with them and quarantined. Default 3: such "
+        "faults are mostly a proxy's and pass.",
     )
     retry_base_seconds: int = Field(
         default=30,

@@ -16,8 +16,9 @@ from storage_backends.errors import StorageError
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One asset at one destination. `problems` is empty when it is as its manifest says. `restored`: the manifest at
-    `key` was marked as damaged, every byte is right again, and the mark was taken from it."""
+    """One asset at one destination. `problems` is empty when it is as its manifest says. `doubts`: what its manifest
+    says against it; it is quarantined, not archived, though every byte may be there. `restored`: the manifest at `key`
+    was marked as damaged, every byte is right again, and the mark was taken from it."""
 
     asset_id: str
     destination: str
@@ -27,10 +28,12 @@ class Checked:
     problems: tuple[str, ...]
     restored: bool = False
     key: ObjectKey | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        """Whether it is archived and whole here."""
+        return not self.problems and not self.doubts
 
 
 def verify(
@@ -85,4 +88,5 @@ def _check(store: StorageBackend, asset_id: str, key: ObjectKey | None, *, quick
         problems,
         restored,
         key,
+        manifest.doubts or (),
     )

@@ -31,8 +31,9 @@ IMPATIENT = TransferPatience(sleep=lambda _seconds: None)
 class BytesSource:
     """A source in memory. `errors` are raised, one a time, by `open`; `reads` counts."""
 
-    def __init__(self, data: bytes, errors: Sequence[Exception] = ()) -> None:
+    def __init__(self, data: bytes, errors: Sequence[Exception] = (), etag: str = '"v1"') -> None:
         self._data = data
+        self._etag = etag
         self._errors = list(errors)
         self.reads = 0
 
@@ -44,7 +45,7 @@ class BytesSource:
         self.reads += 1
         if self._errors:
             raise self._errors.pop(0)
-        info = SourceInfo(size_bytes=len(self._data), ranges=True, etag='"v1"')
+        info = SourceInfo(size_bytes=len(self._data), ranges=True, etag=self._etag)
         return info, _Reader(self._data[:first_bytes])
 
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
@@ -75,6 +76,7 @@ class Tree:
     form: str = "hls"
     notes: Notes = field(default_factory=Notes)
     optional: frozenset[str] = frozenset()
+    version_is_exact: bool = False
 
     def items(self) -> Iterator[Item]:
         for path, body in sorted(self.files.items(), key=lambda entry: entry[0].endswith(".m3u8")):

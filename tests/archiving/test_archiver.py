@@ -38,9 +38,28 @@ from tests.archiving.bench import Bench, BytesSource, Tree, file
 from tests.archiving.examples import NOW, RETENTION, asset
 from tests.transfer.stores import FaultyStore, NoChecksumStore, Wrapped
 from transfer.checksums import crc32c
-from transfer.errors import SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
+from transfer.errors import (
+    ErrorPage,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+)
 
 VIDEO = bytes(range(256)) * 3  # 12 parts
+
+
+class WritesSeen(MemoryBackend):
+    """Remembers the names of what is written in one request."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.written: list[str] = []
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        self.written.append(spec.key.rsplit("/", 1)[-1])
+        return super().put(spec, data, crc32c)
 
 
 def manifest_of(bench: Bench, store: StorageBackend | None = None) -> Manifest | None:
@@ -230,7 +249,7 @@ def test_an_asset_is_not_lost_while_a_destination_that_may_have_it_does_not_answ
     asset_id = bench.asset_id
     gone(bench)
     bench.archive_until_settled(attempts=2, asset_id=asset_id)  # once more, and it would be lost
-    store.faults["read"] = deque(["before"])
+    store.faults["read"] = deque(["before", "before"])
 
     outcome = bench.archive(asset_id)
 
@@ -338,22 +357,31 @@ def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Excepti
     assert check_contents(bench.stores[0], manifest).ok
 
 
-def test_a_fault_that_stays_is_quarantined_with_nothing_committed_and_a_record_of_why() -> None:
-    bench = Bench(lambda: Tree({"a.mp4": BytesSource(VIDEO, [SourceMismatch("HTML with a 200")] * 9)}))
+@pytest.mark.parametrize(
+    "fault",
+    [SourceMismatch("cut short"), ErrorPage("HTML with a 200"), SourceNotAllowed("a private address")],
+)
+def test_what_never_arrives_whole_waits_at_risk_and_is_lost_in_the_end(fault: Exception) -> None:
+    bench = Bench(lambda: Tree({"a.mp4": BytesSource(VIDEO, [fault] * 99)}))
 
-    outcome = bench.archive_until_settled()
+    while bench.clock() < NOW + RETENTION:
+        outcome = bench.archive_until_settled(attempts=1)
+        assert isinstance(outcome, WillRetry), "without stored bytes nothing is quarantined"
+        assert outcome.next_attempt_at - bench.clock() <= timedelta(days=1), "it is tried at least once a day"
+    outcome = bench.archive_until_settled(attempts=99)
 
     assert isinstance(outcome, Ended)
-    assert state_of(bench) is AssetState.QUARANTINED
+    assert state_of(bench) is AssetState.LOST
+    assert bench.clock() > NOW + RETENTION - timedelta(days=1)
     assert manifest_of(bench) is None
     record = json.loads(
         bench.stores[0].read(keys.end_record_key(bench.asset_id, bench.api.assets[0].created_at))
     )
-    assert record["state"] == "quarantined"
-    assert "HTML with a 200" in record["reason"]
+    assert record["state"] == "lost"
+    assert str(fault) in record["reason"]
 
 
-def test_a_segment_missing_for_good_never_becomes_an_archived_tree_but_the_rest_is_saved() -> None:
+def test_a_segment_missing_for_good_never_becomes_an_archived_tree_but_the_rest_is_kept() -> None:
     def tree() -> Tree:
         gone = BytesSource(b"", [SourceGone("segment 7: 404")] * 99)
         whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(7)}
@@ -365,22 +393,44 @@ def test_a_segment_missing_for_good_never_becomes_an_archived_tree_but_the_rest_
 
     assert state_of(bench) is AssetState.QUARANTINED
     names = {key.rsplit("/", 1)[-1] for key in stored_keys(bench.stores[0])}
-    assert {f"s{number}.ts" for number in range(7)} <= names
-    assert "stream.m3u8" not in names  # a reader never sees a broken copy
-    assert manifest_of(bench) is None
+    assert {f"s{number}.ts" for number in range(7)} | {"stream.m3u8"} <= names
+    manifest = manifest_of(bench)
+    assert manifest
+    assert (manifest.trusted, manifest.missing) == (False, ("s7.ts",))
+    assert manifest.doubts == ("s7.ts: it is missing at the source (404 or 410)",)
 
 
 def test_a_second_attempt_fetches_only_what_the_first_did_not_store() -> None:
     whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(8)}
     flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)  # beyond the engine's own patience
-    bench = Bench(lambda: Tree({**whole, "s9.ts": flaky}))
+    store = WritesSeen("one")
+    bench = Bench(lambda: Tree({**whole, "s9.ts": flaky}), stores=[store])
     first = bench.archive()
     assert isinstance(first, WillRetry)
+    store.written.clear()
 
     outcome = bench.archive_until_settled()
 
     assert isinstance(outcome, Archived)
-    assert [source.reads for source in whole.values()] == [1] * 8
+    assert [name for name in store.written if name.endswith(".ts")] == ["s9.ts"]
+
+
+def test_what_the_source_replaced_since_an_earlier_attempt_is_copied_again() -> None:
+    """Two versions of a tree under the same names must not be mixed."""
+    old = {f"s{number}.ts": BytesSource(b"G" * 10, etag='"old"') for number in range(3)}
+    new = {f"s{number}.ts": BytesSource(b"H" * 10, etag='"new"') for number in range(4)}
+    late = BytesSource(b"", [SourceGone("404")] * 99)
+    trees = iter([{**old, "s3.ts": late}, new])
+    bench = Bench(lambda: Tree(next(trees)))
+    assert isinstance(bench.archive(), WillRetry)
+
+    outcome = bench.archive_until_settled()
+
+    assert isinstance(outcome, Archived)
+    manifest = manifest_of(bench)
+    assert manifest
+    assert {item.source_etag for item in manifest.objects if item.path.endswith(".ts")} == {'"new"'}
+    assert bench.stores[0].read(manifest.key_of(manifest.objects[0]), 0, 10) == b"H" * 10
 
 
 def test_another_version_of_the_source_is_copied_anew() -> None:
@@ -660,7 +710,7 @@ def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
     assert isinstance(bench.archive(), Archived)
 
 
-def test_an_asset_that_workers_keep_dying_with_is_quarantined_so_that_others_go_on() -> None:
+def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on() -> None:
     bench = Bench(lambda: file(VIDEO))
     bench.archiver._lease(bench.asset_id, "first")
     for number in range(MAX_CRASHES):
@@ -671,8 +721,10 @@ def test_an_asset_that_workers_keep_dying_with_is_quarantined_so_that_others_go_
 
     outcome = bench.archive()
 
-    assert isinstance(outcome, Ended)
-    assert state_of(bench) is AssetState.QUARANTINED
+    assert isinstance(outcome, WillRetry)
+    assert timedelta(hours=1) <= outcome.next_attempt_at - bench.clock() <= timedelta(days=1)
+    bench.clock.now = outcome.next_attempt_at
+    assert isinstance(bench.archive(), Archived)
 
 
 def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it() -> None:

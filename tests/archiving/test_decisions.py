@@ -41,7 +41,6 @@ DOES_NOT_CHECK_OUT = [
     BadContents("x"),
     IncompleteContents("x"),
     InvalidKey("x"),
-    TypeError("a defect of ours"),
 ]
 
 
@@ -76,17 +75,38 @@ def test_a_passing_fault_after_the_deadline_is_still_tried_again(error: Exceptio
 
 
 @pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
-def test_bytes_that_do_not_check_out_are_a_passing_fault_a_set_number_of_times(error: Exception) -> None:
+def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_then_daily(
+    error: Exception,
+) -> None:
     ends = [
         decide(error, row(mismatches=number), NOW, PATIENCE, 0.5)
         for number in range(PATIENCE.mismatch_attempts)
     ]
 
-    assert [type(end) for end in ends] == [WillRetry, WillRetry, Ended]
-    assert isinstance(ends[0], WillRetry)
-    assert ends[0].mismatch
-    assert isinstance(ends[-1], Ended)
-    assert ends[-1].state is AssetState.QUARANTINED
+    assert all(isinstance(end, WillRetry) and end.mismatch for end in ends)
+    waits = [end.next_attempt_at - NOW for end in ends if isinstance(end, WillRetry)]
+    assert waits[0] < timedelta(minutes=2)
+    assert timedelta(hours=1) <= waits[-1] <= timedelta(days=1)
+
+
+@pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
+def test_what_never_arrived_whole_is_lost_a_day_after_its_deadline(error: Exception) -> None:
+    soon = decide(error, row(expires_at=NOW - timedelta(hours=1), mismatches=9), NOW, PATIENCE, 0.5)
+    late = decide(error, row(expires_at=NOW - timedelta(hours=25), mismatches=9), NOW, PATIENCE, 0.5)
+
+    assert isinstance(soon, WillRetry)
+    assert isinstance(late, Ended)
+    assert late.state is AssetState.LOST
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't start new thread"), OSError(28, "No space"), TypeError("x")]
+)
+def test_a_fault_of_this_machine_or_of_ours_is_never_the_assets_fault(error: Exception) -> None:
+    outcome = decide(error, row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.mismatch
 
 
 def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:

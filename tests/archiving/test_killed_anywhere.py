@@ -18,7 +18,7 @@ from ledger.base import AssetState
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, BytesSource, Tree
 from tests.archiving.examples import NOW, RETENTION
-from transfer.errors import SourceMismatch
+from transfer.errors import SourceGone
 
 VIDEO = bytes(range(256)) * 3
 
@@ -116,7 +116,9 @@ def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded_all_the_same(afte
     step, alive = 0, False
     while not alive:
         step += 1
-        bench = Bench(lambda: Tree({"a.ts": BytesSource(VIDEO, [SourceMismatch("HTML")] * 99)}))
+        bench = Bench(
+            lambda: Tree({"a.ts": BytesSource(VIDEO), "b.ts": BytesSource(b"", [SourceGone("")] * 99)})
+        )
         for _ in range(2):
             bench.archive()
             bench.clock.advance(timedelta(hours=2))
@@ -131,4 +133,8 @@ def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded_all_the_same(afte
         assert row, step
         assert row.state is AssetState.QUARANTINED, (step, row)
         assert bench.stores[0].stat(keys.end_record_key(row.asset_id, row.created_at)), step
+        manifest = read_manifest(bench.stores[0], keys.manifest_key(row.asset_id, row.created_at))
+        assert manifest, step
+        assert (manifest.trusted, manifest.missing) == (False, ("b.ts",)), step
+        assert check_contents(bench.stores[0], manifest).ok, step
     assert bench.clock() > NOW

@@ -32,7 +32,7 @@ def test_where_there_is_none_there_is_none() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": "archiver.manifest/2"},
+        {"schema": "archiver.manifest/3"},
         {"schema": None},
         {"objects": [{"path": "a.mp4", "size": -1, "crc32c": "00000000", "content_type": ""}]},
         {"objects": [{"path": "a.mp4", "size": 1, "crc32c": "not hex!", "content_type": ""}]},

@@ -34,7 +34,7 @@ def end(ledger: Ledger, asset_id: str, expires_at: datetime, state: AssetState) 
     ledger.discover([seen])
     lease = ledger.lease(asset_id, "test", HOUR)
     assert lease
-    ledger.settle(lease, seen, Settlement(state, reason="why"))
+    ledger.settle(lease, seen, Settlement(state, reason="why", stored_objects=2))
 
 
 @pytest.mark.parametrize("state", [AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS])
@@ -61,6 +61,32 @@ def test_it_is_tried_again_on_its_last_day_too() -> None:
             end(world.ledger, "a", NOW + 20 * HOUR, AssetState.QUARANTINED)
 
     assert 3 <= chances <= 6
+
+
+def test_what_an_earlier_version_quarantined_with_nothing_stored_is_reopened_at_once() -> None:
+    world = World(-DAY)
+    seen = Seen("old", "chat", NOW + DAY, AssetState.DISCOVERED)
+    world.ledger.discover([seen])
+    lease = world.ledger.lease("old", "test", HOUR)
+    assert lease
+    world.ledger.settle(lease, seen, Settlement(AssetState.QUARANTINED, reason="SourceMismatch"))
+
+    assert give_second_chances(world.ledger, world.clock()) == 1
+    row = world.ledger.get("old")
+    assert row
+    assert row.state is AssetState.DISCOVERED
+
+
+def test_what_is_stored_of_it_stays_stored_while_it_is_looked_at() -> None:
+    world = World(10 * DAY)
+    world.clock.advance(DAY)
+
+    give_second_chances(world.ledger, world.clock())
+
+    row = world.ledger.get("a")
+    assert row
+    assert row.stored_objects == 2
+    assert watcher(world).summary().at_risk == ()
 
 
 def test_it_stays_given_up_when_its_time_is_over() -> None:

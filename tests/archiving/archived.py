@@ -21,7 +21,9 @@ def put(store: StorageBackend, key: str, data: bytes) -> None:
     store.put(ObjectSpec(object_key(key), "video/mp4", len(data)), data, crc32c(data))
 
 
-def manifest_of(asset: Asset, files: dict[str, bytes] | None = None) -> Manifest:
+def manifest_of(
+    asset: Asset, files: dict[str, bytes] | None = None, doubts: tuple[str, ...] = ()
+) -> Manifest:
     return new_manifest(
         asset,
         folder=f"recordings/{asset.id}",
@@ -35,14 +37,19 @@ def manifest_of(asset: Asset, files: dict[str, bytes] | None = None) -> Manifest
         facts={},
         now=NOW,
         archiver_version="test",
+        doubts=doubts,
+        fingerprint="found" if doubts else None,
     )
 
 
 def archive_at(
-    stores: Sequence[StorageBackend], asset: Asset, files: dict[str, bytes] | None = None
+    stores: Sequence[StorageBackend],
+    asset: Asset,
+    files: dict[str, bytes] | None = None,
+    doubts: tuple[str, ...] = (),
 ) -> ObjectKey:
-    """Objects and manifest at each; the key of the manifest."""
-    manifest = manifest_of(asset, files)
+    """Objects and manifest at each; the key of the manifest. With `doubts` they are kept, not archived."""
+    manifest = manifest_of(asset, files, doubts)
     key = keys.manifest_key(asset.id, asset.created_at)
     for store in stores:
         for path, data in (files or FILES).items():
@@ -68,6 +75,7 @@ def enter(
             Settlement(
                 state,
                 reason=reason,
+                stored_objects=2 if state in (AssetState.ARCHIVED, AssetState.QUARANTINED) else 0,
                 next_attempt_at=NOW + timedelta(minutes=1) if state is AssetState.WAITING else None,
             ),
         )

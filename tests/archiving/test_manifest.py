@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
 from archiving import keys, manifest
 from archiving.errors import ManifestError
-from archiving.manifest import new_manifest, read_manifest, without_queries
+from archiving.manifest import TRUSTED, Manifest, new_manifest, read_manifest, without_queries
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, manifest_of, put
 from tests.archiving.examples import NOW, asset
@@ -23,6 +24,26 @@ def test_what_is_written_is_read_back_the_same() -> None:
     archive_at([store], asset())
 
     assert read_manifest(store, KEY) == manifest_of(asset())
+
+
+def test_a_manifest_with_doubts_is_no_proof_for_a_version_that_knows_only_the_first_schema() -> None:
+    """Workers of two versions run side by side."""
+
+    class FirstSchema(Manifest):
+        schema_version: Literal["archiver.manifest/1"] = Field(alias="schema")
+
+    doubted = manifest_of(asset(), doubts=("no ENDLIST",))
+
+    with pytest.raises(ValidationError):
+        FirstSchema.model_validate_json(doubted.to_bytes())
+    assert not doubted.trusted
+    assert FirstSchema.model_validate_json(manifest_of(asset()).to_bytes()).trusted
+
+
+def test_doubts_under_the_first_schema_are_not_believed_to_be_archived_either() -> None:
+    odd = manifest_of(asset(), doubts=("no ENDLIST",)).model_copy(update={"schema_version": TRUSTED})
+
+    assert not odd.trusted
 
 
 def test_where_there_is_none_there_is_none() -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiving import keys
+from archiving import keys, verdicts
 from archiving.commit import take_back
 from archiving.judging import Scope
 from archiving.reconcile import LOCK, LOCK_NAME, Reconciler
@@ -88,6 +88,73 @@ def test_a_manifest_everywhere_makes_an_asset_archived_whatever_the_ledger_says(
 
     assert world.state(asset()) == AssetState.ARCHIVED
     assert world.ledger.counts().balanced
+
+
+KEPT = ("movie.mp4: it has 100 bytes, the API says 200",)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, AssetState.QUARANTINED),  # the ledger was lost
+        (AssetState.LOST, AssetState.QUARANTINED),
+        (AssetState.NEEDS_SOURCE_ACCESS, AssetState.QUARANTINED),
+        (AssetState.QUARANTINED, AssetState.QUARANTINED),
+        (AssetState.REJECTED, AssetState.REJECTED),
+        (AssetState.WAITING, AssetState.WAITING),  # its next attempt finds the manifest
+        (AssetState.DISCOVERED, AssetState.DISCOVERED),
+    ],
+)
+def test_a_manifest_with_doubts_never_makes_an_asset_archived(
+    before: AssetState | None, after: AssetState
+) -> None:
+    world = World()
+    if before is not None:
+        enter(world.ledger, asset(), before, "because")
+    archive_at(world.stores, asset(), doubts=KEPT)
+
+    world.reconciler().reconcile()
+
+    assert world.state(asset()) == after
+    assert world.ledger.counts().balanced
+
+
+def test_what_one_destination_has_with_doubts_is_not_archived_when_the_ledger_is_rebuilt() -> None:
+    world = World()
+    archive_at([world.one], asset())
+    archive_at([world.two], asset(), doubts=KEPT)
+
+    world.reconciler().reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row
+    assert (row.state, row.stored_objects) == (AssetState.QUARANTINED, 2)
+    assert KEPT[0] in (row.reason or "")
+
+
+def test_a_rejection_outlives_the_ledger() -> None:
+    world = World()
+    archive_at(world.stores, asset(), doubts=KEPT)
+    enter(world.ledger, asset(), AssetState.QUARANTINED)
+    verdicts.reject(world.ledger, world.stores, asset().id, by="ann", why="a test", now=NOW)
+    world.ledger.clear()
+
+    world.reconciler().reconcile()
+
+    assert world.state(asset()) is AssetState.REJECTED
+
+
+def test_what_is_quarantined_and_gone_from_a_destination_is_due_again_and_at_risk() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.QUARANTINED)
+    key = archive_at(world.stores, asset(), doubts=KEPT)
+    world.two.delete(key)
+
+    world.reconciler().reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row
+    assert (row.state, row.stored_objects) == (AssetState.DISCOVERED, 0)
 
 
 def test_an_asset_that_a_worker_holds_is_left_to_it() -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from archiving.contents.playlist import Playlist
 from archiving.errors import BadContents
-from transfer.base import CHECKED_BYTES, Source
+from transfer.base import CHECKED_BYTES, Check, Source, SourceInfo
 from transfer.errors import SourceChanged, SourceForbidden, SourceGone, SourceMismatch
 from transfer.http import HttpClient
 from transfer.source import Address, Fetched, FixedAddress, HttpSource, SecretUrl, SourceAddress, fetch_bytes
@@ -180,14 +180,14 @@ class TreeAccess:
         node.born = number
         return fetched
 
-    def start(self, address: SourceAddress) -> bytes:
+    def start(self, address: SourceAddress) -> tuple[bytes, SourceInfo]:
         """The first CHECKED_BYTES of a file. Raises SourceError."""
-        _, reader = self.source(address).open(CHECKED_BYTES)
+        info, reader = self.source(address).open(CHECKED_BYTES)
         try:
             start, filled = memoryview(bytearray(CHECKED_BYTES)), 0
             while filled < len(start) and (count := reader.readinto(start[filled:])):
                 filled += count
-            return bytes(start[:filled])
+            return bytes(start[:filled]), info
         finally:
             reader.close()
 
@@ -266,6 +266,19 @@ class ChildAddress:
 
     def renew(self, failed: Address) -> Address:
         return self._access.renew(self, failed)
+
+
+def check_fetched(fetched: Fetched, check: Check) -> None:
+    """Raises ErrorPage, UnexpectedContent."""
+    headers = fetched.headers
+    info = SourceInfo(
+        size_bytes=len(fetched.body),
+        ranges=False,
+        etag=headers.get("etag"),
+        last_modified=headers.get("last-modified"),
+        content_type=headers.get("content-type"),
+    )
+    check(fetched.body[:CHECKED_BYTES], info)
 
 
 def last_segment(url: SecretUrl) -> str:

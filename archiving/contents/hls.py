@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from archiving.contents import sniff
-from archiving.contents.access import ChildAddress, Node, TreeAccess, last_segment
+from archiving.contents.access import ChildAddress, Node, TreeAccess, check_fetched, last_segment
 from archiving.contents.base import Item, Notes, Phase
-from archiving.contents.layout import Place, TreeLayout, new_text, what_changed
+from archiving.contents.layout import Place, TreeLayout, new_text, text_outside, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
 from archiving.contents.reachability import Reachability
 from archiving.contents.session_data import check_of_session_data, with_local_images
-from archiving.contents.signings import Signings
+from archiving.contents.signings import LearningLayout, Signings
 from archiving.contents.sniff import Kind
 from archiving.contents.tree_doubts import BUSY, TreeDoubts, is_fetchable, may_stay, scheme_of
 from archiving.contents.tree_facts import Expected, Stream, TreeFacts
@@ -27,7 +27,6 @@ from archiving.contents.tree_files import TreeFiles, check_of
 from archiving.contents.tree_limits import HlsLimits
 from archiving.errors import BadContents
 from transfer import stopping
-from transfer.base import CHECKED_BYTES
 from transfer.errors import SourceError, SourceMismatch, SourceUnavailable, UnexpectedContent
 from transfer.http import HttpClient
 from transfer.source import Fetched, SecretUrl, SourceAddress
@@ -79,7 +78,7 @@ class HlsContents:
         self._signings = Signings(self._access, limits.references)
         root = Node(None, 0, last_segment(self._access.master.url))
         self._master = self._read(root, None)
-        self._layout = TreeLayout(self._master.url)
+        self._layout = LearningLayout(self._master.url, self._signings.changing)
         self._root = _Found(root, self._layout.master, None, {Stream.VARIANT})
         self._playlists = {self._layout.master.identity: self._root}
         self._files = TreeFiles(self._access, limits.optional_files)
@@ -171,7 +170,7 @@ class HlsContents:
     def _read(self, node: Node, address: ChildAddress | None) -> Fetched:
         """Raises SourceError, also for what is no playlist."""
         fetched = self._access.read(node, address)
-        _check_is_playlist(fetched)
+        check_fetched(fetched, sniff.check_for(Kind.PLAYLIST, fetched.url.name))
         return self._signings.compared(node, address, fetched)
 
     def _read_to_the_end(self, found: _Found, fetched: Fetched) -> Fetched:
@@ -191,8 +190,8 @@ class HlsContents:
         if not isinstance(error, UnexpectedContent) and type(error) is not SourceMismatch:
             return b""
         try:
-            start = self._access.start(address)
-            _check_start(Kind.ANY, start)
+            start, info = self._access.start(address)
+            sniff.check_for(Kind.ANY, "")(start, info)
         except SourceError:
             return b""
         return b"" if sniff.sniff(start) is Kind.PLAYLIST else start
@@ -215,6 +214,7 @@ class HlsContents:
     ) -> Iterator[Item]:
         """The media of one playlist; what it names otherwise goes to `queue`, what must change in it to
         `replacements`."""
+        self._layout.learn(self._signings.changing)
         folder = self._layout.plain_folder(fetched.url, found.place.path)
         children: list[tuple[int, Reference, SecretUrl, Place]] = []
         for ordinal, reference in enumerate(playlist.references()):
@@ -226,6 +226,8 @@ class HlsContents:
                 if (text := new_text(reference, found.place.path, place.path)) is not None:
                     replacements[reference.span] = text
             else:
+                if (text := text_outside(reference)) is not None:
+                    replacements[reference.span] = text
                 continue
             if not follow:
                 continue
@@ -270,7 +272,7 @@ class HlsContents:
             return None
         try:
             url = fetched.url.join(reference.uri)
-            return url, self._layout.place(url)
+            return url, self._layout.place(url, reference, path)
         except SourceError:
             if not may_stay(reference):
                 self._doubts.add(f"names a {what} at an address that is never read", path)
@@ -318,6 +320,7 @@ class HlsContents:
         else:
             address = self._access.child(found.node, ordinal, url)
             self._playlists[place.identity] = child = _Found(node, place, address, {stream})
+            self._files.forget(place)
             queue.append(child)
 
     # -- items ---------------------------------------------------------------------------------------------
@@ -349,7 +352,7 @@ class HlsContents:
             return
         check = check_of_session_data(place.path, fetched.body)
         try:
-            check(fetched.body[:CHECKED_BYTES], None)
+            check_fetched(fetched, check)
         except UnexpectedContent:
             pass  # whoever stores it asks the same check, and keeps it with a doubt in the end
         except SourceError as error:
@@ -370,25 +373,17 @@ class HlsContents:
     # -- the master ----------------------------------------------------------------------------------------
     def _digest_of_master(self) -> str:
         fetched = self._master
-        layout = TreeLayout(fetched.url)
+        layout = TreeLayout(fetched.url, self._signings.changing)
         playlist = self._root.node.parse(fetched)
         placed: dict[Span, bytes] = {}
         for reference in islice(playlist.references(), self._limits.references):
             if is_fetchable(reference):
                 try:
-                    place = layout.place(fetched.url.join(reference.uri))
+                    place = layout.place(fetched.url.join(reference.uri), reference, layout.master.path)
                 except (SourceError, BadContents):
                     continue  # the walk tells
                 placed[reference.span] = place.path.encode()
         return hashlib.sha256(rewrite(fetched.body, {**placed, **playlist.neutralised})).hexdigest()
-
-
-def _check_is_playlist(fetched: Fetched) -> None:
-    sniff.check_for(Kind.PLAYLIST, fetched.url.name)(fetched.body[:CHECKED_BYTES], None)
-
-
-def _check_start(kind: Kind, start: bytes) -> None:
-    sniff.check_for(kind, "")(start, None)
 
 
 def _digest_of(playlists: Iterable[Item]) -> str:

@@ -12,11 +12,19 @@ from itertools import islice
 from urllib.parse import urlsplit
 
 from archiving.contents.access import ChildAddress, Node, TreeAccess
+from archiving.contents.layout import TreeLayout
 from archiving.contents.signatures import changing_parameters, part
 from archiving.contents.tree_doubts import is_fetchable
 from archiving.errors import BadContents
 from transfer.errors import SourceError
 from transfer.source import Fetched, SecretUrl
+
+
+class LearningLayout(TreeLayout):
+    """A layout that learns of changing parameters while its tree is walked. What was placed stays where it is."""
+
+    def learn(self, changing: frozenset[str]) -> None:
+        self._changing |= changing
 
 
 class Signings:

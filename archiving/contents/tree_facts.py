@@ -9,6 +9,8 @@ from enum import Enum
 from archiving.contents.base import Doubt, Notes
 from archiving.contents.playlist import Playlist, is_unfinished
 
+_ENDLIST = b"#EXT-X-ENDLIST"
+
 MAX_REMARKS = 200  # of one tree
 
 DURATION_TOLERANCE = 0.05
@@ -40,7 +42,7 @@ class _Seen:
     segments: int  # without gaps
     gaps: int
     duration_seconds: float
-    names_playlists: bool
+    is_empty: bool
     unfinished: bool
     error: str | None
     streams: Collection[Stream]  # grows while the tree is walked
@@ -64,8 +66,8 @@ class TreeFacts:
                 playlist.segments - playlist.gaps,
                 playlist.gaps,
                 playlist.duration_seconds,
-                playlist.is_master and not playlist.is_media,
-                is_unfinished(playlist.data),
+                playlist.is_empty,
+                is_unfinished(playlist.data) or (playlist.has_media and _ENDLIST not in playlist.data),
                 playlist.error,
                 streams,
             )
@@ -107,12 +109,12 @@ class TreeFacts:
             yield Doubt(f"its packager reports an error: {seen.error}", seen.path)
         if seen.unfinished:
             yield Doubt("has no EXT-X-ENDLIST, so the recording may go on", seen.path, unready=True)
-        if seen.names_playlists:
-            if not self.variants:
-                yield Doubt("names no variant", seen.path)
-        elif seen.is_one_of(Stream.VARIANT, Stream.RENDITION) and not seen.segments:
-            yield Doubt("names no segment" if not seen.gaps else "all its segments are gaps", seen.path)
-        elif seen.is_one_of(Stream.VARIANT, Stream.RENDITION):
+        if not seen.is_one_of(Stream.VARIANT, Stream.RENDITION):
+            return
+        if seen.is_empty:
+            what = "all its segments are gaps" if seen.gaps else "names neither a segment nor a variant"
+            yield Doubt(what, seen.path)
+        elif seen.segments:
             longest = max(
                 each.duration_seconds
                 for each in self._seen

@@ -54,6 +54,10 @@ class TreeFiles:
         self._optional.pop(digest, None)
         return True
 
+    def forget(self, place: Place) -> None:
+        """`place` is a playlist, whatever optional file it was named as."""
+        self._optional.pop(_digest(place), None)
+
     def item(self, address: ChildAddress, place: Place, check: Check, *, optional: bool = False) -> Item:
         return Item(
             path=place.path,

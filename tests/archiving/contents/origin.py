@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 from archiving.contents.base import Contents, Item, Phase
 from tests.archiving.contents.media import tree
-from transfer.base import CHECKED_BYTES, Source
+from transfer.base import CHECKED_BYTES, Source, SourceInfo
 from transfer.errors import SourceError
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
@@ -92,7 +92,9 @@ class Origin:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                path, _, query = self.path.partition("?")  # not urlsplit: it takes `//` at the start for a host
+                path, _, query = self.path.partition(
+                    "?"
+                )  # not urlsplit: it takes `//` at the start for a host
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 asked = parse_qs(query, keep_blank_values=True)
                 request = Request(unquote(path, errors="surrogateescape"), asked, headers)
@@ -149,9 +151,9 @@ def copy(contents: Contents, *, go_on: bool = False) -> Copy:
         phase = item.phase
         assert sum(body is not None for body in (item.source, item.chunks, item.data)) == 1
         try:
-            body = body_of(item)
+            body, info = _fetched(item)
             if item.check is not None:
-                item.check(body[:CHECKED_BYTES], None)
+                item.check(body[:CHECKED_BYTES], info)
         except SourceError as error:
             if item.optional:
                 made.optional_failures.append(f"{item.path}: {error}")
@@ -167,15 +169,23 @@ def copy(contents: Contents, *, go_on: bool = False) -> Copy:
 
 
 def body_of(item: Item) -> bytes:
-    if item.source is not None:
-        return read_source(item.source)
-    if item.chunks is not None:
-        return b"".join(bytes(chunk) for chunk in item.chunks)
-    assert item.data is not None
-    return item.data
+    return _fetched(item)[0]
 
 
 def read_source(source: Source) -> bytes:
+    return _read(source)[0]
+
+
+def _fetched(item: Item) -> tuple[bytes, SourceInfo | None]:
+    if item.source is not None:
+        return _read(item.source)
+    if item.chunks is not None:
+        return b"".join(bytes(chunk) for chunk in item.chunks), None
+    assert item.data is not None
+    return item.data, None
+
+
+def _read(source: Source) -> tuple[bytes, SourceInfo]:
     info, reader = source.open(64 * 1024)
     try:
         body = bytearray()
@@ -188,4 +198,4 @@ def read_source(source: Source) -> bytes:
         rest = memoryview(bytearray(info.size_bytes - len(body)))
         source.read_range(len(body), rest, info)
         body += rest
-    return bytes(body)
+    return bytes(body), info

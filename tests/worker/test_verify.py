@@ -66,3 +66,14 @@ def test_nothing_is_written_where_nothing_was_marked(
     (checked,) = verify([store], [], quick=False)
 
     assert (checked.ok, checked.restored, written) == (True, False, [])
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_is_stored_with_doubts_is_whole_and_yet_not_archived(store: MemoryBackend, quick: bool) -> None:
+    archive_at([store], asset(), doubts=("s7.ts: it is missing at the source (404 or 410)",))
+
+    (checked,) = verify([store], [asset().id], quick=quick)
+
+    assert checked.problems == ()
+    assert checked.doubts == ("s7.ts: it is missing at the source (404 or 410)",)
+    assert not checked.ok

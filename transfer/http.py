@@ -283,7 +283,12 @@ class HttpClient:
 
     def _give_back(self, origin: Origin, wire: Wire) -> None:
         with self._lock:
-            if wire.reusable and not self._closed and self._idle_count < self._max_idle:
+            if (
+                wire.reusable
+                and not wire.holds_more
+                and not self._closed
+                and self._idle_count < self._max_idle
+            ):
                 self._idle.setdefault(origin, []).append((monotonic(), wire))
                 self._idle_count += 1
                 return

@@ -253,9 +253,14 @@ class Wire:
             self._low, self._high = 0, len(rest)
 
     # -- life ----------------------------------------------------------------------------------------------
+    @property
+    def holds_more(self) -> bool:
+        """Whether more was received than the exchange has: bytes that would pass for the next answer."""
+        return self._high > self._low
+
     def idle_and_silent(self) -> bool:
         """Whether nothing unasked-for came since the last exchange; an end of the stream counts as something."""
-        return self._high == self._low and self._stream.is_silent()
+        return not self.holds_more and self._stream.is_silent()
 
     def close(self) -> None:
         self._stream.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.transfer.origin import Origin, Reply, Request, redirect, silent_close, stall_at, until_closed
+from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
 from tests.transfer.worlds import CANARY, client, some_bytes, told_by
 from transfer.errors import SourceNotAllowed, SourceUnavailable
 from transfer.guard import AddressPolicy, SocketAddress
@@ -71,6 +71,18 @@ def test_a_small_unwanted_body_is_read_to_keep_the_connection(origin: Origin, ht
     read(http.get(address(origin), {}))
 
     assert origin.connections == 1
+
+
+def test_a_connection_on_which_more_came_than_was_asked_for_is_not_used_again(http: HttpClient) -> None:
+    """A proxy that answers twice: the second answer would pass for that of the next request."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst"
+
+    with Origin({"/file": CONTENT}) as origin:
+        origin.script([raw(answer * 2)])
+
+        assert read(http.get(address(origin), {})) == b"first"
+        assert read(http.get(address(origin), {})) == CONTENT
+        assert origin.connections == 2
 
 
 def test_a_connection_that_ended_while_idle_is_replaced_unseen(origin: Origin, http: HttpClient) -> None:

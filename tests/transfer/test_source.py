@@ -23,6 +23,7 @@ from tests.transfer.origin import (
     status,
 )
 from tests.transfer.worlds import CANARY, HURRIED, Signer, client, expired_before, some_bytes, source, told_by
+from transfer.base import Reader, SourceInfo
 from transfer.checksums import crc32c
 from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
 from transfer.http import HttpClient
@@ -33,7 +34,9 @@ from transfer.source import (
     HttpSource,
     RenewableUrl,
     SecretUrl,
+    as_sent,
     fetch_bytes,
+    plain,
 )
 
 CONTENT = some_bytes(3000)
@@ -218,6 +221,55 @@ def test_an_empty_document_is_empty(origin: Origin, http: HttpClient) -> None:
     origin.script([empty])
 
     assert fetch(http, origin) == b""
+
+
+# -- one plain stream ----------------------------------------------------------------------------------------
+def test_a_plain_source_asks_for_no_range_and_has_none(origin: Origin, http: HttpClient) -> None:
+    info, reader = plain(source(http, origin)).open(100)
+    body = bytearray(len(CONTENT))
+    filled = 0
+    while count := reader.readinto(memoryview(body)[filled:]):
+        filled += count
+    reader.close()
+
+    assert (info.size_bytes, info.ranges, info.etag) == (len(CONTENT), False, '"v1"')
+    assert body == CONTENT
+    assert [request.range for request in origin.requests] == [None]
+
+
+def test_a_plain_source_renews_its_url(origin: Origin, http: HttpClient) -> None:
+    origin.always = expired_before(2)
+
+    info, reader = plain(source(http, origin)).open(100)
+    reader.close()
+
+    assert info.size_bytes == len(CONTENT)
+
+
+def test_what_is_plain_and_as_it_is_sent_stays_so(origin: Origin, http: HttpClient) -> None:
+    origin.always = gzipped
+    for both in (plain(as_sent(source(http, origin))), as_sent(plain(source(http, origin)))):
+        info, reader = both.open(100)
+        reader.close()
+
+        assert (info.ranges, info.coding) == (False, "gzip")
+        assert info.size_bytes == len(gzip.compress(CONTENT))
+
+
+def test_a_source_that_knows_nothing_of_it_is_plain_as_it_is() -> None:
+    class Other:
+        name = "other"
+
+        def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+            raise NotImplementedError
+
+        def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
+            raise NotImplementedError
+
+    other = Other()
+
+    assert plain(other) is other
+    assert as_sent(other) is other
 
 
 # -- what a source says of itself ----------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from transfer.errors import (
     SourceUnavailable,
 )
 from transfer.http import HttpClient
+from transfer.source import as_sent, plain
 
 MIB = 1024 * 1024
 TS = b"G" + bytes(187)
@@ -301,6 +302,15 @@ def test_what_the_store_knows_of_an_object_is_told() -> None:
     assert source.name == "memory://one: x"
     assert reader.readinto(memoryview(bytearray(9))) == 2
     assert reader.readinto(memoryview(bytearray(9))) == 0
+
+
+def test_an_object_of_a_store_is_its_own_plain_stream() -> None:
+    store = MemoryBackend("one")
+    put(store, "x", b"abc")
+    source = StoreSource(store, object_key("x"))
+
+    assert read_source(plain(source)) == b"abc"
+    assert read_source(as_sent(source)) == b"abc"
 
 
 @pytest.mark.parametrize("other", [b"B" * 2 * MIB, b"B", b"B" * 3 * MIB])

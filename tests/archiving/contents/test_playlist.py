@@ -150,6 +150,123 @@ def test_bom_crlf_latin_1_and_blanks_do_not_hide_a_segment(data: bytes) -> None:
     assert data[slice(*reference.span)] == b"a.ts"
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("#EXTM3U|#EXT-X-TARGETDURATION:2|a.ts|b.ts", ["segment a.ts", "segment b.ts"]),  # hls.js loads them
+        ("#EXTM3U|#EXTINF:2,|a.ts|b.ts", ["segment a.ts", "segment b.ts"]),
+        ("#EXTM3U|a.ts|b.mp4", ["segment a.ts", "segment b.mp4"]),  # a plain list
+        ("#EXTM3U|low.m3u8|high.M3U8?t=1", ["variant playlist low.m3u8", "variant playlist high.M3U8?t=1"]),
+        ("#EXTM3U|#EXT-X-MEDIA-SEQUENCE:0|a.ts", ["segment a.ts"]),
+        ("#EXTM3U|#EXT-X-STREAM-INF:BANDWIDTH=1|a.m3u8|b.m3u8", ["variant playlist a.m3u8"]),
+        ('#EXTM3U|b.m3u8|#EXT-X-MEDIA:TYPE=AUDIO,URI="a.m3u8"', ["rendition playlist a.m3u8"]),
+        ("#EXTM3U|b.m3u8|#EXT-X-STREAM-INF:BANDWIDTH=1|a.m3u8", ["variant playlist a.m3u8"]),
+        (
+            "#EXTM3U|#EXT-X-TARGETDURATION:2|#EXT-X-STREAM-INF:BANDWIDTH=1|a.m3u8|b.ts",
+            ["variant playlist a.m3u8", "segment b.ts"],
+        ),
+        (
+            "#EXTM3U|# #EXTINF:2, in a comment|#EXT-X-STREAM-INF:BANDWIDTH=1|a.m3u8|b.ts",
+            ["variant playlist a.m3u8"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_line_that_no_tag_introduces_counts_where_players_load_it(
+    text: str, found: list[str], ending: str
+) -> None:
+    references = list(Playlist(text.replace("|", ending).encode()).references())
+
+    assert [f"{each.role.value} {each.uri}" for each in references] == found
+
+
+def test_a_title_ends_at_a_lone_carriage_return_among_line_feeds() -> None:
+    _, found = read("#EXTM3U\n#EXTINF:2,title\rone.ts\n#EXTINF:2,\ntwo.ts\n")
+
+    assert found == [(Role.SEGMENT, "one.ts"), (Role.SEGMENT, "two.ts")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "segments", "has_media", "is_empty"),
+    [
+        ([], 0, False, True),
+        (["#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:2", "#EXT-X-ENDLIST"], 0, False, True),
+        (["#EXTINF:2,"], 0, False, True),
+        (["#EXTINF:2,", "#EXT-X-GAP", "a.ts"], 1, False, True),
+        (["#EXTINF:2,", "#EXT-X-GAP", "a.ts", "b.ts"], 2, True, False),
+        (["a.ts"], 1, True, False),
+        (["#EXT-X-STREAM-INF:BANDWIDTH=1", "a.m3u8"], 0, False, False),
+        (["#EXT-X-STREAM-INF:BANDWIDTH=1"], 0, False, True),
+        (['#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",URI="a.m3u8"'], 0, False, True),
+        (["#EXT-X-ERROR: gone"], 0, False, True),
+    ],
+)
+def test_a_playlist_without_media_or_variants_is_empty(
+    lines: list[str], segments: int, has_media: bool, is_empty: bool
+) -> None:
+    playlist, _ = read(master(*lines))
+
+    assert (playlist.segments, playlist.has_media, playlist.is_empty) == (segments, has_media, is_empty)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("#EXT-X-ERROR", "EXT-X-ERROR"),
+        ("#EXT-X-ERROR:", "EXT-X-ERROR"),
+        ("#EXT-X-ERROR: no such stream", "no such stream"),
+        ("#EXT-X-ERROR:CODE=404,URL=https://h/p?sig=CANARY", "CODE=404,URL=https://h/p"),
+        ('#EXT-X-ERROR-MESSAGE:"no such stream"', "no such stream"),
+        ("#EXT-X-Error: no", "no"),
+        ("#EXT-ERROR: no", "no"),
+        ("#EXT-X-STREAM-ERROR: no", "no"),
+        ("#EXT-X-ERROR:" + "x" * 10_000, "x" * 200),
+        ("#EXT-X-TERRORS: no", None),
+        ("# ERROR correction is on", None),
+        ("#EXT-X-VERSION:3", None),
+    ],
+)
+def test_an_error_in_place_of_a_recording_is_told(line: str, error: str | None) -> None:
+    playlist, _ = read(master(line))
+
+    assert playlist.error == error
+
+
+def test_a_rendition_tells_of_what_type_it_is() -> None:
+    playlist = Playlist(
+        master(
+            '#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="s",NAME="TYPE=AUDIO",URI="s.m3u8"',
+            '#EXT-X-MEDIA:URI="a.m3u8",TYPE=AUDIO,GROUP-ID="a",NAME="a"',
+            '#EXT-X-MEDIA:GROUP-ID="a",NAME="a",URI="n.m3u8"',
+            '#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=1,URI="i.m3u8"',
+            '#EXT-X-IMAGE-STREAM-INF:BANDWIDTH=1,URI="p.m3u8"',
+            "#EXT-X-STREAM-INF:BANDWIDTH=1",
+            "v.m3u8",
+        ).encode()
+    )
+
+    types = [each.media_type for each in playlist.references()]
+
+    assert types == ["SUBTITLES", "AUDIO", "", "I-FRAME", "IMAGE", ""]
+
+
+def test_byte_ranges_of_a_file_are_told_from_whole_files() -> None:
+    playlist = Playlist(
+        media(
+            '#EXT-X-MAP:URI="i.mp4",BYTERANGE="8@0"',
+            '#EXT-X-MAP:URI="j.mp4"',
+            "#EXTINF:2,",
+            "#EXT-X-BYTERANGE:8@8",
+            "a.mp4",
+            "#EXTINF:2,",
+            "b.mp4",
+        ).encode()
+    )
+
+    assert [each.ranged for each in playlist.references()] == [True, False, True, False]
+    assert playlist.has_init
+
+
 def test_bytes_that_a_url_cannot_hold_are_percent_encoded() -> None:
     playlist = Playlist(b"#EXTM3U\n#EXTINF:2,\ncaf\xe9 \xc3\xa9.ts\n")
 
@@ -247,10 +364,15 @@ def test_remarks_have_a_limit() -> None:
     assert len(playlist.remarks) == MAX_REMARKS
 
 
-def test_a_playlist_is_unfinished_until_its_endlist() -> None:
-    assert is_unfinished(b"#EXTM3U\n#EXTINF:2,\na.ts\n")
-    assert not is_unfinished(b"#EXTM3U\r\n#EXTINF:2,\r\na.ts\r\n#EXT-X-ENDLIST\r\n")
-    assert not is_unfinished(b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\na.m3u8\n")
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_a_playlist_is_unfinished_until_its_endlist(ending: str) -> None:
+    def lines(*them: str) -> bytes:
+        return "".join(line + ending for line in them).encode()
+
+    assert is_unfinished(lines("#EXTM3U", "#EXTINF:2,", "a.ts"))
+    assert is_unfinished(lines("#EXTM3U", "#EXTINF:2,no #EXT-X-ENDLIST yet", "a.ts"))
+    assert not is_unfinished(lines("#EXTM3U", "#EXTINF:2,", "a.ts", " #EXT-X-ENDLIST"))
+    assert not is_unfinished(lines("#EXTM3U", "#EXT-X-STREAM-INF:BANDWIDTH=1", "a.m3u8"))
 
 
 def test_overlapping_spans_are_a_defect_of_the_caller() -> None:
@@ -263,7 +385,7 @@ uris = st.from_regex(
     r"[a-z]{1,8}(/[a-z0-9_]{1,6}){0,2}\.(ts|m4s|mp4)(\?[a-z]=[a-z0-9,=]{0,9})?", fullmatch=True
 )
 titles = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12)
-endings = st.sampled_from(["\n", "\r\n", "\n\n"])
+endings = st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\r\r\n", " \r", "\t\n\r"])
 
 
 @st.composite
@@ -282,8 +404,9 @@ def media_playlists(draw: st.DrawFn) -> tuple[bytes, list[str]]:
         expected.append(uri)
         if kind == "segment":
             lines += [f"#EXTINF:2.0,{draw(titles)}", uri]
-    ending = draw(endings)
-    return ending.join([*lines, "#EXT-X-ENDLIST"]).encode(), expected
+    lines.append("#EXT-X-ENDLIST")
+    mixed = draw(st.lists(endings, min_size=1, max_size=3))
+    return "".join(line + mixed[at % len(mixed)] for at, line in enumerate(lines)).encode(), expected
 
 
 @given(media_playlists())
@@ -291,6 +414,7 @@ def test_any_playlist_gives_its_references_in_order(made: tuple[bytes, list[str]
     data, expected = made
 
     assert [reference.uri for reference in Playlist(data).references()] == expected
+    assert not is_unfinished(data)
 
 
 @given(media_playlists(), st.randoms(use_true_random=False), st.binary(max_size=20))
@@ -298,8 +422,9 @@ def test_every_byte_outside_the_replaced_spans_stays(
     made: tuple[bytes, list[str]], pick: object, new: bytes
 ) -> None:
     data, _ = made
-    spans = [reference.span for reference in Playlist(data).references()]
-    chosen = [span for span in spans if pick.random() < 0.5]  # type: ignore[attr-defined]
+    playlist = Playlist(data)
+    spans = [reference.span for reference in playlist.references()]
+    chosen = [span for span in [*spans, *playlist.neutralised] if pick.random() < 0.5]  # type: ignore[attr-defined]
 
     copy = rewrite(data, dict.fromkeys(chosen, new))
 

@@ -183,13 +183,16 @@ def test_a_missing_segment_is_gone_and_the_tree_not_whole(client: HttpClient, or
         form3.copied(client)
 
 
-def test_a_missing_playlist_is_gone_and_the_tree_not_whole(client: HttpClient, origin: Origin) -> None:
+def test_a_missing_playlist_is_a_doubt_and_the_rest_is_read(client: HttpClient, origin: Origin) -> None:
     files = tree("vod-ts")
     form3 = Form3(origin, files)
     form3.store.delete(object_key(f"{FOLDER}/stream_1/stream.m3u8"))
+    contents = form3.contents(client)
 
-    with pytest.raises(SourceGone):
-        form3.copied(client)
+    made = copy(contents)
+
+    assert [doubt.path for doubt in contents.notes.doubts if doubt.missing] == ["stream_1/stream.m3u8"]
+    assert made.files.keys() == {path for path in files if not path.startswith("stream_1/")}
 
 
 def test_names_with_awkward_letters_are_found_under_the_keys_that_they_mean(

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from archiving.contents import sniff
-from archiving.contents.access import ChildAddress, Node, TreeAccess, check_fetched, last_segment
+from archiving.contents.access import (
+    ChildAddress,
+    Node,
+    TreeAccess,
+    check_fetched,
+    last_segment,
+    signs_one_object,
+)
 from archiving.contents.base import Item, Notes, Phase
 from archiving.contents.layout import Place, TreeLayout, new_text, text_outside, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
@@ -27,9 +34,10 @@ from archiving.contents.tree_files import TreeFiles, check_of
 from archiving.contents.tree_limits import HlsLimits
 from archiving.errors import BadContents
 from transfer import stopping
+from transfer.base import Source
 from transfer.errors import SourceError, SourceMismatch, SourceUnavailable, UnexpectedContent
 from transfer.http import HttpClient
-from transfer.source import Fetched, SecretUrl, SourceAddress
+from transfer.source import Fetched, HttpSource, SecretUrl, SourceAddress
 
 __all__ = ["HlsContents", "HlsLimits", "OpenAccess"]
 
@@ -96,6 +104,17 @@ class HlsContents:
     @property
     def notes(self) -> Notes:
         return self._notes
+
+    @property
+    def url(self) -> SecretUrl:
+        """Where the master was read in the end, after redirects."""
+        return self._access.master.url
+
+    def source_beside(self, url: SecretUrl) -> Source | None:
+        """A file that no playlist names, such as a thumbnail, read with whatever opens the tree. None when that is the
+        master's own signature, which opens nothing else. Raises SourceNotAllowed."""
+        source = self._access.source(self._access.standalone(url))
+        return None if isinstance(source, HttpSource) and signs_one_object(self.url) else source
 
     def items(self) -> Iterator[Item]:
         """See `Contents.items`. Raises NeedsSourceAccess when the signature covers the master alone; the worst

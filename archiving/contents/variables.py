@@ -112,9 +112,13 @@ class Variables:
         The variables of a multivariant playlist may be used in the queries of its children as well. Of these only
         values are no secret that the playlist uses itself, never in a query, and that look like a path or name.
         """
-        secret = set(self.used_in_queries)
-        while more := {part for name in secret for part in self._made_of.get(name, ())} - secret:
-            secret |= more
+        secret: set[bytes] = set()
+        waiting = list(self.used_in_queries)
+        while waiting:
+            name = waiting.pop()
+            if name not in secret:
+                secret.add(name)
+                waiting += self._made_of.get(name, ())
         return [
             span
             for name, text, span in self._written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -25,6 +26,11 @@ BOMBS = {
         + b'"\n'
     ),
     "variables without end": b"#EXTM3U\n" + b'#EXT-X-DEFINE:QUERYPARAM="x"\n' * (MAX_DEFINITIONS + 1),
+    "variables that double each other": b'#EXTM3U\n#EXT-X-DEFINE:NAME="v0",VALUE="aaaaaaaa"\n'
+    + b"".join(
+        b'#EXT-X-DEFINE:NAME="v%d",VALUE="{$v%d}{$v%d}"\n' % (number + 1, number, number)
+        for number in range(40)
+    ),
     "pathways without end": b"#EXTM3U\n"
     + b"".join(
         b'#EXT-X-STREAM-INF:PATHWAY-ID="%d"\na.m3u8\n' % number for number in range(MAX_DEFINITIONS + 1)
@@ -46,6 +52,25 @@ def test_a_playlist_that_is_a_bomb_is_refused_in_little_memory(data: bytes) -> N
         tracemalloc.stop()
 
     assert peak_bytes < 20 * 2**20
+
+
+def test_variables_that_name_each_other_without_end_cost_no_time() -> None:
+    filler = b"".join(b"{$f%d}" % number for number in range(400))
+    data = (
+        b"#EXTM3U\n"
+        + b"".join(b'#EXT-X-DEFINE:NAME="f%d",VALUE=""\n' % number for number in range(400))
+        + b'#EXT-X-DEFINE:NAME="v0",VALUE="a"\n'
+        + b"".join(
+            b'#EXT-X-DEFINE:NAME="v%d",VALUE="{$v%d}%s"\n' % (number + 1, number, filler)
+            for number in range(500)
+        )
+        + b"#EXTINF:2,\na.ts?{$v500}\n"
+    )
+    before = time.process_time()
+
+    list(Playlist(data).references())
+
+    assert time.process_time() - before < 5
 
 
 def test_variables_as_people_use_them_are_expanded() -> None:

@@ -21,7 +21,13 @@ from urllib.parse import urlsplit
 from archiving.contents.playlist import Playlist
 from archiving.errors import BadContents
 from transfer.base import CHECKED_BYTES, Check, Source, SourceInfo
-from transfer.errors import SourceChanged, SourceForbidden, SourceGone, SourceMismatch
+from transfer.errors import (
+    SourceChanged,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+)
 from transfer.http import HttpClient
 from transfer.source import Address, Fetched, FixedAddress, HttpSource, SecretUrl, SourceAddress, fetch_bytes
 
@@ -89,7 +95,7 @@ class Node:
         self.depth: int = 1 if parent is None else parent.depth + 1
         self.variables: Mapping[bytes, bytes] = {}  # what it defined when it was last read
         self.born = 0  # the generation in which its references, as the walk knows them, were read
-        self._renewed: tuple[int, Fetched, list[str]] | None = None
+        self._renewed: tuple[int, tuple[Fetched, list[str]] | None] | None = None
 
     def parse(self, fetched: Fetched) -> Playlist:
         """Raises BadContents."""
@@ -98,27 +104,38 @@ class Node:
 
     def child_url(
         self, generation: Generation, read: Callable[[SecretUrl], Fetched], ordinal: int, file_name: str
-    ) -> SecretUrl:
+    ) -> SecretUrl | None:
         """What the `ordinal`-th reference is in `generation`; the playlists on the way are read again for it,
-        once a generation. Raises SourceError; SourceChanged when it names another file than it did."""
+        once a generation. None when one of them cannot be had any more. Raises SourceUnavailable; SourceChanged when
+        the reference names another file than it did."""
         if self._renewed is None or self._renewed[0] != generation.number:
-            fetched = generation.master if self.parent is None else self._read_again(generation, read)
-            try:
-                playlist = self.parse(fetched)
-                uris = [reference.uri for reference in playlist.references()]
-            except BadContents as error:
-                raise SourceMismatch(f"{fetched.url.name}, read again: {error}") from None
-            self.variables = playlist.variables
-            self._renewed = (generation.number, fetched, uris)
-        _, fetched, uris = self._renewed
+            self._renewed = (generation.number, self._as_renewed(generation, read))
+        if self._renewed[1] is None:
+            return None
+        fetched, uris = self._renewed[1]
         url = fetched.url.join(uris[ordinal]) if ordinal < len(uris) else None
         if url is None or last_segment(url) != file_name:
             raise SourceChanged(f"{fetched.url.name} names other files than when it was first read")
         return url
 
-    def _read_again(self, generation: Generation, read: Callable[[SecretUrl], Fetched]) -> Fetched:
+    def _as_renewed(
+        self, generation: Generation, read: Callable[[SecretUrl], Fetched]
+    ) -> tuple[Fetched, list[str]] | None:
+        try:
+            fetched = generation.master if self.parent is None else self._read_again(generation, read)
+            if fetched is None:
+                return None
+            playlist = self.parse(fetched)
+            uris = [reference.uri for reference in playlist.references()]
+        except (SourceGone, SourceForbidden, SourceMismatch, SourceNotAllowed, BadContents):
+            return None
+        self.variables = playlist.variables
+        return fetched, uris
+
+    def _read_again(self, generation: Generation, read: Callable[[SecretUrl], Fetched]) -> Fetched | None:
         assert self.parent is not None
-        return read(self.parent.child_url(generation, read, self.ordinal, self.file_name))
+        url = self.parent.child_url(generation, read, self.ordinal, self.file_name)
+        return read(url) if url else None
 
 
 class TreeAccess:
@@ -227,7 +244,8 @@ class TreeAccess:
         if child.node is None or child.born == self._generation.number:
             return child.first_url
         name = last_segment(child.first_url)
-        return child.node.child_url(self._generation, self._read, child.ordinal, name)
+        url = child.node.child_url(self._generation, self._read, child.ordinal, name)
+        return url or child.first_url
 
     def _answers(self, url: SecretUrl, way: Way) -> bool:
         address = FixedAddress(self._generation.address(url, way))

@@ -41,7 +41,7 @@ class Signings:
         """`fetched`, or the same playlist under another signature, which it was compared with."""
         if not self._access.children_may_be_signed:
             return fetched
-        urls = self._urls(node, fetched)
+        urls = self._urls(node, address, fetched)
         unknown = {(address is None, name) for url in urls for name in _unknown_parameters(url)}
         if unknown <= self._judged:
             return fetched
@@ -51,13 +51,13 @@ class Signings:
         except SourceError:
             return fetched
         self.changing |= changing_parameters(
-            (url.reveal() for url in urls), (url.reveal() for url in self._urls(node, again))
+            (url.reveal() for url in urls), (url.reveal() for url in self._urls(node, address, again))
         )
         return again
 
-    def _urls(self, node: Node, fetched: Fetched) -> list[SecretUrl]:
-        """The playlist's own URL and what it names."""
-        urls = [fetched.url]
+    def _urls(self, node: Node, address: ChildAddress | None, fetched: Fetched) -> list[SecretUrl]:
+        """What the playlist names; of the master its own URL too, which no playlist names."""
+        urls = [fetched.url] if address is None else []
         if b"?" in fetched.body or b"{$" in fetched.body:
             urls += islice(_references(node, fetched), self._max_references)
         return urls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import pytest
 from archiving.contents.hls import HlsContents
 from archiving.errors import NeedsSourceAccess
 from tests.archiving.contents.origin import Answer, Origin, Request, copy, vod
-from tests.archiving.contents.trees import TS, Naps, copy_tree, segments, variants, walk
+from tests.archiving.contents.trees import TS, Naps, copy_tree, open_tree, segments, walk
 from transfer.errors import SourceForbidden
 from transfer.http import HttpClient
 from transfer.source import RenewableUrl, SecretUrl
@@ -189,3 +190,71 @@ def test_a_file_that_stays_forbidden_does_not_cost_a_signature_each_time(
 
     assert refused == 50
     assert len(signatures) <= 3
+
+
+# -- a master that is signed alone, and what can be read all the same ----------------------------------------
+SIGNED = "/vod/master.m3u8?X-Amz-Signature=abc&X-Amz-Credential=k"
+
+
+def refuse(*paths: str) -> Callable[[Request], Answer | None]:
+    return lambda request: Answer(403) if request.path in paths else None
+
+
+@pytest.mark.parametrize(
+    ("refused", "lost"),
+    [
+        (["/vod/0.ts"], {"0.ts"}),
+        (["/vod/0.ts", "/vod/1.ts"], {"0.ts", "1.ts"}),
+        (["/vod/4.ts"], {"4.ts"}),
+    ],
+    ids=["the first", "the first two", "the last"],
+)
+def test_a_file_that_is_refused_alone_is_no_matter_of_access(
+    client: HttpClient, origin: Origin, refused: list[str], lost: set[str]
+) -> None:
+    origin.files = {"/vod/master.m3u8": segments(*(f"{number}.ts" for number in range(5)))}
+    origin.files |= {f"/vod/{number}.ts": TS for number in range(5)}
+    origin.rule = refuse(*refused)
+
+    walked = walk(client, origin, SIGNED)
+
+    assert set(walked.copy.failures) == lost
+    assert len(walked.paths) == len(origin.files) - len(lost)
+
+
+def test_nothing_is_handed_on_where_all_the_first_files_are_refused(
+    client: HttpClient, origin: Origin
+) -> None:
+    origin.files = {"/vod/master.m3u8": segments(*(f"{number}.ts" for number in range(50)))}
+    origin.rule = lambda request: Answer(403) if "master" not in request.path else None
+    contents = open_tree(client, origin, SIGNED)
+
+    with pytest.raises(NeedsSourceAccess):
+        next(contents.items())
+    assert len({request.path for request in origin.requests}) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    "missing", [Answer(404), Answer(503, b"", {"Retry-After": "3600"})], ids=["gone", "busy"]
+)
+def test_files_that_cannot_be_had_for_another_reason_are_no_matter_of_access(
+    client: HttpClient, origin: Origin, missing: Answer
+) -> None:
+    origin.files = {"/vod/master.m3u8": segments("0.ts", "1.ts")}
+    origin.rule = lambda request: {"/vod/0.ts": missing, "/vod/1.ts": Answer(403)}.get(request.path)
+
+    walked = walk(client, origin, SIGNED)
+
+    assert set(walked.copy.failures) == {"0.ts", "1.ts"}
+
+
+@pytest.mark.parametrize("path", ["/vod/master.m3u8", SIGNED], ids=["open", "signed alone"])
+def test_a_playlist_that_is_refused_alone_is_a_doubt(client: HttpClient, origin: Origin, path: str) -> None:
+    origin.files = vod()
+    origin.rule = refuse("/vod/stream_0/stream.m3u8")
+
+    walked = walk(client, origin, path)
+
+    assert walked.missing == {"stream_0/stream.m3u8"}
+    assert {name for name in walked.paths if name.startswith("stream_0/")} == set()
+    assert len([name for name in walked.paths if name.startswith("stream_1/")]) > 3

@@ -341,7 +341,7 @@ def test_another_signature_is_not_another_version(client: HttpClient, origin: Or
 def test_the_digest_of_all_playlists_is_that_of_the_tree_whatever_its_signature(
     client: HttpClient, origin: Origin
 ) -> None:
-    def digest(signature: str, *names: str) -> object:
+    def digest(signature: str, *names: str) -> tuple[str, object]:
         origin.files = {
             "/vod/master.m3u8": variants(f"s.m3u8?Signature={signature}&Key-Pair-Id=k"),
             "/vod/s.m3u8": segments(*(f"{name}?Signature={signature}&Key-Pair-Id=k" for name in names)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from archiving.contents.base import Notes
 from archiving.contents.hls import HlsContents
-from tests.archiving.contents.origin import Copy, Origin, copy, signed
+from tests.archiving.contents.origin import Answer, Copy, Origin, copy, signed
 from transfer.http import HttpClient
 
 TS = b"G" + bytes(187)
@@ -85,3 +85,28 @@ def walk(client: HttpClient, origin: Origin, path: str = "/vod/master.m3u8", **o
     """Copy what can be had of a tree, as the archiver does."""
     contents = open_tree(client, origin, path, **options)
     return Walked(copy(contents, go_on=True), contents.notes)
+
+
+# -- what a source gives, and a tree of everything ------------------------------------------------------------
+PAGE = b"<!DOCTYPE html><html><body>Sorry</body></html>"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(200)
+BUSY = Answer(503, b"", {"Retry-After": "3600"})  # longer than a walk waits
+RENDITIONS = master(
+    '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",URI="audio.m3u8"',
+    '#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="s",NAME="s",URI="subs.m3u8"',
+    '#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO="a",SUBTITLES="s"\nlow.m3u8',
+    '#EXT-X-STREAM-INF:BANDWIDTH=2,AUDIO="a",SUBTITLES="s"\nhigh.m3u8',
+    '#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=1,URI="frames.m3u8"',
+)
+
+
+def whole() -> dict[str, bytes]:
+    """A tree of each kind of playlist, with one segment each."""
+    files = {
+        "/vod/master.m3u8": RENDITIONS,
+        "/vod/subs.m3u8": segments("0.vtt"),
+        "/vod/0.vtt": b"WEBVTT\n",
+    }
+    for name in ("audio", "low", "high", "frames"):
+        files |= {f"/vod/{name}.m3u8": segments(f"{name}.ts"), f"/vod/{name}.ts": TS}
+    return files

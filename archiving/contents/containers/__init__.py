@@ -1,0 +1,31 @@
+"""Whether a media file is whole, judged by its container while it is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archiving.contents.containers.ebml import Ebml
+from archiving.contents.containers.mp4 import Mp4
+from archiving.contents.containers.ogg import Ogg
+from archiving.contents.containers.walk import Walk
+from archiving.contents.containers.wav import Wav
+from archiving.contents.sniff import Kind
+from transfer.base import Structure
+
+_STRUCTURES: dict[Kind, Callable[[str], Structure]] = {
+    Kind.MP4: lambda name: Walk(name, Mp4),
+    Kind.WEBM: lambda name: Walk(name, Ebml),
+    Kind.MATROSKA: lambda name: Walk(name, Ebml),
+    Kind.OGG: lambda name: Walk(name, Ogg),
+    Kind.WAV: lambda name: Walk(name, Wav),
+}
+
+
+def has_structure(kind: Kind | None) -> bool:
+    """Whether files of this kind can be told whole from cut by their bytes."""
+    return kind in _STRUCTURES
+
+
+def structure_of(kind: Kind | None, name: str) -> Structure | None:
+    """Check that the file `name` of this kind is whole, for one copy of it; None for kinds without a structure."""
+    return _STRUCTURES[kind](name) if kind in _STRUCTURES else None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from pydantic import SecretStr
 
-from archiving.contents import sniff
-from archiving.contents.base import Contents
+from archiving.contents import error_pages, sniff
+from archiving.contents.base import Contents, Doubt
+from archiving.contents.containers import has_structure
+from archiving.contents.error_pages import Likeness
 from archiving.contents.hls import HlsContents, HlsLimits
 from archiving.contents.single_file import SingleFile, file_name
 from archiving.contents.sniff import Kind
@@ -23,12 +26,12 @@ from hms.base import RecordingAssets
 from hms.models import Asset, AssetType
 from transfer import stopping
 from transfer.base import Source, SourceInfo
-from transfer.errors import SourceMismatch, SourceUnavailable
+from transfer.errors import ErrorPage, SourceUnavailable, StillEncoded
 from transfer.http import HttpClient
 from transfer.retrying import Patience
-from transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress
+from transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress, as_sent
 
-_GZIP = b"\x1f\x8b"  # a playlist stored packed and served so: `fetch_bytes` undoes it
+_GZIP = b"\x1f\x8b"
 
 WebhookThumbnails = Callable[[str], Mapping[str, SecretStr]]
 """Asset id -> signed thumbnail URLs by storage path, as webhooks brought them."""
@@ -70,7 +73,7 @@ class ContentsOpener:
 
     def __call__(self, asset: Asset) -> Contents:
         """The contents of `asset`, decided by its first bytes. Raises HmsError, SourceError, ContentsError;
-        SourceMismatch for a VOD that is neither playlist, zip nor media, such as a web page."""
+        ErrorPage for an error answer in its place."""
 
         def sign() -> SecretUrl:
             return SecretUrl(self._api.sign(asset.id, self._rules.sign_for).url.get_secret_value())
@@ -85,12 +88,13 @@ class ContentsOpener:
 
     def _open(self, asset: Asset, address: SourceAddress) -> Contents:
         source = HttpSource(self._client, address)
-        info, start = self._rules.patience.keep_trying(
-            lambda: _first_bytes(source), lambda error: isinstance(error, SourceUnavailable)
-        )
-        kind = sniff.sniff(start)
+        try:
+            info, start = self._first_bytes(source)
+        except StillEncoded as error:
+            return self._open_as_sent(asset, as_sent(source), Doubt(str(error)))
         is_vod = asset.type == AssetType.ROOM_VOD
-        if kind is Kind.PLAYLIST or (is_vod and start.startswith(_GZIP)):
+        kind = sniff.sniff(start)
+        if kind is Kind.PLAYLIST or (is_vod and _is_packed_playlist(start)):
             return HlsContents(
                 self._client,
                 address,
@@ -106,15 +110,40 @@ class ContentsOpener:
                 info,
                 name=_zip_name(asset),
                 version=version,
+                version_is_exact=info.strong_etag is not None,
                 mode=self._rules.zip_mode,
                 expected=_expected(asset),
                 limits=self._rules.zip,
             )
-        if is_vod and kind is None:
-            raise SourceMismatch(f"{source.name}: expected a playlist or a zip, got {sniff.describe(start)}")
+        if is_vod:
+            _refuse_errors(asset, source, info, start)
         return SingleFile(
-            asset, source, start=start, version=version, info=info, warnings=_doubts(asset, kind)
+            asset,
+            source,
+            start=start,
+            version=version,
+            info=info,
+            warnings=_warnings(asset, kind),
+            doubts=_doubts(asset, kind, start),
         )
+
+    def _open_as_sent(self, asset: Asset, source: Source, doubt: Doubt) -> Contents:
+        """A file whose content coding cannot be undone: kept as it is sent."""
+        info, start = self._first_bytes(source)
+        version = _version(asset, info)
+        return SingleFile(asset, source, start=start, version=version, info=info, doubts=[doubt])
+
+    def _first_bytes(self, source: Source) -> tuple[SourceInfo, bytes]:
+        return self._rules.patience.keep_trying(
+            lambda: _first_bytes(source), lambda error: isinstance(error, SourceUnavailable)
+        )
+
+
+def _refuse_errors(asset: Asset, source: Source, info: SourceInfo, start: bytes) -> None:
+    """Raises ErrorPage for an error answer, or nothing, in the place of a VOD."""
+    like = error_pages.likeness(start, info, asset.size_bytes, is_media=True)
+    if not start or like is Likeness.ERROR:
+        raise ErrorPage(f"{source.name}: expected a playlist or a zip, got {sniff.describe(start)}")
 
 
 def _first_bytes(source: Source) -> tuple[SourceInfo, bytes]:
@@ -143,11 +172,27 @@ def _zip_name(asset: Asset) -> str:
     return name if sniff.extension(name) == "zip" else f"{name}.zip"
 
 
-def _doubts(asset: Asset, kind: Kind | None) -> list[str]:
-    if asset.type == AssetType.ROOM_VOD and kind is not None:
+def _is_packed_playlist(start: bytes) -> bool:
+    """A playlist stored packed and served so: `fetch_bytes` undoes it."""
+    if not start.startswith(_GZIP):
+        return False
+    try:
+        return sniff.sniff(zlib.decompressobj(wbits=31).decompress(start)) is Kind.PLAYLIST
+    except zlib.error:
+        return False
+
+
+def _warnings(asset: Asset, kind: Kind | None) -> list[str]:
+    if asset.type == AssetType.ROOM_VOD and has_structure(kind) and kind is not None:
         return [f"a room-vod that is {kind.value}, neither a playlist nor a zip: stored as a single file"]
     if asset.type not in set(AssetType):
         return [f"the type {asset.type!r} is not known to this version: stored as a single file"]
+    return []
+
+
+def _doubts(asset: Asset, kind: Kind | None, start: bytes) -> list[Doubt]:
+    if asset.type == AssetType.ROOM_VOD and not has_structure(kind):
+        return [Doubt(f"a room-vod that is {sniff.describe(start)}, neither a playlist nor a zip")]
     return []
 
 

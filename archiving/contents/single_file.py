@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from archiving.contents import sniff
-from archiving.contents.base import Item, Notes
-from archiving.contents.sniff import Kind
+from archiving.contents.base import Doubt, Item, Notes
+from archiving.contents.containers import has_structure, structure_of
+from archiving.contents.sniff import MEDIA, Kind
 from archiving.keys import safe_path
 from hms.models import Asset, AssetType
 from transfer.base import Check, Source, SourceInfo
+from transfer.errors import ErrorPage, UnexpectedContent
 
 # What a file of this type is called and must look like where its path does not say so itself.
 _BY_TYPE: dict[str, tuple[str, Kind]] = {
@@ -22,28 +26,25 @@ _BY_TYPE: dict[str, tuple[str, Kind]] = {
     AssetType.TRANSCRIPT: ("txt", Kind.TEXT),
     AssetType.SUMMARY: ("json", Kind.JSON),
 }
-_BY_KIND = {
-    Kind.ZIP: "zip",
-    Kind.PLAYLIST: "m3u8",
-    Kind.MP4: "mp4",
-    Kind.WEBM: "webm",
-}
 _MD5_OF_NOTHING = hashlib.md5(b"", usedforsecurity=False)
-_MARKUP = frozenset({"html", "htm", "xml", "svg"})  # an error page cannot be told from such a file
+_QUERY = re.compile(r"\?[^?=]*=.*\Z", re.DOTALL)
 
 
 def file_name(asset: Asset, start: bytes) -> str:
     """The name of the asset's file: the last segment of its path, made safe, with an extension in any case.
     `start` are the first bytes of the file, for an asset whose path and type say nothing."""
-    last = (asset.path or "").rsplit("/", 1)[-1]
-    if sniff.kind_of(last) or sniff.extension(last) in _MARKUP:
+    last = _name_in_path(asset)
+    if sniff.kind_of(last):
         return safe_path(last)
     return safe_path(f"{last or asset.type or 'recording'}.{_extension(asset, start)}")
 
 
 class SingleFile:
-    """`archiving.contents.base.Contents` of one file. The API's `size` means this file, so another length is a
-    mismatch; 0 is what the API says when it says nothing."""
+    """`archiving.contents.base.Contents` of one file. The API's `size` means this file, unless it is a room-vod; 0 is
+    what the API says when it says nothing.
+
+    Media of another kind than the name says is a warning where its container shows that it is whole, else a doubt.
+    """
 
     form = "file"
 
@@ -55,21 +56,30 @@ class SingleFile:
         start: bytes,
         version: str,
         info: SourceInfo | None = None,
-        warnings: list[str] | None = None,
+        warnings: Sequence[str] = (),
+        doubts: Sequence[Doubt] = (),
     ) -> None:
+        """`start`: the first sniff.SNIFF_BYTES of it. With `doubts`, which say what is wrong with it, anything but an
+        error page is taken. Raises ErrorPage when it is one already."""
         self._asset = asset
         self._source = source
         self._name = file_name(asset, start)
-        self._check = _check(asset, self._name)
         self._version = version
-        self._notes = Notes(warnings=list(warnings or []))
-        if self._check and info and is_empty(info) and _may_be_empty(asset, self._name):
-            self._check = _empty_or(self._check)
-            self._notes.warnings.append(f"{self._name} is empty at the source, by the source's own checksum")
+        self._info = info
+        self._notes = Notes(warnings=list(warnings), doubts=list(doubts))
+        self._content_type = sniff.content_type_of(self._name, start)
+        self._kind, self._found = self._judge(sniff.sniff(start))
+        self._check = self._make_check()
+        with suppress(UnexpectedContent):  # what comes when it is copied counts
+            self._check(start, info)
 
     @property
     def version(self) -> str:
         return self._version
+
+    @property
+    def version_is_exact(self) -> bool:
+        return self._info is not None and self._info.strong_etag is not None
 
     @property
     def notes(self) -> Notes:
@@ -79,20 +89,39 @@ class SingleFile:
         means_this_file = self._asset.type != AssetType.ROOM_VOD
         yield Item(
             path=self._name,
-            content_type=sniff.content_type(self._name),
+            content_type=self._content_type,
             source=self._source,
             check=self._check,
-            size_bytes=(self._asset.size_bytes or None) if means_this_file else None,
+            structure=structure_of(self._found, self._name),
+            api_size_bytes=(self._asset.size_bytes or None) if means_this_file else None,
         )
 
+    def _judge(self, found: Kind | None) -> tuple[Kind, Kind | None]:
+        """What its first bytes are held to, and the kind whose structure is checked."""
+        expected = _kind(self._asset, self._name)
+        if self._notes.doubts:
+            return Kind.ANY, None
+        if self._asset.type == AssetType.ROOM_VOD or expected is Kind.ANY:
+            return (found, found) if found and has_structure(found) else (Kind.ANY, None)
+        if expected not in MEDIA or not has_structure(found) or found is None:
+            return expected, None
+        if found is not expected and expected is not Kind.SEGMENT:
+            self._notes.warnings.append(f"{self._what_it_is_called()}, but it is {found.value}")
+        return found, found
 
-def _extension(asset: Asset, start: bytes) -> str:
-    if asset.type == AssetType.TRANSCRIPT and start.lstrip()[:1] in (b"{", b"["):
-        return "json"
-    if asset.type in _BY_TYPE:
-        return _BY_TYPE[asset.type][0]
-    found = sniff.sniff(start)
-    return _BY_KIND.get(found, "bin") if found else "bin"
+    def _what_it_is_called(self) -> str:
+        end = sniff.extension(_name_in_path(self._asset))
+        return f"named .{end}" if sniff.kind_of(f"a.{end}") else f"a {self._asset.type} by its type"
+
+    def _make_check(self) -> Check:
+        check = sniff.check_for(self._kind, self._name, self._asset.size_bytes)
+        if self._kind is not Kind.TEXT:
+            return _never_empty(check, self._name)
+        if self._info and is_empty(self._info) and not self._asset.size_bytes:
+            # a chat or transcript of which nobody said a word
+            self._notes.warnings.append(f"{self._name} is empty at the source, by the source's own checksum")
+            return _empty_or(check)
+        return check
 
 
 def is_empty(info: SourceInfo) -> bool:
@@ -100,12 +129,6 @@ def is_empty(info: SourceInfo) -> bool:
     what a broken server or cache says with a 200, however often it says so."""
     by_etag = (info.etag or "").removeprefix("W/").strip('"').lower() == _MD5_OF_NOTHING.hexdigest()
     return info.size_bytes == 0 and (by_etag or info.crc32c == 0 or info.md5 == _MD5_OF_NOTHING.digest())
-
-
-def _may_be_empty(asset: Asset, name: str) -> bool:
-    """A chat or transcript of which nobody said a word; there is no film, and no JSON, of no bytes. Where the API
-    gives a size, that is what it must be."""
-    return _kind(asset, name) is Kind.TEXT and not asset.size_bytes
 
 
 def _empty_or(check: Check) -> Check:
@@ -116,8 +139,30 @@ def _empty_or(check: Check) -> Check:
     return empty_or_as_expected
 
 
-def _check(asset: Asset, name: str) -> Check | None:
-    return None if sniff.extension(name) in _MARKUP else sniff.check_for(_kind(asset, name), name)
+def _never_empty(check: Check, name: str) -> Check:
+    """There is nothing to keep of media or JSON that is empty, with or without a doubt."""
+
+    def something_as_expected(start: bytes, info: SourceInfo | None = None) -> None:
+        if not start:
+            raise ErrorPage(f"{name}: the source answered with an empty body")
+        check(start, info)
+
+    return something_as_expected
+
+
+def _name_in_path(asset: Asset) -> str:
+    """The last segment of the API's path, without the query that a signed URL has."""
+    return _QUERY.sub("", asset.path or "").rsplit("/", 1)[-1]
+
+
+def _extension(asset: Asset, start: bytes) -> str:
+    """For a path that has none: by the bytes where they are media, else by the type."""
+    found = sniff.sniff(start)
+    by_type = _BY_TYPE.get(asset.type)
+    if by_type and not (by_type[1] in MEDIA and has_structure(found)):
+        is_json = asset.type == AssetType.TRANSCRIPT and start.lstrip()[:1] in (b"{", b"[")
+        return "json" if is_json else by_type[0]
+    return sniff.extension_of(found) or "bin"
 
 
 def _kind(asset: Asset, name: str) -> Kind:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from archiving.contents import sniff, texts
 from archiving.contents.base import Notes
@@ -17,7 +19,9 @@ from transfer.errors import (
     SourceUnavailable,
     UnexpectedContent,
 )
-from transfer.source import as_sent, plain
+from transfer.http import HttpClient
+from transfer.source import Address, SourceAddress, as_sent, plain
+from transfer.urls import Origin
 
 _BY_HOPE = (SourceUnavailable, SourceForbidden, SourceGone, SourceNotAllowed)
 """What a source that cannot be opened says, by how likely another attempt helps."""
@@ -25,6 +29,52 @@ _BY_HOPE = (SourceUnavailable, SourceForbidden, SourceGone, SourceNotAllowed)
 _OCTETS = "application/octet-stream"
 _OTHER_IMAGES = (b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0")
 _IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"jxl ")
+
+
+class CookiesOf:
+    """The cookies that the answer for one file sets, asked for once. Safe from several threads."""
+
+    def __init__(self, client: HttpClient, file: SourceAddress) -> None:
+        self._client = client
+        self._file = file
+        self._lock = threading.Lock()
+        self._found: tuple[Origin, str] | None = None
+
+    def header_for(self, origin: Origin) -> str:
+        """The value of a Cookie header; empty for any other origin than the one that set them, and where there are
+        none."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._ask(origin)
+            return self._found[1] if self._found[0] == origin else ""
+
+    def _ask(self, origin: Origin) -> tuple[Origin, str]:
+        try:
+            response = self._client.get(self._file.current(), {"Range": "bytes=0-0"})
+        except SourceError:
+            return origin, ""
+        response.close()
+        pairs = [value.partition(";")[0].strip() for value in response.cookies]
+        return response.url.origin, "; ".join(pair for pair in pairs if pair.find("=") > 0)
+
+
+class WithCookiesOf:
+    """`transfer.source.SourceAddress` that is asked with `cookies` once it is refused without."""
+
+    def __init__(self, address: Address, cookies: CookiesOf) -> None:
+        self._current = address
+        self._cookies = cookies
+        self._lock = threading.Lock()
+
+    def current(self) -> Address:
+        return self._current
+
+    def renew(self, failed: Address) -> Address:
+        with self._lock:
+            header = self._cookies.header_for(failed.url.origin)
+            if self._current is failed and header and "Cookie" not in failed.headers:
+                self._current = replace(failed, headers={**failed.headers, "Cookie": header})
+            return self._current
 
 
 class FirstThatAnswers:

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from archiving.contents import sniff
 from archiving.contents.access import folder_token, signs_one_object
 from archiving.contents.base import Contents, Item, Notes
-from archiving.contents.thumbnail_names import Thumbnail, named_thumbnails
-from archiving.contents.thumbnail_sources import FirstThatAnswers, image_check
+from archiving.contents.thumbnail_names import MAX_THUMBNAILS, Thumbnail, named_thumbnails
+from archiving.contents.thumbnail_sources import CookiesOf, FirstThatAnswers, WithCookiesOf, image_check
 from hms.models import Asset
 from transfer.base import Source
 from transfer.errors import SourceNotAllowed
@@ -62,6 +62,7 @@ class _Thumbnails:
         self._client = client
         self._own = own
         self._from_webhook = from_webhook
+        self._cookies = CookiesOf(client, own)
         self._tree = contents if isinstance(contents, OpensBeside) else None
 
     def items(self, notes: Notes, stored: Collection[str] = ()) -> Iterator[Item]:
@@ -82,7 +83,7 @@ class _Thumbnails:
                 optional=True,
             )
         if left_out:
-            notes.warnings.append(f"{left_out} thumbnails beyond the first {len(thumbnails)} were left out")
+            notes.warnings.append(f"{left_out} thumbnails beyond the first {MAX_THUMBNAILS} were left out")
 
     def _sources(self, thumbnail: Thumbnail) -> Sequence[Source | None]:
         stored = self._from_webhook.get(thumbnail.webhook_key or "")
@@ -98,9 +99,8 @@ class _Thumbnails:
             return None
         try:
             is_of_the_tree = self._tree is not None and url.origin == self._tree.url.origin
-            if self._tree is not None and is_of_the_tree and not signs_one_object(url):
-                return self._tree.source_beside(url) or self._at(url)
-            return self._at(url)
+            beside = self._beside_the_tree(url) if is_of_the_tree and not signs_one_object(url) else None
+            return beside or self._at(Address(url, handed_out=frozenset({url.origin})))
         except SourceNotAllowed:
             return None
 
@@ -109,17 +109,22 @@ class _Thumbnails:
         if not location or not own_path:
             return None
         if self._tree is not None and (url := _place(location, own_path, self._tree.url)):
-            try:
-                return self._tree.source_beside(url)
-            except SourceNotAllowed:
-                return None
+            return self._beside_the_tree(url)
         own = self._own.current()
         if signs_one_object(own.url) or not (url := map_path(location, own_path, own.url)):
             return None
-        return HttpSource(self._client, FixedAddress(Address(url, own.headers, own.handed_out)))
+        return self._at(Address(url, own.headers, own.handed_out))
 
-    def _at(self, url: SecretUrl) -> Source:
-        return HttpSource(self._client, FixedAddress(Address(url, handed_out=frozenset({url.origin}))))
+    def _beside_the_tree(self, url: SecretUrl) -> Source | None:
+        try:
+            return self._tree.source_beside(url) if self._tree is not None else None
+        except SourceNotAllowed:
+            return None
+
+    def _at(self, address: Address) -> Source:
+        if self._tree is not None or signs_one_object(address.url):
+            return HttpSource(self._client, FixedAddress(address))
+        return HttpSource(self._client, WithCookiesOf(address, self._cookies))
 
     def _why(self, thumbnail: Thumbnail) -> str:
         if thumbnail.location is None:

@@ -319,7 +319,7 @@ class Archiver:
             busy = copied.worst if isinstance(copied.worst, SourceUnavailable) else None
             raise Doubtful(
                 doubts.in_words(found),
-                None if doubts.is_near(row, now, rules) else name,
+                None if doubts.is_near(row, now, rules) or any(doubt.unready for doubt in found) else name,
                 busy=busy is not None,
                 retry_after=busy.retry_after if busy else None,
             )

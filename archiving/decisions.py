@@ -88,10 +88,15 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
 
 
 def rare_delay(row: Row, now: datetime, patience: Patience) -> timedelta:
-    """Of what several attempts in a row found the same: a day, or a quarter of the time left to the deadline, so that
-    it is tried more often towards it."""
+    """Of what several attempts in a row found the same: doubling from `retry_max` to a day; at most a quarter of the
+    time left to the deadline, so that it is tried more often towards it."""
+    delay = patience.retry_max * (1 << min(max(row.mismatches + 1 - patience.mismatch_attempts, 0), 10))
     left = source_ends_at(row) - now
-    return max(min(LOOK_EVERY, left / 4), patience.retry_max) if left > timedelta(0) else patience.retry_max
+    return (
+        max(min(delay, LOOK_EVERY, left / 4), patience.retry_max)
+        if left > timedelta(0)
+        else patience.retry_max
+    )
 
 
 def _refused(error: Exception) -> bool:

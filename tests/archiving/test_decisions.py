@@ -86,7 +86,10 @@ def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_th
     assert all(isinstance(end, WillRetry) and end.mismatch for end in ends)
     waits = [end.next_attempt_at - NOW for end in ends if isinstance(end, WillRetry)]
     assert waits[0] < timedelta(minutes=2)
-    assert timedelta(hours=1) <= waits[-1] <= timedelta(days=1)
+    assert waits[-1] == timedelta(hours=1)
+    late = decide(error, row(mismatches=20), NOW, PATIENCE, 0.5)
+    assert isinstance(late, WillRetry)
+    assert timedelta(hours=12) <= late.next_attempt_at - NOW <= timedelta(days=1)
 
 
 @pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)

@@ -1,0 +1,299 @@
+"""Assets of one file: broken is never archived, whole is never thrown away."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ledger.base import AssetState
+from tests.archiving.contents.media import ffmpeg, single
+from tests.archiving.contents.origin import Answer, Origin, Request
+from tests.judged.world import World, judged
+
+ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST
+HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in</body></html>"
+
+
+def mp4() -> bytes:
+    return single("a.mp4")
+
+
+def webm() -> bytes:
+    return single("a.webm")
+
+
+def fragmented() -> bytes:
+    return ffmpeg(
+        *["-f", "lavfi", "-i", "testsrc2=size=64x36:rate=5:duration=4"],
+        *["-c:v", "libx264", "-preset", "ultrafast", "-movflags", "frag_keyframe+empty_moov"],
+        *["-g", "5", "-f", "mp4", "pipe:1"],
+    )
+
+
+def without(data: bytes, box: bytes) -> bytes:
+    """An mp4 without one of its top-level boxes."""
+    kept, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big") or len(data) - at
+        if data[at + 4 : at + 8] != box:
+            kept.append(data[at : at + size])
+        at += size
+    return b"".join(kept)
+
+
+@dataclass
+class Case:
+    what: str
+    type: str
+    name: str
+    body: bytes
+    state: AssetState
+    fields: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
+def cases() -> list[Case]:
+    film, track, pieces = mp4(), webm(), fragmented()
+    summary = json.dumps({"summary": "we met", "topics": ["one"]}).encode()
+    return [
+        # -- broken: never archived ---------------------------------------------------------------------------
+        Case("an mp4 cut in its last box", "room-composite", "a.mp4", film[:-10], QUARANTINED),
+        Case("an mp4 cut in the middle", "room-composite", "a.mp4", film[: len(film) // 2], QUARANTINED),
+        Case("an mp4 without moov", "room-composite", "a.mp4", without(film, b"moov"), QUARANTINED),
+        Case("an mp4 without mdat", "room-composite", "a.mp4", without(film, b"mdat"), QUARANTINED),
+        Case(
+            "an mp4 with an empty mdat",
+            "stream",
+            "a.mp4",
+            without(film, b"mdat") + b"\0\0\0\x08mdat",
+            QUARANTINED,
+        ),
+        Case("a fragmented mp4 cut in a fragment", "stream", "a.mp4", pieces[:-100], QUARANTINED),
+        Case("a webm cut in a cluster", "track", "a.webm", track[:-20], QUARANTINED),
+        Case("an empty mp4", "room-composite", "a.mp4", b"", LOST),
+        Case(
+            "a JSON error as a summary",
+            "summary",
+            "s.json",
+            b'{"error":"AccessDenied","code":403}',
+            LOST,
+            headers={"Content-Type": "application/json"},
+        ),
+        Case(
+            "a JSON error as a transcript",
+            "transcript",
+            "t.txt",
+            b'{"message":"rate limited"}',
+            LOST,
+            headers={"Content-Type": "application/json"},
+        ),
+        Case(
+            "a JSON error of exactly the API's size",
+            "summary",
+            "s.json",
+            b'{"error":"AccessDenied","code":403}',
+            QUARANTINED,
+            {"size": 35},
+        ),
+        Case(
+            "a login page for an mp4",
+            "room-composite",
+            "a.mp4",
+            HTML,
+            LOST,
+            headers={"Content-Type": "text/html"},
+        ),
+        Case("a login page for a chat", "chat", "c.csv", HTML, LOST, headers={"Content-Type": "text/html"}),
+        Case(
+            "an S3 error with status 200",
+            "track",
+            "a.webm",
+            b'<?xml version="1.0"?><Error><Code>SlowDown</Code></Error>',
+            LOST,
+            headers={"Content-Type": "application/xml"},
+        ),
+        # -- whole: never thrown away -------------------------------------------------------------------------
+        Case("an mp4", "room-composite", "a.mp4", film, ARCHIVED),
+        Case("a fragmented mp4", "stream", "a.mp4", pieces, ARCHIVED),
+        Case("a webm", "track", "a.webm", track, ARCHIVED),
+        Case(
+            "an mp4 one byte off the API's size",
+            "room-composite",
+            "a.mp4",
+            film,
+            ARCHIVED,
+            {"size": len(film) + 1},
+        ),
+        Case("an mp4 whose size the API rounds", "room-composite", "a.mp4", film, ARCHIVED, {"size": 1000}),
+        Case("a chat of another size", "chat", "c.csv", b"a,b\n1,2\n", QUARANTINED, {"size": 9}),
+        Case("a chat of the API's size", "chat", "c.csv", b"a,b\n1,2\n", ARCHIVED, {"size": 8}),
+        Case("an API that says 0", "chat", "c.csv", b"a,b\n1,2\n", ARCHIVED, {"size": 0}),
+        Case("a summary", "summary", "s.json", summary, ARCHIVED),
+        Case("a summary in UTF-16", "summary", "s.json", summary.decode().encode("utf-16"), ARCHIVED),
+        Case("a summary in Markdown", "summary", "s.json", b"# We met\n\n- one\n", QUARANTINED),
+        Case(
+            "a transcript that begins with a comment",
+            "transcript",
+            "t.txt",
+            b"<!-- by x -->\nHello",
+            ARCHIVED,
+        ),
+        Case(
+            "a transcript that begins with <headline>",
+            "transcript",
+            "t.txt",
+            b"<headline>Hi</headline>",
+            ARCHIVED,
+        ),
+        Case("an mp4 under the name of a webm", "track", "a.webm", film, ARCHIVED),
+        Case("an mkv", "track", "a.mkv", track, ARCHIVED),
+        Case("text where an mp4 should be", "room-composite", "a.mp4", b"no film today", QUARANTINED),
+        Case(
+            "a gzip coding whose packed size the API gives",
+            "chat",
+            "c.csv",
+            gzip.compress(b"a,b\n1,2\n", mtime=0),
+            ARCHIVED,
+            {"size": len(gzip.compress(b"a,b\n1,2\n", mtime=0))},
+            {"Content-Encoding": "gzip"},
+        ),
+        Case(
+            "a gzip coding whose unpacked size the API gives",
+            "chat",
+            "c.csv",
+            gzip.compress(b"a,b\n1,2\n", mtime=0),
+            ARCHIVED,
+            {"size": 8},
+            {"Content-Encoding": "gzip"},
+        ),
+        Case(
+            "a list of codings",
+            "chat",
+            "c.csv",
+            gzip.compress(b"a,b\n1,2\n", mtime=0),
+            ARCHIVED,
+            {"size": 8},
+            {"Content-Encoding": "aws-chunked,gzip"},
+        ),
+        *[
+            Case(
+                f"a coding that is none: {word}",
+                "chat",
+                "c.csv",
+                b"a,b\n",
+                ARCHIVED,
+                {"size": 4},
+                {"Content-Encoding": word},
+            )
+            for word in ("utf-8", "binary", "none", "aws-chunked", "identity")
+        ],
+        Case("a VOD that is text", "room-vod", "v.txt", b"nothing recorded", QUARANTINED),
+        Case("a VOD that is a single mp4", "room-vod", "v.mp4", film, ARCHIVED),
+        Case("a type nobody knows", "whiteboard", "w.csv", b"x,y\n1,2\n", ARCHIVED),
+    ]
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.what)
+def test_a_file_is_judged_rightly(case: Case) -> None:
+    path = f"/r/{case.name}"
+    with Origin({path: case.body}) as origin:
+        origin.headers = lambda _request: Answer(200, b"", case.headers)
+
+        said = judged(origin, path, type=case.type, **case.fields)
+
+    assert said.state is case.state, said
+    whole = gzip.decompress(case.body) if "gzip" in str(case.headers) else case.body
+    if case.state is LOST:
+        assert said.stored == {}
+    else:
+        assert said.stored[case.name] == whole
+    assert bool(said.doubts) is (case.state is QUARANTINED)
+
+
+class OddRanges:
+    """A server that answers ranges in its own way."""
+
+    def __init__(self, body: bytes, how: str) -> None:
+        self.body, self.how, self.served = body, how, 0
+
+    def __call__(self, request: Request) -> Answer | None:
+        asked = request.headers.get("range")
+        self.served += 1
+        etag = {
+            "ETag": f'"edge-{self.served % 2}"' if self.how == "an ETag that differs by edge" else '"one"'
+        }
+        if asked is None:
+            return Answer(200, self.body, etag)
+        first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+        last = min(last, len(self.body) - 1)
+        if self.how == "ranges that are capped":
+            last = min(last, first + 99_999)
+        piece = self.body[first : last + 1]
+        if self.how == "a 206 without Content-Range":
+            return Answer(206, piece, etag)
+        if self.how == "a 200 to every second range" and self.served % 2 == 0:
+            return Answer(200, self.body, etag)
+        total = "*" if self.how == "a 206 whose total is unknown" else len(self.body)
+        return Answer(206, piece, {**etag, "Content-Range": f"bytes {first}-{last}/{total}"})
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a 206 without Content-Range",
+        "a 206 whose total is unknown",
+        "ranges that are capped",
+        "an ETag that differs by edge",
+        "a 200 to every second range",
+    ],
+)
+def test_a_server_that_answers_ranges_in_its_own_way_is_read_as_one_plain_stream(how: str) -> None:
+    large = mp4() + (8 + 300_000).to_bytes(4, "big") + b"free" + bytes(300_000)
+    with Origin({}) as origin:
+        origin.rule = OddRanges(large, how)
+
+        said = judged(origin, "/r/a.mp4", type="room-composite")
+
+    assert said.state is ARCHIVED, said
+    assert said.stored["a.mp4"] == large
+
+
+def test_an_asset_that_is_found_whole_at_a_later_look_is_archived_by_itself() -> None:
+    film = mp4()
+    with Origin({"/r/a.mp4": film[:-10]}) as origin:
+        world = World(origin, "/r/a.mp4", type="room-composite")
+        assert world.until_settled().state is QUARANTINED
+        origin.files["/r/a.mp4"] = film
+
+        row = world.until_deadline()
+
+    assert row.state is ARCHIVED
+    assert world.stored["a.mp4"] == film
+    world.close()
+
+
+def test_what_is_quarantined_is_not_read_again_while_the_source_has_the_same() -> None:
+    with Origin({"/r/a.mp4": b"no film today" * 10_000}) as origin:
+        world = World(origin, "/r/a.mp4", type="room-composite")
+        world.until_settled()
+        bytes_before = served(origin)
+
+        world.until_deadline()
+
+    assert world.row.state is QUARANTINED
+    assert served(origin) - bytes_before < 20 * 2 * 4096 + 20_000, "only its first bytes, about daily"
+    world.close()
+
+
+def served(origin: Origin) -> int:
+    """How many bytes were asked for, in ranges."""
+    total = 0
+    for request in origin.requests:
+        first, _, last = request.headers.get("range", "bytes=0-9999999").removeprefix("bytes=").partition("-")
+        total += int(last) - int(first) + 1
+    return total

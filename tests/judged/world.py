@@ -1,0 +1,185 @@
+"""The real archiver over real HTTP: what becomes of an asset whose bytes are these, by its deadline?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import SecretStr
+
+from archiving import keys
+from archiving.archiver import Archiver, Rules
+from archiving.contents.hls import HlsLimits
+from archiving.contents.opening import ContentsOpener, OpeningRules
+from archiving.contents.zipped import ZipMode
+from archiving.decisions import Patience
+from archiving.heartbeat import Heartbeat
+from archiving.judging import Scope, judge
+from archiving.manifest import Manifest, read_manifest
+from archiving.second_chances import give_second_chances
+from archiving.verification import check_contents
+from hms.models import Asset, SignedUrl
+from ledger.base import OPEN_STATES, AssetState, Row
+from ledger.memory import MemoryLedger
+from storage_backends.base import StorageBackend
+from storage_backends.memory import MemoryBackend
+from tests.archiving.contents.origin import Origin
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.archiving.fakes import Clock, FakeApi
+from transfer.base import Engine, UploadJournal
+from transfer.engine import TransferEngine
+from transfer.guard import AddressPolicy
+from transfer.http import HttpClient
+from transfer.memory import MemoryBudget
+from transfer.retrying import Patience as TransferPatience
+
+QUICK = TransferPatience(tries=2, sleep=lambda _seconds: None)
+KIB = 1024
+
+
+class Api(FakeApi):
+    """Signs as `url` says, anew at each call."""
+
+    def __init__(self, assets: Sequence[Asset], url: Callable[[], str]) -> None:
+        super().__init__(assets)
+        self._url = url
+
+    def sign(self, asset_id: str, duration: timedelta = timedelta(hours=1)) -> SignedUrl:
+        return SignedUrl(id=asset_id, url=SecretStr(self._url()), expiry=3600)
+
+
+class World:
+    """One asset. `path` is where its URL points at `origin`."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        path: str,
+        *,
+        stores: Sequence[StorageBackend] = (),
+        zip_mode: ZipMode = ZipMode.UNPACK,
+        url: Callable[[], str] | None = None,
+        part_bytes: int = 64 * KIB,
+        **fields: Any,
+    ) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.stores = list(stores) or [MemoryBackend("one")]
+        self.asset = asset(**{"path": f"s3://source{path}", "size": None, **fields})
+        self.api = Api([self.asset], url or (lambda: origin.url + path))
+        self._http = HttpClient(AddressPolicy(allow_private=True))
+        self._part_bytes = part_bytes
+        self.archiver = Archiver(
+            api=self.api,
+            ledger=self.ledger,
+            destinations=self.stores,
+            open_contents=ContentsOpener(
+                self.api,
+                self._http,
+                OpeningRules(patience=QUICK, zip_mode=zip_mode, hls=HlsLimits(polls=3)),
+                sleep=lambda _seconds: None,
+            ),
+            engine=self._engine,
+            rules=Rules(
+                scope=Scope(RETENTION),
+                patience=Patience(),
+                key_template=keys.DEFAULT_TEMPLATE,
+                lease=timedelta(minutes=2),
+                lease_renew=timedelta(seconds=30),
+                archiver_version="test",
+            ),
+            clock=self.clock,
+        )
+        self.ledger.discover([judge(self.asset, Scope(RETENTION))])
+
+    def _engine(self, journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
+        return TransferEngine(
+            MemoryBudget(64 * 2**20),
+            part_bytes=self._part_bytes,
+            connections=4,
+            uploads=4,
+            journal=journal,
+            on_bytes=heartbeat.moved,
+            should_stop=heartbeat.check,
+            patience=QUICK,
+        )
+
+    def attempt(self) -> object:
+        return self.archiver.archive(self.asset.id, "test")
+
+    def until_settled(self) -> Row:
+        """Attempt after attempt, each when it is due, until the asset waits for nothing or is long past its deadline."""
+        while self.clock() < NOW + 2 * RETENTION:
+            self.attempt()
+            if self.row.state not in OPEN_STATES:
+                break
+            due = self.ledger.next_due_at()
+            assert due, self.row
+            self.clock.now = max(due, self.clock.now) + timedelta(seconds=1)
+        return self.row
+
+    def until_deadline(self) -> Row:
+        """As the watch does: what is quarantined is looked at again until the deadline."""
+        row = self.until_settled()
+        while row.state is AssetState.QUARANTINED and self.clock() < NOW + RETENTION:
+            self.clock.advance(timedelta(hours=6))
+            if give_second_chances(self.ledger, self.clock()):
+                row = self.until_settled()
+        return row
+
+    @property
+    def row(self) -> Row:
+        row = self.ledger.get(self.asset.id)
+        assert row
+        return row
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return read_manifest(self.stores[0], keys.manifest_key(self.asset.id, self.asset.created_at))
+
+    @property
+    def stored(self) -> Mapping[str, bytes]:
+        """What the manifest lists, by path, as the destination has it; checked on the way."""
+        manifest = self.manifest
+        if manifest is None:
+            return {}
+        assert check_contents(self.stores[0], manifest).ok
+        return {
+            item.path: self.stores[0].read(manifest.key_of(item), 0, item.size + 1)
+            for item in manifest.objects
+        }
+
+    def close(self) -> None:
+        self._http.close()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of an asset, for tables of cases."""
+
+    state: AssetState
+    reason: str
+    stored: Mapping[str, bytes]
+    warnings: tuple[str, ...]
+    doubts: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def judged(origin: Origin, path: str, **options: Any) -> Judged:
+    """Archive until it is settled."""
+    world = World(origin, path, **options)
+    try:
+        row = world.until_settled()
+        manifest = world.manifest
+        return Judged(
+            row.state,
+            row.reason or "",
+            world.stored,
+            row.warnings,
+            (manifest.doubts or ()) if manifest else (),
+            (manifest.missing or ()) if manifest else (),
+        )
+    finally:
+        world.close()

@@ -15,7 +15,7 @@ from transfer.base import CHECKED_BYTES, SourceInfo
 MAX_ERROR_PAGE_BYTES = 1024 * 1024
 """Error and login pages with their scripts and pictures in them are smaller; a document that is larger is one."""
 
-_MAX_MESSAGE_CHARACTERS = 500  # more is prose, not what an API says of an error
+_MAX_MESSAGE_CHARACTERS = 500  # more may be prose: what was said, not what went wrong
 
 _ERROR_TYPES = frozenset(
     {"", "text/html", "application/xhtml+xml", "application/xml", "text/xml", "application/json", "text/json"}
@@ -28,7 +28,7 @@ _HTML = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _PART_OF_HTML = re.compile(r"<(?:title|meta|script|style|center|h[1-6]|p|div)\b", re.IGNORECASE)
 _XML_ERROR = re.compile(r"<(?:Error|ErrorResponse)[\s/>]", re.IGNORECASE)
 _JSON_ERROR_THAT_IS_CUT = re.compile(
-    r'\s*\{\s*"errors?"\s*:\s*(?!null|false|""|\[\s*\]|\{\s*\})', re.IGNORECASE
+    r'\s*\{\s*"errors?"\s*:(?!\s*(?:null|false|""|\[\s*\]|\{\s*\}))', re.IGNORECASE
 )
 
 # Keys in lower case, without `_`, `-` and blanks.
@@ -97,12 +97,12 @@ class _Form(Enum):
     PART_OF_HTML = "a part of an HTML page"
     XML = "an XML error answer"
     JSON = "a JSON error answer"
-    CUT_JSON = "the beginning of a JSON error answer"
+    LONG_JSON = "a JSON error answer with much to say"
     PHRASE = "the text of an error answer"
 
 
 _IF_THE_TYPE_SAYS_SO = frozenset({_Form.PART_OF_HTML})
-_NEVER_SURE = frozenset({_Form.CUT_JSON, _Form.PHRASE})
+_NEVER_SURE = frozenset({_Form.LONG_JSON, _Form.PHRASE})
 
 
 def is_error_page(start: bytes, info: SourceInfo | None, api_size_bytes: int | None = None) -> bool:
@@ -148,7 +148,7 @@ def is_large(start: bytes, info: SourceInfo | None) -> bool:
 
 def _form(start: bytes) -> _Form | None:
     if (text := texts.decode(start)) is None:
-        return _Form.JSON if _is_json_error(start) else None  # UTF-16 without a byte order mark
+        return _json_error(start)  # UTF-16 without a byte order mark
     text = texts.after_prolog(text)
     if text.startswith("<"):
         if _HTML.match(text):
@@ -157,10 +157,9 @@ def _form(start: bytes) -> _Form | None:
             return _Form.XML
         return _Form.PART_OF_HTML if _PART_OF_HTML.match(text) else None
     if text.startswith(("{", "[")):
-        if _is_json_error(start):
-            return _Form.JSON
-        is_cut = len(start) >= CHECKED_BYTES
-        return _Form.CUT_JSON if is_cut and _JSON_ERROR_THAT_IS_CUT.match(text) else None
+        if len(start) < CHECKED_BYTES:
+            return _json_error(start)
+        return _Form.LONG_JSON if _JSON_ERROR_THAT_IS_CUT.match(text) else None
     return _Form.PHRASE if len(text) < _MAX_MESSAGE_CHARACTERS and _PHRASE.fullmatch(text) else None
 
 
@@ -168,18 +167,20 @@ def _is_document(start: bytes) -> bool:
     return (texts.decode(start) or "").lstrip().startswith(("{", "<"))
 
 
-def _is_json_error(start: bytes) -> bool:
-    if len(start) >= CHECKED_BYTES or not start.strip(b"\0 \t\r\n\xef\xbb\xbf\xff\xfe").startswith(
-        (b"{", b"[")
-    ):
-        return False
+def _json_error(start: bytes) -> _Form | None:
+    """Of a body that is wholly in `start`."""
+    if not start.strip(b"\0 \t\r\n\xef\xbb\xbf\xff\xfe").startswith((b"{", b"[")):
+        return None
     try:
         value = texts.parse_json(start)
     except (ValueError, RecursionError):
-        return False
+        return None
     if isinstance(value, list) and len(value) == 1:  # Google's batch answers
         value = value[0]
-    return isinstance(value, dict) and _is_envelope(value)
+    if not isinstance(value, dict) or not _is_envelope(value):
+        return None
+    is_long = any(isinstance(held, str) and len(held) > _MAX_MESSAGE_CHARACTERS for held in value.values())
+    return _Form.LONG_JSON if is_long else _Form.JSON
 
 
 def _is_envelope(value: dict[str, object]) -> bool:
@@ -189,11 +190,7 @@ def _is_envelope(value: dict[str, object]) -> bool:
         for key, held in value.items()
         if held not in (None, "", [], {})
     }
-    if not said.keys() <= _ERRORS | _MESSAGES | _CODES | _BESIDE:
-        return False
-    if said.get("data") or said.get("result"):
-        return False
-    if any(isinstance(held, str) and len(held) > _MAX_MESSAGE_CHARACTERS for held in said.values()):
+    if not said.keys() <= _ERRORS | _MESSAGES | _CODES | _BESIDE or said.get("data") or said.get("result"):
         return False
     return (
         any(said.get(key) for key in _ERRORS)

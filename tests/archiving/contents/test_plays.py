@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from archiving.contents.hls import HlsContents
 from archiving.contents.playlist import Playlist
@@ -51,7 +53,7 @@ def assert_closed(made: Copy) -> None:
 def assert_plays_as(source: Origin, made: Copy, below: str = "/vod") -> None:
     with Origin({f"/copy/{path}": body for path, body in made.files.items()}) as served:
         master = made.files["master.m3u8"].decode()
-        layers = [line for line in master.split("\n") if line and line[0] != "#"]
+        layers = [line for line in re.split("[\r\n]+", master) if line and line[0] != "#"]
         assert len(layers) == len(LAYERS)
         for original, copied in zip(LAYERS, layers, strict=True):
             expected = frames(f"{source.url}{below}/{original}")
@@ -151,3 +153,53 @@ def test_a_tree_of_byte_ranges_plays_from_its_copy(client: HttpClient, origin: O
 
     assert set(made.files) == {path.removeprefix("/vod/") for path in files}
     assert_plays_as(origin, made)
+
+
+def with_lone_cr(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {
+        path: body.replace(b"\n", b"\r") if path.endswith("m3u8") else body for path, body in files.items()
+    }
+
+
+def encrypted(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Each layer under a key of its own, with an explicit IV."""
+    made = dict(files)
+    for number, layer in enumerate(["stream_0", "stream_1"]):
+        key, iv = bytes([number + 1]) * 16, bytes(range(16))
+        made[f"/vod/{layer}/my.key"] = key
+        tag = f'#EXT-X-KEY:METHOD=AES-128,URI="my.key",IV=0x{iv.hex()}\n#EXTINF'.encode()
+        playlist = f"/vod/{layer}/stream.m3u8"
+        made[playlist] = files[playlist].replace(b"#EXTINF", tag, 1)
+        for path in files:
+            if path.startswith(f"/vod/{layer}/") and path.endswith(".ts"):
+                left = 16 - len(files[path]) % 16
+                cipher = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+                made[path] = cipher.update(files[path] + bytes([left]) * left) + cipher.finalize()
+    return made
+
+
+@pytest.mark.parametrize("disguise", [with_lone_cr, encrypted], ids=["lone CR", "AES-128"])
+def test_a_form_that_players_read_is_copied_whole_and_plays(
+    client: HttpClient, origin: Origin, disguise: Callable[[dict[str, bytes]], dict[str, bytes]]
+) -> None:
+    origin.files = disguise(vod("vod-ts"))
+    contents = HlsContents(client, signed(f"{origin.url}/vod/master.m3u8"))
+
+    made = copy(contents)
+
+    assert contents.notes.doubts == []
+    assert {f"/vod/{path}": body for path, body in made.files.items()} == origin.files
+    assert_closed(made)
+    assert_plays_as(origin, made)
+
+
+def test_what_remains_of_a_tree_plays_when_one_layer_is_gone(client: HttpClient, origin: Origin) -> None:
+    files = vod("vod-ts")
+    origin.files = {path: body for path, body in files.items() if not path.startswith("/vod/stream_1/")}
+    contents = HlsContents(client, signed(f"{origin.url}/vod/master.m3u8"))
+
+    made = copy(contents)
+
+    assert [doubt.path for doubt in contents.notes.doubts] == ["stream_1/stream.m3u8"]
+    with Origin({f"/copy/{path}": body for path, body in made.files.items()}) as served:
+        assert frames(f"{served.url}/copy/{LAYERS[0]}") == frames(f"{origin.url}/vod/{LAYERS[0]}")

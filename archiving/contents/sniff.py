@@ -135,8 +135,7 @@ _EXTENSIONS = {
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _DOC_TYPE = re.compile(rb"\x42\x82[\x81-\x8f](webm|matroska)")
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+_IMAGES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"))
 _BOM = b"\xef\xbb\xbf"
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"styp", b"moof", b"sidx", b"ssix", b"emsg", b"prft", b"mfra"}
 _MP4_WORDS = {b"wide", b"free", b"skip", b"pnot", b"uuid"}  # boxes, and words: "the free market"
@@ -175,9 +174,10 @@ def content_type_of(path: str, start: bytes) -> str:
     than its name says, or markup; else by its name."""
     by_name, named = type_and_kind(path)
     found = sniff(start)
-    if found in MEDIA and not (named and agrees(named, path, start)):
-        end = extension_of(found)
-        return _TYPES[end][0] if end else _UNKNOWN[0]
+    if found is Kind.IMAGE:
+        return next(kind for begins, kind in _IMAGES if start.startswith(begins))
+    if found in MEDIA and found is not named and not (named is Kind.SEGMENT and _is_segment(start)):
+        return content_type(f"a.{extension_of(found)}")
     return _UNKNOWN[0] if texts.is_markup(start) else by_name
 
 
@@ -285,7 +285,8 @@ def _has_signature(kind: Kind, start: bytes) -> bool:
         case Kind.TS:
             return _is_transport_stream(start)
         case Kind.IMAGE:
-            return start.startswith((_PNG, _JPEG)) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+            begins = next((begins for begins, _ in _IMAGES if start.startswith(begins)), None)
+            return begins is not None and (begins != b"RIFF" or start[8:12] == b"WEBP")
         case Kind.ZIP:
             return start.startswith((b"PK\x03\x04", b"PK\x05\x06"))
         case Kind.PLAYLIST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from archiving.contents.zipped import ZipMode
 from hms.models import Asset, Page, SignedUrl
 from tests.archiving.contents.media import single, tree
 from tests.archiving.contents.origin import Answer, Origin, copy, vod
-from transfer.errors import SourceForbidden, SourceMismatch, SourceUnavailable
+from transfer.errors import ErrorPage, SourceForbidden, SourceMismatch, SourceUnavailable
 from transfer.http import HttpClient
 from transfer.urls import SecretUrl
 
@@ -102,7 +103,9 @@ def test_a_file_is_named_by_its_path_and_its_type(
     assert contents.form == "file"
     assert made.files == {stored_as: data}
     assert made.items[stored_as].content_type == content_type
-    assert made.items[stored_as].size_bytes == len(data)
+    assert made.items[stored_as].api_size_bytes == len(data)
+    assert contents.notes.warnings == ([] if kind != "hologram" else [contents.notes.warnings[0]])
+    assert contents.notes.doubts == []
 
 
 EMPTY_BY = {
@@ -178,7 +181,7 @@ def test_a_size_of_zero_is_the_api_saying_nothing(client: HttpClient, origin: Or
 
     (item,) = opened(client, f"{origin.url}/f", asset("chat", None, size=0)).items()
 
-    assert item.size_bytes is None
+    assert item.api_size_bytes is None
 
 
 def test_a_version_follows_the_validator_of_the_file(client: HttpClient, origin: Origin) -> None:
@@ -217,27 +220,106 @@ def test_a_vod_is_a_zip_when_its_bytes_are(client: HttpClient, origin: Origin) -
 
     assert unpacked.form == kept.form == "zip"
     assert copy(unpacked).files == dict(tree("vod-ts"))
-    assert unpacked.notes.warnings == ["2 layers were found, the API says 3"]
+    assert [doubt.what for doubt in unpacked.notes.doubts] == ["2 layers were found, the API says 3"]
     assert set(copy(kept).files) == {"Rec-r1-17.zip"}
 
 
-def test_a_vod_that_is_one_file_is_kept_with_a_warning(client: HttpClient, origin: Origin) -> None:
-    origin.files = {"/f": single("a.mp4")}
+@pytest.mark.parametrize(
+    ("path", "body", "called"), [("v.mp4", "a.mp4", "MP4"), ("v.m3u8", "a.webm", "WebM")]
+)
+def test_a_vod_that_is_one_media_file_is_archived_with_a_warning(
+    client: HttpClient, origin: Origin, path: str, body: str, called: str
+) -> None:
+    origin.files = {"/f": single(body)}
 
-    contents = opened(client, f"{origin.url}/f", asset("room-vod", f"{STORAGE}/v.mp4", size=99))
+    contents = opened(client, f"{origin.url}/f", asset("room-vod", f"{STORAGE}/{path}", size=99))
+    (item,) = contents.items()
 
-    assert copy(contents).files == {"v.mp4": single("a.mp4")}
-    assert "stored as a single file" in contents.notes.warnings[0]
+    assert item.path == path
+    assert item.structure is not None
+    assert item.api_size_bytes is None, "it is not said whether the API means this file"
+    assert contents.notes.doubts == []
+    (warning,) = contents.notes.warnings
+    assert f"{called} file, neither a playlist nor a zip: stored as a single file" in warning
 
 
-@pytest.mark.parametrize("body", [HTML, b"", b"hello"])
-def test_a_vod_that_is_nothing_of_the_kind_is_a_mismatch(
-    client: HttpClient, origin: Origin, body: bytes
+VODS_WITH_DOUBTS = [
+    ("text", b"hello", "text"),
+    ("an image", single("a.png"), "an image"),
+    (
+        "a transport stream, of which nobody can tell whether it is whole",
+        b"G" + bytes(187),
+        "transport stream",
+    ),
+    ("JSON", b'{"segments": []}', "JSON"),
+    ("binary data", b"\0\1\2", "binary data"),
+    ("something packed that is no playlist", gzip.compress(b"hello"), "binary data"),
+    ("a page as large as no error page", HTML + b" " * 2_000_000, "HTML page"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "called"), VODS_WITH_DOUBTS, ids=[each[0] for each in VODS_WITH_DOUBTS]
+)
+def test_a_vod_that_is_nothing_of_the_kind_is_kept_with_a_doubt(
+    client: HttpClient, origin: Origin, line: str, body: bytes, called: str
 ) -> None:
     origin.files = {"/f": body}
 
-    with pytest.raises(SourceMismatch, match="expected a playlist or a zip"):
-        opened(client, f"{origin.url}/f", asset("room-vod", None))
+    contents = opened(client, f"{origin.url}/f", asset("room-vod", f"{STORAGE}/v.zip"))
+
+    (doubt,) = contents.notes.doubts
+    assert called in doubt.what
+    assert "neither a playlist nor a zip" in doubt.what
+    assert [item.path for item in contents.items()] == ["v.zip"]
+    if not body.startswith(b"<"):
+        assert copy(opened(client, f"{origin.url}/f", asset("room-vod", None))).files
+
+
+def test_a_page_that_has_the_size_of_the_vod_is_kept_with_a_doubt(client: HttpClient, origin: Origin) -> None:
+    origin.files = {"/f": HTML}
+
+    contents = opened(client, f"{origin.url}/f", asset("room-vod", None, size=len(HTML)))
+
+    assert "what looks like an HTML page" in contents.notes.doubts[0].what
+
+
+@pytest.mark.parametrize("body", [HTML, b"", b'{"error": "gone"}', b"<Error><Code>NoSuchKey</Code></Error>"])
+@pytest.mark.parametrize("kind", ["room-vod", "room-composite", "track", "stream", "summary"])
+def test_an_error_answer_is_never_stored(client: HttpClient, origin: Origin, kind: str, body: bytes) -> None:
+    origin.files = {"/f": body}
+
+    with pytest.raises(ErrorPage):
+        opened(client, f"{origin.url}/f", asset(kind, None, size=100))
+
+
+def test_a_packed_playlist_is_a_tree(client: HttpClient, origin: Origin) -> None:
+    files = vod()
+    origin.files = files | {"/vod/master.m3u8": gzip.compress(files["/vod/master.m3u8"])}
+    origin.headers = lambda request: (
+        Answer(200, b"", {"Content-Encoding": "gzip"}) if request.path.endswith("master.m3u8") else None
+    )
+
+    assert opened(client, f"{origin.url}/vod/master.m3u8", asset("room-vod", None)).form == "hls"
+
+
+def test_a_coding_that_nobody_can_undo_is_kept_as_it_is_sent(client: HttpClient, origin: Origin) -> None:
+    origin.files = {"/f": b"packed"}
+    origin.headers = lambda _: Answer(200, b"", {"Content-Encoding": "zstd"})
+
+    contents = opened(client, f"{origin.url}/f", asset("room-composite", f"{STORAGE}/v.mp4"))
+
+    assert copy(contents).files == {"v.mp4": b"packed"}
+    assert "zstd" in contents.notes.doubts[0].what
+
+
+@pytest.mark.parametrize(("etag", "is_exact"), [('"a"', True), ('W/"a"', False), (None, False)])
+def test_a_version_is_exact_by_a_strong_etag(
+    client: HttpClient, origin: Origin, etag: str | None, is_exact: bool
+) -> None:
+    origin.rule = lambda _: Answer(200, CSV, {"ETag": etag} if etag else {})
+
+    assert opened(client, f"{origin.url}/f", asset("chat", None)).version_is_exact is is_exact
 
 
 def test_a_playlist_is_never_stored_alone_whatever_its_asset_is_called(

@@ -1,7 +1,7 @@
-"""A source read from one offset to another in order, several windows of it being fetched at once.
+"""Read a source by range: one range with retries, or a long stretch in order with several windows in flight.
 
 One connection is the bottleneck in real life (performance.md), so a sequential stream is read by several of them,
-each window under the source's own renewal and validation. A window that fails is asked for again.
+each window under the source's own renewal and validation.
 """
 
 from __future__ import annotations
@@ -14,32 +14,72 @@ from types import TracebackType
 from typing import Self
 
 from transfer.base import Source, SourceInfo
-from transfer.errors import SourceUnavailable
+from transfer.errors import RangesUnreliable, SourceUnavailable
 from transfer.retrying import Patience
 
 _MIB = 1024 * 1024
 WINDOW_BYTES = 4 * _MIB
 WINDOWS = 8  # in flight or waiting: 32 MiB at most
+SMALL_RANGE_BYTES = 512 * 1024
+"""Servers that cap what one range may hold allow at least this much; seen: 1 MB."""
 
 
-class ReadAhead:
-    """Use as a context manager; leaving it ends the fetching. One thread may read. The memory views it gives stay
-    valid. Raises SourceError."""
+class RangeReader:
+    """Reads ranges of one source with retries. Safe from several threads.
+
+    A server that answers a long range wrongly for good may cap the length of a range: from then on it is asked for
+    `SMALL_RANGE_BYTES` at a time.
+    """
 
     def __init__(
         self,
         source: Source,
         info: SourceInfo,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+    ) -> None:
+        self.source = source
+        self.info = info
+        self._patience = patience
+        self._longest_bytes: int | None = None
+
+    def read(self, start: int, length: int) -> memoryview:
+        """`length` bytes from `start`. Raises RangesUnreliable, SourceChanged, SourceError."""
+        data = memoryview(bytearray(length))
+        if self._longest_bytes is None or length <= self._longest_bytes:
+            try:
+                self._fill(start, data)
+            except RangesUnreliable:
+                if length <= SMALL_RANGE_BYTES:
+                    raise
+                self._longest_bytes = SMALL_RANGE_BYTES
+            else:
+                return data
+        for at in range(0, length, SMALL_RANGE_BYTES):
+            self._fill(start + at, data[at : at + SMALL_RANGE_BYTES])
+        return data
+
+    def _fill(self, start: int, into: memoryview) -> None:
+        if into:
+            self._patience.keep_trying(
+                lambda: self.source.read_range(start, into, self.info),
+                lambda error: isinstance(error, SourceUnavailable | RangesUnreliable),
+            )
+
+
+class ReadAhead:
+    """The bytes from `start` to `stop`, in order. Use as a context manager; leaving it ends the fetching. One thread
+    may read. The memory views it gives stay valid. Raises what `RangeReader.read` raises."""
+
+    def __init__(
+        self,
+        reader: RangeReader,
         start: int,
         stop: int,
         *,
         window_bytes: int = WINDOW_BYTES,
         windows: int = WINDOWS,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
-        self._source = source
-        self._info = info
-        self._patience = patience
+        self._reader = reader
         self._stop = stop
         self._next = start  # the first byte that no window has been asked for
         self._window_bytes = window_bytes
@@ -72,24 +112,18 @@ class ReadAhead:
         return b"".join(self.pieces(length))
 
     def skip_to(self, offset: int) -> None:
-        """Go on to `offset`, which is not behind."""
+        """Continue at `offset`, which must not lie behind."""
+        if offset < self.position:
+            raise ValueError(f"cannot go back from byte {self.position} to {offset}")
         for _ in self.pieces(offset - self.position):
             pass
 
     def _window(self) -> memoryview:
         while len(self._coming) < self._windows and self._next < self._stop:
             length = min(self._window_bytes, self._stop - self._next)
-            # a copy of the context each: the stop signal of this thread is theirs too
-            self._coming.append(self._pool.submit(copy_context().run, self._fetch, self._next, length))
+            # a copy of the context each: this thread's stop signal applies to them too
+            self._coming.append(self._pool.submit(copy_context().run, self._reader.read, self._next, length))
             self._next += length
         if not self._coming:
-            raise EOFError(f"read past byte {self._stop} of {self._source.name}")
+            raise EOFError(f"read past byte {self._stop} of {self._reader.source.name}")
         return self._coming.popleft().result()
-
-    def _fetch(self, start: int, length: int) -> memoryview:
-        window = memoryview(bytearray(length))
-        self._patience.keep_trying(
-            lambda: self._source.read_range(start, window, self._info),
-            lambda error: isinstance(error, SourceUnavailable),
-        )
-        return window

@@ -8,8 +8,9 @@ from typing import cast
 
 import pytest
 
-from archiving.contents.zipped import ZipContents, _MemberChunks
-from tests.archiving.contents.test_zipped import DEFLATED, STORED, InMemory, zipped
+from archiving.contents.zip_stream import MemberChunks
+from archiving.contents.zipped import ZipContents
+from tests.archiving.contents.zips import DEFLATED, STORED, InMemory, zipped
 from transfer.base import SourceInfo
 
 SEGMENT = 1000
@@ -58,7 +59,7 @@ def unpack(source: Counting, stored: set[str]) -> dict[str, bytes]:
     made: dict[str, bytes] = {}
     for item in contents.items():
         if item.path in stored:
-            cast(_MemberChunks, item.chunks).skip()
+            cast(MemberChunks, item.chunks).skip()
         elif item.chunks is not None:
             made[item.path] = b"".join(bytes(chunk) for chunk in item.chunks)
         else:

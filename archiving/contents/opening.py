@@ -123,7 +123,7 @@ class ContentsOpener:
             start=start,
             version=version,
             info=info,
-            warnings=_warnings(asset, kind),
+            warnings=_warnings(asset, kind, start),
             doubts=_doubts(asset, kind, start),
         )
 
@@ -182,8 +182,8 @@ def _is_packed_playlist(start: bytes) -> bool:
         return False
 
 
-def _warnings(asset: Asset, kind: Kind | None) -> list[str]:
-    if asset.type == AssetType.ROOM_VOD and has_structure(kind) and kind is not None:
+def _warnings(asset: Asset, kind: Kind | None, start: bytes) -> list[str]:
+    if asset.type == AssetType.ROOM_VOD and has_structure(kind, start) and kind is not None:
         return [f"a room-vod that is {kind.value}, neither a playlist nor a zip: stored as a single file"]
     if asset.type not in set(AssetType):
         return [f"the type {asset.type!r} is not known to this version: stored as a single file"]
@@ -191,7 +191,7 @@ def _warnings(asset: Asset, kind: Kind | None) -> list[str]:
 
 
 def _doubts(asset: Asset, kind: Kind | None, start: bytes) -> list[Doubt]:
-    if asset.type == AssetType.ROOM_VOD and not has_structure(kind):
+    if asset.type == AssetType.ROOM_VOD and not has_structure(kind, start):
         return [Doubt(f"a room-vod that is {sniff.describe(start)}, neither a playlist nor a zip")]
     return []
 

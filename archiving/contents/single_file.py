@@ -68,7 +68,7 @@ class SingleFile:
         self._info = info
         self._notes = Notes(warnings=list(warnings), doubts=list(doubts))
         self._content_type = sniff.content_type_of(self._name, start)
-        self._kind, self._found = self._judge(sniff.sniff(start))
+        self._kind, self._found = self._judge(start)
         self._check = self._make_check()
         with suppress(UnexpectedContent):  # what comes when it is copied counts
             self._check(start, info)
@@ -96,14 +96,17 @@ class SingleFile:
             api_size_bytes=(self._asset.size_bytes or None) if means_this_file else None,
         )
 
-    def _judge(self, found: Kind | None) -> tuple[Kind, Kind | None]:
+    def _judge(self, start: bytes) -> tuple[Kind, Kind | None]:
         """What its first bytes are held to, and the kind whose structure is checked."""
         expected = _kind(self._asset, self._name)
+        found = sniff.sniff(start)
+        if not has_structure(found, start):
+            found = None
         if self._notes.doubts:
             return Kind.ANY, None
         if self._asset.type == AssetType.ROOM_VOD or expected is Kind.ANY:
-            return (found, found) if found and has_structure(found) else (Kind.ANY, None)
-        if expected not in MEDIA or not has_structure(found) or found is None:
+            return found or Kind.ANY, found
+        if expected not in MEDIA or found is None:
             return expected, None
         if found is not expected and expected is not Kind.SEGMENT:
             self._notes.warnings.append(f"{self._what_it_is_called()}, but it is {found.value}")
@@ -159,7 +162,7 @@ def _extension(asset: Asset, start: bytes) -> str:
     """For a path that has none: by the bytes where they are media, else by the type."""
     found = sniff.sniff(start)
     by_type = _BY_TYPE.get(asset.type)
-    if by_type and not (by_type[1] in MEDIA and has_structure(found)):
+    if by_type and not (by_type[1] in MEDIA and has_structure(found, start)):
         is_json = asset.type == AssetType.TRANSCRIPT and start.lstrip()[:1] in (b"{", b"[")
         return "json" if is_json else by_type[0]
     return sniff.extension_of(found) or "bin"

@@ -8,7 +8,7 @@ from archiving.contents.containers.ebml import Ebml
 from archiving.contents.containers.mp4 import Mp4
 from archiving.contents.containers.ogg import Ogg
 from archiving.contents.containers.walk import Walk
-from archiving.contents.containers.wav import Wav
+from archiving.contents.containers.wav import Wav, is_streamed
 from archiving.contents.sniff import Kind
 from transfer.base import Structure
 
@@ -21,9 +21,9 @@ _STRUCTURES: dict[Kind, Callable[[str], Structure]] = {
 }
 
 
-def has_structure(kind: Kind | None) -> bool:
-    """Whether files of this kind can be told whole from cut by their bytes."""
-    return kind in _STRUCTURES
+def has_structure(kind: Kind | None, start: bytes) -> bool:
+    """Whether a file of this kind that begins with `start` can be told whole from cut by its bytes."""
+    return kind in _STRUCTURES and not (kind is Kind.WAV and is_streamed(start))
 
 
 def structure_of(kind: Kind | None, name: str) -> Structure | None:

@@ -17,6 +17,11 @@ _LARGE_SIZES = struct.Struct("<QQ")  # of the RIFF chunk and of `data`, in `ds64
 _STREAMED = (0, 0xFFFFFFFF)
 
 
+def is_streamed(start: bytes) -> bool:
+    """Whether a file that begins so does not say how long it is."""
+    return start[:4] == b"RIFF" and _CHUNK.unpack_from(start)[1] in _STREAMED
+
+
 class Wav:
     header_bytes = 8 + _LARGE_SIZES.size
 

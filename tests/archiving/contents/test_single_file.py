@@ -57,6 +57,9 @@ def media(name: str) -> bytes:
 
 PNG = b"\x89PNG\r\n\x1a\n123"
 
+# of a length that nobody knows: no structure shows whether it is whole
+STREAMED = b"RIFF\xff\xff\xff\xffWAVE" + files()["a.wav"][12:]
+
 # type, path, body, API size off by; stored as, content type, words of the warning, words of the doubt
 CASES = [
     ("a composite", "room-composite", "r.mp4", "faststart.mp4", 0, "r.mp4", "video/mp4", "", ""),
@@ -76,6 +79,8 @@ CASES = [
     ("mkv by name and bytes", "room-composite", "r.mkv", "a.mkv", 0, "r.mkv", "video/x-matroska", "", ""),
     ("Ogg by name and bytes", "track", "t.ogg", "vorbis.ogg", 0, "t.ogg", "audio/ogg", "", ""),
     ("WAV by name and bytes", "track", "t.wav", "rf64.wav", 0, "t.wav", "audio/wav", "", ""),
+    ("WAV that was streamed, by name and bytes", "track", "t.wav", STREAMED, 0, "t.wav", "audio/wav", "", ""),
+    ("a track in WAV that was streamed", "track", "t.webm", STREAMED, 0, "t.webm", "audio/wav", "", "got a WAV file"),
     ("FLAC by name and bytes", "track", "t.flac", "a.flac", 0, "t.flac", "audio/flac", "", ""),
     ("AAC by name and bytes", "track", "t.aac", "a.aac", 0, "t.aac", "audio/aac", "", ""),
     ("MP3 by name and bytes", "track", "t.mp3", "a.mp3", 0, "t.mp3", "audio/mpeg", "", ""),
@@ -169,6 +174,18 @@ def test_an_error_answer_is_refused_before_anything_is_copied(
 
     with pytest.raises(ErrorPage):
         Received(client, f"{origin.url}/f", asset(kind, f"{STORAGE}/{path}", size=size))
+
+
+def test_a_file_that_does_not_say_how_long_it_is_has_no_structure(client: HttpClient, origin: Origin) -> None:
+    """So that another size than the API's is a doubt, not a warning."""
+    origin.files = {"/streamed": STREAMED, "/wav": media("a.wav")}
+
+    assert (
+        Received(client, f"{origin.url}/streamed", asset("track", f"{STORAGE}/t.wav")).item.structure is None
+    )
+    assert (
+        Received(client, f"{origin.url}/wav", asset("track", f"{STORAGE}/t.wav")).item.structure is not None
+    )
 
 
 def test_an_error_answer_that_comes_only_when_it_is_copied_is_refused(

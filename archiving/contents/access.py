@@ -197,17 +197,6 @@ class TreeAccess:
         node.born = number
         return fetched
 
-    def start(self, address: SourceAddress) -> tuple[bytes, SourceInfo]:
-        """The first CHECKED_BYTES of a file. Raises SourceError."""
-        info, reader = self.source(address).open(CHECKED_BYTES)
-        try:
-            start, filled = memoryview(bytearray(CHECKED_BYTES)), 0
-            while filled < len(start) and (count := reader.readinto(start[filled:])):
-                filled += count
-            return bytes(start[:filled]), info
-        finally:
-            reader.close()
-
     def fetch(self, address: SourceAddress) -> Fetched:
         """A small file, gzip undone. Raises SourceError."""
         return fetch_bytes(self._client, address, self._max_playlist_bytes)
@@ -284,6 +273,18 @@ class ChildAddress:
 
     def renew(self, failed: Address) -> Address:
         return self._access.renew(self, failed)
+
+
+def start_of(source: Source) -> tuple[bytes, SourceInfo]:
+    """The first CHECKED_BYTES. Raises SourceError."""
+    info, reader = source.open(CHECKED_BYTES)
+    try:
+        start, filled = memoryview(bytearray(CHECKED_BYTES)), 0
+        while filled < len(start) and (count := reader.readinto(start[filled:])):
+            filled += count
+        return bytes(start[:filled]), info
+    finally:
+        reader.close()
 
 
 def check_fetched(fetched: Fetched, check: Check) -> None:

@@ -23,7 +23,8 @@ from archiving.contents.access import (
 )
 from archiving.contents.base import Item, Notes, Phase
 from archiving.contents.layout import Place, TreeLayout, new_text, text_outside, what_changed
-from archiving.contents.playlist import Playlist, Reference, Role, Span, is_unfinished, rewrite
+from archiving.contents.playlist import Playlist, Reference, Role, Span, rewrite
+from archiving.contents.playlist_reader import PlaylistReader
 from archiving.contents.reachability import Reachability
 from archiving.contents.session_data import check_of_session_data, with_local_images
 from archiving.contents.signings import LearningLayout, Signings
@@ -35,14 +36,13 @@ from archiving.contents.tree_limits import HlsLimits
 from archiving.errors import BadContents
 from transfer import stopping
 from transfer.base import Source
-from transfer.errors import SourceError, SourceMismatch, SourceUnavailable, UnexpectedContent
+from transfer.errors import SourceError, UnexpectedContent
 from transfer.http import HttpClient
 from transfer.source import Fetched, HttpSource, SecretUrl, SourceAddress
 
 __all__ = ["HlsContents", "HlsLimits", "OpenAccess"]
 
 _STREAMS = {"AUDIO": Stream.RENDITION, "VIDEO": Stream.RENDITION, "SUBTITLES": Stream.SUBTITLES}
-_MEDIA_KINDS = (Kind.SEGMENT, Kind.MP4, Kind.WEBM)
 
 OpenAccess = Callable[[HttpClient, SourceAddress, int], TreeAccess]
 """How the files of one tree are read: client, address of the master, the most bytes of a playlist."""
@@ -77,15 +77,13 @@ class HlsContents:
         """Reads the master. Raises SourceError, BadContents."""
         self._limits = limits
         self._expected = expected
-        self._sleep = sleep
-        self._polls_left = limits.polls
-        self._busy_in_a_row = 0
         self._notes = Notes()
         self._doubts = TreeDoubts(self._notes, limits.doubts)
         self._access = open_access(client, master, limits.playlist_bytes)
         self._signings = Signings(self._access, limits.references)
+        self._reader = PlaylistReader(self._access, self._signings, limits, sleep)
         root = Node(None, 0, last_segment(self._access.master.url))
-        self._master = self._read(root, None)
+        self._master = self._reader.read(root, None)
         self._layout = LearningLayout(self._master.url, self._signings.changing)
         self._root = _Found(root, self._layout.master, None, {Stream.VARIANT})
         self._playlists = {self._layout.master.identity: self._root}
@@ -163,57 +161,24 @@ class HlsContents:
     def _fetched(self, found: _Found) -> Generator[Item, None, Fetched | None]:
         """A playlist, or why it cannot be had as a doubt; what is there in its place, when that is no error answer,
         becomes an item that the playlist's own check refuses."""
-        if found.address is None:
-            return self._read_to_the_end(found, self._master)
-        if self._busy_in_a_row >= self._limits.busy:
-            self._doubts.add(BUSY, found.place.path, missing=True, unready=True)
+        node, address, place = found.node, found.address, found.place
+        if address is None:
+            return self._reader.to_the_end(node, None, self._master)
+        if self._reader.has_given_up:
+            self._doubts.add(BUSY, place.path, missing=True, unready=True)
             return None
         try:
-            fetched = self._read_to_the_end(found, self._read(found.node, found.address))
+            fetched = self._reader.to_the_end(node, address, self._reader.read(node, address))
         except SourceError as error:
             self._reachability.failed(error)
-            self._busy_in_a_row = self._busy_in_a_row + 1 if isinstance(error, SourceUnavailable) else 0
-            start = self._what_is_there_instead(found.address, error)
-            if start:
-                yield self._files.item(
-                    found.address, found.place, sniff.check_for(Kind.PLAYLIST, found.place.path)
-                )
-                self._reachability.has_media |= sniff.sniff(start) in _MEDIA_KINDS
+            if start := self._reader.start_of_what_is_there_instead(address, error):
+                yield self._files.item(address, place, sniff.check_for(Kind.PLAYLIST, place.path))
+                self._reachability.has_media |= sniff.sniff(start) in sniff.MEDIA - {Kind.IMAGE}
             else:
-                self._doubts.missing(found.place.path, error)
+                self._doubts.missing(place.path, error)
             return None
-        self._busy_in_a_row = 0
         self._reachability.read_a_child = True
         return fetched
-
-    def _read(self, node: Node, address: ChildAddress | None) -> Fetched:
-        """Raises SourceError, also for what is no playlist."""
-        fetched = self._access.read(node, address)
-        check_fetched(fetched, sniff.check_for(Kind.PLAYLIST, fetched.url.name))
-        return self._signings.compared(node, address, fetched)
-
-    def _read_to_the_end(self, found: _Found, fetched: Fetched) -> Fetched:
-        """A playlist without ENDLIST may be about to get one: it is asked for again a few times."""
-        while self._polls_left > 0 and is_unfinished(fetched.body):
-            self._polls_left -= 1
-            self._sleep(self._limits.poll_every.total_seconds())
-            try:
-                fetched = self._read(found.node, found.address)
-            except SourceError:
-                break  # what was read is still the best there is
-        return fetched
-
-    def _what_is_there_instead(self, address: ChildAddress, error: SourceError) -> bytes:
-        """The start of a file that is read in place of a playlist; empty for nothing, an error answer, or a playlist
-        that is too large to follow."""
-        if not isinstance(error, UnexpectedContent) and type(error) is not SourceMismatch:
-            return b""
-        try:
-            start, info = self._access.start(address)
-            sniff.check_for(Kind.ANY, "")(start, info)
-        except SourceError:
-            return b""
-        return b"" if sniff.sniff(start) is Kind.PLAYLIST else start
 
     def _hold(self, more_bytes: int) -> None:
         if self._held_bytes + more_bytes > self._limits.all_playlists_bytes:
@@ -252,12 +217,17 @@ class HlsContents:
                 continue
             if reference.role is Role.VARIANT or reference.role is Role.RENDITION:
                 children.append((ordinal, reference, url, place))
-            elif (
-                reference.role is not Role.LINK
-                and not reference.gap
-                and place.identity not in self._playlists
-            ):
-                yield from self._file(found, ordinal, reference, url, place)
+            elif reference.role is Role.LINK or reference.gap or place.identity in self._playlists:
+                continue
+            elif reference.role is Role.DATA:
+                if self._files.is_new(place):
+                    address = self._access.child(found.node, ordinal, url)
+                    yield from self._session_data(address, place)
+            elif (item := self._file(found, ordinal, reference, url, place)) is not None:
+                if self._reachability.decided:
+                    yield item
+                else:
+                    yield from self._reachability.probed(item)
         replacements.update(playlist.neutralised)
         found.node.variables = playlist.variables
         for ordinal, reference, url, place in children:
@@ -345,23 +315,18 @@ class HlsContents:
     # -- items ---------------------------------------------------------------------------------------------
     def _file(
         self, found: _Found, ordinal: int, reference: Reference, url: SecretUrl, place: Place
-    ) -> Iterator[Item]:
-        address = self._access.child(found.node, ordinal, url)
-        if reference.role is Role.PART:
-            self._files.offer(address, place, check_of(reference, place.path, found.streams))
+    ) -> Item | None:
+        """None for what is an item already, or optional so far."""
+        if reference.role is Role.SEGMENT or reference.role is Role.PART:
             self._reachability.has_media = True
-        elif reference.role is Role.DATA:
-            if self._files.is_new(place):
-                yield from self._session_data(address, place)
-        else:
-            if reference.role is Role.SEGMENT:
-                self._reachability.has_media = True
-            if self._files.is_new(place):
-                item = self._files.item(address, place, check_of(reference, place.path, found.streams))
-                if self._reachability.decided:
-                    yield item
-                else:
-                    yield from self._reachability.probed(item, address)
+        if reference.role is Role.PART:
+            check = check_of(reference, place.path, found.streams)
+            self._files.offer(self._access.child(found.node, ordinal, url), place, check)
+            return None
+        if not self._files.is_new(place):
+            return None
+        address = self._access.child(found.node, ordinal, url)
+        return self._files.item(address, place, check_of(reference, place.path, found.streams))
 
     def _session_data(self, address: ChildAddress, place: Place) -> Iterator[Item]:
         try:

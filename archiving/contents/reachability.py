@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archiving.contents.access import ChildAddress, TreeAccess, signs_one_object
+from archiving.contents.access import TreeAccess, signs_one_object, start_of
 from archiving.contents.base import Item
 from archiving.errors import BadContents, NeedsSourceAccess
 from transfer.errors import SourceError, SourceForbidden, SourceUnavailable
@@ -18,7 +18,6 @@ class Reachability:
     """Set `read_a_child` when a playlist below the master was read, `has_media` when any media is named."""
 
     def __init__(self, access: TreeAccess) -> None:
-        self._access = access
         self._master = access.master.url
         self._signed_alone = signs_one_object(self._master)
         self._probes_left = PROBES if self._signed_alone else 0
@@ -36,12 +35,13 @@ class Reachability:
         """A child could not be read."""
         self._failures.append(error)
 
-    def probed(self, item: Item, address: ChildAddress) -> Iterator[Item]:
+    def probed(self, item: Item) -> Iterator[Item]:
         """`item` and those held back before it, once one can be read. Raises NeedsSourceAccess."""
         self._held_back.append(item)
         self._probes_left -= 1
         try:
-            self._access.start(address)
+            assert item.source is not None
+            start_of(item.source)
         except SourceError as error:
             self.failed(error)
         else:

@@ -51,7 +51,8 @@ class TreeFiles:
         if digest in self._mandatory:
             return False
         self._mandatory.add(digest)
-        self._optional.pop(digest, None)
+        if self._optional:
+            self._optional.pop(digest, None)
         return True
 
     def forget(self, place: Place) -> None:
@@ -89,12 +90,11 @@ def check_of(reference: Reference, path: str, streams: Collection[Stream]) -> Ch
         return partial(_check_key, reference.key_bytes, path)
     if reference.encrypted:
         return sniff.check_for(Kind.ANY, path)
-    by_name = sniff.kind_of(path)
-    if by_name is Kind.CAPTIONS or (Stream.SUBTITLES in streams and by_name not in _MEDIA):
+    if Stream.SUBTITLES in streams and sniff.kind_of(path) not in _MEDIA:
         return sniff.check_for(Kind.CAPTIONS, path)
-    if Stream.TRICK_PLAY in streams and by_name not in _MEDIA:
+    if Stream.TRICK_PLAY in streams and (by_name := sniff.kind_of(path)) not in _MEDIA:
         return sniff.check_for(by_name or Kind.ANY, path)
-    return sniff.check_for(Kind.SEGMENT, path)
+    return sniff.check_for(Kind.SEGMENT, path)  # or captions, by the name
 
 
 def _check_key(size_bytes: int | None, path: str, start: bytes, info: SourceInfo | None = None) -> None:

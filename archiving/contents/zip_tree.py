@@ -106,11 +106,11 @@ class ZipTree:
         if need := self._needs.get(name):
             return as_packed(need.check(path))
         by_name = sniff.kind_of(name)
-        if by_name in (None, Kind.TEXT, Kind.JSON, Kind.ZIP):
-            return partial(_check_unnamed, path)
-        # media may be encrypted: only a playlist could tell
-        expected = by_name if by_name in (Kind.IMAGE, Kind.PLAYLIST) else Kind.ANY
-        return as_packed(sniff.check_for(expected, path))
+        if by_name in (Kind.IMAGE, Kind.PLAYLIST):
+            return as_packed(sniff.check_for(by_name, path))
+        if by_name in sniff.MEDIA:  # it may be encrypted: only a playlist could tell
+            return as_packed(sniff.check_for(Kind.ANY, path))
+        return partial(_check_unnamed, path)
 
     def items(self) -> Iterator[Item]:
         """The playlists, the top master last."""

@@ -229,7 +229,7 @@ def test_a_member_whose_name_is_changed_is_still_found_by_its_playlist(
 
 def test_what_macos_adds_beside_each_file_is_stored_and_raises_no_doubt() -> None:
     beside = b"\x00\x05\x16\x07" + bytes(100)
-    files = tree(**{"__MACOSX/v/._v.m3u8": beside, "v/._0.ts": beside, "._cover.png": beside})
+    files = tree({"__MACOSX/v/._v.m3u8": beside, "v/._0.ts": beside, "._cover.png": beside})
 
     made = take(in_memory(zipped(files)))
 
@@ -286,9 +286,7 @@ def test_chapters_name_their_images_where_they_lie_in_the_copy() -> None:
     )
     chapters = json.dumps([{"url": "one.jpg"}, {"url": "two words.jpg"}, {"url": "no.jpg?sig=secret"}])
     image = b"\xff\xd8\xff\xe0" + bytes(20)
-    files = tree(
-        **{"data/c.json": chapters.encode(), "data/one.jpg": image, "data/two words.jpg": image},
-    )
+    files = tree({"data/c.json": chapters.encode(), "data/one.jpg": image, "data/two words.jpg": image})
 
     made = take(in_memory(zipped({**files, "master.m3u8": master})))
 

@@ -190,7 +190,7 @@ def test_two_attempts_find_the_same_words(client: HttpClient, origin: Origin) ->
 
 
 # -- KEEP ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("what", {**HOSTILE, **UNSUPPORTED})
+@pytest.mark.parametrize("what", [*HOSTILE, *UNSUPPORTED])
 def test_members_that_nobody_unpacks_are_not_judged(client: HttpClient, origin: Origin, what: str) -> None:
     data = {**HOSTILE, **UNSUPPORTED}[what][0]()
 

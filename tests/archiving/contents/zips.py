@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from typing_extensions import Buffer
 
@@ -51,7 +52,7 @@ def zipped(
     return bytes(held.data) if isinstance(held, Unseekable) else held.getvalue()
 
 
-def tree(segments: int = 2, **others: bytes) -> dict[str, bytes]:
+def tree(others: Mapping[str, bytes] = MappingProxyType({}), segments: int = 2) -> dict[str, bytes]:
     """A master, one layer of `segments`, and what else is given by name."""
     names = [f"v/{number}.ts" for number in range(segments)]
     return {

@@ -188,6 +188,8 @@ def check_for(kind: Kind, name: str, api_size_bytes: int | None = None) -> Check
 
     if kind is Kind.SEGMENT and kind_of(name) is Kind.CAPTIONS:
         kind = Kind.CAPTIONS
+    if kind is Kind.ANY and kind_of(name) is Kind.HTML:
+        kind = Kind.HTML
 
     def check(start: bytes, info: SourceInfo | None = None) -> None:
         _check(kind, name, api_size_bytes, start, info)
@@ -248,11 +250,10 @@ def _check(kind: Kind, name: str, api_size_bytes: int | None, start: bytes, info
         return
     like = error_pages.likeness(start, info, api_size_bytes, is_media=kind in MEDIA)
     if kind is Kind.HTML and error_pages.is_html(start):
-        # an error page cannot be told from it, unless the API's size or its own says so
+        # an error answer cannot be told from it, unless its size says so, or it is no answer at all
         size = info.size_bytes if info and info.size_bytes is not None else len(start)
-        like = (
-            Likeness.NONE if size == api_size_bytes or error_pages.is_large(start, info) else Likeness.PERHAPS
-        )
+        is_the_page = info is None or size == api_size_bytes or error_pages.is_large(start, info)
+        like = Likeness.NONE if is_the_page else Likeness.PERHAPS
     if like is Likeness.ERROR and info is not None:
         raise ErrorPage(f"{name}: expected {kind.value}, got {describe(start)}")
     if not as_expected or like is not Likeness.NONE:

@@ -159,6 +159,7 @@ class ZipContents:
     # -- its members ---------------------------------------------------------------------------------------
     def _unpacked(self) -> Iterator[Item]:
         broken: list[str] = []
+        has_media = False
         try:
             with self._pass() as zip_pass:
                 names = MemberNames(self._members)
@@ -168,8 +169,13 @@ class ZipContents:
                 tree = ZipTree(playlists.held, self._members, names)
                 tree.judge(self._notes, self._expected, len(self._members) - len(playlists.held))
                 for member in self._members.values():
-                    if member.name not in playlists.held and member.name not in playlists.broken:
-                        yield from self._member(member, tree, names, zip_pass, broken)
+                    if member.name in playlists.held or member.name in playlists.broken:
+                        continue
+                    if member.name in tree.session_data and _is_small(member):
+                        yield from self._session_data(member, names, zip_pass, broken)
+                    else:
+                        has_media = True
+                        yield from self._media(member, tree, zip_pass, broken)
         except SourceMismatch:
             self._notes.doubts.append(Doubt(_NOT_BY_RANGE, self._path_packed(self._mode)))
             if self._mode is ZipMode.UNPACK:
@@ -178,8 +184,9 @@ class ZipContents:
         if broken:
             words = f"{len(broken)} members are damaged in the zip, the first: {broken[0]}; it is kept packed as well"
             self._notes.doubts.append(Doubt(words, self._path_packed(self._mode)))
-            if self._mode is ZipMode.UNPACK:
-                yield self._packed()
+        # texts that we rewrite are no proof of what the source had
+        if (broken or not has_media) and self._mode is ZipMode.UNPACK:
+            yield self._packed()
         yield from tree.items()
 
     def _pass(self) -> ZipPass:
@@ -187,26 +194,7 @@ class ZipContents:
         stop = max((member.room_ends for member in self._members.values()), default=0)
         return ZipPass(self._reader, stop, self._window_bytes)
 
-    def _member(
-        self,
-        member: Member,
-        tree: ZipTree,
-        names: MemberNames,
-        zip_pass: ZipPass,
-        broken: list[str],
-    ) -> Iterator[Item]:
-        if (
-            member.name in tree.session_data
-            and member.size_bytes <= MAX_SESSION_DATA_BYTES >= member.packed_bytes
-        ):
-            try:
-                data = zip_pass.whole(member)
-            except MemberBroken as error:
-                broken.append(str(error))
-                self._notes.doubts.append(Doubt(str(error), safe_path(member.name), missing=True))
-            else:
-                yield self._session_data(member, data, names)
-            return
+    def _media(self, member: Member, tree: ZipTree, zip_pass: ZipPass, broken: list[str]) -> Iterator[Item]:
         chunks = MemberChunks(zip_pass, member)
         path = safe_path(member.name)
         yield Item(
@@ -220,9 +208,17 @@ class ZipContents:
         if chunks.broken is not None:
             broken.append(str(chunks.broken))
 
-    def _session_data(self, member: Member, data: bytes, names: MemberNames) -> Item:
+    def _session_data(
+        self, member: Member, names: MemberNames, zip_pass: ZipPass, broken: list[str]
+    ) -> Iterator[Item]:
         """Chapters that name images of the zip name them in the copy as well."""
         path = safe_path(member.name)
+        try:
+            data = zip_pass.whole(member)
+        except MemberBroken as error:
+            broken.append(str(error))
+            self._notes.doubts.append(Doubt(str(error), path, missing=True))
+            return
         replacements: dict[Span, bytes] = {}
         for found in json_urls(data):
             reference = Reference(found.span, found.uri, Role.LINK, verbatim=True)
@@ -233,7 +229,7 @@ class ZipContents:
                 continue
             if (text := new_text(reference, path, safe_path(target))) is not None:
                 replacements[found.span] = json.dumps(text.decode()).encode()
-        return Item(
+        yield Item(
             path=path,
             content_type=sniff.content_type(path),
             data=rewrite(data, replacements),
@@ -243,3 +239,7 @@ class ZipContents:
 
 
 _NOT_BY_RANGE = "the zip cannot be read by range, so it is kept packed and was not looked into"
+
+
+def _is_small(member: Member) -> bool:
+    return max(member.size_bytes, member.packed_bytes) <= MAX_SESSION_DATA_BYTES

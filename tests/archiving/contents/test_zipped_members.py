@@ -293,9 +293,30 @@ def test_a_broken_recording_is_stored_with_a_doubt(
 
     assert case.doubt in strict.doubtful
     assert not any(doubt.unready for doubt in strict.doubts), "a zip cannot be completed by its source"
-    assert set(strict.files) == set(case.files) - case.refused
+    packed = {} if any(not _is_playlist(body) for body in case.files.values()) else {"_zip/rec.zip": data}
+    assert set(strict.files) == set(case.files) - case.refused | set(packed)
     assert set(strict.refused) == case.refused
-    assert keeping.files == case.files, "every byte is kept in the end"
+    assert keeping.files == {**case.files, **packed}, "every byte is kept in the end"
+
+
+def _is_playlist(body: bytes) -> bool:
+    return body.startswith(b"#EXTM3U")
+
+
+@pytest.mark.parametrize("others", [{}, {"c.json": b"[]"}], ids=["playlists", "playlists and chapters"])
+def test_a_zip_without_media_is_kept_packed_as_well(
+    client: HttpClient, origin: Origin, others: dict[str, bytes]
+) -> None:
+    """What we rewrite is no proof of what the source had."""
+    master = MASTER + b'#EXT-X-SESSION-DATA:DATA-ID="c",URI="c.json"\n' if others else MASTER
+    files = {"master.m3u8": master, "v/v.m3u8": media(["0.ts", "1.ts"]), **others}
+    data = zipped(files)
+
+    for mode in (ZipMode.UNPACK, ZipMode.BOTH):
+        made = take(open_zip(client, origin, data, mode=mode))
+
+        assert made.files == {**files, "_zip/rec.zip": data}
+        assert made.missing == {"v/0.ts", "v/1.ts"}
 
 
 FINE: dict[str, dict[str, bytes]] = {

@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from archiving import doubts, end_records, holds, keys
+from archiving import completing, doubts, end_records, holds, keys
 from archiving.commit import commit, committed, committed_after_all, kept
 from archiving.contents.base import Contents, Item, Phase
 from archiving.copying import Copied, Copier, EngineFactory
@@ -137,7 +137,7 @@ class Archiver:
                     jitter = random.random()  # noqa: S311
                     decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
-                    outcome = self._unless_saved(row, self._unless_kept(row, failure, decided))
+                    outcome = self._unless_saved(row, self._unless_stored(row, failure, decided))
             self._settle(lease, seen, settlement(outcome))
         except LeaseLost as error:
             event.warning("lease_lost", reason=str(error))
@@ -182,6 +182,7 @@ class Archiver:
 
         missing, silent, manifest = self._missing(asset.id, asset.created_at)
         if not missing and not silent and manifest is not None:
+            manifest = self._completed(asset, manifest, lease, heartbeat)
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         stores = [store for store in missing if store.name not in on_hold]
         archived = self._copy(asset, row, lease, heartbeat, stores, silent) if stores else None
@@ -192,6 +193,39 @@ class Archiver:
                 return seen, _with_stored(self._after(hold, store.name), row)
         assert archived is not None
         return seen, archived
+
+    def _completed(self, asset: Asset, manifest: Manifest, lease: Lease, heartbeat: Heartbeat) -> Manifest:
+        """`manifest`, with what was busy when it was written, if that can be had by now."""
+        if not completing.lacks(manifest):
+            return manifest
+        present = self._present(asset, self._destinations)
+        one = completing.in_one_place(present)
+        if one is None or len(present) < len(self._destinations):
+            return manifest
+        journal = LedgerUploadJournal(self._ledger, lease)
+        with stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
+
+            def copy(contents: Contents, listed: Manifest) -> Copied:
+                copier = Copier(
+                    self._ledger,
+                    lease,
+                    engine,
+                    heartbeat,
+                    version=f"missing:{listed.version}",
+                    exact=False,
+                    folder=listed.folder,
+                    stores=self._destinations,
+                    manifests=present,
+                )
+                return copier.copy(contents.items())
+
+            fuller = completing.complete(one, self._open_contents(asset), copy)
+        if fuller is None:
+            return manifest
+        for store in self._destinations:
+            heartbeat.confirm()
+            commit(store, keys.manifest_key(asset.id, asset.created_at), fuller)
+        return fuller
 
     def _after(self, hold: holds.Hold, name: str) -> WillRetry:
         """`until` is by the clock of the worker that put the hold, which may be days ahead."""
@@ -377,29 +411,32 @@ class Archiver:
             return error
         return SourceForbidden(f"the API answers, but not for this asset: {error}")
 
-    def _unless_kept(
+    def _unless_stored(
         self, row: Row, error: Exception, decided: WillRetry | Ended
-    ) -> Kept | WillRetry | Ended:
-        """What is stored with doubts at every destination stays quarantined when a new look at the source fails, and
-        waits when a look finds something new. It is never at risk, nor lost."""
+    ) -> AlreadyArchived | Kept | WillRetry | Ended:
+        """What every destination holds stays what it was when a new look at the source fails: archived, or quarantined;
+        the latter waits when a look finds something new. It is never at risk, nor lost."""
         if row.stored_objects == 0 and not isinstance(decided, Ended):
             return decided
-        manifests: list[Manifest] = []
+        key = keys.manifest_key(row.asset_id, row.created_at)
+        found: list[Manifest] = []
         for store in self._destinations:
             with suppress(StorageError):
-                if manifest := kept(store, keys.manifest_key(row.asset_id, row.created_at)):
-                    manifests.append(manifest)
-        if not manifests or len(manifests) < len(self._destinations):
+                if manifest := committed(store, key) or kept(store, key):
+                    found.append(manifest)
+        if not found or len(found) < len(self._destinations):
             return decided
-        one = manifests[0]
+        one = next((manifest for manifest in found if not manifest.trusted), found[0])
         waits = isinstance(error, Doubtful | DestinationsFailed)
         if isinstance(decided, WillRetry) and (waits or not decided.costs_attempt):
             return replace(decided, stored_bytes=one.total_size, stored_objects=len(one.objects))
+        if one.trusted:
+            return AlreadyArchived(one.total_size, len(one.objects), one.warnings)
         why = doubts.reason_kept(one, f"looked at again: {decided.reason}")
         return Kept(why, one.total_size, len(one.objects))
 
     def _unless_saved(
-        self, row: Row, decided: Kept | WillRetry | Ended
+        self, row: Row, decided: AlreadyArchived | Kept | WillRetry | Ended
     ) -> AlreadyArchived | Kept | WillRetry | Ended:
         """Nothing is called lost that a manifest proves, or while a destination that may have one is silent."""
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:

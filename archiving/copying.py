@@ -34,9 +34,10 @@ from transfer.errors import (
     SourceMismatch,
     SourceNotAllowed,
     SourceUnavailable,
+    StillEncoded,
     UnexpectedContent,
 )
-from transfer.source import plain
+from transfer.source import as_sent, plain
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,9 @@ JOURNAL_BYTES = 64 * 2**20  # when they are so large: what a worker that dies ha
 GIVE_UP_AFTER = (
     50  # items that were refused or not answered: the source is down, and each has cost its retries
 )
+
+TRIED_AGAIN = " yet and is tried again"
+"""In the warning of an optional object that was busy: it is asked for again, apart from the rest of the asset."""
 
 EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 
@@ -73,7 +77,7 @@ class _Pending:
     future: Future[CopyResult]
     known: StoredObject | None
     tolerant: Tolerant | None
-    is_plain: bool = False
+    again: bool = False  # submitted once more, to be read in another way
 
 
 class Copier:
@@ -221,10 +225,10 @@ class Copier:
         known: StoredObject | None,
         tolerant: Tolerant | None,
         *,
-        is_plain: bool = False,
+        again: bool = False,
     ) -> None:
         future = self._engine.submit(source, request, self._alive)
-        self._pending.append(_Pending(item, future, known, tolerant, is_plain))
+        self._pending.append(_Pending(item, future, known, tolerant, again))
 
     def _collect(self) -> None:
         pending = self._pending.popleft()
@@ -240,7 +244,8 @@ class Copier:
             doubted = self._keep_known(item, pending.known)
         else:
             doubted = self._add(item, pending, result)
-        self._judge_size(item, result, doubted=doubted)
+        if not doubted:
+            self._judge_length(item, result)
 
     def _add(self, item: Item, pending: _Pending, result: CopyResult) -> bool:
         """Whether there is a doubt about it."""
@@ -276,25 +281,27 @@ class Copier:
             self._doubt(item, doubt)
         return doubt is not None
 
-    def _judge_size(self, item: Item, result: CopyResult, *, doubted: bool) -> None:
-        """The API's size is only its word: with a container that is complete, another one is a warning."""
-        said = item.api_size_bytes
-        encoded = result.source.encoded_bytes if result.source else None
-        if not said or said in (result.size_bytes, encoded):
-            return
-        words = f"it has {result.size_bytes} bytes, the API says {said}"
-        if item.structure is not None and not doubted:
-            self._warnings.append(f"{item.path}: {words}")
-        else:
-            self._doubt(item, words)
+    def _judge_length(self, item: Item, result: CopyResult) -> None:
+        """The API's size is only its word: with a container that is complete, another one is a warning. Where nobody
+        says a length, a clean cut looks like the end."""
+        said, source = item.api_size_bytes, result.source
+        if said and said not in (result.size_bytes, source.encoded_bytes if source else None):
+            words = f"it has {result.size_bytes} bytes, the API says {said}"
+            if item.structure is not None:
+                self._warnings.append(f"{item.path}: {words}")
+            else:
+                self._doubt(item, words)
+        proved = said == result.size_bytes or item.structure is not None or item.size_bytes is not None
+        if source and not proved and not source.framed and source.crc32c is None and source.md5 is None:
+            self._doubt(item, "its server does not say how long it is, so nobody knows whether it is whole")
 
     # -- what could not be had -----------------------------------------------------------------------------
     def _failed(self, pending: _Pending, error: SourceError) -> None:
         item = pending.item
         guarded = item.path in self._listed and type(error) is SourceMismatch
-        if isinstance(error, RangesUnreliable | SourceChanged) and item.source and not pending.is_plain:
+        if (source := self._in_another_way(pending, error)) is not None:
             request = self._guarded(item, self._request(item, None, pending.tolerant))
-            self._submit(item, plain(item.source), request, None, pending.tolerant, is_plain=True)
+            self._submit(item, source, request, None, pending.tolerant, again=True)
             return
         if guarded:
             raise WouldOverwrite(item.path) from error
@@ -312,14 +319,27 @@ class Copier:
             return
         self._doubt(item, _in_words(error), missing=True, unready=not isinstance(error, _FINAL))
 
+    def _in_another_way(self, pending: _Pending, error: SourceError) -> Source | None:
+        """How else the object may be read: as one plain stream, or, to keep it, in the coding that it is sent in."""
+        source = pending.item.source
+        if source is None or pending.again:
+            return None
+        if isinstance(error, RangesUnreliable | SourceChanged):
+            return plain(source)
+        if isinstance(error, StillEncoded) and pending.tolerant is not None:
+            pending.tolerant.remember(error)
+            return as_sent(source)
+        return None
+
     def _optional_failed(self, item: Item, error: SourceError) -> None:
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
             return
         words = f"{item.path} could not be had: {error}"
-        self._warnings.append(words)
         if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden):
+            words = f"{item.path} could not be had{TRIED_AGAIN}: {error}"
             self._busy.append(words)
+        self._warnings.append(words)
 
     def _doubt(self, item: Item, words: str, *, missing: bool = False, unready: bool = False) -> None:
         self._doubts.append(Doubt(words, item.path, missing=missing, unready=unready))

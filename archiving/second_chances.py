@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiving.copying import TRIED_AGAIN
 from archiving.deadlines import source_ends_at
 from ledger.base import AssetState, Ledger, Row
 
@@ -15,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 GIVEN_UP = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
 LONGEST_PAUSE = timedelta(days=1)
+LOOK_AT_WARNED_EVERY = timedelta(hours=6)
+MOST_WARNED = 1000  # assets looked at for what was busy when they were archived, the latest first
 LOOK_EVERY = timedelta(hours=1)  # a look reads every row of these states
 FACT = "second_chances"
 
@@ -22,12 +25,18 @@ FACT = "second_chances"
 def give_second_chances(ledger: Ledger, now: datetime) -> int:
     """Reopen what ended in GIVEN_UP and has time left: a day after it ended, or after half of the time that it had
     left then, whichever comes first, so that each is tried on its last day too. What is stored of it stays. One that an
-    earlier version quarantined with nothing stored is reopened at once. How many; looks once in LOOK_EVERY. Idempotent.
+    earlier version quarantined with nothing stored is reopened at once; so is what was archived without something
+    optional that was busy, which is then added to it. How many; looks once in LOOK_EVERY. Idempotent.
     Raises LedgerError."""
     if ledger.recall(FACT) is not None:
         return 0
     ledger.remember(FACT, {"at": now.isoformat()}, lifetime=LOOK_EVERY)
     reopened = 0
+    for row in ledger.warned(MOST_WARNED):
+        tried_again = any(TRIED_AGAIN in warning for warning in row.warnings)
+        if tried_again and row.changed_at + LOOK_AT_WARNED_EVERY <= now < source_ends_at(row):
+            ledger.reopen(row.asset_id, keep_stored=True)
+            reopened += 1
     for state in GIVEN_UP:
         for row in ledger.rows([state]):
             if _is_due(row, now):

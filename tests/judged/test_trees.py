@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from archiving.second_chances import give_second_chances
 from ledger.base import AssetState
 from tests.archiving.contents.media import single
 from tests.archiving.contents.origin import Answer, Origin, Request
@@ -45,7 +46,7 @@ def tree() -> dict[str, bytes]:
     files = {"master.m3u8": MASTER, "subs/subs.m3u8": media("c0.vtt", "c1.vtt", "c2.vtt")}
     for layer in ("high", "low"):
         files[f"{layer}/stream.m3u8"] = media("s0.ts", "s1.ts", "s2.ts")
-        files |= {f"{layer}/s{number}.ts": ts(b"%d" % number) for number in range(3)}
+        files |= {f"{layer}/s{number}.ts": ts(layer[:1].encode(), 20 + number) for number in range(3)}
     files |= {f"subs/c{number}.vtt": b"WEBVTT\n\n" for number in range(3)}
     return files
 
@@ -99,15 +100,36 @@ def nothing(_files: dict[str, bytes]) -> None:
 
 CASES = [
     Case("a whole tree", nothing, ARCHIVED),
-    Case("a whole tree of the length and layers that the API says", nothing, ARCHIVED, (), {"duration": 6, "metadata": {"num_layers": "2"}}),
+    Case(
+        "a whole tree of the length and layers that the API says",
+        nothing,
+        ARCHIVED,
+        (),
+        {"duration": 6, "metadata": {"num_layers": "2"}},
+    ),
     Case("an API that says nothing", nothing, ARCHIVED, (), {"duration": 0, "size": 0}),
     Case("an API whose size is far from the tree's", nothing, ARCHIVED, (), {"size": 123}),
     # -- broken: never archived -------------------------------------------------------------------------------
     Case("a master that is #EXTM3U alone", only(master_dot_m3u8=b"#EXTM3U\n"), LOST),
     Case("a master that is an error", only(master_dot_m3u8=b"#EXTM3U\n#EXT-X-ERROR: not found\n"), LOST),
-    Case("an empty variant among full ones", put("low/stream.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-ENDLIST\n"), QUARANTINED, unreachable="low/s"),
-    Case("a variant that is #EXTM3U alone", put("low/stream.m3u8", b"#EXTM3U\n"), QUARANTINED, unreachable="low/s"),
-    Case("a variant that is an error", put("low/stream.m3u8", b"#EXTM3U\n#EXT-X-ERROR\n"), QUARANTINED, unreachable="low/s"),
+    Case(
+        "an empty variant among full ones",
+        put("low/stream.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-ENDLIST\n"),
+        QUARANTINED,
+        unreachable="low/s",
+    ),
+    Case(
+        "a variant that is #EXTM3U alone",
+        put("low/stream.m3u8", b"#EXTM3U\n"),
+        QUARANTINED,
+        unreachable="low/s",
+    ),
+    Case(
+        "a variant that is an error",
+        put("low/stream.m3u8", b"#EXTM3U\n#EXT-X-ERROR\n"),
+        QUARANTINED,
+        unreachable="low/s",
+    ),
     Case("only half as long as the API says", nothing, QUARANTINED, (), {"duration": 12}),
     Case("fewer layers than the API says", nothing, QUARANTINED, (), {"metadata": {"num_layers": "3"}}),
     Case("a picture where a segment should be", put("low/s1.ts", single("a.png")), QUARANTINED),
@@ -115,35 +137,86 @@ CASES = [
     # -- one bad leaf never costs the rest --------------------------------------------------------------------
     Case("a missing segment", drop("low/s1.ts"), QUARANTINED, ("low/s1.ts",)),
     Case("a missing caption", drop("subs/c1.vtt"), QUARANTINED, ("subs/c1.vtt",)),
-    Case("a missing variant", drop("low/stream.m3u8"), QUARANTINED, ("low/stream.m3u8",), unreachable="low/s"),
-    Case("missing captions altogether", drop("subs/subs.m3u8"), QUARANTINED, ("subs/subs.m3u8",), unreachable="subs/c"),
+    Case(
+        "a missing variant", drop("low/stream.m3u8"), QUARANTINED, ("low/stream.m3u8",), unreachable="low/s"
+    ),
+    Case(
+        "missing captions altogether",
+        drop("subs/subs.m3u8"),
+        QUARANTINED,
+        ("subs/subs.m3u8",),
+        unreachable="subs/c",
+    ),
     Case("an error page for a segment", put("low/s1.ts", HTML), QUARANTINED, ("low/s1.ts",)),
-    Case("an error page for a variant", put("low/stream.m3u8", HTML), QUARANTINED, ("low/stream.m3u8",), unreachable="low/s"),
+    Case(
+        "an error page for a variant",
+        put("low/stream.m3u8", HTML),
+        QUARANTINED,
+        ("low/stream.m3u8",),
+        unreachable="low/s",
+    ),
     Case(
         "a part that is a segment, too, and is gone",
         both(
-            put("low/stream.m3u8", media("s0.ts", "s1.ts", "s2.ts", tags='#EXT-X-PART:DURATION=1,URI="s1.ts"')),
+            put(
+                "low/stream.m3u8", media("s0.ts", "s1.ts", "s2.ts", tags='#EXT-X-PART:DURATION=1,URI="s1.ts"')
+            ),
             drop("low/s1.ts"),
         ),
         QUARANTINED,
         ("low/s1.ts",),
     ),
     # -- whole: never refused ---------------------------------------------------------------------------------
-    Case("lines that end with a lone CR", lambda files: files.update({n: b.replace(b"\n", b"\r") for n, b in files.items() if n.endswith("m3u8")}), ARCHIVED),
-    Case("lines that end with CR LF", lambda files: files.update({n: b.replace(b"\n", b"\r\n") for n, b in files.items() if n.endswith("m3u8")}), ARCHIVED),
+    Case(
+        "lines that end with a lone CR",
+        lambda files: files.update(
+            {n: b.replace(b"\n", b"\r") for n, b in files.items() if n.endswith("m3u8")}
+        ),
+        ARCHIVED,
+    ),
+    Case(
+        "lines that end with CR LF",
+        lambda files: files.update(
+            {n: b.replace(b"\n", b"\r\n") for n, b in files.items() if n.endswith("m3u8")}
+        ),
+        ARCHIVED,
+    ),
     Case(
         "segments without EXTINF",
-        put("low/stream.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ns0.ts\n#EXTINF:2,\ns1.ts\n#EXTINF:2,\ns2.ts\ns0.ts\n#EXT-X-ENDLIST\n"),
+        put(
+            "low/stream.m3u8",
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ns0.ts\n#EXTINF:2,\ns1.ts\n#EXTINF:2,\ns2.ts\ns0.ts\n#EXT-X-ENDLIST\n",
+        ),
         ARCHIVED,
     ),
     Case("empty captions", put("subs/c1.vtt", b""), ARCHIVED),
     Case("captions without a header", put("subs/c1.vtt", b"00:00.000 --> 00:01.000\nHello\n"), ARCHIVED),
-    Case("a list of captions that is empty", put("subs/subs.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-ENDLIST\n"), ARCHIVED, unreachable="subs/c"),
-    Case("a gap", both(put("low/stream.m3u8", media("s0.ts", "s1.ts", "s2.ts").replace(b"#EXTINF:2,\ns1.ts", b"#EXTINF:2,\n#EXT-X-GAP \ns1.ts")), drop("low/s1.ts")), ARCHIVED),
+    Case(
+        "a list of captions that is empty",
+        put("subs/subs.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-ENDLIST\n"),
+        ARCHIVED,
+        unreachable="subs/c",
+    ),
+    Case(
+        "a gap",
+        both(
+            put(
+                "low/stream.m3u8",
+                media("s0.ts", "s1.ts", "s2.ts").replace(
+                    b"#EXTINF:2,\ns1.ts", b"#EXTINF:2,\n#EXT-X-GAP \ns1.ts"
+                ),
+            ),
+            drop("low/s1.ts"),
+        ),
+        ARCHIVED,
+    ),
     Case(
         "AES-256",
         both(
-            put("low/stream.m3u8", media("s0.ts", "s1.ts", "s2.ts", tags='#EXT-X-KEY:METHOD=AES-256,URI="k.key"')),
+            put(
+                "low/stream.m3u8",
+                media("s0.ts", "s1.ts", "s2.ts", tags='#EXT-X-KEY:METHOD=AES-256,URI="k.key"'),
+            ),
             put("low/k.key", bytes(range(32))),
         ),
         ARCHIVED,
@@ -153,7 +226,7 @@ CASES = [
         put("low/stream.m3u8", media("s0.ts", "s1.ts", "s2.ts", tags='#EXT-X-PART:DURATION=1,URI="p0.ts"')),
         ARCHIVED,
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
@@ -250,6 +323,46 @@ def test_a_thumbnail_that_is_refused_for_a_moment_is_had_later(status: int) -> N
 
     assert row.state is ARCHIVED
     assert "thumbnails/1.png" in world.stored
+    world.close()
+
+
+def test_a_thumbnail_that_was_busy_for_long_is_added_later_without_touching_the_rest() -> None:
+    files = {f"/v/{name}": body for name, body in tree().items()} | {"/v/th/1.png": single("a.png")}
+    with Origin(files) as origin:
+        busy = [True]
+        origin.rule = lambda request: Answer(503) if request.path.endswith(".png") and busy[0] else None
+        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
+        row = world.until_settled()
+        assert row.state is ARCHIVED
+        assert "thumbnails/1.png could not be had yet and is tried again" in row.warnings[0]
+        busy[0] = False
+        segments = [request for request in origin.requests if request.path.endswith(".ts")]
+
+        world.clock.advance(timedelta(hours=7))
+        assert give_second_chances(world.ledger, world.clock()) == 1
+        row = world.until_settled()
+
+        assert [request for request in origin.requests if request.path.endswith(".ts")] == segments
+    assert (row.state, row.warnings) == (ARCHIVED, ())
+    assert world.stored["thumbnails/1.png"] == single("a.png")
+    world.close()
+
+
+def test_an_archived_asset_stays_archived_when_the_look_for_its_thumbnail_fails() -> None:
+    files = {f"/v/{name}": body for name, body in tree().items()}
+    with Origin(files) as origin:
+        origin.rule = lambda request: Answer(503) if request.path.endswith(".png") else None
+        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
+        world.until_settled()
+        origin.rule = lambda _request: Answer(503)
+
+        world.clock.advance(timedelta(hours=7))
+        give_second_chances(world.ledger, world.clock())
+        row = world.until_settled()
+
+    assert row.state is ARCHIVED
+    assert world.manifest
+    assert row.stored_objects == len(world.manifest.objects)
     world.close()
 
 

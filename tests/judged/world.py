@@ -84,7 +84,7 @@ class World:
             engine=self._engine,
             rules=Rules(
                 scope=Scope(RETENTION),
-                patience=Patience(),
+                patience=Patience(retry_base=timedelta(hours=1), retry_max=timedelta(hours=12)),
                 key_template=keys.DEFAULT_TEMPLATE,
                 lease=timedelta(minutes=2),
                 lease_renew=timedelta(seconds=30),
@@ -110,7 +110,7 @@ class World:
         return self.archiver.archive(self.asset.id, "test")
 
     def until_settled(self) -> Row:
-        """Attempt after attempt, each when it is due, until the asset waits for nothing or is long past its deadline."""
+        """Attempt after attempt, each when it is due, until the asset is at an end or long past its deadline."""
         while self.clock() < NOW + 2 * RETENTION:
             self.attempt()
             if self.row.state not in OPEN_STATES:

@@ -21,7 +21,8 @@ _BLOCK_BYTES = TS_PACKET_BYTES * 1394
 # ftyp, then an mdat with a 64-bit size (of nothing): enough for whoever looks at the first bytes.
 MP4_HEAD = (
     b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41"
-    b"\x00\x00\x00\x01mdat\x00\x00\x00\x00\x00\x00\x00\x10"
+    b"\x00\x00\x00\x18moov\x00\x00\x00\x10trak\x00\x00\x00\x00\x00\x00\x00\x00"
+    b"\x00\x00\x00\x00mdat"  # size 0: to the end of the file
 )
 
 

@@ -50,7 +50,7 @@ Servers = dict[str, Callable[[], AbstractContextManager[Place]]]
 
 def video(part_bytes: int, seed: int = 1) -> bytes:
     """Eight parts, the last one short and odd."""
-    start = b"\0\0\0\x18ftypmp42"
+    start = b"\0\0\0\x10ftypmp42\0\0\0\0" + b"\0\0\0\x18moov\0\0\0\x10trak" + bytes(8) + b"\0\0\0\0mdat"
     return start + some_bytes((PARTS - 1) * part_bytes + 4321 - len(start), seed)
 
 

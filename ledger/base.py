@@ -176,8 +176,8 @@ class Ledger(Protocol):
 
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         """Enter an asset whose manifests, or a person, say its end (archived, kept with doubts, damaged, rejected),
-        known or not, unless it is running; whether that changed its state. Of one in that state already only the reason is replaced. Takes over `created_at` as
-        `settle` does. Repeatable."""
+        known or not, unless it is running; whether that changed its state. Of one in that state already only the reason
+        is replaced. Takes over `created_at` as `settle` does. Idempotent."""
         ...
 
     def get(self, asset_id: str) -> Row | None: ...

@@ -97,7 +97,7 @@ def test_archived_means_that_all_is_there_and_whole_means_that_it_is_in_the_buck
         return
     assert lasting, f"seed {seed}: what is whole at the source in the end is archived: {row}"
     readable = reachable(tree, lasting)
-    if row.state is not AssetState.QUARANTINED:  # lost, or tried for ever where the source only does not answer
+    if row.state is not AssetState.QUARANTINED:
         assert not {name for name in readable if not name.endswith("m3u8")}, (seed, tree.faults)
         return
     assert settled_at < NOW + RETENTION, "it is kept before its deadline"

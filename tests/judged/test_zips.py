@@ -76,7 +76,7 @@ CASES = [
     ),
     Case(
         "no media in it",
-        of(lambda files: [files.pop(name) for name in list(files) if name.endswith(("ts", "vtt"))] and None),
+        of(drop(*(name for name in tree() if name.endswith((".ts", ".vtt"))))),
         QUARANTINED,
         False,
     ),

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from hms.errors import HmsGarbled
+from hms.models import storage_path
 
 
 class _Part(BaseModel):
@@ -81,7 +82,7 @@ def _thumbnails(data: Mapping[str, Any]) -> Iterator[SignedThumbnail]:
         location, url = _text(row, "location"), _text(row, "url")
         if location and url:
             yield SignedThumbnail(
-                location=location,
+                location=storage_path(location),
                 url=SecretStr(url),
                 offset=_number(row, "offset"),
                 width=_whole(row, "width"),

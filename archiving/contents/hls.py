@@ -8,7 +8,7 @@ segments. One file or playlist that cannot be had becomes a doubt, and the walk 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -91,6 +91,7 @@ class HlsContents:
         self._reachability = Reachability(self._access)
         self._facts = TreeFacts()
         self._references = self._held_bytes = 0
+        self._used_in_queries: frozenset[bytes] = frozenset()  # variables, by any playlist
         self._version = self._digest_of_master()
 
     @property
@@ -125,6 +126,7 @@ class HlsContents:
         yield from self._files.optional_items()
         if self._files.left_out:
             self._notes.warnings.append(f"{self._files.left_out} optional files were too many to copy")
+        kept[0] = self._master_item()
         self._facts.tell(self._notes, len(self._files), self._expected)
         self._notes.facts["playlists_sha256"] = _digest_of(kept)
         yield from kept[1:]
@@ -141,22 +143,23 @@ class HlsContents:
             self._hold(len(fetched.body))
             playlist = found.node.parse(fetched)
             yield from self._walk(found, fetched, playlist, replacements, queue)
-            data = rewrite(playlist.data, replacements)
-            self._hold(len(data) - len(playlist.data))
+            self._hold(sum(map(len, replacements.values())) if replacements else 0)
         except BadContents as error:
             if found is self._root:
                 raise
             self._doubts.add(f"was not followed to its end: {error}", found.place.path, missing=True)
             return
-        kept.append(
-            Item(
-                path=found.place.path,
-                content_type="application/vnd.apple.mpegurl",
-                phase=Phase.MASTER if found is self._root else Phase.PLAYLIST,
-                data=data,
-                rewritten=what_changed(playlist.data, replacements),
-            )
-        )
+        if found is self._root:
+            self._master_playlist, self._master_replacements = playlist, replacements
+        self._used_in_queries |= playlist.used_in_queries
+        kept.append(_playlist_item(found.place, Phase.PLAYLIST, playlist, replacements))
+
+    def _master_item(self) -> Item:
+        """Made last: a value that the master defines may be used in the query of any playlist that imports it."""
+        playlist = self._master_playlist
+        playlist.blank(self._used_in_queries)
+        replacements = {**self._master_replacements, **playlist.neutralised}
+        return _playlist_item(self._root.place, Phase.MASTER, playlist, replacements)
 
     def _fetched(self, found: _Found) -> Generator[Item, None, Fetched | None]:
         """A playlist, or why it cannot be had as a doubt; what is there in its place, when that is no error answer,
@@ -368,6 +371,18 @@ class HlsContents:
                     continue  # the walk tells
                 placed[reference.span] = place.path.encode()
         return hashlib.sha256(rewrite(fetched.body, {**placed, **playlist.neutralised})).hexdigest()
+
+
+def _playlist_item(
+    place: Place, phase: Phase, playlist: Playlist, replacements: Mapping[Span, bytes]
+) -> Item:
+    return Item(
+        path=place.path,
+        content_type="application/vnd.apple.mpegurl",
+        phase=phase,
+        data=rewrite(playlist.data, replacements),
+        rewritten=what_changed(playlist.data, replacements),
+    )
 
 
 def _digest_of(playlists: Iterable[Item]) -> str:

@@ -124,6 +124,8 @@ class StoreTreeAccess(TreeAccess):
     """The master over HTTP, under its signature; what it names from `store`, where `root`, the start of its URL's
     path (decoded, with a slash at its end), leads to the place that the keys of `store` begin at."""
 
+    children_may_be_signed = False
+
     def __init__(
         self,
         client: HttpClient,

@@ -9,14 +9,14 @@ from functools import partial
 
 from archiving.contents import sniff
 from archiving.contents.base import Doubt, Item, Notes, Phase
-from archiving.contents.layout import new_text, what_changed
+from archiving.contents.layout import new_text, text_outside, what_changed
 from archiving.contents.playlist import Playlist, Reference, Role, Span, rewrite
 from archiving.contents.sniff import Kind
 from archiving.contents.tree_facts import Expected, Stream, TreeFacts
 from archiving.contents.tree_files import check_of
 from archiving.contents.zip_directory import Member
 from archiving.contents.zip_playlists import depth, is_junk, is_master, is_playlist
-from archiving.contents.zip_references import MemberNames, candidates, is_fetchable, must_be_there, shown
+from archiving.contents.zip_references import MemberNames, candidates, must_be_there, shown
 from archiving.errors import BadContents
 from archiving.keys import safe_path
 from transfer.base import Check, SourceInfo
@@ -75,12 +75,15 @@ class ZipTree:
         self._variables: dict[str, Mapping[bytes, bytes]] = {}  # by the playlist that inherits them
         self._all_variables: dict[bytes, bytes] = {}
         self._playlists: list[Item] = []
+        self._read: list[tuple[str, Playlist, Mapping[Span, bytes]]] = []
+        self._used_in_queries: frozenset[bytes] = frozenset()
         self._masters: set[str] = set()
 
     def judge(self, notes: Notes, expected: Expected, others: int) -> None:
         """Read every playlist, the masters first. `others`: how many members are no playlists."""
         for name in sorted(self._held, key=lambda name: (not is_master(self._held[name]), depth(name))):
             self._playlist(name)
+        self._playlists += [self._stored(*each) for each in self._read]
         told = Notes()
         self._facts.tell(told, others, expected)
         notes.facts.update(told.facts)
@@ -142,16 +145,21 @@ class ZipTree:
         if playlist.is_master:
             self._masters.add(path)
             self._all_variables.update(playlist.variables)
-        replacements.update(playlist.neutralised)
+        self._used_in_queries |= playlist.used_in_queries
         self._facts.add(path, playlist, streams)
-        self._playlists.append(
-            Item(
-                path,
-                sniff.content_type(path) if sniff.kind_of(path) is Kind.PLAYLIST else _PLAYLIST_TYPE,
-                Phase.PLAYLIST,
-                data=rewrite(data, replacements),
-                rewritten=what_changed(data, replacements),
-            )
+        self._read.append((path, playlist, replacements))
+
+    def _stored(self, path: str, playlist: Playlist, replacements: Mapping[Span, bytes]) -> Item:
+        """Made last: a value that a master defines may be used in the query of any playlist that imports it."""
+        if playlist.is_master:
+            playlist.blank(self._used_in_queries)
+        changes = {**replacements, **playlist.neutralised}
+        return Item(
+            path,
+            sniff.content_type(path) if sniff.kind_of(path) is Kind.PLAYLIST else _PLAYLIST_TYPE,
+            Phase.PLAYLIST,
+            data=rewrite(playlist.data, changes),
+            rewritten=what_changed(playlist.data, changes),
         )
 
     def _streams_of_unnamed(self, data: bytes) -> set[Stream]:
@@ -212,8 +220,7 @@ class ZipTree:
                 self._doubts.append(Doubt(words, safe_path(inside), missing=True))
         if inside is not None:
             return _text(reference, path, safe_path(inside))
-        without_query, query, _ = reference.uri.partition("?")
-        return without_query.encode() if query and is_fetchable(reference) else None
+        return text_outside(reference)
 
 
 _PLAYLIST_TYPE = sniff.content_type("a.m3u8")

@@ -363,6 +363,26 @@ def test_what_is_quarantined_is_not_read_again_while_the_source_has_the_same() -
     world.close()
 
 
+@pytest.mark.parametrize(
+    ("etag", "reads"),
+    [('W/"one"', 3), ("", 3 + 20)],
+    ids=["a weak ETag: not at all", "no validator: once a look"],
+)
+def test_a_cut_film_that_is_kept_is_read_no_oftener_than_needed(etag: str, reads: int) -> None:
+    cut = mp4()[:-10] * 3
+    with Origin({"/r/a.mp4": cut}) as origin:
+        origin.headers = lambda _request: Answer(200, b"", {"ETag": etag})
+        world = World(origin, "/r/a.mp4", type="room-composite")
+
+        row = world.until_deadline()
+
+    assert row.state is QUARANTINED
+    assert world.stored["a.mp4"] == cut
+    first_bytes = 20 * 2 * 64 * 1024
+    assert served(origin) < reads * (len(cut) + 64 * 1024) + first_bytes
+    world.close()
+
+
 def served(origin: Origin) -> int:
     """How many bytes were asked for, in ranges."""
     total = 0

@@ -366,6 +366,22 @@ def test_an_archived_asset_stays_archived_when_the_look_for_its_thumbnail_fails(
     world.close()
 
 
+def test_a_value_that_any_query_uses_is_not_in_the_copy() -> None:
+    """The master uses the variable in a path, a child that imports it in a query."""
+    master = (
+        b'#EXTM3U\n#EXT-X-DEFINE:NAME="tok",VALUE="s3cr3t"\n'
+        b"#EXT-X-STREAM-INF:BANDWIDTH=1\n{$tok}/stream.m3u8\n"
+    )
+    child = b'#EXTM3U\n#EXT-X-DEFINE:IMPORT="tok"\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ns.ts?k={$tok}\n#EXT-X-ENDLIST\n'
+    files = {"/v/master.m3u8": master, "/v/s3cr3t/stream.m3u8": child, "/v/s3cr3t/s.ts": ts()}
+    with Origin(files) as origin:
+        said = judged(origin, "/v/master.m3u8", type="room-vod")
+
+    assert said.state is ARCHIVED, said
+    assert b'VALUE="s3cr3t"' not in said.stored["master.m3u8"]
+    assert ts() in said.stored.values()
+
+
 def test_children_below_an_empty_segment_of_a_path_are_asked_for_there() -> None:
     files = {f"/f//x//{name}": body for name, body in tree().items()}
     with Origin(files) as origin:

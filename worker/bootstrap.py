@@ -231,6 +231,7 @@ def _build_archiver(
     http = HttpClient(
         AddressPolicy(settings.allow_private_sources),
         timeouts=Timeouts(silence=settings.source_timeout),
+        max_unknown_bytes=settings.max_unsized_bytes,
     )
     memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
     placement = Placement()

@@ -231,6 +231,14 @@ class Settings(BaseSettings):
         "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 28 parts of 5 MiB, and the "
         "process itself.",
     )
+    max_unsized_bytes: ByteSize = Field(
+        default=ByteSize(2**40),
+        ge=2**20,
+        validation_alias="ARCHIVER_MAX_UNSIZED",
+        description="The most that is read of a file whose server does not say how long it is, or that unpacks while it "
+        "is read, with a unit or in bytes; what goes on beyond is no recording. Default 1TiB: 12 hours in the highest "
+        "quality are about 50 GiB.",
+    )
     connections: int = Field(
         default=32,
         ge=1,

@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import completing, doubts, end_records, holds, keys
-from archiving.commit import commit, committed, committed_after_all, kept
+from archiving.commit import commit, committed, committed_after_all, kept, says_the_same
 from archiving.contents.base import Contents, Item, Phase
 from archiving.copying import Copied, Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
@@ -348,18 +348,7 @@ class Archiver:
             if copied.worst is None:
                 raise IncompleteContents(doubts.in_words(found) or "the asset has no media")
         name = doubts.fingerprint(contents.version, found, copied.objects, exact=contents.version_is_exact)
-        known = any(manifest.fingerprint == name for manifest in present.values())
-        if found and not known and not doubts.may_keep(row, now, rules, found, name):
-            busy = copied.worst if isinstance(copied.worst, SourceUnavailable) else None
-            raise Doubtful(
-                doubts.in_words(found),
-                None if doubts.is_near(row, now, rules) or any(doubt.unready for doubt in found) else name,
-                busy=busy is not None,
-                retry_after=busy.retry_after if busy else None,
-            )
-        if copied.busy and not found and not doubts.keeps_now(row, rules):
-            raise Doubtful(doubts.in_words(copied.busy), None, busy=True)
-        return new_manifest(
+        manifest = new_manifest(
             asset,
             folder=folder.path,
             form=contents.form,
@@ -373,6 +362,18 @@ class Archiver:
             missing=tuple(doubt.path for doubt in found if doubt.missing and doubt.path),
             fingerprint=name,
         )
+        known = any(each.fingerprint == name or says_the_same(each, manifest) for each in present.values())
+        if found and not known and not doubts.may_keep(row, now, rules, found, name):
+            busy = copied.worst if isinstance(copied.worst, SourceUnavailable) else None
+            raise Doubtful(
+                doubts.in_words(found),
+                None if doubts.is_near(row, now, rules) or any(doubt.unready for doubt in found) else name,
+                busy=busy is not None,
+                retry_after=busy.retry_after if busy else None,
+            )
+        if copied.busy and not found and not doubts.keeps_now(row, rules):
+            raise Doubtful(doubts.in_words(copied.busy), None, busy=True)
+        return manifest
 
     def _present(self, asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Manifest]:
         """The manifests, by store, of those that have any: with doubts, damaged or contradicted. What they list is

@@ -145,7 +145,12 @@ def _names_the_same(store: StorageBackend, key: ObjectKey, manifest: Manifest) -
         found = read_manifest(store, key)
     except ManifestError:
         return False
-    if found is None or found.damage or found.doubts != manifest.doubts:
+    return found is not None and says_the_same(found, manifest)
+
+
+def says_the_same(found: Manifest, manifest: Manifest) -> bool:
+    """Whether `found` is of the same objects as `manifest`, with the same doubts, and not marked as damaged."""
+    if found.damage or found.doubts != manifest.doubts:
         return False
     return (found.folder, _proofs(found)) == (manifest.folder, _proofs(manifest))
 

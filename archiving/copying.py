@@ -171,7 +171,10 @@ class Copier:
                 item.chunks.skip()
             self._keep_known(item, known)
             return
-        tolerant = Tolerant(item.path) if self._keeping and not item.optional else None
+        tolerates = (
+            self._keeping or item.path in self._doubted
+        )  # what is kept already is read once to look at it
+        tolerant = Tolerant(item.path) if tolerates and not item.optional else None
         request = self._guarded(item, self._request(item, known, tolerant))
         if item.source is not None:
             self._submit(item, item.source, request, known, tolerant)
@@ -203,8 +206,13 @@ class Copier:
             size_bytes=item.size_bytes,
             crc32c=item.crc32c if item.data is None else crc32c(item.data),
             structure=TolerantStructure(structure, tolerant) if tolerant and structure else structure,
-            known=KnownCopy(known.size_bytes, known.crc32c, known.source_etag) if known else None,
+            known=self._known_copy(item, known) if known else None,
         )
+
+    def _known_copy(self, item: Item, known: StoredObject) -> KnownCopy:
+        """What a manifest lists is saved: it is not read every day because its source has only weak ETags."""
+        is_listed = item.path in self._listed
+        return KnownCopy(known.size_bytes, known.crc32c, known.source_etag, weak_counts=is_listed)
 
     def _guarded(self, item: Item, request: CopyRequest) -> CopyRequest:
         """Nothing that a manifest lists is overwritten by something else. What it lists damaged is written again."""

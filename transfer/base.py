@@ -109,6 +109,7 @@ class KnownCopy:
     size_bytes: int
     crc32c: int
     source_etag: str | None
+    weak_counts: bool = False  # whether an equal weak ETag says as well that the source has not changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class CopyRequest:
     """What to store. `size_bytes`, `crc32c`: what the bytes must turn out to be, where it is known before.
 
     `check` and `structure` are asked before anything becomes visible. `known`: when the source still has the same
-    length and strong ETag, nothing is read or written, and the result says `unchanged`.
+    length and ETag (strong, unless a weak one counts), nothing is read or written, and the result says `unchanged`.
     """
 
     key: ObjectKey

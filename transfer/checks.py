@@ -71,9 +71,12 @@ class Checks:
         return info.crc32c is not None or (one_part and info.md5 is not None)
 
     def unchanged(self, info: SourceInfo) -> bool:
-        """Whether the source still has what all stores hold already: the same length and strong ETag."""
+        """Whether the source still has what all stores hold already: the same length and ETag (RFC 9110, 8.8.3.2)."""
         known = self._request.known
-        if known is None or info.strong_etag is None or info.strong_etag != known.source_etag:
+        if known is None:
+            return False
+        etag = info.etag if known.weak_counts else info.strong_etag
+        if not etag or etag != known.source_etag:
             return False
         unknown = (
             info.size_bytes is None and info.coding is not None

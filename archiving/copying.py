@@ -51,6 +51,9 @@ GIVE_UP_AFTER = (
 TRIED_AGAIN = " yet and is tried again"
 """In the warning of an optional object that was busy: it is asked for again, apart from the rest of the asset."""
 
+ROUNDS = 2  # in which one attempt asks again for what could not be had
+MOST_RETRIED = 200  # items: with more of them the source is broken, and the next attempt asks again
+
 EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 
 
@@ -121,6 +124,7 @@ class Copier:
         self._taken: set[str] = set()
         self._media = 0  # objects that are not made by us
         self._failures = 0  # mandatory items that were refused or not answered
+        self._failed_items: list[tuple[_Pending, SourceError]] = []
         self._worst: SourceError | None = None
         self._doubts: list[Doubt] = []
         self._busy: list[str] = []
@@ -313,14 +317,36 @@ class Copier:
             return
         if guarded:
             raise WouldOverwrite(item.path) from error
+        if isinstance(error, SourceForbidden | SourceUnavailable) and not item.optional:
+            self._failures += 1
+            if self._failures >= GIVE_UP_AFTER:
+                raise error
+        self._failed_items.append((pending, error))
+
+    def _retry_failed(self) -> None:
+        """Ask once more for what could not be had: of tens of thousands of files a few get a strange answer at every
+        attempt. Not for the one file that an asset is, which the next attempt asks for on a fresh URL."""
+        for _ in range(ROUNDS):
+            failed = self._failed_items
+            if not failed or len(failed) > MOST_RETRIED or (len(failed) == 1 and not self._media):
+                return
+            self._failed_items = []
+            for pending, error in failed:
+                item = pending.item
+                if item.source is None or isinstance(
+                    error, SourceUnavailable
+                ):  # the engine has asked again already
+                    self._failed_items.append((pending, error))
+                    continue
+                request = self._guarded(item, self._request(item, pending.known, pending.tolerant))
+                self._submit(item, item.source, request, pending.known, pending.tolerant)
+            self._drain()
+
+    def _give_up(self, item: Item, error: SourceError) -> None:
         if item.optional:
             self._optional_failed(item, error)
             return
         self._worst = _worse(self._worst, error)
-        if isinstance(error, SourceForbidden | SourceUnavailable):
-            self._failures += 1
-            if self._failures >= GIVE_UP_AFTER:
-                raise error
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
             self._doubt(item, f"what an earlier attempt stored is kept, for now {_in_words(error)}")
@@ -354,6 +380,13 @@ class Copier:
 
     # -- phases and stores ---------------------------------------------------------------------------------
     def _finish_phase(self) -> None:
+        self._drain()
+        self._retry_failed()
+        failed, self._failed_items, self._failures = self._failed_items, [], 0
+        for pending, error in failed:
+            self._give_up(pending.item, error)
+
+    def _drain(self) -> None:
         while self._pending:
             self._heartbeat.check()
             self._collect()

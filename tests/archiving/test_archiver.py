@@ -153,7 +153,7 @@ def test_a_signed_url_in_the_asset_never_reaches_the_bucket() -> None:
 
 
 def test_an_optional_object_that_cannot_be_had_is_a_warning_in_manifest_and_ledger() -> None:
-    missing = BytesSource(b"", [SourceGone("thumb is gone")])
+    missing = BytesSource(b"", [SourceGone("thumb is gone")] * 9)
     bench = Bench(
         lambda: Tree(
             {"a.mp4": BytesSource(VIDEO), "thumbnails/1.png": missing},
@@ -274,7 +274,7 @@ def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of
 
 
 def test_an_undated_asset_is_not_lost_at_the_first_404() -> None:
-    source = BytesSource(VIDEO, [SourceGone("404")])
+    source = BytesSource(VIDEO, [SourceGone("404")] * 9)
     bench = Bench(lambda: Tree({"a.mp4": source}), assets=[asset(size=None, created_at=None)])
 
     assert isinstance(bench.archive(), WillRetry)

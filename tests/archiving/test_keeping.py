@@ -364,6 +364,18 @@ def test_an_optional_object_that_is_busy_is_waited_for_a_few_times_and_then_a_wa
     assert "t.png could not be had" in row_of(bench).warnings[0]
 
 
+def test_strange_answers_to_a_few_requests_cost_no_attempt() -> None:
+    """At every attempt other ones of many objects get one; an attempt without any may never come."""
+    strange = [SourceGone("404"), ErrorPage("HTML"), SourceForbidden("403"), SourceMismatch("cut short")]
+    files = {
+        f"s{number}.ts": BytesSource(VIDEO, [strange[number % 4]] if number % 5 == 0 else [])
+        for number in range(100)
+    }
+    bench = Bench(lambda: Tree(files))
+
+    assert isinstance(bench.archive(), Archived)
+
+
 def test_an_optional_object_that_is_gone_is_a_warning_at_once() -> None:
     bench = Bench(
         lambda: Tree(

@@ -43,7 +43,8 @@ class Doubt:
     unready: bool = False
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}" if self.path else self.what
+        names_it = self.path is None or self.what.startswith(f"{self.path}: ")
+        return self.what if names_it else f"{self.path}: {self.what}"
 
 
 @dataclass(slots=True)  # not frozen: to freeze one costs more than to find the segment it stands for

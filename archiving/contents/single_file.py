@@ -106,6 +106,8 @@ class SingleFile:
             return Kind.ANY, None
         if self._asset.type == AssetType.ROOM_VOD or expected is Kind.ANY:
             return found or Kind.ANY, found
+        if expected is Kind.JSON and sniff.agrees(Kind.JSON, self._name, start):
+            return Kind.JSON, Kind.JSON if has_structure(Kind.JSON, start) else None
         if expected not in MEDIA or found is None:
             return expected, None
         if found is not expected and expected is not Kind.SEGMENT:
@@ -118,13 +120,13 @@ class SingleFile:
 
     def _make_check(self) -> Check:
         check = sniff.check_for(self._kind, self._name, self._asset.size_bytes)
-        if self._kind is not Kind.TEXT:
+        if self._kind is not Kind.TEXT and self._kind is not Kind.CAPTIONS:
             return _never_empty(check, self._name)
         if self._info and is_empty(self._info) and not self._asset.size_bytes:
             # a chat or transcript of which nobody said a word
             self._notes.warnings.append(f"{self._name} is empty at the source, by the source's own checksum")
             return _empty_or(check)
-        return check
+        return _empty_is_doubtful(check, self._name)
 
 
 def is_empty(info: SourceInfo) -> bool:
@@ -140,6 +142,15 @@ def _empty_or(check: Check) -> Check:
             check(start, info)
 
     return empty_or_as_expected
+
+
+def _empty_is_doubtful(check: Check, name: str) -> Check:
+    def something_as_expected(start: bytes, info: SourceInfo | None = None) -> None:
+        if not start:
+            raise UnexpectedContent(f"{name}: expected text, got an empty body")
+        check(start, info)
+
+    return something_as_expected
 
 
 def _never_empty(check: Check, name: str) -> Check:

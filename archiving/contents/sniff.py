@@ -256,6 +256,8 @@ def _check(kind: Kind, name: str, api_size_bytes: int | None, start: bytes, info
         like = Likeness.NONE if is_the_page else Likeness.PERHAPS
     if like is Likeness.ERROR and info is not None:
         raise ErrorPage(f"{name}: expected {kind.value}, got {describe(start)}")
+    if as_expected and kind is Kind.HTML and like is not Likeness.NONE:
+        raise UnexpectedContent(f"{name}: an HTML page, which may be an error answer in its place")
     if not as_expected or like is not Likeness.NONE:
         raise UnexpectedContent(f"{name}: expected {kind.value}, got {describe(start)}")
 

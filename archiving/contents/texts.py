@@ -69,6 +69,16 @@ def begins_as_json(start: bytes, *, is_whole: bool) -> bool:
     return True
 
 
+def begins_as_one_value(start: bytes) -> bool:
+    """Whether it is one JSON value, or the first bytes of one: no JSON Lines."""
+    text = _decode(start, _encoding(start) or json.detect_encoding(start)).strip()
+    try:
+        _, end = json.JSONDecoder(strict=False).raw_decode(text)
+    except (ValueError, RecursionError):
+        return text[:1] in ("{", "[")
+    return end == len(text)
+
+
 def _encoding(start: bytes) -> str | None:
     """By its byte order mark."""
     return next((encoding for mark, encoding in _BOMS if start.startswith(mark)), None)

@@ -19,6 +19,8 @@ from tests.judged.world import World, judged
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in</body></html>"
 
+LONG_SUMMARY = json.dumps({"summary": "we met " * 20_000, "topics": ["one"]}).encode()
+
 
 def mp4() -> bytes:
     return single("a.mp4")
@@ -78,6 +80,8 @@ def cases() -> list[Case]:
         Case("a fragmented mp4 cut in a fragment", "stream", "a.mp4", pieces[:-100], QUARANTINED),
         Case("a webm cut in a cluster", "track", "a.webm", track[:-20], QUARANTINED),
         Case("an empty mp4", "room-composite", "a.mp4", b"", LOST),
+        Case("a long summary that is cut", "summary", "s.json", LONG_SUMMARY[:-300], QUARANTINED),
+        Case("captions that are empty, without a proof", "transcript", "t.vtt", b"", QUARANTINED),
         Case(
             "a JSON error as a summary",
             "summary",
@@ -136,6 +140,23 @@ def cases() -> list[Case]:
         Case("a chat of the API's size", "chat", "c.csv", b"a,b\n1,2\n", ARCHIVED, {"size": 8}),
         Case("an API that says 0", "chat", "c.csv", b"a,b\n1,2\n", ARCHIVED, {"size": 0}),
         Case("a summary", "summary", "s.json", summary, ARCHIVED),
+        Case("a long summary", "summary", "s.json", LONG_SUMMARY, ARCHIVED),
+        Case(
+            "a long summary whose size the API rounds",
+            "summary",
+            "s.json",
+            LONG_SUMMARY,
+            ARCHIVED,
+            {"size": 9},
+        ),
+        Case(
+            "lines of JSON of another size",
+            "summary",
+            "s.json",
+            b'{"a":1}\n' * 1000,
+            QUARANTINED,
+            {"size": 9000},
+        ),
         Case("a summary in UTF-16", "summary", "s.json", summary.decode().encode("utf-16"), ARCHIVED),
         Case("a summary in Markdown", "summary", "s.json", b"# We met\n\n- one\n", QUARANTINED),
         Case(

@@ -1,10 +1,12 @@
-"""Whether a media file is whole, judged by its container while it is copied."""
+"""Whether a file is whole, judged by its container, or its JSON, while it is copied."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from archiving.contents import texts
 from archiving.contents.containers.ebml import Ebml
+from archiving.contents.containers.json_text import JsonText
 from archiving.contents.containers.mp4 import Mp4
 from archiving.contents.containers.ogg import Ogg
 from archiving.contents.containers.walk import Walk
@@ -18,11 +20,14 @@ _STRUCTURES: dict[Kind, Callable[[str], Structure]] = {
     Kind.MATROSKA: lambda name: Walk(name, Ebml),
     Kind.OGG: lambda name: Walk(name, Ogg),
     Kind.WAV: lambda name: Walk(name, Wav),
+    Kind.JSON: JsonText,
 }
 
 
 def has_structure(kind: Kind | None, start: bytes) -> bool:
     """Whether a file of this kind that begins with `start` can be told whole from cut by its bytes."""
+    if kind is Kind.JSON:
+        return texts.begins_as_one_value(start)
     return kind in _STRUCTURES and not (kind is Kind.WAV and is_streamed(start))
 
 

@@ -325,9 +325,8 @@ class Archiver:
                 manifests=folder.manifests,
                 keeping=keeping,
             )
-            record = folder.listed(ASSET_RECORD)
-            items = contents.items() if record else _with_record(contents, asset)
-            return contents, copier.copy(items, carried=[record] if record else [])
+            record = folder.read_listed(ASSET_RECORD, stores) or _record_of(asset)
+            return contents, copier.copy(_with_record(contents, record))
 
     def _judged(
         self,
@@ -492,10 +491,13 @@ class Archiver:
             end_records.write(self._destinations, seen, how.state, how.reason or "", self._clock())
 
 
-def _with_record(contents: Contents, asset: Asset) -> Iterator[Item]:
+def _with_record(contents: Contents, record: bytes) -> Iterator[Item]:
     yield from contents.items()
-    record = json.dumps(without_queries(asset.raw), indent=1, ensure_ascii=False).encode()
     yield Item(ASSET_RECORD, "application/json", phase=Phase.MASTER, data=record)
+
+
+def _record_of(asset: Asset) -> bytes:
+    return json.dumps(without_queries(asset.raw), indent=1, ensure_ascii=False).encode()
 
 
 def _with_stored(retry: WillRetry, row: Row) -> WillRetry:

@@ -133,10 +133,10 @@ class Copier:
         self._unrecorded_bytes = 0
         self._pending: deque[_Pending] = deque()
 
-    def copy(self, items: Iterable[Item], carried: Sequence[ManifestObject] = ()) -> Copied:
-        """`carried`: objects of this folder that stay as they are. Raises SourceError when the source is down,
-        DestinationsFailed when no store is left, WouldOverwrite when an item differs from what a manifest of this
-        folder lists; LeaseLost, Stopped, and whatever is no fault of the source."""
+    def copy(self, items: Iterable[Item]) -> Copied:
+        """Raises SourceError when the source is down, DestinationsFailed when no store is left, WouldOverwrite when
+        an item differs from what a manifest of this folder lists; LeaseLost, Stopped, and whatever is no fault of the
+        source."""
         try:
             self._without(self._failed_stores)
             phase = Phase.MEDIA
@@ -149,8 +149,6 @@ class Copier:
             self._finish_phase()
         finally:
             self._record()
-        for each in carried:
-            self._objects.setdefault(each.path, each)
         return Copied(
             objects=tuple(self._objects.values()),
             failed=self._failed_stores,

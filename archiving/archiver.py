@@ -370,8 +370,6 @@ class Archiver:
                 busy=busy is not None,
                 retry_after=busy.retry_after if busy else None,
             )
-        if copied.busy and not found and not doubts.keeps_now(row, rules):
-            raise Doubtful(doubts.in_words(copied.busy), None, busy=True)
         return manifest
 
     def _present(self, asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Manifest]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from archiving.contents.base import Doubt, Item, Phase
+from archiving.contents.source_failures import in_words
 from archiving.errors import DestinationsFailed, WouldOverwrite
 from archiving.heartbeat import Heartbeat
 from archiving.keeping import Tolerant, TolerantStructure
@@ -61,15 +62,13 @@ EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 class Copied:
     """What is whole at every store that is not in `failed` (stores that could not take it all).
 
-    `doubts`: what could not be had or is not what it should be. `busy`: optional items that may be had later.
-    `worst`: the error to report when nothing of the asset's media is among `objects`.
+    `doubts`: what could not be had or is not what it should be. `worst`: the error to report when nothing of the asset's media is among `objects`.
     """
 
     objects: tuple[ManifestObject, ...]
     failed: Mapping[str, StorageError]
     warnings: tuple[str, ...]
     doubts: tuple[Doubt, ...]
-    busy: tuple[str, ...]
     has_media: bool
     worst: SourceError | None
 
@@ -127,7 +126,6 @@ class Copier:
         self._failed_items: list[tuple[_Pending, SourceError]] = []
         self._worst: SourceError | None = None
         self._doubts: list[Doubt] = []
-        self._busy: list[str] = []
         self._warnings: list[str] = []
         self._unrecorded: list[StoredObject] = []
         self._unrecorded_bytes = 0
@@ -154,7 +152,6 @@ class Copier:
             failed=self._failed_stores,
             warnings=tuple(self._warnings),
             doubts=tuple(self._doubts),
-            busy=tuple(self._busy),
             has_media=self._media > 0,
             worst=self._worst,
         )
@@ -347,9 +344,9 @@ class Copier:
         self._worst = _worse(self._worst, error)
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
-            self._doubt(item, f"what an earlier attempt stored is kept, for now {_in_words(error)}")
+            self._doubt(item, f"what an earlier attempt stored is kept, for now {in_words(error)}")
             return
-        self._doubt(item, _in_words(error), missing=True, unready=not isinstance(error, _FINAL))
+        self._doubt(item, in_words(error), missing=True, unready=not isinstance(error, _FINAL))
 
     def _in_another_way(self, pending: _Pending, error: SourceError) -> Source | None:
         """How else the object may be read: as one plain stream, or, to keep it, in the coding that it is sent in."""
@@ -370,7 +367,6 @@ class Copier:
         words = f"{item.path} could not be had: {error}"
         if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden):
             words = f"{item.path} could not be had{TRIED_AGAIN}: {error}"
-            self._busy.append(words)
         self._warnings.append(words)
 
     def _doubt(self, item: Item, words: str, *, missing: bool = False, unready: bool = False) -> None:
@@ -436,25 +432,6 @@ class Copier:
 
 _FINAL = (SourceGone, ErrorPage, UnexpectedContent, SourceForbidden, SourceNotAllowed)
 """What the source says of an object for good, if it says so again and again."""
-
-
-def _in_words(error: SourceError) -> str:
-    """The same at every attempt that finds the same: hosts and paths of a CDN change with the signature."""
-    match error:
-        case SourceGone():
-            return "it is missing at the source (404 or 410)"
-        case SourceForbidden():
-            return "the source refuses it (401 or 403)"
-        case ErrorPage():
-            return "the source answers with an error page"
-        case SourceNotAllowed():
-            return "its address is refused by the address policy"
-        case UnexpectedContent():
-            return str(error)
-        case SourceUnavailable():
-            return "the source does not answer for it now"
-        case _:
-            return f"it does not arrive whole ({type(error).__name__})"
 
 
 def _holds(info: ObjectInfo | None, record: StoredObject) -> bool:

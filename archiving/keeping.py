@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from archiving.contents.source_failures import in_words
 from transfer.base import Check, SourceInfo, Structure
 from transfer.errors import UnexpectedContent
 
@@ -31,7 +32,7 @@ class Tolerant:
 
     def remember(self, error: UnexpectedContent) -> None:
         """The first of them is what a strict attempt says, too."""
-        self.found = self.found or str(error)
+        self.found = self.found or in_words(error)
 
 
 class TolerantStructure:

@@ -16,7 +16,6 @@ log = structlog.get_logger(__name__)
 
 GIVEN_UP = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
 LONGEST_PAUSE = timedelta(days=1)
-LOOK_AT_WARNED_EVERY = timedelta(hours=6)
 MOST_WARNED = 1000  # assets looked at for what was busy when they were archived, the latest first
 LOOK_EVERY = timedelta(hours=1)  # a look reads every row of these states
 FACT = "second_chances"
@@ -34,7 +33,9 @@ def give_second_chances(ledger: Ledger, now: datetime) -> int:
     reopened = 0
     for row in ledger.warned(MOST_WARNED):
         tried_again = any(TRIED_AGAIN in warning for warning in row.warnings)
-        if tried_again and row.changed_at + LOOK_AT_WARNED_EVERY <= now < source_ends_at(row):
+        # doubling, from an hour to a day: what is refused for good must not cost a look each hour
+        pause = min(max(LOOK_EVERY, row.changed_at - row.first_seen_at), LONGEST_PAUSE)
+        if tried_again and row.changed_at + pause <= now < source_ends_at(row):
             ledger.reopen(row.asset_id, keep_stored=True)
             reopened += 1
     for state in GIVEN_UP:

@@ -72,7 +72,11 @@ class UnexpectedContent(SourceMismatch):
 
 class StillEncoded(UnexpectedContent):
     """The body has a content coding that we cannot undo (br, zstd), or that unpacks to more than is allowed. It can be
-    kept as it is sent: `transfer.source.as_sent`."""
+    kept as it is sent: `transfer.source.as_sent`. `what` is the message without the address."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"{name} {what}")
+        self.what = what
 
 
 class SourceNotAllowed(SourceError):

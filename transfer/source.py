@@ -148,14 +148,14 @@ class HttpSource:
                 size_bytes = total_bytes
             framed = response.head.framed or size_bytes is not None
             info = source_info(response, size_bytes, framed=framed, coding=", ".join(codings) or None)
-            return info, self._bounded(response, info, SourceMismatch)
+            return info, self._bounded(response, info)
         except BaseException:
             response.close()
             raise
 
     def _decoded(self, response: Response, codings: tuple[str, ...]) -> tuple[SourceInfo, Reader]:
         if not can_undo(codings):
-            raise StillEncoded(f"{self.name} is encoded as {', '.join(codings)}, which was not asked for")
+            raise StillEncoded(self.name, f"is encoded as {', '.join(codings)}, which was not asked for")
         reader, undone = undo(response, codings, self.name)
         sent_bytes = response.head.length_bytes
         info = source_info(
@@ -165,12 +165,12 @@ class HttpSource:
             coding=", ".join(undone) or None,
             encoded_bytes=sent_bytes if undone else None,
         )
-        return info, self._bounded(reader, info, StillEncoded if undone else SourceMismatch)
+        return info, self._bounded(reader, info, unpacked=bool(undone))
 
-    def _bounded(self, reader: Reader, info: SourceInfo, too_long: type[SourceMismatch]) -> Reader:
+    def _bounded(self, reader: Reader, info: SourceInfo, *, unpacked: bool = False) -> Reader:
         if info.size_bytes is not None:
             return reader
-        return _Bounded(reader, self._client.max_unknown_bytes, self.name, too_long)
+        return _Bounded(reader, self._client.max_unknown_bytes, self.name, unpacked=unpacked)
 
     # -- ranges --------------------------------------------------------------------------------------------
     def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:
@@ -223,20 +223,20 @@ class HttpSource:
 class _Bounded:
     """A body of unknown length, unpacked or not, that must end some time."""
 
-    def __init__(self, reader: Reader, max_bytes: int, name: str, too_long: type[SourceMismatch]) -> None:
+    def __init__(self, reader: Reader, max_bytes: int, name: str, *, unpacked: bool) -> None:
         self._reader = reader
         self._max_bytes = self._left_bytes = max_bytes
         self._name = name
-        self._too_long = too_long
+        self._unpacked = unpacked
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self._reader.readinto(buffer)
         self._left_bytes -= count
         if self._left_bytes < 0:
-            unpacked = ", unpacked," if self._too_long is StillEncoded else ""
-            raise self._too_long(
-                f"{self._name}{unpacked} is longer than the {self._max_bytes} bytes allowed without a length"
-            )
+            longer = f"longer than the {self._max_bytes} bytes allowed without a length"
+            if self._unpacked:
+                raise StillEncoded(self._name, f"is, unpacked, {longer}")
+            raise SourceMismatch(f"{self._name} is {longer}")
         return count
 
     def close(self) -> None:

@@ -43,8 +43,11 @@ class Doubt:
     unready: bool = False
 
     def __str__(self) -> str:
-        names_it = self.path is None or self.what.startswith(f"{self.path}: ")
-        return self.what if names_it else f"{self.path}: {self.what}"
+        if self.path is None:
+            return self.what
+        name, colon, rest = self.what.partition(": ")
+        is_named = colon and f"/{self.path}".endswith(f"/{name}")
+        return f"{self.path}: {rest if is_named else self.what}"
 
 
 @dataclass(slots=True)  # not frozen: to freeze one costs more than to find the segment it stands for

@@ -29,7 +29,8 @@ from archiving.contents.reachability import Reachability
 from archiving.contents.session_data import check_of_session_data, with_local_images
 from archiving.contents.signings import LearningLayout, Signings
 from archiving.contents.sniff import Kind
-from archiving.contents.tree_doubts import BUSY, TreeDoubts, is_fetchable, may_stay, scheme_of
+from archiving.contents.source_failures import BUSY
+from archiving.contents.tree_doubts import TreeDoubts, is_fetchable, may_stay, scheme_of
 from archiving.contents.tree_facts import Expected, Stream, TreeFacts
 from archiving.contents.tree_files import TreeFiles, check_of
 from archiving.contents.tree_limits import HlsLimits

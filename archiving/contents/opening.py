@@ -91,7 +91,7 @@ class ContentsOpener:
         try:
             info, start = self._first_bytes(source)
         except StillEncoded as error:
-            return self._open_as_sent(asset, as_sent(source), Doubt(str(error)))
+            return self._open_as_sent(asset, as_sent(source), Doubt(f"the file {error.what}"))
         is_vod = asset.type == AssetType.ROOM_VOD
         kind = sniff.sniff(start)
         if kind is Kind.PLAYLIST or (is_vod and _is_packed_playlist(start)):

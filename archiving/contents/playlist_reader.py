@@ -38,7 +38,9 @@ class PlaylistReader:
             self._busy_in_a_row = self._busy_in_a_row + 1 if isinstance(error, SourceUnavailable) else 0
             raise
         self._busy_in_a_row = 0
-        check_fetched(fetched, sniff.check_for(Kind.PLAYLIST, fetched.url.name))
+        # of a child, whose words become a doubt, no host: it changes from attempt to attempt
+        name = fetched.url.name if address is None else node.file_name
+        check_fetched(fetched, sniff.check_for(Kind.PLAYLIST, name))
         return self._signings.compared(node, address, fetched)
 
     def to_the_end(self, node: Node, address: ChildAddress | None, fetched: Fetched) -> Fetched:

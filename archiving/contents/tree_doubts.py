@@ -6,16 +6,8 @@ import re
 
 from archiving.contents.base import Doubt, Notes
 from archiving.contents.playlist import Reference, Role
-from transfer.errors import (
-    ErrorPage,
-    SourceError,
-    SourceForbidden,
-    SourceGone,
-    SourceNotAllowed,
-    SourceUnavailable,
-)
-
-BUSY = "the source did not answer for it"
+from archiving.contents.source_failures import in_words
+from transfer.errors import SourceError, SourceUnavailable
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LEFT = (Role.KEY, Role.LINK)  # a key of another system; what nobody fetches for its own sake
@@ -42,7 +34,7 @@ class TreeDoubts:
 
     def missing(self, path: str, error: SourceError) -> None:
         """`path` could not be read."""
-        self.add(_reason(error), path, missing=True, unready=isinstance(error, SourceUnavailable))
+        self.add(in_words(error), path, missing=True, unready=isinstance(error, SourceUnavailable))
 
 
 def scheme_of(reference: Reference) -> str:
@@ -59,19 +51,3 @@ def may_stay(reference: Reference) -> bool:
     """Whether a reference that is not fetchable is nothing to worry about: it holds its content (`data:`), is a key of
     another system (`skd:`, `urn:`), or is never fetched for its own sake."""
     return scheme_of(reference) == "data" or reference.role in _LEFT
-
-
-def _reason(error: SourceError) -> str:
-    match error:
-        case SourceGone():
-            return "not found at the source (404 or 410)"
-        case SourceForbidden():
-            return "refused by the source (401 or 403)"
-        case SourceUnavailable():
-            return BUSY
-        case SourceNotAllowed():
-            return "its address is not one that may be read"
-        case ErrorPage():
-            return "the source has an error page in its place"
-        case _:
-            return str(error)

@@ -310,27 +310,11 @@ def test_segments_of_two_versions_are_never_mixed() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 503])
-def test_a_thumbnail_that_is_refused_for_a_moment_is_had_later(status: int) -> None:
+def test_a_thumbnail_that_was_busy_is_added_later_without_touching_the_rest(status: int) -> None:
     files = {f"/v/{name}": body for name, body in tree().items()} | {"/v/th/1.png": single("a.png")}
     with Origin(files) as origin:
         busy = [True]
         origin.rule = lambda request: Answer(status) if request.path.endswith(".png") and busy[0] else None
-        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
-        world.attempt()
-        busy[0] = False
-
-        row = world.until_settled()
-
-    assert row.state is ARCHIVED
-    assert "thumbnails/1.png" in world.stored
-    world.close()
-
-
-def test_a_thumbnail_that_was_busy_for_long_is_added_later_without_touching_the_rest() -> None:
-    files = {f"/v/{name}": body for name, body in tree().items()} | {"/v/th/1.png": single("a.png")}
-    with Origin(files) as origin:
-        busy = [True]
-        origin.rule = lambda request: Answer(503) if request.path.endswith(".png") and busy[0] else None
         world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
         row = world.until_settled()
         assert row.state is ARCHIVED

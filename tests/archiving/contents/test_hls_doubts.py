@@ -58,17 +58,17 @@ class Instead:
 
 
 PLAYLISTS = {
-    "is gone": Instead(Answer(404), "not found at the source"),
-    "was removed for good": Instead(Answer(410), "not found at the source"),
-    "is refused": Instead(Answer(403), "refused by the source"),
-    "wants a login": Instead(Answer(401), "refused by the source"),
-    "is busy": Instead(BUSY, "did not answer", unready=True),
+    "is gone": Instead(Answer(404), "it is missing at the source"),
+    "was removed for good": Instead(Answer(410), "it is missing at the source"),
+    "is refused": Instead(Answer(403), "the source refuses it"),
+    "wants a login": Instead(Answer(401), "the source refuses it"),
+    "is busy": Instead(BUSY, "does not answer", unready=True),
     "is an error page": Instead(Answer(200, PAGE, {"Content-Type": "text/html"}), "error page"),
     "is too large": Instead(Answer(200, segments(*["a.ts"] * 3000)), "larger than the 40000 bytes"),
     "is empty": Instead(Answer(200), "empty body"),
     "redirects for ever": Instead(Answer(302, b"", {"Location": "?"}), "redirects more than"),
     "redirects to another private host": Instead(
-        Answer(302, b"", {"Location": "http://10.0.0.1/low.m3u8"}), "not one that may be read"
+        Answer(302, b"", {"Location": "http://10.0.0.1/low.m3u8"}), "refused by the address policy"
     ),
     "uses an undefined variable": Instead(Answer(200, segments("{$nobody}.ts")), "not followed to its end"),
     "is a bomb of variables": Instead(

@@ -82,9 +82,9 @@ def test_session_data_is_copied_as_it_is(client: HttpClient, origin: Origin, nam
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (Answer(404), "not found"),
-        (Answer(403), "refused"),
-        (Answer(503, b"", {"Retry-After": "3600"}), "did not answer"),
+        (Answer(404), "missing at the source"),
+        (Answer(403), "refuses it"),
+        (Answer(503, b"", {"Retry-After": "3600"}), "does not answer"),
         (Answer(200, HTML, {"Content-Type": "text/html"}), "error page"),
         (Answer(200, JSON_ERROR, {"Content-Type": "application/json"}), "error page"),
         (Answer(200, b"[" + b" " * 5000 + b"]"), "larger than"),
@@ -103,7 +103,7 @@ def test_session_data_that_cannot_be_had_is_a_doubt_and_costs_nothing_else(
     (doubt,) = walked.notes.doubts
     assert says in doubt.what
     assert doubt.missing
-    assert doubt.unready == ("did not answer" in says)
+    assert doubt.unready == ("does not answer" in says)
 
 
 def test_session_data_that_is_empty_is_refused_by_its_own_check(client: HttpClient, origin: Origin) -> None:

@@ -62,7 +62,8 @@ EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 class Copied:
     """What is whole at every store that is not in `failed` (stores that could not take it all).
 
-    `doubts`: what could not be had or is not what it should be. `worst`: the error to report when nothing of the asset's media is among `objects`.
+    `doubts`: what could not be had or is not what it should be. `worst`: the error to report when nothing of the asset's
+    media is among `objects`.
     """
 
     objects: tuple[ManifestObject, ...]
@@ -204,6 +205,7 @@ class Copier:
             check=tolerant.check(item.check) if tolerant and item.check else item.check,
             size_bytes=item.size_bytes,
             crc32c=item.crc32c if item.data is None else crc32c(item.data),
+            likely_bytes=item.api_size_bytes,
             structure=TolerantStructure(structure, tolerant) if tolerant and structure else structure,
             known=self._known_copy(item, known) if known else None,
         )
@@ -316,6 +318,7 @@ class Copier:
             self._failures += 1
             if self._failures >= GIVE_UP_AFTER:
                 raise error
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold the buffers of the whole copy
         self._failed_items.append((pending, error))
 
     def _retry_failed(self) -> None:

@@ -85,7 +85,17 @@ def main() -> None:
         should_stop=heartbeat.check,
     )
     with heartbeat, stopping.watched(heartbeat.check), engine:
-        copier = Copier(ledger, lease, engine, heartbeat, version="1", folder="job", stores=[store])
+        copier = Copier(
+            ledger,
+            lease,
+            engine,
+            heartbeat,
+            version="1",
+            exact=False,
+            folder="job",
+            stores=[store],
+            manifests={},
+        )
         copied = copier.copy(_items(task, http))
     if copied.failed:
         raise SystemExit(str(copied.failed))

@@ -128,6 +128,9 @@ class CopyRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     structure: Structure | None = None
     known: KnownCopy | None = None
+    likely_bytes: int | None = (
+        None  # what somebody says it has: believed for nothing but what to ask for first
+    )
 
 
 @dataclass(frozen=True, slots=True)

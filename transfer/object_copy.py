@@ -226,7 +226,7 @@ class ObjectCopy:
         )
 
     def _begun_before(self, part_bytes: int) -> bool:
-        size_bytes = self._request.size_bytes
+        size_bytes = self._request.size_bytes or self._request.likely_bytes
         if size_bytes is None or size_bytes <= part_bytes:
             return False
         return any(self._tools.dispatch.load(store.name, self._request.key) for store in self._stores)

@@ -108,7 +108,9 @@ class OneRun:
             if self._stop.is_set() or self._clock() >= until:
                 log.error("not_swept", reason="another sweep is at it and does not end")
                 return None
-            self._stop.wait(POLL.total_seconds())
+            time.sleep(
+                POLL.total_seconds()
+            )  # not wait(): a signal handler that sets the event would deadlock in it
         return swept
 
     def _lift_holds(self) -> None:
@@ -144,7 +146,9 @@ class OneRun:
                     running = {future: asset_id for future, asset_id in running.items() if future not in done}
                 elif named is None and self._worth_waiting(self._patience.total_seconds() - idle_seconds):
                     began = time.monotonic()
-                    self._stop.wait(POLL.total_seconds())
+                    time.sleep(
+                        POLL.total_seconds()
+                    )  # not wait(): a signal handler that sets the event would deadlock in it
                     idle_seconds += time.monotonic() - began
                 else:
                     break

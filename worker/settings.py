@@ -235,9 +235,9 @@ class Settings(BaseSettings):
         default=ByteSize(2**40),
         ge=2**20,
         validation_alias="ARCHIVER_MAX_UNSIZED",
-        description="The most that is read of a file whose server does not say how long it is, or that unpacks while it "
-        "is read, with a unit or in bytes; what goes on beyond is no recording. Default 1TiB: 12 hours in the highest "
-        "quality are about 50 GiB.",
+        description="The most that is read of a file whose server does not say how long it is, or that unpacks while "
+        "it is read, with a unit or in bytes; what goes on beyond is no recording. Default 1TiB: 12 hours in the "
+        "highest quality are about 50 GiB.",
     )
     connections: int = Field(
         default=32,

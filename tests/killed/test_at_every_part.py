@@ -27,7 +27,7 @@ from tests.transfer.worlds import some_bytes
 PARTS = 8
 NAME = "Rec-room-1-1700000000.mp4"
 KEY = f"{FOLDER}/{NAME}"
-PROBES = SNIFF_BYTES + 512  # bytes at the source: what is it, and is it the same
+PROBES = 6 * SNIFF_BYTES  # bytes at the source: what is it, is it the same, and where its boxes end
 
 BEGUN = Moment("part", 1, done=False)
 COMPLETING, COMPLETED = Moment("complete", done=False), Moment("complete")

@@ -23,7 +23,7 @@ from transfer.errors import UnexpectedContent
 
 TO_END = 1 << 62  # the element reaches to the end of the file, wherever that is
 
-_READ_BYTES = 64 * 1024  # the first catch-up read; doubled while the next one is near
+_READ_BYTES = 4 * 1024  # the first catch-up read; doubled while the next one is near
 _MAX_READ_BYTES = 1024 * 1024
 _MAX_TRIED = 16  # places in one part
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from archiving.contents import signatures, sniff
-from archiving.contents.playlist import Reference, Span
+from archiving.contents.playlist import Reference, Role, Span
 from archiving.errors import BadContents
 from archiving.keys import MAX_PATH_BYTES, external_path, file_name, safe_path
 from transfer.urls import SecretUrl, without_dots
@@ -191,7 +191,8 @@ def text_outside(reference: Reference) -> bytes | None:
     it: the same without query, user name and password. None when what stands there is that already."""
     uri = reference.uri
     scheme = _SCHEME.match(uri)
-    if scheme is None or scheme.group(1).lower() in ("http", "https"):
+    # of the key of another system (`skd:`) the query is a part of its name; `data:` and `urn:` have none
+    if scheme is None or ("://" in uri and reference.role is not Role.KEY):
         uri = _USER_INFO.sub(r"\1", re.split("[?#]", uri, maxsplit=1)[0]) or "."
     return None if reference.verbatim and uri == reference.uri else uri.encode("ascii")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from archiving.contents import signatures, sniff
-from archiving.contents.playlist import Reference, Role, Span
+from archiving.contents.playlist import Reference, Span
 from archiving.errors import BadContents
 from archiving.keys import MAX_PATH_BYTES, external_path, file_name, safe_path
 from transfer.urls import SecretUrl, without_dots
@@ -21,6 +21,7 @@ _PLAIN_FILE = re.compile(r"[A-Za-z0-9_=-]{1,100}\.[0-9]?[A-Za-z][A-Za-z0-9]{1,4}
 
 _NO_QUERY = hash("")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_OPAQUE = frozenset({"skd", "data", "urn"})  # a `?` is a part of the name, or of the content
 _USER_INFO = re.compile(r"(//)[^/?#@]*@")
 
 MAX_FOREIGN_FOLDERS = 10_000  # each is remembered; a recording has a handful
@@ -191,8 +192,7 @@ def text_outside(reference: Reference) -> bytes | None:
     it: the same without query, user name and password. None when what stands there is that already."""
     uri = reference.uri
     scheme = _SCHEME.match(uri)
-    # of the key of another system (`skd:`) the query is a part of its name; `data:` and `urn:` have none
-    if scheme is None or ("://" in uri and reference.role is not Role.KEY):
+    if scheme is None or ("://" in uri and scheme.group(1).lower() not in _OPAQUE):
         uri = _USER_INFO.sub(r"\1", re.split("[?#]", uri, maxsplit=1)[0]) or "."
     return None if reference.verbatim and uri == reference.uri else uri.encode("ascii")
 

@@ -202,6 +202,7 @@ def test_the_short_cut_and_the_long_way_know_of_each_other() -> None:
         ("https://u:CANARY@h/a.ts?sig=CANARY#x", b"https://h/a.ts"),
         ("HTTPS://h/a.ts?CANARY", b"HTTPS://h/a.ts"),
         ("?CANARY", b"."),
+        ("ftp://u:CANARY@h/a.ts?sig=CANARY", b"ftp://h/a.ts"),
         ("skd://key?asset=1", None),
         ("data:text/plain,what?", None),
         ("a b.ts", b"a%20b.ts"),

@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import completing, doubts, end_records, holds, keys
-from archiving.commit import commit, committed, committed_after_all, kept, says_the_same
+from archiving.commit import commit, committed, committed_after_all, kept, kept_after_all, says_the_same
 from archiving.contents.base import Contents, Item, Phase
 from archiving.copying import Copied, Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
@@ -417,10 +417,14 @@ class Archiver:
         if row.stored_objects == 0 and not isinstance(decided, Ended):
             return decided
         key = keys.manifest_key(row.asset_id, row.created_at)
+        is_lost = isinstance(decided, Ended) and decided.state is AssetState.LOST
+        proof = (
+            kept_after_all if is_lost else kept
+        )  # what `archive --again` was asked for is better than nothing
         found: list[Manifest] = []
         for store in self._destinations:
             with suppress(StorageError):
-                if manifest := committed(store, key) or kept(store, key):
+                if manifest := committed(store, key) or proof(store, key):
                     found.append(manifest)
         if not found or len(found) < len(self._destinations):
             return decided

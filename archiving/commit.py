@@ -91,20 +91,22 @@ def give_back(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Mani
 def committed_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | None:
     """As `committed`; and a manifest that was taken back is given back if every byte that it names is there: all of
     them are read, for when nothing better can be had any more. Repeatable. Raises StorageError."""
-    if right := committed(store, key):
-        return right
+    return committed(store, key) or _whole_after_all(store, key, trusted=True)
+
+
+def kept_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | None:
+    """As `committed_after_all`, of one with doubts."""
+    return kept(store, key) or _whole_after_all(store, key, trusted=False)
+
+
+def _whole_after_all(store: StorageBackend, key: ObjectKey, *, trusted: bool) -> Manifest | None:
     try:
         manifest = read_manifest(store, key)
     except ManifestError:
         return None
-    if (
-        manifest is None
-        or not manifest.trusted
-        or not manifest.damage
-        or not check_contents(store, manifest).ok
-    ):
+    if manifest is None or not manifest.damage or manifest.trusted is not trusted:
         return None
-    return give_back(store, key, manifest)
+    return give_back(store, key, manifest) if check_contents(store, manifest).ok else None
 
 
 def accept(store: StorageBackend, key: ObjectKey, *, by: str, why: str, at: datetime) -> Manifest | None:

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import pytest
 
+from archiving.commit import take_back
+from archiving.keys import manifest_key
 from ledger.base import AssetState
 from tests.archiving.contents.media import ffmpeg, single
 from tests.archiving.contents.origin import Answer, Origin, Request
@@ -401,6 +403,24 @@ def test_a_cut_film_that_is_kept_is_read_no_oftener_than_needed(etag: str, reads
     assert world.stored["a.mp4"] == cut
     first_bytes = 20 * 2 * 64 * 1024
     assert served(origin) < reads * (len(cut) + 64 * 1024) + first_bytes
+    world.close()
+
+
+def test_what_is_kept_and_copied_again_in_vain_is_still_kept() -> None:
+    cut = mp4()[:-10]
+    with Origin({"/r/a.mp4": cut}) as origin:
+        world = World(origin, "/r/a.mp4", type="room-composite")
+        assert world.until_settled().state is QUARANTINED
+        take_back(
+            world.stores[0], manifest_key(world.asset.id, world.asset.created_at), ["it is copied again"]
+        )
+        world.ledger.reopen(world.asset.id)
+        origin.files.clear()
+
+        row = world.until_settled()
+
+    assert row.state is QUARANTINED, row
+    assert world.stored["a.mp4"] == cut
     world.close()
 
 

@@ -227,6 +227,7 @@ def archive(
     Also how a quarantined or lost asset is released: it begins again. One that is archived already is compared with
     its manifest by names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
+    from ledger.base import AssetState
     from worker import rendering
     from worker.account import utc_now
 
@@ -234,7 +235,9 @@ def archive(
         for asset_id in asset_ids:
             if again:
                 _take_back(services, asset_id)
-            services.ledger.reopen(asset_id)
+            row = services.ledger.get(asset_id)
+            is_kept = not again and row is not None and row.state is AssetState.QUARANTINED
+            services.ledger.reopen(asset_id, keep_stored=is_kept)
         with _showing_progress(services, quiet=as_json):
             _one_run(settings, services, stop, 0).run(asset_ids)
         rows = [(asset_id, services.ledger.get(asset_id)) for asset_id in asset_ids]

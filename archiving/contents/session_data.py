@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from transfer.errors import SourceError
 from transfer.source import Fetched, SecretUrl
 
 _URL = re.compile(rb'"(?:url|uri|src)"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*")', re.IGNORECASE)
+_QUERY = re.compile(rb'https?:(?:\\?/){2}[^\s"?#]*(\?(?:[^\s"\\]|\\/|\\u[0-9a-fA-F]{4})*)', re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -36,16 +38,34 @@ class SessionData:
     images: list[tuple[SecretUrl, Place]]
 
 
+def without_other_queries(data: bytes, replacements: dict[Span, bytes]) -> None:
+    """Cut the query, which may be a credential, out of every other URL in `data`, if that is JSON."""
+    if not _is_json(data):
+        return
+    taken = sorted(replacements)
+    for match in _QUERY.finditer(data):
+        start, end = match.span(1)
+        at = bisect.bisect_right(taken, (start, start))
+        if at == 0 or taken[at - 1][1] <= start:
+            replacements[start, end] = b""
+
+
 def json_urls(data: bytes) -> Iterator[JsonUrl]:
     """The strings that a key called url, uri or src has; nothing when `data` is no JSON."""
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
+    if not _is_json(data):
         return
     for match in _URL.finditer(data):
         uri = json.loads(match.group(1))
         if uri.isascii() and uri:
             yield JsonUrl(match.span(1), uri)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def check_of_session_data(path: str, body: bytes) -> Check:
@@ -56,7 +76,7 @@ def check_of_session_data(path: str, body: bytes) -> Check:
 
 def with_local_images(fetched: Fetched, place: Place, layout: TreeLayout) -> SessionData:
     """`fetched` with the URLs of its images replaced by where they lie in the copy. One that cannot be an address
-    stays as it is."""
+    stays as it is, but for its query."""
     replacements: dict[Span, bytes] = {}
     images: list[tuple[SecretUrl, Place]] = []
     for found in json_urls(fetched.body):
@@ -71,4 +91,5 @@ def with_local_images(fetched: Fetched, place: Place, layout: TreeLayout) -> Ses
         if (text := new_text(as_reference, place.path, image.path)) is not None:
             replacements[found.span] = json.dumps(text.decode()).encode()
         images.append((url, image))
+    without_other_queries(fetched.body, replacements)
     return SessionData(rewrite(fetched.body, replacements), what_changed(fetched.body, replacements), images)

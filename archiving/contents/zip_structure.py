@@ -51,7 +51,7 @@ class ZipStructure:
         except _NotSeen:
             return  # the end record is whole; its directory went by long before, and nobody can read it again
         except BadContents as error:
-            raise UnexpectedContent(f"{self._name} is kept packed, and doubtful: {error}") from None
+            raise UnexpectedContent(f"{self._name}: it is kept packed, and doubtful: {error}") from None
 
     def _recall(self, start: int, length: int) -> bytes | None:
         """The bytes, where every one of them was seen and is held still."""

@@ -16,7 +16,7 @@ from archiving.contents.base import Doubt, Item, Notes
 from archiving.contents.layout import new_text, what_changed
 from archiving.contents.playlist import Reference, Role, Span, rewrite
 from archiving.contents.read_ahead import WINDOW_BYTES, RangeReader
-from archiving.contents.session_data import check_of_session_data, json_urls
+from archiving.contents.session_data import check_of_session_data, json_urls, without_other_queries
 from archiving.contents.sniff import Kind
 from archiving.contents.tree_facts import MAX_REMARKS, Expected
 from archiving.contents.zip_directory import Member, ZipLimits, read_directory
@@ -229,6 +229,7 @@ class ZipContents:
                 continue
             if (text := new_text(reference, path, safe_path(target))) is not None:
                 replacements[found.span] = json.dumps(text.decode()).encode()
+        without_other_queries(data, replacements)
         yield Item(
             path=path,
             content_type=sniff.content_type(path),

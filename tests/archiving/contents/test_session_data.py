@@ -78,6 +78,22 @@ def test_session_data_is_copied_as_it_is(client: HttpClient, origin: Origin, nam
     assert body in walked.copy.files.values()
 
 
+def test_no_query_stays_in_any_url_of_the_chapters(client: HttpClient, origin: Origin) -> None:
+    body = (
+        b'{"more":"https://h/x?token=CANARY","less":"https:\\/\\/h\\/y?a=CANARY\\u0026b=CANARY","url":"1.png?sig=CANARY",'
+        b'"src":"http://h/2.png?sig=CANARY","why":"is it so? yes"}'
+    )
+    origin.files = with_data("chapters.json", body)
+
+    walked = walk(client, origin)
+
+    stored = walked.copy.files["chapters.json"]
+    assert b"CANARY" not in stored
+    assert json.loads(stored)["more"] == "https://h/x"
+    assert json.loads(stored)["less"] == "https://h/y"
+    assert json.loads(stored)["why"] == "is it so? yes"
+
+
 @pytest.mark.parametrize("name", ["chapters.json", "chapters"])
 @pytest.mark.parametrize(
     ("answer", "says"),

@@ -128,22 +128,21 @@ def test_status_says_what_waits_and_why_what_needs_a_person_and_what_is_at_risk(
     user: User, empty_simulator: Simulator
 ) -> None:
     waiting = empty_simulator.add_asset("composite")
-    bad = empty_simulator.add_asset("composite")
+    bad = empty_simulator.add_asset("hostile-html")
     risky = empty_simulator.add_asset("chat", age=timedelta(days=13))
     empty_simulator.fault("server-error", on="storage", asset=waiting["id"], times=None)
     empty_simulator.fault("server-error", on="storage", asset=risky["id"], times=None)
-    empty_simulator.fault("html", on="storage", asset=bad["id"], times=None)
-    user.runs_once("--wait", "3")
+    user.runs_once("--wait", "6")
 
     said = user.types("status")
     counted = user.types("status", "--json").json
 
     assert said.exit_code == 1
-    assert "3 of 3 assets are not saved, and some need you." in said.text
+    assert "2 of 3 assets are not saved, and some need you." in said.text
     for title, asset, why in (
         ("At risk", risky, "answered 503"),
         ("Will be tried again", waiting, "answered 503"),
-        ("Need a person", bad, "SourceMismatch"),
+        ("Need a person", bad, "stored, with doubts"),
     ):
         _, _, section = said.text.partition(title)
         assert asset["id"] in section
@@ -325,18 +324,83 @@ def test_nothing_is_taken_back_that_100ms_has_deleted(
 
 
 # -- archive, sweep ------------------------------------------------------------------------------------------
-def test_archive_releases_what_is_quarantined(user: User, empty_simulator: Simulator) -> None:
+def test_archive_does_at_once_what_waits(user: User, empty_simulator: Simulator) -> None:
     asset = empty_simulator.add_asset("composite")
     empty_simulator.fault("html", on="storage", asset=asset["id"], times=None)
-    assert user.runs_once("--wait", "3").json["states"] == {"quarantined": 1}
+    assert user.runs_once("--wait", "3").json["states"] == {"waiting": 1}
     empty_simulator.clear_faults()
-    assert user.runs_once("--wait", "0").json["states"] == {"quarantined": 1}, "not by itself"
+    assert user.runs_once("--wait", "0").json["states"] == {"waiting": 1}, "not by itself, so soon"
 
     said = user.types("archive", asset["id"], "--json")
 
     assert said.exit_code == 0
     assert said.json[0]["state"] == "archived"
     assert user.types("verify").exit_code == 0
+
+
+# -- accept, reject ------------------------------------------------------------------------------------------
+@pytest.fixture
+def quarantined(user: User, empty_simulator: Simulator) -> str:
+    """An asset that is not what it should be, and is stored as 100ms has it."""
+    asset = empty_simulator.add_asset("hostile-html")
+    said = user.runs_once("--wait", "6")
+    assert said.json["states"] == {"quarantined": 1}, said.stderr
+    assert said.exit_code == 1
+    asset_id: str = asset["id"]
+    return asset_id
+
+
+def test_what_is_quarantined_is_stored_shown_with_its_doubts_and_not_at_risk(
+    user: User, quarantined: str
+) -> None:
+    status = user.types("status", "--json").json
+    said = user.types("status")
+    shown = user.types("show", quarantined)
+    verified = user.types("verify")
+
+    assert (status["at_risk"], status["healthy"]) == ([], False)
+    assert "1 asset is stored with doubts: a person must look. Nothing is at risk." in said.text
+    assert "expected an MP4 file, got what looks like an HTML page" in shown.text
+    assert "quarantined, not archived" in verified.text
+    assert verified.exit_code == 1
+
+
+def test_what_is_accepted_is_archived(user: User, quarantined: str) -> None:
+    said = user.types("accept", quarantined, "--why", "it is all there is", "--by", "ann")
+
+    assert said.exit_code == 0, said.stderr
+    assert f"{quarantined} room-composite archived" in said.text
+    assert "accepted by ann: it is all there is" in said.text
+    assert user.types("status").exit_code == 0
+    assert user.types("verify").exit_code == 0
+    (manifest,) = manifests(FileSideDoor(user.folder / "archive")).values()
+    assert manifest["accepted"]["by"] == "ann"
+
+
+def test_what_is_rejected_asks_for_nobody_and_stays_stored(user: User, quarantined: str) -> None:
+    before = manifests(FileSideDoor(user.folder / "archive"))
+
+    said = user.types("reject", quarantined, "--why", "an empty room", "--by", "ann")
+
+    assert said.exit_code == 0, said.stderr
+    assert "rejected by ann: an empty room" in said.text
+    status = user.types("status")
+    assert "0 of 1 assets are safe; 1 rejected." in status.text
+    assert status.exit_code == 0
+    assert manifests(FileSideDoor(user.folder / "archive")) == before
+    assert user.runs_once("--wait", "0").exit_code == 0
+
+
+def test_what_is_not_stored_cannot_be_accepted(user: User, empty_simulator: Simulator) -> None:
+    asset = empty_simulator.add_asset("composite")
+    empty_simulator.fault("server-error", on="storage", asset=asset["id"], times=None)
+    user.runs_once("--wait", "0")
+
+    said = user.types("accept", asset["id"], "nobody")
+
+    assert said.exit_code == 1
+    assert f"{asset['id']}: nothing is stored whole at" in said.text
+    assert "nobody is not in the ledger" in said.text
 
 
 def test_archive_takes_an_asset_that_no_sweep_has_seen(user: User, empty_simulator: Simulator) -> None:

@@ -149,8 +149,6 @@ def _thumbnail_event(simulator: Simulator) -> str:
 
 
 def _all_tried(user: User) -> bool:
-    """Every asset is at an end or waits with a reason, and the many that fail for good are quarantined."""
+    """Every asset is at an end or waits with a reason, and the many that fail for good do so."""
     states = user.types("status", "--json").json["states"]
-    return bool(
-        states["discovered"] + states["queued"] + states["running"] == 0 and states["quarantined"] >= 4
-    )
+    return bool(states["discovered"] + states["queued"] + states["running"] == 0 and states["waiting"] >= 4)

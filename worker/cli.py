@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from worker.run_once import OneRun
     from worker.settings import Settings
 
+MOST_DOUBTS = 50  # printed of one manifest
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # a webhook has some kilobytes
 OK, NOT_SAVED, WRONG_SETTINGS, NOT_SERVED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -224,8 +225,7 @@ def archive(
 ) -> None:
     """Archive these assets now, in this process, whatever became of them before.
 
-    Also how a quarantined or lost asset is released: it begins again. One that is archived already is compared with
-    its manifest by names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
+    A quarantined, rejected or lost asset is restarted. One that is archived already is compared with its manifest by names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
     from ledger.base import AssetState
     from worker import rendering
@@ -723,6 +723,21 @@ def _show(row: Row, manifests: dict[str, dict[str, Any] | str | None]) -> None:
             out.print(f"... and {len(objects) - 50:,} more; --json shows all.")
         for problem in manifest.get("damage", []):
             out.print(Text(f"proves nothing any more: {problem}", style="bold red"))
+        if doubts := manifest.get("doubts", []):
+            out.print(Text("Stored with doubts; not archived:", style="bold red"))
+            for doubt in doubts[:MOST_DOUBTS]:
+                out.print(Text(f"  {doubt}", style="red"))
+            if len(doubts) > MOST_DOUBTS:
+                out.print(f"  ... and {len(doubts) - MOST_DOUBTS:,} more; --json shows all.")
+            out.print(
+                "`archiver accept ID --why ...` if it is all there is, `archiver reject ID` if it is worthless."
+            )
+        if accepted := manifest.get("accepted"):
+            out.print(
+                Text(f"accepted by {accepted['by']} at {accepted['at']}: {accepted['why']}", style="yellow")
+            )
+            for doubt in accepted.get("doubts", [])[:MOST_DOUBTS]:
+                out.print(Text(f"  in spite of: {doubt}", style="yellow"))
         for warning in manifest.get("warnings", []):
             out.print(Text(f"warning: {warning}", style="yellow"))
 

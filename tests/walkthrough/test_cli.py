@@ -360,6 +360,7 @@ def test_what_is_quarantined_is_stored_shown_with_its_doubts_and_not_at_risk(
 
     assert (status["at_risk"], status["healthy"]) == ([], False)
     assert "1 asset is stored with doubts: a person must look. Nothing is at risk." in said.text
+    assert "Stored with doubts; not archived:" in shown.text
     assert "expected an MP4 file, got what looks like an HTML page" in shown.text
     assert "quarantined, not archived" in verified.text
     assert verified.exit_code == 1

@@ -225,7 +225,8 @@ def archive(
 ) -> None:
     """Archive these assets now, in this process, whatever became of them before.
 
-    A quarantined, rejected or lost asset is restarted. One that is archived already is compared with its manifest by names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
+    A quarantined, rejected or lost asset is restarted. One that is archived already is compared with its manifest by
+    names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
     from ledger.base import AssetState
     from worker import rendering

@@ -318,7 +318,9 @@ class Copier:
             self._failures += 1
             if self._failures >= GIVE_UP_AFTER:
                 raise error
-        error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold the buffers of the whole copy
+        error.__traceback__ = error.__context__ = error.__cause__ = (
+            None  # they hold the buffers of the whole copy
+        )
         self._failed_items.append((pending, error))
 
     def _retry_failed(self) -> None:

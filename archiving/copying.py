@@ -62,8 +62,8 @@ EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 class Copied:
     """What is whole at every store that is not in `failed` (stores that could not take it all).
 
-    `doubts`: what could not be had or is not what it should be. `worst`: the error to report when nothing of the asset's
-    media is among `objects`.
+    `doubts`: what could not be had or is not what it should be. `worst`: the error to report when no media of the asset
+    is among `objects`.
     """
 
     objects: tuple[ManifestObject, ...]
@@ -318,9 +318,8 @@ class Copier:
             self._failures += 1
             if self._failures >= GIVE_UP_AFTER:
                 raise error
-        error.__traceback__ = error.__context__ = error.__cause__ = (
-            None  # they hold the buffers of the whole copy
-        )
+        # tracebacks hold the buffers of their frames, and there may be thousands of errors
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         self._failed_items.append((pending, error))
 
     def _retry_failed(self) -> None:

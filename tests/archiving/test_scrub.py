@@ -341,3 +341,37 @@ def test_a_damaged_asset_that_a_worker_has_in_hand_is_left_to_it() -> None:
 
     assert world.store.stat(world.keys["asset-000"]) is not None
     assert world.state("asset-000") is AssetState.RUNNING
+
+
+def test_what_is_kept_with_doubts_is_read_back_too_and_due_again_when_it_is_damaged() -> None:
+    world = World(0)
+    kept = asset(id="kept")
+    key = archive_at(world.stores, kept, doubts=("movie.mp4: it has 100 bytes, the API says 200",))
+    enter(world.ledger, kept, AssetState.QUARANTINED)
+    whole = world.scrubber.scrub()
+    world.spoil("kept")
+
+    damaged = world.scrubber.scrub()
+
+    assert whole
+    assert (whole.manifests, whole.damaged) == (1, 0)
+    assert damaged
+    assert damaged.damaged == 1
+    manifest = read_manifest(world.store, key)
+    assert manifest
+    assert (manifest.damage is not None, manifest.trusted) == (True, False)
+    row = world.row("kept")
+    assert (row.state, row.stored_objects) == (AssetState.DISCOVERED, 0), "at risk again"
+
+
+def test_what_is_kept_with_doubts_and_damaged_after_its_deadline_is_damaged() -> None:
+    world = World(0)
+    kept = asset(id="kept")
+    archive_at(world.stores, kept, doubts=("no ENDLIST",))
+    enter(world.ledger, kept, AssetState.QUARANTINED)
+    world.spoil("kept")
+    world.clock.advance(2 * RETENTION)
+
+    world.scrubber.scrub()
+
+    assert world.row("kept").state is AssetState.DAMAGED

@@ -347,6 +347,7 @@ class Archiver:
             if copied.worst is None:
                 raise IncompleteContents(doubts.in_words(found) or "the asset has no media")
         name = doubts.fingerprint(contents.version, found, copied.objects, exact=contents.version_is_exact)
+        name = doubts.counted_as(row, name)
         manifest = new_manifest(
             asset,
             folder=folder.path,

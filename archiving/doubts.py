@@ -63,6 +63,13 @@ def fingerprint(
     return f"{exact_prefix(version) if exact else ''}{digest}"
 
 
+def counted_as(row: Row, found: str) -> str:
+    """The fingerprint that `found` counts as: that of the last attempt, if only the version differs. A server whose
+    ETag is another at each request names no version, and must not keep an asset from being kept."""
+    last = row.fingerprint or ""
+    return last if "-" in last and "-" in found and last.split("-")[1] == found.split("-")[1] else found
+
+
 def exact_prefix(version: str) -> str:
     return f"{hashlib.sha256(version.encode()).hexdigest()[:_DIGITS]}-"
 

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Self
 
 import pytest
@@ -16,6 +17,7 @@ from archiving.keys import manifest_key
 from ledger.base import AssetState
 from tests.archiving.contents.media import ffmpeg, single
 from tests.archiving.contents.origin import Answer, Origin, Request
+from tests.archiving.examples import NOW
 from tests.judged.world import World, judged
 
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST
@@ -304,6 +306,21 @@ def test_a_server_that_answers_ranges_in_its_own_way_is_read_as_one_plain_stream
 
     assert said.state is ARCHIVED, said
     assert said.stored["a.mp4"] == large
+
+
+def test_an_etag_that_is_another_at_each_request_does_not_keep_an_asset_from_being_kept() -> None:
+    number = iter(range(10**6))
+    body = b"no film today" * 100
+    with Origin({}) as origin:
+        origin.rule = lambda _request: Answer(200, body, {"ETag": f'"{next(number)}"'})
+        world = World(origin, "/r/a.mp4", type="room-composite")
+
+        row = world.until_settled()
+
+    assert row.state is QUARANTINED, row
+    assert world.stored["a.mp4"] == body
+    assert world.clock() - NOW < timedelta(days=1), "after as many attempts as with any other"
+    world.close()
 
 
 class Unframed:

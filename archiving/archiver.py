@@ -352,7 +352,8 @@ class Archiver:
             asset,
             folder=folder.path,
             form=contents.form,
-            version=contents.version,
+            # of a tree, all its playlists: known only now, when it was walked
+            version=str(contents.notes.facts.get("playlists_sha256") or contents.version),
             objects=copied.objects,
             warnings=(*contents.notes.warnings, *copied.warnings),
             facts=contents.notes.facts,

@@ -74,7 +74,7 @@ class StillEncoded(UnexpectedContent):
     """The body has a content coding that we cannot undo (br, zstd), or that unpacks to more than is allowed. It can be
     kept as it is sent: `transfer.source.as_sent`. `what` is the message without the address."""
 
-    def __init__(self, name: str, what: str) -> None:
+    def __init__(self, name: str, what: str = "") -> None:
         super().__init__(f"{name} {what}")
         self.what = what
 

@@ -167,7 +167,7 @@ def summary_view(summary: Summary) -> RenderableType:
         ("At risk", summary.at_risk),
         ("Will be tried again", waiting),
         ("Need a person", summary.needs_attention),
-        ("Archived, with something optional missing", summary.with_warnings),
+        ("Archived, with warnings", summary.with_warnings),
     ):
         if rows:
             parts.append(rows_view(title, rows, summary.at))

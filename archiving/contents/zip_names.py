@@ -24,7 +24,9 @@ def member_name(raw: bytes, flags: int, extra: bytes) -> str:
     parts = name.removesuffix("/").split("/")
     if name.startswith("/") or _DRIVE.match(name):
         raise BadContents(f"member {name[:_SHOWN]!r} has an absolute name")
-    if ".." in parts or "\\" in name:
+    if "\\" in name:
+        raise BadContents(f"member {name[:_SHOWN]!r} has a backslash in its name, as a Windows path has")
+    if ".." in parts:
         raise BadContents(f"member {name[:_SHOWN]!r} has a name that leads out of the zip")
     if not all(part not in ("", ".") and part.isprintable() for part in parts):
         raise BadContents(f"member {name[:_SHOWN]!r} has a name that is no plain path")

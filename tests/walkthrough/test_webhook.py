@@ -55,7 +55,7 @@ def test_without_the_webhook_the_status_says_which_thumbnails_could_not_be_had(
     (row,) = status.json["with_warnings"]
     assert row["asset_id"] == asset["id"]
     assert "thumbnail" in " ".join(row["warnings"])
-    assert "Archived, with something optional missing" in user.types("status").text
+    assert "Archived, with warnings" in user.types("status").text
 
 
 def test_a_webhook_may_come_twice_and_from_a_file(

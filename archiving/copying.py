@@ -52,6 +52,8 @@ GIVE_UP_AFTER = (
 TRIED_AGAIN = " yet and is tried again"
 """In the warning of an optional object that was busy: it is asked for again, apart from the rest of the asset."""
 
+NO_LENGTH = "its server does not say how long it is, so nobody knows whether it is whole"
+ROUNDED_BYTES = 1024
 ROUNDS = 2  # in which one attempt asks again for what could not be had
 MOST_RETRIED = 200  # items: with more of them the source is broken, and the next attempt asks again
 
@@ -258,7 +260,7 @@ class Copier:
 
     def _add(self, item: Item, pending: _Pending, result: CopyResult) -> bool:
         """Whether there is a doubt about it."""
-        found = pending.tolerant.found if pending.tolerant else None
+        found = (pending.tolerant.found if pending.tolerant else None) or _unproved(item, result)
         stored = StoredObject(
             path=item.path,
             size_bytes=result.size_bytes,
@@ -295,14 +297,14 @@ class Copier:
         says a length, a clean cut looks like the end."""
         said, source = item.api_size_bytes, result.source
         if said and said not in (result.size_bytes, source.encoded_bytes if source else None):
-            words = f"it has {result.size_bytes} bytes, the API says {said}"
+            words = _differs(result, said)
             if item.structure is not None:
                 self._warnings.append(f"{item.path}: {words}")
             else:
                 self._doubt(item, words)
         proved = said == result.size_bytes or item.structure is not None or item.size_bytes is not None
         if source and not proved and not source.framed and source.crc32c is None and source.md5 is None:
-            self._doubt(item, "its server does not say how long it is, so nobody knows whether it is whole")
+            self._doubt(item, NO_LENGTH)
 
     # -- what could not be had -----------------------------------------------------------------------------
     def _failed(self, pending: _Pending, error: SourceError) -> None:
@@ -369,7 +371,7 @@ class Copier:
             self._keep_known(item, known)
             return
         words = f"{item.path} could not be had: {error}"
-        if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden):
+        if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden | ErrorPage):
             words = f"{item.path} could not be had{TRIED_AGAIN}: {error}"
         self._warnings.append(words)
 
@@ -436,6 +438,23 @@ class Copier:
 
 _FINAL = (SourceGone, ErrorPage, UnexpectedContent, SourceForbidden, SourceNotAllowed)
 """What the source says of an object for good, if it says so again and again."""
+
+
+def _differs(result: CopyResult, said: int) -> str:
+    return f"it has {result.size_bytes} bytes, the API says {said}"
+
+
+def _unproved(item: Item, result: CopyResult) -> str | None:
+    """Of a container that does not say where it ends: why it may have been cut all the same. An API that rounds is no
+    reason."""
+    said, source = item.api_size_bytes or 0, result.source
+    if item.structure is None or item.structure.proves_end or said == result.size_bytes:
+        return None
+    if said - result.size_bytes > max(ROUNDED_BYTES, said // 100):
+        return _differs(result, said)
+    if source and not source.framed and source.crc32c is None and source.md5 is None:
+        return NO_LENGTH
+    return None
 
 
 def _holds(info: ObjectInfo | None, record: StoredObject) -> bool:

@@ -42,6 +42,10 @@ class TolerantStructure:
         self._strict = strict
         self._into = into
 
+    @property
+    def proves_end(self) -> bool:
+        return self._strict.proves_end
+
     def saw(self, start: int, data: memoryview) -> None:
         self._strict.saw(start, data)
 

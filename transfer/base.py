@@ -91,6 +91,12 @@ UnexpectedContent or ErrorPage."""
 class Structure(Protocol):
     """Checks the container (mp4, webm) of one object while it is copied. One per copy; safe from several threads."""
 
+    @property
+    def proves_end(self) -> bool:
+        """Once `finish` found nothing wrong: whether the container itself says where it ends. One that is open-ended,
+        as live recorders write them, may have been cut. True before."""
+        ...
+
     def saw(self, start: int, data: memoryview) -> None:
         """Bytes from offset `start` arrived. Called once for each part, in any order. Must not keep `data`."""
         ...

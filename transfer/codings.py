@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from transfer.base import Reader
-from transfer.errors import SourceMismatch, SourceUnavailable
+from transfer.errors import StillEncoded
 from transfer.wire import Headers
 
 _PIECE_BYTES = 64 * 1024
@@ -39,8 +39,8 @@ def can_undo(codings: Sequence[str]) -> bool:
 def undo(body: Reader, codings: Sequence[str], name: str) -> tuple[Reader, tuple[str, ...]]:
     """`body` without `codings`, and those that it really had. Reads the first bytes.
 
-    Reading raises SourceUnavailable when a packed stream is cut short, SourceMismatch when it is corrupt or something
-    else follows it.
+    Reading raises StillEncoded when a packed stream is cut, corrupt or followed by something else: the body arrived
+    whole by its framing, so that it is so at the source, and can be kept as it is sent.
     """
     undone: list[str] = []
     for coding in reversed(codings):
@@ -125,13 +125,13 @@ class _Unpacked:
             try:
                 data = self._stream.decompress(self._packed, len(buffer))
             except zlib.error as error:
-                raise SourceMismatch(f"{self._name} is damaged {self._coding}: {error}") from None
+                raise StillEncoded(self._name, f"is damaged {self._coding}: {error}") from None
             self._packed = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
             if data:
                 buffer[: len(data)] = data
                 return len(data)
             if self._all_read and not self._stream.eof:
-                raise SourceUnavailable(f"{self._name}: its {self._coding} stream was cut short")
+                raise StillEncoded(self._name, f"is {self._coding} that was cut before it was sent")
         return 0
 
     def close(self) -> None:
@@ -143,8 +143,8 @@ class _Unpacked:
             self._packed = self._packed.lstrip(b"\0")
         if self._packed:
             if self._coding not in _GZIP or self._packed[:1] != b"\x1f":
-                raise SourceMismatch(
-                    f"{self._name} has something else after the end of its {self._coding} stream"
+                raise StillEncoded(
+                    self._name, f"has something else after the end of its {self._coding} stream"
                 )
             self._stream = self._unpack()
             return True

@@ -10,7 +10,7 @@ from transfer.announced import announced_checksums
 from transfer.base import Reader
 from transfer.checksums import crc32c
 from transfer.codings import can_undo, codings_in, undo
-from transfer.errors import SourceMismatch, SourceUnavailable
+from transfer.errors import SourceMismatch, SourceUnavailable, StillEncoded
 from transfer.http import HttpClient, Response, refusal
 from transfer.retrying import Patience
 from transfer.urls import SecretUrl
@@ -57,7 +57,10 @@ def fetch_bytes(
             f"{first.url.name} gives no length, and what was read of it differs: {len(first.body)} bytes, then others"
         )
 
-    return patience.keep_trying(once, lambda error: isinstance(error, SourceUnavailable))
+    try:
+        return patience.keep_trying(once, lambda error: isinstance(error, SourceUnavailable | StillEncoded))
+    except StillEncoded as error:  # nothing can be read in it, so there is no use in keeping it
+        raise SourceMismatch(str(error)) from None
 
 
 def _fetch(client: HttpClient, address: SourceAddress, max_bytes: int) -> tuple[Fetched, bool]:

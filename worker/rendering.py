@@ -18,6 +18,10 @@ from hms.models import parse_time
 from ledger.base import SAFE_STATES, SETTLED_STATES, AssetState, Progress, Row
 from worker.findings import Finding, Verdict
 
+QUARANTINE_HINT = (
+    "What is quarantined is stored: `archiver show ID` lists its doubts, then `archiver accept ID` or "
+    "`archiver reject ID`."
+)
 WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
 FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 
@@ -129,6 +133,11 @@ def verdict(summary: Summary) -> Text:
             all_of_them = f"{counts.seen - rejected:,} of {counts.seen:,} assets are"
         left = f"; {rejected:,} rejected" if rejected else ""
         return Text(f"{all_of_them} safe{left}.", style="bold green")
+    if summary.needs_attention and summary.at_risk:
+        return Text(
+            f"{unsaved:,} of {counts.seen:,} assets are not saved; time runs out, and some need you.",
+            style="bold red",
+        )
     if summary.needs_attention:
         return Text(
             f"{unsaved:,} of {counts.seen:,} assets are not saved, and some need you.", style="bold red"
@@ -171,6 +180,8 @@ def summary_view(summary: Summary) -> RenderableType:
     ):
         if rows:
             parts.append(rows_view(title, rows, summary.at))
+    if any(row.state is AssetState.QUARANTINED for row in summary.needs_attention):
+        parts.append(Text(QUARANTINE_HINT, style="dim"))
     if summary.next_due_at is not None:
         parts.append(
             Text(f"The next retry is due {time_left(summary.next_due_at, summary.at)}.", style="dim")

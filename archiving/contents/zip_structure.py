@@ -23,6 +23,10 @@ class ZipStructure:
         self._stops: list[tuple[int, int]] = []  # a heap: where each of them ends, and its offset
         self._seen_to = 0
 
+    @property
+    def proves_end(self) -> bool:
+        return True
+
     def saw(self, start: int, data: memoryview) -> None:
         stop = start + len(data)
         first = max(0, len(data) - LONGEST_END_BYTES)

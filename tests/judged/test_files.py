@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
@@ -51,6 +52,18 @@ def without(data: bytes, box: bytes) -> bytes:
             kept.append(data[at : at + size])
         at += size
     return b"".join(kept)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[:-9],
+    "damaged": lambda data: data[:-8] + bytes(4) + data[-4:],
+    "followed by rubbish": lambda data: data + b"rubbish",
+}
+
+
+def open_ended() -> bytes:
+    """An mp4 whose last box, the mdat, reaches to the end of the file, wherever that is."""
+    return without(mp4(), b"mdat") + b"\0\0\0\0mdat" + bytes(20_000)
 
 
 @dataclass
@@ -237,6 +250,43 @@ def cases() -> list[Case]:
             {"size": 4},
             {"Content-Encoding": "gzip"},
         ),
+        *[
+            Case(
+                f"gzip that is {how} at the source",
+                "chat",
+                "c.csv",
+                damage(gzip.compress(b"a,b\n1,2\n" * 50, mtime=0)),
+                QUARANTINED,
+                {},
+                {"Content-Encoding": "gzip"},
+            )
+            for how, damage in DAMAGE.items()
+        ],
+        Case("an mp4 that does not say its end", "stream", "a.mp4", open_ended(), ARCHIVED),
+        Case(
+            "the same, of the API's size",
+            "stream",
+            "a.mp4",
+            open_ended(),
+            ARCHIVED,
+            {"size": len(open_ended())},
+        ),
+        Case(
+            "the same, cut by the API's word",
+            "stream",
+            "a.mp4",
+            open_ended()[:-9000],
+            QUARANTINED,
+            {"size": len(open_ended())},
+        ),
+        Case(
+            "the same, of a size that the API rounds",
+            "stream",
+            "a.mp4",
+            open_ended(),
+            ARCHIVED,
+            {"size": len(open_ended()) + 500},
+        ),
         Case("a VOD that is text", "room-vod", "v.txt", b"nothing recorded", QUARANTINED),
         Case("a VOD that is a single mp4", "room-vod", "v.mp4", film, ARCHIVED),
         Case("a type nobody knows", "whiteboard", "w.csv", b"x,y\n1,2\n", ARCHIVED),
@@ -252,7 +302,8 @@ def test_a_file_is_judged_rightly(case: Case) -> None:
         said = judged(origin, path, type=case.type, **case.fields)
 
     assert said.state is case.state, said
-    whole = gzip.decompress(case.body) if case.body.startswith(b"\x1f\x8b") else case.body
+    is_whole_gzip = case.body.startswith(b"\x1f\x8b") and case.state is ARCHIVED
+    whole = gzip.decompress(case.body) if is_whole_gzip else case.body
     if case.state is LOST:
         assert said.stored == {}
     else:
@@ -359,6 +410,7 @@ class Unframed:
     ("what", "type_", "name", "bodies", "size", "state"),
     [
         ("an mp4, whose container proves it", "stream", "a.mp4", [mp4()], None, ARCHIVED),
+        ("an mp4 that does not say its end", "stream", "a.mp4", [open_ended()[:-99]], None, QUARANTINED),
         ("an mp4 that is cut each time", "stream", "a.mp4", [mp4()[:-9]], None, QUARANTINED),
         ("an mp4 that is cut at first", "stream", "a.mp4", [mp4()[:-9], mp4()[:-99], mp4()], None, ARCHIVED),
         ("a text of the API's size", "chat", "c.csv", [b"a,b\n1,2\n"], 8, ARCHIVED),

@@ -122,6 +122,10 @@ class SickStructure:
     def __init__(self, where: str, error: Exception) -> None:
         self.where, self.error = where, error
 
+    @property
+    def proves_end(self) -> bool:
+        return True
+
     def saw(self, start: int, data: memoryview) -> None:
         if self.where == "saw":
             raise self.error

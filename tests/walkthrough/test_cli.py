@@ -138,7 +138,7 @@ def test_status_says_what_waits_and_why_what_needs_a_person_and_what_is_at_risk(
     counted = user.types("status", "--json").json
 
     assert said.exit_code == 1
-    assert "2 of 3 assets are not saved, and some need you." in said.text
+    assert "2 of 3 assets are not saved; time runs out, and some need you." in said.text
     for title, asset, why in (
         ("At risk", risky, "answered 503"),
         ("Will be tried again", waiting, "answered 503"),
@@ -360,6 +360,7 @@ def test_what_is_quarantined_is_stored_shown_with_its_doubts_and_not_at_risk(
 
     assert (status["at_risk"], status["healthy"]) == ([], False)
     assert "1 asset is stored with doubts: a person must look. Nothing is at risk." in said.text
+    assert "archiver accept ID" in said.text
     assert "Stored with doubts; not archived:" in shown.text
     assert "expected an MP4 file, got what looks like an HTML page" in shown.text
     assert "quarantined, not archived" in verified.text

@@ -41,6 +41,10 @@ class Ebml:
         self._has_block = False
 
     @property
+    def is_open_ended(self) -> bool:
+        return self._segment_end == TO_END
+
+    @property
     def scan_bytes(self) -> int:
         return _ALL
 

@@ -20,6 +20,10 @@ class JsonText:
         self._parts: dict[int, bytes] = {}
         self._held_bytes = 0
 
+    @property
+    def proves_end(self) -> bool:
+        return True
+
     def saw(self, start: int, data: memoryview) -> None:
         with self._lock:
             self._held_bytes += len(data)

@@ -41,6 +41,10 @@ class Mp4:
         self._awaits_mdat = False  # the last box but one that matters was a `moof`
 
     @property
+    def is_open_ended(self) -> bool:
+        return self._moov_end == TO_END
+
+    @property
     def scan_bytes(self) -> int:
         if self._is_fragmented:
             return _ALL

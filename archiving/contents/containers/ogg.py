@@ -23,6 +23,10 @@ class Ogg:
         self._flags = 0  # of the last page
 
     @property
+    def is_open_ended(self) -> bool:
+        return False
+
+    @property
     def scan_bytes(self) -> int:
         return _ALL
 

@@ -39,6 +39,11 @@ class Format(Protocol):
     """The longest header of an element."""
 
     @property
+    def is_open_ended(self) -> bool:
+        """Whether the walk is in an element that does not say where it ends."""
+        ...
+
+    @property
     def scan_bytes(self) -> int:
         """How much of a part that arrives early is worth searching for an element."""
         ...
@@ -100,6 +105,11 @@ class Walk(Generic[F]):
         self._at = 0  # of the next element
         self._held = b""  # its first bytes, when a part ended within its header
         self._parts: list[_Part[F]] = []  # that arrived early, by `start`
+        self._proves_end = True
+
+    @property
+    def proves_end(self) -> bool:
+        return self._proves_end
 
     def saw(self, start: int, data: memoryview) -> None:
         with self._lock:
@@ -121,6 +131,7 @@ class Walk(Generic[F]):
                     raise self._broken
                 self._catch_up(size_bytes, read)
                 self._format.finish(self._at, size_bytes, self._held)
+                self._proves_end = self._at < TO_END and not self._format.is_open_ended
             except Broken as error:
                 raise UnexpectedContent(f"{self._name}: {error}") from None
             finally:

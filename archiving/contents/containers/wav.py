@@ -32,6 +32,10 @@ class Wav:
         self._data_end = 0
 
     @property
+    def is_open_ended(self) -> bool:
+        return False
+
+    @property
     def scan_bytes(self) -> int:
         return 0
 

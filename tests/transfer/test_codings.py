@@ -16,7 +16,7 @@ from tests.transfer.stores import stored_in
 from tests.transfer.worlds import HURRIED, KEY, QUICK, Signer, request, some_bytes, source
 from transfer.base import CopyResult, Source
 from transfer.engine import TransferEngine
-from transfer.errors import SourceError, SourceMismatch, SourceUnavailable, StillEncoded
+from transfer.errors import SourceError, SourceMismatch, StillEncoded
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
 from transfer.memory import MemoryBudget

@@ -25,7 +25,7 @@ from tests.transfer.origin import (
 from tests.transfer.worlds import CANARY, HURRIED, Signer, client, expired_before, some_bytes, source, told_by
 from transfer.base import Reader, SourceInfo
 from transfer.checksums import crc32c
-from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch, SourceUnavailable
+from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch
 from transfer.http import HttpClient
 from transfer.source import (
     Address,

@@ -233,7 +233,9 @@ class _Bounded:
         count = self._reader.readinto(buffer)
         self._left_bytes -= count
         if self._left_bytes < 0:
-            longer = f"longer than the {self._max_bytes} bytes allowed without a length (ARCHIVER_MAX_UNSIZED)"
+            longer = (
+                f"longer than the {self._max_bytes} bytes allowed without a length (ARCHIVER_MAX_UNSIZED)"
+            )
             if self._unpacked:
                 raise StillEncoded(self._name, f"is, unpacked, {longer}")
             raise SourceMismatch(f"{self._name} is {longer}")

@@ -31,10 +31,8 @@ def accept(
     """Make what is kept with doubts archived: the manifest at every destination says who accepted it, when and why, and
     which doubts there were. Idempotent. Raises VerdictRefused when it is not kept whole everywhere, or a worker is
     looking at it; StorageError; LedgerError."""
-    row = _row(ledger, asset_id)
-    if row.state is AssetState.RUNNING:
-        raise VerdictRefused(f"{asset_id}: a worker is copying it now. Try again when that has ended.")
-    why = without_queries(why) or NO_REASON
+    row = _row_at_rest(ledger, asset_id)
+    by, why = without_queries(by), without_queries(why) or NO_REASON
     key = keys.manifest_key(asset_id, row.created_at)
     for store in destinations:
         if commit.committed(store, key) is None and commit.kept(store, key) is None:
@@ -62,12 +60,11 @@ def reject(
 ) -> Row:
     """Record that the asset is worthless: it is not tried again, nor shown as needing a person. What is stored stays.
     Idempotent. Raises VerdictRefused for one that is archived or that a worker is copying; LedgerError."""
-    row = _row(ledger, asset_id)
-    if row.state is AssetState.RUNNING:
-        raise VerdictRefused(f"{asset_id}: a worker is copying it now. Try again when that has ended.")
+    row = _row_at_rest(ledger, asset_id)
+    by, why = without_queries(by), without_queries(why) or NO_REASON
     if row.state in SAFE_STATES:
         raise VerdictRefused(f"{asset_id} is {row.state}: there is nothing to reject.")
-    reason = f"rejected by {by}: {without_queries(why) or NO_REASON}"
+    reason = f"rejected by {by}: {why}"
     if row.reason and row.state is not AssetState.REJECTED:
         reason += f" (it was {row.state}: {row.reason})"
     seen = as_known(row)
@@ -80,9 +77,20 @@ def reject(
             stored_objects=row.stored_objects,
         ),
     )
+    rejected = _row_at_rest(
+        ledger, asset_id
+    )  # a worker may have taken it in between, and then nothing was recorded
     end_records.write(destinations, seen, AssetState.REJECTED, reason, now)
     log.warning("asset_rejected", asset_id=asset_id, by=by, why=why)
-    return _row(ledger, asset_id)
+    return rejected
+
+
+def _row_at_rest(ledger: Ledger, asset_id: str) -> Row:
+    """Raises VerdictRefused while a worker has the asset."""
+    row = _row(ledger, asset_id)
+    if row.state is AssetState.RUNNING:
+        raise VerdictRefused(f"{asset_id}: a worker is copying it now. Try again when that has ended.")
+    return row
 
 
 def _row(ledger: Ledger, asset_id: str) -> Row:

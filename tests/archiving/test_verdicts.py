@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import structlog
 
 from archiving import keys
 from archiving.commit import committed, kept
@@ -13,7 +14,7 @@ from archiving.errors import VerdictRefused
 from archiving.manifest import read_manifest
 from archiving.second_chances import give_second_chances
 from archiving.verdicts import accept, reject
-from ledger.base import SETTLED_STATES, AssetState, Row
+from ledger.base import SETTLED_STATES, AssetState, Row, Seen, Settlement
 from ledger.memory import MemoryLedger
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, enter
@@ -133,6 +134,40 @@ def test_what_is_rejected_asks_for_nobody_any_more_and_its_bytes_stay(state: Ass
 def test_what_is_archived_cannot_be_rejected() -> None:
     with pytest.raises(VerdictRefused, match="nothing to reject"):
         World(AssetState.ARCHIVED).reject()
+
+
+def test_an_asset_that_a_worker_takes_in_between_is_not_rejected() -> None:
+    class TakenInBetween(MemoryLedger):
+        def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+            self.reopen(seen.asset_id)
+            assert self.lease(seen.asset_id, "worker", RETENTION)
+            return super().record_archived(seen, settlement)
+
+    world = World()
+    ledger = TakenInBetween(world.clock)
+    enter(ledger, asset(), AssetState.QUARANTINED)
+
+    with pytest.raises(VerdictRefused, match="a worker is copying it"):
+        reject(ledger, world.stores, ID, by="ann", why="", now=NOW)
+
+    end = keys.end_record_key(ID, asset().created_at)
+    assert [read_state(store, end) for store in world.stores] == [None, None]
+
+
+def test_no_signature_that_a_rejection_quotes_is_kept_or_logged() -> None:
+    world = World()
+
+    with structlog.testing.capture_logs() as logs:
+        row = reject(
+            world.ledger,
+            world.stores,
+            ID,
+            by="https://user.example/?token=abcdef",
+            why="see https://cdn.example/x.mp4?X-Amz-Signature=abcdef",
+            now=NOW,
+        )
+
+    assert "abcdef" not in f"{row.reason} {logs}"
 
 
 def test_no_signature_that_a_reason_quotes_is_kept() -> None:

@@ -174,7 +174,8 @@ class Archiver:
         asset = self._api.asset(row.asset_id)
         seen = judge(asset, self._rules.scope)
         if seen.verdict is not AssetState.DISCOVERED:
-            return seen, Ended(seen.verdict, seen.reason or "")
+            ended = Ended(seen.verdict, seen.reason or "")
+            return seen, self._unless_stored(row, None, ended) if row.stored_objects else ended
         if asset.status != AssetStatus.COMPLETED:
             later = self._clock() + self._rules.patience.retry_max
             why = f"100ms reports status {asset.status!r}, not 'completed'"
@@ -412,7 +413,7 @@ class Archiver:
         return SourceForbidden(f"the API answers, but not for this asset: {error}")
 
     def _unless_stored(
-        self, row: Row, error: Exception, decided: WillRetry | Ended
+        self, row: Row, error: Exception | None, decided: WillRetry | Ended
     ) -> AlreadyArchived | Kept | WillRetry | Ended:
         """What every destination holds stays what it was when a new look at the source fails: archived, or quarantined;
         the latter waits when a look finds something new. It is never at risk, nor lost."""

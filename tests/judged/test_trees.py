@@ -332,6 +332,22 @@ def test_a_thumbnail_that_was_busy_is_added_later_without_touching_the_rest(stat
     world.close()
 
 
+def test_an_archived_asset_stays_archived_when_100ms_calls_it_failed_at_a_later_look() -> None:
+    files = {f"/v/{name}": body for name, body in tree().items()}
+    with Origin(files) as origin:
+        origin.rule = lambda request: Answer(503) if request.path.endswith(".png") else None
+        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
+        world.until_settled()
+        world.api.assets = [world.asset.model_copy(update={"status": "failed"})]
+
+        world.clock.advance(timedelta(hours=7))
+        assert give_second_chances(world.ledger, world.clock()) == 1
+        row = world.until_settled()
+
+    assert row.state is ARCHIVED
+    world.close()
+
+
 def test_an_archived_asset_stays_archived_when_the_look_for_its_thumbnail_fails() -> None:
     files = {f"/v/{name}": body for name, body in tree().items()}
     with Origin(files) as origin:

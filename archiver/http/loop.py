@@ -1,0 +1,217 @@
+"""One thread that drives libcurl's multi handles, timers, and whatever is posted to it.
+
+Everything that a `Loop` calls runs in its thread, one thing at a time; `call_soon` is how other threads enter it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import select
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+LONGEST_SLEEP_SECONDS = 60.0
+
+
+class Driven(Protocol):
+    """What a loop drives: a multi handle with its sockets. Called in the loop's thread."""
+
+    due: float | None
+
+    def ready(self, fd: int, events: int) -> None: ...
+
+    def timeout(self) -> None: ...
+
+    def collect(self) -> None: ...
+
+
+class Timer:
+    """A call to come. `cancel` it in the loop's thread."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        self.action = None
+
+
+class Loop:
+    """A daemon thread, started at the first use; it dies with the process. Of one process: never used after a fork."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._posted: deque[Callable[[], None]] = deque()
+        self._asleep = False
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._driven: set[Driven] = set()
+        self._owners: dict[int, Driven] = {}
+        self._poller = _Poller()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._poller.register(self._wake_reader, READ)
+
+    # -- from any thread -----------------------------------------------------------------------------------
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Have `action` called in the loop's thread, in order. It must not block, nor raise. Raises RuntimeError when
+        the machine gives no thread."""
+        if self._thread is None:
+            self._start()
+        self._posted.append(action)
+        if self._asleep:
+            self._wake()
+
+    @property
+    def is_current(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    # -- in the loop's thread ------------------------------------------------------------------------------
+    def now(self) -> float:
+        """Seconds of a monotonic clock."""
+        return monotonic()
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        timer = Timer(action)
+        heapq.heappush(self._timers, (self.now() + seconds, next(self._order), timer))
+        return timer
+
+    def drive(self, driven: Driven) -> None:
+        self._driven.add(driven)
+
+    def forget(self, driven: Driven) -> None:
+        self._driven.discard(driven)
+        for fd in [fd for fd, owner in self._owners.items() if owner is driven]:
+            self.unwatch(fd)
+
+    def watch(self, driven: Driven, fd: int, events: int) -> None:
+        """Tell `driven` when `fd` is ready for `events` (READ, WRITE)."""
+        if fd in self._owners:
+            self._poller.modify(fd, events)
+        else:
+            self._poller.register(fd, events)
+        self._owners[fd] = driven
+
+    def unwatch(self, fd: int) -> None:
+        if self._owners.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
+    # -- inside --------------------------------------------------------------------------------------------
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _wake(self) -> None:
+        self._asleep = False
+        try:
+            os.write(self._wake_writer, b"\0")
+        except BlockingIOError:  # full: it will wake anyway
+            pass
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._turn()
+            except Exception:  # noqa: BLE001 - the thread serves every asset of the process: it goes on
+                traceback.print_exc(file=sys.stderr)
+
+    def _turn(self) -> None:
+        posted = self._posted
+        for _ in range(len(posted)):
+            posted.popleft()()
+        self._asleep = True
+        events = self._poller.poll(0.0 if posted else self._seconds_to_sleep())
+        self._asleep = False
+        touched: set[Driven] = set()
+        for fd, what in events:
+            owner = self._owners.get(fd)
+            if owner is not None:
+                owner.ready(fd, what)
+                touched.add(owner)
+            elif fd == self._wake_reader:
+                os.read(fd, 4096)
+        now = self.now()
+        for driven in list(self._driven):
+            if driven.due is not None and driven.due <= now:
+                driven.timeout()
+                touched.add(driven)
+        for driven in touched:
+            driven.collect()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.action is not None:
+                timer.action()
+
+    def _seconds_to_sleep(self) -> float:
+        now = self.now()
+        dues = [driven.due for driven in self._driven if driven.due is not None]
+        while self._timers and self._timers[0][2].action is None:
+            heapq.heappop(self._timers)
+        if self._timers:
+            dues.append(self._timers[0][0])
+        return max(0.0, min(min(dues, default=now + LONGEST_SLEEP_SECONDS) - now, LONGEST_SLEEP_SECONDS))
+
+
+READ, WRITE = 1, 2
+
+
+if sys.platform == "linux":
+
+    class _Poller:
+        """epoll, with READ and WRITE."""
+
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+
+        def register(self, fd: int, events: int) -> None:
+            self._epoll.register(fd, _MASK[events])
+
+        def modify(self, fd: int, events: int) -> None:
+            self._epoll.modify(fd, _MASK[events])
+
+        def unregister(self, fd: int) -> None:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:  # closed already
+                pass
+
+        def poll(self, seconds: float) -> list[tuple[int, int]]:
+            return self._epoll.poll(seconds)
+
+    _MASK = {READ: select.EPOLLIN, WRITE: select.EPOLLOUT, READ | WRITE: select.EPOLLIN | select.EPOLLOUT}
+else:
+
+    class _Poller:
+        """poll(2), with READ and WRITE."""
+
+        def __init__(self) -> None:
+            self._poll = select.poll()
+
+        def register(self, fd: int, events: int) -> None:
+            self._poll.register(fd, _MASK[events])
+
+        modify = register
+
+        def unregister(self, fd: int) -> None:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(fd)
+
+        def poll(self, seconds: float) -> list[tuple[int, int]]:
+            return self._poll.poll(int(seconds * 1000) + 1)
+
+    _MASK = {READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: select.POLLIN | select.POLLOUT}

@@ -1,0 +1,273 @@
+"""One request and its response, on its way through a session."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from archiver.http import cancellation
+from archiver.http.errors import TooLong
+from archiver.http.head import Head, parse_head
+from archiver.http.waiting import Ended, Wait
+
+if TYPE_CHECKING:
+    from archiver.http.connections import Connection
+    from archiver.http.session import Session
+
+WINDOW_BYTES = 1024 * 1024
+"""Of a streamed body, read ahead of its reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`url` is a SECRET, and `headers` may hold one.
+
+    `admits` is asked for each address before it is connected to, and before one of its connections is used again; what
+    it raises ends the transfer. `fresh`: over a new connection, whatever is kept. `alone`: nothing else follows on it.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    method: str = "GET"
+    body: bytes | None = field(default=None, repr=False)
+    admits: Callable[[str], None] | None = field(default=None, repr=False)
+    resolve: tuple[str, ...] = ()  # `host:port:address,address`, instead of asking the resolver
+    fresh: bool = False
+    alone: bool = False
+
+
+Decide = Callable[["Transfer"], None]
+"""Asked once, in the loop's thread, when the head of the response is there: may call `stream`, `hold`, `limit`; what it
+raises ends the transfer."""
+
+
+class Transfer(Wait["Transfer"]):
+    """Awaited, it gives itself: with the whole body, or, when `stream` was called, as soon as the head is there.
+
+    Raises HttpError, what `decide` and `admits` raise, and faults of this machine as themselves.
+    """
+
+    __slots__ = (
+        "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_lines", "_make", "_request",
+        "_session", "_streaming",
+        "connection", "done", "easy", "error", "head", "informed", "ordinal", "resubmitted", "size_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        session: Session,
+        request: Request | Callable[[], Request],
+        decide: Decide | None = None,
+        max_bytes: int = 2**31,
+    ) -> None:
+        """`request` may be made when it is sent, in the loop's thread: signatures have an age."""
+        self._make: Callable[[], Request] | None = None if isinstance(request, Request) else request
+        self._request: Request | None = request if isinstance(request, Request) else None
+        self.head: Head | None = None
+        self.size_bytes = 0  # of the body, so far
+        self.error: BaseException | None = None
+        self.connection: Connection | None = None  # that brought the response
+        self.ordinal = 0  # of this response on its connection, from 1
+        self.done = False
+        self.informed = False
+        self.resubmitted = False
+        self.easy: object | None = None  # libcurl's handle, while it has one
+        self._session = session
+        self._decide = decide
+        self._limit = max_bytes
+        self._lines: list[bytes] = []
+        self._chunks: list[bytes] = []
+        self._file: BytesIO | None = None  # instead of chunks, for a body of known length
+        self._held = False
+        self._streaming: Streamed | None = None
+        self._ended: Ended | None = None
+
+    # -- waited for ----------------------------------------------------------------------------------------
+    def start(self, ended: Ended) -> None:
+        self._ended = ended
+        self._session.submit(self)
+
+    def cancel(self) -> None:
+        self._session.cancel(self)
+
+    def take_body(self) -> bytes:
+        """The whole body, once; the transfer no longer holds it afterwards."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            return file.getvalue()  # no copy: it is just as long as it was made
+        chunks, self._chunks = self._chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @property
+    def request(self) -> Request:
+        if self._request is None:
+            assert self._make is not None
+            self._request = self._make()
+        return self._request
+
+    @property
+    def streamed(self) -> Streamed | None:
+        """Where the body is read while it comes; None when it is buffered."""
+        return self._streaming
+
+    @property
+    def status(self) -> int:
+        assert self.head is not None, "a transfer that ended well has a head"
+        return self.head.status
+
+    # -- for `decide`, in the loop's thread ------------------------------------------------------------------
+    def stream(self) -> None:
+        """Let the body be read while it comes."""
+        self._streaming = Streamed(self, self._session)
+
+    def limit(self, size_bytes: int) -> None:
+        """Fail with TooLong when the body has more bytes."""
+        self._limit = size_bytes
+
+    def hold(self) -> None:
+        """Let nothing of the body come before `release` is called."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        self._session.unpause(self)
+
+    # -- for the session, in the loop's thread ---------------------------------------------------------------
+    def reset(self) -> None:
+        """Forget what came, to be sent again."""
+        if self._make is not None:
+            self._request = None
+        self.head, self.size_bytes, self.informed = None, 0, False
+        self._lines, self._chunks, self._file = [], [], None
+        self._held = False
+
+    def on_line(self, line: bytes) -> None:
+        if self.head is None:  # else a trailer
+            self._lines.append(line)
+
+    def take_head(self) -> None:
+        """Look at the head, once it is whole. Raises InvalidResponse and what `decide` raises."""
+        self.head = parse_head(self._lines)
+        self._lines = []
+        if self.head is not None and self._decide is not None:
+            self._decide(self)
+            if self._streaming is not None:
+                self._inform(None)
+
+    def on_data(self, chunk: bytes) -> bool:
+        """Take a piece of the body; False: not now. Raises."""
+        if self.head is None:
+            self.take_head()
+        if self._held:
+            return False
+        if self._streaming is not None:
+            return self._streaming.feed(chunk)
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._limit:
+            raise TooLong(f"more than the {self._limit} bytes that were expected came")
+        if self._file is not None:
+            self._file.write(chunk)
+        elif (
+            not self._chunks
+            and (length := self.head.length_bytes if self.head else None)
+            and length > len(chunk)
+        ):
+            self._file = BytesIO(bytes(length))
+            self._file.write(chunk)
+        else:
+            self._chunks.append(chunk)
+        return True
+
+    def finish(self, error: BaseException | None) -> None:
+        """The session is done with it."""
+        if self.done:
+            return
+        self.done = True
+        self.easy = None
+        self.error = error
+        if self._streaming is not None:
+            self._streaming.end(error)
+        if error is not None:
+            self._chunks, self._file = [], None
+        self._inform(error)
+
+    def _inform(self, error: BaseException | None) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self.informed = True
+            ended(None if error is not None else self, error)
+
+
+class Streamed:
+    """A body that is read while it comes, in bounded memory. Read by one thread at a time."""
+
+    def __init__(self, transfer: Transfer, session: Session) -> None:
+        self._transfer = transfer
+        self._session = session
+        self._changed = threading.Condition()
+        self._chunks: deque[memoryview] = deque()
+        self._waiting_bytes = 0
+        self._paused = False
+        self._over = False
+        self._error: BaseException | None = None
+
+    def feed(self, chunk: bytes) -> bool:
+        """In the loop's thread: take `chunk`, or refuse it while enough is waiting."""
+        with self._changed:
+            if self._waiting_bytes >= WINDOW_BYTES:
+                self._paused = True
+                return False
+            self._chunks.append(memoryview(chunk))
+            self._waiting_bytes += len(chunk)
+            self._changed.notify()
+        return True
+
+    def end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._over, self._error = True, error
+            self._changed.notify()
+
+    def readinto(self, into: memoryview) -> int:
+        """Some of the body; 0 at its proper end and there alone. Raises HttpError, and the cancellation signal."""
+        if not len(into):
+            return 0
+        with self._changed:
+            while not self._chunks:
+                if self._over:
+                    if self._error is not None:
+                        raise self._error
+                    return 0
+                self._changed.wait(cancellation.POLL_SECONDS)
+                cancellation.check()
+            chunk = self._chunks[0]
+            count = min(len(chunk), len(into))
+            into[:count] = chunk[:count]
+            if count < len(chunk):
+                self._chunks[0] = chunk[count:]
+            else:
+                self._chunks.popleft()
+            self._waiting_bytes -= count
+            go_on = self._paused and self._waiting_bytes < WINDOW_BYTES // 2
+            if go_on:
+                self._paused = False
+        if go_on:
+            self._session.unpause(self._transfer)
+        return count
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all of it came, and was read."""
+        with self._changed:
+            return self._over and self._error is None and not self._chunks
+
+    def close(self) -> None:
+        """What has not come yet is not wanted. Repeatable."""
+        with self._changed:
+            if self._over:
+                self._chunks.clear()
+                return
+        self._session.cancel(self._transfer)

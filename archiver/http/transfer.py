@@ -52,7 +52,7 @@ class Transfer(Wait["Transfer"]):
     """
 
     __slots__ = (
-        "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_lines", "_make", "_request",
+        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_lines", "_make", "_request",
         "_session", "_streaming",
         "connection", "done", "easy", "error", "head", "informed", "ordinal", "resubmitted", "size_bytes",
     )  # fmt: skip
@@ -83,6 +83,7 @@ class Transfer(Wait["Transfer"]):
         self._chunks: list[bytes] = []
         self._file: BytesIO | None = None  # instead of chunks, for a body of known length
         self._held = False
+        self._announced = False
         self._streaming: Streamed | None = None
         self._ended: Ended | None = None
 
@@ -93,6 +94,17 @@ class Transfer(Wait["Transfer"]):
 
     def cancel(self) -> None:
         self._session.cancel(self)
+
+    def rest(self) -> Wait[Transfer]:
+        """After `announce`: what ends when the body is whole. In the loop's thread."""
+        return _Rest(self)
+
+    def on_finish(self, ended: Ended) -> None:
+        """Only for `rest`."""
+        if self.done:
+            ended(None if self.error is not None else self, self.error)
+        else:
+            self._ended = ended
 
     def take_body(self) -> bytes:
         """The whole body, once; the transfer no longer holds it afterwards."""
@@ -123,6 +135,10 @@ class Transfer(Wait["Transfer"]):
     def stream(self) -> None:
         """Let the body be read while it comes."""
         self._streaming = Streamed(self, self._session)
+
+    def announce(self) -> None:
+        """Let whoever awaits it go on as soon as the head is there; the body is taken whole: await `rest`."""
+        self._announced = True
 
     def limit(self, size_bytes: int) -> None:
         """Fail with TooLong when the body has more bytes."""
@@ -155,7 +171,7 @@ class Transfer(Wait["Transfer"]):
         self._lines = []
         if self.head is not None and self._decide is not None:
             self._decide(self)
-            if self._streaming is not None:
+            if self._streaming is not None or self._announced:
                 self._inform(None)
 
     def on_data(self, chunk: bytes) -> bool:
@@ -200,6 +216,19 @@ class Transfer(Wait["Transfer"]):
         if ended is not None:
             self.informed = True
             ended(None if error is not None else self, error)
+
+
+class _Rest(Wait[Transfer]):
+    __slots__ = ("_transfer",)
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+
+    def start(self, ended: Ended) -> None:
+        self._transfer.on_finish(ended)
+
+    def cancel(self) -> None:
+        self._transfer.cancel()
 
 
 class Streamed:

@@ -12,19 +12,19 @@ import ssl
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
 
-from benchmarks import measure, report
+from benchmarks import measure, report, targets
 from benchmarks.clients import CLIENTS, Client, Task, environment, stdin_of
 from benchmarks.content import write_pattern
 from benchmarks.network import NETWORKS
 from benchmarks.report import Run
-from benchmarks.serving import Serving, ask, started
+from benchmarks.serving import SINKS, Serving, ask, started
 from benchmarks.workloads import JOBS, Job
 
 _HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ class Place:
 
     setting: Setting
     source_url: str
-    sink_url: str
+    sink_urls: Mapping[str, str]  # by kind
     ca_file: Path | None
     peers: Path
 
@@ -79,7 +79,9 @@ def main() -> None:
                 with _place(setting, Path(folder), pattern, options, names, peers) as place:
                     for job in jobs:
                         runs += _interleaved(job, place, clients, options, view)
-                        report.show(runs, job.name, setting.name)
+                        _say(report.summary(runs, job.name, setting.name))
+    if reached := list(targets.outcomes(runs)):
+        _say(targets.table(reached))
     results = _HERE / "results"
     results.mkdir(exist_ok=True)
     written = results / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}.json"
@@ -112,37 +114,46 @@ def _place(
     }
     with (
         started(Serving("source", jobs=tuple(names), **common)) as source_port,
-        started(Serving("sink", verify=options.verify, **common)) as sink_port,
+        contextlib.ExitStack() as stack,
     ):
-        source_url, sink_url = f"{scheme}://127.0.0.1:{source_port}", f"{scheme}://127.0.0.1:{sink_port}"
-        yield Place(setting, source_url, sink_url, ca_file, peers)
+        sink_urls = {}
+        for sink in options.sink.split(","):
+            port = stack.enter_context(started(Serving(sink, verify=options.verify, **common)))
+            sink_urls[sink] = f"{scheme}://127.0.0.1:{port}"
+        yield Place(setting, f"{scheme}://127.0.0.1:{source_port}", sink_urls, ca_file, peers)
 
 
 def _interleaved(
     job: Job, place: Place, clients: Sequence[Client], options: argparse.Namespace, pattern: memoryview
 ) -> Iterator[Run]:
-    """Each client once, and all again, so that what else the machine does befalls all alike."""
+    """Each client once on each sink, and all again, so that what else the machine does befalls all alike."""
     able = [client for client in clients if job.name in client.jobs]
     if place.setting.network != "raw" and job.name in ("A", "B"):
         able = [client for client in able if not client.single_stream]  # A1 shows what they take
     context = ssl.create_default_context(cafile=place.ca_file) if place.ca_file else None
     expected = _expected(job, pattern, verify=options.verify)
-    task = Task.of(job, place.source_url, place.sink_url, place.ca_file, connections=options.connections)
-    env = environment(task.ca_file)
-    for repeat in range(options.repeat):
-        for client in able[repeat % len(able) :] + able[: repeat % len(able)]:
-            ask(f"{place.sink_url}/-/reset", context)
+    tasks = {
+        sink: Task.of(job, place.source_url, url, place.ca_file, sink=sink, connections=options.connections)
+        for sink, url in place.sink_urls.items()
+    }
+    turns = [(client, tasks[sink]) for client in able for sink in place.sink_urls if sink in client.sinks]
+    for repeat in range(options.repeat if turns else 0):
+        first = repeat % len(turns)
+        for client, task in turns[first:] + turns[:first]:
+            command, env = client.command(task, place.peers), environment(task)
+            ask(f"{task.sink_url}/-/reset", context)
             try:
-                usage = measure.run(client.command(task, place.peers), env, stdin_of(task), _TIMEOUT_SECONDS)
-                arrived = ask(f"{place.sink_url}/-/report", context)
+                usage = measure.run(command, env, stdin_of(task), _TIMEOUT_SECONDS)
+                arrived = ask(f"{task.sink_url}/-/report", context)
                 _check(client, arrived, expected)
             except measure.ClientFailed as failure:
-                _say(f"{job.name} {place.setting.name} {client.name}: FAILED: {failure}")
+                _say(f"{job.name} {place.setting.name} {task.sink} {client.name}: FAILED: {failure}")
                 continue
             run = Run(
                 job=job.name,
                 title=job.title,
                 setting=place.setting.name,
+                sink=task.sink,
                 client=client.name,
                 repeat=repeat,
                 size_bytes=job.size_bytes,
@@ -191,6 +202,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", default="A1,A,B,C,D,E", help=f"of {','.join(JOBS)}")
     parser.add_argument("--settings", default="raw,life", help=f"of {','.join(NETWORKS)}")
     parser.add_argument("--tls", choices=("no", "yes", "both"), default="no")
+    parser.add_argument("--sink", default="s3", help=f"of {','.join(SINKS)}: both in one run compare them")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--size-scale", type=float, default=1.0, help="0.1: a tenth of the bytes or files")
     parser.add_argument("--only", default="", help=f"of {','.join(client.name for client in CLIENTS)}")

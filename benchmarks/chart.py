@@ -31,17 +31,18 @@ def _medians(runs: list[dict[str, Any]], measure: str) -> dict[str, float]:
 
 
 def main(results: list[Path], chart: Path) -> None:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for path in results:
         told = json.loads(path.read_text())
-        latest: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        latest: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for run in told["runs"]:
-            latest.setdefault((run["title"], run["setting"]), []).append(run)
+            sink = run.get("sink", "s3")  # of results from before there were two
+            latest.setdefault((run["title"], run["setting"], sink), []).append(run)
         groups |= latest
     figure, axes = plt.subplots(
         len(groups), 2, figsize=(10, 0.9 + 1.9 * len(groups)), squeeze=False, constrained_layout=True
     )
-    for ((title, setting), runs), row in zip(groups.items(), axes, strict=True):
+    for ((title, setting, sink), runs), row in zip(groups.items(), axes, strict=True):
         for (measure, unit), axis in zip(_MEASURES, row, strict=True):
             medians = _medians(runs, measure)
             bars = axis.barh(
@@ -53,7 +54,7 @@ def main(results: list[Path], chart: Path) -> None:
             axis.margins(x=0.15)
             axis.tick_params(labelsize=8)
             axis.spines[["top", "right"]].set_visible(False)
-            axis.set_title(f"{title}, {setting}: {unit}", fontsize=9, loc="left")
+            axis.set_title(f"{title}, {setting}, to {sink}: {unit}", fontsize=9, loc="left")
     machine = told["machine"]
     software = f"Python {machine['python']}, {machine['openssl']}"
     figure.suptitle(f"{machine['when'][:10]}, {machine['cpus']} processors, {software}; medians", fontsize=8)

@@ -24,7 +24,7 @@ ENGINE_BYTES = 144 * _MIB
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a client is to do: everything of the job from the source to the bucket at the sink."""
+    """What a client is to do: everything of the job from the source to the bucket at the sink. `sink`: s3 or gcs."""
 
     job: str
     form: str
@@ -32,7 +32,9 @@ class Task:
     signed_url: str  # folder; needs `token` as query, refuses HEAD
     open_url: str  # the same folder, listable
     token: str
+    sink: str
     sink_url: str
+    destination: str  # as a setting of ours names it
     ca_file: str | None
     connections: int
     part_bytes: int
@@ -40,7 +42,14 @@ class Task:
 
     @classmethod
     def of(
-        cls, job: Job, source_url: str, sink_url: str, ca_file: Path | None, *, connections: int | None = None
+        cls,
+        job: Job,
+        source_url: str,
+        sink_url: str,
+        ca_file: Path | None,
+        *,
+        sink: str = "s3",
+        connections: int | None = None,
     ) -> Task:
         return cls(
             job=job.name,
@@ -49,7 +58,12 @@ class Task:
             signed_url=f"{source_url}/signed/{job.name}",
             open_url=f"{source_url}/open/{job.name}",
             token=TOKEN,
+            sink=sink,
             sink_url=sink_url,
+            destination={
+                "s3": f"s3://bucket/ours?endpoint_url={sink_url}&region=us-east-1",
+                "gcs": "gs://bucket/ours",
+            }[sink],
             ca_file=str(ca_file) if ca_file else None,
             connections=connections or job.connections,
             part_bytes=8 * _MIB,
@@ -63,13 +77,14 @@ Command = Callable[[Task, Path], list[str]]
 @dataclass(frozen=True, slots=True)
 class Client:
     """`jobs`: those it can do. `single_stream`: one connection to the source whatever is done, so that it is left out
-    of large jobs in real life (55 s a GiB)."""
+    of large jobs in real life (55 s a GiB). `sinks`: those it can write to."""
 
     name: str
     command: Command
     jobs: frozenset[str]
     single_stream: bool = False
     program: str = ""  # in the peers' environment; absent: the client is left out
+    sinks: frozenset[str] = frozenset({"s3"})
 
 
 def _ours(_: Task, __: Path) -> list[str]:
@@ -84,8 +99,23 @@ def _peer(script: str) -> Command:
 
 
 def _rclone(task: Task) -> list[str]:
-    """Checked against its documentation: nothing looked at twice, no checksum that the store does not ask for."""
-    options = [
+    """Checked against its documentation: nothing looked at twice, no checksum that the store does not ask for.
+
+    To Google Cloud Storage it knows one stream an object, in chunks of 16 MiB.
+    """
+    options = ["--config", os.devnull, "--retries", "1", "--no-traverse", "--no-check-dest", "--stats", "0"]
+    options += ["--no-update-modtime", "--buffer-size", "1Mi"]
+    options += _rclone_s3(task) if task.sink == "s3" else _rclone_gcs(task)
+    return options + (["--ca-cert", task.ca_file] if task.ca_file else [])
+
+
+def _rclone_gcs(task: Task) -> list[str]:
+    endpoint = ["--gcs-endpoint", f"{task.sink_url}/storage/v1/", "--gcs-anonymous"]
+    return [*endpoint, "--gcs-no-check-bucket", "--gcs-bucket-policy-only"]
+
+
+def _rclone_s3(task: Task) -> list[str]:
+    return [
         *(
             "--s3-provider",
             "Other",
@@ -103,10 +133,7 @@ def _rclone(task: Task) -> list[str]:
             "--s3-use-unsigned-payload",
             "true",
         ),
-        *("--config", os.devnull, "--retries", "1", "--no-traverse", "--no-check-dest", "--stats", "0"),
-        *("--no-update-modtime", "--buffer-size", "1Mi"),
     ]
-    return options + (["--ca-cert", task.ca_file] if task.ca_file else [])
 
 
 def _rclone_copy(task: Task, peers: Path) -> list[str]:
@@ -117,7 +144,7 @@ def _rclone_copy(task: Task, peers: Path) -> list[str]:
         str(peers / "rclone"),
         "copy",
         ":http:",
-        ":s3:bucket/rclone",
+        f":{task.sink}:bucket/rclone",
         *(
             "--http-url",
             f"{task.open_url}/",
@@ -134,12 +161,12 @@ def _rclone_copy(task: Task, peers: Path) -> list[str]:
 
 def _rclone_copyurl(task: Task, peers: Path) -> list[str]:
     url = f"{task.signed_url}/{task.paths[0]}?{task.token}"
-    return [str(peers / "rclone"), "copyurl", url, ":s3:bucket/rclone/0.mp4", *_rclone(task)]
+    return [str(peers / "rclone"), "copyurl", url, f":{task.sink}:bucket/rclone/0.mp4", *_rclone(task)]
 
 
 def _rclone_extract(task: Task, peers: Path) -> list[str]:
     url = ["--http-url", f"{task.open_url}/"]
-    program = [str(peers / "rclone"), "archive", "extract", ":http:vod.zip", ":s3:bucket/rclone"]
+    program = [str(peers / "rclone"), "archive", "extract", ":http:vod.zip", f":{task.sink}:bucket/rclone"]
     return [*program, *url, "--transfers", str(task.connections), *_rclone(task)]
 
 
@@ -156,14 +183,15 @@ def _pipe(upload: str) -> Command:
 _LARGE = frozenset({"A", "A1", "A8", "B"})
 _ONE = frozenset({"A", "A1"})
 _MANY = frozenset({"C", "C12", "D"})
+_BOTH = frozenset({"s3", "gcs"})
 
 CLIENTS = (
-    Client("ours", _ours, _LARGE | _MANY | {"E"}),
-    Client("rclone", _rclone_copy, _LARGE | _MANY, program="rclone"),
-    Client("obstore", _peer("obstore_ranged.py"), _LARGE | _MANY, program="python"),
+    Client("ours", _ours, _LARGE | _MANY | {"E"}, sinks=_BOTH),
+    Client("rclone", _rclone_copy, _LARGE | _MANY, program="rclone", sinks=_BOTH),
+    Client("obstore", _peer("obstore_ranged.py"), _LARGE | _MANY, program="python", sinks=_BOTH),
     Client("boto3-ranged", _peer("boto3_ranged.py"), _LARGE | _MANY, program="python"),
     Client("httpx-boto3", _peer("httpx_boto3.py"), _LARGE | _MANY, single_stream=True, program="python"),
-    Client("rclone-copyurl", _rclone_copyurl, _ONE, single_stream=True, program="rclone"),
+    Client("rclone-copyurl", _rclone_copyurl, _ONE, single_stream=True, program="rclone", sinks=_BOTH),
     Client(
         "curl-s5cmd",
         _pipe(
@@ -180,12 +208,12 @@ CLIENTS = (
         single_stream=True,
         program="aws",
     ),
-    Client("rclone-extract", _rclone_extract, frozenset({"E"}), program="rclone"),
+    Client("rclone-extract", _rclone_extract, frozenset({"E"}), program="rclone", sinks=_BOTH),
     Client("zipfile-boto3", _peer("zipfile_boto3.py"), frozenset({"E"}), program="python"),
 )
 
 
-def environment(ca_file: str | None) -> Mapping[str, str]:
+def environment(task: Task) -> Mapping[str, str]:
     env = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": "benchmarkkey",
@@ -195,8 +223,10 @@ def environment(ca_file: str | None) -> Mapping[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
-    if ca_file:
-        env |= {"AWS_CA_BUNDLE": ca_file, "SSL_CERT_FILE": ca_file}
+    if task.sink == "gcs":
+        env["STORAGE_EMULATOR_HOST"] = task.sink_url
+    if task.ca_file:
+        env |= dict.fromkeys(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), task.ca_file)
     return env
 
 

@@ -16,16 +16,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gcs_sink import GcsSink
 from benchmarks.network import NETWORKS
+from benchmarks.s3_sink import S3Sink
 from benchmarks.server import serve
-from benchmarks.sink import Sink
 from benchmarks.source import Source
 from benchmarks.workloads import JOBS
+
+SINKS = {"s3": S3Sink, "gcs": GcsSink}
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    role: str  # source or sink
+    role: str  # source, s3 or gcs
     network: str
     pattern: str
     scale: float = 1.0
@@ -64,8 +67,8 @@ def main() -> None:
     if serving.certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(serving.certificate)
-    if serving.role == "sink":
-        handle = Sink(serving.verify).handle
+    if serving.role in SINKS:
+        handle = SINKS[serving.role](serving.verify).handle
     else:
         with Path(serving.pattern).open("rb") as file:
             pattern = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

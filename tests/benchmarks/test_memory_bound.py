@@ -39,11 +39,11 @@ def copied(job_name: str, pattern: Path, scale: float = 1.0) -> Copied:
         job = JOBS[job_name](scale, with_pattern)
         with_pattern.release()
     source = Serving("source", "raw", str(pattern), scale, (job_name,))
-    with started(source) as source_port, started(Serving("sink", "raw", str(pattern))) as sink_port:
+    with started(source) as source_port, started(Serving("s3", "raw", str(pattern))) as sink_port:
         sink_url = f"http://127.0.0.1:{sink_port}"
         task = Task.of(job, f"http://127.0.0.1:{source_port}", sink_url, None)
         command = [sys.executable, "-m", "benchmarks.ours"]
-        usage = measure.run(command, environment(None), stdin_of(task), timeout_seconds=240)
+        usage = measure.run(command, environment(task), stdin_of(task), timeout_seconds=240)
         stored = ask(f"{sink_url}/-/report", None)["objects"].values()
     return Copied(usage, len(stored), sum(one["size_bytes"] for one in stored))
 

@@ -59,7 +59,7 @@ def line(run: Run) -> str:
     return (
         f"{run.job:3} {run.setting:9} {run.sink:4} {run.client:15} {wall:7.2f} s {usage.job_cpu_seconds:7.2f} CPU-s"
         f" (whole {usage.wall_seconds:7.2f} s {usage.cpu_seconds:7.2f} CPU-s) {usage.peak_rss_mib:5.0f} MiB "
-        f" {run.size_bytes / MIB / wall:6.0f} MiB/s {run.objects / wall:6.0f} objects/s"
+        f" {run.size_bytes / MIB / wall:6.0f} MiB/s {run.objects / wall:7.1f} objects/s"
     )
 
 

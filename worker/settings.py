@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from archiver.http import trust
 from archiving.keys import DEFAULT_TEMPLATE, check_template
 from hms.base import DEFAULT_API_URL
 from hms.models import AssetType
@@ -166,6 +167,14 @@ class Settings(BaseSettings):
         validate_default=True,
         description="Directory for the embedded Valkey's data, locks and logs. Not needed again when it is lost: the "
         "API and the destinations rebuild it. Default ./.archiver.",
+    )
+
+    # -- whom it trusts ------------------------------------------------------------------------------------
+    ca_file: Path | None = Field(
+        default=None,
+        description="A PEM file of certificate authorities to trust besides the system's, for everything: the 100ms "
+        "API, sources, destinations, Redis. For a company's own authority, a proxy that inspects TLS, or a "
+        "self-signed certificate. Default: what SSL_CERT_FILE names, if it is set.",
     )
 
     # -- the rhythm ----------------------------------------------------------------------------------------
@@ -445,6 +454,18 @@ class Settings(BaseSettings):
     def _state_dir(cls, value: Path) -> Path:
         return value.expanduser().resolve()  # the same directory in every process
 
+    @field_validator("ca_file", mode="after")
+    @classmethod
+    def _ca_file(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        path = value.expanduser().absolute()  # not resolved: what a link leads to may be replaced
+        try:
+            trust.CaFile(variable("ca_file"), path).certificates()
+        except trust.UnusableCaFile as error:
+            raise ValueError(error.what) from None
+        return path
+
     @field_validator("hms_access_key", "hms_secret", "hms_management_token", mode="after")
     @classmethod
     def _one_word(cls, value: SecretStr | str | None) -> SecretStr | str | None:
@@ -557,7 +578,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     """The settings of this process, or SettingsError. Repeatable.
 
     Whatever else `.env` holds (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, proxies) is put into `os.environ` unless it is
-    there already, because the cloud SDKs look nowhere else.
+    there already, because the cloud SDKs look nowhere else; so is ARCHIVER_CA_FILE, for whoever opens a destination.
     """
     try:
         in_file = dotenv_values(env_file, encoding="utf-8-sig") if env_file.is_file() else {}
@@ -579,7 +600,24 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     for name, value in in_file.items():
         if value and not _OUR_NAMES.match(name):
             os.environ.setdefault(name, value)
+    if settings.ca_file is not None:
+        os.environ[trust.SETTING] = str(settings.ca_file)  # destinations look there, and child processes
+    _check_authorities(settings)
     return settings
+
+
+def _check_authorities(settings: Settings) -> None:
+    """Raises SettingsError for a file of authorities that would be used and cannot be."""
+    schemes = {parse_destination(text).scheme for text in settings.destinations}
+    also: dict[str, str | None] = {}
+    if "s3" in schemes:
+        also |= trust.of_aws(os.environ.get("AWS_CA_BUNDLE"))
+    if "gs" in schemes:
+        also |= trust.of_requests()
+    try:
+        trust.authorities(settings.ca_file, also=also)
+    except trust.UnusableCaFile as error:
+        raise SettingsError(str(error)) from None
 
 
 def _unknown(given: Mapping[str, Any]) -> tuple[list[str], list[str]]:

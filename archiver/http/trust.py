@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from archiver.http.errors import CertificateRejected
+
 SETTING = "ARCHIVER_CA_FILE"
 ELSE = "SSL_CERT_FILE"
 
@@ -45,6 +47,7 @@ _STORES = (
 _BEGIN = re.compile(rb"-----BEGIN CERTIFICATE-----")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 _VERIFY_FAILED = re.compile(r"certificate verify failed: (.+?)\.?(?: \(_ssl\.c:\d+\)|$)")
+_ANOTHER_HOST = re.compile(r"mismatch|subject name")  # OpenSSL's word, and libcurl's
 _UNKNOWN_AUTHORITY = re.compile(r"self-signed|self signed|issuer")
 
 
@@ -88,7 +91,11 @@ def ca_file(configured: Path | None = None, environ: Mapping[str, str] | None = 
     environ = os.environ if environ is None else environ
     if configured is not None:
         return CaFile(SETTING, configured)
-    return next((CaFile(name, Path(path)) for name in (SETTING, ELSE) if (path := environ.get(name))), None)
+    for name in (SETTING, ELSE):
+        path = environ.get(name, "").strip()
+        if path:
+            return CaFile(name, Path(path))
+    return None
 
 
 def authorities(
@@ -101,7 +108,7 @@ def authorities(
     none. Raises UnusableCaFile. Idempotent: the same contents are the same file."""
     store = system_store()
     one = ca_file(configured, environ)
-    more = [CaFile(setting, Path(path)) for setting, path in (also or {}).items() if path]
+    more = [CaFile(setting, Path(path)) for setting, path in (also or {}).items() if path and path.strip()]
     added = [file for file in ([one] if one else []) + more if not _same(file.path, store)]
     if not added:
         return store
@@ -111,8 +118,7 @@ def authorities(
 
 def of_aws(ca_bundle: str | None, environ: Mapping[str, str] | None = None) -> Mapping[str, str | None]:
     """For `also`: what boto3 would trust. `ca_bundle`: AWS_CA_BUNDLE, or the profile's."""
-    environ = os.environ if environ is None else environ
-    return {"AWS_CA_BUNDLE": ca_bundle} if ca_bundle else of_requests(environ)
+    return {"AWS_CA_BUNDLE": ca_bundle} if ca_bundle and ca_bundle.strip() else of_requests(environ)
 
 
 def of_requests(environ: Mapping[str, str] | None = None) -> Mapping[str, str | None]:
@@ -145,20 +151,24 @@ def rejection(error: BaseException) -> str | None:
     """OpenSSL's reason for which a certificate was not accepted, out of whatever a client made of its error; None when
     that was not the fault."""
     for link in _chain(error):
-        if isinstance(link, ssl.SSLCertVerificationError) and link.verify_message:
-            return link.verify_message.rstrip(".")
+        if isinstance(link, ssl.SSLCertVerificationError) and (said := getattr(link, "verify_message", "")):
+            return str(said).rstrip(".")
+        if isinstance(link, CertificateRejected):
+            return link.reason
         if type(link).__name__ == "CertificateError":  # urllib3's own, of botocore's connections
             return f"Hostname mismatch: {link}"
-        if found := _VERIFY_FAILED.search(str(link)):
-            return found[1]
-    return "certificate verify failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else None
+        text = " ".join(part for part in link.args if isinstance(part, str))
+        if "CERTIFICATE_VERIFY_FAILED" in text:  # all that is left of it
+            found = _VERIFY_FAILED.search(text)
+            return found[1] if found else "certificate verify failed"
+    return None
 
 
 def rejected(reason: str) -> str:
     """A certificate that was not accepted, for people: why, and what to do."""
     if _UNKNOWN_AUTHORITY.search(reason):
         remedy = f"if that authority is to be trusted, name its file in {SETTING}"
-    elif "mismatch" in reason:
+    elif _ANOTHER_HOST.search(reason):
         remedy = "correct the host name, or have a certificate issued for it"
     else:
         remedy = "have it renewed, and check this machine's clock"
@@ -166,7 +176,8 @@ def rejected(reason: str) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it was made of, the outermost first: causes, contexts, and what wrappers hold."""
+    """The error and all that it was made of, the outermost first: its causes, and what wrappers hold. Not its contexts:
+    they may be of another connection, in whose `except` this one failed."""
     waiting: list[BaseException] = [error]
     seen: set[int] = set()
     while waiting:
@@ -175,7 +186,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
-        parts = (link.__cause__ or link.__context__, getattr(link, "reason", None), *link.args)
+        of_urllib3, of_botocore = getattr(link, "reason", None), getattr(link, "kwargs", None)
+        parts = [link.__cause__, of_urllib3, *link.args]
+        if isinstance(of_botocore, Mapping):
+            parts.append(of_botocore.get("error"))
         waiting += [part for part in parts if isinstance(part, BaseException)]
 
 

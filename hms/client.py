@@ -9,10 +9,12 @@ import json
 import logging
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -20,6 +22,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import SecretStr, ValidationError
 
+from archiver.http import trust
 from hms.auth import BACKDATED, Clock, TokenProvider, utc_now
 from hms.errors import (
     HmsError,
@@ -29,6 +32,7 @@ from hms.errors import (
     HmsRefused,
     HmsRejected,
     HmsUnavailable,
+    HmsUntrusted,
 )
 from hms.models import Asset, Page, SignedUrl
 
@@ -68,6 +72,7 @@ class HmsClient:
 
     Every method raises HmsError and nothing else; no message holds a query or a token. Every call may be
     repeated: they only read. Redirects are never followed, for they would carry the token elsewhere.
+    `authorities`: the PEM file that certificates are verified by; None: `trust.authorities()`.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class HmsClient:
         api_url: str,
         tokens: TokenProvider,
         *,
+        authorities: Path | None = None,
         patience: Patience = Patience(),
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
@@ -92,6 +98,7 @@ class HmsClient:
         self._http = httpx.Client(
             timeout=httpx.Timeout(patience.read.total_seconds(), connect=patience.connect.total_seconds()),
             follow_redirects=False,
+            verify=_context(self._base_url, authorities),
             trust_env=not _is_loopback(self._base_url),  # no proxy leads to this machine's own loopback
             headers={
                 "Accept": "application/json",
@@ -186,6 +193,8 @@ class HmsClient:
             failure: HmsUnavailable | HmsGarbled
             try:
                 return read(self._get(path, query, token, deadline))
+            except HmsUntrusted:
+                raise
             except HmsRefused:
                 other = None if renewed else self._tokens.replacement(token)
                 if other is None:
@@ -236,7 +245,13 @@ class HmsClient:
             failure = HmsUnavailable(f"{asked}: no answer in time ({type(error).__name__})")
         except httpx.ConnectError as error:
             host = urlsplit(self._base_url).netloc
-            failure = HmsUnavailable(f"{asked}: cannot connect to {host} ({error}). Is HMS_API_URL right?")
+            reason = trust.rejection(error)
+            if reason is not None:
+                failure = HmsUntrusted(f"{asked}: cannot connect to {host}: {trust.rejected(reason)}")
+            else:
+                failure = HmsUnavailable(
+                    f"{asked}: cannot connect to {host} ({error}). Is HMS_API_URL right?"
+                )
         except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
             failure = HmsGarbled(
                 f"{asked}: the request cannot be sent ({type(error).__name__}). Does the token hold a line break, "
@@ -321,6 +336,13 @@ def _asset_path(asset_id: str) -> str:
 
 def _asked(path: str) -> str:
     return f"100ms API, GET {path[:200]}"
+
+
+def _context(api_url: str, authorities: Path | None) -> ssl.SSLContext:
+    """Plain HTTP needs none, and is spared reading the authorities."""
+    if urlsplit(api_url).scheme != "https":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return trust.context(authorities or trust.authorities())
 
 
 def _is_loopback(url: str) -> bool:

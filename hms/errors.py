@@ -3,7 +3,8 @@
 HmsError                     what was asked (method and path, never a query or a token), what was answered
 ├── HmsUnavailable           could not be reached, timed out, 5xx: worth trying again; `retry_after` says when,
 │   └── HmsRateLimited       429; the same                                                if the API said so
-├── HmsRefused               401 or 403 with a fresh token: a person must mend the credentials
+├── HmsRefused               401 or 403 with a fresh token: a person must fix the credentials
+│   └── HmsUntrusted         the API's TLS certificate does not verify: a person must act as well
 ├── HmsNotFound              404
 └── HmsGarbled               an answer that is not what the API documents (no JSON, a required field missing):
     │                        a passing fault first, then for a person
@@ -33,6 +34,11 @@ class HmsRateLimited(HmsUnavailable):
 
 class HmsRefused(HmsError):
     """The credentials were refused, with a fresh token too."""
+
+
+class HmsUntrusted(HmsRefused):
+    """The certificate of whatever answers at HMS_API_URL does not verify; the message has OpenSSL's reason. No token
+    was sent, and a retry is no use for any asset."""
 
 
 class HmsNotFound(HmsError):

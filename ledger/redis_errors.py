@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from redis import exceptions
 
+from archiver.http import trust
 from ledger.errors import LedgerUnavailable
 
 # What the server answers, wherever in its words: an error inside a script comes wrapped in the script's own, and of the
@@ -37,12 +38,14 @@ _MEANINGS = {
     "Connection refused": "nothing listens there: start the server, or mend ARCHIVER_REDIS_URL",
     "Name or service not known": "the host name is not known: mend ARCHIVER_REDIS_URL",
     "Temporary failure in name resolution": "the host name cannot be resolved: look at DNS and ARCHIVER_REDIS_URL",
-    "CERTIFICATE_VERIFY_FAILED": "its TLS certificate is not trusted here",
 }
 
 
 def meaning(error: exceptions.RedisError) -> str:
     """What it means and what to do; the server's own words when nobody knows better."""
+    if (reason := trust.rejection(error)) is not None:
+        return trust.rejected(reason)
+
     text = str(error)
     for needle, words in _MEANINGS.items():
         if needle in text:

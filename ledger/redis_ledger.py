@@ -58,6 +58,7 @@ from ledger.base import (
 )
 from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.redis_errors import translated
+from ledger.redis_tls import tls_options
 from ledger.sealing import Seal
 from ledger.work_records import object_word, part_word, read_object, read_progress, read_upload, upload_words
 
@@ -115,8 +116,9 @@ class Persistence:
     explanation: str
 
 
-def connect(url: str) -> Redis:
-    """A client of `url` (redis://, rediss://, unix://) that gives up after seconds. Nothing is opened yet."""
+def connect(url: str, authorities: Path | None = None) -> Redis:
+    """A client of `url` (redis://, rediss://, unix://) that gives up after seconds. Nothing is opened yet.
+    `authorities`: what certificates are verified by; see `tls_options`."""
     try:
         return Redis.from_url(
             url,
@@ -129,6 +131,7 @@ def connect(url: str) -> Redis:
             retry=Retry(
                 NoBackoff(), 0
             ),  # RedisLedger._do does it; redis-py's, on four levels, make 16 attempts of 4
+            **tls_options(url, authorities),
         )
     except ValueError:
         # from None: the text of the cause may quote a part of the password
@@ -152,8 +155,9 @@ class RedisLedger:
         seal: Seal,
         key_prefix: str = "archiver:",
         clock: Callable[[], datetime] | None = None,
+        authorities: Path | None = None,
     ) -> None:
-        self._redis = connect(client_or_url) if isinstance(client_or_url, str) else client_or_url
+        self._redis = connect(client_or_url, authorities) if isinstance(client_or_url, str) else client_or_url
         options = self._redis.connection_pool.connection_kwargs
         if not options.get("decode_responses"):
             raise ValueError(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
+from archiver.http import trust
 from archiving.watching import Watcher
 from ledger.base import Ledger
 from ledger.redis_ledger import RedisLedger
@@ -21,7 +22,9 @@ def utc_now() -> datetime:
 
 def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
     """Connects to nothing yet."""
-    return RedisLedger(redis_url, Seal(_seal_secret(settings)))
+    return RedisLedger(
+        redis_url, Seal(_seal_secret(settings)), authorities=trust.authorities(settings.ca_file)
+    )
 
 
 def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:

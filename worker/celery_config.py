@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 from kombu import Exchange, Queue
 
+from ledger.redis_tls import tls_options
 from tasks.names import ARCHIVE_ASSET
 from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
 
@@ -29,11 +31,15 @@ def celery_settings(
     soft_shutdown: timedelta = SOFT_SHUTDOWN,
     visibility_timeout: timedelta = VISIBILITY_TIMEOUT,
     beat_schedule: Mapping[str, object] | None = None,
+    broker_authorities: Path | None = None,
 ) -> dict[str, object]:
     """For `app.conf.update`. `concurrency`: assets archived at once by one archive worker; the control worker's command
-    says its own. `visibility_timeout` is an argument for the test that shows what a short one does."""
+    says its own. `visibility_timeout` is an argument for the test that shows what a short one does.
+    `broker_authorities`: the PEM file that a `rediss://` broker's certificate is verified by; see `tls_options`."""
     return {
         "broker_url": broker_url,
+        # without it kombu accepts any certificate
+        "broker_use_ssl": dict(tls_options(broker_url, broker_authorities)) or None,
         # ---- connection
         "broker_connection_retry_on_startup": True,  # the broker may start later
         "broker_connection_max_retries": None,  # the default gives up after 100 tries and ends the process

@@ -30,6 +30,7 @@ from celery import Celery
 from celery.app.control import Inspect
 from celery.utils.nodenames import gethostname
 
+from ledger.redis_tls import tls_options
 from worker import processes
 from worker.celery_config import celery_settings
 from worker.child import Child, ProcessStatus
@@ -271,7 +272,9 @@ class Supervisor:
 
         def answers() -> bool:
             nonlocal said
-            with redis.Redis.from_url(self.redis_url, socket_timeout=2, socket_connect_timeout=2) as client:
+            with redis.Redis.from_url(
+                self.redis_url, socket_timeout=2, socket_connect_timeout=2, **tls_options(self.redis_url)
+            ) as client:
                 try:
                     return bool(client.ping())
                 except redis.RedisError as error:

@@ -48,6 +48,7 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.gcs_errors import refused, translated
+from storage_backends.gcs_trust import TrustingAdapter, trusted
 from storage_backends.per_process import PerProcess
 
 T = TypeVar("T")
@@ -102,9 +103,12 @@ def _connect() -> Any:
         raise AccessDenied(f"the credentials cannot be used with Google Cloud Storage: {error}") from None
     # or a thread of its own asks for the bucket's metadata, for traces, with a permission that ours need not have
     client._bucket_metadata_cache = None  # noqa: SLF001 # the public switch is a variable for the whole process
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=0)
+    context = trusted()
+    adapter = TrustingAdapter(context, pool_maxsize=_CONNECTIONS, max_retries=0)
     client._http.mount("https://", adapter)  # noqa: SLF001 # the library's documented way to set the pool
     client._http.mount("http://", adapter)  # noqa: SLF001
+    tokens = client._http._auth_request.session  # noqa: SLF001 # where tokens are fetched, a session of its own
+    tokens.mount("https://", TrustingAdapter(context, max_retries=3))
     client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and our bytes go nowhere else
     return client
 

@@ -19,6 +19,7 @@ from google.auth import exceptions as auth_errors
 from google.cloud.storage import exceptions as library_errors
 from google.resumable_media import common as media_errors
 
+from archiver.http import trust
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -113,10 +114,10 @@ def translate(error: Exception, doing: str) -> StorageError:
         return kind_of(status, "", "")(f"{doing}: {name}, status {status}")
     if isinstance(error, _CORRUPTED):
         return ChecksumRejected(f"{doing}: {name}: other bytes arrived than were sent")
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return DestinationRefuses(
-            f"{doing}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to the file of its authority"
-        )
+    if (reason := trust.rejection(error)) is not None:
+        return DestinationRefuses(f"{doing}: {trust.rejected(reason)}")
+    if isinstance(error, trust.UnusableCaFile):
+        return DestinationRefuses(f"{doing}: {error}")
     if isinstance(error, _UNREACHABLE) or (
         isinstance(error, auth_errors.GoogleAuthError) and error.retryable
     ):
@@ -144,5 +145,6 @@ def translated(doing: str) -> Iterator[None]:
         *_CORRUPTED,
         library_errors.InvalidPathError,
         ConnectionError,
+        trust.UnusableCaFile,
     ) as error:
         raise translate(error, doing) from None  # its text holds the URL

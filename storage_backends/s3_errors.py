@@ -15,6 +15,8 @@ from botocore import exceptions as botocore_errors
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from archiver.http import trust
+from archiver.http.errors import HttpError
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
@@ -133,7 +135,22 @@ class UnlikeS3(Exception):
     """A success that lacks what every S3 server's answer has: a portal or a proxy answered in its place."""
 
 
-VENDOR_ERRORS = (ClientError, BotoCoreError, Boto3Error, ResponseParserError, UnlikeS3)
+VENDOR_ERRORS = (
+    ClientError,
+    BotoCoreError,
+    Boto3Error,
+    ResponseParserError,
+    UnlikeS3,
+    HttpError,  # of the requests that are ours
+    trust.UnusableCaFile,  # AWS_CA_BUNDLE's, found when the client is made
+)
+
+
+def give_up_on_certificates(caught_exception: Exception | None = None, **_of_the_event: object) -> None:
+    """Handler of botocore's `needs-retry`: a certificate that does not verify is not asked for again, which would take
+    some ten seconds each time. Raises what botocore caught."""
+    if caught_exception is not None and trust.rejection(caught_exception) is not None:
+        raise caught_exception
 
 
 def needed(answer: Mapping[str, Any], name: str) -> Any:
@@ -181,10 +198,12 @@ def translate(error: Exception, doing: str) -> StorageError:
         )
         return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
     name = type(error).__name__
-    if isinstance(error, botocore_errors.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return DestinationRefuses(
-            f"{doing}: the server's certificate is not trusted; set AWS_CA_BUNDLE to the file of its authority"
-        )
+    if (reason := trust.rejection(error)) is not None:
+        return DestinationRefuses(f"{doing}: {trust.rejected(reason)}")
+    if isinstance(error, HttpError):
+        return TransientStorageError(f"{doing}: {error}")
+    if isinstance(error, trust.UnusableCaFile):
+        return DestinationRefuses(f"{doing}: {error}")
     if isinstance(error, _CREDENTIALS):
         return AccessDenied(
             f"{doing}: {name}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "

@@ -124,11 +124,21 @@ def test_every_class_of_boto3_is_our_own_defect() -> None:
     assert {type(translate(made(found), DOING)) for found in classes} == {StorageError}
 
 
-def test_a_certificate_that_is_not_trusted_needs_a_person() -> None:
-    error = translate(made(botocore.exceptions.SSLError, "[SSL: CERTIFICATE_VERIFY_FAILED]"), DOING)
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED]", "certificate verify failed"),
+        (
+            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired (_ssl.c:1006)",
+            "certificate has expired",
+        ),
+    ],
+)
+def test_a_certificate_that_does_not_verify_needs_a_person(said: str, reason: str) -> None:
+    error = translate(made(botocore.exceptions.SSLError, said), DOING)
 
     assert type(error) is DestinationRefuses
-    assert "AWS_CA_BUNDLE" in str(error)
+    assert f"its TLS certificate is not accepted: {reason};" in str(error)
 
 
 @pytest.mark.parametrize("kind", [ResponseParserError, UnlikeS3])

@@ -1,0 +1,34 @@
+"""The certificates that Google's libraries accept, over `requests`.
+
+`Session.verify` would not do: REQUESTS_CA_BUNDLE in the environment counts more, and replaces instead of adding.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import requests
+
+from archiver.http import trust
+
+
+def trusted() -> ssl.SSLContext:
+    """Raises UnusableCaFile."""
+    return trust.context(trust.authorities(also=trust.of_requests()))
+
+
+class TrustingAdapter(requests.adapters.HTTPAdapter):
+    """Connections that verify certificates by `context`, whatever the session and the environment say."""
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        self._context = context
+        super().__init__(**options)
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        del verify
+        host, tls = super().build_connection_pool_key_attributes(request, True, cert)
+        return host, tls | {"ssl_context": self._context}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Add no authorities: the context has them all."""

@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from archiver.http.trust import UnusableCaFile
 from archiving.errors import ManifestError
 from hms.errors import HmsError, HmsGarbled
 from ledger.base import SETTLED_STATES, Row
@@ -96,7 +97,7 @@ def main() -> None:
     message without a traceback."""
     try:
         app()
-    except (SettingsError, BadDestinationUrl) as error:
+    except (SettingsError, BadDestinationUrl, UnusableCaFile) as error:
         _fail(error, WRONG_SETTINGS)
     except (LedgerError, HmsError, StorageError, SupervisorError) as error:
         _fail(error, NOT_SERVED)
@@ -460,12 +461,14 @@ def verify(
 
 @_command("archiver doctor")
 def doctor(as_json: Json = False) -> None:
-    """Check everything the archiver depends on, and say how to mend what ails.
+    """Check everything the archiver depends on, and say how to fix what is wrong.
 
-    Credentials and clock, broker and its persistence, beat and workers, and each destination (write, read back,
-    checksum, delete, conditional write, rule for unfinished uploads). Leaves nothing behind.
+    Certificates, credentials and clock, a source (the first bytes of one recording), broker and its persistence, beat
+    and workers, and each destination (write, read back, checksum, delete, conditional write, rule for unfinished
+    uploads). Leaves nothing behind.
     """
     from worker import rendering
+    from worker.bootstrap import build_scope
     from worker.doctor import examine
 
     worst = Verdict.OK
@@ -477,6 +480,8 @@ def doctor(as_json: Json = False) -> None:
             ledger=services.ledger,
             destinations=services.destinations,
             workers=_Workers(settings, services),
+            scope=build_scope(settings),
+            open_contents=services.open_contents,
         ):
             found.append(finding)
             worst = Verdict.PROBLEM if Verdict.PROBLEM in (worst, finding.verdict) else worst

@@ -1,4 +1,4 @@
-"""`archiver doctor`: checks each thing the archiver depends on, and says how to mend what ails."""
+"""`archiver doctor`: check each thing the archiver depends on, and say how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+from archiver.http import trust
+from archiving.archiver import OpenContents
+from archiving.errors import ArchiveError
+from archiving.judging import Scope, judge
 from hms.client import HmsClient
-from hms.errors import HmsError, HmsRefused
+from hms.errors import HmsError, HmsRefused, HmsUntrusted
+from hms.models import Asset, AssetStatus
+from ledger.base import AssetState
 from ledger.errors import LedgerError
 from ledger.redis_ledger import RedisLedger
 from storage_backends.base import ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import ObjectExists, StorageError
 from tasks.watch import beats
 from transfer.checksums import crc32c
+from transfer.errors import TransferError
 from worker.findings import Finding, Verdict
 from worker.settings import Settings
 
@@ -21,6 +28,13 @@ MAX_SKEW = timedelta(seconds=10)
 """Management tokens are backdated by as much (100ms-api.md): beyond it new ones may be refused."""
 
 PROBE_BYTES = 64 * 1024
+
+API = "100ms API"
+
+SOURCES_TRIED = 3
+"""One that was deleted a moment ago, or that alone is refused, says nothing of the others."""
+
+CERTIFICATES_HELP = "See Certificates in docs/operations.md."
 
 
 def examine(
@@ -30,11 +44,20 @@ def examine(
     ledger: RedisLedger,
     destinations: list[StorageBackend],
     workers: Callable[[], list[str]],
+    scope: Scope,
+    open_contents: OpenContents,
 ) -> Iterator[Finding]:
-    """All findings, as they are made. `workers` asks who answers over the broker."""
+    """All findings, as they are made. `workers` asks who answers over the broker; `open_contents` reads the first bytes
+    of an asset, as a copy would."""
     for warning in settings.warnings:
         yield Finding("settings", Verdict.WARNING, warning, "See .env.example.")
-    yield from _api(settings, api)
+    yield _authorities(settings)
+    api_answers = False
+    for finding in _api(settings, api):
+        api_answers = api_answers or (finding.subject.startswith(API) and finding.verdict is Verdict.OK)
+        yield finding
+    if api_answers:
+        yield _source(api, scope, open_contents)
     broker_is_up = True
     for finding in _ledger(ledger):
         broker_is_up = broker_is_up and finding.verdict is not Verdict.PROBLEM
@@ -47,8 +70,16 @@ def examine(
         yield from _destination(store)
 
 
+def _authorities(settings: Settings) -> Finding:
+    detail = f"trusted are the authorities of the system, {trust.system_store()}"
+    added = trust.ca_file(settings.ca_file)
+    if added is not None:
+        detail += f", and those of {added.setting}, {added.path}"
+    return Finding("certificates", Verdict.OK, detail)
+
+
 def _api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
-    subject = f"100ms API at {settings.hms_api_url}"
+    subject = f"{API} at {settings.hms_api_url}"
     if not settings.has_credentials:
         yield Finding(
             subject,
@@ -59,6 +90,8 @@ def _api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
         return
     try:
         api.check()
+    except HmsUntrusted as error:
+        yield Finding(subject, Verdict.PROBLEM, str(error), CERTIFICATES_HELP)
     except HmsRefused as error:
         yield Finding(
             subject,
@@ -83,6 +116,37 @@ def _api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
         )
     elif skew is not None:
         yield Finding("clock", Verdict.OK, f"within {MAX_SKEW.total_seconds():.0f} s of the API's")
+
+
+def _source(api: HmsClient, scope: Scope, open_contents: OpenContents) -> Finding:
+    """Whether a recording can be read: signed by the API, then asked for where 100ms keeps it."""
+    subject = "source"
+    failure: Exception | None = None
+    try:
+        page = next(iter(api.pages()), None)
+        wanted = [asset for asset in page.assets if _is_wanted(asset, scope)] if page else []
+        for asset in wanted[:SOURCES_TRIED]:
+            try:
+                open_contents(asset)
+            except (HmsError, TransferError, ArchiveError, StorageError) as error:
+                failure = error
+            else:
+                return Finding(subject, Verdict.OK, f"the first bytes of {asset.id} can be read")
+    except HmsError as error:
+        failure = error
+    if failure is None:
+        return Finding(subject, Verdict.OK, "not tried: the API lists no recording that is to be archived")
+    return Finding(
+        subject,
+        Verdict.PROBLEM,
+        f"no recording can be read: {type(failure).__name__}: {failure}",
+        "Recordings come from 100ms's storage or CDN, not from the API: this machine must reach it over https. "
+        + CERTIFICATES_HELP,
+    )
+
+
+def _is_wanted(asset: Asset, scope: Scope) -> bool:
+    return asset.status == AssetStatus.COMPLETED and judge(asset, scope).verdict is AssetState.DISCOVERED
 
 
 def _ledger(ledger: RedisLedger) -> Iterator[Finding]:

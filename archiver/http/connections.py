@@ -1,8 +1,8 @@
 """Which connection brought which response, and whether it may be used again.
 
-libcurl looks at a kept connection only when it was idle for about a second. So the sockets of idle connections are
-polled here before every request: one on which something came that nobody asked for is shut down (libcurl then finds it
-dead and connects anew), and marked `tainted`: what it brought may be the response to another request.
+libcurl looks at a kept connection only when it was idle for a second. So nothing is sent over one before its socket
+was polled here, at the last moment. One on which something came that nobody asked for is shut down and marked
+`tainted`, for what it brought may be the responses to other requests. One that has ended is shut down as well.
 """
 
 from __future__ import annotations
@@ -11,25 +11,45 @@ import os
 import select
 import socket
 from contextlib import suppress
+from time import monotonic
 
 _TLS_ALERT, _TLS_DATA = 0x15, 0x17
 _REMEMBERED = 256  # connections, before the closed ones among them are forgotten
 _ALERT_BYTES = 19  # of TLS 1.3: two, its type and the tag; the shortest HTTP response has more
 
+Name = tuple[str, int, str, int]
+"""The peer's address and port, and ours: unique among the connections that are open."""
+
 
 class Connection:
     """One connection, closed or not. `served`: responses that it brought."""
 
-    __slots__ = ("fd", "number", "origin", "peer", "served", "socket_number", "tainted")
+    __slots__ = (
+        "_tainted", "fd", "idle", "idle_since", "name", "number", "origin", "peer", "served", "socket_number",
+    )  # fmt: skip
 
     def __init__(self, number: int, origin: str, peer: str) -> None:
         self.number = number
         self.origin = origin
         self.peer = peer
+        self.name: Name | None = None
         self.fd = -1
         self.socket_number = 0
+        self.idle = False
+        self.idle_since = 0.0
         self.served = 0
-        self.tainted = False
+        self._tainted = False
+
+    @property
+    def tainted(self) -> bool:
+        """Whether something came that nobody asked for; while it is idle, up to now."""
+        if not self._tainted and self.idle and self.is_open and _readable(self.fd):
+            self._tainted = _holds_a_response(self.fd, tls=self.origin.lower().startswith("https:"))
+        return self._tainted
+
+    @tainted.setter
+    def tainted(self, value: bool) -> None:
+        self._tainted = value
 
     @property
     def is_open(self) -> bool:
@@ -40,58 +60,82 @@ class Connection:
 class Connections:
     """Those of one session. In its loop's thread alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_idle: int, max_idle_seconds: float) -> None:
+        self._max_idle = max_idle
+        self._max_idle_seconds = max_idle_seconds
         self._open: dict[int, Connection] = {}  # by libcurl's number; some may be closed
-        self._idle: dict[int, Connection] = {}  # by file descriptor
+        self._idle: dict[int, Connection] = {}  # by file descriptor, the longest idle first
+        self._named: dict[Name, Connection] = {}  # the same
         self._poll = select.poll()
 
-    def peers(self, origin: str) -> set[str]:
-        """The addresses that open connections to `origin` lead to."""
-        return {connection.peer for connection in self._open.values() if connection.origin == origin}
-
-    def served(self, number: int, origin: str, peer: str, fd: int) -> Connection:
-        """A response came over connection `number`. `fd`: -1 when it is closed by now."""
+    def served(self, number: int, origin: str, peer: str, name: Name | None, fd: int) -> Connection:
+        """A response came over connection `number`. `fd`: -1 when it is closed by now; else it is idle now."""
         connection = self._open.get(number)
         if connection is None:
             if len(self._open) >= _REMEMBERED:
                 self._open = {other.number: other for other in self._open.values() if other.is_open}
             connection = self._open[number] = Connection(number, origin, peer)
         connection.served += 1
-        if fd < 0:
+        connection.name = name
+        if fd < 0 or name is None:
             del self._open[number]
-        else:
-            if connection.fd != fd:
-                connection.fd, connection.socket_number = fd, _socket_number(fd)
-            self._idle[fd] = connection
-            self._poll.register(fd, select.POLLIN)
+            return connection
+        if connection.fd != fd:
+            connection.fd, connection.socket_number = fd, _socket_number(fd)
+        for other in (self._idle.get(fd), self._named.get(name)):
+            if other is not None:  # closed without a word, and its descriptor or port given to this one
+                self._busy(other)
+        connection.idle, connection.idle_since = True, monotonic()
+        self._idle[fd] = self._named[name] = connection
+        self._poll.register(fd, select.POLLIN)
+        if len(self._idle) > self._max_idle:
+            self.shut_down(next(iter(self._idle.values())))
         return connection
 
-    def busy(self, fd: int) -> None:
-        """A request is sent over it."""
-        if self._idle.pop(fd, None) is not None:
-            self._poll.unregister(fd)
+    def take(self, name: Name) -> bool:
+        """Whether a request may be sent over the connection `name`, which is busy then."""
+        connection = self._named.get(name)
+        if connection is None:  # shut down, or its last response was not looked at yet
+            return False
+        too_old = monotonic() - connection.idle_since >= self._max_idle_seconds
+        if too_old or not connection.is_open or _readable(connection.fd):
+            self._judge(connection)
+            return False
+        self._busy(connection)
+        return True
 
     def check_idle(self) -> None:
         """Shut down those that may not be used again."""
-        if not self._idle:
-            return
-        for fd, _ in self._poll.poll(0):
-            connection = self._idle[fd]
-            if connection.is_open and _holds_a_response(fd, tls=connection.origin.startswith("https:")):
-                connection.tainted = True
-            self.shut_down(connection)
+        if self._idle:
+            for fd, _ in self._poll.poll(0):
+                self._judge(self._idle[fd])
 
     def shut_down(self, connection: Connection) -> None:
         """Nothing follows on it; libcurl closes it when it finds it dead."""
-        self.busy(connection.fd)
+        self._busy(connection)
         if connection.is_open:
             with _borrowed(connection.fd) as sock, suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         self._open.pop(connection.number, None)
 
-    def shut_down_idle(self) -> None:
-        for connection in list(self._idle.values()):
-            self.shut_down(connection)
+    def _busy(self, connection: Connection) -> None:
+        connection.idle = False
+        if connection.name is not None and self._named.get(connection.name) is connection:
+            del self._named[connection.name]
+        if self._idle.get(connection.fd) is connection:
+            del self._idle[connection.fd]
+            self._poll.unregister(connection.fd)
+
+    def _judge(self, connection: Connection) -> None:
+        """Something came, it has ended, or it is too old."""
+        _ = connection.tainted  # looked at while it can be
+        self.shut_down(connection)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _socket_number(fd: int) -> int:

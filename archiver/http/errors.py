@@ -1,6 +1,7 @@
 """Why an HTTP exchange failed. Messages hold no URL; the caller names what it was asking for.
 
 HttpError
+├── InvalidRequest            it cannot be sent as it is; nothing was
 ├── CouldNotConnect           nothing was sent: no address, refused, unreachable, no answer to a handshake in time
 │   └── CertificateRejected   the certificate does not verify; `reason` is OpenSSL's own: a person must act
 ├── TooSlow                   nothing, or next to nothing, came for as long as is allowed
@@ -15,6 +16,10 @@ from __future__ import annotations
 
 class HttpError(Exception):
     """The exchange failed, and its connection is closed."""
+
+
+class InvalidRequest(HttpError):
+    """Not http or https, or a character in its address, method or headers that HTTP cannot carry."""
 
 
 class CouldNotConnect(HttpError):

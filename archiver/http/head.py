@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from archiver.http.errors import InvalidResponse
 
-_STATUS_LINE = re.compile(r"HTTP/1\.[01] ([1-9][0-9]{2})(?: .*)?")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SWITCHING_PROTOCOLS = 101
 _NO_BODY = frozenset({204, 304})
 
 
@@ -37,6 +39,7 @@ class Head:
     length_bytes: int | None  # Content-Length of the body; None: chunked, or until the connection closes
     chunked: bool
     ambiguous: bool  # both framings: an intermediary may have followed the other one
+    persistent: bool = True  # the server lets the connection be used again
 
     @property
     def framed(self) -> bool:
@@ -45,35 +48,42 @@ class Head:
 
 
 def parse_head(lines: Sequence[bytes]) -> Head | None:
-    """The last head in `lines`, each as libcurl gives it, status lines and empty lines included. None when that is an
-    informational one (1xx). Raises InvalidResponse."""
-    begin = len(lines) - 1
-    while begin > 0 and not lines[begin].startswith(b"HTTP/"):
-        begin -= 1
-    if begin < 0:
-        raise InvalidResponse("no response head came")
-    status_line = _STATUS_LINE.fullmatch(lines[begin].decode("latin-1").rstrip("\r\n"))
+    """One head, line by line as libcurl gives it, status line and empty line included. None when it is informational
+    (1xx). Raises InvalidResponse."""
+    text = [line.decode("latin-1") for line in lines]
+    if not all(line.endswith("\r\n") for line in text):
+        raise InvalidResponse("a line of the response's head does not end as it must")
+    status_line = _STATUS_LINE.fullmatch(text[0][:-2]) if text else None
     if status_line is None:
         raise InvalidResponse("what came is not an HTTP/1.x response")
-    status = int(status_line[1])
+    status = int(status_line[2])
+    if status == _SWITCHING_PROTOCOLS:
+        raise InvalidResponse("the server switches to a protocol that it was not asked for")
     if status < 200:
         return None
     fields: list[tuple[str, str]] = []
-    for line in lines[begin + 1 :]:
-        name, colon, value = line.decode("latin-1").partition(":")
-        if colon:
-            fields.append((name, value.strip(" \t\r\n")))
-        elif name.strip("\r\n"):
+    for line in text[1:-1]:
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.fullmatch(name):
             raise InvalidResponse("a header line of the response is malformed")
+        fields.append((name, value.strip(" \t\r\n")))
     headers = Headers(fields)
-    coding = headers.get("transfer-encoding")
-    chunked = coding is not None and coding.strip().lower() == "chunked"
-    if coding is not None and not chunked:
+    codings = headers.all("transfer-encoding")
+    chunked = len(codings) == 1 and codings[0].lower() == "chunked"
+    if codings and not chunked:
         raise InvalidResponse("the response has a transfer encoding other than chunked")
     length = _length(headers)
+    persistent = _persistent(headers, status_line[1])
     if status in _NO_BODY:
-        return Head(status, headers, 0, chunked=False, ambiguous=False)
-    return Head(status, headers, None if chunked else length, chunked, chunked and length is not None)
+        return Head(status, headers, 0, chunked=False, ambiguous=False, persistent=persistent)
+    ambiguous = chunked and (length is not None or status_line[1] == "0")
+    return Head(status, headers, None if chunked else length, chunked, ambiguous, persistent)
+
+
+def _persistent(headers: Headers, minor_version: str) -> bool:
+    """RFC 9112, section 9.3."""
+    options = {option.strip().lower() for value in headers.all("connection") for option in value.split(",")}
+    return "close" not in options and (minor_version == "1" or "keep-alive" in options)
 
 
 def _length(headers: Headers) -> int | None:

@@ -5,7 +5,9 @@ Everything that a `Loop` calls runs in its thread, one thing at a time; `call_so
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import heapq
 import itertools
 import os
@@ -15,10 +17,13 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Protocol
+from weakref import WeakSet
 
 LONGEST_SLEEP_SECONDS = 60.0
+_STOP_SECONDS = 1.0
 
 
 class Driven(Protocol):
@@ -46,33 +51,48 @@ class Timer:
 
 
 class Loop:
-    """A daemon thread, started at the first use; it dies with the process. Of one process: never used after a fork."""
+    """A daemon thread, started at the first use; it ends with the process. Of one process: see `left_behind`."""
 
     def __init__(self, name: str) -> None:
+        self.left_behind = False  # by a fork: its thread runs in the parent alone
         self._name = name
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopped = False
         self._posted: deque[Callable[[], None]] = deque()
         self._asleep = False
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._driven: set[Driven] = set()
         self._owners: dict[int, Driven] = {}
+        self._kept: WeakSet[object] = WeakSet()
         self._poller = _Poller()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self._poller.register(self._wake_reader, READ)
+        _loops.add(self)
 
     # -- from any thread -----------------------------------------------------------------------------------
     def call_soon(self, action: Callable[[], None]) -> None:
         """Have `action` called in the loop's thread, in order. It must not block, nor raise. Raises RuntimeError when
-        the machine gives no thread."""
-        if self._thread is None:
+        the machine gives no thread, and after a fork."""
+        if self._thread is None or self.left_behind:
             self._start()
         self._posted.append(action)
         if self._asleep:
             self._wake()
+
+    def stop(self) -> None:
+        """End the thread; what is under way stays as it is."""
+        thread, self._stopped = self._thread, True
+        if thread is not None and not self.left_behind and thread is not threading.current_thread():
+            self._wake()
+            thread.join(_STOP_SECONDS)
+
+    def keep_after_fork(self, thing: object) -> None:
+        """Let no fork free `thing`: libcurl would end TLS connections that the parent still uses."""
+        self._kept.add(thing)
 
     @property
     def is_current(self) -> bool:
@@ -98,10 +118,7 @@ class Loop:
 
     def watch(self, driven: Driven, fd: int, events: int) -> None:
         """Tell `driven` when `fd` is ready for `events` (READ, WRITE)."""
-        if fd in self._owners:
-            self._poller.modify(fd, events)
-        else:
-            self._poller.register(fd, events)
+        self._poller.watch(fd, events, known=fd in self._owners)
         self._owners[fd] = driven
 
     def unwatch(self, fd: int) -> None:
@@ -111,51 +128,65 @@ class Loop:
     # -- inside --------------------------------------------------------------------------------------------
     def _start(self) -> None:
         with self._lock:
+            if self.left_behind:
+                raise RuntimeError(
+                    f"the loop {self._name} belongs to the process that this one was forked from"
+                )
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = thread  # before it runs: its first action may ask `is_current`
+                try:
+                    thread.start()
+                except BaseException:
+                    self._thread = None
+                    raise
 
     def _wake(self) -> None:
         self._asleep = False
-        try:
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self._wake_writer, b"\0")
-        except BlockingIOError:  # full: it will wake anyway
-            pass
 
     def _run(self) -> None:
-        while True:
-            try:
-                self._turn()
-            except Exception:  # noqa: BLE001 - the thread serves every asset of the process: it goes on
-                traceback.print_exc(file=sys.stderr)
+        while not self._stopped:
+            self._call(self._turn)
+
+    def _call(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except BaseException:  # noqa: BLE001 - the thread serves every asset of the process: it goes on
+            traceback.print_exc(file=sys.stderr)
 
     def _turn(self) -> None:
         posted = self._posted
         for _ in range(len(posted)):
-            posted.popleft()()
+            self._call(posted.popleft())
+        self._run_due()  # requests begin before others end: each finds its connection as it was when it was polled
         self._asleep = True
-        events = self._poller.poll(0.0 if posted else self._seconds_to_sleep())
+        events = self._poller.poll(0.0 if posted or self._stopped else self._seconds_to_sleep())
         self._asleep = False
         touched: set[Driven] = set()
         for fd, what in events:
             owner = self._owners.get(fd)
             if owner is not None:
-                owner.ready(fd, what)
+                self._call(partial(owner.ready, fd, what))
                 touched.add(owner)
             elif fd == self._wake_reader:
                 os.read(fd, 4096)
-        now = self.now()
-        for driven in list(self._driven):
-            if driven.due is not None and driven.due <= now:
-                driven.timeout()
-                touched.add(driven)
         for driven in touched:
-            driven.collect()
+            self._call(driven.collect)
+        self._run_due()
+        now = self.now()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if timer.action is not None:
-                timer.action()
+                self._call(timer.action)
+
+    def _run_due(self) -> None:
+        now = self.now()
+        for driven in list(self._driven):
+            if driven.due is not None and driven.due <= now:
+                self._call(driven.timeout)
+                self._call(driven.collect)
 
     def _seconds_to_sleep(self) -> float:
         now = self.now()
@@ -165,6 +196,31 @@ class Loop:
         if self._timers:
             dues.append(self._timers[0][0])
         return max(0.0, min(min(dues, default=now + LONGEST_SLEEP_SECONDS) - now, LONGEST_SLEEP_SECONDS))
+
+
+_loops: WeakSet[Loop] = WeakSet()
+_left_behind: list[object] = []
+
+
+def _forked() -> None:
+    """In the child. Even the end of its interpreter must not free what the parent uses: hence the uncounted
+    reference."""
+    for loop in list(_loops):
+        loop.left_behind = True
+        _left_behind.extend([loop, *loop._kept])  # noqa: SLF001
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_left_behind))
+    for thing in _left_behind:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _stop_all() -> None:
+    """Before the interpreter takes its objects apart: libcurl must not be in the middle of one."""
+    for loop in list(_loops):
+        loop.stop()
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(_stop_all)
 
 
 READ, WRITE = 1, 2
@@ -181,14 +237,19 @@ if sys.platform == "linux":
         def register(self, fd: int, events: int) -> None:
             self._epoll.register(fd, _MASK[events])
 
-        def modify(self, fd: int, events: int) -> None:
-            self._epoll.modify(fd, _MASK[events])
+        def watch(self, fd: int, events: int, *, known: bool) -> None:
+            if known:
+                try:
+                    self._epoll.modify(fd, _MASK[events])
+                except FileNotFoundError:  # it was closed, and another one got its number
+                    pass
+                else:
+                    return
+            self.register(fd, events)
 
         def unregister(self, fd: int) -> None:
-            try:
+            with contextlib.suppress(OSError):  # closed already
                 self._epoll.unregister(fd)
-            except OSError:  # closed already
-                pass
 
         def poll(self, seconds: float) -> list[tuple[int, int]]:
             return self._epoll.poll(seconds)
@@ -205,7 +266,8 @@ else:
         def register(self, fd: int, events: int) -> None:
             self._poll.register(fd, _MASK[events])
 
-        modify = register
+        def watch(self, fd: int, events: int, *, known: bool) -> None:  # noqa: ARG002
+            self.register(fd, events)
 
         def unregister(self, fd: int) -> None:
             with contextlib.suppress(KeyError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+import traceback
+from typing import Any
 
 import pycurl
 
 from archiver.http.loop import READ, WRITE, Loop
 
-if TYPE_CHECKING:
-    from archiver.http.session import Session
+_MAX_CONNECTIONS = 100_000  # sessions bound what they keep; libcurl would close others than we think
 
 
 class Multi:
@@ -19,13 +20,15 @@ class Multi:
         self.loop = loop
         self.due: float | None = None
         self._multi: Any = None
-        self.idle: dict[int, Session] = {}  # whose connection it is, by file descriptor
 
     def add(self, easy: Any) -> None:
         if self._multi is None:
-            self._multi = pycurl.CurlMulti()
-            self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-            self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+            multi = pycurl.CurlMulti()
+            multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+            multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+            multi.setopt(pycurl.M_MAXCONNECTS, _MAX_CONNECTIONS)
+            self._multi = multi
+            self.loop.keep_after_fork(multi)
             self.loop.drive(self)
         self._multi.add_handle(easy)
 
@@ -42,19 +45,22 @@ class Multi:
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def collect(self) -> None:
-        while True:
+        left = 1
+        while left:
             left, succeeded, failed = self._multi.info_read()
             for easy in succeeded:
-                easy.session.finished(easy, None)
+                self._finished(easy, None)
             for easy, code, words in failed:
-                easy.session.finished(easy, (code, words))
-            if not left:
-                return
+                self._finished(easy, (code, words))
+
+    def _finished(self, easy: Any, failed: tuple[int, str] | None) -> None:
+        try:
+            easy.handle.finished(failed)
+        except BaseException:  # noqa: BLE001 - the others ended as well, and libcurl will not tell again
+            traceback.print_exc(file=sys.stderr)
 
     # -- called by libcurl ---------------------------------------------------------------------------------
     def _on_socket(self, event: int, fd: int, _multi: object, _data: object) -> None:
-        if (session := self.idle.pop(fd, None)) is not None:
-            session.took(fd)
         events = (READ if event & pycurl.POLL_IN else 0) | (WRITE if event & pycurl.POLL_OUT else 0)
         if event == pycurl.POLL_REMOVE or not events:
             self.loop.unwatch(fd)

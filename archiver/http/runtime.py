@@ -91,10 +91,10 @@ class _ThisThread:
     def serve(self, until: Future[Any]) -> None:
         until.add_done_callback(lambda _: self._calls.put(None))
         while True:
+            cancellation.check()
             try:
                 call = self._calls.get(timeout=cancellation.POLL_SECONDS)
             except queue.Empty:
-                cancellation.check()
                 continue
             if call is None:
                 return

@@ -15,7 +15,7 @@ from archiver.http.head import Head, parse_head
 from archiver.http.waiting import Ended, Wait
 
 if TYPE_CHECKING:
-    from archiver.http.connections import Connection
+    from archiver.http.connections import Connection, Name
     from archiver.http.session import Session
 
 WINDOW_BYTES = 1024 * 1024
@@ -26,8 +26,9 @@ WINDOW_BYTES = 1024 * 1024
 class Request:
     """`url` is a SECRET, and `headers` may hold one.
 
-    `admits` is asked for each address before it is connected to, and before one of its connections is used again; what
-    it raises ends the transfer. `fresh`: over a new connection, whatever is kept. `alone`: nothing else follows on it.
+    `admits` is asked for each address before it is connected to, and for a kept connection before the request is sent
+    over it; what it raises ends the transfer. `fresh`: over a new connection, whatever is kept. `alone`: nothing else
+    follows on it.
     """
 
     url: str = field(repr=False)
@@ -52,9 +53,10 @@ class Transfer(Wait["Transfer"]):
     """
 
     __slots__ = (
-        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_lines", "_make", "_request",
-        "_session", "_streaming",
-        "connection", "done", "easy", "error", "head", "informed", "ordinal", "resubmitted", "size_bytes",
+        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_lines", "_make", "_max_bytes",
+        "_request", "_session", "_streaming",
+        "answered", "connection", "done", "easy", "error", "head", "informed", "name", "opened", "ordinal", "overtaken",
+        "resubmitted", "size_bytes", "stale",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +66,8 @@ class Transfer(Wait["Transfer"]):
         decide: Decide | None = None,
         max_bytes: int = 2**31,
     ) -> None:
-        """`request` may be made when it is sent, in the loop's thread: signatures have an age."""
+        """`request` may be made when it is sent, in the loop's thread: signatures have an age. `max_bytes` bounds a
+        body that is buffered."""
         self._make: Callable[[], Request] | None = None if isinstance(request, Request) else request
         self._request: Request | None = request if isinstance(request, Request) else None
         self.head: Head | None = None
@@ -74,11 +77,17 @@ class Transfer(Wait["Transfer"]):
         self.ordinal = 0  # of this response on its connection, from 1
         self.done = False
         self.informed = False
-        self.resubmitted = False
+        self.resubmitted = False  # it was sent again, over a new connection
         self.easy: object | None = None  # libcurl's handle, while it has one
+        self.name: Name | None = None  # of the connection it was sent over
+        self.opened = False  # a socket of its own
+        self.stale = False  # the kept connection that it was to be sent over may not be used
+        self.overtaken = False  # its connection was ended because another transfer came too early
+        self.answered = False  # a line of a response came
         self._session = session
         self._decide = decide
-        self._limit = max_bytes
+        self._max_bytes = max_bytes
+        self._limit: int | None = None
         self._lines: list[bytes] = []
         self._chunks: list[bytes] = []
         self._file: BytesIO | None = None  # instead of chunks, for a body of known length
@@ -96,11 +105,14 @@ class Transfer(Wait["Transfer"]):
         self._session.cancel(self)
 
     def rest(self) -> Wait[Transfer]:
-        """After `announce`: what ends when the body is whole. In the loop's thread."""
+        """After `announce`: what ends when the body is whole."""
         return _Rest(self)
 
     def on_finish(self, ended: Ended) -> None:
         """Only for `rest`."""
+        self._session.in_loop(lambda: self._on_finish(ended))
+
+    def _on_finish(self, ended: Ended) -> None:
         if self.done:
             ended(None if self.error is not None else self, self.error)
         else:
@@ -133,7 +145,7 @@ class Transfer(Wait["Transfer"]):
 
     # -- for `decide`, in the loop's thread ------------------------------------------------------------------
     def stream(self) -> None:
-        """Let the body be read while it comes."""
+        """Let the body be read while it comes, however long it is."""
         self._streaming = Streamed(self, self._session)
 
     def announce(self) -> None:
@@ -154,38 +166,46 @@ class Transfer(Wait["Transfer"]):
 
     # -- for the session, in the loop's thread ---------------------------------------------------------------
     def reset(self) -> None:
-        """Forget what came, to be sent again."""
+        """Be sent again: nothing came."""
         if self._make is not None:
             self._request = None
-        self.head, self.size_bytes, self.informed = None, 0, False
-        self._lines, self._chunks, self._file = [], [], None
-        self._held = False
+        self.easy = self.name = None
 
     def on_line(self, line: bytes) -> None:
-        if self.head is None:  # else a trailer
-            self._lines.append(line)
+        """Take a line of a head, the empty one at its end included. Raises InvalidResponse and what `decide` raises."""
+        self.answered = True
+        if self.head is not None:  # a trailer
+            return
+        self._lines.append(line)
+        if line in (b"\r\n", b"\n"):
+            lines, self._lines = self._lines, []
+            self.head = parse_head(lines)
+            if self.head is not None:
+                self._look_at_head(self.head)
 
-    def take_head(self) -> None:
-        """Look at the head, once it is whole. Raises InvalidResponse and what `decide` raises."""
-        self.head = parse_head(self._lines)
-        self._lines = []
-        if self.head is not None and self._decide is not None:
+    def _look_at_head(self, head: Head) -> None:
+        if self._decide is not None:
             self._decide(self)
-            if self._streaming is not None or self._announced:
-                self._inform(None)
+        limit, length = self._bytes_allowed(), head.length_bytes
+        if limit is not None and length is not None and length > limit and self.request.method != "HEAD":
+            raise _too_long(limit)
+        if self._streaming is not None or self._announced:
+            self._inform(None)
+
+    def _bytes_allowed(self) -> int | None:
+        return self._max_bytes if self._limit is None and self._streaming is None else self._limit
 
     def on_data(self, chunk: bytes) -> bool:
         """Take a piece of the body; False: not now. Raises."""
-        if self.head is None:
-            self.take_head()
         if self._held:
             return False
+        size_bytes, limit = self.size_bytes + len(chunk), self._bytes_allowed()
+        if limit is not None and size_bytes > limit:
+            raise _too_long(limit)
         if self._streaming is not None:
-            return self._streaming.feed(chunk)
-        self.size_bytes += len(chunk)
-        if self.size_bytes > self._limit:
-            raise TooLong(f"more than the {self._limit} bytes that were expected came")
-        if self._file is not None:
+            if not self._streaming.feed(chunk):
+                return False
+        elif self._file is not None:
             self._file.write(chunk)
         elif (
             not self._chunks
@@ -196,6 +216,7 @@ class Transfer(Wait["Transfer"]):
             self._file.write(chunk)
         else:
             self._chunks.append(chunk)
+        self.size_bytes = size_bytes
         return True
 
     def finish(self, error: BaseException | None) -> None:
@@ -216,6 +237,10 @@ class Transfer(Wait["Transfer"]):
         if ended is not None:
             self.informed = True
             ended(None if error is not None else self, error)
+
+
+def _too_long(limit: int) -> TooLong:
+    return TooLong(f"it has more than the {limit} bytes that were expected")
 
 
 class _Rest(Wait[Transfer]):
@@ -242,6 +267,7 @@ class Streamed:
         self._waiting_bytes = 0
         self._paused = False
         self._over = False
+        self._closed = False
         self._error: BaseException | None = None
 
     def feed(self, chunk: bytes) -> bool:
@@ -250,15 +276,16 @@ class Streamed:
             if self._waiting_bytes >= WINDOW_BYTES:
                 self._paused = True
                 return False
-            self._chunks.append(memoryview(chunk))
-            self._waiting_bytes += len(chunk)
-            self._changed.notify()
+            if not self._closed:
+                self._chunks.append(memoryview(chunk))
+                self._waiting_bytes += len(chunk)
+                self._changed.notify()
         return True
 
     def end(self, error: BaseException | None) -> None:
         with self._changed:
             self._over, self._error = True, error
-            self._changed.notify()
+            self._changed.notify_all()
 
     def readinto(self, into: memoryview) -> int:
         """Some of the body; 0 at its proper end and there alone. Raises HttpError, and the cancellation signal."""
@@ -266,6 +293,8 @@ class Streamed:
             return 0
         with self._changed:
             while not self._chunks:
+                if self._closed:
+                    raise ValueError("the body was closed")
                 if self._over:
                     if self._error is not None:
                         raise self._error
@@ -296,7 +325,12 @@ class Streamed:
     def close(self) -> None:
         """What has not come yet is not wanted. Repeatable."""
         with self._changed:
-            if self._over:
-                self._chunks.clear()
+            if self._closed:
                 return
-        self._session.cancel(self._transfer)
+            self._closed = True
+            self._chunks.clear()
+            self._waiting_bytes = 0
+            self._changed.notify_all()
+            over = self._over
+        if not over:
+            self._session.cancel(self._transfer)

@@ -46,6 +46,12 @@ class Blocking(Wait[T]):
         self.pool = pool
 
 
+async def blocking(call: Callable[[], T], pool: str = "store") -> T:
+    """What `call` returns, made where it may block."""
+    wait = Blocking(call, pool)
+    return await wait
+
+
 class Pause(Wait[None]):
     """Nothing for `seconds`."""
 
@@ -74,7 +80,7 @@ def _block(wait: Wait[Any]) -> tuple[Any, BaseException | None]:
         if isinstance(wait, Blocking):
             return wait.call(), None
         if isinstance(wait, Pause):
-            _sleep(wait.seconds)
+            pause(wait.seconds)
             return None, None
         outcome: list[tuple[Any, BaseException | None]] = []
         done = threading.Event()
@@ -95,7 +101,8 @@ def _block(wait: Wait[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def _sleep(seconds: float) -> None:
+def pause(seconds: float) -> None:
+    """Block this thread; ends early with its cancellation signal."""
     done = threading.Event()
     while seconds > 0:
         cancellation.check()

@@ -1,0 +1,213 @@
+"""libcurl's easy handle, and the transfer that it carries: the options of a request, and what libcurl calls.
+
+libcurl's defaults are not ours. It would obey HTTPS_PROXY, which lets a proxy choose the address that is connected to;
+collapse `/../` in a signed path; ignore SSL_CERT_FILE; follow .netrc. Each is set here explicitly, and tested.
+
+Within its callbacks libcurl must not be called. They only note things down, or post to the loop.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pycurl
+
+from archiver.http.errors import InvalidRequest
+from archiver.http.options import LOW_SPEED_BYTES, Options
+
+if TYPE_CHECKING:
+    from archiver.http.session import Session
+    from archiver.http.transfer import Request, Transfer
+
+_BUFFER_BYTES = 512 * 1024
+_SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
+_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_A_VALUE = re.compile(r"[^\t -~\x80-\xff]")
+_PINNED = re.compile(r"(\[[^]]*\]|[^:]*):[0-9]+")  # of `Request.resolve`, what it is about
+
+
+class Handle:
+    """One easy handle of a session, used again and again. In the loop's thread alone."""
+
+    __slots__ = ("_pinned", "_session", "easy", "transfer")
+
+    def __init__(self, session: Session, share: Any, options: Options) -> None:
+        self.transfer: Transfer | None = None
+        self._session = session
+        self._pinned: set[str] = set()
+        self.easy: Any = pycurl.Curl()
+        self.easy.handle = self
+        set_to = self.easy.setopt
+        set_to(pycurl.SHARE, share)
+        set_to(pycurl.NOSIGNAL, 1)
+        set_to(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        set_to(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        set_to(pycurl.PROXY, options.proxy)
+        set_to(_SUPPRESS_CONNECT_HEADERS, 1)
+        set_to(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        set_to(pycurl.PATH_AS_IS, 1)
+        set_to(pycurl.FOLLOWLOCATION, 0)
+        set_to(pycurl.HTTP_CONTENT_DECODING, 0)
+        set_to(pycurl.USERAGENT, options.user_agent)
+        set_to(pycurl.BUFFERSIZE, _BUFFER_BYTES)
+        set_to(pycurl.UPLOAD_BUFFERSIZE, 2 * _BUFFER_BYTES)
+        set_to(pycurl.TCP_NODELAY, 1)
+        set_to(pycurl.TCP_KEEPALIVE, 1)
+        set_to(pycurl.CONNECTTIMEOUT_MS, max(1, round(options.timeouts.connect.total_seconds() * 1000)))
+        set_to(pycurl.LOW_SPEED_LIMIT, LOW_SPEED_BYTES)
+        set_to(pycurl.LOW_SPEED_TIME, max(1, round(options.timeouts.silence.total_seconds())))
+        set_to(pycurl.MAXAGE_CONN, max(1, round(options.timeouts.idle.total_seconds())))
+        set_to(pycurl.SSL_OPTIONS, pycurl.SSLOPT_NO_PARTIALCHAIN)
+        if options.ca_file is not None:
+            set_to(pycurl.CAINFO, str(options.ca_file))
+        set_to(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        set_to(pycurl.PREREQFUNCTION, self._before_request)
+        set_to(pycurl.HEADERFUNCTION, self._on_line)
+        set_to(pycurl.WRITEFUNCTION, self._on_data)
+
+    def load(self, transfer: Transfer) -> None:
+        """Have it carry `transfer`. Raises InvalidRequest."""
+        request, easy = transfer.request, self.easy
+        lines = _header_lines(request)
+        easy.setopt(pycurl.URL, request.url)
+        if request.method == "HEAD":
+            easy.unsetopt(pycurl.CUSTOMREQUEST)
+            easy.setopt(pycurl.NOBODY, 1)
+        elif request.method == "GET" and request.body is None:
+            easy.unsetopt(pycurl.CUSTOMREQUEST)
+            easy.setopt(pycurl.HTTPGET, 1)
+        else:
+            easy.setopt(pycurl.POST, 1)
+            easy.setopt(pycurl.POSTFIELDS, request.body or b"")
+            easy.setopt(pycurl.CUSTOMREQUEST, request.method)
+            lines.append(b"Expect:")
+            if not any(line[:13].lower() == b"content-type:" for line in lines):
+                lines.append(b"Content-Type:")
+        if lines:
+            easy.setopt(pycurl.HTTPHEADER, lines)
+        else:
+            easy.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave those of the request before
+        easy.setopt(pycurl.FRESH_CONNECT, request.fresh or transfer.resubmitted)
+        easy.setopt(pycurl.FORBID_REUSE, request.alone)
+        self._pin(request.resolve)
+        transfer.opened = transfer.stale = False
+        transfer.easy = easy
+        self.transfer = transfer
+
+    def unload(self) -> None:
+        """Keep nothing of the transfer: a handle may wait for the next one for a long time."""
+        if self.transfer is not None and self.transfer.request.body:
+            self.easy.setopt(pycurl.POSTFIELDS, b"")
+        self.transfer = None
+
+    def close(self) -> None:
+        self.transfer = None
+        self.easy.handle = None
+        self.easy.close()
+
+    def finished(self, failed: tuple[int, str] | None) -> None:
+        """libcurl is done with its transfer. `failed`: a result code, and words."""
+        self._session.finished(self, failed)
+
+    def unread(self) -> bytes | None:
+        """What came after a response over TLS and was read along with it: OpenSSL reads ahead, and no poll of the
+        socket tells. None: the connection has ended. Ask once the transfer is over, before `Multi.remove`."""
+        self.easy.setopt(pycurl.CONNECT_ONLY, 1)  # or libcurl would not let us read
+        try:
+            came: bytes = self.easy.recv(64)
+        except BlockingIOError:
+            return b""
+        except pycurl.error:
+            return None
+        finally:
+            self.easy.setopt(pycurl.CONNECT_ONLY, 0)
+        return came or None
+
+    def _pin(self, resolve: tuple[str, ...]) -> None:
+        """Addresses that were given stay known to the session's handles until they are taken back."""
+        pinned = self._session.pinned
+        given = {found[0] for entry in resolve if (found := _PINNED.match(entry))}
+        lines = [f"-{name}" for name in pinned - given] + list(resolve)
+        if lines:
+            self.easy.setopt(pycurl.RESOLVE, lines)
+        elif self._pinned:
+            self.easy.unsetopt(pycurl.RESOLVE)
+        self._pinned = set(lines)
+        pinned.clear()
+        pinned.update(given)
+
+    # -- called by libcurl ---------------------------------------------------------------------------------
+    def _open_socket(self, _purpose: int, address: tuple[Any, ...]) -> Any:
+        transfer = self.transfer
+        assert transfer is not None
+        family, kind, protocol, sockaddr = address
+        try:
+            if transfer.request.admits is not None:
+                transfer.request.admits(str(sockaddr[0]))
+            opened = socket.socket(family, kind, protocol)
+        except BaseException as error:  # noqa: BLE001 - it is the transfer's
+            transfer.error = error
+            return pycurl.SOCKET_BAD
+        transfer.opened = True
+        self._session.close_soon(opened)  # pycurl hands libcurl a duplicate
+        return opened
+
+    def _before_request(self, peer: str, ours: str, peer_port: int, our_port: int) -> int:
+        """The connection is there, new or kept; nothing was sent."""
+        transfer = self.transfer
+        assert transfer is not None
+        if transfer.error is not None:  # an address that is not admitted was among the others
+            return int(pycurl.PREREQFUNC_ABORT)
+        try:
+            transfer.name = (peer, peer_port, ours, our_port)
+            if not transfer.opened:
+                if not self._session.takes(transfer):
+                    transfer.stale = True
+                    return int(pycurl.PREREQFUNC_ABORT)
+                if transfer.request.admits is not None:
+                    transfer.request.admits(peer)
+        except BaseException as error:  # noqa: BLE001 - it is the transfer's
+            transfer.error = error
+            return int(pycurl.PREREQFUNC_ABORT)
+        return int(pycurl.PREREQFUNC_OK)
+
+    def _on_line(self, line: bytes) -> int | None:
+        transfer = self.transfer
+        assert transfer is not None
+        try:
+            transfer.on_line(line)
+        except BaseException as error:  # noqa: BLE001 - it is the transfer's
+            transfer.error = error
+            return -1
+        return None
+
+    def _on_data(self, chunk: bytes) -> int | None:
+        transfer = self.transfer
+        assert transfer is not None
+        try:
+            return None if transfer.on_data(chunk) else pycurl.WRITEFUNC_PAUSE
+        except BaseException as error:  # noqa: BLE001 - it is the transfer's
+            transfer.error = error
+            return -1
+
+
+def _header_lines(request: Request) -> list[bytes]:
+    """Raises InvalidRequest, which holds nothing of the request."""
+    if not _URL.fullmatch(request.url):
+        raise InvalidRequest(
+            "its address is not one of http or https, or holds a character that none may hold"
+        )
+    if not _TOKEN.fullmatch(request.method):
+        raise InvalidRequest("its method is no HTTP method")
+    lines = []
+    for name, value in request.headers.items():
+        if not _TOKEN.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+            raise InvalidRequest("it would hold a header that is no single line of HTTP")
+        text = value.strip(" \t")
+        lines.append(
+            (f"{name}: {text}" if text else f"{name};").encode("latin-1")
+        )  # `;`: else it is left out
+    return lines

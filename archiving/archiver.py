@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiver.http import cancellation
 from archiving import completing, doubts, end_records, holds, keys
 from archiving.commit import commit, committed, committed_after_all, kept, kept_after_all, says_the_same
 from archiving.contents.base import Contents, Item, Phase
@@ -63,7 +64,6 @@ from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
 from ledger.errors import LeaseLost, LedgerError
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
-from transfer import stopping
 from transfer.errors import SourceForbidden, SourceUnavailable, Stopped, UnexpectedContent
 
 log = structlog.get_logger(__name__)
@@ -204,7 +204,7 @@ class Archiver:
         if one is None or len(present) < len(self._destinations):
             return manifest
         journal = LedgerUploadJournal(self._ledger, lease)
-        with stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
+        with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
 
             def copy(contents: Contents, listed: Manifest) -> Copied:
                 copier = Copier(
@@ -309,7 +309,7 @@ class Archiver:
     ) -> tuple[Contents, Copied]:
         keeping = doubts.keeps_now(row, self._rules.keeping)
         journal = LedgerUploadJournal(self._ledger, lease)
-        with stopping.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
+        with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
             contents = self._open_contents(asset)
             same = contents.version_is_exact and doubts.same_bytes_again(row, contents.version)
             if same and not keeping:  # not to be read again just to find the same

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from archiver.http import cancellation
 from archiving.contents.base import Item
 from archiving.contents.hls import HlsContents
 from archiving.contents.zipped import ZipContents
@@ -24,7 +25,6 @@ from ledger.base import AssetState, Seen
 from ledger.memory import MemoryLedger
 from storage_backends.base import object_key
 from storage_backends.registry import open_destination
-from transfer import stopping
 from transfer.engine import TransferEngine
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
@@ -84,7 +84,7 @@ def main() -> None:
         on_bytes=heartbeat.moved,
         should_stop=heartbeat.check,
     )
-    with heartbeat, stopping.watched(heartbeat.check), engine:
+    with heartbeat, cancellation.watched(heartbeat.check), engine:
         copier = Copier(
             ledger,
             lease,

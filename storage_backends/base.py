@@ -141,6 +141,18 @@ class Upload(Protocol):
         ...
 
 
+class SendsParts(Protocol):
+    """Optional, of an `Upload` whose parts go over our own HTTP client: `put_part` without a thread that waits."""
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part: ...
+
+
+class Sends(Protocol):
+    """Optional, of a backend whose objects go over our own HTTP client: `put` without a thread that waits."""
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo: ...
+
+
 class StorageBackend(Protocol):
     @property
     def name(self) -> str:

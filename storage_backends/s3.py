@@ -1,4 +1,4 @@
-"""S3 and its compatibles, by boto3: control here, the bytes' way in s3_data.py and s3_wire.py.
+"""S3 and its compatibles, by boto3: control here, the bytes' way in s3_data.py and s3_requests.py.
 
 An object is proved by the server's own checksum or not at all: `ObjectInfo.crc32c` is None unless the server showed
 that it computed the same. Which servers do what is in storage.md; none of it is believed here before it is seen.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from archiver.http import trust, waiting
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
 from storage_backends.destination_url import CREDENTIALS_HELP, DestinationUrl
@@ -42,13 +43,14 @@ from storage_backends.s3_data import Checksum, Confirmed, Receipt, S3DataPath
 from storage_backends.s3_errors import (
     VENDOR_ERRORS,
     code_of,
+    give_up_on_certificates,
     kind_of,
     needed,
     raise_translated,
     status_of,
     translated,
 )
-from storage_backends.s3_wire import S3Wire
+from storage_backends.s3_requests import S3Requests
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -123,7 +125,7 @@ class _Connection:
     """One process's clients."""
 
     control: S3Client
-    wire: S3Wire
+    requests: S3Requests
 
 
 class _Bucket:
@@ -136,7 +138,7 @@ class _Bucket:
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.promises_conditions = settings.endpoint_url is None
         self.connection = PerProcess(self._connect)
-        self.data = S3DataPath(lambda: self.connection.get().wire, settings.bucket, settings.checksum)
+        self.data = S3DataPath(lambda: self.connection.get().requests, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
         self._head_gives_checksums = True  # until it refuses (with KMS it needs another permission)
@@ -149,6 +151,8 @@ class _Bucket:
 
     def _connect(self) -> _Connection:
         core = botocore.session.get_session()
+        trusted = str(trust.authorities(also=trust.of_aws(core.get_config_variable("ca_bundle"))))
+        core.set_config_variable("ca_bundle", trusted)  # for every client, those that fetch credentials too
         session = boto3.session.Session(botocore_session=core)
         region = self._settings.region or session.region_name
         if region is None and self._settings.endpoint_url is not None:
@@ -171,9 +175,9 @@ class _Bucket:
                 tcp_keepalive=True,
             ),
         )
-        ca_bundle = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+        control.meta.events.register_first("needs-retry.s3", give_up_on_certificates)
         return _Connection(
-            control, S3Wire(control, session.get_credentials(), self._settings.bucket, ca_bundle)
+            control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
         )
 
     def address(self, key: ObjectKey) -> dict[str, str]:
@@ -295,11 +299,15 @@ class S3Backend:
         return self._limits
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        return waiting.complete(self.send(spec, data, crc32c))
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """As `put`: see `storage_backends.base.Sends`."""
         bucket = self._bucket
         try:
             if spec.if_absent:
-                return self._put_if_absent(spec, data, crc32c)
-            receipt = bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
+                return await waiting.blocking(lambda: self._put_if_absent(spec, data, crc32c))
+            receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
         except VENDOR_ERRORS as error:
             raise_translated(error, f"storing {spec.key!r} in {bucket.name}")
         return _stored(spec, len(data), crc32c, receipt)
@@ -310,7 +318,8 @@ class S3Backend:
         bucket, headers = self._bucket, object_headers(spec, identity)
 
         def send(condition: Mapping[str, str]) -> Receipt:
-            return bucket.data.put(bucket.prefix + spec.key, data, crc32c, {**headers, **condition})
+            sent = bucket.data.put(bucket.prefix + spec.key, data, crc32c, {**headers, **condition})
+            return waiting.complete(sent)
 
         bucket.refuse_if_taken(spec.key)
         try:
@@ -458,7 +467,7 @@ class S3Backend:
     def close(self) -> None:
         connection = self._bucket.connection.drop()
         if connection is not None:
-            connection.wire.close()
+            connection.requests.close()
             connection.control.close()
 
 
@@ -504,9 +513,13 @@ class S3Upload:
         return held
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        return waiting.complete(self.send_part(number, data, crc32c))
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        """As `put_part`: see `storage_backends.base.SendsParts`."""
         doing = f"part {number} of {self._described}"
         with translated(doing), _no_upload(doing):
-            receipt = self._bucket.data.put_part(
+            receipt = await self._bucket.data.put_part(
                 self._address, number, data, crc32c, crc32c_declared=self._token.algorithm != "none"
             )
         return Part(number, len(data), crc32c, _tag(receipt))

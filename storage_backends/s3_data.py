@@ -1,6 +1,6 @@
 """The bytes' way to S3: one PUT for an object or a part, with a checksum that the server is made to check.
 
-Apart from control (s3.py), for bytes go by a leaner client (s3_wire.py). What an endpoint can do is learned from what
+Apart from control (s3.py), for bytes go by a leaner client (s3_requests.py). What an endpoint can do is learned from what
 it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,7 +19,9 @@ from storage_backends import crc32c as crc
 from storage_backends.base import Buffer
 from storage_backends.errors import ChecksumRejected, StorageError
 from storage_backends.s3_errors import kind_of, needed
-from storage_backends.s3_wire import S3Wire
+from storage_backends.s3_requests import S3Requests
+
+_Send = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 class Checksum(Enum):
@@ -45,8 +47,8 @@ class Receipt:
 class S3DataPath:
     """`put` and `put_part` raise boto3's errors, and ChecksumRejected. Safe to use from several threads."""
 
-    def __init__(self, wire: Callable[[], S3Wire], bucket: str, checksum: Checksum) -> None:
-        self._wire = wire
+    def __init__(self, requests: Callable[[], S3Requests], bucket: str, checksum: Checksum) -> None:
+        self._requests = requests
         self._bucket = bucket
         self._checksum = checksum
         self._server_checks_crc32c = False  # seen to answer with the right one
@@ -56,23 +58,23 @@ class S3DataPath:
         """Whether parts go with Content-MD5: by setting, or because the server was seen to refuse CRC32C."""
         return self._checksum is Checksum.MD5
 
-    def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Receipt:
+    async def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Receipt:
         request = {"Bucket": self._bucket, "Key": key, "Body": data, **headers}
-        return self._send(self._wire().put_object, request, crc32c, whole=True)
+        return await self._send(self._requests().put_object, request, crc32c, whole=True)
 
-    def put_part(
+    async def put_part(
         self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
     ) -> Receipt:
         """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was begun with that algorithm; AWS refuses
         such a part otherwise."""
         request = {**address, "PartNumber": number, "Body": data}
-        return self._send(
-            self._wire().upload_part, request, crc32c, whole=False, crc32c_allowed=crc32c_declared
+        return await self._send(
+            self._requests().upload_part, request, crc32c, whole=False, crc32c_allowed=crc32c_declared
         )
 
-    def _send(
+    async def _send(
         self,
-        send: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        send: _Send,
         request: Mapping[str, Any],
         crc32c: int,
         *,
@@ -85,15 +87,15 @@ class S3DataPath:
                 f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
             )
         if self._checksum is Checksum.MD5 or not crc32c_allowed:
-            return self._with_md5(send, request, crc32c)
+            return await self._with_md5(send, request, crc32c)
         sent = crc.to_base64(crc32c)
         try:
-            answer = send({**request, "ChecksumCRC32C": sent})
+            answer = await send({**request, "ChecksumCRC32C": sent})
         except ClientError as error:
             may_be_unknown_to_it = kind_of(error) in (StorageError, ChecksumRejected)
             if self._checksum is Checksum.CRC32C or self._server_checks_crc32c or not may_be_unknown_to_it:
                 raise
-            receipt = self._with_md5(send, request, crc32c)
+            receipt = await self._with_md5(send, request, crc32c)
             self._checksum = Checksum.MD5  # learned: the same bytes pass without the CRC32C
             return receipt
         said = answer.get("ChecksumCRC32C")
@@ -109,16 +111,14 @@ class S3DataPath:
             return Receipt(needed(answer, "ETag"), Confirmed.MD5)
         return Receipt(needed(answer, "ETag"), Confirmed.NOT)
 
-    def _with_md5(
-        self, send: Callable[[Mapping[str, Any]], Mapping[str, Any]], request: Mapping[str, Any], crc32c: int
-    ) -> Receipt:
+    async def _with_md5(self, send: _Send, request: Mapping[str, Any], crc32c: int) -> Receipt:
         body: Buffer = request["Body"]
         if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else done by the caller
             raise ChecksumRejected(
                 f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
             )
         md5 = hashlib.md5(body, usedforsecurity=False)
-        answer = send({**request, "ContentMD5": base64.b64encode(md5.digest()).decode()})
+        answer = await send({**request, "ContentMD5": base64.b64encode(md5.digest()).decode()})
         same = (
             needed(answer, "ETag").strip('"') == md5.hexdigest()
         )  # not so with SSE-KMS, and that is no error

@@ -6,17 +6,25 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from transfer.http import Address, HttpClient, Response
+from archiver.http.session import Session
+from archiver.http.waiting import blocking, complete
+from transfer.http import Address, Decide, HttpClient, Response, stream_it
 from transfer.urls import SecretUrl
 
-_RENEWED_ON = frozenset({400, 401, 403, 404})
+RENEWED_ON = frozenset({400, 401, 403, 404})
 """403 is how S3, GCS and OSS say expired; 400 and 404 are how one S3 compatible and some CDNs do."""
 
 
 class SourceAddress(Protocol):
     """An address that may stop working and can be had anew. Safe from several threads."""
 
-    def current(self) -> Address: ...
+    def current(self) -> Address:
+        """May block, to sign."""
+        ...
+
+    def peek(self) -> Address | None:
+        """`current`, where it can be had at once; else None."""
+        ...
 
     def renew(self, failed: Address) -> Address:
         """An address to try after `failed` was refused: the current one if it is newer already, else a fresh
@@ -32,6 +40,8 @@ class FixedAddress:
 
     def current(self) -> Address:
         return self._address
+
+    peek = current
 
     def renew(self, failed: Address) -> Address:
         return failed
@@ -49,6 +59,9 @@ class RenewableUrl:
     def current(self) -> Address:
         with self._lock:
             return self._current or self._fresh()
+
+    def peek(self) -> Address | None:
+        return self._current
 
     def renew(self, failed: Address) -> Address:
         with self._lock:
@@ -77,6 +90,10 @@ class DerivedAddress:
     def current(self) -> Address:
         return self._of(self._parent.current())
 
+    def peek(self) -> Address | None:
+        parent, made = self._parent.peek(), self._made
+        return made[1] if made is not None and made[0] is parent else None
+
     def renew(self, failed: Address) -> Address:
         with self._lock:
             made = self._made
@@ -92,13 +109,34 @@ class DerivedAddress:
             return self._made[1]
 
 
-def get(client: HttpClient, address: SourceAddress, headers: Mapping[str, str]) -> Response:
-    """The answer, after one renewal when the first is a refusal that a fresh signature may lift."""
-    asked = address.current()
-    response = client.get(asked, headers)
-    if response.head.status in _RENEWED_ON:
-        renewed = address.renew(asked)
+async def fetch(
+    client: HttpClient,
+    address: SourceAddress,
+    headers: Mapping[str, str],
+    decide: Decide,
+    session: Session | None = None,
+    *,
+    wanted: tuple[int, int, int | None] | None = None,
+) -> Response:
+    """`HttpClient.fetch`, or `fetch_range` of what is `wanted`; once more after one renewal, when the first response is
+    a refusal that a fresh signature may lift."""
+
+    async def once(asked: Address) -> Response:
+        if wanted is not None:
+            return await client.fetch_range(asked, headers, wanted, decide)
+        return await client.fetch(asked, headers, decide, session)
+
+    known = address.peek()
+    asked = known if known is not None else await blocking(address.current, "source")
+    response = await once(asked)
+    if response.status in RENEWED_ON:
+        renewed = await blocking(lambda: address.renew(asked), "source")
         if renewed is not asked:
-            response.discard()
-            response = client.get(renewed, headers)
+            response.close()
+            response = await once(renewed)
     return response
+
+
+def get(client: HttpClient, address: SourceAddress, headers: Mapping[str, str]) -> Response:
+    """`fetch`, blocking, over a new connection; the body is read while it comes. Close it."""
+    return complete(fetch(client, address, headers, stream_it))

@@ -6,10 +6,10 @@ import base64
 import binascii
 import re
 
+from archiver.http.head import Headers
 from transfer.base import SourceInfo
 from transfer.codings import codings_in
 from transfer.http import Response
-from transfer.wire import Headers
 
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 

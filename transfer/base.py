@@ -212,6 +212,12 @@ class Engine(Protocol):
         becomes visible."""
         ...
 
+    def confirm(self) -> Mapping[ObjectKey, str]:
+        """Prove that no response was taken for another request's: ask before the asset is committed, when all copies
+        have ended. By key, why an object copied since the last call is not proved; it is to be copied again, and in
+        doubt when it is named once more (`transfer.proofs`). Raises what `should_stop` raises."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -1,32 +1,45 @@
-"""Bodies of answers and chunks, read piece by piece and held to the length that they are expected to have."""
+"""Bodies of responses and chunks, read piece by piece and held to the length that they are expected to have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Protocol
 
 from transfer.base import CHECKED_BYTES, Chunks, Reader
 from transfer.checksums import Crc32c
 from transfer.errors import SourceError, SourceMismatch
-from transfer.memory import Block
+from transfer.memory import Reservation
 
 _SCRAP_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Filled:
-    block: Block | None  # None: nothing was read
-    size_bytes: int
-    more: bool
+    """Bytes of a body, in memory that is reserved for them."""
+
+    data: bytes
+    reservation: Reservation | None
+    more: bool = False  # whether the body has more
 
     @property
-    def view(self) -> memoryview:
-        return self.block.first(self.size_bytes) if self.block else memoryview(b"")
+    def size_bytes(self) -> int:
+        return len(self.data)
 
     def release(self) -> None:
-        if self.block:
-            self.block.release()
+        self.data = b""
+        if self.reservation is not None:
+            self.reservation.release()
+
+
+def filled_bytes(size_bytes: int, fill: Callable[[memoryview], int]) -> bytes:
+    """What `fill` puts into a buffer of `size_bytes`, as many as it says; without a copy when that is all of it."""
+    file = BytesIO(bytes(size_bytes))
+    with file.getbuffer() as view:
+        count = fill(view)
+    file.truncate(count)
+    return file.getvalue()
 
 
 class Named(Protocol):
@@ -36,7 +49,8 @@ class Named(Protocol):
 
 class Body:
     """A body read piece by piece, held to the length it is expected to have. `short` is what it means when it ends
-    too early: a cut, where the source itself announced the length; where we expected it, the wrong file."""
+    too early: a cut, where the source itself announced the length; where we expected it, the wrong file. Its methods
+    block."""
 
     def __init__(
         self, reader: Reader, expected_bytes: int | None, origin: Named, short: type[SourceError]
@@ -47,6 +61,10 @@ class Body:
         self._short = short
         self._read_bytes = 0
         self._ahead = b""  # one byte, read to see whether there is more
+
+    def take(self, size_bytes: int, reservation: Reservation | None) -> Filled:
+        """The next `size_bytes`, less at the end. Raises `short` when that comes before the expected length."""
+        return Filled(filled_bytes(size_bytes, self.fill), reservation, self.more())
 
     def fill(self, into: memoryview) -> int:
         """Fill `into`, less at the end. Raises `short` when that comes before the expected length."""

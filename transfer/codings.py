@@ -9,9 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 
+from archiver.http.head import Headers
 from transfer.base import Reader
 from transfer.errors import StillEncoded
-from transfer.wire import Headers
 
 _PIECE_BYTES = 64 * 1024
 _GZIP = frozenset({"gzip", "x-gzip"})

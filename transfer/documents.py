@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from archiver.http.head import Headers
 from transfer.addresses import SourceAddress, get
 from transfer.announced import announced_checksums
 from transfer.base import Reader
@@ -12,9 +13,8 @@ from transfer.checksums import crc32c
 from transfer.codings import can_undo, codings_in, undo
 from transfer.errors import SourceMismatch, SourceUnavailable, StillEncoded
 from transfer.http import HttpClient, Response, refusal
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 from transfer.urls import SecretUrl
-from transfer.wire import Headers
 
 _PACKED = {"Accept-Encoding": "gzip, identity"}
 _AS_IT_IS = {"Accept-Encoding": "identity"}
@@ -36,7 +36,7 @@ def fetch_bytes(
     client: HttpClient,
     address: SourceAddress,
     max_bytes: int,
-    patience: Patience = Patience(),  # noqa: B008 - frozen
+    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
 ) -> Fetched:
     """The document at `address`, codings undone, tried again when the source is unavailable. One that ends with its
     connection is read twice, unless a checksum proves it whole. Raises SourceMismatch when it is larger than
@@ -58,7 +58,7 @@ def fetch_bytes(
         )
 
     try:
-        return patience.keep_trying(once, lambda error: isinstance(error, SourceUnavailable | StillEncoded))
+        return policy.call(once, lambda error: isinstance(error, SourceUnavailable | StillEncoded))
     except StillEncoded as error:  # nothing can be read in it, so there is no use in keeping it
         raise SourceMismatch(str(error)) from None
 

@@ -3,6 +3,7 @@
 TransferError
 ├── SourceError                 what was read (scheme, host and path, never a query), what was answered
 │   ├── SourceUnavailable       timeouts, cut connections, 429, 5xx: worth trying again soon
+│   │   └── SourceUntrusted     its TLS certificate does not verify: a person must act
 │   ├── SourceForbidden         401 or 403 with a freshly signed URL too
 │   ├── SourceGone              404 or 410 with a freshly signed URL too
 │   ├── SourceMismatch          it did not arrive whole (length, checksum, framing), or is not what was expected
@@ -38,6 +39,10 @@ class SourceUnavailable(SourceError):
         super().__init__(message)
         self.retry_after = retry_after
         self.throttled = throttled  # 429 or 503: fewer connections are wanted
+
+
+class SourceUntrusted(SourceUnavailable):
+    """The TLS certificate of the source does not verify; the message holds OpenSSL's reason."""
 
 
 class SourceForbidden(SourceError):

@@ -3,18 +3,15 @@ not make a worker fetch from inside its own network.
 
 Rules: https and public addresses only. With `allow_private`, the very origins that the API handed out may be
 plain http, loopback or private; a redirect or a reference to any other private host or port is refused all the
-same. Every address a name resolves to must pass, and the connection is made to the address that was checked.
+same. What is checked is the very address that is connected to, whatever a name resolves to.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from transfer.errors import SourceNotAllowed, SourceUnavailable
 from transfer.urls import Origin
@@ -48,43 +45,29 @@ _NOT_REALLY_GLOBAL = _networks(  # Python 3.11's `is_global` passes most of thes
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SocketAddress:
-    """An address that passed: what `socket.connect` takes."""
-
-    family: int
-    sockaddr: tuple[Any, ...]
-
-
-Resolve = Callable[[str, int], list[SocketAddress]]
-
-
-def resolve(host: str, port: int) -> list[SocketAddress]:
-    """All stream addresses of `host`. The wait is bounded by the resolver's own settings. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
+Resolve = Callable[[str, int], list[str]]
+"""The addresses of a name, instead of the resolver's."""
 
 
 class AddressPolicy:
     """The rules above. Stateless; safe from several threads."""
 
-    def __init__(self, allow_private: bool = False, resolve: Resolve = resolve) -> None:
+    def __init__(self, allow_private: bool = False, resolve: Resolve | None = None) -> None:
         self._allow_private = allow_private
         self._resolve = resolve
 
-    def addresses(self, origin: Origin, handed_out: Collection[Origin]) -> list[SocketAddress]:
-        """Where to connect for `origin`, best first. `handed_out` are the origins that the API itself gave for
-        this asset. Raises SourceNotAllowed, and SourceUnavailable when the name does not resolve now."""
+    def resolved(self, origin: Origin, handed_out: Collection[Origin]) -> tuple[str, ...]:
+        """Check the name of `origin` before it is looked up. What it resolves to, where that is known beforehand, as
+        `archiver.http.transfer.Request` takes it. Raises SourceNotAllowed, SourceUnavailable."""
         self._check_name(origin, handed_out)
-        try:
-            found = self._resolve(origin.host, origin.port)
-        except (OSError, UnicodeError) as error:
-            raise SourceUnavailable(f"{origin} was not read: its name does not resolve ({error})") from error
+        if self._resolve is None:
+            return ()
+        found = self._resolve(origin.host, origin.port)
         if not found:
             raise SourceUnavailable(f"{origin} was not read: its name resolves to no address")
-        for address in found:
-            self.check(origin, str(address.sockaddr[0]), handed_out)
-        return found
+        addresses = ",".join(f"[{ip}]" if ":" in ip else ip for ip in found)
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        return (f"{host}:{origin.port}:{addresses}",)
 
     def check(self, origin: Origin, ip: str, handed_out: Collection[Origin]) -> None:
         """Whether `origin` may be read from the address `ip`. Raises SourceNotAllowed."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, get
+from archiver.http.session import Session
+from archiver.http.transfer import Transfer
+from archiver.http.waiting import blocking, complete
+from transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
 from transfer.announced import source_info
 from transfer.base import Reader, Source, SourceInfo
 from transfer.codings import can_undo, codings_in, undo
@@ -17,7 +21,7 @@ from transfer.errors import (
     SourceUnavailable,
     StillEncoded,
 )
-from transfer.http import Address, HttpClient, Response, refusal
+from transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, refusal
 from transfer.urls import SecretUrl
 
 __all__ = [
@@ -59,13 +63,40 @@ def as_sent(source: Source) -> Source:
     return source.as_sent() if isinstance(source, _HasAsSent) else source
 
 
+@dataclass(slots=True)
+class Opened:
+    """The first response of a source. Exactly one of `body` (all of it is here), `rest` (it is on its way) and `reader`
+    (it is read while it comes) is not None."""
+
+    info: SourceInfo
+    body: bytes | None = None
+    rest: Transfer | None = None
+    reader: Reader | None = None
+
+    def close(self) -> None:
+        """What has not come yet is not wanted."""
+        if self.rest is not None:
+            self.rest.cancel()
+        if self.reader is not None:
+            self.reader.close()
+
+
+class Intake(Protocol):
+    """How the engine takes the bodies of responses. In the loop's thread."""
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:
+        """A body of so many bytes is coming: let it wait until there is memory for it."""
+        ...
+
+
 class HttpSource:
-    """`transfer.base.Source` over HTTP."""
+    """`transfer.base.Source` over HTTP. The engine reads it by `fetch` and `fetch_range`, everybody else by `open` and
+    `read_range`, which block."""
 
     def __init__(
         self, client: HttpClient, address: SourceAddress, *, ranges: bool = True, decode: bool = True
     ) -> None:
-        self._client = client
+        self.client = client
         self._address = address
         self._ranges = ranges
         self._decode = decode
@@ -78,22 +109,33 @@ class HttpSource:
         return self._name
 
     def plain(self) -> HttpSource:
-        return HttpSource(self._client, self._address, ranges=False, decode=self._decode)
+        return HttpSource(self.client, self._address, ranges=False, decode=self._decode)
 
     def as_sent(self) -> HttpSource:
-        return HttpSource(self._client, self._address, ranges=False, decode=False)
+        return HttpSource(self.client, self._address, ranges=False, decode=False)
 
     def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
-        """As `Source.open`. Where the answer to the range is of no use, the whole is asked for without one. Raises
-        StillEncoded for a coding that cannot be undone."""
+        """As `Source.open`. Raises StillEncoded for a coding that cannot be undone."""
+        opened = complete(self.fetch(first_bytes))[0]
+        assert opened.reader is not None, "without an intake every body is read while it comes"
+        return opened.info, opened.reader
+
+    def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
+        into[:] = complete(self.fetch_range(start, len(into), info))[0]
+
+    async def fetch(
+        self, first_bytes: int, session: Session | None = None, intake: Intake | None = None
+    ) -> tuple[Opened, Transfer]:
+        """As `open`, and the transfer that brought it. Where the answer to the range is of no use, the whole is asked
+        for without one. With an `intake`, a body of at most `first_bytes` is taken whole."""
         if not self._ranges:
-            return self._whole(self._get())
-        response = self._get(f"bytes=0-{first_bytes - 1}")
-        status = response.head.status
+            return await self._whole(await self._get(first_bytes, session, intake))
+        response = await self._get(first_bytes, session, intake, f"bytes=0-{first_bytes - 1}")
+        status = response.status
         total_bytes: int | None = None
         if status == 206:
             try:
-                return self._first_range(response, first_bytes), response
+                return self._opened(response, self._first_range(response, first_bytes)), response.transfer
             except RangesUnreliable:
                 total_bytes = _total_bytes(response)
                 response.close()
@@ -101,40 +143,89 @@ class HttpSource:
                 response.close()
                 raise
         elif status in _PERHAPS_WITHOUT_RANGE:
-            response.discard()
+            response.close()
         elif status == 200 and not can_undo(codings_in(response.headers)):
             response.close()  # the next answer may come without that coding
         else:
-            return self._whole(response)
-        whole = self._get()
-        return self._whole(whole, total_bytes if _same_etag(response, whole) else None)
+            return await self._whole(response)
+        whole = await self._get(first_bytes, session, intake)
+        return await self._whole(whole, total_bytes if _same_etag(response, whole) else None)
 
-    def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
-        response = self._get(f"bytes={start}-{start + len(into) - 1}", info.strong_etag)
+    async def fetch_range(
+        self, start: int, size_bytes: int, info: SourceInfo, session: Session | None = None
+    ) -> tuple[bytes, Transfer]:
+        """The bytes from `start`, exactly, of the very file that `info` describes, and the transfer that brought them.
+        Without a `session`, over the client's own connections."""
+        end = start + size_bytes - 1
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end}"}
+        if info.strong_etag is not None:
+            headers["If-Match"] = info.strong_etag
+
+        def decide(response: Response) -> None:
+            if response.status not in (200, 206):
+                response.transfer.limit(UNWANTED_BYTES)
+                return
+            self._check_range(response, start, size_bytes, info)
+            response.transfer.limit(size_bytes)
+
         try:
-            self._check_range(response, start, len(into), info)
-            filled = 0
-            while filled < len(into):
-                count = response.readinto(into[filled:])
-                if not count:
-                    raise SourceUnavailable(f"{self.name}: the body ended {len(into) - filled} bytes early")
-                filled += count
-            if response.readinto(memoryview(bytearray(1))):
-                raise RangesUnreliable(f"{self.name} sent more than the range it was asked for")
-        finally:
-            response.close()
+            if session is None:
+                wanted = (start, end, info.size_bytes)
+                response = await fetch(self.client, self._address, headers, decide, wanted=wanted)
+            else:
+                response = await fetch(self.client, self._address, headers, decide, session)
+        except SourceMismatch as error:
+            if type(error) is SourceMismatch:
+                raise RangesUnreliable(f"{self.name} sent more than the range it was asked for") from error
+            raise
+        self._check_range(response, start, size_bytes, info)
+        body = response.transfer.take_body()
+        if len(body) < size_bytes:
+            raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
+        return body, response.transfer
 
-    def _get(self, byte_range: str | None = None, etag: str | None = None) -> Response:
+    async def _get(
+        self, first_bytes: int, session: Session | None, intake: Intake | None, byte_range: str | None = None
+    ) -> Response:
         headers = {"Accept-Encoding": "identity"}
         if byte_range is not None:
             headers["Range"] = byte_range
-        if etag is not None:
-            headers["If-Match"] = etag
-        return get(self._client, self._address, headers)
+
+        def decide(response: Response) -> None:
+            transfer, head = response.transfer, response.head
+            if head.status not in (200, 206):
+                transfer.limit(UNWANTED_BYTES)
+                return
+            size_bytes, whole = head.length_bytes, head.status == 200
+            if head.status == 206:
+                try:
+                    info = self._first_range(response, first_bytes)
+                except RangesUnreliable:
+                    size_bytes = None
+                else:
+                    size_bytes = min(first_bytes, info.size_bytes or 0)
+                    whole = size_bytes == info.size_bytes
+            if intake is None or size_bytes is None or size_bytes > first_bytes or codings_in(head.headers):
+                transfer.stream()
+                return
+            intake.admit(transfer, size_bytes)
+            transfer.limit(size_bytes)
+            if not whole:
+                transfer.announce()
+
+        return await fetch(self.client, self._address, headers, decide, session)
+
+    def _opened(self, response: Response, info: SourceInfo, reader: Reader | None = None) -> Opened:
+        transfer = response.transfer
+        if reader is not None or transfer.streamed is not None:
+            return Opened(info, reader=reader or response)
+        if not transfer.done or transfer.error is not None:  # which is raised when the rest is waited for
+            return Opened(info, rest=transfer)
+        return Opened(info, body=transfer.take_body())
 
     # -- the whole -----------------------------------------------------------------------------------------
-    def _whole(self, response: Response, total_bytes: int | None = None) -> tuple[SourceInfo, Reader]:
-        """Of an answer to a GET without a range. `total_bytes`: its length by the answer to a range."""
+    async def _whole(self, response: Response, total_bytes: int | None = None) -> tuple[Opened, Transfer]:
+        """Of a response to a GET without a range. `total_bytes`: its length by the answer to a range."""
         try:
             size_bytes = response.head.length_bytes
             if response.status == 206 and _is_whole(response):
@@ -143,17 +234,20 @@ class HttpSource:
                 raise refusal(response)
             codings = codings_in(response.headers)
             if codings and self._decode:
-                return self._decoded(response, codings)
+                # it looks at the first bytes, and so waits for them
+                decoded = await blocking(lambda: self._decoded(response, codings), "source")
+                return decoded, response.transfer
             if size_bytes is None:
                 size_bytes = total_bytes
             framed = response.head.framed or size_bytes is not None
             info = source_info(response, size_bytes, framed=framed, coding=", ".join(codings) or None)
-            return info, self._bounded(response, info)
+            reader = None if size_bytes is not None else self._bounded(response, info)
+            return self._opened(response, info, reader), response.transfer
         except BaseException:
             response.close()
             raise
 
-    def _decoded(self, response: Response, codings: tuple[str, ...]) -> tuple[SourceInfo, Reader]:
+    def _decoded(self, response: Response, codings: tuple[str, ...]) -> Opened:
         if not can_undo(codings):
             raise StillEncoded(self.name, f"is encoded as {', '.join(codings)}, which was not asked for")
         reader, undone = undo(response, codings, self.name)
@@ -165,12 +259,12 @@ class HttpSource:
             coding=", ".join(undone) or None,
             encoded_bytes=sent_bytes if undone else None,
         )
-        return info, self._bounded(reader, info, unpacked=bool(undone))
+        return Opened(info, reader=self._bounded(reader, info, unpacked=bool(undone)))
 
     def _bounded(self, reader: Reader, info: SourceInfo, *, unpacked: bool = False) -> Reader:
         if info.size_bytes is not None:
             return reader
-        return _Bounded(reader, self._client.max_unknown_bytes, self.name, unpacked=unpacked)
+        return _Bounded(reader, self.client.max_unknown_bytes, self.name, unpacked=unpacked)
 
     # -- ranges --------------------------------------------------------------------------------------------
     def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:

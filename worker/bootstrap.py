@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
+from archiver.http import trust
 from archiving import webhook_thumbnails
-from archiving.archiver import Archiver, Rules
+from archiving.archiver import Archiver, OpenContents, Rules
 from archiving.contents.opening import ContentsOpener, OpeningRules
 from archiving.contents.zipped import ZipMode
 from archiving.decisions import Patience
@@ -42,7 +44,6 @@ from transfer.errors import Stopped
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
-from transfer.placement import Placement
 from worker.account import build_ledger, build_watcher, utc_now
 from worker.celery_config import celery_settings
 from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
@@ -70,6 +71,7 @@ class AppServices:
     scrubber: Scrubber
     watcher: Watcher
     source_access: SourceAccess
+    open_contents: OpenContents
 
     def close(self) -> None:
         self.api.close()
@@ -102,10 +104,12 @@ def build_services(
 ) -> AppServices:
     """Everything one process needs. Connects to nothing yet. `send` sends the wake-up for one asset; `time_is_up`
     is what a time limit raises in the middle of a copy."""
-    api = HmsClient(settings.hms_api_url, token_provider(settings))
+    authorities = trust.authorities(settings.ca_file)
+    api = HmsClient(settings.hms_api_url, token_provider(settings), authorities=authorities)
     ledger = build_ledger(settings, redis_url)
     destinations = open_destinations(settings.destinations)
     source_access = SourceAccess(settings.source_access)
+    open_contents = _build_opener(settings, api, ledger, source_access, authorities)
     scope = build_scope(settings)
     reconciler = Reconciler(ledger=ledger, destinations=destinations, scope=scope, clock=utc_now)
     return AppServices(
@@ -113,7 +117,7 @@ def build_services(
         ledger=ledger,
         destinations=destinations,
         archiver=_build_archiver(
-            settings, api, ledger, destinations, source_access, scope, stop_requested, time_is_up
+            settings, api, ledger, destinations, open_contents, scope, stop_requested, time_is_up
         ),
         sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=utc_now, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(
@@ -127,6 +131,7 @@ def build_services(
         scrubber=Scrubber(ledger=ledger, destinations=destinations, clock=utc_now),
         watcher=build_watcher(settings, ledger),
         source_access=source_access,
+        open_contents=open_contents,
     )
 
 
@@ -142,6 +147,7 @@ def build_app(settings: Settings) -> Celery:
     app.conf.update(
         celery_settings(
             broker_url=redis_url,
+            broker_authorities=trust.authorities(settings.ca_file),
             concurrency=settings.worker_concurrency,
             beat_schedule=beat_schedule(
                 sweep_every=settings.sweep_every,
@@ -218,23 +224,35 @@ def buffer_bytes(process_bytes: int) -> int:
     return max(process_bytes - PROCESS_ITSELF_BYTES, process_bytes // 3)
 
 
+def _build_opener(
+    settings: Settings, api: HmsClient, ledger: Ledger, source_access: SourceAccess, authorities: Path
+) -> OpenContents:
+    http = HttpClient(
+        AddressPolicy(settings.allow_private_sources),
+        timeouts=Timeouts(silence=settings.source_timeout),
+        ca_file=authorities,
+        max_unknown_bytes=settings.max_unsized_bytes,
+    )
+    return ContentsOpener(
+        api,
+        http,
+        OpeningRules(zip_mode=ZipMode(settings.vod_zip), sign_for=settings.presign),
+        webhook_thumbnails=partial(webhook_thumbnails.recall, ledger),
+        source_store=source_access,
+    )
+
+
 def _build_archiver(
     settings: Settings,
     api: HmsClient,
     ledger: Ledger,
     destinations: list[StorageBackend],
-    source_access: SourceAccess,
+    open_contents: OpenContents,
     scope: Scope,
     stop_requested: Callable[[], bool],
     time_is_up: type[Exception],
 ) -> Archiver:
-    http = HttpClient(
-        AddressPolicy(settings.allow_private_sources),
-        timeouts=Timeouts(silence=settings.source_timeout),
-        max_unknown_bytes=settings.max_unsized_bytes,
-    )
     memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
-    placement = Placement()
 
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
@@ -245,20 +263,13 @@ def _build_archiver(
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
-            placement=placement,
         )
 
     return Archiver(
         api=api,
         ledger=ledger,
         destinations=destinations,
-        open_contents=ContentsOpener(
-            api,
-            http,
-            OpeningRules(zip_mode=ZipMode(settings.vod_zip), sign_for=settings.presign),
-            webhook_thumbnails=partial(webhook_thumbnails.recall, ledger),
-            source_store=source_access,
-        ),
+        open_contents=open_contents,
         engine=engine,
         rules=Rules(
             scope=scope,

@@ -162,6 +162,8 @@ class Handle:
         if transfer.error is not None:  # an address that is not admitted was among the others
             return int(pycurl.PREREQFUNC_ABORT)
         try:
+            if transfer.name is not None:  # libcurl sends it again: the kept connection had ended
+                transfer.resubmitted = True
             transfer.name = (peer, peer_port, ours, our_port)
             if not transfer.opened:
                 if not self._session.takes(transfer):

@@ -153,13 +153,12 @@ class Session:
         transfer.finish(error)
 
     def _answered_early(self, handle: Handle, transfer: Transfer) -> bool:
-        """Whether a success answers a request of which the server has not even got all: it is another's."""
-        body = transfer.request.body
-        return (
-            bool(body)
-            and transfer.status < 300
-            and handle.easy.getinfo(pycurl.SIZE_UPLOAD_T) < len(body or b"")
-        )
+        """Whether a success answers a request that was not sent to its end yet: it is another's."""
+        body, easy = transfer.request.body, handle.easy
+        if not body or transfer.status >= 300:
+            return False
+        began, sent = easy.getinfo(pycurl.STARTTRANSFER_TIME_T), easy.getinfo(pycurl.POSTTRANSFER_TIME_T)
+        return bool(began < sent) or easy.getinfo(pycurl.SIZE_UPLOAD_T) < len(body)
 
     def _account(self, handle: Handle, transfer: Transfer, *, suspicious: bool, ended: bool) -> None:
         """Note what the connection brought, and whether it may be used again."""

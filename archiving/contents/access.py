@@ -209,6 +209,16 @@ class TreeAccess:
                 child.made = made = (generation, way, generation.address(self._bare(child), way))
             return made[2]
 
+    def peek(self, child: ChildAddress) -> Address | None:
+        """`current`, unless somebody renews the tree just now or playlists would have to be read for it."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            is_near = child.node is None or child.born == self._generation.number
+            return self.current(child) if is_near else None
+        finally:
+            self._lock.release()
+
     def renew(self, child: ChildAddress, failed: Address) -> Address:
         with self._lock:
             newest = self.current(child)
@@ -270,6 +280,9 @@ class ChildAddress:
 
     def current(self) -> Address:
         return self._access.current(self)
+
+    def peek(self) -> Address | None:
+        return self._access.peek(self)
 
     def renew(self, failed: Address) -> Address:
         return self._access.renew(self, failed)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from archiver.http.waiting import pause
 from archiving.contents import sniff
 from archiving.contents.access import (
     ChildAddress,
@@ -35,7 +36,6 @@ from archiving.contents.tree_facts import Expected, Stream, TreeFacts
 from archiving.contents.tree_files import TreeFiles, check_of
 from archiving.contents.tree_limits import HlsLimits
 from archiving.errors import BadContents
-from transfer import stopping
 from transfer.base import Source
 from transfer.errors import SourceError, UnexpectedContent
 from transfer.http import HttpClient
@@ -72,7 +72,7 @@ class HlsContents:
         *,
         expected: Expected = Expected(),  # noqa: B008 - frozen
         limits: HlsLimits = HlsLimits(),  # noqa: B008 - frozen
-        sleep: Callable[[float], None] = stopping.pause,
+        sleep: Callable[[float], None] = pause,
         open_access: OpenAccess = TreeAccess,
     ) -> None:
         """Reads the master. Raises SourceError, BadContents."""

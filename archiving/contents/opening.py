@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
+from archiver.http.waiting import pause
 from archiving.contents import error_pages, sniff
 from archiving.contents.base import Contents, Doubt
 from archiving.contents.containers import has_structure
@@ -24,11 +25,10 @@ from archiving.contents.zip_directory import ZipLimits
 from archiving.contents.zipped import ZipContents, ZipMode
 from hms.base import RecordingAssets
 from hms.models import Asset, AssetType
-from transfer import stopping
 from transfer.base import Source, SourceInfo
 from transfer.errors import ErrorPage, SourceUnavailable, StillEncoded
 from transfer.http import HttpClient
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 from transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress, as_sent
 
 _GZIP = b"\x1f\x8b"
@@ -49,7 +49,7 @@ class OpeningRules:
     sign_for: timedelta = timedelta(hours=1)  # what the API's own SDK asks for; renewed when it ends
     hls: HlsLimits = field(default_factory=HlsLimits)
     zip: ZipLimits = field(default_factory=ZipLimits)
-    patience: Patience = field(default_factory=Patience)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 class ContentsOpener:
@@ -61,7 +61,7 @@ class ContentsOpener:
         client: HttpClient,
         rules: OpeningRules = OpeningRules(),
         webhook_thumbnails: WebhookThumbnails = no_webhooks,
-        sleep: Callable[[float], None] = stopping.pause,
+        sleep: Callable[[float], None] = pause,
         source_store: SourceStore = no_source_store,
     ) -> None:
         self._api = api
@@ -134,7 +134,7 @@ class ContentsOpener:
         return SingleFile(asset, source, start=start, version=version, info=info, doubts=[doubt])
 
     def _first_bytes(self, source: Source) -> tuple[SourceInfo, bytes]:
-        return self._rules.patience.keep_trying(
+        return self._rules.policy.call(
             lambda: _first_bytes(source), lambda error: isinstance(error, SourceUnavailable)
         )
 

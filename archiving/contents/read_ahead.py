@@ -15,7 +15,7 @@ from typing import Self
 
 from transfer.base import Source, SourceInfo
 from transfer.errors import RangesUnreliable, SourceUnavailable
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 
 _MIB = 1024 * 1024
 WINDOW_BYTES = 4 * _MIB
@@ -35,11 +35,11 @@ class RangeReader:
         self,
         source: Source,
         info: SourceInfo,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         self.source = source
         self.info = info
-        self._patience = patience
+        self._policy = policy
         self._longest_bytes: int | None = None
 
     def read(self, start: int, length: int) -> memoryview:
@@ -60,7 +60,7 @@ class RangeReader:
 
     def _fill(self, start: int, into: memoryview) -> None:
         if into:
-            self._patience.keep_trying(
+            self._policy.call(
                 lambda: self.source.read_range(start, into, self.info),
                 lambda error: isinstance(error, SourceUnavailable | RangesUnreliable),
             )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from archiver.http.head import Headers
 from archiving.contents.access import TreeAccess, signs_one_object
 from archiving.contents.sniff import SNIFF_BYTES, Kind, sniff
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
@@ -27,9 +28,8 @@ from transfer.errors import (
     SourceUnavailable,
 )
 from transfer.http import HttpClient
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 from transfer.source import Fetched, SecretUrl, SourceAddress
-from transfer.wire import Headers
 
 _READ_BYTES = 1024 * 1024  # a store's `read` gives bytes, so that each is a copy held beside the buffer
 _GZIP = b"\x1f\x8b"  # a playlist stored packed, which HTTP would undo
@@ -149,7 +149,7 @@ class StoreTreeAccess(TreeAccess):
         source = self._in_store(url)
         if source is None:
             return super().fetch(address)
-        body = Patience().keep_trying(
+        body = RetryPolicy().call(
             lambda: _whole(source, self._max_playlist_bytes),
             lambda error: isinstance(error, SourceUnavailable),
         )

@@ -69,6 +69,8 @@ class WithCookiesOf:
     def current(self) -> Address:
         return self._current
 
+    peek = current
+
     def renew(self, failed: Address) -> Address:
         with self._lock:
             header = self._cookies.header_for(failed.url.origin)

@@ -30,7 +30,7 @@ from archiving.errors import BadContents
 from archiving.keys import ZIP_FOLDER, safe_path
 from transfer.base import Source, SourceInfo
 from transfer.errors import RangesUnreliable, SourceChanged, SourceMismatch, SourceUnavailable
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 
 MAX_SESSION_DATA_BYTES = 16 * 1024 * 1024  # what is larger is stored as it is
 
@@ -60,7 +60,7 @@ class ZipContents:
         expected: Expected = Expected(),  # noqa: B008 - frozen
         limits: ZipLimits = ZipLimits(),  # noqa: B008 - frozen
         window_bytes: int = WINDOW_BYTES,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         """Reads the directory and judges it before anything is written; with KEEP, only whether the zip is whole.
         Raises SourceError."""
@@ -69,7 +69,7 @@ class ZipContents:
         self._name = name
         self._expected = expected
         self._window_bytes = window_bytes
-        self._patience = patience
+        self._policy = policy
         self._version_is_exact = version_is_exact
         self._notes = Notes(facts={"zip_size": info.size_bytes} if info.size_bytes is not None else {})
         self._looked_into = False
@@ -116,7 +116,7 @@ class ZipContents:
             self._open_again()
         if not self._info.ranges or self._info.size_bytes is None:
             raise RangesUnreliable(f"{self._source.name} cannot be read by range")
-        self._reader = RangeReader(self._source, self._info, self._patience)
+        self._reader = RangeReader(self._source, self._info, self._policy)
         if mode is ZipMode.KEEP:
             check_whole(self._reader.read, self._info.size_bytes)
         else:
@@ -136,9 +136,7 @@ class ZipContents:
                 raise SourceChanged(f"{self._source.name} has another ETag than at the start")
             self._info = info
 
-        self._patience.keep_trying(
-            attempt, lambda error: isinstance(error, SourceUnavailable | RangesUnreliable)
-        )
+        self._policy.call(attempt, lambda error: isinstance(error, SourceUnavailable | RangesUnreliable))
 
     # -- the zip itself ------------------------------------------------------------------------------------
     def _path_packed(self, mode: ZipMode) -> str:

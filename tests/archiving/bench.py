@@ -21,11 +21,11 @@ from transfer.base import Engine, Reader, SourceInfo, UploadJournal
 from transfer.engine import TransferEngine
 from transfer.errors import Stopped
 from transfer.memory import MemoryBudget
-from transfer.retrying import Patience as TransferPatience
+from transfer.retrying import RetryPolicy
 
 TEMPLATE = "recordings/{room_id}/{session_id}/{type}/{asset_id}"
 PART_BYTES = 64
-IMPATIENT = TransferPatience(sleep=lambda _seconds: None)
+IMPATIENT = RetryPolicy(first_pause=timedelta())
 
 
 class BytesSource:
@@ -145,7 +145,7 @@ class Bench:
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
-            patience=IMPATIENT,
+            policy=IMPATIENT,
         )
 
     def archive(self, asset_id: str | None = None) -> object:

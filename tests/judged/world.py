@@ -33,9 +33,9 @@ from transfer.engine import TransferEngine
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
 from transfer.memory import MemoryBudget
-from transfer.retrying import Patience as TransferPatience
+from transfer.retrying import RetryPolicy
 
-QUICK = TransferPatience(tries=2, sleep=lambda _seconds: None)
+QUICK = RetryPolicy(tries=2, first_pause=timedelta())
 KIB = 1024
 
 
@@ -78,7 +78,7 @@ class World:
             open_contents=ContentsOpener(
                 self.api,
                 self._http,
-                OpeningRules(patience=QUICK, zip_mode=zip_mode, hls=HlsLimits(polls=3)),
+                OpeningRules(policy=QUICK, zip_mode=zip_mode, hls=HlsLimits(polls=3)),
                 sleep=lambda _seconds: None,
             ),
             engine=self._engine,
@@ -103,7 +103,7 @@ class World:
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
-            patience=QUICK,
+            policy=QUICK,
         )
 
     def attempt(self) -> object:

@@ -106,7 +106,7 @@ def copied(
     http: HttpClient, origin: Origin, how: Callable[[Source], Source] = lambda source: source, **ask: object
 ) -> tuple[CopyResult | None, BaseException | None, dict[str, bytes]]:
     store, memory = MemoryBackend("store"), MemoryBudget(1 << 20)
-    with TransferEngine(memory, part_bytes=1000, connections=2, patience=HURRIED) as engine:
+    with TransferEngine(memory, part_bytes=1000, connections=2, policy=HURRIED) as engine:
         future = engine.submit(how(source(http, origin)), request(**ask), [store])
         error = future.exception(timeout=20)
     assert memory.in_use_bytes == 0

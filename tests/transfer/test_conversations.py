@@ -224,7 +224,7 @@ def test_a_conversation_ends_as_it_must(case: Case) -> None:
         origin.script(case.faults(origin))
         origin.always = fault.each(*case.always(origin))
 
-        with TransferEngine(memory, part_bytes=PART, connections=1, uploads=2, patience=HURRIED) as engine:
+        with TransferEngine(memory, part_bytes=PART, connections=1, uploads=2, policy=HURRIED) as engine:
             future = engine.submit(source(http, origin), case.ask, [store])
             error = future.exception(timeout=20)
         http.close()

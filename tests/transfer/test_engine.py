@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 def copying(content: bytes, **engine: object) -> Iterator[Callable[..., Future[CopyResult]]]:
     """An engine on one file; call with stores to copy it."""
     http = client()
-    arguments: dict[str, object] = {"memory": MemoryBudget(64 * MIB), "part_bytes": 1000, "patience": HURRIED}
+    arguments: dict[str, object] = {"memory": MemoryBudget(64 * MIB), "part_bytes": 1000, "policy": HURRIED}
     with Origin({"/file": content}) as origin:
         with TransferEngine(**(arguments | engine)) as running:  # type: ignore[arg-type]
             yield lambda *stores, **ask: running.submit(source(http, origin), request(**ask), stores)
@@ -69,7 +69,7 @@ def test_any_parts_cuts_and_order_make_the_same_object(
         if ranges or size <= part:  # a straight read of several parts is not taken up in the middle
             origin.script(cuts)
         with TransferEngine(
-            memory, part_bytes=part, connections=connections, uploads=uploads, patience=patient
+            memory, part_bytes=part, connections=connections, uploads=uploads, policy=patient
         ) as engine:
             result = engine.submit(source(http, origin), request(), stores).result(timeout=30)
         http.close()
@@ -250,7 +250,7 @@ def test_leaving_on_an_exception_ends_all_threads_within_two_seconds(where: str)
         return replace(reply, stall_at=10)
 
     with Origin({"/file": some_bytes(200_000)}, always=stall) as origin:
-        engine = TransferEngine(memory, part_bytes=50_000, connections=4, patience=HURRIED)
+        engine = TransferEngine(memory, part_bytes=50_000, connections=4, policy=HURRIED)
         copies = 30 if where == "no room" else 3
         futures = [engine.submit(source(http, origin), request(), [store]) for _ in range(copies)]
         stalled.wait(10)
@@ -280,7 +280,7 @@ def test_what_should_stop_raises_is_in_the_futures() -> None:
     http = client(Timeouts())
     with Origin({"/file": some_bytes(5000)}, always=lambda _, p: replace(p, stall_at=1)) as origin:
         with TransferEngine(
-            MemoryBudget(MIB), part_bytes=1000, should_stop=should_stop, patience=HURRIED
+            MemoryBudget(MIB), part_bytes=1000, should_stop=should_stop, policy=HURRIED
         ) as engine:
             future = engine.submit(source(http, origin), request(), [MemoryBackend("store")])
             told.set()
@@ -408,8 +408,8 @@ def test_copies_that_share_a_small_memory_do_not_block_each_other() -> None:
     http = client()
     with Origin({"/file": content}) as origin:
         with (
-            TransferEngine(memory, part_bytes=60_000, connections=6, uploads=3, patience=HURRIED) as one,
-            TransferEngine(memory, part_bytes=60_000, connections=6, uploads=3, patience=HURRIED) as two,
+            TransferEngine(memory, part_bytes=60_000, connections=6, uploads=3, policy=HURRIED) as one,
+            TransferEngine(memory, part_bytes=60_000, connections=6, uploads=3, policy=HURRIED) as two,
         ):
             futures = [
                 engine.submit(source(http, origin), replace(request(), key=object_key(f"{name}/{n}")), stores)
@@ -429,7 +429,7 @@ def test_an_unavailable_source_does_not_hold_memory_afterwards() -> None:
     with Origin({"/file": some_bytes(5000)}) as origin:
         origin.script([none])
         origin.always = status(503)
-        with TransferEngine(memory, part_bytes=1000, patience=HURRIED) as engine:
+        with TransferEngine(memory, part_bytes=1000, policy=HURRIED) as engine:
             future = engine.submit(source(http, origin), request(), [MemoryBackend("store")])
             assert isinstance(future.exception(timeout=20), SourceUnavailable)
         http.close()

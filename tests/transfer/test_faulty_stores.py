@@ -43,7 +43,7 @@ def copy(content: bytes, *stores: StorageBackend, journal: Journal | None = None
     memory = MemoryBudget(64 * 1024 * 1024)
     with Origin({"/file": content}) as origin:
         with TransferEngine(
-            memory, part_bytes=1000, connections=3, uploads=3, journal=journal, patience=HURRIED
+            memory, part_bytes=1000, connections=3, uploads=3, journal=journal, policy=HURRIED
         ) as engine:
             result = engine.submit(source(http, origin), request(), stores).result(timeout=20)
         http.close()
@@ -111,7 +111,7 @@ def test_each_byte_is_read_once_however_many_stores_there_are() -> None:
     stores = [MemoryBackend(f"store-{n}") for n in range(4)]
     http = client()
     with Origin({"/file": LARGE}) as origin:
-        with TransferEngine(MemoryBudget(1 << 24), part_bytes=1000, patience=HURRIED) as engine:
+        with TransferEngine(MemoryBudget(1 << 24), part_bytes=1000, policy=HURRIED) as engine:
             engine.submit(source(http, origin), request(), stores).result(timeout=20)
         http.close()
 
@@ -124,7 +124,7 @@ def test_reading_stops_when_no_store_is_left() -> None:
     http = client()
     with Origin({"/file": content}) as origin:
         with TransferEngine(
-            MemoryBudget(256 * 1024), part_bytes=1000, connections=2, patience=HURRIED
+            MemoryBudget(256 * 1024), part_bytes=1000, connections=2, policy=HURRIED
         ) as engine:
             result = engine.submit(source(http, origin), request(), [store]).result(timeout=20)
         http.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from archiver.http.head import Headers
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
 from tests.transfer.worlds import CANARY, client, some_bytes, told_by
 from transfer.errors import SourceNotAllowed, SourceUnavailable
@@ -18,7 +19,6 @@ from transfer.guard import AddressPolicy, SocketAddress
 from transfer.http import Address, HttpClient, Response, Timeouts, retry_after
 from transfer.source import FixedAddress, HttpSource
 from transfer.urls import SecretUrl
-from transfer.wire import Headers
 
 CONTENT = some_bytes(3000)
 

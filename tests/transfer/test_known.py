@@ -88,7 +88,7 @@ def test_what_is_unchanged_is_neither_read_nor_written(case: Case, http: HttpCli
     size = len(case.content) if case.known_bytes is None else case.known_bytes
     ask = request(known=KnownCopy(size, 77, case.known_etag), check=lambda first, _: looked.append(first))
     with Origin({"/file": case.content}, ranges=case.ranges, always=case.always) as origin:
-        with TransferEngine(memory, part_bytes=PART, journal=Journal(), patience=HURRIED) as engine:
+        with TransferEngine(memory, part_bytes=PART, journal=Journal(), policy=HURRIED) as engine:
             result = engine.submit(source(http, origin), ask, [store]).result(timeout=20)
         asked = origin.requests[0].range
 
@@ -114,7 +114,7 @@ def test_a_store_that_would_fail_is_not_touched(http: HttpClient) -> None:
     ask = request(known=KnownCopy(len(SMALL), 1, ETAG))
     with (
         Origin({"/file": SMALL}) as origin,
-        TransferEngine(budget, part_bytes=PART, patience=HURRIED) as engine,
+        TransferEngine(budget, part_bytes=PART, policy=HURRIED) as engine,
     ):
         result = engine.submit(source(http, origin), ask, [store]).result(timeout=20)
 
@@ -126,7 +126,7 @@ def test_a_store_that_would_fail_is_not_touched(http: HttpClient) -> None:
 def test_the_look_is_tried_again(fault: Fault, http: HttpClient) -> None:
     with Origin({"/file": LARGE}) as origin:
         origin.script([fault])
-        with TransferEngine(MemoryBudget(1 << 24), part_bytes=PART, patience=HURRIED) as engine:
+        with TransferEngine(MemoryBudget(1 << 24), part_bytes=PART, policy=HURRIED) as engine:
             ask = request(known=KnownCopy(len(LARGE), 1, ETAG))
             future = engine.submit(source(http, origin), ask, [MemoryBackend("store")])
 
@@ -135,7 +135,7 @@ def test_the_look_is_tried_again(fault: Fault, http: HttpClient) -> None:
 
 def test_what_is_gone_is_not_unchanged(http: HttpClient) -> None:
     ask = request(known=KnownCopy(len(SMALL), 1, ETAG))
-    with Origin({}) as origin, TransferEngine(MemoryBudget(1 << 20), patience=HURRIED) as engine:
+    with Origin({}) as origin, TransferEngine(MemoryBudget(1 << 20), policy=HURRIED) as engine:
         error = engine.submit(source(http, origin), ask, [MemoryBackend("store")]).exception(timeout=20)
 
     assert isinstance(error, SourceGone)
@@ -145,7 +145,7 @@ def test_thousands_that_are_unchanged_leave_room_for_each_other(http: HttpClient
     packed = gzip.compress(SMALL)
     with Origin({"/file": packed}) as origin:
         with TransferEngine(
-            MemoryBudget(1 << 20), part_bytes=PART, connections=2, uploads=1, patience=HURRIED
+            MemoryBudget(1 << 20), part_bytes=PART, connections=2, uploads=1, policy=HURRIED
         ) as engine:
             ask = request(known=KnownCopy(len(packed), 1, ETAG))
             futures = [engine.submit(source(http, origin), ask, [MemoryBackend("store")]) for _ in range(200)]

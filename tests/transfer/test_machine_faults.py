@@ -47,7 +47,7 @@ def copy(content: bytes, budget: MemoryBudget, *stores: StorageBackend, **ask: o
     http = client()
     try:
         with Origin({"/file": content}) as origin:
-            patient = TransferEngine(budget, part_bytes=64 * KIB, connections=8, uploads=4, patience=HURRIED)
+            patient = TransferEngine(budget, part_bytes=64 * KIB, connections=8, uploads=4, policy=HURRIED)
             with patient as engine:
                 stored = stores or (MemoryBackend("store"),)
                 return engine.submit(source(http, origin), request(**ask), stored).result(timeout=20)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer import stopping
+from archiver.http import cancellation
 from transfer.errors import BudgetTooSmall
 from transfer.memory import Block, MemoryBudget
 
@@ -97,7 +97,7 @@ def test_a_stop_ends_the_wait_and_leaves_the_queue_in_order() -> None:
 
     memory = MemoryBudget(100)
     block = memory.reserve(100)
-    with stopping.watched(told), pytest.raises(Told):
+    with cancellation.watched(told), pytest.raises(Told):
         memory.reserve(1)
     block.release()
 

@@ -11,15 +11,15 @@ import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transfer.pace import Pace
 
 from storage_backends.base import Limits, StorageBackend
 from storage_backends.memory import LIMITS, MemoryBackend
 from tests.transfer.stores import Wrapped
 from transfer.checksums import Crc32c, combine, crc32c
 from transfer.errors import SourceForbidden, SourceUnavailable
-from transfer.pace import Pace
 from transfer.part_sizes import Parts, part_size
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 
 MIB = 1024 * 1024
 
@@ -128,7 +128,7 @@ def test_what_is_not_worth_it_is_not_tried_again() -> None:
         raise SourceForbidden("no")
 
     with pytest.raises(SourceForbidden):
-        Patience(sleep=lambda _: None).keep_trying(action, lambda e: isinstance(e, SourceUnavailable))
+        RetryPolicy(first_pause=timedelta()).keep_trying(action, lambda e: isinstance(e, SourceUnavailable))
     assert len(tries) == 1
 
 

@@ -56,7 +56,7 @@ def copy(
             connections=1,
             uploads=1,
             journal=journal,
-            patience=HURRIED,
+            policy=HURRIED,
             should_stop=alive,
             on_bytes=lambda _, count: on_bytes.append(count) if on_bytes is not None else None,
         ) as engine:

@@ -89,7 +89,7 @@ def copy(
     memory = MemoryBudget(1 << 24)
     try:
         with TransferEngine(
-            memory, part_bytes=PART, connections=connections, uploads=3, journal=journal, patience=HURRIED
+            memory, part_bytes=PART, connections=connections, uploads=3, journal=journal, policy=HURRIED
         ) as engine:
             return engine.submit(how(source(http, origin)), ask or request(), stores).result(timeout=20)
     finally:

@@ -20,7 +20,7 @@ from transfer.engine import TransferEngine
 from transfer.errors import SourceError, SourceMismatch, SourceUnavailable
 from transfer.http import HttpClient
 from transfer.memory import MemoryBudget
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 from transfer.source import RenewableUrl, fetch_bytes
 
 SMALL, LARGE = some_bytes(700), some_bytes(4500)
@@ -104,7 +104,7 @@ def test_an_end_counts_only_with_a_proof(case: Case, http: HttpClient) -> None:
     store, memory = MemoryBackend("store"), MemoryBudget(1 << 20)
     with Origin({"/file": case.content}, ranges=case.ranges, always=case.always) as origin:
         origin.script(case.faults)
-        with TransferEngine(memory, part_bytes=1000, connections=1, patience=HURRIED) as engine:
+        with TransferEngine(memory, part_bytes=1000, connections=1, policy=HURRIED) as engine:
             future = engine.submit(source(http, origin), request(**(case.ask or {})), [store])
             error = future.exception(timeout=20)
 
@@ -152,7 +152,7 @@ def test_the_end_of_a_document_counts_only_with_a_proof(case: Case, http: HttpCl
 
 
 def test_what_differs_is_said_without_a_signature(http: HttpClient) -> None:
-    once = Patience(tries=1)
+    once = RetryPolicy(tries=1)
     with Origin({"/file": SMALL}, always=until_closed) as origin:
         origin.script([cut(1)])
         with pytest.raises(SourceUnavailable) as raised:

@@ -14,11 +14,11 @@ from tests.transfer.origin import Fault, Origin, Reply, Request
 from transfer.base import CopyRequest, SavedPart, SavedUpload
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient, Timeouts
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 from transfer.source import HttpSource, RenewableUrl, SecretUrl
 
 CANARY = "CANARY-SIGNATURE"
-HURRIED = Patience(sleep=lambda _: None)
+HURRIED = RetryPolicy(first_pause=timedelta())
 QUICK = Timeouts(silence=timedelta(seconds=1))  # short for the stalls, long enough for a busy machine
 KEY = object_key("recordings/asset/video.mp4")
 

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import MappingProxyType
 
 from typing_extensions import Buffer
@@ -17,11 +18,11 @@ from tests.archiving.contents.origin import Origin, read_source, signed
 from transfer.base import CHECKED_BYTES, Reader, SourceInfo
 from transfer.errors import SourceMismatch, UnexpectedContent
 from transfer.http import HttpClient
-from transfer.retrying import Patience
+from transfer.retrying import RetryPolicy
 from transfer.source import HttpSource
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-AT_ONCE = Patience(sleep=lambda seconds: None)
+AT_ONCE = RetryPolicy(first_pause=timedelta())
 TS = (b"G" + bytes(187)) * 4  # begins as a transport stream does
 
 
@@ -105,7 +106,7 @@ class InMemory:
 
 def in_memory(data: bytes, **options: object) -> ZipContents:
     source = InMemory(data)
-    values = {"name": "rec.zip", "version": "v1", "patience": AT_ONCE, **options}
+    values = {"name": "rec.zip", "version": "v1", "policy": AT_ONCE, **options}
     return ZipContents(source, source.info, **values)  # type: ignore[arg-type]
 
 
@@ -114,7 +115,7 @@ def open_zip(client: HttpClient, origin: Origin, data: bytes, **options: object)
     source = HttpSource(client, signed(f"{origin.url}/rec.zip?sig=1"))
     info, reader = source.open(CHECKED_BYTES)
     reader.close()
-    values = {"name": "rec.zip", "version": "v1", "patience": AT_ONCE, **options}
+    values = {"name": "rec.zip", "version": "v1", "policy": AT_ONCE, **options}
     return ZipContents(source, info, **values)  # type: ignore[arg-type]
 
 

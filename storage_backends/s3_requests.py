@@ -1,0 +1,328 @@
+"""PutObject and UploadPart as requests of our own client, signed here.
+
+boto3 spends about 1 ms of processor time on each request, more than everything else together does on a small object
+(docs/decisions/0004-data-path.md). So it is asked once how it would send a PUT (`_learn`), and the like is then sent
+without it. It stays in charge of what it knows and we do not: where its own request has anything unusual about it, and
+where a server answers with something that it knows how to put right (another region, a skewed clock, credentials that
+expired), the request is sent by it, and that is logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+from xml.sax.saxutils import unescape
+
+import structlog
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.utils import get_environ_proxies
+
+from archiver.http.runtime import process_runtime
+from archiver.http.session import Options, Session, Timeouts
+from archiver.http.transfer import Request, Transfer
+from archiver.http.waiting import blocking
+from storage_backends.base import Buffer
+from storage_backends.errors import StorageError
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials, ReadOnlyCredentials
+
+log = structlog.get_logger(__name__)
+
+_TIMEOUTS = Timeouts(connect=timedelta(seconds=10), silence=timedelta(seconds=60))  # as in s3.py, for boto3
+_ANSWER_BYTES = 64 * 1024
+_CORRECTIONS = 3  # in a row, after which boto3 sends everything
+
+_CORRECTED_BY_BOTO3 = frozenset(
+    {
+        "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "IllegalLocationConstraintException",
+        "InvalidToken", "PermanentRedirect", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch", "TemporaryRedirect",
+    }
+)  # fmt: skip
+
+_UNSIGNED = "UNSIGNED-PAYLOAD"
+_PLAIN_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+_SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/s3/aws4_request, .*")
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what a path holds as it is
+_FORMS = 64  # kept: a few content types, for the second that is now
+_KNOWN_HEADERS = frozenset(
+    {
+        "amz-sdk-invocation-id", "amz-sdk-request", "authorization", "content-length", "content-type", "expect",
+        "host", "user-agent", "x-amz-checksum-crc32c", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token",
+        "x-amz-sdk-checksum-algorithm",
+    }
+)  # fmt: skip
+_HEADER_OF = {
+    "ContentType": "content-type",
+    "ContentMD5": "content-md5",
+    "ChecksumCRC32C": "x-amz-checksum-crc32c",
+    "IfNoneMatch": "if-none-match",
+}
+_NO_HEADER = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
+
+
+class S3Requests:
+    """`put_object` and `upload_part` of `client`, with the same arguments (in one mapping), answers and errors, for one
+    bucket; `Body` may be any buffer. One of each process. Made before threads share `client`. `ca_file`: the authorities
+    that are trusted."""
+
+    def __init__(
+        self, client: Any, credentials: Credentials | None, bucket: str, ca_file: Path | None
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._credentials = credentials
+        self._corrections = 0
+        self._endpoint = _learn(client, credentials, bucket) if credentials is not None else None
+        if self._endpoint is not None:
+            options = Options(
+                ca_file=ca_file,
+                timeouts=_TIMEOUTS,
+                user_agent=self._endpoint.user_agent,
+                proxy=self._endpoint.proxy,
+            )
+            self._session = Session(process_runtime().stores, options)
+            self._form = lru_cache(maxsize=_FORMS)(partial(_Form, self._endpoint))
+        elif credentials is not None:
+            log.warning(
+                "s3_sent_by_boto3",
+                bucket=bucket,
+                why="its requests to this endpoint have something of their own",
+            )
+
+    @property
+    def direct(self) -> bool:
+        """Whether requests are sent from here; else boto3 sends them all."""
+        return self._endpoint is not None and self._corrections < _CORRECTIONS
+
+    async def put_object(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raises boto3's errors, and HttpError."""
+        return await self._send(self._client.put_object, request, "")
+
+    async def upload_part(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raises boto3's errors, and HttpError."""
+        query = f"partNumber={request['PartNumber']}&uploadId={quote(request['UploadId'], safe='-._~')}"
+        return await self._send(self._client.upload_part, request, query)
+
+    def close(self) -> None:
+        if self._endpoint is not None:
+            self._session.close()
+
+    async def _send(
+        self, by_boto3: Callable[..., Mapping[str, Any]], request: Mapping[str, Any], query: str
+    ) -> Mapping[str, Any]:
+        if not self.direct:
+            return await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
+        transfer = await Transfer(
+            self._session, partial(self._signed, request, query), lambda coming: coming.limit(_ANSWER_BYTES)
+        )
+        answer = _Answer(transfer)
+        if answer.status == 200:
+            self._corrections = 0
+            return answer.as_boto3()
+        if answer.code not in _CORRECTED_BY_BOTO3 and answer.status not in (301, 307):
+            raise answer.error("UploadPart" if query else "PutObject")
+        log.info("s3_request_corrected_by_boto3", bucket=self._bucket, code=answer.code)
+        response = await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
+        self._corrections += 1
+        return response
+
+    def _signed(self, request: Mapping[str, Any], query: str) -> Request:
+        """Made when it is sent. Raises StorageError for what it cannot carry."""
+        assert self._credentials is not None, "without credentials nothing is sent from here"
+        if request["Bucket"] != self._bucket:
+            raise StorageError(f"a request for the bucket {request['Bucket']} among those for {self._bucket}")
+        checked_by = "ChecksumCRC32C" if "ChecksumCRC32C" in request else "ContentMD5"
+        form = self._form(
+            int(time.time()),
+            self._credentials.get_frozen_credentials(),
+            checked_by,
+            tuple([item for item in request.items() if item[0] not in _NO_HEADER and item[0] != checked_by]),
+            tuple(request.get("Metadata", {}).items()),
+        )
+        return form.request(request["Key"], query, request[checked_by], request["Body"])
+
+
+# -- what boto3 would do -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where PUTs of one bucket go, and as what."""
+
+    origin: str  # https://host:port
+    host_header: str
+    path_before_key: str
+    region: str
+    user_agent: str
+    proxy: str
+
+
+def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | None:
+    """The endpoint, addressing style and region that boto3 chooses, seen in a request that it signs and that is never
+    sent; None when it would send anything that is not repeated here."""
+    caught: list[AWSPreparedRequest] = []
+
+    def catch(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        caught.append(request)
+        return AWSResponse(request.url, 200, HTTPHeaders(), _NoBody())
+
+    event = "before-send.s3.PutObject"
+    client.meta.events.register_first(event, catch)
+    try:
+        client.put_object(
+            Bucket=bucket, Key="key", Body=b"", ContentType="text/plain", ChecksumCRC32C="AAAAAA=="
+        )
+        frozen = credentials.get_frozen_credentials()
+    except (BotoCoreError, ClientError):
+        return None  # boto3 says what is wrong when it is asked in earnest
+    finally:
+        client.meta.events.unregister(event, catch)
+    if len(caught) != 1:
+        return None
+    return _endpoint(caught[0], frozen, client.meta.config.proxies)
+
+
+def _endpoint(
+    request: AWSPreparedRequest, frozen: ReadOnlyCredentials, proxies: Mapping[str, str] | None
+) -> Endpoint | None:
+    headers = {name.lower(): _text(value) for name, value in request.headers.items()}
+    scope = _SCOPE.fullmatch(headers.get("authorization", ""))
+    url = urlsplit(request.url)
+    plain = (
+        scope is not None
+        and scope[1] == frozen.access_key
+        and headers.get("x-amz-content-sha256") == _UNSIGNED
+        and headers.get("x-amz-security-token") == frozen.token
+        and not headers.keys() - _KNOWN_HEADERS
+        and url.scheme in ("http", "https")
+        and url.path.endswith("/key")
+        and not url.query
+    )
+    if not plain or scope is None or url.hostname is None:
+        return None
+    proxy = (proxies or get_environ_proxies(request.url)).get(url.scheme, "")
+    user_agent = headers.get("user-agent", "boto3")
+    path = url.path.removesuffix("key")
+    return Endpoint(f"{url.scheme}://{url.netloc}", url.netloc, path, scope[2], user_agent, proxy)
+
+
+class _NoBody:
+    def stream(self, **_: object) -> Iterator[bytes]:
+        return iter(())
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+# -- signed requests -----------------------------------------------------------------------------------------
+class _Form:
+    """A PUT but for what is each one's own: all that is the same for a tree's objects within one second.
+
+    Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"), except for the body:
+    its checksum is, and TLS guards the rest. Holds a SECRET.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        second: int,
+        credentials: ReadOnlyCredentials,
+        checked_by: str,
+        arguments: tuple[tuple[str, str], ...],
+        metadata: tuple[tuple[str, str], ...],
+    ) -> None:
+        """Raises StorageError for an argument that is not known here, and for values that no header can carry."""
+        unknown = {name for name, _ in arguments} - _HEADER_OF.keys()
+        if unknown:
+            raise StorageError(f"a PUT to S3 cannot be sent with {', '.join(sorted(unknown))}")
+        headers = {_HEADER_OF[name]: value for name, value in arguments}
+        headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata}
+        headers = {name: _header_value(name, value) for name, value in headers.items()}
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+        headers |= {"x-amz-date": stamp, "x-amz-content-sha256": _UNSIGNED}
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        self._headers = headers
+        self._checksum_header = _HEADER_OF[checked_by]
+        every = {**headers, "host": endpoint.host_header}
+        names = sorted([*every, self._checksum_header])
+        at = names.index(self._checksum_header)
+        signed = ";".join(names)
+        before = "".join([f"{name}:{every[name]}\n" for name in names[:at]])
+        after = "".join([f"\n{name}:{every[name]}" for name in names[at + 1 :]])
+        self._origin = endpoint.origin
+        self._path_before_key = endpoint.path_before_key
+        self._before_checksum = f"{before}{self._checksum_header}:"
+        self._after_checksum = f"{after}\n\n{signed}\n{_UNSIGNED}"
+
+        day = stamp[:8]
+        scope = f"{day}/{endpoint.region}/s3/aws4_request"
+        self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
+        self._key = f"AWS4{credentials.secret_key or ''}".encode()
+        for part in (day, endpoint.region, "s3", "aws4_request"):
+            self._key = hmac.digest(self._key, part.encode(), "sha256")
+        self._authorization = f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, Signature="
+
+    def request(self, key: str, query: str, checksum: str, body: Buffer) -> Request:
+        """`query` as it is sent, its names in order."""
+        path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
+        canonical = f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._after_checksum}"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        signature = hmac.digest(self._key, f"{self._to_sign}{digest}".encode(), "sha256").hex()
+        headers = {
+            **self._headers,
+            self._checksum_header: checksum,
+            "authorization": f"{self._authorization}{signature}",
+        }
+        url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
+        return Request(url, headers, "PUT", body if isinstance(body, bytes) else bytes(body))
+
+
+def _header_value(name: str, value: str) -> str:
+    """As it is sent and signed: blanks in a row are one, which is how a signature counts them."""
+    plain = " ".join(value.split())
+    if plain and not _PLAIN_VALUE.fullmatch(plain):
+        raise StorageError(f"a PUT to S3 cannot carry {name}: {value[:80]!r}")
+    return plain
+
+
+class _Answer:
+    def __init__(self, transfer: Transfer) -> None:
+        assert transfer.head is not None, "a transfer that ended well has a head"
+        self.status = transfer.head.status
+        self._headers = transfer.head.headers
+        self._body = transfer.take_body()
+
+    @property
+    def code(self) -> str:
+        return self._said("Code") or str(self.status)
+
+    def as_boto3(self) -> Mapping[str, Any]:
+        named = (("ETag", "etag"), ("ChecksumCRC32C", "x-amz-checksum-crc32c"))
+        return {name: value for name, header in named if (value := self._headers.get(header)) is not None}
+
+    def error(self, operation: str) -> ClientError:
+        said: Any = {
+            "Error": {"Code": self.code, "Message": self._said("Message")},
+            "ResponseMetadata": {
+                "HTTPStatusCode": self.status,
+                "RequestId": self._said("RequestId") or self._headers.get("x-amz-request-id") or "",
+            },
+        }
+        return ClientError(said, operation)
+
+    def _said(self, name: str) -> str:
+        found = re.search(rf"<{name}>([^<]*)</{name}>".encode(), self._body)
+        return unescape(found[1].decode("utf-8", "replace")) if found else ""

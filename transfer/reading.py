@@ -1,0 +1,274 @@
+"""How the engine reads a source: over HTTP by its own loops, any other in threads that may block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from archiver.http.errors import HttpError
+from archiver.http.session import Session
+from archiver.http.transfer import Transfer
+from archiver.http.waiting import blocking
+from storage_backends.base import ObjectKey
+from transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
+from transfer.bodies import Body, Filled, filled_bytes, measure
+from transfer.checksums import crc32c
+from transfer.errors import SourceMismatch, SourceUnavailable
+from transfer.memory import Asked, MemoryBudget, Reservation
+from transfer.proofs import Proofs
+from transfer.source import HttpSource
+from transfer.tasks import Runs
+
+
+@dataclass(slots=True)
+class Answer:
+    """The first answer of a source. `filled`: all of a small file, or the first part of a `body`. `rest`: the first
+    part of a large one is on its way. `reader`: it is still to be read."""
+
+    info: SourceInfo
+    first_bytes: int
+    filled: Filled | None = None
+    body: Body | None = None
+    rest: Transfer | None = None
+    intake: Intake | None = None  # of `rest`
+    reader: Reader | None = None
+
+    @property
+    def is_first_of_many(self) -> bool:
+        """Whether the rest is to be read by ranges."""
+        size_bytes = self.info.size_bytes
+        return self.info.ranges and size_bytes is not None and size_bytes > self.first_bytes
+
+    def take_filled(self) -> Filled:
+        filled, self.filled = self.filled, None
+        assert filled is not None
+        return filled
+
+    def close(self) -> None:
+        """What was not taken is not wanted."""
+        if self.filled is not None:
+            self.filled.release()
+        if self.rest is not None:
+            self.rest.cancel()
+        if self.reader is not None:
+            self.reader.close()
+        if self.intake is not None:
+            self.intake.give_up()
+
+
+class Reading(Protocol):
+    @property
+    def source(self) -> Source: ...
+
+    async def open(self, first_bytes: int) -> Answer:
+        """As `Source.open`."""
+        ...
+
+    async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
+        """As `Source.read_range`."""
+        ...
+
+    async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
+        """The first part of a large file, out of its first answer, which is closed."""
+        ...
+
+    async def first_bytes(self, answer: Answer) -> bytes:
+        """The first CHECKED_BYTES of a large file, out of its first answer, which is of no use afterwards."""
+        ...
+
+
+class BlockingReading:
+    """Of any source: in threads."""
+
+    def __init__(self, source: Source, memory: MemoryBudget) -> None:
+        self.source = source
+        self._memory = memory
+
+    async def open(self, first_bytes: int) -> Answer:
+        info, reader = await blocking(lambda: self.source.open(first_bytes), "source")
+        return Answer(info, first_bytes, reader=reader)
+
+    async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
+        def fill(into: memoryview) -> int:
+            self.source.read_range(start, into, info)
+            return size_bytes
+
+        return await blocking(lambda: filled_bytes(size_bytes, fill), "source")
+
+    async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
+        reader = answer.reader
+        assert reader is not None
+        body = Body(reader, size_bytes, self.source, SourceUnavailable)
+        reservation: Reservation | None = None
+        try:
+            reservation = await self._memory.reserve(size_bytes)
+            filled = await blocking(lambda: body.take(size_bytes, reservation), "source")
+        except BaseException:
+            if reservation is not None:
+                reservation.release()
+            raise
+        finally:
+            reader.close()
+        return filled
+
+    async def first_bytes(self, answer: Answer) -> bytes:
+        size_bytes = min(CHECKED_BYTES, answer.info.size_bytes or 0)
+        reader = answer.reader
+        assert reader is not None
+
+        def read() -> bytes:
+            data = bytearray(size_bytes)
+            Body(reader, size_bytes, self.source, SourceUnavailable).fill(memoryview(data))
+            return bytes(data)
+
+        return await blocking(read, "source")
+
+
+class HttpReading:
+    """Of one HTTP source, for the object `key`, over the engine's connections."""
+
+    def __init__(
+        self,
+        source: HttpSource,
+        key: ObjectKey,
+        session: Session,
+        memory: MemoryBudget,
+        proofs: Proofs,
+        runs: Runs,
+    ) -> None:
+        self._http = source
+        self._key = key
+        self._session = session
+        self._memory = memory
+        self._proofs = proofs
+        self._runs = runs
+        self._blocking = BlockingReading(source, memory)
+
+    @property
+    def source(self) -> HttpSource:
+        return self._http
+
+    async def open(self, first_bytes: int) -> Answer:
+        intake = Intake(self._memory, self._runs)
+        try:
+            opened, transfer = await self._http.fetch(first_bytes, self._session, intake)
+        except BaseException:
+            intake.give_up()
+            raise
+        if opened.body is not None:
+            self._arrived(transfer, opened.body)
+            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take()))
+        return Answer(opened.info, first_bytes, rest=opened.rest, intake=intake, reader=opened.reader)
+
+    async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
+        unique = self._proofs.ask(start, size_bytes, info.size_bytes)
+        data, transfer = await self._http.fetch_range(start, size_bytes, info, self._session)
+        if unique:
+            self._proofs.proved(transfer)
+        else:
+            self._arrived(transfer, data, start, info)
+        return data
+
+    async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
+        if answer.filled is not None:  # it came whole in the meantime
+            return answer.take_filled()
+        if answer.reader is not None:  # its length was not told beforehand
+            return await self._blocking.first_part(answer, size_bytes)
+        try:
+            data = await self._rest(answer)
+            if len(data) != size_bytes:
+                raise SourceUnavailable(
+                    f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early"
+                )
+            assert answer.intake is not None
+            return Filled(data, answer.intake.take())
+        finally:
+            answer.close()
+
+    async def first_bytes(self, answer: Answer) -> bytes:
+        if answer.filled is not None:
+            return answer.filled.data[:CHECKED_BYTES]
+        if answer.reader is not None:
+            return await self._blocking.first_bytes(answer)
+        return (await self._rest(answer))[:CHECKED_BYTES]
+
+    async def _rest(self, answer: Answer) -> bytes:
+        transfer = answer.rest
+        assert transfer is not None
+        try:
+            await transfer.rest()
+        except HttpError as error:
+            raise SourceUnavailable(f"reading {self._http.name}: {error}") from error
+        data = transfer.take_body()
+        self._arrived(transfer, data)
+        return data
+
+    def _arrived(
+        self, transfer: Transfer, data: bytes, start: int = 0, info: SourceInfo | None = None
+    ) -> None:
+        """`info` is given for a range that is not the first."""
+        if transfer.ordinal != 1:
+            size_bytes = len(data)
+            self._proofs.arrived(
+                transfer, self._key, crc32c(data), lambda: self._read_again(start, size_bytes, info)
+            )
+
+    async def _read_again(self, start: int, size_bytes: int, info: SourceInfo | None) -> int:
+        """The CRC32C of these bytes, over a new connection."""
+
+        def read() -> int:
+            if info is not None:
+                data = bytearray(size_bytes)
+                self._http.read_range(start, memoryview(data), info)
+                return crc32c(data)
+            found_bytes, crc = measure(self._http.open(max(1, size_bytes))[1])
+            if found_bytes != size_bytes:
+                raise SourceMismatch(f"{self._http.name} had {size_bytes} bytes, and then {found_bytes}")
+            return crc
+
+        return await blocking(read, "source")
+
+
+class Intake:
+    """Memory for one body: its transfer waits until there is some. See `transfer.source.Intake`."""
+
+    def __init__(self, memory: MemoryBudget, runs: Runs) -> None:
+        self._memory = memory
+        self._runs = runs
+        self._asked: Asked | None = None
+        self._reservation: Reservation | None = None
+        self._given_up = False
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:
+        if self._given_up:
+            raise HttpError("it was cancelled")
+        if not size_bytes:
+            return
+        self._reservation = self._memory.try_reserve(size_bytes)
+        if self._reservation is None:
+            transfer.hold()
+
+            def granted(reservation: Reservation) -> None:
+                self._runs.call_soon(lambda: self._granted(transfer, reservation))
+
+            self._asked = self._memory.ask(size_bytes, granted)
+
+    def _granted(self, transfer: Transfer, reservation: Reservation) -> None:
+        self._asked = None
+        if self._given_up:
+            reservation.release()
+            return
+        self._reservation = reservation
+        transfer.release()
+
+    def take(self) -> Reservation | None:
+        """What is reserved, for whoever has the body now."""
+        reservation, self._reservation = self._reservation, None
+        return reservation
+
+    def give_up(self) -> None:
+        self._given_up = True
+        if self._asked is not None:
+            self._asked.leave()
+        if self._reservation is not None:
+            self._reservation.release()

@@ -1,0 +1,253 @@
+"""Coroutines of the engine, many at once in one thread.
+
+Small on purpose, and not asyncio: an object of a tree costs a dozen steps, and its whole budget of processor time is a
+few of asyncio's; and a simulation steps through it without a clock (docs/decisions/0007-libcurl.md).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from archiver.http.loop import Timer
+from archiver.http.waiting import Blocking, Ended, Pause, Wait
+
+T = TypeVar("T")
+
+
+class Runs(Protocol):
+    """What a task needs of a `Runtime`."""
+
+    def call_soon(self, action: Callable[[], None]) -> None: ...
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer: ...
+
+    def block(self, wait: Blocking[Any], ended: Ended) -> None: ...
+
+
+class Task(Wait[Any]):
+    """A coroutine that runs. Awaited, it gives what the coroutine returns, or raises what that raises. In the engine's
+    thread."""
+
+    __slots__ = (
+        "_coroutine",
+        "_step_number",
+        "_timer",
+        "_wait",
+        "_watchers",
+        "done",
+        "error",
+        "runs",
+        "value",
+    )
+
+    def __init__(self, runs: Runs, coroutine: Coroutine[Wait[Any], Any, Any]) -> None:
+        self.runs = runs
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._coroutine = coroutine
+        self._wait: Wait[Any] | None = None
+        self._timer: Timer | None = None
+        self._step_number = 0
+        self._watchers: list[Ended] = []
+
+    def begin(self) -> Task:
+        """Run up to the first wait."""
+        self._step(None, None)
+        return self
+
+    def start(self, ended: Ended) -> None:
+        if self.done:
+            ended(self.value, self.error)
+        else:
+            self._watchers.append(ended)
+
+    def stop(self, error: BaseException) -> None:
+        """Raise `error` where it waits. Repeatable; nothing happens after its end."""
+        wait, self._wait = self._wait, None
+        if self.done or wait is None:
+            return
+        self._step_number += 1
+        if self._timer is not None:
+            self._timer.cancel()
+        wait.cancel()
+        self._step(None, error)
+
+    def _step(self, value: Any, error: BaseException | None) -> None:
+        try:
+            wait = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
+        except StopIteration as stop:
+            self._end(stop.value, None)
+            return
+        except BaseException as raised:  # noqa: BLE001 - whoever awaits the task judges it
+            self._end(None, raised)
+            return
+        self._wait = wait
+        self._step_number += 1
+        number = self._step_number
+
+        def ended(value: Any, error: BaseException | None) -> None:  # from any thread
+            self.runs.call_soon(lambda: self._resume(number, value, error))
+
+        try:
+            if isinstance(wait, Blocking):
+                self.runs.block(wait, ended)
+            elif isinstance(wait, Pause):
+                self._timer = self.runs.call_later(wait.seconds, lambda: self._resume(number, None, None))
+            else:
+                wait.start(ended)
+        except BaseException as raised:  # noqa: BLE001 - as above
+            self._resume(number, None, raised)
+
+    def _resume(self, number: int, value: Any, error: BaseException | None) -> None:
+        if number == self._step_number and not self.done:
+            self._wait = self._timer = None
+            self._step(value, error)
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        self.done, self.value, self.error = True, value, error
+        watchers, self._watchers = self._watchers, []
+        for ended in watchers:
+            ended(value, error)
+
+
+class Gate(Wait[None]):
+    """Closed until `open` is called, once; then it lets everybody through. In the engine's thread."""
+
+    __slots__ = ("_waiting", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._waiting: list[Ended] = []
+
+    def start(self, ended: Ended) -> None:
+        if self.is_open:
+            ended(None, None)
+        else:
+            self._waiting.append(ended)
+
+    def open(self) -> None:
+        self.is_open = True
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended(None, None)
+
+
+class Slots:
+    """At most `count` at once, in the order of asking. In the engine's thread."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[_Slot] = deque()
+
+    async def take(self) -> None:
+        if self._free and not self._waiting:
+            self._free -= 1
+            return
+        await _Slot(self)
+
+    def give_back(self) -> None:
+        while self._waiting:
+            slot = self._waiting.popleft()
+            if slot.ended is not None:
+                slot.ended(None, None)
+                return
+        self._free += 1
+
+    def line_up(self, slot: _Slot) -> None:
+        self._waiting.append(slot)
+
+
+class _Slot(Wait[None]):
+    __slots__ = ("_slots", "ended")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self.ended: Ended | None = None
+
+    def start(self, ended: Ended) -> None:
+        self.ended = ended
+        self._slots.line_up(self)
+
+    def cancel(self) -> None:
+        if self.ended is not None and self not in self._slots._waiting:  # noqa: SLF001 - it was just given to us
+            self._slots.give_back()
+        self.ended = None
+
+
+class Group:
+    """Tasks that end together: leaving the block waits for all. The first error stops the others and is raised.
+
+    async with Group(runs) as group:
+        group.spawn(one())
+        group.spawn(other())
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._tasks: set[Task] = set()
+        self._error: BaseException | None = None
+        self._changed: Gate | None = None
+
+    def spawn(self, coroutine: Coroutine[Wait[Any], Any, Any]) -> Task:
+        task = Task(self._runs, coroutine)
+        self._tasks.add(task)
+        task.start(lambda _, error: self._ended(task, error))
+        return task.begin()
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.stop(error)
+            return
+        while self._tasks:
+            self._changed = Gate()
+            try:
+                await self._changed
+            except BaseException as stopped:
+                self.stop(stopped)
+                raise
+        if self._error is not None:
+            raise self._error
+
+    def fail(self, error: BaseException) -> None:
+        """End the group with `error`, unless it has another already."""
+        if self._error is None:
+            self._error = error
+            self.stop(error)
+            self._tell()
+
+    def stop(self, error: BaseException) -> None:
+        for task in list(self._tasks):
+            task.stop(error)
+
+    def _ended(self, task: Task, error: BaseException | None) -> None:
+        self._tasks.discard(task)
+        if error is not None:
+            self.fail(error)
+        if not self._tasks:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None and not self._changed.is_open:
+            self._changed.open()
+
+
+async def gather(runs: Runs, coroutines: Sequence[Coroutine[Wait[Any], Any, T]]) -> list[T]:
+    """All results, in order. The first error stops the others and is raised."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
+    async with Group(runs) as group:
+        tasks = [group.spawn(coroutine) for coroutine in coroutines]
+    return [task.value for task in tasks]

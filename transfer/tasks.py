@@ -140,8 +140,12 @@ class Slots:
     """At most `count` at once, in the order of asking. In the engine's thread."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._count = self._free = count
         self._waiting: deque[_Slot] = deque()
+
+    @property
+    def in_use(self) -> int:
+        return self._count - self._free
 
     async def take(self) -> None:
         if self._free and not self._waiting:

@@ -40,11 +40,14 @@ _INVALID: Mapping[int, str] = {
     pycurl.E_FTP_WEIRD_SERVER_REPLY: "the head of the response is malformed",
     pycurl.E_BAD_CONTENT_ENCODING: "the response has a transfer encoding other than chunked",
 }
-_VERDICT = re.compile(r"(?:SSL certificate problem|certificate verify failed|SSL): *(.+)")
+_VERDICT = re.compile(
+    r"(?:SSL certificate problem|SSL certificate OpenSSL verify result|SSL): *(.+?)(?: \([0-9]+\))?\.?"
+)
 
 
-def failure(easy: Any, code: int, words: str, options: Options) -> Exception:
-    """What libcurl's `code` means. `words`: its message, which names a host at most."""
+def failure(easy: Any, code: int, words: str, options: Options, *, connected: bool) -> Exception:
+    """What libcurl's `code` means. `words`: its message, which names a host at most. `connected`: the request was about
+    to be sent, at least."""
     number = easy.getinfo(pycurl.OS_ERRNO)
     if number in _OUR_MACHINE:
         return OSError(number, os.strerror(number))
@@ -54,7 +57,6 @@ def failure(easy: Any, code: int, words: str, options: Options) -> Exception:
         return CertificateRejected(_reason(words))
     if code == pycurl.E_SSL_CACERT_BADFILE:
         return CertificateRejected(f"the file of trusted authorities cannot be read: {options.ca_file}")
-    connected = easy.getinfo(pycurl.PRETRANSFER_TIME) > 0
     if code == pycurl.E_OPERATION_TIMEDOUT:
         if connected:
             seconds = options.timeouts.silence.total_seconds()
@@ -79,5 +81,5 @@ def failure(easy: Any, code: int, words: str, options: Options) -> Exception:
 
 def _reason(words: str) -> str:
     """OpenSSL's part of libcurl's message."""
-    found = _VERDICT.search(words)
+    found = _VERDICT.fullmatch(words)
     return found[1] if found else words or "no reason is known"

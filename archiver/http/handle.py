@@ -1,13 +1,15 @@
 """libcurl's easy handle, and the transfer that it carries: the options of a request, and what libcurl calls.
 
 libcurl's defaults are not ours. It would obey HTTPS_PROXY, which lets a proxy choose the address that is connected to;
-collapse `/../` in a signed path; ignore SSL_CERT_FILE; follow .netrc. Each is set here explicitly, and tested.
+collapse `/../` and rewrite `%2e` in a signed path; ignore SSL_CERT_FILE; follow .netrc. Each is set here explicitly,
+and tested.
 
 Within its callbacks libcurl must not be called. They only note things down, or post to the loop.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 _BUFFER_BYTES = 512 * 1024
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
-_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+_URL = re.compile(r"https?://(?!/)[!-~]+", re.IGNORECASE)
+_TARGET = re.compile(r"(https?)://[^/?#]*([^#]*)", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t -~\x80-\xff]")
 _PINNED = re.compile(r"(\[[^]]*\]|[^:]*):[0-9]+")  # of `Request.resolve`, what it is about
@@ -32,11 +35,12 @@ _PINNED = re.compile(r"(\[[^]]*\]|[^:]*):[0-9]+")  # of `Request.resolve`, what 
 class Handle:
     """One easy handle of a session, used again and again. In the loop's thread alone."""
 
-    __slots__ = ("_pinned", "_session", "easy", "transfer")
+    __slots__ = ("_pinned", "_proxy", "_session", "easy", "transfer")
 
     def __init__(self, session: Session, share: Any, options: Options) -> None:
         self.transfer: Transfer | None = None
         self._session = session
+        self._proxy = options.proxy
         self._pinned: set[str] = set()
         self.easy: Any = pycurl.Curl()
         self.easy.handle = self
@@ -73,6 +77,7 @@ class Handle:
         request, easy = transfer.request, self.easy
         lines = _header_lines(request)
         easy.setopt(pycurl.URL, request.url)
+        easy.setopt(pycurl.REQUEST_TARGET, self._target(request.url))
         if request.method == "HEAD":
             easy.unsetopt(pycurl.CUSTOMREQUEST)
             easy.setopt(pycurl.NOBODY, 1)
@@ -126,6 +131,14 @@ class Handle:
             self.easy.setopt(pycurl.CONNECT_ONLY, 0)
         return came or None
 
+    def _target(self, url: str) -> str:
+        """Literally: libcurl writes `%2e` as `%2E`, and some CDNs sign the letters."""
+        found = _TARGET.match(url)
+        assert found is not None, "the URL was checked"
+        if self._proxy and found[1].lower() == "http":
+            return url.partition("#")[0]  # absolute: RFC 9112, section 3.2.2
+        return found[2] if found[2].startswith("/") else f"/{found[2]}"
+
     def _pin(self, resolve: tuple[str, ...]) -> None:
         """Addresses that were given stay known to the session's handles until they are taken back."""
         pinned = self._session.pinned
@@ -147,12 +160,12 @@ class Handle:
         try:
             if transfer.request.admits is not None:
                 transfer.request.admits(str(sockaddr[0]))
-            opened = socket.socket(family, kind, protocol)
+            opened = _socket(family, kind, protocol)
         except BaseException as error:  # noqa: BLE001 - it is the transfer's
             transfer.error = error
             return pycurl.SOCKET_BAD
         transfer.opened = True
-        self._session.close_soon(opened)  # pycurl hands libcurl a duplicate
+        self._session.close_soon(opened)  # what libcurl gets is a duplicate
         return opened
 
     def _before_request(self, peer: str, ours: str, peer_port: int, our_port: int) -> int:
@@ -194,6 +207,17 @@ class Handle:
         except BaseException as error:  # noqa: BLE001 - it is the transfer's
             transfer.error = error
             return -1
+
+
+def _socket(family: int, kind: int, protocol: int) -> socket.socket:
+    """One that pycurl can duplicate: when it cannot, it does not say what it lacked."""
+    opened = socket.socket(family, kind, protocol)
+    try:
+        os.close(os.dup(opened.fileno()))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _header_lines(request: Request) -> list[bytes]:

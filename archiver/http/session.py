@@ -66,7 +66,8 @@ class Session:
 
     # -- in the loop's thread ------------------------------------------------------------------------------
     def _begin(self, transfer: Transfer) -> None:
-        if transfer.done:
+        if transfer.done:  # cancelled before it was begun
+            transfer.finish(transfer.error)
             return
         if self._closed:
             transfer.finish(HttpError("the session is closed"))
@@ -101,7 +102,7 @@ class Session:
             easy.pause(pycurl.PAUSE_CONT)  # which may hand over what is waiting, and fail in doing so
         except pycurl.error as error:
             code, words = error.args
-            self._end(transfer, transfer.error or failure(easy, code, words, self._options))
+            self._end(transfer, transfer.error or self._failure(easy, transfer, code, words))
 
     def _close(self) -> None:
         self._closed = True
@@ -141,7 +142,7 @@ class Session:
             return
         error = transfer.error
         if error is None and failed is not None:
-            error = failure(handle.easy, *failed, self._options)
+            error = self._failure(handle.easy, transfer, *failed)
         if error is None and transfer.head is None:
             error = BrokenOff("the connection was closed before the end of the response's head")
         if transfer.head is not None:
@@ -151,6 +152,9 @@ class Session:
             self._account(handle, transfer, suspicious=early, ended=error is not None)
         self._put_back(transfer, handle)
         transfer.finish(error)
+
+    def _failure(self, easy: Any, transfer: Transfer, code: int, words: str) -> Exception:
+        return failure(easy, code, words, self._options, connected=transfer.name is not None)
 
     def _answered_early(self, handle: Handle, transfer: Transfer) -> bool:
         """Whether a success answers a request that was not sent to its end yet: it is another's."""

@@ -220,8 +220,9 @@ class Transfer(Wait["Transfer"]):
         return True
 
     def finish(self, error: BaseException | None) -> None:
-        """The session is done with it."""
+        """The session is done with it. Repeatable."""
         if self.done:
+            self._inform(self.error)
             return
         self.done = True
         self.easy = None

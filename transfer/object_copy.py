@@ -19,7 +19,7 @@ from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, Stora
 from storage_backends.errors import StorageError
 from transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, Source, SourceInfo
 from transfer.bodies import Body, Filled, measure
-from transfer.checks import Checks, ReadRange
+from transfer.checks import Checks
 from transfer.checksums import combine, crc32c
 from transfer.errors import (
     RangesUnreliable,
@@ -72,7 +72,7 @@ class ObjectCopy:
         self._tools = tools
         self._checks = Checks(request)
         self._info: SourceInfo | None = None
-        self._read: ReadRange | None = None  # any bytes of the source once more, where it has ranges
+        self._source: Source | None = None
         self._uploads: Sequence[PartsUpload] = ()
         self._reads: Group | None = None
         self._defect: BaseException | None = None
@@ -183,12 +183,8 @@ class ObjectCopy:
         return CopyResult(self._request.key, known.size_bytes, known.crc32c, info, {}, {}, unchanged=True)
 
     def _know(self, source: Source, info: SourceInfo) -> None:
-        self._info = self._checks.info = info
-
-        def read(start: int, into: memoryview) -> None:
-            self._tools.policy.call(lambda: source.read_range(start, into, info), _unavailable_or_odd)
-
-        self._read = read if info.ranges else None
+        self._source, self._info = source, info
+        self._checks.info = info
 
     async def _confirm(
         self, source: Source, info: SourceInfo, first_bytes: int, size_bytes: int, crc: int
@@ -460,7 +456,15 @@ class ObjectCopy:
 
     async def _check_structure(self, size_bytes: int) -> None:
         if self._request.structure is not None:  # it may read some of it again
-            await blocking(lambda: self._checks.structure(size_bytes, self._read), "source")
+            read = self._read_again if self._info is not None and self._info.ranges else None
+            await blocking(lambda: self._checks.structure(size_bytes, read), "source")
+
+    def _read_again(self, start: int, into: memoryview) -> None:
+        """Any bytes of the source; blocks."""
+        source, info = self._source, self._info
+        assert source is not None, "it is known"
+        assert info is not None, "it is known"
+        self._tools.policy.call(lambda: source.read_range(start, into, info), _unavailable_or_odd)
 
     # -- uploads and ends ----------------------------------------------------------------------------------
     def _add_uploads(self, size_bytes: int | None, part_bytes: int) -> None:

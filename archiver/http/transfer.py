@@ -184,8 +184,9 @@ class Transfer(Wait["Transfer"]):
                 self._look_at_head(self.head)
 
     def _look_at_head(self, head: Head) -> None:
-        if self._decide is not None:
-            self._decide(self)
+        decide, self._decide = self._decide, None  # which may hold who made this: bodies must not wait for the collector
+        if decide is not None:
+            decide(self)
         limit, length = self._bytes_allowed(), head.length_bytes
         if limit is not None and length is not None and length > limit and self.request.method != "HEAD":
             raise _too_long(limit)
@@ -225,7 +226,7 @@ class Transfer(Wait["Transfer"]):
             self._inform(self.error)
             return
         self.done = True
-        self.easy = None
+        self.easy = self._decide = self._make = None
         self.error = error
         if self._streaming is not None:
             self._streaming.end(error)

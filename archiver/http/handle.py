@@ -192,6 +192,10 @@ class Handle:
     def _on_line(self, line: bytes) -> int | None:
         transfer = self.transfer
         assert transfer is not None
+        if transfer.head is None and line != b"\r\n" and line != b"\n":  # eight of a response: in few steps
+            transfer.answered = True
+            transfer.lines.append(line)
+            return None
         try:
             transfer.on_line(line)
         except BaseException as error:  # noqa: BLE001 - it is the transfer's
@@ -202,6 +206,9 @@ class Handle:
     def _on_data(self, chunk: bytes) -> int | None:
         transfer = self.transfer
         assert transfer is not None
+        if transfer.append is not None:
+            transfer.append(chunk)
+            return None
         try:
             return None if transfer.on_data(chunk) else pycurl.WRITEFUNC_PAUSE
         except BaseException as error:  # noqa: BLE001 - it is the transfer's

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from archiver.http.errors import InvalidResponse
 
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r\n")
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n", re.MULTILINE)
 _SWITCHING_PROTOCOLS = 101
 _NO_BODY = frozenset({204, 304})
 
@@ -50,10 +50,10 @@ class Head:
 def parse_head(lines: Sequence[bytes]) -> Head | None:
     """One head, line by line as libcurl gives it, status line and empty line included. None when it is informational
     (1xx). Raises InvalidResponse."""
-    text = [line.decode("latin-1") for line in lines]
-    if not all(line.endswith("\r\n") for line in text):
+    text = b"".join(lines).decode("latin-1")
+    if text.count("\r\n") != len(lines) or text.count("\n") != len(lines) or not text.endswith("\r\n\r\n"):
         raise InvalidResponse("a line of the response's head does not end as it must")
-    status_line = _STATUS_LINE.fullmatch(text[0][:-2]) if text else None
+    status_line = _STATUS_LINE.match(text)
     if status_line is None:
         raise InvalidResponse("what came is not an HTTP/1.x response")
     status = int(status_line[2])
@@ -61,12 +61,9 @@ def parse_head(lines: Sequence[bytes]) -> Head | None:
         raise InvalidResponse("the server switches to a protocol that it was not asked for")
     if status < 200:
         return None
-    fields: list[tuple[str, str]] = []
-    for line in text[1:-1]:
-        name, colon, value = line.partition(":")
-        if not colon or not _NAME.fullmatch(name):
-            raise InvalidResponse("a header line of the response is malformed")
-        fields.append((name, value.strip(" \t\r\n")))
+    fields = _FIELD.findall(text, status_line.end())
+    if len(fields) != len(lines) - 2:
+        raise InvalidResponse("a header line of the response is malformed")
     headers = Headers(fields)
     codings = headers.all("transfer-encoding")
     chunked = len(codings) == 1 and codings[0].lower() == "chunked"

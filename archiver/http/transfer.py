@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from archiver.http.connections import Connection, Name
     from archiver.http.session import Session
 
+_SMALL_BYTES = 1024 * 1024  # a body of more is written to one piece of memory; of less, joined in the end
 WINDOW_BYTES = 1024 * 1024
 """Of a streamed body, read ahead of its reader."""
 
@@ -53,9 +54,9 @@ class Transfer(Wait["Transfer"]):
     """
 
     __slots__ = (
-        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_lines", "_make", "_max_bytes",
+        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_make", "_max_bytes",
         "_request", "_session", "_streaming",
-        "answered", "connection", "done", "easy", "error", "head", "informed", "name", "opened", "ordinal", "overtaken",
+        "answered", "append", "connection", "done", "easy", "error", "head", "informed", "lines", "name", "opened", "ordinal", "overtaken",
         "resubmitted", "size_bytes", "stale",
     )  # fmt: skip
 
@@ -88,9 +89,10 @@ class Transfer(Wait["Transfer"]):
         self._decide = decide
         self._max_bytes = max_bytes
         self._limit: int | None = None
-        self._lines: list[bytes] = []
+        self.lines: list[bytes] = []
         self._chunks: list[bytes] = []
         self._file: BytesIO | None = None  # instead of chunks, for a body of known length
+        self.append: Callable[[bytes], None] | None = None
         self._held = False
         self._announced = False
         self._streaming: Streamed | None = None
@@ -176,9 +178,9 @@ class Transfer(Wait["Transfer"]):
         self.answered = True
         if self.head is not None:  # a trailer
             return
-        self._lines.append(line)
+        self.lines.append(line)
         if line in (b"\r\n", b"\n"):
-            lines, self._lines = self._lines, []
+            lines, self.lines = self.lines, []
             self.head = parse_head(lines)
             if self.head is not None:
                 self._look_at_head(self.head)
@@ -197,7 +199,7 @@ class Transfer(Wait["Transfer"]):
         return self._max_bytes if self._limit is None and self._streaming is None else self._limit
 
     def on_data(self, chunk: bytes) -> bool:
-        """Take a piece of the body; False: not now. Raises."""
+        """Take a piece of the body; False: not now. Raises. Where `append` is set, it takes the rest."""
         if self._held:
             return False
         size_bytes, limit = self.size_bytes + len(chunk), self._bytes_allowed()
@@ -208,17 +210,20 @@ class Transfer(Wait["Transfer"]):
                 return False
         elif self._file is not None:
             self._file.write(chunk)
-        elif (
-            not self._chunks
-            and (length := self.head.length_bytes if self.head else None)
-            and length > len(chunk)
-        ):
-            self._file = BytesIO(bytes(length))
-            self._file.write(chunk)
         else:
-            self._chunks.append(chunk)
+            self._buffer(chunk)
         self.size_bytes = size_bytes
         return True
+
+    def _buffer(self, chunk: bytes) -> None:
+        length = self.head.length_bytes if self.head else None
+        if length is not None and not self._chunks:  # to which libcurl holds it
+            if length > _SMALL_BYTES:
+                self._file = BytesIO(bytes(length))
+                self._file.write(chunk)
+                return
+            self.append = self._chunks.append
+        self._chunks.append(chunk)
 
     def finish(self, error: BaseException | None) -> None:
         """The session is done with it. Repeatable."""
@@ -226,6 +231,9 @@ class Transfer(Wait["Transfer"]):
             self._inform(self.error)
             return
         self.done = True
+        if self.append is not None:
+            self.append = None
+            self.size_bytes = sum(map(len, self._chunks))
         self.easy = self._decide = self._make = None
         self.error = error
         if self._streaming is not None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 
 _TLS_ALERT, _TLS_DATA = 0x15, 0x17
+_LEFT_ALONE_SECONDS = 0.5  # libcurl looks at those that were idle for twice as long
 _REMEMBERED = 256  # connections, before the closed ones among them are forgotten
 _ALERT_BYTES = 19  # of TLS 1.3: two, its type and the tag; the shortest HTTP response has more
 
@@ -105,8 +106,10 @@ class Connections:
         return True
 
     def check_idle(self) -> None:
-        """Shut down those that may not be used again."""
-        if self._idle:
+        """Before libcurl chooses one: look at all, when some are idle for so long that it may close them by itself, and
+        what came on them with it."""
+        oldest = next(iter(self._idle.values()), None)
+        if oldest is not None and monotonic() - oldest.idle_since >= _LEFT_ALONE_SECONDS:
             for fd, _ in self._poll.poll(0):
                 self._judge(self._idle[fd])
 

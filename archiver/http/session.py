@@ -74,6 +74,7 @@ class Session:
             return
         handle = None
         try:
+            self._connections.check_idle()
             handle = self._spare.pop() if self._spare else self._new_handle()
             handle.load(transfer)
             self._multi.add(handle.easy)

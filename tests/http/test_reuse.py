@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -280,6 +281,37 @@ def test_a_duplicate_is_never_the_answer_to_the_next_request(
         assert not connection_of(others[0]).tainted
 
 
+def test_a_duplicate_is_seen_although_libcurl_would_close_the_connection_by_itself(
+    plain: Transport, tls: Transport, client: Client
+) -> None:
+    """As it does with those that were idle for a second: several at once, none of which is tried again."""
+    sent = threading.Semaphore(0)
+    all_there = {over.name: threading.Barrier(4) for over in (plain, tls)}
+
+    def twice(exchange: Exchange, name: str) -> None:
+        all_there[name].wait(WAIT_SECONDS)
+        exchange.send(own(exchange))
+        exchange.server.left.wait(0.1)
+        exchange.send(own(exchange))
+        sent.release()
+
+    with (
+        plain.server(*[partial(twice, name="plain")] * 4) as one,
+        tls.server(*[partial(twice, name="tls")] * 4) as two,
+    ):
+        results = start(client, one, 4) + start(client, two, 4)
+        for result in results:
+            assert result.error() is None
+        for _ in results:
+            assert sent.acquire(timeout=WAIT_SECONDS)
+        threading.Event().wait(1.2)
+        client.get(one, fresh=True)
+        client.get(one)
+        client.get(two)
+
+        assert all(connection_of(result.transfer).tainted for result in results)
+
+
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_late_answer_taints_the_connection_that_it_deceived(
     apart: bool, over: Transport, client: Client
@@ -429,6 +461,7 @@ def test_a_descriptor_that_was_given_to_another_is_left_alone() -> None:
     name = ("127.0.0.1", 1, "127.0.0.1", 2)
     with theirs:
         connection = connections.served(1, "http://x", "127.0.0.1", name, ours.fileno())
+        connection.idle_since -= 1
         number = ours.detach()
         replacement, far = socket.socketpair()
         with replacement, far:

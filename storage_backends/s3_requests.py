@@ -254,7 +254,7 @@ class _Form:
         headers |= {"x-amz-date": stamp, "x-amz-content-sha256": _UNSIGNED}
         if credentials.token:
             headers["x-amz-security-token"] = credentials.token
-        self._headers = headers
+        self._lines = tuple([f"{name}: {value}".encode() for name, value in headers.items() if value])
         self._checksum_header = _HEADER_OF[checked_by]
         every = {**headers, "host": endpoint.host_header}
         names = sorted([*every, self._checksum_header])
@@ -281,13 +281,13 @@ class _Form:
         canonical = f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._after_checksum}"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         signature = hmac.digest(self._key, f"{self._to_sign}{digest}".encode(), "sha256").hex()
-        headers = {
-            **self._headers,
-            self._checksum_header: checksum,
-            "authorization": f"{self._authorization}{signature}",
-        }
+        lines = (
+            *self._lines,
+            f"{self._checksum_header}: {checksum}".encode(),
+            f"authorization: {self._authorization}{signature}".encode(),
+        )
         url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
-        return Request(url, headers, "PUT", body if isinstance(body, bytes) else bytes(body))
+        return Request(url, method="PUT", body=body if isinstance(body, bytes) else bytes(body), lines=lines)
 
 
 def _header_value(name: str, value: str) -> str:

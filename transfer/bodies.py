@@ -22,6 +22,7 @@ class Filled:
     data: bytes
     reservation: Reservation | None
     more: bool = False  # whether the body has more
+    crc32c: int | None = None  # where it was computed already
 
     @property
     def size_bytes(self) -> int:

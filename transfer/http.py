@@ -20,6 +20,7 @@ from archiver.http.session import Options, Session, Timeouts
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import complete
 from storage_backends.per_process import PerProcess
+from transfer.base import SourceInfo
 from transfer.errors import (
     SourceChanged,
     SourceError,
@@ -59,6 +60,13 @@ class Response:
     url: SecretUrl  # after redirects
     transfer: Transfer
     cookies: tuple[str, ...] = ()  # Set-Cookie of this response and of redirects on its own origin
+    info: SourceInfo | None = None  # what `decide` made of it
+    redirects: tuple[Transfer, ...] = ()  # that led to it
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """All that brought it, itself the last."""
+        return (*self.redirects, self.transfer)
 
     @property
     def head(self) -> Head:
@@ -148,6 +156,7 @@ class HttpClient:
         fresh = fresh or session is None
         session = session or self._own.get()
         cookies: list[tuple[Origin, str]] = []
+        redirects: list[Transfer] = []
         for _ in range(_MAX_REDIRECTS + 1):
             lines = {**address.headers, **headers} if address.headers and origin == home else headers
             response = await self._request(
@@ -159,7 +168,9 @@ class HttpClient:
             if location is None or response.status not in REDIRECTS:
                 if cookies:
                     response.cookies = tuple([value for where, value in cookies if where == origin])
+                response.redirects = tuple(redirects)
                 return response
+            redirects.append(response.transfer)
             url = url.join(location)
             origin = url.origin
         raise SourceMismatch(f"{address.url.name} redirects more than {_MAX_REDIRECTS} times")

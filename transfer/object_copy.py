@@ -421,9 +421,8 @@ class ObjectCopy:
     def _part(self, number: int, start: int, filled: Filled) -> FilledPart:
         """The bytes with their checksum; of the first part, once they look right."""
         try:
-            view = memoryview(filled.data)
-            self._checks.part(start, view)
-            crc = crc32c(view)
+            self._checks.part(start, memoryview(filled.data))
+            crc = crc32c(filled.data) if filled.crc32c is None else filled.crc32c
         except BaseException:
             filled.release()
             raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from archiver.http.errors import HttpError
@@ -12,7 +14,7 @@ from archiver.http.waiting import blocking
 from storage_backends.base import ObjectKey
 from transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from transfer.bodies import Body, Filled, filled_bytes, measure
-from transfer.checksums import crc32c
+from transfer.checksums import Crc32c, crc32c
 from transfer.errors import SourceMismatch, SourceUnavailable
 from transfer.memory import Asked, MemoryBudget, Reservation
 from transfer.proofs import Proofs
@@ -32,6 +34,7 @@ class Answer:
     rest: Transfer | None = None
     intake: Intake | None = None  # of `rest`
     reader: Reader | None = None
+    redirects: Sequence[Transfer] = ()  # that led to it
 
     @property
     def is_first_of_many(self) -> bool:
@@ -64,6 +67,10 @@ class Reading(Protocol):
         """As `Source.open`."""
         ...
 
+    def be_certain(self) -> None:
+        """From here on, take no response that could be another request's."""
+        ...
+
     async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
         """As `Source.read_range`."""
         ...
@@ -83,6 +90,9 @@ class BlockingReading:
     def __init__(self, source: Source, memory: MemoryBudget) -> None:
         self.source = source
         self._memory = memory
+
+    def be_certain(self) -> None:
+        return
 
     async def open(self, first_bytes: int) -> Answer:
         info, reader = await blocking(lambda: self.source.open(first_bytes), "source")
@@ -112,7 +122,7 @@ class BlockingReading:
         return filled
 
     async def first_bytes(self, answer: Answer) -> bytes:
-        size_bytes = min(CHECKED_BYTES, answer.info.size_bytes or 0)
+        size_bytes = min(CHECKED_BYTES, answer.first_bytes, answer.info.size_bytes or 0)
         reader = answer.reader
         assert reader is not None
 
@@ -138,7 +148,7 @@ class HttpReading:
     ) -> None:
         self._http = source
         self._key = key
-        self._session = session
+        self._session: Session | None = session
         self._memory = memory
         self._proofs = proofs
         self._runs = runs
@@ -148,25 +158,34 @@ class HttpReading:
     def source(self) -> HttpSource:
         return self._http
 
+    def be_certain(self) -> None:
+        self._session = (
+            None  # then a request goes over a new connection, or its answer names what was asked for
+        )
+
     async def open(self, first_bytes: int) -> Answer:
         intake = Intake(self._memory, self._runs)
         try:
-            opened, transfer = await self._http.fetch(first_bytes, self._session, intake)
+            opened, transfers = await self._http.fetch(first_bytes, self._session, intake)
         except BaseException:
             intake.give_up()
             raise
         if opened.body is not None:
-            self._arrived(transfer, opened.body)
-            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take()))
-        return Answer(opened.info, first_bytes, rest=opened.rest, intake=intake, reader=opened.reader)
+            crc = self._arrived(transfers, opened.body)
+            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take(), crc32c=crc))
+        reader = opened.reader
+        if reader is not None and self._session is not None:
+            reader = Measured(reader, partial(self._read_to_its_end, transfers))
+        return Answer(
+            opened.info, first_bytes, rest=opened.rest, intake=intake, reader=reader, redirects=transfers[:-1]
+        )
 
     async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
         unique = self._proofs.ask(start, size_bytes, info.size_bytes)
-        data, transfer = await self._http.fetch_range(start, size_bytes, info, self._session)
-        if unique:
-            self._proofs.proved(transfer)
-        else:
-            self._arrived(transfer, data, start, info)
+        data, transfers = await self._http.fetch_range(start, size_bytes, info, self._session)
+        self._arrived(transfers[:-1] if unique else transfers, data, start, info)
+        if unique and self._session is not None:
+            self._proofs.proved(transfers[-1])
         return data
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
@@ -200,33 +219,63 @@ class HttpReading:
         except HttpError as error:
             raise SourceUnavailable(f"reading {self._http.name}: {error}") from error
         data = transfer.take_body()
-        self._arrived(transfer, data)
+        self._arrived((*answer.redirects, transfer), data)
         return data
 
     def _arrived(
-        self, transfer: Transfer, data: bytes, start: int = 0, info: SourceInfo | None = None
-    ) -> None:
-        """`info` is given for a range that is not the first."""
-        if transfer.ordinal != 1:
-            size_bytes = len(data)
-            self._proofs.arrived(
-                transfer, self._key, crc32c(data), lambda: self._read_again(start, size_bytes, info)
-            )
+        self, transfers: Sequence[Transfer], data: bytes, start: int = 0, info: SourceInfo | None = None
+    ) -> int | None:
+        """The CRC32C, where it was needed. `info` is given for a range that is not the first."""
+        if self._session is None or all(transfer.ordinal == 1 for transfer in transfers):
+            return None
+        size_bytes, crc = len(data), crc32c(data)
+        self._proofs.arrived(transfers, self._key, crc, partial(self._read_again, start, size_bytes, info))
+        return crc
+
+    def _read_to_its_end(self, transfers: Sequence[Transfer], size_bytes: int, crc: int) -> None:
+        """In the thread that read it."""
+        again = partial(self._read_again, 0, size_bytes, None)
+        self._runs.call_soon(lambda: self._proofs.arrived(transfers, self._key, crc, again))
 
     async def _read_again(self, start: int, size_bytes: int, info: SourceInfo | None) -> int:
         """The CRC32C of these bytes, over a new connection."""
+        if info is not None:
+            reservation = await self._memory.reserve(size_bytes)
+            try:
+                return crc32c((await self._http.fetch_range(start, size_bytes, info))[0])
+            finally:
+                reservation.release()
 
         def read() -> int:
-            if info is not None:
-                data = bytearray(size_bytes)
-                self._http.read_range(start, memoryview(data), info)
-                return crc32c(data)
             found_bytes, crc = measure(self._http.open(max(1, size_bytes))[1])
             if found_bytes != size_bytes:
                 raise SourceMismatch(f"{self._http.name} had {size_bytes} bytes, and then {found_bytes}")
             return crc
 
         return await blocking(read, "source")
+
+
+class Measured:
+    """A reader that tells the length and CRC32C of the whole body at its end."""
+
+    def __init__(self, reader: Reader, at_end: Callable[[int, int], None]) -> None:
+        self._reader = reader
+        self._at_end: Callable[[int, int], None] | None = at_end
+        self._size_bytes = 0
+        self._crc = Crc32c()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._reader.readinto(buffer)
+        if count:
+            self._size_bytes += count
+            self._crc.update(buffer[:count])
+        elif len(buffer) and self._at_end is not None:
+            self._at_end(self._size_bytes, self._crc.value)
+            self._at_end = None
+        return count
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class Intake:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from archiver.http.errors import HttpError
 from archiver.http.session import Session
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import blocking, complete
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+_IDENTITY = {"Accept-Encoding": "identity"}
 _PERHAPS_WITHOUT_RANGE = frozenset({400, 405, 412, 416, 501})
 """Answers to a range that a GET of the whole may not get: an empty file (416), a server that knows no ranges."""
 
@@ -101,6 +103,7 @@ class HttpSource:
         self._ranges = ranges
         self._decode = decode
         self._name = ""
+        self._held: tuple[Opened, Transfer] | None = None  # the response that `peek` had
 
     @property
     def name(self) -> str:
@@ -120,6 +123,31 @@ class HttpSource:
         assert opened.reader is not None, "without an intake every body is read while it comes"
         return opened.info, opened.reader
 
+    def peek(self, first_bytes: int) -> tuple[SourceInfo, bytes]:
+        """As `open`, and the first bytes. When they are all, the next `fetch` of so many gives this response and sends
+        no request: it came over a new connection, and so is proved like any other. Blocks."""
+
+        async def all_of_it() -> tuple[Opened, Transfer]:
+            opened, transfer = await self.fetch(first_bytes, intake=_Unbudgeted())
+            if opened.rest is not None:
+                try:
+                    await opened.rest.rest()
+                except HttpError as error:
+                    raise SourceUnavailable(f"reading {self.name}: {error}") from error
+            return opened, transfer
+
+        opened, transfer = complete(all_of_it())
+        if opened.rest is not None:
+            return opened.info, opened.rest.take_body()
+        if opened.body is not None:
+            self._held = (opened, transfer)
+            return opened.info, opened.body
+        assert opened.reader is not None
+        try:
+            return opened.info, _first(opened.reader, first_bytes)
+        finally:
+            opened.reader.close()
+
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
         into[:] = complete(self.fetch_range(start, len(into), info))[0]
 
@@ -128,6 +156,9 @@ class HttpSource:
     ) -> tuple[Opened, Transfer]:
         """As `open`, and the transfer that brought it. Where the answer to the range is of no use, the whole is asked
         for without one. With an `intake`, a body of at most `first_bytes` is taken whole."""
+        held, self._held = self._held, None
+        if held is not None and intake is not None and len(held[0].body or b"") <= first_bytes:
+            return held
         if not self._ranges:
             return await self._whole(await self._get(first_bytes, session, intake))
         response = await self._get(first_bytes, session, intake, f"bytes=0-{first_bytes - 1}")
@@ -135,7 +166,8 @@ class HttpSource:
         total_bytes: int | None = None
         if status == 206:
             try:
-                return self._opened(response, self._first_range(response, first_bytes)), response.transfer
+                info = response.info or self._first_range(response, first_bytes)
+                return self._opened(response, info), response.transfer
             except RangesUnreliable:
                 total_bytes = _total_bytes(response)
                 response.close()
@@ -187,9 +219,7 @@ class HttpSource:
     async def _get(
         self, first_bytes: int, session: Session | None, intake: Intake | None, byte_range: str | None = None
     ) -> Response:
-        headers = {"Accept-Encoding": "identity"}
-        if byte_range is not None:
-            headers["Range"] = byte_range
+        headers = _IDENTITY if byte_range is None else {**_IDENTITY, "Range": byte_range}
 
         def decide(response: Response) -> None:
             transfer, head = response.transfer, response.head
@@ -203,6 +233,7 @@ class HttpSource:
                 except RangesUnreliable:
                     size_bytes = None
                 else:
+                    response.info = info
                     size_bytes = min(first_bytes, info.size_bytes or 0)
                     whole = size_bytes == info.size_bytes
             if intake is None or size_bytes is None or size_bytes > first_bytes or codings_in(head.headers):
@@ -312,6 +343,21 @@ class HttpSource:
     def _check_not_encoded(self, response: Response) -> None:
         if codings_in(response.headers):
             raise RangesUnreliable(f"{self.name} sent a range of an encoded form of the file")
+
+
+class _Unbudgeted:
+    """An `Intake` of a few bytes, which nobody counts."""
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:
+        return
+
+
+def _first(reader: Reader, size_bytes: int) -> bytes:
+    into = memoryview(bytearray(size_bytes))
+    filled = 0
+    while filled < size_bytes and (count := reader.readinto(into[filled:])):
+        filled += count
+    return bytes(into[:filled])
 
 
 class _Bounded:

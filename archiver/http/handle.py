@@ -35,13 +35,15 @@ _PINNED = re.compile(r"(\[[^]]*\]|[^:]*):[0-9]+")  # of `Request.resolve`, what 
 class Handle:
     """One easy handle of a session, used again and again. In the loop's thread alone."""
 
-    __slots__ = ("_pinned", "_proxy", "_session", "easy", "transfer")
+    __slots__ = ("_connecting", "_pinned", "_proxy", "_session", "_targeted", "easy", "transfer")
 
     def __init__(self, session: Session, share: Any, options: Options) -> None:
         self.transfer: Transfer | None = None
         self._session = session
         self._proxy = options.proxy
         self._pinned: set[str] = set()
+        self._connecting = (False, False)  # as libcurl has it by itself
+        self._targeted = False
         self.easy: Any = pycurl.Curl()
         self.easy.handle = self
         set_to = self.easy.setopt
@@ -75,9 +77,9 @@ class Handle:
     def load(self, transfer: Transfer) -> None:
         """Have it carry `transfer`. Raises InvalidRequest."""
         request, easy = transfer.request, self.easy
-        lines = _header_lines(request)
+        lines = [*_header_lines(request), *request.lines]
         easy.setopt(pycurl.URL, request.url)
-        easy.setopt(pycurl.REQUEST_TARGET, self._target(request.url))
+        self._set_target(request.url)
         if request.method == "HEAD":
             easy.unsetopt(pycurl.CUSTOMREQUEST)
             easy.setopt(pycurl.NOBODY, 1)
@@ -95,9 +97,13 @@ class Handle:
             easy.setopt(pycurl.HTTPHEADER, lines)
         else:
             easy.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave those of the request before
-        easy.setopt(pycurl.FRESH_CONNECT, request.fresh or transfer.resubmitted)
-        easy.setopt(pycurl.FORBID_REUSE, request.alone)
-        self._pin(request.resolve)
+        connecting = (request.fresh or transfer.resubmitted, request.alone)
+        if connecting != self._connecting:
+            easy.setopt(pycurl.FRESH_CONNECT, connecting[0])
+            easy.setopt(pycurl.FORBID_REUSE, connecting[1])
+            self._connecting = connecting
+        if request.resolve or self._pinned or self._session.pinned:
+            self._pin(request.resolve)
         transfer.opened = transfer.stale = False
         transfer.easy = easy
         self.transfer = transfer
@@ -131,8 +137,16 @@ class Handle:
             self.easy.setopt(pycurl.CONNECT_ONLY, 0)
         return came or None
 
+    def _set_target(self, url: str) -> None:
+        """Literally: libcurl writes `%2e` as `%2E`, and some CDNs sign the letters. All else it leaves as it is."""
+        if self._proxy or "%" in url:
+            self.easy.setopt(pycurl.REQUEST_TARGET, self._target(url))
+            self._targeted = True
+        elif self._targeted:
+            self.easy.unsetopt(pycurl.REQUEST_TARGET)
+            self._targeted = False
+
     def _target(self, url: str) -> str:
-        """Literally: libcurl writes `%2e` as `%2E`, and some CDNs sign the letters."""
         found = _TARGET.match(url)
         assert found is not None, "the URL was checked"
         if self._proxy and found[1].lower() == "http":
@@ -175,11 +189,12 @@ class Handle:
         if transfer.error is not None:  # an address that is not admitted was among the others
             return int(pycurl.PREREQFUNC_ABORT)
         try:
-            if transfer.name is not None:  # libcurl sends it again: the kept connection had ended
-                transfer.resubmitted = True
+            again = transfer.name is not None  # libcurl sends it again: the kept connection had ended
             transfer.name = (peer, peer_port, ours, our_port)
-            if not transfer.opened:
-                if not self._session.takes(transfer):
+            if transfer.opened:
+                transfer.resubmitted |= again
+            else:
+                if again or not self._session.takes(transfer):  # after one that had ended, trust no other
                     transfer.stale = True
                     return int(pycurl.PREREQFUNC_ABORT)
                 if transfer.request.admits is not None:

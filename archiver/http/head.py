@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from archiver.http.errors import InvalidResponse
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r\n")
-_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*\r\n", re.MULTILINE)
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*)\r\n", re.MULTILINE)
 _SWITCHING_PROTOCOLS = 101
 _NO_BODY = frozenset({204, 304})
 
@@ -21,13 +21,13 @@ class Headers:
     __slots__ = ("_more", "get")
 
     def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
-        first = {name.lower(): value for name, value in reversed(fields)}
+        first = {name.lower(): value.rstrip(" \t") for name, value in reversed(fields)}
         self.get: Callable[[str], str | None] = first.get  # itself: a dozen are asked for of each response
         self._more = fields if len(first) < len(fields) else ()
 
     def all(self, name: str) -> list[str]:
         if self._more:
-            return [value for other, value in self._more if other.lower() == name]
+            return [value.rstrip(" \t") for other, value in self._more if other.lower() == name]
         value = self.get(name)
         return [] if value is None else [value]
 

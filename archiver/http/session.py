@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -57,7 +58,7 @@ class Session:
         if not self._multi.loop.left_behind:
             self._multi.loop.call_soon(self._close)
 
-    def in_loop(self, action: Any) -> None:
+    def in_loop(self, action: Callable[[], None]) -> None:
         """Have `action` called in the loop's thread: at once, where that is this one."""
         if self._multi.loop.is_current:
             action()
@@ -158,11 +159,11 @@ class Session:
 
     def _answered_early(self, handle: Handle, transfer: Transfer) -> bool:
         """Whether a success answers a request that was not sent to its end yet: it is another's."""
-        body, easy = transfer.request.body, handle.easy
-        if not body or transfer.status >= 300:
+        body_bytes, easy = transfer.request.body_bytes, handle.easy
+        if not body_bytes or transfer.status >= 300:
             return False
         began, sent = easy.getinfo(pycurl.STARTTRANSFER_TIME_T), easy.getinfo(pycurl.POSTTRANSFER_TIME_T)
-        return bool(began < sent) or easy.getinfo(pycurl.SIZE_UPLOAD_T) < len(body)
+        return bool(began < sent) or easy.getinfo(pycurl.SIZE_UPLOAD_T) < body_bytes
 
     def _account(self, handle: Handle, transfer: Transfer, *, suspicious: bool, ended: bool) -> None:
         """Note what the connection brought, and whether it may be used again."""
@@ -216,7 +217,7 @@ def _may_be_sent_again(transfer: Transfer, code: int) -> bool:
 
 def _refused(transfer: Transfer) -> bool:
     """Whether the server may have ended the connection because it did not read all of the request."""
-    return bool(transfer.request.body) and transfer.status >= 300
+    return bool(transfer.request.body_bytes) and transfer.status >= 300
 
 
 def _origin(url: str) -> str:

@@ -23,23 +23,29 @@ WINDOW_BYTES = 1024 * 1024
 """Of a streamed body, read ahead of its reader."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take three times as long to make
 class Request:
     """`url` is a SECRET, and `headers` may hold one.
 
     `admits` is asked for each address before it is connected to, and for a kept connection before the request is sent
     over it; what it raises ends the transfer. `fresh`: over a new connection, whatever is kept. `alone`: nothing else
-    follows on it.
+    follows on it. A `body` of several pieces is sent as one, and never joined in memory.
     """
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     method: str = "GET"
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | tuple[bytes | memoryview, ...] | None = field(default=None, repr=False)
     admits: Callable[[str], None] | None = field(default=None, repr=False)
     resolve: tuple[str, ...] = ()  # `host:port:address,address`, instead of asking the resolver
     fresh: bool = False
     alone: bool = False
+    lines: tuple[bytes, ...] = field(default=(), repr=False)  # more headers, as they are sent: made by a signer
+
+    @property
+    def body_bytes(self) -> int:
+        body = self.body or b""
+        return sum(map(len, body)) if isinstance(body, tuple) else len(body)
 
 
 Decide = Callable[["Transfer"], None]
@@ -186,7 +192,10 @@ class Transfer(Wait["Transfer"]):
                 self._look_at_head(self.head)
 
     def _look_at_head(self, head: Head) -> None:
-        decide, self._decide = self._decide, None  # which may hold who made this: bodies must not wait for the collector
+        decide, self._decide = (
+            self._decide,
+            None,
+        )  # which may hold who made this: bodies must not wait for the collector
         if decide is not None:
             decide(self)
         limit, length = self._bytes_allowed(), head.length_bytes

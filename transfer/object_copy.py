@@ -147,8 +147,9 @@ class ObjectCopy:
         """Whole, when it is small. Where the copy may turn out to be needless, little is asked for before the rest."""
         little = min(first_bytes, CHECKED_BYTES) if self._request.known is not None else first_bytes
         answer = await reading.open(little)
-        if little < first_bytes and not self._checks.unchanged(answer.info) and answer.is_first_of_many:
-            answer.close()
+        if self._request.known is not None and not self._checks.unchanged(answer.info):
+            answer.close()  # what is there is written over by nothing that is not certain
+            reading.be_certain()
             answer = await reading.open(first_bytes)
         if self._checks.unchanged(answer.info):
             answer.close()
@@ -382,7 +383,13 @@ class ObjectCopy:
             nonlocal answer, reservation
             first, answer = answer, None
             if first is not None:
-                return await reading.first_part(first, size_bytes)
+                try:
+                    return await reading.first_part(first, size_bytes)
+                except SourceError:
+                    reservation = await first.take_reservation()
+                    raise
+                finally:
+                    first.close()
             assert self._info is not None, "it is known before the first part is read"
             reservation = reservation or await self._tools.memory.reserve(size_bytes)
             return Filled(await reading.range(start, size_bytes, self._info), reservation)

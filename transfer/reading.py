@@ -19,7 +19,7 @@ from transfer.errors import SourceMismatch, SourceUnavailable
 from transfer.memory import Asked, MemoryBudget, Reservation
 from transfer.proofs import Proofs
 from transfer.source import HttpSource
-from transfer.tasks import Runs
+from transfer.tasks import Gate, Runs
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class Answer:
     intake: Intake | None = None  # of `rest`
     reader: Reader | None = None
     redirects: Sequence[Transfer] = ()  # that led to it
+    reservation: Reservation | None = None  # for the first part, where `reader` gives it
 
     @property
     def is_first_of_many(self) -> bool:
@@ -57,6 +58,16 @@ class Answer:
             self.reader.close()
         if self.intake is not None:
             self.intake.give_up()
+        if self.reservation is not None:
+            self.reservation.release()
+
+    async def take_reservation(self) -> Reservation | None:
+        """The memory of a first part that did not come whole, for the next try. Parts after it may hold all the rest
+        until it is stored: without its place in the queue it would wait for them, and they for it."""
+        reservation, self.reservation = self.reservation, None
+        if reservation is None and self.intake is not None:
+            return await self.intake.reserved()
+        return reservation
 
 
 class Reading(Protocol):
@@ -76,7 +87,7 @@ class Reading(Protocol):
         ...
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
-        """The first part of a large file, out of its first answer, which is closed."""
+        """The first part of a large file, out of its first answer. Close that afterwards."""
         ...
 
     async def first_bytes(self, answer: Answer) -> bytes:
@@ -109,16 +120,9 @@ class BlockingReading:
         reader = answer.reader
         assert reader is not None
         body = Body(reader, size_bytes, self.source, SourceUnavailable)
-        reservation: Reservation | None = None
-        try:
-            reservation = await self._memory.reserve(size_bytes)
-            filled = await blocking(lambda: body.take(size_bytes, reservation), "source")
-        except BaseException:
-            if reservation is not None:
-                reservation.release()
-            raise
-        finally:
-            reader.close()
+        reservation = answer.reservation = await self._memory.reserve(size_bytes)
+        filled = await blocking(lambda: body.take(size_bytes, reservation), "source")
+        answer.reservation = None
         return filled
 
     async def first_bytes(self, answer: Answer) -> bytes:
@@ -193,16 +197,11 @@ class HttpReading:
             return answer.take_filled()
         if answer.reader is not None:  # its length was not told beforehand
             return await self._blocking.first_part(answer, size_bytes)
-        try:
-            data = await self._rest(answer)
-            if len(data) != size_bytes:
-                raise SourceUnavailable(
-                    f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early"
-                )
-            assert answer.intake is not None
-            return Filled(data, answer.intake.take())
-        finally:
-            answer.close()
+        data = await self._rest(answer)
+        if len(data) != size_bytes:
+            raise SourceUnavailable(f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early")
+        assert answer.intake is not None
+        return Filled(data, answer.intake.take())
 
     async def first_bytes(self, answer: Answer) -> bytes:
         if answer.filled is not None:
@@ -286,6 +285,7 @@ class Intake:
         self._runs = runs
         self._asked: Asked | None = None
         self._reservation: Reservation | None = None
+        self._answered = Gate()  # opened when what was asked for is granted
         self._given_up = False
 
     def admit(self, transfer: Transfer, size_bytes: int) -> None:
@@ -308,7 +308,14 @@ class Intake:
             reservation.release()
             return
         self._reservation = reservation
+        self._answered.open()
         transfer.release()
+
+    async def reserved(self) -> Reservation | None:
+        """`take`, once it is granted."""
+        if self._asked is not None:
+            await self._answered
+        return self.take()
 
     def take(self) -> Reservation | None:
         """What is reserved, for whoever has the body now."""

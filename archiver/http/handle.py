@@ -18,6 +18,7 @@ import pycurl
 
 from archiver.http.errors import InvalidRequest
 from archiver.http.options import LOW_SPEED_BYTES, Options
+from archiver.http.pieces import Pieces
 
 if TYPE_CHECKING:
     from archiver.http.session import Session
@@ -87,8 +88,11 @@ class Handle:
             easy.unsetopt(pycurl.CUSTOMREQUEST)
             easy.setopt(pycurl.HTTPGET, 1)
         else:
-            easy.setopt(pycurl.POST, 1)
-            easy.setopt(pycurl.POSTFIELDS, request.body or b"")
+            if isinstance(request.body, tuple):
+                Pieces(request.body).attach(easy)
+            else:
+                easy.setopt(pycurl.POST, 1)
+                easy.setopt(pycurl.POSTFIELDS, request.body or b"")
             easy.setopt(pycurl.CUSTOMREQUEST, request.method)
             lines.append(b"Expect:")
             if not any(line[:13].lower() == b"content-type:" for line in lines):
@@ -110,7 +114,10 @@ class Handle:
 
     def unload(self) -> None:
         """Keep nothing of the transfer: a handle may wait for the next one for a long time."""
-        if self.transfer is not None and self.transfer.request.body:
+        body = self.transfer.request.body if self.transfer is not None else None
+        if isinstance(body, tuple):
+            Pieces(()).attach(self.easy)
+        elif body:
             self.easy.setopt(pycurl.POSTFIELDS, b"")
         self.transfer = None
 
@@ -193,12 +200,11 @@ class Handle:
             transfer.name = (peer, peer_port, ours, our_port)
             if transfer.opened:
                 transfer.resubmitted |= again
-            else:
-                if again or not self._session.takes(transfer):  # after one that had ended, trust no other
-                    transfer.stale = True
-                    return int(pycurl.PREREQFUNC_ABORT)
-                if transfer.request.admits is not None:
-                    transfer.request.admits(peer)
+            elif not self._session.takes(transfer, again=again):
+                transfer.stale = True
+                return int(pycurl.PREREQFUNC_ABORT)
+            elif transfer.request.admits is not None:
+                transfer.request.admits(peer)
         except BaseException as error:  # noqa: BLE001 - it is the transfer's
             transfer.error = error
             return int(pycurl.PREREQFUNC_ABORT)

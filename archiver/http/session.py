@@ -193,11 +193,12 @@ class Session:
             connection.tainted = True
 
     # -- for the handle, within libcurl's callbacks ----------------------------------------------------------
-    def takes(self, transfer: Transfer) -> bool:
-        """Whether `transfer` may be sent over the kept connection that libcurl chose for it."""
+    def takes(self, transfer: Transfer, *, again: bool) -> bool:
+        """Whether `transfer` may be sent over the kept connection that libcurl chose for it. `again`: after one that
+        had ended; no other is trusted then."""
         name = transfer.name
         assert name is not None
-        if self._connections.take(name):
+        if not again and self._connections.take(name):
             return True
         for other in self._active:
             if other is not transfer and other.name == name:  # it ended just now, and was not looked at yet

@@ -178,6 +178,20 @@ def test_a_request_is_sent_twice_at_most(over: Transport, client: Client) -> Non
         assert len(server.exchanges) == 3
 
 
+def test_after_a_kept_connection_that_had_ended_no_other_is_tried(over: Transport, client: Client) -> None:
+    def dies_when_used_again(exchange: Exchange) -> None:
+        exchange.cut() if exchange.connection <= 4 else honest(exchange)
+
+    with over.server(*[together(4)] * 4, otherwise=dies_when_used_again) as server:
+        for result in start(client, server, 4):
+            assert result.error() is None
+
+        again = client.get(server, "/again")
+        assert again.take_body() == b"/again"
+        assert again.resubmitted
+        assert len(server.exchanges) == 6
+
+
 def test_over_a_fresh_connection_a_request_is_sent_once(over: Transport, client: Client) -> None:
     with over.server(says(answer()), Exchange.cut) as server:
         client.get(server)

@@ -352,6 +352,7 @@ def test_what_is_held_or_paused_is_cancelled(over: Transport, client: Client) ->
 
         transfer = client.get(server, decide=streamed)
         transfer.cancel()
+        complete_all(client)
         with pytest.raises(HttpError):
             read(transfer)
         assert client.body(server) == b"hello"

@@ -19,6 +19,7 @@ from archiving.errors import DestinationsFailed, WouldOverwrite
 from archiving.heartbeat import Heartbeat
 from archiving.keeping import Tolerant, TolerantStructure
 from archiving.manifest import Manifest, ManifestObject
+from archiving.unproved import Unproved
 from ledger.base import Lease, Ledger, StoredObject
 from ledger.errors import LedgerUnavailable
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
@@ -42,12 +43,15 @@ from transfer.source import as_sent, plain
 
 log = structlog.get_logger(__name__)
 
-IN_FLIGHT = 256  # items submitted and not yet recorded; the engine bounds bytes and connections itself
+IN_FLIGHT = 256  # items submitted that have not arrived yet; the engine bounds bytes and connections itself
 JOURNAL_EVERY = 200  # objects recorded in the ledger at once; fewer of them
 JOURNAL_BYTES = 64 * 2**20  # when they are so large: what a worker that dies had copied in vain
+SMALL_BYTES = 256 * 1024
 GIVE_UP_AFTER = (
     50  # items that were refused or not answered: the source is down, and each has cost its retries
 )
+
+PERHAPS_MIXED = "what arrived over one connection may be mixed up"
 
 TRIED_AGAIN = " yet and is tried again"
 """In the warning of an optional object that was busy: it is asked for again, apart from the rest of the asset."""
@@ -83,6 +87,7 @@ class _Pending:
     known: StoredObject | None
     tolerant: Tolerant | None
     again: bool = False  # submitted once more, to be read in another way
+    fresh: bool = False  # submitted once more, for what came first is not proved
 
 
 class Copier:
@@ -103,9 +108,11 @@ class Copier:
         stores: Sequence[StorageBackend],
         manifests: Mapping[str, Manifest],
         keeping: bool = False,
+        has_work: bool = True,
     ) -> None:
         """`exact`: an equal `version` names equal bytes. `manifests`: by store, the whole ones of this folder.
-        `keeping`: store what is not what it should be, and say so in a doubt."""
+        `keeping`: store what is not what it should be, and say so in a doubt. `has_work`: whether the ledger may know
+        of objects that an earlier attempt stored."""
         self._ledger = ledger
         self._lease = lease
         self._engine = engine
@@ -116,12 +123,13 @@ class Copier:
         self._stores = list(stores)
         self._manifests = manifests
         self._keeping = keeping
+        self._has_work = has_work
         self._listed = {item.path: item for manifest in manifests.values() for item in manifest.objects}
         self._doubted = {path: item.doubt for path, item in self._listed.items() if item.doubt}
         self._failed_stores: dict[str, StorageError] = {}
         self._known = {store.name: self._known_objects(store) for store in stores}
         self._alive: list[StorageBackend] = []
-        self._whole: Mapping[str, StoredObject] = {}  # what all of these have, the same
+        self._whole: dict[str, StoredObject] = {}  # what all of these have, the same
         self._objects: dict[str, ManifestObject] = {}
         self._taken: set[str] = set()
         self._media = 0  # objects that are not made by us
@@ -133,6 +141,7 @@ class Copier:
         self._unrecorded: list[StoredObject] = []
         self._unrecorded_bytes = 0
         self._pending: deque[_Pending] = deque()
+        self._unproved: Unproved[tuple[_Pending, CopyResult]] = Unproved(engine)
 
     def copy(self, items: Iterable[Item]) -> Copied:
         """Raises SourceError when the source is down, DestinationsFailed when no store is left, WouldOverwrite when
@@ -148,6 +157,10 @@ class Copier:
                     phase = item.phase
                 self._start(item)
             self._finish_phase()
+            self._leave_unrecorded_if_small()
+        except (SourceError, DestinationsFailed, WouldOverwrite):
+            self._keep_proved()
+            raise
         finally:
             self._record()
         return Copied(
@@ -172,15 +185,16 @@ class Copier:
             if item.chunks is not None:
                 item.chunks.skip()
             self._keep_known(item, known)
+            self._heartbeat.object_done()
             return
         tolerates = (
             self._keeping or item.path in self._doubted
         )  # what is kept already is read once to look at it
         tolerant = Tolerant(item.path) if tolerates and not item.optional else None
-        request = self._guarded(item, self._request(item, known, tolerant))
         if item.source is not None:
-            self._submit(item, item.source, request, known, tolerant)
+            self._submit(item, item.source, known, tolerant)
         else:
+            request = self._guarded(item, self._request(item, known, tolerant))
             chunks = item.chunks if item.chunks is not None else [item.data or b""]
             try:
                 future = self._engine.submit_chunks(chunks, request, self._alive)
@@ -192,6 +206,8 @@ class Copier:
             self._pending.append(_Pending(item, future, None, tolerant))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
             self._collect()
+            if self._unproved.is_due:
+                self._prove()
 
     def _is_the_same(self, item: Item, known: StoredObject) -> bool:
         """Without asking the source: it is made by us, or comes out of one file whose version says so."""
@@ -232,14 +248,17 @@ class Copier:
         self,
         item: Item,
         source: Source,
-        request: CopyRequest,
         known: StoredObject | None,
         tolerant: Tolerant | None,
         *,
         again: bool = False,
+        fresh: bool = False,
     ) -> None:
+        request = self._guarded(item, self._request(item, known, tolerant))
+        if fresh:
+            request = replace(request, fresh=True)
         future = self._engine.submit(source, request, self._alive)
-        self._pending.append(_Pending(item, future, known, tolerant, again))
+        self._pending.append(_Pending(item, future, known, tolerant, again, fresh))
 
     def _collect(self) -> None:
         pending = self._pending.popleft()
@@ -251,16 +270,26 @@ class Copier:
             return
         if result.failed:
             self._without(result.failed)
-        if result.unchanged and pending.known is not None:
-            doubted = self._keep_known(item, pending.known)
+        if not pending.fresh:
+            self._heartbeat.object_done()
+        if item.source is None:
+            self._take(pending, result)
         else:
-            doubted = self._add(item, pending, result)
+            self._unproved.add(self._key(item.path), result.size_bytes, (pending, result))
+
+    def _take(self, pending: _Pending, result: CopyResult, doubt: str | None = None) -> None:
+        """What arrived is this item's, but for a `doubt`."""
+        item = pending.item
+        if result.unchanged and pending.known is not None:
+            doubted = self._keep_known(item, pending.known, doubt)
+        else:
+            doubted = self._add(item, pending, result, doubt)
         if not doubted:
             self._judge_length(item, result)
 
-    def _add(self, item: Item, pending: _Pending, result: CopyResult) -> bool:
+    def _add(self, item: Item, pending: _Pending, result: CopyResult, doubt: str | None) -> bool:
         """Whether there is a doubt about it."""
-        found = (pending.tolerant.found if pending.tolerant else None) or _unproved(item, result)
+        found = doubt or (pending.tolerant.found if pending.tolerant else None) or _perhaps_cut(item, result)
         stored = StoredObject(
             path=item.path,
             size_bytes=result.size_bytes,
@@ -269,7 +298,6 @@ class Copier:
             source_etag=result.source.etag if result.source else None,
         )
         self._objects[item.path] = _manifest_object(item, stored, found)
-        self._heartbeat.object_done()
         if item.data is not None:
             return False
         self._media += 0 if item.optional else 1
@@ -282,12 +310,11 @@ class Copier:
             self._record()
         return False
 
-    def _keep_known(self, item: Item, known: StoredObject) -> bool:
+    def _keep_known(self, item: Item, known: StoredObject, doubt: str | None = None) -> bool:
         """Whether there is a doubt about it: what the manifest says of it stays true while the source is unchanged."""
-        doubt = self._doubted.get(item.path)
+        doubt = self._doubted.get(item.path) or doubt
         self._objects[item.path] = _manifest_object(item, known, doubt)
         self._media += 0 if item.optional or item.data is not None else 1
-        self._heartbeat.object_done()
         if doubt:
             self._doubt(item, doubt)
         return doubt is not None
@@ -311,8 +338,7 @@ class Copier:
         item = pending.item
         guarded = item.path in self._listed and type(error) is SourceMismatch
         if (source := self._in_another_way(pending, error)) is not None:
-            request = self._guarded(item, self._request(item, None, pending.tolerant))
-            self._submit(item, source, request, None, pending.tolerant, again=True)
+            self._submit(item, source, None, pending.tolerant, again=True, fresh=pending.fresh)
             return
         if guarded:
             raise WouldOverwrite(item.path) from error
@@ -339,9 +365,8 @@ class Copier:
                 ):  # the engine has asked again already
                     self._failed_items.append((pending, error))
                     continue
-                request = self._guarded(item, self._request(item, pending.known, pending.tolerant))
-                self._submit(item, item.source, request, pending.known, pending.tolerant)
-            self._drain()
+                self._submit(item, item.source, pending.known, pending.tolerant, fresh=pending.fresh)
+            self._settle()
 
     def _give_up(self, item: Item, error: SourceError) -> None:
         if item.optional:
@@ -350,6 +375,7 @@ class Copier:
         self._worst = _worse(self._worst, error)
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
+            self._heartbeat.object_done()
             self._doubt(item, f"what an earlier attempt stored is kept, for now {in_words(error)}")
             return
         self._doubt(item, in_words(error), missing=True, unready=not isinstance(error, _FINAL))
@@ -369,6 +395,7 @@ class Copier:
     def _optional_failed(self, item: Item, error: SourceError) -> None:
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
+            self._heartbeat.object_done()
             return
         words = f"{item.path} could not be had: {error}"
         if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden | ErrorPage):
@@ -380,7 +407,7 @@ class Copier:
 
     # -- phases and stores ---------------------------------------------------------------------------------
     def _finish_phase(self) -> None:
-        self._drain()
+        self._settle()
         self._retry_failed()
         failed, self._failed_items, self._failures = self._failed_items, [], 0
         for pending, error in failed:
@@ -390,6 +417,46 @@ class Copier:
         while self._pending:
             self._heartbeat.check()
             self._collect()
+
+    def _settle(self) -> None:
+        """Until nothing is under way and everything is proved, or in doubt."""
+        self._drain()
+        while self._unproved:
+            self._prove()
+            self._drain()
+
+    def _prove(self) -> None:
+        """What is not proved is copied once more, over connections that bring nothing else."""
+        copied_again = 0
+        for (pending, result), why in self._unproved.prove():
+            if why is None:
+                self._take(pending, result)
+            elif pending.fresh:
+                self._take(pending, result, f"what arrived may be another file's: {why}")
+            else:
+                self._copy_again(pending, result)
+                copied_again += 1
+        if copied_again:
+            log.warning(
+                "copied_again", asset_id=self._lease.asset_id, objects=copied_again, reason=PERHAPS_MIXED
+            )
+
+    def _copy_again(self, pending: _Pending, result: CopyResult) -> None:
+        item, known = pending.item, pending.known
+        assert item.source is not None, "only what a source sent can be another's"
+        if not result.unchanged:  # what was known to be there was written over
+            known = None
+            for records in (*self._known.values(), self._whole):
+                records.pop(item.path, None)
+        tolerant = Tolerant(item.path) if pending.tolerant is not None else None
+        self._submit(item, item.source, known, tolerant, fresh=True)
+
+    def _keep_proved(self) -> None:
+        """Before the copy ends early: what arrived need not be copied by the next attempt."""
+        if self._alive and self._unproved:
+            for (pending, result), why in self._unproved.prove():
+                if why is None:
+                    self._take(pending, result)
 
     def _without(self, failed: Mapping[str, StorageError]) -> None:
         """Go on without these stores."""
@@ -415,13 +482,22 @@ class Copier:
                 log.warning("stored_objects_not_recorded", asset_id=self._lease.asset_id, error=str(error))
         self._unrecorded, self._unrecorded_bytes = [], 0
 
-    def _known_objects(self, store: StorageBackend) -> Mapping[str, StoredObject]:
+    def _leave_unrecorded_if_small(self) -> None:
+        """A copy that ended well is committed next. To copy one small file again, should that fail, costs less than to
+        record each."""
+        if self._doubts or self._failed_stores or len(self._objects) > 2:  # it, and the asset's record
+            return
+        if self._unrecorded_bytes <= SMALL_BYTES:
+            self._unrecorded, self._unrecorded_bytes = [], 0
+
+    def _known_objects(self, store: StorageBackend) -> dict[str, StoredObject]:
         """What an earlier attempt stored and the destination still lists with its size; one LIST."""
         known: dict[str, StoredObject] = {}
         manifest = self._manifests.get(store.name)
         if manifest is not None and not manifest.damage:
             known.update({item.path: _stored_object(item) for item in manifest.objects})
-        known.update(self._ledger.stored_objects(self._lease.asset_id, store.name, self._version))
+        if self._has_work:
+            known.update(self._ledger.stored_objects(self._lease.asset_id, store.name, self._version))
         if not known:
             return {}
         prefix = f"{self._folder}/"
@@ -444,7 +520,7 @@ def _differs(result: CopyResult, said: int) -> str:
     return f"it has {result.size_bytes} bytes, the API says {said}"
 
 
-def _unproved(item: Item, result: CopyResult) -> str | None:
+def _perhaps_cut(item: Item, result: CopyResult) -> str | None:
     """Of a container that does not say where it ends: why it may have been cut all the same. An API that rounds is no
     reason."""
     said, source = item.api_size_bytes or 0, result.source

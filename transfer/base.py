@@ -124,6 +124,7 @@ class CopyRequest:
 
     `check` and `structure` are asked before anything becomes visible. `known`: when the source still has the same
     length and ETag (strong, unless a weak one counts), nothing is read or written, and the result says `unchanged`.
+    `fresh`: over connections of its own, so that no response can be another request's.
     """
 
     key: ObjectKey
@@ -137,6 +138,7 @@ class CopyRequest:
     likely_bytes: int | None = (
         None  # what somebody says it has: believed for nothing but what to ask for first
     )
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +216,9 @@ class Engine(Protocol):
 
     def confirm(self) -> Mapping[ObjectKey, str]:
         """Prove that no response was taken for another request's: ask before the asset is committed, when all copies
-        have ended. By key, why an object copied since the last call is not proved; it is to be copied again, and in
-        doubt when it is named once more (`transfer.proofs`). Raises what `should_stop` raises."""
+        have ended. By key, why an object copied since the last call is not proved; it is to be copied again (`fresh`),
+        and in doubt when it is named once more (`transfer.proofs`). Copies may be under way: of these, what has arrived
+        so far may be named. Raises what `should_stop` raises."""
         ...
 
     def __enter__(self) -> Self: ...

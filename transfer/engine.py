@@ -73,7 +73,7 @@ class TransferEngine:
         self._stopped: BaseException | None = None
         self._tasks: dict[Task, Callable[[BaseException], None]] = {}  # and how to end its future
         self._sessions: dict[HttpClient, Session] = {}
-        self._proofs = Proofs()
+        self._proofs = Proofs(policy)
         self._timer: Timer | None = None
         # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
         self._room = _Room(self._runtime, 2 * (connections + uploads))
@@ -92,7 +92,7 @@ class TransferEngine:
         self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]
     ) -> Future[CopyResult]:
         copy = self._admit(request, stores)
-        return self._run(lambda: copy.from_source(self._reading(source, request.key)), self._room.leave)
+        return self._run(lambda: copy.from_source(self._reading(source, request)), self._room.leave)
 
     def submit_chunks(
         self, chunks: Chunks, request: CopyRequest, stores: Sequence[StorageBackend]
@@ -279,13 +279,16 @@ class TransferEngine:
         self._sessions.clear()
         over.set_result(None)
 
-    def _reading(self, source: Source, key: ObjectKey) -> Reading:
+    def _reading(self, source: Source, request: CopyRequest) -> Reading:
         if not isinstance(source, HttpSource):
             return BlockingReading(source, self._memory)
         session = self._sessions.get(source.client)
         if session is None:
             session = self._sessions[source.client] = source.client.session()
-        return HttpReading(source, key, session, self._memory, self._proofs, self)
+        reading = HttpReading(source, request.key, session, self._memory, self._proofs, self)
+        if request.fresh:
+            reading.be_certain()
+        return reading
 
 
 class _InCaller(Wait[Any]):

@@ -52,6 +52,10 @@ class Address:
     handed_out: frozenset[Origin] = frozenset()
 
 
+Transfers = tuple[Transfer, ...]
+"""Those that led to a response: of its redirects, and its own."""
+
+
 @dataclass(slots=True)
 class Response:
     """A response. Its body is whole (`take_body`), or read while it comes (`readinto`) and then closed by whoever has
@@ -61,11 +65,10 @@ class Response:
     transfer: Transfer
     cookies: tuple[str, ...] = ()  # Set-Cookie of this response and of redirects on its own origin
     info: SourceInfo | None = None  # what `decide` made of it
-    redirects: tuple[Transfer, ...] = ()  # that led to it
+    redirects: Transfers = ()  # that led to it
 
     @property
-    def transfers(self) -> tuple[Transfer, ...]:
-        """All that brought it, itself the last."""
+    def transfers(self) -> Transfers:
         return (*self.redirects, self.transfer)
 
     @property
@@ -127,7 +130,7 @@ class HttpClient:
         self._policy = policy
         self._options = Options(ca_file=ca_file, timeouts=timeouts, user_agent=user_agent)
         self._own = PerProcess(self.session)
-        self._ranges: dict[tuple[int, int, int | None], str] = {}
+        self._ranges: dict[tuple[int, int, int | None], SecretUrl] = {}
 
     def session(self) -> Session:
         """A set of connections of its own. Close it."""
@@ -155,6 +158,7 @@ class HttpClient:
         home = origin = url.origin
         fresh = fresh or session is None
         session = session or self._own.get()
+        unproved = session is self._own.get() and not fresh  # whatever names no range
         cookies: list[tuple[Origin, str]] = []
         redirects: list[Transfer] = []
         for _ in range(_MAX_REDIRECTS + 1):
@@ -162,6 +166,11 @@ class HttpClient:
             response = await self._request(
                 session, url, origin, lines, address, decide, fresh=fresh, alone=alone
             )
+            if unproved and response.status in REDIRECTS and response.transfer.ordinal != 1:
+                unproved, fresh = False, True
+                response = await self._request(
+                    session, url, origin, lines, address, decide, fresh=fresh, alone=alone
+                )
             answered = response.head.headers
             cookies += [(origin, value) for value in answered.all("set-cookie")]
             location = answered.get("location")
@@ -188,7 +197,7 @@ class HttpClient:
             self._ranges.clear()
             if (session := self._own.drop()) is not None:
                 session.close()
-        unique = self._ranges.setdefault(wanted, address.url.name) == address.url.name
+        unique = self._ranges.setdefault(wanted, address.url) == address.url
         return await self.fetch(address, headers, decide, self._own.get(), fresh=not unique)
 
     def close(self) -> None:

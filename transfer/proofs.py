@@ -7,38 +7,50 @@ and nothing in them shows it. The shift lasts until the connection ends. So:
 - A response whose Content-Range could only be that of its own request, for no other on these connections asked for the
   same, proves itself and all before it on its connection: the parts of large files.
 - For the rest, before the asset is committed, the last of them on each connection is read again over a new connection.
-  When it is the same, all were right. When it differs, or cannot be read, none of them is proved.
+  When it is the same, all were right. When it differs, or cannot be read, none of them is proved, and nothing follows
+  on the connection.
+
+A file that was redirected to came over several connections, each of which has to be right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from archiver.http.connections import Connection
 from archiver.http.transfer import Transfer
 from storage_backends.base import ObjectKey
-from transfer.errors import SourceError
+from transfer.errors import SourceError, SourceUnavailable
+from transfer.retrying import RetryPolicy
 from transfer.tasks import Runs, gather
 
 ReadAgain = Callable[[], Awaitable[int]]
 """The CRC32C of the same bytes, asked for over a new connection. Raises SourceError."""
+
+MORE_CAME = "more came over its connection than was asked for"
+UNREADABLE = "the last file that came over its connection could not be read again"
+ANOTHER = "the last file that came over its connection is another one when it is read again"
 
 _AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class _Unproved:
-    keys: list[ObjectKey] = field(default_factory=list)
-    crc32c: int = 0  # of the last
+    """What one connection brought since the last proof."""
+
+    keys: set[ObjectKey] = field(default_factory=set)
+    ordinal: int = -1  # of the last
+    crc32c: int = 0
     read_again: ReadAgain | None = None
 
 
 class Proofs:
     """Those of one engine's connections. In the engine's thread."""
 
-    def __init__(self) -> None:
-        self._unproved: dict[Connection, _Unproved] = {}
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._unproved: dict[Connection | Transfer, _Unproved] = {}
         self._asked: set[tuple[int, int, int | None]] = set()
 
     def ask(self, start: int, size_bytes: int, total_bytes: int | None) -> bool:
@@ -51,17 +63,25 @@ class Proofs:
 
     def proved(self, transfer: Transfer) -> None:
         """The response can only be that of its own request."""
-        if transfer.connection is not None and not transfer.connection.tainted:
-            self._unproved.pop(transfer.connection, None)
-
-    def arrived(self, transfer: Transfer, key: ObjectKey, crc32c: int, read_again: ReadAgain) -> None:
-        """A response for the object `key` arrived, which could be that of another request."""
         connection = transfer.connection
-        if connection is None or transfer.ordinal == 1:
+        if connection is None or connection.tainted:
             return
-        unproved = self._unproved.setdefault(connection, _Unproved())
-        unproved.keys.append(key)
-        unproved.crc32c, unproved.read_again = crc32c, read_again
+        unproved = self._unproved.get(connection)
+        if unproved is not None and unproved.ordinal < transfer.ordinal:
+            del self._unproved[connection]
+
+    def arrived(
+        self, transfers: Sequence[Transfer], key: ObjectKey, crc32c: int, read_again: ReadAgain
+    ) -> None:
+        """Bytes of the object `key` arrived; each response that led to them could be that of another request."""
+        for transfer in transfers:
+            if transfer.ordinal == 1:
+                continue
+            # one that did not end has no connection yet, and nothing follows on it: it stands for itself
+            unproved = self._unproved.setdefault(transfer.connection or transfer, _Unproved())
+            unproved.keys.add(key)
+            if transfer.ordinal > unproved.ordinal:
+                unproved.ordinal, unproved.crc32c, unproved.read_again = transfer.ordinal, crc32c, read_again
 
     async def confirm(self, runs: Runs) -> dict[ObjectKey, str]:
         """Read again what has to be. By key, why what arrived for it may be another object's. Everything else is proved
@@ -70,24 +90,25 @@ class Proofs:
         waiting = iter(list(self._unproved.items()))
         self._unproved.clear()
 
-        async def some(those: Iterator[tuple[Connection, _Unproved]]) -> None:
-            for connection, unproved in those:
-                why = await _doubt(connection, unproved)
+        async def some(those: Iterator[tuple[Connection | Transfer, _Unproved]]) -> None:
+            for brought_by, unproved in those:
+                why = await self._doubt(brought_by, unproved)
                 if why is not None:
                     condemned.update(dict.fromkeys(unproved.keys, why))
+                    if isinstance(brought_by, Connection):
+                        brought_by.condemned = True
 
         await gather(runs, [some(waiting) for _ in range(_AT_ONCE)])
         return condemned
 
-
-async def _doubt(connection: Connection, unproved: _Unproved) -> str | None:
-    if connection.tainted:
-        return "more came over its connection than was asked for"
-    assert unproved.read_again is not None
-    try:
-        crc = await unproved.read_again()
-    except SourceError as error:
-        return f"the last file that came over its connection could not be read again: {error}"
-    if crc != unproved.crc32c:
-        return "the last file that came over its connection is another one when it is read again"
-    return None
+    async def _doubt(self, brought_by: Connection | Transfer, unproved: _Unproved) -> str | None:
+        if isinstance(brought_by, Connection) and brought_by.tainted:
+            return MORE_CAME
+        assert unproved.read_again is not None, "the first of them sets it"
+        try:
+            crc = await self._policy.run(
+                unproved.read_again, lambda error: isinstance(error, SourceUnavailable)
+            )
+        except SourceError:  # which names another file at each attempt
+            return UNREADABLE
+        return None if crc == unproved.crc32c else ANOTHER

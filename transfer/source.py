@@ -22,7 +22,7 @@ from transfer.errors import (
     SourceUnavailable,
     StillEncoded,
 )
-from transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, refusal
+from transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
 from transfer.urls import SecretUrl
 
 __all__ = [
@@ -103,7 +103,7 @@ class HttpSource:
         self._ranges = ranges
         self._decode = decode
         self._name = ""
-        self._held: tuple[Opened, Transfer] | None = None  # the response that `peek` had
+        self._held: tuple[Opened, Transfers] | None = None  # the response that `peek` had
 
     @property
     def name(self) -> str:
@@ -127,20 +127,20 @@ class HttpSource:
         """As `open`, and the first bytes. When they are all, the next `fetch` of so many gives this response and sends
         no request: it came over a new connection, and so is proved like any other. Blocks."""
 
-        async def all_of_it() -> tuple[Opened, Transfer]:
-            opened, transfer = await self.fetch(first_bytes, intake=_Unbudgeted())
+        async def all_of_it() -> tuple[Opened, Transfers]:
+            opened, transfers = await self.fetch(first_bytes, intake=_Unbudgeted())
             if opened.rest is not None:
                 try:
                     await opened.rest.rest()
                 except HttpError as error:
                     raise SourceUnavailable(f"reading {self.name}: {error}") from error
-            return opened, transfer
+            return opened, transfers
 
-        opened, transfer = complete(all_of_it())
+        opened, transfers = complete(all_of_it())
         if opened.rest is not None:
             return opened.info, opened.rest.take_body()
         if opened.body is not None:
-            self._held = (opened, transfer)
+            self._held = (opened, transfers)
             return opened.info, opened.body
         assert opened.reader is not None
         try:
@@ -153,8 +153,8 @@ class HttpSource:
 
     async def fetch(
         self, first_bytes: int, session: Session | None = None, intake: Intake | None = None
-    ) -> tuple[Opened, Transfer]:
-        """As `open`, and the transfer that brought it. Where the answer to the range is of no use, the whole is asked
+    ) -> tuple[Opened, Transfers]:
+        """As `open`, and the transfers that brought it. Where the answer to the range is of no use, the whole is asked
         for without one. With an `intake`, a body of at most `first_bytes` is taken whole."""
         held, self._held = self._held, None
         if held is not None and intake is not None and len(held[0].body or b"") <= first_bytes:
@@ -167,7 +167,7 @@ class HttpSource:
         if status == 206:
             try:
                 info = response.info or self._first_range(response, first_bytes)
-                return self._opened(response, info), response.transfer
+                return self._opened(response, info), response.transfers
             except RangesUnreliable:
                 total_bytes = _total_bytes(response)
                 response.close()
@@ -185,8 +185,8 @@ class HttpSource:
 
     async def fetch_range(
         self, start: int, size_bytes: int, info: SourceInfo, session: Session | None = None
-    ) -> tuple[bytes, Transfer]:
-        """The bytes from `start`, exactly, of the very file that `info` describes, and the transfer that brought them.
+    ) -> tuple[bytes, Transfers]:
+        """The bytes from `start`, exactly, of the very file that `info` describes, and the transfers that brought them.
         Without a `session`, over the client's own connections."""
         end = start + size_bytes - 1
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end}"}
@@ -214,7 +214,7 @@ class HttpSource:
         body = response.transfer.take_body()
         if len(body) < size_bytes:
             raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
-        return body, response.transfer
+        return body, response.transfers
 
     async def _get(
         self, first_bytes: int, session: Session | None, intake: Intake | None, byte_range: str | None = None
@@ -255,7 +255,7 @@ class HttpSource:
         return Opened(info, body=transfer.take_body())
 
     # -- the whole -----------------------------------------------------------------------------------------
-    async def _whole(self, response: Response, total_bytes: int | None = None) -> tuple[Opened, Transfer]:
+    async def _whole(self, response: Response, total_bytes: int | None = None) -> tuple[Opened, Transfers]:
         """Of a response to a GET without a range. `total_bytes`: its length by the answer to a range."""
         try:
             size_bytes = response.head.length_bytes
@@ -267,13 +267,13 @@ class HttpSource:
             if codings and self._decode:
                 # it looks at the first bytes, and so waits for them
                 decoded = await blocking(lambda: self._decoded(response, codings), "source")
-                return decoded, response.transfer
+                return decoded, response.transfers
             if size_bytes is None:
                 size_bytes = total_bytes
             framed = response.head.framed or size_bytes is not None
             info = source_info(response, size_bytes, framed=framed, coding=", ".join(codings) or None)
             reader = None if size_bytes is not None else self._bounded(response, info)
-            return self._opened(response, info, reader), response.transfer
+            return self._opened(response, info, reader), response.transfers
         except BaseException:
             response.close()
             raise

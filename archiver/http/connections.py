@@ -26,7 +26,8 @@ class Connection:
     """One connection, closed or not. `served`: responses that it brought."""
 
     __slots__ = (
-        "_tainted", "fd", "idle", "idle_since", "name", "number", "origin", "peer", "served", "socket_number",
+        "_tainted", "condemned", "fd", "idle", "idle_since", "name", "number", "origin", "peer", "served",
+        "socket_number",
     )  # fmt: skip
 
     def __init__(self, number: int, origin: str, peer: str) -> None:
@@ -39,6 +40,7 @@ class Connection:
         self.idle = False
         self.idle_since = 0.0
         self.served = 0
+        self.condemned = False  # what it brought may be mixed up: nothing follows on it
         self._tainted = False
 
     @property
@@ -99,7 +101,7 @@ class Connections:
         if connection is None:  # shut down, or its last response was not looked at yet
             return False
         too_old = monotonic() - connection.idle_since >= self._max_idle_seconds
-        if too_old or not connection.is_open or _readable(connection.fd):
+        if connection.condemned or too_old or not connection.is_open or _readable(connection.fd):
             self._judge(connection)
             return False
         self._busy(connection)

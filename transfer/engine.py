@@ -162,7 +162,9 @@ class TransferEngine:
             filled = self._fill_here(body, size_bytes)
             caller = self._runtime.caller()
             future = self._run(
-                lambda: copy.from_body(body, filled, partial(_InCaller, caller)), self._room.leave
+                lambda: copy.from_body(body, filled, partial(_InCaller, caller)),
+                self._room.leave,
+                filled.release,
             )
             if filled.more:
                 caller.serve(future)
@@ -198,14 +200,18 @@ class TransferEngine:
             raise
 
     def _run(
-        self, coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]], ended: Callable[[], None]
+        self,
+        coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
+        ended: Callable[[], None],
+        never_began: Callable[[], None] = lambda: None,
     ) -> Future[Any]:
-        """Run it in the engine's thread."""
+        """Run it in the engine's thread. `never_began` is called where the engine was stopped before."""
         future: Future[Any] = self._runtime.future()
         future.set_running_or_notify_cancel()
         try:
-            self._runtime.call_soon(lambda: self._begin(future, coroutine, ended))
+            self._runtime.call_soon(lambda: self._begin(future, coroutine, ended, never_began))
         except BaseException as error:  # noqa: BLE001 - no thread: it is this copy's error, as later ones are
+            never_began()
             ended()
             future.set_exception(error)
         return future
@@ -228,6 +234,7 @@ class TransferEngine:
         future: Future[Any],
         coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
         ended: Callable[[], None],
+        never_began: Callable[[], None],
     ) -> None:
         over = False
 
@@ -243,6 +250,7 @@ class TransferEngine:
                 future.set_exception(error.cause if isinstance(error, Cancelled) else error)
 
         if self._stopped is not None:
+            never_began()
             resolve(None, self._stopped)
             return
         task = Task(self, coroutine())

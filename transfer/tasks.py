@@ -182,6 +182,11 @@ class _Slot(Wait[None]):
         self.ended = None
 
 
+class GroupEnded(Exception):
+    """Raised in the tasks of a group that is to end. Not the error that ends it: a task may take that for one of its own
+    and try again."""
+
+
 class Group:
     """Tasks that end together: leaving the block waits for all. The first error stops the others and is raised.
 
@@ -213,14 +218,14 @@ class Group:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.stop(error)
+            self.stop()
             return
         while self._tasks:
             self._changed = Gate()
             try:
                 await self._changed
-            except BaseException as stopped:
-                self.stop(stopped)
+            except BaseException:
+                self.stop()
                 raise
         if self._error is not None:
             raise self._error
@@ -229,12 +234,12 @@ class Group:
         """End the group with `error`, unless it has another already."""
         if self._error is None:
             self._error = error
-            self.stop(error)
+            self.stop()
             self._tell()
 
-    def stop(self, error: BaseException) -> None:
+    def stop(self) -> None:
         for task in list(self._tasks):
-            task.stop(error)
+            task.stop(GroupEnded("another task of its group failed"))
 
     def _ended(self, task: Task, error: BaseException | None) -> None:
         self._tasks.discard(task)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,6 +45,7 @@ from storage_backends.s3_errors import (
     VENDOR_ERRORS,
     code_of,
     give_up_on_certificates,
+    is_passing,
     kind_of,
     needed,
     raise_translated,
@@ -61,6 +63,7 @@ MIB = 2**20
 # Threads that share one client: the engine's, for several assets; a pool too small drops connections, a large one
 # costs nothing until it is used.
 _CONNECTIONS = 66
+_LONGEST_PAUSE_SECONDS = 20  # between attempts, as in botocore's standard mode
 _METADATA_ID = "archiverupload"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # AWS: 3 to 63, lower case; compatibles are laxer
 _ADDRESSING_STYLES = ("auto", "path", "virtual")
@@ -179,6 +182,22 @@ class _Bucket:
         return _Connection(
             control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
         )
+
+    def persistently(self, action: Callable[[], Awaitable[T]]) -> T:
+        """What `action` returns, blocking; retried as boto3 retries its own requests, with the same pauses. For callers
+        without a retry policy of their own."""
+
+        async def run() -> T:
+            for attempt in range(1, self._settings.attempts):
+                try:
+                    return await action()
+                except VENDOR_ERRORS as error:
+                    if not is_passing(error):
+                        raise
+                await waiting.Pause(random.uniform(0, min(2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)))  # noqa: S311
+            return await action()
+
+        return waiting.complete(run())
 
     def address(self, key: ObjectKey) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + key}
@@ -299,27 +318,33 @@ class S3Backend:
         return self._limits
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        return waiting.complete(self.send(spec, data, crc32c))
+        with translated(f"storing {spec.key!r} in {self.name}"):
+            if spec.if_absent:
+                return self._put_if_absent(spec, data, crc32c)
+            return self._bucket.persistently(lambda: self._send(spec, data, crc32c))
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """As `put`: see `storage_backends.base.Sends`."""
-        bucket = self._bucket
+        """As `put`, without retries: see `storage_backends.base.Sends`."""
+        if spec.if_absent:
+            return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
-            if spec.if_absent:
-                return await waiting.blocking(lambda: self._put_if_absent(spec, data, crc32c))
-            receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
+            return await self._send(spec, data, crc32c)
         except VENDOR_ERRORS as error:
-            raise_translated(error, f"storing {spec.key!r} in {bucket.name}")
+            raise_translated(error, f"storing {spec.key!r} in {self.name}")
+
+    async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        bucket = self._bucket
+        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
         return _stored(spec, len(data), crc32c, receipt)
 
     def _put_if_absent(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        # known by it when the answer to a first attempt was lost and boto3 tried again by itself
+        # by it the object is known as ours when the answer to an earlier attempt was lost
         identity = secrets.token_hex(16)
         bucket, headers = self._bucket, object_headers(spec, identity)
 
         def send(condition: Mapping[str, str]) -> Receipt:
-            sent = bucket.data.put(bucket.prefix + spec.key, data, crc32c, {**headers, **condition})
-            return waiting.complete(sent)
+            key, all_headers = bucket.prefix + spec.key, {**headers, **condition}
+            return bucket.persistently(lambda: bucket.data.put(key, data, crc32c, all_headers))
 
         bucket.refuse_if_taken(spec.key)
         try:
@@ -513,15 +538,24 @@ class S3Upload:
         return held
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        return waiting.complete(self.send_part(number, data, crc32c))
+        with self._sending(number):
+            return self._bucket.persistently(lambda: self._send_part(number, data, crc32c))
 
     async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        """As `put_part`: see `storage_backends.base.SendsParts`."""
+        """As `put_part`, without retries: see `storage_backends.base.SendsParts`."""
+        with self._sending(number):
+            return await self._send_part(number, data, crc32c)
+
+    @contextlib.contextmanager
+    def _sending(self, number: int) -> Iterator[None]:
         doing = f"part {number} of {self._described}"
         with translated(doing), _no_upload(doing):
-            receipt = await self._bucket.data.put_part(
-                self._address, number, data, crc32c, crc32c_declared=self._token.algorithm != "none"
-            )
+            yield
+
+    async def _send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        receipt = await self._bucket.data.put_part(
+            self._address, number, data, crc32c, crc32c_declared=self._token.algorithm != "none"
+        )
         return Part(number, len(data), crc32c, _tag(receipt))
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:

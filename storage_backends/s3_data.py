@@ -1,7 +1,7 @@
 """The bytes' way to S3: one PUT for an object or a part, with a checksum that the server is made to check.
 
-Apart from control (s3.py), for bytes go by a leaner client (s3_requests.py). What an endpoint can do is learned from what
-it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
+Apart from control (s3.py), for bytes go by a leaner client (s3_requests.py). What an endpoint can do is learned from
+what it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
 """
 
 from __future__ import annotations

@@ -187,6 +187,13 @@ def kind_of(error: ClientError) -> type[StorageError]:
     return StorageError
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed in a moment."""
+    if isinstance(error, ClientError):
+        return kind_of(error) is TransientStorageError
+    return isinstance(error, HttpError) and trust.rejection(error) is None
+
+
 def translate(error: Exception, doing: str) -> StorageError:
     """`error` as one of ours; what is no error of boto3's is taken for our own defect (a plain StorageError)."""
     if isinstance(error, ClientError):

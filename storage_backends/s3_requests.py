@@ -75,8 +75,8 @@ _NO_HEADER = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNu
 
 class S3Requests:
     """`put_object` and `upload_part` of `client`, with the same arguments (in one mapping), answers and errors, for one
-    bucket; `Body` may be any buffer. One of each process. Made before threads share `client`. `ca_file`: the authorities
-    that are trusted."""
+    bucket; `Body` may be any buffer. Nothing is retried. One of each process. Made before threads share `client`.
+    `ca_file`: the authorities that are trusted."""
 
     def __init__(
         self, client: Any, credentials: Credentials | None, bucket: str, ca_file: Path | None
@@ -273,7 +273,8 @@ class _Form:
         self._key = f"AWS4{credentials.secret_key or ''}".encode()
         for part in (day, endpoint.region, "s3", "aws4_request"):
             self._key = hmac.digest(self._key, part.encode(), "sha256")
-        self._authorization = f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, Signature="
+        credential = f"Credential={credentials.access_key}/{scope}"
+        self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
 
     def request(self, key: str, query: str, checksum: str, body: Buffer) -> Request:
         """`query` as it is sent, its names in order."""

@@ -30,7 +30,7 @@ from transfer.guard import AddressPolicy
 from transfer.http import HttpClient
 from transfer.memory import MemoryBudget
 from transfer.source import Address, FixedAddress, HttpSource, SecretUrl
-from worker.bootstrap import calm_the_collector
+from worker.bootstrap import bound_the_allocator, calm_the_collector
 from worker.settings import Settings
 
 _LEASE = timedelta(minutes=2)
@@ -67,6 +67,7 @@ def main() -> None:
     store = open_destination(task["destination"])
     store.stat(object_key("none"))  # makes the client: half a second, once in a worker's life
     calm_the_collector()
+    bound_the_allocator()
     ready()
     ledger = MemoryLedger(_now)
     ledger.discover([Seen(_ASSET, "room-vod", _now() + timedelta(days=1), AssetState.DISCOVERED)])

@@ -3,11 +3,13 @@ client or makes a thread pool."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -51,8 +53,10 @@ from worker.schedule import beat_schedule
 from worker.settings import Settings
 from worker.source_access import SourceAccess
 
-PROCESS_ITSELF_BYTES = 112 * 2**20
-"""Code, libraries, cloud client, connections: 95 MiB measured, and 238 MiB in all with what this leaves of 256."""
+PROCESS_ITSELF_BYTES = 124 * 2**20
+"""Code, libraries, cloud client, connections: 106 MiB measured, and what the allocator keeps beside the buffers."""
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 DISTRIBUTION = "recording-archiver"
 
@@ -186,6 +190,7 @@ class PerProcess:
             if self._made is None or self._made[0] != os.getpid():
                 self._made = (os.getpid(), self._build())
                 calm_the_collector()
+                bound_the_allocator()
             return self._made[1]
 
     def close(self, **_signal: object) -> None:
@@ -200,6 +205,15 @@ def calm_the_collector() -> None:
     makes next to nothing is part of a cycle. May be repeated."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
+
+
+def bound_the_allocator() -> None:
+    """Have glibc give the memory of large buffers back at once, and share its heaps among threads: by itself it keeps
+    what each thread ever used (283 MiB instead of 234 for a GiB over 16 connections). Nothing elsewhere. Repeatable."""
+    with suppress(AttributeError, OSError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def token_provider(settings: Settings) -> TokenProvider:

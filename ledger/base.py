@@ -100,6 +100,17 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """What `Ledger.begin` found. `row` is the row as it is with the lease. `has_work`: whether an earlier attempt left
+    stored objects or uploads. `facts`: see `Ledger.recall_all`."""
+
+    lease: Lease | None
+    row: Row | None
+    has_work: bool
+    facts: Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """How an attempt ended. `state` is WAITING or an end."""
 
@@ -228,6 +239,10 @@ class Ledger(Protocol):
 
         When nobody settled the lease before, crashes + 1; unless more objects of the asset are recorded as stored, or
         as many and more parts, than at any such crash since it was last settled."""
+        ...
+
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
+        """`lease`, `get` and `recall_all(facts)` in one round trip: thousands of small assets cost little else."""
         ...
 
     def renew(self, lease: Lease, duration: timedelta) -> None:

@@ -16,6 +16,7 @@ from ledger.base import (
     LONGEST_WAIT,
     OPEN_STATES,
     AssetState,
+    Beginning,
     Counts,
     Lease,
     OpenUpload,
@@ -221,6 +222,12 @@ class MemoryLedger:
         asset.row = replace(asset.row, attempts=asset.row.attempts + 1)
         self._move(asset, AssetState.RUNNING, at=self._clock() + duration)
         return Lease(asset_id, asset.fence, holder)
+
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
+        with self._mutex:
+            lease = self.lease(asset_id, holder, duration)
+            has_work = any(self._stored_of(asset_id))
+            return Beginning(lease, self.get(asset_id), has_work, self.recall_all(facts))
 
     @_alone
     def renew(self, lease: Lease, duration: timedelta) -> None:

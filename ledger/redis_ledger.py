@@ -47,6 +47,7 @@ from redis.retry import Retry
 
 from ledger.base import (
     AssetState,
+    Beginning,
     Counts,
     Lease,
     OpenUpload,
@@ -242,6 +243,16 @@ class RedisLedger:
         fence = self._run("lease", asset_id, holder, duration // MICROSECOND, _call_number())
         return Lease(asset_id, int(fence), holder) if fence else None
 
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
+        words = (asset_id, holder, duration // MICROSECOND, _call_number(), facts)
+        fence, has_work, row, flat = self._run("begin", *words)
+        return Beginning(
+            Lease(asset_id, int(fence), holder) if fence else None,
+            _flat_row(row) if len(row) > 1 else None,
+            bool(has_work),
+            _facts(flat),
+        )
+
     def renew(self, lease: Lease, duration: timedelta) -> None:
         if not self._run("renew", lease.asset_id, lease.fence, lease.holder, duration // MICROSECOND):
             raise _lost(lease)
@@ -384,8 +395,11 @@ class RedisLedger:
             raise _lost(lease)
 
     def _recall(self, key: str, *name: str) -> dict[str, Any]:
-        flat = self._run("recall", key, *name)
-        return {name: json.loads(fact) for name, fact in zip(flat[::2], flat[1::2], strict=True)}
+        return _facts(self._run("recall", key, *name))
+
+
+def _facts(flat: Sequence[str]) -> dict[str, Any]:
+    return {name: json.loads(fact) for name, fact in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _call_number() -> int:

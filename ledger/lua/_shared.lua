@@ -155,3 +155,54 @@ local function owns(row, fence)
   if not row.fe then return OPEN[row.st] end
   return row.fe == fence and row.ho
 end
+
+-- How far the copy has come: an object stands above all parts, for the parts of one that is whole are forgotten.
+local function stored(id)
+  local amount = 0
+  for _, key in ipairs(redis.call('SMEMBERS', prefix .. 'work:' .. id)) do
+    local is_upload = string.sub(key, #prefix + 1, #prefix + 7) == 'upload:'
+    -- each has one field that names what it is of
+    amount = amount + math.max(0, redis.call('HLEN', key) - 1) * (is_upload and 1 or 10000000)
+  end
+  return amount
+end
+
+-- Returns the fence, or nothing. `call` is this call's own number: a client that sends it again, because the
+-- connection broke before the answer, gets the lease that it was given.
+local function lease(id, holder, duration, call)
+  local row = read(id)
+  if not row or not OPEN[row.st] then return false end
+  if living(id, row) then return row.ca == call and row.fe end
+  if row.st == 'waiting' and row.nx > now then return false end
+
+  if row.ho then -- nobody settled the lease before
+    local amount = stored(id)
+    set(id, amount > row.mo and {mo = amount} or {de = row.de + 1})
+  end
+
+  -- By time, so that fences grow also across a flush; and never backwards, should the clock go back.
+  local fence = whole(math.max(now, (tonumber(row.fe) or 0) + 1))
+  set(id, {fe = fence, ho = holder, ca = call, at = row.at + 1})
+  move(id, row.st, 'running', row.ex, whole(now + duration))
+  return fence
+end
+
+-- The living fields of a hash whose fields have each its end in front, as name, value, ...: all of them, or the one
+-- that is named, or those that begin with `start`. What has ended is removed on the way.
+local function living_fields(key, only, start)
+  local found = only and {only, redis.call('HGET', key, only)} or redis.call('HGETALL', key)
+  local living_ones = {}
+  for i = 1, #found, 2 do
+    local name, stored_value = found[i], found[i + 1]
+    if stored_value and string.sub(name, 1, #start) == start then
+      local ends, value = string.match(stored_value, '^(%d*)|(.*)$')
+      if ends ~= '' and tonumber(ends) <= now then
+        redis.call('HDEL', key, name)
+      else
+        living_ones[#living_ones + 1] = name
+        living_ones[#living_ones + 1] = value
+      end
+    end
+  end
+  return living_ones
+end

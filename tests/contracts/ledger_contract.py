@@ -15,6 +15,7 @@ from ledger.base import (
     LONGEST_WAIT,
     OPEN_STATES,
     AssetState,
+    Beginning,
     Lease,
     Ledger,
     OpenUpload,
@@ -628,6 +629,65 @@ class LedgerContract:
 
     def test_an_unknown_asset_is_not_leased(self, world: LedgerWorld) -> None:
         assert world.ledger.lease("a", "w1", MINUTE) is None
+
+    def test_an_attempt_begins_with_its_lease_its_row_and_the_facts_it_names(
+        self, world: LedgerWorld
+    ) -> None:
+        put(world, AssetState.QUEUED)
+        world.ledger.remember("hold:s3://b", {"reason": "403"}, HOUR)
+        world.ledger.remember("hold:over", {"reason": "403"}, MINUTE / 4)
+        world.ledger.remember("sweep", {"pages": 1})
+        world.advance(MINUTE / 2)
+
+        begun = world.ledger.begin("a", "w1", HOUR, "hold:")
+
+        assert begun.lease is not None
+        assert (begun.lease.asset_id, begun.lease.holder) == ("a", "w1")
+        assert begun.row == row(world)
+        assert (row(world).state, row(world).attempts) == (AssetState.RUNNING, 1)
+        assert begun.facts == {"hold:s3://b": {"reason": "403"}}
+        assert not begun.has_work
+        world.ledger.renew(begun.lease, HOUR)
+        check_balance(world)
+
+    @pytest.mark.parametrize("state", AssetState)
+    def test_an_attempt_begins_where_a_lease_would_be_given(
+        self, world: LedgerWorld, state: AssetState
+    ) -> None:
+        put(world, state)
+
+        begun = world.ledger.begin("a", "w2", HOUR, "hold:")
+
+        leased = state in OPEN_STATES - {AssetState.RUNNING, AssetState.WAITING}
+        assert (begun.lease is not None) == leased
+        assert begun.row == row(world)
+        check_balance(world)
+
+    def test_an_attempt_at_an_unknown_asset_finds_nothing(self, world: LedgerWorld) -> None:
+        begun = world.ledger.begin("a", "w1", HOUR, "hold:")
+
+        assert begun == Beginning(None, None, False, {})
+        assert world.ledger.counts().seen == 0
+
+    @pytest.mark.parametrize("what", ["a stored object", "an upload"])
+    def test_an_attempt_is_told_of_the_work_of_an_earlier_one_until_an_end(
+        self, world: LedgerWorld, what: str
+    ) -> None:
+        world.ledger.discover([seen()])
+        lease = take_lease(world)
+        if what == "an upload":
+            world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 10, 5, None, {1: (5, 1, "tag")}))
+        else:
+            world.ledger.add_stored(lease, "d", "v1", [StoredObject("x", 1, 2)])
+        world.advance(2 * MINUTE)
+
+        begun = world.ledger.begin("a", "w2", MINUTE, "hold:")
+        assert begun.has_work
+        assert begun.lease
+
+        world.ledger.settle(begun.lease, seen(), ARCHIVED)
+        world.ledger.reopen("a")
+        assert not world.ledger.begin("a", "w3", MINUTE, "hold:").has_work
 
     def test_an_ended_lease_passes_on_and_the_first_holder_is_told(self, world: LedgerWorld) -> None:
         put(world, AssetState.DISCOVERED)

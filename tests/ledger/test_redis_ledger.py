@@ -126,6 +126,18 @@ def test_a_lease_whose_answer_was_lost_is_ours(forgetful: RedisLedger) -> None:
     assert forgetful.lease("a", "w1", HOUR) is None
 
 
+def test_a_beginning_whose_answer_was_lost_is_ours(forgetful: RedisLedger) -> None:
+    lose_the_next_answer(forgetful, "begin")
+
+    begun = forgetful.begin("a", "w1", HOUR, "hold:")
+
+    assert begun.lease
+    assert begun.row
+    assert begun.row.attempts == 1
+    forgetful.renew(begun.lease, HOUR)
+    assert forgetful.begin("a", "w1", HOUR, "hold:").lease is None
+
+
 def test_a_settlement_whose_answer_was_lost_is_made_once(forgetful: RedisLedger) -> None:
     lease = forgetful.lease("a", "w1", HOUR)
     assert lease

@@ -11,6 +11,7 @@ from typing import Self
 
 import structlog
 
+from archiving.first_beats import first_beats
 from ledger.base import Lease, Ledger, Progress
 from ledger.errors import LeaseLost, LedgerUnavailable
 from storage_backends.base import ObjectKey
@@ -22,7 +23,8 @@ TICK = timedelta(seconds=1)
 
 
 class Heartbeat:
-    """A background thread for the time of one attempt. `check` is cheap and may be called from any thread.
+    """Renews the lease in the background for the time of one attempt, from its first second on: one that ends sooner
+    has no thread of its own. `check` is cheap and may be called from any thread.
 
     A ledger that is away is no reason to stop: nobody else can take the lease from it either, and the copy is
     worth having. It ends with LeaseLost once the ledger says that another worker was given the asset.
@@ -47,24 +49,25 @@ class Heartbeat:
         self._total = bytes_total
         self._stop_requested = stop_requested
         self._lost: LeaseLost | None = None
+        self._leased_at = time.monotonic()
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._bytes_done = 0
         self._objects_done = 0
         self._current = ""
-        self._thread = threading.Thread(
-            target=self._run, name=f"heartbeat-{lease.asset_id[:16]}", daemon=True
-        )
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        first_beats().add(self._begin, TICK.total_seconds())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        first_beats().remove(self._begin)
         self._ended.set()
-        self._thread.join(timeout=5)
+        if self._thread is not None:
+            self._thread.join(timeout=5)
 
     def check(self) -> None:
         """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end."""
@@ -92,20 +95,28 @@ class Heartbeat:
     def bytes_done(self) -> int:
         return self._bytes_done
 
+    def _begin(self) -> None:
+        thread = threading.Thread(
+            target=self._run, name=f"heartbeat-{self._lease.asset_id[:16]}", daemon=True
+        )
+        thread.start()
+        self._thread = thread
+
     def _run(self) -> None:
-        renewed_at = time.monotonic()
-        while not self._ended.wait(TICK.total_seconds()):
+        renewed_at = self._leased_at
+        while True:
             self._ledger.report(self._snapshot())
-            if time.monotonic() - renewed_at < self._renew_every.total_seconds():
-                continue
-            try:
-                self._ledger.renew(self._lease, self._duration)
-                renewed_at = time.monotonic()
-            except LeaseLost as error:
-                self._lost = error
+            if time.monotonic() - renewed_at >= self._renew_every.total_seconds():
+                try:
+                    self._ledger.renew(self._lease, self._duration)
+                    renewed_at = time.monotonic()
+                except LeaseLost as error:
+                    self._lost = error
+                    return
+                except LedgerUnavailable as error:
+                    log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=str(error))
+            if self._ended.wait(TICK.total_seconds()):
                 return
-            except LedgerUnavailable as error:
-                log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=str(error))
 
     def _snapshot(self) -> Progress:
         with self._lock:

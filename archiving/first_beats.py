@@ -1,0 +1,74 @@
+"""Threads for what lasts: an attempt that ends within moments needs none of its own.
+
+Thousands of small assets an hour are archived in milliseconds each. One thread of the process waits for all attempts
+and begins the heartbeat of those that are still there after a while.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class FirstBeats:
+    """Calls `begin` of what was added and not removed in time. Its thread starts at the first use, and stays."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[Callable[[], None], float] = {}  # and when, by the monotonic clock
+        self._thread: threading.Thread | None = None
+        self._idle = False
+
+    def add(self, begin: Callable[[], None], after_seconds: float) -> None:
+        """Have `begin` called after a while, in another thread. Raises RuntimeError when there can be no thread."""
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="first-beats", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._waiting[begin] = time.monotonic() + after_seconds
+            if self._idle:
+                self._changed.notify()
+
+    def remove(self, begin: Callable[[], None]) -> None:
+        """Once this returns, `begin` is not called any more. Repeatable."""
+        with self._changed:
+            self._waiting.pop(begin, None)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                if not self._waiting:
+                    self._idle = True
+                    self._changed.wait()
+                    self._idle = False
+                    continue
+                begin, due = min(self._waiting.items(), key=lambda entry: entry[1])
+                left_seconds = due - time.monotonic()
+                if left_seconds > 0:
+                    self._changed.wait(left_seconds)
+                    continue
+                try:
+                    begin()
+                except RuntimeError as error:  # no thread to be had: perhaps a little later
+                    log.warning("heartbeat_not_begun", reason=str(error))
+                    self._waiting[begin] = due + 1
+                else:
+                    del self._waiting[begin]
+
+
+_of_this_process = FirstBeats()
+
+
+def first_beats() -> FirstBeats:
+    """This process's. A child has its own: threads do not survive a fork."""
+    return _of_this_process
+
+
+os.register_at_fork(after_in_child=lambda: globals().update(_of_this_process=FirstBeats()))

@@ -137,6 +137,9 @@ class S3Requests:
         log.info("s3_request_corrected_by_boto3", bucket=self._bucket, code=answer.code)
         response = await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
         self._corrections += 1
+        if not self.direct:
+            why = f"{_CORRECTIONS} requests in a row had to be corrected, the last for {answer.code}"
+            log.warning("s3_sent_by_boto3", bucket=self._bucket, why=why)
         return response
 
     def _signed(self, request: Mapping[str, Any], query: str) -> Request:
@@ -145,6 +148,8 @@ class S3Requests:
         if request["Bucket"] != self._bucket:
             raise StorageError(f"a request for the bucket {request['Bucket']} among those for {self._bucket}")
         checked_by = "ChecksumCRC32C" if "ChecksumCRC32C" in request else "ContentMD5"
+        if checked_by not in request:
+            raise StorageError("a PUT to S3 without a checksum")
         form = self._form(
             int(time.time()),
             self._credentials.get_frozen_credentials(),
@@ -254,7 +259,8 @@ class _Form:
         headers |= {"x-amz-date": stamp, "x-amz-content-sha256": _UNSIGNED}
         if credentials.token:
             headers["x-amz-security-token"] = credentials.token
-        self._lines = tuple([f"{name}: {value}".encode() for name, value in headers.items() if value])
+        # `name;` is how libcurl is told to send a header without a value
+        self._lines = tuple([(f"{n}: {v}" if v else f"{n};").encode() for n, v in headers.items()])
         self._checksum_header = _HEADER_OF[checked_by]
         every = {**headers, "host": endpoint.host_header}
         names = sorted([*every, self._checksum_header])

@@ -11,10 +11,10 @@ RUN python -m venv --without-pip /opt/archiver \
 RUN sed -n -E '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
     && pip install --no-cache-dir --require-hashes --only-binary :all: -r build.lock
 COPY pyproject.toml README.md ./
+COPY archiver archiver
 COPY archiving archiving
 COPY hms hms
 COPY ledger ledger
-COPY net net
 COPY simulator simulator
 COPY storage_backends storage_backends
 COPY tasks tasks

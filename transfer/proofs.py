@@ -77,8 +77,9 @@ class Proofs:
         for transfer in transfers:
             if transfer.ordinal == 1:
                 continue
-            # one that did not end has no connection yet, and nothing follows on it: it stands for itself
-            unproved = self._unproved.setdefault(transfer.connection or transfer, _Unproved())
+            # one that did not come to its end is not counted on its connection: it stands for itself
+            brought_by = transfer.connection if transfer.connection and transfer.ordinal else transfer
+            unproved = self._unproved.setdefault(brought_by, _Unproved())
             unproved.keys.add(key)
             if transfer.ordinal > unproved.ordinal:
                 unproved.ordinal, unproved.crc32c, unproved.read_again = transfer.ordinal, crc32c, read_again

@@ -15,7 +15,6 @@ from time import monotonic
 
 _TLS_ALERT, _TLS_DATA = 0x15, 0x17
 _LEFT_ALONE_SECONDS = 0.5  # libcurl looks at those that were idle for twice as long
-_REMEMBERED = 256  # connections, before the closed ones among them are forgotten
 _ALERT_BYTES = 19  # of TLS 1.3: two, its type and the tag; the shortest HTTP response has more
 
 Name = tuple[str, int, str, int]
@@ -66,22 +65,25 @@ class Connections:
     def __init__(self, max_idle: int, max_idle_seconds: float) -> None:
         self._max_idle = max_idle
         self._max_idle_seconds = max_idle_seconds
-        self._open: dict[int, Connection] = {}  # by libcurl's number; some may be closed
         self._idle: dict[int, Connection] = {}  # by file descriptor, the longest idle first
         self._named: dict[Name, Connection] = {}  # the same
         self._poll = select.poll()
 
-    def served(self, number: int, origin: str, peer: str, name: Name | None, fd: int) -> Connection:
-        """A response came over connection `number`. `fd`: -1 when it is closed by now; else it is idle now."""
-        connection = self._open.get(number)
-        if connection is None:
-            if len(self._open) >= _REMEMBERED:
-                self._open = {other.number: other for other in self._open.values() if other.is_open}
-            connection = self._open[number] = Connection(number, origin, peer)
+    def served(
+        self,
+        number: int,
+        origin: str,
+        peer: str,
+        name: Name | None,
+        fd: int,
+        kept: Connection | None = None,
+    ) -> Connection:
+        """A response came over the connection `kept`, or over a new one: its number by libcurl says nothing once it is
+        closed. `fd`: -1 when it is closed by now; else it is idle now."""
+        connection = kept or Connection(number, origin, peer)
         connection.served += 1
         connection.name = name
         if fd < 0 or name is None:
-            del self._open[number]
             return connection
         if connection.fd != fd:
             connection.fd, connection.socket_number = fd, _socket_number(fd)
@@ -95,17 +97,17 @@ class Connections:
             self.shut_down(next(iter(self._idle.values())))
         return connection
 
-    def take(self, name: Name) -> bool:
-        """Whether a request may be sent over the connection `name`, which is busy then."""
+    def take(self, name: Name) -> Connection | None:
+        """The connection `name`, busy from now on, if a request may be sent over it."""
         connection = self._named.get(name)
         if connection is None:  # shut down, or its last response was not looked at yet
-            return False
+            return None
         too_old = monotonic() - connection.idle_since >= self._max_idle_seconds
         if connection.condemned or too_old or not connection.is_open or _readable(connection.fd):
             self._judge(connection)
-            return False
+            return None
         self._busy(connection)
-        return True
+        return connection
 
     def check_idle(self) -> None:
         """Before libcurl chooses one: look at all, when some are idle for so long that it may close them by itself, and
@@ -121,7 +123,6 @@ class Connections:
         if connection.is_open:
             with _borrowed(connection.fd) as sock, suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._open.pop(connection.number, None)
 
     def _busy(self, connection: Connection) -> None:
         connection.idle = False

@@ -199,6 +199,7 @@ class Handle:
             again = transfer.name is not None  # libcurl sends it again: the kept connection had ended
             transfer.name = (peer, peer_port, ours, our_port)
             if transfer.opened:
+                transfer.connection = None
                 transfer.resubmitted |= again
             elif not self._session.takes(transfer, again=again):
                 transfer.stale = True

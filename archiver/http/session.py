@@ -178,6 +178,7 @@ class Session:
             easy.getinfo(pycurl.PRIMARY_IP),
             transfer.name,
             fd,
+            transfer.connection,
         )
         transfer.connection, transfer.ordinal = connection, connection.served
         reusable = head.persistent and head.framed and not head.ambiguous
@@ -198,7 +199,8 @@ class Session:
         had ended; no other is trusted then."""
         name = transfer.name
         assert name is not None
-        if not again and self._connections.take(name):
+        transfer.connection = None if again else self._connections.take(name)
+        if transfer.connection is not None:
             return True
         for other in self._active:
             if other is not transfer and other.name == name:  # it ended just now, and was not looked at yet

@@ -80,7 +80,7 @@ class Transfer(Wait["Transfer"]):
         self.head: Head | None = None
         self.size_bytes = 0  # of the body, so far
         self.error: BaseException | None = None
-        self.connection: Connection | None = None  # that brought the response
+        self.connection: Connection | None = None  # that brought the response; before, the kept one it was sent over
         self.ordinal = 0  # of this response on its connection, from 1
         self.done = False
         self.informed = False
@@ -177,7 +177,7 @@ class Transfer(Wait["Transfer"]):
         """Be sent again: nothing came."""
         if self._make is not None:
             self._request = None
-        self.easy = self.name = None
+        self.easy = self.name = self.connection = None
 
     def on_line(self, line: bytes) -> None:
         """Take a line of a head, the empty one at its end included. Raises InvalidResponse and what `decide` raises."""

@@ -20,14 +20,23 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from archiver.http import cancellation
 from archiving import completing, doubts, end_records, holds, keys
-from archiving.commit import commit, committed, committed_after_all, kept, kept_after_all, says_the_same
+from archiving.commit import (
+    Look,
+    commit,
+    committed,
+    kept,
+    kept_after_all,
+    look_again_at,
+    look_at,
+    says_the_same,
+)
 from archiving.contents.base import Contents, Item, Phase
 from archiving.copying import Copied, Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
@@ -89,6 +98,29 @@ class Rules:
         return KeepingRules(self.patience.mismatch_attempts, self.near_deadline)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that may go on. `has_work`: whether an earlier one recorded what it stored. `on_hold`: by name, what
+    was to be left alone when it began."""
+
+    lease: Lease
+    row: Row
+    has_work: bool
+    on_hold: Mapping[str, holds.Hold]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the destinations hold of an asset. `missing`: without a right manifest. `silent`: they do not answer now,
+    and may well have one that nothing should be written over. `right`: a manifest that proves the asset archived.
+    `present`: by store, those that do not."""
+
+    missing: list[StorageBackend] = field(default_factory=list)
+    silent: dict[str, StorageError] = field(default_factory=dict)
+    right: Manifest | None = None
+    present: dict[str, Manifest] = field(default_factory=dict)
+
+
 class Archiver:
     def __init__(
         self,
@@ -121,15 +153,16 @@ class Archiver:
         ledger does not know the asset and the API cannot tell; LedgerError when the outcome could not be
         recorded (the lease then ends by itself and the asset is due again); and whatever ends the process.
         """
-        lease, row = self._lease(asset_id, holder)
-        if lease is None or row is None:
+        begun = self._begin(asset_id, holder)
+        if begun is None:
             return NotOurs("settled already, unknown, or another worker has it")
+        lease, row = begun.lease, begun.row
         seen = as_known(row)
         event = log.bind(asset_id=asset_id, type=row.type, attempt=row.attempts)
         try:
             with self._heartbeat(lease, row) as heartbeat:
                 try:
-                    seen, outcome = self._attempt(row, lease, heartbeat)
+                    seen, outcome = self._attempt(begun, heartbeat)
                 except LedgerError:
                     raise
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
@@ -163,13 +196,13 @@ class Archiver:
             stop_requested=self._stop_requested,
         )
 
-    def _attempt(self, row: Row, lease: Lease, heartbeat: Heartbeat) -> tuple[Seen, Settled]:
+    def _attempt(self, begun: Begun, heartbeat: Heartbeat) -> tuple[Seen, Settled]:
+        lease, row = begun.lease, begun.row
         if row.crashes >= MAX_CRASHES:
             later = self._clock() + rare_delay(row, self._clock(), self._rules.patience)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
             return as_known(row), _with_stored(WillRetry(why, later), row)
-        on_hold = holds.current(self._ledger, self._clock())
-        if hold := on_hold.get(holds.API):
+        if hold := begun.on_hold.get(holds.API):
             return as_known(row), _with_stored(self._after(hold, holds.API), row)
         asset = self._api.asset(row.asset_id)
         seen = judge(asset, self._rules.scope)
@@ -181,16 +214,16 @@ class Archiver:
             why = f"100ms reports status {asset.status!r}, not 'completed'"
             return seen, _with_stored(WillRetry(why, later), row)
 
-        missing, silent, manifest = self._missing(asset.id, asset.created_at)
-        if not missing and not silent and manifest is not None:
-            manifest = self._completed(asset, manifest, lease, heartbeat)
+        found = self._look(asset.id, asset.created_at)
+        if not found.missing and not found.silent and found.right is not None:
+            manifest = self._completed(asset, found.right, lease, heartbeat)
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
-        stores = [store for store in missing if store.name not in on_hold]
-        archived = self._copy(asset, row, lease, heartbeat, stores, silent) if stores else None
-        if silent:
-            raise DestinationsFailed(silent)
-        for store in missing:
-            if hold := on_hold.get(store.name):
+        stores = [store for store in found.missing if store.name not in begun.on_hold]
+        archived = self._copy(asset, begun, heartbeat, stores, found) if stores else None
+        if found.silent:
+            raise DestinationsFailed(found.silent)
+        for store in found.missing:
+            if hold := begun.on_hold.get(store.name):
                 return seen, _with_stored(self._after(hold, store.name), row)
         assert archived is not None
         return seen, archived
@@ -233,56 +266,56 @@ class Archiver:
         until = min(hold.until, self._clock() + HOLD)
         return WillRetry(f"{name} is on hold: {hold.reason}", until, costs_attempt=False)
 
-    def _missing(
+    def _look(
         self,
         asset_id: str,
         created_at: datetime | None,
-        proof: Callable[[StorageBackend, ObjectKey], Manifest | None] = committed,
-    ) -> tuple[list[StorageBackend], Mapping[str, StorageError], Manifest | None]:
-        """The destinations without a right manifest; those that do not answer now, and may well have one that
-        nothing should be written over; and a manifest that is right, if any. One that refuses to be asked counts
-        as missing: there are credentials that may write and not ask, and the copy will tell what ails it."""
-        missing: list[StorageBackend] = []
-        silent: dict[str, StorageError] = {}
-        right: Manifest | None = None
+        look: Callable[[StorageBackend, ObjectKey], Look] = look_at,
+    ) -> _Found:
+        """What the destinations hold. One that refuses to be asked counts as missing: there are credentials that may
+        write and not read, and the copy will show what is wrong."""
+        found = _Found()
         for store in self._destinations:
-            found = None
             try:
-                found = proof(store, keys.manifest_key(asset_id, created_at))
-                if found is None:
-                    missing.append(store)
+                seen = look(store, keys.manifest_key(asset_id, created_at))
             except StorageError as error:
                 log.warning("manifest_not_readable", asset_id=asset_id, store=store.name, reason=str(error))
                 if isinstance(error, TransientStorageError):
-                    silent[store.name] = error
+                    found.silent[store.name] = error
                 else:
-                    missing.append(store)
-            right = right or found
-        return missing, silent, right
+                    found.missing.append(store)
+                continue
+            if seen.proves:
+                found.right = found.right or seen.manifest
+            else:
+                found.missing.append(store)
+                if seen.manifest is not None:
+                    found.present[store.name] = seen.manifest
+        return found
 
     def _copy(
         self,
         asset: Asset,
-        row: Row,
-        lease: Lease,
+        begun: Begun,
         heartbeat: Heartbeat,
         stores: Sequence[StorageBackend],
-        silent: Mapping[str, StorageError],
+        found: _Found,
     ) -> Archived | Kept:
         """Copy to `stores` and commit at each that took everything. Raises DestinationsFailed when one did
-        not, with those that were `silent` before; Doubtful when it is not to be committed yet; SourceError,
+        not, with those that were silent before; Doubtful when it is not to be committed yet; SourceError,
         ContentsError, HmsError, LeaseLost, Stopped."""
         started = self._clock()
-        present = self._present(asset, stores)
+        present = {store.name: found.present[store.name] for store in stores if store.name in found.present}
         folder = choose_folder(keys.asset_folder(asset, self._rules.key_template), present)
         try:
-            contents, copied = self._copy_into(folder, asset, row, lease, heartbeat, stores)
+            contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
         except WouldOverwrite as error:
             folder = next_folder(folder, present)
             log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
-            contents, copied = self._copy_into(folder, asset, row, lease, heartbeat, stores)
+            contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
+        row = begun.row
         manifest = self._judged(asset, row, folder, contents, copied, present)
-        failed = {**silent, **copied.failed}
+        failed = {**found.silent, **copied.failed}
         for store in stores:
             if store.name not in failed:
                 heartbeat.confirm()
@@ -302,11 +335,11 @@ class Archiver:
         self,
         folder: Folder,
         asset: Asset,
-        row: Row,
-        lease: Lease,
+        begun: Begun,
         heartbeat: Heartbeat,
         stores: Sequence[StorageBackend],
     ) -> tuple[Contents, Copied]:
+        lease, row = begun.lease, begun.row
         keeping = doubts.keeps_now(row, self._rules.keeping)
         journal = LedgerUploadJournal(self._ledger, lease)
         with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
@@ -325,6 +358,7 @@ class Archiver:
                 stores=stores,
                 manifests=folder.manifests,
                 keeping=keeping,
+                has_work=begun.has_work,
             )
             record = folder.read_listed(ASSET_RECORD, stores) or _record_of(asset)
             return contents, copier.copy(_with_record(contents, record))
@@ -385,17 +419,20 @@ class Archiver:
                     present[store.name] = manifest
         return present
 
-    def _lease(self, asset_id: str, holder: str) -> tuple[Lease | None, Row | None]:
-        lease = self._ledger.lease(asset_id, holder, self._rules.lease)
-        row = self._ledger.get(asset_id)
-        if lease is not None or row is not None:
-            return lease, row
-        try:  # a message outlived the ledger, or a person named an asset that no sweep has seen
-            seen = judge(self._api.asset(asset_id), self._rules.scope)
-        except HmsNotFound:
-            return None, None
-        self._ledger.discover([seen])
-        return self._ledger.lease(asset_id, holder, self._rules.lease), self._ledger.get(asset_id)
+    def _begin(self, asset_id: str, holder: str) -> Begun | None:
+        """None when the asset is not to be archived by us now."""
+        found = self._ledger.begin(asset_id, holder, self._rules.lease, holds.PREFIX)
+        if found.lease is None and found.row is None:
+            # a message outlived the ledger, or a person named an asset that no sweep has seen
+            try:
+                seen = judge(self._api.asset(asset_id), self._rules.scope)
+            except HmsNotFound:
+                return None
+            self._ledger.discover([seen])
+            found = self._ledger.begin(asset_id, holder, self._rules.lease, holds.PREFIX)
+        if found.lease is None or found.row is None:
+            return None
+        return Begun(found.lease, found.row, found.has_work, holds.among(found.facts, self._clock()))
 
     def _in_our_words(self, error: Exception) -> Exception:
         """The end of an attempt's time says nothing of the asset. A 401 or 403 for one asset is no reason to leave the
@@ -446,15 +483,16 @@ class Archiver:
         """Nothing is called lost that a manifest proves, or while a destination that may have one is silent."""
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
             return decided
-        missing, silent, manifest = self._missing(row.asset_id, row.created_at, committed_after_all)
-        if silent:
+        found = self._look(row.asset_id, row.created_at, look_again_at)
+        if found.silent:
             later = self._clock() + self._rules.patience.retry_base
-            return WillRetry(f"{DestinationsFailed(silent)}; {decided.reason}", later)
+            return WillRetry(f"{DestinationsFailed(found.silent)}; {decided.reason}", later)
+        manifest = found.right
         if manifest is None:
-            return Ended(decided.state, decided.reason + self._what_is_left(row, missing))
-        if not missing:
+            return Ended(decided.state, decided.reason + self._what_is_left(row, found.missing))
+        if not found.missing:
             return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
-        names = ", ".join(store.name for store in missing)
+        names = ", ".join(store.name for store in found.missing)
         return Ended(AssetState.LOST, f"whole at another destination, but not at {names}; {decided.reason}")
 
     def _what_is_left(self, row: Row, stores: Sequence[StorageBackend]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -32,19 +32,47 @@ def kept(store: StorageBackend, key: ObjectKey) -> Manifest | None:
     return _listed(store, key, trusted=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is at a manifest's key: `manifest`, if one can be read, and whether it proves its asset archived."""
+
+    manifest: Manifest | None
+    proves: bool
+
+
+def look_at(store: StorageBackend, key: ObjectKey) -> Look:
+    """As `committed`, and the manifest that is there in any case. Raises StorageError."""
+    manifest = _read(store, key)
+    proves = manifest is not None and manifest.trusted and _is_there(store, key, manifest)
+    return Look(manifest, proves)
+
+
+def look_again_at(store: StorageBackend, key: ObjectKey) -> Look:
+    """As `committed_after_all`. Raises StorageError."""
+    manifest = committed_after_all(store, key)
+    return Look(manifest, manifest is not None)
+
+
 def _listed(store: StorageBackend, key: ObjectKey, *, trusted: bool) -> Manifest | None:
+    manifest = _read(store, key)
+    if manifest is None or manifest.trusted is not trusted:
+        return None
+    return manifest if _is_there(store, key, manifest) else None
+
+
+def _read(store: StorageBackend, key: ObjectKey) -> Manifest | None:
     try:
-        manifest = read_manifest(store, key)
+        return read_manifest(store, key)
     except ManifestError as error:
         log.warning("manifest_broken", store=store.name, key=key, reason=str(error))
         return None
-    if manifest is None or manifest.trusted is not trusted:
-        return None
+
+
+def _is_there(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> bool:
     verified = check_listed(store, manifest)
     if not verified.ok:
         log.warning("manifest_contradicted", store=store.name, key=key, problems=verified.problems[:5])
-        return None
-    return manifest
+    return verified.ok
 
 
 def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> None:

@@ -13,7 +13,8 @@ from hms.models import parse_time
 from ledger.base import Ledger
 
 API = "the 100ms API"
-_PREFIX = "hold:"
+PREFIX = "hold:"
+"""Of the names of the ledger's facts that are holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,23 @@ class Hold:
 def put(ledger: Ledger, name: str, reason: str, now: datetime, duration: timedelta) -> None:
     """Leave `name` alone for `duration`. Repeatable; the last one counts."""
     fact = {"reason": reason, "until": (now + duration).isoformat()}
-    ledger.remember(_PREFIX + name, fact, lifetime=duration)
+    ledger.remember(PREFIX + name, fact, lifetime=duration)
 
 
 def lift(ledger: Ledger, name: str) -> None:
-    ledger.forget(_PREFIX + name)
+    ledger.forget(PREFIX + name)
 
 
 def current(ledger: Ledger, now: datetime) -> Mapping[str, Hold]:
     """The holds in force, by name."""
+    return among(ledger.recall_all(PREFIX), now)
+
+
+def among(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, Hold]:
+    """The holds in force, by name, out of the ledger's facts."""
     holds = {}
-    for key, fact in ledger.recall_all(_PREFIX).items():
+    for key, fact in facts.items():
         until = parse_time(fact.get("until"))
         if until is not None and until > now:
-            holds[key.removeprefix(_PREFIX)] = Hold(str(fact.get("reason", "")), until)
+            holds[key.removeprefix(PREFIX)] = Hold(str(fact.get("reason", "")), until)
     return holds

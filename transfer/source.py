@@ -12,7 +12,7 @@ from archiver.http.transfer import Transfer
 from archiver.http.waiting import blocking, complete
 from transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
 from transfer.announced import source_info
-from transfer.base import Reader, Source, SourceInfo
+from transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from transfer.codings import can_undo, codings_in, undo
 from transfer.documents import Fetched, fetch_bytes
 from transfer.errors import (
@@ -124,8 +124,9 @@ class HttpSource:
         return opened.info, opened.reader
 
     def peek(self, first_bytes: int) -> tuple[SourceInfo, bytes]:
-        """As `open`, and the first bytes. When they are all, the next `fetch` of so many gives this response and sends
-        no request: it came over a new connection, and so is proved like any other. Blocks."""
+        """As `open`, and the first bytes: CHECKED_BYTES at least, where there are so many. When they are all, the next
+        `fetch` of so many gives this response and sends no request: it came over a new connection, which proves it.
+        Blocks."""
 
         async def all_of_it() -> tuple[Opened, Transfers]:
             opened, transfers = await self.fetch(first_bytes, intake=_Unbudgeted())
@@ -144,7 +145,7 @@ class HttpSource:
             return opened.info, opened.body
         assert opened.reader is not None
         try:
-            return opened.info, _first(opened.reader, first_bytes)
+            return opened.info, _first(opened.reader, min(first_bytes, CHECKED_BYTES))
         finally:
             opened.reader.close()
 

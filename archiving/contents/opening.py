@@ -33,6 +33,9 @@ from transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress, 
 
 _GZIP = b"\x1f\x8b"
 
+SMALL_BYTES = 256 * 1024
+"""Of a file that may have no more, so much is asked for first: one request has it all."""
+
 WebhookThumbnails = Callable[[str], Mapping[str, SecretStr]]
 """Asset id -> signed thumbnail URLs by storage path, as webhooks brought them."""
 
@@ -89,7 +92,7 @@ class ContentsOpener:
     def _open(self, asset: Asset, address: SourceAddress) -> Contents:
         source = HttpSource(self._client, address)
         try:
-            info, start = self._first_bytes(source)
+            info, start = self._first_bytes(source, asset.size_bytes)
         except StillEncoded as error:
             return self._open_as_sent(asset, as_sent(source), Doubt(f"the file {error.what}"))
         is_vod = asset.type == AssetType.ROOM_VOD
@@ -133,10 +136,20 @@ class ContentsOpener:
         version = _version(asset, info)
         return SingleFile(asset, source, start=start, version=version, info=info, doubts=[doubt])
 
-    def _first_bytes(self, source: Source) -> tuple[SourceInfo, bytes]:
-        return self._rules.policy.call(
-            lambda: _first_bytes(source), lambda error: isinstance(error, SourceUnavailable)
-        )
+    def _first_bytes(self, source: Source, likely_bytes: int | None = None) -> tuple[SourceInfo, bytes]:
+        """The first SNIFF_BYTES. A small file is had whole by its first request; what is cut there may be read by those
+        that follow it."""
+        tries = 0
+
+        def once() -> tuple[SourceInfo, bytes]:
+            nonlocal tries
+            tries += 1
+            if tries == 1 and isinstance(source, HttpSource) and (likely_bytes or 0) <= SMALL_BYTES:
+                info, start = source.peek(SMALL_BYTES)
+                return info, start[: sniff.SNIFF_BYTES]
+            return _first_bytes(source)
+
+        return self._rules.policy.call(once, lambda error: isinstance(error, SourceUnavailable))
 
 
 def _refuse_errors(asset: Asset, source: Source, info: SourceInfo, start: bytes) -> None:

@@ -712,7 +712,7 @@ def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
 
 def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on() -> None:
     bench = Bench(lambda: file(VIDEO))
-    bench.archiver._lease(bench.asset_id, "first")
+    bench.archiver._begin(bench.asset_id, "first")
     for number in range(MAX_CRASHES):
         bench.clock.advance(timedelta(minutes=3))  # the lease ends: nobody settled it
         assert bench.ledger.take_due(bench.clock(), 10, timedelta(minutes=15))
@@ -729,7 +729,8 @@ def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on()
 
 def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it() -> None:
     bench = Bench(lambda: file(VIDEO))
-    lease, _ = bench.archiver._lease(bench.asset_id, "first")
+    begun = bench.archiver._begin(bench.asset_id, "first")
+    lease = begun.lease if begun else None
     for number in range(2 * MAX_CRASHES):
         assert lease
         path = f"{number}.ts"

@@ -146,12 +146,9 @@ class Handle:
 
     def _set_target(self, url: str) -> None:
         """Literally: libcurl writes `%2e` as `%2E`, and some CDNs sign the letters. All else it leaves as it is."""
-        if self._proxy or "%" in url:
+        if self._proxy or "%" in url or self._targeted:  # which pycurl cannot unset
             self.easy.setopt(pycurl.REQUEST_TARGET, self._target(url))
             self._targeted = True
-        elif self._targeted:
-            self.easy.unsetopt(pycurl.REQUEST_TARGET)
-            self._targeted = False
 
     def _target(self, url: str) -> str:
         found = _TARGET.match(url)

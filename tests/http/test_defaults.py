@@ -185,6 +185,16 @@ def test_one_handle_does_all_methods_in_turn(plain: Transport, client: Client) -
             assert (exchange.header("content-type") == "x/y") == (exchange.body != b"")
 
 
+def test_one_handle_asks_for_any_path_in_turn(plain: Transport, client: Client) -> None:
+    paths = ["/a", "/%2e", "/b", "/c%2F", "/"]
+    with plain.server() as server:
+        for path in paths:
+            client.get(server, path)
+
+        asked = [exchange.line.split(" ")[1].partition("?")[0] for exchange in server.exchanges]
+        assert asked == paths
+
+
 def test_headers_of_one_request_never_go_with_the_next(plain: Transport, client: Client) -> None:
     with plain.server() as server, plain.server() as other:
         client.get(server, headers={"Authorization": "Bearer canary"})

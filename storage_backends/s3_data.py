@@ -58,17 +58,17 @@ class S3DataPath:
         """Whether parts go with Content-MD5: by setting, or because the server was seen to refuse CRC32C."""
         return self._checksum is Checksum.MD5
 
-    async def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Receipt:
+    def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Awaitable[Receipt]:
         request = {"Bucket": self._bucket, "Key": key, "Body": data, **headers}
-        return await self._send(self._requests().put_object, request, crc32c, whole=True)
+        return self._send(self._requests().put_object, request, crc32c, whole=True)
 
-    async def put_part(
+    def put_part(
         self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
-    ) -> Receipt:
+    ) -> Awaitable[Receipt]:
         """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was begun with that algorithm; AWS refuses
         such a part otherwise."""
         request = {**address, "PartNumber": number, "Body": data}
-        return await self._send(
+        return self._send(
             self._requests().upload_part, request, crc32c, whole=False, crc32c_allowed=crc32c_declared
         )
 

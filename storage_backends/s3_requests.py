@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -107,14 +107,14 @@ class S3Requests:
         """Whether requests are sent from here; else boto3 sends them all."""
         return self._endpoint is not None and self._corrections < _CORRECTIONS
 
-    async def put_object(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def put_object(self, request: Mapping[str, Any]) -> Awaitable[Mapping[str, Any]]:
         """Raises boto3's errors, and HttpError."""
-        return await self._send(self._client.put_object, request, "")
+        return self._send(self._client.put_object, request, "")
 
-    async def upload_part(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def upload_part(self, request: Mapping[str, Any]) -> Awaitable[Mapping[str, Any]]:
         """Raises boto3's errors, and HttpError."""
         query = f"partNumber={request['PartNumber']}&uploadId={quote(request['UploadId'], safe='-._~')}"
-        return await self._send(self._client.upload_part, request, query)
+        return self._send(self._client.upload_part, request, query)
 
     def close(self) -> None:
         if self._endpoint is not None:

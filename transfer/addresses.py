@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from archiver.http.session import Session
@@ -121,10 +121,10 @@ async def fetch(
     """`HttpClient.fetch`, or `fetch_range` of what is `wanted`; once more after one renewal, when the first response is
     a refusal that a fresh signature may lift."""
 
-    async def once(asked: Address) -> Response:
+    def once(asked: Address) -> Awaitable[Response]:
         if wanted is not None:
-            return await client.fetch_range(asked, headers, wanted, decide)
-        return await client.fetch(asked, headers, decide, session)
+            return client.fetch_range(asked, headers, wanted, decide)
+        return client.fetch(asked, headers, decide, session)
 
     known = address.peek()
     asked = known if known is not None else await blocking(address.current, "source")

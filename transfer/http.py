@@ -78,11 +78,11 @@ class Response:
 
     @property
     def status(self) -> int:
-        return self.head.status
+        return self.transfer.head.status  # type: ignore[union-attr] # a response has a head; asked a dozen times
 
     @property
     def headers(self) -> Headers:
-        return self.head.headers
+        return self.transfer.head.headers  # type: ignore[union-attr]
 
     def readinto(self, into: memoryview, /) -> int:
         """Some of the body; 0 at its proper end and there alone. Raises SourceUnavailable when it is cut short,

@@ -116,7 +116,8 @@ class ObjectCopy:
         # of a file that another worker has begun, the first part is probably stored already
         first_bytes = CHECKED_BYTES if await self._begun_before(wanted_bytes) else wanted_bytes
         connections = self._tools.connections
-        await connections.take()
+        if not connections.try_take():
+            await connections.take()
         held = True
         try:
             answer = await self._tools.policy.run(
@@ -241,13 +242,18 @@ class ObjectCopy:
         try:
             self._checks.whole(part.size_bytes, part.crc32c)
             self._checks.md5(part.data)
-            await self._check_structure(part.size_bytes)
+            if self._request.structure is not None:
+                await self._check_structure(part.size_bytes)
             self._whole = (part.size_bytes, part.crc32c)
             self._tools.on_bytes(self._request.key, part.size_bytes)
             spec = self._spec(part.size_bytes, 0)
             stored: dict[str, ObjectInfo] = {}
             failed: dict[str, StorageError] = {}
-            await gather(self._tools.runs, [self._put(s, spec, part, stored, failed) for s in self._stores])
+            puts = [self._put(store, spec, part, stored, failed) for store in self._stores]
+            if len(puts) == 1:
+                await puts[0]
+            else:
+                await gather(self._tools.runs, puts)
         finally:
             part.release()
         return self._result(stored, failed)

@@ -93,10 +93,10 @@ class StoreTools:
     async def load(self, store: str, key: ObjectKey) -> SavedUpload | None:
         return await self.note(lambda journal: journal.load(store, key))
 
-    async def persist(self, action: Callable[[], Awaitable[T]], *worth_it: type[StorageError]) -> T:
+    def persist(self, action: Callable[[], Awaitable[T]], *worth_it: type[StorageError]) -> Awaitable[T]:
         """What `action` returns, retried while it raises what is `worth_it`: passing faults, when nothing is given."""
         kinds = worth_it or (TransientStorageError,)
-        return await self.policy.run(action, lambda error: isinstance(error, kinds))
+        return self.policy.run(action, lambda error: isinstance(error, kinds))
 
     async def put(self, store: StorageBackend, spec: ObjectSpec, part: FilledPart) -> ObjectInfo:
         """Store an object in one request, and prove it. Raises StorageError."""
@@ -107,10 +107,12 @@ class StoreTools:
                 return await send(spec, part.data, part.crc32c)
             return await blocking(lambda: store.put(spec, part.data, part.crc32c))
 
-        await self.slots.take()
+        if not self.slots.try_take():
+            await self.slots.take()
         try:
             info = await self.persist(once, TransientStorageError, ChecksumRejected)
-            await self.prove(store, spec.key, info, part.size_bytes, part.crc32c)
+            if (info.size_bytes, info.crc32c) != (part.size_bytes, part.crc32c):
+                await self.prove(store, spec.key, info, part.size_bytes, part.crc32c)
         finally:
             self.slots.give_back()
         return info

@@ -147,11 +147,16 @@ class Slots:
     def in_use(self) -> int:
         return self._count - self._free
 
-    async def take(self) -> None:
+    def try_take(self) -> bool:
+        """Take one, when that is possible at once."""
         if self._free and not self._waiting:
             self._free -= 1
-            return
-        await _Slot(self)
+            return True
+        return False
+
+    async def take(self) -> None:
+        if not self.try_take():
+            await _Slot(self)
 
     def give_back(self) -> None:
         while self._waiting:

@@ -129,6 +129,12 @@ class Origin:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def end_connections(self) -> None:
+        """The same, and wait until no request of them can come any more."""
+        self.drop_connections()
+        while self._sockets:
+            self._left.wait(0.001)
+
     # -- the server ----------------------------------------------------------------------------------------
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)

@@ -1,23 +1,22 @@
 from __future__ import annotations
 
-import socket
+from collections.abc import Collection
 
 import pytest
 
 from transfer.errors import SourceNotAllowed, SourceUnavailable
-from transfer.guard import AddressPolicy, SocketAddress
+from transfer.guard import AddressPolicy
+from transfer.http import Address, HttpClient
 from transfer.urls import Origin, SecretUrl
 
 PUBLIC = "93.184.216.34"
 
 
-def resolving_to(*addresses: str, allow_private: bool = False) -> AddressPolicy:
-    def resolve(host: str, port: int) -> list[SocketAddress]:
-        return [
-            SocketAddress(socket.AF_INET6 if ":" in ip else socket.AF_INET, (ip, port)) for ip in addresses
-        ]
-
-    return AddressPolicy(allow_private, resolve)
+def ask(origin: Origin, ip: str, handed_out: Collection[Origin] = (), *, allow_private: bool = False) -> None:
+    """As a request does: the name is checked before it is looked up, the address when it is connected to."""
+    policy = AddressPolicy(allow_private, lambda _host, _port: [ip])
+    assert policy.resolved(origin, handed_out)
+    policy.check(origin, ip, handed_out)
 
 
 HTTPS = Origin("https", "cdn.example.com", 443)
@@ -62,15 +61,13 @@ PRIVATE = [
 
 @pytest.mark.parametrize("ip", [PUBLIC, "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
 def test_a_public_address_may_be_read_by_https(ip: str) -> None:
-    (found,) = resolving_to(ip).addresses(HTTPS, ())
-
-    assert found.sockaddr[0] == ip
+    ask(HTTPS, ip)
 
 
 @pytest.mark.parametrize("ip", [*NEVER, *PRIVATE])
 def test_no_other_address_is_read_by_default_even_where_the_api_handed_it_out(ip: str) -> None:
     with pytest.raises(SourceNotAllowed, match=r"cdn\.example\.com"):
-        resolving_to(ip).addresses(HTTPS, {HTTPS})
+        ask(HTTPS, ip, {HTTPS})
 
 
 @pytest.mark.parametrize("ip", PRIVATE)
@@ -78,13 +75,13 @@ def test_no_other_address_is_read_by_default_even_where_the_api_handed_it_out(ip
 def test_with_allow_private_the_origin_that_the_api_handed_out_may_be_private(ip: str, scheme: str) -> None:
     origin = Origin(scheme, "storage.internal", 9000)
 
-    assert resolving_to(ip, allow_private=True).addresses(origin, {origin})
+    ask(origin, ip, {origin}, allow_private=True)
 
 
 @pytest.mark.parametrize("ip", NEVER)
 def test_link_local_multicast_and_disguised_addresses_are_never_read(ip: str) -> None:
     with pytest.raises(SourceNotAllowed):
-        resolving_to(ip, allow_private=True).addresses(HTTPS, {HTTPS})
+        ask(HTTPS, ip, {HTTPS}, allow_private=True)
 
 
 @pytest.mark.parametrize("ip", PRIVATE)
@@ -100,52 +97,63 @@ def test_with_allow_private_another_private_host_port_or_scheme_is_refused(
     ip: str, handed_out: Origin
 ) -> None:
     with pytest.raises(SourceNotAllowed, match="did not hand out"):
-        resolving_to(ip, allow_private=True).addresses(HTTPS, {handed_out})
+        ask(HTTPS, ip, {handed_out}, allow_private=True)
 
 
 @pytest.mark.parametrize("allow_private", [False, True])
 def test_plain_http_elsewhere_is_refused(allow_private: bool) -> None:
     with pytest.raises(SourceNotAllowed, match="only https"):
-        resolving_to(PUBLIC, allow_private=allow_private).addresses(Origin("http", "cdn.example.com", 80), ())
+        ask(Origin("http", "cdn.example.com", 80), PUBLIC, allow_private=allow_private)
 
 
-def test_one_private_address_among_public_ones_is_enough_to_refuse() -> None:
+def test_a_private_address_among_those_of_a_name_is_not_connected_to() -> None:
+    """Its turn comes first here; whichever it is, `AddressPolicy.check` is asked for each."""
+    policy = AddressPolicy(resolve=lambda _host, _port: ["10.0.0.1", PUBLIC])
+    http = HttpClient(policy)
+
     with pytest.raises(SourceNotAllowed, match=r"10\.0\.0\.1"):
-        resolving_to(PUBLIC, "10.0.0.1").addresses(HTTPS, ())
+        http.get(Address(SecretUrl("https://cdn.example.com/x")), {})
+    http.close()
 
 
 @pytest.mark.parametrize(
     "host", ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "1.2.3.0x4", "017700000001"]
 )
 def test_numbers_that_only_some_read_as_an_address_are_refused_before_they_are_resolved(host: str) -> None:
-    def resolve(host: str, port: int) -> list[SocketAddress]:
+    def resolve(host: str, port: int) -> list[str]:
         raise AssertionError("resolved")
 
     policy = AddressPolicy(allow_private=True, resolve=resolve)
     origin = Origin("https", host, 443)
 
     with pytest.raises(SourceNotAllowed, match="number"):
-        policy.addresses(origin, {origin})
+        policy.resolved(origin, {origin})
 
 
 def test_a_name_that_does_not_resolve_may_do_so_later() -> None:
-    def resolve(host: str, port: int) -> list[SocketAddress]:
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    http = HttpClient(AddressPolicy())
 
-    with pytest.raises(SourceUnavailable, match="does not resolve"):
-        AddressPolicy(resolve=resolve).addresses(HTTPS, ())
+    with pytest.raises(SourceUnavailable, match="resolve"):
+        http.get(Address(SecretUrl("https://nowhere.invalid/x")), {})
+    http.close()
 
 
 def test_a_name_that_resolves_to_nothing_is_unavailable() -> None:
     with pytest.raises(SourceUnavailable, match="no address"):
-        resolving_to().addresses(HTTPS, ())
+        AddressPolicy(resolve=lambda _host, _port: []).resolved(HTTPS, ())
+
+
+def test_addresses_are_given_as_libcurl_wants_them() -> None:
+    policy = AddressPolicy(resolve=lambda _host, _port: [PUBLIC, "2606:4700::1111"])
+
+    assert policy.resolved(HTTPS, ()) == (f"cdn.example.com:443:{PUBLIC},[2606:4700::1111]",)
 
 
 def test_the_message_tells_how_to_allow_private_storage() -> None:
     origin = Origin("http", "localhost", 9000)
 
     with pytest.raises(SourceNotAllowed, match="ARCHIVER_ALLOW_PRIVATE_SOURCES"):
-        resolving_to("127.0.0.1").addresses(origin, {origin})
+        ask(origin, "127.0.0.1", {origin})
 
 
 # -- URLs ----------------------------------------------------------------------------------------------------

@@ -8,29 +8,14 @@ from hypothesis import strategies as st
 
 from archiver.http import cancellation
 from transfer.errors import BudgetTooSmall
-from transfer.memory import Block, MemoryBudget
+from transfer.memory import MemoryBudget, Reservation
 
 KIB = 1024
 
 
-def test_a_block_holds_what_was_asked_for() -> None:
-    block = MemoryBudget(KIB * KIB).reserve(100_000)
-
-    assert len(block.first(100_000)) == 100_000
-
-
-def test_a_released_buffer_is_used_again() -> None:
-    memory = MemoryBudget(KIB * KIB)
-    block = memory.reserve(100_000)
-    block.first(5)[:] = b"mark!"
-    block.release()
-
-    assert bytes(memory.reserve(100_000).first(5)) == b"mark!"
-
-
 def test_releasing_twice_counts_once() -> None:
     memory = MemoryBudget(KIB * KIB)
-    one, other = memory.reserve(100_000), memory.reserve(100_000)
+    one, other = memory.reserve_blocking(100_000), memory.reserve_blocking(100_000)
     one.release()
     one.release()
 
@@ -41,39 +26,81 @@ def test_releasing_twice_counts_once() -> None:
 
 def test_what_could_never_be_granted_is_refused_at_once() -> None:
     with pytest.raises(BudgetTooSmall, match=r"101 bytes .* 100 bytes .*ARCHIVER_TRANSFER_MEMORY"):
-        MemoryBudget(100).reserve(101)
+        MemoryBudget(100).reserve_blocking(101)
 
 
-def test_all_of_the_memory_may_be_one_block() -> None:
-    assert len(MemoryBudget(100).reserve(100).first(100)) == 100
+def test_all_of_the_memory_may_be_one_reservation() -> None:
+    memory = MemoryBudget(100)
+    reservation = memory.reserve_blocking(100)
+
+    assert memory.in_use_bytes == reservation.size_bytes == 100
+    assert memory.try_reserve(1) is None
 
 
-@given(st.lists(st.tuples(st.integers(1, 300 * KIB), st.booleans()), max_size=60))
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.sampled_from(["try", "ask", "leave", "release"])), max_size=60)
+)
 @settings(deadline=None)
-def test_in_use_and_spare_together_stay_within_the_limit(steps: list[tuple[int, bool]]) -> None:
-    limit = 1024 * KIB
-    memory = MemoryBudget(limit)
-    held: list[Block] = []
-    for size_bytes, release in steps:
-        if held and (release or memory.in_use_bytes + 2 * size_bytes + 64 * KIB > limit):
-            held.pop().release()
-        if memory.in_use_bytes + 2 * size_bytes + 64 * KIB <= limit:
-            held.append(memory.reserve(size_bytes))
+def test_whatever_is_asked_left_and_released_what_is_in_use_stays_within_the_limit(
+    steps: list[tuple[int, str]],
+) -> None:
+    memory = MemoryBudget(1000)
+    held: list[Reservation] = []
+    asked = []
+    for size_bytes, step in steps:
+        if step == "try" and (reservation := memory.try_reserve(size_bytes)) is not None:
+            held.append(reservation)
+        elif step == "ask":
+            asked.append(memory.ask(size_bytes, held.append))
+        elif step == "leave" and asked:
+            asked.pop(len(asked) // 2).leave()
+        elif step == "release" and held:
+            held.pop(len(held) // 2).release()
 
-        assert memory.in_use_bytes + memory.spare_bytes <= limit
-    assert memory.peak_bytes <= limit
+        assert memory.in_use_bytes == sum(reservation.size_bytes for reservation in held)
+        assert memory.in_use_bytes <= memory.peak_bytes <= 1000
+        assert not memory.waiting or memory.in_use_bytes > 700, "who waits could be served"
+    for one in asked:
+        one.leave()
+    for reservation in held:
+        reservation.release()
+    assert (memory.in_use_bytes, memory.waiting) == (0, 0)
+
+
+def test_what_was_granted_to_one_who_left_meanwhile_is_theirs_to_release() -> None:
+    memory, granted = MemoryBudget(100), list[Reservation]()
+    holder = memory.reserve_blocking(100)
+    asked = memory.ask(100, granted.append)
+    holder.release()
+
+    asked.leave()
+
+    assert [reservation.size_bytes for reservation in granted] == [100]
+    granted[0].release()
+    assert memory.in_use_bytes == 0
+
+
+def test_who_leaves_lets_the_next_go_first() -> None:
+    memory, granted = MemoryBudget(100), list[Reservation]()
+    memory.reserve_blocking(50)
+    large = memory.ask(100, granted.append)
+    memory.ask(50, granted.append)
+
+    large.leave()
+
+    assert [reservation.size_bytes for reservation in granted] == [50]
 
 
 def test_who_asked_first_is_served_first() -> None:
     """A stream of small wishes does not starve a large one."""
     memory = MemoryBudget(256 * KIB)
-    holder = memory.reserve(256 * KIB)
+    holder = memory.reserve_blocking(256 * KIB)
     served: list[str] = []
 
     def want(name: str, size_bytes: int) -> None:
-        block = memory.reserve(size_bytes)
+        reservation = memory.reserve_blocking(size_bytes)
         served.append(name)
-        block.release()
+        reservation.release()
 
     threads = []
     for number, (name, size_bytes) in enumerate([("large", 256 * KIB), ("small", KIB), ("small", KIB)]):
@@ -96,10 +123,10 @@ def test_a_stop_ends_the_wait_and_leaves_the_queue_in_order() -> None:
         raise Told
 
     memory = MemoryBudget(100)
-    block = memory.reserve(100)
+    reservation = memory.reserve_blocking(100)
     with cancellation.watched(told), pytest.raises(Told):
-        memory.reserve(1)
-    block.release()
+        memory.reserve_blocking(1)
+    reservation.release()
 
-    memory.reserve(100).release()
+    memory.reserve_blocking(100).release()
     assert memory.waiting == 0

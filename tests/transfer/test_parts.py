@@ -1,8 +1,8 @@
-"""Part sizes, checksums of parts, patience and pace: the small decisions."""
+"""Part sizes, checksums of parts, retries: the small decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -11,8 +11,8 @@ import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transfer.pace import Pace
 
+from archiver.http.waiting import Pause
 from storage_backends.base import Limits, StorageBackend
 from storage_backends.memory import LIMITS, MemoryBackend
 from tests.transfer.stores import Wrapped
@@ -99,114 +99,77 @@ def test_the_whole_of_very_large_parts_follows_too() -> None:
     assert combine(crc32c(b"recording"), many, 64 * MIB) == appended
 
 
-# -- patience ------------------------------------------------------------------------------------------------
+# -- retries -------------------------------------------------------------------------------------------------
 def always(_: Exception) -> bool:
     return True
 
 
-def test_patience_ends_after_its_tries() -> None:
-    slept: list[float] = []
-    tries: list[int] = []
+class Tried:
+    """Runs an action that fails with `error`, or with nothing left to say; the pauses pass in no time."""
 
-    def action() -> None:
-        tries.append(1)
-        raise SourceUnavailable("no")
+    def __init__(
+        self, error: Exception, policy: RetryPolicy, worth_it: Callable[[Exception], bool] = always
+    ) -> None:
+        self.tries = 0
+        self.pauses: list[float] = []
+        self.raised: Exception | None = None
 
-    with pytest.raises(SourceUnavailable):
-        Patience(sleep=slept.append).keep_trying(action, always)
+        async def action() -> None:
+            self.tries += 1
+            raise error
 
-    assert len(tries) == 4
-    assert all(0 <= pause <= 0.5 * 2**n for n, pause in enumerate(slept))
-    assert len(slept) == 3
+        run = policy.run(action, worth_it)
+        try:
+            wait = run.send(None)
+            while True:
+                assert isinstance(wait, Pause)
+                self.pauses.append(wait.seconds)
+                wait = run.send(None)
+        except Exception as raised:
+            self.raised = raised
+
+
+def test_retries_end_after_their_tries() -> None:
+    error = SourceUnavailable("no")
+
+    tried = Tried(error, RetryPolicy())
+
+    assert tried.raised is error
+    assert tried.tries == 4
+    assert all(0 <= pause <= 0.5 * 2**n for n, pause in enumerate(tried.pauses))
+    assert len(tried.pauses) == 3
+
+
+def test_pauses_grow_up_to_a_bound() -> None:
+    policy = RetryPolicy(tries=200, first_pause=timedelta(seconds=1), longest_pause=timedelta(seconds=3))
+
+    pauses = Tried(SourceUnavailable("no"), policy).pauses
+
+    assert 2 < max(pauses) <= 3
 
 
 def test_what_is_not_worth_it_is_not_tried_again() -> None:
-    tries: list[int] = []
+    tried = Tried(SourceForbidden("no"), RetryPolicy(), lambda error: isinstance(error, SourceUnavailable))
 
-    def action() -> None:
-        tries.append(1)
-        raise SourceForbidden("no")
-
-    with pytest.raises(SourceForbidden):
-        RetryPolicy(first_pause=timedelta()).keep_trying(action, lambda e: isinstance(e, SourceUnavailable))
-    assert len(tries) == 1
+    assert (tried.tries, tried.pauses) == (1, [])
+    assert isinstance(tried.raised, SourceForbidden)
 
 
 @pytest.mark.parametrize(("asked", "tries"), [(15, 4), (21, 1)])
 def test_the_other_sides_wish_is_a_pause_unless_the_ledger_waits_better(asked: int, tries: int) -> None:
-    slept: list[float] = []
-    tried: list[int] = []
+    tried = Tried(SourceUnavailable("no", timedelta(seconds=asked)), RetryPolicy())
 
-    def action() -> None:
-        tried.append(1)
-        raise SourceUnavailable("no", timedelta(seconds=asked))
-
-    with pytest.raises(SourceUnavailable):
-        Patience(sleep=slept.append).keep_trying(action, always)
-
-    assert len(tried) == tries
-    assert all(pause >= asked for pause in slept)
+    assert tried.tries == tries
+    assert all(pause >= asked for pause in tried.pauses)
 
 
-# -- pace ----------------------------------------------------------------------------------------------------
-class Network:
-    """Gives each connection `cap` bytes a second, all together no more than `link`."""
+def test_a_blocking_call_is_retried_alike() -> None:
+    answers: Iterator[Exception | str] = iter([SourceUnavailable("no"), SourceUnavailable("no"), "yes"])
 
-    def __init__(self, cap: int, link: int, most: int = 64) -> None:
-        self.cap, self.link = cap, link
-        self.now = 0.0
-        self.connections = 0
-        self.history: list[int] = []
-        self.pace = Pace(most, self.apply, lambda: self.now)
+    def call() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    def apply(self, connections: int) -> None:
-        self.connections = connections
-        self.history.append(connections)
-
-    def run(self, seconds: float) -> None:
-        until = self.now + seconds
-        while self.now < until:
-            rate = min(self.connections * self.cap, self.link)
-            self.now += 1_000_000 / rate
-            self.pace.moved(1_000_000)
-
-
-def test_connections_grow_while_each_brings_its_own_share() -> None:
-    network = Network(cap=20_000_000, link=10**12, most=32)
-
-    network.run(5)
-
-    assert network.connections == 32
-
-
-def test_connections_stop_growing_when_the_link_is_full() -> None:
-    network = Network(cap=20_000_000, link=250_000_000)
-
-    network.run(14)
-
-    assert 12 <= network.connections <= 18
-
-
-def test_connections_are_halved_when_the_source_says_slower_and_grow_again_later() -> None:
-    network = Network(cap=20_000_000, link=10**12, most=32)
-    network.run(5)
-
-    for _ in range(10):  # one refusal brings its siblings along
-        network.pace.throttled()
-    halved = network.connections
-    network.run(10)
-    calm = network.connections
-    network.run(30)
-
-    assert (halved, calm, network.connections) == (16, 16, 32)
-
-
-def test_there_is_always_one_connection_and_never_more_than_allowed() -> None:
-    for most in (1, 2, 3):
-        network = Network(cap=20_000_000, link=10**12, most=most)
-        for _ in range(20):
-            network.pace.throttled()
-            network.now += 100
-        network.run(60)
-
-        assert all(1 <= number <= most for number in network.history)
+    assert RetryPolicy(first_pause=timedelta()).call(call, always) == "yes"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,13 @@ import pytest
 import trustme
 
 from archiver.http.head import Headers
+from archiver.http.session import Session
+from archiver.http.waiting import complete
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
 from tests.transfer.worlds import CANARY, client, some_bytes, told_by
 from transfer.errors import SourceNotAllowed, SourceUnavailable
-from transfer.guard import AddressPolicy, SocketAddress
-from transfer.http import Address, HttpClient, Response, Timeouts, retry_after
+from transfer.guard import AddressPolicy
+from transfer.http import Address, HttpClient, Response, Timeouts, retry_after, stream_it
 from transfer.source import FixedAddress, HttpSource
 from transfer.urls import SecretUrl
 
@@ -50,58 +52,114 @@ def read(response: Response) -> bytes:
     return bytes(body)
 
 
-# -- connections ---------------------------------------------------------------------------------------------
-def test_a_connection_is_kept_for_the_next_request(origin: Origin, http: HttpClient) -> None:
+Get = Callable[[Address, Mapping[str, str]], Response]
+
+
+@pytest.fixture
+def get(http: HttpClient) -> Iterator[Get]:
+    """Requests of one session, as an engine's."""
+    session = http.session()
+    yield getting(http, session)
+    session.close()
+
+
+def getting(http: HttpClient, session: Session) -> Get:
+    return lambda address, headers: complete(http.fetch(address, headers, stream_it, session))
+
+
+# -- connections: more of them in tests/http/test_reuse.py ----------------------------------------------------
+def test_a_connection_is_kept_for_the_next_request_of_a_session(origin: Origin, get: Get) -> None:
     for _ in range(5):
-        assert read(http.get(address(origin), {})) == CONTENT
+        assert read(get(address(origin), {})) == CONTENT
 
     assert origin.connections == 1
 
 
-def test_a_connection_whose_body_was_not_read_is_not_used_again(origin: Origin, http: HttpClient) -> None:
-    http.get(address(origin), {}).close()
+def test_without_a_session_every_request_has_a_connection_of_its_own(
+    origin: Origin, http: HttpClient
+) -> None:
+    for _ in range(3):
+        assert read(http.get(address(origin), {})) == CONTENT
 
-    assert read(http.get(address(origin), {})) == CONTENT
+    assert origin.connections == 3
+
+
+def fetch_range(http: HttpClient, asked: Address, start: int, end: int) -> bytes:
+    headers = {"Range": f"bytes={start}-{end}"}
+    return read(complete(http.fetch_range(asked, headers, (start, end, len(CONTENT)), stream_it)))
+
+
+def test_ranges_whose_answers_name_them_share_a_connection(origin: Origin, http: HttpClient) -> None:
+    for start in range(0, 500, 100):
+        assert fetch_range(http, address(origin), start, start + 99) == CONTENT[start : start + 100]
+
+    assert origin.connections == 1
+
+
+def test_a_range_that_another_file_was_asked_for_too_goes_over_a_new_connection(http: HttpClient) -> None:
+    """Its answer could be the other file's."""
+    with Origin({"/file": CONTENT, "/twin": CONTENT[::-1]}) as origin:
+        fetch_range(http, address(origin), 0, 99)
+
+        assert fetch_range(http, address(origin, path="/twin"), 0, 99) == CONTENT[::-1][:100]
+        assert origin.connections == 2
+
+
+def test_after_close_no_connection_is_kept(origin: Origin, http: HttpClient) -> None:
+    fetch_range(http, address(origin), 0, 99)
+
+    http.close()
+    http.close()
+
+    assert fetch_range(http, address(origin), 100, 199) == CONTENT[100:200]
     assert origin.connections == 2
 
 
-def test_a_small_unwanted_body_is_read_to_keep_the_connection(origin: Origin, http: HttpClient) -> None:
-    http.get(address(origin, path="/missing"), {}).discard()
+def test_a_connection_whose_body_was_not_read_is_not_used_again(origin: Origin, get: Get) -> None:
+    origin.files["/large"] = bytes(16 * 2**20)  # more than is read ahead
+    get(address(origin, path="/large"), {}).close()
 
-    read(http.get(address(origin), {}))
+    assert read(get(address(origin), {})) == CONTENT
+    assert origin.connections == 2
+
+
+def test_a_small_unwanted_body_is_read_to_keep_the_connection(origin: Origin, get: Get) -> None:
+    get(address(origin, path="/missing"), {}).discard()
+
+    read(get(address(origin), {}))
 
     assert origin.connections == 1
 
 
-def test_a_connection_on_which_more_came_than_was_asked_for_is_not_used_again(http: HttpClient) -> None:
+def test_a_connection_on_which_more_came_than_was_asked_for_is_not_used_again(get: Get) -> None:
     """A proxy that answers twice: the second answer would pass for that of the next request."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst"
 
     with Origin({"/file": CONTENT}) as origin:
         origin.script([raw(answer * 2)])
 
-        assert read(http.get(address(origin), {})) == b"first"
-        assert read(http.get(address(origin), {})) == CONTENT
+        assert read(get(address(origin), {})) == b"first"
+        assert read(get(address(origin), {})) == CONTENT
         assert origin.connections == 2
 
 
-def test_a_connection_that_ended_while_idle_is_replaced_unseen(origin: Origin, http: HttpClient) -> None:
-    read(http.get(address(origin), {}))
+def test_a_connection_that_ended_while_idle_is_replaced_unseen(origin: Origin, get: Get) -> None:
+    read(get(address(origin), {}))
     origin.drop_connections()
 
-    assert read(http.get(address(origin), {})) == CONTENT
+    assert read(get(address(origin), {})) == CONTENT
 
 
-def test_a_connection_that_ends_as_the_request_is_sent_is_replaced_once(http: HttpClient) -> None:
+def test_a_connection_that_ends_as_the_request_is_sent_is_replaced_once(get: Get) -> None:
     """The race that no look at an idle connection can win: the server closes it when the request arrives."""
 
     def close_on_second(request: Request, reply: Reply) -> Reply:
         return Reply(raw=b"") if request.number == 1 else reply
 
     with Origin({"/file": CONTENT}, always=close_on_second) as origin:
-        read(http.get(address(origin), {}))
+        read(get(address(origin), {}))
 
-        assert read(http.get(address(origin), {})) == CONTENT
+        assert read(get(address(origin), {})) == CONTENT
         assert origin.connections == 2
 
 
@@ -115,41 +173,24 @@ def test_a_fresh_connection_that_ends_without_an_answer_is_unavailable(http: Htt
 
 def test_an_idle_connection_is_not_trusted_for_long(origin: Origin) -> None:
     impatient = client(Timeouts(idle=timedelta(0)))
-    read(impatient.get(address(origin), {}))
+    session = impatient.session()
+    get = getting(impatient, session)
+    read(get(address(origin), {}))
 
-    read(impatient.get(address(origin), {}))
+    read(get(address(origin), {}))
 
-    impatient.close()
+    session.close()
     assert origin.connections == 2
 
 
-def test_no_more_connections_are_kept_than_allowed(origin: Origin) -> None:
-    few = HttpClient(AddressPolicy(allow_private=True), max_idle=2)
-    responses = [few.get(address(origin), {}) for _ in range(4)]
-    for response in responses:
-        read(response)
-
-    assert few.idle_connections == 2
-    few.close()
-    assert few.idle_connections == 0
-
-
-def test_after_close_connections_are_no_longer_kept(origin: Origin, http: HttpClient) -> None:
-    response = http.get(address(origin), {})
-    http.close()
-
-    assert read(response) == CONTENT
-    assert http.idle_connections == 0
-
-
-def test_many_threads_get_their_own_answers(origin: Origin, http: HttpClient) -> None:
-    def get(number: int) -> bool:
+def test_many_threads_get_their_own_answers(origin: Origin, get: Get) -> None:
+    def one(number: int) -> bool:
         start = number * 7
-        response = http.get(address(origin), {"Range": f"bytes={start}-{start + 99}"})
+        response = get(address(origin), {"Range": f"bytes={start}-{start + 99}"})
         return read(response) == CONTENT[start : start + 100]
 
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(get, range(200)))
+        assert all(threads.map(one, range(200)))
     assert origin.connections <= 8
 
 
@@ -157,7 +198,7 @@ def test_the_read_timeout_ends_a_stall(origin: Origin, http: HttpClient) -> None
     origin.script([stall_at(10)])
     response = http.get(address(origin), {})
 
-    with pytest.raises(SourceUnavailable, match="nothing came"):
+    with pytest.raises(SourceUnavailable, match="less than 1024 bytes a second"):
         read(response)
 
 
@@ -166,7 +207,7 @@ def test_nobody_listening_is_unavailable(http: HttpClient) -> None:
         port = listener.getsockname()[1]
     url = SecretUrl(f"http://127.0.0.1:{port}/file?sig={CANARY}")
 
-    with pytest.raises(SourceUnavailable, match="did not answer") as error:
+    with pytest.raises(SourceUnavailable, match="connection failed") as error:
         http.get(Address(url, {}, frozenset({url.origin})), {})
     assert CANARY not in told_by(error.value)
 
@@ -175,8 +216,8 @@ def test_the_connection_goes_to_the_address_that_was_checked(origin: Origin) -> 
     """The name resolves to the origin at the check, to a private host at any later question."""
     answers = iter(["127.0.0.1", "10.0.0.1"])
 
-    def resolve(host: str, port: int) -> list[SocketAddress]:
-        return [SocketAddress(socket.AF_INET, (next(answers), port))]
+    def resolve(host: str, port: int) -> list[str]:
+        return [next(answers)]
 
     rebound = HttpClient(AddressPolicy(allow_private=True, resolve=resolve))
     url = SecretUrl(f"http://storage.example:{origin.port}/file")
@@ -187,8 +228,8 @@ def test_the_connection_goes_to_the_address_that_was_checked(origin: Origin) -> 
 
 
 def test_the_next_address_is_tried_when_one_does_not_answer(origin: Origin) -> None:
-    def resolve(host: str, port: int) -> list[SocketAddress]:
-        return [SocketAddress(socket.AF_INET, (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+    def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1"]
 
     several = HttpClient(AddressPolicy(allow_private=True, resolve=resolve))
     url = SecretUrl(f"http://storage.example:{origin.port}/file")
@@ -199,12 +240,12 @@ def test_the_next_address_is_tried_when_one_does_not_answer(origin: Origin) -> N
 
 # -- whom we trust -------------------------------------------------------------------------------------------
 def test_a_kept_private_connection_is_not_lent_to_an_asset_that_was_not_given_that_origin(
-    origin: Origin, http: HttpClient
+    origin: Origin, get: Get
 ) -> None:
-    read(http.get(address(origin), {}))
+    read(get(address(origin), {}))
 
     with pytest.raises(SourceNotAllowed, match="did not hand out"):
-        http.get(replace(address(origin), handed_out=frozenset()), {})
+        get(replace(address(origin), handed_out=frozenset()), {})
     assert len(origin.requests) == 1
 
 
@@ -285,29 +326,31 @@ def test_tls_names_the_host_while_connecting_to_the_checked_address(
 ) -> None:
     ca, ca_file = authority
 
-    def resolve(host: str, port: int) -> list[SocketAddress]:
-        return [SocketAddress(socket.AF_INET, ("127.0.0.1", port))]
+    def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
 
     policy = AddressPolicy(allow_private=True, resolve=resolve)
     http = HttpClient(policy, ca_file=ca_file)
     with Origin({"/file": CONTENT}, tls=serving(ca, "storage.example")) as origin:
         url = SecretUrl(f"https://storage.example:{origin.port}/file")
 
+        session = http.session()
         for _ in range(3):
-            assert read(http.get(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
+            assert read(getting(http, session)(Address(url, {}, frozenset({url.origin})), {})) == CONTENT
         assert origin.connections == 1
-        http.close()
+        session.close()
 
 
 def test_tls_connections_that_ended_while_idle_are_replaced(authority: tuple[trustme.CA, Path]) -> None:
     ca, ca_file = authority
     http = client(ca_file=ca_file)
     with Origin({"/file": CONTENT}, tls=serving(ca, "127.0.0.1")) as origin:
+        session = http.session()
         for _ in range(3):
             origin.script([silent_close])
 
-            assert read(http.get(address(origin), {})) == CONTENT
-        http.close()
+            assert read(getting(http, session)(address(origin), {})) == CONTENT
+        session.close()
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -331,7 +374,7 @@ def test_a_tls_body_without_length_must_end_properly(authority: tuple[trustme.CA
         origin.script([until_closed, lambda _, p: replace(p, announce=None, cut_at=2000)])
 
         assert read(http.get(address(origin), {})) == CONTENT
-        with pytest.raises(SourceUnavailable, match="cut"):
+        with pytest.raises(SourceUnavailable, match="closed before the end"):
             read(http.get(address(origin), {}))
 
 

@@ -1,4 +1,4 @@
-"""Google Cloud Storage by google-cloud-storage; the PUTs of a resumable session are our own, over its transport.
+"""Google Cloud Storage: control by google-cloud-storage, the bytes' way in gcs_requests.py.
 
 A large object is one resumable session: sequential, invisible until its last byte, resumable by its URI from any
 process for a week, with condition and checksum checked by the server. Three facts of the protocol shape this
@@ -10,7 +10,10 @@ process for a week, with condition and checksum checked by the server. Three fac
 - Bytes sent again at an offset that is already kept are ignored: repeating a part is harmless. No status query is
   needed, and none is made (fake-gcs-server publishes a truncated object when asked for one).
 
-The library begins such a session but cannot go on with one in another process (docs/decisions/0005-gcs-client.md).
+The library begins such a session but cannot resume one in another process (docs/decisions/0005-gcs-client.md).
+
+There is one layer of retries. What the engine calls (`send`, `send_part`) makes one attempt, for the engine retries;
+everything else is retried by `ask`.
 """
 
 from __future__ import annotations
@@ -18,20 +21,22 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import json
 import os
 import random
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import requests
 from google.api_core.exceptions import RequestRangeNotSatisfiable
 from google.cloud.storage import Client
 
+from archiver.http import trust, waiting
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
 from storage_backends.destination_url import DestinationUrl
@@ -47,8 +52,9 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
-from storage_backends.gcs_errors import refused, translated
-from storage_backends.gcs_trust import TrustingAdapter, trusted
+from storage_backends.gcs_errors import Answer, refused, translated
+from storage_backends.gcs_requests import GcsRequests
+from storage_backends.gcs_trust import TrustingAdapter
 from storage_backends.per_process import PerProcess
 
 T = TypeVar("T")
@@ -68,11 +74,9 @@ LIMITS = Limits(
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _CONNECTIONS = 66  # as in s3.py
 _TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
-_ATTEMPTS = (
-    5  # of one request, waiting up to 1, 2, 4, 8 s in between, as boto3 does; our own retries stand above
-)
+_ATTEMPTS = 5  # of one call, waiting up to 1, 2, 4, 8 s in between, as boto3 does
 # For every call of the library. Its own retries are bounded by time alone (120 s of its default), leave out what is
-# not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our PUTs alike.
+# not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our requests alike.
 _ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
 _PAGE = 1000  # the most that a page holds
 _METADATA_ID = "archiverupload"
@@ -90,8 +94,16 @@ def open_backend(url: DestinationUrl) -> GcsBackend:
     return GcsBackend(url.bucket, url.prefix)
 
 
-def _connect() -> Any:
-    """The library's client, with credentials as it finds them, for no project: objects need none."""
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """One process's clients."""
+
+    control: Client
+    requests: GcsRequests
+
+
+def _connect() -> _Connection:
+    """With credentials as the library finds them, for no project: objects need none."""
     options = {}
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:  # `host:port` as well, as Google's other libraries take it
@@ -103,14 +115,15 @@ def _connect() -> Any:
         raise AccessDenied(f"the credentials cannot be used with Google Cloud Storage: {error}") from None
     # or a thread of its own asks for the bucket's metadata, for traces, with a permission that ours need not have
     client._bucket_metadata_cache = None  # noqa: SLF001 # the public switch is a variable for the whole process
-    context = trusted()
+    authorities = trust.authorities(also=trust.of_requests())
+    context = trust.context(authorities)
     adapter = TrustingAdapter(context, pool_maxsize=_CONNECTIONS, max_retries=0)
     client._http.mount("https://", adapter)  # noqa: SLF001 # the library's documented way to set the pool
     client._http.mount("http://", adapter)  # noqa: SLF001
     tokens = client._http._auth_request.session  # noqa: SLF001 # where tokens are fetched, a session of its own
     tokens.mount("https://", TrustingAdapter(context, max_retries=3))
     client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and our bytes go nowhere else
-    return client
+    return _Connection(client, GcsRequests(client, authorities))
 
 
 class GcsBackend:
@@ -120,9 +133,10 @@ class GcsBackend:
         self._name = DestinationUrl("gs", bucket, prefix).name
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client = PerProcess(_connect)
+        self._connection = PerProcess(_connect)
         self._sleep = sleep
         self._bucket_seen = False
+        self._checks_crc32c = False  # seen to answer with the right one
 
     @property
     def name(self) -> str:
@@ -133,31 +147,42 @@ class GcsBackend:
         return LIMITS
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """One request up to 8 MiB; above, the library makes two of it."""
         doing = f"storing {spec.key!r} in {self._name}"
-        check_bytes(data, crc32c, doing)
-        identity, body = secrets.token_hex(16), bytes(data)
-
-        def send() -> Any:
-            blob = self._new(spec, identity)
-            blob.crc32c = crc.to_base64(
-                crc32c
-            )  # sent for the server to check; `checksum` would compute it again
-            blob.upload_from_string(
-                body, spec.content_type, checksum=None, if_generation_match=_condition(spec), **_ONCE
-            )
-            return blob
-
+        identity = secrets.token_hex(16)
         try:
-            blob = self.ask(doing, send)
+            return self.ask(doing, lambda: waiting.complete(self._send(spec, data, crc32c, identity)))
         except ObjectExists:
-            done = self.made_by(spec, identity, len(body))
+            # of an attempt whose answer was lost, perhaps
+            done = self.made_by(spec, identity, len(data))
             if done is None:
                 raise
             return done
-        except ObjectMissing:
-            raise self._no_bucket(doing) from None
-        return self.proved(spec, blob, len(body), crc32c, doing)
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """As `put`, but attempted once: see `storage_backends.base.Sends`."""
+        if spec.if_absent:  # to be attempted again by whoever knows its identity
+            return await waiting.blocking(lambda: self.put(spec, data, crc32c))
+        return await self._send(spec, data, crc32c, secrets.token_hex(16))
+
+    async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int, identity: str) -> ObjectInfo:
+        doing = f"storing {spec.key!r} in {self._name}"
+        if not self._checks_crc32c:
+            check_bytes(data, crc32c, doing)
+        resource = {
+            "name": self._prefix + spec.key,
+            "contentType": spec.content_type,
+            "metadata": {**spec.metadata, _METADATA_ID: identity},
+            "crc32c": crc.to_base64(crc32c),  # for the service to check
+        }
+        with translated(doing):
+            requests = await self.requests()
+            answer = await requests.insert(self._bucket, resource, data, if_absent=spec.if_absent)
+        if not answer.ok:
+            error = refused(answer, doing)
+            raise self._no_bucket(doing) if isinstance(error, ObjectMissing) else error
+        info = await self.proved(spec, answer, identity, len(data), crc32c, doing)
+        self._checks_crc32c = True
+        return info
 
     def begin(self, spec: ObjectSpec) -> GcsUpload:
         doing = f"beginning {spec.key!r} in {self._name}"
@@ -271,9 +296,10 @@ class GcsBackend:
         return True
 
     def close(self) -> None:
-        client = self._client.drop()
-        if client is not None:
-            client.close()
+        connection = self._connection.drop()
+        if connection is not None:
+            connection.requests.close()
+            connection.control.close()
 
     # -- shared with the uploads
 
@@ -288,30 +314,13 @@ class GcsBackend:
         with translated(doing):
             return call()
 
-    def session_request(
-        self, method: str, uri: str, doing: str, headers: Mapping[str, str], data: bytes
-    ) -> requests.Response:
-        """One request to a session, tried again while the server is out of order. Returns successes and "go on"
-        (308). Raises UploadGone, ObjectExists, ChecksumRejected and all that `refused` knows."""
-
-        def send() -> requests.Response:
-            answer: requests.Response = self._connected()._http.request(  # noqa: SLF001 # with the credentials
-                method, uri, data=data, headers=headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
-            )
-            if answer.status_code in _SESSION_ENDED:
-                raise UploadGone(f"{doing}: {answer.status_code}: the session has ended or is not known")
-            if not answer.ok or answer.is_redirect:
-                raise refused(answer, doing)
-            return answer
-
-        return self.ask(doing, send)
-
-    def uploaded(self, spec: ObjectSpec, answer: requests.Response, doing: str) -> Any:
-        """The object that a session's last answer describes."""
-        blob = self._blob(spec.key)
-        with translated(doing):
-            blob._set_properties(answer.json())  # noqa: SLF001 # as its own uploads do; there is no public way
-        return blob
+    async def requests(self) -> GcsRequests:
+        """Those of this process. To find credentials may take a while."""
+        connection = self._connection.made()
+        if connection is None:
+            with translated(f"opening {self._name}"):
+                connection = await waiting.blocking(self._connection.get)
+        return connection.requests
 
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int) -> ObjectInfo | None:
         """The object at the key, when it is what the request with this identity made and we lost its answer."""
@@ -320,13 +329,24 @@ class GcsBackend:
             return None
         return _described(spec.key, blob)
 
-    def proved(self, spec: ObjectSpec, blob: Any, size_bytes: int, crc32c: int, doing: str) -> ObjectInfo:
-        """What the server says it has just made. When that is not what we sent, exactly that is deleted again."""
-        info = _described(spec.key, blob)
+    async def proved(
+        self, spec: ObjectSpec, answer: Answer, identity: str, size_bytes: int, crc32c: int, doing: str
+    ) -> ObjectInfo:
+        """What the service says it has just made. When that is not what we sent, exactly that is deleted again.
+
+        Raises TransientStorageError for what is no answer to this request.
+        """
+        resource = _resource(answer, doing)
+        metadata = resource.get("metadata")
+        made_by = metadata.get(_METADATA_ID) if isinstance(metadata, dict) else None
+        if (resource.get("name"), made_by) != (self._prefix + spec.key, identity):
+            raise TransientStorageError(f"{doing}: the answer describes an object of another request")
+        info = _info(spec.key, resource, doing)
         if (info.size_bytes, info.crc32c) == (size_bytes, crc32c):
             return info
-        made = self._blob(spec.key)
-        self.ask(doing, lambda: made.delete(if_generation_match=blob.generation, **_ONCE))
+        made, generation = self._blob(spec.key), resource["generation"]
+        delete = lambda: made.delete(if_generation_match=generation, **_ONCE)  # noqa: E731
+        await waiting.blocking(lambda: self.ask(doing, delete))
         raise ChecksumRejected(
             f"{doing}: the server made {info.size_bytes} bytes with CRC32C {info.crc32c or 0:08x} of {size_bytes} with "
             f"{crc32c:08x}; that object was deleted"
@@ -334,7 +354,7 @@ class GcsBackend:
 
     def _connected(self) -> Any:
         with translated(f"opening {self._name}"):
-            return self._client.get()
+            return self._connection.get().control
 
     def _blob(self, key: ObjectKey) -> Any:
         return self._connected().bucket(self._bucket).blob(self._prefix + key)
@@ -399,17 +419,22 @@ class GcsUpload:
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         doing = f"part {number} of {self._described}"
+        return self._backend.ask(doing, lambda: waiting.complete(self.send_part(number, data, crc32c)))
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        """As `put_part`, but attempted once: see `storage_backends.base.SendsParts`."""
+        doing = f"part {number} of {self._described}"
         check_bytes(data, crc32c, doing)
         if not 0 < len(data) <= self._spec.part_bytes:
             raise StorageError(f"{doing}: it does not fit its slot of {self._spec.part_bytes} bytes")
         self._refuse_aborted(doing)
         start = (number - 1) * self._spec.part_bytes
         kept = len(data) - len(data) % MULTIPLE_BYTES
-        body = bytes(memoryview(data)[:kept])
         sent = 0
         while sent < kept:
             span = {"Content-Range": f"bytes {start + sent}-{start + kept - 1}/*"}
-            answer = self._backend.session_request("PUT", self._uri, doing, span, body[sent:])
+            piece = data if (sent, kept) == (0, len(data)) else memoryview(data)[sent:kept]
+            answer = await self._request("PUT", doing, span, piece)
             held = _bytes_held(answer) - start
             if held <= sent:
                 raise UploadGone(f"{doing}: the session holds only {held + start} bytes; begin again")
@@ -436,22 +461,37 @@ class GcsUpload:
             "x-goog-hash": f"crc32c={crc.to_base64(crc32c)}",
         }
         try:
-            answer = self._backend.session_request("PUT", self._uri, doing, headers, rest)
+            answer = self._ask("PUT", doing, headers, rest)
         except (UploadGone, ObjectExists):
             done = self._backend.made_by(self._spec, self._identity, size)
             if done is None:
                 raise
             return done
-        if answer.status_code == 308:
+        if answer.status == 308:
             raise UploadGone(f"{doing}: the session holds {_bytes_held(answer)} of {size} bytes; begin again")
-        blob = self._backend.uploaded(self._spec, answer, doing)
-        return self._backend.proved(self._spec, blob, size, crc32c, doing)
+        return waiting.complete(self._backend.proved(self._spec, answer, self._identity, size, crc32c, doing))
 
     def abort(self) -> None:
         self._aborted = True
         with contextlib.suppress(UploadGone):  # 499 is how a session says that it was cancelled
             doing = f"aborting the upload of {self._described}"
-            self._backend.session_request("DELETE", self._uri, doing, {}, b"")
+            self._ask("DELETE", doing, {}, b"")
+
+    def _ask(self, method: str, doing: str, headers: Mapping[str, str], data: Buffer) -> Answer:
+        return self._backend.ask(doing, lambda: waiting.complete(self._request(method, doing, headers, data)))
+
+    async def _request(self, method: str, doing: str, headers: Mapping[str, str], data: Buffer) -> Answer:
+        """One request to the session. Returns successes and "go on" (308). Raises UploadGone, ObjectExists,
+        ChecksumRejected and all that `refused` knows."""
+        with translated(doing):
+            requests = await self._backend.requests()
+            answer = await requests.session(method, self._uri, headers, data)
+        if answer.status in _SESSION_ENDED:
+            raise UploadGone(f"{doing}: {answer.status}: the session has ended or is not known")
+        goes_on = answer.status == 308 and answer.header("location") is None
+        if not answer.ok and not goes_on:
+            raise refused(answer, doing)
+        return answer
 
     def _refuse_aborted(self, doing: str) -> None:
         if self._aborted:
@@ -468,15 +508,37 @@ def check_bytes(data: Buffer, crc32c: int, doing: str) -> None:
         raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
 
 
-def _bytes_held(answer: requests.Response) -> int:
+def _bytes_held(answer: Answer) -> int:
     """What a session says it holds: `Range: bytes=0-n`; none at all when it holds nothing."""
-    match = re.fullmatch(r"bytes=0-([0-9]+)", answer.headers.get("Range", ""))
+    match = re.fullmatch(r"bytes=0-([0-9]+)", answer.header("range") or "")
     return int(match[1]) + 1 if match else 0
 
 
 def _described(key: ObjectKey, blob: Any) -> ObjectInfo:
+    """What the library says of an object."""
     if blob.size is None:
         raise TransientStorageError(f"{key!r}: the server's answer does not describe an object")
     return ObjectInfo(
         key, blob.size, crc.from_base64(blob.crc32c), blob.etag, blob.content_type, blob.updated
     )
+
+
+def _resource(answer: Answer, doing: str) -> Mapping[str, Any]:
+    try:
+        resource = json.loads(answer.body)
+    except ValueError:
+        resource = None
+    if not isinstance(resource, dict) or "generation" not in resource:
+        raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+    return resource
+
+
+def _info(key: ObjectKey, resource: Mapping[str, Any], doing: str) -> ObjectInfo:
+    """What an answer of our own requests says of an object."""
+    try:
+        size_bytes, updated = int(resource["size"]), resource.get("updated")
+        updated_at = None if updated is None else datetime.fromisoformat(updated)
+        crc32c = crc.from_base64(resource.get("crc32c"))
+    except (KeyError, TypeError, ValueError):
+        raise TransientStorageError(f"{doing}: the server's answer does not describe an object") from None
+    return ObjectInfo(key, size_bytes, crc32c, resource.get("etag"), resource.get("contentType"), updated_at)

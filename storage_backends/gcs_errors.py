@@ -1,6 +1,6 @@
-"""What Google's libraries and servers say → our errors. Five sources: the answer's status and reason, the trees of
-google.api_core, google-auth and google-cloud-storage (whose two classes come from google-resumable-media), and
-requests' (with urllib3's beneath it). tests/storage_backends/test_gcs_errors.py enumerates them.
+"""What Google's libraries and servers say → our errors. Six sources: the answer's status and reason, the trees of
+google.api_core, google-auth and google-cloud-storage (whose two classes come from google-resumable-media), requests'
+(with urllib3's beneath it), and that of our own HTTP client. tests/storage_backends/test_gcs_errors.py enumerates them.
 
 The text of most of them holds the whole URL, a session's among them, which is a bearer token; it is never repeated nor
 chained.
@@ -9,7 +9,9 @@ chained.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -20,6 +22,7 @@ from google.cloud.storage import exceptions as library_errors
 from google.resumable_media import common as media_errors
 
 from archiver.http import trust
+from archiver.http.errors import HttpError, InvalidRequest
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -63,23 +66,40 @@ _ANSWERED = (api_errors.GoogleAPICallError, media_errors.InvalidResponse, librar
 _CORRUPTED = (media_errors.DataCorruption, library_errors.DataCorruption)
 
 
-def reason_of(answer: requests.Response) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response. `header`: by its name in lower case."""
+
+    status: int
+    header: Callable[[str], str | None]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @classmethod
+    def of(cls, response: requests.Response) -> Answer:
+        return cls(response.status_code, response.headers.get, response.content or b"")
+
+
+def reason_of(answer: Answer) -> tuple[str, str]:
     """Google's `reason` and message; empty where the body is not Google's."""
     try:
-        body: Any = answer.json()
+        body: Any = json.loads(answer.body)
         error = body["error"]
         return str(error["errors"][0]["reason"]), str(error["message"])[:200].partition("?")[0]
     except (ValueError, KeyError, IndexError, TypeError):
         return "", ""
 
 
-def refused(answer: requests.Response, doing: str) -> StorageError:
+def refused(answer: Answer, doing: str) -> StorageError:
     """An answer that is no success, as one of ours. A 404 is ObjectMissing: the caller knows what was asked for."""
     reason, message = reason_of(answer)
-    kind = kind_of(answer.status_code, reason, message)
+    kind = kind_of(answer.status, reason, message)
     # enough of its id to find it, too little to use it: it is also that of a session
-    request_id = answer.headers.get("x-guploader-uploadid", "-")[:24]
-    text = f"{doing}: {answer.status_code} {reason} {message}, request {request_id}"
+    request_id = (answer.header("x-guploader-uploadid") or "-")[:24]
+    text = f"{doing}: {answer.status} {reason} {message}, request {request_id}"
     return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
 
 
@@ -109,7 +129,7 @@ def translate(error: Exception, doing: str) -> StorageError:
     if isinstance(error, _ANSWERED):
         answer = error.response
         if isinstance(answer, requests.Response):
-            return refused(answer, doing)
+            return refused(Answer.of(answer), doing)
         status = getattr(error, "code", None) or 0
         return kind_of(status, "", "")(f"{doing}: {name}, status {status}")
     if isinstance(error, _CORRUPTED):
@@ -118,6 +138,8 @@ def translate(error: Exception, doing: str) -> StorageError:
         return DestinationRefuses(f"{doing}: {trust.rejected(reason)}")
     if isinstance(error, trust.UnusableCaFile):
         return DestinationRefuses(f"{doing}: {error}")
+    if isinstance(error, HttpError) and not isinstance(error, InvalidRequest):
+        return TransientStorageError(f"{doing}: {error}")
     if isinstance(error, _UNREACHABLE) or (
         isinstance(error, auth_errors.GoogleAuthError) and error.retryable
     ):
@@ -145,6 +167,7 @@ def translated(doing: str) -> Iterator[None]:
         *_CORRUPTED,
         library_errors.InvalidPathError,
         ConnectionError,
+        HttpError,
         trust.UnusableCaFile,
     ) as error:
         raise translate(error, doing) from None  # its text holds the URL

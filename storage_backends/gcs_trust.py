@@ -10,13 +10,6 @@ from typing import Any
 
 import requests
 
-from archiver.http import trust
-
-
-def trusted() -> ssl.SSLContext:
-    """Raises UnusableCaFile."""
-    return trust.context(trust.authorities(also=trust.of_requests()))
-
 
 class TrustingAdapter(requests.adapters.HTTPAdapter):
     """Connections that verify certificates by `context`, whatever the session and the environment say."""

@@ -28,6 +28,11 @@ class PerProcess(Generic[T]):
                 self._made = (os.getpid(), self._make())
             return self._made[1]
 
+    def made(self) -> T | None:
+        """What this process has made already; None when `get` would make it first."""
+        made = self._made
+        return made[1] if made is not None and made[0] == os.getpid() else None
+
     def drop(self) -> T | None:
         """Forget it, for closing; None when this process never made one."""
         with self._lock:

@@ -93,15 +93,6 @@ def test_a_small_put_is_one_request_with_its_checksum_and_condition(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_put_over_8_mib_is_two_requests(talk: Conversation) -> None:
-    data = content(8 * 2**20 + 1)
-
-    talk.put(data, if_absent=True)
-
-    assert talk.stored() == data
-    assert [call.method for call in talk.proxy.calls] == ["POST", "PUT"]
-
-
 def test_a_checksum_that_does_not_match_is_refused_by_the_service(talk: Conversation) -> None:
     talk.service.spoil = lambda data: data.replace(b"hello", b"jello")
 

@@ -1,5 +1,5 @@
-"""Every error of google.api_core, google-auth, google-cloud-storage, requests and urllib3 is one of ours, on
-purpose; and every answer of the service."""
+"""Every error of google.api_core, google-auth, google-cloud-storage, requests, urllib3 and our own HTTP client is a
+StorageError of its kind, on purpose; and every answer of the service."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from google.auth import exceptions as auth_errors
 from google.cloud.storage import exceptions as library_errors
 from google.resumable_media import common as media_errors
 
+from archiver.http import errors as http_errors
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -24,9 +25,18 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
-from storage_backends.gcs_errors import refused, translate, translated
+from storage_backends.gcs_errors import Answer, refused, translate, translated
 
 DOING = "storing 'k' in gs://bucket"
+
+HTTP = {
+    **dict.fromkeys(
+        ["BrokenOff", "CouldNotConnect", "HttpError", "InvalidResponse", "TooLong", "TooSlow"],
+        TransientStorageError,
+    ),
+    "CertificateRejected": DestinationRefuses,
+    "InvalidRequest": StorageError,  # nothing was sent, nor will it be the next time
+}
 
 
 def words(text: str) -> list[str]:
@@ -105,7 +115,11 @@ def made(kind: type[Exception], text: str = "https://host/session?upload_id=secr
     return error
 
 
-def answer(status: int, reason: str = "", message: str = "as it says") -> requests.Response:
+def answer(status: int, reason: str = "", message: str = "as it says") -> Answer:
+    return Answer.of(response(status, reason, message))
+
+
+def response(status: int, reason: str = "", message: str = "as it says") -> requests.Response:
     made_answer = requests.Response()
     made_answer.status_code = status
     body = {"error": {"errors": [{"reason": reason, "message": message}], "message": message}}
@@ -134,7 +148,7 @@ def test_each_class_of_google_api_core_has_its_name_here(name: str) -> None:
 def test_an_error_of_the_library_is_what_the_answer_in_it_is(
     status: int, expected: type[StorageError]
 ) -> None:
-    asked = answer(status, "because")
+    asked = response(status, "because")
     asked.request = requests.Request("GET", "https://host/session?upload_id=secret").prepare()
 
     error = translate(api_errors.from_http_response(asked), DOING)  # type: ignore[no-untyped-call]
@@ -155,7 +169,7 @@ def test_every_class_of_google_cloud_storage_is_in_the_table() -> None:
 def test_each_class_of_the_library_and_of_the_one_it_grew_from_has_its_name_here(
     package: object, name: str
 ) -> None:
-    error = getattr(package, name)(answer(503), "https://host/session?upload_id=secret")
+    error = getattr(package, name)(response(503), "https://host/session?upload_id=secret")
 
     with pytest.raises(LIBRARY[name]) as caught, translated(DOING):
         raise error
@@ -200,6 +214,19 @@ def test_each_class_of_requests_has_its_name_here(name: str) -> None:
 
     assert type(error) is REQUESTS[name]
     assert "secret" not in str(error)
+
+
+def test_every_class_of_our_own_client_is_in_the_table() -> None:
+    assert set(classes(http_errors, http_errors.HttpError)) == set(HTTP)
+
+
+@pytest.mark.parametrize("name", HTTP)
+def test_each_class_of_our_own_client_has_its_name_here(name: str) -> None:
+    with pytest.raises(StorageError) as caught, translated(DOING):
+        raise getattr(http_errors, name)("certificate has expired")
+
+    assert type(caught.value) is HTTP[name]
+    assert caught.value.__suppress_context__
 
 
 def test_what_urllib3_lets_through_is_passing() -> None:
@@ -254,9 +281,7 @@ def test_a_checksum_that_the_service_refuses_is_told_from_another_bad_request() 
 
 
 def test_a_page_in_place_of_an_answer_is_named_by_its_status() -> None:
-    page = requests.Response()
-    page.status_code = 502
-    page._content = b"<html>"
+    page = Answer(502, lambda _: None, b"<html>")
 
     assert type(refused(page, DOING)) is TransientStorageError
 

@@ -166,18 +166,26 @@ class Server:
                 self.connections += 1
                 self._open.add(sock)
                 number = self.connections
+            if self.left.is_set():
+                sock.close()
+                return
             self._start(self._serve, sock, number)
 
     def _serve(self, plain: socket.socket, connection: int) -> None:
         sock = plain
         try:
             if self.tls is not None:
-                sock = self.tls.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False)
+                tls = self.tls.wrap_socket(
+                    plain, server_side=True, suppress_ragged_eofs=False, do_handshake_on_connect=False
+                )
+                sock = tls
                 with self._lock:
                     self._open.discard(plain)
                     self._open.add(sock)
+                if not self.left.is_set():
+                    tls.do_handshake()
             came = b""
-            while True:
+            while not self.left.is_set():
                 while b"\r\n\r\n" not in came:
                     piece = sock.recv(65536)
                     if not piece:

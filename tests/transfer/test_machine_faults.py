@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
+import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 
+from archiver.http import handle, runtime, transfer
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Origin
 from tests.transfer.stores import Wrapped, open_uploads, stored_in
-from tests.transfer.worlds import HURRIED, KEY, client, request, some_bytes, source
-from transfer import memory as memory_module
-from transfer.base import CopyResult
+from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
+from transfer import bodies
+from transfer.base import CopyResult, UploadJournal
 from transfer.engine import TransferEngine
 from transfer.errors import SourceUnavailable
 from transfer.http import Address
@@ -30,7 +33,8 @@ NO_THREAD = "can't start new thread"
 
 @contextmanager
 def few_threads(refused: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As under `pids.max`: threads whose name is `refused` cannot be started."""
+    """As under `pids.max`: threads whose name is `refused` cannot be started. None runs at first."""
+    monkeypatch.setattr(runtime, "_made", None)
     start = threading.Thread.start
 
     def may_start(self: threading.Thread) -> None:
@@ -43,11 +47,20 @@ def few_threads(refused: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch)
         yield
 
 
-def copy(content: bytes, budget: MemoryBudget, *stores: StorageBackend, **ask: object) -> CopyResult:
+def copy(
+    content: bytes,
+    budget: MemoryBudget,
+    *stores: StorageBackend,
+    journal: UploadJournal | None = None,
+    part_bytes: int = 64 * KIB,
+    **ask: object,
+) -> CopyResult:
     http = client()
     try:
         with Origin({"/file": content}) as origin:
-            patient = TransferEngine(budget, part_bytes=64 * KIB, connections=8, uploads=4, policy=HURRIED)
+            patient = TransferEngine(
+                budget, part_bytes=part_bytes, connections=8, uploads=4, policy=HURRIED, journal=journal
+            )
             with patient as engine:
                 stored = stores or (MemoryBackend("store"),)
                 return engine.submit(source(http, origin), request(**ask), stored).result(timeout=20)
@@ -56,28 +69,30 @@ def copy(content: bytes, budget: MemoryBudget, *stores: StorageBackend, **ask: o
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-@pytest.mark.parametrize("crew", ["getter", "putter"])
+@pytest.mark.parametrize("name", ["sources", "store-"])
 def test_without_one_thread_the_copy_fails_as_what_it_is(
-    crew: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+    name: str, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The thread of the requests to sources; those that call stores."""
     budget = MemoryBudget(256 * KIB)
-    for _ in range(5):
-        with (
-            few_threads(lambda name: name.startswith(crew), monkeypatch),
-            pytest.raises(RuntimeError, match=NO_THREAD),
-        ):
-            copy(content, budget)
-        assert (budget.in_use_bytes, budget.waiting) == (0, 0)
+    with few_threads(lambda started: started.startswith(name), monkeypatch):
+        for _ in range(5):
+            with pytest.raises(RuntimeError, match=NO_THREAD):
+                copy(content, budget)
+            assert (budget.in_use_bytes, budget.waiting) == (0, 0)
 
     assert copy(content, budget).size_bytes == len(content)
 
 
-@pytest.mark.parametrize("crew", ["getter", "putter"])
-def test_with_one_thread_the_copy_is_made_by_it(crew: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["store-", "ledger-"])
+def test_with_one_thread_the_copy_is_made_by_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     budget, store = MemoryBudget(256 * KIB), MemoryBackend("store")
 
-    with few_threads(lambda name: name.startswith(crew) and not name.endswith("-0"), monkeypatch):
-        result = copy(LARGE, budget, store)
+    def refused(started: str) -> bool:
+        return started.startswith(name) and not started.endswith("-0")
+
+    with few_threads(refused, monkeypatch):
+        result = copy(LARGE, budget, store, journal=Journal())
 
     assert result.failed == {}
     assert stored_in(store) == {KEY: LARGE}
@@ -154,66 +169,58 @@ def test_a_fault_while_looking_arrives_as_itself(content: bytes, where: str, err
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
-def test_less_memory_than_the_setting_says_is_given_back(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    budget, made = MemoryBudget(256 * KIB), 0
+@pytest.mark.parametrize("where", [transfer, bodies], ids=["a response", "a reader"])
+def test_less_memory_than_the_setting_says_is_given_back(
+    where: ModuleType, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget, made = MemoryBudget(2048 * KIB), 0
+    content = LARGE * 8  # in parts that are more than comes at a time
 
-    def scarce(size: int) -> bytearray:
+    def scarce(initial: bytes) -> io.BytesIO:
         nonlocal made
         made += 1
         if made > after:
             raise MemoryError
-        return bytearray(size)
+        return io.BytesIO(initial)
+
+    def attempt() -> CopyResult:
+        if where is transfer:
+            return copy(content, budget, part_bytes=1024 * KIB)
+        with TransferEngine(budget, part_bytes=1024 * KIB) as engine:
+            return engine.submit_chunks([content], request(), [MemoryBackend("store")]).result(timeout=20)
 
     with monkeypatch.context() as patched:
-        patched.setattr(memory_module, "bytearray", scarce, raising=False)
+        patched.setattr(where, "BytesIO", scarce)
         with pytest.raises(MemoryError):
-            copy(LARGE, budget)
+            attempt()
 
     assert (budget.in_use_bytes, budget.waiting) == (0, 0)
-    assert copy(LARGE, budget).size_bytes == len(LARGE)
+    assert attempt().size_bytes == len(content)
 
 
-def test_a_waiting_reservation_without_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = MemoryBudget(128 * KIB)
-    holder = budget.reserve(100 * KIB)
-    place, next_place = budget.line_up(70 * KIB), budget.line_up(100 * KIB)
-    holder.release()
-
-    def none_left(size: int) -> bytearray:
-        raise MemoryError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(memory_module, "bytearray", none_left, raising=False)
-        with pytest.raises(MemoryError):
-            place.wait()
-
-    next_place.wait().release()
-    assert budget.in_use_bytes == 0
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [
-        (errno.EMFILE, OSError),
-        (errno.ENFILE, OSError),
-        (errno.ENOMEM, OSError),
-        (errno.ENOBUFS, OSError),
-        (errno.ECONNREFUSED, SourceUnavailable),
-        (errno.EHOSTUNREACH, SourceUnavailable),
-    ],
-)
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_a_machine_without_sockets_is_told_from_a_silent_source(
-    number: int, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+    number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http = client()
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(number, "no")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(handle, "_socket", refuse)
     url = SecretUrl("http://127.0.0.1:9/file")
-    with pytest.raises(expected) as raised:
+    with pytest.raises(OSError, match="no") as raised:
         http.get(Address(url, {}, frozenset({url.origin})), {})
 
-    assert type(raised.value) is expected
+    assert raised.value.errno == number
+    http.close()
+
+
+def test_a_source_that_refuses_the_connection_is_unavailable() -> None:
+    http = client()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = SecretUrl(f"http://127.0.0.1:{listener.getsockname()[1]}/file")
+
+    with pytest.raises(SourceUnavailable):
+        http.get(Address(url, {}, frozenset({url.origin})), {})
     http.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from pydantic import SecretStr
 
@@ -25,13 +26,12 @@ from ledger.base import OPEN_STATES, AssetState, Row
 from ledger.memory import MemoryLedger
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
-from tests.archiving.contents.origin import Origin
 from tests.archiving.examples import NOW, RETENTION, asset
 from tests.archiving.fakes import Clock, FakeApi
 from transfer.base import Engine, UploadJournal
 from transfer.engine import TransferEngine
 from transfer.guard import AddressPolicy
-from transfer.http import HttpClient
+from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
 from transfer.retrying import RetryPolicy
 
@@ -50,18 +50,26 @@ class Api(FakeApi):
         return SignedUrl(id=asset_id, url=SecretStr(self._url()), expiry=3600)
 
 
+class Serving(Protocol):
+    @property
+    def url(self) -> str: ...
+
+
 class World:
     """One asset. `path` is where its URL points at `origin`."""
 
     def __init__(
         self,
-        origin: Origin,
+        origin: Serving,
         path: str,
         *,
         stores: Sequence[StorageBackend] = (),
         zip_mode: ZipMode = ZipMode.UNPACK,
         url: Callable[[], str] | None = None,
         part_bytes: int = 64 * KIB,
+        connections: int = 4,
+        ca_file: Path | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         **fields: Any,
     ) -> None:
         self.clock = Clock(NOW)
@@ -69,8 +77,9 @@ class World:
         self.stores = list(stores) or [MemoryBackend("one")]
         self.asset = asset(**{"path": f"s3://source{path}", "size": None, **fields})
         self.api = Api([self.asset], url or (lambda: origin.url + path))
-        self._http = HttpClient(AddressPolicy(allow_private=True))
+        self._http = HttpClient(AddressPolicy(allow_private=True), ca_file=ca_file, timeouts=timeouts)
         self._part_bytes = part_bytes
+        self._connections = connections
         self.archiver = Archiver(
             api=self.api,
             ledger=self.ledger,
@@ -98,7 +107,7 @@ class World:
         return TransferEngine(
             MemoryBudget(64 * 2**20),
             part_bytes=self._part_bytes,
-            connections=4,
+            connections=self._connections,
             uploads=4,
             journal=journal,
             on_bytes=heartbeat.moved,
@@ -167,7 +176,7 @@ class Judged:
     missing: tuple[str, ...]
 
 
-def judged(origin: Origin, path: str, **options: Any) -> Judged:
+def judged(origin: Serving, path: str, **options: Any) -> Judged:
     """Archive until it is settled."""
     world = World(origin, path, **options)
     try:

@@ -100,7 +100,7 @@ class _Here:
 def _call(wait: Blocking[Any], ended: Ended) -> None:
     try:
         value = wait.call()
-    except BaseException as error:  # noqa: BLE001 - who waits judges it
+    except BaseException as error:
         ended(None, error)
     else:
         ended(value, None)
@@ -141,7 +141,7 @@ class InMemorySession:
             self.requests.append(transfer.request)
             for line in lines:
                 transfer.on_line(line)
-        except BaseException as error:  # noqa: BLE001 - it is the transfer's
+        except BaseException as error:
             transfer.finish(error)
             return
         self._held[transfer] = body
@@ -154,7 +154,7 @@ class InMemorySession:
         try:
             if body and not transfer.on_data(body):
                 return
-        except BaseException as error:  # noqa: BLE001 - it is the transfer's
+        except BaseException as error:
             transfer.finish(error)
             return
         del self._held[transfer]

@@ -132,6 +132,32 @@ def test_no_query_survives_whatever_it_holds_and_wherever_it_stands(
     assert MARK not in redact(repr(text))
 
 
+PIECES = [
+    "Authorization",
+    "cookie",
+    "bearer",
+    "x-amz-token",
+    "token",
+    "eyJ",
+    "abcdefgh",
+    "://",
+    "@",
+    "%3f",
+    *"?:=.,'\" \n",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_the_quick_look_at_a_text_hides_nothing_from_the_patterns(text: str) -> None:
+    worker.redaction._known, worker.redaction._known_pattern = frozenset(), None
+    expected = text
+    for pattern, replacement in worker.redaction._PATTERNS:
+        expected = pattern.sub(replacement, expected)
+    expected = worker.redaction._DOTTED.sub(worker.redaction._without_jwt, expected)
+
+    assert redact(text) == expected
+
+
 @pytest.mark.parametrize(
     "piece", ["?", "://", "%3f", "a", "x-amz-", "eyJ", "bearer ", "?a", "://#", "cookie:", "sig=", "\\", '"']
 )

@@ -62,8 +62,8 @@ class Transfer(Wait["Transfer"]):
     __slots__ = (
         "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_make", "_max_bytes",
         "_request", "_session", "_streaming",
-        "answered", "append", "connection", "done", "easy", "error", "head", "informed", "lines", "name", "opened", "ordinal", "overtaken",
-        "resubmitted", "size_bytes", "stale",
+        "answered", "append", "connection", "done", "easy", "error", "head", "informed", "lines", "name", "opened",
+        "ordinal", "overtaken", "resubmitted", "size_bytes", "stale",
     )  # fmt: skip
 
     def __init__(
@@ -192,10 +192,8 @@ class Transfer(Wait["Transfer"]):
                 self._look_at_head(self.head)
 
     def _look_at_head(self, head: Head) -> None:
-        decide, self._decide = (
-            self._decide,
-            None,
-        )  # which may hold who made this: bodies must not wait for the collector
+        # `decide` may hold who made this transfer: bodies must not wait for the garbage collector
+        decide, self._decide = self._decide, None
         if decide is not None:
             decide(self)
         limit, length = self._bytes_allowed(), head.length_bytes

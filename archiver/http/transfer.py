@@ -40,7 +40,7 @@ class Request:
     resolve: tuple[str, ...] = ()  # `host:port:address,address`, instead of asking the resolver
     fresh: bool = False
     alone: bool = False
-    lines: tuple[bytes, ...] = field(default=(), repr=False)  # more headers, as they are sent: made by a signer
+    lines: tuple[bytes, ...] = field(default=(), repr=False)  # more headers, ready to be sent: a signer's
 
     @property
     def body_bytes(self) -> int:
@@ -80,7 +80,7 @@ class Transfer(Wait["Transfer"]):
         self.head: Head | None = None
         self.size_bytes = 0  # of the body, so far
         self.error: BaseException | None = None
-        self.connection: Connection | None = None  # that brought the response; before, the kept one it was sent over
+        self.connection: Connection | None = None  # that brought the response; before, a kept one
         self.ordinal = 0  # of this response on its connection, from 1
         self.done = False
         self.informed = False

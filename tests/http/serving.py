@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from archiver.http.connections import Connection
 from archiver.http.session import Session
 from archiver.http.transfer import Decide, Request, Transfer
 from archiver.http.waiting import complete
@@ -244,6 +245,26 @@ def bit_by_bit(response: bytes) -> Behaviour:
     return behave
 
 
+def own(exchange: Exchange) -> bytes:
+    """The answer to this request: its path."""
+    return answer(exchange.line.split(" ")[1].split("?")[0].encode())
+
+
+def honest(exchange: Exchange) -> None:
+    exchange.send(own(exchange))
+
+
+def together(count: int) -> Callable[[Exchange], None]:
+    """Answers once `count` requests are there: as many connections are open at once."""
+    barrier = threading.Barrier(count)
+
+    def behave(exchange: Exchange) -> None:
+        barrier.wait(WAIT_SECONDS)
+        honest(exchange)
+
+    return behave
+
+
 # -- the client ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Client:
@@ -328,6 +349,15 @@ def read(transfer: Transfer, piece_bytes: int = 999) -> bytes:
 def streamed(transfer: Transfer) -> None:
     """The decision to stream."""
     transfer.stream()
+
+
+def connection_of(transfer: Transfer) -> Connection:
+    assert transfer.connection is not None
+    return transfer.connection
+
+
+def start(client: Client, server: Server, count: int) -> list[Result]:
+    return [Result(client.transfer(server, f"/{number}")) for number in range(count)]
 
 
 @contextlib.contextmanager

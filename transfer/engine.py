@@ -107,6 +107,9 @@ class TransferEngine:
 
     def confirm(self) -> Mapping[ObjectKey, str]:
         """As `transfer.base.Engine`."""
+        if not self._proofs.any_waiting:
+            self._check()
+            return {}
         future = self._run(lambda: self._proofs.confirm(self), lambda: None)
         while True:
             with suppress(TimeoutError):

@@ -84,6 +84,11 @@ class Proofs:
             if transfer.ordinal > unproved.ordinal:
                 unproved.ordinal, unproved.crc32c, unproved.read_again = transfer.ordinal, crc32c, read_again
 
+    @property
+    def any_waiting(self) -> bool:
+        """Whether anything is to be proved of the copies that have ended. In any thread."""
+        return bool(self._unproved)
+
     async def confirm(self, runs: Runs) -> dict[ObjectKey, str]:
         """Read again what has to be. By key, why what arrived for it may be another object's. Everything else is proved
         from here on."""

@@ -173,8 +173,8 @@ def test_a_fault_while_looking_arrives_as_itself(content: bytes, where: str, err
 def test_less_memory_than_the_setting_says_is_given_back(
     where: ModuleType, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    budget, made = MemoryBudget(2048 * KIB), 0
-    content = LARGE * 8  # in parts that are more than comes at a time
+    budget, made = MemoryBudget(4096 * KIB), 0
+    content = LARGE * 14  # in parts that are more than comes at a time
 
     def scarce(initial: bytes) -> io.BytesIO:
         nonlocal made
@@ -185,8 +185,8 @@ def test_less_memory_than_the_setting_says_is_given_back(
 
     def attempt() -> CopyResult:
         if where is transfer:
-            return copy(content, budget, part_bytes=1024 * KIB)
-        with TransferEngine(budget, part_bytes=1024 * KIB) as engine:
+            return copy(content, budget, part_bytes=2048 * KIB)
+        with TransferEngine(budget, part_bytes=2048 * KIB) as engine:
             return engine.submit_chunks([content], request(), [MemoryBackend("store")]).result(timeout=20)
 
     with monkeypatch.context() as patched:

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from archiver.http import trust
-from archiver.http.errors import HttpError
+from archiver.http.errors import HttpError, InvalidRequest
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
@@ -207,6 +207,8 @@ def translate(error: Exception, doing: str) -> StorageError:
     name = type(error).__name__
     if (reason := trust.rejection(error)) is not None:
         return DestinationRefuses(f"{doing}: {trust.rejected(reason)}")
+    if isinstance(error, InvalidRequest):
+        return StorageError(f"{doing}: {error}")
     if isinstance(error, HttpError):
         return TransientStorageError(f"{doing}: {error}")
     if isinstance(error, trust.UnusableCaFile):

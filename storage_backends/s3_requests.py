@@ -258,7 +258,7 @@ class _Form:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         headers |= {"x-amz-date": stamp, "x-amz-content-sha256": _UNSIGNED}
         if credentials.token:
-            headers["x-amz-security-token"] = credentials.token
+            headers["x-amz-security-token"] = _header_value("x-amz-security-token", credentials.token)
         # `name;` is how libcurl is told to send a header without a value
         self._lines = tuple([(f"{n}: {v}" if v else f"{n};").encode() for n, v in headers.items()])
         self._checksum_header = _HEADER_OF[checked_by]
@@ -279,7 +279,8 @@ class _Form:
         self._key = f"AWS4{credentials.secret_key or ''}".encode()
         for part in (day, endpoint.region, "s3", "aws4_request"):
             self._key = hmac.digest(self._key, part.encode(), "sha256")
-        credential = f"Credential={credentials.access_key}/{scope}"
+        access_key = _header_value("authorization", credentials.access_key)
+        credential = f"Credential={access_key}/{scope}"
         self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
 
     def request(self, key: str, query: str, checksum: str, body: Buffer) -> Request:
@@ -301,7 +302,7 @@ def _header_value(name: str, value: str) -> str:
     """As it is sent and signed: blanks in a row are one, which is how a signature counts them."""
     plain = " ".join(value.split())
     if plain and not _PLAIN_VALUE.fullmatch(plain):
-        raise StorageError(f"a PUT to S3 cannot carry {name}: {value[:80]!r}")
+        raise StorageError(f"a PUT to S3 cannot carry the value of {name}: not printable ASCII")
     return plain
 
 

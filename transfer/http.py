@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from archiver.http.errors import CertificateRejected, HttpError, TooLong
+from archiver.http.errors import CertificateRejected, HttpError, InvalidRequest, TooLong
 from archiver.http.head import Head, Headers
 from archiver.http.runtime import process_runtime
 from archiver.http.session import Options, Session, Timeouts
@@ -27,6 +27,7 @@ from transfer.errors import (
     SourceForbidden,
     SourceGone,
     SourceMismatch,
+    SourceNotAllowed,
     SourceUnavailable,
     SourceUntrusted,
 )
@@ -234,6 +235,8 @@ class HttpClient:
         except TooLong as error:  # of what is not wanted anyway
             if transfer.head is None or (transfer.head.status == 200 or transfer.head.status == 206):
                 raise SourceMismatch(f"reading {url.name}: {error}") from error
+        except InvalidRequest as error:
+            raise SourceNotAllowed(f"{url.name} cannot be asked for: {error}") from error
         except HttpError as error:
             raise _unavailable(error, f"asking for {url.name}") from error
         return response

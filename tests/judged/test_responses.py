@@ -192,26 +192,6 @@ def test_a_server_that_is_one_response_behind_and_refuses_to_say_more_is_not_bel
             assert all(files[f"/v/{path}"] == body for path, body in world.stored.items() if ".ts" in path)
 
 
-def test_a_redirect_that_was_meant_for_another_file(over: Over) -> None:
-    """Where it leads, every connection is right to its end."""
-    files = tree(12)
-    master = {path: files.pop(path) for path in [TREE.master]}
-    with (
-        TwiceServer(files, tls=over.context) as good,
-        TwiceServer(
-            master,
-            twice=once(TREE.twice),
-            delay=WITH_THE_NEXT,
-            closes=True,
-            redirects={path: f"{good.url}{path}" for path in files},
-            tls=over.context,
-        ) as server,
-        world_of(server, over, connections=1) as world,
-    ):
-        assert_archived_right(world, {**files, **master})
-        assert server.shifted
-
-
 def test_a_response_that_comes_after_its_request_timed_out(over: Over) -> None:
     with (
         serve(TREE, over, holds="/v/s5.ts") as server,

@@ -12,7 +12,7 @@ from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import StorageError
 from transfer.checksums import crc32c
 
-_LEDGER_RECORDS = "2"
+_LEDGER_RECORDS = "3"
 """Objects recorded by a version that checked less are not reused; they are copied again."""
 
 

@@ -245,12 +245,12 @@ class RedisLedger:
 
     def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
         words = (asset_id, holder, duration // MICROSECOND, _call_number(), facts)
-        fence, has_work, row, flat = self._run("begin", *words)
+        fence, has_work, row, flat = json.loads(self._run("begin", *words))
         return Beginning(
             Lease(asset_id, int(fence), holder) if fence else None,
             _flat_row(row) if len(row) > 1 else None,
             bool(has_work),
-            _facts(flat),
+            _facts(flat or ()),  # an empty list of Lua's is an object in JSON
         )
 
     def renew(self, lease: Lease, duration: timedelta) -> None:
@@ -262,7 +262,7 @@ class RedisLedger:
         flat = self._run("settle", lease.fence, _call_number(), *words)
         if not flat:
             raise _lost(lease)
-        return _flat_row(flat)
+        return _flat_row(json.loads(flat))
 
     # -- what an unfinished copy has done ------------------------------------------------------------------
 

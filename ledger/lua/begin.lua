@@ -1,6 +1,6 @@
 -- What an attempt begins with: the fence or nothing, whether work of an earlier attempt is kept, the row, and the facts
--- whose names begin with `start`.
+-- whose names begin with `start`. As JSON: redis-py takes 0.1 ms for a list of 30 words.
 local id, holder, duration, call, start = take(), take(), tonumber(take()), take(), take()
 local fence = lease(id, holder, duration, call)
 local has_work = redis.call('EXISTS', prefix .. 'work:' .. id)
-return {fence, has_work, whole_row(id), living_fields(prefix .. 'facts', nil, start)}
+return cjson.encode({fence, has_work, whole_row(id), living_fields(prefix .. 'facts', nil, start)})

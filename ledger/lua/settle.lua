@@ -1,9 +1,9 @@
--- Returns the row, or nothing when the lease is lost. `call`: see lease.lua.
+-- Returns the row as JSON, or nothing when the lease is lost. `call`: see `lease` in _shared.lua.
 local fence, call = take(), take()
 local seen, done = take_seen(), take_settlement()
 local id = seen.id
 local row = read(id)
-if row and row.ca == call then return whole_row(id) end
+if row and row.ca == call then return cjson.encode(whole_row(id)) end
 if not owns(row, fence) then return false end
 
 if not row then
@@ -22,4 +22,4 @@ set_created(id, seen)
 local waits_until = math.min(tonumber(done.nx) or now, now + LONGEST_WAIT)
 move(id, row.st, done.state, row.ex, whole(waits_until))
 redis.call('HDEL', prefix .. 'progress', id)
-return whole_row(id)
+return cjson.encode(whole_row(id))

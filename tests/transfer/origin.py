@@ -7,6 +7,7 @@ one a request, in order of arrival; after them the origin behaves.
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import ssl
 import struct
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -128,6 +130,17 @@ class Origin:
         for sock in sockets:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def left_within(self, seconds: float) -> bool:
+        """Whether the other side ends every connection, as seen by this one."""
+        deadline = monotonic() + seconds
+        with self._lock:
+            sockets = list(self._sockets)
+        for sock in sockets:
+            with suppress(OSError, ValueError):  # the latter when it was closed here meanwhile
+                if not select.select([sock], [], [], max(0.0, deadline - monotonic()))[0]:
+                    return False
+        return True
 
     def end_connections(self) -> None:
         """The same, and wait until no request of them can come any more."""

@@ -1,0 +1,240 @@
+"""Which responses have to be read again before they are believed: a table of what connections brought.
+
+Over real connections: tests/transfer/test_proofs_over_http.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+import pytest
+
+from archiver.http.connections import Connection
+from archiver.http.transfer import Transfer
+from archiver.http.waiting import Pause
+from storage_backends.base import ObjectKey, object_key
+from tests.transfer.single_threaded import SingleThreaded
+from transfer.errors import SourceForbidden, SourceUnavailable
+from transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE, Proofs
+from transfer.retrying import RetryPolicy
+from transfer.tasks import Task
+
+A, B, C = (object_key(name) for name in "abc")
+CRC = 7
+
+
+@dataclass(eq=False)
+class Arrived:
+    """As much of a Transfer as is looked at."""
+
+    connection: Connection | None
+    ordinal: int
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.runs = SingleThreaded()
+        self.proofs = Proofs(RetryPolicy(tries=3, first_pause=timedelta()))
+        self.read: list[ObjectKey] = []  # again
+        self.at_once = self.most_at_once = 0
+        self._numbers = 0
+
+    def connection(self) -> Connection:
+        self._numbers += 1
+        return Connection(self._numbers, "https://cdn.example", "192.0.2.1")
+
+    def arrived(
+        self,
+        key: ObjectKey,
+        *brought_by: tuple[Connection | None, int],
+        again: int = CRC,
+        error: Exception | None = None,
+    ) -> None:
+        async def read_again() -> int:
+            self.read.append(key)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            await Pause(1)
+            self.at_once -= 1
+            if error is not None:
+                raise error
+            return again
+
+        transfers = [cast("Transfer", Arrived(*one)) for one in brought_by]
+        self.proofs.arrived(transfers, key, CRC, read_again)
+
+    def proved(self, connection: Connection | None, ordinal: int) -> None:
+        self.proofs.proved(cast("Transfer", Arrived(connection, ordinal)))
+
+    def confirm(self) -> Mapping[ObjectKey, str]:
+        self.read.clear()
+        task = Task(self.runs, self.proofs.confirm(self.runs)).begin()
+        while self.runs.step():
+            pass
+        assert task.done
+        if task.error is not None:
+            raise task.error
+        condemned: Mapping[ObjectKey, str] = task.value
+        return condemned
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_the_first_response_of_a_connection_is_certain(bench: Bench) -> None:
+    for key in (A, B, C):
+        bench.arrived(key, (bench.connection(), 1), again=0)
+
+    assert bench.confirm() == {}
+    assert bench.read == []
+
+
+def test_of_several_the_last_is_read_again_and_proves_those_before(bench: Bench) -> None:
+    connection = bench.connection()
+    for ordinal, key in enumerate((A, B, C), start=1):
+        bench.arrived(key, (connection, ordinal))
+
+    assert bench.confirm() == {}
+    assert bench.read == [C]
+    assert not connection.condemned
+
+
+def test_the_last_is_the_one_that_the_connection_brought_last(bench: Bench) -> None:
+    """It may have been read, and told of, before an earlier one."""
+    connection = bench.connection()
+    bench.arrived(C, (connection, 3))
+    bench.arrived(B, (connection, 2), again=0)
+
+    assert bench.confirm() == {}
+    assert bench.read == [C]
+
+
+def test_when_it_is_another_none_since_the_last_proof_is_believed(bench: Bench) -> None:
+    connection, other = bench.connection(), bench.connection()
+    bench.arrived(A, (connection, 1))
+    bench.arrived(B, (connection, 2))
+    bench.arrived(C, (connection, 3), again=0)
+    bench.arrived(A, (other, 2))
+
+    assert bench.confirm() == {B: ANOTHER, C: ANOTHER}
+    assert connection.condemned
+    assert not other.condemned
+
+
+@pytest.mark.parametrize(
+    ("error", "times"), [(SourceUnavailable("503"), 3), (SourceForbidden("403"), 1)], ids=["503", "403"]
+)
+def test_what_cannot_be_read_again_is_not_believed(error: Exception, times: int, bench: Bench) -> None:
+    bench.arrived(B, (bench.connection(), 2), error=error)
+
+    assert bench.confirm() == {B: UNREADABLE}
+    assert bench.read == [B] * times
+
+
+def test_a_connection_on_which_more_came_is_not_believed_and_not_asked(bench: Bench) -> None:
+    connection = bench.connection()
+    bench.arrived(B, (connection, 2))
+    connection.tainted = True
+
+    assert bench.confirm() == {B: MORE_CAME}
+    assert bench.read == []
+
+
+def test_a_range_of_its_own_kind_proves_all_before_it(bench: Bench) -> None:
+    connection = bench.connection()
+    bench.arrived(B, (connection, 2), again=0)
+
+    bench.proved(connection, 3)
+
+    assert bench.confirm() == {}
+    assert bench.read == []
+
+
+def test_it_proves_nothing_that_came_after_it(bench: Bench) -> None:
+    connection = bench.connection()
+    bench.arrived(C, (connection, 4), again=0)
+
+    bench.proved(connection, 3)
+
+    assert bench.confirm() == {C: ANOTHER}
+
+
+def test_it_proves_nothing_on_a_connection_on_which_more_came(bench: Bench) -> None:
+    connection = bench.connection()
+    bench.arrived(B, (connection, 2))
+    connection.tainted = True
+
+    bench.proved(connection, 3)
+
+    assert bench.confirm() == {B: MORE_CAME}
+
+
+def test_it_proves_nothing_of_another_connection(bench: Bench) -> None:
+    bench.arrived(B, (bench.connection(), 2), again=0)
+
+    bench.proved(bench.connection(), 3)
+    bench.proved(None, 3)
+
+    assert bench.confirm() == {B: ANOTHER}
+
+
+@pytest.mark.parametrize("mixed_up", ["the redirect", "the file"])
+def test_a_file_is_believed_when_each_connection_that_led_to_it_is(mixed_up: str, bench: Bench) -> None:
+    redirecting, serving = bench.connection(), bench.connection()
+    bench.arrived(B, (redirecting, 2), (serving, 5))
+    guilty = redirecting if mixed_up == "the redirect" else serving
+    bench.arrived(C, (guilty, 6), again=0)
+
+    assert bench.confirm() == {B: ANOTHER, C: ANOTHER}
+    assert guilty.condemned
+
+
+def test_a_response_that_did_not_end_stands_for_itself(bench: Bench) -> None:
+    bench.arrived(A, (None, 0))
+    bench.arrived(B, (None, 0), again=0)
+
+    assert bench.confirm() == {B: ANOTHER}
+
+
+def test_what_was_confirmed_is_not_read_again(bench: Bench) -> None:
+    connection = bench.connection()
+    bench.arrived(B, (connection, 2))
+    bench.confirm()
+
+    assert bench.confirm() == {}
+    assert bench.read == []
+
+    bench.arrived(C, (connection, 3), again=0)
+    assert bench.confirm() == {C: ANOTHER}
+
+
+def test_only_so_many_are_read_at_once(bench: Bench) -> None:
+    keys = [object_key(f"key/{n}") for n in range(50)]
+    for key in keys:
+        bench.arrived(key, (bench.connection(), 2))
+
+    assert bench.confirm() == {}
+    assert sorted(bench.read) == sorted(keys)
+    assert bench.most_at_once == 8
+
+
+def test_a_defect_is_raised(bench: Bench) -> None:
+    for _ in range(20):
+        bench.arrived(B, (bench.connection(), 2), error=RuntimeError("defect"))
+
+    with pytest.raises(RuntimeError, match="defect"):
+        bench.confirm()
+
+
+def test_a_range_is_of_its_own_kind_when_nobody_asked_for_the_same_before(bench: Bench) -> None:
+    ask = bench.proofs.ask
+
+    assert [ask(0, 10, 100), ask(10, 10, 100), ask(0, 20, 100), ask(0, 10, 101), ask(0, 10, None)] == [
+        True
+    ] * 5
+    assert [ask(0, 10, 100), ask(0, 10, None)] == [False] * 2

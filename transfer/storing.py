@@ -347,16 +347,17 @@ class PartsUpload:
 
         async def sent_and_noted() -> None:
             sent = await self._tools.persist(once, TransientStorageError, ChecksumRejected)
-            self._done[part.number] = sent
-            if (waiting := self._turns.pop(part.number + 1, None)) is not None:
-                gate, waiter = waiting
-                waiter.waits_its_turn = False
-                gate.open()
             if self.resumable:
                 receipt = SavedPart(sent.number, sent.size_bytes, sent.crc32c, sent.tag)
                 await self._tools.note(
                     lambda journal: journal.part_done(self.store.name, self.spec.key, receipt)
                 )
+            # only now may the next one go: after a crash at most one is sent again
+            self._done[part.number] = sent
+            if (waiting := self._turns.pop(part.number + 1, None)) is not None:
+                gate, waiter = waiting
+                waiter.waits_its_turn = False
+                gate.open()
 
         await self._in_slot(job, sent_and_noted)
 

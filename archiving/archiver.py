@@ -73,7 +73,7 @@ from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
 from ledger.errors import LeaseLost, LedgerError
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
-from transfer.errors import SourceForbidden, SourceUnavailable, Stopped, UnexpectedContent
+from transfer.errors import SourceForbidden, SourceUnavailable, SourceUntrusted, Stopped, UnexpectedContent
 
 log = structlog.get_logger(__name__)
 
@@ -509,6 +509,9 @@ class Archiver:
         now = self._clock()
         if isinstance(error, HmsRefused):
             holds.put(self._ledger, holds.API, str(error), now, HOLD)
+        if isinstance(error, SourceUntrusted):
+            log.error("source_untrusted", asset_id=asset_id, source=error.origin, reason=str(error))
+            holds.put(self._ledger, error.origin, str(error), now, HOLD)
         if not isinstance(error, DestinationsFailed):
             return error
         failed = dict(error.failed)

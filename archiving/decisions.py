@@ -8,7 +8,8 @@ it did not arrive whole, nothing stored   retried on a fresh URL, a few times so
 it arrived with doubts                    the same; kept with them by the archiver (archiving.doubts): quarantined
 only the m3u8 is signed                   the same, then needs_source_access
 workers died with it, and got no further  put off for longer, so that others go on
-a destination or the API refuses us       retried when the circuit breaker closes; costs the asset no attempt
+a destination or the API refuses us, or
+the source's certificate does not verify  retried when the circuit breaker closes; costs the asset no attempt
 a destination refuses this asset alone    as a source that is away: somebody must see to it, and others go on
 a fault of this machine, or ours          retried, later each time; never the asset's fault
 we were told to stop, or time is up       at once, by whoever comes next; costs no attempt
@@ -33,6 +34,7 @@ from transfer.errors import (
     SourceMismatch,
     SourceNotAllowed,
     SourceUnavailable,
+    SourceUntrusted,
     Stopped,
     TransferError,
 )
@@ -103,7 +105,7 @@ def _refused(error: Exception) -> bool:
     """Nothing is wrong with the asset: every failure of this attempt is one that a person must mend."""
     if isinstance(error, DestinationsFailed):
         return all(isinstance(failure, DestinationRefuses) for failure in error.failed.values())
-    return isinstance(error, DestinationRefuses | HmsRefused)
+    return isinstance(error, DestinationRefuses | HmsRefused | SourceUntrusted)
 
 
 def describe(error: Exception) -> str:

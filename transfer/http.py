@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from archiver.http.errors import CertificateRejected, HttpError, InvalidRequest, TooLong
+from archiver.http import trust
+from archiver.http.errors import HttpError, InvalidRequest, TooLong
 from archiver.http.head import Head, Headers
 from archiver.http.runtime import process_runtime
 from archiver.http.session import Options, Session, Timeouts
@@ -93,7 +94,7 @@ class Response:
         try:
             return self.transfer.streamed.readinto(into)
         except HttpError as error:
-            raise _unavailable(error, f"reading {self.url.name}") from error
+            raise _unavailable(error, self.url, "reading") from error
 
     def close(self) -> None:
         """The connection is kept if the body was read to its end; else it is dropped. Repeatable."""
@@ -153,11 +154,11 @@ class HttpClient:
     ) -> Response:
         """The response to a GET of `address`, whatever its status. Redirects are followed by hand, at most five, each
         through the policy. `headers` (Range, If-Match, Accept-Encoding) go along everywhere; the address's own only to
-        its origin. Without a `session`, over a new connection. Raises SourceUnavailable, SourceNotAllowed,
-        SourceMismatch (endless redirects), and what `decide` raises."""
+        its origin. Without a `session`, over a new connection of its own. Raises SourceUnavailable,
+        SourceNotAllowed, SourceMismatch (endless redirects), and what `decide` raises."""
         url = address.url
         home = origin = url.origin
-        fresh = fresh or session is None
+        fresh, alone = fresh or session is None, alone or session is None
         session = session or self._own.get()
         unproved = session is self._own.get() and not fresh  # whatever names no range
         cookies: list[tuple[Origin, str]] = []
@@ -238,7 +239,7 @@ class HttpClient:
         except InvalidRequest as error:
             raise SourceNotAllowed(f"{url.name} cannot be asked for: {error}") from error
         except HttpError as error:
-            raise _unavailable(error, f"asking for {url.name}") from error
+            raise _unavailable(error, url, "asking for") from error
         return response
 
 
@@ -254,9 +255,10 @@ def stream_it(response: Response) -> None:
     response.transfer.stream()
 
 
-def _unavailable(error: HttpError, doing: str) -> SourceUnavailable:
-    kind = SourceUntrusted if isinstance(error, CertificateRejected) else SourceUnavailable
-    return kind(f"{doing}: {error}")
+def _unavailable(error: HttpError, url: SecretUrl, doing: str) -> SourceUnavailable:
+    if (reason := trust.rejection(error)) is not None:
+        return SourceUntrusted(f"{doing} {url.name}: {trust.rejected(reason)}", str(url.origin))
+    return SourceUnavailable(f"{doing} {url.name}: {error}")
 
 
 def refusal(response: Response, *, later_range: bool = False) -> SourceError:

@@ -45,6 +45,7 @@ from transfer.errors import (
     SourceMismatch,
     SourceNotAllowed,
     SourceUnavailable,
+    SourceUntrusted,
 )
 
 VIDEO = bytes(range(256)) * 3  # 12 parts
@@ -179,6 +180,23 @@ def test_an_asset_whose_status_is_unknown_is_not_archived_but_asked_for_again() 
 
     assert isinstance(outcome, WillRetry)
     assert manifest_of(bench) is None
+
+
+def test_a_source_whose_certificate_does_not_verify_costs_no_attempt_and_is_shown() -> None:
+    def untrusted() -> Tree:
+        raise SourceUntrusted(
+            "asking for https://cdn.example/a.mp4: certificate has expired", "https://cdn.example"
+        )
+
+    bench = Bench(untrusted)
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.costs_attempt
+    (hold,) = holds.current(bench.ledger, bench.clock()).items()
+    assert hold[0] == "https://cdn.example"
+    assert "certificate has expired" in hold[1].reason
 
 
 def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:

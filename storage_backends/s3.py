@@ -334,6 +334,8 @@ class S3Backend:
 
     async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         bucket = self._bucket
+        if bucket.connection.made() is None:  # half a second of boto3's, which the engine's thread has not
+            await waiting.blocking(bucket.connection.get)
         receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
         return _stored(spec, len(data), crc32c, receipt)
 

@@ -163,6 +163,8 @@ class Session:
         if not body_bytes or transfer.status >= 300:
             return False
         began, sent = easy.getinfo(pycurl.STARTTRANSFER_TIME_T), easy.getinfo(pycurl.POSTTRANSFER_TIME_T)
+        if transfer.resubmitted:  # then libcurl tells when the first response began
+            began = sent
         return bool(began < sent) or easy.getinfo(pycurl.SIZE_UPLOAD_T) < body_bytes
 
     def _account(self, handle: Handle, transfer: Transfer, *, suspicious: bool, ended: bool) -> None:

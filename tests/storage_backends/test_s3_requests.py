@@ -503,6 +503,7 @@ def test_an_error_is_read_however_it_is_framed(speaking: Speaking, answer: bytes
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b'HTTP/1.1 200 OK\r\nETag : "1"\r\nContent-Length: 0\r\n\r\n',
         b'HTTP/1.1 200 OK\r\nETag: "\0"\r\nContent-Length: 0\r\n\r\n',
+        b'HTTP/1.1 200 OK\r\nETag: "1"\nContent-Length: 0\r\n\r\n',
         b"HTTP/1.1 200 OK\r\nContent-Length: +0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -511,7 +512,7 @@ def test_an_error_is_read_however_it_is_framed(speaking: Speaking, answer: bytes
         b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + b"x" * 999_999,
     ],
     ids=[
-        "no header", "a blank after a name", "a NUL", "a sign", "a length of many digits", "another protocol",
+        "no header", "a blank after a name", "a NUL", "a bare line feed", "a sign", "a length of many digits", "another protocol",
         "no HTTP", "no chunk", "an endless answer",
     ],
 )  # fmt: skip

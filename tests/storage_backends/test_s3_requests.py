@@ -512,8 +512,8 @@ def test_an_error_is_read_however_it_is_framed(speaking: Speaking, answer: bytes
         b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + b"x" * 999_999,
     ],
     ids=[
-        "no header", "a blank after a name", "a NUL", "a bare line feed", "a sign", "a length of many digits", "another protocol",
-        "no HTTP", "no chunk", "an endless answer",
+        "no header", "a blank after a name", "a NUL", "a bare line feed", "a sign", "a length of many digits",
+        "another protocol", "no HTTP", "no chunk", "an endless answer",
     ],
 )  # fmt: skip
 def test_what_is_not_an_answer_is_not_success(speaking: Speaking, answer: bytes) -> None:

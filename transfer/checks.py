@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from storage_backends.base import Buffer
 from transfer.base import CHECKED_BYTES, CopyRequest, SourceInfo
-from transfer.errors import SourceMismatch
+from transfer.errors import SourceMismatch, SourceUnavailable
 
 ReadRange = Callable[[int, memoryview], None]
 
@@ -39,6 +39,11 @@ class Checks:
 
     def whole(self, size_bytes: int, crc: int) -> None:
         self.size(size_bytes)
+        told_bytes = self.info.size_bytes if self.info else None
+        if told_bytes is not None and size_bytes != told_bytes:
+            raise SourceUnavailable(
+                f"{size_bytes} bytes arrived for {self._request.key}, of the {told_bytes} that its source announced"
+            )
         announced = self.info.crc32c if self.info else None
         for expected, whose in ((announced, "the source announced"), (self._request.crc32c, "was expected")):
             if expected is not None and expected != crc:

@@ -141,7 +141,8 @@ class HttpSource:
         if opened.rest is not None:
             return opened.info, opened.rest.take_body()
         if opened.body is not None:
-            self._held = (opened, transfers)
+            if len(opened.body) == opened.info.size_bytes:  # else it is the first part of a larger one
+                self._held = (opened, transfers)
             return opened.info, opened.body
         assert opened.reader is not None
         try:
@@ -349,7 +350,7 @@ class HttpSource:
 class _Unbudgeted:
     """An `Intake` of a few bytes, which nobody counts."""
 
-    def admit(self, transfer: Transfer, size_bytes: int) -> None:
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:  # noqa: ARG002 - as the Protocol has them
         return
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from archiving.contents.base import Contents
+from archiver.http.session import Session
+from archiving.contents.base import Item
 from archiving.contents.opening import SMALL_BYTES, ContentsOpener
 from hms.models import Asset
 from storage_backends.base import object_key
@@ -19,8 +20,9 @@ from tests.archiving.contents.test_opening import Api
 from transfer.base import CopyRequest, CopyResult
 from transfer.engine import TransferEngine
 from transfer.errors import SourceError
-from transfer.http import HttpClient
+from transfer.http import Address, HttpClient, Transfers
 from transfer.memory import MemoryBudget
+from transfer.source import FixedAddress, HttpSource, Intake, Opened, SecretUrl
 
 KEY = object_key("chat.txt")
 TEXT = b"someone said something\n"
@@ -62,18 +64,20 @@ CASES = [
 ]
 
 
-def opened(client: HttpClient, origin: Origin, case: Case) -> Contents:
+def opened(client: HttpClient, origin: Origin, case: Case) -> Item:
     asset = Asset.parse(
         {"id": "a1", "type": "chat", "status": "completed", "path": "s3://b/chat.txt", "size": case.api_bytes}
     )
-    return ContentsOpener(Api(f"{origin.url}/f?sig=1"), client, sleep=lambda _: None)(asset)
+    contents = ContentsOpener(Api(f"{origin.url}/f?sig=1"), client, sleep=lambda _: None)(asset)
+    (item,) = contents.items()
+    return item
 
 
 class Copies:
-    """Copies the one item of `contents` again and again, each time by an engine of its own."""
+    """Copies one item again and again, each time by an engine of its own."""
 
-    def __init__(self, contents: Contents) -> None:
-        (self._item,) = contents.items()
+    def __init__(self, item: Item) -> None:
+        self._item = item
 
     def copy(self) -> tuple[CopyResult, bytes]:
         store = MemoryBackend("one")
@@ -99,6 +103,32 @@ def test_a_small_file_is_opened_and_copied_by_one_request(
     assert stored == case.body
     assert result.size_bytes == len(case.body)
     assert origin.asked("/f") == case.requests
+
+
+def test_the_first_part_of_a_larger_file_is_not_taken_for_all_of_it_however_early_it_comes(
+    client: HttpClient, origin: Origin
+) -> None:
+    """It may be there before anybody asks for the rest."""
+
+    class Early(HttpSource):
+        async def fetch(
+            self, first_bytes: int, session: Session | None = None, intake: Intake | None = None
+        ) -> tuple[Opened, Transfers]:
+            opened, transfers = await super().fetch(first_bytes, session, intake)
+            if opened.rest is not None:
+                await opened.rest.rest()
+                opened = Opened(opened.info, body=opened.rest.take_body())
+            return opened, transfers
+
+    body = text(SMALL_BYTES + 1)
+    origin.files = {"/f": body}
+    url = SecretUrl(f"{origin.url}/f")
+    source = Early(client, FixedAddress(Address(url, handed_out=frozenset({url.origin}))))
+
+    _, start = source.peek(SMALL_BYTES)
+    stored = Copies(Item("f", "text/plain", source=source)).copy()[1]
+
+    assert (start, stored) == (body[:SMALL_BYTES], body)
 
 
 def test_a_copy_that_is_made_again_asks_again(client: HttpClient, origin: Origin) -> None:

@@ -67,24 +67,13 @@ class Connections:
         self._max_idle_seconds = max_idle_seconds
         self._idle: dict[int, Connection] = {}  # by file descriptor, the longest idle first
         self._named: dict[Name, Connection] = {}  # the same
-        self._poll = select.poll()
 
-    def served(
-        self,
-        number: int,
-        origin: str,
-        peer: str,
-        name: Name | None,
-        fd: int,
-        kept: Connection | None = None,
-    ) -> Connection:
-        """A response came over the connection `kept`, or over a new one: its number by libcurl says nothing once it is
-        closed. `fd`: -1 when it is closed by now; else it is idle now."""
-        connection = kept or Connection(number, origin, peer)
+    def served(self, connection: Connection, name: Name | None, fd: int) -> None:
+        """A response came over `connection`. `fd`: -1 when it is closed by now; else it is idle now."""
         connection.served += 1
         connection.name = name
         if fd < 0 or name is None:
-            return connection
+            return
         if connection.fd != fd:
             connection.fd, connection.socket_number = fd, _socket_number(fd)
         for other in (self._idle.get(fd), self._named.get(name)):
@@ -92,10 +81,8 @@ class Connections:
                 self._busy(other)
         connection.idle, connection.idle_since = True, monotonic()
         self._idle[fd] = self._named[name] = connection
-        self._poll.register(fd, select.POLLIN)
         if len(self._idle) > self._max_idle:
             self.shut_down(next(iter(self._idle.values())))
-        return connection
 
     def take(self, name: Name) -> Connection | None:
         """The connection `name`, busy from now on, if a request may be sent over it."""
@@ -114,7 +101,10 @@ class Connections:
         what came on them with it."""
         oldest = next(iter(self._idle.values()), None)
         if oldest is not None and monotonic() - oldest.idle_since >= _LEFT_ALONE_SECONDS:
-            for fd, _ in self._poll.poll(0):
+            poll = select.poll()
+            for fd in self._idle:
+                poll.register(fd, select.POLLIN)
+            for fd, _ in poll.poll(0):
                 self._judge(self._idle[fd])
 
     def shut_down(self, connection: Connection) -> None:
@@ -130,7 +120,6 @@ class Connections:
             del self._named[connection.name]
         if self._idle.get(connection.fd) is connection:
             del self._idle[connection.fd]
-            self._poll.unregister(connection.fd)
 
     def _judge(self, connection: Connection) -> None:
         """Something came, it has ended, or it is too old."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pycurl
 
-from archiver.http.connections import Connections
+from archiver.http.connections import Connection, Connections
 from archiver.http.errors import BrokenOff, HttpError, InvalidResponse
 from archiver.http.failures import BROKEN, failure
 from archiver.http.handle import Handle
@@ -174,14 +174,11 @@ class Session:
         fd = easy.getinfo(pycurl.ACTIVESOCKET)
         tls = request.url[:6].lower() == "https:"
         unread = handle.unread() if tls and fd >= 0 else b""
-        connection = self._connections.served(
-            easy.getinfo(pycurl.CONN_ID),
-            _origin(request.url),
-            easy.getinfo(pycurl.PRIMARY_IP),
-            transfer.name,
-            fd,
-            transfer.connection,
-        )
+        connection = transfer.connection
+        if connection is None:  # a new one
+            peer = easy.getinfo(pycurl.PRIMARY_IP)
+            connection = Connection(easy.getinfo(pycurl.CONN_ID), _origin(request.url), peer)
+        self._connections.served(connection, transfer.name, fd)
         transfer.connection, transfer.ordinal = connection, connection.served
         reusable = head.persistent and head.framed and not head.ambiguous
         if fd < 0:

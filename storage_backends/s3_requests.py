@@ -279,7 +279,7 @@ class _Form:
         self._key = f"AWS4{credentials.secret_key or ''}".encode()
         for part in (day, endpoint.region, "s3", "aws4_request"):
             self._key = hmac.digest(self._key, part.encode(), "sha256")
-        access_key = _header_value("authorization", credentials.access_key)
+        access_key = _header_value("authorization", credentials.access_key or "")
         credential = f"Credential={access_key}/{scope}"
         self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
 

@@ -10,9 +10,9 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -28,14 +28,16 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from types_boto3_s3.client import S3Client
 
+from archiver.http import waiting
 from archiver.http.errors import HttpError
-from archiver.http.waiting import complete
 from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import StorageError
 from storage_backends.s3_data import Checksum, Confirmed, S3DataPath
 from storage_backends.s3_requests import _CORRECTED_BY_BOTO3, Endpoint, S3Requests, _Form, _learn
 from tests.fault_proxy import Answer, Call, FaultProxy, fault_proxy
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server
+
+T = TypeVar("T")
 
 LEAN = Config(s3={"payload_signing_enabled": False}, request_checksum_calculation="when_required")
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
@@ -55,6 +57,15 @@ def client_of(endpoint_url: str, config: Config = LEAN) -> S3Client:
         aws_secret_access_key=SECRET_KEY,
         config=config,
     )
+
+
+def answer_of(wanted: Awaitable[T]) -> T:
+    """Block until it is there."""
+
+    async def run() -> T:
+        return await wanted
+
+    return waiting.complete(run())
 
 
 @contextlib.contextmanager
@@ -85,7 +96,7 @@ class Talk:
         self._server = server
 
     def put(self, data: bytes | memoryview = b"bytes") -> str:
-        return str(complete(self.requests.put_object(request(self.bucket, data)))["ETag"])
+        return str(answer_of(self.requests.put_object(request(self.bucket, data)))["ETag"])
 
     def stored(self) -> bytes:
         with contextlib.closing(self._server.client()) as client:
@@ -170,7 +181,7 @@ def test_a_server_that_checks_signatures_takes_ours(rclone_server: S3Server) -> 
     ):
         never_ask_boto3(client)
 
-        complete(requests.put_object(request(bucket, Key="a b/ü+%~.ts", **more)))
+        answer_of(requests.put_object(request(bucket, Key="a b/ü+%~.ts", **more)))
 
         assert client.get_object(Bucket=bucket, Key="a b/ü+%~.ts")["Body"].read() == b"bytes"
 
@@ -184,7 +195,7 @@ def test_a_server_that_checks_signatures_refuses_another_secret(rclone_server: S
         assert requests.direct
 
         for _ in range(3):
-            complete(requests.put_object(request(bucket, b"by boto3, in the end")))
+            answer_of(requests.put_object(request(bucket, b"by boto3, in the end")))
 
         assert not requests.direct
 
@@ -198,7 +209,7 @@ def test_parts_are_signed_with_their_number_and_upload(rclone_server: S3Server) 
         upload_id = client.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
         client.meta.events.register_first("before-call.s3.UploadPart", ask_boto3)
 
-        answer = complete(requests.upload_part(request(bucket, PartNumber=1, UploadId=upload_id)))
+        answer = answer_of(requests.upload_part(request(bucket, PartNumber=1, UploadId=upload_id)))
 
         parts = [{"PartNumber": 1, "ETag": answer["ETag"]}]
         client.complete_multipart_upload(
@@ -268,7 +279,7 @@ def test_a_proxy_is_used_where_boto3_would_use_it(
         contextlib.closing(client_of("http://storage.example", config)) as client,
         requests_of(client, "bucket") as requests,
     ):
-        assert complete(requests.put_object(request("bucket")))["ETag"] == '"1"'
+        assert answer_of(requests.put_object(request("bucket")))["ETag"] == '"1"'
 
     assert talk.senders == ["ours"]
     assert talk.proxy.calls[0].path == "http://storage.example/bucket/key"
@@ -281,7 +292,7 @@ def test_a_host_that_the_environment_excepts_is_asked_without_a_proxy(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with requests_of(talk.client, talk.bucket) as requests:
-        complete(requests.put_object(request(talk.bucket)))
+        answer_of(requests.put_object(request(talk.bucket)))
 
     assert talk.proxy.calls[0].path == f"/{talk.bucket}/key"
 
@@ -319,13 +330,13 @@ def test_what_we_cannot_send_fails_and_is_not_sent_otherwise(
     asked = {name: value for name, value in request(talk.bucket, **change).items() if value is not None}
 
     with pytest.raises(StorageError, match=why):
-        complete(talk.requests.put_object(asked))
+        answer_of(talk.requests.put_object(asked))
 
     assert talk.proxy.calls == []
 
 
 def test_a_request_may_have_both_checksums(talk: Talk) -> None:
-    complete(talk.requests.put_object(request(talk.bucket, ContentMD5=MD5_OF_BYTES)))
+    answer_of(talk.requests.put_object(request(talk.bucket, ContentMD5=MD5_OF_BYTES)))
 
     assert talk.senders == ["ours"]
     assert talk.proxy.calls[0].headers["content-md5"] == MD5_OF_BYTES
@@ -494,7 +505,7 @@ def test_an_error_is_read_however_it_is_framed(speaking: Speaking, answer: bytes
 
     for _ in range(2):
         with pytest.raises(ClientError, match="AccessDenied"):
-            complete(requests.put_object(request("bucket")))
+            answer_of(requests.put_object(request("bucket")))
 
 
 @pytest.mark.parametrize(
@@ -520,7 +531,7 @@ def test_what_is_not_an_answer_is_not_success(speaking: Speaking, answer: bytes)
     requests, _ = speaking(always(answer))
 
     with pytest.raises(HttpError):
-        complete(requests.put_object(request("bucket")))
+        answer_of(requests.put_object(request("bucket")))
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -539,11 +550,11 @@ def test_an_answer_that_nobody_asked_for_confirms_no_other_object(late: bool, sp
 
     requests, _ = speaking(speak)
     data_path = S3DataPath(lambda: requests, "bucket", Checksum.AUTO)
-    complete(data_path.put("key", b"one", crc32c_of(b"one"), {}))
+    answer_of(data_path.put("key", b"one", crc32c_of(b"one"), {}))
     first_was_read.set()
     assert duplicate_sent.wait(10)
 
-    receipt = complete(data_path.put("key", b"two", crc32c_of(b"two"), {}))
+    receipt = answer_of(data_path.put("key", b"two", crc32c_of(b"two"), {}))
 
     assert receipt.confirmed is Confirmed.CRC32C
     assert asked == [to_base64(crc32c_of(b"one")), to_base64(crc32c_of(b"two"))]
@@ -571,7 +582,7 @@ def test_each_request_is_signed_for_its_own_time_and_credentials(
     ]:
         clock.time = lambda now=now: now
         credentials.secret_key, credentials.token = secret, token
-        complete(requests.put_object(request("bucket")))
+        answer_of(requests.put_object(request("bucket")))
 
     assert [headers["x-amz-date"] for headers in sent] == [
         *["19700101T000000Z"] * 2,

@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from storage_backends.base import ObjectKey, object_key
 from storage_backends.memory import MemoryBackend
 from tests.judged.twice import ETAG, ONE_BEHIND, WITH_THE_NEXT, TwiceServer
 from tests.transfer.worlds import HURRIED, client
 from transfer.base import CopyRequest, CopyResult, KnownCopy
+from transfer.bodies import measure
 from transfer.checksums import crc32c
+from transfer.documents import fetch_bytes
 from transfer.engine import TransferEngine
 from transfer.http import Address
 from transfer.memory import MemoryBudget
@@ -208,3 +212,68 @@ def test_a_file_that_seems_unchanged_is_proved_as_well() -> None:
 
         assert result.unchanged
         assert made.engine.confirm()[key_of("/5")] == ANOTHER
+
+
+# -- everybody but the engine ----------------------------------------------------------------------------------
+def address_of(url: str, *others: str) -> FixedAddress:
+    trusted = frozenset(SecretUrl(each).origin for each in (url, *others))
+    return FixedAddress(Address(SecretUrl(url), handed_out=trusted))
+
+
+def test_documents_and_first_looks_each_have_a_connection_of_their_own() -> None:
+    http = client()
+    with TwiceServer(FILES, twice=lambda *_: True, delay=ONE_BEHIND) as server:
+        for path, body in FILES.items():
+            assert fetch_bytes(http, address_of(server.url + path), 10_000, HURRIED).body == body
+            info, reader = HttpSource(http, address_of(server.url + path)).open(10_000)
+            assert info.size_bytes == 700
+            assert measure(reader) == (700, crc32c(body))
+
+        assert len({connection for connection, _ in server.asked}) == 2 * len(FILES)
+    http.close()
+
+
+def test_ranges_that_name_themselves_share_a_connection() -> None:
+    http = client()
+    with TwiceServer(FILES) as server:
+        source = HttpSource(http, address_of(f"{server.url}/5"))
+        info, reader = source.open(1)
+        reader.close()
+        piece = bytearray(100)
+        for start in range(0, 700, 100):
+            source.read_range(start, memoryview(piece), info)
+            assert bytes(piece) == FILES["/5"][:100]
+
+        assert len({connection for connection, _ in server.asked}) <= 2
+    http.close()
+
+
+@pytest.mark.parametrize("names", [["/1", "/2"], ["/1?part=1", "/1?part=2"]], ids=["by path", "by query"])
+def test_the_same_range_of_two_files_never_shares_a_connection(names: list[str]) -> None:
+    http = client()
+    piece = bytearray(100)
+    with TwiceServer(FILES) as server:
+        for name in names:
+            source = HttpSource(http, address_of(server.url + name))
+            info, reader = source.open(1)
+            reader.close()
+            asked = len(server.asked)
+            source.read_range(100, memoryview(piece), info)
+        ranges = server.asked[1], server.asked[asked]
+
+        assert ranges[0][0] != ranges[1][0]
+    http.close()
+
+
+def test_a_redirect_on_a_kept_connection_is_asked_for_again() -> None:
+    http = client()
+    piece = bytearray(10)
+    with TwiceServer(FILES) as good, TwiceServer({}, twice=lambda *_: True, delay=ONE_BEHIND) as server:
+        server.redirects = {path: good.url + path for path in FILES}
+        sources = [HttpSource(http, address_of(server.url + path, good.url)) for path in FILES]
+        infos = [source.open(1)[0] for source in sources]
+
+        for number, source in enumerate(sources):
+            source.read_range(number, memoryview(piece), infos[number])
+            assert bytes(piece) == FILES[f"/{number}"][:10]
+    http.close()

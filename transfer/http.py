@@ -160,7 +160,7 @@ class HttpClient:
         home = origin = url.origin
         fresh, alone = fresh or session is None, alone or session is None
         session = session or self._own.get()
-        unproved = session is self._own.get() and not fresh  # whatever names no range
+        unproved = session is self._own.get() and not fresh  # a redirect names no range
         cookies: list[tuple[Origin, str]] = []
         redirects: list[Transfer] = []
         for _ in range(_MAX_REDIRECTS + 1):

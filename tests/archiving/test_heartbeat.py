@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from archiving import heartbeat
+from archiving.first_beats import FirstBeats
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, judge
 from ledger.base import Lease, Progress
@@ -144,3 +145,33 @@ def test_progress_is_told_to_the_ledger(world: World) -> None:
 
     assert progress == Progress(asset().id, "room-composite", 500, 1000, 1, "recordings/a/movie.mp4")
     assert beating.bytes_done == 500
+
+
+def test_an_attempt_that_ends_at_once_has_no_thread_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "TICK", timedelta(hours=1))
+
+    for _ in range(3):
+        with world.heartbeat() as beating:
+            assert beating._thread is None
+            beating.check()
+
+    assert world.ledger.renewals == 0
+
+
+def test_a_thread_that_cannot_be_had_now_is_asked_for_again() -> None:
+    asked = threading.Semaphore(0)
+    refusals = [RuntimeError("can't start new thread")]
+
+    def begin() -> None:
+        asked.release()
+        if refusals:
+            raise refusals.pop()
+
+    beats = FirstBeats()
+    beats.add(begin, 0)
+
+    assert asked.acquire(timeout=10)
+    assert asked.acquire(timeout=10)
+    beats.remove(begin)

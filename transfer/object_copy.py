@@ -121,8 +121,9 @@ class ObjectCopy:
         held = True
         try:
             answer = await self._tools.policy.run(
-                partial(self._first_answer, reading, first_bytes), _unavailable
+                partial(self._first_answer, reading, first_bytes), self._is_unavailable
             )
+            connections.widen()
             info = answer.info
             if self._checks.unchanged(info):
                 return self._unchanged(info)
@@ -401,13 +402,14 @@ class ObjectCopy:
             return Filled(await reading.range(start, size_bytes, self._info), reservation)
 
         try:
-            filled = await self._tools.policy.run(attempt, _unavailable_or_odd)
+            filled = await self._tools.policy.run(attempt, self._is_unavailable_or_odd)
         except BaseException:
             if reservation is not None:
                 reservation.release()
             raise
         finally:
             self._tools.connections.give_back()
+        self._tools.connections.widen()
         self._deliver(number, start, filled)
 
     async def _resume(self, parts: Parts) -> dict[int, Part]:
@@ -429,6 +431,16 @@ class ObjectCopy:
                 await upload.begin_anew()
             return {}
         return common
+
+    def _is_unavailable(self, error: Exception) -> bool:
+        if not isinstance(error, SourceUnavailable):
+            return False
+        if error.throttled:  # 429 or 503
+            self._tools.connections.narrow()
+        return True
+
+    def _is_unavailable_or_odd(self, error: Exception) -> bool:
+        return self._is_unavailable(error) or _unavailable_or_odd(error)
 
     # -- what was read -------------------------------------------------------------------------------------
     def _part(self, number: int, start: int, filled: Filled) -> FilledPart:
@@ -461,7 +473,7 @@ class ObjectCopy:
             size_bytes += part_bytes
         self._checks.whole(size_bytes, crc)
         if confirm is not None:
-            await self._tools.policy.run(lambda: confirm(size_bytes, crc), _unavailable)
+            await self._tools.policy.run(lambda: confirm(size_bytes, crc), self._is_unavailable)
         await self._check_structure(size_bytes)
         self._whole = (size_bytes, crc)
         await gather(self._tools.runs, [upload.finish(count, crc) for upload in self._uploads])
@@ -551,10 +563,6 @@ class Cancelled(Exception):
 def in_source_thread(call: Callable[[], T]) -> Awaitable[T]:
     """An `InReader`."""
     return blocking(call, "source")
-
-
-def _unavailable(error: Exception) -> bool:
-    return isinstance(error, SourceUnavailable)
 
 
 def _unavailable_or_odd(error: Exception) -> bool:

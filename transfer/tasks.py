@@ -137,20 +137,40 @@ class Gate(Wait[None]):
 
 
 class Slots:
-    """At most `count` at once, in the order of asking. In the engine's thread."""
+    """At most `count` at once, in the order of asking; fewer after `narrow`. In the engine's thread."""
 
     def __init__(self, count: int) -> None:
-        self._count = self._free = count
+        self._count = self._limit = count
+        self._in_use = 0
+        self._calm = 0  # calls of `widen` since the last step
         self._waiting: deque[_Slot] = deque()
 
     @property
     def in_use(self) -> int:
-        return self._count - self._free
+        return self._in_use
+
+    @property
+    def limit(self) -> int:
+        """At most how many just now."""
+        return self._limit
+
+    def narrow(self) -> None:
+        """Half as many, at least one: the other side asked for less. Once for all that ask at the same time."""
+        if self._limit == self._count or self._calm >= self._limit:
+            self._limit, self._calm = max(1, self._limit // 2), 0
+
+    def widen(self) -> None:
+        """One call more went well: as many of them as are allowed at once allow one more."""
+        if self._limit < self._count:
+            self._calm += 1
+            if self._calm > self._limit:
+                self._limit, self._calm = self._limit + 1, 0
+                self._grant()
 
     def try_take(self) -> bool:
         """Take one, when that is possible at once."""
-        if self._free and not self._waiting:
-            self._free -= 1
+        if self._in_use < self._limit and not self._waiting:
+            self._in_use += 1
             return True
         return False
 
@@ -159,12 +179,15 @@ class Slots:
             await _Slot(self)
 
     def give_back(self) -> None:
-        while self._waiting:
+        self._in_use -= 1
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._in_use < self._limit:
             slot = self._waiting.popleft()
             if slot.ended is not None:
+                self._in_use += 1
                 slot.ended(None, None)
-                return
-        self._free += 1
 
     def line_up(self, slot: _Slot) -> None:
         self._waiting.append(slot)

@@ -433,3 +433,16 @@ def test_an_unavailable_source_does_not_hold_memory_afterwards() -> None:
         http.close()
 
     assert memory.in_use_bytes == 0
+
+
+def test_a_source_that_asks_for_less_gets_fewer_connections() -> None:
+    http, content = client(), some_bytes(10_000)
+    with Origin({"/file": content}) as origin:
+        origin.script([status(503)] * 2)
+        with TransferEngine(MemoryBudget(MIB), part_bytes=1000, connections=8, policy=HURRIED) as engine:
+            submitted = engine.submit(source(http, origin), request(), [MemoryBackend("store")])
+            assert submitted.result(timeout=20).size_bytes == len(content)
+            narrowed = engine._tools.connections.limit
+        http.close()
+
+    assert 4 <= narrowed < 8

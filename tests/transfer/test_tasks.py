@@ -462,3 +462,65 @@ def test_one_who_fails_in_a_finished_group_fails_nobody(bench: Bench) -> None:
     task.stop(Told())
 
     assert (task.value, task.error) == ("ended", None)
+
+
+# -- fewer at once -------------------------------------------------------------------------------------------
+def test_slots_are_halved_once_for_all_that_were_refused_at_the_same_time() -> None:
+    slots = Slots(16)
+    for _ in range(16):
+        slots.narrow()
+
+    assert slots.limit == 8
+
+
+def test_slots_are_halved_again_when_as_many_calls_as_are_allowed_were_refused_after_that() -> None:
+    slots = Slots(16)
+    slots.narrow()
+    for _ in range(8):
+        slots.widen()
+    slots.narrow()
+
+    assert slots.limit == 4
+
+
+def test_at_least_one_slot_is_left() -> None:
+    slots = Slots(2)
+    for _ in range(20):
+        slots.narrow()
+        slots.widen()
+
+    assert slots.limit >= 1
+    assert slots.try_take()
+
+
+def test_calls_that_go_well_bring_all_slots_back() -> None:
+    slots = Slots(16)
+    slots.narrow()
+    for _ in range(400):
+        slots.widen()
+
+    assert slots.limit == 16
+
+
+def test_more_in_use_than_the_new_limit_end_before_others_begin() -> None:
+    runs, slots = SingleThreaded(), Slots(4)
+    assert all(slots.try_take() for _ in range(4))
+    slots.narrow()
+    begun: list[int] = []
+
+    async def one(number: int) -> None:
+        await slots.take()
+        begun.append(number)
+
+    for number in range(2):
+        Task(runs, one(number)).begin()
+    for _ in range(2):
+        slots.give_back()
+        while runs.step():
+            pass
+    assert begun == []
+
+    slots.give_back()
+    while runs.step():
+        pass
+    assert begun == [0]

@@ -8,12 +8,12 @@ Coroutines, in the engine's thread; what blocks is awaited (`archiver.http.waiti
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from archiver.http.waiting import blocking
+from archiver.http.waiting import Wait, blocking
 from ledger.errors import LeaseLost
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend
 from storage_backends.errors import StorageError
@@ -86,13 +86,15 @@ class ObjectCopy:
         return self._request.key
 
     # -- two ways to begin ---------------------------------------------------------------------------------
-    async def from_source(self, reading: Reading) -> CopyResult:
+    def from_source(self, reading: Reading) -> Coroutine[Wait[Any], Any, CopyResult]:
         """Raises SourceError, and whatever is no failure of a store."""
-        return await self._to_an_end(self._from_source(reading))
+        return self._to_an_end(self._from_source(reading))
 
-    async def from_body(self, body: Body, filled: Filled, in_reader: InReader[Filled]) -> CopyResult:
+    def from_body(
+        self, body: Body, filled: Filled, in_reader: InReader[Filled]
+    ) -> Coroutine[Wait[Any], Any, CopyResult]:
         """Of `body`, whose first part is `filled`. Raises as `from_source`, and what reading the body raises."""
-        return await self._to_an_end(self._straight(body, filled, in_reader))
+        return self._to_an_end(self._straight(body, filled, in_reader))
 
     async def _to_an_end(self, copy: Awaitable[CopyResult]) -> CopyResult:
         """Whatever happens, unfinished uploads end as `Ending` says."""
@@ -114,7 +116,9 @@ class ObjectCopy:
     async def _from_source(self, reading: Reading) -> CopyResult:
         wanted_bytes = self._part_size(self._request.size_bytes)
         # of a file that another worker has begun, the first part is probably stored already
-        first_bytes = CHECKED_BYTES if await self._begun_before(wanted_bytes) else wanted_bytes
+        likely_bytes = self._request.size_bytes or self._request.likely_bytes or 0
+        begun = likely_bytes > wanted_bytes and await self._begun_before()
+        first_bytes = CHECKED_BYTES if begun else wanted_bytes
         connections = self._tools.connections
         if not connections.try_take():
             await connections.take()
@@ -212,10 +216,7 @@ class ObjectCopy:
             f"{source.name} gives no length, and what was read of it differs: {size_bytes} bytes, then others"
         )
 
-    async def _begun_before(self, part_bytes: int) -> bool:
-        size_bytes = self._request.size_bytes or self._request.likely_bytes
-        if size_bytes is None or size_bytes <= part_bytes:
-            return False
+    async def _begun_before(self) -> bool:
         for store in self._stores:
             if await self._tools.stores.load(store.name, self._request.key):
                 return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -218,9 +219,9 @@ class HttpSource:
             raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
         return body, response.transfers
 
-    async def _get(
+    def _get(
         self, first_bytes: int, session: Session | None, intake: Intake | None, byte_range: str | None = None
-    ) -> Response:
+    ) -> Awaitable[Response]:
         headers = _IDENTITY if byte_range is None else {**_IDENTITY, "Range": byte_range}
 
         def decide(response: Response) -> None:
@@ -246,7 +247,7 @@ class HttpSource:
             if not whole:
                 transfer.announce()
 
-        return await fetch(self.client, self._address, headers, decide, session)
+        return fetch(self.client, self._address, headers, decide, session)
 
     def _opened(self, response: Response, info: SourceInfo, reader: Reader | None = None) -> Opened:
         transfer = response.transfer

@@ -102,10 +102,10 @@ class StoreTools:
         """Store an object in one request, and prove it. Raises StorageError."""
         send: Callable[..., Awaitable[ObjectInfo]] | None = getattr(store, "send", None)  # see `Sends`
 
-        async def once() -> ObjectInfo:
+        def once() -> Awaitable[ObjectInfo]:
             if send is not None:
-                return await send(spec, part.data, part.crc32c)
-            return await blocking(lambda: store.put(spec, part.data, part.crc32c))
+                return send(spec, part.data, part.crc32c)
+            return blocking(lambda: store.put(spec, part.data, part.crc32c))
 
         if not self.slots.try_take():
             await self.slots.take()

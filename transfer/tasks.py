@@ -211,8 +211,8 @@ class _Slot(Wait[None]):
 
 
 class GroupEnded(Exception):
-    """Raised in the tasks of a group that is to end. Not the error that ends it: a task may take that for one of its own
-    and try again."""
+    """Raised in the tasks of a group that is to end. Not the error that ends it: a task may take that for one of its
+    own and try again."""
 
 
 class Group:

@@ -1,7 +1,8 @@
 """A recording of twelve hours, copied by workers that are killed again and again, under URLs that expire.
 
-The bytes are made as they are asked for, and the engine runs on `SingleThreaded`. The number of parts is that of 50 GiB,
-and the size a sixteenth of it, for CRC32C is computed of every byte. `copy_killed(50 * 1024 * MIB, 6 * MIB)` is the whole.
+The bytes are made as they are asked for, and the engine runs on `SingleThreaded`. The number of parts is that of
+50 GiB, and the size a sixteenth of it, for CRC32C is computed of every byte; `copy_killed(50 * 1024 * MIB, 6 * MIB)` is
+the whole.
 """
 
 from __future__ import annotations

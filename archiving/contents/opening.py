@@ -35,6 +35,7 @@ _GZIP = b"\x1f\x8b"
 
 SMALL_BYTES = 256 * 1024
 """Of a file that may have no more, so much is asked for first: one request has it all."""
+_SMALL_TYPES = frozenset({AssetType.CHAT, AssetType.TRANSCRIPT, AssetType.SUMMARY})
 
 WebhookThumbnails = Callable[[str], Mapping[str, SecretStr]]
 """Asset id -> signed thumbnail URLs by storage path, as webhooks brought them."""
@@ -92,7 +93,7 @@ class ContentsOpener:
     def _open(self, asset: Asset, address: SourceAddress) -> Contents:
         source = HttpSource(self._client, address)
         try:
-            info, start = self._first_bytes(source, asset.size_bytes)
+            info, start = self._first_bytes(source, whole=_is_small(asset))
         except StillEncoded as error:
             return self._open_as_sent(asset, as_sent(source), Doubt(f"the file {error.what}"))
         is_vod = asset.type == AssetType.ROOM_VOD
@@ -136,15 +137,15 @@ class ContentsOpener:
         version = _version(asset, info)
         return SingleFile(asset, source, start=start, version=version, info=info, doubts=[doubt])
 
-    def _first_bytes(self, source: Source, likely_bytes: int | None = None) -> tuple[SourceInfo, bytes]:
-        """The first SNIFF_BYTES. A small file is had whole by its first request; what is cut there may be read by those
-        that follow it."""
+    def _first_bytes(self, source: Source, *, whole: bool = False) -> tuple[SourceInfo, bytes]:
+        """The first SNIFF_BYTES. A small file is had `whole` by its first request; what is cut there may be read by
+        those that follow it."""
         tries = 0
 
         def once() -> tuple[SourceInfo, bytes]:
             nonlocal tries
             tries += 1
-            if tries == 1 and isinstance(source, HttpSource) and (likely_bytes or 0) <= SMALL_BYTES:
+            if tries == 1 and isinstance(source, HttpSource) and whole:
                 info, start = source.peek(SMALL_BYTES)
                 return info, start[: sniff.SNIFF_BYTES]
             return _first_bytes(source)
@@ -157,6 +158,11 @@ def _refuse_errors(asset: Asset, source: Source, info: SourceInfo, start: bytes)
     like = error_pages.likeness(start, info, asset.size_bytes, is_media=True)
     if not start or like is Likeness.ERROR:
         raise ErrorPage(f"{source.name}: expected a playlist or a zip, got {sniff.describe(start)}")
+
+
+def _is_small(asset: Asset) -> bool:
+    """By its type where the API says no size: media are looked at about daily while there is a doubt about them."""
+    return asset.size_bytes <= SMALL_BYTES if asset.size_bytes else asset.type in _SMALL_TYPES
 
 
 def _first_bytes(source: Source) -> tuple[SourceInfo, bytes]:

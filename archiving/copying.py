@@ -7,7 +7,7 @@ One bad object never costs the rest. What could not be had, or is not what it sh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -206,8 +206,7 @@ class Copier:
             self._pending.append(_Pending(item, future, None, tolerant))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
             self._collect()
-            if self._unproved.is_due:
-                self._prove()
+            self._judge_proved(self._unproved.prove_meanwhile())
 
     def _is_the_same(self, item: Item, known: StoredObject) -> bool:
         """Without asking the source: it is made by us, or comes out of one file whose version says so."""
@@ -422,13 +421,13 @@ class Copier:
         """Until nothing is under way and everything is proved, or in doubt."""
         self._drain()
         while self._unproved:
-            self._prove()
+            self._judge_proved(self._unproved.prove())
             self._drain()
 
-    def _prove(self) -> None:
+    def _judge_proved(self, proved: Iterator[tuple[tuple[_Pending, CopyResult], str | None]]) -> None:
         """What is not proved is copied once more, over connections that bring nothing else."""
         copied_again = 0
-        for (pending, result), why in self._unproved.prove():
+        for (pending, result), why in proved:
             if why is None:
                 self._take(pending, result)
             elif pending.fresh:

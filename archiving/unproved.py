@@ -12,7 +12,8 @@ at most so many objects in vain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from storage_backends.base import ObjectKey
@@ -32,13 +33,20 @@ class Unproved(Generic[T]):
         self._arrived: list[tuple[ObjectKey, T]] = []
         self._size_bytes = 0
         self._named: dict[ObjectKey, str] = {}
+        self._being_proved: tuple[Future[Mapping[ObjectKey, str]], list[tuple[ObjectKey, T]]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._arrived)
+        return bool(self._arrived) or self._being_proved is not None
 
-    @property
-    def is_due(self) -> bool:
-        return len(self._arrived) >= PROVE_EVERY or self._size_bytes >= PROVE_BYTES
+    def prove_meanwhile(self) -> Iterator[tuple[T, str | None]]:
+        """Begin to prove what has arrived when that is due, while copies go on; what was begun earlier and has ended is
+        given as by `prove`."""
+        if self._being_proved is None:
+            if len(self._arrived) >= PROVE_EVERY or self._size_bytes >= PROVE_BYTES:
+                arrived, self._arrived, self._size_bytes = self._arrived, [], 0
+                self._being_proved = self._engine.confirm_soon(), arrived
+        elif self._being_proved[0].done():
+            yield from self._proved()
 
     def add(self, key: ObjectKey, size_bytes: int, copy: T) -> None:
         self._arrived.append((key, copy))
@@ -47,7 +55,16 @@ class Unproved(Generic[T]):
     def prove(self) -> Iterator[tuple[T, str | None]]:
         """Each of them with the reason why it is not proved, or None. Copies may be under way meanwhile: one that is
         named as well is given with its reason once it has arrived. Raises what the engine raises."""
+        if self._being_proved is not None:
+            yield from self._proved()
         self._named.update(self._engine.confirm())
         arrived, self._arrived, self._size_bytes = self._arrived, [], 0
+        for key, copy in arrived:
+            yield copy, self._named.pop(key, None)
+
+    def _proved(self) -> Iterator[tuple[T, str | None]]:
+        assert self._being_proved is not None, "it was begun"
+        (future, arrived), self._being_proved = self._being_proved, None
+        self._named.update(future.result())
         for key, copy in arrived:
             yield copy, self._named.pop(key, None)

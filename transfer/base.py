@@ -214,6 +214,10 @@ class Engine(Protocol):
         becomes visible."""
         ...
 
+    def confirm_soon(self) -> Future[Mapping[ObjectKey, str]]:
+        """`confirm`, of what has arrived by now, while other copies go on."""
+        ...
+
     def confirm(self) -> Mapping[ObjectKey, str]:
         """Prove that no response was taken for another request's: ask before the asset is committed, when all copies
         have ended. By key, why an object copied since the last call is not proved; it is to be copied again (`fresh`),

@@ -105,12 +105,16 @@ class TransferEngine:
         with cancellation.watched(self._check):
             return self._run_chunks(copy, body, part_size(size_bytes, self._part_bytes, stores))
 
+    def confirm_soon(self) -> Future[Mapping[ObjectKey, str]]:
+        if self._proofs.any_waiting:
+            return self._run(lambda: self._proofs.confirm(self), lambda: None)
+        self._check()
+        nothing: Future[Mapping[ObjectKey, str]] = self._runtime.future()
+        nothing.set_result({})
+        return nothing
+
     def confirm(self) -> Mapping[ObjectKey, str]:
-        """As `transfer.base.Engine`."""
-        if not self._proofs.any_waiting:
-            self._check()
-            return {}
-        future = self._run(lambda: self._proofs.confirm(self), lambda: None)
+        future = self.confirm_soon()
         while True:
             with suppress(TimeoutError):
                 condemned: Mapping[ObjectKey, str] = future.result(timeout=cancellation.POLL_SECONDS)

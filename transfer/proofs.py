@@ -32,7 +32,7 @@ MORE_CAME = "more came over its connection than was asked for"
 UNREADABLE = "the last file that came over its connection could not be read again"
 ANOTHER = "the last file that came over its connection is another one when it is read again"
 
-_AT_ONCE = 8
+_AT_ONCE = 16
 
 
 @dataclass(slots=True)

@@ -52,6 +52,11 @@ class Unsure:
     ) -> Future[CopyResult]:
         return self.engine.submit_chunks(chunks, request, stores)
 
+    def confirm_soon(self) -> Future[Mapping[ObjectKey, str]]:
+        future: Future[Mapping[ObjectKey, str]] = Future()
+        future.set_result(self.confirm())
+        return future
+
     def confirm(self) -> Mapping[ObjectKey, str]:
         self.asked.append(dict(self._copied))
         return {self._keys[name]: MIXED for name in self.names(len(self.asked), self._copied)}

@@ -220,7 +220,7 @@ def test_only_so_many_are_read_at_once(bench: Bench) -> None:
 
     assert bench.confirm() == {}
     assert sorted(bench.read) == sorted(keys)
-    assert bench.most_at_once == 8
+    assert bench.most_at_once == 16
 
 
 def test_a_defect_is_raised(bench: Bench) -> None:

@@ -45,7 +45,7 @@ class SourceUntrusted(SourceUnavailable):
     """The TLS certificate of the source does not verify; the message holds OpenSSL's reason. `origin`: scheme, host and
     port. Not worth a retry before somebody has seen to it."""
 
-    def __init__(self, message: str, origin: str) -> None:
+    def __init__(self, message: str, origin: str = "a source") -> None:
         super().__init__(message, retry_after=timedelta(minutes=5))
         self.origin = origin
 

@@ -279,6 +279,10 @@ class _Form:
         self._key = f"AWS4{credentials.secret_key or ''}".encode()
         for part in (day, endpoint.region, "s3", "aws4_request"):
             self._key = hmac.digest(self._key, part.encode(), "sha256")
+        # HMAC (RFC 2104) by its definition: the key has 32 bytes of the block's 64
+        block = self._key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes([byte ^ 0x36 for byte in block]))
+        self._outer = hashlib.sha256(bytes([byte ^ 0x5C for byte in block]))
         access_key = _header_value("authorization", credentials.access_key or "")
         credential = f"Credential={access_key}/{scope}"
         self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
@@ -288,7 +292,10 @@ class _Form:
         path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
         canonical = f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._after_checksum}"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
-        signature = hmac.digest(self._key, f"{self._to_sign}{digest}".encode(), "sha256").hex()
+        inner, outer = self._inner.copy(), self._outer.copy()  # `hmac.digest` gives the interpreter lock away
+        inner.update(f"{self._to_sign}{digest}".encode())
+        outer.update(inner.digest())
+        signature = outer.hexdigest()
         lines = (
             *self._lines,
             f"{self._checksum_header}: {checksum}".encode(),

@@ -90,7 +90,8 @@ class Connections:
         if connection is None:  # shut down, or its last response was not looked at yet
             return None
         too_old = monotonic() - connection.idle_since >= self._max_idle_seconds
-        if connection.condemned or too_old or not connection.is_open or _readable(connection.fd):
+        # libcurl chose it, so that it is open, and its descriptor is what it was
+        if connection.condemned or too_old or _readable(connection.fd):
             self._judge(connection)
             return None
         self._busy(connection)

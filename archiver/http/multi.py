@@ -62,7 +62,9 @@ class Multi:
     # -- called by libcurl ---------------------------------------------------------------------------------
     def _on_socket(self, event: int, fd: int, _multi: object, _data: object) -> None:
         events = (READ if event & pycurl.POLL_IN else 0) | (WRITE if event & pycurl.POLL_OUT else 0)
-        if event == pycurl.POLL_REMOVE or not events:
+        if event == pycurl.POLL_REMOVE:
+            self.loop.park(fd)
+        elif not events:
             self.loop.unwatch(fd)
         else:
             self.loop.watch(self, fd, events)

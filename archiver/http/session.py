@@ -207,6 +207,7 @@ class Session:
         return False
 
     def close_soon(self, opened: socket.socket) -> None:
+        self._multi.loop.unpark()
         self._multi.loop.call_soon(opened.close)
 
 

@@ -19,7 +19,7 @@ _PEERS = Path(__file__).parent / "peers"
 _MIB = 2**20
 # of the 256 MiB a worker process is promised to stay within, what is left for buffers: its interpreter, imports and SDK
 # clients take 106, threads, sockets and the allocator some more
-ENGINE_BYTES = 132 * _MIB
+ENGINE_BYTES = 126 * _MIB
 
 
 @dataclass(frozen=True, slots=True)

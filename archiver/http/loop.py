@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import WeakSet
 
+_ACTIONS_A_TURN = 1000
 LONGEST_SLEEP_SECONDS = 60.0
 _STOP_SECONDS = 1.0
 
@@ -175,9 +176,10 @@ class Loop:
             traceback.print_exc(file=sys.stderr)
 
     def _turn(self) -> None:
-        posted = self._posted
-        for _ in range(len(posted)):
+        posted, left = self._posted, _ACTIONS_A_TURN
+        while posted and left:  # what they post as well: a connection that is free waits for its next request
             self._call(posted.popleft())
+            left -= 1
         self._run_due()  # requests begin before others end: each finds its connection as it was when it was polled
         self._asleep = True
         events = self._poller.poll(0.0 if posted or self._stopped else self._seconds_to_sleep())

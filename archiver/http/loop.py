@@ -66,8 +66,7 @@ class Loop:
         self._order = itertools.count()
         self._driven: set[Driven] = set()
         self._owners: dict[int, Driven] = {}
-        self._watched: dict[int, int] = {}  # the same descriptors: for what
-        self._parked: dict[int, int] = {}  # watched by the system, though nobody is to be told
+        self._parked: set[int] = set()  # watched by the system, though nobody is to be told
         self._kept: WeakSet[object] = WeakSet()
         self._poller = _Poller()
         self._wake_reader, self._wake_writer = os.pipe()
@@ -121,28 +120,19 @@ class Loop:
 
     def watch(self, driven: Driven, fd: int, events: int) -> None:
         """Tell `driven` when `fd` is ready for `events` (READ, WRITE)."""
-        parked = self._parked.pop(fd, None)
-        if parked != events:
-            self._poller.watch(fd, events, known=parked is not None or fd in self._owners)
+        self._poller.watch(fd, events, known=fd in self._parked or fd in self._owners)
+        self._parked.discard(fd)
         self._owners[fd] = driven
-        self._watched[fd] = events
 
     def unwatch(self, fd: int) -> None:
         if self._owners.pop(fd, None) is not None:
-            self._watched.pop(fd, None)
             self._poller.unregister(fd)
 
     def park(self, fd: int) -> None:
-        """As `unwatch`, of a kept connection: it will probably be watched again for the same, and both would cost a
-        system call. `unpark` before another descriptor can have its number."""
+        """As `unwatch`, of a connection that is kept and will probably be watched again: it is left to the system until
+        something happens to it. When it is closed, the system forgets it by itself."""
         if self._owners.pop(fd, None) is not None:
-            self._parked[fd] = self._watched.pop(fd)
-
-    def unpark(self) -> None:
-        """Let no descriptor that is opened now be taken for one that was parked."""
-        for fd in self._parked:
-            self._poller.unregister(fd)
-        self._parked.clear()
+            self._parked.add(fd)
 
     # -- inside --------------------------------------------------------------------------------------------
     def _start(self) -> None:
@@ -192,7 +182,8 @@ class Loop:
                 touched.add(owner)
             elif fd == self._wake_reader:
                 os.read(fd, 4096)
-            elif self._parked.pop(fd, None) is not None:  # it ended, or something came that nobody asked for
+            else:  # parked: it ended, or something came that nobody asked for
+                self._parked.discard(fd)
                 self._poller.unregister(fd)
         for driven in touched:
             self._call(driven.collect)

@@ -207,7 +207,6 @@ class Session:
         return False
 
     def close_soon(self, opened: socket.socket) -> None:
-        self._multi.loop.unpark()
         self._multi.loop.call_soon(opened.close)
 
 

@@ -16,7 +16,7 @@ WAIT_SECONDS = 20
 class Watching:
     """Driven by a loop; tells what was ready."""
 
-    due = None
+    due: float | None = None
 
     def __init__(self) -> None:
         self.ready_fds: list[int] = []

@@ -237,7 +237,7 @@ class Settings(BaseSettings):
         ge=32 * 2**20,
         validation_alias="ARCHIVER_TRANSFER_MEMORY",
         description="Memory that one worker process may use while it moves bytes, with a unit (256MiB) or in bytes; "
-        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 28 parts of 5 MiB, and the "
+        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 25 parts of 5 MiB, and the "
         "process itself.",
     )
     max_unsized_bytes: ByteSize = Field(
@@ -267,8 +267,8 @@ class Settings(BaseSettings):
         default=30,
         gt=0,
         le=3600,
-        description="Seconds of silence after which a connection to the source is given up and tried again. Default "
-        "30.",
+        description="Seconds with less than 1 KiB each after which a connection to the source is given up and tried again; "
+        "whole seconds. Default 30.",
     )
     presign_seconds: int = Field(
         default=3600,

@@ -213,9 +213,8 @@ def bound_the_allocator() -> None:
     with suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
-        mallopt(
-            _M_TRIM_THRESHOLD, 16 * 2**20
-        )  # or the memory of each small object comes from the system again
+        # or the memory of each small object would come from the system again
+        mallopt(_M_TRIM_THRESHOLD, 8 * 2**20)
         mallopt(_M_ARENA_MAX, 2)
 
 

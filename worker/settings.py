@@ -267,8 +267,8 @@ class Settings(BaseSettings):
         default=30,
         gt=0,
         le=3600,
-        description="Seconds with less than 1 KiB each after which a connection to the source is given up and tried again; "
-        "whole seconds. Default 30.",
+        description="Seconds with less than 1 KiB each after which a connection to the source is given up and tried "
+        "again; whole seconds. Default 30.",
     )
     presign_seconds: int = Field(
         default=3600,

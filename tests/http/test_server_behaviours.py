@@ -4,6 +4,7 @@ tells one: see `tests.http.serving.failure_of`."""
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -198,7 +199,8 @@ def test_no_file_handle_is_a_fault_of_this_machine(plain: Transport, client: Cli
         client.get(server)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         held = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 50, hard))
         try:
             with contextlib.suppress(OSError):
                 while True:

@@ -4,10 +4,10 @@ tells one: see `tests.http.serving.failure_of`."""
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,7 +199,7 @@ def test_no_file_handle_is_a_fault_of_this_machine(plain: Transport, client: Cli
         client.get(server)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         held = []
-        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 50, hard))
         try:
             with contextlib.suppress(OSError):

@@ -1,5 +1,5 @@
 # One image for every process (worker, control worker, beat, Flower, simulator); docker-compose.yml says which runs what.
-# Debian 13: its OpenSSL has the fast AES-GCM, which halves the CPU that TLS costs.
+# Debian 13 for a current OpenSSL; bytes go through the one that pycurl brings along.
 
 FROM python:3.13-slim-trixie AS build
 WORKDIR /src

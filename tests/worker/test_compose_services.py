@@ -197,7 +197,8 @@ def manifests(project: Project) -> int:
         config=Config(s3={"addressing_style": "path"}),
     )
     try:
-        return int(client.list_objects_v2(Bucket="recordings", Prefix="manifests/")["KeyCount"])
+        listed = client.list_objects_v2(Bucket="recordings", Prefix="manifests/")
+        return int(listed.get("KeyCount", 0))  # which rclone leaves out now and then while it starts
     finally:
         client.close()
 

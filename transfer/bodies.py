@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
 
-from transfer.base import CHECKED_BYTES, Chunks, Reader
+from transfer.base import Chunks, Reader
 from transfer.checksums import Crc32c
 from transfer.errors import SourceError, SourceMismatch
 from transfer.memory import Reservation
@@ -127,14 +127,6 @@ class ChunkReader:
 
     def close(self) -> None:
         return
-
-
-def read_first(reader: Reader, size_bytes: int) -> bytes:
-    first = bytearray(min(CHECKED_BYTES, size_bytes))
-    view, filled = memoryview(first), 0
-    while filled < len(first) and (count := reader.readinto(view[filled:])):
-        filled += count
-    return bytes(first[:filled])
 
 
 def measure(reader: Reader) -> tuple[int, int]:

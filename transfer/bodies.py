@@ -34,12 +34,19 @@ class Filled:
             self.reservation.release()
 
 
-def filled_bytes(size_bytes: int, fill: Callable[[memoryview], int]) -> bytes:
-    """What `fill` puts into a buffer of `size_bytes`, as many as it says; without a copy when that is all of it."""
-    file = BytesIO(bytes(size_bytes))
+def filled_bytes(
+    size_bytes: int, fill: Callable[[memoryview], int], reservation: Reservation | None = None
+) -> bytes:
+    """What `fill` puts into a buffer of `size_bytes`, as many as it says; without a copy when that is all of it.
+    `reservation`: the memory for it."""
+    fits = reservation is not None and reservation.size_bytes == size_bytes
+    reused = reservation.file() if reservation is not None and fits else None
+    file = BytesIO(bytes(size_bytes)) if reused is None else reused
     with file.getbuffer() as view:
         count = fill(view)
     file.truncate(count)
+    if reservation is not None:
+        reservation.reuse(reused)
     return file.getvalue()
 
 
@@ -65,7 +72,7 @@ class Body:
 
     def take(self, size_bytes: int, reservation: Reservation | None) -> Filled:
         """The next `size_bytes`, less at the end. Raises `short` when that comes before the expected length."""
-        return Filled(filled_bytes(size_bytes, self.fill), reservation, self.more())
+        return Filled(filled_bytes(size_bytes, self.fill, reservation), reservation, self.more())
 
     def fill(self, into: memoryview) -> int:
         """Fill `into`, less at the end. Raises `short` when that comes before the expected length."""

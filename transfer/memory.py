@@ -6,36 +6,59 @@ it asks for memory, so that the earliest unfinished part of an object always has
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from io import BytesIO
 
 from archiver.http.waiting import Ended, Wait, complete
 from transfer.errors import BudgetTooSmall
+
+REUSED_BYTES = 1024 * 1024
+"""From this size on, memory is used again as it is: fresh pages cost as much as moving bytes into them does."""
 
 
 class Reservation:
     """Bytes that may be used until `release`, which may be repeated."""
 
-    __slots__ = ("_budget", "size_bytes")
+    __slots__ = ("_budget", "_file", "size_bytes")
 
-    def __init__(self, budget: MemoryBudget, size_bytes: int) -> None:
+    def __init__(self, budget: MemoryBudget, size_bytes: int, spare: BytesIO | None = None) -> None:
         self._budget = budget
+        self._file = spare
         self.size_bytes = size_bytes
+
+    def file(self) -> BytesIO | None:
+        """`size_bytes` of any content, to be written from the first to the last. None: too few to be used again."""
+        file, self._file = self._file, None
+        if file is None and self.size_bytes >= self._budget.reused_bytes:
+            file = BytesIO(bytes(self.size_bytes))
+        return file
+
+    def reuse(self, file: BytesIO | None) -> None:
+        """Others may get `file` from `file()` once this is released. Say it when nobody writes there any more. Whoever
+        reads what was in it may go on: BytesIO copies what others hold before it writes."""
+        self._file = file
 
     def release(self) -> None:
         size_bytes, self.size_bytes = self.size_bytes, 0
+        file, self._file = self._file, None
         if size_bytes:
-            self._budget.give_back(size_bytes)
+            self._budget.give_back(size_bytes, file)
 
 
 class MemoryBudget:
-    """At most `limit_bytes` at once. Safe from several threads."""
+    """At most `limit_bytes` at once. Safe from several threads. Of `reused_bytes` and more, memory that was released is
+    kept for the next of the same size, within the limit, and as long as anything is reserved."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, reused_bytes: int = REUSED_BYTES) -> None:
         self.limit_bytes = limit_bytes
+        self.reused_bytes = reused_bytes
         self._lock = threading.Lock()
         self._queue: deque[Asked] = deque()
+        self._spare: list[tuple[int, BytesIO]] = []  # to be used again, while the budget has room for them
+        self._spare_bytes = 0
         self._in_use_bytes = 0
         self._peak_bytes = 0
 
@@ -47,6 +70,11 @@ class MemoryBudget:
     def peak_bytes(self) -> int:
         """The most that was ever in use at once."""
         return self._peak_bytes
+
+    @property
+    def spare_bytes(self) -> int:
+        """Kept to be used again."""
+        return self._spare_bytes
 
     @property
     def waiting(self) -> int:
@@ -64,8 +92,8 @@ class MemoryBudget:
         with self._lock:
             if self._queue or self._in_use_bytes + size_bytes > self.limit_bytes:
                 return None
-            self._take(size_bytes)
-        return Reservation(self, size_bytes)
+            spare = self._take(size_bytes)
+        return Reservation(self, size_bytes, spare)
 
     def ask(self, size_bytes: int, granted: Callable[[Reservation], None]) -> Asked:
         """Have `granted` called once it is reserved, perhaps before this returns, from any thread."""
@@ -83,10 +111,16 @@ class MemoryBudget:
         """As `reserve`, in a thread that may block; ends early with its cancellation signal."""
         return self.try_reserve(size_bytes) or complete(self.reserve(size_bytes))
 
-    def give_back(self, size_bytes: int) -> None:
+    def give_back(self, size_bytes: int, file: BytesIO | None) -> None:
         """Only for `Reservation.release`."""
         with self._lock:
             self._in_use_bytes -= size_bytes
+            if file is not None and file.seek(0, os.SEEK_END) == size_bytes:
+                file.seek(0)
+                self._spare.append((size_bytes, file))
+                self._spare_bytes += size_bytes
+            if not self._in_use_bytes and not self._queue:
+                self._drop_spares(0)  # an idle process keeps none
         self._grant()
 
     def leave(self, asked: Asked) -> None:
@@ -102,12 +136,26 @@ class MemoryBudget:
                 if not self._queue or self._in_use_bytes + self._queue[0].size_bytes > self.limit_bytes:
                     return
                 asked = self._queue.popleft()
-                self._take(asked.size_bytes)
-            asked.granted(Reservation(self, asked.size_bytes))
+                spare = self._take(asked.size_bytes)
+            asked.granted(Reservation(self, asked.size_bytes, spare))
 
-    def _take(self, size_bytes: int) -> None:
+    def _take(self, size_bytes: int) -> BytesIO | None:
+        """A spare of this size, if there is one."""
         self._in_use_bytes += size_bytes
         self._peak_bytes = max(self._peak_bytes, self._in_use_bytes)
+        if not self._spare:
+            return None
+        found = next((index for index, spare in enumerate(self._spare) if spare[0] == size_bytes), None)
+        file = None
+        if found is not None:
+            file = self._spare.pop(found)[1]
+            self._spare_bytes -= size_bytes
+        self._drop_spares(self.limit_bytes - self._in_use_bytes)
+        return file
+
+    def _drop_spares(self, most_bytes: int) -> None:
+        while self._spare_bytes > most_bytes:
+            self._spare_bytes -= self._spare.pop(0)[0]
 
 
 class Asked:

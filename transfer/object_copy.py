@@ -400,7 +400,7 @@ class ObjectCopy:
                     first.close()
             assert self._info is not None, "it is known before the first part is read"
             reservation = reservation or await self._tools.memory.reserve(size_bytes)
-            return Filled(await reading.range(start, size_bytes, self._info), reservation)
+            return Filled(await reading.range(start, self._info, reservation), reservation)
 
         try:
             filled = await self._tools.policy.run(attempt, self._is_unavailable_or_odd)

@@ -82,8 +82,8 @@ class Reading(Protocol):
         """From here on, take no response that could be another request's."""
         ...
 
-    async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
-        """As `Source.read_range`."""
+    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
+        """As `Source.read_range`: as many bytes as are reserved."""
         ...
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
@@ -109,12 +109,12 @@ class BlockingReading:
         info, reader = await blocking(lambda: self.source.open(first_bytes), "source")
         return Answer(info, first_bytes, reader=reader)
 
-    async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
+    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
         def fill(into: memoryview) -> int:
             self.source.read_range(start, into, info)
-            return size_bytes
+            return len(into)
 
-        return await blocking(lambda: filled_bytes(size_bytes, fill), "source")
+        return await blocking(lambda: filled_bytes(reservation.size_bytes, fill, reservation), "source")
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
         reader = answer.reader
@@ -176,7 +176,7 @@ class HttpReading:
             raise
         if opened.body is not None:
             crc = self._arrived(transfers, opened.body)
-            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take(), crc32c=crc))
+            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take_written(), crc32c=crc))
         reader = opened.reader
         if reader is not None and self._session is not None:
             reader = Measured(reader, partial(self._read_to_its_end, transfers))
@@ -184,9 +184,10 @@ class HttpReading:
             opened.info, first_bytes, rest=opened.rest, intake=intake, reader=reader, redirects=transfers[:-1]
         )
 
-    async def range(self, start: int, size_bytes: int, info: SourceInfo) -> bytes:
+    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
+        size_bytes = reservation.size_bytes
         unique = self._proofs.ask(start, size_bytes, info.size_bytes)
-        data, transfers = await self._http.fetch_range(start, size_bytes, info, self._session)
+        data, transfers = await self._http.fetch_range(start, size_bytes, info, self._session, reservation)
         self._arrived(transfers[:-1] if unique else transfers, data, start, info)
         if unique and self._session is not None:
             self._proofs.proved(transfers[-1])
@@ -201,7 +202,7 @@ class HttpReading:
         if len(data) != size_bytes:
             raise SourceUnavailable(f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early")
         assert answer.intake is not None
-        return Filled(data, answer.intake.take())
+        return Filled(data, answer.intake.take_written())
 
     async def first_bytes(self, answer: Answer) -> bytes:
         if answer.filled is not None:
@@ -285,6 +286,7 @@ class Intake:
         self._runs = runs
         self._asked: Asked | None = None
         self._reservation: Reservation | None = None
+        self._transfer: Transfer | None = None  # that the memory is for
         self._answered = Gate()  # opened when what was asked for is granted
         self._given_up = False
 
@@ -293,8 +295,10 @@ class Intake:
             raise HttpError("it was cancelled")
         if not size_bytes:
             return
-        self._reservation = self._memory.try_reserve(size_bytes)
-        if self._reservation is None:
+        reservation = self._memory.try_reserve(size_bytes)
+        if reservation is not None:
+            self._begin(transfer, reservation)
+        else:
             transfer.hold()
 
             def granted(reservation: Reservation) -> None:
@@ -307,9 +311,14 @@ class Intake:
         if self._given_up:
             reservation.release()
             return
-        self._reservation = reservation
+        self._begin(transfer, reservation)
         self._answered.open()
         transfer.release()
+
+    def _begin(self, transfer: Transfer, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self._transfer = transfer
+        transfer.into(reservation.file)
 
     async def reserved(self) -> Reservation | None:
         """`take`, once it is granted."""
@@ -320,6 +329,13 @@ class Intake:
     def take(self) -> Reservation | None:
         """What is reserved, for whoever has the body now."""
         reservation, self._reservation = self._reservation, None
+        return reservation
+
+    def take_written(self) -> Reservation | None:
+        """`take`, of a body that came whole."""
+        reservation = self.take()
+        if reservation is not None and self._transfer is not None:
+            reservation.reuse(self._transfer.written)
         return reservation
 
     def give_up(self) -> None:

@@ -24,6 +24,7 @@ from transfer.errors import (
     StillEncoded,
 )
 from transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
+from transfer.memory import Reservation
 from transfer.urls import SecretUrl
 
 __all__ = [
@@ -187,10 +188,15 @@ class HttpSource:
         return await self._whole(whole, total_bytes if _same_etag(response, whole) else None)
 
     async def fetch_range(
-        self, start: int, size_bytes: int, info: SourceInfo, session: Session | None = None
+        self,
+        start: int,
+        size_bytes: int,
+        info: SourceInfo,
+        session: Session | None = None,
+        reservation: Reservation | None = None,
     ) -> tuple[bytes, Transfers]:
         """The bytes from `start`, exactly, of the very file that `info` describes, and the transfers that brought them.
-        Without a `session`, over the client's own connections."""
+        Without a `session`, over the client's own connections. `reservation`: the memory for them."""
         end = start + size_bytes - 1
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end}"}
         if info.strong_etag is not None:
@@ -202,6 +208,8 @@ class HttpSource:
                 return
             self._check_range(response, start, size_bytes, info)
             response.transfer.limit(size_bytes)
+            if reservation is not None:
+                response.transfer.into(reservation.file)
 
         try:
             if session is None:
@@ -217,6 +225,8 @@ class HttpSource:
         body = response.transfer.take_body()
         if len(body) < size_bytes:
             raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
+        if reservation is not None:
+            reservation.reuse(response.transfer.written)
         return body, response.transfers
 
     def _get(

@@ -60,10 +60,10 @@ class Transfer(Wait["Transfer"]):
     """
 
     __slots__ = (
-        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_make", "_max_bytes",
+        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_make", "_max_bytes", "_memory",
         "_request", "_session", "_streaming",
         "answered", "append", "connection", "done", "easy", "error", "head", "informed", "lines", "name", "opened",
-        "ordinal", "overtaken", "resubmitted", "size_bytes", "stale",
+        "ordinal", "overtaken", "resubmitted", "size_bytes", "stale", "written",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +98,8 @@ class Transfer(Wait["Transfer"]):
         self.lines: list[bytes] = []
         self._chunks: list[bytes] = []
         self._file: BytesIO | None = None  # instead of chunks, for a body of known length
+        self._memory: Callable[[], BytesIO | None] | None = None  # where that comes from
+        self.written: BytesIO | None = None
         self.append: Callable[[bytes], None] | None = None
         self._held = False
         self._announced = False
@@ -129,8 +131,9 @@ class Transfer(Wait["Transfer"]):
     def take_body(self) -> bytes:
         """The whole body, once; the transfer no longer holds it afterwards."""
         if self._file is not None:
-            file, self._file = self._file, None
-            return file.getvalue()  # no copy: it is just as long as it was made
+            self.written, self._file = self._file, None
+            self.written.truncate()  # nothing, where all came that was to come
+            return self.written.getvalue()  # no copy
         chunks, self._chunks = self._chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -163,6 +166,11 @@ class Transfer(Wait["Transfer"]):
     def limit(self, size_bytes: int) -> None:
         """Fail with TooLong when the body has more bytes."""
         self._limit = size_bytes
+
+    def into(self, memory: Callable[[], BytesIO | None]) -> None:
+        """Have the body written to what `memory` gives when it comes, where nobody else writes meanwhile; `written` is
+        that after `take_body`. None: to memory of its own."""
+        self._memory = memory
 
     def hold(self) -> None:
         """Let nothing of the body come before `release` is called."""
@@ -225,9 +233,12 @@ class Transfer(Wait["Transfer"]):
     def _buffer(self, chunk: bytes) -> None:
         length = self.head.length_bytes if self.head else None
         if length is not None and not self._chunks:  # to which libcurl holds it
-            if length > _SMALL_BYTES:
-                self._file = BytesIO(bytes(length))
-                self._file.write(chunk)
+            file = self._memory() if self._memory is not None else None
+            if file is None and length > _SMALL_BYTES:
+                file = BytesIO(bytes(length))
+            if file is not None:
+                file.write(chunk)
+                self._file = file
                 return
             self.append = self._chunks.append
         self._chunks.append(chunk)
@@ -241,7 +252,7 @@ class Transfer(Wait["Transfer"]):
         if self.append is not None:
             self.append = None
             self.size_bytes = sum(map(len, self._chunks))
-        self.easy = self._decide = self._make = None
+        self.easy = self._decide = self._make = self._memory = None
         self.error = error
         if self._streaming is not None:
             self._streaming.end(error)

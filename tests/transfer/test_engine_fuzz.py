@@ -222,7 +222,7 @@ class Disorder:
         self.seed = seed
         self.tally = Tally()
         self._random = random.Random(seed)
-        self._memory = MemoryBudget(self._random.choice([64, 128, 192, 1024]) * KIB)
+        self._memory = MemoryBudget(self._random.choice([64, 128, 192, 1024]) * KIB, reused_bytes=1)
         self._part_bytes = self._random.choice([64, 256, 1000, 4096, 60_000])
         self._chance = self._random.choice([0, 0.02, 0.1, 0.3])
         self._engines: list[TransferEngine] = []

@@ -37,6 +37,63 @@ def test_all_of_the_memory_may_be_one_reservation() -> None:
     assert memory.try_reserve(1) is None
 
 
+def written(reservation: Reservation, byte: bytes) -> bytes:
+    """What is read from the reserved memory, filled with `byte`."""
+    file = reservation.file()
+    assert file is not None
+    file.write(byte * reservation.size_bytes)
+    reservation.reuse(file)
+    return file.getvalue()
+
+
+def test_memory_of_the_same_size_is_used_again() -> None:
+    memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
+    _other, one = memory.reserve_blocking(KIB), memory.reserve_blocking(KIB)
+    file = one.file()
+    assert file is not None
+    one.reuse(file)
+    one.release()
+
+    assert memory.spare_bytes == KIB
+    assert memory.reserve_blocking(KIB + 1).file() is not file
+    assert memory.reserve_blocking(KIB).file() is file
+
+
+def test_who_still_reads_what_was_there_reads_just_that() -> None:
+    memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
+    _other, one = memory.reserve_blocking(KIB), memory.reserve_blocking(KIB)
+    first = written(one, b"a")
+    one.release()
+    second = written(memory.reserve_blocking(KIB), b"b")
+
+    assert (first, second) == (b"a" * KIB, b"b" * KIB)
+
+
+def test_memory_that_somebody_may_still_write_to_is_not_given_to_others() -> None:
+    memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
+    _other, cancelled = memory.reserve_blocking(KIB), memory.reserve_blocking(KIB)
+    file = cancelled.file()
+    cancelled.release()  # without `reuse`
+
+    assert memory.reserve_blocking(KIB).file() is not file
+
+
+def test_small_memory_is_not_kept() -> None:
+    assert MemoryBudget(10 * KIB, reused_bytes=KIB).reserve_blocking(KIB - 1).file() is None
+
+
+def test_an_idle_process_keeps_none() -> None:
+    memory = MemoryBudget(10 * KIB, reused_bytes=KIB)
+    one, other = memory.reserve_blocking(KIB), memory.reserve_blocking(2 * KIB)
+    for reservation in (one, other):
+        written(reservation, b"a")
+    one.release()
+    assert memory.spare_bytes == KIB
+
+    other.release()
+    assert memory.spare_bytes == 0
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 300), st.sampled_from(["try", "ask", "leave", "release"])), max_size=60)
 )
@@ -44,7 +101,7 @@ def test_all_of_the_memory_may_be_one_reservation() -> None:
 def test_whatever_is_asked_left_and_released_what_is_in_use_stays_within_the_limit(
     steps: list[tuple[int, str]],
 ) -> None:
-    memory = MemoryBudget(1000)
+    memory = MemoryBudget(1000, reused_bytes=100)
     held: list[Reservation] = []
     asked = []
     for size_bytes, step in steps:
@@ -55,9 +112,14 @@ def test_whatever_is_asked_left_and_released_what_is_in_use_stays_within_the_lim
         elif step == "leave" and asked:
             asked.pop(len(asked) // 2).leave()
         elif step == "release" and held:
-            held.pop(len(held) // 2).release()
+            reservation = held.pop(len(held) // 2)
+            file = reservation.file()
+            if file is not None:
+                reservation.reuse(file)
+            reservation.release()
 
         assert memory.in_use_bytes == sum(reservation.size_bytes for reservation in held)
+        assert memory.in_use_bytes + memory.spare_bytes <= memory.limit_bytes
         assert memory.in_use_bytes <= memory.peak_bytes <= 1000
         assert not memory.waiting or memory.in_use_bytes > 700, "who waits could be served"
     for one in asked:

@@ -72,6 +72,7 @@ class Limits:
     max_object_bytes: int
     parallel_parts: bool  # parts may be sent several at once, in any order
     conditional_create: bool  # `if_absent` is honoured by the store itself, atomically
+    conditional_replace: bool = False  # and so is `if_match`; backends of others may not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class ObjectSpec:
     part_bytes: int = 0  # fixed slots: part n (from 1) covers [(n-1)*part_bytes, ...); unused by `put`
     metadata: Mapping[str, str] = field(default_factory=dict)
     if_absent: bool = False  # raise ObjectExists rather than replace, where limits.conditional_create
+    if_match: str | None = None  # replace only the object with this etag, where limits.conditional_replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ class StorageBackend(Protocol):
     def limits(self) -> Limits: ...
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """Store a small object in one request. Replaces what is there unless `if_absent`. Repeatable."""
+        """Store a small object in one request. Replaces what is there unless `if_absent`. Repeatable. With `if_match`,
+        which only `put` knows, raises ObjectChanged when there is another object, or none."""
         ...
 
     def begin(self, spec: ObjectSpec) -> Upload: ...

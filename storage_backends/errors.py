@@ -7,6 +7,7 @@
     │   └── DestinationFull           disk or quota is full
     ├── TransientStorageError         worth trying again: 5xx, 429, timeouts, a cut connection, clock skew
     ├── ObjectExists                  a conditional create lost: the key is taken
+    ├── ObjectChanged                 a conditional replace lost: another object, or none, is there by now
     ├── ObjectMissing                 read of a key that is not there
     ├── UploadGone                    the upload to resume or complete is not known to the store (any more): begin again
     ├── ChecksumRejected              the store received other bytes than we sent: send them again
@@ -45,6 +46,10 @@ class TransientStorageError(StorageError):
 
 class ObjectExists(StorageError):
     """A conditional create found the key taken."""
+
+
+class ObjectChanged(StorageError):
+    """A conditional replace found another object than the one it was to replace, or none."""
 
 
 class ObjectMissing(StorageError):

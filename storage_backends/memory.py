@@ -18,6 +18,7 @@ from storage_backends.destination_url import DestinationUrl
 from storage_backends.errors import (
     BadDestinationUrl,
     ChecksumRejected,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     UploadGone,
@@ -31,6 +32,7 @@ LIMITS = Limits(
     max_object_bytes=2**40,
     parallel_parts=True,
     conditional_create=True,
+    conditional_replace=True,
 )
 
 
@@ -148,6 +150,10 @@ class MemoryBackend:
         with self.store.lock:
             if spec.if_absent and self._prefix + spec.key in self.store.objects:
                 raise ObjectExists(f"storing {spec.key!r} in {self._name}: the key is taken")
+            if spec.if_match is not None:
+                there = self.store.objects.get(self._prefix + spec.key)
+                if there is None or there.info.etag != spec.if_match:
+                    raise ObjectChanged(f"replacing {spec.key!r} in {self._name}: it is another one by now")
             self.store.objects[self._prefix + spec.key] = StoredObject(
                 data, info, dict(spec.metadata), upload_id
             )

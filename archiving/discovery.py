@@ -27,7 +27,43 @@ FULL_WALK_EVERY = timedelta(hours=6)
 OVERLAP = timedelta(hours=1)  # a short walk reads on this far behind the start of the last sweep
 LOCK = timedelta(minutes=5)  # extended at every page; one page takes seconds, its retries a few minutes
 FACT = "sweep"
+RUNNING_FACT = "sweep_running"
 LOCK_NAME = "sweep"
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far two right clocks may differ: network, rounding, a clock that is being slewed."""
+RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
+"""The names under which facts in the ledger hold times."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """A sweep that is running. `at`: its last sign of life. It is forgotten when the sweep ends, however it ends, and
+    LOCK after its last page when its process was killed."""
+
+    started_at: datetime
+    at: datetime
+    pages: int
+    assets: int
+
+
+def sweep_progress(ledger: Ledger) -> SweepProgress | None:
+    """The sweep that is running now, None when none is. Raises LedgerError."""
+    fact = ledger.recall(RUNNING_FACT)
+    if fact is None:
+        return None
+    started_at, at = parse_time(fact.get("started_at")), parse_time(fact.get("at"))
+    pages, assets = fact.get("pages"), fact.get("assets")
+    if started_at is None or at is None or not isinstance(pages, int) or not isinstance(assets, int):
+        return None
+    return SweepProgress(started_at, at, pages, assets)
+
+
+def recorded_in_future(fact: Mapping[str, object] | None, now: datetime) -> bool:
+    """Whether a fact in the ledger is dated later than `now`: a clock was set back, or was wrong. What is timed by
+    such a fact cannot be relied on, so it is an alarm. Pure."""
+    times = (parse_time((fact or {}).get(name)) for name in RECORDED_TIMES)
+    return any(time is not None and time - now > CLOCK_TOLERANCE for time in times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +102,16 @@ class Sweeper:
         anew and nothing else. Constant memory: one page. Raises HmsError, LedgerError; what was entered before
         stays entered."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
-            return self._walk(turn, full=full) if turn else None
+            if turn is None:
+                return None
+            try:
+                return self._walk(turn, full=full)
+            finally:
+                self._ledger.forget(RUNNING_FACT)
 
     def _walk(self, turn: Turn, *, full: bool) -> SweepResult:
         started = self._clock()
+        self._note_progress(started, pages=0, assets=0)
         if self._ledger.counts().seen == 0:
             self._rebuild_from_buckets()
         last = self._ledger.recall(FACT) or {}
@@ -82,6 +124,7 @@ class Sweeper:
             entered = self._ledger.discover([judge(asset, self._scope) for asset in page.assets])
             pages, assets = pages + 1, assets + len(page.assets)
             new, garbled = new + entered, garbled + page.garbled_rows
+            self._note_progress(started, pages, assets)
             order.observe(page)
             if stop_before and not entered and page.next_start and order.all_before(page, stop_before):
                 complete = False
@@ -111,12 +154,18 @@ class Sweeper:
         except StorageError as error:
             log.warning("ledger_not_rebuilt", reason=str(error))
 
+    def _note_progress(self, started: datetime, pages: int, assets: int) -> None:
+        progress = SweepProgress(started, self._clock(), pages, assets)
+        fact = {**asdict(progress), "started_at": started.isoformat(), "at": progress.at.isoformat()}
+        self._ledger.remember(RUNNING_FACT, fact, lifetime=LOCK)
+
     def _remember(self, earlier: Mapping[str, object], result: SweepResult, started: datetime) -> None:
         self._ledger.remember(
             FACT,
             {
                 **asdict(result),
                 "started_at": started.isoformat(),
+                "ended_at": self._clock().isoformat(),
                 "full_at": started.isoformat() if result.full else earlier.get("full_at"),
                 "newest_first": result.newest_first if result.full else earlier.get("newest_first"),
             },
@@ -160,5 +209,7 @@ def _known_before(last: Mapping[str, object], now: datetime) -> datetime | None:
         return None
     full_at, started_at = parse_time(last.get("full_at")), parse_time(last.get("started_at"))
     if full_at is None or started_at is None or now - full_at >= FULL_WALK_EVERY:
+        return None
+    if recorded_in_future(last, now):
         return None
     return started_at - OVERLAP

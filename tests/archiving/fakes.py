@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -30,6 +30,7 @@ class FakeApi:
         self.page_size = page_size
         self.pages_read = 0
         self.fail_on_page: tuple[int, HmsError] | None = None
+        self.before_page: Callable[[int], None] = lambda _: None
 
     def pages(
         self,
@@ -40,6 +41,7 @@ class FakeApi:
         start: str | None = None,
     ) -> Iterator[Page]:
         for number, at in enumerate(range(0, max(len(self.assets), 1), self.page_size)):
+            self.before_page(number)
             if self.fail_on_page and self.fail_on_page[0] == number:
                 raise self.fail_on_page[1]
             self.pages_read += 1

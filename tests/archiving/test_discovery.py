@@ -4,7 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from archiving.discovery import FULL_WALK_EVERY, LOCK_NAME, Sweeper
+from archiving.discovery import (
+    FACT,
+    FULL_WALK_EVERY,
+    LOCK,
+    LOCK_NAME,
+    Sweeper,
+    recorded_in_future,
+    sweep_progress,
+)
 from archiving.judging import Scope
 from hms.errors import HmsUnavailable
 from hms.models import Asset
@@ -166,3 +174,78 @@ def test_an_empty_ledger_is_rebuilt_from_the_buckets_before_anything_is_found() 
     world.sweeper.sweep()
 
     assert world.rebuilt == 1
+
+
+# -- a sweep that is running -----------------------------------------------------------------------------------
+
+
+def test_a_running_sweep_shows_when_it_began_and_how_far_it_is() -> None:
+    world = World(newest_first(6))
+    seen: list[tuple[timedelta, timedelta, int, int]] = []
+
+    def look(page: int) -> None:
+        world.clock.advance(timedelta(minutes=4))
+        progress = sweep_progress(world.ledger)
+        assert progress is not None
+        seen.append((progress.started_at - NOW, progress.at - NOW, progress.pages, progress.assets))
+
+    world.api.before_page = look
+    world.sweeper.sweep()
+
+    minutes = [timedelta(minutes=4 * number) for number in range(3)]
+    assert seen == [(timedelta(0), at, page, 2 * page) for page, at in enumerate(minutes)]
+
+
+def test_a_sweep_that_ended_or_failed_is_not_running() -> None:
+    world = World(newest_first(6))
+    world.sweeper.sweep()
+    assert sweep_progress(world.ledger) is None
+
+    world.api.fail_on_page = (1, HmsUnavailable("503"))
+    with pytest.raises(HmsUnavailable):
+        world.sweeper.sweep()
+
+    assert sweep_progress(world.ledger) is None
+
+
+def test_a_sweep_whose_process_was_killed_is_not_running_for_long() -> None:
+    world = World(newest_first(6))
+    walk = world.api.pages()
+    world.api.pages = lambda **_: walk  # type: ignore[method-assign]
+    world.ledger.forget = lambda name: None  # type: ignore[method-assign]
+    world.sweeper.sweep()
+    assert sweep_progress(world.ledger) is not None
+
+    world.clock.advance(LOCK)
+
+    assert sweep_progress(world.ledger) is None
+
+
+@pytest.mark.parametrize(
+    ("fact", "expected"),
+    [
+        (None, False),
+        ({}, False),
+        ({"started_at": "not a time", "pages": 3}, False),
+        ({"started_at": NOW.isoformat(), "full_at": None}, False),
+        ({"started_at": (NOW + timedelta(minutes=4)).isoformat()}, False),
+        ({"started_at": (NOW + timedelta(minutes=6)).isoformat()}, True),
+        ({"started_at": NOW.isoformat(), "full_at": (NOW + timedelta(days=1)).isoformat()}, True),
+        ({"at": (NOW + timedelta(hours=1)).isoformat()}, True),
+    ],
+)
+def test_a_fact_dated_in_the_future_is_recognised(fact: dict[str, object] | None, expected: bool) -> None:
+    assert recorded_in_future(fact, NOW) is expected
+
+
+def test_after_a_clock_was_set_back_all_pages_are_read() -> None:
+    world = World(newest_first(40))
+    world.clock.advance(timedelta(days=1))
+    world.sweeper.sweep()
+
+    world.clock.advance(-timedelta(days=1))
+    result = world.sweeper.sweep()
+
+    assert result is not None
+    assert result.full
+    assert not recorded_in_future(world.ledger.recall(FACT), world.clock())

@@ -120,16 +120,16 @@ class StoreTools:
     async def prove(
         self, store: StorageBackend, key: ObjectKey, info: ObjectInfo, size_bytes: int, crc: int
     ) -> None:
-        """By the store's own word where it keeps a checksum, else by reading the object back. Raises ChecksumRejected
-        when it is not what it should be; it is deleted then: what we stored at `key`, whatever `info` calls it."""
+        """Check the object that was just stored at `key`, by the store's checksum, else by reading it back. Raises
+        ChecksumRejected when it is another; it is deleted then, unless the store says that it is not the one that
+        `info` describes: another worker may have replaced it since."""
         held = info.crc32c if info.crc32c is not None else await self._read_back(store, key, info.size_bytes)
         if held == crc and info.size_bytes == size_bytes:
             return
-        with suppress(StorageError):
-            await blocking(lambda: store.delete(key))  # what is not what it should be must not be found
+        deleted = await blocking(lambda: _delete_own(store, key, info))
         raise ChecksumRejected(
             f"{store.name} stored {key!r} as {info.size_bytes} bytes with CRC32C {held:08x}, "
-            f"not as {size_bytes} bytes with {crc:08x}; it was deleted again"
+            f"not as {size_bytes} bytes with {crc:08x}{'; it was deleted again' if deleted else ''}"
         )
 
     async def _read_back(self, store: StorageBackend, key: ObjectKey, size_bytes: int) -> int:
@@ -142,6 +142,17 @@ class StoreTools:
             crc.update(piece)
             start += len(piece)
         return crc.value
+
+
+def _delete_own(store: StorageBackend, key: ObjectKey, info: ObjectInfo) -> bool:
+    """Delete the object of `info`, and only that one, at `key`; whether it was. A store that cannot tell versions
+    apart keeps it: nothing lists it, and the next attempt writes over it."""
+    with suppress(StorageError):
+        there = store.stat(key)
+        if there is not None and info.etag is not None and there.etag == info.etag:
+            store.delete(key)
+            return True
+    return False
 
 
 class _GivenUp(Exception):

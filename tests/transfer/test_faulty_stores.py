@@ -34,6 +34,7 @@ from transfer.memory import MemoryBudget
 
 LARGE = some_bytes(4504)
 SMALL = some_bytes(700)
+OTHERS = bytes(700)
 OTHER_KEY = object_key("another/object")
 FAULTS = ("before", "half", "lost", "slow", "twice")
 
@@ -105,6 +106,40 @@ def test_one_store_that_fails_does_not_cost_the_others_their_copy(
     assert result.stored.keys() == {parallel.name, ordered.name}
     assert stored_in(parallel) == stored_in(ordered) == {KEY: content}
     assert stored_in(broken) == {}
+
+
+class _Replaced(NoChecksumStore):
+    """Another worker stores an object of its own at the same key right after ours."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        info = super().put(spec, data, crc32c)
+        self.inner.put(spec, OTHERS, crc32c_of(OTHERS))
+        return info
+
+
+class _Corrupting(NoChecksumStore):
+    """Keeps other bytes than it is sent."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        return super().put(spec, OTHERS, crc32c_of(OTHERS))
+
+
+def test_an_object_that_another_worker_stored_meanwhile_is_not_deleted() -> None:
+    store = _Replaced(MemoryBackend("one"))
+
+    result = copy(SMALL, store)
+
+    assert isinstance(result.failed[store.name], ChecksumRejected)
+    assert stored_in(store) == {KEY: OTHERS}
+
+
+def test_an_object_that_the_store_corrupted_is_deleted() -> None:
+    store = _Corrupting(MemoryBackend("one"))
+
+    result = copy(SMALL, store)
+
+    assert isinstance(result.failed[store.name], ChecksumRejected)
+    assert stored_in(store) == {}
 
 
 def test_each_byte_is_read_once_however_many_stores_there_are() -> None:

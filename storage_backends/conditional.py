@@ -1,0 +1,161 @@
+"""Write only over what is expected, whatever the store can do about it.
+
+A store is trusted with a condition only after it was seen to refuse one that does not hold: many S3 compatibles ignore
+If-Match and If-None-Match without a word, others refuse every request that has one. On all of those: look, then write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, StorageBackend
+from storage_backends.equal import found_equal
+from storage_backends.errors import AccessDenied, ObjectChanged, ObjectExists, StorageError
+
+T = TypeVar("T")
+
+
+def replace_if(
+    store: StorageBackend, spec: ObjectSpec, data: Buffer, crc32c: int, expected: ObjectInfo | None
+) -> ObjectInfo:
+    """Put `data` at `spec.key` while the key holds `expected` (None: nothing), and return what is there then.
+
+    Take `expected` by `stat` before reading the object it describes. The same content already there is success,
+    whoever wrote it: idempotent, also after an answer that was lost, and where overwriting is refused. Raises
+    ObjectChanged when another object, or none, is there; it is left as it is. Other errors as `put`.
+
+    Atomic where `store.limits` says so (`conditional_create`, `conditional_replace`). Elsewhere the key is compared
+    just before the write, and what somebody else writes in between is lost. `if_absent` and `if_match` of `spec` are
+    set here.
+    """
+    limits = store.limits
+    if expected is None:
+        spec, atomic = replace(spec, if_absent=True, if_match=None), limits.conditional_create
+    else:
+        spec, atomic = replace(spec, if_absent=False, if_match=expected.etag), limits.conditional_replace
+    try:
+        if not (atomic and (expected is None or expected.etag is not None)):
+            _compare(store, spec, expected)
+        return store.put(spec, data, crc32c)
+    except (ObjectExists, ObjectChanged, AccessDenied) as error:
+        there = found_equal(store, spec.key, len(data), crc32c)
+        if there is not None:
+            return there
+        if isinstance(error, ObjectExists):
+            raise ObjectChanged(f"{error}; nothing was expected there") from error
+        raise
+
+
+def _compare(store: StorageBackend, spec: ObjectSpec, expected: ObjectInfo | None) -> None:
+    there = store.stat(spec.key)
+    if _version(there) != _version(expected):
+        raise ObjectChanged(f"replacing {spec.key!r} in {store.name}: it is another one by now")
+
+
+def _version(info: ObjectInfo | None) -> object:
+    if info is None or info.etag is not None:
+        return info and info.etag
+    return info.size_bytes, info.crc32c, info.updated_at
+
+
+class Conditions:
+    """What this process has seen of one store's conditional writes. For backends; safe to share between threads.
+
+    `send` raises our errors: ObjectExists or ObjectChanged for a condition that does not hold, and a plain StorageError
+    or AccessDenied for one that the store does not know; it recognises an object that an earlier attempt of its own
+    made.
+    """
+
+    def __init__(self) -> None:
+        self._creates: bool | None = None  # None: not seen yet
+        self._replaces: bool | None = None
+
+    @property
+    def creates(self) -> bool:
+        """Whether creating only what is absent was seen to work."""
+        return self._creates is True
+
+    @property
+    def replaces(self) -> bool:
+        """Whether replacing only what is expected was seen to work."""
+        return self._replaces is True
+
+    def trust_creates(self) -> None:
+        """For a service that is known to."""
+        if self._creates is None:
+            self._creates = True
+
+    def create(self, look: Callable[[], bool], send: Callable[[bool], T], doing: str) -> T:
+        """`send(True)` asks the store to refuse when the key is taken, `send(False)` does not. `look`: whether it is.
+        Raises ObjectExists."""
+        taken = ObjectExists(f"{doing}: the key is taken")
+        if not self.creates and look():
+            raise taken
+        if self._creates is not False:
+            try:
+                return send(True)
+            except ObjectExists:
+                if self.creates or look():
+                    self._creates = True
+                    raise
+                # it refuses where nothing is: no condition can be had here
+            except StorageError as error:
+                if not _may_be_unknown(error):
+                    raise
+                if self.creates and look():
+                    raise taken from error
+        done = send(False)
+        self._creates = False  # learned: without it, it is taken
+        return done
+
+    def replace(
+        self,
+        expected: str,
+        look: Callable[[], str | None],
+        send: Callable[[str | None], T],
+        never: str,
+        doing: str,
+    ) -> T:
+        """`send(etag)` asks the store to refuse unless that is what the key holds, `send(None)` does not. `look`: what
+        it holds. `never`: an etag that no object has. Raises ObjectChanged.
+
+        The first one is also sent with `never`. A store that takes it ignores conditions, and has done what would have
+        been done there anyway.
+        """
+        changed = ObjectChanged(f"{doing}: it is another one by now")
+        if not self.replaces and look() != expected:
+            raise changed
+        if self._replaces is not False:
+            try:
+                if self._replaces is None and (ignored := self._ignored(send, never)):
+                    self._replaces = False
+                    return ignored[0]
+                done = send(expected)
+                self._replaces = True
+                return done
+            except ObjectChanged:
+                if look() != expected:
+                    raise
+                # it refuses what holds: no condition can be had here
+            except StorageError as error:
+                if not _may_be_unknown(error):
+                    raise
+                if self.replaces and look() != expected:
+                    raise changed from error
+        done = send(None)
+        self._replaces = False
+        return done
+
+    def _ignored(self, send: Callable[[str | None], T], never: str) -> tuple[T] | None:
+        """What was written although the condition does not hold; None when it was refused for that."""
+        try:
+            return (send(never),)
+        except ObjectChanged:
+            return None
+
+
+def _may_be_unknown(error: StorageError) -> bool:
+    """Whether a request may have been refused only because it had a condition: 400, 403, 405, 411, 501..."""
+    return type(error) in (StorageError, AccessDenied)

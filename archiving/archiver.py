@@ -177,7 +177,7 @@ class Archiver:
             return NotOurs(str(error))
         except BaseException as error:
             if not isinstance(error, Exception):
-                interrupted = _with_stored(WillRetry("interrupted", self._clock(), costs_attempt=False), row)
+                interrupted = _with_stored(WillRetry("interrupted", timedelta(0), costs_attempt=False), row)
                 with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
                     self._settle(lease, seen, settlement(interrupted))
             raise
@@ -199,7 +199,7 @@ class Archiver:
     def _attempt(self, begun: Begun, heartbeat: Heartbeat) -> tuple[Seen, Settled]:
         lease, row = begun.lease, begun.row
         if row.crashes >= MAX_CRASHES:
-            later = self._clock() + rare_delay(row, self._clock(), self._rules.patience)
+            later = rare_delay(row, self._clock(), self._rules.patience)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
             return as_known(row), _with_stored(WillRetry(why, later), row)
         if hold := begun.on_hold.get(holds.API):
@@ -210,7 +210,7 @@ class Archiver:
             ended = Ended(seen.verdict, seen.reason or "")
             return seen, self._unless_stored(row, None, ended) if row.stored_objects else ended
         if asset.status != AssetStatus.COMPLETED:
-            later = self._clock() + self._rules.patience.retry_max
+            later = self._rules.patience.retry_max
             why = f"100ms reports status {asset.status!r}, not 'completed'"
             return seen, _with_stored(WillRetry(why, later), row)
 
@@ -262,9 +262,8 @@ class Archiver:
         return fuller
 
     def _after(self, hold: holds.Hold, name: str) -> WillRetry:
-        """`until` is by the clock of the worker that put the hold, which may be days ahead."""
-        until = min(hold.until, self._clock() + HOLD)
-        return WillRetry(f"{name} is on hold: {hold.reason}", until, costs_attempt=False)
+        left = min(hold.until - self._clock(), HOLD)
+        return WillRetry(f"{name} is on hold: {hold.reason}", left, costs_attempt=False)
 
     def _look(
         self,
@@ -485,7 +484,7 @@ class Archiver:
             return decided
         found = self._look(row.asset_id, row.created_at, look_again_at)
         if found.silent:
-            later = self._clock() + self._rules.patience.retry_base
+            later = self._rules.patience.retry_base
             return WillRetry(f"{DestinationsFailed(found.silent)}; {decided.reason}", later)
         manifest = found.right
         if manifest is None:

@@ -68,16 +68,16 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     """What comes of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
     reason = describe(error)
     if isinstance(error, Stopped):
-        return WillRetry(reason, now, costs_attempt=False)
+        return WillRetry(reason, timedelta(0), costs_attempt=False)
     if _refused(error):
-        return WillRetry(reason, now + HOLD, costs_attempt=False)
-    retry_at = now + _delay(error, row, now, patience, jitter)
+        return WillRetry(reason, HOLD, costs_attempt=False)
+    delay = _delay(error, row, now, patience, jitter)
     found = error.fingerprint if isinstance(error, Doubtful) else None
     gone = isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now)
     if not gone and not _is_mismatch(error):
-        return WillRetry(reason, retry_at)
+        return WillRetry(reason, delay)
     if row.mismatches + 1 < patience.mismatch_attempts:
-        return WillRetry(reason, retry_at, mismatch=True, fingerprint=found)
+        return WillRetry(reason, delay, mismatch=True, fingerprint=found)
     if gone:
         return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
     if isinstance(error, NeedsSourceAccess):
@@ -85,8 +85,8 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     if not isinstance(error, Doubtful) and is_over(row, now - LOST_AFTER):
         return Ended(AssetState.LOST, f"it never arrived whole while 100ms had it: {reason}")
     if isinstance(error, Doubtful) and error.busy:
-        return WillRetry(reason, retry_at, mismatch=True, fingerprint=found)
-    return WillRetry(reason, now + rare_delay(row, now, patience), mismatch=True, fingerprint=found)
+        return WillRetry(reason, delay, mismatch=True, fingerprint=found)
+    return WillRetry(reason, rare_delay(row, now, patience), mismatch=True, fingerprint=found)
 
 
 def rare_delay(row: Row, now: datetime, patience: Patience) -> timedelta:

@@ -39,7 +39,7 @@ class Dispatcher:
         """Send for what is due, so that at most `window` messages are out; how many were sent. Repeatable: what
         is queued already is left alone. When sending fails half-way the rest is sent after REQUEUE_AFTER."""
         now = self._clock()
-        due = self._ledger.take_due(now, self._window, REQUEUE_AFTER)
+        due = self._ledger.take_due(self._window, REQUEUE_AFTER)
         for row in due:
             self._send(row, row.expires_at - now < self._urgent_within)
         if due:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import assert_never
 
 from ledger.base import AssetState, Settlement
@@ -40,12 +40,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class WillRetry:
-    """Not archived; when it is tried again, and why. `costs_attempt`: whether the source was really tried.
-    `stored_bytes`, `stored_objects`: what is kept of it with doubts meanwhile."""
+    """Not archived; in how long it is tried again, and why. `costs_attempt`: whether the source was really tried.
+    `gone`: it said that the asset is gone, or forbidden. `stored_bytes`, `stored_objects`: what is kept of it with
+    doubts meanwhile."""
 
     reason: str
-    next_attempt_at: datetime
+    delay: timedelta
     costs_attempt: bool = True
+    gone: bool = False
     mismatch: bool = False
     fingerprint: str | None = None
     stored_bytes: int = 0
@@ -101,10 +103,11 @@ def settlement(outcome: Settled) -> Settlement:
             return Settlement(
                 AssetState.WAITING,
                 reason=outcome.reason,
-                next_attempt_at=outcome.next_attempt_at,
+                delay=outcome.delay,
                 counts_as_attempt=outcome.costs_attempt,
                 mismatch=outcome.mismatch,
                 fingerprint=outcome.fingerprint,
+                gone=outcome.gone,
                 stored_bytes=outcome.stored_bytes,
                 stored_objects=outcome.stored_objects,
             )

@@ -36,7 +36,6 @@ from redis.exceptions import RedisError
 from archiving.outcomes import Archived
 from benchmarks.network import NETWORKS
 from benchmarks.server import Connection, Request, serve
-from worker.account import utc_now
 from worker.bootstrap import AppServices, build_services, calm_the_collector
 from worker.observability import setup_logging
 from worker.settings import Settings
@@ -215,7 +214,7 @@ def _measure(services: AppServices, api: str, at_once: int) -> dict[str, float]:
     counters = _counters()
     swept = services.sweeper.sweep()
     assert swept is not None
-    rows = services.ledger.take_due(utc_now(), swept.assets, timedelta(hours=1))
+    rows = services.ledger.take_due(swept.assets, timedelta(hours=1))
     services.archiver.archive(rows[0].asset_id, "benchmark")  # imports, connections, directories
     ids = [row.asset_id for row in rows[1:]]
     calm_the_collector()

@@ -43,8 +43,10 @@ JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.S
 
 
 LONGEST_WAIT = timedelta(days=1)
-"""By the ledger's own clock, whatever `next_attempt_at` says: a worker whose clock is days ahead would otherwise put
-off every asset it meets, past its deadline."""
+"""Of any asset, whatever a worker asks for."""
+
+SHORTEST_SHARE = 2
+"""Before its deadline an asset waits for at most one part in so many of the time left: no wait runs past it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class Seen:
     session_id: str | None = None
     size_bytes: int | None = None
     reason: str | None = None  # why this verdict, when it is not DISCOVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """That a person has looked at an end and leaves it at that."""
+
+    by: str
+    why: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +94,15 @@ class Row:
         0  # leases in a row that nobody settled (their workers died) and that brought the copy no further
     )
     next_attempt_at: datetime | None = None
+    gone_since: datetime | None = (
+        None  # when attempts in a row began to be told that it is gone, or forbidden
+    )
     reason: str | None = None  # of the last failure, or of the state; never a secret
     stored_bytes: int = 0  # once archived or kept with doubts
     stored_objects: int = 0
     seconds: float = 0.0  # the time the successful attempt took
     warnings: tuple[str, ...] = ()  # such as a thumbnail that could not be had
+    acknowledged: Acknowledgement | None = None  # of this end; gone as soon as the state changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +131,13 @@ class Settlement:
 
     state: AssetState
     reason: str | None = None
-    next_attempt_at: datetime | None = None  # with WAITING
+    delay: timedelta | None = None  # with WAITING: until the next attempt; None: at once
     counts_as_attempt: bool = True  # False: nothing was tried (a destination is on hold, a shutdown)
     mismatch: bool = (
         False  # mismatches + 1, or 1 when `fingerprint` is another than before; False sets it to 0
     )
     fingerprint: str | None = None  # with `mismatch`: what the attempt found
+    gone: bool = False  # the attempt was told that the asset is gone, or forbidden
     stored_bytes: int = 0
     stored_objects: int = 0
     seconds: float = 0.0
@@ -130,10 +146,12 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """`seen` is counted on its own, not summed: `balanced` is a check, made at every sweep."""
+    """`seen` is counted on its own, not summed: `balanced` is a check, made at every sweep. `acknowledged`: how many of
+    each state a person has acknowledged."""
 
     seen: int
     states: Mapping[AssetState, int]
+    acknowledged: Mapping[AssetState, int] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:
@@ -175,6 +193,10 @@ class OpenUpload:
 
 
 class Ledger(Protocol):
+    def now(self) -> datetime:
+        """By the ledger's own clock, the only one that is believed: workers' may be days off. See `ledger.clock`."""
+        ...
+
     # -- what exists ---------------------------------------------------------------------------------------
     def discover(self, seen: Sequence[Seen]) -> int:
         """Record what a sweep saw, in one round trip; how many were new. Repeatable.
@@ -212,13 +234,12 @@ class Ledger(Protocol):
         ...
 
     # -- what is due ---------------------------------------------------------------------------------------
-    def take_due(self, now: datetime, window: int, requeue_after: timedelta) -> list[Row]:
+    def take_due(self, window: int, requeue_after: timedelta, ahead: timedelta = timedelta(0)) -> list[Row]:
         """Move what is due to QUEUED, earliest `expires_at` first, so that at most `window` are queued in all,
         and return those moved, for a message each. Bounded time whatever the backlog.
 
-        Due: discovered; waiting with next_attempt_at <= now, or past by the ledger's own clock (a caller's may be
-        days behind); queued for longer than `requeue_after` (its message was lost); running with an ended lease
-        (its worker died).
+        Due: discovered; waiting with a `next_attempt_at` that is past, or will be in `ahead`; queued for longer than
+        `requeue_after` (its message was lost); running with an ended lease (its worker died).
         """
         ...
 
@@ -250,10 +271,16 @@ class Ledger(Protocol):
         the asset altogether (it was flushed) is no reason to stop: the call succeeds and `settle` enters it."""
         ...
 
+    def outrank(self, lease: Lease, fence: int) -> Lease:
+        """The same lease with a fence above `fence`, that of a manifest which was found: after a flush fences may start
+        anew. Repeatable. Raises LeaseLost like `renew`."""
+        ...
+
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         """End the lease and record how. Raises LeaseLost like `renew`, with nothing written. Re-enters the
         asset from `seen` when the ledger forgot it; takes over its `created_at`, which the manifest lies under. A
-        wait ends after LONGEST_WAIT at the latest. On an end, forgets its objects, uploads and progress."""
+        wait is `delay` long by the ledger's clock, but at most LONGEST_WAIT, and before the deadline at most one
+        SHORTEST_SHARE of the time left. On an end, forgets its objects, uploads and progress."""
         ...
 
     # -- what an unfinished copy has done ------------------------------------------------------------------

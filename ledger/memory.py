@@ -15,6 +15,7 @@ from ledger.base import (
     JUDGED_STATES,
     LONGEST_WAIT,
     OPEN_STATES,
+    SHORTEST_SHARE,
     AssetState,
     Beginning,
     Counts,
@@ -72,6 +73,9 @@ class MemoryLedger:
         self._locks: dict[str, tuple[datetime, str]] = {}
         self._facts: dict[str, tuple[datetime | None, str]] = {}
         self._secrets: dict[str, tuple[datetime, str]] = {}
+
+    def now(self) -> datetime:
+        return self._clock()
 
     # -- what exists ---------------------------------------------------------------------------------------
 
@@ -157,7 +161,7 @@ class MemoryLedger:
     # -- what is due ---------------------------------------------------------------------------------------
 
     @_alone
-    def take_due(self, now: datetime, window: int, requeue_after: timedelta) -> list[Row]:
+    def take_due(self, window: int, requeue_after: timedelta, ahead: timedelta = timedelta(0)) -> list[Row]:
         clock = self._clock()
 
         def ready(asset: _Asset) -> bool:
@@ -165,9 +169,8 @@ class MemoryLedger:
                 case AssetState.DISCOVERED:
                     return True
                 case AssetState.WAITING:
-                    return asset.row.next_attempt_at is not None and asset.row.next_attempt_at <= max(
-                        now, clock
-                    )
+                    at = asset.row.next_attempt_at
+                    return at is not None and at <= clock + max(ahead, timedelta(0))
                 case AssetState.RUNNING:
                     return not self._living(asset)
                 case _:
@@ -245,6 +248,17 @@ class MemoryLedger:
             self._move(asset, AssetState.RUNNING, at=ends)
 
     @_alone
+    def outrank(self, lease: Lease, fence: int) -> Lease:
+        self._check(lease)
+        asset = self._assets.get(lease.asset_id)
+        if asset is not None and asset.fence is None:
+            self._adopt(asset, lease)
+        higher = replace(lease, fence=max(lease.fence, fence + 1))
+        if asset is not None:
+            asset.fence = higher.fence
+        return higher
+
+    @_alone
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         self._check(lease)
         asset = self._assets.get(lease.asset_id) or self._enter(seen, NEW_VERDICT, None)
@@ -253,17 +267,27 @@ class MemoryLedger:
         attempts = asset.row.attempts if settlement.counts_as_attempt else max(0, asset.row.attempts - 1)
         same = settlement.fingerprint is None or settlement.fingerprint == asset.row.fingerprint
         mismatches = (asset.row.mismatches + 1 if same else 1) if settlement.mismatch else 0
+        now = self._clock()
         asset.holder = None
         asset.most = (0, 0)
+        gone_since = asset.row.gone_since
+        if settlement.gone:
+            gone_since = gone_since or now
+        elif settlement.counts_as_attempt:
+            gone_since = None
         asset.row = replace(
             _with_result(asset.row, settlement),
+            gone_since=gone_since,
             attempts=attempts,
             mismatches=mismatches,
             fingerprint=settlement.fingerprint if settlement.mismatch else None,
             created_at=seen.created_at or asset.row.created_at,
         )
-        now = self._clock()
-        self._move(asset, settlement.state, at=min(settlement.next_attempt_at or now, now + LONGEST_WAIT))
+        wait = min(max(settlement.delay or timedelta(0), timedelta(0)), LONGEST_WAIT)
+        left = asset.row.expires_at - now
+        if left > timedelta(0):
+            wait = min(wait, left // SHORTEST_SHARE)
+        self._move(asset, settlement.state, at=now + wait)
         self._progress.pop(lease.asset_id, None)
         return asset.row
 
@@ -424,6 +448,7 @@ class MemoryLedger:
             mismatches=0,
             fingerprint=None,
             crashes=0,
+            gone_since=None,
             reason=None,
             stored_bytes=0,
             stored_objects=0,

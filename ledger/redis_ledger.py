@@ -33,7 +33,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from pathlib import Path
@@ -95,6 +95,7 @@ _FIELDS = {
     "fp": "fingerprint",
     "de": "crashes",
     "nx": "next_attempt_at",
+    "gs": "gone_since",
     "re": "reason",
     "sb": "stored_bytes",
     "so": "stored_objects",
@@ -103,7 +104,7 @@ _FIELDS = {
     # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it, mo the most
     # that was stored at a crash
 }
-_TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at")
+_TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at", "gone_since")
 _NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")
 
 
@@ -179,6 +180,9 @@ class RedisLedger:
             for file in folder.glob("[!_]*.lua")
         }
 
+    def now(self) -> datetime:
+        return _time(self._run("now"))
+
     # -- what exists ---------------------------------------------------------------------------------------
 
     def discover(self, seen: Sequence[Seen]) -> int:
@@ -217,8 +221,8 @@ class RedisLedger:
 
     # -- what is due ---------------------------------------------------------------------------------------
 
-    def take_due(self, now: datetime, window: int, requeue_after: timedelta) -> list[Row]:
-        while self._run("promote", _us(now), BATCH):
+    def take_due(self, window: int, requeue_after: timedelta, ahead: timedelta = timedelta(0)) -> list[Row]:
+        while self._run("promote", ahead // MICROSECOND, BATCH):
             pass  # each wait is promoted once, so this ends; in steps, so that others are served in between
 
         rows: list[Row] = []
@@ -256,6 +260,12 @@ class RedisLedger:
     def renew(self, lease: Lease, duration: timedelta) -> None:
         if not self._run("renew", lease.asset_id, lease.fence, lease.holder, duration // MICROSECOND):
             raise _lost(lease)
+
+    def outrank(self, lease: Lease, fence: int) -> Lease:
+        higher = self._run("outrank", lease.asset_id, lease.fence, lease.holder, fence, _call_number())
+        if not higher:
+            raise _lost(lease)
+        return replace(lease, fence=int(higher))
 
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         words = (*_seen_words(seen), *_settlement_words(settlement))
@@ -453,10 +463,11 @@ def _settlement_words(settlement: Settlement) -> tuple[Word, ...]:
     return (
         settlement.state,
         settlement.reason,
-        None if settlement.next_attempt_at is None else _us(settlement.next_attempt_at),
+        None if settlement.delay is None else settlement.delay // MICROSECOND,
         int(settlement.counts_as_attempt),
         int(settlement.mismatch),
         settlement.fingerprint,
+        int(settlement.gone),
         settlement.stored_bytes or None,
         settlement.stored_objects or None,
         settlement.seconds or None,

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from archiver.http import trust
 from archiving.watching import Watcher
 from ledger.base import Ledger
+from ledger.clock import LedgerClock
 from ledger.redis_ledger import RedisLedger
 from ledger.sealing import Seal
 from worker.embedded_valkey import write_private
@@ -30,7 +31,7 @@ def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
 def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
     return Watcher(
         ledger=ledger,
-        clock=utc_now,
+        clock=LedgerClock(ledger),
         at_risk_within=settings.at_risk,
         sweep_every=settings.sweep_every,
     )

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ from hms.auth import FixedToken, ManagementToken, TokenProvider
 from hms.client import HmsClient
 from hms.errors import HmsRefused
 from ledger.base import Ledger, Row
+from ledger.clock import LedgerClock
 from ledger.redis_ledger import RedisLedger
 from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
@@ -46,7 +48,7 @@ from transfer.errors import Stopped
 from transfer.guard import AddressPolicy
 from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
-from worker.account import build_ledger, build_watcher, utc_now
+from worker.account import build_ledger, build_watcher
 from worker.celery_config import celery_settings
 from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.schedule import beat_schedule
@@ -88,13 +90,13 @@ class AppServices:
 class NoCredentials:
     """The tokens of an installation that has no 100ms credentials: the first call says which are missing."""
 
-    def token(self) -> SecretStr:
+    def token(self, _now: datetime, /) -> SecretStr:
         raise HmsRefused(
             "there are no 100ms credentials: set HMS_ACCESS_KEY and HMS_SECRET (dashboard, Developer section) "
             "in the environment or in .env"
         )
 
-    def replacement(self, _refused: SecretStr, /) -> None:
+    def replacement(self, _refused: SecretStr, _now: datetime, /) -> None:
         return None
 
 
@@ -115,24 +117,25 @@ def build_services(
     source_access = SourceAccess(settings.source_access)
     open_contents = _build_opener(settings, api, ledger, source_access, authorities)
     scope = build_scope(settings)
-    reconciler = Reconciler(ledger=ledger, destinations=destinations, scope=scope, clock=utc_now)
+    clock = LedgerClock(ledger)
+    reconciler = Reconciler(ledger=ledger, destinations=destinations, scope=scope, clock=clock)
     return AppServices(
         api=api,
         ledger=ledger,
         destinations=destinations,
         archiver=_build_archiver(
-            settings, api, ledger, destinations, open_contents, scope, stop_requested, time_is_up
+            settings, api, ledger, destinations, open_contents, scope, clock, stop_requested, time_is_up
         ),
-        sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=utc_now, rebuild=reconciler.reconcile),
+        sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=clock, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(
             ledger=ledger,
             send=send,
-            clock=utc_now,
+            clock=clock,
             window=settings.dispatch_window,
             urgent_within=settings.at_risk,
         ),
         reconciler=reconciler,
-        scrubber=Scrubber(ledger=ledger, destinations=destinations, clock=utc_now),
+        scrubber=Scrubber(ledger=ledger, destinations=destinations, clock=clock),
         watcher=build_watcher(settings, ledger),
         source_access=source_access,
         open_contents=open_contents,
@@ -265,6 +268,7 @@ def _build_archiver(
     destinations: list[StorageBackend],
     open_contents: OpenContents,
     scope: Scope,
+    clock: LedgerClock,
     stop_requested: Callable[[], bool],
     time_is_up: type[Exception],
 ) -> Archiver:
@@ -296,7 +300,7 @@ def _build_archiver(
             archiver_version=version(DISTRIBUTION),
             near_deadline=settings.at_risk,
         ),
-        clock=utc_now,
+        clock=clock,
         stop_requested=stop_requested,
         time_is_up=time_is_up,
     )

@@ -577,7 +577,7 @@ def _judge_by_hand(asset_ids: Sequence[str], *, accepted: bool, why: str, by: st
             stack.callback(store.close)
         for asset_id in asset_ids:
             try:
-                rows.append(say(ledger, destinations, asset_id, by=by, why=why, now=utc_now()))
+                rows.append(say(ledger, destinations, asset_id, by=by, why=why, now=ledger.now()))
             except VerdictRefused as error:
                 refusals.append(str(error))
     if as_json:
@@ -596,12 +596,11 @@ def _take_back(services: AppServices, asset_id: str) -> None:
     from archiving import keys
     from archiving.commit import take_back
     from archiving.deadlines import is_over
-    from worker.account import utc_now
 
     row = services.ledger.get(asset_id)
     if row is None:
         return
-    if is_over(row, utc_now()):
+    if is_over(row, services.ledger.now()):
         err.print(
             f"{asset_id}: its retention at 100ms has ended; what is archived stays as it is.", style="yellow"
         )
@@ -614,13 +613,16 @@ def _tell_restored(
     settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey]
 ) -> None:
     from archiving.reconcile import Reconciler
-    from worker.account import utc_now
+    from ledger.clock import LedgerClock
     from worker.bootstrap import build_scope
 
     try:
         with _ledger(settings) as ledger:
             Reconciler(
-                ledger=ledger, destinations=destinations, scope=build_scope(settings), clock=utc_now
+                ledger=ledger,
+                destinations=destinations,
+                scope=build_scope(settings),
+                clock=LedgerClock(ledger),
             ).restored(manifests)
     except (LedgerError, SettingsError, SupervisorError) as error:
         err.print(
@@ -650,7 +652,7 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _one_run(settings: Settings, services: AppServices, stop: threading.Event, wait: float) -> OneRun:
-    from worker.account import utc_now
+    from ledger.clock import LedgerClock
     from worker.run_once import OneRun
 
     return OneRun(
@@ -660,7 +662,7 @@ def _one_run(settings: Settings, services: AppServices, stop: threading.Event, w
         ledger=services.ledger,
         concurrency=settings.worker_concurrency,
         patience=timedelta(seconds=wait),
-        clock=utc_now,
+        clock=LedgerClock(services.ledger),
         stop=stop,
     )
 

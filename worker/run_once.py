@@ -88,7 +88,7 @@ class OneRun:
         if asset_ids is None:
             compared = self._reconcile()
             give_second_chances(self._ledger, self._clock())
-            self._ledger.take_due(self._clock() + HOLD, AT_ONCE, timedelta(0))
+            self._ledger.take_due(AT_ONCE, timedelta(0), ahead=HOLD)
             try:
                 swept = self._sweep()
                 all_listed = compared and swept is not None and not swept.garbled
@@ -160,7 +160,7 @@ class OneRun:
         if named is not None:
             return [named.popleft() for _ in range(min(free, len(named)))]
         # Whatever is queued is ours to do now: a message for it would find it leased, or settled.
-        due = self._ledger.take_due(self._clock(), free, timedelta(0))
+        due = self._ledger.take_due(free, timedelta(0))
         return [row.asset_id for row in due if row.asset_id not in running]
 
     def _worth_waiting(self, seconds_left: float) -> bool:

@@ -17,6 +17,7 @@ end
 local OPEN = {discovered = true, queued = true, running = true, waiting = true}
 local JUDGED = {skipped = true, external = true, source_failed = true}
 local LONGEST_WAIT = 86400 * 1000000 -- ledger.base.LONGEST_WAIT
+local SHORTEST_SHARE = 2 -- ledger.base.SHORTEST_SHARE
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.
@@ -121,15 +122,15 @@ end
 
 local function reopen(id, row, keep_stored)
   redis.call('ZREM', prefix .. 'warned', id)
-  set(id, {at = '', mi = '', fp = '', de = '', mo = '', ho = '', re = '', sc = '', wa = ''})
+  set(id, {at = '', mi = '', fp = '', de = '', mo = '', ho = '', gs = '', re = '', sc = '', wa = ''})
   if not keep_stored then set(id, {sb = '', so = ''}) end
   if row.st ~= 'discovered' then move(id, row.st, 'discovered', row.ex) end
 end
 
 local function take_settlement()
   return {
-    state = take(), re = take(), nx = take(), counts = take() == '1', mismatch = take() == '1', fp = take(),
-    sb = take(), so = take(), sc = take(), wa = take(),
+    state = take(), re = take(), delay = tonumber(take()) or 0, counts = take() == '1', mismatch = take() == '1',
+    fp = take(), gone = take() == '1', sb = take(), so = take(), sc = take(), wa = take(),
   }
 end
 

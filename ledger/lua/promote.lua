@@ -1,7 +1,7 @@
 -- Waits that are over and leases that ended go to `ready`, which orders them by deadline; at most `limit` of each,
 -- so that no call holds the server up. Returns 1 when there may be more. An asset is promoted once a wait, so the
 -- cost is spread over its attempts.
-local due, limit = whole(math.max(tonumber(take()), now)), tonumber(take()) -- a caller's clock may be days behind
+local due, limit = whole(now + math.max(tonumber(take()), 0)), tonumber(take())
 
 local function promote(state, before)
   local ids = redis.call('ZRANGEBYSCORE', time_key(state), '-inf', before, 'WITHSCORES', 'LIMIT', 0, limit)

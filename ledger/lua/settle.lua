@@ -16,10 +16,15 @@ local mismatches = done.mismatch and (same and row.mi + 1 or 1) or 0
 set(id, {
   fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = mismatches, fp = done.mismatch and done.fp or '',
 })
+if done.gone then
+  redis.call('HSETNX', asset_key(id), 'gs', whole(now))
+elseif done.counts then
+  set(id, {gs = ''})
+end
 set_result(id, done)
 set_created(id, seen)
--- The wait is by the worker's clock, which may be days ahead.
-local waits_until = math.min(tonumber(done.nx) or now, now + LONGEST_WAIT)
-move(id, row.st, done.state, row.ex, whole(waits_until))
+local wait, left = math.min(math.max(done.delay, 0), LONGEST_WAIT), tonumber(row.ex) - now
+if left > 0 then wait = math.min(wait, left / SHORTEST_SHARE) end
+move(id, row.st, done.state, row.ex, whole(now + math.floor(wait)))
 redis.call('HDEL', prefix .. 'progress', id)
 return cjson.encode(whole_row(id))

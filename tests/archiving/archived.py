@@ -76,6 +76,6 @@ def enter(
                 state,
                 reason=reason,
                 stored_objects=2 if state in (AssetState.ARCHIVED, AssetState.QUARANTINED) else 0,
-                next_attempt_at=NOW + timedelta(minutes=1) if state is AssetState.WAITING else None,
+                delay=timedelta(minutes=1) if state is AssetState.WAITING else None,
             ),
         )

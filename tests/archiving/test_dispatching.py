@@ -79,13 +79,13 @@ def test_a_waiting_asset_is_sent_when_its_time_comes() -> None:
     world.dispatcher.dispatch()
     lease = world.ledger.lease("a", "worker", timedelta(minutes=2))
     assert lease
-    later = NOW + timedelta(minutes=10)
+    later = timedelta(minutes=10)
     seen = judge(asset(id="a"), Scope(RETENTION))
-    world.ledger.settle(lease, seen, Settlement(AssetState.WAITING, "503", next_attempt_at=later))
+    world.ledger.settle(lease, seen, Settlement(AssetState.WAITING, "503", delay=later))
 
     world.dispatcher.dispatch()
     assert len(world.sent) == 1
-    world.clock.now = later
+    world.clock.advance(later)
     world.dispatcher.dispatch()
 
     assert len(world.sent) == 2

@@ -83,7 +83,7 @@ def next_worker(bench: Bench) -> None:
     """What beat and another worker do, until nothing is due any more."""
     for _ in range(10):
         bench.clock.advance(timedelta(minutes=20))
-        for row in bench.ledger.take_due(bench.clock(), 10, timedelta(minutes=15)):
+        for row in bench.ledger.take_due(10, timedelta(minutes=15)):
             bench.archiver.archive(row.asset_id, "next")
 
 

@@ -36,7 +36,7 @@ def test_a_manifest_whose_objects_are_gone_does_not_make_a_waiting_asset_archive
     bench.ledger.reopen(bench.asset_id)
     lease = bench.ledger.lease(bench.asset_id, "test", timedelta(minutes=1))
     assert lease
-    later = Settlement(AssetState.WAITING, next_attempt_at=bench.clock() + timedelta(hours=1))
+    later = Settlement(AssetState.WAITING, delay=timedelta(hours=1))
     bench.ledger.settle(lease, judge(bench.api.assets[0], Scope(RETENTION)), later)
 
     reconciler(bench).reconcile()

@@ -128,7 +128,7 @@ def test_what_is_rejected_asks_for_nobody_any_more_and_its_bytes_stay(state: Ass
     end = keys.end_record_key(ID, asset().created_at)
     assert {read_state(store, end) for store in world.stores} == {"rejected"}
     assert give_second_chances(world.ledger, NOW + RETENTION / 2) == 0
-    assert world.ledger.take_due(NOW + RETENTION, 10, RETENTION) == []
+    assert world.ledger.take_due(10, RETENTION, ahead=RETENTION) == []
 
 
 def test_what_is_archived_cannot_be_rejected() -> None:

@@ -29,6 +29,7 @@ from ledger.errors import LeaseLost
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+AT_ONCE = timedelta(0)
 
 NEVER_STARTED = (AssetState.DISCOVERED, *sorted(JUDGED_STATES))
 ENDS = sorted(set(AssetState) - OPEN_STATES)
@@ -82,8 +83,8 @@ ARCHIVED = Settlement(
 )
 
 
-def waiting(until: datetime, reason: str = "the source answered 503") -> Settlement:
-    return Settlement(AssetState.WAITING, reason=reason, next_attempt_at=until)
+def waiting(delay: timedelta, reason: str = "the source answered 503") -> Settlement:
+    return Settlement(AssetState.WAITING, reason=reason, delay=delay)
 
 
 UPLOAD = OpenUpload("token", 50 * 2**30, 64 * 2**20, None)
@@ -98,12 +99,12 @@ def put(world: LedgerWorld, state: AssetState, asset_id: str = "a") -> Lease | N
 
     ledger.discover([seen(asset_id)])
     if state == AssetState.QUEUED:
-        ledger.take_due(world.now, 1_000, HOUR)
+        ledger.take_due(1_000, HOUR)
         return None
 
     lease = take_lease(world, asset_id)
     if state == AssetState.WAITING:
-        ledger.settle(lease, seen(asset_id), waiting(world.now + HOUR))
+        ledger.settle(lease, seen(asset_id), waiting(HOUR))
     elif state != AssetState.RUNNING:
         ledger.settle(lease, seen(asset_id), replace(ARCHIVED, state=state, reason="why"))
     return lease if state == AssetState.RUNNING else None
@@ -120,7 +121,7 @@ def take_lease(
 def crash(world: LedgerWorld, asset_id: str = "a") -> Lease:
     """The holder dies; the lease of who comes next."""
     world.advance(HOUR)
-    world.ledger.take_due(world.now, 10, HOUR)
+    world.ledger.take_due(10, HOUR)
     return take_lease(world, asset_id)
 
 
@@ -257,7 +258,7 @@ class LedgerContract:
 
         world.ledger.discover([seen()])
 
-        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
 
     def test_what_is_judged_away_is_no_longer_due(self, world: LedgerWorld) -> None:
         put(world, AssetState.WAITING)
@@ -266,7 +267,7 @@ class LedgerContract:
 
         world.ledger.discover([seen("a", verdict=AssetState.SKIPPED), seen("b", verdict=AssetState.EXTERNAL)])
 
-        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.take_due(10, HOUR) == []
         assert world.ledger.next_due_at() is None
 
     def test_a_manifest_enters_an_unknown_asset_archived(self, world: LedgerWorld) -> None:
@@ -356,7 +357,7 @@ class LedgerContract:
     def test_the_most_urgent_are_taken_first(self, world: LedgerWorld) -> None:
         world.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
 
-        taken = world.ledger.take_due(world.now, 3, HOUR)
+        taken = world.ledger.take_due(3, HOUR)
 
         assert ids(taken) == ["a4", "a3", "a2"]
         assert {row.state for row in taken} == {AssetState.QUEUED}
@@ -365,50 +366,50 @@ class LedgerContract:
     def test_no_more_than_the_window_is_queued_in_all(self, world: LedgerWorld) -> None:
         world.ledger.discover([seen(f"a{n}") for n in range(5)])
 
-        assert len(world.ledger.take_due(world.now, 3, HOUR)) == 3
-        assert world.ledger.take_due(world.now, 3, HOUR) == []
-        assert len(world.ledger.take_due(world.now, 4, HOUR)) == 1
-        assert world.ledger.take_due(world.now, 0, HOUR) == []
+        assert len(world.ledger.take_due(3, HOUR)) == 3
+        assert world.ledger.take_due(3, HOUR) == []
+        assert len(world.ledger.take_due(4, HOUR)) == 1
+        assert world.ledger.take_due(0, HOUR) == []
 
         take_lease(world, "a0")
 
-        assert len(world.ledger.take_due(world.now, 4, HOUR)) == 1
+        assert len(world.ledger.take_due(4, HOUR)) == 1
 
     def test_a_window_wider_than_a_batch_is_filled(self, world: LedgerWorld) -> None:
         world.ledger.discover([seen(f"a{n:05}") for n in range(1_300)])
 
-        taken = world.ledger.take_due(world.now, 1_200, HOUR)
+        taken = world.ledger.take_due(1_200, HOUR)
 
         assert ids(taken) == [f"a{n:05}" for n in range(1_200)]
 
     def test_a_wait_is_due_when_it_is_over(self, world: LedgerWorld) -> None:
         put(world, AssetState.WAITING)
-        due_at = row(world).next_attempt_at
-        assert due_at == world.now + HOUR
+        assert row(world).next_attempt_at == world.now + HOUR
 
-        assert world.ledger.take_due(due_at - timedelta(microseconds=1), 10, HOUR) == []
-        assert ids(world.ledger.take_due(due_at, 10, HOUR)) == ["a"]
+        world.advance(HOUR - timedelta(microseconds=1))
+        assert world.ledger.take_due(10, HOUR) == []
+        world.advance(timedelta(microseconds=1))
+        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
         assert row(world).next_attempt_at is None
 
-    def test_a_wait_is_over_by_the_ledger_s_clock_when_the_caller_s_is_days_behind(
-        self, world: LedgerWorld
-    ) -> None:
+    def test_a_wait_that_is_over_soon_may_be_taken_before_it_is(self, world: LedgerWorld) -> None:
         put(world, AssetState.WAITING)
-        world.advance(HOUR)
 
-        assert ids(world.ledger.take_due(world.now - 3 * DAY, 10, HOUR)) == ["a"]
+        assert world.ledger.take_due(10, HOUR, ahead=HOUR - timedelta(microseconds=1)) == []
+        assert world.ledger.take_due(10, HOUR, ahead=-HOUR) == []
+        assert ids(world.ledger.take_due(10, HOUR, ahead=HOUR)) == ["a"]
 
     def test_waits_that_are_over_queue_by_deadline_with_the_others(self, world: LedgerWorld) -> None:
         for asset_id, days in (("w-late", 9), ("w-soon", 1), ("w-middle", 5)):
             world.ledger.discover([seen(asset_id, expires_in=days * DAY)])
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(world.now + HOUR))
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(HOUR))
         world.ledger.discover([seen("d-late", expires_in=8 * DAY), seen("d-soon", expires_in=2 * DAY)])
 
-        later = world.now + 2 * HOUR
+        world.advance(2 * HOUR)
 
-        assert ids(world.ledger.take_due(later, 2, HOUR)) == ["w-soon", "d-soon"]
-        assert ids(world.ledger.take_due(later, 4, HOUR)) == ["w-middle", "d-late"]
-        assert ids(world.ledger.take_due(later, 9, HOUR)) == ["w-late"]
+        assert ids(world.ledger.take_due(2, 3 * HOUR)) == ["w-soon", "d-soon"]
+        assert ids(world.ledger.take_due(4, 3 * HOUR)) == ["w-middle", "d-late"]
+        assert ids(world.ledger.take_due(9, 3 * HOUR)) == ["w-late"]
 
     def test_a_wait_without_a_time_is_due_at_once(self, world: LedgerWorld) -> None:
         put(world, AssetState.DISCOVERED)
@@ -416,26 +417,26 @@ class LedgerContract:
         world.ledger.settle(take_lease(world), seen(), Settlement(AssetState.WAITING))
 
         assert world.ledger.next_due_at() == world.now
-        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
 
     def test_a_queued_asset_whose_message_was_lost_is_due_again(self, world: LedgerWorld) -> None:
         put(world, AssetState.QUEUED)
 
         world.advance(10 * MINUTE)
-        assert world.ledger.take_due(world.now, 1, 10 * MINUTE) == []
+        assert world.ledger.take_due(1, 10 * MINUTE) == []
 
         world.advance(SECOND)
-        assert ids(world.ledger.take_due(world.now, 1, 10 * MINUTE)) == ["a"]
-        assert world.ledger.take_due(world.now, 1, 10 * MINUTE) == []
+        assert ids(world.ledger.take_due(1, 10 * MINUTE)) == ["a"]
+        assert world.ledger.take_due(1, 10 * MINUTE) == []
 
     def test_an_asset_whose_worker_died_is_due_again(self, world: LedgerWorld) -> None:
         put(world, AssetState.RUNNING)
 
         world.advance(MINUTE - SECOND)
-        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.take_due(10, HOUR) == []
 
         world.advance(SECOND)
-        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
         assert row(world).attempts == 1
 
     @pytest.mark.parametrize("state", ENDS)
@@ -444,28 +445,29 @@ class LedgerContract:
 
         world.advance(20 * DAY)
 
-        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.take_due(10, HOUR) == []
 
     def test_a_due_asset_whose_deadline_changed_keeps_its_order(self, world: LedgerWorld) -> None:
         for asset_id in ("a", "b", "c"):
             world.ledger.discover([seen(asset_id, expires_in=3 * DAY)])
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(world.now))
-        assert ids(world.ledger.take_due(world.now, 1, HOUR)) == ["a"]
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(AT_ONCE))
+        assert ids(world.ledger.take_due(1, HOUR)) == ["a"]
 
         world.ledger.discover([seen("b", expires_in=9 * DAY)])
 
-        assert ids(world.ledger.take_due(world.now, 2, HOUR)) == ["c"]
+        assert ids(world.ledger.take_due(2, HOUR)) == ["c"]
 
     def test_the_next_wait_to_end_is_known_until_it_is_queued(self, world: LedgerWorld) -> None:
         assert world.ledger.next_due_at() is None
         for asset_id, hours in (("a", 2), ("b", 1), ("c", 3)):
             put(world, AssetState.DISCOVERED, asset_id)
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(START + hours * HOUR))
+            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(hours * HOUR))
 
         assert world.ledger.next_due_at() == START + HOUR
-        world.ledger.take_due(START + 2 * HOUR, 0, HOUR)
+        world.advance(2 * HOUR)
+        world.ledger.take_due(0, HOUR)
         assert world.ledger.next_due_at() == START + HOUR
-        world.ledger.take_due(START + 2 * HOUR, 2, HOUR)
+        world.ledger.take_due(2, HOUR)
         assert world.ledger.next_due_at() == START + 3 * HOUR
 
     @pytest.mark.parametrize("state", AssetState)
@@ -493,7 +495,7 @@ class LedgerContract:
                 1000,
             )
             assert world.ledger.reopen("a") == reopened
-            assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+            assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
         check_balance(world)
 
     def test_an_operator_reopens_what_a_dead_worker_holds(self, world: LedgerWorld) -> None:
@@ -544,11 +546,11 @@ class LedgerContract:
         put(world, AssetState.RUNNING)
         for _ in range(2):
             world.advance(HOUR)
-            world.ledger.take_due(world.now, 10, HOUR)
+            world.ledger.take_due(10, HOUR)
             lease = take_lease(world)
         crashes = row(world).crashes
 
-        world.ledger.settle(lease, seen("a"), waiting(world.now))
+        world.ledger.settle(lease, seen("a"), waiting(AT_ONCE))
         take_lease(world)
 
         assert crashes == 2
@@ -602,7 +604,7 @@ class LedgerContract:
         lease = crash(world)
         before = row(world).crashes
 
-        world.ledger.settle(lease, seen("a"), waiting(world.now))
+        world.ledger.settle(lease, seen("a"), waiting(AT_ONCE))
         take_lease(world)
         crash(world)
         first = row(world).crashes
@@ -720,7 +722,7 @@ class LedgerContract:
             world.ledger.renew(lease, MINUTE)
 
         assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.take_due(10, HOUR) == []
         assert row(world).attempts == 1
 
     @pytest.mark.parametrize("dispatched", [False, True])
@@ -730,13 +732,13 @@ class LedgerContract:
         lease = put(world, AssetState.RUNNING)
         assert lease
         world.advance(HOUR)
-        world.ledger.take_due(world.now, 1 if dispatched else 0, HOUR)
+        world.ledger.take_due(1 if dispatched else 0, HOUR)
 
         world.ledger.renew(lease, MINUTE)
 
         assert row(world).state == AssetState.RUNNING
         assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert world.ledger.take_due(world.now, 10, HOUR) == []
+        assert world.ledger.take_due(10, HOUR) == []
         assert world.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
         check_balance(world)
 
@@ -747,7 +749,7 @@ class LedgerContract:
         for _ in range(5):
             lease = take_lease(world)
             fences.append(lease.fence)
-            world.ledger.settle(lease, seen(), waiting(world.now))
+            world.ledger.settle(lease, seen(), waiting(AT_ONCE))
 
         assert fences == sorted(set(fences))
         assert row(world).attempts == 5
@@ -756,7 +758,7 @@ class LedgerContract:
     def test_a_settled_lease_is_over(self, world: LedgerWorld, state: AssetState) -> None:
         lease = put(world, AssetState.RUNNING)
         assert lease
-        settlement = Settlement(state, reason="why", next_attempt_at=world.now)
+        settlement = Settlement(state, reason="why", delay=AT_ONCE)
 
         settled = world.ledger.settle(lease, seen(), settlement)
 
@@ -777,23 +779,99 @@ class LedgerContract:
         lease = put(world, AssetState.RUNNING)
         assert lease
         world.advance(HOUR)
-        world.ledger.take_due(world.now, 1, HOUR)
+        world.ledger.take_due(1, HOUR)
 
         world.ledger.discover([seen(verdict=AssetState.SKIPPED)])
 
         with pytest.raises(LeaseLost):
             world.ledger.renew(lease, MINUTE)
 
-    def test_a_worker_whose_clock_is_days_ahead_puts_an_asset_off_for_a_day_at_most(
-        self, world: LedgerWorld
+    @pytest.mark.parametrize(
+        ("delay", "left", "waits"),
+        [
+            (MINUTE, 9 * DAY, MINUTE),
+            (9 * DAY, 9 * DAY, LONGEST_WAIT),
+            (HOUR, HOUR, HOUR / 2),
+            (LONGEST_WAIT, timedelta(seconds=9), timedelta(seconds=4.5)),
+            (HOUR, -HOUR, HOUR),
+            (9 * DAY, -DAY, LONGEST_WAIT),
+            (-HOUR, DAY, AT_ONCE),
+            (None, DAY, AT_ONCE),
+        ],
+    )
+    def test_no_wait_runs_past_the_deadline_or_is_longer_than_a_day(
+        self, world: LedgerWorld, delay: timedelta | None, left: timedelta, waits: timedelta
     ) -> None:
+        world.ledger.discover([seen(expires_in=left)])
+        lease = take_lease(world)
+
+        settled = world.ledger.settle(lease, seen(), Settlement(AssetState.WAITING, delay=delay))
+
+        assert settled.next_attempt_at == world.now + waits
+        assert world.ledger.next_due_at() == world.now + waits
+
+    def test_it_is_known_since_when_an_asset_is_said_to_be_gone(self, world: LedgerWorld) -> None:
+        def attempt(settlement: Settlement) -> Row:
+            world.advance(HOUR)
+            world.ledger.take_due(10, HOUR)
+            return world.ledger.settle(take_lease(world), seen(), settlement)
+
+        gone, other = Settlement(AssetState.WAITING, gone=True), Settlement(AssetState.WAITING)
+        nothing_tried = replace(other, counts_as_attempt=False)
+        world.ledger.discover([seen()])
+
+        assert attempt(other).gone_since is None
+        since = attempt(gone).gone_since
+        assert since == world.now
+        assert attempt(gone).gone_since == since
+        assert attempt(nothing_tried).gone_since == since
+        assert attempt(other).gone_since is None
+        assert attempt(gone).gone_since == world.now
+        reopened = world.ledger.reopen("a")
+        assert reopened
+        assert reopened.gone_since is None
+
+    def test_a_lease_may_be_raised_above_the_fence_of_a_manifest(self, world: LedgerWorld) -> None:
         lease = put(world, AssetState.RUNNING)
         assert lease
 
-        settled = world.ledger.settle(lease, seen(), waiting(world.now + 9 * DAY))
+        higher = world.ledger.outrank(lease, lease.fence + 10)
 
-        assert settled.next_attempt_at == world.now + LONGEST_WAIT
-        assert world.ledger.next_due_at() == world.now + LONGEST_WAIT
+        assert higher == replace(lease, fence=lease.fence + 11)
+        assert world.ledger.outrank(higher, 5) == higher
+        with pytest.raises(LeaseLost):
+            world.ledger.renew(lease, MINUTE)
+        with pytest.raises(LeaseLost):
+            world.ledger.outrank(lease, 5)
+        world.ledger.renew(higher, MINUTE)
+        world.ledger.settle(higher, seen(), ARCHIVED)
+
+    def test_the_next_lease_is_above_one_that_was_raised(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        higher = world.ledger.outrank(lease, lease.fence + 10**12)
+
+        assert crash(world).fence > higher.fence
+
+    def test_a_lease_that_a_flush_forgot_may_be_raised(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.flush()
+
+        higher = world.ledger.outrank(lease, lease.fence + 10)
+        world.ledger.renew(higher, MINUTE)
+        world.ledger.discover([seen()])
+        assert world.ledger.outrank(higher, 5) == higher
+
+        settled = world.ledger.settle(higher, seen(), ARCHIVED)
+        assert (settled.state, settled.attempts) == (AssetState.ARCHIVED, 1)
+
+    def test_its_clock_is_told(self, world: LedgerWorld) -> None:
+        before = world.ledger.now()
+        world.advance(HOUR)
+
+        assert before == START
+        assert world.ledger.now() == START + HOUR
 
     def test_a_settled_row_has_the_date_that_its_manifest_lies_under(self, world: LedgerWorld) -> None:
         lease = put(world, AssetState.RUNNING)
@@ -835,7 +913,7 @@ class LedgerContract:
         put(world, AssetState.DISCOVERED)
 
         for _ in range(3):
-            held = replace(waiting(world.now), counts_as_attempt=False)
+            held = replace(waiting(AT_ONCE), counts_as_attempt=False)
             settled = world.ledger.settle(take_lease(world), seen(), held)
 
         assert settled.attempts == 0
@@ -845,7 +923,7 @@ class LedgerContract:
 
         counted = []
         for mismatch in (True, True, False, True):
-            settlement = replace(waiting(world.now), mismatch=mismatch)
+            settlement = replace(waiting(AT_ONCE), mismatch=mismatch)
             counted.append(world.ledger.settle(take_lease(world), seen(), settlement).mismatches)
 
         assert counted == [1, 2, 0, 1]
@@ -855,7 +933,7 @@ class LedgerContract:
 
         counted = []
         for fingerprint in ("a", "a", "b", "b", None, "b"):
-            settlement = replace(waiting(world.now), mismatch=True, fingerprint=fingerprint)
+            settlement = replace(waiting(AT_ONCE), mismatch=True, fingerprint=fingerprint)
             settled = world.ledger.settle(take_lease(world), seen(), settlement)
             counted.append((settled.mismatches, settled.fingerprint))
 
@@ -876,7 +954,7 @@ class LedgerContract:
             7,
             2,
         )
-        assert ids(world.ledger.take_due(world.now, 10, HOUR)) == ["a"]
+        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
 
     # -- a ledger that was flushed -------------------------------------------------------------------------
 
@@ -903,12 +981,10 @@ class LedgerContract:
         assert lease
         world.flush()
 
-        settled = world.ledger.settle(
-            lease, seen(), replace(waiting(world.now + HOUR), counts_as_attempt=False)
-        )
+        settled = world.ledger.settle(lease, seen(), replace(waiting(HOUR), counts_as_attempt=False))
 
         assert (settled.state, settled.attempts) == (AssetState.WAITING, 0)
-        assert ids(world.ledger.take_due(world.now + HOUR, 1, HOUR)) == ["a"]
+        assert ids(world.ledger.take_due(1, HOUR, ahead=HOUR)) == ["a"]
 
     def test_after_a_flush_and_a_sweep_a_renewal_keeps_others_out(self, world: LedgerWorld) -> None:
         lease = put(world, AssetState.RUNNING)
@@ -951,7 +1027,7 @@ class LedgerContract:
         world.ledger.record_archived(seen(), ARCHIVED)
 
         with pytest.raises(LeaseLost):
-            world.ledger.settle(lease, seen(), waiting(world.now))
+            world.ledger.settle(lease, seen(), waiting(AT_ONCE))
         assert row(world).state == AssetState.ARCHIVED
 
     def test_after_a_flush_everything_else_starts_empty(self, world: LedgerWorld) -> None:
@@ -962,7 +1038,7 @@ class LedgerContract:
         world.flush()
 
         assert world.ledger.counts().seen == 0
-        assert world.ledger.take_due(world.now + DAY, 10, HOUR) == []
+        assert world.ledger.take_due(10, HOUR, ahead=DAY) == []
         assert world.ledger.next_due_at() is None
         assert world.ledger.recall("sweep") is None
         assert world.ledger.extend_lock("sweep", token, HOUR) is False
@@ -1074,7 +1150,7 @@ class LedgerContract:
         lease = put(world, AssetState.RUNNING)
         assert lease
         world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
-        world.ledger.settle(lease, seen(), waiting(world.now))
+        world.ledger.settle(lease, seen(), waiting(AT_ONCE))
 
         if judged:
             world.ledger.discover([seen(verdict=AssetState.SKIPPED)])

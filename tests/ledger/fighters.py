@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from redis import Redis
 
@@ -14,7 +14,7 @@ from tests.contracts.ledger_contract import seen
 from tests.ledger.worlds import SEAL
 
 ASSETS = ("a", "b", "c")
-AT_ONCE = Settlement(AssetState.WAITING, next_attempt_at=datetime(2026, 1, 1, tzinfo=UTC))
+AT_ONCE = Settlement(AssetState.WAITING)
 
 
 def fight(url: str, name: str, rounds: int) -> tuple[int, int, list[str]]:

@@ -73,7 +73,7 @@ def test_a_clock_that_goes_back_gives_no_fence_twice(world: RedisWorld) -> None:
     put(world, AssetState.DISCOVERED)
     first = take_lease(world, duration=timedelta())
     world.now -= HOUR
-    world.ledger.settle(first, seen(), waiting(world.now))
+    world.ledger.settle(first, seen(), waiting(timedelta(0)))
 
     assert take_lease(world).fence > first.fence
 
@@ -279,19 +279,19 @@ def test_half_a_surrogate_pair_in_an_id_is_kept(world: RedisWorld) -> None:
 
     world.ledger.discover([seen(asset_id)])
 
-    assert [row.asset_id for row in world.ledger.take_due(world.now, 1, HOUR)] == [asset_id]
+    assert [row.asset_id for row in world.ledger.take_due(1, HOUR)] == [asset_id]
 
 
 def test_a_row_that_the_server_evicted_is_found_again_by_the_next_sweep(world: RedisWorld) -> None:
     world.ledger.discover([seen("a"), seen("b"), seen("c", verdict=AssetState.SKIPPED)])
     world.side.delete("archiver:asset:a", "archiver:asset:c")
 
-    assert [row.asset_id for row in world.ledger.take_due(world.now, 10, HOUR)] == ["b"]
+    assert [row.asset_id for row in world.ledger.take_due(10, HOUR)] == ["b"]
     assert [row.asset_id for row in world.ledger.rows()] == ["b"]
     assert world.ledger.lease("a", "w1", HOUR) is None
     assert not world.ledger.counts().balanced
     world.ledger.discover([seen("a")])
-    assert [row.asset_id for row in world.ledger.take_due(world.now, 10, HOUR)] == ["a"]
+    assert [row.asset_id for row in world.ledger.take_due(10, HOUR)] == ["a"]
 
 
 def test_scripts_that_the_server_forgot_are_loaded_again(world: RedisWorld) -> None:
@@ -343,7 +343,7 @@ def test_the_cost_of_a_call_does_not_grow_with_the_backlog(world: RedisWorld, ac
         before = sum(calls(world.side).values())
         match act:
             case "take_due":
-                assert len(world.ledger.take_due(world.now, 5, HOUR)) == 5
+                assert len(world.ledger.take_due(5, HOUR)) == 5
             case "lease":
                 assert world.ledger.lease("a00001", "w", timedelta())
             case "counts":
@@ -368,14 +368,14 @@ def test_the_cost_of_a_call_does_not_grow_with_the_backlog(world: RedisWorld, ac
 
 
 def test_many_waits_that_end_at_once_are_promoted_in_short_steps(world: RedisWorld) -> None:
-    world.ledger.take_due(world.now, 1, HOUR)  # a script's first EVALSHA at a server is answered NOSCRIPT
+    world.ledger.take_due(1, HOUR)  # a script's first EVALSHA at a server is answered NOSCRIPT
     names = [f"a{n:04}" for n in range(1_100)]
     world.ledger.discover([seen(name, expires_in=(2_000 - n) * MINUTE) for n, name in enumerate(names)])
     for name in names:
-        world.ledger.settle(take_lease(world, name), seen(name), waiting(world.now))
+        world.ledger.settle(take_lease(world, name), seen(name), waiting(timedelta(0)))
     before = calls(world.side)
 
-    taken = world.ledger.take_due(world.now, 2, HOUR)
+    taken = world.ledger.take_due(2, HOUR)
 
     assert [row.asset_id for row in taken] == names[:-3:-1]
     assert calls(world.side)["evalsha"] - before["evalsha"] == 4  # 500, 500, 100; and the taking

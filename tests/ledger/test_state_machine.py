@@ -48,7 +48,8 @@ settlements = st.builds(
     Settlement,
     st.sampled_from([AssetState.WAITING] * 6 + sorted(set(AssetState) - OPEN_STATES)),
     reason=st.sampled_from([None, "503"]),
-    next_attempt_at=st.none() | minutes.map(lambda duration: START + duration),
+    delay=st.none() | minutes,
+    gone=st.booleans(),
     counts_as_attempt=st.booleans(),
     mismatch=st.booleans(),
     fingerprint=st.sampled_from([None, "one", "other"]),
@@ -115,8 +116,7 @@ class LedgersAgree(RuleBasedStateMachine):
 
     @rule(ahead=minutes, window=st.integers(0, 4), requeue_after=minutes)
     def take_due(self, ahead: timedelta, window: int, requeue_after: timedelta) -> None:
-        now = self.memory.now + ahead
-        self.both(lambda ledger: ledger.take_due(now, window, requeue_after))
+        self.both(lambda ledger: ledger.take_due(window, requeue_after, ahead))
 
     @rule(asset_id=asset_ids, keep_stored=st.booleans())
     def reopen(self, asset_id: str, keep_stored: bool) -> None:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ledger.clock import MEASURE_EVERY, LedgerClock
+from ledger.errors import LedgerUnavailable
+from ledger.memory import MemoryLedger
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+class World:
+    """The ledger's clock, and seconds of this machine's monotonic one, which may go at another rate."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.elapsed = 1000.0
+        self.away = False
+        self.asked = 0
+        ledger = MemoryLedger(self._time)
+        self.clock = LedgerClock(ledger, lambda: self.elapsed)
+
+    def _time(self) -> datetime:
+        self.asked += 1
+        if self.away:
+            raise LedgerUnavailable("away")
+        return self.now
+
+    def advance(self, ledger: timedelta, here: timedelta) -> None:
+        self.now += ledger
+        self.elapsed += here.total_seconds()
+
+
+def test_it_is_the_ledger_s_time_carried_on_between_two_questions() -> None:
+    world = World()
+
+    assert world.clock() == NOON
+    world.advance(10 * SECOND, 10 * SECOND)
+    assert world.clock() == NOON + 10 * SECOND
+    assert world.asked == 1
+
+
+def test_it_is_asked_for_again_so_that_a_step_of_the_ledger_s_clock_is_followed() -> None:
+    world = World()
+    world.clock()
+
+    world.advance(timedelta(hours=5), MEASURE_EVERY)
+
+    assert world.clock() == NOON + timedelta(hours=5)
+
+
+def test_while_the_ledger_is_away_the_last_answer_is_carried_on_and_it_is_asked_seldom() -> None:
+    world = World()
+    world.clock()
+    world.away = True
+
+    for _ in range(5):
+        world.advance(MEASURE_EVERY / 2, MEASURE_EVERY / 2)
+        assert world.clock() == world.now
+    assert world.asked == 3
+
+    world.away = False
+    world.advance(MEASURE_EVERY, MEASURE_EVERY)
+    assert world.clock() == world.now
+
+
+def test_without_any_answer_there_is_no_time() -> None:
+    world = World()
+    world.away = True
+    with pytest.raises(LedgerUnavailable):
+        world.clock()
+
+    world.away = False
+    assert world.clock() == NOON

@@ -39,6 +39,13 @@ from worker.errors import SettingsError
 
 PREFIX = "ARCHIVER_"
 _OUR_NAMES = re.compile(r"(ARCHIVER|HMS)_", re.IGNORECASE)
+_SERVICE_LINK = re.compile(
+    r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
+"""What Kubernetes puts into each container for each service of its namespace, beside `<service>_PORT`."""
+_SERVICE_PORT = re.compile(r"(ARCHIVER|HMS|FLOWER)_(.+_)?PORT")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
+"""A service that is called `archiver-flower` or `flower` sets ARCHIVER_FLOWER_PORT or FLOWER_PORT to such a value."""
 _TYPO = 0.75  # difflib's likeness, without the prefix, from which a name is taken for one of ours, misspelt
 _PREFIX_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s?#@]+", re.IGNORECASE)
 
@@ -579,7 +586,9 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
 
     Whatever else `.env` holds (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, proxies) is put into `os.environ` unless it is
     there already, because the cloud SDKs look nowhere else; so is ARCHIVER_CA_FILE, for whoever opens a destination.
+    What Kubernetes injects under the name of a setting, of ours or of Flower's, is taken out of it.
     """
+    _remove_service_links()
     try:
         in_file = dotenv_values(env_file, encoding="utf-8-sig") if env_file.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:
@@ -606,6 +615,13 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     return settings
 
 
+def _remove_service_links() -> None:
+    """A number in FLOWER_PORT is somebody's choice; a service's address is not."""
+    for name, value in list(os.environ.items()):
+        if _SERVICE_PORT.fullmatch(name) and _SERVICE_ADDRESS.fullmatch(value):
+            del os.environ[name]
+
+
 def _check_authorities(settings: Settings) -> None:
     """Raises SettingsError for a file of authorities that would be used and cannot be."""
     schemes = {parse_destination(text).scheme for text in settings.destinations}
@@ -625,7 +641,8 @@ def _unknown(given: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     the wrong place) and foreign ones (a warning: a compose file or an older version may know them)."""
     known = {_OUR_NAMES.sub("", name, count=1): name for name in variables()}
     wrong, odd = [], []
-    for name in sorted({name.upper() for name in given if _OUR_NAMES.match(name)} - set(known.values())):
+    ours = {name.upper() for name in given if _OUR_NAMES.match(name)} - set(known.values())
+    for name in sorted(name for name in ours if not _SERVICE_LINK.fullmatch(name)):
         bare = _OUR_NAMES.sub("", name, count=1)
         close = difflib.get_close_matches(bare, known, n=1, cutoff=_TYPO)
         if close:

@@ -203,6 +203,42 @@ def test_other_programs_variables_are_none_of_our_business() -> None:
     assert _with(MY_ARCHIVER_DESTINATION="x", HMSX="y").warnings == ()
 
 
+def test_what_kubernetes_injects_for_its_services_stops_nothing() -> None:
+    links = {
+        f"{service}_{rest}": value
+        for service in (
+            "REDIS",
+            "FLOWER",
+            "ARCHIVER",
+            "ARCHIVER_REDIS",
+            "ARCHIVER_FLOWER",
+            "HMS",
+            "HMS_SIMULATOR",
+        )
+        for rest, value in {
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "6379",
+            "SERVICE_PORT_HTTP": "6379",
+            "PORT": "tcp://10.0.0.1:6379",
+            "PORT_6379_TCP": "tcp://10.0.0.1:6379",
+            "PORT_6379_TCP_ADDR": "10.0.0.1",
+            "PORT_6379_TCP_PORT": "6379",
+            "PORT_6379_TCP_PROTO": "tcp",
+        }.items()
+    }
+
+    settings = _with(**links)
+
+    assert settings.flower_port == 5555
+    assert settings.warnings == ()
+    assert "FLOWER_PORT" not in os.environ, "Flower reads it too, and would not start"
+
+
+def test_a_port_that_somebody_chose_is_kept() -> None:
+    assert _with(ARCHIVER_FLOWER_PORT="7777", FLOWER_PORT="8888").flower_port == 7777
+    assert os.environ["FLOWER_PORT"] == "8888"
+
+
 # -- bad values -----------------------------------------------------------------------------------------------
 BAD = [
     # variable, value, what is said of it

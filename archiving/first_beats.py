@@ -26,7 +26,8 @@ class FirstBeats:
         self._idle = False
 
     def add(self, begin: Callable[[], None], after_seconds: float) -> None:
-        """Have `begin` called after a while, in another thread. Raises RuntimeError when there can be no thread."""
+        """Have `begin` called after a while, in another thread; again each second while it cannot start one. Raises
+        RuntimeError or MemoryError when there can be no thread at all; nothing is left of the call then."""
         with self._changed:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="first-beats", daemon=True)
@@ -56,8 +57,8 @@ class FirstBeats:
                     continue
                 try:
                     begin()
-                except RuntimeError as error:  # no thread to be had: perhaps a little later
-                    log.warning("heartbeat_not_begun", reason=str(error))
+                except (RuntimeError, MemoryError) as error:  # no thread now: perhaps a little later
+                    log.warning("heartbeat_not_begun", reason=repr(error))
                     self._waiting[begin] = due + 1
                 else:
                     del self._waiting[begin]

@@ -56,9 +56,13 @@ class Heartbeat:
         self._objects_done = 0
         self._current = ""
         self._thread: threading.Thread | None = None
+        self._unable: Exception | None = None
 
     def __enter__(self) -> Self:
-        first_beats().add(self._begin, TICK.total_seconds())
+        try:
+            first_beats().add(self._begin, TICK.total_seconds())
+        except (RuntimeError, MemoryError) as error:  # no thread: said by `check`, within the attempt
+            self._unable = error
         return self
 
     def __exit__(
@@ -70,9 +74,14 @@ class Heartbeat:
             self._thread.join(timeout=5)
 
     def check(self) -> None:
-        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end."""
+        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end; RuntimeError or
+        MemoryError when this machine gives no thread to renew the lease."""
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
+        if self._thread is None and self._unable is None and self._is_half_over():
+            self._unable = RuntimeError("can't start new thread: nothing renews the lease")
+        if self._unable is not None:
+            raise self._unable
         if self._stop_requested():
             raise Stopped("this worker is shutting down")
 
@@ -95,6 +104,9 @@ class Heartbeat:
     def bytes_done(self) -> int:
         return self._bytes_done
 
+    def _is_half_over(self) -> bool:
+        return time.monotonic() - self._leased_at > self._duration.total_seconds() / 2
+
     def _begin(self) -> None:
         thread = threading.Thread(
             target=self._run, name=f"heartbeat-{self._lease.asset_id[:16]}", daemon=True
@@ -105,16 +117,16 @@ class Heartbeat:
     def _run(self) -> None:
         renewed_at = self._leased_at
         while True:
-            self._ledger.report(self._snapshot())
-            if time.monotonic() - renewed_at >= self._renew_every.total_seconds():
-                try:
+            try:
+                self._ledger.report(self._snapshot())
+                if time.monotonic() - renewed_at >= self._renew_every.total_seconds():
                     self._ledger.renew(self._lease, self._duration)
                     renewed_at = time.monotonic()
-                except LeaseLost as error:
-                    self._lost = error
-                    return
-                except LedgerUnavailable as error:
-                    log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=str(error))
+            except LeaseLost as error:
+                self._lost = error
+                return
+            except (LedgerUnavailable, MemoryError, OSError, RuntimeError) as error:  # tried again at once
+                log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=repr(error))
             if self._ended.wait(TICK.total_seconds()):
                 return
 

@@ -260,7 +260,12 @@ class TransferEngine:
             never_began()
             resolve(None, self._stopped)
             return
-        task = Task(self, coroutine())
+        try:
+            task = Task(self, coroutine())
+        except BaseException as error:  # noqa: BLE001 - no memory, no file handle: it is this copy's error
+            never_began()
+            resolve(None, error)
+            return
         self._tasks[task] = lambda error: resolve(None, error)
 
         def finished(value: Any, error: BaseException | None) -> None:

@@ -68,17 +68,16 @@ class Loop:
         self._owners: dict[int, Driven] = {}
         self._parked: set[int] = set()  # watched by the system, though nobody is to be told
         self._kept: WeakSet[object] = WeakSet()
-        self._poller = _Poller()
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
-        self._poller.register(self._wake_reader, READ)
+        self._poller: _Poller  # these three are there while the thread is: see `_open`
+        self._wake_reader: int
+        self._wake_writer: int
         _loops.add(self)
 
     # -- from any thread -----------------------------------------------------------------------------------
     def call_soon(self, action: Callable[[], None]) -> None:
-        """Have `action` called in the loop's thread, in order. It must not block, nor raise. Raises RuntimeError when
-        the machine gives no thread, and after a fork."""
+        """Have `action` called in the loop's thread, in order. It must not block, nor raise. Raises RuntimeError,
+        OSError or MemoryError when the machine gives no thread or no file handle, with nothing left behind;
+        RuntimeError after a fork."""
         if self._thread is None or self.left_behind:
             self._start()
         self._posted.append(action)
@@ -143,12 +142,31 @@ class Loop:
                 )
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._open()
                 self._thread = thread  # before it runs: its first action may ask `is_current`
                 try:
                     thread.start()
                 except BaseException:
                     self._thread = None
+                    self._close()
                     raise
+
+    def _open(self) -> None:
+        poller = _Poller()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._poller = poller
+        try:
+            os.set_blocking(self._wake_reader, False)
+            os.set_blocking(self._wake_writer, False)
+            self._poller.register(self._wake_reader, READ)
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+        del self._poller, self._wake_reader, self._wake_writer
 
     def _wake(self) -> None:
         self._asleep = False

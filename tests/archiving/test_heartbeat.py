@@ -9,6 +9,7 @@ from archiving import heartbeat
 from archiving.first_beats import FirstBeats
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, judge
+from archiving.machine import is_machine_fault
 from ledger.base import Lease, Progress
 from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.memory import MemoryLedger
@@ -160,9 +161,9 @@ def test_an_attempt_that_ends_at_once_has_no_thread_of_its_own(
     assert world.ledger.renewals == 0
 
 
-def test_a_thread_that_cannot_be_had_now_is_asked_for_again() -> None:
-    asked = threading.Semaphore(0)
-    refusals = [RuntimeError("can't start new thread")]
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
+def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Exception) -> None:
+    asked, refusals = threading.Semaphore(0), [error]
 
     def begin() -> None:
         asked.release()
@@ -175,3 +176,61 @@ def test_a_thread_that_cannot_be_had_now_is_asked_for_again() -> None:
     assert asked.acquire(timeout=10)
     assert asked.acquire(timeout=10)
     beats.remove(begin)
+
+
+def test_without_any_thread_the_attempt_is_told_and_the_next_one_has_a_heartbeat(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = FirstBeats()
+    monkeypatch.setattr(heartbeat, "first_beats", lambda: beats)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            with world.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
+                beating.check()
+            assert is_machine_fault(told.value)
+
+    with world.heartbeat() as beating:
+        beating.check()
+        world.ledger.wait_for_renewals(2)
+
+
+def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating = Heartbeat(
+        world.ledger,
+        world.lease,
+        timedelta(0),
+        renew_every=timedelta(0),
+        asset_type="room-composite",
+        bytes_total=None,
+    )
+
+    with pytest.raises(RuntimeError, match="nothing renews the lease") as told:
+        beating.check()
+
+    assert is_machine_fault(told.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")], ids=repr)
+def test_a_fault_of_this_machine_does_not_end_the_renewals(
+    world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults, renew = [error] * 3, world.ledger.renew
+
+    def failing(lease: Lease, duration: timedelta) -> None:
+        renew(lease, duration)
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(world.ledger, "renew", failing)
+    with world.heartbeat() as beating:
+        world.ledger.wait_for_renewals(6)
+        beating.check()
+
+    assert faults == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from archiver.http import cancellation, runtime
+from archiver.http import loop as loop_module
 from archiver.http.loop import Loop
 from archiver.http.multi import Multi
 from archiver.http.pool import Pool
@@ -233,6 +236,39 @@ def test_no_thread_is_told_and_the_next_time_is_tried_again(monkeypatch: pytest.
             loop.call_soon(done.set)
     loop.call_soon(done.set)
 
+    assert done.wait(WAIT_SECONDS)
+    loop.stop()
+
+
+def open_handles() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts handles in /proc")
+@pytest.mark.parametrize("lacking", ["a thread", "an epoll handle", "a pipe", "a place in it"])
+def test_a_loop_that_cannot_start_leaves_no_file_handle_behind(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread") if lacking == "a thread" else OSError(errno.EMFILE, "no")
+
+    where, name = {
+        "a thread": (threading.Thread, "start"),
+        "an epoll handle": (loop_module.select, "epoll"),
+        "a pipe": (loop_module.os, "pipe"),
+        "a place in it": (loop_module._Poller, "register"),
+    }[lacking]
+    loop, done = Loop("starved"), threading.Event()
+    before = open_handles()
+    with monkeypatch.context() as starved:
+        starved.setattr(where, name, refuse)
+        for _ in range(5):
+            with pytest.raises((RuntimeError, OSError)):
+                loop.call_soon(done.set)
+    assert open_handles() == before
+
+    loop.call_soon(done.set)
     assert done.wait(WAIT_SECONDS)
     loop.stop()
 

@@ -1,0 +1,245 @@
+"""Whose fault an error is: this machine's, whatever library it passes through, or somebody else's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+
+import boto3
+import httpx
+import pytest
+import redis
+import requests
+from botocore.config import Config
+
+from archiving.errors import BadContents, DestinationsFailed
+from archiving.machine import (
+    FACT_LIFETIME,
+    LONGEST_PAUSE,
+    MOST_FAULTS,
+    MachineFaults,
+    failing_machines,
+    is_machine_fault,
+)
+from hms.errors import HmsUnavailable
+from ledger.errors import LedgerUnavailable
+from ledger.memory import MemoryLedger
+from ledger.redis_errors import translated
+from storage_backends import filesystem, s3_errors
+from storage_backends.errors import AccessDenied, DestinationFull, TransientStorageError
+from tests.archiving.examples import NOW
+from tests.archiving.fakes import Clock
+from transfer.errors import SourceMismatch, SourceUnavailable, Stopped
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def raised(outer: Exception, inner: BaseException, how: str) -> Exception:
+    """`outer`, as it is when it was raised from `inner`."""
+    try:
+        try:
+            raise inner
+        except BaseException as caught:
+            if how == "from it":
+                raise outer from caught
+            if how == "from None":
+                raise outer from None
+            raise outer  # noqa: B904 - in its handler
+    except Exception as error:
+        return error
+
+
+OURS = [
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    RuntimeError("can't allocate lock"),
+    *(os_error(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)),
+]
+OUR_DISK = [os_error(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)]
+THEIRS = [
+    SourceUnavailable("503"),
+    SourceMismatch("cut"),
+    Stopped("x"),
+    BadContents("a bomb"),
+    TypeError("x"),
+    RuntimeError("Set changed size during iteration"),
+    os_error(errno.ECONNREFUSED),
+    os_error(errno.EHOSTUNREACH),
+    os_error(errno.EACCES),
+    DestinationsFailed({"s3://b": AccessDenied("403")}),
+]
+WRAPPED: list[Callable[[], Exception]] = [
+    lambda: SourceUnavailable("no answer"),
+    lambda: BadContents("zlib"),
+    lambda: HmsUnavailable("no answer"),
+    lambda: TransientStorageError("no answer"),
+    lambda: LedgerUnavailable("no answer"),
+]
+
+
+@pytest.mark.parametrize("error", [*OURS, *OUR_DISK], ids=repr)
+def test_what_this_machine_lacks_is_its_fault(error: Exception) -> None:
+    assert is_machine_fault(error)
+
+
+@pytest.mark.parametrize("error", THEIRS, ids=repr)
+def test_what_others_say_is_not(error: Exception) -> None:
+    assert not is_machine_fault(error)
+
+
+@pytest.mark.parametrize("how", ["from it", "from None", "in its handler"])
+@pytest.mark.parametrize("wrap", WRAPPED, ids=lambda wrap: type(wrap()).__name__)
+@pytest.mark.parametrize("error", OURS, ids=repr)
+def test_a_wrapped_fault_is_known_however_it_was_wrapped(
+    error: Exception, wrap: Callable[[], Exception], how: str
+) -> None:
+    once = raised(wrap(), error, how)
+
+    assert is_machine_fault(once)
+    assert is_machine_fault(raised(wrap(), once, how))
+    assert is_machine_fault(ExceptionGroup("several", [ValueError(), once]))
+
+
+@pytest.mark.parametrize("error", OURS, ids=repr)
+def test_one_destination_that_could_not_be_reached_for_lack_of_memory_is_enough(error: Exception) -> None:
+    failed = {
+        "s3://a": raised(TransientStorageError("no answer"), error, "from None"),
+        "s3://b": AccessDenied("403"),
+    }
+
+    assert is_machine_fault(DestinationsFailed(failed))  # type: ignore[arg-type] # `raised` keeps the type
+
+
+@pytest.mark.parametrize("error", OUR_DISK, ids=repr)
+def test_a_full_or_broken_disk_is_the_destinations_where_a_destination_says_so(error: OSError) -> None:
+    at_destination = raised(filesystem.translate(error, "put"), error, "from it")
+
+    assert isinstance(at_destination, DestinationFull | TransientStorageError | AccessDenied)
+    assert not is_machine_fault(at_destination)
+    assert not is_machine_fault(DestinationsFailed({"file:///d": at_destination}))
+
+
+def test_a_chain_that_ends_in_itself_is_followed_once() -> None:
+    one, other = ValueError(), ValueError()
+    one.__context__, other.__context__ = other, one
+
+    assert not is_machine_fault(one)
+
+
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise os_error(errno.EMFILE)
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+
+def ask_with_httpx() -> None:
+    with httpx.Client(trust_env=False) as client:
+        client.get("http://127.0.0.1:9/")
+
+
+def ask_with_requests() -> None:
+    requests.get("http://127.0.0.1:9/", timeout=5)
+
+
+def ask_with_redis() -> None:
+    with closing(redis.Redis(port=9)) as client, translated("ping", "redis://127.0.0.1:9"):
+        client.ping()
+
+
+def ask_with_botocore() -> None:
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url="http://127.0.0.1:9",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    with closing(client), s3_errors.translated("list"):
+        client.list_buckets()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [ask_with_httpx, ask_with_requests, ask_with_redis, ask_with_botocore],
+    ids=lambda ask: ask.__name__,
+)
+def test_a_machine_without_file_handles_is_known_through_every_client(
+    ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Exception) as refused:  # noqa: PT011 - of the client's own kind
+        ask()
+    assert not is_machine_fault(refused.value), "nothing listens there"
+
+    no_sockets(monkeypatch)
+    with pytest.raises(Exception) as without:  # noqa: PT011
+        ask()
+    assert is_machine_fault(without.value)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.slept: list[float] = []
+        self.faults = MachineFaults(self.slept.append)
+
+    def fail(self, times: int) -> None:
+        for _ in range(times):
+            self.faults.failed("MemoryError", "archive@host", self.ledger)
+
+
+def test_a_machine_that_keeps_failing_is_slower_each_time_and_then_ends() -> None:
+    world = World()
+    ends = []
+    for _ in range(MOST_FAULTS):
+        world.fail(1)
+        ends.append(world.faults.should_end)
+
+    assert ends == [False] * (MOST_FAULTS - 1) + [True]
+    assert world.slept == sorted(world.slept)
+    assert len(world.slept) == MOST_FAULTS - 1, "one that ends does not wait first"
+    assert 0 < world.slept[0] < world.slept[-1] <= LONGEST_PAUSE.total_seconds()
+
+
+def test_a_good_attempt_ends_the_row() -> None:
+    world = World()
+    world.fail(MOST_FAULTS - 1)
+    world.faults.passed("archive@host", world.ledger)
+    world.fail(1)
+
+    assert not world.faults.should_end
+    assert world.slept[-1] == world.slept[0]
+
+
+def test_it_can_be_read_which_machines_fail_until_they_work_or_are_gone() -> None:
+    world = World()
+    world.fail(2)
+    assert failing_machines(world.ledger) == {"archive@host": "MemoryError"}
+
+    world.faults.passed("archive@host", world.ledger)
+    assert failing_machines(world.ledger) == {}
+
+    world.fail(1)
+    world.clock.advance(FACT_LIFETIME + timedelta(seconds=1))
+    assert failing_machines(world.ledger) == {}
+
+
+def test_a_ledger_that_is_away_does_not_keep_it_from_pausing() -> None:
+    class Away(MemoryLedger):
+        def remember(self, *_: object, **__: object) -> None:
+            raise LedgerUnavailable("nothing listens there")
+
+    slept = list[float]()
+    faults = MachineFaults(slept.append)
+    faults.failed("MemoryError", "archive@host", Away(Clock(NOW)))
+    faults.failed("MemoryError", "archive@host", None)
+
+    assert len(slept) == 2

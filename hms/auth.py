@@ -29,13 +29,14 @@ def utc_now() -> datetime:
 
 
 class TokenProvider(Protocol):
-    """Where the client gets its tokens. Safe to use from several threads; the token is never in the repr."""
+    """Where the client gets its tokens. `now` is the time that a new token is dated by: the API's, where it is known.
+    Safe to use from several threads; the token is never in the repr."""
 
-    def token(self) -> SecretStr:
-        """A token that is valid now, as far as is known here. Raises HmsRefused when none can be made."""
+    def token(self, now: datetime, /) -> SecretStr:
+        """A token that is valid at `now`. Raises HmsRefused when none can be made."""
         ...
 
-    def replacement(self, refused: SecretStr, /) -> SecretStr | None:
+    def replacement(self, refused: SecretStr, now: datetime, /) -> SecretStr | None:
         """Another token than `refused`, which the API would not take; None when there is no other. Many
         threads that hold the same refused token get one and the same replacement."""
         ...
@@ -44,6 +45,7 @@ class TokenProvider(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Signed:
     token: SecretStr
+    valid_from: datetime
     renew_at: datetime
 
 
@@ -53,24 +55,24 @@ class ManagementToken:
 
     access_key: str
     secret: SecretStr
-    clock: Clock = utc_now
     _signed: _Signed | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def token(self) -> SecretStr:
+    def token(self, now: datetime, /) -> SecretStr:
         with self._lock:
-            if self._signed is None or self.clock() >= self._signed.renew_at:
-                self._signed = self._sign()
-            return self._signed.token
+            signed = self._signed
+            if signed is None or not signed.valid_from <= now < signed.renew_at:
+                signed = self._signed = self._sign(now)
+            return signed.token
 
-    def replacement(self, refused: SecretStr, /) -> SecretStr:
+    def replacement(self, refused: SecretStr, now: datetime, /) -> SecretStr:
         with self._lock:
             if self._signed is None or self._signed.token == refused:
-                self._signed = self._sign()
+                self._signed = self._sign(now)
             return self._signed.token
 
-    def _sign(self) -> _Signed:
-        issued = self.clock() - BACKDATED
+    def _sign(self, now: datetime) -> _Signed:
+        issued = now - BACKDATED
         claims = {
             "access_key": self.access_key,
             "type": "management",
@@ -85,7 +87,7 @@ class ManagementToken:
         except jwt.PyJWTError as error:
             reason = type(error).__name__
         else:
-            return _Signed(SecretStr(token), renew_at=issued + LIFE * (1 - RENEW_BELOW))
+            return _Signed(SecretStr(token), issued, issued + LIFE * (1 - RENEW_BELOW))
         raise HmsRefused(
             f"signing a management token: the app secret cannot be used as an HMAC key ({reason}). "
             "Copy it again from the 100ms dashboard (Developer section) into HMS_SECRET"
@@ -98,8 +100,8 @@ class FixedToken:
 
     value: SecretStr
 
-    def token(self) -> SecretStr:
+    def token(self, _now: datetime, /) -> SecretStr:
         return self.value
 
-    def replacement(self, _refused: SecretStr, /) -> None:
+    def replacement(self, _refused: SecretStr, _now: datetime, /) -> None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from hms.models import Asset, Page, SignedUrl
@@ -30,4 +30,12 @@ class RecordingAssets(Protocol):
 
     def sign(self, asset_id: str, duration: timedelta = timedelta(hours=1)) -> SignedUrl:
         """A fresh URL. Each call signs anew. Raises HmsNotFound, HmsError."""
+        ...
+
+
+class TellsTime(Protocol):
+    """An optional ability of RecordingAssets."""
+
+    def api_time(self) -> datetime | None:
+        """What time it is by the API's own clock, to a second or so; None before its first answer."""
         ...

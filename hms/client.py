@@ -95,6 +95,8 @@ class HmsClient:
         self._sleep = sleep
         self._chance = chance
         self._clock_skew: timedelta | None = None
+        self._api_time: tuple[datetime, float] | None = None  # and our monotonic clock at that moment
+        self._own_clock_is_right = False  # tokens by the API's own `Date` were refused, and ours taken
         self._http = httpx.Client(
             timeout=httpx.Timeout(patience.read.total_seconds(), connect=patience.connect.total_seconds()),
             follow_redirects=False,
@@ -171,6 +173,11 @@ class HmsClient:
         `Date` of the latest answer, whatever its status. None before the first one."""
         return self._clock_skew
 
+    # -- hms.base.TellsTime --------------------------------------------------------------------------------
+    def api_time(self) -> datetime | None:
+        measured = self._api_time
+        return measured and measured[0] + timedelta(seconds=self._monotonic() - measured[1])
+
     def close(self) -> None:
         self._http.close()
 
@@ -184,10 +191,10 @@ class HmsClient:
 
     # -- one call ------------------------------------------------------------------------------------------
     def _call(self, path: str, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], T]) -> T:
-        """GET `path`, understood by `read`; patient as `Patience` says; one fresh token on 401 or 403."""
+        """GET `path`, understood by `read`; patient as `Patience` says; a fresh token on 401 or 403."""
         deadline = self._monotonic() + self._patience.total.total_seconds()
-        token = self._tokens.token()
-        renewed = False
+        token = self._tokens.token(self._token_time())
+        refusals = 0
         attempt = 1
         while True:
             failure: HmsUnavailable | HmsGarbled
@@ -196,10 +203,11 @@ class HmsClient:
             except HmsUntrusted:
                 raise
             except HmsRefused:
-                other = None if renewed else self._tokens.replacement(token)
+                refusals += 1
+                other = self._other_token(token, refusals)
                 if other is None:
                     raise
-                token, renewed = other, True
+                token = other
                 continue
             except HmsRejected:
                 raise
@@ -214,6 +222,21 @@ class HmsClient:
             )
             self._sleep(wait)
             attempt += 1
+
+    def _token_time(self) -> datetime:
+        """What a token is dated by: the API's clock, so that ours may be wrong; ours before the API told its time."""
+        theirs = None if self._own_clock_is_right else self.api_time()
+        return theirs or self._clock()
+
+    def _other_token(self, refused: SecretStr, refusals: int) -> SecretStr | None:
+        """A fresh token; then, where the clocks differ, one by the other clock (a proxy may write a wrong `Date`)."""
+        if refusals == 1:
+            return self._tokens.replacement(refused, self._token_time())
+        theirs = self.api_time()
+        if theirs is None or abs(theirs - self._clock()) < BACKDATED:
+            return None
+        self._own_clock_is_right = not self._own_clock_is_right
+        return self._tokens.replacement(refused, self._token_time()) if refusals == 2 else None
 
     def _wait(self, attempt: int, failure: HmsError) -> float:
         first = self._patience.first_wait.total_seconds()
@@ -307,16 +330,18 @@ class HmsClient:
         if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
             wait = timedelta(seconds=float(text))
         elif (at := _http_date(text)) is not None:  # by the API's own clock, when it tells
-            wait = at - (_http_date(answer.headers.get("Date", "")) or self._clock())
+            wait = at - (_http_date(answer.headers.get("Date", "")) or self.api_time() or self._clock())
         else:
             return None
         return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
 
     def _note_clock(self, answer: httpx.Response, sent_at: datetime) -> None:
         there = _http_date(answer.headers.get("Date", ""))
-        if there is not None:
-            here = sent_at + (self._clock() - sent_at) / 2
-            self._clock_skew = here - (there + timedelta(seconds=0.5))  # `Date` has its fraction cut off
+        if there is None:
+            return
+        there += timedelta(seconds=0.5)  # `Date` has its fraction cut off
+        self._api_time = (there, self._monotonic())
+        self._clock_skew = sent_at + (self._clock() - sent_at) / 2 - there
 
     def _skew_hint(self) -> str:
         skew = self._clock_skew
@@ -325,7 +350,8 @@ class HmsClient:
         if abs(skew) < BACKDATED:
             return ""
         side = "ahead of" if skew > timedelta(0) else "behind"
-        return f". This machine's clock is {abs(skew).total_seconds():.0f} s {side} the API's: tokens need it right"
+        seconds = abs(skew).total_seconds()
+        return f". This machine's clock is {seconds:.0f} s {side} the API's; tokens by either are refused"
 
 
 # -- what was asked -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +20,10 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 _USER_INFO = re.compile(r"\A((?:[a-z][a-z0-9+.-]*:)?//)[^/?#@]*@", re.IGNORECASE)
 _LOCATION_FIELDS = ("path", "location")  # of a thumbnail that is an object
 
-_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+_RFC_3339 = re.compile(  # section 5.6; a space for `T` is in its note, as is lower case
+    r"(?a:(\d{4}-\d\d-\d\d)[Tt ]((?:[01]\d|2[0-3]):[0-5]\d):([0-5]\d|60)(?:\.(\d+))?"
+    r"(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d)))"
+)
 
 
 class AssetStatus(StrEnum):
@@ -172,13 +175,19 @@ def _thumbnail(given: object) -> object:
 
 
 def parse_time(value: object) -> datetime | None:
-    """RFC 3339 with up to nanoseconds (cut to microseconds) as aware UTC; None for anything else."""
-    if not isinstance(value, str):
+    """A date and time of RFC 3339, cut to microseconds, as aware UTC; None for anything else. A leap second is the
+    second after it, for `datetime` knows none."""
+    found = _RFC_3339.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
         return None
+    date, minute, second, fraction, offset = found.groups()
+    is_leap = second == "60"
     try:
-        parsed = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", value))
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):  # OverflowError: a year-1 time east of Greenwich
+        parsed = datetime.fromisoformat(f"{date}T{minute}:{'59' if is_leap else second}{offset or '+00:00'}")
+        return parsed.astimezone(UTC) + timedelta(
+            seconds=1 if is_leap else 0, microseconds=int((fraction or "")[:6].ljust(6, "0"))
+        )
+    except (ValueError, OverflowError):  # the 30th of February; the year 0; the year 1 east of Greenwich
         return None
 
 

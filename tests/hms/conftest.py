@@ -37,7 +37,7 @@ def talk(time: FakeTime) -> Iterator[Talk]:
             server = stack.enter_context(scripted_api(script))
             client = HmsClient(
                 server.url,
-                tokens or ManagementToken(ACCESS_KEY, SECRET, clock=time.now),
+                tokens or ManagementToken(ACCESS_KEY, SECRET),
                 patience=Patience(read=read, attempts=attempts),
                 clock=time.now,
                 monotonic=time.monotonic,

@@ -106,16 +106,21 @@ def test_a_token_that_has_expired_is_refused(simulator: Simulator) -> None:
         client.check()
 
 
-def test_a_clock_that_runs_ahead_is_found_to_be_the_reason(simulator: Simulator) -> None:
-    simulator.skew_api_clock(timedelta(minutes=-5))
+@pytest.mark.parametrize("skew", [timedelta(seconds=15), timedelta(minutes=5), timedelta(days=3)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_wrong_clock_of_ours_is_measured_and_keeps_no_call_from_succeeding(
+    simulator: Simulator, skew: timedelta, sign: int
+) -> None:
+    simulator.skew_api_clock(-sign * skew)
 
     with _client(simulator) as client:
-        with pytest.raises(HmsRefused, match=r"clock is (299|300|301) s ahead"):
-            client.check()
+        client.check()
+        client.check()
 
-        skew = client.clock_skew()
-    assert skew is not None
-    assert abs(skew - timedelta(minutes=5)) < timedelta(seconds=2)
+        measured = client.clock_skew()
+    assert measured is not None
+    assert abs(measured - sign * skew) < timedelta(seconds=2)
+    assert len(simulator.requests(on="api")) <= 3
 
 
 @pytest.mark.parametrize(

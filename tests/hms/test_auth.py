@@ -11,18 +11,17 @@ from pydantic import SecretStr
 
 from hms.auth import FixedToken, ManagementToken, TokenProvider
 from hms.errors import HmsRefused
-from tests.hms.fake_time import FakeTime
 
 SECRET = "app-secret-of-the-tests-0123456789-0123456789"
 NOON = datetime(2026, 8, 1, 12, 0, 0, tzinfo=UTC)
 
 
-def _provider(time: FakeTime) -> ManagementToken:
-    return ManagementToken("the-access-key", SecretStr(SECRET), clock=time.now)
+def _provider() -> ManagementToken:
+    return ManagementToken("the-access-key", SecretStr(SECRET))
 
 
 def test_a_token_holds_exactly_the_documented_claims() -> None:
-    token = _provider(FakeTime(NOON)).token().get_secret_value()
+    token = _provider().token(NOON).get_secret_value()
 
     claims = jwt.decode(
         token, SECRET, algorithms=["HS256"], options={"verify_exp": False, "verify_nbf": False}
@@ -41,44 +40,45 @@ def test_a_token_holds_exactly_the_documented_claims() -> None:
 
 
 def test_a_token_is_used_again_while_more_than_a_tenth_of_its_life_is_left() -> None:
-    time = FakeTime(NOON)
-    provider = _provider(time)
-    first = provider.token()
+    provider = _provider()
+    first = provider.token(NOON)
 
-    time.sleep(timedelta(hours=21.5).total_seconds())
-
-    assert provider.token() == first
+    assert provider.token(NOON + timedelta(hours=21.5)) == first
 
 
 def test_a_token_is_renewed_before_it_expires() -> None:
-    time = FakeTime(NOON)
-    provider = _provider(time)
-    first = provider.token()
+    provider = _provider()
+    first = provider.token(NOON)
 
-    time.sleep(timedelta(hours=21.7).total_seconds())
+    assert provider.token(NOON + timedelta(hours=21.7)) != first
 
-    assert provider.token() != first
+
+def test_a_token_that_is_not_yet_valid_by_a_better_clock_is_not_sent() -> None:
+    provider = _provider()
+    ahead = provider.token(NOON + timedelta(hours=26))
+
+    assert provider.token(NOON) != ahead
 
 
 def test_a_refused_token_is_replaced_by_another() -> None:
-    provider = _provider(FakeTime(NOON))
-    first = provider.token()
+    provider = _provider()
+    first = provider.token(NOON)
 
-    second = provider.replacement(first)
+    second = provider.replacement(first, NOON)
 
     assert second != first
-    assert provider.token() == second
+    assert provider.token(NOON) == second
 
 
 def test_threads_that_hold_the_same_refused_token_get_one_and_the_same_replacement() -> None:
-    provider = _provider(FakeTime(NOON))
-    refused = provider.token()
+    provider = _provider()
+    refused = provider.token(NOON)
     start = threading.Barrier(8)
     got: list[SecretStr] = []
 
     def ask() -> None:
         start.wait(10)
-        got.append(provider.replacement(refused))
+        got.append(provider.replacement(refused, NOON))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -93,13 +93,13 @@ def test_threads_that_hold_the_same_refused_token_get_one_and_the_same_replaceme
 def test_a_fixed_token_has_no_replacement() -> None:
     provider: TokenProvider = FixedToken(SecretStr("a-token-from-elsewhere"))
 
-    assert provider.token().get_secret_value() == "a-token-from-elsewhere"
-    assert provider.replacement(provider.token()) is None
+    assert provider.token(NOON).get_secret_value() == "a-token-from-elsewhere"
+    assert provider.replacement(provider.token(NOON), NOON) is None
 
 
 def test_no_secret_and_no_token_is_in_a_repr() -> None:
-    provider = _provider(FakeTime(NOON))
-    token = provider.token().get_secret_value()
+    provider = _provider()
+    token = provider.token(NOON).get_secret_value()
     fixed = FixedToken(SecretStr("a-token-from-elsewhere"))
 
     shown = f"{provider!r} {provider} {fixed!r} {fixed}"
@@ -111,7 +111,7 @@ def test_no_secret_and_no_token_is_in_a_repr() -> None:
 
 def test_a_provider_cannot_be_pickled_into_a_message() -> None:
     with pytest.raises(TypeError):
-        pickle.dumps(_provider(FakeTime(NOON)))
+        pickle.dumps(_provider())
 
 
 def test_a_secret_that_cannot_sign_is_named_by_its_variable_and_not_shown() -> None:
@@ -119,6 +119,6 @@ def test_a_secret_that_cannot_sign_is_named_by_its_variable_and_not_shown() -> N
     provider = ManagementToken("the-access-key", SecretStr(secret))
 
     with pytest.raises(HmsRefused, match="HMS_SECRET") as refused:
-        provider.token()
+        provider.token(NOON)
 
     assert "AAAA" not in str(refused.value)

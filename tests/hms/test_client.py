@@ -6,7 +6,7 @@ import gzip
 import json
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from hms.auth import FixedToken, ManagementToken
-from hms.base import RecordingAssets
+from hms.base import RecordingAssets, TellsTime
 from hms.client import MAX_ANSWER_BYTES, HmsClient, Patience
 from hms.errors import (
     HmsError,
@@ -129,8 +129,11 @@ def test_a_conversation_about_one_asset(
 def test_the_client_is_what_the_core_asks_for(talk: Talk) -> None:
     assets: RecordingAssets = talk([GOOD])[0]
 
+    told: TellsTime = talk([GOOD])[0]
+
     asset = assets.asset("a1")
 
+    assert told.api_time() is None
     assert (asset.size_bytes, asset.duration_seconds) == (1234, 12.5)
     assert asset.created_at == datetime(2023, 3, 2, 7, 44, 27, 10516, tzinfo=UTC)
 
@@ -647,6 +650,84 @@ def test_the_clocks_are_compared_by_any_answer(talk: Talk, time: FakeTime) -> No
     skew = client.clock_skew()
     assert skew is not None
     assert abs(skew - timedelta(minutes=3)) <= timedelta(seconds=1)
+
+
+def test_the_apis_time_goes_on_between_answers_also_when_our_clock_is_set(talk: Talk, time: FakeTime) -> None:
+    there = time.now() - timedelta(minutes=3)
+    client, _ = talk([says({"data": [], "last": None}, Date=format_datetime(there, usegmt=True))])
+    assert client.api_time() is None
+    client.check()
+
+    time.sleep(60)
+
+    told = client.api_time()
+    assert told is not None
+    assert abs(told - there - timedelta(minutes=1)) <= timedelta(seconds=1)
+
+
+def _takes_tokens_valid_at(now: datetime, date: datetime) -> Callable[[Asked], Answer]:
+    """An API whose clock shows `now`, and whose answers bear `date`."""
+    dated = format_datetime(date, usegmt=True)
+
+    def answer(asked: Asked) -> Answer:
+        claims = jwt.decode(asked.token, options={"verify_signature": False})
+        if not claims["nbf"] <= now.timestamp() < claims["exp"]:
+            return refuses(401, "token used before issued, or expired", Date=dated)
+        return says({"data": [], "last": None}, Date=dated)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("ahead", "first", "then"),
+    [
+        (timedelta(0), 1, 1),
+        (timedelta(seconds=5), 1, 1),
+        (timedelta(seconds=15), 2, 1),
+        (timedelta(hours=26), 2, 1),
+        (timedelta(days=-3), 2, 1),
+        (timedelta(days=-20000), 2, 1),
+    ],
+    ids=str,
+)
+def test_tokens_are_dated_by_the_apis_clock_so_that_ours_may_be_wrong(
+    talk: Talk, time: FakeTime, ahead: timedelta, first: int, then: int
+) -> None:
+    api_now = time.now()
+    time.now_at += ahead
+    client, server = talk(_takes_tokens_valid_at(api_now, api_now))
+
+    client.check()
+    asked_first = len(server.asked)
+    client.check()
+
+    assert (asked_first, len(server.asked) - asked_first) == (first, then)
+
+
+def test_a_wrong_date_in_the_answers_does_not_date_tokens_when_our_own_clock_is_taken(
+    talk: Talk, time: FakeTime
+) -> None:
+    wrong = time.now() - timedelta(days=3)
+    refused_once = iter([refuses(401, Date=format_datetime(wrong, usegmt=True))])
+    api = _takes_tokens_valid_at(time.now(), wrong)
+    client, server = talk(lambda asked: next(refused_once, None) or api(asked))
+
+    client.check()
+    assert len(server.asked) == 3  # ours, by the wrong Date, by our own clock
+    client.check()
+
+    assert len(server.asked) == 4
+
+
+def test_wrong_credentials_on_a_machine_with_a_wrong_clock_are_refused_in_the_end(
+    talk: Talk, time: FakeTime
+) -> None:
+    client, server = talk([refuses(401, Date=format_datetime(time.now() - timedelta(days=1), usegmt=True))])
+
+    with pytest.raises(HmsRefused, match="HMS_SECRET"):
+        client.check()
+
+    assert len(server.asked) == 3
 
 
 def test_refused_credentials_are_told_as_such_with_what_to_look_at(talk: Talk) -> None:

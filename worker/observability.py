@@ -1,7 +1,8 @@
 """Logs as events: a constant name, data as fields, context bound once; and never a secret in them.
 
 Whatever is logged, by us or by a library, by structlog or by `logging`, goes through one handler. There it is turned
-into plain text, tracebacks included, and redacted before it is rendered.
+into plain text, tracebacks included, and redacted before it is rendered. What others wrote cannot move the cursor, nor
+look like a line of ours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from worker.escaping import escaped
 from worker.redaction import redact, remember_secrets, secrets_of
 from worker.settings import Settings
 
@@ -111,7 +113,9 @@ class _Handler(logging.StreamHandler[TextIO]):
         error = sys.exc_info()[0]
         reason = error.__name__ if error is not None else "unknown"
         try:
-            self.stream.write(f"a log record of {redact(record.name)} could not be written ({reason})\n")
+            self.stream.write(
+                f"a log record of {escaped(redact(record.name))} could not be written ({reason})\n"
+            )
             self.stream.flush()
         except (OSError, ValueError):  # the stream itself is gone: there is nowhere to say so
             return
@@ -128,27 +132,48 @@ def _context() -> list[Processor]:
 
 
 def _formatter(log_format: str, colors: bool) -> logging.Formatter:
-    renderer: Processor
+    renderers: list[Processor]
     if log_format == "json":
-        renderer = structlog.processors.JSONRenderer(sort_keys=True)
+        renderers = [structlog.processors.JSONRenderer(sort_keys=True)]  # ASCII, with escapes of its own
     else:
-        renderer = structlog.dev.ConsoleRenderer(
+        console = structlog.dev.ConsoleRenderer(
             colors=colors,
             exception_formatter=structlog.dev.plain_traceback,  # a rich one shows local variables
         )
+        renderers = [_escape_event, console]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_context(), structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             _redact_event,
-            renderer,
+            *renderers,
         ],
     )
 
 
 def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {_text(name): _plain(value, _DEPTH) for name, value in event.items()}
+
+
+def _escape_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {
+        escaped(name): _framed(value) if name in ("exception", "stack") else _escaped(value)
+        for name, value in event.items()
+    }
+
+
+def _escaped(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {escaped(name): _escaped(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return escaped(value) if isinstance(value, str) else value
+
+
+def _framed(value: object) -> str:
+    """The lines of a traceback, which may quote anything."""
+    return "\n".join(f"| {escaped(line)}" for line in str(value).split("\n"))
 
 
 def _plain(value: object, depth: int) -> object:

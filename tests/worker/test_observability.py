@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -240,6 +241,24 @@ WAYS: dict[str, Say] = {
 }  # fmt: skip
 
 signature = st.text("abcXYZ019-_.~%/+=&;,:!$()*'\"<>[]{}|\\\ud800é", max_size=20)
+
+
+HOSTILE = "x\n2026-01-01T00:00:00Z [info] all is well\r\x1b[2J\x9b31m\u2028\u202e\x07y"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_logged_neither_acts_on_a_terminal_nor_forges_a_line(log_format: Format, way: str) -> None:
+    out = _logging_to(log_format)
+
+    WAYS[way](HOSTILE)
+
+    written = out.getvalue()
+    assert not {letter for letter in written if unicodedata.category(letter) in ("Cc", "Cf", "Zl")} - {"\n"}
+    if way != "arguments that do not fit":
+        assert "all is well" in written
+        lines = [line for line in written.splitlines() if not line.startswith("| ")]
+        assert len(lines) == 1, written
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])

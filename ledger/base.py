@@ -38,6 +38,17 @@ SAFE_STATES = frozenset({AssetState.ARCHIVED, AssetState.SKIPPED, AssetState.EXT
 SETTLED_STATES = SAFE_STATES | {AssetState.REJECTED}
 """States that ask nothing of anybody any more."""
 
+ACKNOWLEDGED_STATES = frozenset(
+    {
+        AssetState.LOST,
+        AssetState.DAMAGED,
+        AssetState.QUARANTINED,
+        AssetState.NEEDS_SOURCE_ACCESS,
+        AssetState.SOURCE_FAILED,
+    }
+)
+"""Ends that a person must see, and may then acknowledge."""
+
 JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.SOURCE_FAILED})
 """Ends that follow from what the API says and the settings alone; every sweep judges them anew."""
 
@@ -247,6 +258,11 @@ class Ledger(Protocol):
         """Back to DISCOVERED from any state but RUNNING with a living lease; attempts and mismatches start at 0.
         `keep_stored`: the bucket still holds what `stored_bytes` and `stored_objects` say, so they stay (an asset
         kept with doubts is looked at again). The row as it is then; None when unknown. Idempotent."""
+        ...
+
+    def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
+        """Record that a person leaves this end at that; of an asset in no such end (ACKNOWLEDGED_STATES) nothing. Holds
+        until the state changes. The row as it is then; None when unknown. Repeatable: the last one counts."""
         ...
 
     def next_due_at(self) -> datetime | None:

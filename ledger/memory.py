@@ -12,10 +12,12 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from ledger.base import (
+    ACKNOWLEDGED_STATES,
     JUDGED_STATES,
     LONGEST_WAIT,
     OPEN_STATES,
     SHORTEST_SHARE,
+    Acknowledgement,
     AssetState,
     Beginning,
     Counts,
@@ -154,9 +156,12 @@ class MemoryLedger:
     @_alone
     def counts(self) -> Counts:
         states = dict.fromkeys(AssetState, 0)
+        acknowledged = dict.fromkeys(ACKNOWLEDGED_STATES, 0)
         for asset in self._assets.values():
             states[asset.row.state] += 1
-        return Counts(self._seen, states)
+            if asset.row.acknowledged is not None:
+                acknowledged[asset.row.state] += 1
+        return Counts(self._seen, states, acknowledged)
 
     # -- what is due ---------------------------------------------------------------------------------------
 
@@ -196,6 +201,16 @@ class MemoryLedger:
             self._reopen(asset)
             if keep_stored:
                 asset.row = replace(asset.row, stored_bytes=stored[0], stored_objects=stored[1])
+        return asset.row
+
+    @_alone
+    def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
+        asset = self._assets.get(asset_id)
+        if asset is None:
+            return None
+
+        if asset.row.state in ACKNOWLEDGED_STATES:
+            asset.row = replace(asset.row, acknowledged=Acknowledgement(by, why, self._clock()))
         return asset.row
 
     @_alone
@@ -430,7 +445,13 @@ class MemoryLedger:
 
     def _move(self, asset: _Asset, state: AssetState, at: datetime | None = None) -> None:
         waits_until = at if state == AssetState.WAITING else None
-        asset.row = replace(asset.row, state=state, changed_at=self._clock(), next_attempt_at=waits_until)
+        asset.row = replace(
+            asset.row,
+            state=state,
+            changed_at=self._clock(),
+            next_attempt_at=waits_until,
+            acknowledged=None,
+        )
         asset.timed_at = at
         if state not in OPEN_STATES:
             asset_id = asset.row.asset_id

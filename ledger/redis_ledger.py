@@ -18,6 +18,7 @@ Each key has a lifetime or an owner. After the prefix:
 | stored:[id,dest]       | hash: `version`, and an object by `/path`                    | while open, 30 days at most |
 | upload:[id,dest,key]   | hash: `upload` (its token sealed), and a part by number      | while open, 30 days at most |
 | work:<id>              | set: the `stored` and `upload` keys of an asset              | as long as those            |
+| acknowledged           | set: the assets whose end a person has acknowledged          | until the state changes     |
 | warned                 | zset: archived with a warning, by when that was              | until settled otherwise     |
 | progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
 | facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
@@ -46,6 +47,8 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from ledger.base import (
+    ACKNOWLEDGED_STATES,
+    Acknowledgement,
     AssetState,
     Beginning,
     Counts,
@@ -101,6 +104,7 @@ _FIELDS = {
     "so": "stored_objects",
     "sc": "seconds",
     "wa": "warnings",
+    # `acknowledged`: ak, when the state was last set, when it was acknowledged, and JSON
     # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it, mo the most
     # that was stored at a crash
 }
@@ -216,8 +220,13 @@ class RedisLedger:
         return [_flat_row(flat) for flat in self._run("warned", limit)]
 
     def counts(self) -> Counts:
-        seen, *sizes = self._run("counts", *AssetState)
-        return Counts(int(seen), dict(zip(AssetState, sizes, strict=True)))
+        seen, *found = self._run("counts", *AssetState)
+        sizes, acknowledged = found[: len(AssetState)], found[len(AssetState) :]
+        return Counts(
+            int(seen),
+            dict(zip(AssetState, sizes, strict=True)),
+            {state: acknowledged.count(state) for state in ACKNOWLEDGED_STATES},
+        )
 
     # -- what is due ---------------------------------------------------------------------------------------
 
@@ -235,6 +244,10 @@ class RedisLedger:
 
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
         flat = self._run("reopen", asset_id, 1 if keep_stored else 0)
+        return _flat_row(flat) if flat else None
+
+    def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
+        flat = self._run("acknowledge", asset_id, _json({"by": by, "why": why}), *ACKNOWLEDGED_STATES)
         return _flat_row(flat) if flat else None
 
     def next_due_at(self) -> datetime | None:
@@ -494,7 +507,17 @@ def _row(asset_id: str, fields: Mapping[str, str]) -> Row:
         text = fields.get(short)
         if text is not None:
             values[name] = _READ.get(name, str)(text)
-    return Row(asset_id=asset_id, **values)
+    return Row(asset_id=asset_id, acknowledged=_acknowledgement(fields), **values)
+
+
+def _acknowledgement(fields: Mapping[str, str]) -> Acknowledgement | None:
+    """Only of the state that the asset is still in: a worker of an older version leaves it where it is."""
+    changed, _, rest = fields.get("ak", "").partition("|")
+    if not changed or changed != fields.get("ch"):
+        return None
+    at, _, words = rest.partition("|")
+    said = json.loads(words)
+    return Acknowledgement(said["by"], said["why"], _time(at))
 
 
 def _judge_persistence(info: Mapping[str, Any]) -> Persistence:

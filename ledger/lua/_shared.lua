@@ -84,6 +84,7 @@ end
 local function move(id, from, to, expires, at)
   if from then
     redis.call('ZREM', state_key(from), id)
+    if not OPEN[from] then redis.call('SREM', prefix .. 'acknowledged', id) end
     if TIMED[from] then
       redis.call('ZREM', time_key(from), id)
       redis.call('ZREM', prefix .. 'ready', id)
@@ -92,7 +93,7 @@ local function move(id, from, to, expires, at)
   end
   redis.call('ZADD', state_key(to), expires, id)
   if TIMED[to] then redis.call('ZADD', time_key(to), at, id) end
-  set(id, {st = to, ch = now, nx = to == 'waiting' and at or ''})
+  set(id, {st = to, ch = now, nx = to == 'waiting' and at or '', ak = ''})
   if not OPEN[to] then
     set(id, {ho = ''}) -- whoever holds a lease has lost it
     forget_work(id)

@@ -11,9 +11,11 @@ from typing import Protocol
 import pytest
 
 from ledger.base import (
+    ACKNOWLEDGED_STATES,
     JUDGED_STATES,
     LONGEST_WAIT,
     OPEN_STATES,
+    Acknowledgement,
     AssetState,
     Beginning,
     Lease,
@@ -509,6 +511,73 @@ class LedgerContract:
 
     def test_an_unknown_asset_cannot_be_reopened(self, world: LedgerWorld) -> None:
         assert world.ledger.reopen("a") is None
+
+    # -- what a person has seen ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("state", AssetState)
+    def test_an_end_that_a_person_must_see_can_be_acknowledged(
+        self, world: LedgerWorld, state: AssetState
+    ) -> None:
+        put(world, state)
+        before = row(world)
+
+        found = world.ledger.acknowledge("a", "ann", "100ms said sorry: \U0001f600")
+
+        expected = Acknowledgement("ann", "100ms said sorry: \U0001f600", world.now)
+        is_end = state in ACKNOWLEDGED_STATES
+        assert found == replace(before, acknowledged=expected if is_end else None)
+        assert row(world) == found
+        assert [one.acknowledged for one in world.ledger.rows([state])] == [found.acknowledged]
+        assert {s: n for s, n in world.ledger.counts().acknowledged.items() if n} == (
+            {state: 1} if is_end else {}
+        )
+        check_balance(world)
+
+    def test_an_unknown_asset_cannot_be_acknowledged(self, world: LedgerWorld) -> None:
+        assert world.ledger.acknowledge("a", "ann", "") is None
+
+    def test_the_last_acknowledgement_counts_and_once(self, world: LedgerWorld) -> None:
+        put(world, AssetState.LOST)
+        world.ledger.acknowledge("a", "ann", "one")
+        world.advance(MINUTE)
+
+        world.ledger.acknowledge("a", "bob", "two")
+
+        assert row(world).acknowledged == Acknowledgement("bob", "two", world.now)
+        assert world.ledger.counts().acknowledged[AssetState.LOST] == 1
+
+    def test_an_acknowledgement_lasts_while_the_asset_stays_as_it_is(self, world: LedgerWorld) -> None:
+        put(world, AssetState.SOURCE_FAILED)
+        world.ledger.acknowledge("a", "ann", "")
+        world.advance(DAY)
+
+        world.ledger.discover([seen(verdict=AssetState.SOURCE_FAILED, reason="why", size_bytes=7)])
+
+        assert row(world).acknowledged is not None
+        assert world.ledger.counts().acknowledged[AssetState.SOURCE_FAILED] == 1
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_an_acknowledgement_ends_when_the_asset_is_reopened(
+        self, world: LedgerWorld, again: bool
+    ) -> None:
+        put(world, AssetState.LOST)
+        world.ledger.acknowledge("a", "ann", "")
+
+        world.ledger.reopen("a")
+        if again:
+            world.ledger.settle(take_lease(world), seen(), Settlement(AssetState.LOST))
+
+        assert row(world).acknowledged is None
+        assert not any(world.ledger.counts().acknowledged.values())
+
+    def test_an_acknowledgement_ends_with_the_state(self, world: LedgerWorld) -> None:
+        put(world, AssetState.LOST)
+        world.ledger.acknowledge("a", "ann", "")
+
+        world.ledger.record_archived(seen(), ARCHIVED)
+
+        assert row(world).acknowledged is None
+        assert not any(world.ledger.counts().acknowledged.values())
 
     # -- one worker at a time ------------------------------------------------------------------------------
 

@@ -379,3 +379,20 @@ def test_many_waits_that_end_at_once_are_promoted_in_short_steps(world: RedisWor
 
     assert [row.asset_id for row in taken] == names[:-3:-1]
     assert calls(world.side)["evalsha"] - before["evalsha"] == 4  # 500, 500, 100; and the taking
+
+
+def test_an_acknowledgement_that_a_worker_of_an_older_version_left_behind_does_not_count(
+    world: RedisWorld,
+) -> None:
+    put(world, AssetState.LOST)
+    world.ledger.acknowledge("a", "ann", "")
+    key = next(world.side.scan_iter("*asset:a"))
+
+    world.side.hset(
+        key, "ch", int(world.side.hget(key, "ch") or 0) + 1
+    )  # as its `move` does, which knows no `ak`
+
+    found = world.ledger.get("a")
+    assert found is not None
+    assert found.acknowledged is None
+    assert not any(world.ledger.counts().acknowledged.values())

@@ -10,7 +10,7 @@ RUN python -m venv --without-pip /opt/archiver \
 # The build backend, pinned by the same lock file as for developers.
 RUN sed -n -E '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
     && pip install --no-cache-dir --require-hashes --only-binary :all: -r build.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY archiver archiver
 COPY archiving archiving
 COPY hms hms

@@ -1,9 +1,9 @@
-"""Is everything saved, what is at risk and by when? One look at the ledger, for `status` and for alarms."""
+"""What `status` and the alarms look at: one look at the ledger; `archiving.verdict` says what it amounts to."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -12,60 +12,37 @@ import structlog
 from archiving import holds
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
+from archiving.discovery import RECORDED_TIMES, sweep_progress
 from archiving.second_chances import give_second_chances
+from archiving.verdict import (
+    ATTENTION_STATES,
+    REPEATED,
+    UNSAVED_STATES,
+    Complaint,
+    Failing,
+    Summary,
+    Verdict,
+    assess,
+)
 from hms.models import parse_time
-from ledger.base import OPEN_STATES, AssetState, Counts, Ledger, Progress, Row
+from ledger.base import AssetState, Ledger, Row
+
+__all__ = ["ATTENTION_STATES", "RAN_ONCE_FACT", "WATCH_FACT", "Summary", "Watcher", "note"]
+
+ENDS = frozenset(state.value for state in ATTENTION_STATES)
 
 log = structlog.get_logger(__name__)
-
-UNSAVED_STATES = OPEN_STATES | {AssetState.NEEDS_SOURCE_ACCESS}
-"""States of an asset of which nothing may be stored, and that may still be saved."""
-
-ATTENTION_STATES = (
-    AssetState.LOST,
-    AssetState.DAMAGED,
-    AssetState.QUARANTINED,
-    AssetState.NEEDS_SOURCE_ACCESS,
-)
-"""Ends that a person must do something about."""
 
 SHOWN = 20  # rows of each kind in a summary
 MOST_ALARMS = (
     1000  # assets of one state that are alarmed for one by one; more are one outage, and told by the first
 )
 ALARMS_FACT = "alarms"
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The whole account at one moment. `at_risk`: unsaved with less time left than asked, most urgent first.
-    `waiting`: to be tried again, with the reason. `needs_attention`: lost, damaged, quarantined, needing access.
-    `with_warnings`: archived, but something optional (a thumbnail) could not be had. Lists are cut at SHOWN; `counts`
-    is not."""
-
-    at: datetime
-    counts: Counts
-    at_risk: tuple[Row, ...]
-    waiting: tuple[Row, ...]
-    needs_attention: tuple[Row, ...]
-    with_warnings: tuple[Row, ...]
-    running: tuple[Progress, ...]
-    holds: Mapping[str, holds.Hold]
-    last_sweep: Mapping[str, object] | None
-    sweep_is_late: bool
-    next_due_at: datetime | None
-
-    @property
-    def healthy(self) -> bool:
-        """Nothing that a person must look at. Without a sweep nobody knows."""
-        return not (
-            self.last_sweep is None
-            or self.at_risk
-            or self.needs_attention
-            or self.holds
-            or self.sweep_is_late
-            or not self.counts.balanced
-        )
+WATCH_FACT = "watch"
+RAN_ONCE_FACT = "run_once"
+PROBLEMS_FACT = "problems"
+MOST_COMPARED = 200  # waiting assets whose reasons are compared, the most urgent ones
+MOST_LOOKED_AT = 1000  # assets of one state among which those that nobody acknowledged are looked for
 
 
 class Watcher:
@@ -77,6 +54,7 @@ class Watcher:
         at_risk_within: timedelta,
         sweep_every: timedelta,
     ) -> None:
+        """`clock`: the ledger's."""
         self._ledger = ledger
         self._clock = clock
         self._at_risk_within = at_risk_within
@@ -86,37 +64,54 @@ class Watcher:
         """Raises LedgerError."""
         now = self._clock()
         rows = self._ledger.rows
-        sweep = self._ledger.recall(SWEEP_FACT)
-        swept_at = parse_time(sweep.get("started_at")) if sweep else None
-        at_risk = self._most_urgent(now + self._at_risk_within, SHOWN)
+        at_risk = sorted(
+            self._most_urgent(now + self._at_risk_within, SHOWN + 1), key=lambda row: row.expires_at
+        )
+        waiting = tuple(rows([AssetState.WAITING], limit=MOST_COMPARED))
+        facts = self._ledger.recall_all("")
+        recorded = {name: at for name, fact in facts.items() if (at := _latest(fact)) is not None}
+        sweeping = sweep_progress(self._ledger)
         return Summary(
             at=now,
             counts=self._ledger.counts(),
-            at_risk=tuple(sorted(at_risk, key=lambda row: row.expires_at)[:SHOWN]),
-            waiting=tuple(rows([AssetState.WAITING], limit=SHOWN)),
-            needs_attention=tuple(rows(ATTENTION_STATES, limit=SHOWN)),
+            at_risk_within=self._at_risk_within,
+            sweep_every=self._sweep_every,
+            last_sweep=facts.get(SWEEP_FACT),
+            sweeping_since=sweeping.started_at if sweeping else None,
+            watched_at=recorded.get(WATCH_FACT),
+            ran_once_at=recorded.get(RAN_ONCE_FACT),
+            at_risk=tuple(at_risk[:SHOWN]),
+            at_risk_or_more=len(at_risk) > SHOWN,
+            waiting=waiting[:SHOWN],
+            needs_attention=tuple(self._unacknowledged()),
             with_warnings=tuple(self._ledger.warned(SHOWN)),
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),
-            last_sweep=sweep,
-            # a missed sweep is nothing; three in a row are an outage
-            sweep_is_late=swept_at is not None and now - swept_at > 3 * self._sweep_every,
+            failing=tuple(_failing(waiting)),
+            complaints=tuple(_complaints(facts)),
+            recorded=recorded,
             next_due_at=self._ledger.next_due_at(),
         )
 
     def watch(self) -> Summary:
-        """Look, and log an alarm for each deadline that came under a level of ALARM_LEVELS since the last
-        look: once per asset and level. What was given up gets its second chances. Repeatable."""
+        """Look, and log an alarm for each problem, and for each deadline that came under a level of ALARM_LEVELS since
+        the last look: once per asset and level. What was given up gets its second chances. Repeatable."""
+        note(self._ledger, WATCH_FACT, self._clock())
         give_second_chances(self._ledger, self._clock())
         summary = self.summary()
         self._alarm(summary.at)
-        if summary.sweep_is_late:
-            log.error("sweep_is_late", last=summary.last_sweep and summary.last_sweep.get("started_at"))
-        for name, hold in summary.holds.items():
-            log.error("on_hold", name=name, reason=hold.reason, until=hold.until.isoformat())
-        if not summary.counts.balanced:
-            log.error("ledger_out_of_balance", seen=summary.counts.seen, states=dict(summary.counts.states))
+        _log(self._ledger, assess(summary), summary.counts.seen)
         return summary
+
+    def _unacknowledged(self) -> Iterator[Row]:
+        """Up to SHOWN in all: those that were reviewed must not hide one that was not."""
+        found = (
+            row
+            for state in ATTENTION_STATES
+            for row in self._ledger.rows([state], limit=MOST_LOOKED_AT)
+            if not row.acknowledged
+        )
+        return islice(found, SHOWN)
 
     def _most_urgent(self, before: datetime, limit: int) -> Iterator[Row]:
         """Up to `limit` of each state: a thousand that were quarantined for good must not hide one that waits."""
@@ -146,3 +141,51 @@ class Watcher:
                 reason=row.reason,
             )
         self._ledger.remember(ALARMS_FACT, levels)
+
+
+def note(ledger: Ledger, fact: str, now: datetime) -> None:
+    """Record that something was done at `now`, by the ledger's clock: WATCH_FACT or RAN_ONCE_FACT."""
+    ledger.remember(fact, {"at": now.isoformat()})
+
+
+def _latest(fact: Mapping[str, object]) -> datetime | None:
+    times = (parse_time(fact.get(name)) for name in RECORDED_TIMES)
+    return max((time for time in times if time is not None), default=None)
+
+
+def _complaints(facts: Mapping[str, Mapping[str, object]]) -> Iterator[Complaint]:
+    """What the parts of the archiver have noted of their own troubles."""
+    sweep = facts.get(SWEEP_FACT, {})
+    if number := sweep.get("garbled"):
+        yield Complaint(
+            "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
+        )
+
+
+def _failing(waiting: tuple[Row, ...]) -> Iterator[Failing]:
+    """The reasons for which the waiting assets failed again and again, the most frequent first."""
+    reasons = [(_kind(row), row.reason or "") for row in waiting if row.attempts >= REPEATED and row.reason]
+    examples = dict(reversed(reasons))
+    for kind, number in Counter(kind for kind, _ in reasons).most_common():
+        yield Failing(examples[kind], number, or_more=len(waiting) >= MOST_COMPARED)
+
+
+def _kind(row: Row) -> str:
+    """The reason without what differs from asset to asset: keys, ids, numbers; of URLs the host stays."""
+    words = (
+        "/".join(word.split("/")[:3]) if "://" in word else word
+        for word in (row.reason or "").split()
+        if "://" in word or not (set(word) & set("/0123456789") or row.asset_id in word)
+    )
+    return " ".join(words)
+
+
+def _log(ledger: Ledger, verdict: Verdict, seen: int) -> None:
+    """Faults are told at each look, for as long as they last; ends once, and again when there are more or fewer."""
+    told = ledger.recall(PROBLEMS_FACT) or {}
+    for problem in verdict.problems:
+        if problem.code == "at_risk" or (problem.code in ENDS and told.get(problem.code) == problem.text):
+            continue  # at risk: each asset has an event of its own
+        log.error(problem.code, problem=problem.text)
+    ledger.remember(PROBLEMS_FACT, {problem.code: problem.text for problem in verdict.problems})
+    log.info("watched", healthy=verdict.healthy, headline=verdict.headline, seen=seen)

@@ -49,9 +49,9 @@ HOLD = timedelta(minutes=5)
 """How long a destination, or the API, that refused us is left alone before one asset tries it again."""
 
 MAX_CRASHES = 5
-"""Workers that may die with an asset in hand before it is taken for the cause (celery.md, test 4). One that brought
-it further than those before does not count (ledger.base, lease): its machine may be taken away after every hour of a
-copy that needs ten."""
+"""Workers in a row that may die with an asset in hand before it is taken for the cause (celery.md, test 4). One that
+brought it further than those before begins the row anew (ledger.base, lease): its machine may be taken away after every
+hour of a copy that needs ten."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,8 +274,8 @@ class Ledger(Protocol):
         """RUNNING and ours, attempts + 1; None when the asset is unknown, at an end, or leased to a living
         holder, and while it waits for a later time: a message that was late or doubled is no reason to hurry.
 
-        When nobody settled the lease before, crashes + 1; unless more objects of the asset are recorded as stored, or
-        as many and more parts, than at any such crash since it was last settled."""
+        When nobody settled the lease before, crashes + 1; but 0 when more objects of the asset are recorded as stored,
+        or as many and more parts, than at any such crash since it was last settled."""
         ...
 
     def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:

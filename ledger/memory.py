@@ -233,8 +233,8 @@ class MemoryLedger:
         ) + 1  # a ledger that was cleared gives no old fence again
         if asset.holder is not None:
             stored = self._stored_of(asset_id)
-            if stored <= asset.most:
-                asset.row = replace(asset.row, crashes=asset.row.crashes + 1)
+            crashes = 0 if stored > asset.most else asset.row.crashes + 1
+            asset.row = replace(asset.row, crashes=crashes)
             asset.most = max(asset.most, stored)
         asset.holder = holder
         asset.row = replace(asset.row, attempts=asset.row.attempts + 1)

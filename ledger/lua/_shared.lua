@@ -179,7 +179,7 @@ local function lease(id, holder, duration, call)
 
   if row.ho then -- nobody settled the lease before
     local amount = stored(id)
-    set(id, amount > row.mo and {mo = amount} or {de = row.de + 1})
+    set(id, amount > row.mo and {mo = amount, de = 0} or {de = row.de + 1})
   end
 
   -- By time, so that fences grow also across a flush; and never backwards, should the clock go back.

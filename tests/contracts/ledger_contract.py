@@ -647,6 +647,21 @@ class LedgerContract:
         crash(world)
         assert row(world).crashes == 1
 
+    @pytest.mark.parametrize("without_progress", [1, 2, 4])
+    def test_crashes_are_counted_in_a_row_and_not_in_sum(
+        self, world: LedgerWorld, without_progress: int
+    ) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+
+        for number in range(6):
+            world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject(f"{number}.ts", 10, 2)])
+            lease = crash(world)
+            assert row(world).crashes == 0, "this one brought it further"
+            for count in range(1, without_progress + 1):
+                lease = crash(world)
+                assert row(world).crashes == count
+
     def test_a_copy_that_is_begun_from_nothing_at_each_crash_counts_them_however_much_it_wrote(
         self, world: LedgerWorld
     ) -> None:

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from archiving import end_records, keys
+from archiving.deadlines import UNDATED
 from archiving.judging import Scope, judge
 from ledger.base import OPEN_STATES, SAFE_STATES, AssetState
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
+from tests.archiving.archived import put
 from tests.archiving.examples import NOW, RETENTION, asset
 
 SEEN = judge(asset(), Scope(RETENTION))
@@ -28,6 +30,7 @@ def test_a_record_says_which_asset_ended_how_why_and_when() -> None:
         "room_id": "room-1",
         "session_id": "session-1",
         "created_at": "2026-03-01T07:44:27.010516+00:00",
+        "expires_at": "2026-03-16T07:44:27.010516+00:00",
         "state": "lost",
         "reason": "gone",
         "recorded_at": NOW.isoformat(),
@@ -58,3 +61,18 @@ def test_a_destination_that_cannot_take_it_does_not_cost_the_others(monkeypatch:
 
 def test_every_end_that_is_neither_safe_nor_open_has_a_record() -> None:
     assert set(AssetState) - OPEN_STATES - SAFE_STATES == end_records.RECORDED_STATES
+
+
+def test_a_record_of_an_older_version_or_a_newer_one_can_be_read() -> None:
+    store = MemoryBackend("one")
+    put(
+        store,
+        KEY,
+        json.dumps({"schema": "archiver.end/9", "asset_id": "a", "state": "odd", "more": [1]}).encode(),
+    )
+
+    record = end_records.read(store, KEY)
+
+    assert record is not None
+    assert (record.state, record.reason, record.acknowledged) == ("odd", "", None)
+    assert (record.seen.type, record.seen.expires_at, record.seen.created_at) == ("unknown", UNDATED, None)

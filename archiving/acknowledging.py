@@ -41,3 +41,13 @@ def acknowledge(
     )
     log.warning("end_acknowledged", asset_id=asset_id, state=row.state, by=by, why=why)
     return row
+
+
+def restore(ledger: Ledger, record: end_records.EndRecord) -> bool:
+    """Give a ledger that was lost the acknowledgement that a record keeps, when the asset is in that end again; whether
+    it did. Idempotent. Raises LedgerError."""
+    said, row = record.acknowledged, ledger.get(record.seen.asset_id)
+    if said is None or row is None or row.state != record.state or row.acknowledged is not None:
+        return False
+    ledger.acknowledge(row.asset_id, said.by, said.why)
+    return True

@@ -217,7 +217,8 @@ class Reconciler:
             key = keys.end_record_key(row.asset_id, row.created_at)
             lacking = [store for store in self._destinations if store.stat(key) is None]
             if lacking:
-                end_records.write(lacking, as_known(row), row.state, row.reason or "", self._clock())
+                reason, seen = row.reason or "", as_known(row)
+                end_records.write(lacking, seen, row.state, reason, self._clock(), row.acknowledged)
 
     def _delete_outdated_end_records(self) -> None:
         """Of what was quarantined, say, and then released and archived: one record for each asset."""

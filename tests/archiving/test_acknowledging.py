@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from archiving import end_records, keys
-from archiving.acknowledging import acknowledge
+from archiving.acknowledging import acknowledge, restore
 from archiving.discovery import FACT as SWEEP_FACT
 from archiving.errors import VerdictRefused
 from archiving.verdict import assess
@@ -122,3 +122,20 @@ def test_a_reason_loses_its_query() -> None:
 
     assert row.acknowledged is not None
     assert "MARKED" not in row.acknowledged.why
+
+
+@pytest.mark.parametrize(("state", "restored"), [(AssetState.LOST, True), (AssetState.DAMAGED, False)])
+def test_a_ledger_that_was_lost_gets_it_back_for_the_same_end(state: AssetState, restored: bool) -> None:
+    world = World()
+    enter(world.ledger, ASSET, AssetState.LOST, "because")
+    world.acknowledge()
+    (record, _) = world.recorded()
+    assert record is not None
+    world.ledger.clear()
+    enter(world.ledger, ASSET, state, "because")
+
+    assert [restore(world.ledger, record), restore(world.ledger, record)] == [restored, False]
+
+    row = world.ledger.get("a")
+    assert row is not None
+    assert (row.acknowledged is not None) == restored

@@ -43,6 +43,7 @@ from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
 from archiving.doubts import KeepingRules
 from archiving.errors import (
     DestinationsFailed,
+    DestinationUnusable,
     Doubtful,
     IncompleteContents,
     ManifestError,
@@ -279,7 +280,7 @@ class Archiver:
                 seen = look(store, keys.manifest_key(asset_id, created_at))
             except StorageError as error:
                 log.warning("manifest_not_readable", asset_id=asset_id, store=store.name, reason=str(error))
-                if isinstance(error, TransientStorageError):
+                if isinstance(error, TransientStorageError | DestinationUnusable):
                     found.silent[store.name] = error
                 else:
                     found.missing.append(store)
@@ -516,8 +517,8 @@ class Archiver:
         failed = dict(error.failed)
         for store in self._destinations:
             refusal = failed.get(store.name)
-            if not isinstance(refusal, DestinationRefuses):
-                continue
+            if not isinstance(refusal, DestinationRefuses) or isinstance(refusal, DestinationUnusable):
+                continue  # the latter is this machine's own matter, and known already (archiving.destinations)
             everything = refuses_everything(store, refusal)
             if everything:
                 log.error("destination_refuses", store=store.name, reason=str(refusal))

@@ -6,11 +6,16 @@ ArchiveError
 │   ├── IncompleteContents   something that belongs to it cannot be had
 │   └── NeedsSourceAccess    only the m3u8 is signed (100ms-api.md, form 3)
 ├── ManifestError            a manifest in the bucket cannot be read or does not hold
+├── Outranked                a newer attempt has committed: its manifest stays
 ├── VerdictRefused           a person's word on an asset cannot be carried out
 ├── WouldOverwrite           the asset differs from what a manifest lists under the same keys
 ├── Doubtful                 it arrived, and is perhaps not what it should be; what is whole of it is stored
 └── DestinationsFailed       some or all destinations could not take the asset
 StorageError (storage_backends.errors)
+├── DestinationRefuses
+│   └── DestinationUnusable  nothing is to be done at this destination on this machine, nor concluded from it
+│       ├── NotTheDestination  it is not the one that the ledger knows (archiving.identity)
+│       └── DestinationSilent  it has not answered here for minutes
 └── RefusedAlone             a destination refuses objects of this asset, and takes others
 """
 
@@ -19,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from storage_backends.errors import StorageError
+from storage_backends.errors import DestinationRefuses, StorageError
 
 
 class ArchiveError(Exception):
@@ -75,6 +80,22 @@ class Doubtful(ArchiveError):
 
 class ManifestError(ArchiveError):
     """A manifest is unreadable or contradicts what is stored."""
+
+
+class Outranked(ArchiveError):
+    """A destination holds the manifest of an attempt with a higher fencing token. Nothing was written over it."""
+
+
+class DestinationUnusable(DestinationRefuses):
+    """The circuit breaker of a destination is open on this machine: whatever it holds or lacks proves nothing."""
+
+
+class NotTheDestination(DestinationUnusable):
+    """What answers under this name is not the destination that the ledger knows. Nothing was written."""
+
+
+class DestinationSilent(DestinationUnusable):
+    """The destination has failed every call of this machine for minutes."""
 
 
 class RefusedAlone(StorageError):

@@ -12,6 +12,7 @@ from archiving.decisions import Patience
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope
 from hms.models import Asset
+from ledger.base import Ledger
 from ledger.memory import MemoryLedger
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
@@ -107,7 +108,9 @@ class Bench:
         time_is_up: type[Exception] = Stopped,
         lease_renew: timedelta = timedelta(seconds=30),
         new_ledger: Callable[[Clock], MemoryLedger] = MemoryLedger,
+        behind: Callable[[Sequence[StorageBackend], Ledger, Clock], list[StorageBackend]] | None = None,
     ) -> None:
+        """`behind` puts something between the archiver and `stores`."""
         self.clock = Clock(NOW)
         self.ledger = new_ledger(self.clock)
         self.stores = list(stores) or [MemoryBackend("one")]
@@ -116,7 +119,7 @@ class Bench:
         self.archiver = Archiver(
             api=self.api,
             ledger=self.ledger,
-            destinations=self.stores,
+            destinations=behind(self.stores, self.ledger, self.clock) if behind else self.stores,
             open_contents=lambda _asset: contents(),
             engine=self._engine,
             rules=Rules(

@@ -10,15 +10,16 @@
     settle                          archived, quarantined (stored with doubts), or when to try again and why
 
 Running it twice, at once or again, ends in the same bucket: keys are stable, a manifest that is right is never
-replaced, nothing that a manifest lists is overwritten by something else, and a worker that lost its lease writes no
-manifest.
+replaced, nothing that a manifest lists is overwritten by something else, and a worker that lost its lease replaces no
+manifest of a later one (docs/decisions/0008-fencing.md).
 """
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -31,13 +32,15 @@ from archiving.commit import (
     Look,
     commit,
     committed,
+    extend,
     kept,
     kept_after_all,
     look_again_at,
     look_at,
     says_the_same,
+    take_back,
 )
-from archiving.contents.base import Contents, Item, Phase
+from archiving.contents.base import Contents
 from archiving.copying import Copied, Copier, EngineFactory
 from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
 from archiving.doubts import KeepingRules
@@ -47,13 +50,14 @@ from archiving.errors import (
     Doubtful,
     IncompleteContents,
     ManifestError,
+    Outranked,
     RefusedAlone,
     WouldOverwrite,
 )
 from archiving.folders import Folder, choose_folder, next_folder
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, as_known, judge
-from archiving.manifest import Manifest, new_manifest, read_manifest, without_queries
+from archiving.manifest import NO_FENCE, Manifest, new_manifest, read_manifest
 from archiving.outcomes import (
     AlreadyArchived,
     Archived,
@@ -66,12 +70,14 @@ from archiving.outcomes import (
     settlement,
 )
 from archiving.probing import refuses_everything
+from archiving.settling import settle
 from archiving.upload_journal import LedgerUploadJournal
+from archiving.verification import check_objects
 from hms.base import RecordingAssets
 from hms.errors import HmsError, HmsNotFound, HmsRefused
 from hms.models import Asset, AssetStatus
-from ledger.base import AssetState, Lease, Ledger, Row, Seen, Settlement
-from ledger.errors import LeaseLost, LedgerError
+from ledger.base import AssetState, Lease, Ledger, Row, Seen
+from ledger.errors import LeaseLost, LedgerError, LedgerUnavailable
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
 from transfer.errors import SourceForbidden, SourceUnavailable, SourceUntrusted, Stopped, UnexpectedContent
@@ -79,7 +85,6 @@ from transfer.errors import SourceForbidden, SourceUnavailable, SourceUntrusted,
 log = structlog.get_logger(__name__)
 
 OpenContents = Callable[[Asset], Contents]
-ASSET_RECORD = "asset.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,13 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """An attempt that may go on. `has_work`: whether an earlier one recorded what it stored. `on_hold`: by name, what
-    was to be left alone when it began."""
+    was to be left alone when it began. `written`: folders, and the paths in them that this attempt may have written."""
 
     lease: Lease
     row: Row
     has_work: bool
     on_hold: Mapping[str, holds.Hold]
+    written: list[tuple[str, AbstractSet[str]]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -135,8 +141,10 @@ class Archiver:
         clock: Callable[[], datetime],
         stop_requested: Callable[[], bool] = lambda: False,
         time_is_up: type[Exception] = Stopped,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`time_is_up`: what whoever calls `archive` raises in the middle of it to end a long attempt."""
+        """`time_is_up`: what whoever calls `archive` raises in the middle of it to end a long attempt. `pause`: waits
+        so many seconds for a ledger that is away."""
         self._api = api
         self._ledger = ledger
         self._destinations = list(destinations)
@@ -146,6 +154,7 @@ class Archiver:
         self._clock = clock
         self._stop_requested = stop_requested
         self._time_is_up = time_is_up
+        self._pause = pause
 
     def archive(self, asset_id: str, holder: str) -> Outcome:
         """Archive one asset and settle it in the ledger. `holder` names this worker, for people.
@@ -157,14 +166,15 @@ class Archiver:
         begun = self._begin(asset_id, holder)
         if begun is None:
             return NotOurs("settled already, unknown, or another worker has it")
-        lease, row = begun.lease, begun.row
+        row = begun.row
         seen = as_known(row)
+        heartbeat = self._heartbeat(begun.lease, row)
         event = log.bind(asset_id=asset_id, type=row.type, attempt=row.attempts)
         try:
-            with self._heartbeat(lease, row) as heartbeat:
+            with heartbeat:
                 try:
                     seen, outcome = self._attempt(begun, heartbeat)
-                except LedgerError:
+                except (LedgerError, Outranked):
                     raise
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
                     failure = self._hold_what_refuses(self._in_our_words(error), asset_id)
@@ -172,15 +182,20 @@ class Archiver:
                     decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
                     outcome = self._unless_saved(row, self._unless_stored(row, failure, decided))
-            self._settle(lease, seen, settlement(outcome))
-        except LeaseLost as error:
+            self._settle(heartbeat.lease, seen, outcome)
+        except (LeaseLost, Outranked) as error:
             event.warning("lease_lost", reason=str(error))
+            if isinstance(error, Outranked):  # the lease may be ours all the same: the ledger was flushed
+                retry = _with_stored(WillRetry(str(error), timedelta(0), costs_attempt=False), row)
+                with suppress(LedgerError):
+                    self._settle(heartbeat.lease, seen, retry)
+            self._look_after(begun, heartbeat.lease)
             return NotOurs(str(error))
         except BaseException as error:
             if not isinstance(error, Exception):
                 interrupted = _with_stored(WillRetry("interrupted", timedelta(0), costs_attempt=False), row)
                 with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
-                    self._settle(lease, seen, settlement(interrupted))
+                    self._settle(heartbeat.lease, seen, interrupted)
             raise
         event.info("attempt_ended", outcome=type(outcome).__name__, **_fields(outcome))
         return outcome
@@ -198,7 +213,7 @@ class Archiver:
         )
 
     def _attempt(self, begun: Begun, heartbeat: Heartbeat) -> tuple[Seen, Settled]:
-        lease, row = begun.lease, begun.row
+        row = begun.row
         if row.crashes >= MAX_CRASHES:
             later = rare_delay(row, self._clock(), self._rules.patience)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
@@ -217,7 +232,7 @@ class Archiver:
 
         found = self._look(asset.id, asset.created_at)
         if not found.missing and not found.silent and found.right is not None:
-            manifest = self._completed(asset, found.right, lease, heartbeat)
+            manifest = self._completed(asset, found.right, begun, heartbeat)
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         stores = [store for store in found.missing if store.name not in begun.on_hold]
         archived = self._copy(asset, begun, heartbeat, stores, found) if stores else None
@@ -229,7 +244,7 @@ class Archiver:
         assert archived is not None
         return seen, archived
 
-    def _completed(self, asset: Asset, manifest: Manifest, lease: Lease, heartbeat: Heartbeat) -> Manifest:
+    def _completed(self, asset: Asset, manifest: Manifest, begun: Begun, heartbeat: Heartbeat) -> Manifest:
         """`manifest`, with what was busy when it was written, if that can be had by now."""
         if not completing.lacks(manifest):
             return manifest
@@ -237,13 +252,13 @@ class Archiver:
         one = completing.in_one_place(present)
         if one is None or len(present) < len(self._destinations):
             return manifest
-        journal = LedgerUploadJournal(self._ledger, lease)
+        journal = LedgerUploadJournal(self._ledger, heartbeat.lease)
         with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
 
             def copy(contents: Contents, listed: Manifest) -> Copied:
                 copier = Copier(
                     self._ledger,
-                    lease,
+                    heartbeat.lease,
                     engine,
                     heartbeat,
                     version=f"missing:{listed.version}",
@@ -252,15 +267,19 @@ class Archiver:
                     stores=self._destinations,
                     manifests=present,
                 )
+                begun.written.append((listed.folder, copier.taken))
                 return copier.copy(contents.items())
 
-            fuller = completing.complete(one, self._open_contents(asset), copy)
-        if fuller is None:
+            added = completing.complete(one, self._open_contents(asset), copy)
+        if added is None:
             return manifest
+        key = keys.manifest_key(asset.id, asset.created_at)
         for store in self._destinations:
-            heartbeat.confirm()
-            commit(store, keys.manifest_key(asset.id, asset.created_at), fuller)
-        return fuller
+            _confirm(heartbeat)
+            there = present[store.name]
+            if not extend(store, key, there, added.to(there, heartbeat.lease.fence)):
+                return manifest
+        return added.to(manifest, heartbeat.lease.fence)
 
     def _after(self, hold: holds.Hold, name: str) -> WillRetry:
         left = min(hold.until - self._clock(), HOLD)
@@ -303,9 +322,12 @@ class Archiver:
     ) -> Archived | Kept:
         """Copy to `stores` and commit at each that took everything. Raises DestinationsFailed when one did
         not, with those that were silent before; Doubtful when it is not to be committed yet; SourceError,
-        ContentsError, HmsError, LeaseLost, Stopped."""
+        ContentsError, HmsError, LeaseLost, Outranked, Stopped."""
         started = self._clock()
         present = {store.name: found.present[store.name] for store in stores if store.name in found.present}
+        highest = max((manifest.rank for manifest in present.values()), default=NO_FENCE)
+        if highest >= heartbeat.lease.fence:
+            heartbeat.outrank(highest)
         folder = choose_folder(keys.asset_folder(asset, self._rules.key_template), present)
         try:
             contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
@@ -313,14 +335,15 @@ class Archiver:
             folder = next_folder(folder, present)
             log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
             contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
-        row = begun.row
-        manifest = self._judged(asset, row, folder, contents, copied, present)
+        fence = heartbeat.lease.fence
+        manifest = self._judged(asset, begun.row, folder, contents, copied, present, fence)
         failed = {**found.silent, **copied.failed}
         for store in stores:
             if store.name not in failed:
-                heartbeat.confirm()
+                _confirm(heartbeat)
                 try:
-                    commit(store, keys.manifest_key(asset.id, asset.created_at), manifest)
+                    key = keys.manifest_key(asset.id, asset.created_at)
+                    commit(store, key, manifest, present.get(store.name))
                 except StorageError as error:
                     failed[store.name] = error
         if failed:
@@ -339,7 +362,7 @@ class Archiver:
         heartbeat: Heartbeat,
         stores: Sequence[StorageBackend],
     ) -> tuple[Contents, Copied]:
-        lease, row = begun.lease, begun.row
+        lease, row = heartbeat.lease, begun.row
         keeping = doubts.keeps_now(row, self._rules.keeping)
         journal = LedgerUploadJournal(self._ledger, lease)
         with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
@@ -360,8 +383,8 @@ class Archiver:
                 keeping=keeping,
                 has_work=begun.has_work,
             )
-            record = folder.read_listed(ASSET_RECORD, stores) or _record_of(asset)
-            return contents, copier.copy(_with_record(contents, record))
+            begun.written.append((folder.path, copier.taken))
+            return contents, copier.copy(contents.items())
 
     def _judged(
         self,
@@ -371,6 +394,7 @@ class Archiver:
         contents: Contents,
         copied: Copied,
         present: Mapping[str, Manifest],
+        fence: int,
     ) -> Manifest:
         """The manifest of what was copied, if it is to be committed now. Raises Doubtful, SourceError,
         IncompleteContents."""
@@ -394,6 +418,7 @@ class Archiver:
             facts=contents.notes.facts,
             now=now,
             archiver_version=self._rules.archiver_version,
+            fence=fence,
             doubts=tuple(str(doubt) for doubt in found),
             missing=tuple(doubt.path for doubt in found if doubt.missing and doubt.path),
             fingerprint=name,
@@ -530,20 +555,55 @@ class Archiver:
                 )
         return DestinationsFailed(failed)
 
-    def _settle(self, lease: Lease, seen: Seen, how: Settlement) -> None:
-        self._ledger.settle(lease, seen, how)
+    def _settle(self, lease: Lease, seen: Seen, outcome: Settled) -> None:
+        how = settlement(outcome)
+        if isinstance(
+            outcome, Archived | AlreadyArchived | Kept
+        ):  # the bucket has it: worth waiting for the ledger
+            settle(self._ledger, lease, seen, how, pause=self._pause, give_up=self._stop_requested)
+        else:
+            self._ledger.settle(lease, seen, how)
         if how.state in end_records.RECORDED_STATES:
             log.error("asset_not_archived", asset_id=seen.asset_id, state=how.state, reason=how.reason)
             end_records.write(self._destinations, seen, how.state, how.reason or "", self._clock())
 
+    def _look_after(self, begun: Begun, lease: Lease) -> None:
+        """After a lost lease: mark the manifest of another attempt as damaged where objects of ours, with other bytes,
+        lie over its own, and have the asset looked at again. The same where a store without compare-and-swap may have
+        let our manifest replace a newer one."""
+        if not begun.written:
+            return
+        row, again = begun.row, False
+        for store in self._destinations:
+            key = keys.manifest_key(row.asset_id, row.created_at)
+            limits = store.limits
+            try:
+                manifest = read_manifest(store, key)
+                if manifest is None:
+                    continue
+                if manifest.rank == lease.fence:
+                    again |= not (limits.conditional_create and limits.conditional_replace)
+                    continue
+                ours = {
+                    path for folder, paths in begun.written if folder == manifest.folder for path in paths
+                }
+                if problems := check_objects(store, manifest, ours).problems:
+                    log.error("overwritten_by_a_lost_lease", store=store.name, key=key, problems=problems[:5])
+                    again |= take_back(store, key, problems, of=manifest)
+            except (ManifestError, StorageError) as error:
+                log.warning("not_checked_after_lost_lease", store=store.name, key=key, reason=str(error))
+        if again:
+            with suppress(LedgerError):
+                self._ledger.reopen(row.asset_id)
 
-def _with_record(contents: Contents, record: bytes) -> Iterator[Item]:
-    yield from contents.items()
-    yield Item(ASSET_RECORD, "application/json", phase=Phase.MASTER, data=record)
 
-
-def _record_of(asset: Asset) -> bytes:
-    return json.dumps(without_queries(asset.raw), indent=1, ensure_ascii=False).encode()
+def _confirm(heartbeat: Heartbeat) -> None:
+    """The last look at the lease before a commit. A ledger that is away does not stop it: the store's compare-and-swap
+    and the token in the manifest decide then."""
+    try:
+        heartbeat.confirm()
+    except LedgerUnavailable as error:
+        log.warning("commit_without_ledger", asset_id=heartbeat.lease.asset_id, error=str(error))
 
 
 def _with_stored(retry: WillRetry, row: Row) -> WillRetry:

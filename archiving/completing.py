@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from archiving.contents.base import Contents
 from archiving.copying import TRIED_AGAIN, Copied
-from archiving.manifest import Manifest, without_queries
+from archiving.keys import OUR_FILES
+from archiving.manifest import Manifest, ManifestObject, without_queries
 
 
 @runtime_checkable
@@ -19,39 +21,53 @@ class CompletesLater(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What was had by now. `warnings`: those of this look."""
+
+    objects: tuple[ManifestObject, ...]
+    warnings: tuple[str, ...]
+
+    def to(self, manifest: Manifest, fence: int) -> Manifest:
+        """`manifest` with it. Its token does not sink."""
+        objects = (*manifest.objects, *self.objects)
+        kept = [warning for warning in manifest.warnings if TRIED_AGAIN not in warning]
+        return manifest.model_copy(
+            update={
+                "objects": objects,
+                "total_size": sum(item.size for item in objects),
+                "warnings": tuple(dict.fromkeys([*kept, *self.warnings])),
+                "fence": max(manifest.rank, fence),
+            }
+        )
+
+
 def lacks(manifest: Manifest) -> bool:
     """Whether something optional was busy, so that it is worth asking for again."""
     return any(TRIED_AGAIN in warning for warning in manifest.warnings)
 
 
 def in_one_place(manifests: Mapping[str, Manifest]) -> Manifest | None:
-    """The manifest that all destinations have, apart from times; None when they have the asset in different folders."""
+    """One of the manifests when all destinations have the same paths in the same folder; else None."""
     first, *others = manifests.values()
-    paths = {item.path for item in first.objects}
     for other in others:
-        if other.folder != first.folder or {item.path for item in other.objects} != paths:
+        if other.folder != first.folder or _paths(other) != _paths(first):
             return None
     return first
 
 
 def complete(
     manifest: Manifest, contents: Contents, copy: Callable[[Contents, Manifest], Copied]
-) -> Manifest | None:
-    """Copy what `manifest` lacks, and return the manifest with it; None when there is nothing new. Raises what `copy`
-    raises."""
+) -> Addition | None:
+    """Copy what `manifest` lacks; None when there is nothing new. Raises what `copy` raises."""
     if not isinstance(contents, CompletesLater):
         return None
     only = contents.only_missing({item.path for item in manifest.objects})
     copied = copy(only, manifest)
     if not copied.objects or copied.failed:
         return None
-    objects = (*manifest.objects, *copied.objects)
-    kept = [warning for warning in manifest.warnings if TRIED_AGAIN not in warning]
-    warnings = dict.fromkeys([*kept, *without_queries([*only.notes.warnings, *copied.warnings])])
-    return manifest.model_copy(
-        update={
-            "objects": objects,
-            "total_size": sum(item.size for item in objects),
-            "warnings": tuple(warnings),
-        }
-    )
+    return Addition(copied.objects, tuple(without_queries([*only.notes.warnings, *copied.warnings])))
+
+
+def _paths(manifest: Manifest) -> set[str]:
+    return {item.path for item in manifest.objects} - OUR_FILES

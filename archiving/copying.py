@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -171,6 +172,11 @@ class Copier:
             has_media=self._media > 0,
             worst=self._worst,
         )
+
+    @property
+    def taken(self) -> AbstractSet[str]:
+        """Paths that this copy has begun with, as it goes on: it may write no others."""
+        return self._taken
 
     # -- one item ------------------------------------------------------------------------------------------
     def _start(self, item: Item) -> None:
@@ -482,9 +488,9 @@ class Copier:
         self._unrecorded, self._unrecorded_bytes = [], 0
 
     def _leave_unrecorded_if_small(self) -> None:
-        """A copy that ended well is committed next. To copy one small file again, should that fail, costs less than to
-        record each."""
-        if self._doubts or self._failed_stores or len(self._objects) > 2:  # it, and the asset's record
+        """A copy that ended well is committed next. To copy one or two small files again, should that fail, costs less
+        than to record each."""
+        if self._doubts or self._failed_stores or len(self._objects) > 2:
             return
         if self._unrecorded_bytes <= SMALL_BYTES:
             self._unrecorded, self._unrecorded_bytes = [], 0

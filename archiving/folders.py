@@ -3,14 +3,11 @@ something else: other content goes to a new folder, and the manifest switches to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archiving.manifest import Manifest
-from storage_backends.base import ObjectKey, StorageBackend, object_key
-from storage_backends.errors import StorageError
-from transfer.checksums import crc32c
+from storage_backends.base import ObjectKey, object_key
 
 _LEDGER_RECORDS = "3"
 """Objects recorded by a version that checked less are not reused; they are copied again."""
@@ -23,20 +20,6 @@ class Folder:
     path: ObjectKey
     base: ObjectKey
     manifests: Mapping[str, Manifest]
-
-    def read_listed(self, path: str, stores: Sequence[StorageBackend]) -> bytes | None:
-        """The bytes of the object at `path` as a whole manifest lists it; None when no store has them."""
-        for store in stores:
-            manifest = self.manifests.get(store.name)
-            if manifest is None or manifest.damage:
-                continue
-            for item in manifest.objects:
-                if item.path == path:
-                    with suppress(StorageError):
-                        data = store.read(manifest.key_of(item), 0, item.size + 1)
-                        if (len(data), crc32c(data)) == (item.size, item.crc):
-                            return data
-        return None
 
     def version_in_ledger(self, version: str) -> str:
         """What the ledger records objects of this folder under."""

@@ -52,6 +52,7 @@ class Heartbeat:
         self._leased_at = time.monotonic()
         self._ended = threading.Event()
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
         self._bytes_done = 0
         self._objects_done = 0
         self._current = ""
@@ -89,7 +90,7 @@ class Heartbeat:
         """Renew now: the last word before something becomes visible. Raises LeaseLost, Stopped,
         LedgerUnavailable."""
         self.check()
-        self._ledger.renew(self._lease, self._duration)
+        self._renew()
 
     def moved(self, key: ObjectKey, size_bytes: int) -> None:
         with self._lock:
@@ -99,6 +100,16 @@ class Heartbeat:
     def object_done(self) -> None:
         """Of use to one thread, the one that copies: it alone counts here."""
         self._objects_done += 1
+
+    @property
+    def lease(self) -> Lease:
+        return self._lease
+
+    def outrank(self, fence: int) -> Lease:
+        """Take a fencing token above `fence` for the rest of the attempt. Raises LeaseLost, LedgerUnavailable."""
+        with self._renewing:  # a renewal with the old token would find the lease lost
+            self._lease = self._ledger.outrank(self._lease, fence)
+            return self._lease
 
     @property
     def bytes_done(self) -> int:
@@ -120,7 +131,7 @@ class Heartbeat:
             try:
                 self._ledger.report(self._snapshot())
                 if time.monotonic() - renewed_at >= self._renew_every.total_seconds():
-                    self._ledger.renew(self._lease, self._duration)
+                    self._renew()
                     renewed_at = time.monotonic()
             except LeaseLost as error:
                 self._lost = error
@@ -129,6 +140,10 @@ class Heartbeat:
                 log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=repr(error))
             if self._ended.wait(TICK.total_seconds()):
                 return
+
+    def _renew(self) -> None:
+        with self._renewing:
+            self._ledger.renew(self._lease, self._duration)
 
     def _snapshot(self) -> Progress:
         with self._lock:

@@ -36,7 +36,9 @@ EXTERNAL_FOLDER = "_ext"  # what a playlist names outside its own folder
 THUMBNAILS_FOLDER = "thumbnails"
 ZIP_FOLDER = "_zip"  # the zip itself, where it is kept beside what was in it
 _OUR_FOLDERS = frozenset({EXTERNAL_FOLDER, THUMBNAILS_FOLDER, ZIP_FOLDER})
-_OUR_FILES = frozenset({"asset.json", "manifest.json"})
+OUR_FILES = frozenset({"asset.json", "manifest.json"})
+"""Names at the top of an asset's folder that no source gets. Versions before stored the API's description there, as
+`asset.json`; the manifest holds it."""
 MANIFESTS_FOLDER = "manifests"
 ENDS_FOLDER = "ends"
 _OUR_ROOTS = frozenset({MANIFESTS_FOLDER, ENDS_FOLDER})
@@ -137,7 +139,7 @@ def safe_path(text: str) -> str:
     """
     *folders, name = text.split("/")
     segments = [*(_folder_segment(folder) for folder in folders), file_name(name)]
-    if segments[0] in _OUR_FOLDERS or segments[0].lower() in _OUR_FILES:
+    if segments[0] in _OUR_FOLDERS or segments[0].lower() in OUR_FILES:
         segments[0] = _escape_first(segments[0])
     path = "/".join(segments)
     return path if len(path) <= MAX_PATH_BYTES else f"!l{_digest(path, 32)}/{segments[-1]}"

@@ -16,13 +16,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from archiving.errors import ManifestError
 from hms.models import Asset
-from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
 from storage_backends.errors import InvalidKey
 
 Schema = Literal["archiver.manifest/1", "archiver.manifest/2"]
 TRUSTED: Schema = "archiver.manifest/1"
 DOUBTED: Schema = "archiver.manifest/2"
 """Of an asset that is kept with doubts. Versions that know only the first schema do not take it for proof."""
+
+NO_FENCE = -1
+"""Ranks a manifest without a fencing token, as the version before wrote it, below any that has one."""
 
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
 _QUERY = re.compile(
@@ -58,7 +61,8 @@ class Manifest(BaseModel):
     `damage`: why it proves nothing any more (archiving.commit, take_back); absent from one that does. `doubts`: why
     what is stored is perhaps not what it should be; `missing`: paths of what belongs to the asset and is not stored;
     both only with schema 2. `fingerprint` names what the attempt found, doubts included. `accepted`: who said that the
-    asset is archived in spite of its doubts, when and why.
+    asset is archived in spite of its doubts, when and why. `fence`: the fencing token of the attempt that committed it
+    (docs/decisions/0008-fencing.md); the version before wrote none, and ignores it.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -78,6 +82,7 @@ class Manifest(BaseModel):
     missing: tuple[str, ...] | None = None
     fingerprint: str | None = None
     accepted: Mapping[str, Any] | None = None
+    fence: int | None = None
     archived_at: AwareDatetime
     archiver_version: str
 
@@ -86,6 +91,11 @@ class Manifest(BaseModel):
         """Whether it says `archived`. One with doubts never does, whatever its schema."""
         return self.schema_version == TRUSTED and not self.doubts
 
+    @property
+    def rank(self) -> int:
+        """Its fencing token; NO_FENCE without one. A manifest is replaced only by one that does not rank lower."""
+        return NO_FENCE if self.fence is None else self.fence
+
     def to_bytes(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
@@ -93,22 +103,44 @@ class Manifest(BaseModel):
         return object_key(f"{self.folder}/{item.path}")
 
 
-def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """The manifest at `key`, None when there is none. Raises ManifestError when it cannot be understood, and
-    StorageError."""
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """What is at a manifest's key. `info`: taken before the read, for `replace_if`. `manifest`: None when it cannot be
+    understood; `problem` says why."""
+
+    info: ObjectInfo
+    manifest: Manifest | None
+    problem: str | None = None
+
+
+def find_manifest(store: StorageBackend, key: ObjectKey) -> StoredManifest | None:
+    """Read what is at `key`; None when nothing is. Raises StorageError."""
     info = store.stat(key)
     if info is None:
         return None
     if info.size_bytes > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{store.name}/{key} has {info.size_bytes} bytes, more than any manifest of ours")
+        problem = f"{store.name}/{key} has {info.size_bytes} bytes, more than any manifest of ours"
+        return StoredManifest(info, None, problem)
     try:
         manifest = Manifest.model_validate_json(store.read(key, 0, info.size_bytes))
         for item in manifest.objects:
             manifest.key_of(item)
     except (ValidationError, ValueError, InvalidKey) as error:
         count = error.error_count() if isinstance(error, ValidationError) else 1
-        raise ManifestError(f"{store.name}/{key} is not a manifest we understand ({count} faults)") from None
-    return manifest
+        problem = f"{store.name}/{key} is not a manifest we understand ({count} faults)"
+        return StoredManifest(info, None, problem)
+    return StoredManifest(info, manifest)
+
+
+def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
+    """The manifest at `key`, None when there is none. Raises ManifestError when it cannot be understood, and
+    StorageError."""
+    found = find_manifest(store, key)
+    if found is None:
+        return None
+    if found.manifest is None:
+        raise ManifestError(found.problem)
+    return found.manifest
 
 
 def without_queries(value: Any) -> Any:
@@ -134,6 +166,7 @@ def new_manifest(
     facts: Mapping[str, object],
     now: datetime,
     archiver_version: str,
+    fence: int | None = None,
     doubts: tuple[str, ...] = (),
     missing: tuple[str, ...] = (),
     fingerprint: str | None = None,
@@ -153,6 +186,7 @@ def new_manifest(
         doubts=tuple(without_queries(list(doubts))) or None,
         missing=missing or None,
         fingerprint=fingerprint if doubts else None,
+        fence=fence,
         archived_at=now,
         archiver_version=archiver_version,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from archiving.manifest import Manifest, ManifestObject
@@ -10,7 +11,8 @@ from storage_backends.errors import ObjectMissing
 from transfer.checksums import Crc32c
 
 READ_BYTES = 8 * 1024 * 1024
-_STAT_UP_TO = 4  # objects: beyond it one LIST is cheaper than a request for each
+STAT_UP_TO = 4  # objects: beyond it one LIST is cheaper than a request for each
+_STAT_MISSING = 50  # objects that a LIST does not show: asked for one by one, for lists may lag behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,41 +31,88 @@ class Verified:
 def check_listed(store: StorageBackend, manifest: Manifest) -> Verified:
     """Every object is there with its size, and its CRC32C where the store tells without reading; and nobody who read
     it back has found damage since. Cheap: one LIST of the folder, or a few requests. Raises StorageError."""
-    if len(manifest.objects) <= _STAT_UP_TO:
-        keys = [manifest.key_of(item) for item in manifest.objects]
+    keys = [manifest.key_of(item) for item in manifest.objects]
+    if len(keys) <= STAT_UP_TO:
         found = {key: info for key in keys if (info := store.stat(key))}
     else:
         found = {info.key: info for info in store.list(f"{manifest.folder}/")}
+        missing = [key for key in keys if key not in found]
+        if len(missing) <= _STAT_MISSING:
+            found.update({key: info for key in missing if (info := store.stat(key))})
     problems = [
         problem
-        for item in manifest.objects
-        if (problem := _difference(item, found.get(manifest.key_of(item))))
+        for key, item in zip(keys, manifest.objects, strict=True)
+        if (problem := _difference(item, found.get(key)))
     ]
     found_before = [f"marked as damaged: {problem}" for problem in manifest.damage or ()]
     return Verified(len(manifest.objects), 0, (*problems, *found_before))
 
 
-def check_contents(store: StorageBackend, manifest: Manifest) -> Verified:
-    """Every byte of every object, read back and summed. Raises StorageError."""
+def _nothing() -> None:
+    pass
+
+
+def check_contents(
+    store: StorageBackend, manifest: Manifest, *, between: Callable[[], None] = _nothing
+) -> Verified:
+    """Every byte of every object, read back and summed. `between` is called before each piece of READ_BYTES at most.
+    Raises StorageError."""
     problems: list[str] = []
     read_bytes = 0
     for item in manifest.objects:
-        crc, size = Crc32c(), 0
-        try:
-            while chunk := store.read(manifest.key_of(item), size, min(READ_BYTES, item.size - size + 1)):
-                crc.update(chunk)
-                size += len(chunk)
-                if size > item.size:
-                    break
-        except ObjectMissing:
-            problems.append(f"{item.path}: missing")
-            continue
+        size, problem = _read_back(store, manifest, item, between)
         read_bytes += size
-        if size != item.size:
-            problems.append(f"{item.path}: {size} bytes, the manifest says {item.size}")
-        elif crc.value != item.crc:
-            problems.append(f"{item.path}: CRC32C {crc.value:08x}, the manifest says {item.crc32c}")
+        if problem:
+            problems.append(problem)
     return Verified(len(manifest.objects), read_bytes, tuple(problems))
+
+
+def check_objects(
+    store: StorageBackend,
+    manifest: Manifest,
+    paths: Collection[str] | None = None,
+    *,
+    between: Callable[[], None] = _nothing,
+) -> Verified:
+    """The objects at `paths` (None: all), by the store's checksum (a request each) or, where it keeps none, read back
+    whole. `between`: as for `check_contents`. Raises StorageError."""
+    problems: list[str] = []
+    objects = read_bytes = 0
+    for item in manifest.objects:
+        if paths is not None and item.path not in paths:
+            continue
+        between()
+        objects += 1
+        info = store.stat(manifest.key_of(item))
+        problem = _difference(item, info)
+        if problem is None and info is not None and info.crc32c is None:
+            size, problem = _read_back(store, manifest, item, between)
+            read_bytes += size
+        if problem:
+            problems.append(problem)
+    return Verified(objects, read_bytes, tuple(problems))
+
+
+def _read_back(
+    store: StorageBackend, manifest: Manifest, item: ManifestObject, between: Callable[[], None]
+) -> tuple[int, str | None]:
+    """How many bytes were read, and what is wrong with the object."""
+    crc, size = Crc32c(), 0
+    between()
+    try:
+        while chunk := store.read(manifest.key_of(item), size, min(READ_BYTES, item.size - size + 1)):
+            between()
+            crc.update(chunk)
+            size += len(chunk)
+            if size > item.size:
+                break
+    except ObjectMissing:
+        return 0, f"{item.path}: missing"
+    if size != item.size:
+        return size, f"{item.path}: {size} bytes, the manifest says {item.size}"
+    if crc.value != item.crc:
+        return size, f"{item.path}: CRC32C {crc.value:08x}, the manifest says {item.crc32c}"
+    return size, None
 
 
 def _difference(item: ManifestObject, info: ObjectInfo | None) -> str | None:

@@ -126,7 +126,7 @@ def test_what_is_named_is_copied_once_more_over_connections_of_its_own() -> None
     outcome = bench.archive()
 
     assert isinstance(outcome, Archived)
-    assert outcome.stored_objects == 6, "asset.json, four segments, the playlist: nothing counts twice"
+    assert outcome.stored_objects == 5, "four segments and the playlist: nothing counts twice"
     assert bench.fresh == ["s1.ts", "s3.ts"]
     assert bench.asked == [dict.fromkeys(("s0.ts", "s1.ts", "s2.ts", "s3.ts"), 1), {
         "s0.ts": 1, "s1.ts": 2, "s2.ts": 1, "s3.ts": 2

@@ -96,7 +96,7 @@ def test_one_bad_leaf_never_costs_the_rest(fault: SourceError, words: str) -> No
 
     assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
     row = row_of(bench)
-    assert (row.state, row.stored_objects) == (AssetState.QUARANTINED, 3), "asset.json, a segment, the master"
+    assert (row.state, row.stored_objects) == (AssetState.QUARANTINED, 2), "a segment and the master"
     assert words in (row.reason or "")
     manifest = manifest_of(bench)
     assert manifest.schema_version == DOUBTED
@@ -264,7 +264,7 @@ def test_a_missing_leaf_that_appears_is_added_and_the_asset_archived() -> None:
     manifest = manifest_of(bench)
     assert manifest.trusted
     assert manifest.folder == before.folder, "nothing that was listed changed"
-    assert {item.path for item in manifest.objects} == {"s0.ts", "bad.ts", "master.m3u8", "asset.json"}
+    assert {item.path for item in manifest.objects} == {"s0.ts", "bad.ts", "master.m3u8"}
 
 
 def test_other_content_than_a_manifest_lists_goes_to_a_new_folder() -> None:

@@ -42,7 +42,7 @@ def check_asset(door: SideDoor, truth: dict[str, Any], manifest: dict[str, Any] 
     for expected in truth["objects"]:
         assert expected["path"] in objects, (truth["id"], expected["path"])
         _check_object(door, manifest, objects[expected["path"]], expected)
-    assert "asset.json" in objects
+    assert "asset.json" not in objects, "its description is in the manifest"
     assert manifest["total_size"] == sum(len(door.read(f"{manifest['folder']}/{p}")) for p in objects)
 
 

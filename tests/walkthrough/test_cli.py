@@ -38,7 +38,7 @@ def archived(user: User, empty_simulator: Simulator) -> dict[str, Any]:
 
 
 def media_of(user: User, manifest: dict[str, Any]) -> Path:
-    (item,) = (item for item in manifest["objects"] if item["path"] != "asset.json")
+    (item,) = manifest["objects"]
     return user.folder / "archive" / str(manifest["folder"]) / str(item["path"])
 
 

@@ -1,0 +1,41 @@
+"""Recording the outcome of an attempt whose copy is in the bucket, although the ledger is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from ledger.base import Lease, Ledger, Seen, Settlement
+from ledger.errors import LedgerUnavailable
+
+log = structlog.get_logger(__name__)
+
+PAUSES_SECONDS = (1, 2, *(5,) * 23)
+"""Two minutes, as long as a lease: afterwards another attempt finds the manifest, which costs a few requests."""
+
+
+def settle(
+    ledger: Ledger,
+    lease: Lease,
+    seen: Seen,
+    how: Settlement,
+    *,
+    pause: Callable[[float], None],
+    give_up: Callable[[], bool],
+) -> None:
+    """`Ledger.settle`, tried again for PAUSES_SECONDS while the ledger is away, unless `give_up` says so. Raises
+    LedgerUnavailable, LeaseLost (also when an answer was lost: it is settled then)."""
+    for seconds in PAUSES_SECONDS:
+        try:
+            ledger.settle(lease, seen, how)
+        except LedgerUnavailable as error:
+            if give_up():
+                raise
+            log.warning(
+                "outcome_not_recorded_yet", asset_id=lease.asset_id, state=how.state, error=str(error)
+            )
+            pause(seconds)
+        else:
+            return
+    ledger.settle(lease, seen, how)

@@ -56,6 +56,10 @@ class ObjectMissing(StorageError):
     """A read named a key that does not exist."""
 
 
+class ObjectCold(StorageError):
+    """The object is archived in a class (Glacier, Deep Archive, an archive tier) that cannot be read as it is."""
+
+
 class UploadGone(StorageError):
     """The store does not know this upload (aborted, expired, completed by someone else)."""
 

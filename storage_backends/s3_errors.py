@@ -24,6 +24,7 @@ from storage_backends.errors import (
     DestinationFull,
     DestinationRefuses,
     InvalidKey,
+    ObjectCold,
     ObjectExists,
     ObjectMissing,
     StorageError,
@@ -57,6 +58,7 @@ _CODES: dict[type[StorageError], tuple[str, ...]] = {
     ),
     ObjectExists: ("PreconditionFailed",),
     ObjectMissing: ("NoSuchKey",),
+    ObjectCold: ("InvalidObjectState",),
     UploadGone: ("InvalidPart", "NoSuchUpload"),
     ChecksumRejected: ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
     InvalidKey: ("InvalidURI", "KeyTooLongError", "XMinioInvalidObjectName"),
@@ -69,8 +71,8 @@ _CODES: dict[type[StorageError], tuple[str, ...]] = {
 _BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
 
 _ADVICE: dict[type[StorageError], str] = {
-    AccessDenied: "check the credentials, the bucket policy, and that s3:ListBucket is allowed (without it a missing "
-    "key answers 403 too)",
+    AccessDenied: "check the credentials, the bucket policy (if it demands encryption headers: ?encryption=aws:kms or "
+    "AES256 in the destination), and that s3:ListBucket is allowed (without it a missing key answers 403 too)",
     BucketMissing: "create the bucket, or correct its name, region or endpoint in the destination",
     DestinationFull: "free space or raise the quota",
 }

@@ -18,8 +18,15 @@ class Turn:
         self._token = token
         self._duration = duration
 
-    def extend(self) -> None:
-        self._ledger.extend_lock(self._name, self._token, self._duration)
+    def extend(self) -> bool:
+        """Whether the turn is still ours. One that ended by itself, or that a flushed ledger forgot, is taken anew if
+        nobody else has it."""
+        if self._ledger.extend_lock(self._name, self._token, self._duration):
+            return True
+        token = self._ledger.lock(self._name, self._duration)
+        if token is not None:
+            self._token = token
+        return token is not None
 
     def end(self) -> None:
         self._ledger.unlock(self._name, self._token)

@@ -88,6 +88,7 @@ class _Found:
     size_bytes: int = 0
     mark: Mark = Mark.NONE
     read: bool = False
+    manifest: Manifest | None = None
 
 
 class _TurnLost(Exception):
@@ -283,7 +284,7 @@ class Scrubber:
             read_bytes += found.read_bytes
         if found.problems:
             part.damaged += 1
-            self._report(store, task.key, found.problems, before)
+            self._report(store, task.key, found, before)
         mark = found.mark | (Mark.DAMAGED if found.problems else Mark.NONE)
         return read_bytes, after(
             check,
@@ -316,7 +317,7 @@ class Scrubber:
         if read and in_full and manifest.damage:
             give_back(store, key, manifest)
         read = read and (in_full or verified.read_bytes > 0)
-        return _Found(verified.read_bytes, verified.problems, manifest.total_size, mark, read)
+        return _Found(verified.read_bytes, verified.problems, manifest.total_size, mark, read, manifest)
 
     def _verified(
         self, store: StorageBackend, manifest: Manifest, known: Mark, pace: _Pace, *, in_full: bool
@@ -332,12 +333,12 @@ class Scrubber:
         asset_id = keys.asset_id_of(key)
         return self._ledger.get(asset_id) if asset_id else None
 
-    def _report(
-        self, store: StorageBackend, key: ObjectKey, problems: tuple[str, ...], before: Row | None
-    ) -> None:
+    def _report(self, store: StorageBackend, key: ObjectKey, found: _Found, before: Row | None) -> None:
         """Take the damaged commit back, so that the asset is copied again while the source may still have it;
         afterwards a person is asked to restore it. Either way the rest of the copy stays: it may be all there is. What
-        a worker has or had in hand meanwhile is left alone: it may be whole by now."""
+        a worker has or had in hand meanwhile, and a manifest that was replaced since, is left alone: it may be whole by
+        now."""
+        problems = found.problems
         log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
         row = self._row(key)
         if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
@@ -346,17 +347,18 @@ class Scrubber:
             return
         note = ""
         try:
-            take_back(store, key, problems)
+            if not take_back(store, key, problems, of=found.manifest) and found.manifest is not None:
+                return
         except StorageError as error:  # and so by its sizes it would be taken for archived, not copied again
             note = f"the manifest could not be marked ({error})"
         if note or is_over(row, self._clock()):
-            found = {
+            copies = {
                 each.name: problems if each is store else self._problems_at(each, key)
                 for each in self._destinations
             }
             how = damaged(
                 row.asset_id,
-                found,
+                copies,
                 stored_bytes=row.stored_bytes,
                 stored_objects=row.stored_objects,
                 note=note,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NewType, Protocol
@@ -155,6 +155,14 @@ class Sends(Protocol):
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo: ...
 
 
+class AbortsUploads(Protocol):
+    """Optional, of a backend that shares its bucket with other programs."""
+
+    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        """As `abort_stale_uploads`, of those uploads whose key, without the destination's prefix, is `ours`."""
+        ...
+
+
 class StorageBackend(Protocol):
     @property
     def name(self) -> str:
@@ -167,7 +175,8 @@ class StorageBackend(Protocol):
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         """Store a small object in one request. Replaces what is there unless `if_absent`. Repeatable. With `if_match`,
-        which only `put` knows, raises ObjectChanged when there is another object, or none."""
+        which only `put` knows, raises ObjectChanged when there is another object, or none. Where overwriting is refused
+        and the same content is there already, that is success."""
         ...
 
     def begin(self, spec: ObjectSpec) -> Upload: ...
@@ -195,8 +204,8 @@ class StorageBackend(Protocol):
         ...
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
-        """Abort uploads begun longer ago than `older_than`, under this destination's prefix; how many.
-        Stale uploads are billed and invisible (storage.md)."""
+        """Abort this archiver's uploads begun longer ago than `older_than`, under this destination's prefix; how many.
+        None where they cannot be told from another program's. Stale uploads are billed and invisible (storage.md)."""
         ...
 
     def removes_stale_uploads(self) -> bool | None:

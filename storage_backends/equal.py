@@ -3,9 +3,11 @@ delete)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from storage_backends import crc32c as crc
-from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
-from storage_backends.errors import ObjectMissing
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend
+from storage_backends.errors import AccessDenied, ChecksumRejected, ObjectMissing, StorageError
 
 _PIECE_BYTES = 4 * 2**20
 
@@ -28,3 +30,68 @@ def found_equal(store: StorageBackend, key: ObjectKey, size_bytes: int, crc32c: 
     except ObjectMissing:
         return None
     return info if actual == crc32c else None
+
+
+def equal_or_raise(
+    refusal: AccessDenied, store: StorageBackend, key: ObjectKey, size_bytes: int, crc32c: int
+) -> ObjectInfo:
+    """The object that is there, if it is the one whose write met `refusal`; else `refusal` is raised."""
+    try:
+        there = found_equal(store, key, size_bytes, crc32c)
+    except StorageError:
+        there = None
+    if there is None:
+        raise refusal
+    return there
+
+
+class UploadOfEqual:
+    """Stands in for an upload that the store refuses to begin because its key is taken for good. It sends nothing:
+    `complete` compares what would have been sent with what is there."""
+
+    def __init__(self, store: StorageBackend, spec: ObjectSpec, refusal: AccessDenied) -> None:
+        self._store = store
+        self._spec = spec
+        self._refusal = refusal
+
+    @classmethod
+    def instead(cls, store: StorageBackend, spec: ObjectSpec, refusal: AccessDenied) -> UploadOfEqual:
+        """Raises `refusal` when no object of the right size is there to be compared with."""
+        try:
+            there = store.stat(spec.key)
+        except StorageError:
+            there = None
+        if there is None or spec.if_absent or spec.size_bytes not in (None, there.size_bytes):
+            raise refusal
+        return cls(store, spec, refusal)
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._spec
+
+    @property
+    def token(self) -> str:
+        return "-"  # nothing to resume
+
+    def parts(self) -> Mapping[int, Part] | None:
+        return {}
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        actual = crc.crc32c_of(data)
+        if actual != crc32c:
+            doing = f"comparing part {number} of {self._spec.key!r} in {self._store.name}"
+            raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
+        return Part(number, len(data), crc32c, "-")
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        doing = f"comparing {self._spec.key!r} in {self._store.name}"
+        if (made := crc.of_parts(parts)) != crc32c:
+            raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
+        size = sum(part.size_bytes for part in parts)
+        there = found_equal(self._store, self._spec.key, size, crc32c)
+        if there is None:
+            raise self._refusal
+        return there
+
+    def abort(self) -> None:
+        """Nothing was begun."""

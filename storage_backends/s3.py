@@ -25,14 +25,17 @@ from botocore.exceptions import ClientError
 
 from archiver.http import trust, waiting
 from storage_backends import crc32c as crc
-from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload, object_key
+from storage_backends.conditional import Conditions
 from storage_backends.destination_url import CREDENTIALS_HELP, DestinationUrl
+from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
     BadDestinationUrl,
     BucketMissing,
     ChecksumRejected,
     InvalidKey,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
@@ -48,7 +51,6 @@ from storage_backends.s3_errors import (
     is_passing,
     kind_of,
     needed,
-    raise_translated,
     status_of,
     translated,
 )
@@ -67,7 +69,9 @@ _LONGEST_PAUSE_SECONDS = 20  # between attempts, as in botocore's standard mode
 _METADATA_ID = "archiverupload"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # AWS: 3 to 63, lower case; compatibles are laxer
 _ADDRESSING_STYLES = ("auto", "path", "virtual")
-_OPTIONS = ("endpoint_url", "region", "addressing_style", "checksum")
+_ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+_OPTIONS = ("endpoint_url", "region", "addressing_style", "checksum", "encryption", "kms_key_id")
+_AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,17 @@ class S3Settings:
     region: str | None = None  # None: as the SDK finds it
     addressing_style: str = "auto"
     checksum: Checksum = Checksum.AUTO
+    encryption: str | None = None  # asked for with every object; None: as the bucket does by itself
+    kms_key_id: str | None = None
     attempts: int = (
         5  # of one request, by botocore, within about 20 s; the archiver's own retries stand above
     )
 
 
 def open_backend(url: DestinationUrl) -> S3Backend:
-    """`s3://bucket/prefix`, with `endpoint_url`, `region`, `addressing_style` (auto, path, virtual) and `checksum`
-    (auto, crc32c, md5) as options. Raises BadDestinationUrl; asks nobody."""
+    """`s3://bucket/prefix`, with `endpoint_url`, `region`, `addressing_style` (auto, path, virtual), `checksum` (auto,
+    crc32c, md5), `encryption` (AES256, aws:kms, aws:kms:dsse) and `kms_key_id` as options. Raises BadDestinationUrl;
+    asks nobody."""
     url.only_options(_OPTIONS)
     if not url.bucket:
         raise BadDestinationUrl("an s3 destination names a bucket: s3://bucket/prefix")
@@ -107,7 +114,22 @@ def open_backend(url: DestinationUrl) -> S3Backend:
     region = url.options.get("region")
     if region is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", region):
         raise BadDestinationUrl(f"destination {url.name}: the region is a word such as eu-west-1")
-    return S3Backend(S3Settings(url.bucket, url.prefix, endpoint_url, region, style, checksum))
+    encryption, kms_key_id = _encryption(url)
+    return S3Backend(
+        S3Settings(url.bucket, url.prefix, endpoint_url, region, style, checksum, encryption, kms_key_id)
+    )
+
+
+def _encryption(url: DestinationUrl) -> tuple[str | None, str | None]:
+    encryption, kms_key_id = url.options.get("encryption"), url.options.get("kms_key_id")
+    if encryption is not None and encryption not in _ENCRYPTIONS:
+        raise BadDestinationUrl(f"destination {url.name}: encryption is one of {', '.join(_ENCRYPTIONS)}")
+    if kms_key_id is not None:
+        if encryption not in _ENCRYPTIONS[1:]:
+            raise BadDestinationUrl(f"destination {url.name}: kms_key_id goes with encryption=aws:kms")
+        if not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", kms_key_id):
+            raise BadDestinationUrl(f"destination {url.name}: kms_key_id is a key's id, ARN or alias")
+    return encryption, kms_key_id
 
 
 def _check_endpoint(endpoint_url: str, name: str) -> None:
@@ -139,13 +161,12 @@ class _Bucket:
         self.name = DestinationUrl("s3", settings.bucket, settings.prefix, options).name
         self.bucket = settings.bucket
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
-        self.promises_conditions = settings.endpoint_url is None
+        self.conditions = Conditions()
         self.connection = PerProcess(self._connect)
         self.data = S3DataPath(lambda: self.connection.get().requests, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
         self._head_gives_checksums = True  # until it refuses (with KMS it needs another permission)
-        self._takes_conditions = True  # until it refuses
 
     @property
     def client(self) -> Any:
@@ -160,13 +181,13 @@ class _Bucket:
         region = self._settings.region or session.region_name
         if region is None and self._settings.endpoint_url is not None:
             region = "us-east-1"  # compatibles do not care, and the signature needs one
-        s3: Any = {"payload_signing_enabled": False, "addressing_style": self._settings.addressing_style}
+        s3: Any = {"payload_signing_enabled": True, "addressing_style": self._settings.addressing_style}
         control = session.client(
             "s3",
             region_name=region,
             endpoint_url=self._settings.endpoint_url,
-            # storage.md: the default sends aws-chunked trailers that compatibles refuse or store in the object,
-            # and signs each payload by SHA-256; a part's CRC32C protects it as well and costs a tenth
+            # storage.md: the default sends aws-chunked trailers that compatibles refuse or store in the object. What is
+            # sent from here is small, and signed: some buckets demand it. Parts are another matter (s3_requests.py)
             config=Config(
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
@@ -179,6 +200,9 @@ class _Bucket:
             ),
         )
         control.meta.events.register_first("needs-retry.s3", give_up_on_certificates)
+        # seen from the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
+        if _AWS_HOST.fullmatch(urlsplit(control.meta.endpoint_url).hostname or ""):
+            self.conditions.trust_creates()
         return _Connection(
             control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
         )
@@ -201,6 +225,16 @@ class _Bucket:
 
     def address(self, key: ObjectKey) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + key}
+
+    def headers(self, spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
+        """What describes a new object, in one request or at the start of an upload."""
+        metadata = {**spec.metadata, _METADATA_ID: identity} if identity else dict(spec.metadata)
+        headers: dict[str, Any] = {"ContentType": spec.content_type, "Metadata": metadata}
+        if self._settings.encryption is not None:
+            headers["ServerSideEncryption"] = self._settings.encryption
+        if self._settings.kms_key_id is not None:
+            headers["SSEKMSKeyId"] = self._settings.kms_key_id
+        return headers
 
     def head(self, key: ObjectKey) -> Mapping[str, Any] | None:
         """HEAD answers without a body, so a missing key, a missing bucket and a refusal of the checksum mode look
@@ -237,24 +271,6 @@ class _Bucket:
                 raise
         self._seen = True
 
-    def refuse_if_taken(self, key: ObjectKey) -> None:
-        """Where the server may ignore the condition, a look beforehand is the best there is."""
-        if not self.promises_conditions and self.head(key) is not None:
-            raise ObjectExists(f"storing {key!r} in {self.name}: the key is taken")
-
-    def with_condition(self, spec: ObjectSpec, send: Callable[[Mapping[str, str]], T]) -> T:
-        """`send` with If-None-Match where the spec asks for it and the server was not seen to lack it."""
-        if not spec.if_absent or not self._takes_conditions:
-            return send({})
-        try:
-            return send({"IfNoneMatch": "*"})
-        except ClientError as error:
-            if self.promises_conditions or status_of(error) != 501:
-                raise
-            answer = send({})
-            self._takes_conditions = False
-            return answer
-
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int | None) -> ObjectInfo | None:
         """The object at the key, when it is what the request with this identity made and we lost its answer."""
         answer = self.head(spec.key)
@@ -262,11 +278,6 @@ class _Bucket:
             return None
         metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
         return described(spec.key, answer) if metadata.get(_METADATA_ID) == identity else None
-
-
-def object_headers(spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
-    metadata = {**spec.metadata, _METADATA_ID: identity} if identity else dict(spec.metadata)
-    return {"ContentType": spec.content_type, "Metadata": metadata}
 
 
 def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
@@ -293,8 +304,8 @@ def _stored(spec: ObjectSpec, size_bytes: int, crc32c: int, receipt: Receipt) ->
 class S3Backend:
     """See `storage_backends.base.StorageBackend`.
 
-    `limits.conditional_create` is True on AWS only. With an `endpoint_url`, `if_absent` looks for the key first and
-    sends the condition as well; a server that ignores it (radosgw and rclone do) leaves a gap between the two.
+    Conditions are believed when they were seen to work (storage_backends/conditional.py), `if_absent` on AWS at once.
+    Elsewhere the key is looked at first, and a server that ignores them (radosgw and rclone do) leaves a gap.
     """
 
     def __init__(self, settings: S3Settings) -> None:
@@ -306,7 +317,7 @@ class S3Backend:
             part_multiple_bytes=1,
             max_object_bytes=5 * 1024 * 1024 * MIB,
             parallel_parts=True,
-            conditional_create=self._bucket.promises_conditions,
+            conditional_create=False,
         )
 
     @property
@@ -315,61 +326,94 @@ class S3Backend:
 
     @property
     def limits(self) -> Limits:
-        return self._limits
+        seen = self._bucket.conditions
+        return replace(self._limits, conditional_create=seen.creates, conditional_replace=seen.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        with translated(f"storing {spec.key!r} in {self.name}"):
-            if spec.if_absent:
-                return self._put_if_absent(spec, data, crc32c)
-            return self._bucket.persistently(lambda: self._send(spec, data, crc32c))
+        doing = f"storing {spec.key!r} in {self.name}"
+        if spec.if_absent or spec.if_match is not None:
+            with translated(doing):
+                return self._put_conditionally(spec, data, crc32c, doing)
+        try:
+            with translated(doing):
+                return self._bucket.persistently(lambda: self._send(spec, data, crc32c))
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         """As `put`, without retries: see `storage_backends.base.Sends`."""
-        if spec.if_absent:
+        if spec.if_absent or spec.if_match is not None:
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
-            return await self._send(spec, data, crc32c)
-        except VENDOR_ERRORS as error:
-            raise_translated(error, f"storing {spec.key!r} in {self.name}")
+            with translated(f"storing {spec.key!r} in {self.name}"):
+                return await self._send(spec, data, crc32c)
+        except AccessDenied as error:
+            refusal = error
+        return await waiting.blocking(lambda: equal_or_raise(refusal, self, spec.key, len(data), crc32c))
 
     async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         bucket = self._bucket
         if bucket.connection.made() is None:  # half a second of boto3's, which the engine's thread has not
             await waiting.blocking(bucket.connection.get)
-        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, object_headers(spec))
+        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.headers(spec))
         return _stored(spec, len(data), crc32c, receipt)
 
-    def _put_if_absent(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+    def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: str) -> ObjectInfo:
         # by it the object is known as ours when the answer to an earlier attempt was lost
         identity = secrets.token_hex(16)
-        bucket, headers = self._bucket, object_headers(spec, identity)
+        bucket, headers = self._bucket, self._bucket.headers(spec, identity)
+        bucket.connection.get()  # which tells whether this is AWS
 
-        def send(condition: Mapping[str, str]) -> Receipt:
+        def send(condition: Mapping[str, str]) -> ObjectInfo:
             key, all_headers = bucket.prefix + spec.key, {**headers, **condition}
-            return bucket.persistently(lambda: bucket.data.put(key, data, crc32c, all_headers))
+            try:
+                receipt = bucket.persistently(lambda: bucket.data.put(key, data, crc32c, all_headers))
+            except ClientError as error:
+                lost = condition and kind_of(error) in (ObjectExists, ObjectMissing)
+                done = bucket.made_by(spec, identity, len(data)) if lost else None
+                if done is None:
+                    raise
+                return done
+            return _stored(spec, len(data), crc32c, receipt)
 
-        bucket.refuse_if_taken(spec.key)
-        try:
-            receipt = bucket.with_condition(spec, send)
-        except ClientError as error:
-            done = bucket.made_by(spec, identity, len(data)) if kind_of(error) is ObjectExists else None
-            if done is None:
-                raise
-            return done
-        return _stored(spec, len(data), crc32c, receipt)
+        def create(conditional: bool) -> ObjectInfo:
+            with translated(doing):
+                return send({"IfNoneMatch": "*"} if conditional else {})
 
-    def begin(self, spec: ObjectSpec) -> S3Upload:
+        def change(etag: str | None) -> ObjectInfo:
+            try:
+                with translated(doing):
+                    return send({} if etag is None else {"IfMatch": etag})
+            except (ObjectExists, ObjectMissing) as error:  # 412, and AWS's 404 where no object is
+                raise ObjectChanged(str(error)) from error
+
+        def etag_now() -> str | None:
+            info = self.stat(spec.key)
+            return None if info is None else info.etag
+
+        if spec.if_match is None:
+            return bucket.conditions.create(lambda: self.stat(spec.key) is not None, create, doing)
+        never = f'"{secrets.token_hex(16)}"'
+        return bucket.conditions.replace(spec.if_match, etag_now, change, never, doing)
+
+    def begin(self, spec: ObjectSpec) -> Upload:
         identity = secrets.token_hex(16)
-        with translated(f"beginning {spec.key!r} in {self.name}"):
-            if spec.if_absent:
-                self._bucket.refuse_if_taken(spec.key)
-            upload_id, algorithm = self._create(spec, identity)
-        return S3Upload(self._bucket, spec, _Token(identity, algorithm, upload_id))
+        doing = f"beginning {spec.key!r} in {self.name}"
+        bucket = self._bucket
+        try:
+            with translated(doing):
+                bucket.connection.get()
+                if spec.if_absent and not bucket.conditions.creates and bucket.head(spec.key) is not None:
+                    raise ObjectExists(f"{doing}: the key is taken")
+                upload_id, algorithm = self._create(spec, identity)
+        except AccessDenied as refusal:
+            return UploadOfEqual.instead(self, spec, refusal)
+        return S3Upload(self, bucket, spec, _Token(identity, algorithm, upload_id))
 
     def _create(self, spec: ObjectSpec, identity: str) -> tuple[str, str]:
         """The upload id, and what was agreed on: CRC32C of the whole (`full`), of the `parts` only, or `none`."""
         client = self._bucket.client
-        request = self._bucket.address(spec.key) | object_headers(spec, identity)
+        request = self._bucket.address(spec.key) | self._bucket.headers(spec, identity)
         if not self._bucket.data.crc32c_refused:
             try:
                 # declared here, or AWS would accept a wrong checksum of the whole (storage.md)
@@ -386,7 +430,7 @@ class S3Backend:
 
     def resume(self, spec: ObjectSpec, token: str) -> S3Upload:
         parsed = _Token.parse(token, f"resuming {spec.key!r} in {self.name}")
-        upload = S3Upload(self._bucket, spec, parsed)
+        upload = S3Upload(self, self._bucket, spec, parsed)
         upload.parts()
         return upload
 
@@ -458,6 +502,11 @@ class S3Backend:
                     raise
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
+        """0 without a prefix: the uploads of the bucket's other programs would be among them. See `abort_uploads`."""
+        return self.abort_uploads(older_than, lambda _: True) if self._bucket.prefix else 0
+
+    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        """See `storage_backends.base.AbortsUploads`."""
         limit = datetime.now(UTC) - older_than
         bucket, aborted = self._bucket, 0
         with translated(f"aborting stale uploads in {self.name}"):
@@ -466,11 +515,14 @@ class S3Backend:
             )
             for page in pages:
                 for upload in page.get("Uploads", []):
-                    if upload["Initiated"] > limit or not upload["Key"].startswith(bucket.prefix):
+                    key = upload["Key"]
+                    if upload["Initiated"] > limit or not key.startswith(bucket.prefix):
+                        continue
+                    if not ours(key.removeprefix(bucket.prefix)):
                         continue
                     try:
                         bucket.client.abort_multipart_upload(
-                            Bucket=bucket.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                            Bucket=bucket.bucket, Key=key, UploadId=upload["UploadId"]
                         )
                     except ClientError as error:
                         if kind_of(error) is not UploadGone:  # completed or aborted meanwhile
@@ -501,7 +553,8 @@ class S3Backend:
 class S3Upload:
     """See `storage_backends.base.Upload`."""
 
-    def __init__(self, bucket: _Bucket, spec: ObjectSpec, token: _Token) -> None:
+    def __init__(self, store: S3Backend, bucket: _Bucket, spec: ObjectSpec, token: _Token) -> None:
+        self._store = store
         self._bucket = bucket
         self._spec = spec
         self._token = token
@@ -575,36 +628,44 @@ class S3Upload:
             }
         named = [_named(part) for part in parts]
 
-        def send(condition: Mapping[str, str]) -> Mapping[str, Any]:
-            answer: Mapping[str, Any] = self._bucket.client.complete_multipart_upload(
-                **self._address, MultipartUpload={"Parts": named}, **whole, **condition
-            )
-            return answer
+        def send(conditional: bool) -> ObjectInfo:
+            condition = {"IfNoneMatch": "*"} if conditional else {}
+            with translated(doing), _no_upload(doing):
+                try:
+                    answer: Mapping[str, Any] = self._bucket.client.complete_multipart_upload(
+                        **self._address, MultipartUpload={"Parts": named}, **whole, **condition
+                    )
+                except ClientError as error:
+                    # the answer to an earlier attempt may have been lost, boto3's own attempts included
+                    if kind_of(error) in (UploadGone, ObjectExists, ObjectMissing):
+                        done = self._made(size)
+                        if done is not None:
+                            return done
+                    if status_of(error) == 409:
+                        raise UploadGone(
+                            f"{doing}: 409, another write of this key was under way; begin again"
+                        ) from error
+                    raise
+                return self._completed(answer, parts, size, crc32c, doing)
 
-        with translated(doing), _no_upload(doing):
-            try:
-                answer = self._bucket.with_condition(self._spec, send)
-            except ClientError as error:
-                # the answer to an earlier attempt may have been lost, boto3's own attempts included
-                if kind_of(error) in (UploadGone, ObjectExists, ObjectMissing):
-                    done = self._made(size)
-                    if done is not None:
-                        return done
-                if status_of(error) == 409:
-                    raise UploadGone(
-                        f"{doing}: 409, another write of this key was under way; begin again"
-                    ) from error
-                raise
-            if _confirms(answer, parts, crc32c):
-                return ObjectInfo(
-                    self._spec.key,
-                    size,
-                    crc32c,
-                    answer.get("ETag"),
-                    self._spec.content_type,
-                    datetime.now(UTC),
-                )
-            stored = self._bucket.head(self._spec.key)
+        def theirs() -> bool:
+            with translated(doing):
+                return self._bucket.head(self._spec.key) is not None and self._made(size) is None
+
+        try:
+            return (
+                self._bucket.conditions.create(theirs, send, doing) if self._spec.if_absent else send(False)
+            )
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
+
+    def _completed(
+        self, answer: Mapping[str, Any], parts: Sequence[Part], size: int, crc32c: int, doing: str
+    ) -> ObjectInfo:
+        if _confirms(answer, parts, crc32c):
+            etag, content_type = answer.get("ETag"), self._spec.content_type
+            return ObjectInfo(self._spec.key, size, crc32c, etag, content_type, datetime.now(UTC))
+        stored = self._bucket.head(self._spec.key)
         if stored is None:
             raise TransientStorageError(f"{doing}: answered with success, yet the object is not there")
         info = described(self._spec.key, stored)

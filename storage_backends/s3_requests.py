@@ -52,7 +52,10 @@ _CORRECTED_BY_BOTO3 = frozenset(
     }
 )  # fmt: skip
 
+_OF_THE_CHECKSUM = frozenset({"BadDigest", "InvalidDigest"})
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+_OF_NOTHING = hashlib.sha256().hexdigest()
+_PERHAPS_UNSIGNED = (400, 403, 501)  # how a bucket may refuse a body that is not signed
 _PLAIN_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/s3/aws4_request, .*")
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what a path holds as it is
@@ -68,8 +71,12 @@ _HEADER_OF = {
     "ContentType": "content-type",
     "ContentMD5": "content-md5",
     "ChecksumCRC32C": "x-amz-checksum-crc32c",
+    "IfMatch": "if-match",
     "IfNoneMatch": "if-none-match",
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
 }
+_DIGEST_HEADER = "x-amz-content-sha256"  # sorts after either checksum's
 _NO_HEADER = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
 
 
@@ -85,6 +92,7 @@ class S3Requests:
         self._bucket = bucket
         self._credentials = credentials
         self._corrections = 0
+        self._signs_bodies: bool | None = None  # None: not known yet; costs 0.6 CPU-s/GiB
         self._endpoint = _learn(client, credentials, bucket) if credentials is not None else None
         if self._endpoint is not None:
             options = Options(
@@ -125,11 +133,15 @@ class S3Requests:
     ) -> Mapping[str, Any]:
         if not self.direct:
             return await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
-        transfer = await Transfer(
-            self._session, partial(self._signed, request, query), lambda coming: coming.limit(_ANSWER_BYTES)
-        )
-        answer = _Answer(transfer)
+        signs = self._signs_bodies is True
+        answer = await self._sent(request, query, signs=signs)
+        if self._signs_bodies is None and answer.may_be_about_the_signature:
+            again = await self._sent(request, query, signs=True)
+            if again.status == 200:
+                log.info("s3_bodies_are_signed", bucket=self._bucket, code=answer.code)
+                answer, signs = again, True
         if answer.status == 200:
+            self._signs_bodies = signs
             self._corrections = 0
             return answer.as_boto3()
         if answer.code not in _CORRECTED_BY_BOTO3 and answer.status not in (301, 307):
@@ -142,8 +154,18 @@ class S3Requests:
             log.warning("s3_sent_by_boto3", bucket=self._bucket, why=why)
         return response
 
-    def _signed(self, request: Mapping[str, Any], query: str) -> Request:
-        """Made when it is sent. Raises StorageError for what it cannot carry."""
+    async def _sent(self, request: Mapping[str, Any], query: str, *, signs: bool) -> _Answer:
+        digest = await blocking(lambda: hashlib.sha256(request["Body"]).hexdigest()) if signs else _UNSIGNED
+        transfer = await Transfer(
+            self._session,
+            partial(self._signed, request, query, digest),
+            lambda coming: coming.limit(_ANSWER_BYTES),
+        )
+        return _Answer(transfer)
+
+    def _signed(self, request: Mapping[str, Any], query: str, digest: str) -> Request:
+        """Made when it is sent. `digest`: the body's, or that it has none. Raises StorageError for what it cannot
+        carry."""
         assert self._credentials is not None, "without credentials nothing is sent from here"
         if request["Bucket"] != self._bucket:
             raise StorageError(f"a request for the bucket {request['Bucket']} among those for {self._bucket}")
@@ -157,7 +179,7 @@ class S3Requests:
             tuple([item for item in request.items() if item[0] not in _NO_HEADER and item[0] != checked_by]),
             tuple(request.get("Metadata", {}).items()),
         )
-        return form.request(request["Key"], query, request[checked_by], request["Body"])
+        return form.request(request["Key"], query, request[checked_by], digest, request["Body"])
 
 
 # -- what boto3 would do -------------------------------------------------------------------------------------
@@ -207,7 +229,7 @@ def _endpoint(
     plain = (
         scope is not None
         and scope[1] == frozen.access_key
-        and headers.get("x-amz-content-sha256") == _UNSIGNED
+        and headers.get("x-amz-content-sha256") in (_UNSIGNED, _OF_NOTHING)
         and headers.get("x-amz-security-token") == frozen.token
         and not headers.keys() - _KNOWN_HEADERS
         and url.scheme in ("http", "https")
@@ -235,8 +257,8 @@ def _text(value: str | bytes) -> str:
 class _Form:
     """A PUT but for what is each one's own: all that is the same for a tree's objects within one second.
 
-    Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"), except for the body:
-    its checksum is, and TLS guards the rest. Holds a SECRET.
+    Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"), except for the body
+    unless the bucket demands it: its checksum is, and TLS guards the rest. Holds a SECRET.
     """
 
     def __init__(
@@ -256,22 +278,24 @@ class _Form:
         headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata}
         headers = {name: _header_value(name, value) for name, value in headers.items()}
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
-        headers |= {"x-amz-date": stamp, "x-amz-content-sha256": _UNSIGNED}
+        headers["x-amz-date"] = stamp
         if credentials.token:
             headers["x-amz-security-token"] = _header_value("x-amz-security-token", credentials.token)
         # `name;` is how libcurl is told to send a header without a value
         self._lines = tuple([(f"{n}: {v}" if v else f"{n};").encode() for n, v in headers.items()])
         self._checksum_header = _HEADER_OF[checked_by]
         every = {**headers, "host": endpoint.host_header}
-        names = sorted([*every, self._checksum_header])
-        at = names.index(self._checksum_header)
+        names = sorted([*every, self._checksum_header, _DIGEST_HEADER])
+        checksum, digest = names.index(self._checksum_header), names.index(_DIGEST_HEADER)
         signed = ";".join(names)
-        before = "".join([f"{name}:{every[name]}\n" for name in names[:at]])
-        after = "".join([f"\n{name}:{every[name]}" for name in names[at + 1 :]])
+        before = "".join([f"{name}:{every[name]}\n" for name in names[:checksum]])
+        between = "".join([f"\n{name}:{every[name]}" for name in names[checksum + 1 : digest]])
+        after = "".join([f"\n{name}:{every[name]}" for name in names[digest + 1 :]])
         self._origin = endpoint.origin
         self._path_before_key = endpoint.path_before_key
         self._before_checksum = f"{before}{self._checksum_header}:"
-        self._after_checksum = f"{after}\n\n{signed}\n{_UNSIGNED}"
+        self._before_digest = f"{between}\n{_DIGEST_HEADER}:"
+        self._after_digest = f"{after}\n\n{signed}\n"
 
         day = stamp[:8]
         scope = f"{day}/{endpoint.region}/s3/aws4_request"
@@ -287,18 +311,21 @@ class _Form:
         credential = f"Credential={access_key}/{scope}"
         self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
 
-    def request(self, key: str, query: str, checksum: str, body: Buffer) -> Request:
-        """`query` as it is sent, its names in order."""
+    def request(self, key: str, query: str, checksum: str, digest: str, body: Buffer) -> Request:
+        """`query` as it is sent, its names in order. `digest`: x-amz-content-sha256."""
         path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
-        canonical = f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._after_checksum}"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        canonical = (
+            f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._before_digest}{digest}"
+            f"{self._after_digest}{digest}"
+        )
         inner, outer = self._inner.copy(), self._outer.copy()  # `hmac.digest` gives the interpreter lock away
-        inner.update(f"{self._to_sign}{digest}".encode())
+        inner.update(f"{self._to_sign}{hashlib.sha256(canonical.encode()).hexdigest()}".encode())
         outer.update(inner.digest())
         signature = outer.hexdigest()
         lines = (
             *self._lines,
             f"{self._checksum_header}: {checksum}".encode(),
+            f"{_DIGEST_HEADER}: {digest}".encode(),
             f"authorization: {self._authorization}{signature}".encode(),
         )
         url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
@@ -323,6 +350,10 @@ class _Answer:
     @property
     def code(self) -> str:
         return self._said("Code") or str(self.status)
+
+    @property
+    def may_be_about_the_signature(self) -> bool:
+        return self.status in _PERHAPS_UNSIGNED and self.code not in _CORRECTED_BY_BOTO3 | _OF_THE_CHECKSUM
 
     def as_boto3(self) -> Mapping[str, Any]:
         named = (("ETag", "etag"), ("ChecksumCRC32C", "x-amz-checksum-crc32c"))

@@ -19,7 +19,6 @@ RCLONE = {
     "test_an_upload_is_proved_by_the_store": "its ETag of an upload is no digest of the parts'",
     "test_of_a_part_sent_twice_the_last_counts": "it streams parts on and answers 501",
     "test_of_several_puts_if_absent_at_once_exactly_one_wins": "the server ignores If-None-Match",
-    "test_an_upload_if_absent_does_not_replace_what_appeared_meanwhile": "the server ignores If-None-Match",
 }
 
 

@@ -135,16 +135,18 @@ def talk(ministack_server: S3Server) -> Iterator[Talk]:
 # -- signatures ----------------------------------------------------------------------------------------------
 @given(key=UNICODE, upload_id=TEXT, metadata=WORDS, token=st.none() | TEXT)
 @pytest.mark.parametrize("checked_by", ["ChecksumCRC32C", "ContentMD5"])
+@pytest.mark.parametrize("with_body", [False, True])
 def test_a_request_is_signed_as_botocore_signs_it(
-    checked_by: str, key: str, upload_id: str, metadata: str, token: str | None
+    with_body: bool, checked_by: str, key: str, upload_id: str, metadata: str, token: str | None
 ) -> None:
     path = f"/bucket/{quote(key, safe='/-._~')}"
     query = f"partNumber=7&uploadId={quote(upload_id, safe='-._~')}"
     checksum_header = {"ChecksumCRC32C": "x-amz-checksum-crc32c", "ContentMD5": "content-md5"}[checked_by]
     headers = {"content-type": "video/mp4", "x-amz-meta-one": metadata, checksum_header: "AAAAAA=="}
-    theirs = AWSRequest("PUT", f"https://example.com{path}?{query}", headers)
-    theirs.context["payload_signing_enabled"] = False
-    theirs.context["client_config"] = LEAN
+    headers |= {"if-match": '"one"', "x-amz-server-side-encryption": "aws:kms"}
+    theirs = AWSRequest("PUT", f"https://example.com{path}?{query}", headers, b"bytes")
+    theirs.context["payload_signing_enabled"] = with_body
+    theirs.context["client_config"] = Config(s3={"payload_signing_enabled": with_body})
     S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY, token), "s3", "eu-west-1").add_auth(theirs)
     second = calendar.timegm(time.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
 
@@ -153,10 +155,11 @@ def test_a_request_is_signed_as_botocore_signs_it(
         second,
         ReadOnlyCredentials(ACCESS_KEY, SECRET_KEY, token),
         checked_by,
-        (("ContentType", "video/mp4"),),
+        (("ContentType", "video/mp4"), ("IfMatch", '"one"'), ("ServerSideEncryption", "aws:kms")),
         (("one", metadata),),
     )
-    ours = form.request(key, query, "AAAAAA==", b"bytes")
+    digest = hashlib.sha256(b"bytes").hexdigest() if with_body else "UNSIGNED-PAYLOAD"
+    ours = form.request(key, query, "AAAAAA==", digest, b"bytes")
 
     assert (ours.method, ours.url, ours.body) == ("PUT", f"https://example.com{path}?{query}", b"bytes")
     assert headers_of(ours.lines) == {
@@ -221,6 +224,55 @@ def test_parts_are_signed_with_their_number_and_upload(rclone_server: S3Server) 
         assert client.get_object(Bucket=bucket, Key="key")["Body"].read() == b"bytes"
 
 
+def refuses_unsigned(code: str = "AccessDenied", status: int = 403) -> tuple[Callable[[Call], bool], Answer]:
+    def is_unsigned(call: Call) -> bool:
+        return {n.lower(): v for n, v in call.headers.items()}["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+
+    return is_unsigned, Answer(status, f"<Error><Code>{code}</Code></Error>".encode())
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("AccessDenied", 403), ("InvalidRequest", 400), ("Odd", 400), ("NotImplemented", 501)],
+)
+def test_bodies_are_signed_where_unsigned_ones_are_refused(talk: Talk, code: str, status: int) -> None:
+    talk.proxy.answer(*refuses_unsigned(code, status), times=99)
+
+    talk.put(memoryview(b"bytes"))
+    talk.put()
+
+    digests = [call.headers["x-amz-content-sha256"] for call in talk.proxy.calls]
+    of_bytes = hashlib.sha256(b"bytes").hexdigest()
+    assert digests == ["UNSIGNED-PAYLOAD", of_bytes, of_bytes], "learned once"
+    assert talk.senders == ["ours"] * 3
+    assert talk.stored() == b"bytes"
+
+
+def test_signed_bodies_are_taken_by_a_server_that_checks_signatures(rclone_server: S3Server) -> None:
+    port = urlsplit(rclone_server.endpoint_url).port
+    assert port is not None
+    bucket = rclone_server.new_bucket()
+    with (
+        fault_proxy(port) as proxy,
+        contextlib.closing(client_of(f"http://127.0.0.1:{proxy.port}")) as client,
+    ):
+        proxy.answer(*refuses_unsigned(), times=99)
+        with requests_of(client, bucket) as requests:
+            never_ask_boto3(client)
+
+            answer_of(requests.put_object(request(bucket, Key="a b/ü.ts", ContentType="video/mp2t")))
+
+
+def test_after_one_unsigned_body_was_taken_a_refusal_is_about_something_else(talk: Talk) -> None:
+    talk.put()
+    talk.proxy.answer(lambda _: True, DENIED)
+
+    with pytest.raises(ClientError):
+        talk.put()
+
+    assert len(talk.proxy.calls) == 2
+
+
 # -- where they go -------------------------------------------------------------------------------------------
 def test_bytes_are_sent_by_us(talk: Talk) -> None:
     etags = {talk.put(memoryview(b"xbytesx")[1:6]) for _ in range(5)}
@@ -251,9 +303,8 @@ def test_a_region_and_an_addressing_style_are_those_that_boto3_chose() -> None:
     [
         Config(signature_version=UNSIGNED),
         Config(signature_version="s3", s3={"payload_signing_enabled": False}),
-        Config(s3={"payload_signing_enabled": True}),
     ],
-    ids=["anonymous", "SigV2", "signed bodies"],
+    ids=["anonymous", "SigV2"],
 )
 def test_what_boto3_does_in_another_way_is_left_to_it(config: Config) -> None:
     with contextlib.closing(client_of("http://127.0.0.1:9", config)) as client, capture_logs() as logs:
@@ -375,6 +426,7 @@ def test_a_connection_that_the_server_ends_costs_nothing(talk: Talk) -> None:
 
 
 def test_a_refusal_is_raised_as_boto3_would(talk: Talk) -> None:
+    talk.put()
     talk.proxy.answer(lambda _: True, DENIED, times=2)
 
     with pytest.raises(ClientError) as ours:

@@ -9,7 +9,7 @@ from itertools import islice
 
 import structlog
 
-from archiving import holds
+from archiving import holds, scrub_promise
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
 from archiving.discovery import RECORDED_TIMES, sweep_progress
@@ -88,7 +88,7 @@ class Watcher:
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
-            complaints=tuple(_complaints(facts)),
+            complaints=tuple(_complaints(facts, now)),
             recorded=recorded,
             next_due_at=self._ledger.next_due_at(),
         )
@@ -97,6 +97,7 @@ class Watcher:
         """Look, and log an alarm for each problem, and for each deadline that came under a level of ALARM_LEVELS since
         the last look: once per asset and level. What was given up gets its second chances. Repeatable."""
         note(self._ledger, WATCH_FACT, self._clock())
+        scrub_promise.expect(self._ledger, self._clock())
         give_second_chances(self._ledger, self._clock())
         summary = self.summary()
         self._alarm(summary.at)
@@ -153,13 +154,15 @@ def _latest(fact: Mapping[str, object]) -> datetime | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def _complaints(facts: Mapping[str, Mapping[str, object]]) -> Iterator[Complaint]:
+def _complaints(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Iterator[Complaint]:
     """What the parts of the archiver have noted of their own troubles."""
     sweep = facts.get(SWEEP_FACT, {})
     if number := sweep.get("garbled"):
         yield Complaint(
             "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
         )
+    for problem in scrub_promise.problems(facts.get(scrub_promise.FACT), now):
+        yield Complaint("scrub_promise_slips", problem)
 
 
 def _failing(waiting: tuple[Row, ...]) -> Iterator[Failing]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -38,7 +37,6 @@ from archiving.commit import (
     look_again_at,
     look_at,
     says_the_same,
-    take_back,
 )
 from archiving.contents.base import Contents
 from archiving.copying import Copied, Copier, EngineFactory
@@ -69,10 +67,10 @@ from archiving.outcomes import (
     WillRetry,
     settlement,
 )
+from archiving.overwritten import Written, mark_overwritten
 from archiving.probing import refuses_everything
 from archiving.settling import settle
 from archiving.upload_journal import LedgerUploadJournal
-from archiving.verification import check_objects
 from hms.base import RecordingAssets
 from hms.errors import HmsError, HmsNotFound, HmsRefused
 from hms.models import Asset, AssetStatus
@@ -107,13 +105,13 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """An attempt that may go on. `has_work`: whether an earlier one recorded what it stored. `on_hold`: by name, what
-    was to be left alone when it began. `written`: folders, and the paths in them that this attempt may have written."""
+    was to be left alone when it began. `written`: what this one may have written so far."""
 
     lease: Lease
     row: Row
     has_work: bool
     on_hold: Mapping[str, holds.Hold]
-    written: list[tuple[str, AbstractSet[str]]] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -181,6 +179,8 @@ class Archiver:
                     jitter = random.random()  # noqa: S311
                     decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
+                    silent = failure.failed if isinstance(failure, DestinationsFailed) else ()
+                    mark_overwritten(self._destinations, begun.written, heartbeat.lease.fence, silent=silent)
                     outcome = self._unless_saved(row, self._unless_stored(row, failure, decided))
             self._settle(heartbeat.lease, seen, outcome)
         except (LeaseLost, Outranked) as error:
@@ -189,7 +189,9 @@ class Archiver:
                 retry = _with_stored(WillRetry(str(error), timedelta(0), costs_attempt=False), row)
                 with suppress(LedgerError):
                     self._settle(heartbeat.lease, seen, retry)
-            self._look_after(begun, heartbeat.lease)
+            if mark_overwritten(self._destinations, begun.written, heartbeat.lease.fence):
+                with suppress(LedgerError):
+                    self._ledger.reopen(asset_id)
             return NotOurs(str(error))
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -252,6 +254,7 @@ class Archiver:
         one = completing.in_one_place(present)
         if one is None or len(present) < len(self._destinations):
             return manifest
+        key = keys.manifest_key(asset.id, asset.created_at)
         journal = LedgerUploadJournal(self._ledger, heartbeat.lease)
         with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
 
@@ -267,13 +270,12 @@ class Archiver:
                     stores=self._destinations,
                     manifests=present,
                 )
-                begun.written.append((listed.folder, copier.taken))
+                begun.written.append(Written(key, listed.folder, copier.taken, present))
                 return copier.copy(contents.items())
 
             added = completing.complete(one, self._open_contents(asset), copy)
         if added is None:
             return manifest
-        key = keys.manifest_key(asset.id, asset.created_at)
         for store in self._destinations:
             _confirm(heartbeat)
             there = present[store.name]
@@ -383,7 +385,8 @@ class Archiver:
                 keeping=keeping,
                 has_work=begun.has_work,
             )
-            begun.written.append((folder.path, copier.taken))
+            key = keys.manifest_key(asset.id, asset.created_at)
+            begun.written.append(Written(key, folder.path, copier.taken, folder.manifests))
             return contents, copier.copy(contents.items())
 
     def _judged(
@@ -566,35 +569,6 @@ class Archiver:
         if how.state in end_records.RECORDED_STATES:
             log.error("asset_not_archived", asset_id=seen.asset_id, state=how.state, reason=how.reason)
             end_records.write(self._destinations, seen, how.state, how.reason or "", self._clock())
-
-    def _look_after(self, begun: Begun, lease: Lease) -> None:
-        """After a lost lease: mark the manifest of another attempt as damaged where objects of ours, with other bytes,
-        lie over its own, and have the asset looked at again. The same where a store without compare-and-swap may have
-        let our manifest replace a newer one."""
-        if not begun.written:
-            return
-        row, again = begun.row, False
-        for store in self._destinations:
-            key = keys.manifest_key(row.asset_id, row.created_at)
-            limits = store.limits
-            try:
-                manifest = read_manifest(store, key)
-                if manifest is None:
-                    continue
-                if manifest.rank == lease.fence:
-                    again |= not (limits.conditional_create and limits.conditional_replace)
-                    continue
-                ours = {
-                    path for folder, paths in begun.written if folder == manifest.folder for path in paths
-                }
-                if problems := check_objects(store, manifest, ours).problems:
-                    log.error("overwritten_by_a_lost_lease", store=store.name, key=key, problems=problems[:5])
-                    again |= take_back(store, key, problems, of=manifest)
-            except (ManifestError, StorageError) as error:
-                log.warning("not_checked_after_lost_lease", store=store.name, key=key, reason=str(error))
-        if again:
-            with suppress(LedgerError):
-                self._ledger.reopen(row.asset_id)
 
 
 def _confirm(heartbeat: Heartbeat) -> None:

@@ -372,7 +372,10 @@ class RedisLedger:
         managed servers answer where they refuse CONFIG. A ledger that is lost costs time, not recordings."""
         try:
             info = self._do(
-                "persistence", lambda: self._redis.info("persistence") | self._redis.info("memory")
+                "persistence",
+                lambda: (
+                    self._redis.info("persistence") | self._redis.info("memory") | self._redis.info("stats")
+                ),
             )
         except LedgerUnavailable as error:
             if not isinstance(error.__cause__, ResponseError):
@@ -520,6 +523,10 @@ def _acknowledgement(fields: Mapping[str, str]) -> Acknowledgement | None:
     return Acknowledgement(said["by"], said["why"], _time(at))
 
 
+FULL = 0.9
+"""Of `maxmemory`: messages and rows come in bursts."""
+
+
 def _judge_persistence(info: Mapping[str, Any]) -> Persistence:
     aof, policy, maxmemory = info.get("aof_enabled"), info.get("maxmemory_policy"), info.get("maxmemory")
     if aof is None or policy is None:
@@ -541,6 +548,17 @@ def _judge_persistence(info: Mapping[str, Any]) -> Persistence:
         full = "when its memory is full" if maxmemory else "once somebody sets maxmemory"
         faults.append(
             f"maxmemory-policy is {policy}: {full} it drops ledger rows and messages; set 'noeviction'"
+        )
+    if evicted := info.get("evicted_keys"):
+        faults.append(f"{evicted:,} keys have been evicted already: rows of the ledger, or messages")
+    used = info.get("used_memory", 0)
+    if maxmemory and used > FULL * maxmemory:
+        faults.append(
+            f"it uses {used / maxmemory:.0%} of the memory it may use: raise maxmemory before it refuses"
+        )
+    if info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        faults.append(
+            "the append-only file cannot be rewritten and grows: look at the server's disk and memory"
         )
     return Persistence(
         bool(aof), policy, not faults, "; ".join(faults) or "kept on disk, and nothing is evicted"

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 from archiver.http import trust
 from archiving.archiver import OpenContents
+from archiving.discovery import CLOCK_TOLERANCE
 from archiving.errors import ArchiveError
 from archiving.judging import Scope, judge
+from archiving.watching import WATCH_FACT
 from hms.client import HmsClient
 from hms.errors import HmsError, HmsRefused, HmsUntrusted
-from hms.models import Asset, AssetStatus
-from ledger.base import AssetState
+from hms.models import Asset, AssetStatus, parse_time
+from ledger.base import AssetState, Ledger
 from ledger.errors import LedgerError
 from ledger.redis_ledger import RedisLedger
 from storage_backends.base import ObjectSpec, StorageBackend, object_key
-from storage_backends.errors import ObjectExists, StorageError
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    DestinationFull,
+    ObjectExists,
+    StorageError,
+    TransientStorageError,
+)
 from tasks.watch import beats
 from transfer.checksums import crc32c
 from transfer.errors import TransferError
 from worker.findings import Finding, Verdict
+from worker.processes import ARCHIVE_NODE, CONTROL_NODE
+from worker.rendering import size, span
 from worker.settings import Settings
 
 MAX_SKEW = timedelta(seconds=10)
 """Management tokens are backdated by as much (100ms-api.md): beyond it new ones may be refused."""
+
+HEARD_WITHIN = timedelta(minutes=2)
+"""Beat has the control worker watch every minute."""
+
+MIN_FREE_BYTES, LOW_FREE_BYTES, MIN_FREE_FILES = 256 * 2**20, 5 * 2**30, 1000
 
 PROBE_BYTES = 64 * 1024
 
@@ -66,6 +84,7 @@ def examine(
         # Without a broker of its own, this may be an installation that cron runs.
         missing = Verdict.PROBLEM if settings.redis_url is not None else Verdict.WARNING
         yield from _processes(ledger, workers, missing)
+    yield from _room("state directory", settings.state_dir)
     for store in destinations:
         yield from _destination(store)
 
@@ -153,11 +172,14 @@ def _ledger(ledger: RedisLedger) -> Iterator[Finding]:
     subject = "broker and ledger"
     try:
         ledger.ping()
-        persistence = ledger.persistence()
     except LedgerError as error:
         yield Finding(subject, Verdict.PROBLEM, str(error), "Check ARCHIVER_REDIS_URL and the server.")
-        return
-    yield Finding(subject, Verdict.OK, "answers")
+    else:
+        yield Finding(subject, Verdict.OK, "answers, and takes what is written")
+    try:
+        persistence = ledger.persistence()
+    except LedgerError:
+        return  # it is away: said above
     if persistence.sound is None:
         yield Finding(
             "persistence",
@@ -170,40 +192,99 @@ def _ledger(ledger: RedisLedger) -> Iterator[Finding]:
             "persistence",
             Verdict.OK if persistence.sound else Verdict.PROBLEM,
             persistence.explanation,
-            "" if persistence.sound else "Set appendonly yes and maxmemory-policy noeviction on the server.",
+            ""
+            if persistence.sound
+            else "Set appendonly yes and maxmemory-policy noeviction; give it disk and memory.",
         )
 
 
-def _processes(ledger: RedisLedger, workers: Callable[[], list[str]], missing: Verdict) -> Iterator[Finding]:
-    found = beats(ledger)
-    if len(found) == 1:
-        yield Finding("beat", Verdict.OK, f"one runs: {found[0]}")
-    elif not found:
-        yield Finding(
-            "beat",
-            missing,
-            "none has been heard of in the last minutes: nothing new is being found",
-            "Start it: `archiver up`, or `docker compose up -d beat`; not needed where cron calls "
-            "`archiver run --once`.",
-        )
-    else:
-        yield Finding(
-            "beat",
-            Verdict.WARNING,
-            f"{len(found)} run: {', '.join(found)}; harmless, but each sends everything once more",
-            "Keep one.",
-        )
+NOT_FOR_CRON = "not needed where cron calls `archiver run --once`."
+
+
+def _processes(ledger: Ledger, workers: Callable[[], list[str]], missing: Verdict) -> Iterator[Finding]:
+    """`missing`: what it is when one does not run."""
     names = workers()
-    if names:
-        yield Finding("workers", Verdict.OK, ", ".join(names))
-    else:
-        yield Finding(
-            "workers",
+    control = [name for name in names if name.startswith(f"{CONTROL_NODE}@")]
+    archive = [name for name in names if name.startswith(f"{ARCHIVE_NODE}@")]
+    others = [
+        name for name in names if name not in control + archive
+    ]  # somebody's own node names: they may do either
+    for subject, found, service in (
+        ("control worker", control or others, "control"),
+        ("archive worker", archive or others, "worker"),
+    ):
+        if found:
+            yield Finding(subject, Verdict.OK, ", ".join(found))
+        else:
+            yield Finding(
+                subject,
+                missing,
+                "none answers over the broker: "
+                + ("nothing is found, sent or watched" if service == "control" else "nothing is copied"),
+                f"Start it: `archiver up`, or `docker compose up -d {service}`; {NOT_FOR_CRON}",
+            )
+    yield _beat(ledger, missing, control_answers=bool(control or others))
+
+
+def _beat(ledger: Ledger, missing: Verdict, *, control_answers: bool) -> Finding:
+    """Beat itself answers nothing: it is known by what the control worker did when it was asked to."""
+    subject = "beat"
+    found, noted = beats(ledger), ledger.recall(WATCH_FACT) or {}
+    heard_at = parse_time(noted.get("at"))
+    silence = ledger.now() - heard_at if heard_at is not None else None
+    if not control_answers:
+        return Finding(
+            subject,
             missing,
-            "none answers over the broker",
-            "Start them: `archiver up`, or `docker compose up -d worker control`; not needed where cron calls "
-            "`archiver run --once`.",
+            "it cannot be told whether it runs: the control worker, which hears it, does not answer",
+            f"Start the control worker first; {NOT_FOR_CRON}",
         )
+    if silence is not None and silence < -CLOCK_TOLERANCE:
+        return Finding(
+            subject,
+            Verdict.PROBLEM,
+            f"it was heard {span(silence)} in the future: the clock of the ledger's server was set back",
+            "Set that clock, and keep NTP on.",
+        )
+    if not found or silence is None or silence > HEARD_WITHIN:
+        ago = f"for {span(silence)}" if silence is not None else "yet"
+        return Finding(
+            subject,
+            missing,
+            f"none has been heard of {ago}: it is dead, or the control worker is stuck; nothing new is being found",
+            f"Start it: `archiver up`, or `docker compose up -d beat`; if it runs, restart the control worker; "
+            f"{NOT_FOR_CRON}",
+        )
+    if len(found) > 1:
+        return Finding(
+            subject,
+            Verdict.WARNING,
+            f"{len(found)} were heard of in the last minutes: {', '.join(found)}; harmless, but each sends everything "
+            "once more",
+            "Keep one. One that was restarted just now is told twice for 3 minutes.",
+        )
+    return Finding(subject, Verdict.OK, f"one runs: {found[0]}, heard {span(silence)} ago")
+
+
+def _room(subject: str, folder: Path) -> Iterator[Finding]:
+    """Whether the disk under `folder` has room, for bytes and for files."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if existing is None:
+        return
+    disk = os.statvfs(existing)
+    free_bytes, total_bytes = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    files_are_short = disk.f_files > 0 and disk.f_favail < MIN_FREE_FILES
+    if free_bytes >= LOW_FREE_BYTES and not files_are_short:
+        yield Finding(subject, Verdict.OK, f"{size(free_bytes)} of {size(total_bytes)} are free at {folder}")
+        return
+    full = free_bytes < MIN_FREE_BYTES or files_are_short
+    what = f"only {disk.f_favail:,} more files" if files_are_short else f"only {size(free_bytes)}"
+    yield Finding(
+        subject,
+        Verdict.PROBLEM if full else Verdict.WARNING,
+        f"{what} of {size(total_bytes)} are free at {folder}",
+        "Free some space, or move it to a larger disk.",
+    )
 
 
 def _destination(store: StorageBackend) -> Iterator[Finding]:
@@ -220,6 +301,8 @@ def _destination(store: StorageBackend) -> Iterator[Finding]:
                 "Do not use this destination.",
             )
             return
+        if store.name.startswith("file://"):
+            yield from _room(store.name, Path(store.name.removeprefix("file://")))
         by = "its own CRC32C" if info.crc32c is not None else "reading back (it keeps no CRC32C)"
         yield Finding(store.name, Verdict.OK, f"writes, reads and lists; objects are proved by {by}")
         yield _conditional(store, data, crc)
@@ -229,10 +312,24 @@ def _destination(store: StorageBackend) -> Iterator[Finding]:
             store.name,
             Verdict.PROBLEM,
             f"{type(error).__name__}: {error}",
-            "The archiver needs to write, read, list and delete here, and to abort uploads.",
+            _remedy(error),
         )
     finally:
         yield from _clean_up(store, key)
+
+
+def _remedy(error: StorageError) -> str:
+    match error:
+        case DestinationFull():
+            return "Disk or quota is full: free some space, or raise the quota. Nothing is saved until then."
+        case BucketMissing():
+            return "Create it, mount it, or mend ARCHIVER_DESTINATIONS."
+        case AccessDenied():
+            return "It needs to write, read, list and delete here: see The bucket in docs/operations.md."
+        case TransientStorageError():
+            return "Check the endpoint in ARCHIVER_DESTINATIONS, and that this machine reaches it."
+        case _:
+            return "The archiver needs to write, read, list and delete here, and to abort uploads."
 
 
 def _conditional(store: StorageBackend, data: bytes, crc: int) -> Finding:

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from archiving.watching import WATCH_FACT, note
+from ledger.errors import LedgerUnavailable
+from ledger.memory import MemoryLedger
+from ledger.redis_ledger import Persistence, RedisLedger
+from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull, TransientStorageError
+from storage_backends.memory import MemoryBackend
+from tests.archiving.examples import NOW
+from tests.archiving.fakes import Clock
+from tests.ledger.worlds import SEAL
+from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
+from worker.doctor import _destination, _ledger, _processes, _room
+from worker.findings import Finding, Verdict
+
+CONTROL, ARCHIVE = "control@host", "archive@host"
+
+
+def heard(ago: timedelta | None, *beats: str) -> MemoryLedger:
+    ledger = MemoryLedger(Clock(NOW))
+    if ago is not None:
+        note(ledger, WATCH_FACT, NOW - ago)
+    for beat in beats:
+        ledger.remember(f"beat:{beat}", {}, lifetime=timedelta(minutes=3))
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("workers", "ago", "beats", "wrong"),
+    [
+        ([ARCHIVE, CONTROL], timedelta(seconds=30), ["h:1"], {}),
+        (["mine@a", "yours@b"], timedelta(seconds=30), ["h:1"], {}),
+        (
+            [ARCHIVE],
+            timedelta(minutes=10),
+            [],
+            {"control worker": "nothing is found", "beat": "cannot be told whether it runs"},
+        ),
+        # it died a moment ago, and was heard of less than three minutes ago
+        (
+            [ARCHIVE],
+            timedelta(seconds=30),
+            ["h:1"],
+            {"control worker": "none answers", "beat": "cannot be told whether it runs"},
+        ),
+        ([CONTROL], timedelta(seconds=30), ["h:1"], {"archive worker": "nothing is copied"}),
+        ([ARCHIVE, CONTROL], timedelta(seconds=150), ["h:1"], {"beat": "none has been heard of for 2 min"}),
+        ([ARCHIVE, CONTROL], timedelta(hours=5), [], {"beat": "none has been heard of for 5 h"}),
+        ([ARCHIVE, CONTROL], None, [], {"beat": "none has been heard of yet"}),
+        ([ARCHIVE, CONTROL], -timedelta(hours=5), ["h:1"], {"beat": "5 h in the future"}),
+        ([ARCHIVE, CONTROL], timedelta(seconds=5), ["h:1", "h:2"], {"beat": "2 were heard of"}),
+        (
+            [],
+            None,
+            [],
+            {"control worker": "none answers", "archive worker": "none answers", "beat": "cannot be told"},
+        ),
+    ],
+)
+def test_which_process_does_not_run_is_told(
+    workers: list[str], ago: timedelta | None, beats: list[str], wrong: dict[str, str]
+) -> None:
+    found = {f.subject: f for f in _processes(heard(ago, *beats), lambda: workers, Verdict.PROBLEM)}
+
+    assert set(found) == {"control worker", "archive worker", "beat"}
+    assert {subject for subject, f in found.items() if f.verdict is not Verdict.OK} == set(wrong)
+    for subject, words in wrong.items():
+        assert words in found[subject].detail
+        assert found[subject].remedy
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "free_files", "verdict", "words"),
+    [
+        (100 * 2**30, 10**6, Verdict.OK, "100.0 GiB of 200.0 GiB are free"),
+        (2 * 2**30, 10**6, Verdict.WARNING, "only 2.0 GiB of"),
+        (1000, 10**6, Verdict.PROBLEM, "only 1000 B of"),
+        (100 * 2**30, 10, Verdict.PROBLEM, "only 10 more files"),
+    ],
+)
+def test_a_disk_that_is_full_or_soon_will_be_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    free_bytes: int,
+    free_files: int,
+    verdict: Verdict,
+    words: str,
+) -> None:
+    disk = SimpleNamespace(
+        f_bavail=free_bytes, f_frsize=1, f_blocks=200 * 2**30, f_files=10**7, f_favail=free_files
+    )
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+
+    [finding] = _room("state directory", tmp_path / "not" / "yet" / "made")
+
+    assert (finding.verdict, bool(finding.remedy)) == (verdict, verdict is not Verdict.OK)
+    assert words in finding.detail
+
+
+class Failing(MemoryBackend):
+    def __init__(self, error: Exception) -> None:
+        super().__init__("failing")
+        self.error = error
+
+    def put(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (DestinationFull("no space left on device"), "free some space"),
+        (AccessDenied("403"), "needs to write, read, list and delete"),
+        (BucketMissing("404"), "Create it, mount it"),
+        (TransientStorageError("timed out"), "Check the endpoint"),
+    ],
+)
+def test_the_remedy_fits_what_the_destination_said(error: Exception, remedy: str) -> None:
+    [finding] = [f for f in _destination(Failing(error)) if f.verdict is Verdict.PROBLEM]
+
+    assert str(error) in finding.detail
+    assert remedy in finding.remedy
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[RedisLedger]:  # noqa: F811
+    ledger = RedisLedger(redis_url, SEAL)
+    defaults = {
+        name: ledger._redis.config_get(name)[name] for name in ("appendonly", "maxmemory", "maxmemory-policy")
+    }
+    yield ledger
+    for name, value in defaults.items():
+        ledger._redis.config_set(name, value or "")
+    ledger.close()
+
+
+def verdicts(findings: Iterator[Finding]) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in findings}
+
+
+def test_a_server_that_keeps_everything_is_sound(server: RedisLedger) -> None:
+    server._redis.config_set("appendonly", "yes")
+    server._redis.config_set("maxmemory-policy", "noeviction")
+
+    found = verdicts(_ledger(server))
+
+    assert {subject: f.verdict for subject, f in found.items()} == {
+        "broker and ledger": Verdict.OK,
+        "persistence": Verdict.OK,
+    }, found
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("appendonly", "no", "appendonly is off"),
+        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is allkeys-lru"),
+        ("maxmemory-policy", "volatile-ttl", "maxmemory-policy is volatile-ttl"),
+    ],
+)
+def test_a_server_that_forgets_is_told(server: RedisLedger, setting: str, value: str, words: str) -> None:
+    server._redis.config_set("appendonly", "yes")
+    server._redis.config_set("maxmemory-policy", "noeviction")
+    server._redis.config_set(setting, value)
+
+    finding = verdicts(_ledger(server))["persistence"]
+
+    assert finding.verdict is Verdict.PROBLEM
+    assert words in finding.detail
+    assert finding.remedy
+
+
+def test_a_server_that_is_full_is_told_although_it_answers(server: RedisLedger) -> None:
+    server._redis.config_set("maxmemory-policy", "noeviction")
+    server._redis.config_set("maxmemory", 1)
+
+    found = verdicts(_ledger(server))
+
+    assert found["broker and ledger"].verdict is Verdict.PROBLEM
+    assert "memory" in found["broker and ledger"].detail
+    assert found["persistence"].verdict is Verdict.PROBLEM
+    assert "of the memory it may use" in found["persistence"].detail
+
+
+def test_a_server_that_is_away_is_told_once() -> None:
+    class Away:
+        def ping(self) -> None:
+            raise LedgerUnavailable("nothing listens there")
+
+        def persistence(self) -> Persistence:
+            raise LedgerUnavailable("nothing listens there")
+
+    away: Any = Away()
+
+    [finding] = _ledger(away)
+
+    assert (finding.verdict, finding.detail) == (Verdict.PROBLEM, "nothing listens there")

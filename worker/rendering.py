@@ -13,17 +13,23 @@ from rich.table import Table
 from rich.text import Text
 
 from archiving.deadlines import UNDATED
-from archiving.watching import ATTENTION_STATES, Summary
+from archiving.verdict import ATTENTION_STATES, UNSAVED_STATES, Summary, assess
 from hms.models import parse_time
-from ledger.base import SAFE_STATES, SETTLED_STATES, AssetState, Progress, Row
+from ledger.base import SAFE_STATES, Acknowledgement, AssetState, Progress, Row
+from worker.escaping import escaped
 from worker.findings import Finding, Verdict
 
-QUARANTINE_HINT = (
-    "What is quarantined is stored: `archiver show ID` lists its doubts, then `archiver accept ID` or "
-    "`archiver reject ID`."
+ATTENTION_HINT = (
+    "`archiver show ID` says why. What is stored with doubts: `archiver accept ID` or `archiver reject ID`. What "
+    "nothing can be done about: `archiver ack ID --why ...`, and it is no longer a problem."
 )
 WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
 FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+
+
+def shown(value: object, style: str = "") -> Text:
+    """Text that others may have written: it is shown, and does nothing to the terminal."""
+    return Text(escaped(str(value)), style=style)
 
 
 def size(size_bytes: float) -> str:
@@ -79,12 +85,18 @@ def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableTyp
         )
         parts.append(line + Text(f"  {_left(row.expires_at, now)}", style="dim"))
         if why := row.reason or "; ".join(row.warnings):
-            parts.append(Padding(Text(why, overflow="fold"), (0, 0, 0, 2)))
+            parts.append(Padding(Text(escaped(why), overflow="fold"), (0, 0, 0, 2)))
+        if ack := row.acknowledged:
+            parts.append(Padding(shown(in_words(ack), "dim"), (0, 0, 0, 2)))
     return Group(*parts)
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
-    return row.asset_id, row.type, str(row.state)
+    return escaped(row.asset_id), escaped(row.type), str(row.state)
+
+
+def in_words(ack: Acknowledgement) -> str:
+    return f"acknowledged by {ack.by} at {ack.at:%Y-%m-%d %H:%M} UTC: {ack.why}"
 
 
 def _left(expires_at: datetime, now: datetime) -> str:
@@ -106,68 +118,22 @@ def progress_table(running: tuple[Progress, ...]) -> Table:
     for item in running:
         total = f" of {size(item.bytes_total)}" if item.bytes_total else ""
         name = item.current.rsplit("/", 1)[-1]
-        table.add_row(item.asset_id, item.type, size(item.bytes_done) + total, f"{item.objects_done:,}", name)
+        copied = size(item.bytes_done) + total
+        table.add_row(shown(item.asset_id), shown(item.type), copied, f"{item.objects_done:,}", shown(name))
     return table
 
 
-def verdict(summary: Summary) -> Text:
-    """The answer to `is everything saved?`, in one line."""
-    counts = summary.counts
-    if not counts.balanced:
-        return Text(
-            "The account does not balance: see `ledger_out_of_balance` in the logs.", style="bold red"
-        )
-    if counts.seen == 0:
-        return Text("No asset seen yet.", style="yellow")
-    rejected = counts.states.get(AssetState.REJECTED, 0)
-    quarantined = counts.states.get(AssetState.QUARANTINED, 0)
-    unsaved = counts.seen - sum(counts.states.get(state, 0) for state in SETTLED_STATES) - quarantined
-    if unsaved == 0 and quarantined:
-        doubted = "1 asset is" if quarantined == 1 else f"{quarantined:,} assets are"
-        return Text(
-            f"{doubted} stored with doubts: a person must look. Nothing is at risk.", style="bold red"
-        )
-    if unsaved == 0:
-        all_of_them = "The only asset is" if counts.seen == 1 else f"All {counts.seen:,} assets are"
-        if rejected:
-            all_of_them = f"{counts.seen - rejected:,} of {counts.seen:,} assets are"
-        left = f"; {rejected:,} rejected" if rejected else ""
-        return Text(f"{all_of_them} safe{left}.", style="bold green")
-    if summary.needs_attention and summary.at_risk:
-        return Text(
-            f"{unsaved:,} of {counts.seen:,} assets are not saved; time runs out, and some need you.",
-            style="bold red",
-        )
-    if summary.needs_attention:
-        return Text(
-            f"{unsaved:,} of {counts.seen:,} assets are not saved, and some need you.", style="bold red"
-        )
-    if summary.at_risk:
-        return Text(
-            f"{unsaved:,} of {counts.seen:,} assets are not saved, and time runs out.", style="bold red"
-        )
-    return Text(f"{unsaved:,} of {counts.seen:,} assets are not saved yet.", style="yellow")
-
-
 def summary_view(summary: Summary) -> RenderableType:
-    parts: list[RenderableType] = [verdict(summary), states_table(summary.counts.states, summary.counts.seen)]
-    sweep = summary.last_sweep
-    if sweep is None:
-        parts.append(Text("No sweep has ended yet.", style="yellow"))
-    else:
-        late = Text("  LATE: is beat running?", style="bold red") if summary.sweep_is_late else Text("")
-        kind = "all pages" if sweep.get("full") else "the newest pages"
-        parts.append(
-            Text(
-                f"Last sweep: {_ago(sweep.get('started_at'), summary.at)}, {sweep.get('assets')} assets, "
-                f"{sweep.get('new')} new, {kind}."
-            )
-            + late
-        )
-    for name, hold in summary.holds.items():
-        parts.append(
-            Text(f"On hold until {hold.until:%H:%M:%S} UTC: {_named(name, hold.reason)}", style="bold red")
-        )
+    """The verdict first, then what it rests on."""
+    verdict = assess(summary)
+    unsaved = any(summary.counts.states.get(state) for state in UNSAVED_STATES)
+    style = "bold red" if not verdict.healthy else "yellow" if unsaved else "bold green"
+    parts: list[RenderableType] = [shown(verdict.headline, style)]
+    parts += [_bullet(problem.text, "red") for problem in verdict.problems]
+    parts += [_bullet(note, "dim") for note in verdict.notes]
+    parts += [states_table(summary.counts.states, summary.counts.seen)]
+    if summary.last_sweep is not None:
+        parts.append(_sweep_line(summary.last_sweep, summary.at))
     if summary.running:
         parts.append(progress_table(summary.running))
     urgent = {row.asset_id for row in summary.at_risk}
@@ -180,13 +146,29 @@ def summary_view(summary: Summary) -> RenderableType:
     ):
         if rows:
             parts.append(rows_view(title, rows, summary.at))
-    if any(row.state is AssetState.QUARANTINED for row in summary.needs_attention):
-        parts.append(Text(QUARANTINE_HINT, style="dim"))
+    if summary.needs_attention:
+        parts.append(Text(ATTENTION_HINT, style="dim"))
     if summary.next_due_at is not None:
         parts.append(
             Text(f"The next retry is due {time_left(summary.next_due_at, summary.at)}.", style="dim")
         )
     return Group(*parts)
+
+
+def _sweep_line(sweep: Mapping[str, object], now: datetime) -> Text:
+    kind = "all pages" if sweep.get("full") else "the newest pages"
+    return shown(
+        f"Last sweep: {_ago(sweep.get('started_at'), now)}, {sweep.get('assets')} assets, {sweep.get('new')} new, "
+        f"{kind}."
+    )
+
+
+def _bullet(text: str, style: str) -> RenderableType:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=1)
+    table.add_column(overflow="fold")
+    table.add_row(Text("•", style=style), shown(text, style))
+    return table
 
 
 def finding_view(finding: Finding) -> RenderableType:
@@ -196,16 +178,11 @@ def finding_view(finding: Finding) -> RenderableType:
     table.add_column(overflow="fold")
     table.add_row(
         Text(finding.verdict, style=FINDING_STYLES[finding.verdict]),
-        Text(f"{finding.subject}: {_without(finding.subject, finding.detail)}"),
+        shown(f"{finding.subject}: {_without(finding.subject, finding.detail)}"),
     )
     if finding.remedy:
-        table.add_row("", Text(f"→ {finding.remedy}", style="dim"))
+        table.add_row("", shown(f"→ {finding.remedy}", "dim"))
     return table
-
-
-def _named(name: str, reason: str) -> str:
-    """The reason, with the name before it unless it is in it already."""
-    return reason if name in reason else f"{name}: {reason}"
 
 
 def _without(subject: str, detail: str) -> str:
@@ -222,12 +199,17 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
+    verdict = assess(summary)
     return {
         "at": summary.at.isoformat(),
-        "healthy": summary.healthy,
+        "healthy": verdict.healthy,
+        "headline": verdict.headline,
+        "problems": [{"code": problem.code, "text": problem.text} for problem in verdict.problems],
+        "notes": list(verdict.notes),
         "seen": summary.counts.seen,
         "balanced": summary.counts.balanced,
         "states": {str(state): number for state, number in summary.counts.states.items()},
+        "acknowledged": {str(state): number for state, number in summary.counts.acknowledged.items()},
         "at_risk": [row_json(row) for row in summary.at_risk],
         "waiting": [row_json(row) for row in summary.waiting],
         "needs_attention": [row_json(row) for row in summary.needs_attention],
@@ -246,4 +228,6 @@ def summary_json(summary: Summary) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value

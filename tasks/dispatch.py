@@ -7,11 +7,14 @@ from typing import Any
 from celery import Celery
 
 from tasks.names import DISPATCH
+from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=DISPATCH, shared=False)
-    def dispatch() -> dict[str, Any]:
+    @app.task(name=DISPATCH, bind=True, shared=False)
+    def dispatch(task: Any) -> dict[str, Any]:
         """May run twice, at once too."""
+        if comes_too_soon(task, services().ledger):
+            return SKIPPED
         return {"sent": services().dispatcher.dispatch()}

@@ -8,12 +8,15 @@ from typing import Any
 from celery import Celery
 
 from tasks.names import RECONCILE
+from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=RECONCILE, shared=False)
-    def reconcile() -> dict[str, Any]:
+    @app.task(name=RECONCILE, bind=True, shared=False)
+    def reconcile(task: Any) -> dict[str, Any]:
         """May run twice, at once too."""
+        if comes_too_soon(task, services().ledger):
+            return SKIPPED
         result = services().reconciler.reconcile()
         return asdict(result) if result else {"skipped": "another reconcile is at it"}

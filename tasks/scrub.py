@@ -8,12 +8,15 @@ from typing import Any
 from celery import Celery
 
 from tasks.names import SCRUB
+from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=SCRUB, shared=False)
-    def scrub() -> dict[str, Any]:
+    @app.task(name=SCRUB, bind=True, shared=False)
+    def scrub(task: Any) -> dict[str, Any]:
         """May run twice, at once too."""
+        if comes_too_soon(task, services().ledger):
+            return SKIPPED
         result = services().scrubber.scrub()
         return asdict(result) if result else {"skipped": "another scrub is at it"}

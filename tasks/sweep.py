@@ -8,13 +8,16 @@ from typing import Any
 from celery import Celery
 
 from tasks.names import SWEEP
+from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=SWEEP, shared=False)
-    def sweep() -> dict[str, Any]:
+    @app.task(name=SWEEP, bind=True, shared=False)
+    def sweep(task: Any) -> dict[str, Any]:
         """May run twice, at once too."""
+        if comes_too_soon(task, services().ledger):
+            return SKIPPED
         result = services().sweeper.sweep()
         services().dispatcher.dispatch()
         return asdict(result) if result else {"skipped": "another sweep is at it"}

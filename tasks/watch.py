@@ -9,6 +9,7 @@ from celery import Celery
 
 from ledger.base import Ledger
 from tasks.names import WATCH
+from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
 
 BEAT_HEADER = "beat"
@@ -23,6 +24,8 @@ def register(app: Celery, services: GetServices) -> None:
         made = services()
         if beat := (task.request.headers or {}).get(BEAT_HEADER):
             made.ledger.remember(_FACT + str(beat), {}, lifetime=_HEARD_FOR)
+        if comes_too_soon(task, made.ledger):
+            return SKIPPED
         summary = made.watcher.watch()
         return {
             "healthy": summary.healthy,

@@ -1,13 +1,19 @@
-"""What beat sends, and when. Every task here is harmless when it comes twice, late, or not at all this time."""
+"""What beat sends, and when. Every task here is harmless when it comes twice, late, or not at all this time.
+
+No absolute time leaves this process, and none is believed by it: messages carry no `expires`, which a worker would
+compare with its own clock (`tasks.pacing` skips what piled up instead), and beat's clock is never set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from celery.schedules import crontab
+from celery.schedules import BaseSchedule, crontab, schedule
 
 from tasks.names import DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
+from tasks.pacing import EVERY_HEADER
 from tasks.watch import BEAT_HEADER
 from worker.processes import CONTROL_QUEUE
 
@@ -16,34 +22,57 @@ RECONCILE_MINUTE = 17  # of each hour; not on the hour, when everybody else's jo
 SCRUB_HOUR = 3  # UTC, at SCRUB_MINUTE
 SCRUB_MINUTE = 41
 
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+class SteadyClock:
+    """The time when it was made, carried on by a monotonic clock: beat goes on when the wall clock is set."""
+
+    def __init__(
+        self, started_at: datetime | None = None, elapsed: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`elapsed`: seconds of a clock that is never set."""
+        self._elapsed = elapsed
+        self._started_at = (started_at or datetime.now(UTC)) - timedelta(seconds=elapsed())
+
+    def __call__(self) -> datetime:
+        return self._started_at + timedelta(seconds=self._elapsed())
 
 
 def beat_schedule(
-    *, sweep_every: timedelta, dispatch_every: timedelta, beat_name: str = "beat"
+    *,
+    sweep_every: timedelta,
+    dispatch_every: timedelta,
+    beat_name: str = "beat",
+    clock: Callable[[], datetime] | None = None,
 ) -> dict[str, object]:
-    """For Celery's `beat_schedule`. Sweep, dispatch and watch are due at once when beat starts; reconcile and scrub
-    follow the wall clock, since a beat that is restarted more often than they are due would never send them.
-    `beat_name` travels with each watch, so that `archiver doctor` can count the beats."""
+    """For Celery's `beat_schedule`. Sweep, dispatch and watch are due at once when beat starts; reconcile and scrub at
+    fixed times of the day, since a beat that is restarted more often than they are due would never send them.
+    `beat_name` travels with each watch, so that `archiver doctor` can count the beats. `clock`: a `SteadyClock`."""
+    now = clock or SteadyClock()
+    hourly = crontab(minute=RECONCILE_MINUTE, nowfun=now)
+    daily = crontab(hour=SCRUB_HOUR, minute=SCRUB_MINUTE, nowfun=now)
     return {
-        "sweep": _every(SWEEP, sweep_every),
-        "dispatch": _every(DISPATCH, dispatch_every),
-        "watch": _every(WATCH, WATCH_EVERY, {BEAT_HEADER: beat_name}),
-        "reconcile": _by_clock(RECONCILE, crontab(minute=RECONCILE_MINUTE), timedelta(hours=1)),
-        "scrub": _by_clock(SCRUB, crontab(hour=SCRUB_HOUR, minute=SCRUB_MINUTE), timedelta(days=1)),
+        "sweep": _every(SWEEP, sweep_every, now),
+        "dispatch": _every(DISPATCH, dispatch_every, now),
+        "watch": _every(WATCH, WATCH_EVERY, now, {BEAT_HEADER: beat_name}),
+        "reconcile": _entry(RECONCILE, hourly, timedelta(hours=1)),
+        "scrub": _entry(SCRUB, daily, timedelta(days=1)),
     }
 
 
-def _every(task: str, interval: timedelta, headers: Mapping[str, str] | None = None) -> dict[str, object]:
+def _every(
+    task: str,
+    interval: timedelta,
+    clock: Callable[[], datetime],
+    headers: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     # Otherwise beat waits a full interval after each start.
-    options = _options(interval) | ({"headers": dict(headers)} if headers else {})
-    return {"task": task, "schedule": interval, "last_run_at": LONG_AGO, "options": options}
+    last_run_at = clock() - interval
+    entry = _entry(task, schedule(interval, nowfun=clock), interval, headers)
+    return {**entry, "last_run_at": last_run_at}
 
 
-def _by_clock(task: str, schedule: crontab, interval: timedelta) -> dict[str, object]:
-    return {"task": task, "schedule": schedule, "options": _options(interval)}
-
-
-def _options(interval: timedelta) -> dict[str, object]:
-    # Dropped before the next one is due: a worker that was away for a night finds one of each, not thousands.
-    return {"queue": CONTROL_QUEUE, "expires": interval.total_seconds() * 0.9}
+def _entry(
+    task: str, when: BaseSchedule, interval: timedelta, headers: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    sent = {EVERY_HEADER: interval.total_seconds(), **(headers or {})}
+    return {"task": task, "schedule": when, "options": {"queue": CONTROL_QUEUE, "headers": sent}}

@@ -19,6 +19,7 @@ from ledger.base import AssetState, Counts
 from ledger.memory import MemoryLedger
 from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from tasks.pacing import EVERY_HEADER, SKIPPED, comes_too_soon
 from tasks.services import Services
 from tasks.watch import BEAT_HEADER, beats
 from tests.archiving.examples import NOW
@@ -82,8 +83,9 @@ def app_with(core: Core) -> Celery:
     return app
 
 
-def call(core: Core, name: str, headers: dict[str, str] | None = None, **arguments: str) -> Any:
-    return app_with(core).tasks[name].apply(kwargs=arguments, headers=headers).get()
+def call(core: Core, name: str, headers: dict[str, object] | None = None, **arguments: str) -> Any:
+    sent: Any = headers
+    return app_with(core).tasks[name].apply(kwargs=arguments, headers=sent).get()
 
 
 def test_the_names_of_tasks_are_frozen() -> None:
@@ -106,7 +108,11 @@ def test_every_door_is_registered_under_its_name_in_the_products_app() -> None:
     ours = {name for name in app.tasks if not name.startswith("celery.")}
 
     assert ours == {value for name, value in vars(names).items() if name.isupper()}
-    modules = {module.name for module in pkgutil.iter_modules(tasks.__path__)} - {"names", "services"}
+    modules = {module.name for module in pkgutil.iter_modules(tasks.__path__)} - {
+        "names",
+        "pacing",
+        "services",
+    }
     assert modules == {door.__name__.removeprefix("tasks.") for door in DOORS}, "each file here is a door"
 
 
@@ -195,6 +201,50 @@ def test_watch_notes_which_beat_sent_it_for_as_long_as_it_goes_on() -> None:
     assert beats(core.ledger) == ["host:42"]
     core.clock.advance(timedelta(minutes=4))
     assert beats(core.ledger) == []
+
+
+@pytest.mark.parametrize("name", [names.SWEEP, names.DISPATCH, names.WATCH, names.RECONCILE, names.SCRUB])
+def test_of_many_messages_that_piled_up_one_is_run(name: str) -> None:
+    core = Core(reconciled=ReconcileResult(5, 1, 0, 0, 0), scrubbed=ScrubResult(2, 1000, 0, 0))
+    by_beat: dict[str, object] = {EVERY_HEADER: 60.0}
+
+    results = [call(core, name, headers=by_beat) for _ in range(20)]
+    core.clock.advance(timedelta(seconds=59))
+    results.append(call(core, name, headers=by_beat))
+
+    assert [number for number, result in enumerate(results) if result != SKIPPED] == [0, 20]
+
+
+@pytest.mark.parametrize(
+    "headers", [None, {}, {EVERY_HEADER: "often"}, {EVERY_HEADER: 0}, {EVERY_HEADER: -5}]
+)
+def test_what_beat_did_not_send_is_always_run(headers: dict[str, object] | None) -> None:
+    core = Core()
+
+    assert [call(core, names.DISPATCH, headers=headers) for _ in range(3)] == [{"sent": 7}] * 3
+
+
+def test_a_task_that_comes_back_because_its_worker_died_is_run() -> None:
+    core = Core()
+    task = app_with(core).tasks[names.DISPATCH]
+
+    def send(redelivered: bool) -> bool:
+        task.push_request(headers={EVERY_HEADER: 60.0}, delivery_info={"redelivered": redelivered})
+        try:
+            return not comes_too_soon(task, core.ledger)
+        finally:
+            task.pop_request()
+
+    assert [send(False), send(False), send(True)] == [True, False, True]
+
+
+def test_the_beats_are_counted_also_when_there_are_two() -> None:
+    core = Core()
+
+    for beat in ("host:1", "host:2"):
+        call(core, names.WATCH, headers={BEAT_HEADER: beat, EVERY_HEADER: 60.0})
+
+    assert beats(core.ledger) == ["host:1", "host:2"]
 
 
 def test_what_a_door_cannot_handle_is_celerys_to_show(monkeypatch: pytest.MonkeyPatch) -> None:

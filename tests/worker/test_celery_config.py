@@ -9,10 +9,11 @@ import celery
 import pytest
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
-from celery.schedules import crontab
 from packaging.version import Version
 
 from tasks import names
+from tasks.pacing import EVERY_HEADER
+from tasks.watch import BEAT_HEADER
 from worker.celery_config import SOFT_TIME_LIMIT, TASK_TIME_LIMIT, VISIBILITY_TIMEOUT, celery_settings
 from worker.processes import (
     ARCHIVE_QUEUE,
@@ -22,7 +23,7 @@ from worker.processes import (
     archive_worker,
     control_worker,
 )
-from worker.schedule import RECONCILE_MINUTE, beat_schedule
+from worker.schedule import SteadyClock, beat_schedule
 
 SECRET = "a-password-of-the-broker"
 SETTINGS = celery_settings(
@@ -92,16 +93,94 @@ def test_beat_sends_each_control_task_and_nothing_else(app: Celery) -> None:
     assert sent == {names.SWEEP, names.DISPATCH, names.WATCH, names.RECONCILE, names.SCRUB}
 
 
-def test_a_message_expires_before_its_next_is_due(app: Celery) -> None:
+def test_no_message_of_beat_holds_a_time_that_a_worker_would_compare_with_its_own_clock(app: Celery) -> None:
     for entry in app.conf.beat_schedule.values():
-        assert 0 < entry["options"]["expires"] < interval_seconds(entry["schedule"])
+        assert set(entry["options"]) == {"queue", "headers"}
+        assert set(entry["options"]["headers"]) <= {EVERY_HEADER, BEAT_HEADER}
 
 
-def interval_seconds(schedule: Any) -> float:
-    if isinstance(schedule, timedelta):
-        return schedule.total_seconds()
-    assert isinstance(schedule, crontab)
-    return 3600 if schedule == crontab(minute=RECONCILE_MINUTE) else 86400
+def test_each_message_says_how_often_it_is_sent(app: Celery) -> None:
+    said = {name: entry["options"]["headers"][EVERY_HEADER] for name, entry in app.conf.beat_schedule.items()}
+
+    assert said == {"sweep": 300, "dispatch": 15, "watch": 60, "reconcile": 3600, "scrub": 86400}
+
+
+class Beat:
+    """Celery's beat on a wall clock that can be set and a monotonic clock that cannot."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, started_at: datetime) -> None:
+        self.elapsed = 1000.0
+        self.wall = started_at
+        self.sent: list[tuple[str, float]] = []
+        self.app = Celery(set_as_current=False)
+        monkeypatch.setattr(self.app, "now", lambda: self.wall)
+        self.app.conf.update(
+            celery_settings(
+                broker_url="memory://",
+                concurrency=1,
+                beat_schedule=beat_schedule(
+                    sweep_every=timedelta(minutes=5),
+                    dispatch_every=timedelta(seconds=15),
+                    clock=SteadyClock(started_at, lambda: self.elapsed),
+                ),
+            )
+        )
+        # the configured one: the default keeps a file in the working directory
+        service = self.app.Beat().Service(self.app, scheduler_cls=self.app.conf.beat_scheduler)
+        self.scheduler = service.get_scheduler()
+        monkeypatch.setattr(self.scheduler, "apply_entry", self._send)
+
+    def _send(self, entry: Any, producer: object = None) -> None:
+        self.sent.append((entry.name, self.elapsed - 1000.0))
+
+    def run(self, duration: timedelta) -> None:
+        until = self.elapsed + duration.total_seconds()
+        while self.elapsed < until:
+            wait = max(self.scheduler.tick(), 0.005)  # beat sends one entry a tick, and wakes a little early
+            self.elapsed += wait
+            self.wall += timedelta(seconds=wait)
+
+    def sent_times(self, name: str) -> list[float]:
+        return [round(at) for sent, at in self.sent if sent == name]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        timedelta(0),
+        timedelta(seconds=-40),
+        timedelta(days=-1),
+        timedelta(days=-20000),
+        timedelta(days=1),
+        timedelta(days=3000),
+    ],
+    ids=str,
+)
+def test_beat_goes_on_at_its_intervals_when_the_wall_clock_is_set(
+    monkeypatch: pytest.MonkeyPatch, step: timedelta
+) -> None:
+    beat = Beat(monkeypatch, datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+    beat.run(timedelta(minutes=11))
+    beat.wall += step
+    beat.run(timedelta(minutes=11))
+
+    assert beat.sent_times("sweep") == [0, 300, 600, 900, 1200]
+    assert beat.sent_times("watch") == list(range(0, 22 * 60, 60))
+    assert len(beat.sent_times("dispatch")) == 22 * 4
+    assert beat.sent_times("reconcile") == [17 * 60]
+
+
+@pytest.mark.parametrize("started_at", [datetime(1970, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)])
+def test_beat_works_on_a_machine_that_does_not_know_the_date(
+    monkeypatch: pytest.MonkeyPatch, started_at: datetime
+) -> None:
+    beat = Beat(monkeypatch, started_at)
+
+    beat.run(timedelta(minutes=3))
+
+    assert beat.sent_times("sweep") == [0]
+    assert beat.sent_times("watch") == [0, 60, 120]
 
 
 def test_sweep_dispatch_and_watch_are_due_at_once_when_beat_starts_and_only_once(app: Celery) -> None:

@@ -61,7 +61,7 @@ class UploadOfEqual:
             there = store.stat(spec.key)
         except StorageError:
             there = None
-        if there is None or spec.if_absent or spec.size_bytes not in (None, there.size_bytes):
+        if there is None or spec.size_bytes not in (None, there.size_bytes):
             raise refusal
         return cls(store, spec, refusal)
 

@@ -28,7 +28,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -38,14 +38,17 @@ from google.cloud.storage import Client
 
 from archiver.http import trust, waiting
 from storage_backends import crc32c as crc
-from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload, object_key
+from storage_backends.conditional import Conditions
 from storage_backends.destination_url import DestinationUrl
+from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
     BadDestinationUrl,
     BucketMissing,
     ChecksumRejected,
     InvalidKey,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
@@ -80,7 +83,11 @@ _ATTEMPTS = 5  # of one call, waiting up to 1, 2, 4, 8 s in between, as boto3 do
 _ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
 _PAGE = 1000  # the most that a page holds
 _METADATA_ID = "archiverupload"
-_LISTED = "items(name,size,crc32c,etag,contentType,updated),nextPageToken"
+_LISTED = "items(name,size,crc32c,generation,contentType,updated),nextPageToken"
+_ABSENT, _NEVER = (
+    "0",
+    "4102444800000000",
+)  # generations; those of objects are microseconds since 1970, this is 2100
 _SESSION_ENDED = (404, 410, 499)
 
 
@@ -137,6 +144,8 @@ class GcsBackend:
         self._sleep = sleep
         self._bucket_seen = False
         self._checks_crc32c = False  # seen to answer with the right one
+        self._conditions = Conditions()
+        self._conditions.trust_creates()
 
     @property
     def name(self) -> str:
@@ -144,27 +153,65 @@ class GcsBackend:
 
     @property
     def limits(self) -> Limits:
-        return LIMITS
+        return replace(LIMITS, conditional_replace=self._conditions.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = f"storing {spec.key!r} in {self._name}"
         identity = secrets.token_hex(16)
+
+        def send(condition: str | None) -> ObjectInfo:
+            try:
+                return self.ask(
+                    doing, lambda: waiting.complete(self._send(spec, data, crc32c, identity, condition))
+                )
+            except ObjectExists:
+                # of an attempt whose answer was lost, perhaps
+                done = self.made_by(spec, identity, len(data))
+                if done is None:
+                    raise
+                return done
+
+        if spec.if_match is not None:
+            return self._put_if_match(spec.if_match, spec.key, send, doing)
         try:
-            return self.ask(doing, lambda: waiting.complete(self._send(spec, data, crc32c, identity)))
-        except ObjectExists:
-            # of an attempt whose answer was lost, perhaps
-            done = self.made_by(spec, identity, len(data))
-            if done is None:
+            return send(_ABSENT if spec.if_absent else None)
+        except AccessDenied as refusal:
+            if spec.if_absent:
                 raise
-            return done
+            return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
+
+    def _put_if_match(
+        self, expected: str, key: ObjectKey, send: Callable[[str | None], ObjectInfo], doing: str
+    ) -> ObjectInfo:
+        """Google compares at one stroke; what stands in its place is believed when it was seen to."""
+
+        def change(generation: str | None) -> ObjectInfo:
+            try:
+                return send(generation)
+            except ObjectExists as error:
+                raise ObjectChanged(str(error)) from error
+
+        def generation_now() -> str | None:
+            info = self.stat(key)
+            return None if info is None else info.etag
+
+        if not re.fullmatch("[0-9]{1,19}", expected):
+            raise ObjectChanged(f"{doing}: {expected[:40]!r} is no object's generation")
+        return self._conditions.replace(expected, generation_now, change, _NEVER, doing)
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         """As `put`, but attempted once: see `storage_backends.base.Sends`."""
-        if spec.if_absent:  # to be attempted again by whoever knows its identity
+        if spec.if_absent or spec.if_match is not None:  # to be attempted again by whoever knows its identity
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
-        return await self._send(spec, data, crc32c, secrets.token_hex(16))
+        try:
+            return await self._send(spec, data, crc32c, secrets.token_hex(16), None)
+        except AccessDenied as error:
+            refusal = error
+        return await waiting.blocking(lambda: equal_or_raise(refusal, self, spec.key, len(data), crc32c))
 
-    async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int, identity: str) -> ObjectInfo:
+    async def _send(
+        self, spec: ObjectSpec, data: Buffer, crc32c: int, identity: str, condition: str | None
+    ) -> ObjectInfo:
         doing = f"storing {spec.key!r} in {self._name}"
         if not self._checks_crc32c:
             check_bytes(data, crc32c, doing)
@@ -176,7 +223,7 @@ class GcsBackend:
         }
         with translated(doing):
             requests = await self.requests()
-            answer = await requests.insert(self._bucket, resource, data, if_absent=spec.if_absent)
+            answer = await requests.insert(self._bucket, resource, data, if_generation_match=condition)
         if not answer.ok:
             error = refused(answer, doing)
             raise self._no_bucket(doing) if isinstance(error, ObjectMissing) else error
@@ -184,7 +231,7 @@ class GcsBackend:
         self._checks_crc32c = True
         return info
 
-    def begin(self, spec: ObjectSpec) -> GcsUpload:
+    def begin(self, spec: ObjectSpec) -> Upload:
         doing = f"beginning {spec.key!r} in {self._name}"
         if spec.part_bytes <= 0 or spec.part_bytes % MULTIPLE_BYTES:
             raise StorageError(f"{doing}: part_bytes must be a multiple of 256 KiB")
@@ -200,6 +247,8 @@ class GcsBackend:
             return GcsUpload(self, spec, identity, self.ask(doing, begun))
         except ObjectMissing:
             raise self._no_bucket(doing) from None
+        except AccessDenied as refusal:
+            return UploadOfEqual.instead(self, spec, refusal)
 
     def resume(self, spec: ObjectSpec, token: str) -> GcsUpload:
         """Asks nobody: that the session has ended shows at the next part, or at `complete`."""
@@ -467,6 +516,8 @@ class GcsUpload:
             if done is None:
                 raise
             return done
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self._backend, self._spec.key, size, crc32c)
         if answer.status == 308:
             raise UploadGone(f"{doing}: the session holds {_bytes_held(answer)} of {size} bytes; begin again")
         return waiting.complete(self._backend.proved(self._spec, answer, self._identity, size, crc32c, doing))
@@ -518,8 +569,9 @@ def _described(key: ObjectKey, blob: Any) -> ObjectInfo:
     """What the library says of an object."""
     if blob.size is None:
         raise TransientStorageError(f"{key!r}: the server's answer does not describe an object")
+    generation = None if blob.generation is None else str(blob.generation)
     return ObjectInfo(
-        key, blob.size, crc.from_base64(blob.crc32c), blob.etag, blob.content_type, blob.updated
+        key, blob.size, crc.from_base64(blob.crc32c), generation, blob.content_type, blob.updated
     )
 
 
@@ -541,4 +593,5 @@ def _info(key: ObjectKey, resource: Mapping[str, Any], doing: str) -> ObjectInfo
         crc32c = crc.from_base64(resource.get("crc32c"))
     except (KeyError, TypeError, ValueError):
         raise TransientStorageError(f"{doing}: the server's answer does not describe an object") from None
-    return ObjectInfo(key, size_bytes, crc32c, resource.get("etag"), resource.get("contentType"), updated_at)
+    generation, content_type = str(resource["generation"]), resource.get("contentType")
+    return ObjectInfo(key, size_bytes, crc32c, generation, content_type, updated_at)

@@ -64,13 +64,15 @@ class GcsRequests:
         self._session = Session(process_runtime().stores, options)
 
     async def insert(
-        self, bucket: str, resource: Mapping[str, Any], data: Buffer, *, if_absent: bool
+        self, bucket: str, resource: Mapping[str, Any], data: Buffer, *, if_generation_match: str | None
     ) -> Answer:
-        """Upload an object with its description in one request.
+        """Upload an object with its description in one request. `if_generation_match`: replace only that; "0" is none.
 
         Raises HttpError and google-auth's errors. https://cloud.google.com/storage/docs/json_api/v1/objects/insert
         """
-        query = "uploadType=multipart&ifGenerationMatch=0" if if_absent else "uploadType=multipart"
+        query = "uploadType=multipart"
+        if if_generation_match is not None:
+            query += f"&ifGenerationMatch={if_generation_match}"
         url = f"{self._origin}/upload/storage/v1/b/{bucket}/o?{query}"
         return await self._send(partial(_related, url, resource, data))
 

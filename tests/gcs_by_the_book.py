@@ -28,7 +28,7 @@ MULTIPLE_BYTES = 256 * 1024
 @dataclass
 class Session:
     resource: dict[str, Any]
-    conditional: bool
+    expected: str | None
     held: bytearray = field(default_factory=bytearray)
     done: dict[str, Any] | None = None
     cancelled: bool = False
@@ -47,11 +47,16 @@ class Service:
         self.lock = threading.RLock()
         self._generation = 0
 
+    def holds(self, bucket: str, name: str, expected: str | None) -> bool:
+        """`expected`: the generation of ifGenerationMatch, which is 0 for none."""
+        there = self.objects[bucket].get(name)
+        return expected in (None, "0" if there is None else there[0]["generation"])
+
     def create(
-        self, bucket: str, resource: dict[str, Any], data: bytes, conditional: bool
+        self, bucket: str, resource: dict[str, Any], data: bytes, expected: str | None = None
     ) -> tuple[int, Any]:
         name = resource["name"]
-        if conditional and name in self.objects[bucket]:
+        if not self.holds(bucket, name, expected):
             return 412, error(
                 "conditionNotMet", "At least one of the pre-conditions you specified did not hold."
             )
@@ -107,23 +112,23 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 # the library's names
 
     def _upload(self, bucket: str, query: dict[str, str], body: bytes) -> None:
-        conditional = query.get("ifGenerationMatch") == "0"
+        expected = query.get("ifGenerationMatch")
         if query["uploadType"] == "multipart":
             boundary = b"\r\n--" + self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
             described, media = (b"\r\n" + body).split(boundary)[1:3]
             resource = json.loads(described.partition(b"\r\n\r\n")[2])
             data = self.service.spoil(media.partition(b"\r\n\r\n")[2])
-            self._answer(*self.service.create(bucket, resource, data, conditional))
+            self._answer(*self.service.create(bucket, resource, data, expected))
             return
         resource = json.loads(body) | {"bucket": bucket}
-        if conditional and resource["name"] in self.service.objects[bucket]:
+        if not self.service.holds(bucket, resource["name"], expected):
             self._answer(
                 412,
                 error("conditionNotMet", "At least one of the pre-conditions you specified did not hold."),
             )
             return
         upload_id = uuid.uuid4().hex
-        self.service.sessions[upload_id] = Session(resource, conditional)
+        self.service.sessions[upload_id] = Session(resource, expected)
         self._answer(
             200, None, {"Location": f"http://{self.service.authority}/session?upload_id={upload_id}"}
         )
@@ -164,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         if claimed := re.fullmatch(r"crc32c=(.*)", self.headers.get("x-goog-hash", "")):
             resource["crc32c"] = claimed[1]
         status, answer = self.service.create(
-            resource.pop("bucket"), resource, bytes(session.held), session.conditional
+            resource.pop("bucket"), resource, bytes(session.held), session.expected
         )
         if status == 200:
             session.done = answer

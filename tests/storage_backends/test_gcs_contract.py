@@ -57,7 +57,7 @@ class BookSideDoor:
         return self.service.objects["bucket"][self.prefix + key][1]
 
     def write(self, key: str, data: bytes) -> None:
-        self.service.create("bucket", {"name": self.prefix + key}, data, conditional=False)
+        self.service.create("bucket", {"name": self.prefix + key}, data)
 
 
 class TestGcsByTheBook(StorageContract):

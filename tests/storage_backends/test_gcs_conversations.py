@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from storage_backends.base import ObjectSpec, Part, Upload, object_key
+from storage_backends.base import ObjectInfo, ObjectSpec, Part, Upload, object_key
 from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
+    ObjectChanged,
     ObjectExists,
     StorageError,
     TransientStorageError,
@@ -43,8 +44,8 @@ class Conversation:
     def stored(self) -> bytes:
         return self.service.objects["bucket"][KEY][1]
 
-    def put(self, data: bytes = b"hello", *, if_absent: bool = False) -> None:
-        spec = ObjectSpec(KEY, "video/mp4", len(data), if_absent=if_absent)
+    def put(self, data: bytes = b"hello", *, if_absent: bool = False, if_match: str | None = None) -> None:
+        spec = ObjectSpec(KEY, "video/mp4", len(data), if_absent=if_absent, if_match=if_match)
         self.store.put(spec, data, crc32c_of(data))
 
     def begin(self, *, if_absent: bool = False, size_bytes: int | None = len(DATA)) -> Upload:
@@ -296,12 +297,12 @@ def test_a_refusal_is_not_asked_again(talk: Conversation) -> None:
     with pytest.raises(AccessDenied):
         talk.put()
 
-    assert len(talk.proxy.calls) == 1
+    assert [call.method for call in talk.proxy.calls] == ["POST", "GET"]  # and is it there already?
 
 
 def test_a_list_of_many_pages_is_read_to_its_end(talk: Conversation) -> None:
     for number in range(2500):
-        talk.service.create("bucket", {"name": f"a/{number:05}"}, b"", conditional=False)
+        talk.service.create("bucket", {"name": f"a/{number:05}"}, b"")
 
     assert sum(1 for _ in talk.store.list("a/")) == 2500
     assert len(talk.proxy.calls) == 3
@@ -374,3 +375,82 @@ def test_credentials_that_cannot_be_used_are_refused_and_not_repeated(
         store.stat(KEY)
 
     assert "hunter2" not in str(caught.value)
+
+
+# -- replacing only what is expected, and overwriting refused
+
+
+def test_an_object_is_replaced_while_its_generation_is_the_one_expected(talk: Conversation) -> None:
+    talk.put(b"first")
+    expected = talk.service.objects["bucket"][KEY][0]["generation"]
+
+    talk.put(b"second", if_match=expected)
+    with pytest.raises(ObjectChanged):
+        talk.put(b"third", if_match=expected)
+
+    assert talk.stored() == b"second"
+    assert talk.store.limits.conditional_replace, "it was seen to refuse"
+
+
+@pytest.mark.parametrize("expected", ["CJ+v1+m=", "", "-1", "1&ifGenerationMatch=0"])
+def test_what_is_no_generation_is_never_sent(talk: Conversation, expected: str) -> None:
+    talk.put(b"first")
+
+    with pytest.raises(ObjectChanged):
+        talk.put(b"second", if_match=expected)
+
+    assert len(talk.proxy.calls) == 1
+    assert talk.stored() == b"first"
+
+
+def test_a_put_if_match_whose_answer_was_lost_knows_its_own_object(talk: Conversation) -> None:
+    talk.put(b"first")
+    first = talk.service.objects["bucket"][KEY][0]["generation"]
+    talk.put(b"second", if_match=first)
+    second = talk.service.objects["bucket"][KEY][0]["generation"]
+    talk.proxy.lose_answer(is_put)
+
+    talk.put(b"third", if_match=second)
+
+    assert talk.stored() == b"third"
+
+
+RETAINED = Answer(
+    403,
+    json.dumps(
+        {"error": {"errors": [{"reason": "retentionPolicyNotMet", "message": "no"}], "message": "no"}}
+    ).encode(),
+)
+
+
+def test_where_overwriting_is_refused_the_same_content_is_success(talk: Conversation) -> None:
+    talk.put(b"hello")
+    talk.proxy.answer(is_put, RETAINED, times=9)
+
+    talk.put(b"hello")
+    with pytest.raises(AccessDenied):
+        talk.put(b"other")
+
+
+@pytest.mark.parametrize("refused_at", ["the start", "the end"])
+@pytest.mark.parametrize("there", [DATA, bytes(len(DATA)), b"short"], ids=["equal", "other", "shorter"])
+def test_an_upload_is_compared_with_what_may_not_be_overwritten(
+    talk: Conversation, refused_at: str, there: bytes
+) -> None:
+    talk.put(there)
+
+    def refused(call: Call) -> bool:
+        return is_last_chunk(call) if refused_at == "the end" else "uploadType=resumable" in call.path
+
+    talk.proxy.answer(refused, RETAINED, times=9)
+
+    def store_it() -> ObjectInfo:
+        upload = talk.begin()
+        return upload.complete(put_parts(upload), crc32c_of(DATA))
+
+    if there == DATA:
+        assert store_it().size_bytes == len(DATA)
+    else:
+        with pytest.raises(AccessDenied):
+            store_it()
+    assert talk.stored() == there

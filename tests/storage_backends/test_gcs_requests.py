@@ -180,7 +180,7 @@ def test_an_object_is_stored_with_all_that_its_spec_says(talk: Talk) -> None:
     assert resource["contentType"] == SPEC.content_type
     assert resource["metadata"].items() >= SPEC.metadata.items()
     assert {spec.name for spec in fields(ObjectSpec)} == {
-        "key", "content_type", "metadata", "if_absent",
+        "key", "content_type", "metadata", "if_absent", "if_match",
         "size_bytes", "part_bytes",  # of no use to a request that holds the whole
     }  # fmt: skip
 
@@ -380,7 +380,7 @@ def test_a_token_that_is_not_given_is_a_fault_of_its_kind(
         talk.proxy.answer(is_put, Answer(401), times=99)
     talk.tokens.error = error
 
-    (caught,) = in_engine(talk.send())
+    (caught,) = in_engine(talk.send(data=b"other bytes"))
 
     assert type(caught) is expected
     assert "secret-" not in shown(caught)

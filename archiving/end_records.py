@@ -51,7 +51,7 @@ def read(store: StorageBackend, key: ObjectKey) -> EndRecord | None:
         return None
     try:
         record = json.loads(store.read(key, 0, info.size_bytes))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return _parse(record) if isinstance(record, dict) else None
 

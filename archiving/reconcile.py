@@ -3,58 +3,100 @@
 The bucket says what is safe (design.md): a manifest everywhere makes an asset archived, whatever the ledger
 forgot, unless it was taken back (archiving.commit); a manifest that is gone makes it due again, whatever the
 ledger says. A repair is counted and logged, for it means that another path is broken or the ledger was lost.
+
+So many gaps at once that a wrong bucket or a mass deletion is likelier are left to a person (archiving.gaps); but what
+100ms still has is copied again where the destination's marker proves that it is the right one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
 
 from archiving import end_records, keys
-from archiving.commit import committed, kept
 from archiving.damage import damaged
-from archiving.deadlines import UNDATED, UNDATED_PATIENCE, is_over
-from archiving.doubts import reason_kept
-from archiving.errors import ManifestError
+from archiving.deadlines import is_over, source_ends_at
 from archiving.exclusive import Turn, only_one
-from archiving.judging import Scope, as_known, judge
-from archiving.manifest import Manifest, read_manifest
-from archiving.verification import check_contents
-from hms.models import Asset
-from ledger.base import AssetState, Ledger, Row, Seen, Settlement
-from storage_backends.base import ObjectKey, StorageBackend, object_key
-from storage_backends.errors import StorageError
+from archiving.gaps import Gap, judge_gap, limit
+from archiving.judging import Scope, as_known
+from archiving.rebuilding import ENDS, LACKING, MANIFESTS, Identities, Rebuilder, is_newer
+from ledger.base import AssetState, Ledger, Row
+from storage_backends.base import ObjectKey, StorageBackend
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+FACT = "reconcile"
+"""Of the ledger's fact that holds the last result, and `at`."""
 LOCK_NAME = "reconcile"
 LOCK = timedelta(
     minutes=10
 )  # extended as the run goes on; one that was killed stands in nobody's way for long
 EXTEND_EVERY = 500  # manifests or rows: seconds
-MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
-ENDS = f"{keys.ENDS_FOLDER}/"
-_KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
-"""Ends that say that nothing is stored, which a manifest with doubts contradicts."""
+FILLED_AT_ONCE = 1000
+"""Assets made due in one run for a destination that was added, the most urgent first."""
+
+_PROVED_BY_MANIFESTS = (AssetState.ARCHIVED, AssetState.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """`entered`: assets that manifests prove archived and the ledger did not know so. `reopened`: archived by
-    the ledger's word, without a manifest somewhere it could still be made. `missing_copies`: the same, but
-    their time at the source is over; they are whole elsewhere. `unreadable`: manifests nobody understands."""
+    """`entered`: assets that manifests prove archived and the ledger did not know so. `reopened`: archived by the
+    ledger's word, without a manifest somewhere it could still be made. `missing_copies`: the same, but their time at
+    the source is over; they are whole elsewhere. `unreadable`: manifests nobody understands. `found`: assets that the
+    ledger did not know and that one destination has, or that have a record of their end. `stopped`: there were too many
+    gaps to believe in, and `would_change` assets were left as they are."""
 
     manifests: int
     entered: int
     reopened: int
     missing_copies: int
     unreadable: int
+    found: int = 0
+    would_change: int = 0
+
+    @property
+    def stopped(self) -> bool:
+        return self.would_change > 0
+
+
+@dataclass(slots=True)
+class _Gaps:
+    """Of one run: assets by what their gap means, the most urgent first, with the destinations that lack them."""
+
+    rows: int = 0  # looked at
+    by_kind: dict[Gap, list[tuple[str, tuple[int, ...]]]] = field(
+        default_factory=lambda: {gap: [] for gap in Gap}
+    )
+
+    def of(self, gap: Gap) -> list[tuple[str, tuple[int, ...]]]:
+        return self.by_kind[gap]
+
+    @property
+    def changes(self) -> int:
+        """How many were taken back that nobody expects to lack anything."""
+        return sum(len(self.of(gap)) for gap in (Gap.REOPEN, Gap.DAMAGED, Gap.VANISHED))
+
+
+class Unidentified:
+    """Destinations of which nothing is known but what they hold."""
+
+    def proved(self, _name: str, /) -> bool:
+        return False
+
+    def began_empty_at(self, _name: str, /) -> datetime | None:
+        return None
+
+    def filling(self) -> list[str]:
+        return []
+
+    def filled(self, _name: str, /) -> None:
+        """Nothing to note."""
 
 
 class Reconciler:
@@ -67,167 +109,185 @@ class Reconciler:
         destinations: Sequence[StorageBackend],
         scope: Scope,
         clock: Callable[[], datetime],
+        identities: Identities | None = None,
     ) -> None:
         self._ledger = ledger
         self._destinations = list(destinations)
-        self._scope = scope
         self._clock = clock
+        self._identities = identities or Unidentified()
+        self._rebuilder = Rebuilder(
+            ledger=ledger,
+            destinations=destinations,
+            scope=scope,
+            clock=clock,
+            identities=self._identities,
+        )
 
-    def reconcile(self) -> ReconcileResult | None:
-        """Both directions, and the records of other ends; None when another run is at it. Repeatable. Raises
-        StorageError when a destination cannot be listed (nothing is concluded from a list that is not whole),
-        LedgerError."""
+    def reconcile(self, *, believe: bool = False) -> ReconcileResult | None:
+        """Both directions, and the records of other ends; None when another run is at it. `believe`: a person says that
+        the gaps are real, however many. Repeatable. Raises StorageError when a destination cannot be listed or is not
+        the one that the ledger knows (nothing is concluded from a list that is not whole), LedgerError."""
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
-            return self._compare(turn) if turn else None
-
-    def _compare(self, turn: Turn) -> ReconcileResult:
-        listed = [self._listed(store, turn) for store in self._destinations]
-        everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
-        entered, unreadable = self._enter_archived(_going_on(everywhere, turn))
-        reopened, missing_copies = self._reopen_unproved(listed, everywhere, turn)
-        self._write_end_records()
-        self._delete_outdated_end_records()
-        result = ReconcileResult(len(everywhere), entered, reopened, missing_copies, unreadable)
-        event = log.warning if reopened or unreadable or missing_copies else log.info
-        event("reconcile_ended", **asdict(result))
-        return result
+            return self._compare(turn, believe) if turn else None
 
     def restored(self, manifests: Iterable[ObjectKey]) -> int:
         """How many assets of these manifests, known to the ledger and not archived, turn out to be archived now: for
         whoever has just mended copies and would not wait for the next run. Repeatable. Raises LedgerError."""
         known = [key for key in manifests if self._row(key) is not None]
-        return self._enter_archived(known)[0]
+        return self._rebuilder.enter_archived(known)[0]
 
-    def _listed(self, store: StorageBackend, turn: Turn) -> set[ObjectKey]:
-        return {info.key for info in _going_on(store.list(MANIFESTS), turn) if info.key.endswith(".json")}
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _compare(self, turn: Turn, believe: bool) -> ReconcileResult:
+        listed = [self._listed(store, MANIFESTS, turn) for store in self._destinations]
+        everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
+        entered, unreadable = self._rebuilder.enter_archived(_going_on(everywhere, turn))
+        partly = set().union(*listed) - everywhere
+        found, not_read = self._rebuilder.enter_partial(_going_on(partly, turn))
+        ends = set().union(*(self._listed(store, ENDS, turn) for store in self._destinations))
+        found += self._rebuilder.enter_ends(_going_on(ends, turn))
+        gaps = self._gaps(listed, everywhere, turn)
+        reopened, would_change = self._close(gaps, turn, believe)
+        self._write_end_records(turn)
+        self._delete_outdated_end_records(turn)
+        result = ReconcileResult(
+            manifests=len(everywhere),
+            entered=entered,
+            reopened=reopened,
+            missing_copies=len(gaps.of(Gap.MISSING_COPY)) + len(gaps.of(Gap.DAMAGED)),
+            unreadable=unreadable + not_read,
+            found=found,
+            would_change=would_change,
+        )
+        self._tell(result)
+        return result
+
+    def _tell(self, result: ReconcileResult) -> None:
+        said = {**asdict(result), "stopped": result.stopped}
+        self._ledger.remember(FACT, {**said, "at": self._clock().isoformat()})
+        if result.stopped:
+            log.error(
+                "reconcile_stopped",
+                would_change=result.would_change,
+                advice="look at the destinations; if the copies are really gone: `archiver reconcile --yes`",
+            )
+        event = log.warning if result.reopened or result.unreadable or result.missing_copies else log.info
+        event("reconcile_ended", **said)
+
+    def _listed(self, store: StorageBackend, prefix: str, turn: Turn) -> set[ObjectKey]:
+        return {info.key for info in _going_on(store.list(prefix), turn) if info.key.endswith(".json")}
 
     def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)
         return self._ledger.get(asset_id) if asset_id else None
 
-    def _enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
-        entered = unreadable = 0
-        for key in manifest_keys:
-            row = self._row(key)
-            if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
-                continue
-            if (
-                row is not None
-                and not self._holds(key, every_byte=row.state is AssetState.DAMAGED)
-                and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
-            ):
-                continue  # it was reopened because of what its manifest says, or since the lists were made
-            read = {store.name: self._read(store, key) for store in self._destinations}
-            manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
-            if not read or len(manifests) < len(read):
-                unreadable += 1
-                continue
-            manifest = next(iter(manifests.values()))
-            if any(each.damage for each in manifests.values()):  # it was taken back
-                if row is None:
-                    self._enter_damaged(manifests)
-                continue
-            how = _settlement(manifest)
-            if not all(each.trusted for each in manifests.values()):
-                how = self._kept(key, manifests)
-            entered += self._ledger.record_archived(self._seen(manifest), how)
-        return entered, unreadable
-
-    def _kept(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> Settlement:
-        """Stored with doubts at one destination at least, unless a person said that it is worthless."""
-        doubted = next(each for each in manifests.values() if not each.trusted)
-        state, reason = AssetState.QUARANTINED, reason_kept(doubted)
-        end_key = object_key(key.replace(MANIFESTS, ENDS, 1))
-        if any(end_records.read_state(store, end_key) == AssetState.REJECTED for store in self._destinations):
-            state = AssetState.REJECTED
-        return Settlement(
-            state, reason=reason, stored_bytes=doubted.total_size, stored_objects=len(doubted.objects)
-        )
-
-    def _keeps(self, key: ObjectKey) -> bool:
-        """Whether every destination has it whole, be it with doubts."""
-        try:
-            return all(committed(store, key) or kept(store, key) for store in self._destinations)
-        except StorageError as error:
-            log.warning("manifest_not_readable", key=key, reason=str(error))
-            return False
-
-    def _enter_damaged(self, manifests: Mapping[str, Manifest]) -> None:
-        """When its source is gone, no sweep will find it again: its manifests alone know of it."""
-        manifest = next(iter(manifests.values()))
-        seen = self._seen(manifest)
-        undated = seen.expires_at == UNDATED
-        if self._clock() < (manifest.archived_at + UNDATED_PATIENCE if undated else seen.expires_at):
-            return
-        how = damaged(
-            manifest.asset_id,
-            {name: each.damage or () for name, each in manifests.items()},
-            stored_bytes=manifest.total_size,
-            stored_objects=len(manifest.objects),
-        )
-        self._ledger.record_archived(seen, how)
-
-    def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
-        """Whether every destination still has the manifest and what it names, and nobody took it back. `every_byte`:
-        of what was found damaged; a store may not have let us mark its manifest, and sizes prove little."""
-        try:
-            for store in self._destinations:
-                manifest = committed(store, key)
-                if manifest is None or (every_byte and not check_contents(store, manifest).ok):
-                    return False
-            return True
-        except StorageError as error:
-            log.warning("manifest_not_readable", key=key, reason=str(error))
-            return False
-
-    def _read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
-        try:
-            return read_manifest(store, key)
-        except (ManifestError, StorageError) as error:
-            log.error("manifest_unreadable", store=store.name, key=key, reason=str(error))
-            return None
-
-    def _seen(self, manifest: Manifest) -> Seen:
-        return judge(Asset.parse(manifest.asset), self._scope)
-
-    def _reopen_unproved(
-        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], turn: Turn
-    ) -> tuple[int, int]:
-        reopened = missing_copies = 0
-        for row in _going_on(self._ledger.rows([AssetState.ARCHIVED, AssetState.QUARANTINED]), turn):
+    def _gaps(self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], turn: Turn) -> _Gaps:
+        gaps = _Gaps()
+        filling = set(self._identities.filling())
+        now = self._clock()
+        for row in _going_on(self._ledger.rows(_PROVED_BY_MANIFESTS), turn):
+            gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
-            if key in everywhere or self._committed_since(key):
+            if key in everywhere:
                 continue
-            whole_somewhere = any(key in manifests for manifests in listed)
-            if whole_somewhere and is_over(row, self._clock()):
-                missing_copies += 1
-                log.error("copy_missing", asset_id=row.asset_id, key=key)
+            lacking = tuple(n for n, manifests in enumerate(listed) if key not in manifests)
+            if self._committed_since(key, lacking):
                 continue
-            reopened += 1
-            log.error("manifest_missing", asset_id=row.asset_id, key=key)
-            self._ledger.reopen(row.asset_id)
-        return reopened, missing_copies
+            names = [self._destinations[n].name for n in lacking]
+            ended = source_ends_at(row)
+            gap = judge_gap(
+                over=is_over(row, now),
+                whole_somewhere=len(lacking) < len(listed),
+                newer=all(is_newer(self._identities, name, ended) for name in names),
+                filling=filling.issuperset(names),
+                doubted=row.state is AssetState.QUARANTINED,
+            )
+            gaps.of(gap).append((row.asset_id, lacking))
+            if gap in (Gap.MISSING_COPY, Gap.DAMAGED):
+                log.error("copy_missing", asset_id=row.asset_id, key=key, stores=names)
+        return gaps
 
-    def _committed_since(self, key: ObjectKey) -> bool:
+    def _committed_since(self, key: ObjectKey, lacking: Iterable[int]) -> bool:
         """An asset archived after the lists were made is no loss."""
-        return all(store.stat(key) is not None for store in self._destinations)
+        return all(self._destinations[n].stat(key) is not None for n in lacking)
 
-    def _write_end_records(self) -> None:
-        for row in self._ledger.rows(end_records.RECORDED_STATES):
+    def _close(self, gaps: _Gaps, turn: Turn, believe: bool) -> tuple[int, int]:
+        """How many assets are due again, and how many should have been changed and were left as they are."""
+        reopened = self._fill(gaps.of(Gap.FILL), turn)
+        believed = believe or gaps.changes <= limit(gaps.rows)
+        withheld = 0
+        for asset_id, lacking in _going_on(gaps.of(Gap.REOPEN), turn):
+            if believed or self._proved(lacking):
+                reopened += self._reopen(asset_id)
+            else:
+                withheld += 1
+        if not believed:
+            return reopened, withheld + len(gaps.of(Gap.DAMAGED)) + len(gaps.of(Gap.VANISHED))
+        for asset_id, _ in _going_on(gaps.of(Gap.VANISHED), turn):
+            reopened += self._reopen(asset_id)
+        for asset_id, lacking in _going_on(gaps.of(Gap.DAMAGED), turn):
+            self._damage(asset_id, {self._destinations[n].name for n in lacking})
+        return reopened, withheld
+
+    def _fill(self, lacked: Sequence[tuple[str, tuple[int, ...]]], turn: Turn) -> int:
+        """Make due what destinations lack that were added; such a one is like any other when all of it is due."""
+        now, later = lacked[:FILLED_AT_ONCE], lacked[FILLED_AT_ONCE:]
+        due = sum(
+            self._reopen(asset_id, is_stored=len(lacking) < len(self._destinations))
+            for asset_id, lacking in _going_on(now, turn)
+        )
+        if due:
+            log.warning("filling_added_destination", due=due, left=len(later))
+        left = {self._destinations[n].name for _, lacking in later for n in lacking}
+        for name in self._identities.filling():
+            if name not in left:
+                self._identities.filled(name)
+        return due
+
+    def _proved(self, lacking: Iterable[int]) -> bool:
+        return all(self._identities.proved(self._destinations[n].name) for n in lacking)
+
+    def _reopen(self, asset_id: str, is_stored: bool = False) -> bool:
+        """`is_stored`: whole at another destination, so that it is not at risk."""
+        row = self._ledger.get(asset_id)
+        if row is None or row.state not in _PROVED_BY_MANIFESTS:
+            return False
+        if not is_stored:
+            log.error("manifest_missing", asset_id=asset_id, key=keys.manifest_key(asset_id, row.created_at))
+        self._ledger.reopen(asset_id, keep_stored=is_stored)
+        return True
+
+    def _damage(self, asset_id: str, lacking: set[str]) -> None:
+        row = self._ledger.get(asset_id)
+        if row is None or row.state is not AssetState.ARCHIVED:
+            return
+        copies: Mapping[str, Sequence[str]] = {
+            store.name: (LACKING,) if store.name in lacking else () for store in self._destinations
+        }
+        how = damaged(asset_id, copies, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects)
+        self._ledger.record_archived(as_known(row), how)
+
+    def _write_end_records(self, turn: Turn) -> None:
+        for row in _going_on(self._ledger.rows(end_records.RECORDED_STATES), turn):
             key = keys.end_record_key(row.asset_id, row.created_at)
             lacking = [store for store in self._destinations if store.stat(key) is None]
             if lacking:
-                reason, seen = row.reason or "", as_known(row)
-                end_records.write(lacking, seen, row.state, reason, self._clock(), row.acknowledged)
+                end_records.write(
+                    lacking,
+                    as_known(row),
+                    row.state,
+                    row.reason or "",
+                    self._clock(),
+                    acknowledged=row.acknowledged,
+                )
 
-    def _delete_outdated_end_records(self) -> None:
+    def _delete_outdated_end_records(self, turn: Turn) -> None:
         """Of what was quarantined, say, and then released and archived: one record for each asset."""
         for store in self._destinations:
-            for info in list(store.list(ENDS)):
-                asset_id = keys.asset_id_of(info.key)
-                row = self._ledger.get(asset_id) if asset_id else None
+            for key in _going_on(self._listed(store, ENDS, turn), turn):
+                row = self._row(key)
                 if row is not None and row.state == AssetState.ARCHIVED:
-                    store.delete(info.key)
+                    store.delete(key)
 
 
 def _going_on(items: Iterable[T], turn: Turn) -> Iterator[T]:
@@ -236,12 +296,3 @@ def _going_on(items: Iterable[T], turn: Turn) -> Iterator[T]:
         if number % EXTEND_EVERY == 0:
             turn.extend()
         yield item
-
-
-def _settlement(manifest: Manifest) -> Settlement:
-    return Settlement(
-        AssetState.ARCHIVED,
-        stored_bytes=manifest.total_size,
-        stored_objects=len(manifest.objects),
-        warnings=manifest.warnings,
-    )

@@ -8,10 +8,10 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +26,10 @@ from archiving.archiver import Archiver, OpenContents, Rules
 from archiving.contents.opening import ContentsOpener, OpeningRules
 from archiving.contents.zipped import ZipMode
 from archiving.decisions import Patience
+from archiving.destinations import Destinations
 from archiving.discovery import Sweeper
 from archiving.dispatching import Dispatcher, Send
+from archiving.guarded import guarded
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope
 from archiving.reconcile import Reconciler
@@ -36,6 +38,7 @@ from archiving.watching import Watcher
 from hms.auth import FixedToken, ManagementToken, TokenProvider
 from hms.client import HmsClient
 from hms.errors import HmsRefused
+from hms.workspace import access_key_in, workspace_of
 from ledger.base import Ledger, Row
 from ledger.clock import LedgerClock
 from ledger.redis_ledger import RedisLedger
@@ -62,14 +65,20 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 DISTRIBUTION = "recording-archiver"
 
+TROUBLE_TOLD_FOR = timedelta(minutes=30)
+"""How long a destination's trouble is told when nobody meets it again; each sweep looks."""
+
 
 @dataclass(frozen=True, slots=True)
 class AppServices:
-    """One process's services. Made after the fork; closed with the process."""
+    """One process's services. Made after the fork; closed with the process. `destinations` are the `stores` behind the
+    check that they are the ones that the ledger knows."""
 
     api: HmsClient
     ledger: RedisLedger
+    stores: list[StorageBackend]
     destinations: list[StorageBackend]
+    identities: Destinations
     archiver: Archiver
     sweeper: Sweeper
     dispatcher: Dispatcher
@@ -113,16 +122,22 @@ def build_services(
     authorities = trust.authorities(settings.ca_file)
     api = HmsClient(settings.hms_api_url, token_provider(settings), authorities=authorities)
     ledger = build_ledger(settings, redis_url)
-    destinations = open_destinations(settings.destinations)
+    clock = LedgerClock(ledger)
+    stores = open_destinations(settings.destinations)
+    identities = build_identities(settings, ledger, stores, clock)
+    destinations = guarded(stores, identities)
     source_access = SourceAccess(settings.source_access)
     open_contents = _build_opener(settings, api, ledger, source_access, authorities)
     scope = build_scope(settings)
-    clock = LedgerClock(ledger)
-    reconciler = Reconciler(ledger=ledger, destinations=destinations, scope=scope, clock=clock)
+    reconciler = Reconciler(
+        ledger=ledger, destinations=destinations, scope=scope, clock=clock, identities=identities
+    )
     return AppServices(
         api=api,
         ledger=ledger,
+        stores=stores,
         destinations=destinations,
+        identities=identities,
         archiver=_build_archiver(
             settings, api, ledger, destinations, open_contents, scope, clock, stop_requested, time_is_up
         ),
@@ -139,6 +154,23 @@ def build_services(
         watcher=build_watcher(settings, ledger),
         source_access=source_access,
         open_contents=open_contents,
+    )
+
+
+def build_identities(
+    settings: Settings, ledger: Ledger, stores: Sequence[StorageBackend], clock: Callable[[], datetime]
+) -> Destinations:
+    """What checks that `stores` are the destinations that the ledger knows."""
+    access_key = settings.hms_access_key if settings.hms_secret is not None else None
+    if access_key is None and settings.hms_management_token is not None:
+        access_key = access_key_in(settings.hms_management_token.get_secret_value())
+    return Destinations(
+        ledger=ledger,
+        stores=stores,
+        workspace=workspace_of(access_key) if access_key is not None else None,
+        clock=clock,
+        place=socket.gethostname(),
+        trouble_lifetime=max(TROUBLE_TOLD_FOR, 3 * settings.sweep_every),
     )
 
 

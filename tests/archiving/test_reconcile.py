@@ -54,15 +54,15 @@ def test_manifests_at_every_destination_rebuild_an_empty_ledger() -> None:
     assert row.expires_at == assets[1].created_at + RETENTION if assets[1].created_at else False
 
 
-def test_a_manifest_at_only_one_destination_proves_nothing_yet() -> None:
+def test_a_manifest_at_only_one_destination_proves_nothing_yet_and_is_not_forgotten() -> None:
     world = World()
     archive_at([world.one], asset())
 
     result = world.reconciler().reconcile()
 
     assert result is not None
-    assert result.entered == 0
-    assert world.state(asset()) is None
+    assert (result.entered, result.found) == (0, 1)
+    assert world.state(asset()) is AssetState.DISCOVERED
 
 
 def test_a_second_run_changes_nothing() -> None:
@@ -180,7 +180,7 @@ def test_a_manifest_that_is_gone_makes_its_asset_due_again() -> None:
     assert world.state(asset()) == AssetState.DISCOVERED
 
 
-def test_a_copy_that_is_gone_after_the_source_is_gone_is_told_and_not_tried() -> None:
+def test_a_copy_that_is_gone_after_the_source_is_gone_needs_a_person_and_is_not_tried() -> None:
     world = World()
     enter(world.ledger, asset())
     world.two.delete(archive_at(world.stores, asset()))
@@ -190,7 +190,26 @@ def test_a_copy_that_is_gone_after_the_source_is_gone_is_told_and_not_tried() ->
 
     assert result is not None
     assert (result.reopened, result.missing_copies) == (0, 1)
-    assert world.state(asset()) == AssetState.ARCHIVED
+    row = world.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+    assert "not whole at memory://two" in (row.reason or "")
+    assert "whole at memory://one" in (row.reason or "")
+
+
+def test_a_copy_that_was_brought_back_makes_it_archived_again() -> None:
+    world = World()
+    enter(world.ledger, asset())
+    key = archive_at(world.stores, asset())
+    manifest = world.two.read(key)
+    world.two.delete(key)
+    world.clock.advance(RETENTION)
+    world.reconciler().reconcile()
+
+    put(world.two, key, manifest)
+    world.reconciler().reconcile()
+
+    assert world.state(asset()) is AssetState.ARCHIVED
 
 
 def test_a_manifest_that_nobody_understands_is_counted_and_does_not_stop_the_others() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transfer import urls
 from transfer.errors import SourceNotAllowed
 from transfer.urls import SecretUrl, resolve, without_dots
 
@@ -36,6 +40,33 @@ def test_with_more_parameters_it_is_what_parsing_the_longer_text_gives(base: str
     parsed = SecretUrl(longer.reveal())
     assert longer.reveal().endswith(more)
     assert (longer.origin, longer.target) == (parsed.origin, parsed.target)
+
+
+@given(
+    st.sampled_from(["http", "https"]),
+    st.text("ab1.-_@:[]A\u00e9", max_size=12),
+    st.sampled_from(["", ":", ":0", ":1", ":080", ":443", ":65535", ":65536", ":99999"]),
+    st.text('/a.%2?=&#\\"~\u00e9', max_size=8),
+)
+def test_plain_urls_are_read_as_all_others_are(scheme: str, host: str, port: str, rest: str) -> None:
+    """The short way and the long one: `_PLAIN` that matches nothing leaves only that."""
+    text = f"{scheme}://{host}{port}{rest}"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(urls, "_PLAIN", re.compile("(?!)"))
+        expected = parts_of(text)
+    assert parts_of(text) == expected
+
+
+def parts_of(text: str) -> tuple[object, object]:
+    def told(ask: Callable[[], object]) -> object:
+        try:
+            return ask()
+        except (SourceNotAllowed, ValueError) as error:
+            return type(error)
+
+    url = SecretUrl(text)
+    return told(lambda: url.origin), told(lambda: url.target)
 
 
 def test_an_empty_query_stays_harmless() -> None:

@@ -58,12 +58,15 @@ class Complaint:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole account at one moment, all times by the ledger's clock. `at_risk`: unsaved with less time left than
-    `at_risk_within`, most urgent first. `waiting`: to be tried again, with the reason. `needs_attention`: ends that
-    nobody has acknowledged. `with_warnings`: archived, but something optional (a thumbnail) could not be had. These
-    lists are cut; `counts` is not. `watched_at`: when the control worker last did what beat asked; None when no beat
-    ever ran here. `ran_once_at`: the last `archiver run --once`. `sweeping_since`: of a sweep that runs now.
-    `recorded`: the latest time in each of the ledger's facts, by name."""
+    """The whole account at one moment, all times by the ledger's clock.
+
+    `at_risk`: unsaved with less time left than `at_risk_within`, most urgent first. `waiting`: to be tried again, with
+    the reason. `needs_attention`: ends that nobody has acknowledged. `with_warnings`: archived, but something optional
+    (a thumbnail) could not be had. These lists are cut; `counts` is not.
+
+    `sweeping_since`: of a sweep that runs now. `watched_at`: when the control worker last did what beat asked; None
+    when no beat ever ran here. `ran_once_at`: the last `archiver run --once`. `idle_since`: since when assets are
+    queued while nothing is copied. `recorded`: the latest time in each of the ledger's facts, by name."""
 
     at: datetime
     counts: Counts
@@ -82,6 +85,7 @@ class Summary:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     failing: tuple[Failing, ...] = ()
     complaints: tuple[Complaint, ...] = ()
+    idle_since: datetime | None = None
     recorded: Mapping[str, datetime] = field(default_factory=dict)
     next_due_at: datetime | None = None
 
@@ -230,6 +234,13 @@ def _time(summary: Summary) -> Iterator[Problem]:
             f"The control worker has done nothing for {_span(summary.at - heard)}: it is dead or stuck, or beat is. "
             "`archiver doctor` says which.",
         )
+    if summary.idle_since is not None and summary.at - summary.idle_since > SILENCE:
+        queued = summary.counts.states.get(AssetState.QUEUED, 0)
+        yield Problem(
+            "workers_are_silent",
+            f"{_assets(queued)} queued, and nothing has been copied for {_span(summary.at - summary.idle_since)}: the "
+            "archive workers are dead or stuck. `archiver doctor` says which.",
+        )
 
 
 # -- what is saved -------------------------------------------------------------------------------------------
@@ -238,14 +249,13 @@ def _saved(counts: Counts, *, known: bool) -> str:
     of = counts.states.get
     archived = of(AssetState.ARCHIVED, 0)
     unsaved = sum(of(state, 0) for state in UNSAVED_STATES)
-    others = [f"{number:,} {words}" for state, words in _OTHERS.items() if (number := of(state, 0))]
-    rest = f"; {', '.join(others)}" if others else ""
+    others = [f"{unsaved:,} not saved yet"] if unsaved else []
+    others += [f"{number:,} {words}" for state, words in _OTHERS.items() if (number := of(state, 0))]
     if counts.seen == 0:
         return "100ms lists no asset."
-    if unsaved:
-        return f"{unsaved:,} of {counts.seen:,} assets are not saved yet{rest}."
     asks_nothing = archived + sum(of(state, 0) for state in _NOT_WANTED) == counts.seen
     if not known or not asks_nothing:
+        rest = f"; {', '.join(others)}" if others else ""
         return f"{archived:,} of {counts.seen:,} known assets are archived{rest}."
     if archived < counts.seen:
         return f"All assets that are wanted are safe: {archived:,} archived, {', '.join(others)}."
@@ -254,13 +264,13 @@ def _saved(counts: Counts, *, known: bool) -> str:
 
 _NOT_WANTED = (AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.REJECTED)
 _OTHERS = {
-    AssetState.SKIPPED: "skipped by your filters",
-    AssetState.EXTERNAL: "in your own bucket already",
-    AssetState.SOURCE_FAILED: "failed at 100ms",
-    AssetState.QUARANTINED: "stored with doubts",
-    AssetState.REJECTED: "rejected",
     AssetState.LOST: "lost",
     AssetState.DAMAGED: "damaged",
+    AssetState.QUARANTINED: "stored with doubts",
+    AssetState.SOURCE_FAILED: "failed at 100ms",
+    AssetState.REJECTED: "rejected",
+    AssetState.EXTERNAL: "in your own bucket already",
+    AssetState.SKIPPED: "skipped by your filters",
 }
 
 

@@ -40,6 +40,7 @@ MOST_ALARMS = (
 ALARMS_FACT = "alarms"
 WATCH_FACT = "watch"
 RAN_ONCE_FACT = "run_once"
+IDLE_FACT = "idle"
 PROBLEMS_FACT = "problems"
 MOST_COMPARED = 200  # waiting assets whose reasons are compared, the most urgent ones
 MOST_LOOKED_AT = 1000  # assets of one state among which those that nobody acknowledged are looked for
@@ -89,6 +90,7 @@ class Watcher:
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
             complaints=tuple(_complaints(facts, now)),
+            idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
             recorded=recorded,
             next_due_at=self._ledger.next_due_at(),
         )
@@ -99,10 +101,19 @@ class Watcher:
         note(self._ledger, WATCH_FACT, self._clock())
         scrub_promise.expect(self._ledger, self._clock())
         give_second_chances(self._ledger, self._clock())
+        self._note_idleness()
         summary = self.summary()
         self._alarm(summary.at)
         _log(self._ledger, assess(summary), summary.counts.seen)
         return summary
+
+    def _note_idleness(self) -> None:
+        """An idle worker takes what is queued within seconds."""
+        states = self._ledger.counts().states
+        if not states.get(AssetState.QUEUED) or states.get(AssetState.RUNNING):
+            self._ledger.forget(IDLE_FACT)
+        elif self._ledger.recall(IDLE_FACT) is None:
+            self._ledger.remember(IDLE_FACT, {"since": self._clock().isoformat()})
 
     def _unacknowledged(self) -> Iterator[Row]:
         """Up to SHOWN in all: those that were reviewed must not hide one that was not."""

@@ -149,9 +149,9 @@ def summary_view(summary: Summary) -> RenderableType:
     if summary.needs_attention:
         parts.append(Text(ATTENTION_HINT, style="dim"))
     if summary.next_due_at is not None:
-        parts.append(
-            Text(f"The next retry is due {time_left(summary.next_due_at, summary.at)}.", style="dim")
-        )
+        due, now = summary.next_due_at, summary.at
+        when = f"is due {time_left(due, now)}" if due > now else f"has been due for {span(now - due)}"
+        parts.append(Text(f"The next retry {when}.", style="dim"))
     return Group(*parts)
 
 

@@ -53,21 +53,28 @@ def began(ago: timedelta) -> Mapping[str, object]:
         ),
         (
             {"counts": counts(archived=1, external=2, rejected=1)},
-            "All assets that are wanted are safe: 1 archived, 2 in your own bucket already, 1 rejected.",
+            "All assets that are wanted are safe: 1 archived, 1 rejected, 2 in your own bucket already.",
         ),
         (
             {"counts": counts(skipped=3)},
             "All assets that are wanted are safe: 0 archived, 3 skipped by your filters.",
         ),
-        ({"counts": counts(archived=1, waiting=1, running=1)}, "2 of 3 assets are not saved yet."),
+        (
+            {"counts": counts(archived=1, waiting=1, running=1)},
+            "1 of 3 known assets are archived; 2 not saved yet.",
+        ),
         (
             {"counts": counts(archived=1, source_failed=1, acknowledged={AssetState.SOURCE_FAILED: 1})},
             "1 of 2 known assets are archived; 1 failed at 100ms.",
         ),
         # a single asset that fails and fails, with time left, is nothing to wake up for
-        ({"counts": counts(waiting=1), "failing": (Failing("503", 1),)}, "1 of 1 assets are not saved yet."),
+        (
+            {"counts": counts(waiting=1), "failing": (Failing("503", 1),)},
+            "0 of 1 known assets are archived; 1 not saved yet.",
+        ),
         # a sweep that runs is not late, however long ago the last one began
         ({"last_sweep": began(HOUR), "sweeping_since": NOW - HOUR}, "All 3 assets are safe."),
+        ({"idle_since": NOW - MINUTE}, "All 3 assets are safe."),
         # cron: no beat ever ran here; or none runs any more, and cron took over
         ({"watched_at": None}, "All 3 assets are safe."),
         ({"watched_at": NOW - DAY, "ran_once_at": NOW - MINUTE}, "All 3 assets are safe."),
@@ -104,6 +111,11 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
             {"watched_at": NOW - 6 * MINUTE, "ran_once_at": NOW - DAY},
             "control_is_silent",
             "The control worker has done nothing for 6 min: it is dead or stuck, or beat is.",
+        ),
+        (
+            {"idle_since": NOW - 6 * MINUTE, "counts": counts(archived=1, queued=7)},
+            "workers_are_silent",
+            "7 assets queued, and nothing has been copied for 6 min",
         ),
         (
             {"holds": {"s3://b": Hold("s3://b: AccessDenied", NOW + MINUTE)}},
@@ -170,7 +182,7 @@ def test_not_well(observed: dict[str, Any], code: str, words: str) -> None:
         ),
         (
             {"counts": counts(archived=1, waiting=2, lost=1)},
-            "Needs attention: 2 of 4 assets are not saved yet; 1 lost.",
+            "Needs attention: 1 of 4 known assets are archived; 2 not saved yet, 1 lost.",
         ),
         (
             {"counts": Counts(4, {AssetState.ARCHIVED: 3})},

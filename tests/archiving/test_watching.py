@@ -6,8 +6,9 @@ import pytest
 import structlog
 
 from archiving import holds
-from archiving.discovery import FACT
+from archiving.discovery import FACT, RUNNING_FACT
 from archiving.judging import Scope, judge
+from archiving.verdict import assess
 from archiving.watching import SHOWN, Watcher
 from ledger.base import AssetState, Settlement
 from ledger.memory import MemoryLedger
@@ -117,6 +118,99 @@ def test_one_missed_sweep_is_nothing_and_three_are_an_outage() -> None:
     world.clock.advance(2 * SWEEP_EVERY)
     assert world.watcher.summary().sweep_is_late
     assert not world.watcher.summary().healthy
+
+
+def test_assets_that_stay_queued_while_nothing_is_copied_mean_that_no_worker_takes_them() -> None:
+    world = World()
+    world.enter("a", days_left=10)
+    world.ledger.take_due(10, timedelta(hours=1))
+    codes = []
+    for _ in range(8):
+        world.swept()
+        codes.append([problem.code for problem in assess(world.watcher.watch()).problems])
+        world.clock.advance(timedelta(minutes=1))
+    assert codes == [[]] * 6 + [["workers_are_silent"]] * 2
+
+    assert world.ledger.lease("a", "worker", timedelta(minutes=5)) is not None
+
+    assert assess(world.watcher.watch()).healthy
+
+
+def test_the_control_worker_is_missed_when_it_stops_watching() -> None:
+    world = World()
+    world.enter("a", days_left=10, state=AssetState.ARCHIVED)
+    assert assess(world.watcher.watch()).healthy
+
+    world.clock.advance(timedelta(minutes=6))
+    world.swept()
+
+    assert [problem.code for problem in assess(world.watcher.summary()).problems] == ["control_is_silent"]
+
+
+def test_a_running_sweep_is_not_late() -> None:
+    world = World()
+    world.clock.advance(4 * SWEEP_EVERY)
+    now = world.clock().isoformat()
+
+    world.ledger.remember(RUNNING_FACT, {"started_at": now, "at": now, "pages": 1, "assets": 1})
+
+    assert not world.watcher.summary().sweep_is_late
+
+
+@pytest.mark.parametrize("fact", ["sweep", "watch", "run_once", "sweep_running", "scrub", "anything"])
+def test_a_recorded_time_in_the_future_is_an_alarm(fact: str) -> None:
+    world = World()
+    later = (world.clock() + timedelta(hours=1)).isoformat()
+
+    world.ledger.remember(fact, {"started_at": later, "at": later, "assets": 1, "pages": 1, "new": 0})
+
+    assert "clock_is_wrong" in [problem.code for problem in assess(world.watcher.summary()).problems]
+
+
+@pytest.mark.parametrize(
+    ("number", "attempts", "reasons", "told"),
+    [
+        (10, 2, ["s3://b: TransientStorageError: put recordings/{}/a.mp4: timed out"], True),
+        (300, 2, ["SourceUnavailable: https://storage.test/{}.mp4 answered 503"], True),
+        (9, 2, ["s3://b: TransientStorageError: put recordings/{}/a.mp4: timed out"], False),
+        (10, 1, ["s3://b: TransientStorageError: put recordings/{}/a.mp4: timed out"], False),
+        (10, 2, ["s3://b: timed out", "SourceMismatch: too short"], False),
+    ],
+)
+def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
+    number: int, attempts: int, reasons: list[str], told: bool
+) -> None:
+    world = World()
+    for index in range(number):
+        recording = asset(id=f"asset-{index}", created_at=NOW.isoformat())
+        enter(world.ledger, recording, AssetState.DISCOVERED)
+        for _ in range(attempts):
+            lease = world.ledger.lease(recording.id, "w", timedelta(minutes=1))
+            assert lease is not None
+            reason = reasons[index % len(reasons)].format(recording.id)
+            world.ledger.settle(
+                lease, judge(recording, Scope(RETENTION)), Settlement(AssetState.WAITING, reason)
+            )
+
+    found = [problem.code for problem in assess(world.watcher.summary()).problems]
+
+    assert found == (["many_fail"] if told else [])
+
+
+def test_ends_are_told_once_and_faults_for_as_long_as_they_last() -> None:
+    world = World()
+    world.enter("a", days_left=10, state=AssetState.LOST)
+    holds.put(world.ledger, "s3://b", "403", NOW, timedelta(minutes=5))
+
+    def told() -> list[str]:
+        with structlog.testing.capture_logs() as logs:
+            world.watcher.watch()
+        return [log["event"] for log in logs if log["log_level"] == "error"]
+
+    assert told() == ["lost", "on_hold"]
+    assert told() == ["on_hold"]
+    world.enter("b", days_left=10, state=AssetState.LOST)
+    assert told() == ["lost", "on_hold"]
 
 
 def test_a_hold_is_shown_and_is_not_healthy() -> None:

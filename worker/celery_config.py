@@ -43,6 +43,9 @@ def celery_settings(
         # ---- connection
         "broker_connection_retry_on_startup": True,  # the broker may start later
         "broker_connection_max_retries": None,  # the default gives up after 100 tries and ends the process
+        # What a broker answers that is read-only, out of memory or without its replicas is an error of the channel:
+        # without this it ends the process ("Unrecoverable error").
+        "broker_channel_error_retry": True,
         "broker_connection_timeout": 5,  # seconds; an address that swallows packets
         "broker_transport_options": {
             "visibility_timeout": int(visibility_timeout.total_seconds()),

@@ -5,6 +5,7 @@ broker, not about archiving. What its tasks did is written to Redis beside Celer
     sent:<task>               a list, one entry for each control task that ran: the time
     hold:<id>                 while it exists, the task <id> goes on
     poison:<id>               the task <id> kills its own process
+    quiet:<id>                the task <id> does not write that it ended
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def archive_asset(asset_id: str, asset_type: str = "") -> dict[str, str]:
             os.kill(os.getpid(), signal.SIGKILL)
         while _persist(lambda: records.exists(f"hold:{asset_id}")):
             time.sleep(0.02)
-        _persist(lambda: records.rpush(f"ended:{asset_id}", os.getpid()))
+        if not _persist(lambda: records.exists(f"quiet:{asset_id}")):
+            _persist(lambda: records.rpush(f"ended:{asset_id}", os.getpid()))
     return {"asset_id": asset_id}
 
 

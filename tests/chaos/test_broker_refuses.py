@@ -1,0 +1,84 @@
+"""The broker answers, and refuses to write: read-only after a failover, out of memory, a full disk. No process ends of
+it, and work goes on when it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tests.chaos.world import World, pid, until
+
+pytestmark = pytest.mark.chaos
+
+LASTS_SECONDS = 12
+
+
+def read_only(records: Redis) -> None:
+    records.replicaof("127.0.0.1", 1)
+
+
+def writable(records: Redis) -> None:
+    records.replicaof("NO", "ONE")
+
+
+def out_of_memory(records: Redis) -> None:
+    records.config_set("maxmemory", 1)
+
+
+def enough_memory(records: Redis) -> None:
+    records.config_set("maxmemory", 0)
+
+
+def too_few_replicas(records: Redis) -> None:
+    records.config_set("min-replicas-to-write", 1)
+
+
+def replicas_do_not_matter(records: Redis) -> None:
+    records.config_set("min-replicas-to-write", 0)
+
+
+FAULTS: Mapping[str, tuple[Callable[[Redis], None], Callable[[Redis], None]]] = {
+    "READONLY": (read_only, writable),
+    "OOM": (out_of_memory, enough_memory),
+    "NOREPLICAS": (too_few_replicas, replicas_do_not_matter),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broker_that_refuses_writes_ends_no_worker_and_costs_no_slot(world: World, fault: str) -> None:
+    begin, end = FAULTS[fault]
+    worker = world.start_worker(slots=2)
+    before = pid(worker)
+    world.records.set("quiet:ends meanwhile", 1)
+    world.records.set("hold:ends meanwhile", 1, px=3000)
+    world.hold("ends later")
+    world.send_many(["ends meanwhile", "ends later"])
+    world.wait_began("ends meanwhile")
+    world.wait_began("ends later")
+
+    begin(world.records)
+    with pytest.raises(ResponseError):
+        world.records.set("is it so", 1)
+    over = time.monotonic() + LASTS_SECONDS
+    until(lambda: time.monotonic() >= over, seconds=LASTS_SECONDS + 5, what="the fault to last")
+    assert not world.records.exists("hold:ends meanwhile")
+    assert worker.is_alive(), worker.last_lines(40)
+    end(world.records)
+
+    world.release("ends later")
+    world.wait_ended("ends later", seconds=60)
+    for asset_id in ("one", "two"):
+        world.hold(asset_id)
+    world.send_many(["one", "two"])
+    for asset_id in ("one", "two"):
+        world.wait_began(asset_id, seconds=60)
+    world.release("one", "two")
+    for asset_id in ("one", "two"):
+        world.wait_ended(asset_id, seconds=60)
+    assert worker.is_alive()
+    assert pid(worker) == before
+    assert "Unrecoverable" not in worker.last_lines(2000)

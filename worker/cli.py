@@ -459,6 +459,68 @@ def verify(
     sys.exit(NOT_SAVED if bad or doubted or not assets else OK)
 
 
+@_command("archiver adopt file:///mnt/nas/recordings")
+def adopt(
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="As ARCHIVER_DESTINATIONS or `doctor` names it.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Take a destination, as it is now, for the right one: a replaced disk, an emptied bucket, one of another ledger.
+
+    Until then nothing is written to a destination that the ledger does not know, and nothing is concluded from what
+    it lacks. Afterwards `reconcile` has copied there what 100ms still has; older assets are only counted. Harmless to
+    repeat. Exit code 2 when it is not among ARCHIVER_DESTINATIONS.
+    """
+    from storage_backends.registry import open_destination
+
+    with _services(_settings()) as (_, services):
+        names = [store.name for store in services.stores]
+        name = destination if destination in names else open_destination(destination).name
+        if name not in names:
+            raise typer.BadParameter(f"{name} is not among ARCHIVER_DESTINATIONS: {', '.join(names)}")
+        marker = services.identities.adopt(name)
+    if as_json:
+        print(json.dumps({"destination": name, "id": marker.id}))  # noqa: T201
+    else:
+        out.print(f"{name} is the destination from now on, with the id {marker.id}.", markup=False)
+
+
+@_command("archiver reconcile", "archiver reconcile --yes   after a mass deletion that you know of")
+def reconcile(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Believe that what is missing is gone, however much it is.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the ledger with the destinations and repair the difference. The workers do so each hour.
+
+    When more than 20 assets and 2 % have lost a copy at once, it copies again what can be, and leaves the rest of the
+    account as it is until --yes. Exit code 1 when it stopped so, or a copy is missing for good.
+    """
+    from dataclasses import asdict
+
+    with _services(_settings()) as (_, services):
+        result = services.reconciler.reconcile(believe=yes)
+    if result is None:
+        err.print("Another reconcile is running; nothing done.")
+        return
+    if as_json:
+        print(json.dumps({**asdict(result), "stopped": result.stopped}))  # noqa: T201
+    else:
+        out.print(
+            f"{result.manifests:,} assets have a manifest everywhere. {result.entered + result.found:,} entered, "
+            f"{result.reopened:,} are due again, {result.missing_copies:,} lack a copy that 100ms cannot give any more."
+        )
+        if result.stopped:
+            out.print(
+                f"Stopped: {result.would_change:,} more would be called damaged or gone. Look at the destinations; if "
+                "the copies are really gone: archiver reconcile --yes",
+                style="bold red",
+            )
+    sys.exit(NOT_SAVED if result.stopped or result.missing_copies else OK)
+
+
 @_command("archiver doctor")
 def doctor(as_json: Json = False) -> None:
     """Check everything the archiver depends on, and say how to fix what is wrong.
@@ -478,7 +540,8 @@ def doctor(as_json: Json = False) -> None:
             settings,
             api=services.api,
             ledger=services.ledger,
-            destinations=services.destinations,
+            destinations=services.stores,
+            identities=services.identities,
             workers=_Workers(settings, services),
             scope=build_scope(settings),
             open_contents=services.open_contents,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from archiver.http import trust
 from archiving.archiver import OpenContents
+from archiving.destinations import Destinations
 from archiving.discovery import CLOCK_TOLERANCE
 from archiving.errors import ArchiveError
 from archiving.judging import Scope, judge
@@ -33,6 +34,7 @@ from tasks.watch import beats
 from transfer.checksums import crc32c
 from transfer.errors import TransferError
 from worker.findings import Finding, Verdict
+from worker.identity_finding import identity_finding
 from worker.processes import ARCHIVE_NODE, CONTROL_NODE
 from worker.rendering import size, span
 from worker.settings import Settings
@@ -64,9 +66,10 @@ def examine(
     workers: Callable[[], list[str]],
     scope: Scope,
     open_contents: OpenContents,
+    identities: Destinations | None = None,
 ) -> Iterator[Finding]:
     """All findings, as they are made. `workers` asks who answers over the broker; `open_contents` reads the first bytes
-    of an asset, as a copy would."""
+    of an asset, as a copy would; `identities` tells whether `destinations` are those that the ledger knows."""
     for warning in settings.warnings:
         yield Finding("settings", Verdict.WARNING, warning, "See .env.example.")
     yield _authorities(settings)
@@ -86,7 +89,11 @@ def examine(
         yield from _processes(ledger, workers, missing)
     yield from _room("state directory", settings.state_dir)
     for store in destinations:
-        yield from _destination(store)
+        found = identity_finding(store.name, identities) if identities is not None else None
+        if found is not None:
+            yield found
+        if found is None or found.verdict is not Verdict.PROBLEM:
+            yield from _destination(store)
 
 
 def _authorities(settings: Settings) -> Finding:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from archiving.destinations import Destinations
+from archiving.identity import MARKER
+from ledger.errors import LedgerUnavailable
+from ledger.memory import MemoryLedger
+from storage_backends.base import ObjectKey
+from storage_backends.errors import TransientStorageError
+from storage_backends.memory import MemoryBackend
+from tests.archiving.archived import archive_at, enter
+from tests.archiving.examples import NOW, asset
+from tests.archiving.fakes import Clock
+from worker.findings import Verdict
+from worker.identity_finding import identity_finding
+
+NAME = "memory://one"
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.store = MemoryBackend("one")
+
+    def identities(self) -> Destinations:
+        return Destinations(
+            ledger=self.ledger, stores=[self.store], workspace="ours", clock=self.clock, place="host"
+        )
+
+    def verdict(self) -> Verdict | None:
+        found = identity_finding(NAME, self.identities())
+        return found.verdict if found else None
+
+
+def test_doctor_marks_nothing_itself() -> None:
+    world = World()
+
+    assert world.verdict() is Verdict.OK
+    assert not world.store.store.objects
+
+
+def test_doctor_knows_a_marked_destination() -> None:
+    world = World()
+    world.identities().confirm(NAME)
+
+    assert world.verdict() is Verdict.OK
+
+
+def test_doctor_says_how_to_adopt_what_the_ledger_does_not_know() -> None:
+    world = World()
+    world.identities().confirm(NAME)
+    enter(world.ledger, asset())
+    world.store = MemoryBackend("one")
+
+    found = identity_finding(NAME, world.identities())
+
+    assert found is not None
+    assert found.verdict is Verdict.PROBLEM
+    assert "archiver adopt 'memory://one'" in found.remedy
+    assert not world.store.store.objects
+
+
+def test_doctor_warns_of_a_marker_that_something_deletes() -> None:
+    world = World()
+    enter(world.ledger, asset())
+    archive_at([world.store], asset())
+    world.identities().confirm(NAME)
+    world.store.delete(MARKER)
+
+    assert world.verdict() is Verdict.WARNING
+
+
+def test_what_cannot_be_told_now_is_left_to_the_other_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    def away(_name: str) -> None:
+        raise LedgerUnavailable("no answer")
+
+    monkeypatch.setattr(world.ledger, "recall", away)
+    assert world.verdict() is None
+
+    class Silent(MemoryBackend):
+        def read(self, _key: ObjectKey, _start: int = 0, _length_bytes: int | None = None) -> bytes:
+            raise TransientStorageError("503")
+
+    world.store = Silent("one")
+    assert world.verdict() is None

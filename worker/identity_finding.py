@@ -1,0 +1,41 @@
+"""For `archiver doctor`: is a destination the one that the ledger knows?"""
+
+from __future__ import annotations
+
+from archiving.destinations import Destinations
+from archiving.identity import Verdict as Identified
+from ledger.errors import LedgerError
+from storage_backends.errors import StorageError
+from worker.findings import Finding, Verdict
+
+
+def identity_finding(name: str, identities: Destinations) -> Finding | None:
+    """None when it cannot be told now, which other findings explain. Writes nothing."""
+    try:
+        found = identities.look(name)
+    except (StorageError, LedgerError):
+        return None
+    match found.verdict:
+        case Identified.KNOWN:
+            return Finding(name, Verdict.OK, "is the destination that the ledger knows, by its marker")
+        case Identified.ADOPT:
+            return Finding(name, Verdict.OK, f"not marked yet; the first use marks it: {found.why}")
+        case Identified.NEW:
+            return Finding(
+                name, Verdict.OK, f"{found.why}; the first use marks it, and what 100ms has is copied there"
+            )
+        case Identified.RESTORE:
+            return Finding(
+                name,
+                Verdict.WARNING,
+                f"{found.why}; the next use writes it anew",
+                "Except `.archiver-destination.json` from lifecycle rules and clean-ups.",
+            )
+        case Identified.WRONG:
+            return Finding(
+                name,
+                Verdict.PROBLEM,
+                f"is not the destination that the ledger knows: {found.why}. Nothing is written there",
+                "Mend the mount or ARCHIVER_DESTINATIONS. If it is right as it is, a replaced disk for example: "
+                f"`archiver adopt '{name}'`. See Destinations in docs/operations.md.",
+            )

@@ -24,15 +24,15 @@ from archiving.exclusive import Turn, only_one
 from archiving.gaps import Gap, judge_gap, limit
 from archiving.judging import Scope, as_known
 from archiving.rebuilding import ENDS, LACKING, MANIFESTS, Identities, Rebuilder, is_newer
+from archiving.reconcile_report import FACT
 from ledger.base import AssetState, Ledger, Row
 from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-FACT = "reconcile"
-"""Of the ledger's fact that holds the last result, and `at`."""
 LOCK_NAME = "reconcile"
 LOCK = timedelta(
     minutes=10
@@ -49,8 +49,9 @@ class ReconcileResult:
     """`entered`: assets that manifests prove archived and the ledger did not know so. `reopened`: archived by the
     ledger's word, without a manifest somewhere it could still be made. `missing_copies`: the same, but their time at
     the source is over; they are whole elsewhere. `unreadable`: manifests nobody understands. `found`: assets that the
-    ledger did not know and that one destination has, or that have a record of their end. `stopped`: there were too many
-    gaps to believe in, and `would_change` assets were left as they are."""
+    ledger did not know and that one destination has, or that have a record of their end. `damaged`: of the missing
+    copies those that were removed, and not those that are older than a destination. `stopped`: there were too many gaps
+    to believe in, and `would_change` assets were left as they are."""
 
     manifests: int
     entered: int
@@ -58,6 +59,7 @@ class ReconcileResult:
     missing_copies: int
     unreadable: int
     found: int = 0
+    damaged: int = 0
     would_change: int = 0
 
     @property
@@ -85,6 +87,9 @@ class _Gaps:
 
 class Unidentified:
     """Destinations of which nothing is known but what they hold."""
+
+    def check_all(self) -> bool:
+        return True
 
     def proved(self, _name: str, /) -> bool:
         return False
@@ -130,6 +135,16 @@ class Reconciler:
         with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
             return self._compare(turn, believe) if turn else None
 
+    def check_destinations(self) -> None:
+        """Check every destination, say which were added or removed, and make due what those lack that were added. For
+        each sweep. Repeatable. Raises LedgerError."""
+        if not self._identities.check_all() or not self._identities.filling():
+            return
+        try:
+            self.reconcile()
+        except StorageError as error:
+            log.error("reconcile_failed", reason=str(error))
+
     def restored(self, manifests: Iterable[ObjectKey]) -> int:
         """How many assets of these manifests, known to the ledger and not archived, turn out to be archived now: for
         whoever has just mended copies and would not wait for the next run. Repeatable. Raises LedgerError."""
@@ -157,6 +172,7 @@ class Reconciler:
             missing_copies=len(gaps.of(Gap.MISSING_COPY)) + len(gaps.of(Gap.DAMAGED)),
             unreadable=unreadable + not_read,
             found=found,
+            damaged=len(gaps.of(Gap.DAMAGED)),
             would_change=would_change,
         )
         self._tell(result)

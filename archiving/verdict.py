@@ -85,6 +85,7 @@ class Summary:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     failing: tuple[Failing, ...] = ()
     complaints: tuple[Complaint, ...] = ()
+    remarks: tuple[str, ...] = ()
     idle_since: datetime | None = None
     recorded: Mapping[str, datetime] = field(default_factory=dict)
     next_due_at: datetime | None = None
@@ -281,6 +282,7 @@ def _notes(summary: Summary) -> Iterator[str]:
         yield f"Acknowledged, and not counted as problems: {told}."
     if summary.sweeping_since is not None:
         yield f"A sweep has been running for {_span(summary.at - summary.sweeping_since)}."
+    yield from summary.remarks
 
 
 def _assets(number: int) -> str:

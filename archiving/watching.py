@@ -9,7 +9,7 @@ from itertools import islice
 
 import structlog
 
-from archiving import holds, scrub_promise
+from archiving import holds, reconcile_report, scrub_promise
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
 from archiving.discovery import RECORDED_TIMES, sweep_progress
@@ -90,6 +90,11 @@ class Watcher:
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
             complaints=tuple(_complaints(facts, now)),
+            remarks=tuple(
+                one.text
+                for one in reconcile_report.said(facts.get(reconcile_report.FACT))
+                if not one.is_problem
+            ),
             idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
             recorded=recorded,
             next_due_at=self._ledger.next_due_at(),
@@ -172,6 +177,9 @@ def _complaints(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Ite
         yield Complaint(
             "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
         )
+    for said in reconcile_report.said(facts.get(reconcile_report.FACT)):
+        if said.is_problem:
+            yield Complaint(said.code, said.text)
     for problem in scrub_promise.problems(facts.get(scrub_promise.FACT), now):
         yield Complaint("scrub_promise_slips", problem)
 

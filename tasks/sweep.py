@@ -1,4 +1,4 @@
-"""One walk over the API's pages, and a dispatch of what it found."""
+"""One walk over the API's pages, a dispatch of what it found, and a look at the destinations."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ def register(app: Celery, services: GetServices) -> None:
         """May run twice, at once too."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
-        result = services().sweeper.sweep()
-        services().dispatcher.dispatch()
+        try:
+            result = services().sweeper.sweep()
+            services().dispatcher.dispatch()
+        finally:
+            services().reconciler.check_destinations()
         return asdict(result) if result else {"skipped": "another sweep is at it"}

@@ -496,7 +496,7 @@ def reconcile(
     """Compare the ledger with the destinations and repair the difference. The workers do so each hour.
 
     When more than 20 assets and 2 % have lost a copy at once, it copies again what can be, and leaves the rest of the
-    account as it is until --yes. Exit code 1 when it stopped so, or a copy is missing for good.
+    account as it is until --yes. Exit code 1 when it stopped so, or a copy was removed that 100ms cannot give again.
     """
     from dataclasses import asdict
 
@@ -518,7 +518,7 @@ def reconcile(
                 "the copies are really gone: archiver reconcile --yes",
                 style="bold red",
             )
-    sys.exit(NOT_SAVED if result.stopped or result.missing_copies else OK)
+    sys.exit(NOT_SAVED if result.stopped or result.damaged or result.unreadable else OK)
 
 
 @_command("archiver doctor")

@@ -15,6 +15,7 @@ from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcom
 from archiving.reconcile import ReconcileResult
 from archiving.scrub import ScrubResult
 from archiving.watching import Summary
+from hms.errors import HmsUnavailable
 from ledger.base import AssetState, Counts
 from ledger.memory import MemoryLedger
 from storage_backends.errors import TransientStorageError
@@ -53,6 +54,9 @@ class Core:
     def sweep(self) -> Any:
         self.asked.append(("sweep",))
         return self.swept
+
+    def check_destinations(self) -> None:
+        self.asked.append(("check_destinations",))
 
     def dispatch(self) -> int:
         self.asked.append(("dispatch",))
@@ -175,7 +179,20 @@ def test_a_sweep_is_followed_by_a_dispatch_also_when_another_one_is_at_it() -> N
     result = call(core, names.SWEEP)
 
     assert result == {"skipped": "another sweep is at it"}
-    assert core.asked == [("sweep",), ("dispatch",)]
+    assert core.asked == [("sweep",), ("dispatch",), ("check_destinations",)]
+
+
+def test_the_destinations_are_looked_at_also_when_the_api_does_not_answer() -> None:
+    core = Core()
+
+    def away() -> None:
+        raise HmsUnavailable("no answer")
+
+    core.sweep = away  # type: ignore[method-assign]
+
+    with pytest.raises(HmsUnavailable):
+        call(core, names.SWEEP)
+    assert core.asked == [("check_destinations",)]
 
 
 def test_dispatch_tells_how_many_it_sent() -> None:

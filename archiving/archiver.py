@@ -55,6 +55,7 @@ from archiving.errors import (
 from archiving.folders import Folder, choose_folder, next_folder
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, as_known, judge
+from archiving.machine import is_machine_fault
 from archiving.manifest import NO_FENCE, Manifest, new_manifest, read_manifest
 from archiving.outcomes import (
     AlreadyArchived,
@@ -194,7 +195,7 @@ class Archiver:
                     self._ledger.reopen(asset_id)
             return NotOurs(str(error))
         except BaseException as error:
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or is_machine_fault(error):
                 interrupted = _with_stored(WillRetry("interrupted", timedelta(0), costs_attempt=False), row)
                 with suppress(LedgerError):  # what ends the process goes first; the lease ends by itself
                     self._settle(heartbeat.lease, seen, interrupted)

@@ -11,7 +11,8 @@ workers died with it, and got no further  put off for longer, so that others go 
 a destination or the API refuses us, or
 the source's certificate does not verify  retried when the circuit breaker closes; costs the asset no attempt
 a destination refuses this asset alone    as a source that is away: somebody must see to it, and others go on
-a fault of this machine, or ours          retried, later each time; never the asset's fault
+a fault of this machine                   retried soon, perhaps by another worker; costs no attempt (archiving.machine)
+a fault of ours                           retried, later each time; never the asset's fault
 we were told to stop, or time is up       at once, by whoever comes next; costs no attempt
 
 Nothing is quarantined here: only what is stored is.
@@ -19,11 +20,13 @@ Nothing is quarantined here: only what is stored is.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from archiving.deadlines import is_over, source_ends_at
 from archiving.errors import ArchiveError, ContentsError, DestinationsFailed, Doubtful, NeedsSourceAccess
+from archiving.machine import is_machine_fault
 from archiving.outcomes import Ended, WillRetry
 from hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from ledger.base import AssetState, Row
@@ -69,6 +72,9 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     reason = describe(error)
     if isinstance(error, Stopped):
         return WillRetry(reason, timedelta(0), costs_attempt=False)
+    if is_machine_fault(error):
+        why = f"a fault of the worker's machine, not of the asset: {reason}"
+        return WillRetry(why, patience.retry_base * (1 + jitter), costs_attempt=False, machine_fault=True)
     if _refused(error):
         return WillRetry(reason, HOLD, costs_attempt=False)
     delay = _delay(error, row, now, patience, jitter)
@@ -115,6 +121,8 @@ def describe(error: Exception) -> str:
         return str(error)
     if isinstance(error, HmsError | StorageError | ArchiveError | TransferError):
         return f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno:
+        return f"{type(error).__name__}: {os.strerror(error.errno)}"
     return f"internal error {type(error).__name__}; the worker's log has the details"
 
 

@@ -41,13 +41,14 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class WillRetry:
     """Not archived; in how long it is tried again, and why. `costs_attempt`: whether the source was really tried.
-    `gone`: it said that the asset is gone, or forbidden. `stored_bytes`, `stored_objects`: what is kept of it with
-    doubts meanwhile."""
+    `gone`: it said that the asset is gone, or forbidden. `machine_fault`: it failed for lack of something on this
+    worker's machine. `stored_bytes`, `stored_objects`: what is kept of it with doubts meanwhile."""
 
     reason: str
     delay: timedelta
     costs_attempt: bool = True
     gone: bool = False
+    machine_fault: bool = False
     mismatch: bool = False
     fingerprint: str | None = None
     stored_bytes: int = 0

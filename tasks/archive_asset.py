@@ -6,17 +6,45 @@ from typing import Any
 
 from celery import Celery
 
-from archiving.outcomes import NotOurs, Outcome, settlement
+from archiving.decisions import describe
+from archiving.machine import MOST_FAULTS, MachineFaults, is_machine_fault
+from archiving.outcomes import NotOurs, Outcome, WillRetry, settlement
 from tasks.names import ARCHIVE_ASSET
-from tasks.services import GetServices
+from tasks.services import GetServices, Services
 
 
-def register(app: Celery, services: GetServices) -> None:
+def register(app: Celery, services: GetServices, faults: MachineFaults | None = None) -> None:
+    """`faults`: those of the process, to begin with; each child of a worker counts its own."""
+    counted = faults or MachineFaults()
+
     @app.task(name=ARCHIVE_ASSET, bind=True, shared=False)
     def archive_asset(task: Any, asset_id: str, asset_type: str = "") -> dict[str, Any]:
-        """`asset_type` is for people who look at Flower. May run twice, at once too."""
-        outcome = services().archiver.archive(asset_id, holder=f"{task.request.hostname}")
-        return {"asset_id": asset_id, "type": asset_type, **result(outcome)}
+        """`asset_type` is for people who look at Flower. May run twice, at once too.
+
+        After a fault of this machine the process pauses, and after MOST_FAULTS in a row it ends (SystemExit): the
+        worker starts another."""
+        holder = f"{task.request.hostname}"
+        made: Services | None = None
+        fault: str | None = None
+        try:
+            made = services()
+            outcome = made.archiver.archive(asset_id, holder=holder)
+        except Exception as error:
+            if not is_machine_fault(error):
+                raise
+            fault = describe(error)
+            shown: dict[str, Any] = {"state": "not_tried", "reason": fault}
+        else:
+            if isinstance(outcome, WillRetry) and outcome.machine_fault:
+                fault = outcome.reason
+            shown = result(outcome)
+        if fault is not None:
+            counted.failed(fault, holder, made.ledger if made is not None else None)
+            if counted.should_end:
+                raise SystemExit(f"{MOST_FAULTS} faults of this machine in a row: {fault}")
+        elif made is not None and not isinstance(outcome, NotOurs):
+            counted.passed(holder, made.ledger)
+        return {"asset_id": asset_id, "type": asset_type, **shown}
 
 
 def result(outcome: Outcome) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
@@ -45,6 +46,7 @@ from ledger.redis_ledger import RedisLedger
 from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from tasks.soft_task import SoftTask
 from transfer.base import Engine, UploadJournal
 from transfer.engine import TransferEngine
 from transfer.errors import Stopped
@@ -182,7 +184,7 @@ def build_app(settings: Settings) -> Celery:
             "otherwise set it to your Redis or Valkey, such as redis://localhost:6379/0"
         )
     redis_url = settings.redis_url.get_secret_value()
-    app = Celery("archiver", set_as_current=False)
+    app: Celery[Any] = Celery("archiver", set_as_current=False, task_cls=SoftTask)
     app.conf.update(
         celery_settings(
             broker_url=redis_url,

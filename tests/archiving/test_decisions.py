@@ -102,13 +102,44 @@ def test_what_never_arrived_whole_is_lost_a_day_after_its_deadline(error: Except
     assert late.state is AssetState.LOST
 
 
+def wrapped(error: Exception) -> Exception:
+    try:
+        raise TransientStorageError("no answer") from error
+    except TransientStorageError as outer:
+        return outer
+
+
+MACHINE = [MemoryError(), RuntimeError("can't start new thread"), OSError(28, "No space"), OSError(24, "x")]
+
+
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("can't start new thread"), OSError(28, "No space"), TypeError("x")]
+    "error",
+    [
+        *MACHINE,
+        wrapped(MemoryError()),
+        DestinationsFailed({"a": wrapped(OSError(24, "x"))}),  # type: ignore[dict-item] # a StorageError
+    ],
+    ids=repr,
 )
-def test_a_fault_of_this_machine_or_of_ours_is_never_the_assets_fault(error: Exception) -> None:
+def test_a_fault_of_this_machine_costs_the_asset_nothing(error: Exception) -> None:
     outcome = decide(error, row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5)
 
     assert isinstance(outcome, WillRetry)
+    assert outcome.machine_fault
+    assert not outcome.costs_attempt
+    assert not outcome.mismatch
+    assert PATIENCE.retry_base <= outcome.delay <= 2 * PATIENCE.retry_base
+    assert "machine" in outcome.reason
+
+
+def test_a_defect_of_ours_is_never_the_assets_fault() -> None:
+    outcome = decide(
+        TypeError("x"), row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5
+    )
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.costs_attempt
+    assert not outcome.machine_fault
     assert not outcome.mismatch
 
 

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 import tasks
+from archiving.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry
 from archiving.reconcile import ReconcileResult
 from archiving.scrub import ScrubResult
@@ -22,6 +23,7 @@ from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from tasks.pacing import EVERY_HEADER, SKIPPED, comes_too_soon
 from tasks.services import Services
+from tasks.soft_task import OutOfMemory, SoftTask
 from tasks.watch import BEAT_HEADER, beats
 from tests.archiving.examples import NOW
 from tests.archiving.fakes import Clock
@@ -116,6 +118,7 @@ def test_every_door_is_registered_under_its_name_in_the_products_app() -> None:
         "names",
         "pacing",
         "services",
+        "soft_task",
     }
     assert modules == {door.__name__.removeprefix("tasks.") for door in DOORS}, "each file here is a door"
 
@@ -286,3 +289,84 @@ def test_services_are_asked_for_when_a_task_runs_and_not_before() -> None:
         door.register(app, build)
 
     assert names.ARCHIVE_ASSET in app.tasks
+
+
+class Failing(Core):
+    """Its archiver raises what is `errors`' next, or ends as `outcome` says."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__(outcome=AlreadyArchived(1, 1))
+        self.errors = list(errors)
+
+    def archive(self, asset_id: str, holder: str) -> Outcome:
+        self.asked.append(("archive", asset_id))
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.outcome
+
+
+def on_a_machine(core: Core, slept: list[float]) -> Celery:
+    app: Celery[Any] = Celery("test", set_as_current=False, task_cls=SoftTask)
+    app.conf.task_always_eager = True
+    services: Any = core
+    archive_asset.register(app, lambda: services, MachineFaults(slept.append))
+    return app
+
+
+def archive_on(app: Celery) -> Any:
+    return app.tasks[names.ARCHIVE_ASSET].apply(kwargs={"asset_id": "a"}).get()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't start new thread"), OSError(24, "x")], ids=repr
+)
+def test_a_sick_machine_pauses_and_says_so_until_it_is_well(error: Exception) -> None:
+    slept, core = list[float](), Failing(error, error)
+    app = on_a_machine(core, slept)
+
+    assert archive_on(app)["state"] == "not_tried"
+    assert archive_on(app)["state"] == "not_tried"
+    assert len(slept) == 2
+    assert len(failing_machines(core.ledger)) == 1
+
+    assert archive_on(app)["state"] == "archived"
+    assert len(slept) == 2
+    assert failing_machines(core.ledger) == {}
+
+
+def test_a_machine_that_stays_sick_ends_the_process_and_does_not_go_through_the_queue() -> None:
+    core = Core(outcome=WillRetry("no memory", timedelta(0), costs_attempt=False, machine_fault=True))
+    app = on_a_machine(core, [])
+
+    for _ in range(MOST_FAULTS - 1):
+        assert archive_on(app)["state"] == "waiting"
+    with pytest.raises(SystemExit, match="no memory"):
+        archive_on(app)
+
+    assert len(core.asked) == MOST_FAULTS
+
+
+def test_out_of_memory_leaves_a_task_as_an_error_that_does_not_end_the_worker() -> None:
+    """Celery raises a task's MemoryError in the main process."""
+    app: Celery[Any] = Celery("test", set_as_current=False, task_cls=SoftTask)
+    app.conf.task_always_eager = True
+    core: Any = Core()
+
+    def run_out() -> None:
+        raise MemoryError
+
+    core.reconcile = run_out
+    for door in DOORS:
+        door.register(app, lambda: core)
+
+    failed = app.tasks[names.RECONCILE].apply()
+
+    assert isinstance(failed.result, OutOfMemory)
+
+
+def test_every_task_of_the_product_fails_alone() -> None:
+    app = build_app(Settings(_env_file=None, redis_url="redis://127.0.0.1:1/0"))
+
+    assert all(
+        isinstance(task, SoftTask) for name, task in app.tasks.items() if not name.startswith("celery.")
+    )

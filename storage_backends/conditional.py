@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
-from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, StorageBackend
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, StorageBackend
 from storage_backends.equal import found_equal
 from storage_backends.errors import AccessDenied, ObjectChanged, ObjectExists, StorageError
 
@@ -58,6 +59,12 @@ def _version(info: ObjectInfo | None) -> object:
     if info is None or info.etag is not None:
         return info and info.etag
     return info.size_bytes, info.crc32c, info.updated_at
+
+
+@lru_cache(maxsize=64)
+def with_conditions(limits: Limits, *, creates: bool, replaces: bool) -> Limits:
+    """`limits`, with what is known of conditional writes by now. They are asked for at each object."""
+    return replace(limits, conditional_create=creates, conditional_replace=replaces)
 
 
 class Conditions:

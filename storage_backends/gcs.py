@@ -28,7 +28,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -39,7 +39,7 @@ from google.cloud.storage import Client
 from archiver.http import trust, waiting
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload, object_key
-from storage_backends.conditional import Conditions
+from storage_backends.conditional import Conditions, with_conditions
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
@@ -153,7 +153,7 @@ class GcsBackend:
 
     @property
     def limits(self) -> Limits:
-        return replace(LIMITS, conditional_replace=self._conditions.replaces)
+        return with_conditions(LIMITS, creates=True, replaces=self._conditions.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = f"storing {spec.key!r} in {self._name}"

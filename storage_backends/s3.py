@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError
 from archiver.http import trust, waiting
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload, object_key
-from storage_backends.conditional import Conditions
+from storage_backends.conditional import Conditions, with_conditions
 from storage_backends.destination_url import CREDENTIALS_HELP, DestinationUrl
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
@@ -327,7 +327,7 @@ class S3Backend:
     @property
     def limits(self) -> Limits:
         seen = self._bucket.conditions
-        return replace(self._limits, conditional_create=seen.creates, conditional_replace=seen.replaces)
+        return with_conditions(self._limits, creates=seen.creates, replaces=seen.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = f"storing {spec.key!r} in {self.name}"

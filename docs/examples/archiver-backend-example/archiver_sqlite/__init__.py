@@ -19,6 +19,7 @@ from storage_backends.errors import (
     BucketMissing,
     ChecksumRejected,
     DestinationFull,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
@@ -34,6 +35,7 @@ LIMITS = Limits(
     max_object_bytes=2**40,
     parallel_parts=True,
     conditional_create=True,
+    conditional_replace=True,
 )
 
 # An object is a row that names the pieces it is made of; an upload is pieces that no object names yet.
@@ -188,6 +190,10 @@ class SqliteBackend:
         """Make the pieces of `identity` the object, within the transaction."""
         if spec.if_absent and _stat(database, spec.key) is not None:
             raise ObjectExists(f"{doing}: the key is taken")
+        if spec.if_match is not None:
+            there = _stat(database, spec.key)
+            if there is None or there.etag != spec.if_match:
+                raise ObjectChanged(f"{doing}: it is another one by now")
         _delete(database, spec.key)
         size, crc32c = 0, 0
         for (data,) in database.execute("select data from pieces where id = ? order by number", (identity,)):

@@ -56,6 +56,9 @@ JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.S
 LONGEST_WAIT = timedelta(days=1)
 """Of any asset, whatever a worker asks for."""
 
+MOST_SIZES = 16
+"""Sizes of an archived asset that are looked into. One that the API goes on changing says nothing any more."""
+
 SHORTEST_SHARE = 2
 """Before its deadline an asset waits for at most one part in so many of the time left: no wait runs past it."""
 
@@ -214,7 +217,9 @@ class Ledger(Protocol):
 
         An unknown asset gets its verdict as state. A known one is judged anew: a DISCOVERED verdict reopens one
         in JUDGED_STATES; any other verdict moves one that is discovered, queued, waiting or in JUDGED_STATES to
-        it; a running, archived or otherwise ended asset stays. Changed facts (expires_at, size) are updated.
+        it, but SOURCE_FAILED only the latter: what was there to be saved is tried on. A running, archived or otherwise
+        ended asset stays. Changed facts (expires_at, size) are updated. A DISCOVERED verdict with another known size
+        reopens an archived asset, `keep_stored`: once for each of the first MOST_SIZES sizes.
         """
         ...
 
@@ -256,8 +261,8 @@ class Ledger(Protocol):
 
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
         """Back to DISCOVERED from any state but RUNNING with a living lease; attempts and mismatches start at 0.
-        `keep_stored`: the bucket still holds what `stored_bytes` and `stored_objects` say, so they stay (an asset
-        kept with doubts is looked at again). The row as it is then; None when unknown. Idempotent."""
+        `keep_stored`: it is looked at again, so `gone_since`, `stored_bytes` and `stored_objects` stay: the bucket
+        holds what they say. The row as it is then; None when unknown. Idempotent."""
         ...
 
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
@@ -294,7 +299,8 @@ class Ledger(Protocol):
 
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         """End the lease and record how. Raises LeaseLost like `renew`, with nothing written. Re-enters the
-        asset from `seen` when the ledger forgot it; takes over its `created_at`, which the manifest lies under. A
+        asset from `seen` when the ledger forgot it; takes over its `created_at`, which the manifest lies under, and the
+        size of what was archived. A
         wait is `delay` long by the ledger's clock, but at most LONGEST_WAIT, and before the deadline at most one
         SHORTEST_SHARE of the time left. On an end, forgets its objects, uploads and progress."""
         ...

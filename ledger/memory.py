@@ -15,6 +15,7 @@ from ledger.base import (
     ACKNOWLEDGED_STATES,
     JUDGED_STATES,
     LONGEST_WAIT,
+    MOST_SIZES,
     OPEN_STATES,
     SHORTEST_SHARE,
     Acknowledgement,
@@ -46,6 +47,7 @@ class _Asset:
     holder: str | None = None  # None: never leased, or settled
     most: tuple[int, int] = (0, 0)  # objects and parts that were stored at a crash, since it was last settled
     timed_at: datetime | None = None  # queued: since when; running: the lease's end
+    sizes: tuple[int, ...] = ()  # that the API told of it once it was archived
 
 
 def _alone(method: Callable[Concatenate[MemoryLedger, P], T]) -> Callable[Concatenate[MemoryLedger, P], T]:
@@ -92,12 +94,15 @@ class MemoryLedger:
                 continue
 
             size = asset.row.size_bytes if one.size_bytes is None else one.size_bytes
+            resized = asset.row.state == AssetState.ARCHIVED and self._is_new_size(asset, size)
             asset.row = replace(asset.row, expires_at=one.expires_at, size_bytes=size)
             state = asset.row.state
             if one.verdict == NEW_VERDICT:
-                if state in JUDGED_STATES:
-                    self._reopen(asset)
-            elif state in JUDGED_STATES or (state in OPEN_STATES and state != AssetState.RUNNING):
+                if state in JUDGED_STATES or resized:
+                    self._reopen(asset, keep_stored=resized)
+            elif state in JUDGED_STATES or (
+                state in OPEN_STATES - {AssetState.RUNNING} and one.verdict != AssetState.SOURCE_FAILED
+            ):
                 asset.row = replace(asset.row, reason=one.reason)
                 if state != one.verdict:
                     self._move(asset, one.verdict)
@@ -197,10 +202,7 @@ class MemoryLedger:
             return None
 
         if not self._living(asset):
-            stored = (asset.row.stored_bytes, asset.row.stored_objects)
-            self._reopen(asset)
-            if keep_stored:
-                asset.row = replace(asset.row, stored_bytes=stored[0], stored_objects=stored[1])
+            self._reopen(asset, keep_stored=keep_stored)
         return asset.row
 
     @_alone
@@ -298,6 +300,8 @@ class MemoryLedger:
             fingerprint=settlement.fingerprint if settlement.mismatch else None,
             created_at=seen.created_at or asset.row.created_at,
         )
+        if settlement.state == AssetState.ARCHIVED and seen.size_bytes is not None:
+            asset.row = replace(asset.row, size_bytes=seen.size_bytes)
         wait = min(max(settlement.delay or timedelta(0), timedelta(0)), LONGEST_WAIT)
         left = asset.row.expires_at - now
         if left > timedelta(0):
@@ -460,7 +464,19 @@ class MemoryLedger:
             self._uploads = {key: kept for key, kept in self._uploads.items() if key[0] != asset_id}
             self._progress.pop(asset_id, None)
 
-    def _reopen(self, asset: _Asset) -> None:
+    @staticmethod
+    def _is_new_size(asset: _Asset, size: int | None) -> bool:
+        before = asset.row.size_bytes
+        if before is None or size is None or size == before:
+            return False
+        known = asset.sizes or (before,)
+        if len(known) >= MOST_SIZES or size in known:
+            return False
+        asset.sizes = (*known, size)
+        return True
+
+    def _reopen(self, asset: _Asset, *, keep_stored: bool = False) -> None:
+        before = asset.row
         asset.holder = None
         asset.most = (0, 0)
         asset.row = replace(
@@ -469,10 +485,10 @@ class MemoryLedger:
             mismatches=0,
             fingerprint=None,
             crashes=0,
-            gone_since=None,
+            gone_since=before.gone_since if keep_stored else None,
             reason=None,
-            stored_bytes=0,
-            stored_objects=0,
+            stored_bytes=before.stored_bytes if keep_stored else 0,
+            stored_objects=before.stored_objects if keep_stored else 0,
             seconds=0.0,
             warnings=(),
         )

@@ -106,7 +106,7 @@ _FIELDS = {
     "wa": "warnings",
     # `acknowledged`: ak, when the state was last set, when it was acknowledged, and JSON
     # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it, mo the most
-    # that was stored at a crash
+    # that was stored at a crash, zs the sizes that the API told of it once it was archived, at most MOST_SIZES
 }
 _TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at", "gone_since")
 _NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")

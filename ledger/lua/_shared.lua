@@ -123,8 +123,8 @@ end
 
 local function reopen(id, row, keep_stored)
   redis.call('ZREM', prefix .. 'warned', id)
-  set(id, {at = '', mi = '', fp = '', de = '', mo = '', ho = '', gs = '', re = '', sc = '', wa = ''})
-  if not keep_stored then set(id, {sb = '', so = ''}) end
+  set(id, {at = '', mi = '', fp = '', de = '', mo = '', ho = '', re = '', sc = '', wa = ''})
+  if not keep_stored then set(id, {sb = '', so = '', gs = ''}) end
   if row.st ~= 'discovered' then move(id, row.st, 'discovered', row.ex) end
 end
 

@@ -1,4 +1,16 @@
 -- One page of a sweep: count, then that many assets. Returns how many were new.
+local MOST_SIZES = 16 -- ledger.base.MOST_SIZES
+
+-- Whether an archived asset has a size that it never had before. The sizes that it had are in `zs`, each between spaces.
+local function is_new_size(id, before, size)
+  if before == '' then return false end
+  local known = redis.call('HGET', asset_key(id), 'zs') or (' ' .. before .. ' ')
+  local _, number = string.gsub(known, '%d+', '')
+  if number >= MOST_SIZES or string.find(known, ' ' .. size .. ' ', 1, true) then return false end
+  set(id, {zs = known .. size .. ' '})
+  return true
+end
+
 local new = 0
 for _ = 1, tonumber(take()) do
   local seen = take_seen()
@@ -7,7 +19,11 @@ for _ = 1, tonumber(take()) do
     enter(seen, verdict)
     new = new + 1
   else
-    if seen.si ~= '' and seen.si ~= row.si then set(id, {si = seen.si}) end
+    local resized = false
+    if seen.si ~= '' and seen.si ~= row.si then
+      set(id, {si = seen.si})
+      resized = row.st == 'archived' and is_new_size(id, row.si, seen.si)
+    end
     if seen.ex ~= row.ex then
       row.ex = seen.ex
       set(id, {ex = seen.ex})
@@ -15,8 +31,8 @@ for _ = 1, tonumber(take()) do
       redis.call('ZADD', prefix .. 'ready', 'XX', seen.ex, id)
     end
     if verdict == 'discovered' then
-      if JUDGED[row.st] then reopen(id, row) end
-    elseif JUDGED[row.st] or (OPEN[row.st] and row.st ~= 'running') then
+      if JUDGED[row.st] then reopen(id, row) elseif resized then reopen(id, row, true) end
+    elseif JUDGED[row.st] or (OPEN[row.st] and row.st ~= 'running' and verdict ~= 'source_failed') then
       set(id, {re = seen.re})
       if row.st ~= verdict then move(id, row.st, verdict, row.ex) end
     end

@@ -23,6 +23,7 @@ elseif done.counts then
 end
 set_result(id, done)
 set_created(id, seen)
+if done.state == 'archived' and seen.si ~= '' then set(id, {si = seen.si}) end
 local wait, left = math.min(math.max(done.delay, 0), LONGEST_WAIT), tonumber(row.ex) - now
 if left > 0 then wait = math.min(wait, left / SHORTEST_SHARE) end
 move(id, row.st, done.state, row.ex, whole(now + math.floor(wait)))

@@ -14,6 +14,7 @@ from ledger.base import (
     ACKNOWLEDGED_STATES,
     JUDGED_STATES,
     LONGEST_WAIT,
+    MOST_SIZES,
     OPEN_STATES,
     Acknowledgement,
     AssetState,
@@ -241,7 +242,7 @@ class LedgerContract:
         put(world, state)
         moves = (
             state in JUDGED_STATES
-            if verdict == AssetState.DISCOVERED
+            if verdict in (AssetState.DISCOVERED, AssetState.SOURCE_FAILED)
             else state in JUDGED_STATES or state in OPEN_STATES - {AssetState.RUNNING}
         )
 
@@ -254,6 +255,75 @@ class LedgerContract:
             assert row(world).reason == (None if verdict == AssetState.DISCOVERED else "judged anew")
         assert (row(world).changed_at == world.now) == (moves and verdict != state)
         check_balance(world)
+
+    @pytest.mark.parametrize("state", [AssetState.DISCOVERED, AssetState.QUEUED, AssetState.WAITING])
+    def test_what_was_there_to_be_saved_is_tried_on_when_the_api_says_that_it_failed(
+        self, world: LedgerWorld, state: AssetState
+    ) -> None:
+        put(world, state)
+        before = row(world)
+
+        for _ in range(2):
+            world.ledger.discover([seen(verdict=AssetState.SOURCE_FAILED, reason="failed")])
+
+        assert row(world) == before
+        world.advance(2 * HOUR)
+        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
+
+    def test_another_size_reopens_what_is_archived_once_for_each_size(self, world: LedgerWorld) -> None:
+        put(world, AssetState.ARCHIVED)
+        looks = []
+
+        for size in (1000, 7, 7, 1000, 7, None, 8, 1000, 8):
+            world.ledger.discover([seen(size_bytes=size)])
+            if row(world).state == AssetState.DISCOVERED:
+                looks.append(size)
+                reopened = row(world)
+                assert (reopened.stored_bytes, reopened.stored_objects) == (5_000_000_000, 4)
+                world.ledger.settle(take_lease(world), seen(size_bytes=size), ARCHIVED)
+
+        assert looks == [7, 8]
+        assert row(world).size_bytes == 8
+
+    def test_a_size_that_never_stays_the_same_says_nothing_any_more(self, world: LedgerWorld) -> None:
+        put(world, AssetState.ARCHIVED)
+        looks = 0
+
+        for size in range(2000, 2050):
+            world.ledger.discover([seen(size_bytes=size)])
+            if row(world).state == AssetState.DISCOVERED:
+                looks += 1
+                world.ledger.settle(take_lease(world), seen(size_bytes=size), ARCHIVED)
+
+        assert looks == MOST_SIZES - 1
+
+    def test_a_size_that_is_told_at_last_is_no_other_size(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(size_bytes=None)])
+        world.ledger.settle(take_lease(world), seen(size_bytes=None), ARCHIVED)
+
+        world.ledger.discover([seen(size_bytes=7)])
+
+        assert row(world).state == AssetState.ARCHIVED
+
+    def test_a_size_that_changed_while_it_was_copied_asks_for_a_look(self, world: LedgerWorld) -> None:
+        lease = put(world, AssetState.RUNNING)
+        assert lease
+        world.ledger.discover([seen(size_bytes=7)])
+        world.ledger.settle(lease, seen(size_bytes=1000), ARCHIVED)
+
+        world.ledger.discover([seen(size_bytes=7)])
+
+        assert row(world).state == AssetState.DISCOVERED
+
+    @pytest.mark.parametrize("verdict", JUDGED_STATES)
+    def test_what_is_archived_stays_so_whatever_else_is_said_of_it(
+        self, world: LedgerWorld, verdict: AssetState
+    ) -> None:
+        put(world, AssetState.ARCHIVED)
+
+        world.ledger.discover([seen(verdict=verdict, size_bytes=7)])
+
+        assert row(world).state == AssetState.ARCHIVED
 
     def test_a_judged_asset_that_is_reopened_is_due(self, world: LedgerWorld) -> None:
         put(world, AssetState.SKIPPED)
@@ -911,6 +981,11 @@ class LedgerContract:
         assert attempt(nothing_tried).gone_since == since
         assert attempt(other).gone_since is None
         assert attempt(gone).gone_since == world.now
+        since = attempt(replace(gone, state=AssetState.LOST)).gone_since
+        assert since == world.now - HOUR
+        looked_at_again = world.ledger.reopen("a", keep_stored=True)
+        assert looked_at_again
+        assert looked_at_again.gone_since == since
         reopened = world.ledger.reopen("a")
         assert reopened
         assert reopened.gone_since is None

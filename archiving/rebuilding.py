@@ -151,7 +151,7 @@ class Rebuilder:
         gap = judge_gap(
             over=True,
             whole_somewhere=True,
-            newer=all(is_newer(self._identities, name, ends) for name in lacking),
+            newer=all(is_newer(self._identities.began_empty_at(name), ends) for name in lacking),
             filling=False,
             doubted=not manifest.trusted,
         )
@@ -261,7 +261,6 @@ class Rebuilder:
         return judge(Asset.parse(manifest.asset), self._scope)
 
 
-def is_newer(identities: Identities, name: str, source_ended: datetime) -> bool:
-    """Whether the destination was added, empty, after the source of an asset was over."""
-    began = identities.began_empty_at(name)
-    return began is not None and source_ended <= began
+def is_newer(began_empty_at: datetime | None, source_ended: datetime) -> bool:
+    """Whether a destination was added, empty, after the source of an asset was over."""
+    return began_empty_at is not None and source_ended <= began_empty_at

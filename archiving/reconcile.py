@@ -200,6 +200,7 @@ class Reconciler:
     def _gaps(self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], turn: Turn) -> _Gaps:
         gaps = _Gaps()
         filling = set(self._identities.filling())
+        began = [self._identities.began_empty_at(store.name) for store in self._destinations]
         now = self._clock()
         for row in _going_on(self._ledger.rows(_PROVED_BY_MANIFESTS), turn):
             gaps.rows += 1
@@ -214,7 +215,7 @@ class Reconciler:
             gap = judge_gap(
                 over=is_over(row, now),
                 whole_somewhere=len(lacking) < len(listed),
-                newer=all(is_newer(self._identities, name, ended) for name in names),
+                newer=all(is_newer(began[n], ended) for n in lacking),
                 filling=filling.issuperset(names),
                 doubted=row.state is AssetState.QUARANTINED,
             )

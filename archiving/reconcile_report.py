@@ -39,7 +39,7 @@ def said(fact: Mapping[str, object] | None) -> Iterator[Said]:
     if older > 0:
         yield Said(
             "copies_missing",
-            f"{older:,} assets are at fewer destinations than there are now: they were gone at 100ms when one was added.",
+            f"{older:,} assets are at fewer destinations than there are now: older than one that was added.",
             False,
         )
 

@@ -8,10 +8,10 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +39,6 @@ from archiving.watching import Watcher
 from hms.auth import FixedToken, ManagementToken, TokenProvider
 from hms.client import HmsClient
 from hms.errors import HmsRefused
-from hms.workspace import access_key_in, workspace_of
 from ledger.base import Ledger, Row
 from ledger.clock import LedgerClock
 from ledger.redis_ledger import RedisLedger
@@ -55,6 +54,7 @@ from transfer.http import HttpClient, Timeouts
 from transfer.memory import MemoryBudget
 from worker.account import build_ledger, build_watcher
 from worker.celery_config import celery_settings
+from worker.identities import build_identities
 from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.schedule import beat_schedule
 from worker.settings import Settings
@@ -66,9 +66,6 @@ PROCESS_ITSELF_BYTES = 130 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 DISTRIBUTION = "recording-archiver"
-
-TROUBLE_TOLD_FOR = timedelta(minutes=30)
-"""How long a destination's trouble is told when nobody meets it again; each sweep looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,23 +153,6 @@ def build_services(
         watcher=build_watcher(settings, ledger),
         source_access=source_access,
         open_contents=open_contents,
-    )
-
-
-def build_identities(
-    settings: Settings, ledger: Ledger, stores: Sequence[StorageBackend], clock: Callable[[], datetime]
-) -> Destinations:
-    """What checks that `stores` are the destinations that the ledger knows."""
-    access_key = settings.hms_access_key if settings.hms_secret is not None else None
-    if access_key is None and settings.hms_management_token is not None:
-        access_key = access_key_in(settings.hms_management_token.get_secret_value())
-    return Destinations(
-        ledger=ledger,
-        stores=stores,
-        workspace=workspace_of(access_key) if access_key is not None else None,
-        clock=clock,
-        place=socket.gethostname(),
-        trouble_lifetime=max(TROUBLE_TOLD_FOR, 3 * settings.sweep_every),
     )
 
 

@@ -1,0 +1,37 @@
+"""What checks that destinations are the ones that the ledger knows, made from the settings."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from archiving.destinations import Destinations
+from hms.workspace import access_key_in, workspace_of
+from ledger.base import Ledger
+from storage_backends.base import StorageBackend
+from worker.settings import Settings
+
+TROUBLE_TOLD_FOR = timedelta(minutes=30)
+"""How long a destination's trouble is told when nobody meets it again; each sweep looks."""
+
+
+def build_identities(
+    settings: Settings, ledger: Ledger, stores: Sequence[StorageBackend], clock: Callable[[], datetime]
+) -> Destinations:
+    """For `stores`. Connects to nothing yet. `clock`: the ledger's."""
+    return Destinations(
+        ledger=ledger,
+        stores=stores,
+        workspace=_workspace(settings),
+        clock=clock,
+        place=socket.gethostname(),
+        trouble_lifetime=max(TROUBLE_TOLD_FOR, 3 * settings.sweep_every),
+    )
+
+
+def _workspace(settings: Settings) -> str | None:
+    access_key = settings.hms_access_key if settings.hms_secret is not None else None
+    if access_key is None and settings.hms_management_token is not None:
+        access_key = access_key_in(settings.hms_management_token.get_secret_value())
+    return workspace_of(access_key) if access_key is not None else None

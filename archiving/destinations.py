@@ -92,6 +92,7 @@ class _State:
     proved: bool = False  # the marker was read, and is the right one
     said: str = ""
     unchecked: bool = False  # and it was said
+    unwritable: bool = False  # the marker's workspaces cannot be added to, and it was said
     refuted: tuple[datetime, Manifests] | None = None  # what was found when it was not the right one
     writes: bool | None = None  # whether the last write succeeded; None: none since the ledger was told
     write_error: str = ""
@@ -354,13 +355,14 @@ class Destinations:
 
     def _add_workspace(self, state: _State, marker: Marker) -> None:
         """Another access key of the same installation: the marker names it too, or a later set-up would be refused."""
-        if self._workspace is None or self._workspace in marker.workspaces:
+        if self._workspace is None or self._workspace in marker.workspaces or state.unwritable:
             return
         if is_of_another(marker, self._workspace):
             log.warning("destination_of_another_access_key", store=state.store.name, id=marker.id)
         try:
             self._write_marker(state.store, marker.with_workspace(self._workspace), anew=True)
         except StorageError as error:
+            state.unwritable = True
             log.warning("destination_marker_not_written", store=state.store.name, reason=str(error))
 
     def _cannot_check(self, state: _State, error: StorageError) -> None:

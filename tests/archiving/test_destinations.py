@@ -239,6 +239,21 @@ def test_another_access_key_of_the_same_installation_is_added_to_the_marker() ->
     assert marker_at(world.one)["workspaces"] == [OURS, "workspace-after-rotation"]
 
 
+def test_a_marker_that_may_not_be_overwritten_is_said_once_and_stops_nothing() -> None:
+    world = World()
+    world.process(OURS).confirm(world.name)
+    world.one.writes = AccessDenied("storing: object is locked")
+    process = world.process("workspace-after-rotation")
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            process.confirm(world.name)
+            world.clock.advance(CHECK_EVERY)
+
+    assert process.proved(world.name)
+    assert [entry["event"] for entry in logs].count("destination_marker_not_written") == 1
+
+
 def test_a_marker_that_is_gone_beside_our_manifests_is_written_anew_with_an_alarm() -> None:
     world = World()
     world.archive()

@@ -68,6 +68,9 @@ def celery_settings(
         # would go round at once and for ever.
         "task_acks_on_failure_or_timeout": True,
         "worker_prefetch_multiplier": 1,  # no hoarding while other workers idle
+        # The default takes fewer messages after a reconnection, until as many tasks that were taken since have ended: a
+        # slot would idle for as long as a copy lasts. One message too many is dispatched again after 15 minutes.
+        "worker_enable_prefetch_count_reduction": False,
         # True stops running copies in every outage of the broker, and leaves them until the visibility timeout.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "task_time_limit": int(TASK_TIME_LIMIT.total_seconds()),

@@ -6,14 +6,15 @@
     <root>/.uploads/<id>.put         a small object on its way
 
 An object appears by `link` (which never replaces) or `rename` (which replaces at once), after its bytes were read back
-and flushed. No path is ever followed through a symbolic link below the root: each directory is opened from the one
-above it, so neither a key nor a link that somebody left inside can lead out.
+and flushed. A flush that failed is never tried again, for a second one succeeds without having written (fsync(2)): the
+object is written anew from the start. No path is ever followed through a symbolic link below the root (directories.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import resource
@@ -22,12 +23,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
 from storage_backends.destination_url import DestinationUrl
+from storage_backends.directories import NotFlushed, flush, open_folder, walk
+from storage_backends.equal import equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
     BadDestinationUrl,
@@ -35,12 +39,14 @@ from storage_backends.errors import (
     ChecksumRejected,
     DestinationFull,
     InvalidKey,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.folded_names import folds_case, key_of, named_otherwise
 
 UPLOADS = ".uploads"
 
@@ -52,10 +58,10 @@ LIMITS = Limits(
     max_object_bytes=2**63 - 1,
     parallel_parts=True,
     conditional_create=True,
+    conditional_replace=True,
 )
 
 _READ_BACK_BYTES = 4 * 2**20
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _JOURNAL_LINE = re.compile(rb"([0-9]+) (?:-|([0-9]+) ([0-9a-f]{8}))")
 _CONTENT_TYPES = {  # a directory keeps none; what recordings hold, the same on every machine
@@ -74,6 +80,18 @@ _CONTENT_TYPES = {  # a directory keeps none; what recordings hold, the same on 
     ".webm": "video/webm",
     ".zip": "application/zip",
 }
+
+# where a directory has no hard links (FUSE, SMB, FAT) or no locks (some NFS)
+_NO_LINKS = {
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EINVAL,
+    errno.EXDEV,
+}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL}
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -131,6 +149,9 @@ class FilesystemBackend:
         self._root = root
         self._made = False
         self._lock = threading.Lock()
+        self._links = True  # until the file system refuses one
+        self._locks = True
+        self._folds: bool | None = None  # None: not looked yet
 
     @property
     def name(self) -> str:
@@ -138,7 +159,7 @@ class FilesystemBackend:
 
     @property
     def limits(self) -> Limits:
-        return LIMITS
+        return replace(LIMITS, conditional_create=self._links, conditional_replace=self._locks)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = f"storing {spec.key!r} in {self.name}"
@@ -149,9 +170,14 @@ class FilesystemBackend:
             )
             try:
                 _write_all(file, data, 0)
-                os.fdatasync(file)
+                flush(file, data_only=True)
                 _check(file, len(data), crc32c, doing)
-                return self._publish(spec, uploads, temporary, file, crc32c)
+                try:
+                    return self._publish(spec, uploads, temporary, file, crc32c)
+                except PermissionError as error:  # immutable, append-only, or the directory is
+                    refusal = translate(error, doing)
+                    assert isinstance(refusal, AccessDenied)
+                    return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
             finally:
                 os.close(file)
                 with contextlib.suppress(FileNotFoundError):  # `rename` took it
@@ -165,7 +191,7 @@ class FilesystemBackend:
         with _translated(f"beginning {spec.key!r} in {self.name}"), self._uploads() as uploads:
             os.mkdir(token, dir_fd=uploads)
             try:
-                with _folder(token, uploads) as folder:
+                with open_folder(token, uploads) as folder:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                     with _opened("parts", flags, folder), _opened("data", flags, folder) as data:
                         if spec.size_bytes:
@@ -220,7 +246,9 @@ class FilesystemBackend:
         *folders, last = self._segments(key)
         with _translated(f"deleting {key!r} in {self.name}"), self._root_folder() as root:
             try:
-                with _walk(folders, root) as folder:
+                with walk(folders, root) as folder:
+                    if self._named_otherwise(key, root) is not None:
+                        return  # what stands there is another key's
                     os.unlink(last, dir_fd=folder)
                     os.fsync(folder)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -288,7 +316,7 @@ class FilesystemBackend:
 
     @contextlib.contextmanager
     def _uploads(self) -> Iterator[int]:
-        with self._root_folder() as root, _walk([UPLOADS], root, make=True) as folder:
+        with self._root_folder() as root, walk([UPLOADS], root, make=True) as folder:
             yield folder
 
     @contextlib.contextmanager
@@ -297,7 +325,7 @@ class FilesystemBackend:
         missing = f"{key!r} is not in {self.name}"
         with self._root_folder() as root, contextlib.ExitStack() as stack:
             try:
-                folder = stack.enter_context(_walk(folders, root))
+                folder = stack.enter_context(walk(folders, root))
                 file = os.open(
                     last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder
                 )
@@ -306,7 +334,7 @@ class FilesystemBackend:
                     raise ObjectMissing(missing) from None
                 raise
             stack.callback(os.close, file)
-            if not stat_bits.S_ISREG(os.fstat(file).st_mode):
+            if not stat_bits.S_ISREG(os.fstat(file).st_mode) or self._named_otherwise(key, root) is not None:
                 raise ObjectMissing(missing)
             yield file
 
@@ -316,18 +344,22 @@ class FilesystemBackend:
         """Make the checked and flushed file `source` the object. Repeatable: a link that is already there is
         recognised by its inode."""
         *folders, last = self._segments(spec.key)
-        with self._root_folder() as root, _walk(folders, root, make=True) as folder:
+        with self._root_folder() as root, walk(folders, root, make=True) as folder:
+            self._refuse_collision(spec.key, root)
             if spec.if_absent:
-                try:
-                    os.link(source, last, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
-                except FileExistsError:
-                    if not os.path.samestat(
-                        os.stat(last, dir_fd=folder, follow_symlinks=False), os.fstat(file)
-                    ):
-                        raise ObjectExists(f"storing {spec.key!r} in {self.name}: the key is taken") from None
+                self._create(spec.key, source_folder, source, folder, last, file)
+            elif spec.if_match is not None:
+                with self._expected(spec.key, spec.if_match, folder, last):
+                    os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
             else:
                 os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
-            os.fsync(folder)
+            try:
+                flush(folder)
+            except NotFlushed:
+                if spec.if_absent:  # or the next attempt would find it, and take it for kept
+                    with contextlib.suppress(OSError):
+                        os.unlink(last, dir_fd=folder)
+                raise
         info = _info(spec.key, os.fstat(file))
         return ObjectInfo(
             info.key,
@@ -337,6 +369,81 @@ class FilesystemBackend:
             spec.content_type or info.content_type,
             info.updated_at,
         )
+
+    def _create(
+        self, key: ObjectKey, source_folder: int, source: str, folder: int, last: str, file: int
+    ) -> None:
+        taken = ObjectExists(f"storing {key!r} in {self.name}: the key is taken")
+        if self._links:
+            try:
+                os.link(source, last, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                if os.path.samestat(os.stat(last, dir_fd=folder, follow_symlinks=False), os.fstat(file)):
+                    return
+                raise taken from None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+            else:
+                return
+        with contextlib.suppress(FileNotFoundError):  # no links here: look first, then write
+            os.stat(last, dir_fd=folder, follow_symlinks=False)
+            raise taken
+        os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
+        self._links = False  # learned: without one, it is taken
+
+    @contextlib.contextmanager
+    def _expected(self, key: ObjectKey, etag: str, folder: int, last: str) -> Iterator[None]:
+        """Hold the object with this etag, so that nobody else who asks for it replaces it meanwhile. Two who expect
+        the same object lock the same file; the one who comes later finds that the name is another file's."""
+        doing = f"replacing {key!r} in {self.name}"
+        changed = ObjectChanged(f"{doing}: it is another one by now")
+        try:
+            held = _opened_for_locking(last, folder)
+        except (FileNotFoundError, IsADirectoryError):
+            raise changed from None
+        try:
+            self._lock_file(held, doing)
+            try:
+                there = os.stat(last, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                raise changed from None
+            if not os.path.samestat(there, os.fstat(held)) or _info(key, there).etag != etag:
+                raise changed
+            yield
+        finally:
+            os.close(held)
+
+    def _lock_file(self, file: int, doing: str) -> None:
+        if not self._locks:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransientStorageError(f"{doing}: another process is replacing it now") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self._locks = False  # learned: compare, then write
+
+    def _refuse_collision(self, key: ObjectKey, root: int) -> None:
+        """Raise InvalidKey when `key` would fall on the file, or in the directory, of another key."""
+        other = self._named_otherwise(key, root)
+        if other is not None:
+            raise InvalidKey(
+                f"storing {key!r} in {self.name}: this file system takes it for {other!r}, which is there already and "
+                "is another key; use a file system that tells upper from lower case"
+            )
+
+    def _named_otherwise(self, key: ObjectKey, root: int) -> str | None:
+        """The path of another key that this file system takes `key` for; None nearly always."""
+        if self._folds is None:
+            self._folds = folds_case(UPLOADS, root)
+        return named_otherwise(key, root) if self._folds else None
+
+
+class _Anew(UploadGone):
+    """An upload that was discarded because a flush failed."""
 
 
 class FilesystemUpload:
@@ -379,31 +486,43 @@ class FilesystemUpload:
             raise ChecksumRejected(
                 f"{doing} {self._described}: CRC32C is {actual:08x}, {crc32c:08x} was announced"
             )
-        with self.opened(doing) as folder, _opened("parts", os.O_WRONLY | os.O_APPEND, folder) as journal:
+        with (
+            self.opened(doing) as folder,
+            self._anew_when_not_flushed(doing),
+            _opened("parts", os.O_WRONLY | os.O_APPEND, folder) as journal,
+        ):
             # a part that is sent again is not held while its bytes are being replaced
             os.write(journal, b"\n%d -\n" % number)
             with _opened("data", os.O_WRONLY, folder) as file:
                 _write_all(file, data, (number - 1) * self._spec.part_bytes)
-                os.fdatasync(file)
+                flush(file, data_only=True)
             os.write(journal, b"%d %d %08x\n" % (number, len(data), crc32c))
-            os.fdatasync(journal)
+            flush(journal, data_only=True)
         return Part(number, len(data), crc32c, f"{crc32c:08x}")
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
         size = sum(part.size_bytes for part in parts)
         doing = f"completing {self._described}"
         try:
-            with self.opened("completing") as folder, _opened("data", os.O_RDWR, folder) as file:
+            with (
+                self.opened("completing") as folder,
+                self._anew_when_not_flushed("completing"),
+                _opened("data", os.O_RDWR, folder) as file,
+            ):
                 self._check_parts(parts, folder)
                 os.ftruncate(file, size)
                 _check(file, size, crc32c, doing)
-                os.fsync(file)
+                flush(file)
                 info = self._backend._publish(self._spec, folder, "data", file, crc32c)  # noqa: SLF001 # one thing in two classes
+        except _Anew:
+            raise
         except (UploadGone, FileNotFoundError) as gone:
             done = self._already_completed(size, crc32c, doing)
             if done is None:
                 raise UploadGone(f"{doing}: no such upload") from gone
             info = done
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self._backend, self._spec.key, size, crc32c)
         self.abort()  # what is left of the upload; the object has its own name now
         return info
 
@@ -420,13 +539,26 @@ class FilesystemUpload:
                 raise gone
             with contextlib.ExitStack() as stack:
                 try:
-                    folder = stack.enter_context(_folder(self._token, uploads))
+                    folder = stack.enter_context(open_folder(self._token, uploads))
                 except (FileNotFoundError, NotADirectoryError):
                     raise gone from None
                 try:
                     yield folder
                 except FileNotFoundError:  # aborted under our hands
                     raise gone from None
+
+    @contextlib.contextmanager
+    def _anew_when_not_flushed(self, doing: str) -> Iterator[None]:
+        """What a flush failed for may be nowhere, the parts before it included: discard them all."""
+        try:
+            yield
+        except NotFlushed as error:
+            with contextlib.suppress(StorageError):
+                self.abort()
+            if error.errno in _FULL:
+                raise
+            what = translate(error, f"{doing} {self._described}")
+            raise _Anew(f"{what}; what was kept of it may not be on the disk: begin again") from error
 
     @property
     def _described(self) -> str:
@@ -443,14 +575,33 @@ class FilesystemUpload:
                 raise UploadGone(f"completing {self._described}: part {part.number} is not held any more")
 
     def _already_completed(self, size_bytes: int, crc32c: int, doing: str) -> ObjectInfo | None:
-        """The object that an earlier `complete` made, recognised by its content."""
+        """The object that an earlier `complete` made, recognised by its content. It may have ended before the flush."""
+        folders = self._spec.key.split("/")[:-1]
         try:
-            with _translated(doing), self._backend._file(self._spec.key) as file:  # noqa: SLF001
+            with (
+                _translated(doing),
+                self._backend._file(self._spec.key) as file,  # noqa: SLF001
+                self._backend._root_folder() as root,  # noqa: SLF001
+                walk(folders, root) as folder,
+            ):
                 _check(file, size_bytes, crc32c, doing)
+                try:
+                    flush(file)
+                    flush(folder)
+                except NotFlushed:
+                    return None  # to be written anew
                 info = _info(self._spec.key, os.fstat(file))
         except (ObjectMissing, ChecksumRejected):
             return None
         return ObjectInfo(info.key, size_bytes, crc32c, info.etag, self._spec.content_type, info.updated_at)
+
+
+def _opened_for_locking(name: str, folder: int) -> int:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(name, os.O_RDWR | flags, dir_fd=folder)  # NFS locks only what may be written
+    except PermissionError:
+        return os.open(name, os.O_RDONLY | flags, dir_fd=folder)
 
 
 @contextlib.contextmanager
@@ -462,49 +613,18 @@ def _opened(name: str, flags: int, folder: int) -> Iterator[int]:
         os.close(file)
 
 
-@contextlib.contextmanager
-def _folder(name: str, above: int) -> Iterator[int]:
-    folder = os.open(name, _FOLDER, dir_fd=above)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def _walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[int]:
-    """The directory `segments` below `root`, never through a symbolic link (ENOTDIR or ELOOP)."""
-    folder = os.dup(root)
-    try:
-        for segment in segments:
-            try:
-                below = os.open(segment, _FOLDER, dir_fd=folder)
-            except FileNotFoundError:
-                if not make:
-                    raise
-                with contextlib.suppress(FileExistsError):  # another thread was quicker
-                    os.mkdir(segment, dir_fd=folder)
-                    os.fsync(folder)
-                below = os.open(segment, _FOLDER, dir_fd=folder)
-            os.close(folder)
-            folder = below
-        yield folder
-    finally:
-        os.close(folder)
-
-
 def _entries(folder: str, root: int) -> tuple[list[ObjectInfo], list[str]]:
     """The files of one directory, and the paths of the directories in it."""
     files: list[ObjectInfo] = []
     folders: list[str] = []
     try:
-        with _walk(folder.split("/") if folder else [], root) as opened, os.scandir(opened) as entries:
+        with walk(folder.split("/") if folder else [], root) as opened, os.scandir(opened) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if path == UPLOADS:
                     continue
                 try:
-                    key = object_key(path)
+                    key = key_of(path, entry.name, opened)
                 except InvalidKey:
                     continue  # not ours: no key can name it
                 if entry.is_dir(follow_symlinks=False):
@@ -555,7 +675,7 @@ def _remove_upload(token: str, uploads: int) -> None:
     if not _TOKEN.fullmatch(token):
         return
     try:
-        with _folder(token, uploads) as folder, os.scandir(folder) as entries:
+        with open_folder(token, uploads) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.name, dir_fd=folder)

@@ -26,11 +26,13 @@ from typing import ClassVar, Protocol
 import pytest
 
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload, object_key
+from storage_backends.conditional import replace_if
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
     ChecksumRejected,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     UploadGone,
@@ -272,6 +274,67 @@ class StorageContract:
 
                 assert won.count(True) == 1
                 assert store.read(contested) == b"writer %d" % won.index(True)
+
+    # -- replacing only what is expected
+
+    def test_put_if_match_replaces_what_is_expected(
+        self, store: StorageBackend, destination: Destination, key: ObjectKey
+    ) -> None:
+        put(store, key, b"first")
+
+        put(store, key, b"second", if_match=etag_of(store, key))
+        put(store, key, b"third", if_match=etag_of(store, key))
+
+        assert destination.side.read(key) == b"third"
+
+    def test_put_if_match_leaves_another_object(
+        self, store: StorageBackend, destination: Destination, key: ObjectKey
+    ) -> None:
+        put(store, key, b"first")
+        expected = etag_of(store, key)
+        destination.side.write(key, b"theirs")
+
+        with pytest.raises(ObjectChanged):
+            put(store, key, b"ours", if_match=expected)
+
+        assert destination.side.read(key) == b"theirs"
+
+    def test_put_if_match_makes_nothing_where_nothing_is(
+        self, store: StorageBackend, destination: Destination, key: ObjectKey
+    ) -> None:
+        put(store, key, b"first")
+        expected = etag_of(store, key)
+        store.delete(key)
+
+        with pytest.raises(ObjectChanged):
+            put(store, key, b"ours", if_match=expected)
+
+        assert key not in destination.side.stored_keys()
+
+    def test_what_put_answers_is_what_if_match_expects(self, store: StorageBackend, key: ObjectKey) -> None:
+        first = put(store, key, b"first")
+        second = put(store, key, b"second", if_match=first.etag)
+        put(store, key, b"third", if_match=second.etag)
+
+        assert store.read(key) == b"third"
+        assert second.etag != first.etag
+
+    def test_replace_if_writes_over_what_is_expected_and_nothing_else(
+        self, store: StorageBackend, destination: Destination, key: ObjectKey
+    ) -> None:
+        def write(data: bytes, expected: ObjectInfo | None) -> None:
+            spec = ObjectSpec(key, "application/json", len(data))
+            replace_if(store, spec, data, crc32c_of(data), expected)
+
+        write(b"first", None)
+        first = store.stat(key)
+        write(b"second", first)
+        write(b"second", first)  # as after an answer that was lost
+        for expected in (None, first):
+            with pytest.raises(ObjectChanged):
+                write(b"third", expected)
+
+        assert destination.side.read(key) == b"second"
 
     # -- looking, reading, deleting
 
@@ -798,9 +861,19 @@ def put(
     content_type: str = "application/octet-stream",
     metadata: Mapping[str, str] | None = None,
     if_absent: bool = False,
+    if_match: str | None = None,
 ) -> ObjectInfo:
-    spec = ObjectSpec(key, content_type, len(data), metadata=metadata or {}, if_absent=if_absent)
+    spec = ObjectSpec(
+        key, content_type, len(data), metadata=metadata or {}, if_absent=if_absent, if_match=if_match
+    )
     return store.put(spec, data, crc32c_of(data))
+
+
+def etag_of(store: StorageBackend, key: ObjectKey) -> str:
+    info = store.stat(key)
+    assert info is not None
+    assert info.etag is not None
+    return info.etag
 
 
 def part_bytes(store: StorageBackend) -> int:

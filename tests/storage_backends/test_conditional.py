@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +31,7 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
+from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
 from tests.transfer.stores import NoChecksumStore, Wrapped
 
@@ -148,6 +153,32 @@ def test_where_nothing_may_be_replaced_the_same_content_is_success(store: Storag
     assert write(worm, b"first", store.stat(KEY)).size_bytes == 5
     with pytest.raises(AccessDenied):
         write(worm, b"other", store.stat(KEY))
+
+
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+def test_of_several_who_expect_the_same_exactly_one_wins(kind: str, tmp_path: Path) -> None:
+    store: StorageBackend = memory() if kind == "memory" else FilesystemBackend(tmp_path / "archive")
+    start = threading.Barrier(6)
+
+    def attempt(expected: ObjectInfo | None, data: bytes) -> bool:
+        start.wait(timeout=10)
+        for _ in range(1000):
+            with suppress(TransientStorageError):  # another one is at it
+                try:
+                    write(store, data, expected)
+                except ObjectChanged:
+                    return False
+                return True
+        raise AssertionError("it never had its turn")
+
+    with ThreadPoolExecutor(6) as pool:
+        for round_ in range(20):
+            data = [b"%d by %d" % (round_, number) for number in range(6)]
+            expected = store.stat(KEY)
+            won = list(pool.map(lambda mine, e=expected: attempt(e, mine), data))
+
+            assert won.count(True) == 1
+            assert store.read(KEY) == data[won.index(True)]
 
 
 # -- found_equal

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from storage_backends.base import ObjectSpec, Part, Upload, object_key
+from storage_backends.base import ObjectInfo, ObjectSpec, Part, Upload, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import (
     AccessDenied,
@@ -22,6 +24,7 @@ from storage_backends.errors import (
     ChecksumRejected,
     DestinationFull,
     InvalidKey,
+    ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
@@ -45,8 +48,23 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-def put(store: FilesystemBackend, data: bytes = DATA, key: str = KEY, *, if_absent: bool = False) -> None:
-    store.put(ObjectSpec(object_key(key), "video/mp4", len(data), if_absent=if_absent), data, crc32c_of(data))
+def put(
+    store: FilesystemBackend,
+    data: bytes = DATA,
+    key: str = KEY,
+    *,
+    if_absent: bool = False,
+    if_match: str | None = None,
+) -> ObjectInfo:
+    spec = ObjectSpec(object_key(key), "video/mp4", len(data), if_absent=if_absent, if_match=if_match)
+    return store.put(spec, data, crc32c_of(data))
+
+
+def etag_of(store: FilesystemBackend) -> str:
+    info = store.stat(KEY)
+    assert info is not None
+    assert info.etag is not None
+    return info.etag
 
 
 def begin(store: FilesystemBackend, *, if_absent: bool = False) -> Upload:
@@ -159,7 +177,7 @@ def test_an_object_larger_than_a_file_may_be_is_refused_alone_with_its_key_and_t
     program = f"""
 import resource
 from pathlib import Path
-from storage_backends.base import ObjectSpec, object_key
+from storage_backends.base import ObjectInfo, ObjectSpec, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import StorageError
 from storage_backends.filesystem import FilesystemBackend
@@ -380,7 +398,7 @@ def test_a_part_whose_replacement_was_cut_by_a_crash_does_not_count(
     upload = begin(store)
     parts = put_parts(upload)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", failing(errno.EIO, os.fdatasync))
+        patch.setattr(os, "pwrite", failing(errno.EIO, os.pwrite))
         with pytest.raises(TransientStorageError):
             upload.put_part(2, b"xxxx", crc32c_of(b"xxxx"))
 
@@ -441,3 +459,318 @@ def test_no_file_stays_open(store: FilesystemBackend) -> None:
     store.delete(KEY)
 
     assert open_files() == before
+
+
+# -- without hard links, without locks
+
+
+NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK]
+
+
+@pytest.mark.parametrize("number", NO_LINKS, ids=lambda number: errno.errorcode[number])
+def test_without_hard_links_the_key_is_looked_at_first(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "link", failing(number, os.link, times=99))
+
+    put(store, if_absent=True)
+    with pytest.raises(ObjectExists):
+        put(store, b"other", if_absent=True)
+
+    assert (root / KEY).read_bytes() == DATA
+    assert leftovers(root) == []
+    assert not store.limits.conditional_create
+
+
+@pytest.mark.parametrize("number", NO_LINKS, ids=lambda number: errno.errorcode[number])
+def test_without_hard_links_an_upload_completes_and_completes_again(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "link", failing(number, os.link, times=99))
+    upload = begin(store, if_absent=True)
+    parts = put_parts(upload)
+
+    upload.complete(parts, crc32c_of(DATA))
+    upload.complete(parts, crc32c_of(DATA))
+
+    assert (root / KEY).read_bytes() == DATA
+    with pytest.raises(ObjectExists):
+        put(store, b"other", if_absent=True)
+
+
+def test_a_full_directory_is_not_taken_for_one_without_links(
+    store: FilesystemBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", failing(errno.ENOSPC, os.link))
+
+    with pytest.raises(DestinationFull):
+        put(store, if_absent=True)
+
+    assert store.limits.conditional_create
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF])
+def test_without_locks_the_object_is_compared_first(
+    store: FilesystemBackend, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing(number, fcntl.flock, times=99))
+    put(store)
+    expected = etag_of(store)
+
+    put(store, b"second", if_match=expected)
+    with pytest.raises(ObjectChanged):
+        put(store, b"third", if_match=expected)
+
+    assert store.read(KEY) == b"second"
+    assert not store.limits.conditional_replace
+
+
+def test_an_object_that_another_process_is_replacing_is_asked_for_later(
+    store: FilesystemBackend, root: Path
+) -> None:
+    put(store)
+    with (root / KEY).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        with pytest.raises(TransientStorageError):
+            put(store, b"second", if_match=etag_of(store))
+
+    put(store, b"second", if_match=etag_of(store))
+
+
+# -- overwriting refused
+
+
+def test_where_overwriting_is_refused_the_same_content_is_success(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store)
+    monkeypatch.setattr(os, "rename", failing(errno.EPERM, os.rename, times=99))
+
+    put(store)
+    upload = begin(store)
+    upload.complete(put_parts(upload), crc32c_of(DATA))
+    with pytest.raises(AccessDenied):
+        put(store, b"other")
+
+    assert (root / KEY).read_bytes() == DATA
+
+
+# -- flushes that fail
+
+
+def of_a_folder(call: Callable[[int], None]) -> Callable[[int], None]:
+    """`call`, which fails with EIO the first time that it is called with a directory outside `.uploads`."""
+    left = [1]
+
+    def fail(file: int) -> None:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        if left[0] and path.is_dir() and ".uploads" not in path.parts:
+            left[0] -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        call(file)
+
+    return fail
+
+
+def counting(calls: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def count(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        return call(*arguments, **named)
+
+    return count
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+@pytest.mark.parametrize("flush", ["of the file", "of the folder"])
+def test_a_put_whose_flush_failed_is_written_anew(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, flush: str, if_absent: bool
+) -> None:
+    put(store, key="recordings/other.mp4")
+    with monkeypatch.context() as patch:
+        if flush == "of the file":
+            patch.setattr(os, "fdatasync", failing(errno.EIO, os.fdatasync))
+        else:
+            patch.setattr(os, "fsync", of_a_folder(os.fsync))
+        with pytest.raises(TransientStorageError):
+            put(store, if_absent=if_absent)
+    written: list[str] = []
+    monkeypatch.setattr(os, "pwrite", counting(written, "pwrite", os.pwrite))
+
+    put(store, if_absent=if_absent)
+
+    assert written, "what could not be flushed must not be taken for kept"
+    assert (root / KEY).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("sync", ["fdatasync", "fsync", "fsync of the folder"])
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_an_upload_whose_flush_failed_begins_anew(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, sync: str, if_absent: bool
+) -> None:
+    put(store, key="recordings/other.mp4")
+    upload = begin(store, if_absent=if_absent)
+    parts = put_parts(upload)
+
+    with monkeypatch.context() as patch:
+        if sync == "fsync of the folder":
+            patch.setattr(os, "fsync", of_a_folder(os.fsync))
+        else:
+            patch.setattr(os, sync, failing(errno.EIO, getattr(os, sync)))
+        doing: dict[bool, Callable[[], object]] = {
+            True: lambda: upload.put_part(1, DATA[:4], crc32c_of(DATA[:4])),
+            False: lambda: upload.complete(parts, crc32c_of(DATA)),
+        }
+        with pytest.raises(UploadGone, match="EIO"):
+            doing[sync == "fdatasync"]()
+
+    assert leftovers(root) == []
+    with pytest.raises(UploadGone):
+        upload.put_part(1, DATA[:4], crc32c_of(DATA[:4]))
+    again = begin(store, if_absent=if_absent)
+    again.complete(put_parts(again), crc32c_of(DATA))
+    assert (root / KEY).read_bytes() == DATA
+
+
+def test_a_disk_that_is_full_at_the_flush_is_named_as_such(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begin(store)
+    monkeypatch.setattr(os, "fdatasync", failing(errno.ENOSPC, os.fdatasync))
+
+    with pytest.raises(DestinationFull):
+        put_parts(upload)
+
+    assert leftovers(root) == []
+
+
+def test_a_directory_that_could_not_be_flushed_is_made_anew(
+    store: FilesystemBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.stat(KEY)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", of_a_folder(os.fsync))
+        with pytest.raises(TransientStorageError):
+            put(store)
+    made: list[str] = []
+    monkeypatch.setattr(os, "mkdir", counting(made, "mkdir", os.mkdir))
+
+    put(store)
+
+    assert made
+    assert store.read(KEY) == DATA
+
+
+# -- file systems that take two names for one
+
+
+@pytest.fixture
+def folding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """System calls below a directory find names by any case and in any normal form, as macOS does."""
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFD", name).casefold()
+
+    def there(name: Any, folder: int | None) -> Any:
+        if folder is None or not isinstance(name, str):
+            return name
+        with os.scandir(f"/proc/self/fd/{folder}") as entries:
+            return next((entry.name for entry in entries if folded(entry.name) == folded(name)), name)
+
+    def finding(call: Callable[..., Any]) -> Callable[..., Any]:
+        def find(name: Any, *arguments: Any, dir_fd: int | None = None, **named: Any) -> Any:
+            return call(there(name, dir_fd), *arguments, dir_fd=dir_fd, **named)
+
+        return find
+
+    def finding_two(call: Callable[..., Any]) -> Callable[..., Any]:
+        def find(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int, **named: Any) -> Any:
+            target = there(target, dst_dir_fd)
+            return call(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **named)
+
+        return find
+
+    for name in ("open", "stat", "mkdir", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, finding(getattr(os, name)))
+    for name in ("link", "rename"):
+        monkeypatch.setattr(os, name, finding_two(getattr(os, name)))
+
+
+COLLIDING = [
+    ("recordings/a/Video.mp4", "recordings/a/video.mp4"),
+    ("recordings/A/video.mp4", "recordings/a/video.mp4"),
+    ("recordings/A/video.mp4", "recordings/a/other.mp4"),
+    ("Recordings/é.mp4", "recordings/É.mp4"),
+    ("recordings/straße.mp4", "recordings/STRASSE.mp4"),
+]
+
+
+@pytest.mark.usefixtures("folding")
+@pytest.mark.parametrize(("first", "second"), COLLIDING)
+@pytest.mark.parametrize("how", ["put", "if absent", "upload"])
+def test_one_key_never_replaces_another_that_the_file_system_takes_for_it(
+    store: FilesystemBackend, first: str, second: str, how: str
+) -> None:
+    put(store, key=first)
+
+    def store_second() -> None:
+        if how != "upload":
+            put(store, b"other", key=second, if_absent=how == "if absent")
+            return
+        upload = store.begin(ObjectSpec(object_key(second), "video/mp4", 5, 8))
+        upload.complete([upload.put_part(1, b"other", crc32c_of(b"other"))], crc32c_of(b"other"))
+
+    with pytest.raises(InvalidKey, match="is another key"):
+        store_second()
+
+    assert store.read(object_key(first)) == DATA
+    assert {info.key for info in store.list()} == {first}
+
+
+@pytest.mark.usefixtures("folding")
+@pytest.mark.parametrize(("first", "second"), COLLIDING)
+def test_what_is_stored_under_one_key_is_not_seen_under_another(
+    store: FilesystemBackend, first: str, second: str
+) -> None:
+    put(store, key=first)
+
+    store.delete(object_key(second))
+
+    assert store.stat(object_key(second)) is None
+    with pytest.raises(ObjectMissing):
+        store.read(object_key(second))
+    assert store.read(object_key(first)) == DATA
+
+
+@pytest.mark.usefixtures("folding")
+def test_a_key_is_replaced_and_deleted_by_its_own_name(store: FilesystemBackend) -> None:
+    put(store, key="recordings/É.mp4")
+    put(store, b"second", key="recordings/É.mp4")
+
+    assert store.read(object_key("recordings/É.mp4")) == b"second"
+    store.delete(object_key("recordings/É.mp4"))
+    assert list(store.list()) == []
+
+
+@pytest.mark.usefixtures("folding")
+def test_names_that_the_file_system_keeps_in_form_d_are_listed_by_their_keys(
+    store: FilesystemBackend, root: Path
+) -> None:
+    put(store, key="recordings/other.mp4")
+    kept_as = unicodedata.normalize("NFD", "é.mp4")
+    (root / "recordings" / kept_as).write_bytes(DATA)
+
+    key = object_key("recordings/é.mp4")
+    assert store.stat(key) is not None
+    assert key in {info.key for info in store.list("recordings/")}
+    put(store, b"second", key=key)
+    assert (root / "recordings" / kept_as).read_bytes() == b"second"
+
+
+def test_a_name_in_form_d_is_no_key_where_names_are_kept_as_they_are(
+    store: FilesystemBackend, root: Path
+) -> None:
+    put(store, key="recordings/é.mp4")
+    (root / "recordings" / unicodedata.normalize("NFD", "é.mp4")).write_bytes(b"a person's")
+
+    assert [(info.key, info.size_bytes) for info in store.list()] == [("recordings/é.mp4", len(DATA))]

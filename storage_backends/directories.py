@@ -1,0 +1,62 @@
+"""Directories opened from the one above, never through a symbolic link: neither a key nor a link that somebody left
+inside can lead out. And flushes that are not forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotFlushed(OSError):
+    """What was written may not be on the disk. Trying the flush again proves nothing: the error is told once."""
+
+
+def flush(file: int, *, data_only: bool = False) -> None:
+    """Raises NotFlushed."""
+    try:
+        os.fdatasync(file) if data_only else os.fsync(file)
+    except OSError as error:
+        raise NotFlushed(error.errno, error.strerror) from error
+
+
+@contextlib.contextmanager
+def open_folder(name: str, above: int) -> Iterator[int]:
+    folder = os.open(name, _FOLDER, dir_fd=above)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[int]:
+    """The directory `segments` below `root`, never through a symbolic link (ENOTDIR or ELOOP)."""
+    folder = os.dup(root)
+    try:
+        for segment in segments:
+            try:
+                below = os.open(segment, _FOLDER, dir_fd=folder)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                _make(segment, folder)
+                below = os.open(segment, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _make(name: str, above: int) -> None:
+    with contextlib.suppress(FileExistsError):  # another thread was quicker
+        os.mkdir(name, dir_fd=above)
+    try:
+        flush(above)
+    except NotFlushed:
+        with contextlib.suppress(OSError):  # or the next attempt would find it, and not flush it
+            os.rmdir(name, dir_fd=above)
+        raise

@@ -17,8 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import IntFlag
-from typing import IO, cast
+from typing import IO, Final, cast
 
 import structlog
 
@@ -31,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 FOLDER = "checks"
 SCHEMA = "archiver.checks/1"
-KEPT = 3  # objects: one that rots leaves two that know nearly as much
+KEPT = 3  # objects: behind one that rots there are two that know nearly as much
 TOLERANCE = timedelta(hours=1)
 """A record that is dated further in the future was made by a wrong clock."""
 MAX_BYTES = 1024 * 1024 * 1024  # compressed; a million copies take about 40 MB
@@ -40,14 +39,13 @@ _NAME = re.compile(rf"{FOLDER}/(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-
 _MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
 
 
-class Mark(IntFlag):
-    """What the last check found, apart from that the copy is whole."""
+class Mark:
+    """What the last check found, as bits (no enum: there are a million of them)."""
 
-    NONE = 0
-    SUMMED = 1  # the store keeps a checksum of every object: no byte need be read
-    COLD = 2  # in a storage class that must be restored before it can be read
-    DAMAGED = 4
-    UNREADABLE = 8  # the check itself failed, after the times below
+    SUMMED: Final = 1  # the store keeps a checksum of every object: no byte need be read
+    COLD: Final = 2  # in a storage class that must be restored before it can be read
+    DAMAGED: Final = 4
+    UNREADABLE: Final = 8  # the check itself failed, after `Check.checked_at`
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Check:
     read_at: int = 0
     read_by: int = 0
     size_bytes: int = 0
-    mark: Mark = Mark.NONE
+    marks: int = 0
 
 
 LATEST = 2**32 - 1
@@ -86,7 +84,7 @@ class Checks:
 
     def put(self, key: ObjectKey, check: Check) -> None:
         self._packed[key] = _PACKED.pack(
-            check.tag, check.checked_at, check.read_at, check.read_by, check.size_bytes, check.mark
+            check.tag, check.checked_at, check.read_at, check.read_by, check.size_bytes, check.marks
         )
 
     def pop(self, key: ObjectKey) -> Check | None:
@@ -103,13 +101,12 @@ class Checks:
 
 @dataclass(slots=True)
 class Records:
-    """`allowance_bytes`: what was left of the budget when the last run ended at `ended_at`; None: no budget then.
-    `found`: whether any record was there to be read."""
+    """`listed_at`: when the run that made them listed the manifests; None: there is no record. `allowance_bytes`: what
+    that run left of the budget; None: it had none."""
 
     checks: Checks = field(default_factory=Checks)
-    ended_at: datetime | None = None
+    listed_at: datetime | None = None
     allowance_bytes: int | None = None
-    found: bool = False
 
 
 def tag_of(info: ObjectInfo) -> int:
@@ -118,24 +115,13 @@ def tag_of(info: ObjectInfo) -> int:
 
 
 def read_records(store: StorageBackend, now: datetime) -> Records:
-    """What the newest KEPT objects say; of two that know the same copy, the later check. Raises StorageError when they
-    cannot be listed."""
-    records = Records()
-    for key in _believable(store, now)[-KEPT:]:  # oldest first
+    """What the newest object says that is whole. Raises StorageError when they cannot be listed."""
+    for key in reversed(_believable(store, now)[-KEPT:]):
         try:
-            read = _read(store, key, now)
+            return _read(store, key, now)
         except (StorageError, *_NOT_WHOLE) as error:
             log.warning("check_record_unreadable", store=store.name, key=key, reason=_in_short(error))
-            continue
-        if not records.found:
-            records = read
-            continue
-        for copy, check in read.checks.items():
-            known = records.checks.get(copy)
-            if known is None or check.checked_at >= known.checked_at:
-                records.checks.put(copy, check)
-        records.ended_at, records.allowance_bytes = read.ended_at, read.allowance_bytes
-    return records
+    return Records()
 
 
 def write_records(store: StorageBackend, records: Records, now: datetime) -> ObjectKey:
@@ -169,12 +155,17 @@ def _key(at: datetime) -> ObjectKey:
 def _written(records: Records, now: datetime) -> bytes:
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed:
-        head = {"schema": SCHEMA, "at": int(now.timestamp()), "allowance": records.allowance_bytes}
+        listed_at = records.listed_at or now
+        head = {
+            "schema": SCHEMA,
+            "listed_at": int(listed_at.timestamp()),
+            "allowance": records.allowance_bytes,
+        }
         packed.write(_line(head))
         for key, check in records.checks.items():
             times = (check.checked_at, check.read_at, check.read_by)
             packed.write(
-                _line([key.removeprefix(_MANIFESTS), check.tag, *times, check.size_bytes, int(check.mark)])
+                _line([key.removeprefix(_MANIFESTS), check.tag, *times, check.size_bytes, check.marks])
             )
         packed.write(_line({"copies": len(records.checks)}))
     return out.getvalue()
@@ -188,12 +179,12 @@ def _read(store: StorageBackend, key: ObjectKey, now: datetime) -> Records:
     """Raises ValueError and whatever gzip raises when it is not whole; StorageError."""
     latest = int((now + TOLERANCE).timestamp())
     packed = cast(IO[bytes], io.BufferedReader(_StoredBytes(store, key)))
-    records = Records(found=True)
+    records = Records()
     with gzip.GzipFile(fileobj=packed, mode="rb") as lines:
         head = json.loads(lines.readline())
         if head["schema"] != SCHEMA:
             raise ValueError(f"of schema {str(head['schema'])[:40]!r}")
-        records.ended_at = datetime.fromtimestamp(min(head["at"], latest), UTC)
+        records.listed_at = datetime.fromtimestamp(min(head["listed_at"], latest), UTC)
         records.allowance_bytes = head["allowance"]
         for line in lines:
             value = json.loads(line)
@@ -201,8 +192,8 @@ def _read(store: StorageBackend, key: ObjectKey, now: datetime) -> Records:
                 if value["copies"] != len(records.checks):
                     raise ValueError("cut")
                 return _without_future(records, latest)
-            name, tag, checked_at, read_at, read_by, size_bytes, mark = value
-            check = Check(tag, checked_at, read_at, read_by, size_bytes, Mark(mark))
+            name, tag, checked_at, read_at, read_by, size_bytes, marks = value
+            check = Check(tag, checked_at, read_at, read_by, size_bytes, marks)
             records.checks.put(object_key(_MANIFESTS + name), check)
     raise ValueError("cut")
 
@@ -216,8 +207,7 @@ def _without_future(records: Records, latest: int) -> Records:
 
 
 def _unpacked(packed: bytes) -> Check:
-    tag, checked_at, read_at, read_by, size_bytes, mark = _PACKED.unpack(packed)
-    return Check(tag, checked_at, read_at, read_by, size_bytes, Mark(mark))
+    return Check(*_PACKED.unpack(packed))
 
 
 def _in_short(error: Exception) -> str:

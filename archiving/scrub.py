@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from archiving import keys, scrub_promise
-from archiving.check_records import Check, Checks, Mark, Records, read_records, write_records
+from archiving.check_records import Check, Checks, Mark, Records, read_records, tag_of, write_records
 from archiving.commit import give_back, take_back
 from archiving.damage import damaged
 from archiving.deadlines import is_over
@@ -86,7 +86,7 @@ class _Found:
     read_bytes: int
     problems: tuple[str, ...] = ()
     size_bytes: int = 0
-    mark: Mark = Mark.NONE
+    marks: int = 0
     read: bool = False
     manifest: Manifest | None = None
 
@@ -163,9 +163,11 @@ class Scrubber:
         """Raises StorageError when the destination is away; what was checked until then is recorded if it can be."""
         self._abort_stale_uploads(store, part)
         records = self._records(store)
+        listed_at, last = self._clock(), records.listed_at
         listed = pace.among(store.list(f"{keys.MANIFESTS_FOLDER}/"))
-        stock = take_stock(records.checks, listed, self._rules, self._now(), first=not records.found)
-        records.checks, records.allowance_bytes = stock, self._allowance(records)
+        since = int(last.timestamp()) if last else None
+        stock = take_stock(records.checks, listed, self._rules, int(listed_at.timestamp()), since)
+        records = Records(stock, listed_at, self._allowance(records))
         try:
             self._check_due(store, records, part, pace, until)
         finally:
@@ -189,7 +191,7 @@ class Scrubber:
                 failed_in_a_row = 0
             except StorageError as error:
                 log.error("copy_unreadable", store=store.name, key=task.key, reason=str(error))
-                read_bytes, checked = 0, replace(check, mark=check.mark | Mark.UNREADABLE)
+                read_bytes, checked = 0, replace(check, marks=check.marks | Mark.UNREADABLE)
                 part.unreadable += 1
                 failed_in_a_row += 1
                 if failed_in_a_row % AWAY_AFTER == 0:
@@ -217,7 +219,7 @@ class Scrubber:
             return Records()
 
     def _save(self, store: StorageBackend, records: Records, part: _Part) -> None:
-        if not len(records.checks) and not records.found:
+        if not len(records.checks):
             return
         try:
             write_records(store, records, self._clock())
@@ -231,9 +233,9 @@ class Scrubber:
         budget = self._rules.bytes_a_day
         if budget is None:
             return None
-        if records.allowance_bytes is None or records.ended_at is None:
+        if records.allowance_bytes is None or records.listed_at is None:
             return budget
-        earned = int(budget * ((self._clock() - records.ended_at) / timedelta(days=1)))
+        earned = int(budget * ((self._clock() - records.listed_at) / timedelta(days=1)))
         return min(budget, records.allowance_bytes + max(earned, 0))
 
     def _standing(self, stock: Checks, part: _Part) -> Standing:
@@ -243,12 +245,11 @@ class Scrubber:
         for check in stock.values():
             overdue += is_overdue(check, self._rules, now)
             never_read += check.read_at == 0
-            if not check.mark & Mark.DAMAGED:
-                due = due_at(check, self._rules)
-                due_by = due if due_by is None else min(due_by, due)
+            due = due_at(check, self._rules)
+            due_by = due if due_by is None else min(due_by, due)
             if not is_new(check):
                 oldest = check.checked_at if oldest is None else min(oldest, check.checked_at)
-            if check.mark & Mark.COLD:
+            if check.marks & Mark.COLD:
                 cold += 1
                 coldest = check.read_at if coldest is None else min(coldest, check.read_at)
         return Standing(
@@ -276,58 +277,60 @@ class Scrubber:
         """Bytes read, and what is known of the copy now. Raises StorageError when that is no more than before."""
         pace()
         before = self._row(task.key)
-        found = self._look(store, task.key, check.mark, pace, in_full=task.in_full)
+        found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
         read_bytes = found.read_bytes
-        if found.problems and not check.mark & Mark.DAMAGED:
+        if found.problems and not check.marks & Mark.DAMAGED:
             # one bad answer is no damage: nothing is taken back for it
-            found = self._look(store, task.key, check.mark, pace, in_full=task.in_full)
+            found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
             read_bytes += found.read_bytes
         if found.problems:
             part.damaged += 1
             self._report(store, task.key, found, before)
-        mark = found.mark | (Mark.DAMAGED if found.problems else Mark.NONE)
+            marked = store.stat(task.key)
+            check = replace(check, tag=tag_of(marked)) if marked else check
+        marks = found.marks | (Mark.DAMAGED if found.problems else 0)
         return read_bytes, after(
             check,
             self._rules,
             self._now(),
             size_bytes=found.size_bytes or check.size_bytes,
-            mark=mark,
+            marks=marks,
             read=found.read,
             in_full=task.in_full,
         )
 
     def _look(
-        self, store: StorageBackend, key: ObjectKey, known: Mark, pace: _Pace, *, in_full: bool
+        self, store: StorageBackend, key: ObjectKey, known: int, pace: _Pace, *, in_full: bool
     ) -> _Found:
         try:
             manifest = read_manifest(store, key)
         except ManifestError as error:
             return _Found(0, (str(error),))
         except ObjectCold:
-            return _Found(0, mark=Mark.COLD)  # it is there; what it names can be known once it is restored
+            return _Found(0, marks=Mark.COLD)  # it is there; what it names can be known once it is restored
         if manifest is None:
             return _Found(0, ("the manifest is gone",))
         in_full = in_full or bool(manifest.damage)
         try:
-            verified, mark = self._verified(store, manifest, known, pace, in_full=in_full)
+            verified, marks = self._verified(store, manifest, known, pace, in_full=in_full)
         except ObjectCold as error:
             log.info("copy_is_cold", store=store.name, key=key, reason=str(error))
-            verified, mark = check_listed(store, manifest), Mark.COLD
-        read = verified.ok and verified.read_bytes == manifest.total_size and mark is not Mark.COLD
+            verified, marks = check_listed(store, manifest), Mark.COLD
+        read = verified.ok and verified.read_bytes == manifest.total_size and not marks & Mark.COLD
         if read and in_full and manifest.damage:
             give_back(store, key, manifest)
         read = read and (in_full or verified.read_bytes > 0)
-        return _Found(verified.read_bytes, verified.problems, manifest.total_size, mark, read, manifest)
+        return _Found(verified.read_bytes, verified.problems, manifest.total_size, marks, read, manifest)
 
     def _verified(
-        self, store: StorageBackend, manifest: Manifest, known: Mark, pace: _Pace, *, in_full: bool
-    ) -> tuple[Verified, Mark]:
+        self, store: StorageBackend, manifest: Manifest, known: int, pace: _Pace, *, in_full: bool
+    ) -> tuple[Verified, int]:
         if in_full:
             return check_contents(store, manifest, between=pace), known & Mark.SUMMED
         if known & Mark.COLD:
             return check_listed(store, manifest), Mark.COLD
         verified = check_objects(store, manifest, between=pace)
-        return verified, Mark.NONE if verified.read_bytes else Mark.SUMMED
+        return verified, 0 if verified.read_bytes else Mark.SUMMED
 
     def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)

@@ -50,29 +50,31 @@ class Task:
 
     def reads(self, check: Check) -> bool:
         """Whether bytes must be read, as far as is known before."""
-        return self.in_full or not check.mark & (Mark.SUMMED | Mark.COLD)
+        return self.in_full or not check.marks & (Mark.SUMMED | Mark.COLD)
 
 
 def take_stock(
-    known: Checks, listed: Iterable[ObjectInfo], rules: ScrubRules, now: int, *, first: bool
+    known: Checks, listed: Iterable[ObjectInfo], rules: ScrubRules, now: int, since: int | None
 ) -> Checks:
-    """What is known of each manifest in `listed`, new ones included. `first`: there is no record yet; then what is no
-    longer at its source is spread over `every`, or it would all be read at once. Empties `known`."""
+    """What is known of each manifest in `listed`, new ones included: they may be there since the last list, which was
+    made at `since`. None: there is no record yet; then what is no longer at its source is spread over `every`, or it
+    would all be read at once. Empties `known`."""
+    seen = now if since is None else min(since, now)
     stock = Checks()
     old: list[ObjectKey] = []
     for info in listed:
         if not info.key.endswith(".json"):
             continue
         check, tag = known.pop(info.key), tag_of(info)
-        if check is not None and (check.tag == tag or check.mark & Mark.DAMAGED):
-            stock.put(info.key, replace(check, tag=tag))
+        if check is not None and check.tag == tag:
+            stock.put(info.key, check)
         if stock.get(info.key) is not None:
             continue
         source_ends = source_ends_at(info.key, rules.retention, now)
-        if first and source_ends <= now:
+        if since is None and source_ends <= now:
             old.append(info.key)
-        read_by = max(now + _s(GRACE), source_ends - _s(GRACE))
-        stock.put(info.key, Check(tag, now, read_by=min(read_by, LATEST)))
+        read_by = max(seen + _s(GRACE), source_ends - _s(GRACE))
+        stock.put(info.key, Check(tag, seen, read_by=min(read_by, LATEST)))
     for key, read_by in zip(sorted(old), spread(len(old), rules.every, now), strict=True):
         check = stock.get(key)
         assert check is not None
@@ -81,9 +83,10 @@ def take_stock(
 
 
 def spread(count: int, over: timedelta, now: int) -> list[int]:
-    """`count` moments, evenly over the days of `over`, the first of them now. They belong to days of the calendar: were
-    the record lost each day, each copy would still have its turn."""
-    days = max(over // timedelta(days=1), 1)
+    """By when each of `count` copies is to be read: evenly over the days of `over`, with time to spare for days without
+    a run, and the first at once. The days are those of the calendar: were the record lost each day, each copy would
+    still have its turn."""
+    days = max((over - 2 * AHEAD) // timedelta(days=1), 1)
     today = now // DAY
     turns = [(number * days // count - today) % days for number in range(count)]
     first = min(turns, default=0)
@@ -97,8 +100,8 @@ def plan(stock: Checks, rules: ScrubRules, now: int) -> list[Task]:
         due = due_at(check, rules)
         new = is_new(check)
         source_ends = source_ends_at(key, rules.retention, now) if new else 0
-        if check.mark & (Mark.DAMAGED | Mark.UNREADABLE):
-            if check.mark & Mark.DAMAGED or new or due - _s(AHEAD) <= now:
+        if check.marks & (Mark.DAMAGED | Mark.UNREADABLE):
+            if check.marks & Mark.DAMAGED or new or due - _s(AHEAD) <= now:
                 tasks.append(Task(Urgency.AGAIN, check.checked_at, key, _in_full(check, rules, now)))
         elif new and source_ends > now:
             tasks.append(Task(Urgency.NEW, source_ends, key, in_full=True))
@@ -110,27 +113,30 @@ def plan(stock: Checks, rules: ScrubRules, now: int) -> list[Task]:
 
 def is_new(check: Check) -> bool:
     """Whether it was never looked at."""
-    return check.read_at == 0 and not check.mark & (Mark.COLD | Mark.DAMAGED)
+    return check.read_at == 0 and not check.marks & (Mark.COLD | Mark.DAMAGED)
 
 
 def due_at(check: Check, rules: ScrubRules) -> int:
-    """By when it is to be checked, in whatever way."""
+    """By when it is to be checked, in whatever way. A damaged one is looked at in each run that has the time, and the
+    account names it meanwhile."""
+    if check.marks & Mark.DAMAGED:
+        return check.checked_at + _s(rules.every)
     return min(check.checked_at + _s(rules.every), _read_by(check, rules))
 
 
 def is_overdue(check: Check, rules: ScrubRules, now: int) -> bool:
-    """Whether the promise is broken for it. A damaged copy is looked at in each run, and the account names it."""
-    return not check.mark & Mark.DAMAGED and due_at(check, rules) < now
+    """Whether the promise is broken for it."""
+    return due_at(check, rules) < now
 
 
 def after(
-    check: Check, rules: ScrubRules, now: int, *, size_bytes: int, mark: Mark, read: bool, in_full: bool
+    check: Check, rules: ScrubRules, now: int, *, size_bytes: int, marks: int, read: bool, in_full: bool
 ) -> Check:
     """What is known once a check at `now` had a result. `read`: every byte was read and is right. `in_full`: that was
     to be done; what is too cold for it is next tried when it would be due again."""
-    done = read or (in_full and bool(mark & Mark.COLD))
+    done = read or (in_full and bool(marks & Mark.COLD))
     read_by = min(now + _s(rules.full_every), LATEST) if done else check.read_by
-    return Check(check.tag, now, now if read else check.read_at, read_by, size_bytes, mark)
+    return Check(check.tag, now, now if read else check.read_at, read_by, size_bytes, marks)
 
 
 def round_days(stock: Checks, rules: ScrubRules) -> float:
@@ -143,8 +149,8 @@ def round_days(stock: Checks, rules: ScrubRules) -> float:
     need = 0.0  # bytes a day
     for check in stock.values():
         size = usual if is_new(check) else check.size_bytes
-        if not check.mark & Mark.COLD:
-            need += size / (rules.full_every / timedelta(days=1) if check.mark & Mark.SUMMED else every)
+        if not check.marks & Mark.COLD:
+            need += size / (rules.full_every / timedelta(days=1) if check.marks & Mark.SUMMED else every)
     return every * max(1.0, need / max(rules.bytes_a_day, 1))
 
 
@@ -160,11 +166,11 @@ def source_ends_at(key: ObjectKey, retention: timedelta, now: int) -> int:
 
 
 def _in_full(check: Check, rules: ScrubRules, now: int) -> bool:
-    return is_new(check) or bool(check.mark & Mark.DAMAGED) or _read_by(check, rules) - _s(AHEAD) <= now
+    return is_new(check) or bool(check.marks & Mark.DAMAGED) or _read_by(check, rules) - _s(AHEAD) <= now
 
 
 def _read_by(check: Check, rules: ScrubRules) -> int:
-    if check.read_at and not check.mark & Mark.COLD:
+    if check.read_at and not check.marks & Mark.COLD:
         return min(check.read_by, check.read_at + _s(rules.full_every))  # the setting may be shorter by now
     return check.read_by
 

@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: install ## archive one simulated asset of every type into ./archive, and show it
+demo: install ## archive one simulated asset of every type into ./archive-demo, and show it
 	$(BIN)/archiver demo
 
 test: install ## every test

@@ -36,6 +36,7 @@ class ProcessStatus:
     state: ProcessState
     pid: int | None
     restarts: int
+    falls: int
     last_exit: str | None  # of the last fall, in words
     log: Path
 
@@ -52,6 +53,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._state = ProcessState.STOPPED
         self._restarts = 0
+        self._falls = 0
         self._falls_in_a_row = 0
         self._last_exit: str | None = None
         self._started_at = 0.0
@@ -87,8 +89,9 @@ class Child:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def tend(self) -> None:
-        """Notices a fall and starts the process again once its pause is over. Call it a few times a second."""
+    def tend(self) -> bool:
+        """Notices a fall and starts the process again once its pause is over; whether it has just fallen. Call it a few
+        times a second."""
         now = time.monotonic()
         if self._state is ProcessState.RESTARTING:
             if now >= self._start_again_at:
@@ -97,6 +100,8 @@ class Child:
                 self.mark_ready()
         elif self._state is not ProcessState.STOPPED and not self.is_alive():
             self._note_fall(now)
+            return True
+        return False
 
     def restart(self) -> None:
         """Ends a process that runs but does no work, in order to have it started again."""
@@ -144,10 +149,13 @@ class Child:
 
     def status(self) -> ProcessStatus:
         pid = self._process.pid if self._process is not None and self.is_alive() else None
-        return ProcessStatus(self.name, self._state, pid, self._restarts, self._last_exit, self._log)
+        return ProcessStatus(
+            self.name, self._state, pid, self._restarts, self._falls, self._last_exit, self._log
+        )
 
     def _note_fall(self, now: float) -> None:
         self._last_exit = self.exit_in_words()
+        self._falls += 1
         # What it started may have survived it (a pool's child between fork and its own leash).
         self._signal_group(signal.SIGKILL)
         if now - self._started_at > STEADY_AFTER.total_seconds():

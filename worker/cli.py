@@ -3,8 +3,8 @@
 What a command needs is imported by it: the help must not wait for Celery, nor `status` for what copies.
 
 Exit codes: 0 all is well · 1 something is not saved, or a check found a problem · 2 the command line or a setting is
-wrong · 3 something that is needed (broker, API, destination) cannot be reached, or refuses the credentials ·
-130 interrupted.
+wrong, or credentials are missing · 3 something that is needed (broker, API, destination) cannot be reached, or refuses
+us · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from ledger.base import SETTLED_STATES, Row
 from ledger.errors import LedgerError
 from storage_backends.errors import BadDestinationUrl, StorageError
 from worker.errors import SettingsError, SupervisorError
+from worker.escaping import escaped
 from worker.findings import Verdict
 from worker.interrupts import lasting_interrupt
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ledger.redis_ledger import RedisLedger
     from storage_backends.base import ObjectKey, StorageBackend
     from worker.bootstrap import AppServices
+    from worker.child import ProcessStatus
     from worker.embedded import Supervisor
     from worker.run_once import OneRun
     from worker.settings import Settings
@@ -57,8 +59,9 @@ app = typer.Typer(
     name="archiver",
     help="Saves every 100ms recording asset, whole and verified, in your own bucket before its retention ends.",
     epilog="Exit codes: 0 all is well; 1 something is not saved or a check found a problem; 2 the command line or a "
-    "setting is wrong; 3 the broker, the API or a destination cannot be reached, or refuses the credentials; 130 "
-    "interrupted. Settings come from the environment and .env; .env.example explains each.",
+    "setting is wrong, or credentials are missing; 3 the broker, the API or a destination cannot be reached, or "
+    "refuses the credentials; 130 interrupted. Settings come from the environment and .env; .env.example explains "
+    "each.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -113,7 +116,7 @@ def demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Archive one simulated asset of every type into ./archive, with real workers and a real broker.
+    """Archive one simulated asset of every type into ./archive-demo, with real workers and a real broker.
 
     Needs no account and no setting. Starts a simulated 100ms, an embedded Valkey, workers, beat and Flower; shows
     what is being copied; ends with a table, and exit code 0 when every asset ended as it should.
@@ -139,11 +142,10 @@ def up(
     from worker.embedded import FlowerOptions, Supervisor
 
     settings = _settings()
-    if not settings.has_credentials and not with_simulator:
-        raise SettingsError(
-            "There are no 100ms credentials. Set HMS_ACCESS_KEY and HMS_SECRET (100ms dashboard, Developer section) in "
-            "the environment or in .env;\nor try it on simulated recordings: archiver up --simulator, or archiver demo."
-        )
+    if with_simulator:
+        settings = demonstration.apart(settings)
+    else:
+        _need_credentials(settings)
     check_state_dir(settings)
     companions, environment = demonstration.simulator(settings) if with_simulator else ([], dict(os.environ))
     flower = FlowerOptions(
@@ -157,10 +159,11 @@ def up(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         flower=flower,
         companions=companions,
+        on_fall=_say_what_fell,
     ) as supervisor:
         err.print("Starting ...", style="dim")
         supervisor.start()
-        _say_what_is_up(settings, supervisor)
+        _say_what_is_up(settings, supervisor, simulated=with_simulator)
         supervisor.wait()
         err.print("Stopping ...", style="dim")
 
@@ -175,31 +178,37 @@ def run(
 ) -> None:
     """Sweep once, archive all that is due in this process, and exit. For cron, and to see it work.
 
-    Exit code 0 when every asset ever seen ended archived, skipped, external or rejected, else 1. With --json the last
-    line is
-    {"seen": n, "states": {...}, "bytes": n}. From cron, set ARCHIVER_SWEEP_SECONDS to its interval, so that `status`
-    knows when a sweep is late.
+    Exit code 0 when every asset ever seen ended archived, skipped, external, rejected or acknowledged; 3 when the API
+    or a destination cannot be reached; else 1. With --json the last line is
+    {"seen": n, "states": {...}, "bytes": n}.
+
+    From cron, set ARCHIVER_SWEEP_SECONDS to its interval, so that `status` knows when a sweep is late.
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
+    from archiving.watching import RAN_ONCE_FACT, note
     from worker import rendering
     from worker.run_once import result_json
 
-    with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
+    settings = _need_credentials(_settings())
+    with _stoppable() as stop, _services(settings, stop_requested=stop.is_set) as (_, services):
         with _showing_progress(services, quiet=as_json):
             result = _one_run(settings, services, stop, wait).run()
+        if not stop.is_set():
+            note(services.ledger, RAN_ONCE_FACT, services.ledger.now())
         if as_json:
             print(json.dumps(result_json(result)))  # noqa: T201
         else:
             out.print(rendering.summary_view(services.watcher.summary()))
             out.print(f"Copied {rendering.size(result.stored_bytes)}.")
-    sys.exit(OK if result.all_safe else INTERRUPTED if stop.is_set() else NOT_SAVED)
+        code = _code_of_run(services, all_safe=result.all_safe, stopped=stop.is_set())
+    sys.exit(code)
 
 
 @_command("archiver sweep")
 def sweep(as_json: Json = False) -> None:
     """Walk all pages of the API once and enter what is new. Copies nothing. Harmless to repeat."""
-    with _services(_settings()) as (_, services):
+    with _services(_need_credentials(_settings())) as (_, services):
         result = services.sweeper.sweep(full=True)
         if result is None:
             err.print("Another sweep is at it; nothing done.")
@@ -231,9 +240,9 @@ def archive(
     """
     from ledger.base import AssetState
     from worker import rendering
-    from worker.account import utc_now
 
-    with _stoppable() as stop, _services(_settings(), stop_requested=stop.is_set) as (settings, services):
+    settings = _need_credentials(_settings())
+    with _stoppable() as stop, _services(settings, stop_requested=stop.is_set) as (_, services):
         for asset_id in asset_ids:
             if again:
                 _take_back(services, asset_id)
@@ -247,11 +256,12 @@ def archive(
             print(json.dumps([rendering.row_json(row) if row else {"asset_id": i} for i, row in rows]))  # noqa: T201
         else:
             if known := tuple(row for _, row in rows if row):
-                out.print(rendering.rows_view("", known, utc_now()))
+                out.print(rendering.rows_view("", known, services.ledger.now()))
             for asset_id in (i for i, row in rows if row is None):
-                err.print(f"{asset_id}: 100ms does not know it.", style="red")
-    all_safe = all(row and row.state in SETTLED_STATES for _, row in rows)
-    sys.exit(OK if all_safe else INTERRUPTED if stop.is_set() else NOT_SAVED)
+                err.print(rendering.shown(f"{asset_id}: 100ms does not know it.", "red"))
+        all_safe = all(row and row.state in SETTLED_STATES for _, row in rows)
+        code = _code_of_run(services, all_safe=all_safe, stopped=stop.is_set())
+    sys.exit(code)
 
 
 @_command(
@@ -263,7 +273,9 @@ def accept(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = Fals
     `archiver show ID` lists the doubts. The manifest keeps them, with who accepted them, when and why. Harmless to
     repeat. Exit code 1 when one of them is not stored whole at every destination.
     """
-    _judge_by_hand(asset_ids, accepted=True, why=why, by=by, as_json=as_json)
+    from archiving.verdicts import accept as say
+
+    _by_hand(say, asset_ids, why=why, by=by, as_json=as_json)
 
 
 @_command("archiver reject 6400c0d3e1b2a3c4d5e6f708 --why 'an empty test recording'")
@@ -273,7 +285,42 @@ def reject(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = Fals
     For what is quarantined, waiting, damaged or lost. What is stored of them stays. `archiver archive ID` undoes it,
     while 100ms still has the asset. Harmless to repeat. Exit code 1 when one of them is archived.
     """
-    _judge_by_hand(asset_ids, accepted=False, why=why, by=by, as_json=as_json)
+    from archiving.verdicts import reject as say
+
+    _by_hand(say, asset_ids, why=why, by=by, as_json=as_json)
+
+
+@_command(
+    "archiver ack 6400c0d3e1b2a3c4d5e6f708 --why '100ms support: it cannot be restored'",
+    "archiver ack --all source_failed --why 'reviewed, nothing was recorded'",
+)
+def ack(
+    asset_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Asset ids, as `status` shows them.")
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option("--all", metavar="STATE", help="All that are in this state now.", show_default=False),
+    ] = None,
+    why: Why = "",
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Acknowledge that these assets ended so: somebody has looked, and nothing more can be done about them.
+
+    For what is lost, damaged, quarantined, source_failed or needs_source_access. It is still counted, `archiver show`
+    says who acknowledged it, when and why, and it is no problem for `status` and the exit codes any more, until its
+    state changes: an asset that is tried again and ends so once more asks again. Kept in the bucket too. Harmless to
+    repeat. Exit code 1 when one of them is in no such end.
+    """
+    from archiving.acknowledging import acknowledge
+    from ledger.base import ACKNOWLEDGED_STATES
+
+    if every is not None and every not in set(ACKNOWLEDGED_STATES):
+        raise typer.BadParameter(f"one of {', '.join(sorted(ACKNOWLEDGED_STATES))}", param_hint="--all")
+    if (every is None) == (not asset_ids):
+        raise typer.BadParameter("say which: one or more IDs, or --all STATE")
+    _by_hand(acknowledge, asset_ids or [], every=every, why=why, by=by, as_json=as_json)
 
 
 @_command("archiver webhook event.json", "curl -s https://... | archiver webhook -")
@@ -331,8 +378,9 @@ def status(
 ) -> None:
     """Is everything saved? What is at risk, and by when? What is being copied?
 
-    Exit code 0 when nothing needs a person, else 1.
+    Exit code 0 when everything is known and nothing needs a person, else 1; each problem is told.
     """
+    from archiving.verdict import assess
     from worker import rendering
     from worker.account import build_watcher
 
@@ -354,7 +402,7 @@ def status(
                     time.sleep(1)
                     live.update(rendering.summary_view(watcher.summary()), refresh=True)
             sys.exit(INTERRUPTED)
-    sys.exit(OK if summary.healthy else NOT_SAVED)
+    sys.exit(assess(summary).exit_code)
 
 
 @_command("archiver show 6400c0d3e1b2a3c4d5e6f708")
@@ -380,7 +428,11 @@ def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json =
     if as_json:
         print(json.dumps({"row": rendering.row_json(row) if row else None, "manifests": manifests}))  # noqa: T201
     elif row is None:
-        err.print(f"{asset_id} is not in the ledger. `archiver archive {asset_id}` asks 100ms for it.")
+        err.print(
+            rendering.shown(
+                f"{asset_id} is not in the ledger. `archiver archive {asset_id}` asks 100ms for it."
+            )
+        )
     else:
         _show(row, manifests)
     sys.exit(OK if row is not None else NOT_SAVED)
@@ -430,11 +482,11 @@ def verify(
                     json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
                 )
             elif not checked.ok:
-                out.print(Text(f"{checked.asset_id} at {checked.destination}:", style="bold red"))
+                out.print(rendering.shown(f"{checked.asset_id} at {checked.destination}:", "bold red"))
                 for problem in checked.problems:
-                    out.print(f"  {problem}", markup=False)
+                    out.print(rendering.shown(f"  {problem}"))
                 for doubt in checked.doubts:
-                    out.print(f"  quarantined, not archived: {doubt}", markup=False)
+                    out.print(rendering.shown(f"  quarantined, not archived: {doubt}"))
     if restored:
         _tell_restored(settings, destinations, restored)
     for store in destinations:
@@ -586,8 +638,19 @@ class _CurrentStderr(io.TextIOBase):
 def _fail(error: Exception, code: int) -> None:
     from worker.redaction import redact
 
-    err.print(Text("archiver: ", style="bold red") + Text(redact(str(error))))
+    # a message may have several lines; each is shown, and does nothing to the terminal
+    lines = [escaped(line) for line in redact(str(error)).split("\n")]
+    err.print(Text("archiver: ", style="bold red") + Text("\n".join(lines)))
     sys.exit(code)
+
+
+def _need_credentials(settings: Settings) -> Settings:
+    if not settings.has_credentials:
+        raise SettingsError(
+            "There are no 100ms credentials. Set HMS_ACCESS_KEY and HMS_SECRET (100ms dashboard, Developer section) in "
+            "the environment or in .env;\nor try it on simulated recordings: archiver up --simulator, or archiver demo."
+        )
+    return settings
 
 
 @contextmanager
@@ -620,37 +683,83 @@ def _ledger(settings: Settings) -> Iterator[RedisLedger]:
         yield ledger
 
 
-def _judge_by_hand(asset_ids: Sequence[str], *, accepted: bool, why: str, by: str, as_json: bool) -> None:
+def _by_hand(
+    say: Callable[..., Row],
+    asset_ids: Sequence[str],
+    *,
+    why: str,
+    by: str,
+    as_json: bool,
+    every: str | None = None,
+) -> None:
+    """`say` of each asset, what a person says of it. `every`: of all in that state instead, not yet acknowledged."""
     import getpass
 
-    from archiving import verdicts
     from archiving.errors import VerdictRefused
+    from archiving.guarded import guarded
+    from ledger.base import AssetState
+    from ledger.clock import LedgerClock
     from storage_backends.registry import open_destinations
     from worker import rendering
-    from worker.account import utc_now
+    from worker.identities import build_identities
 
     settings = _settings()
-    say = verdicts.accept if accepted else verdicts.reject
     by = by or f"{getpass.getuser()}@{socket.gethostname()}"
     rows: list[Row] = []
     refusals: list[str] = []
     with _ledger(settings) as ledger, ExitStack() as stack:
-        destinations = open_destinations(settings.destinations)
-        for store in destinations:
+        stores = open_destinations(settings.destinations)
+        for store in stores:
             stack.callback(store.close)
+        destinations = guarded(stores, build_identities(settings, ledger, stores, LedgerClock(ledger)))
+        if every is not None:
+            asset_ids = [row.asset_id for row in ledger.rows([AssetState(every)]) if not row.acknowledged]
+        now = ledger.now()
         for asset_id in asset_ids:
             try:
-                rows.append(say(ledger, destinations, asset_id, by=by, why=why, now=ledger.now()))
+                rows.append(say(ledger, destinations, asset_id, by=by, why=why, now=now))
             except VerdictRefused as error:
                 refusals.append(str(error))
     if as_json:
         print(json.dumps({"assets": [rendering.row_json(row) for row in rows], "refused": refusals}))  # noqa: T201
     else:
         if rows:
-            out.print(rendering.rows_view("", tuple(rows), utc_now()))
+            out.print(rendering.rows_view("", tuple(rows), now))
         for refusal in refusals:
-            err.print(refusal, style="red", markup=False)
+            err.print(rendering.shown(refusal, "red"))
     sys.exit(NOT_SAVED if refusals else OK)
+
+
+def _code_of_run(services: AppServices, *, all_safe: bool, stopped: bool) -> int:
+    """Of a command that copied. What is not saved because something cannot be reached is NOT_SERVED, and said."""
+    if all_safe:
+        return OK
+    if stopped:
+        return INTERRUPTED
+    missing = list(_not_served(services))
+    for reason in missing:
+        err.print(Text("archiver: ", style="bold red") + Text(escaped(reason)))
+    return NOT_SERVED if missing else NOT_SAVED
+
+
+def _not_served(services: AppServices) -> Iterator[str]:
+    """Why the API or a destination does not serve us, a line each. Asks them."""
+    from archiving import holds
+    from storage_backends.base import object_key
+
+    held = holds.current(services.ledger, services.ledger.now())
+    yield from (hold.reason for hold in held.values())
+    try:
+        if holds.API not in held:
+            services.api.check()
+    except HmsError as error:
+        yield str(error)
+    for store in services.destinations:
+        try:
+            if store.name not in held:
+                store.stat(object_key("doctor/not-there"))
+        except StorageError as error:
+            yield f"{store.name}: {error}"
 
 
 def _take_back(services: AppServices, asset_id: str) -> None:
@@ -665,7 +774,10 @@ def _take_back(services: AppServices, asset_id: str) -> None:
         return
     if is_over(row, services.ledger.now()):
         err.print(
-            f"{asset_id}: its retention at 100ms has ended; what is archived stays as it is.", style="yellow"
+            Text(
+                f"{escaped(asset_id)}: its retention at 100ms has ended; what is archived stays as it is.",
+                style="yellow",
+            )
         )
         return
     for store in services.destinations:
@@ -675,17 +787,22 @@ def _take_back(services: AppServices, asset_id: str) -> None:
 def _tell_restored(
     settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey]
 ) -> None:
+    from archiving.guarded import guarded
     from archiving.reconcile import Reconciler
     from ledger.clock import LedgerClock
     from worker.bootstrap import build_scope
+    from worker.identities import build_identities
 
     try:
         with _ledger(settings) as ledger:
+            clock = LedgerClock(ledger)
+            identities = build_identities(settings, ledger, destinations, clock)
             Reconciler(
                 ledger=ledger,
-                destinations=destinations,
+                destinations=guarded(destinations, identities),
                 scope=build_scope(settings),
-                clock=LedgerClock(ledger),
+                clock=clock,
+                identities=identities,
             ).restored(manifests)
     except (LedgerError, SettingsError, SupervisorError) as error:
         err.print(
@@ -754,63 +871,84 @@ def _showing_progress(services: AppServices, *, quiet: bool) -> Iterator[None]:
             thread.join(timeout=5)
 
 
-def _say_what_is_up(settings: Settings, supervisor: Supervisor) -> None:
+def _say_what_is_up(settings: Settings, supervisor: Supervisor, *, simulated: bool) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for process in supervisor.status():
-        table.add_row(process.name, str(process.state), f"pid {process.pid}", str(process.log))
+        table.add_row(process.name, str(process.state), f"pid {process.pid}", Text(process.log.name))
     out.print(table)
-    out.print(f"Destinations: {', '.join(settings.destinations)}", highlight=False)
-    out.print(f"Flower:       {supervisor.flower_url}", highlight=False)
+
+    def say(name: str, what: str) -> None:
+        out.print(Text(f"{name + ':' if name else '':<14}{escaped(what)}"), soft_wrap=True)  # to be copied
+
+    say("Logs", str(settings.state_dir / "logs"))
+    say("Destinations", ", ".join(settings.destinations))
+    say("Broker", supervisor.broker_address)
+    wanted = settings.flower_port
+    taken = f" (port {wanted} is taken)" if wanted and f":{wanted}" not in str(supervisor.flower_url) else ""
+    say("Flower", f"{supervisor.flower_url}{taken}")
     if supervisor.flower_password_file:
-        out.print(
-            f"              user and password are in {supervisor.flower_password_file}", highlight=False
-        )
-    out.print("Look:         archiver status --watch", highlight=False)
-    out.print("Stop:         Ctrl-C", highlight=False)
+        say("", f"user and password are in {supervisor.flower_password_file}")
+    for companion in supervisor.companions:
+        say(companion.name.capitalize(), companion.ready_url)
+    say("Look", f"{f'ARCHIVER_STATE_DIR={settings.state_dir} ' if simulated else ''}archiver status --watch")
+    say("Stop", "Ctrl-C")
+
+
+def _say_what_fell(process: ProcessStatus) -> None:
+    """Called in the supervisor's thread, at each fall of a process."""
+    times = "once" if process.falls == 1 else f"{process.falls} times"
+    err.print(
+        Text(f"{time.strftime('%H:%M:%S')} {process.name} ended ({process.last_exit}), ", style="bold red")
+        + Text(f"{times} so far, and is started again. Its log: {process.log}")
+    )
 
 
 def _show(row: Row, manifests: dict[str, dict[str, Any] | str | None]) -> None:
     from worker import rendering
+    from worker.rendering import shown
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in rendering.row_json(row).items():
+    told = rendering.row_json(row)
+    if row.acknowledged is not None:
+        told["acknowledged"] = rendering.in_words(row.acknowledged)
+    for name, value in told.items():
         if value not in (None, [], "", 0, 0.0):
-            table.add_row(
-                name, Text(str(value), style=rendering.state_style(row.state) if name == "state" else "")
-            )
+            style = rendering.state_style(row.state) if name == "state" else ""
+            table.add_row(name, shown(value, style))
     out.print(table)
     for destination, manifest in manifests.items():
         if not isinstance(manifest, dict):
-            out.print(Text(f"\n{destination}: {manifest or 'no manifest'}", style="yellow"))
+            out.print()
+            out.print(shown(f"{destination}: {manifest or 'no manifest'}", "yellow"))
             continue
         objects: Sequence[dict[str, Any]] = manifest["objects"]
-        listing = Table(title=f"{destination}/{manifest['folder']}", title_justify="left")
+        listing = Table(title=shown(f"{destination}/{manifest['folder']}"), title_justify="left")
         for column in ("object", "bytes", "crc32c", "content type"):
             listing.add_column(column, overflow="fold", justify="right" if column == "bytes" else "left")
         for item in objects[:50]:
-            listing.add_row(item["path"], f"{item['size']:,}", item["crc32c"], item["content_type"])
+            listing.add_row(
+                shown(item["path"]), f"{item['size']:,}", shown(item["crc32c"]), shown(item["content_type"])
+            )
         out.print(listing)
         if len(objects) > 50:
             out.print(f"... and {len(objects) - 50:,} more; --json shows all.")
         for problem in manifest.get("damage", []):
-            out.print(Text(f"proves nothing any more: {problem}", style="bold red"))
+            out.print(shown(f"proves nothing any more: {problem}", "bold red"))
         if doubts := manifest.get("doubts", []):
             out.print(Text("Stored with doubts; not archived:", style="bold red"))
             for doubt in doubts[:MOST_DOUBTS]:
-                out.print(Text(f"  {doubt}", style="red"))
+                out.print(shown(f"  {doubt}", "red"))
             if len(doubts) > MOST_DOUBTS:
                 out.print(f"  ... and {len(doubts) - MOST_DOUBTS:,} more; --json shows all.")
             out.print(
                 "`archiver accept ID --why ...` if it is all there is, `archiver reject ID` if it is worthless."
             )
         if accepted := manifest.get("accepted"):
-            out.print(
-                Text(f"accepted by {accepted['by']} at {accepted['at']}: {accepted['why']}", style="yellow")
-            )
+            out.print(shown(f"accepted by {accepted['by']} at {accepted['at']}: {accepted['why']}", "yellow"))
             for doubt in accepted.get("doubts", [])[:MOST_DOUBTS]:
-                out.print(Text(f"  in spite of: {doubt}", style="yellow"))
+                out.print(shown(f"  in spite of: {doubt}", "yellow"))
         for warning in manifest.get("warnings", []):
-            out.print(Text(f"warning: {warning}", style="yellow"))
+            out.print(shown(f"warning: {warning}", "yellow"))
 
 
 class _Workers:

@@ -37,20 +37,36 @@ SIMULATED_SECRET = "simulated-app-secret-of-nobody-at-all"  # noqa: S105
 
 OWN_PATH = "s3://acme-own-recordings"  # where one simulated asset already is, as if it were the team's bucket
 
-DESTINATION = Path("archive")
-STATE = Path(".archiver") / "demo"
+# Beside the defaults of ARCHIVER_DESTINATIONS and ARCHIVER_STATE_DIR, never among what is real.
+DESTINATION = Path("archive-demo")
+STATE = Path(".archiver-demo")
+UP_DESTINATION = Path("archive-simulated")
+UP_STATE = Path(".archiver-simulated")
 LIMIT = timedelta(minutes=5)
 """The demo takes some 15 s; an end for a machine on which something hangs."""
 REFRESH = timedelta(milliseconds=250)
+
+
+def apart(settings: Settings) -> Settings:
+    """For `up --simulator`: a destination, a state directory and a ledger of its own, whatever is configured. What is
+    simulated must not get among what is real."""
+    return settings.model_copy(
+        update={
+            "destinations": (str(UP_DESTINATION.resolve()),),
+            "state_dir": UP_STATE.resolve(),
+            "redis_url": None,
+        }
+    )
 
 
 def simulator(settings: Settings) -> tuple[list[Companion], dict[str, str]]:
     """The simulator as a companion of the supervisor, and the environment that leads everything to it."""
     port = _free_port()
     state = settings.state_dir / "simulator"
-    command = [sys.executable, "-m", "simulator", "--port", str(port), "--state", str(state)]
+    command = [sys.executable, "-P", "-m", "simulator", "--port", str(port), "--state", str(state)]
     environment = {
         **os.environ,
+        "ARCHIVER_DESTINATIONS": ",".join(settings.destinations),
         "HMS_API_URL": f"http://{LOOPBACK}:{port}/v2",
         "HMS_ACCESS_KEY": SIMULATED_ACCESS_KEY,
         "HMS_SECRET": SIMULATED_SECRET,
@@ -75,7 +91,6 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
     _begin_anew()
     companions, environment = simulator(settings)
     environment |= {
-        "ARCHIVER_DESTINATIONS": str(DESTINATION.resolve()),
         "ARCHIVER_SWEEP_SECONDS": "5",
         "ARCHIVER_DISPATCH_SECONDS": "1",
         "ARCHIVER_RETRY_BASE_SECONDS": "2",

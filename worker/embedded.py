@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import redis
@@ -87,6 +88,7 @@ class Supervisor:
 
     `environment` is what the processes get (settings and cloud credentials); the broker's URL is added here.
     `redis_url` None brings the embedded Valkey along. Without workers it is that alone, for one command's time.
+    `on_fall` is called, in another thread, when a process has ended that should not have; it is started again.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Supervisor:
         with_beat: bool = True,
         with_workers: bool = True,
         app: str = processes.APP,
+        on_fall: Callable[[ProcessStatus], None] = lambda _: None,
     ) -> None:
         self._state_dir = state_dir
         self._logs = state_dir / "logs"
@@ -118,6 +121,7 @@ class Supervisor:
         self._with_beat = with_beat and with_workers
         self._with_workers = with_workers
         self._app = app
+        self._on_fall = on_fall
         self._children: dict[str, Child] = {}
         self._lock_file: int | None = None
         self._thread: threading.Thread | None = None
@@ -184,6 +188,17 @@ class Supervisor:
         return url
 
     @property
+    def broker_address(self) -> str:
+        """Host and port of the broker and ledger, for people: without the password. Once started."""
+        url = urlsplit(self.redis_url)
+        where = f"{url.hostname}:{url.port or 6379}"
+        return f"{where} (embedded Valkey)" if self._valkey is not None else where
+
+    @property
+    def companions(self) -> Sequence[Companion]:
+        return self._companions
+
+    @property
     def flower_url(self) -> str | None:
         """None without Flower, and before the start."""
         if self._flower is None or self._flower_port is None:
@@ -215,7 +230,8 @@ class Supervisor:
             self._up.set()
             while not self._stop.wait(TICK.total_seconds()):
                 for child in self._children.values():
-                    child.tend()
+                    if child.tend():
+                        self._on_fall(child.status())
                     child.trim_log()
         except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
             self._failure = error

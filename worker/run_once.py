@@ -21,6 +21,7 @@ from archiving.discovery import Sweeper, SweepResult
 from archiving.outcomes import Archived, Outcome
 from archiving.reconcile import Reconciler
 from archiving.second_chances import give_second_chances
+from archiving.verdict import unacknowledged
 from ledger.base import SETTLED_STATES, AssetState, Counts, Ledger
 from storage_backends.errors import StorageError
 
@@ -44,11 +45,15 @@ class RunResult:
 
     @property
     def all_safe(self) -> bool:
-        """Every asset ever seen ended archived, skipped or external, or a person rejected it."""
+        """Every asset ever seen ended archived, skipped or external, or a person rejected or acknowledged it."""
         return (
             self.all_listed
             and self.counts.balanced
-            and all(state in SETTLED_STATES for state, number in self.counts.states.items() if number)
+            and not any(
+                unacknowledged(self.counts, state)
+                for state in self.counts.states
+                if state not in SETTLED_STATES
+            )
         )
 
 

@@ -60,10 +60,10 @@ class Up:
 
 
 @contextlib.contextmanager
-def up(user: User, *arguments: str) -> Iterator[Up]:
-    """Stopped at the end, as by Ctrl-C."""
+def up(user: User, *arguments: str, port: int = 0) -> Iterator[Up]:
+    """Stopped at the end, as by Ctrl-C. `port`: the one that Flower is asked to take."""
     user.environment |= {
-        "ARCHIVER_FLOWER_PORT": "0",
+        "ARCHIVER_FLOWER_PORT": str(port),
         "ARCHIVER_FLOWER_BASIC_AUTH": ":".join(FLOWER_AUTH),
         "ARCHIVER_SWEEP_SECONDS": "1",
         "ARCHIVER_DISPATCH_SECONDS": "1",

@@ -21,7 +21,7 @@ from tests.walkthrough.stored import manifests
 from tests.walkthrough.terminal import in_terminal
 from tests.walkthrough.user import TRACEBACK, User, until, user_of
 
-COMMANDS = ("demo", "up", "run", "sweep", "archive", "webhook", "status", "show", "verify", "doctor")
+COMMANDS = ("demo", "up", "run", "sweep", "archive", "ack", "webhook", "status", "show", "verify", "doctor")
 
 
 @pytest.fixture
@@ -138,7 +138,12 @@ def test_status_says_what_waits_and_why_what_needs_a_person_and_what_is_at_risk(
     counted = user.types("status", "--json").json
 
     assert said.exit_code == 1
-    assert "2 of 3 assets are not saved; time runs out, and some need you." in said.text
+    assert (
+        "Needs attention: 0 of 3 known assets are archived; 2 not saved yet, 1 stored with doubts."
+        in said.text
+    )
+    for problem in ("1 asset is at risk: not saved", "1 asset is stored with doubts: look"):
+        assert problem in said.text
     for title, asset, why in (
         ("At risk", risky, "answered 503"),
         ("Will be tried again", waiting, "answered 503"),
@@ -154,7 +159,7 @@ def test_status_says_what_waits_and_why_what_needs_a_person_and_what_is_at_risk(
 
 
 def test_status_before_the_first_sweep_says_so(user: User) -> None:
-    assert "No asset seen yet." in user.types("status").text
+    assert "Needs attention: nothing is known yet." in user.types("status").text
 
 
 def test_show_tells_all_of_one_asset(user: User, archived: dict[str, Any]) -> None:
@@ -359,7 +364,7 @@ def test_what_is_quarantined_is_stored_shown_with_its_doubts_and_not_at_risk(
     verified = user.types("verify")
 
     assert (status["at_risk"], status["healthy"]) == ([], False)
-    assert "1 asset is stored with doubts: a person must look. Nothing is at risk." in said.text
+    assert "1 asset is stored with doubts: look, then" in said.text
     assert "archiver accept ID" in said.text
     assert "Stored with doubts; not archived:" in shown.text
     assert "expected an MP4 file, got what looks like an HTML page" in shown.text
@@ -387,7 +392,7 @@ def test_what_is_rejected_asks_for_nobody_and_stays_stored(user: User, quarantin
     assert said.exit_code == 0, said.stderr
     assert "rejected by ann: an empty room" in said.text
     status = user.types("status")
-    assert "0 of 1 assets are safe; 1 rejected." in status.text
+    assert "All assets that are wanted are safe: 0 archived, 1 rejected." in status.text
     assert status.exit_code == 0
     assert manifests(FileSideDoor(user.folder / "archive")) == before
     assert user.runs_once("--wait", "0").exit_code == 0
@@ -449,7 +454,11 @@ def test_doctor_finds_a_sound_installation_sound_but_for_what_does_not_run(
 
     assert said.exit_code == 0, said.stdout
     verdicts = {finding["subject"]: finding["verdict"] for finding in said.json}
-    assert {s for s, verdict in verdicts.items() if verdict != "ok"} == {"beat", "workers"}
+    assert {s for s, verdict in verdicts.items() if verdict != "ok"} == {
+        "beat",
+        "control worker",
+        "archive worker",
+    }
     assert not [path for path in (user.folder / "archive").rglob("*") if path.is_file()], "nothing is left"
 
 
@@ -523,7 +532,7 @@ def test_ctrl_c_stops_a_run_in_order_and_the_next_one_goes_on(user: User, empty_
 
 def test_status_watch_is_drawn_anew_until_ctrl_c(user: User, empty_simulator: Simulator) -> None:
     with in_terminal(["status", "--watch"], folder=user.folder, env=user.full_environment) as terminal:
-        terminal.wait_for("No asset seen yet.", seconds=30)
+        terminal.wait_for("nothing is known yet.", seconds=30)
         empty_simulator.add_asset("composite")
         user.runs_once()
         terminal.wait_for("The only asset is safe.", seconds=30)
@@ -539,7 +548,7 @@ def test_ctrl_c_ends_status_watch_though_sigint_was_ignored_when_it_began(user: 
         ["status", "--watch"], folder=user.folder, env=user.full_environment, in_background=True
     )
     with watch as terminal:
-        terminal.wait_for("No asset seen yet.", seconds=30)
+        terminal.wait_for("nothing is known yet.", seconds=30)
         terminal.interrupt()
 
         assert terminal.wait(seconds=20) == 130
@@ -566,7 +575,7 @@ def test_ctrl_c_ends_status_watch_at_a_moment_when_python_drops_exceptions(user:
     env = user.full_environment | {"PYTHONPATH": str(user.folder)}
 
     with in_terminal(["status", "--watch"], folder=user.folder, env=env) as terminal:
-        terminal.wait_for("No asset seen yet.", seconds=30)
+        terminal.wait_for("nothing is known yet.", seconds=30)
 
         assert terminal.wait(seconds=20) == 130
 

@@ -4,7 +4,9 @@ is in tests/chaos; here is what the user sees."""
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
             doctor = user.types("doctor", "--json")
             verdicts = {finding["subject"]: finding["verdict"] for finding in doctor.json}
             assert doctor.exit_code == 0, doctor.stdout
-            assert verdicts["beat"] == verdicts["workers"] == "ok"
+            assert verdicts["beat"] == verdicts["control worker"] == verdicts["archive worker"] == "ok"
             second = user.types("up")
             assert second.exit_code == 3
             assert "already" in second.text or "another" in second.text.lower()
@@ -83,15 +85,64 @@ def test_a_worker_killed_in_the_middle_of_a_large_asset_costs_a_few_parts_and_no
         assert sent < size + 5 * 5 * MIB, "what had arrived was not asked for again"
 
 
-def test_with_the_simulator_no_account_is_needed(tmp_path: Path) -> None:
-    user = User(tmp_path, {"ARCHIVER_RETRY_BASE_SECONDS": "1"})
+def test_with_the_simulator_no_account_is_needed_and_nothing_real_is_touched(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    user = User(
+        tmp_path,
+        {
+            "ARCHIVER_RETRY_BASE_SECONDS": "1",
+            "ARCHIVER_DESTINATIONS": str(real),
+            "ARCHIVER_STATE_DIR": str(tmp_path / "state"),
+            "ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0",
+        },
+    )
     with up(user, "--simulator") as running:
         until(
-            lambda: len(list(tmp_path.glob("archive/manifests/*/*/*/*.json"))) >= 20,
+            lambda: len(list(tmp_path.glob("archive-simulated/manifests/*/*/*/*.json"))) >= 20,
             seconds=60,
             what="the manifests of the simulated assets",
         )
         assert running.processes()
+    assert not real.exists()
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_folder_with_python_modules_of_its_own_is_as_good_as_any(tmp_path: Path) -> None:
+    for name in ("tasks", "celery", "redis", "simulator", "celeryconfig", "flowerconfig_", "structlog"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else's module was imported')\n")
+    for name in ("worker", "archiving", "hms", "ledger", "transfer", "storage_backends"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('somebody else's package')\n")
+    # as Kubernetes sets them for services of these names
+    links = {"FLOWER_PORT": "tcp://10.0.0.1:5555", "REDIS_PORT": "tcp://10.0.0.1:6379"}
+
+    with up(User(tmp_path, links), "--simulator"):
+        until(
+            lambda: any(tmp_path.glob("archive-simulated/manifests/*/*/*/*.json")),
+            seconds=60,
+            what="a manifest",
+        )
+
+
+def test_what_fell_and_where_it_listens_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        user = User(tmp_path, {})
+        with up(user, "--simulator", port=taken.getsockname()[1]) as running:
+            shown = (tmp_path / "out.txt").read_text()
+            beat = running.process(" beat ")
+            os.kill(beat.pid, signal.SIGKILL)
+            until(
+                lambda: "beat ended (signal SIGKILL), once so far" in (tmp_path / "out.txt").read_text(),
+                seconds=20,
+                what="the fall of beat to be said",
+            )
+
+    assert re.search(r"Broker: +127\.0\.0\.1:\d+ \(embedded Valkey\)", shown)
+    assert re.search(r"Flower: +http://127\.0\.0\.1:\d+ \(port \d+ is taken\)", shown)
+    assert re.search(r"Simulator: +http://127\.0\.0\.1:\d+/simulator", shown)
+    assert re.search(r"Look: +ARCHIVER_STATE_DIR=\S+/\.archiver-simulated archiver status --watch", shown)
 
 
 def _done(tasks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

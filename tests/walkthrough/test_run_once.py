@@ -100,7 +100,7 @@ def test_two_destinations_are_filled_from_one_reading_of_the_source(
     assert sent < 1.7 * said.json["bytes"]
 
 
-def test_a_destination_that_was_emptied_is_filled_again_and_the_other_one_is_left_alone(
+def test_a_destination_that_was_emptied_is_left_alone_until_a_person_adopts_it(
     user: User, simulator: Simulator
 ) -> None:
     user.environment["ARCHIVER_DESTINATIONS"] = "./one,./two"
@@ -108,6 +108,15 @@ def test_a_destination_that_was_emptied_is_filled_again_and_the_other_one_is_lef
     shutil.rmtree(user.folder / "one")
     before = _files(user.folder / "two")
 
+    said = user.runs_once()
+    assert said.exit_code != 0
+    assert said.json["states"] == ALL_STATES, "nothing is concluded from an empty directory"
+    assert _files(user.folder / "one") == {}
+    looked = user.types("doctor", "--json")
+    assert any("archiver adopt" in finding["remedy"] for finding in looked.json)
+    assert user.types("status").exit_code == 1
+
+    assert user.types("adopt", "./one").exit_code == 0
     said = user.runs_once()
 
     assert said.json["states"] == ALL_STATES, said.stderr

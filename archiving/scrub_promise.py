@@ -114,16 +114,16 @@ def _problems_at(standing: Mapping[str, object], every: float, now: datetime) ->
         _number(standing.get("overdue")),
         parse_time(standing.get("due_by")),
     )
-    looked = parse_time(standing.get("at"))
-    if error and (looked is None or now - looked > LATE):
-        since = looked or parse_time(standing.get("since")) or now
-        found.append(f"it could not be scrubbed for {_days(now - since)}: {error}")
+    if error:
+        since = parse_time(standing.get("at")) or parse_time(standing.get("since"))
+        if since is None or now - since > LATE:
+            for_long = _days(now - since) if since else "an unknown time"
+            found.append(f"it could not be scrubbed for {for_long}: {error}")
     if overdue:
-        found.append(
-            f"{overdue:,.0f} copies were not checked within {every:g} days, or new ones not read in time."
-        )
+        copies = "1 copy was" if overdue == 1 else f"{overdue:,.0f} copies were"
+        found.append(f"{copies} not checked within {every:g} days, or not read in time when new.")
     elif due_by is not None and due_by < now:
-        found.append(f"a copy was not checked within {every:g} days, or a new one not read in time.")
+        found.append(f"a copy was not checked within {every:g} days, or not read in time when new.")
     if (takes := _number(standing.get("round_days"))) > every > 0:
         found.append(
             f"at the budget a round takes {takes:.0f} days, not {every:g}: raise ARCHIVER_SCRUB_BYTES or "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from archiving.discovery import FACT as SWEPT
 from archiving.judging import Scope, judge
 from archiving.manifest import read_manifest
 from archiving.reconcile import Reconciler
-from archiving.scrub import LOCK, LOCK_NAME, STALE_UPLOAD, Scrubber, ScrubResult
+from archiving.scrub import LOCK, LOCK_NAME, LONGEST_WAIT, STALE_UPLOAD, Scrubber, ScrubResult
 from archiving.watching import Watcher
 from ledger.base import AssetState, Row
 from ledger.memory import MemoryLedger
@@ -373,3 +374,242 @@ def test_what_is_kept_with_doubts_and_damaged_after_its_deadline_is_damaged() ->
     world.scrubber.scrub()
 
     assert world.row("kept").state is AssetState.DAMAGED
+
+
+class Noted:
+    """Something to be called in the middle of a scrub."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.paused = 0.0
+
+    def pause(self, seconds: float) -> None:
+        self.paused += seconds
+        self.world.clock.advance(timedelta(seconds=seconds))
+
+
+def urgent(world: World) -> None:
+    """A copy under way that has a day left."""
+    one = asset(id="urgent", created_at=(NOW - timedelta(days=14)).isoformat())
+    enter(world.ledger, one, AssetState.RUNNING)
+
+
+def test_reading_back_waits_while_an_urgent_asset_is_copied() -> None:
+    world = World(assets=1)
+    urgent(world)
+    noted = Noted(world)
+
+    def until_it_is_copied(seconds: float) -> None:
+        noted.pause(seconds)
+        if noted.paused >= 120:
+            world.ledger.reopen("urgent")
+
+    scrubber = Scrubber(
+        ledger=world.ledger, destinations=world.stores, clock=world.clock, pause=until_it_is_copied
+    )
+    result = scrubber.scrub()
+
+    assert result is not None
+    assert noted.paused == 120
+    assert result.read_bytes == 102
+
+
+def test_but_not_for_ever() -> None:
+    world = World(assets=1)
+    urgent(world)
+    noted = Noted(world)
+
+    result = Scrubber(
+        ledger=world.ledger, destinations=world.stores, clock=world.clock, pause=noted.pause
+    ).scrub()
+
+    assert result is not None
+    assert noted.paused == LONGEST_WAIT.total_seconds()
+    assert result.read_bytes == 102
+
+
+def test_a_run_whose_turn_another_has_taken_ends_and_records_what_it_checked() -> None:
+    world = World(assets=3)
+    read = world.store.read
+
+    def slow(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        found = read(key, start, length_bytes)
+        if "asset-001/movie" in key:
+            world.clock.advance(2 * LOCK)
+            world.ledger.lock(LOCK_NAME, LOCK)
+        return found
+
+    world.store.read = slow  # type: ignore[method-assign]
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.manifests == 2
+    world.store.read = read  # type: ignore[method-assign]
+    world.clock.advance(LOCK)
+    again = world.scrubber.scrub()
+    assert again is not None
+    assert again.manifests == 2, "the first one was checked, and recorded"
+
+
+def test_a_run_whose_turn_a_flushed_ledger_forgot_goes_on() -> None:
+    world = World(assets=3)
+    read = world.store.read
+
+    def flushed(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        if "asset-001/movie" in key:
+            world.clock.advance(timedelta(minutes=1))
+            world.ledger.clear()
+        return read(key, start, length_bytes)
+
+    world.store.read = flushed  # type: ignore[method-assign]
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.manifests == 3
+
+
+def test_a_run_that_is_stopped_in_the_middle_records_what_it_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TimeIsUp(Exception):
+        pass
+
+    world = World(assets=3)
+    read = world.store.read
+
+    def stopped(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        if "asset-002/movie" in key:
+            raise TimeIsUp
+        return read(key, start, length_bytes)
+
+    monkeypatch.setattr(world.store, "read", stopped)
+    with pytest.raises(TimeIsUp):
+        world.scrubber.scrub()
+    monkeypatch.setattr(world.store, "read", read)
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.manifests == 1
+
+
+def test_no_copy_is_begun_after_the_longest_run_and_each_destination_has_its_share() -> None:
+    world = World(assets=5, destinations=2)
+    for store in world.stores:
+        read = store.read
+
+        def slow(
+            key: ObjectKey,
+            start: int = 0,
+            length_bytes: int | None = None,
+            read: Callable[..., bytes] = read,
+        ) -> bytes:
+            if key.endswith("movie.mp4") and start == 0:
+                world.clock.advance(timedelta(hours=1))
+            return read(key, start, length_bytes)
+
+        store.read = slow  # type: ignore[method-assign]
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.manifests == 6
+    again = world.scrubber.scrub()
+    assert again is not None
+    assert again.manifests == 4
+
+
+def test_one_bad_answer_is_no_damage() -> None:
+    world = World(assets=1)
+    read = world.store.read
+    answers: list[bytes] = []
+
+    def bad_at_first(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        found = read(key, start, length_bytes)
+        if key.endswith("movie.mp4") and start == 0:
+            answers.append(found)
+            return found if len(answers) > 1 else b"x" * len(found)
+        return found
+
+    world.store.read = bad_at_first  # type: ignore[method-assign]
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.damaged == 0
+    assert len(answers) == 2
+    assert world.state("asset-000") is AssetState.ARCHIVED
+
+
+def test_many_that_cannot_be_read_hold_up_none_of_the_others_on_any_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(assets=40)
+    read = world.store.read
+    refused: list[ObjectKey] = []
+
+    def refusing(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        if int(key.split("asset-")[1][:3] if "asset-" in key else 99) < 20:
+            refused.append(key)
+            raise AccessDenied("read: 403")
+        return read(key, start, length_bytes)
+
+    monkeypatch.setattr(world.store, "read", refusing)
+
+    results = world.scrub_daily(2)
+
+    assert [(each.manifests, each.unreadable) for each in results] == [(40, 20), (20, 20)]
+    assert {world.state(each.id) for each in world.assets} == {AssetState.ARCHIVED}
+
+
+def test_uploads_that_cannot_be_listed_keep_nothing_from_being_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(assets=1)
+
+    def refused(_older_than: timedelta) -> int:
+        raise AccessDenied("list uploads: 403")
+
+    monkeypatch.setattr(world.store, "abort_stale_uploads", refused)
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert (result.manifests, result.stale_uploads) == (1, 0)
+
+
+def test_in_a_bucket_of_several_programs_only_uploads_of_known_assets_are_aborted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(assets=1)
+    uploads = {
+        "recordings/room/session/stream/asset-000/movie.mp4": True,
+        "a-key-of-another-template/asset-000/_zip/x.zip": True,
+        "doctor/probe-0123.bin": True,
+        "backups/database.dump": False,
+        "recordings/by-another-program/movie.mp4": False,
+        "backups/asset-000": False,
+        "asset-000.mp4": False,
+    }
+
+    def abort_uploads(older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        assert older_than == STALE_UPLOAD
+        assert {key: ours(key) for key in uploads} == uploads
+        return 3
+
+    monkeypatch.setattr(world.store, "abort_uploads", abort_uploads, raising=False)
+
+    result = world.scrubber.scrub()
+
+    assert result is not None
+    assert result.stale_uploads == 3
+
+
+def test_a_manifest_that_was_replaced_is_read_in_full_again() -> None:
+    world = World(assets=1)
+    assert world.scrub_daily(2)[-1].manifests == 0
+    archive_at([world.store], world.assets[0])
+
+    (result,) = world.scrub_daily(1)
+
+    assert (result.manifests, result.read_bytes) == (1, 102)

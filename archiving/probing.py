@@ -22,7 +22,7 @@ from storage_backends.errors import (
 )
 from transfer.checksums import crc32c
 
-FOLDER = "doctor"
+PROBES = "doctor/probe-"  # the prefix of their keys; the one folder where deletes are needed
 SMALL_BYTES = 4 * 2**10
 ROOM_BYTES = (
     8 * 2**20
@@ -58,7 +58,7 @@ def probe(store: StorageBackend, ledger: Ledger | None = None, size_bytes: int =
     """Write an object of `size_bytes` under `doctor/`, read it back and delete it. Its key is random: nothing is ever
     overwritten. Never raises; may run many times at once. `ledger`: remembers what could not be deleted, for all
     processes; without one, this process does."""
-    key = object_key(f"{FOLDER}/probe-{secrets.token_hex(16)}.bin")
+    key = object_key(f"{PROBES}{secrets.token_hex(16)}.bin")
     if _left_lately(store, ledger):
         return _begin_and_abort(store, key, size_bytes)
     data = secrets.token_bytes(size_bytes)  # no file system makes it smaller

@@ -19,6 +19,7 @@ from archiving.errors import ManifestError
 from archiving.exclusive import Turn, only_one
 from archiving.judging import as_known
 from archiving.manifest import Manifest, read_manifest
+from archiving.probing import PROBES
 from archiving.scrub_plan import (
     ScrubRules,
     Task,
@@ -208,8 +209,16 @@ class Scrubber:
     def _abort_stale_uploads(self, store: StorageBackend, part: _Part) -> None:
         try:
             part.stale_uploads = store.abort_stale_uploads(STALE_UPLOAD)
+            abort: Callable[..., int] | None = getattr(store, "abort_uploads", None)  # see `AbortsUploads`
+            if abort is not None:
+                part.stale_uploads += abort(STALE_UPLOAD, self._is_ours)
         except StorageError as error:
             log.warning("stale_uploads_left", store=store.name, reason=str(error))
+
+    def _is_ours(self, key: str) -> bool:
+        """Whether an upload to `key`, in a bucket that other programs use too, is one of ours. Raises LedgerError."""
+        folders = key.split("/")[:-1]
+        return key.startswith(PROBES) or any(self._ledger.get(name) is not None for name in folders)
 
     def _records(self, store: StorageBackend) -> Records:
         try:

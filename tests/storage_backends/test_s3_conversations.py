@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -664,6 +665,29 @@ def test_a_refusal_names_encryption_among_what_a_bucket_may_demand(converse: Con
 
     with pytest.raises(AccessDenied, match="encryption=aws:kms"):
         put(talk.store)
+
+
+# -- uploads of other programs
+
+
+def test_without_a_prefix_the_uploads_of_other_programs_are_left(converse: Converse) -> None:
+    talk = converse()
+    begin(talk.store)
+    with contextlib.closing(talk.server.client()) as client:
+        client.create_multipart_upload(Bucket=talk.bucket, Key="backups/database.dump")
+
+        def open_uploads() -> list[str]:
+            return [
+                one["Key"] for one in client.list_multipart_uploads(Bucket=talk.bucket).get("Uploads", [])
+            ]
+
+        assert talk.store.abort_stale_uploads(timedelta(0)) == 0
+        assert sorted(open_uploads()) == ["backups/database.dump", KEY]
+
+        assert isinstance(talk.store, S3Backend)
+        assert talk.store.abort_uploads(timedelta(hours=1), lambda key: key == KEY) == 0, "it is young"
+        assert talk.store.abort_uploads(timedelta(0), lambda key: key == KEY) == 1
+        assert open_uploads() == ["backups/database.dump"]
 
 
 # -- refusals

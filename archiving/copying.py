@@ -6,11 +6,15 @@ One bad object never costs the rest. What could not be had, or is not what it sh
 
 from __future__ import annotations
 
+import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import structlog
 
@@ -45,8 +49,11 @@ from transfer.source import as_sent, plain
 log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 256  # items submitted that have not arrived yet; the engine bounds bytes and connections itself
-JOURNAL_EVERY = 200  # objects recorded in the ledger at once; fewer of them
-JOURNAL_BYTES = 64 * 2**20  # when they are so large: what a worker that dies had copied in vain
+JOURNAL_EVERY = 32  # objects recorded in the ledger at once; fewer of them
+JOURNAL_BYTES = 16 * 2**20  # when they are so large, or
+JOURNAL_AFTER = timedelta(
+    seconds=5
+)  # when they arrived so long ago: what a worker that dies had copied in vain
 SMALL_BYTES = 256 * 1024
 GIVE_UP_AFTER = (
     50  # items that were refused or not answered: the source is down, and each has cost its retries
@@ -141,7 +148,10 @@ class Copier:
         self._warnings: list[str] = []
         self._unrecorded: list[StoredObject] = []
         self._unrecorded_bytes = 0
+        self._recorded_at = time.monotonic()
+        self._recorded_early: dict[str, StoredObject] = {}  # before it was proved; by path
         self._pending: deque[_Pending] = deque()
+        self._ended: deque[_Pending] = deque()  # the same, as they end; filled by the engine's thread
         self._unproved: Unproved[tuple[_Pending, CopyResult]] = Unproved(engine)
 
     def copy(self, items: Iterable[Item]) -> Copied:
@@ -209,10 +219,11 @@ class Copier:
                     raise
                 self._failed(_Pending(item, Future(), None, tolerant), error)
                 return
-            self._pending.append(_Pending(item, future, None, tolerant))
+            self._await(_Pending(item, future, None, tolerant))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
             self._collect()
             self._judge_proved(self._unproved.prove_meanwhile())
+        self._record_early()
 
     def _is_the_same(self, item: Item, known: StoredObject) -> bool:
         """Without asking the source: it is made by us, or comes out of one file whose version says so."""
@@ -263,13 +274,25 @@ class Copier:
         if fresh:
             request = replace(request, fresh=True)
         future = self._engine.submit(source, request, self._alive)
-        self._pending.append(_Pending(item, future, known, tolerant, again, fresh))
+        self._await(_Pending(item, future, known, tolerant, again, fresh))
+
+    def _await(self, pending: _Pending) -> None:
+        self._pending.append(pending)
+        pending.future.add_done_callback(lambda _: self._ended.append(pending))
+
+    def _result(self, pending: _Pending) -> CopyResult:
+        """When it has ended. What ends before it is recorded meanwhile."""
+        while True:
+            self._record_early()
+            with suppress(TimeoutError):
+                return pending.future.result(timeout=JOURNAL_AFTER.total_seconds())
+            self._heartbeat.check()
 
     def _collect(self) -> None:
         pending = self._pending.popleft()
         item = pending.item
         try:
-            result = pending.future.result()
+            result = self._result(pending)
         except SourceError as error:
             self._failed(pending, error)
             return
@@ -295,13 +318,7 @@ class Copier:
     def _add(self, item: Item, pending: _Pending, result: CopyResult, doubt: str | None) -> bool:
         """Whether there is a doubt about it."""
         found = doubt or (pending.tolerant.found if pending.tolerant else None) or _perhaps_cut(item, result)
-        stored = StoredObject(
-            path=item.path,
-            size_bytes=result.size_bytes,
-            crc32c=result.crc32c,
-            content_type=item.content_type,
-            source_etag=result.source.etag if result.source else None,
-        )
+        stored = _stored(item, result)
         self._objects[item.path] = _manifest_object(item, stored, found)
         if item.data is not None:
             return False
@@ -309,11 +326,39 @@ class Copier:
         if found:
             self._doubt(item, found)
             return True  # and not recorded: another attempt must not take it for right
+        if self._recorded_early.pop(item.path, None) != stored:
+            self._note(stored)
+        self._record_if_due()
+        return False
+
+    def _note(self, stored: StoredObject) -> None:
         self._unrecorded.append(stored)
         self._unrecorded_bytes += stored.size_bytes
-        if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES:
+
+    def _record_if_due(self) -> None:
+        late = time.monotonic() - self._recorded_at >= JOURNAL_AFTER.total_seconds()
+        if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES or late:
             self._record()
-        return False
+
+    def _record_early(self) -> None:
+        """Record what has ended and is not proved yet, where the next attempt will see by itself whether it was this
+        object's: its ETag is a digest, so that no other content has it. The next attempt asks for it, and that answer
+        is proved like any other."""
+        while self._ended:
+            pending = self._ended.popleft()
+            item, future = pending.item, pending.future
+            if item.source is None or pending.fresh or future.cancelled() or future.exception() is not None:
+                continue
+            result = future.result()
+            if result.unchanged or result.failed or result.source is None:
+                continue
+            if not _DIGEST.fullmatch(result.source.strong_etag or ""):
+                continue
+            if not (pending.tolerant and pending.tolerant.found) and not _perhaps_cut(item, result):
+                stored = _stored(item, result)
+                self._recorded_early[item.path] = stored
+                self._note(stored)
+        self._record_if_due()
 
     def _keep_known(self, item: Item, known: StoredObject, doubt: str | None = None) -> bool:
         """Whether there is a doubt about it: what the manifest says of it stays true while the source is unchanged."""
@@ -453,6 +498,10 @@ class Copier:
             known = None
             for records in (*self._known.values(), self._whole):
                 records.pop(item.path, None)
+        if self._recorded_early.pop(item.path, None) is not None:
+            self._unrecorded = [one for one in self._unrecorded if one.path != item.path]
+            self._note(StoredObject(item.path, size_bytes=_TAKEN_BACK, crc32c=0))
+            self._record()
         tolerant = Tolerant(item.path) if pending.tolerant is not None else None
         self._submit(item, item.source, known, tolerant, fresh=True)
 
@@ -478,6 +527,7 @@ class Copier:
 
     def _record(self) -> None:
         """Tell the ledger what is stored; a failed write costs a second copy of these objects at the worst."""
+        self._recorded_at = time.monotonic()
         if not self._unrecorded:
             return
         for store in self._alive:
@@ -517,12 +567,27 @@ class Copier:
         return object_key(f"{self._folder}/{path}")
 
 
+_TAKEN_BACK = -1  # the size of no object: a record with it is as good as none
+
+_DIGEST = re.compile(r'"[0-9a-fA-F]{32}(-[0-9]{1,5})?"')
+"""An ETag of S3, and of what passes it on: the MD5 of the content, or of its parts' MD5s."""
+
 _FINAL = (SourceGone, ErrorPage, UnexpectedContent, SourceForbidden, SourceNotAllowed)
 """What the source says of an object for good, if it says so again and again."""
 
 
 def _differs(result: CopyResult, said: int) -> str:
     return f"it has {result.size_bytes} bytes, the API says {said}"
+
+
+def _stored(item: Item, result: CopyResult) -> StoredObject:
+    return StoredObject(
+        path=item.path,
+        size_bytes=result.size_bytes,
+        crc32c=result.crc32c,
+        content_type=item.content_type,
+        source_etag=result.source.etag if result.source else None,
+    )
 
 
 def _perhaps_cut(item: Item, result: CopyResult) -> str | None:

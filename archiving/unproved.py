@@ -1,10 +1,11 @@
 """Copies that arrived over a connection that brought others, until the engine proves that none was taken for another's.
 
-Nothing of them counts before, and the ledger does not hear of them: a later attempt trusts what is recorded, by length
-and ETag, and two segments may have both in common (nginx makes ETags of time and length).
+Nothing of them counts before, and the ledger hears only of those whose ETag is a digest (`copying`): a later attempt
+trusts what is recorded, by length and ETag, and two segments may have both in common (nginx makes ETags of time and
+length).
 
 To prove costs a request for each connection, over a new one. So it is done at the end of each phase, and on the way
-only when so much has arrived that these requests are few beside it: 32 connections for 3,000 objects are 1 in 100. To
+only when so much has arrived that these requests are few beside it: 32 connections for 1,000 objects are 3 in 100. To
 record each object at once and prove it before it is trusted would cost a later attempt a read of every one; to prove
 every few objects, a TLS handshake for every few. What is lost instead is small and rare: a worker that dies has copied
 at most so many objects in vain.
@@ -19,8 +20,8 @@ from typing import Generic, TypeVar
 from storage_backends.base import ObjectKey
 from transfer.base import Engine
 
-PROVE_EVERY = 3000  # objects; fewer of them
-PROVE_BYTES = 4 * 2**30  # when they are large: one part each, as larger ones prove themselves
+PROVE_EVERY = 1000  # objects; fewer of them
+PROVE_BYTES = 2 * 2**30  # when they are large: one part each, as larger ones prove themselves
 
 T = TypeVar("T")
 

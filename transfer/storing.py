@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import TypeVar
@@ -21,7 +21,7 @@ from storage_backends.errors import (
     UploadGone,
 )
 from transfer.base import SavedPart, SavedUpload, UploadJournal
-from transfer.checksums import Crc32c
+from transfer.checksums import Crc32c, combine
 from transfer.errors import Stopped
 from transfer.memory import Reservation
 from transfer.retrying import RetryPolicy
@@ -123,7 +123,7 @@ class StoreTools:
         """Check the object that was just stored at `key`, by the store's checksum, else by reading it back. Raises
         ChecksumRejected when it is another; it is deleted then, unless the store says that it is not the one that
         `info` describes: another worker may have replaced it since."""
-        held = info.crc32c if info.crc32c is not None else await self._read_back(store, key, info.size_bytes)
+        held = await self.crc_of(store, info, key)
         if held == crc and info.size_bytes == size_bytes:
             return
         deleted = await blocking(lambda: _delete_own(store, key, info))
@@ -131,6 +131,12 @@ class StoreTools:
             f"{store.name} stored {key!r} as {info.size_bytes} bytes with CRC32C {held:08x}, "
             f"not as {size_bytes} bytes with {crc:08x}{'; it was deleted again' if deleted else ''}"
         )
+
+    async def crc_of(self, store: StorageBackend, info: ObjectInfo, key: ObjectKey) -> int:
+        """The CRC32C of what the store holds at `key`, which `info` describes: its own word, or read back."""
+        if info.crc32c is not None:
+            return info.crc32c
+        return await self._read_back(store, key, info.size_bytes)
 
     async def _read_back(self, store: StorageBackend, key: ObjectKey, size_bytes: int) -> int:
         crc, start = Crc32c(), 0
@@ -191,6 +197,8 @@ class PartsUpload:
         self._on_fail = on_fail
         self._on_defect = on_defect
         self._upload: Upload | None = None
+        self._resumed = False
+        self._found: ObjectInfo | None = None  # at the key, instead of the upload that was to be resumed
         self._begun = Gate()
         self._done: dict[int, Part] = {}
         self._turns: dict[int, tuple[Gate, _Job]] = {}  # of parts that wait for the one before
@@ -229,17 +237,22 @@ class PartsUpload:
         return None
 
     async def resume(self, saved: SavedUpload, expected_bytes: Callable[[int], int]) -> Mapping[int, Part]:
-        """Resume `saved`; the parts that need not be sent. None are held when the store no longer knows the upload:
-        then it begins anew."""
+        """Resume `saved`; the parts that need not be read. None are held when the store no longer knows the upload, nor
+        an object that it may have been completed to: then it begins anew."""
+        self._resumed = True
         try:
             upload = await self._tools.persist(
                 lambda: blocking(lambda: self.store.resume(self.spec, saved.token))
             )
             held = await self._tools.persist(lambda: blocking(upload.parts))
         except UploadGone:
-            await self._forget()
-            self.begin()
-            return {}
+            if not await self._is_completed(saved):
+                if self.open:
+                    await self._forget()
+                    self._resumed = False
+                    self.begin()
+                return {}
+            upload, held = None, None
         except StorageError as error:
             self.fail(error)
             return {}
@@ -253,8 +266,54 @@ class PartsUpload:
         self._begun.open()
         return dict(self._done)
 
+    async def _is_completed(self, saved: SavedUpload) -> bool:
+        """Whether an object of the right size is at the key: the upload was completed, and nobody heard of it. Its
+        content is compared now, where the journal knows every part, else by `finish`."""
+        if not await self._find():
+            return False
+        in_order = [saved.parts.get(number) for number in range(1, len(saved.parts) + 1)]
+        parts = [part for part in in_order if part is not None]
+        if sum(part.size_bytes for part in parts) != saved.size_bytes:
+            return True
+        crc = 0
+        for part in parts:
+            crc = combine(crc, part.crc32c, part.size_bytes)
+        if await self._found_is(crc):
+            return True
+        self._found = None
+        return False
+
+    async def _find(self) -> bool:
+        """Look for the object that the resumed upload became. Nothing is sent any more when it is there."""
+        if not self._resumed or self.spec.size_bytes is None:
+            return False
+        if self._found is None:
+            try:
+                stat = partial(self.store.stat, self.spec.key)
+                info = await self._tools.persist(lambda: blocking(stat))
+            except StorageError as error:
+                self.fail(error)
+                return False
+            if info is None or info.size_bytes != self.spec.size_bytes:
+                return False
+            self._found = info
+            for job in list(self._jobs):
+                if not job.in_call and job.task is not None:
+                    job.task.stop(_GivenUp())
+        return True
+
+    async def _found_is(self, crc: int) -> bool:
+        found = self._found
+        assert found is not None, "it is compared when it was found"
+        try:
+            return await self._tools.crc_of(self.store, found, self.spec.key) == crc
+        except StorageError as error:
+            self.fail(error)
+            return False
+
     async def begin_anew(self) -> None:
         """Discard what was resumed."""
+        self._resumed, self._found = False, None
         upload, self._upload = self._upload, None
         self._done, self._begun = {}, Gate()
         if upload is not None:
@@ -269,7 +328,7 @@ class PartsUpload:
     def offer(self, part: FilledPart) -> None:
         """Send `part`, unless this store holds it already."""
         held = self._done.get(part.number)
-        if not self.open or (held is not None and held.crc32c == part.crc32c):
+        if not self.open or self._found is not None or (held is not None and held.crc32c == part.crc32c):
             return
         if held is not None and not self.store.limits.parallel_parts:
             self.fail(
@@ -285,10 +344,15 @@ class PartsUpload:
     async def finish(self, count: int, whole_crc: int) -> None:
         """Everything was read and checks out: complete it when the last part is there, and prove it."""
         await self._all_quiet()
-        if not self.open:
-            return
-        self._spawn(lambda job: self._complete(count, whole_crc, job))
-        await self._all_quiet()
+        if self.open and self._found is None:
+            self._spawn(lambda job: self._complete(count, whole_crc, job))
+            await self._all_quiet()
+        if self.open and self._found is not None:
+            if await self._found_is(whole_crc):
+                self.info = replace(self._found, crc32c=whole_crc)
+            elif self.open:
+                self.fail(UploadGone(f"{self.store.name} holds another {self.spec.key!r}: begin again"))
+            await self._forget()
 
     async def give_up(self, ending: Ending) -> None:
         """End without an object, once calls under way have ended."""
@@ -415,6 +479,8 @@ class PartsUpload:
         async def run() -> None:
             try:
                 await work(job)
+            except UploadGone as error:
+                await self._lost(error)
             except StorageError as error:
                 self.fail(error)
             finally:
@@ -425,6 +491,11 @@ class PartsUpload:
         job.task = Task(self._tools.runs, run())
         job.task.start(lambda _, error: self._ended(job, error))
         job.task.begin()
+
+    async def _lost(self, gone: UploadGone) -> None:
+        """The store does not know the upload any more: no matter, when it was completed."""
+        if not await self._find():
+            self.fail(gone)
 
     def _ended(self, job: _Job, error: BaseException | None) -> None:
         self._jobs.discard(job)

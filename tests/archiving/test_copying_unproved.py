@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 import pytest
 
 from archiving import unproved
+from archiving.copying import JOURNAL_EVERY
 from archiving.outcomes import Archived, Kept, WillRetry
 from ledger.base import AssetState, Lease, StoredObject
 from ledger.memory import MemoryLedger
-from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, BytesSource, Tree
 from tests.archiving.fakes import Clock
 from transfer.base import Chunks, CopyRequest, CopyResult, Engine, Source
 from transfer.errors import SourceGone, SourceUnavailable
 
+ROOM = 8  # copies that the bench's engine has under way
 MIXED = "another one when it is read again"
 Names = Callable[[int, Mapping[str, int]], Sequence[str]]
 """The n-th time it is asked: which of those copied so far, with how often, are not proved."""
@@ -234,3 +237,95 @@ def test_what_is_named_while_it_is_under_way_is_copied_again_when_it_arrives(
 
     assert set(bench.fresh) == set(bench.asked[0])
     assert len(bench.fresh) == len(set(bench.fresh))
+
+
+def digest(number: int) -> str:
+    return f'"{number:032x}"'
+
+
+def digests(segments: int = 4) -> Tree:
+    """Of a source whose ETags are digests, as S3's are."""
+    return Tree(
+        {
+            **{
+                f"s{number:03}.ts": BytesSource(b"G" * (10 + number), etag=digest(number))
+                for number in range(segments)
+            },
+            "m.m3u8": b"#EXTM3U\n",
+        }
+    )
+
+
+def test_what_has_a_digest_for_an_etag_is_recorded_before_it_is_proved() -> None:
+    recorded: list[set[str]] = []
+
+    def look(_: int, __: Mapping[str, int]) -> Sequence[str]:
+        recorded.append(bench.recorded)
+        return []
+
+    bench = UnsureBench(lambda: digests(180), look)
+
+    assert isinstance(bench.archive(), Archived)
+    assert 180 - len(recorded[0]) < JOURNAL_EVERY, (
+        "a worker that is killed here copied these in vain, no more"
+    )
+
+
+@pytest.mark.parametrize("killed_after", [60, 120, 179])
+def test_a_small_tree_whose_worker_is_killed_is_not_sent_again(killed_after: int) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Counting(MemoryBackend):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            sent.append(str(spec.key))
+            return super().put(spec, data, crc32c)
+
+    class Dead(Recording):
+        """Takes nothing more once its worker is killed."""
+
+        def add_stored(self, *given: object) -> None:
+            if not killed:
+                super().add_stored(*given)  # type: ignore[arg-type]
+
+    def contents() -> Tree:
+        tree = digests(180)
+        if len(lives) < 2:
+            last = tree.files[f"s{killed_after:03}.ts"]
+            assert isinstance(last, BytesSource)
+
+            def kill(_: int) -> object:
+                killed.append(True)
+                raise Killed
+
+            last.open = kill  # type: ignore[method-assign,assignment]
+        return tree
+
+    sent, lives, killed = list[str](), list[int](), list[bool]()
+    bench = Bench(contents, stores=[Counting("one")], new_ledger=Dead)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            bench.archive()
+        killed.clear()
+        lives.append(len(sent))
+        bench.clock.advance(timedelta(minutes=3))
+
+    assert isinstance(bench.archive(), Archived)
+    in_vain = len([key for key in sent if key.endswith(".ts")]) - 180
+    assert in_vain <= 2 * (JOURNAL_EVERY + ROOM)
+
+
+def test_what_was_recorded_early_is_taken_back_before_it_is_copied_again() -> None:
+    bench = UnsureBench(digests, once_each("s001.ts"))
+    records: list[Mapping[str, StoredObject]] = []
+    add = bench.ledger.add_stored
+
+    def adding(lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]) -> None:
+        add(lease, destination, version, objects)
+        records.append(dict(bench.ledger.stored_objects(bench.asset_id, destination, version)))
+
+    bench.ledger.add_stored = adding  # type: ignore[method-assign]
+    bench.archive()
+
+    sizes = [each["s001.ts"].size_bytes for each in records if "s001.ts" in each]
+    assert sizes == [-1, 11], "void while the second copy is on its way, then as that was proved"

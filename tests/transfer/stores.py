@@ -126,8 +126,9 @@ class _OrderedUpload(WrappedUpload):
         return None
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        due = len(self.inner.parts() or {}) + 1
-        assert number <= due, f"part {number} came where {due} was due"
+        held = self.inner.parts()
+        if held is not None:  # else it was completed
+            assert number <= len(held) + 1, f"part {number} came where {len(held) + 1} was due"
         return super().put_part(number, data, crc32c)
 
 

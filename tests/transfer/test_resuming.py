@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from storage_backends.base import StorageBackend
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, Upload
+from storage_backends.errors import TransientStorageError, UploadGone
+from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Origin, Reply, Request, other_etag, status
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SourceInfo
+from transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
+from transfer.checksums import crc32c
 from transfer.engine import TransferEngine
 from transfer.errors import ErrorPage, SourceChanged, SourceUnavailable, TransferError
 from transfer.memory import MemoryBudget
@@ -20,6 +24,14 @@ from transfer.memory import MemoryBudget
 PART = 1000
 CONTENT = some_bytes(8500)
 PARTS = 9
+
+
+class NoChecksumStats(MemoryBackend):
+    """A store in memory that keeps no checksum: what is there has to be read back."""
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        info = super().stat(key)
+        return replace(info, crc32c=None) if info is not None else None
 
 
 class WorkerDied(BaseException):
@@ -212,6 +224,102 @@ def test_an_upload_the_store_has_forgotten_begins_again() -> None:
         copy(origin, [store], journal)
 
     assert stored_in(store) == {KEY: CONTENT}
+
+
+class ForgetsTokens(Wrapped):
+    """A store whose uploads, once they are completed, are unknown in every way."""
+
+    def resume(self, spec: ObjectSpec, token: str) -> Upload:
+        raise UploadGone("no such upload")
+
+
+def completed_unheard(store: StorageBackend, journal: Journal, known: int) -> None:
+    """An attempt completed its upload and died; its journal had noted the first `known` parts."""
+    spec = ObjectSpec(KEY, "video/mp4", len(CONTENT), PART)
+    upload = store.begin(spec)
+    pieces = [CONTENT[start : start + PART] for start in range(0, len(CONTENT), PART)]
+    parts = [upload.put_part(number, piece, crc32c(piece)) for number, piece in enumerate(pieces, start=1)]
+    upload.complete(parts, crc32c(CONTENT))
+    saved = {
+        part.number: SavedPart(part.number, part.size_bytes, part.crc32c, part.tag) for part in parts[:known]
+    }
+    journal.saved[store.name, KEY] = SavedUpload(upload.token, len(CONTENT), PART, '"v1"', saved)
+
+
+@pytest.mark.parametrize("keeps_checksums", [True, False])
+@pytest.mark.parametrize("known", [0, 1, PARTS - 1, PARTS])
+@pytest.mark.parametrize("kind", [Wrapped, OrderedStore, ForgetsTokens])
+def test_an_upload_that_was_completed_is_recognised_and_nothing_is_sent_again(
+    kind: type[Wrapped], known: int, keeps_checksums: bool
+) -> None:
+    inner = MemoryBackend if keeps_checksums else NoChecksumStats
+    store, journal = kind(inner("store")), Journal()
+    completed_unheard(store, journal, known)
+    store.calls.clear()
+    store.sent_parts.clear()
+    with Origin({"/file": CONTENT}) as origin:
+        result = copy(origin, [store], journal, request(size_bytes=len(CONTENT)))
+        read = sum(last - first + 1 for first, last in origin.ranges_asked)
+
+    assert result.failed == {}
+    assert result.stored[store.name].crc32c == result.crc32c
+    assert stored_in(store) == {KEY: CONTENT}
+    assert store.sent_parts == []
+    assert store.calls["begin"] == 0
+    assert read <= max(0, len(CONTENT) - known * PART) + CHECKED_BYTES
+    assert journal.saved == {}
+
+
+@pytest.mark.parametrize("known", [1, PARTS])
+@pytest.mark.parametrize("kind", [Wrapped, OrderedStore, ForgetsTokens])
+def test_another_object_of_the_same_size_is_not_taken_for_it(kind: type[Wrapped], known: int) -> None:
+    store, journal = kind(MemoryBackend("store")), Journal()
+    completed_unheard(store, journal, known)
+    other = some_bytes(len(CONTENT), seed=9)
+    store.put(ObjectSpec(KEY, "video/mp4", len(other)), other, crc32c(other))
+    with Origin({"/file": CONTENT}) as origin:
+        for _ in range(2):
+            result = copy(origin, [store], journal)
+            if not result.failed:
+                break
+
+    assert result.stored.keys() == {store.name}
+    assert stored_in(store) == {KEY: CONTENT}
+
+
+@pytest.mark.parametrize("known", [0, 1, PARTS])
+def test_the_directory_recognises_what_it_completed(known: int, tmp_path: Path) -> None:
+    store, journal = FilesystemBackend(tmp_path / "d"), Journal()
+    completed_unheard(store, journal, known)
+    counted = Wrapped(store)
+    with Origin({"/file": CONTENT}) as origin:
+        result = copy(origin, [counted], journal)
+
+    assert result.failed == {}
+    assert counted.sent_parts == []
+    assert store.read(KEY) == CONTENT
+
+
+def test_a_store_that_does_not_answer_leaves_the_journal_to_the_next_attempt() -> None:
+    class Silent(ForgetsTokens):
+        away = True
+
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            if self.away:
+                raise TransientStorageError("503")
+            return super().stat(key)
+
+    store, journal = Silent(MemoryBackend("store")), Journal()
+    completed_unheard(store, journal, 3)
+    store.sent_parts.clear()
+    with Origin({"/file": CONTENT}) as origin:
+        first = copy(origin, [store], journal)
+        store.away = False
+        second = copy(origin, [store], journal)
+
+    assert isinstance(first.failed[store.name], TransientStorageError)
+    assert second.failed == {}
+    assert store.sent_parts == []
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"v1"'])

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test bench check format lock clean
+.PHONY: help install demo test simulate bench check format lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: install ## archive one simulated asset of every type into ./archive-demo, 
 
 test: install ## every test
 	$(BIN)/pytest
+
+simulate: install ## the whole system in virtual time, seed by seed: SEEDS=1000, PLANTED=yes plants bugs (docs/simulation.md)
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100) --start $(or $(START),1) $(if $(PLANTED),--planted)
 
 bench: install .venv-bench/.installed ## our engine against rclone, obstore, s5cmd, boto3 and others: JOBS=A,C SETTINGS=life TLS=both
 	$(BIN)/python -m benchmarks --jobs $(or $(JOBS),A1,A,B,C,D,E) --settings $(or $(SETTINGS),raw,life) --tls $(or $(TLS),no) $(BENCH)

@@ -1,0 +1,329 @@
+"""One run: a seed makes the world, its faults and the fleet, and says in which order everything happens."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from archiving import verdicts
+from archiving.errors import ArchiveError
+from hms.errors import HmsError
+from ledger.base import AssetState, Row
+from ledger.errors import LedgerError
+from storage_backends.errors import StorageError
+from tests.simulation.faults import Fault, Faults
+from tests.simulation.ledgers import AuditedLedger, SimLedger
+from tests.simulation.oracle import Oracle
+from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler, Violation, Weather
+from tests.simulation.sources import Sources
+from tests.simulation.stores import MANIFESTS, Destination, SimStore
+from tests.simulation.truth import make_assets
+from tests.simulation.wiring import DISPATCH_EVERY, SWEEP_EVERY, Logs, Services, build, virtual
+from worker.verify import verify
+
+STORM = 7 * DAY
+SETTLED = STORM + 19 * DAY  # all deadlines are past, and a day or two
+END = SETTLED + 18 * DAY
+ASSETS = 14
+
+EXPECTED = (HmsError, LedgerError, StorageError)
+"""What may come out of a task; anything else is a defect."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    seed: int
+    digest: str
+    events: int
+    violation: Violation | None
+    tail: tuple[str, ...]
+    states: dict[str, int]
+
+
+class Broker:
+    """Messages are lost, doubled and late."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._queues: dict[str, deque[Any]] = {"urgent": deque(), "archive": deque(), "control": deque()}
+        self._waiting: dict[str, deque[Callable[[], None]]] = {"archive": deque(), "control": deque()}
+
+    def send(self, queue: str, message: Any) -> None:
+        rng = self._scheduler.rng
+        roll = rng.random()
+        stormy = self._scheduler.weather.any > 0
+        if stormy and roll < 0.01:
+            return
+        copies = 2 if stormy and roll > 0.98 else 1
+        for _ in range(copies):
+            self._queues[queue].append(message)
+            waiting = self._waiting["control" if queue == "control" else "archive"]
+            if waiting:
+                waiting.popleft()()
+
+    def take(self, process: Process, *queues: str) -> Any:
+        while True:
+            for queue in queues:
+                if self._queues[queue]:
+                    return self._queues[queue].popleft()
+            self._waiting[queues[-1]].append(process.parked())
+            process.park()
+
+
+class Fleet:
+    def __init__(self, seed: int) -> None:
+        self.scheduler = scheduler = Scheduler(seed)
+        rng = scheduler.rng
+        self.faults = Faults()
+        self.logs = Logs()
+        assets = make_assets(rng, ASSETS, STORM - DAY)
+        self.sources = Sources(scheduler, self.faults, assets)
+        self.ledger = AuditedLedger(scheduler.now)
+        names = ["one", "two"][: rng.choice([1, 2])]
+        self.destinations = [
+            Destination(
+                scheduler,
+                self.faults,
+                name,
+                checksums=rng.random() < 0.7,
+                honours_conditions=rng.random() < 0.7,
+                no_overwrite=rng.random() < 0.1,
+            )
+            for name in names
+        ]
+        self.oracle = Oracle(
+            scheduler, self.faults, self.sources.assets, self.destinations, self.ledger, self.logs
+        )
+        for store in self.destinations:
+            store.audit = self.oracle
+        self.broker = Broker(scheduler)
+        self._snapshots: deque[dict[str, Any]] = deque(maxlen=4)
+        self._services: dict[str, Services] = {}
+        self.workers = [Process(scheduler, f"worker-{n}", self._work) for n in range(rng.randrange(2, 5))]
+        self.controls = [Process(scheduler, "control-0", self._control)]
+        self.beats = [Process(scheduler, f"beat-{n}", self._beat) for n in range(2)]
+        self.operator = Process(scheduler, "operator", self._operate)
+        self.operator.immortal = True
+        for beat in self.beats:
+            beat.immortal = True
+
+    # -- the run -----------------------------------------------------------------------------------------------
+    def run(self) -> Outcome:
+        scheduler = self.scheduler
+        with virtual(scheduler, self.logs):
+            violation: Violation | None = None
+            try:
+                self._begin()
+                scheduler.run_until(STORM)
+                self._calm()
+                scheduler.run_until(SETTLED)
+                self.oracle.settled_down()
+                scheduler.run_until(END)
+                self.oracle.look()
+                self.oracle.all_read()
+                if scheduler.violation is not None:
+                    raise scheduler.violation
+            except Violation as found:
+                violation = found
+            finally:
+                digest, events = scheduler.digest, scheduler.steps
+                tail = tuple(scheduler.tail)
+                scheduler.close()
+        states = {str(state): n for state, n in self.ledger.counts().states.items() if n}
+        return Outcome(scheduler.seed, digest, events, violation, tail, states)
+
+    def _begin(self) -> None:
+        scheduler, rng = self.scheduler, self.scheduler.rng
+        fierce = rng.choice([0.3, 1.0, 2.0])
+        scheduler.weather = Weather(
+            kill=0.002 * fierce, pause=0.002 * fierce, lose=0.005 * fierce, longest_pause_seconds=6 * HOUR
+        )
+        self._plan_faults()
+        for process in (*self.workers, *self.controls, *self.beats, self.operator):
+            process.wall_skew = rng.choice([0.0, rng.uniform(-5, 5), rng.uniform(-3 * DAY, 3 * DAY)])
+            process.start()
+        scheduler.every(lambda: 6 * HOUR, self.oracle.look, first=HOUR)
+        scheduler.every(lambda: 4 * HOUR, self._snapshot)
+        losses = rng.choice([0, 0, 1, 2])
+        for _ in range(losses):
+            scheduler.at(rng.uniform(HOUR, STORM), self._flush_or_roll_back)
+        if not losses:  # nobody could tell an empty directory from a new destination without the ledger
+            self._plan_unmounts()
+        for _ in range(rng.choice([0, 1, 2, 4])):
+            scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), self._harm)
+
+    def _calm(self) -> None:
+        self.oracle.calm_from = self.scheduler.seconds
+        self.scheduler.weather = Weather()
+        for process in (*self.workers, *self.controls, *self.beats, self.operator):
+            process.paused_until = min(process.paused_until, self.scheduler.seconds + HOUR)
+
+    def _plan_faults(self) -> None:
+        rng = self.scheduler.rng
+        kinds: list[tuple[str, list[str]]] = [
+            ("api", ["503", "429", "403", "404", "garbled"]),
+            (f"api:{self.workers[0].name}", ["403"]),
+            ("ledger", ["away"]),
+            ("source", ["503", "429", "403", "404", "cut", "unframed", "wrong bytes", "error page", "slow",
+                        "no ranges", "refused", "silent", "404 on one file"]),
+            *(
+                (f"store:{store.name}", ["503", "flaky", "denied", "full", "read only", "bucket missing", "corrupting"])
+                for store in self.destinations
+            ),
+        ]  # fmt: skip
+        for _ in range(rng.randrange(4, 16)):
+            where, names = rng.choice(kinds)
+            if where == "source" and rng.random() < 0.5:
+                where = f"source:{rng.choice(sorted(self.sources.assets))}"
+            start = rng.uniform(0, STORM)
+            length = rng.choice([5 * MINUTE, HOUR, 6 * HOUR, rng.uniform(0, 2 * DAY)])
+            fault = Fault(where, rng.choice(names), start, min(start + length, STORM))
+            self.faults.add(fault)
+            self.scheduler.note("world", f"{fault}")
+
+    def _plan_unmounts(self) -> None:
+        rng = self.scheduler.rng
+        for _ in range(rng.choice([0, 1, 1, 2])):
+            start = rng.uniform(DAY, STORM - HOUR)
+            end = min(start + rng.uniform(10 * MINUTE, DAY), STORM)
+            store = rng.choice(self.destinations)
+            self.faults.add(Fault(f"store:{store.name}", "unmounted", start, end))
+            self.scheduler.note("world", f"{store.name} will be unmounted from {start:.0f} to {end:.0f}")
+
+    # -- what happens to the fleet -----------------------------------------------------------------------------
+    def _snapshot(self) -> None:
+        if self.scheduler.seconds < STORM:
+            self._snapshots.append(self.ledger.snapshot())
+
+    def _flush_or_roll_back(self) -> None:
+        if self._snapshots and self.scheduler.rng.random() < 0.5:
+            self.scheduler.note("world", "the ledger is rolled back")
+            self.ledger.restore(self._snapshots[0])
+        else:
+            self.scheduler.note("world", "the ledger is flushed")
+            self.ledger.clear()
+        self.oracle.new_epoch()
+
+    def _harm(self) -> None:
+        rng = self.scheduler.rng
+        store = rng.choice(self.destinations)
+        kind = rng.choice(["rot", "object deleted", "manifest deleted"])
+        key = store.some_key(rng, manifests=kind == "manifest deleted")
+        if key is None:
+            return
+        asset_id = next(part for part in key.removesuffix(".json").split("/") if part in self.sources.assets)
+        self.oracle.harm(store, asset_id, kind, key)
+        if kind == "rot":
+            store.rot(key)
+        else:
+            store.remove(key)
+
+    # -- what processes do -------------------------------------------------------------------------------------
+    def _built(self, process: Process) -> Services:
+        ledger = SimLedger(process, self.ledger, self.faults, self.oracle)
+        stores = [SimStore(process, store) for store in self.destinations]
+
+        def send(row: Row, urgent: bool) -> None:
+            self.broker.send("urgent" if urgent else "archive", row.asset_id)
+
+        return build(process, ledger, self.sources, stores, send)
+
+    def _work(self, process: Process) -> None:
+        services = self._built(process)
+        while True:
+            asset_id = self.broker.take(process, "urgent", "archive")
+            try:
+                services.archiver.archive(asset_id, process.name)
+            except EXPECTED as error:
+                self.scheduler.note(process.name, f"failed: {type(error).__name__}")
+
+    def _control(self, process: Process) -> None:
+        services = self._built(process)
+        tasks: dict[str, Callable[[], None]] = {
+            "sweep": lambda: self._sweep(services),
+            "dispatch": lambda: self._ignore(services.dispatcher.dispatch()),
+            "watch": lambda: self.oracle.watched(services.watcher.watch()),
+            "reconcile": lambda: self._ignore(services.reconciler.reconcile()),
+            "scrub": lambda: self._ignore(services.scrubber.scrub()),
+        }
+        while True:
+            name, expires = self.broker.take(process, "control")
+            if expires < self.scheduler.seconds:
+                continue
+            process.attempt_began = self.scheduler.seconds
+            self.scheduler.note(process.name, f"task {name}")
+            try:
+                tasks[name]()
+            except EXPECTED as error:
+                self.scheduler.note(process.name, f"{name} failed: {type(error).__name__}")
+
+    def _sweep(self, services: Services) -> None:
+        began = self.scheduler.seconds
+        try:
+            result = services.sweeper.sweep()
+            if result is not None:
+                self.oracle.swept(began)
+            services.dispatcher.dispatch()
+        finally:
+            services.reconciler.check_destinations()
+
+    @staticmethod
+    def _ignore(_result: object) -> None:
+        return
+
+    def _beat(self, process: Process) -> None:
+        """The second beat runs in the storm alone: somebody started it by mistake."""
+        intervals = {
+            "sweep": SWEEP_EVERY,
+            "dispatch": DISPATCH_EVERY,
+            "watch": HOUR,
+            "reconcile": 8 * HOUR,
+            "scrub": DAY,
+        }
+        due = {name: self.scheduler.seconds + self.scheduler.rng.uniform(0, MINUTE) for name in intervals}
+        due["scrub"] += HOUR
+        while process is self.beats[0] or self.scheduler.seconds < STORM:
+            name = min(due, key=lambda each: due[each])
+            process.sleep(due[name] - self.scheduler.seconds)
+            interval = intervals[name]
+            if self.scheduler.seconds > SETTLED and name in ("dispatch", "watch"):
+                interval = 6 * HOUR
+            due[name] = self.scheduler.seconds + interval
+            self.broker.send("control", (name, self.scheduler.seconds + 0.9 * interval))
+
+    def _operate(self, process: Process) -> None:
+        ledger: Any = SimLedger(process, self.ledger, self.faults, self.oracle)
+        stores: Any = [SimStore(process, store) for store in self.destinations]
+        rng = self.scheduler.rng
+        while self.scheduler.seconds < STORM:
+            process.sleep(rng.uniform(2 * HOUR, 2 * DAY))
+            rows = sorted(self.ledger.all_rows(), key=lambda row: row.asset_id)
+            verb = rng.choice(["retry", "reject", "accept", "verify"])
+            process.attempt_began = self.scheduler.seconds
+            self.scheduler.note("operator", verb)
+            try:
+                if verb == "verify":
+                    for checked in verify(stores, [], quick=rng.random() < 0.5):
+                        self.scheduler.note("operator", f"{checked.asset_id} {checked.ok}")
+                elif verb == "retry" and rows:
+                    ledger.reopen(rng.choice(rows).asset_id)
+                elif doubted := [
+                    row for row in rows if row.state in (AssetState.QUARANTINED, AssetState.LOST)
+                ]:
+                    row = rng.choice(doubted)
+                    say = verdicts.accept if verb == "accept" else verdicts.reject
+                    if verb == "reject":
+                        self.oracle.rejected.add(row.asset_id)
+                    say(ledger, stores, row.asset_id, by="ann", why="seen", now=self.ledger.now())
+            except (*EXPECTED, ArchiveError) as error:
+                self.scheduler.note("operator", f"{verb} failed: {type(error).__name__}")
+
+
+def simulate(seed: int) -> Outcome:
+    return Fleet(seed).run()
+
+
+__all__ = ["MANIFESTS", "Fleet", "Outcome", "simulate", "timedelta"]

@@ -1,0 +1,175 @@
+"""The one ledger, audited, and how each process reaches it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+from ledger.base import AssetState, Beginning, Lease, Progress, Row, Seen, Settlement
+from ledger.errors import LedgerUnavailable
+from ledger.memory import MemoryLedger
+from tests.simulation.faults import Faults
+from tests.simulation.scheduler import Process
+
+T = TypeVar("T")
+
+_KEPT = ("_clock", "_mutex")  # not part of what a snapshot holds
+
+
+class LedgerAudit(Protocol):
+    """Told of every change of a row by a process."""
+
+    def leased(self, process: Process, lease: Lease, *, was_living: bool) -> None: ...
+
+    def settled_lease(self, process: Process, asset_id: str) -> None: ...
+
+    def discovered(self, before: dict[str, Row]) -> None: ...
+
+    def settled(self, process: Process, before: Row | None, after: Row | None) -> None: ...
+
+
+class AuditedLedger(MemoryLedger):
+    """`clock` is the ledger's own."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(clock)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {name: copy.deepcopy(value) for name, value in vars(self).items() if name not in _KEPT}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        vars(self).update(copy.deepcopy(snapshot))
+
+    def is_leased(self, asset_id: str) -> bool:
+        """To somebody, and not ended by the ledger's clock."""
+        asset = self._assets.get(asset_id)
+        running = asset is not None and asset.row.state is AssetState.RUNNING
+        return running and asset is not None and asset.timed_at is not None and asset.timed_at > self._clock()
+
+    def all_rows(self) -> list[Row]:
+        return [asset.row for asset in self._assets.values()]
+
+
+class SimLedger:
+    """`ledger.base.Ledger`, as one process has it: every call may meet its fate."""
+
+    def __init__(self, process: Process, ledger: AuditedLedger, faults: Faults, audit: LedgerAudit) -> None:
+        self._process = process
+        self._ledger = ledger
+        self._faults = faults
+        self._audit = audit
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._ledger, name)
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return self._call(name, lambda: method(*args, **kwargs))
+
+        return called
+
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
+        def act() -> Beginning:
+            was_living = self._ledger.is_leased(asset_id)
+            found = self._ledger.begin(asset_id, holder, duration, facts)
+            if found.lease is not None:
+                self._audit.leased(self._process, found.lease, was_living=was_living)
+            return found
+
+        return self._call(f"begin {asset_id[-4:]}", act)
+
+    def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
+        def settle() -> Row:
+            row = self._ledger.settle(lease, seen, settlement)
+            self._audit.settled_lease(self._process, lease.asset_id)
+            return row
+
+        return self._changing(
+            f"settle {lease.asset_id[-4:]} {settlement.state}",
+            lease.asset_id,
+            settle,
+        )
+
+    def discover(self, seen: Sequence[Seen]) -> int:
+        def act() -> int:
+            before = {row.asset_id: row for row in self._ledger.all_rows()}
+            new = self._ledger.discover(seen)
+            self._audit.discovered(before)
+            return new
+
+        return self._call("discover", act)
+
+    def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+        return self._changing(
+            f"record {seen.asset_id[-4:]} {settlement.state}",
+            seen.asset_id,
+            lambda: self._ledger.record_archived(seen, settlement),
+        )
+
+    def reopen(self, asset_id: str, **how: Any) -> Row | None:
+        return self._changing(
+            f"reopen {asset_id[-4:]}", asset_id, lambda: self._ledger.reopen(asset_id, **how)
+        )
+
+    def rows(
+        self,
+        states: Iterable[AssetState] | None = None,
+        *,
+        expiring_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        chosen = None if states is None else sorted(states)
+        return iter(
+            self._call(
+                "rows",
+                lambda: list(self._ledger.rows(chosen, expiring_before=expiring_before, limit=limit)),
+            )
+        )
+
+    def report(self, progress: Progress) -> None:
+        if self._faults.active("ledger", self._process.scheduler.seconds) is None:
+            self._ledger.report(progress)
+
+    def close(self) -> None:
+        return
+
+    def _changing(self, what: str, asset_id: str, change: Callable[[], T]) -> T:
+        def act() -> T:
+            before = self._ledger.get(asset_id)
+            result = change()
+            self._audit.settled(self._process, before, self._ledger.get(asset_id))
+            return result
+
+        return self._call(what, act)
+
+    def _call(self, what: str, action: Callable[[], T]) -> T:
+        def act() -> T:
+            if self._faults.active("ledger", self._process.scheduler.seconds) is not None:
+                raise LedgerUnavailable(f"{what}: connection refused")
+            return action()
+
+        return self._process.call(f"ledger {what}", act, lambda: LedgerUnavailable(f"{what}: no answer"))
+
+
+class Secrets:
+    """Instead of the module `secrets`, so that a run can be repeated."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def randbits(self, bits: int) -> int:
+        return self._rng.getrandbits(bits)
+
+    def token_hex(self, size_bytes: int) -> str:
+        return self._rng.randbytes(size_bytes).hex()
+
+    def token_bytes(self, size_bytes: int) -> bytes:
+        return self._rng.randbytes(size_bytes)
+
+    def token_urlsafe(self, size_bytes: int) -> str:
+        return self._rng.randbytes(size_bytes).hex()
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return self._rng.choice(options)

@@ -1,0 +1,429 @@
+"""Knows the true bytes, and looks at every change: what the fleet says is held against what is really there."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from archiving.watching import Summary
+from ledger.base import OPEN_STATES, AssetState, Lease, Row
+from storage_backends.memory import StoredObject
+from tests.simulation.faults import Faults, longest_clear
+from tests.simulation.ledgers import AuditedLedger
+from tests.simulation.scheduler import DAY, HOUR, Process, Scheduler
+from tests.simulation.stores import FOREIGN, MANIFESTS, Destination
+from tests.simulation.truth import TrueAsset
+from tests.simulation.wiring import AT_RISK, SWEEP_EVERY, Logs
+from transfer.checksums import crc32c
+
+_NEVER = float("-inf")
+RE_READ_WITHIN = 31 * DAY
+NOTICED_WITHIN = {"rot": RE_READ_WITHIN, "object deleted": RE_READ_WITHIN, "manifest deleted": 1 * DAY}
+A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old one
+CLEAR_ENOUGH = 2 * DAY
+"""An asset that could be had for so long without any fault must have been had."""
+
+
+@dataclass
+class Harm:
+    at: float
+    kind: str
+    key: str
+    is_hidden: bool  # the store tells the checksum that it had before
+    read_at: float | None = None  # when the scrub read what was harmed, and could see it
+
+    @property
+    def noticed_by(self) -> float:
+        """Until when the ledger may go on calling the asset archived."""
+        if self.read_at is not None:
+            return self.read_at + 2 * DAY
+        return self.at + (A_YEAR if self.is_hidden else NOTICED_WITHIN[self.kind])
+
+
+@dataclass
+class Found:
+    """A manifest as it lies in a bucket, read without the product's code."""
+
+    raw: dict[str, Any]
+
+    @property
+    def proves(self) -> bool:
+        return (
+            self.raw.get("schema") == "archiver.manifest/1"
+            and not self.raw.get("doubts")
+            and not self.raw.get("damage")
+        )
+
+    @property
+    def objects(self) -> list[tuple[str, int, str]]:
+        folder = self.raw["folder"]
+        return [(f"{folder}/{item['path']}", item["size"], item["crc32c"]) for item in self.raw["objects"]]
+
+    def path(self, key: str) -> str:
+        return key.removeprefix(f"{self.raw['folder']}/")
+
+
+@dataclass
+class Oracle:
+    scheduler: Scheduler
+    faults: Faults
+    assets: dict[str, TrueAsset]
+    destinations: list[Destination]
+    ledger: AuditedLedger
+    logs: Logs
+    harms: dict[tuple[str, str], list[Harm]] = field(default_factory=lambda: defaultdict(list))
+    epoch: int = 0  # of the ledger: a flush or a rollback begins another
+    epoch_began: float = 0.0
+    rejected: set[str] = field(default_factory=set)
+    calm_from: float = float("inf")
+    swept_at: float | None = None
+    leases: int = 0
+
+    def __post_init__(self) -> None:
+        self._writers: dict[tuple[str, str], tuple[int, int]] = {}
+        self._manifests: dict[tuple[str, str], str] = {}  # store and asset -> key
+        self._reading: dict[tuple[str, str, str], int] = {}
+        self._read_at: dict[tuple[str, str], float] = {}
+        self._first_read: dict[tuple[str, str], float] = {}
+        self._looked_at: dict[tuple[str, str], float] = {}
+        self._committed_at: dict[tuple[str, str], float] = {}
+        self._seen_manifests: dict[bytes, Found] = {}
+        self._last_lease: dict[str, tuple[int, int]] = {}  # epoch and number, by asset
+        self._known: dict[str, float] = {}  # when the fleet last recorded something of it
+
+    # -- what is really there ----------------------------------------------------------------------------------
+    def manifest(self, store: Destination, asset_id: str) -> Found | None:
+        key = self._manifests.get((store.name, asset_id))
+        there = store.objects.get(key) if key else None
+        return self._parsed(there.data) if there else None
+
+    def _parsed(self, data: bytes) -> Found | None:
+        found = self._seen_manifests.get(data)
+        if found is None:
+            try:
+                found = self._seen_manifests[data] = Found(json.loads(data))
+            except ValueError:
+                return None
+        return found
+
+    def problem(self, store: Destination, asset_id: str) -> str | None:
+        """Why the asset is not archived at the store; None when it is, whole."""
+        manifest = self.manifest(store, asset_id)
+        if manifest is None:
+            return "no manifest"
+        if not manifest.proves:
+            return "its manifest proves nothing"
+        stored: dict[str, bytes] = {}
+        for key, size, crc in manifest.objects:
+            there = store.objects.get(key)
+            if there is None:
+                return f"{manifest.path(key)} is not there"
+            if len(there.data) != size or f"{crc32c(there.data):08x}" != crc:
+                return f"{manifest.path(key)} is not what the manifest says"
+            stored[manifest.path(key)] = there.data
+        if manifest.raw.get("accepted"):
+            return None
+        truth = self.assets[asset_id]
+        for version in truth.versions:
+            if all(stored.get(path) == body for path, body in version.media.items()) and set(
+                version.files
+            ) <= set(stored):
+                return None
+        return "what is stored is no version that the source ever had"
+
+    # -- told by the ledger ------------------------------------------------------------------------------------
+    def leased(self, process: Process, lease: Lease, *, was_living: bool) -> None:
+        if was_living:
+            self._broken("one worker at a time", f"{process.name} was given {lease.asset_id}")
+        self.leases += 1
+        self._last_lease[lease.asset_id] = (self.epoch, self.leases)
+        process.lease_number = self.leases
+        process.attempt_began = self.scheduler.seconds
+        process.asset_id = lease.asset_id
+
+    def settled_lease(self, process: Process, asset_id: str) -> None:
+        """The ledger has let it settle."""
+        epoch, number = self._last_lease.get(asset_id, (self.epoch, 0))
+        if epoch == self.epoch and number > process.lease_number:
+            self._broken("no lease settles that was followed by another", f"{process.name} {asset_id}")
+
+    def discovered(self, before: dict[str, Row]) -> None:
+        for row in before.values():
+            now = self.ledger.get(row.asset_id)
+            if row.state is AssetState.ARCHIVED and (now is None or now.state is not AssetState.ARCHIVED):
+                self._broken("a sweep reopens nothing that is archived", row.asset_id)
+
+    def settled(self, process: Process, before: Row | None, after: Row | None) -> None:
+        if after is None:
+            return
+        self._known[after.asset_id] = self.scheduler.seconds
+        now = self.ledger.now()
+        if after.state is AssetState.WAITING and after.next_attempt_at is not None:
+            if after.next_attempt_at - now > timedelta(days=1, seconds=1):
+                self._broken("no wait is longer than a day", f"{after.asset_id} {after.next_attempt_at}")
+            if now < after.expires_at < after.next_attempt_at:
+                self._broken("no wait runs past the deadline", f"{after.asset_id} {after.next_attempt_at}")
+        if before is not None and before.state is after.state:
+            return
+        if after.state is AssetState.ARCHIVED:
+            for store in self.destinations:
+                why = self.problem(store, after.asset_id)
+                if why and not self._excused(store, after.asset_id, process.attempt_began):
+                    self._broken(
+                        "archived only when whole everywhere",
+                        f"{process.name} settled {after.asset_id} as archived: {store.name}: {why}",
+                    )
+        if after.state is AssetState.LOST:
+            asset = self.assets[after.asset_id]
+            if now < after.expires_at:
+                self._broken("nothing is lost before its deadline", after.asset_id)
+            if self.scheduler.seconds < asset.created + 16 * DAY:
+                self._broken("nothing is lost within a day of its deadline", after.asset_id)
+            if all(self.problem(store, after.asset_id) is None for store in self.destinations):
+                self._broken("nothing is lost that is whole everywhere", after.asset_id)
+
+    def _excused(self, store: Destination, asset_id: str, since: float) -> bool:
+        """Harm that the attempt could not see: done meanwhile, or of a kind that no listing shows; or the source
+        changed in the middle of it."""
+        if any(harm.kind == "rot" or harm.at >= since for harm in self.harms[asset_id, store.name]):
+            return True
+        return any(version.since >= since for version in self.assets[asset_id].versions[1:])
+
+    # -- told by the stores ------------------------------------------------------------------------------------
+    def wrote(
+        self, process: Process, store: Destination, key: str, before: StoredObject | None, mounted: bool
+    ) -> None:
+        if not mounted:
+            if key.startswith((MANIFESTS, "recordings/")):
+                self._broken("nothing is written to a destination that is not there", f"{process.name} {key}")
+            return
+        if key == FOREIGN:
+            self._broken("nobody else's object is touched", f"{process.name} wrote {key}")
+        if key.startswith(MANIFESTS):
+            self._wrote_manifest(process, store, key, before)
+        elif key.startswith("recordings/") and before is not None:
+            self._check_listed(process, store, key, before, "overwrote")
+
+    def _wrote_manifest(
+        self, process: Process, store: Destination, key: str, before: StoredObject | None
+    ) -> None:
+        asset_id = key.rsplit("/", 1)[1].removesuffix(".json")
+        if asset_id not in self.assets:
+            return
+        earlier = self._manifests.setdefault((store.name, asset_id), key)
+        if earlier != key:
+            self._manifests[store.name, asset_id] = key
+        manifest = self.manifest(store, asset_id)
+        was = self._parsed(before.data) if before else None
+        writer = (self.epoch, process.lease_number)
+        by_worker = process.name.startswith("worker")
+        if by_worker:
+            last = self._writers.get((store.name, asset_id))
+            if last is not None and last[0] == self.epoch and last[1] > writer[1] and before is not None:
+                self._broken(
+                    "no older lease replaces a newer manifest",
+                    f"{process.name} with lease {writer[1]} over {last[1]}: {key}",
+                )
+            self._writers[store.name, asset_id] = writer
+        if manifest is not None and manifest.proves:
+            self._committed_at[store.name, asset_id] = self.scheduler.seconds
+            why = self.problem(store, asset_id)
+            if why and not self._excused(store, asset_id, process.attempt_began):
+                self._broken(
+                    "no manifest proves what is not whole", f"{process.name} {store.name} {key}: {why}"
+                )
+        elif was is not None and was.proves and manifest is not None and manifest.raw.get("damage"):
+            harmed = bool(self.harms[asset_id, store.name])
+            if not harmed and not store.corrupted:
+                self._broken("nothing whole is called damaged", f"{process.name} {key}")
+
+    def deleted(self, process: Process, store: Destination, key: str, before: StoredObject | None) -> None:
+        if key == FOREIGN or (key.startswith(MANIFESTS) and before is not None):
+            self._broken("nobody else's object is touched", f"{process.name} deleted {key} at {store.name}")
+        elif before is not None and key.startswith("recordings/"):
+            self._check_listed(process, store, key, before, "deleted")
+
+    def _check_listed(
+        self, process: Process, store: Destination, key: str, before: StoredObject, what: str
+    ) -> None:
+        asset_id = next((part for part in key.split("/") if part in self.assets), None)
+        manifest = self.manifest(store, asset_id) if asset_id else None
+        if manifest is None or not manifest.proves:
+            return
+        there = store.objects.get(key)
+        for listed, size, crc in manifest.objects:
+            right = (len(before.data), f"{crc32c(before.data):08x}") == (size, crc)
+            if listed == key and right and (there is None or there.data != before.data):
+                self._broken("what a manifest lists stays", f"{process.name} {what} {key} at {store.name}")
+
+    def read(self, process: Process, store: Destination, key: str, start: int, data: bytes) -> None:
+        if not process.name.startswith("control"):
+            return
+        reading = (process.name, store.name, key)
+        if start == 0:
+            self._reading[reading] = 0
+        if self._reading.get(reading) == start:
+            self._reading[reading] = start + len(data)
+            there = store.objects.get(key)
+            if there is not None and start + len(data) >= len(there.data):
+                self._first_read.setdefault((store.name, key), self.scheduler.seconds)
+                self._read_at[store.name, key] = self.scheduler.seconds
+                asset_id = next((part for part in key.split("/") if part in self.assets), "")
+                for harm in self.harms.get((asset_id, store.name), ()):
+                    if harm.key == key and harm.read_at is None:
+                        harm.read_at = self.scheduler.seconds
+
+    def looked(self, process: Process, store: Destination, keys: Sequence[str]) -> None:
+        """It was told of these objects, and their checksums."""
+        if process.name.startswith("control"):
+            self._looked_at.update(dict.fromkeys([(store.name, key) for key in keys], self.scheduler.seconds))
+
+    # -- harm from outside -------------------------------------------------------------------------------------
+    def harm(self, store: Destination, asset_id: str, kind: str, key: str) -> None:
+        self.scheduler.note("world", f"{kind} of {asset_id} at {store.name}: {key}")
+        self.harms[asset_id, store.name].append(
+            Harm(self.scheduler.seconds, kind, key, kind == "rot" and store.checksums)
+        )
+
+    def new_epoch(self) -> None:
+        self.epoch += 1
+        self.epoch_began = self.scheduler.seconds
+
+    # -- looked at from time to time ---------------------------------------------------------------------------
+    def look(self) -> None:
+        counts = self.ledger.counts()
+        if counts.seen != sum(counts.states.values()):
+            self._broken("seen is the sum of all states", f"{counts}")
+        for row in self.ledger.all_rows():
+            if row.state is AssetState.ARCHIVED:
+                self._look_at_archived(row)
+
+    def _look_at_archived(self, row: Row) -> None:
+        for store in self.destinations:
+            why = self.problem(store, row.asset_id)
+            if why is None:
+                continue
+            harms = self.harms[row.asset_id, store.name]
+            allowed = max((max(harm.noticed_by, self.epoch_began + DAY) for harm in harms), default=None)
+            if allowed is None and self.epoch and self.scheduler.seconds < self.epoch_began + 1 * DAY:
+                continue
+            changed = any(version.since > 0 for version in self.assets[row.asset_id].versions[1:])
+            if changed and "no version" in why:
+                continue
+            if allowed is None or self.scheduler.seconds > allowed:
+                self._broken("what is archived is whole", f"{row.asset_id} at {store.name}: {why}")
+
+    def watched(self, summary: Summary) -> None:
+        """A control process has just looked, and alarmed."""
+        now = self.ledger.now()
+        overdue = [
+            row
+            for row in self.ledger.all_rows()
+            if row.state in OPEN_STATES and row.stored_objects == 0 and row.expires_at < now
+        ]
+        for row in overdue if now - summary.at < timedelta(minutes=1) else []:
+            known_for = now - max(row.changed_at, row.first_seen_at)
+            if row.asset_id not in self.logs.alarmed and known_for > timedelta(hours=3):
+                self._broken("nothing is open past its deadline without an alarm", f"{row.asset_id}")
+        # one that was paused since it looked tells what was true
+        if summary.healthy and now - summary.at < timedelta(minutes=1):
+            self._check_healthy(summary)
+
+    def _check_healthy(self, summary: Summary) -> None:
+        now, seconds = self.ledger.now(), self.scheduler.seconds
+        margin = AT_RISK - timedelta(hours=1)
+        for row in self.ledger.all_rows():
+            if row.state in (AssetState.LOST, AssetState.DAMAGED) and row.acknowledged is None:
+                self._broken("healthy only when it is", f"{row.asset_id} is {row.state}")
+            if (
+                row.state in OPEN_STATES
+                and row.stored_objects == 0
+                and row.expires_at - now < margin
+                and now - max(row.changed_at, row.first_seen_at) > timedelta(hours=1)
+            ):
+                self._broken(
+                    "healthy only when it is", f"{row.asset_id} is {row.state} and near its deadline"
+                )
+        if self.swept_at is None or seconds - self.swept_at > 4 * SWEEP_EVERY:
+            self._broken("healthy only when it is", f"the last whole sweep was at {self.swept_at}")
+        for store in self.destinations:
+            for fault in self.faults.all:
+                told = fault.where == f"store:{store.name}" and fault.kind == "unmounted"
+                if told and fault.start + 8 * HOUR < seconds < fault.end and self._is_needed():
+                    self._broken("healthy only when it is", f"{store.name} is {fault.kind}")
+
+    def _is_needed(self) -> bool:
+        return any(row.state in OPEN_STATES for row in self.ledger.all_rows())
+
+    def swept(self, began: float) -> None:
+        """A whole sweep has ended: what was listed all the time is known."""
+        self.swept_at = self.scheduler.seconds
+        if self.epoch_began >= began:
+            return
+        known = {row.asset_id for row in self.ledger.all_rows()}
+        for asset in self.assets.values():
+            if asset.listed(began) and asset.listed(self.scheduler.seconds) and asset.id not in known:
+                self._broken("what a sweep saw is known", asset.id)
+
+    # -- at the end --------------------------------------------------------------------------------------------
+    def settled_down(self) -> None:
+        """All faults were lifted long ago, and every deadline is past."""
+        self.look()
+        known = {row.asset_id: row for row in self.ledger.all_rows()}
+        for asset_id, recorded in self._known.items():
+            if asset_id not in known and recorded < self.epoch_began - DAY:
+                self._broken("nothing that was known is forgotten", asset_id)
+        for asset in self.assets.values():
+            if asset.id in self.rejected or asset.fails_at is not None:
+                continue
+            row = known.get(asset.id)
+            state = row.state if row else None
+            harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
+            if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
+                continue
+            clear = longest_clear(
+                max(asset.ready_from, asset.listed_from), asset.gone_from, self._windows(asset.id)
+            )
+            if clear >= CLEAR_ENOUGH:
+                reason = row.reason if row else "unknown to the ledger"
+                self._broken(
+                    "what could be had is archived",
+                    f"{asset.id} ({asset.type}) is {state}, could be had for {clear / HOUR:.0f} h: {reason}",
+                )
+
+    def _windows(self, asset_id: str) -> list[tuple[float, float]]:
+        places = ["api", "ledger", "source", f"source:{asset_id}", "all"]
+        places += [f"store:{store.name}" for store in self.destinations]
+        return self.faults.windows(*places)
+
+    def all_read(self) -> None:
+        """A month and more after the last commit."""
+        now = self.scheduler.seconds
+        for store in self.destinations:
+            for row in self.ledger.all_rows():
+                manifest = self.manifest(store, row.asset_id)
+                if row.state is not AssetState.ARCHIVED or manifest is None:
+                    continue
+                committed = self._committed_at.get((store.name, row.asset_id), now)
+                over_at = self.assets[row.asset_id].created + 15 * DAY
+                for key, _, _ in manifest.objects:
+                    read = self._read_at.get((store.name, key), _NEVER)
+                    checked = (
+                        max(read, self._looked_at.get((store.name, key), _NEVER)) if store.checksums else read
+                    )
+                    if now - max(checked, committed) > RE_READ_WITHIN:
+                        self._broken(
+                            "everything is checked again in time", f"{key} at {store.name}: {checked}"
+                        )
+                    first = self._first_read.get((store.name, key), now)
+                    if committed + 3 * DAY < min(over_at, now) and first > over_at + DAY / 2:
+                        self._broken("what is new is read before its source ends", f"{key} at {store.name}")
+                    if read == _NEVER and committed + 3 * DAY < now:
+                        self._broken("what is new is read in full", f"{key} at {store.name}")
+
+    def _broken(self, name: str, details: str) -> None:
+        self.scheduler.broken(name, details)

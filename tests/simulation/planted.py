@@ -1,0 +1,357 @@
+"""Bugs to be planted, one at a time: each is the small mistake that its name says, made where the product is right.
+`python -m tests.simulation --planted` shows which seeds find each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import archiving.archiver
+import archiving.copying
+import archiving.decisions
+import archiving.discovery
+import archiving.holds
+import archiving.reconcile
+import archiving.scrub
+import archiving.verdict
+import ledger.clock
+import ledger.memory
+import transfer.checks
+import transfer.storing
+from archiver.http.errors import BrokenOff
+from archiver.http.transfer import Transfer
+from archiving.archiver import Archiver
+from archiving.copying import Copier
+from archiving.heartbeat import Heartbeat
+from archiving.outcomes import Ended
+from archiving.reconcile import Reconciler
+from archiving.scrub import Scrubber
+from archiving.verification import Verified
+from archiving.watching import Watcher
+from hms.errors import HmsNotFound
+from ledger.base import AssetState
+from ledger.memory import MemoryLedger
+from storage_backends.base import ObjectInfo
+from transfer.checks import Checks
+from transfer.errors import SourceGone
+from transfer.storing import PartsUpload, StoreTools
+
+Plant = Callable[[ExitStack], None]
+PLANTED: dict[str, Plant] = {}
+"""By name."""
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        PLANTED[name](stack)
+        yield
+
+
+def bug(name: str) -> Callable[[Plant], Plant]:
+    def named(plant: Plant) -> Plant:
+        PLANTED[name] = plant
+        return plant
+
+    return named
+
+
+def _instead(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    assert inspect.getattr_static(owner, name, None) is not None, f"{owner} has no {name}"
+    stack.enter_context(patch.object(owner, name, value))
+
+
+def _sometimes(every: int) -> Callable[[], bool]:
+    calls = 0
+
+    def now() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls % every == 0
+
+    return now
+
+
+# -- what is copied --------------------------------------------------------------------------------------------
+@bug("a store that failed gets its manifest all the same")
+def _(stack: ExitStack) -> None:
+    real = Copier.copy
+    _instead(stack, Copier, "copy", lambda self, items: replace(real(self, items), failed={}))
+
+
+@bug("an object is taken for stored before it was sent")
+def _(stack: ExitStack) -> None:
+    now, real = _sometimes(20), StoreTools.put
+
+    async def put(self: StoreTools, store: Any, spec: Any, part: Any) -> Any:
+        if now():
+            return ObjectInfo(spec.key, part.size_bytes, part.crc32c)
+        return await real(self, store, spec, part)
+
+    _instead(stack, StoreTools, "put", put)
+
+
+@bug("what the store says it has stored is not compared")
+def _(stack: ExitStack) -> None:
+    async def believe(*_: Any) -> None:
+        return
+
+    _instead(stack, StoreTools, "prove", believe)
+
+
+@bug("the source's checksum is not compared")
+def _(stack: ExitStack) -> None:
+    real = Checks.whole
+
+    def whole(self: Any, size_bytes: int, crc32c: int) -> None:
+        if self.info is not None:
+            self.info = replace(self.info, crc32c=None, md5=None)
+        real(self, size_bytes, crc32c)
+
+    _instead(stack, Checks, "whole", whole)
+
+
+@bug("a body that was cut is taken for whole")
+def _(stack: ExitStack) -> None:
+    real = Transfer.finish
+
+    def finish(self: Transfer, error: BaseException | None) -> None:
+        if isinstance(error, BrokenOff) and self.head is not None and self._file is not None:
+            size_bytes = len(self._file.getvalue())
+            self._file.seek(size_bytes)
+            error = None
+        real(self, None if isinstance(error, BrokenOff) and self.head is not None else error)
+
+    _instead(stack, Transfer, "finish", finish)
+    _instead(stack, Checks, "whole", lambda *_: None)
+    _instead(stack, Checks, "size", lambda *_: None)
+
+
+@bug("a file that changed at its source is mixed with what was stored of it before")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Checks, "unchanged", lambda self, _info: self._request.known is not None)
+
+
+@bug("the second destination is forgotten")
+def _(stack: ExitStack) -> None:
+    real = Archiver.__init__
+
+    def init(self: Archiver, **given: Any) -> None:
+        real(self, **{**given, "destinations": list(given["destinations"])[:1]})
+
+    _instead(stack, Archiver, "__init__", init)
+
+
+@bug("a manifest proves its asset though objects are missing")
+def _(stack: ExitStack) -> None:
+    def whole(_store: Any, manifest: Any, *_: Any, **__: Any) -> Verified:
+        found = inspect.signature(Verified).parameters
+        values: dict[str, Any] = {"objects": len(manifest.objects), "read_bytes": 0, "problems": ()}
+        return Verified(**{name: values[name] for name in values if name in found})
+
+    import archiving.commit
+
+    _instead(stack, archiving.commit, "check_listed", whole)
+
+
+# -- who may write ---------------------------------------------------------------------------------------------
+@bug("a lease that has ended may still settle")
+def _(stack: ExitStack) -> None:
+    _instead(stack, MemoryLedger, "_check", lambda *_: None)
+
+
+@bug("an asset is leased to two workers at once")
+def _(stack: ExitStack) -> None:
+    _instead(stack, MemoryLedger, "_living", lambda *_: False)
+
+
+@bug("the lease is not confirmed before the commit, nor looked at meanwhile")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Heartbeat, "confirm", lambda _self: None)
+    _instead(stack, Heartbeat, "check", lambda _self: None)
+    _instead(stack, MemoryLedger, "_check", lambda *_: None)
+
+
+@bug("a scrub deletes what it does not know")
+def _(stack: ExitStack) -> None:
+    real = Scrubber.scrub
+
+    def scrub(self: Any, *given: Any, **more: Any) -> Any:
+        for store in self._destinations:
+            for info in store.list(""):
+                if not info.key.startswith(("recordings/", "manifests/", "ends/")):
+                    store.delete(info.key)
+        return real(self, *given, **more)
+
+    _instead(stack, Scrubber, "scrub", scrub)
+
+
+# -- time ------------------------------------------------------------------------------------------------------
+@bug("a worker's own clock is believed")
+def _(stack: ExitStack) -> None:
+    def wrong(self: Any) -> datetime:
+        process = self._elapsed.__self__
+        now: datetime = process.wall_clock()
+        return now
+
+    _instead(stack, ledger.clock.LedgerClock, "__call__", wrong)
+
+
+@bug("a wait may run past the deadline")
+def _(stack: ExitStack) -> None:
+    _instead(stack, ledger.memory, "SHORTEST_SHARE", 0.2)
+
+
+@bug("a wait may last for a week")
+def _(stack: ExitStack) -> None:
+    _instead(stack, ledger.memory, "LONGEST_WAIT", timedelta(days=7))
+    _instead(stack, archiving.archiver, "decide", _patient(archiving.decisions.decide))
+    _instead(stack, ledger.memory, "SHORTEST_SHARE", 1)
+
+
+def _patient(real: Callable[..., Any]) -> Callable[..., Any]:
+    def decide(*given: Any, **more: Any) -> Any:
+        decided = real(*given, **more)
+        return decided if isinstance(decided, Ended) else replace(decided, delay=timedelta(days=3))
+
+    return decide
+
+
+@bug("lost at the first 404")
+def _(stack: ExitStack) -> None:
+    real = archiving.decisions.decide
+
+    def decide(error: Exception, *given: Any, **more: Any) -> Any:
+        if isinstance(error, SourceGone | HmsNotFound):
+            return Ended(AssetState.LOST, "gone")
+        return real(error, *given, **more)
+
+    _instead(stack, archiving.archiver, "decide", decide)
+
+
+# -- the account -----------------------------------------------------------------------------------------------
+@bug("lost although a manifest proves it")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Archiver, "_unless_saved", lambda _self, _row, decided, *_: decided)
+    _instead(stack, Archiver, "_unless_stored", lambda _self, _row, _error, decided: decided)
+
+
+@bug("a sweep opens what is archived again")
+def _(stack: ExitStack) -> None:
+    real = MemoryLedger.discover
+
+    def discover(self: Any, seen: Any) -> int:
+        new = real(self, seen)
+        for one in seen:
+            asset = self._assets[one.asset_id]
+            if asset.row.state is AssetState.ARCHIVED:
+                self._reopen(asset)
+        return new
+
+    _instead(stack, MemoryLedger, "discover", discover)
+
+
+@bug("an asset that was entered again is not counted")
+def _(stack: ExitStack) -> None:
+    real = MemoryLedger.settle
+
+    def settle(self: Any, lease: Any, seen: Any, settlement: Any) -> Any:
+        unknown = lease.asset_id not in self._assets
+        row = real(self, lease, seen, settlement)
+        self._seen -= unknown
+        return row
+
+    _instead(stack, MemoryLedger, "settle", settle)
+
+
+@bug("a reconcile reopens nothing")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Reconciler, "_reopen_unproved", lambda *_: (0, 0))
+
+
+@bug("a ledger that was lost forgets the ends")
+def _(stack: ExitStack) -> None:
+    import archiving.end_records
+
+    _instead(stack, archiving.end_records, "write", lambda *_, **__: None)
+
+
+@bug("the scrub leaves out every second copy")
+def _(stack: ExitStack) -> None:
+    real = Scrubber.__init__
+
+    def init(self: Any, **given: Any) -> None:
+        real(self, **given)
+        self._destinations = self._destinations[:-1]
+
+    _instead(stack, Scrubber, "__init__", init)
+
+
+@bug("damage that a scrub finds is only told")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Scrubber, "_report", lambda *_, **__: None)
+
+
+@bug("the verdict ignores a late sweep")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiving.verdict.Summary, "sweep_is_late", property(lambda _self: False))
+    _instead(stack, archiving.verdict, "_time", lambda _summary: iter(()))
+
+
+@bug("the verdict ignores what is lost")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiving.verdict, "_ends", lambda _counts: iter(()))
+
+
+@bug("nothing is told of what is at risk")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Watcher, "_most_urgent", lambda *_: iter(()))
+
+
+# -- the fleet goes on -----------------------------------------------------------------------------------------
+@bug("a hold never ends")
+def _(stack: ExitStack) -> None:
+    real = archiving.holds.put
+
+    def put(ledger: Any, name: str, reason: str, now: datetime, *_: Any) -> None:
+        real(ledger, name, reason, now, timedelta(days=300))
+
+    def among(facts: Any, now: datetime) -> Any:
+        return {
+            key.removeprefix(archiving.holds.PREFIX): archiving.holds.Hold(
+                "for ever", now + timedelta(minutes=5)
+            )
+            for key in facts
+        }
+
+    _instead(stack, archiving.holds, "put", put)
+    _instead(stack, archiving.holds, "among", among)
+
+
+@bug("what a worker had in hand when it died is not sent again")
+def _(stack: ExitStack) -> None:
+    real = MemoryLedger.take_due
+
+    def take_due(self: Any, *given: Any, **more: Any) -> Any:
+        living, self._living = self._living, lambda _asset: True
+        try:
+            return real(self, *given, **more)
+        finally:
+            self._living = living
+
+    _instead(stack, MemoryLedger, "take_due", take_due)
+
+
+@bug("an upload of another version is resumed")
+def _(stack: ExitStack) -> None:
+    async def saved(self: Any) -> Any:
+        found = await self._tools.load(self.store.name, self.spec.key) if self.resumable else None
+        return found if found and found.part_bytes == self.spec.part_bytes else None
+
+    _instead(stack, PartsUpload, "saved", saved)
+    _instead(stack, transfer.checks.Checks, "whole", lambda *_: None)

@@ -1,0 +1,294 @@
+"""Virtual time, and processes that are greenlets: each runs until it calls something outside of itself.
+
+At every such call the scheduler may pause the process, kill it (an abandoned greenlet: nothing of it runs any more,
+not even `finally`), or lose the answer after the call took effect. One seed decides everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+T = TypeVar("T")
+
+START = datetime(2026, 3, 1, 0, 0, tzinfo=UTC)
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+TAIL = 60  # events that are kept for the report of a failure
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. `name` says which."""
+
+    def __init__(self, name: str, details: str) -> None:
+        super().__init__(name, details)
+        self.name = name
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.details}"
+
+
+@dataclass(slots=True)
+class Weather:
+    """How likely each call is interrupted."""
+
+    kill: float = 0.0
+    pause: float = 0.0
+    lose: float = 0.0
+    longest_pause_seconds: float = 2 * HOUR
+
+    @property
+    def any(self) -> float:
+        return self.kill + self.pause + self.lose
+
+
+class Scheduler:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.seconds = 0.0
+        self.weather = Weather()
+        self.steps = 0
+        self.violation: Violation | None = None
+        self.tail: deque[str] = deque(maxlen=TAIL)
+        self.over = False
+        self.running: Process | None = None  # whose thread runs now, or ran last
+        self.hub = getcurrent()
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._abandoned: list[Any] = []
+        self.processes: list[Process] = []
+
+    @property
+    def in_hub(self) -> bool:
+        return getcurrent() is self.hub
+
+    @property
+    def digest(self) -> str:
+        """Of all events so far: the same for the same run."""
+        return self._digest.hexdigest()
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def note(self, who: str, what: str) -> None:
+        line = f"{self.seconds:.3f} {who} {what}"
+        self._digest.update(line.encode())
+        self.tail.append(line)
+        self.steps += 1
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (max(seconds, self.seconds), next(self._order), action))
+
+    def every(self, seconds: Callable[[], float], action: Callable[[], None], first: float = 0.0) -> None:
+        def again() -> None:
+            action()
+            self.at(self.seconds + seconds(), again)
+
+        self.at(self.seconds + first, again)
+
+    def run_until(self, seconds: float) -> None:
+        """Raises Violation as soon as there is one."""
+        while self._heap and self._heap[0][0] <= seconds and self.violation is None:
+            self.seconds, _, action = heapq.heappop(self._heap)
+            action()
+        if self.violation is not None:
+            raise self.violation
+        self.seconds = max(self.seconds, seconds)
+
+    def broken(self, name: str, details: str) -> None:
+        """Report the first violation; the run ends at the next event."""
+        if self.violation is None:
+            self.note("oracle", f"VIOLATION {name}: {details}")
+            self.violation = Violation(name, details)
+
+    def switch_to_hub(self) -> None:
+        self.hub.switch()
+
+    def abandon(self, dead: Any) -> None:
+        self._abandoned.append(dead)
+
+    def close(self) -> None:
+        """End what was abandoned. Its cleaning up reaches nothing any more."""
+        self.over = True
+        for process in self.processes:
+            self._abandoned.extend(process.let_go())
+        for dead in self._abandoned:
+            if dead:  # begun and not ended
+                dead.throw(GreenletExit)
+        self._abandoned.clear()
+
+
+class Process:
+    """A process of the fleet. `run` is called anew each time that it starts; `wall_skew` is how far its clock is ahead
+    of true time."""
+
+    def __init__(self, scheduler: Scheduler, name: str, run: Callable[[Process], None]) -> None:
+        self.scheduler = scheduler
+        self.name = name
+        self.wall_skew = 0.0
+        self.suspended_seconds = 0.0  # while its machine slept: a monotonic clock does not count that
+        self.paused_until = 0.0
+        self.lives = 0
+        self.alive = False
+        self.attempt_began = 0.0
+        self.lease_number = 0  # by the order in which the ledger gave leases
+        self.asset_id = ""
+        self.immortal = False
+        self._run = run
+        self._threads: set[Any] = set()
+        scheduler.processes.append(self)
+
+    # -- from outside ----------------------------------------------------------------------------------------
+    def start(self) -> None:
+        self.lives += 1
+        self.alive = True
+        self.paused_until = 0.0
+        self.scheduler.note(self.name, "starts")
+        self.spawn(lambda: self._run(self))
+
+    def spawn(self, run: Callable[[], None]) -> None:
+        """Begin a thread of the process, soon."""
+        life = self.lives
+
+        def live() -> None:
+            try:
+                run()
+            except GreenletExit:
+                return
+            except Violation as violation:
+                self.scheduler.broken(violation.name, str(violation))
+            except BaseException as error:
+                if not self.scheduler.over:
+                    self.scheduler.broken("unexpected error", f"{self.name} (life {life}): {error!r}")
+                    assert self.scheduler.violation is not None
+                    self.scheduler.violation.__cause__ = error
+            finally:
+                self._threads.discard(thread)
+
+        thread = greenlet(live, parent=self.scheduler.hub)
+        self._threads.add(thread)
+        self._wake_at(self.scheduler.seconds, thread, life)
+
+    def kill(self, restart_after: float) -> None:
+        """From the hub, or by itself."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.scheduler.note(self.name, "is killed")
+        dead, self._threads = self._threads, set()
+        for thread in sorted(dead, key=id):
+            self.scheduler.abandon(thread)
+        self.scheduler.at(self.scheduler.seconds + restart_after, self.start)
+        if getcurrent() in dead:
+            self.scheduler.switch_to_hub()
+            raise GreenletExit
+
+    def let_go(self) -> set[Any]:
+        dead, self._threads, self.alive = self._threads, set(), False
+        return dead
+
+    def pause(self, seconds: float, *, machine_sleeps: bool = False) -> None:
+        self.paused_until = max(self.paused_until, self.scheduler.seconds + seconds)
+        if machine_sleeps:
+            self.suspended_seconds += seconds
+        self.scheduler.note(self.name, f"is paused for {seconds:.0f} s")
+
+    # -- clocks ----------------------------------------------------------------------------------------------
+    def wall_clock(self) -> datetime:
+        return self.scheduler.now() + timedelta(seconds=self.wall_skew)
+
+    def monotonic(self) -> float:
+        return self.scheduler.seconds - self.suspended_seconds
+
+    # -- by the process itself -------------------------------------------------------------------------------
+    def sleep(self, seconds: float) -> None:
+        scheduler = self.scheduler
+        if scheduler.in_hub:
+            return
+        me, life = getcurrent(), self.lives
+        self._wake_at(scheduler.seconds + max(seconds, 0.0), me, life)
+        scheduler.switch_to_hub()
+        if me not in self._threads:  # abandoned, and ended now
+            raise GreenletExit
+
+    def park(self) -> None:
+        """Until somebody calls what `parked` gives."""
+        me = getcurrent()
+        self.scheduler.switch_to_hub()
+        if me not in self._threads:
+            raise GreenletExit
+
+    def parked(self) -> Callable[[], None]:
+        """What wakes the thread that runs now, once it is parked."""
+        me, life = getcurrent(), self.lives
+        return lambda: self._wake_at(self.scheduler.seconds, me, life)
+
+    def _wake_at(self, seconds: float, sleeper: Any, life: int) -> None:
+        def wake() -> None:
+            if life != self.lives or not self.alive:
+                return
+            if self.paused_until > self.scheduler.seconds:
+                self._wake_at(self.paused_until, sleeper, life)
+                return
+            self.scheduler.running = self
+            sleeper.switch()
+
+        self.scheduler.at(seconds, wake)
+
+    def call(
+        self, what: str, action: Callable[[], T], lost: Callable[[], Exception], latency: float = 0.0
+    ) -> T:
+        """Something outside of the process: everything may happen here."""
+        scheduler = self.scheduler
+        if scheduler.in_hub:
+            return action()
+        if getcurrent() not in self._threads:
+            raise GreenletExit
+        scheduler.note(self.name, what)
+        fate = self._fate()
+        if fate == "kill before":
+            self.kill(scheduler.rng.uniform(5, 10 * MINUTE))
+        if fate == "pause before":
+            self.pause(self._pause_seconds(), machine_sleeps=scheduler.rng.random() < 0.3)
+        self.sleep(latency + scheduler.rng.uniform(0.001, 0.05))
+        result = action()
+        if fate == "kill after":
+            self.kill(scheduler.rng.uniform(5, 10 * MINUTE))
+        if fate == "pause after":
+            self.pause(self._pause_seconds(), machine_sleeps=scheduler.rng.random() < 0.3)
+            self.sleep(0.0)
+        if fate == "lose":
+            scheduler.note(self.name, f"never hears of {what}")
+            raise lost()
+        return result
+
+    def _fate(self) -> str | None:
+        weather, rng = self.scheduler.weather, self.scheduler.rng
+        roll = rng.random()
+        if self.immortal or roll >= weather.any:
+            return None
+        half = " before" if rng.random() < 0.5 else " after"
+        if roll < weather.kill:
+            return "kill" + half
+        if roll < weather.kill + weather.pause:
+            return "pause" + half
+        return "lose"
+
+    def _pause_seconds(self) -> float:
+        rng = self.scheduler.rng
+        return float(
+            rng.choice(
+                [20.0, 3 * MINUTE, 20 * MINUTE, rng.uniform(0, self.scheduler.weather.longest_pause_seconds)]
+            )
+        )

@@ -1,0 +1,282 @@
+"""The 100ms API and the storage behind it, as Protocols and in memory."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import SecretStr
+
+from archiver.http.connections import Connection
+from archiver.http.errors import BrokenOff, CouldNotConnect, HttpError, TooSlow
+from archiver.http.session import Session
+from archiver.http.transfer import Request, Transfer
+from hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from hms.models import Asset, Page, SignedUrl
+from tests.simulation.faults import Faults
+from tests.simulation.scheduler import HOUR, Process, Scheduler
+from tests.simulation.truth import HOST, TrueAsset
+from transfer.checksums import crc32c
+from transfer.guard import AddressPolicy
+from transfer.http import HttpClient
+
+T = TypeVar("T")
+
+PAGE = 10
+SIGNED_FOR = 1 * HOUR
+ERROR_XML = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code></Error>'
+
+
+class Sources:
+    """What all processes see of 100ms."""
+
+    def __init__(self, scheduler: Scheduler, faults: Faults, assets: list[TrueAsset]) -> None:
+        self.scheduler = scheduler
+        self.faults = faults
+        self.assets = {asset.id: asset for asset in assets}
+
+    # -- the API ---------------------------------------------------------------------------------------------
+    def listed(self) -> list[TrueAsset]:
+        """Newest first."""
+        now = self.scheduler.seconds
+        return sorted(
+            (asset for asset in self.assets.values() if asset.listed(now)),
+            key=lambda asset: (-asset.created, asset.number),
+        )
+
+    def check_api(self, process: str, what: str, asset_id: str = "") -> None:
+        now = self.scheduler.seconds
+        kind = self.faults.active("api", now) or self.faults.active(f"api:{process}", now)
+        if kind == "503":
+            raise HmsUnavailable(f"GET {what}: 503")
+        if kind == "429":
+            raise HmsRateLimited(f"GET {what}: 429", timedelta(seconds=30))
+        if kind == "403":
+            raise HmsRefused(f"GET {what}: 403")
+        if kind == "garbled":
+            raise HmsGarbled(f"GET {what}: no JSON")
+        if kind == "404" and asset_id:
+            raise HmsNotFound(f"GET {what}: 404")
+
+    def asset(self, asset_id: str) -> TrueAsset:
+        asset = self.assets[asset_id]
+        if not asset.listed(self.scheduler.seconds):
+            raise HmsNotFound(f"GET /recording-assets/{asset_id}: 404")
+        return asset
+
+    # -- storage ---------------------------------------------------------------------------------------------
+    def reply(self, request: Request) -> tuple[list[bytes], bytes, HttpError | None]:
+        """Lines of the head, body, and how the connection breaks off, if it does."""
+        now, url = self.scheduler.seconds, urlsplit(request.url)
+        asset_id, _, path = url.path.lstrip("/").partition("/")
+        asset = self.assets.get(asset_id)
+        if asset is None:
+            return _head(404, 9), b"not found", None
+        signed = float(parse_qs(url.query).get("t", ["-1e9"])[0])
+        kind = self.faults.active("source", now) or self.faults.active(f"source:{asset_id}", now)
+        if kind == "503" or kind == "429":
+            return _head(int(kind), len(ERROR_XML), {"Retry-After": "5"}), ERROR_XML, None
+        if kind == "403" or (now - signed > SIGNED_FOR and not asset.is_tree):
+            return _head(403, 6), b"denied", None
+        if kind == "refused":
+            raise CouldNotConnect("refused")
+        if kind == "silent":
+            raise TooSlow("nothing came")
+        version = asset.version_at(now)
+        if kind == "404" or not asset.is_there(now) or path not in version.files:
+            return _head(404, len(ERROR_XML)), ERROR_XML, None
+        if kind == "404 on one file" and path.endswith("1.ts"):
+            return _head(404, len(ERROR_XML)), ERROR_XML, None
+        if kind == "error page":
+            return _head(200, len(ERROR_XML), {"Content-Type": "application/xml"}), ERROR_XML, None
+        return self._file(asset, path, request, kind)
+
+    def _file(
+        self, asset: TrueAsset, path: str, request: Request, kind: str | None
+    ) -> tuple[list[bytes], bytes, HttpError | None]:
+        version = asset.version_at(self.scheduler.seconds)
+        body, etag = version.files[path], version.etag(path)
+        if kind == "stale edge" and self.scheduler.rng.random() < 0.5:
+            old = asset.versions[0]
+            body, etag = old.files.get(path, body), old.etag(path) if path in old.files else etag
+        if request.headers.get("If-Match", etag) != etag:
+            return _head(412, 0), b"", None
+        extra = {"ETag": etag, "Content-Type": "application/octet-stream"}
+        if asset.checksums and not asset.is_tree:
+            extra["x-amz-checksum-crc32c"] = _base64(crc32c(body))
+            extra["x-amz-checksum-type"] = "FULL_OBJECT"
+        total = len(body)
+        status = 200
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        if found and total and kind != "no ranges":
+            first, last = int(found[1]), min(int(found[2]), total - 1)
+            if first >= total:
+                return _head(416, 0, {"Content-Range": f"bytes */{total}"}), b"", None
+            status, body = 206, body[first : last + 1]
+            extra["Content-Range"] = f"bytes {first}-{last}/{total}"
+        announced: int | None = len(body)
+        error: HttpError | None = None
+        chance = self.scheduler.rng.random()
+        if kind == "cut" and len(body) > 1 and chance < 0.7:
+            body, error = body[: self.scheduler.rng.randrange(len(body))], BrokenOff("closed early")
+        if kind == "unframed" and status == 200:
+            announced = None
+            if len(body) > 1 and chance < 0.6:
+                body = body[: self.scheduler.rng.randrange(1, len(body))]
+        if kind == "wrong bytes" and asset.checksums and body and chance < 0.7 and not asset.is_tree:
+            at = self.scheduler.rng.randrange(len(body))
+            body = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+        return _head(status, announced, extra), body, error
+
+
+def _base64(crc: int) -> str:
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _head(status: int, length: int | None, extra: dict[str, str] | None = None) -> list[bytes]:
+    lines = [f"HTTP/1.1 {status} X\r\n".encode()]
+    if length is not None:
+        lines.append(f"Content-Length: {length}\r\n".encode())
+    lines += [f"{name}: {value}\r\n".encode() for name, value in (extra or {}).items()]
+    return [*lines, b"\r\n"]
+
+
+class SimApi:
+    """`hms.base.RecordingAssets`, for one process."""
+
+    def __init__(self, process: Process, sources: Sources) -> None:
+        self._process = process
+        self._sources = sources
+
+    def pages(
+        self,
+        *,
+        room_id: str | None = None,
+        session_id: str | None = None,
+        status: str | None = None,
+        start: str | None = None,
+    ) -> Iterator[Page]:
+        after: str | None = None
+        while True:
+            page = self._ask("list", partial(self._page, after))
+            yield page
+            if page.next_start is None:
+                return
+            after = page.next_start
+
+    def asset(self, asset_id: str) -> Asset:
+        def answer() -> Asset:
+            self._sources.check_api(self._process.name, f"/recording-assets/{asset_id}", asset_id)
+            return self._sources.asset(asset_id).described(self._sources.scheduler.seconds)
+
+        return self._ask(f"asset {asset_id[-4:]}", answer)
+
+    def sign(self, asset_id: str, duration: timedelta = timedelta(hours=1)) -> SignedUrl:
+        def answer() -> SignedUrl:
+            self._sources.check_api(
+                self._process.name, f"/recording-assets/{asset_id}/presigned-url", asset_id
+            )
+            asset = self._sources.asset(asset_id)
+            url = f"https://{HOST}/{asset_id}/{asset.entry}?t={self._sources.scheduler.seconds:.3f}"
+            return SignedUrl(id=asset_id, url=SecretStr(url), expiry=3600)
+
+        return self._ask(f"sign {asset_id[-4:]}", answer)
+
+    def _page(self, after: str | None) -> Page:
+        self._sources.check_api(self._process.name, "/recording-assets")
+        rows = self._sources.listed()
+        ids = [row.id for row in rows]
+        at = ids.index(after) + 1 if after in ids else 0
+        if after is not None and after not in ids:  # it went away meanwhile: from the start again
+            at = 0
+        chosen = rows[at : at + PAGE]
+        more = at + PAGE < len(rows)
+        described = tuple(row.described(self._sources.scheduler.seconds) for row in chosen)
+        return Page(assets=described, next_start=chosen[-1].id if more else None)
+
+    def _ask(self, what: str, answer: Callable[[], T]) -> T:
+        def lost() -> HmsError:
+            return HmsUnavailable(f"GET {what}: no answer")
+
+        return self._process.call(f"api {what}", answer, lost)
+
+
+class SimSession:
+    """As much of `archiver.http.session.Session` as a `Transfer` asks for: every transfer is served at once."""
+
+    def __init__(self, process: Process, sources: Sources) -> None:
+        self._process = process
+        self._sources = sources
+        self._connection = Connection(1, "memory:", "127.0.0.1")
+        self._held: dict[Transfer, tuple[bytes, HttpError | None]] = {}
+
+    def submit(self, transfer: Transfer) -> None:
+        if transfer.done:
+            return
+        request = transfer.request
+        path = urlsplit(request.url).path
+        what = f"source {path[-30:]} {request.headers.get('Range', '')}"
+        slow = self._sources.faults.active("source", self._sources.scheduler.seconds) == "slow"
+        latency = self._sources.scheduler.rng.uniform(1, 400) if slow else 0.0
+        try:
+            reply = self._process.call(
+                what, lambda: self._sources.reply(request), lambda: BrokenOff("no answer"), latency
+            )
+            if transfer.done:
+                return
+            lines, body, broken = reply
+            for line in lines:
+                transfer.on_line(line)
+        except Exception as error:
+            transfer.finish(error)
+            return
+        self._held[transfer] = (body, broken)
+        self._body(transfer)
+
+    def cancel(self, transfer: Transfer) -> None:
+        self._held.pop(transfer, None)
+        transfer.finish(HttpError("it was cancelled"))
+
+    def unpause(self, transfer: Transfer) -> None:
+        self._body(transfer)
+
+    def close(self) -> None:
+        self._held.clear()
+
+    def in_loop(self, action: Callable[[], None]) -> None:
+        action()
+
+    def _body(self, transfer: Transfer) -> None:
+        held = self._held.get(transfer)
+        if held is None:
+            return
+        body, error = held
+        try:
+            if body and not transfer.on_data(body):
+                return
+        except Exception as refused:
+            self._held.pop(transfer, None)
+            transfer.finish(refused)
+            return
+        self._held.pop(transfer, None)
+        request = transfer.request
+        own = request.fresh or request.alone
+        connection = Connection(2, "memory:", "127.0.0.1") if own else self._connection
+        connection.served += 1
+        transfer.connection, transfer.ordinal = connection, connection.served
+        transfer.finish(error)
+
+
+class SimClient(HttpClient):
+    def __init__(self, process: Process, sources: Sources) -> None:
+        super().__init__(AddressPolicy())
+        self._process = process
+        self._sources = sources
+
+    def session(self) -> Session:
+        return SimSession(self._process, self._sources)  # type: ignore[return-value] # as much as is asked for

@@ -1,0 +1,300 @@
+"""Destinations in memory: what is really there, what each process is told of it, and what happens to it behind our
+back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload
+from storage_backends.crc32c import crc32c_of
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    DestinationFull,
+    ObjectExists,
+    StorageError,
+    TransientStorageError,
+)
+from storage_backends.memory import MemoryBackend, Store, StoredObject
+from tests.simulation.faults import Faults
+from tests.simulation.scheduler import Process, Scheduler
+
+T = TypeVar("T")
+
+FOREIGN = "others/report.csv"
+MANIFESTS = "manifests/"
+
+
+class StoreAudit(Protocol):
+    """Told of every change by one of our processes, just before and just after it."""
+
+    def wrote(
+        self, process: Process, store: Destination, key: str, before: StoredObject | None, mounted: bool
+    ) -> None: ...
+
+    def deleted(
+        self, process: Process, store: Destination, key: str, before: StoredObject | None
+    ) -> None: ...
+
+    def read(self, process: Process, store: Destination, key: str, start: int, data: bytes) -> None: ...
+
+    def looked(self, process: Process, store: Destination, keys: Sequence[str]) -> None: ...
+
+
+class Destination:
+    """One destination, shared by all processes. `real` is what the oracle looks at; `empty` is what is there while it
+    is unmounted."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        faults: Faults,
+        name: str,
+        *,
+        checksums: bool,
+        honours_conditions: bool,
+        no_overwrite: bool,
+    ) -> None:
+        self.scheduler = scheduler
+        self.faults = faults
+        self.real = MemoryBackend(name)
+        self.empty = MemoryBackend(name)
+        self.checksums = checksums
+        self.honours_conditions = honours_conditions
+        self.no_overwrite = no_overwrite
+        self.audit: StoreAudit | None = None
+        self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
+        self.objects["others/report.csv"] = self._foreign()
+
+    @property
+    def name(self) -> str:
+        return self.real.name
+
+    @property
+    def objects(self) -> dict[str, StoredObject]:
+        return self.real.store.objects
+
+    @property
+    def kind_of_fault(self) -> str | None:
+        return self.faults.active(f"store:{self.name}", self.scheduler.seconds)
+
+    @property
+    def mounted(self) -> bool:
+        return self.kind_of_fault != "unmounted"
+
+    def backend(self) -> MemoryBackend:
+        if not self.mounted:
+            return self.empty
+        if self.empty.store.objects or self.empty.store.uploads:
+            self.empty = MemoryBackend(self.real.name.removeprefix("memory://"), store=Store())
+        return self.real
+
+    def check(self, operation: str) -> None:
+        kind = self.kind_of_fault
+        doing = f"{operation} at {self.name}"
+        writes = operation in ("put", "begin", "put_part", "complete")
+        if kind == "503" or (kind == "flaky" and self.scheduler.rng.random() < 0.3):
+            raise TransientStorageError(f"{doing}: 503")
+        if kind == "denied":
+            raise AccessDenied(f"{doing}: 403")
+        if kind == "bucket missing":
+            raise BucketMissing(f"{doing}: 404")
+        if kind == "read only" and (writes or operation == "delete"):
+            raise AccessDenied(f"{doing}: 403")
+        if kind == "full" and writes:
+            raise DestinationFull(f"{doing}: no space left")
+
+    def check_overwrite(self, backend: MemoryBackend, key: str) -> None:
+        if self.no_overwrite and key in backend.store.objects:
+            raise AccessDenied(f"{self.name}/{key}: the retention policy forbids to replace it")
+
+    def corrupt(self, backend: MemoryBackend, key: str) -> ObjectInfo | None:
+        """Perhaps change what has just been stored, on its way in: the store knows no better."""
+        there = backend.store.objects[key]
+        if self.kind_of_fault != "corrupting" or not there.data or self.scheduler.rng.random() < 0.6:
+            return None
+        self.corrupted.add(key)
+        data = bytes([there.data[0] ^ 1]) + there.data[1:]
+        info = replace(there.info, crc32c=crc32c_of(data))
+        backend.store.objects[key] = replace(there, data=data, info=info)
+        return info
+
+    # -- behind our back -------------------------------------------------------------------------------------
+    def rot(self, key: str) -> None:
+        """Flip a bit; the store goes on telling the old checksum."""
+        there = self.objects[key]
+        if there.data:
+            at = len(there.data) // 2
+            data = there.data[:at] + bytes([there.data[at] ^ 4]) + there.data[at + 1 :]
+            self.objects[key] = replace(there, data=data)
+
+    def remove(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+    def some_key(self, rng: random.Random, *, manifests: bool) -> str | None:
+        keys = [
+            key
+            for key in self.objects
+            if key.startswith(MANIFESTS) == manifests and key.startswith((MANIFESTS, "recordings/"))
+        ]
+        return rng.choice(sorted(keys)) if keys else None
+
+    def _foreign(self) -> StoredObject:
+        info = ObjectInfo(ObjectKey(FOREIGN), 5, 0, "foreign", "text/csv", self.scheduler.now())
+        return StoredObject(b"a,b,c", info, {}, "foreign")
+
+
+class SimStore:
+    """`storage_backends.base.StorageBackend`, as one process has it."""
+
+    def __init__(self, process: Process, destination: Destination) -> None:
+        self._process = process
+        self.destination = destination
+
+    @property
+    def name(self) -> str:
+        return self.destination.name
+
+    @property
+    def limits(self) -> Limits:
+        honours = self.destination.honours_conditions
+        return replace(self.destination.real.limits, conditional_create=honours, conditional_replace=honours)
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        def put(backend: MemoryBackend) -> ObjectInfo:
+            if not (spec.if_absent and spec.key in backend.store.objects):
+                self.destination.check_overwrite(backend, spec.key)
+            asked = spec
+            if not self.destination.honours_conditions:
+                asked = replace(spec, if_absent=False, if_match=None)
+            before = backend.store.objects.get(spec.key)
+            info = backend.put(asked, data, crc32c)
+            info = self.destination.corrupt(backend, spec.key) or info
+            self._wrote(backend, spec.key, before)
+            return self._told(info)
+
+        return self._do("put", spec.key, put)
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        return SimUpload(self, self._do("begin", spec.key, lambda backend: backend.begin(spec)))
+
+    def resume(self, spec: ObjectSpec, token: str) -> Upload:
+        return SimUpload(self, self._do("resume", spec.key, lambda backend: backend.resume(spec, token)))
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        def stat(backend: MemoryBackend) -> ObjectInfo | None:
+            info = backend.stat(key)
+            self._looked(backend, [key])
+            return self._told(info) if info else None
+
+        return self._do("stat", key, stat)
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        def read(backend: MemoryBackend) -> bytes:
+            data = backend.read(key, start, length_bytes)
+            if self.destination.audit is not None and backend is self.destination.real:
+                self.destination.audit.read(self._process, self.destination, key, start, data)
+            return data
+
+        return self._do("read", key, read)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        def listed(backend: MemoryBackend) -> Sequence[ObjectInfo]:
+            found = [self._told(info) for info in backend.list(prefix)]
+            self._looked(backend, [info.key for info in found])
+            return found
+
+        return iter(self._do("list", prefix, listed))
+
+    def delete(self, key: ObjectKey) -> None:
+        def delete(backend: MemoryBackend) -> None:
+            if self.destination.no_overwrite:
+                raise AccessDenied(f"{self.name}/{key}: the retention policy forbids to delete it")
+            before = backend.store.objects.get(key)
+            backend.delete(key)
+            if self.destination.audit is not None and backend is self.destination.real:
+                self.destination.audit.deleted(self._process, self.destination, key, before)
+
+        self._do("delete", key, delete)
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        return self._do("abort_stale", "", lambda backend: backend.abort_stale_uploads(older_than))
+
+    def removes_stale_uploads(self) -> bool | None:
+        return None
+
+    def close(self) -> None:
+        return
+
+    def _do(self, operation: str, key: str, action: Callable[[MemoryBackend], T]) -> T:
+        def act() -> T:
+            self.destination.check(operation)
+            return action(self.destination.backend())
+
+        def lost() -> StorageError:
+            return TransientStorageError(f"{operation} at {self.name}: no answer")
+
+        return self._process.call(f"{self.name[9:]} {operation} {key[-40:]}", act, lost)
+
+    def _wrote(self, backend: MemoryBackend, key: str, before: StoredObject | None) -> None:
+        if self.destination.audit is not None:
+            mounted = backend is self.destination.real
+            self.destination.audit.wrote(self._process, self.destination, key, before, mounted)
+
+    def _looked(self, backend: MemoryBackend, keys: Sequence[str]) -> None:
+        if self.destination.audit is not None and backend is self.destination.real:
+            self.destination.audit.looked(self._process, self.destination, keys)
+
+    def _told(self, info: ObjectInfo) -> ObjectInfo:
+        return info if self.destination.checksums else replace(info, crc32c=None)
+
+
+class SimUpload:
+    """`storage_backends.base.Upload`. It stays with the backend that it was begun at, mounted or not."""
+
+    def __init__(self, store: SimStore, inner: Any) -> None:
+        self._store = store
+        self._inner = inner
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._inner.spec  # type: ignore[no-any-return]
+
+    @property
+    def token(self) -> str:
+        return self._inner.token  # type: ignore[no-any-return]
+
+    def parts(self) -> Mapping[int, Part] | None:
+        return self._do("parts", lambda upload: upload.parts())
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        return self._do("put_part", lambda upload: upload.put_part(number, data, crc32c))
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        def complete(upload: Upload) -> ObjectInfo:
+            backend, key = self._inner._backend, self.spec.key
+            if not (self.spec.if_absent and key in backend.store.objects):
+                self._store.destination.check_overwrite(backend, key)
+            elif not self._store.destination.honours_conditions:
+                raise ObjectExists(f"{key} is taken")
+            before = backend.store.objects.get(key)
+            info = upload.complete(parts, crc32c)
+            info = self._store.destination.corrupt(backend, key) or info
+            self._store._wrote(backend, key, before)
+            return self._store._told(info)
+
+        return self._do("complete", complete)
+
+    def abort(self) -> None:
+        self._do("abort", lambda upload: upload.abort())
+
+    def _do(self, operation: str, action: Callable[[Upload], T]) -> T:
+        def act(backend: MemoryBackend) -> T:
+            self._inner._backend = backend
+            return action(self._inner)
+
+        return self._store._do(operation, self.spec.key, act)

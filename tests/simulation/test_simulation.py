@@ -1,0 +1,86 @@
+"""A few fixed seeds of the simulation. `make simulate SEEDS=1000` runs many (docs/simulation.md)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.__main__ import run
+from tests.simulation.faults import longest_clear
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("seed", [2, 7, 9, 10])
+def test_all_invariants_hold(seed: int) -> None:
+    outcome = run(seed)
+
+    assert outcome.violation is None, "\n".join([str(outcome.violation), *outcome.tail])
+    assert outcome.states.get("archived", 0) >= 5
+
+
+def test_the_same_seed_is_the_same_run_in_every_process() -> None:
+    here = run(4)
+    there = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seed", "4"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert f"{here.events} events, digest {here.digest}" in there.stdout
+    assert run(5).digest != here.digest
+
+
+@pytest.mark.parametrize(
+    ("bug", "seed"),
+    [
+        ("a lease that has ended may still settle", 1),
+    ],
+)
+def test_a_planted_bug_is_found(bug: str, seed: int) -> None:
+    outcome = run(seed, bug)
+
+    assert outcome.violation is not None
+    assert outcome.tail[-1].strip()
+
+
+def test_a_failure_says_how_to_repeat_it() -> None:
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.simulation",
+            "--seed",
+            "1",
+            "--bug",
+            "an asset is leased to two workers at once",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert told.returncode == 1
+    assert "one worker at a time" in told.stdout
+    assert "again: python -m tests.simulation --seed 1 --bug" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("windows", "longest"),
+    [
+        ([], 10.0),
+        ([(2.0, 3.0)], 7.0),
+        ([(0.0, 4.0), (3.0, 9.0)], 1.0),
+        ([(5.0, 20.0)], 5.0),
+        ([(-5.0, 2.0), (4.0, 4.5), (12.0, 13.0)], 5.5),
+        ([(-1.0, 11.0)], 0.0),
+    ],
+)
+def test_the_longest_time_without_a_fault(windows: list[tuple[float, float]], longest: float) -> None:
+    assert longest_clear(0.0, 10.0, windows) == longest

@@ -1,0 +1,335 @@
+"""The fleet's services, wired as `worker.bootstrap` does it, on doubles of everything outside of the process. What the
+product takes from the operating system (clocks, threads, random numbers) is replaced in `virtual`."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import secrets
+import sys
+import types
+import uuid
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+import archiver.http.waiting
+import archiving.contents.access
+import archiving.heartbeat
+import storage_backends.memory
+from archiver.http.loop import Timer
+from archiving import keys
+from archiving.archiver import Archiver, Rules
+from archiving.contents.opening import ContentsOpener
+from archiving.decisions import Patience
+from archiving.destinations import Destinations
+from archiving.discovery import Sweeper
+from archiving.dispatching import Dispatcher
+from archiving.guarded import guarded
+from archiving.heartbeat import Heartbeat
+from archiving.judging import Scope
+from archiving.reconcile import Reconciler
+from archiving.scrub import Scrubber
+from archiving.watching import Watcher
+from ledger.base import Ledger, Row
+from ledger.clock import LedgerClock
+from storage_backends.base import StorageBackend
+from tests.simulation.ledgers import Secrets, SimLedger
+from tests.simulation.scheduler import HOUR, MINUTE, Process, Scheduler
+from tests.simulation.sources import SimApi, SimClient, Sources
+from tests.simulation.stores import SimStore
+from tests.simulation.truth import RETENTION
+from tests.transfer.single_threaded import SingleThreaded
+from transfer.base import Engine, UploadJournal
+from transfer.engine import TransferEngine
+from transfer.memory import MemoryBudget
+
+PART_BYTES = 4096
+MEMORY_BYTES = 256 * 1024
+LEASE = timedelta(minutes=2)
+SWEEP_EVERY = 2 * HOUR
+DISPATCH_EVERY = 10 * MINUTE
+AT_RISK = timedelta(days=3)
+SCOPE = Scope(RETENTION)
+
+Send = Callable[[Row, bool], None]
+
+
+@dataclass
+class Services:
+    ledger: Ledger
+    stores: Sequence[SimStore]
+    archiver: Archiver
+    sweeper: Sweeper
+    dispatcher: Dispatcher
+    reconciler: Reconciler
+    scrubber: Scrubber
+    watcher: Watcher
+    clock: LedgerClock
+    identities: Destinations
+    destinations: Sequence[StorageBackend]
+
+
+def build(
+    process: Process, ledger: SimLedger, sources: Sources, stores: Sequence[SimStore], send: Send
+) -> Services:
+    api = SimApi(process, sources)
+    known: Any = ledger  # by its Protocol
+    clock = LedgerClock(known, elapsed=process.monotonic)
+    identities = Destinations(
+        ledger=known,
+        stores=list(stores),
+        workspace="workspace",
+        clock=clock,
+        place=process.name,
+        trouble_lifetime=timedelta(seconds=3 * SWEEP_EVERY),
+        pause=process.sleep,
+    )
+    destinations: Any = guarded(list(stores), identities)
+    memory = MemoryBudget(MEMORY_BYTES)
+    seed = process.scheduler.rng.randrange(2**32)
+
+    def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
+        return TransferEngine(
+            memory,
+            part_bytes=PART_BYTES,
+            connections=3,
+            uploads=3,
+            journal=journal,
+            on_bytes=heartbeat.moved,
+            should_stop=heartbeat.check,
+            runtime=VirtualRuntime(process, seed),
+        )
+
+    reconciler = Reconciler(
+        ledger=known,
+        destinations=destinations,
+        scope=SCOPE,
+        clock=clock,
+        identities=identities,
+    )
+    return Services(
+        ledger=known,
+        stores=stores,
+        archiver=Archiver(
+            api=api,
+            ledger=known,
+            destinations=destinations,
+            open_contents=ContentsOpener(api, SimClient(process, sources), sleep=process.sleep),
+            engine=engine,
+            rules=Rules(
+                scope=SCOPE,
+                patience=Patience(),
+                key_template=keys.DEFAULT_TEMPLATE,
+                lease=LEASE,
+                lease_renew=timedelta(seconds=30),
+                archiver_version="simulated",
+                near_deadline=AT_RISK,
+            ),
+            clock=clock,
+        ),
+        sweeper=Sweeper(api=api, ledger=known, scope=SCOPE, clock=clock, rebuild=reconciler.reconcile),
+        dispatcher=Dispatcher(ledger=known, send=send, clock=clock, window=8, urgent_within=AT_RISK),
+        reconciler=reconciler,
+        scrubber=Scrubber(ledger=known, destinations=destinations, clock=clock, pause=process.sleep),
+        watcher=Watcher(
+            ledger=known, clock=clock, at_risk_within=AT_RISK, sweep_every=timedelta(seconds=SWEEP_EVERY)
+        ),
+        clock=clock,
+        identities=identities,
+        destinations=destinations,
+    )
+
+
+class VirtualRuntime(SingleThreaded):
+    """Its timers are those of the scheduler: when there is nothing else to do, the process sleeps until the next."""
+
+    def __init__(self, process: Process, seed: int) -> None:
+        super().__init__(seed)
+        self._process = process
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        self.now = self._process.monotonic()
+        return super().call_later(seconds, action)
+
+    def step(self) -> bool:
+        timers = self._timers
+        while timers and timers[0][2].action is None:  # cancelled
+            timers.pop(0) if len(timers) == 1 else self._drop_first()
+        if timers and (timers[0][0] <= self._process.monotonic() or not self._ready):
+            wait = timers[0][0] - self._process.monotonic()
+            if wait > 0:
+                self._process.sleep(wait)
+            timer = self._drop_first()
+            if timer.action is not None:
+                timer.action()
+            return True
+        return super().step()
+
+    def _drop_first(self) -> Timer:
+        return heapq.heappop(self._timers)[2]
+
+
+# -- instead of the operating system ---------------------------------------------------------------------------
+class Threads:
+    """Instead of the module `threading`, for the heartbeat: threads are greenlets of the process that runs."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def Lock(self) -> Any:  # noqa: N802 - as the module has it
+        import threading
+
+        return threading.Lock()
+
+    def Event(self) -> SimEvent:  # noqa: N802
+        return SimEvent(self._scheduler)
+
+    def Thread(  # noqa: N802
+        self, *, target: Callable[[], None], name: str, daemon: bool
+    ) -> SimThread:
+        return SimThread(self._scheduler, target)
+
+
+class SimEvent:
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, timeout: float) -> bool:
+        assert self._scheduler.running is not None
+        if not self._is_set:
+            self._scheduler.running.sleep(timeout)
+        return self._is_set
+
+
+class SimThread:
+    def __init__(self, scheduler: Scheduler, target: Callable[[], None]) -> None:
+        self._process = scheduler.running
+        self._target = target
+        self._ended = False
+
+    def start(self) -> None:
+        def run() -> None:
+            self._target()
+            self._ended = True
+
+        assert self._process is not None
+        self._process.spawn(run)
+
+    def join(self, timeout: float) -> None:
+        assert self._process is not None
+        while not self._ended and timeout > 0:
+            self._process.sleep(0.5)
+            timeout -= 0.5
+
+
+class SimFirstBeats:
+    """`archiving.first_beats.FirstBeats` of all processes."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._waiting: set[Callable[[], None]] = set()
+
+    def add(self, begin: Callable[[], None], after_seconds: float) -> None:
+        process = self._scheduler.running
+        assert process is not None
+        life = process.lives
+        self._waiting.add(begin)
+
+        def due() -> None:
+            if process.lives != life or not process.alive or begin not in self._waiting:
+                return
+            if process.paused_until > self._scheduler.seconds:
+                self._scheduler.at(process.paused_until, due)
+                return
+            self._waiting.discard(begin)
+            self._scheduler.running = process
+            begin()
+
+        self._scheduler.at(self._scheduler.seconds + after_seconds, due)
+
+    def remove(self, begin: Callable[[], None]) -> None:
+        self._waiting.discard(begin)
+
+
+class _Uuids:
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def uuid4(self) -> uuid.UUID:
+        return uuid.UUID(int=self._rng.getrandbits(128))
+
+
+class Logs:
+    """Keeps the alarms, and drops everything else."""
+
+    def __init__(self) -> None:
+        self.alarmed: set[str] = set()
+        self.errors: list[str] = []
+
+    def __call__(
+        self, _logger: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if event.get("event") == "asset_at_risk":
+            self.alarmed.add(str(event["asset_id"]))
+        if method in ("error", "critical"):
+            self.errors.append(str(event.get("event")))
+        raise structlog.DropEvent
+
+
+@contextmanager
+def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
+    """Within the block the product sees virtual time, greenlets as threads and seeded random numbers."""
+    rng = random.Random(scheduler.seed + 1)
+    beats = SimFirstBeats(scheduler)
+
+    def monotonic() -> float:
+        return scheduler.running.monotonic() if scheduler.running is not None else scheduler.seconds
+
+    def pause(seconds: float) -> None:
+        assert scheduler.running is not None
+        scheduler.running.sleep(seconds)
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (archiving.heartbeat, "first_beats", lambda: beats),
+        (archiving.heartbeat, "threading", Threads(scheduler)),
+        (archiving.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiver.http.waiting, "pause", pause),
+        (archiving.contents.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
+        *_everywhere("secrets", secrets, Secrets(rng)),
+        *_everywhere("uuid", uuid, _Uuids(rng)),
+        (storage_backends.memory, "datetime", types.SimpleNamespace(now=lambda _utc: scheduler.now())),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    log_settings = structlog.get_config()
+    state = random.getstate()
+    structlog.configure(processors=[logs], cache_logger_on_first_use=False)
+    random.seed(scheduler.seed)
+    for owner, name, value in replaced:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+        random.setstate(state)
+        structlog.configure(**log_settings)
+
+
+def _everywhere(name: str, module: object, value: Any) -> Iterator[tuple[Any, str, Any]]:
+    """Every module of the product that imports `module`."""
+    for where, found in sorted(sys.modules.items()):
+        ours = where.startswith(("archiving.", "ledger.", "storage_backends.", "transfer."))
+        if ours and getattr(found, name, None) is module:
+            yield found, name, value

@@ -26,7 +26,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiver.http import cancellation
-from archiving import completing, doubts, end_records, holds, keys
+from archiving import completing, doubts, end_records, holds, keys, refusals
+from archiving.clocks import clocks_agree
 from archiving.commit import (
     Look,
     commit,
@@ -40,7 +41,8 @@ from archiving.commit import (
 )
 from archiving.contents.base import Contents
 from archiving.copying import Copied, Copier, EngineFactory
-from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, rare_delay
+from archiving.deadlines import is_over
+from archiving.decisions import HOLD, MAX_CRASHES, Patience, decide, describe, rare_delay
 from archiving.doubts import KeepingRules
 from archiving.errors import (
     DestinationsFailed,
@@ -70,10 +72,11 @@ from archiving.outcomes import (
 )
 from archiving.overwritten import Written, mark_overwritten
 from archiving.probing import refuses_everything
+from archiving.resized import Change, compare, has_other_size
 from archiving.settling import settle
 from archiving.upload_journal import LedgerUploadJournal
-from hms.base import RecordingAssets
-from hms.errors import HmsError, HmsNotFound, HmsRefused
+from hms.base import RecordingAssets, TellsTime
+from hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from hms.models import Asset, AssetStatus
 from ledger.base import AssetState, Lease, Ledger, Row, Seen
 from ledger.errors import LeaseLost, LedgerError, LedgerUnavailable
@@ -84,6 +87,9 @@ from transfer.errors import SourceForbidden, SourceUnavailable, SourceUntrusted,
 log = structlog.get_logger(__name__)
 
 OpenContents = Callable[[Asset], Contents]
+CLOCKS_DISAGREE = (
+    "the clocks of the ledger and of the API disagree, or the API does not tell the time: not called lost"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ class Archiver:
                 except (LedgerError, Outranked):
                     raise
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
-                    failure = self._hold_what_refuses(self._in_our_words(error), asset_id)
+                    failure = self._hold_what_refuses(self._in_our_words(error), asset_id, holder)
                     jitter = random.random()  # noqa: S311
                     decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
@@ -221,20 +227,27 @@ class Archiver:
             later = rare_delay(row, self._clock(), self._rules.patience)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
             return as_known(row), _with_stored(WillRetry(why, later), row)
-        if hold := begun.on_hold.get(holds.API):
+        place = refusals.place_of(begun.lease.holder)
+        if hold := refusals.in_force(begun.on_hold, holds.API, place):
             return as_known(row), _with_stored(self._after(hold, holds.API), row)
         asset = self._api.asset(row.asset_id)
-        seen = judge(asset, self._rules.scope)
-        if seen.verdict is not AssetState.DISCOVERED:
+        refusals.note_answer(self._ledger, begun.on_hold, holds.API, HOLD)
+        seen = judge(asset, self._rules.scope, self._clock())
+        if seen.verdict is AssetState.SOURCE_FAILED:  # it was there to be saved, and may still be
+            log.error("asset_failed_later", asset_id=asset.id, type=asset.type)
+            seen = replace(seen, verdict=AssetState.DISCOVERED, reason=None)
+        elif seen.verdict is not AssetState.DISCOVERED:
             ended = Ended(seen.verdict, seen.reason or "")
             return seen, self._unless_stored(row, None, ended) if row.stored_objects else ended
-        if asset.status != AssetStatus.COMPLETED:
+        elif asset.status != AssetStatus.COMPLETED:
             later = self._rules.patience.retry_max
             why = f"100ms reports status {asset.status!r}, not 'completed'"
             return seen, _with_stored(WillRetry(why, later), row)
 
         found = self._look(asset.id, asset.created_at)
         if not found.missing and not found.silent and found.right is not None:
+            if has_other_size(asset, found.right):
+                return seen, self._look_at_change(asset, found.right, begun, heartbeat)
             manifest = self._completed(asset, found.right, begun, heartbeat)
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         stores = [store for store in found.missing if store.name not in begun.on_hold]
@@ -246,6 +259,33 @@ class Archiver:
                 return seen, _with_stored(self._after(hold, store.name), row)
         assert archived is not None
         return seen, archived
+
+    def _look_at_change(
+        self, asset: Asset, manifest: Manifest, begun: Begun, heartbeat: Heartbeat
+    ) -> Archived | AlreadyArchived | WillRetry:
+        """The API says another size than when the asset was archived: copy it again if its source has something else
+        now, and no less of it. Raises Doubtful while the source cannot be asked, and as `_copy`."""
+        size = f"100ms changed its size from {manifest.asset.get('size')} to {asset.size_bytes} after it was archived"
+        try:
+            change = compare(manifest, self._open_contents(asset))
+            log.warning("asset_resized", asset_id=asset.id, size=asset.size_bytes, change=change.name.lower())
+            if change is Change.NEW:
+                for store in self._destinations:
+                    if hold := begun.on_hold.get(store.name):
+                        return _with_stored(self._after(hold, store.name), begun.row)
+                found = _Found(missing=self._destinations, present=self._present(asset, self._destinations))
+                outcome = self._copy(asset, begun, heartbeat, self._destinations, found)
+                if isinstance(outcome, Archived):
+                    return outcome  # what has doubts never replaces what is archived
+        except (SourceUnavailable, HmsUnavailable) as error:
+            if is_over(begun.row, self._clock()):
+                raise
+            raise Doubtful(
+                f"{size}; {describe(error)}", None, busy=True, retry_after=error.retry_after
+            ) from error
+        told = () if change is Change.NONE else (f"{size}, and {change.value}",)
+        warnings = tuple(dict.fromkeys([*manifest.warnings, *told]))
+        return AlreadyArchived(manifest.total_size, len(manifest.objects), warnings)
 
     def _completed(self, asset: Asset, manifest: Manifest, begun: Begun, heartbeat: Heartbeat) -> Manifest:
         """`manifest`, with what was busy when it was written, if that can be had by now."""
@@ -454,7 +494,7 @@ class Archiver:
         if found.lease is None and found.row is None:
             # a message outlived the ledger, or a person named an asset that no sweep has seen
             try:
-                seen = judge(self._api.asset(asset_id), self._rules.scope)
+                seen = judge(self._api.asset(asset_id), self._rules.scope, self._clock())
             except HmsNotFound:
                 return None
             self._ledger.discover([seen])
@@ -509,20 +549,35 @@ class Archiver:
     def _unless_saved(
         self, row: Row, decided: AlreadyArchived | Kept | WillRetry | Ended
     ) -> AlreadyArchived | Kept | WillRetry | Ended:
-        """Nothing is called lost that a manifest proves, or while a destination that may have one is silent."""
+        """Nothing is called lost that a manifest proves, while a destination that may have one is silent, or while
+        the clocks disagree about the deadline."""
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
             return decided
         found = self._look(row.asset_id, row.created_at, look_again_at)
         if found.silent:
-            later = self._rules.patience.retry_base
-            return WillRetry(f"{DestinationsFailed(found.silent)}; {decided.reason}", later)
+            why = str(DestinationsFailed(found.silent))
+            return self._not_lost_yet(row, f"{why}; {decided.reason}", self._rules.patience.retry_base)
         manifest = found.right
+        if (manifest is None or found.missing) and not self._clocks_agree():
+            why = f"{CLOCKS_DISAGREE}; {decided.reason}"
+            return self._not_lost_yet(row, why, self._rules.patience.retry_max)
         if manifest is None:
             return Ended(decided.state, decided.reason + self._what_is_left(row, found.missing))
         if not found.missing:
             return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         names = ", ".join(store.name for store in found.missing)
         return Ended(AssetState.LOST, f"whole at another destination, but not at {names}; {decided.reason}")
+
+    def _not_lost_yet(self, row: Row, why: str, delay: timedelta) -> WillRetry:
+        """What speaks for the loss counts on."""
+        return WillRetry(
+            why, delay, mismatch=True, fingerprint=row.fingerprint, gone=row.gone_since is not None
+        )
+
+    def _clocks_agree(self) -> bool:
+        """The API was asked a moment ago."""
+        api = self._api.api_time() if isinstance(self._api, TellsTime) else None
+        return clocks_agree(self._clock(), api)
 
     def _what_is_left(self, row: Row, stores: Sequence[StorageBackend]) -> str:
         """For a person: where a manifest still tells of a damaged copy."""
@@ -532,12 +587,14 @@ class Archiver:
                 return f"; a copy that proves nothing is left at {names}: archiver verify {row.asset_id}"
         return ""
 
-    def _hold_what_refuses(self, error: Exception, asset_id: str) -> Exception:
+    def _hold_what_refuses(self, error: Exception, asset_id: str, holder: str) -> Exception:
         """Leave alone, for all assets, what refuses everything. The error, in which a destination that refused nothing
         but this asset's objects says so."""
         now = self._clock()
         if isinstance(error, HmsRefused):
-            holds.put(self._ledger, holds.API, str(error), now, HOLD)
+            place = refusals.place_of(holder)
+            log.error("api_refuses", place=place, reason=str(error))
+            refusals.note_refusal(self._ledger, holds.API, place, str(error), now, HOLD)
         if isinstance(error, SourceUntrusted):
             log.error("source_untrusted", asset_id=asset_id, source=error.origin, reason=str(error))
             holds.put(self._ledger, error.origin, str(error), now, HOLD)

@@ -2,9 +2,9 @@
 
 whose fault                               what happens
 the source is away, slow, invalid         retried, later each time, to the deadline and past it
-the source says gone or forbidden         the same before the deadline; after it, said several times in a row: lost
-it did not arrive whole, nothing stored   retried on a fresh URL, a few times soon and then at least once a day; a day
-                                          after the deadline: lost
+the source says gone or forbidden         the same before the deadline; after it, said in a row for a day: lost
+it did not arrive whole, nothing stored   retried on a fresh URL, a few times soon and then at least once a day; after
+                                          the deadline, the same for a day: lost
 it arrived with doubts                    the same; kept with them by the archiver (archiving.doubts): quarantined
 only the m3u8 is signed                   the same, then needs_source_access
 workers died with it, and got no further  put off for longer, so that others go on
@@ -20,6 +20,7 @@ Nothing is quarantined here: only what is stored is.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -46,7 +47,8 @@ LOOK_EVERY = timedelta(days=1)
 """The longest pause between two attempts at an asset that is not saved and whose source does not give it whole."""
 
 LOST_AFTER = timedelta(days=1)
-"""How long after its deadline an asset that never arrives whole is tried before it is called lost."""
+"""How long after its deadline an asset must be said to be gone, or not arrive whole, before it is called lost. What is
+refused for some minutes, as in an outage, says nothing."""
 
 HOLD = timedelta(minutes=5)
 """How long a destination, or the API, that refused us is left alone before one asset tries it again."""
@@ -60,7 +62,7 @@ hour of a copy that needs ten."""
 @dataclass(frozen=True, slots=True)
 class Patience:
     """When an asset is retried. `mismatch_attempts`: how many attempts in a row must find the same mismatch, the same
-    doubts, or `gone` after the deadline, before it is believed."""
+    doubts, or `gone` after the deadline, before it is believed (of the latter, for LOST_AFTER too)."""
 
     mismatch_attempts: int = 3
     retry_base: timedelta = timedelta(seconds=30)
@@ -78,21 +80,36 @@ def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     if _refused(error):
         return WillRetry(reason, HOLD, costs_attempt=False)
     delay = _delay(error, row, now, patience, jitter)
-    found = error.fingerprint if isinstance(error, Doubtful) else None
-    gone = isinstance(error, SourceGone | SourceForbidden | HmsNotFound) and is_over(row, now)
-    if not gone and not _is_mismatch(error):
+    if isinstance(error, SourceGone | SourceForbidden | HmsNotFound):
+        if _is_gone_for_good(row, now, patience):
+            return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
+        return WillRetry(reason, delay, mismatch=is_over(row, now), gone=True)
+    if not _is_mismatch(error):
         return WillRetry(reason, delay)
+    found = error.fingerprint if isinstance(error, Doubtful) else None
     if row.mismatches + 1 < patience.mismatch_attempts:
         return WillRetry(reason, delay, mismatch=True, fingerprint=found)
-    if gone:
-        return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
     if isinstance(error, NeedsSourceAccess):
         return Ended(AssetState.NEEDS_SOURCE_ACCESS, reason)
-    if not isinstance(error, Doubtful) and is_over(row, now - LOST_AFTER):
+    if not isinstance(error, Doubtful) and _never_arrived(row, now, patience):
         return Ended(AssetState.LOST, f"it never arrived whole while 100ms had it: {reason}")
     if isinstance(error, Doubtful) and error.busy:
         return WillRetry(reason, delay, mismatch=True, fingerprint=found)
     return WillRetry(reason, rare_delay(row, now, patience), mismatch=True, fingerprint=found)
+
+
+def _is_gone_for_good(row: Row, now: datetime, patience: Patience) -> bool:
+    """Whether this attempt ends LOST_AFTER in which every attempt was told so, all of it after the deadline."""
+    if row.gone_since is None or row.mismatches + 1 < patience.mismatch_attempts:
+        return False
+    return now - max(row.gone_since, source_ends_at(row)) >= LOST_AFTER
+
+
+def _never_arrived(row: Row, now: datetime, patience: Patience) -> bool:
+    """The same of what does not arrive whole. The ledger does not note since when: the attempts are counted, which
+    after the deadline come once in `retry_max` (`rare_delay`)."""
+    attempts = patience.mismatch_attempts + math.ceil(LOST_AFTER / patience.retry_max)
+    return is_over(row, now - LOST_AFTER) and row.mismatches + 1 >= attempts
 
 
 def rare_delay(row: Row, now: datetime, patience: Patience) -> timedelta:
@@ -136,7 +153,7 @@ def _delay(error: Exception, row: Row, now: datetime, patience: Patience, jitter
     left to the deadline, so that attempts grow denser towards it; what the other side asked for, if longer."""
     doubled = patience.retry_base * (1 << min(max(row.attempts - 1, 0), 20))
     delay = min(doubled, patience.retry_max) * (0.5 + jitter / 2)
-    left = row.expires_at - now
+    left = source_ends_at(row) - now
     if left > timedelta(0):
         delay = min(delay, max(left / 2, patience.retry_base / 2))
     asked = error.retry_after if isinstance(error, SourceUnavailable | HmsUnavailable | Doubtful) else None

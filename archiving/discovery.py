@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiving.clocks import CLOCK_TOLERANCE as CLOCK_TOLERANCE
 from archiving.exclusive import Turn, only_one
 from archiving.judging import Scope, judge
 from hms.base import RecordingAssets
@@ -30,8 +31,6 @@ FACT = "sweep"
 RUNNING_FACT = "sweep_running"
 LOCK_NAME = "sweep"
 
-CLOCK_TOLERANCE = timedelta(minutes=5)
-"""How far two right clocks may differ: network, rounding, a clock that is being slewed."""
 RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
 """The names under which facts in the ledger hold times."""
 

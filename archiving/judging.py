@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from archiving.deadlines import expires_at
 from hms.models import Asset, AssetStatus
@@ -21,8 +21,9 @@ class Scope:
     own_paths: Sequence[str] = ()  # storage path prefixes that are the team's own bucket
 
 
-def judge(asset: Asset, scope: Scope) -> Seen:
-    """The asset as the ledger is to know it, with DISCOVERED or the end that follows from the settings.
+def judge(asset: Asset, scope: Scope, now: datetime | None = None) -> Seen:
+    """The asset as the ledger is to know it, with DISCOVERED or the end that follows from the settings. `now`: by which
+    a `created_at` in the future is not believed; None when it was judged already.
 
     A filter speaks first: what the team does not want is not reported as failed either. A status that the
     documentation does not name is no end: the archiver asks again.
@@ -31,7 +32,7 @@ def judge(asset: Asset, scope: Scope) -> Seen:
     return Seen(
         asset_id=asset.id,
         type=asset.type or "unknown",
-        expires_at=expires_at(asset, scope.retention),
+        expires_at=expires_at(asset, scope.retention, now),
         verdict=verdict,
         created_at=asset.created_at,
         room_id=asset.room_id,

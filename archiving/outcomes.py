@@ -113,6 +113,6 @@ def settlement(outcome: Settled) -> Settlement:
                 stored_objects=outcome.stored_objects,
             )
         case Ended(state, reason):
-            return Settlement(state, reason=reason)
+            return Settlement(state, reason=reason, gone=state is AssetState.LOST)
         case _:
             assert_never(outcome)

@@ -1,5 +1,6 @@
-"""What ended without being archived is looked at again while its source still has it: the source may be complete by
-now, or this program fixed, and a look costs little beside a recording.
+"""What ended without being archived is looked at again while its source may have it: the source may be complete by now,
+or this program fixed, and a look costs little beside a recording. So is what was called lost, for a while: a storage
+that answers again is worth a few requests a day.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ log = structlog.get_logger(__name__)
 
 GIVEN_UP = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS)
 LONGEST_PAUSE = timedelta(days=1)
+LOST_LOOKED_AT_FOR = timedelta(
+    days=30
+)  # after the deadline, or after it was first seen; each look ends in minutes
 MOST_WARNED = 1000  # assets looked at for what was busy when they were archived, the latest first
 LOOK_EVERY = timedelta(hours=1)  # a look reads every row of these states
 FACT = "second_chances"
@@ -25,8 +29,8 @@ def give_second_chances(ledger: Ledger, now: datetime) -> int:
     """Reopen what ended in GIVEN_UP and has time left: a day after it ended, or after half of the time that it had
     left then, whichever comes first, so that each is tried on its last day too. What is stored of it stays. One that an
     earlier version quarantined with nothing stored is reopened at once; so is what was archived without something
-    optional that was busy, which is then added to it. How many; looks once in LOOK_EVERY. Idempotent.
-    Raises LedgerError."""
+    optional that was busy, which is then added to it. What is lost is reopened once a day for LOST_LOOKED_AT_FOR,
+    unless a person acknowledged it. How many; looks once in LOOK_EVERY. Idempotent. Raises LedgerError."""
     if ledger.recall(FACT) is not None:
         return 0
     ledger.remember(FACT, {"at": now.isoformat()}, lifetime=LOOK_EVERY)
@@ -38,9 +42,9 @@ def give_second_chances(ledger: Ledger, now: datetime) -> int:
         if tried_again and row.changed_at + pause <= now < source_ends_at(row):
             ledger.reopen(row.asset_id, keep_stored=True)
             reopened += 1
-    for state in GIVEN_UP:
+    for state in (*GIVEN_UP, AssetState.LOST):
         for row in ledger.rows([state]):
-            if _is_due(row, now):
+            if _lost_is_due(row, now) if state is AssetState.LOST else _is_due(row, now):
                 log.warning("second_chance", asset_id=row.asset_id, state=row.state, reason=row.reason)
                 ledger.reopen(row.asset_id, keep_stored=True)
                 reopened += 1
@@ -53,3 +57,8 @@ def _is_due(row: Row, now: datetime) -> bool:
     ends_at = source_ends_at(row)
     pause = min(LONGEST_PAUSE, (ends_at - row.changed_at) / 2)
     return row.changed_at + pause <= now < ends_at
+
+
+def _lost_is_due(row: Row, now: datetime) -> bool:
+    until = max(source_ends_at(row), row.first_seen_at) + LOST_LOOKED_AT_FOR
+    return row.acknowledged is None and row.changed_at + LONGEST_PAUSE <= now < until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hms.models import Asset, Page, SignedUrl
 
@@ -33,6 +33,7 @@ class RecordingAssets(Protocol):
         ...
 
 
+@runtime_checkable
 class TellsTime(Protocol):
     """An optional ability of RecordingAssets."""
 

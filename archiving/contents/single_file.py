@@ -82,6 +82,10 @@ class SingleFile:
         return self._info is not None and self._info.strong_etag is not None
 
     @property
+    def source_bytes(self) -> int | None:
+        return self._info.size_bytes if self._info else None
+
+    @property
     def notes(self) -> Notes:
         return self._notes
 

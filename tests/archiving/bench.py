@@ -114,8 +114,9 @@ class Bench:
         self.clock = Clock(NOW)
         self.ledger = new_ledger(self.clock)
         self.stores = list(stores) or [MemoryBackend("one")]
-        self.api = FakeApi(assets or [asset(size=None)])
+        self.api = FakeApi(assets or [asset(size=None)], clock=self.clock)
         self.stopping = False
+        self.paused: list[float] = []  # seconds, while the ledger was away
         self.archiver = Archiver(
             api=self.api,
             ledger=self.ledger,
@@ -133,6 +134,7 @@ class Bench:
             clock=self.clock,
             stop_requested=lambda: self.stopping,
             time_is_up=time_is_up,
+            pause=self.paused.append,
         )
 
     @property
@@ -154,7 +156,7 @@ class Bench:
     def archive(self, asset_id: str | None = None) -> object:
         return self.archiver.archive(asset_id or self.asset_id, "test")
 
-    def archive_until_settled(self, attempts: int = 10, asset_id: str | None = None) -> object:
+    def archive_until_settled(self, attempts: int = 60, asset_id: str | None = None) -> object:
         """Again and again, each time when the ledger says."""
         outcome: object = None
         for _ in range(attempts):

@@ -23,11 +23,18 @@ class Clock:
 
 
 class FakeApi:
-    """hms.base.RecordingAssets over a list. `fail_on_page`: what the walk meets on that page, from 0."""
+    """hms.base.RecordingAssets over a list. `fail_on_page`: what the walk meets on that page, from 0. `clock`: its own;
+    None when it does not tell the time."""
 
-    def __init__(self, assets: Sequence[Asset] = (), page_size: int = 2) -> None:
+    def __init__(
+        self,
+        assets: Sequence[Asset] = (),
+        page_size: int = 2,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         self.assets = list(assets)
         self.page_size = page_size
+        self.clock = clock
         self.pages_read = 0
         self.fail_on_page: tuple[int, HmsError] | None = None
         self.before_page: Callable[[int], None] = lambda _: None
@@ -48,6 +55,9 @@ class FakeApi:
             rows = tuple(self.assets[at : at + self.page_size])
             more = at + self.page_size < len(self.assets)
             yield Page(assets=rows, next_start=rows[-1].id if more else None)
+
+    def api_time(self) -> datetime | None:
+        return self.clock() if self.clock else None
 
     def asset(self, asset_id: str) -> Asset:
         for asset in self.assets:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ import archiving.errors
 import hms.errors
 import storage_backends.errors
 import transfer.errors
+from archiving.deadlines import UNDATED
 from archiving.decisions import HOLD, Patience, decide, describe
 from archiving.errors import BadContents, DestinationsFailed, IncompleteContents, NeedsSourceAccess
 from archiving.outcomes import Ended, WillRetry
@@ -54,17 +55,63 @@ def test_a_source_that_is_away_is_never_given_up_before_the_deadline(error: Exce
     assert timedelta(0) < outcome.delay <= PATIENCE.retry_max
 
 
-@pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
-def test_what_is_gone_after_its_retention_ended_is_lost_when_the_source_says_so_again_and_again(
-    error: Exception,
-) -> None:
-    once = decide(error, row(expires_at=NOW), NOW, PATIENCE, 0.5)
-    at_last = decide(error, row(expires_at=NOW, mismatches=2), NOW, PATIENCE, 0.5)
+HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
 
-    assert isinstance(once, WillRetry)
-    assert once.mismatch
-    assert isinstance(at_last, Ended)
-    assert at_last.state is AssetState.LOST
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("past_deadline", "gone_for", "mismatches", "lost"),
+    [
+        # said for a day, all of it after the deadline, and not only twice
+        (DAY, DAY, 2, True),
+        (9 * DAY, 3 * DAY, 40, True),
+        (DAY, 12 * DAY, 2, True),
+        (DAY, DAY, 1, False),
+        # three times within minutes: an outage, a firewall
+        (MINUTE, MINUTE, 2, False),
+        (30 * DAY, 2 * MINUTE, 2, False),
+        (30 * DAY, 23 * HOUR, 99, False),
+        (30 * DAY, None, 2, False),
+        # since long before the deadline, which is just over
+        (MINUTE, 10 * DAY, 99, False),
+        (23 * HOUR, 10 * DAY, 99, False),
+        # before the deadline
+        (-MINUTE, 10 * DAY, 99, False),
+    ],
+)
+def test_what_is_gone_is_lost_when_every_attempt_of_a_day_after_the_deadline_was_told_so(
+    error: Exception, past_deadline: timedelta, gone_for: timedelta | None, mismatches: int, lost: bool
+) -> None:
+    gone_since = None if gone_for is None else NOW - gone_for
+    known = row(expires_at=NOW - past_deadline, gone_since=gone_since, mismatches=mismatches)
+
+    outcome = decide(error, known, NOW, PATIENCE, 0.5)
+
+    if lost:
+        assert isinstance(outcome, Ended)
+        assert outcome.state is AssetState.LOST
+    else:
+        assert isinstance(outcome, WillRetry)
+        assert outcome.gone
+        assert outcome.delay <= PATIENCE.retry_max
+
+
+@pytest.mark.parametrize("expires_at", [UNDATED, NOW.replace(year=1), NOW.replace(year=2010)])
+def test_an_asset_with_an_impossible_date_is_not_lost_before_100ms_would_have_deleted_it(
+    expires_at: datetime,
+) -> None:
+    known = row(expires_at=expires_at, first_seen_at=NOW - 14 * DAY, gone_since=NOW - 9 * DAY, mismatches=99)
+
+    assert isinstance(decide(SourceGone("x"), known, NOW, PATIENCE, 0.5), WillRetry)
+    assert isinstance(decide(SourceGone("x"), known, NOW + 2 * DAY, PATIENCE, 0.5), Ended)
+
+
+@pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
+def test_only_what_was_said_to_be_gone_counts_as_such(error: Exception) -> None:
+    outcome = decide(error, row(), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.gone is (error in GONE)
 
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
@@ -93,13 +140,29 @@ def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_th
 
 
 @pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
-def test_what_never_arrived_whole_is_lost_a_day_after_its_deadline(error: Exception) -> None:
-    soon = decide(error, row(expires_at=NOW - timedelta(hours=1), mismatches=9), NOW, PATIENCE, 0.5)
-    late = decide(error, row(expires_at=NOW - timedelta(hours=25), mismatches=9), NOW, PATIENCE, 0.5)
+@pytest.mark.parametrize(
+    ("past_deadline", "mismatches", "lost"),
+    [
+        (25 * HOUR, 26, True),
+        (25 * HOUR, 25, False),  # at once an hour these are less than a day
+        (30 * DAY, 2, False),
+        (30 * DAY, 9, False),
+        (HOUR, 99, False),
+        (-HOUR, 99, False),
+    ],
+)
+def test_what_does_not_arrive_whole_is_lost_after_a_day_of_trying_past_its_deadline(
+    error: Exception, past_deadline: timedelta, mismatches: int, lost: bool
+) -> None:
+    known = row(expires_at=NOW - past_deadline, mismatches=mismatches)
 
-    assert isinstance(soon, WillRetry)
-    assert isinstance(late, Ended)
-    assert late.state is AssetState.LOST
+    outcome = decide(error, known, NOW, PATIENCE, 0.5)
+
+    if lost:
+        assert isinstance(outcome, Ended)
+        assert outcome.state is AssetState.LOST
+    else:
+        assert isinstance(outcome, WillRetry)
 
 
 def wrapped(error: Exception) -> Exception:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from archiving.deadlines import UNDATED
 from archiving.judging import Scope, judge
 from ledger.base import AssetState
-from tests.archiving.examples import RETENTION, asset
+from tests.archiving.examples import NOW, RETENTION, asset
 
 EVERYTHING = Scope(RETENTION)
 
@@ -54,5 +56,14 @@ def test_an_asset_in_the_teams_own_bucket_is_external(path: str | None, verdict:
     assert judge(asset(path=path), Scope(RETENTION, own_paths=["s3://ours/"])).verdict is verdict
 
 
-def test_an_asset_without_a_usable_date_goes_first() -> None:
-    assert judge(asset(created_at="yesterday"), EVERYTHING).expires_at == UNDATED
+@pytest.mark.parametrize("created_at", ["yesterday", "0001-01-01T00:00:00Z", "2026-03-09T00:00:00Z"])
+def test_an_asset_without_a_usable_date_goes_first(created_at: str) -> None:
+    seen = judge(asset(created_at=created_at), EVERYTHING, NOW)
+
+    assert seen.expires_at == UNDATED
+
+
+def test_a_date_that_cannot_be_true_is_kept_for_its_manifest_lies_under_it() -> None:
+    seen = judge(asset(created_at="1970-01-01T00:00:00Z"), EVERYTHING, NOW)
+
+    assert seen.created_at == datetime(1970, 1, 1, tzinfo=UTC)

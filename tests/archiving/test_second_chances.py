@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 
 import pytest
 import structlog
 
-from archiving.second_chances import LOOK_EVERY, give_second_chances
+from archiving.second_chances import LOOK_EVERY, LOST_LOOKED_AT_FOR, give_second_chances
 from archiving.watching import MOST_ALARMS, Watcher
 from ledger.base import AssetState, Ledger, Seen, Settlement
 from ledger.memory import MemoryLedger
@@ -108,7 +109,7 @@ def test_an_asset_whose_deadline_nobody_knows_has_its_chances() -> None:
     assert world.state() is AssetState.QUARANTINED
 
 
-@pytest.mark.parametrize("state", [AssetState.ARCHIVED, AssetState.LOST, AssetState.SKIPPED])
+@pytest.mark.parametrize("state", [AssetState.ARCHIVED, AssetState.DAMAGED, AssetState.SKIPPED])
 def test_no_other_end_is_touched(state: AssetState) -> None:
     world = World(10 * DAY, state)
 
@@ -116,6 +117,41 @@ def test_no_other_end_is_touched(state: AssetState) -> None:
 
     assert give_second_chances(world.ledger, world.clock()) == 0
     assert world.state() is state
+
+
+@pytest.mark.parametrize("left", [DAY, -DAY, -20 * DAY])
+def test_what_is_lost_is_looked_at_once_a_day_for_a_month(left: timedelta) -> None:
+    world = World(left, AssetState.LOST)
+    looks = []
+
+    for hour in range(24 * 40):
+        world.clock.advance(LOOK_EVERY)
+        if give_second_chances(world.ledger, world.clock()):
+            looks.append(hour)
+            end(world.ledger, "a", NOW + left, AssetState.LOST)
+
+    assert 24 <= min(b - a for a, b in itertools.pairwise(looks)) <= 25
+    until = max(left, timedelta(0)) + LOST_LOOKED_AT_FOR
+    assert until - 2 * DAY <= looks[-1] * HOUR <= until
+
+
+def test_a_lost_asset_with_an_impossible_deadline_is_looked_at_too() -> None:
+    world = World(timedelta(), AssetState.LOST)
+    end(world.ledger, "b", datetime.fromisoformat("0001-01-16T00:00:00Z"), AssetState.LOST)
+
+    world.clock.advance(40 * DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 1
+
+
+def test_a_lost_asset_that_a_person_has_acknowledged_is_left_alone() -> None:
+    world = World(-DAY, AssetState.LOST)
+    world.ledger.acknowledge("a", "somebody", "100ms confirmed it")
+
+    world.clock.advance(2 * DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert world.state() is AssetState.LOST
 
 
 def test_it_looks_once_an_hour() -> None:

@@ -1,0 +1,51 @@
+"""A refusal that only one machine sees is that machine's matter: its credentials, its certificates, its clock.
+
+What refuses one machine is left alone there. It is left alone everywhere only when it refuses a second machine as well
+and answered none meanwhile; an answer anywhere ends that. So one machine with an old password cannot stop the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from archiving import holds
+from archiving.holds import Hold
+from ledger.base import Ledger
+
+_ANSWERED = "answered:"
+
+
+def note_refusal(
+    ledger: Ledger, name: str, place: str, reason: str, now: datetime, duration: timedelta
+) -> None:
+    """Leave `name` alone at the machine `place` for `duration`; everywhere if another is refused too. Repeatable."""
+    here = _at(name, place)
+    holds.put(ledger, here, reason, now, duration)
+    if ledger.recall(_ANSWERED + name) is not None:
+        return
+    others = holds.among(ledger.recall_all(holds.PREFIX + _at(name, "")[:-1]), now)
+    if any(other != here for other in others):
+        holds.put(ledger, name, reason, now, duration)
+
+
+def in_force(on_hold: Mapping[str, Hold], name: str, place: str) -> Hold | None:
+    """What is to be respected at `place`, of the circuit breakers that are open."""
+    return on_hold.get(_at(name, place)) or on_hold.get(name)
+
+
+def note_answer(ledger: Ledger, on_hold: Mapping[str, Hold], name: str, duration: timedelta) -> None:
+    """`name` took our credentials: for `duration` no refusal elsewhere is everybody's. Nothing is written while no
+    machine is refused."""
+    if any(held == name or held.startswith(_at(name, "")[:-1]) for held in on_hold):
+        ledger.remember(_ANSWERED + name, {}, lifetime=duration)
+        holds.lift(ledger, name)
+
+
+def place_of(holder: str) -> str:
+    """The machine of a worker, whose name is `name@machine`."""
+    return holder.rpartition("@")[2]
+
+
+def _at(name: str, place: str) -> str:
+    return f"{name} (on {place})"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiving import holds
+from archiving.decisions import HOLD
+from archiving.judging import Scope, judge
+from archiving.outcomes import Archived, NotOurs, WillRetry
+from archiving.refusals import in_force, note_answer, note_refusal, place_of
+from hms.errors import HmsRefused
+from hms.models import Asset
+from ledger.memory import MemoryLedger
+from tests.archiving.bench import Bench, file
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.archiving.fakes import Clock
+
+MINUTE = timedelta(minutes=1)
+REFUSED, ANSWERED = "refused", "answered"
+
+
+def stopped(ledger: MemoryLedger, clock: Clock) -> set[str]:
+    """The machines that leave the API alone, of a, b and one that was never heard of."""
+    on_hold = holds.current(ledger, clock())
+    return {place for place in ("a", "b", "new") if in_force(on_hold, holds.API, place)}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([], set()),
+        # one machine's matter, however often
+        ([("a", REFUSED, 0)], {"a"}),
+        ([("a", REFUSED, 0), ("a", REFUSED, 1), ("a", REFUSED, 2)], {"a"}),
+        # everybody's
+        ([("a", REFUSED, 0), ("b", REFUSED, 1)], {"a", "b", "new"}),
+        # two at different times have nothing to do with one another
+        ([("a", REFUSED, 0), ("b", REFUSED, 6)], {"b"}),
+        # others are answered
+        ([("a", REFUSED, 0), ("c", ANSWERED, 1), ("b", REFUSED, 2)], {"a", "b"}),
+        ([("a", REFUSED, 0), ("b", REFUSED, 1), ("c", ANSWERED, 2)], {"a", "b"}),
+        # that was before anybody was refused: it says nothing
+        ([("c", ANSWERED, 0), ("a", REFUSED, 1), ("b", REFUSED, 2)], {"a", "b", "new"}),
+        # it is over by itself
+        ([("a", REFUSED, 0), ("b", REFUSED, 1), ("", "nothing", 7)], set()),
+    ],
+)
+def test_what_refuses_one_machine_is_left_alone_there_and_what_refuses_all_everywhere(
+    events: list[tuple[str, str, int]], expected: set[str]
+) -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+
+    for place, event, minute in events:
+        clock.now = NOW + minute * MINUTE
+        if event == REFUSED:
+            note_refusal(ledger, holds.API, place, "401", clock(), HOLD)
+        elif event == ANSWERED:
+            note_answer(ledger, holds.current(ledger, clock()), holds.API, HOLD)
+
+    assert stopped(ledger, clock) == expected
+
+
+def test_people_see_which_machine_is_refused() -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+
+    note_refusal(ledger, holds.API, "host-3", "401", clock(), HOLD)
+
+    assert {name: hold.reason for name, hold in holds.current(ledger, clock()).items()} == {
+        "the 100ms API (on host-3)": "401"
+    }
+
+
+def test_what_refuses_nobody_costs_no_record() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+
+    note_answer(ledger, {}, holds.API, HOLD)
+    note_answer(ledger, {"s3://bucket": holds.Hold("full", NOW)}, holds.API, HOLD)
+
+    assert ledger.recall_all("") == {}
+
+
+@pytest.mark.parametrize(
+    ("holder", "place"), [("archive@host-1", "host-1"), ("host-1", "host-1"), ("a@b@host", "host")]
+)
+def test_the_machine_of_a_worker_is_in_its_name(holder: str, place: str) -> None:
+    assert place_of(holder) == place
+
+
+def test_a_machine_that_the_api_refuses_stops_no_other() -> None:
+    assets = [asset(id=f"{number:024}", size=None) for number in range(12)]
+    bench = Bench(lambda: file(b"video" * 40), assets=assets)
+    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
+    describe, refused = bench.api.asset, True
+
+    def maybe_refuse(asset_id: str) -> Asset:
+        bench.api.fail_on_page = (0, HmsRefused("401")) if refused else None
+        if refused:
+            raise HmsRefused("401")
+        return describe(asset_id)
+
+    bench.api.asset = maybe_refuse  # type: ignore[method-assign]
+    outcomes: dict[bool, list[object]] = {True: [], False: []}
+    for number, each in enumerate(assets):
+        refused = number % 2 == 0
+        worker = "archive@wrong-password" if refused else f"archive@host-{number % 4}"
+        outcomes[refused].append(bench.archiver.archive(each.id, worker))
+
+    assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
+    assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
+    assert not any(isinstance(outcome, NotOurs) for outcome in outcomes[False])

@@ -605,7 +605,7 @@ class Archiver:
             refusal = failed.get(store.name)
             if not isinstance(refusal, DestinationRefuses) or isinstance(refusal, DestinationUnusable):
                 continue  # the latter is this machine's own matter, and known already (archiving.destinations)
-            everything = refuses_everything(store, refusal)
+            everything = refuses_everything(store, refusal, self._ledger)
             if everything:
                 log.error("destination_refuses", store=store.name, reason=str(refusal))
                 holds.put(self._ledger, store.name, str(refusal), now, HOLD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -147,7 +147,7 @@ def _head(status: int, length: int | None, extra: dict[str, str] | None = None) 
 
 
 class SimApi:
-    """`hms.base.RecordingAssets`, for one process."""
+    """`hms.base.RecordingAssets` and `TellsTime`, for one process."""
 
     def __init__(self, process: Process, sources: Sources) -> None:
         self._process = process
@@ -168,6 +168,9 @@ class SimApi:
             if page.next_start is None:
                 return
             after = page.next_start
+
+    def api_time(self) -> datetime:
+        return self._sources.scheduler.now()
 
     def asset(self, asset_id: str) -> Asset:
         def answer() -> Asset:

@@ -1,0 +1,178 @@
+"""Every command says with its exit code what is the matter: 0 well, 1 not saved or a problem found, 2 a wrong command
+line or setting, 3 something needed cannot be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulator.process import Simulator
+from tests.walkthrough.user import TRACEBACK, User, user_of
+
+ID = "6400c0d3e1b2a3c4d5e6f708"
+NOWHERE = "http://127.0.0.1:1"
+NO_BROKER: dict[str, Any] = {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0"}
+NO_API: dict[str, Any] = {"HMS_API_URL": f"{NOWHERE}/v2"}
+NO_CREDENTIALS: dict[str, Any] = {"HMS_ACCESS_KEY": None, "HMS_SECRET": None}
+WRONG_SECRET: dict[str, Any] = {"HMS_SECRET": "an-app-secret-of-somebody-else-altogether"}
+NO_DESTINATION: dict[str, Any] = {
+    "ARCHIVER_DESTINATIONS": f"s3://bucket?endpoint_url={NOWHERE}&region=us-east-1",
+    "AWS_ACCESS_KEY_ID": "a",
+    "AWS_SECRET_ACCESS_KEY": "b",
+    "AWS_MAX_ATTEMPTS": "1",
+}
+
+RUN = ("run", "--once", "--wait", "0")
+NEED_THE_API = (RUN, ("sweep",), ("archive", ID))
+NEED_THE_BROKER = (
+    *NEED_THE_API,
+    ("status",),
+    ("status", "--json"),
+    ("show", ID),
+    ("accept", ID),
+    ("reject", ID),
+    ("ack", ID),
+    ("webhook", "event.json"),
+)
+ALL = (*NEED_THE_BROKER, ("verify",), ("doctor",))
+EVENT = '{"version":"2.0","id":"1","type":"hls.recording.success","data":{"recording_presigned_url":"x"}}'
+
+
+@pytest.fixture
+def user(tmp_path: Path, empty_simulator: Simulator, redis_url: str) -> User:
+    (tmp_path / "event.json").write_text(EVENT)
+    return user_of(tmp_path, empty_simulator, redis_url)
+
+
+def named(command: tuple[str, ...]) -> str:
+    return " ".join(command)
+
+
+@pytest.mark.parametrize("command", ALL, ids=named)
+def test_a_wrong_setting_is_2_whatever_is_typed(user: User, command: tuple[str, ...]) -> None:
+    said = user.types(*command, ARCHIVER_SWEEP_SECONDS="often")
+
+    assert said.exit_code == 2
+    assert "ARCHIVER_SWEEP_SECONDS" in said.stderr
+    assert TRACEBACK not in said.stderr
+
+
+@pytest.mark.parametrize("command", [*NEED_THE_API, ("up",)], ids=named)
+def test_missing_credentials_are_2_where_they_are_needed(user: User, command: tuple[str, ...]) -> None:
+    said = user.types(*command, **NO_CREDENTIALS)
+
+    assert said.exit_code == 2
+    assert "Set HMS_ACCESS_KEY and HMS_SECRET" in said.text
+
+
+def test_missing_credentials_are_a_problem_that_doctor_finds(user: User) -> None:
+    said = user.types("doctor", **NO_CREDENTIALS)
+
+    assert said.exit_code == 1
+    assert "no credentials" in said.text
+
+
+@pytest.mark.parametrize("command", NEED_THE_BROKER, ids=named)
+def test_a_broker_that_is_away_is_3(user: User, command: tuple[str, ...]) -> None:
+    said = user.types(*command, **NO_BROKER)
+
+    assert said.exit_code == 3
+    assert "nothing listens there" in said.text
+    assert TRACEBACK not in said.stderr
+
+
+@pytest.mark.parametrize("command", NEED_THE_API, ids=named)
+@pytest.mark.parametrize("trouble", [NO_API, WRONG_SECRET], ids=["away", "refuses"])
+def test_an_api_that_is_away_or_refuses_is_3(
+    user: User, command: tuple[str, ...], trouble: dict[str, Any]
+) -> None:
+    said = user.types(*command, **trouble)
+
+    assert said.exit_code == 3, said.text
+    assert TRACEBACK not in said.stderr
+
+
+def test_a_destination_that_is_away_is_3(user: User, empty_simulator: Simulator) -> None:
+    asset = empty_simulator.add_asset("chat")
+
+    for command in (RUN, ("archive", asset["id"]), ("verify",)):
+        said = user.types(*command, **NO_DESTINATION)
+
+        assert said.exit_code == 3, said.text
+        assert "s3://bucket" in said.text
+        assert TRACEBACK not in said.stderr
+
+
+def test_a_destination_that_is_away_is_a_problem_that_doctor_finds(user: User) -> None:
+    said = user.types("doctor", **NO_DESTINATION)
+
+    assert said.exit_code == 1
+    assert "s3://bucket" in said.text
+
+
+def test_what_is_well_is_0_and_what_is_not_saved_is_1(user: User, empty_simulator: Simulator) -> None:
+    asset = empty_simulator.add_asset("chat")
+    codes = {
+        "before": user.types("status").exit_code,
+        "run": user.types(*RUN).exit_code,
+        "status": user.types("status").exit_code,
+        "show": user.types("show", asset["id"]).exit_code,
+        "show nobody": user.types("show", ID).exit_code,
+        "verify": user.types("verify").exit_code,
+        "archive": user.types("archive", asset["id"]).exit_code,
+        "archive nobody": user.types("archive", ID).exit_code,
+        "sweep": user.types("sweep").exit_code,
+        "ack what is archived": user.types("ack", asset["id"]).exit_code,
+        "ack nobody": user.types("ack", ID).exit_code,
+        "ack what": user.types("ack").exit_code,
+        "ack a state that is none": user.types("ack", "--all", "archived").exit_code,
+        "reject what is archived": user.types("reject", asset["id"]).exit_code,
+    }
+
+    assert codes == {
+        "before": 1,
+        "run": 0,
+        "status": 0,
+        "show": 0,
+        "show nobody": 1,
+        "verify": 0,
+        "archive": 0,
+        "archive nobody": 1,
+        "sweep": 0,
+        "ack what is archived": 1,
+        "ack nobody": 1,
+        "ack what": 2,
+        "ack a state that is none": 2,
+        "reject what is archived": 1,
+    }
+
+
+def test_a_failed_recording_is_1_until_somebody_acknowledges_it(
+    user: User, empty_simulator: Simulator
+) -> None:
+    asset = empty_simulator.add_asset("failed")
+    before = (user.types(*RUN).exit_code, user.types("status").exit_code)
+
+    said = user.types("ack", asset["id"], "--why", "the room was empty", "--by", "ann")
+
+    assert before == (1, 1)
+    assert said.exit_code == 0, said.text
+    assert "acknowledged by ann" in said.text
+    status = user.types("status")
+    assert status.exit_code == 0
+    assert "Acknowledged, and not counted as problems: 1 source_failed." in status.text
+    assert user.types(*RUN).exit_code == 0
+    assert "acknowledged by ann" in user.types("show", asset["id"]).text
+
+
+def test_all_of_a_state_can_be_acknowledged_at_once(user: User, empty_simulator: Simulator) -> None:
+    for _ in range(3):
+        empty_simulator.add_asset("failed")
+    user.types(*RUN)
+
+    said = user.types("ack", "--all", "source_failed", "--json")
+
+    assert len(said.json["assets"]) == 3
+    assert user.types("status").exit_code == 0

@@ -1,0 +1,116 @@
+"""What `status` and `show` print, whatever the API, a source or a store wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from archiving.holds import Hold
+from archiving.verdict import Complaint, Failing, Summary, assess
+from ledger.base import Acknowledgement, AssetState, Counts, Progress, Row
+from tests.archiving.examples import NOW
+from worker import cli, rendering
+from worker.findings import Finding, Verdict
+
+EVIL = "x\x1b[2J\x1b]0;title\x07\r\x9b31m\u202e\nAll 3 assets are safe.[bold]y"
+DAY = timedelta(days=1)
+
+
+def row(state: AssetState, **fields: Any) -> Row:
+    return Row(EVIL, EVIL, state, NOW + DAY, NOW, NOW, room_id=EVIL, reason=EVIL, **fields)
+
+
+EVERYTHING = Summary(
+    at=NOW,
+    counts=Counts(3, {AssetState.LOST: 1, AssetState.WAITING: 2}, {AssetState.LOST: 0}),
+    at_risk_within=3 * DAY,
+    sweep_every=timedelta(minutes=5),
+    last_sweep={"started_at": NOW.isoformat(), "assets": EVIL, "new": EVIL, "full": True},
+    at_risk=(row(AssetState.WAITING),),
+    waiting=(replace(row(AssetState.WAITING), asset_id="other"),),
+    needs_attention=(row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)),),
+    with_warnings=(replace(row(AssetState.ARCHIVED, warnings=(EVIL,)), reason=None),),
+    running=(Progress(EVIL, EVIL, 1, 2, 3, f"folder/{EVIL}"),),
+    holds={EVIL: Hold(EVIL, NOW + DAY)},
+    failing=(Failing(EVIL, 20),),
+    complaints=(Complaint("odd", EVIL), Complaint("odd", EVIL, is_problem=False)),
+    recorded={EVIL: NOW + DAY},
+    next_due_at=NOW,
+)
+MANIFEST: dict[str, Any] = {
+    "folder": EVIL,
+    "objects": [{"path": EVIL, "size": 1, "crc32c": EVIL, "content_type": EVIL}],
+    "damage": [EVIL],
+    "doubts": [EVIL],
+    "accepted": {"by": EVIL, "at": EVIL, "why": EVIL, "doubts": [EVIL]},
+    "warnings": [EVIL],
+}
+
+
+def printed(show: Callable[[Console], None], monkeypatch: pytest.MonkeyPatch) -> str:
+    """In a terminal, without the colours that are ours."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, no_color=True, color_system=None, width=100)
+    monkeypatch.setattr(cli, "out", console)
+    show(console)
+    return file.getvalue()
+
+
+def view(renderable: RenderableType) -> Callable[[Console], None]:
+    return lambda console: console.print(renderable)
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        pytest.param(view(rendering.summary_view(EVERYTHING)), id="status"),
+        pytest.param(
+            lambda _: cli._show(
+                row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)), {EVIL: MANIFEST}
+            ),
+            id="show",
+        ),
+        pytest.param(lambda _: cli._show(row(AssetState.LOST), {EVIL: EVIL}), id="show without manifest"),
+        pytest.param(view(rendering.finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL))), id="doctor"),
+    ],
+)
+def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(
+    show: Callable[[Console], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = printed(show, monkeypatch)
+
+    assert "All 3 assets" in " ".join(text.split())
+    assert not set(text) & set("\x1b\x07\r\x9b\u202e")
+    assert not [line for line in text.splitlines() if line.startswith("All 3 assets are safe.")]
+    assert "[bold]" in text, "markup is text too"
+
+
+def test_the_verdict_comes_first_and_each_problem_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = printed(view(rendering.summary_view(EVERYTHING)), monkeypatch).splitlines()
+
+    verdict = assess(EVERYTHING)
+    assert lines[0].strip() == verdict.headline
+    assert len([line for line in lines if line.startswith("• ")]) == len(verdict.problems) + len(
+        verdict.notes
+    )
+
+
+def test_programs_are_told_the_same() -> None:
+    verdict = assess(EVERYTHING)
+
+    told = json.loads(json.dumps(rendering.summary_json(EVERYTHING)))
+
+    assert told["healthy"] is False
+    assert told["headline"] == verdict.headline
+    assert [problem["code"] for problem in told["problems"]] == [p.code for p in verdict.problems]
+    assert told["notes"] == list(verdict.notes)
+    assert told["needs_attention"][0]["acknowledged"]["by"] == EVIL

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from archiving.discovery import CLOCK_TOLERANCE
+from archiving.clocks import CLOCK_TOLERANCE
 from archiving.holds import Hold
 from hms.models import parse_time
 from ledger.base import OPEN_STATES, AssetState, Counts, Progress, Row
@@ -33,6 +33,8 @@ LONGEST_SWEEP = timedelta(hours=6)
 """A sweep that runs for so long and does not end is late, whatever it reports."""
 SILENCE = timedelta(minutes=5)
 """The control worker watches every minute, when beat asks it to."""
+COPIES_MISSING = "copies_missing"
+"""Of a complaint: some assets are at fewer destinations than there are now."""
 MANY = 10
 """So many assets that keep failing for one reason are a fault of something they share."""
 REPEATED = 2
@@ -50,10 +52,12 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What a part of the archiver says is wrong with it: a destination, the scrub, the API's rows."""
+    """What a part of the archiver has to say: a machine, the scrub, the API's rows. `is_problem`: a person must act;
+    else it is worth knowing."""
 
     code: str
     text: str
+    is_problem: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,8 @@ def assess(summary: Summary) -> Verdict:
     problems = tuple(_problems(summary))
     notes = tuple(_notes(summary))
     if not problems:
-        return Verdict(_saved(summary.counts, known=True), problems, notes)
+        fewer = any(complaint.code == COPIES_MISSING for complaint in summary.complaints)
+        return Verdict(_saved(summary.counts, known=not fewer), problems, notes)
     if not summary.counts.balanced:
         headline = "The account does not balance: what it says cannot be relied on."
     elif summary.counts.seen == 0:
@@ -169,7 +174,8 @@ def _problems(summary: Summary) -> Iterator[Problem]:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"
             yield Problem("many_fail", f"{number} assets keep failing for one reason: {failing.reason}")
     for complaint in summary.complaints:
-        yield Problem(complaint.code, complaint.text)
+        if complaint.is_problem:
+            yield Problem(complaint.code, complaint.text)
 
 
 def _at_risk(summary: Summary) -> Iterator[Problem]:
@@ -280,6 +286,7 @@ def _notes(summary: Summary) -> Iterator[str]:
     if acknowledged := {state: number for state, number in counts.acknowledged.items() if number}:
         told = ", ".join(f"{number:,} {state}" for state, number in acknowledged.items())
         yield f"Acknowledged, and not counted as problems: {told}."
+    yield from (complaint.text for complaint in summary.complaints if not complaint.is_problem)
     if summary.sweeping_since is not None:
         yield f"A sweep has been running for {_span(summary.at - summary.sweeping_since)}."
     yield from summary.remarks

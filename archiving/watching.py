@@ -9,7 +9,7 @@ from itertools import islice
 
 import structlog
 
-from archiving import holds, reconcile_report, scrub_promise
+from archiving import holds, machine, reconcile_report, scrub_promise
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
 from archiving.discovery import RECORDED_TIMES, sweep_progress
@@ -178,10 +178,15 @@ def _complaints(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Ite
             "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
         )
     for said in reconcile_report.said(facts.get(reconcile_report.FACT)):
-        if said.is_problem:
-            yield Complaint(said.code, said.text)
+        yield Complaint(said.code, said.text, said.is_problem)
+    for name, fact in sorted(facts.items()):
+        if name.startswith(machine.FACTS):
+            worker = name.removeprefix(machine.FACTS)
+            yield Complaint("machine_fault", f"The machine of {worker} fails: {fact.get('reason')}")
     for problem in scrub_promise.problems(facts.get(scrub_promise.FACT), now):
         yield Complaint("scrub_promise_slips", problem)
+    for words in scrub_promise.in_words(facts.get(scrub_promise.FACT), now):
+        yield Complaint("scrubbed", words, is_problem=False)
 
 
 def _failing(waiting: tuple[Row, ...]) -> Iterator[Failing]:

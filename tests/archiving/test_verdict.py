@@ -194,6 +194,22 @@ def test_the_headline_of_what_is_not_well(observed: dict[str, Any], headline: st
     assert assess(replace(WELL, **observed)).headline == headline
 
 
+def test_what_is_worth_knowing_is_no_problem() -> None:
+    verdict = assess(replace(WELL, complaints=(Complaint("scrubbed", "one: 3 copies.", is_problem=False),)))
+
+    assert (verdict.headline, verdict.exit_code) == ("All 3 assets are safe.", 0)
+    assert verdict.notes == ("one: 3 copies.",)
+
+
+def test_assets_at_fewer_destinations_than_there_are_are_not_called_safe() -> None:
+    fewer = Complaint("copies_missing", "2 assets are at fewer destinations.", is_problem=False)
+
+    verdict = assess(replace(WELL, complaints=(fewer,)))
+
+    assert (verdict.headline, verdict.exit_code) == ("3 of 3 known assets are archived.", 0)
+    assert verdict.notes == ("2 assets are at fewer destinations.",)
+
+
 def test_all_that_is_wrong_is_said() -> None:
     everything = replace(
         WELL,

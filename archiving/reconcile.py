@@ -38,9 +38,12 @@ LOCK = timedelta(
     minutes=10
 )  # extended as the run goes on; one that was killed stands in nobody's way for long
 EXTEND_EVERY = 500  # manifests or rows: seconds
+RECENT = timedelta(minutes=1)
+"""How far the ledger's times may be apart, as a process carries its clock on."""
 FILLED_AT_ONCE = 1000
 """Assets made due in one run for a destination that was added, the most urgent first."""
 
+_CHANGES = (Gap.REOPEN, Gap.DAMAGED, Gap.VANISHED)
 _PROVED_BY_MANIFESTS = (AssetState.ARCHIVED, AssetState.QUARANTINED)
 
 
@@ -82,7 +85,7 @@ class _Gaps:
     @property
     def changes(self) -> int:
         """How many were taken back that nobody expects to lack anything."""
-        return sum(len(self.of(gap)) for gap in (Gap.REOPEN, Gap.DAMAGED, Gap.VANISHED))
+        return sum(len(self.of(gap)) for gap in _CHANGES)
 
 
 class Unidentified:
@@ -136,9 +139,12 @@ class Reconciler:
             return self._compare(turn, believe) if turn else None
 
     def check_destinations(self) -> None:
-        """Check every destination, say which were added or removed, and make due what those lack that were added. For
-        each sweep. Repeatable. Raises LedgerError."""
-        if not self._identities.check_all() or not self._identities.filling():
+        """Check every destination, say which were added or removed, and make due what those lack that were added. A
+        ledger that was never compared with them is: it may have been lost, and its rebuilding have failed. For each
+        sweep. Repeatable. Raises LedgerError."""
+        if not self._identities.check_all():
+            return
+        if not self._identities.filling() and self._ledger.recall(FACT) is not None:
             return
         try:
             self.reconcile()
@@ -154,6 +160,7 @@ class Reconciler:
     # -- inside --------------------------------------------------------------------------------------------
 
     def _compare(self, turn: Turn, believe: bool) -> ReconcileResult:
+        started = self._clock()
         listed = [self._listed(store, MANIFESTS, turn) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         entered, unreadable = self._rebuilder.enter_archived(_going_on(everywhere, turn))
@@ -161,7 +168,7 @@ class Reconciler:
         found, not_read = self._rebuilder.enter_partial(_going_on(partly, turn))
         ends = set().union(*(self._listed(store, ENDS, turn) for store in self._destinations))
         found += self._rebuilder.enter_ends(_going_on(ends, turn))
-        gaps = self._gaps(listed, everywhere, turn)
+        gaps = self._gaps(listed, everywhere, started, turn)
         reopened, would_change = self._close(gaps, turn, believe)
         self._write_end_records(turn)
         self._delete_outdated_end_records(turn)
@@ -197,7 +204,9 @@ class Reconciler:
         asset_id = keys.asset_id_of(key)
         return self._ledger.get(asset_id) if asset_id else None
 
-    def _gaps(self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], turn: Turn) -> _Gaps:
+    def _gaps(
+        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], started: datetime, turn: Turn
+    ) -> _Gaps:
         gaps = _Gaps()
         filling = set(self._identities.filling())
         began = [self._identities.began_empty_at(store.name) for store in self._destinations]
@@ -208,8 +217,6 @@ class Reconciler:
             if key in everywhere:
                 continue
             lacking = tuple(n for n, manifests in enumerate(listed) if key not in manifests)
-            if self._committed_since(key, lacking):
-                continue
             names = [self._destinations[n].name for n in lacking]
             ended = source_ends_at(row)
             gap = judge_gap(
@@ -219,8 +226,12 @@ class Reconciler:
                 filling=filling.issuperset(names),
                 doubted=row.state is AssetState.QUARANTINED,
             )
+            # of a destination that was added a million are missing: asking for each would take hours
+            recent = row.changed_at >= started - RECENT
+            if (recent or gap in _CHANGES) and self._committed_since(key, lacking):
+                continue
             gaps.of(gap).append((row.asset_id, lacking))
-            if gap in (Gap.MISSING_COPY, Gap.DAMAGED):
+            if gap is Gap.DAMAGED:
                 log.error("copy_missing", asset_id=row.asset_id, key=key, stores=names)
         return gaps
 

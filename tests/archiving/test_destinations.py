@@ -554,12 +554,14 @@ class Mounted:
         self._disk.rename(self.point)
 
 
+@pytest.mark.parametrize("folder", ["", "archive"])
 @pytest.mark.parametrize("fresh_process", [True, False])
 def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
-    tmp_path: Path, fresh_process: bool
+    tmp_path: Path, fresh_process: bool, folder: str
 ) -> None:
     disk = Mounted(tmp_path)
-    stores: list[StorageBackend] = [FilesystemBackend(disk.point)]
+    root = disk.point / folder
+    stores: list[StorageBackend] = [FilesystemBackend(root)]
     made: list[Destinations] = []
 
     def behind(stores: Sequence[StorageBackend], ledger: Ledger, clock: Clock) -> list[StorageBackend]:
@@ -578,7 +580,7 @@ def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
     if fresh_process:
         made[0].__init__(  # type: ignore[misc]
             ledger=bench.ledger,
-            stores=[FilesystemBackend(disk.point)],
+            stores=[FilesystemBackend(root)],
             workspace=OURS,
             clock=bench.clock,
             place="host",
@@ -589,9 +591,9 @@ def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    assert "archiver adopt" in outcome.reason
-    assert list(disk.point.rglob("*")) == []
-    assert set(holds.current(bench.ledger, bench.clock())) == {f"file://{disk.point}"}
+    assert "NotTheDestination" in outcome.reason
+    assert [path for path in disk.point.rglob("*") if path.is_file()] == []
+    assert set(holds.current(bench.ledger, bench.clock())) == {f"file://{root}"}
     assert holds.among(bench.ledger.recall_all(holds.PREFIX), bench.clock()) == {}
 
     disk.mount()

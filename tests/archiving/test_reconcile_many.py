@@ -13,11 +13,12 @@ from archiving.errors import NotTheDestination
 from archiving.guarded import guarded
 from archiving.identity import MARKER
 from archiving.judging import Scope
-from archiving.reconcile import FACT, Reconciler, ReconcileResult
+from archiving.reconcile import Reconciler, ReconcileResult
+from archiving.reconcile_report import FACT
 from hms.models import Asset
 from ledger.base import AssetState
 from ledger.memory import MemoryLedger
-from storage_backends.base import ObjectKey
+from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, enter
@@ -67,17 +68,19 @@ class World:
 
     def reconcile(self, *, believe: bool = False) -> ReconcileResult:
         """As a process that begins does."""
+        result = self.reconciler().reconcile(believe=believe)
+        assert result is not None
+        return result
+
+    def reconciler(self) -> Reconciler:
         identities = self.destinations()
-        identities.check_all()
-        result = Reconciler(
+        return Reconciler(
             ledger=self.ledger,
             destinations=guarded(self.stores, identities),
             scope=Scope(RETENTION),
             clock=self.clock,
             identities=identities,
-        ).reconcile(believe=believe)
-        assert result is not None
-        return result
+        )
 
     def states(self) -> dict[AssetState, int]:
         return {state: number for state, number in self.ledger.counts().states.items() if number}
@@ -226,6 +229,74 @@ def test_a_destination_that_was_added_is_filled_in_batches_the_most_urgent_first
     assert world.states() == {AssetState.DISCOVERED: 20, AssetState.ARCHIVED: MANY}, (
         "the old ones are archived"
     )
+
+
+def test_each_sweep_fills_an_added_destination_further_and_compares_nothing_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconcile, "FILLED_AT_ONCE", 10)
+    one, two = MemoryBackend("one"), MemoryBackend("two")
+    world = World(one)
+    world.archive(recordings(15))
+    world.reconcile()
+    world.stores = [one, two]
+    due = []
+    for _ in range(3):
+        world.reconciler().check_destinations()
+        due.append(world.states().get(AssetState.DISCOVERED, 0))
+    before = world.fact
+
+    world.clock.advance(timedelta(minutes=5))
+    world.reconciler().check_destinations()
+
+    assert due == [10, 15, 15]
+    assert world.fact == before
+
+
+def test_a_ledger_that_was_never_compared_is_compared_at_the_next_sweep() -> None:
+    """It was lost, and could not be rebuilt at once."""
+    world = World()
+    world.archive(recordings(2))
+    world.reconcile()
+    world.ledger.clear()
+    enter(world.ledger, recordings(1)[0], AssetState.DISCOVERED)
+
+    world.reconciler().check_destinations()
+
+    assert world.states() == {AssetState.ARCHIVED: 2}
+
+
+def test_of_a_wrong_destination_a_sweep_compares_nothing() -> None:
+    world = World()
+    world.archive(recordings(2))
+    world.reconcile()
+    world.ledger.forget(FACT)
+    world.stores[1] = MemoryBackend("two")
+
+    world.reconciler().check_destinations()
+
+    assert world.fact == {}
+
+
+def test_what_is_older_than_an_added_destination_is_not_asked_for_one_by_one() -> None:
+    asked: list[str] = []
+
+    class Counting(MemoryBackend):
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            asked.append(key)
+            return super().stat(key)
+
+    one, two = MemoryBackend("one"), Counting("two")
+    world = World(one)
+    world.archive(recordings(MANY, days_ago=20))
+    world.reconcile()
+    world.stores = [one, two]
+    world.clock.advance(timedelta(hours=1))
+    world.reconcile()
+    asked.clear()
+
+    assert world.reconcile().missing_copies == MANY
+    assert asked == []
 
 
 def test_what_waits_to_be_copied_to_a_destination_that_was_added_is_not_at_risk() -> None:

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
@@ -438,7 +438,12 @@ def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json =
     sys.exit(OK if row is not None else NOT_SAVED)
 
 
-@_command("archiver verify", "archiver verify --quick", "archiver verify 6400c0d3e1b2a3c4d5e6f708 --json")
+@_command(
+    "archiver verify",
+    "archiver verify --quick",
+    "archiver verify 6400c0d3e1b2a3c4d5e6f708 --json",
+    "archiver verify --without-ledger   where there is no Redis",
+)
 def verify(
     asset_ids: Annotated[
         list[str] | None, typer.Argument(metavar="ID", help="All, when none is named.")
@@ -446,69 +451,67 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Compare names and sizes only; read nothing.")
     ] = False,
+    without_ledger: Annotated[
+        bool,
+        typer.Option(
+            "--without-ledger", help="Ask the destinations alone; what is wholly gone is not noticed."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove that what is archived is whole: read every byte back and compare with the manifests.
+    """Prove that what is archived is whole: read every byte back; compare with the manifests, and them with the ledger.
 
-    Needs the destinations alone: no broker, no 100ms. A copy that was found damaged and is whole again is told to the
-    ledger too, which shows it as archived again. Exit code 0 when all is as the manifests say, else 1.
+    What the ledger calls archived and has no manifest at a destination is named. A copy that was found damaged and is
+    whole again is told to the ledger, which shows it as archived again. What cannot be read stops nothing else.
+
+    Exit code 0 when all is whole and nothing is missing, 1 when something is not, 3 when something could not be
+    checked or the ledger could not be asked.
     """
     from storage_backends.registry import open_destinations
-    from worker import rendering
+    from worker.verify import Tally
     from worker.verify import verify as verify_all
+    from worker.verify_view import checked_view, tally_view
 
     settings = _settings()
     destinations = open_destinations(settings.destinations)
-    bad = doubted = assets = read_bytes = 0
-    restored: set[ObjectKey] = set()
+    stored, trouble = (None, None) if without_ledger else _stored_by_the_ledger(settings)
+    tally = Tally()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
         task = progress.add_task("verifying", total=None)
         checks = verify_all(
-            destinations, asset_ids or [], quick=quick, found=lambda count: progress.update(task, total=count)
+            destinations,
+            asset_ids or [],
+            quick=quick,
+            stored=stored,
+            found=lambda count: progress.update(task, total=count),
         )
         for checked in checks:
             progress.advance(task)
-            assets, read_bytes, bad = (
-                assets + 1,
-                read_bytes + checked.read_bytes,
-                bad + bool(checked.problems),
-            )
-            doubted += bool(checked.doubts)
-            if checked.restored and checked.key is not None:
-                restored.add(checked.key)
+            tally.add(checked)
             if as_json:
                 print(  # noqa: T201
                     json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
                 )
             elif not checked.ok:
-                out.print(rendering.shown(f"{checked.asset_id} at {checked.destination}:", "bold red"))
-                for problem in checked.problems:
-                    out.print(rendering.shown(f"  {problem}"))
-                for doubt in checked.doubts:
-                    out.print(rendering.shown(f"  quarantined, not archived: {doubt}"))
-    if restored:
-        _tell_restored(settings, destinations, restored)
+                out.print(checked_view(checked))
+    if tally.restored:
+        _tell_restored(settings, destinations, tally.restored, ask=not without_ledger)
     for store in destinations:
         store.close()
-    if not as_json:
-        how = "by name and size" if quick else f"by reading {rendering.size(read_bytes)} back"
-        style = "bold red" if bad or not assets else "bold green"
-        out.print(Text(f"{assets - bad} of {assets} copies are whole, checked {how}.", style=style))
-        if bad:
-            out.print(
-                "`archiver archive --again ID` copies an asset anew, while 100ms still has it. Afterwards: restore"
-            )
-            out.print("what is named from the bucket's versions or another destination, and verify it again.")
-        if doubted:
-            out.print(
-                f"{doubted} of them are stored with doubts: `archiver accept ID` or `archiver reject ID` after a look."
-            )
-    if not assets:
-        err.print(
-            f"There is no manifest at {', '.join(store.name for store in destinations)}: nothing is archived."
+    names = [store.name for store in destinations]
+    if as_json:
+        if trouble is not None:
+            err.print(Text(f"Not compared with the ledger: {trouble}", style="yellow"))
+    else:
+        out.print(
+            tally_view(tally, named=asset_ids or [], quick=quick, stored=stored, ledger_trouble=trouble)
         )
-    sys.exit(NOT_SAVED if bad or doubted or not assets else OK)
+    if not tally.copies and not tally.unchecked:
+        err.print(f"There is no manifest at {', '.join(names)}: nothing is archived.", markup=False)
+    if tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
+        sys.exit(NOT_SAVED)
+    sys.exit(NOT_SERVED if tally.unchecked or trouble is not None else OK)
 
 
 @_command("archiver adopt file:///mnt/nas/recordings")
@@ -784,15 +787,38 @@ def _take_back(services: AppServices, asset_id: str) -> None:
         take_back(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
 
 
+def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] | None, str | None]:
+    """What should be archived; or why nobody can say."""
+    from worker.verify import stored_by
+
+    if settings.redis_url is None and not settings.state_dir.exists():
+        return (
+            None,
+            f"there is none in {settings.state_dir} (ARCHIVER_STATE_DIR), and ARCHIVER_REDIS_URL is not set.",
+        )
+    try:
+        with _ledger(settings) as ledger:
+            if ledger.counts().seen == 0:
+                return None, "it is empty. The next sweep fills it again: archiver sweep"
+            return stored_by(ledger), None
+    except (LedgerError, SettingsError, SupervisorError) as error:
+        return None, str(error)
+
+
 def _tell_restored(
-    settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey]
+    settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey], *, ask: bool
 ) -> None:
+    """`ask`: whether the ledger may be asked."""
     from archiving.guarded import guarded
     from archiving.reconcile import Reconciler
     from ledger.clock import LedgerClock
     from worker.bootstrap import build_scope
     from worker.identities import build_identities
 
+    later = "What is whole again is not in the ledger yet; `reconcile` sees to it within the hour"
+    if not ask:
+        err.print(f"{later}.", style="yellow")
+        return
     try:
         with _ledger(settings) as ledger:
             clock = LedgerClock(ledger)
@@ -805,11 +831,7 @@ def _tell_restored(
                 identities=identities,
             ).restored(manifests)
     except (LedgerError, SettingsError, SupervisorError) as error:
-        err.print(
-            f"What is whole again is not in the ledger yet; `reconcile` sees to it within the hour: {error}",
-            style="yellow",
-            markup=False,
-        )
+        err.print(f"{later}: {error}", style="yellow", markup=False)
 
 
 @contextmanager

@@ -1,39 +1,82 @@
-"""`archiver verify`: do the destinations hold what their manifests say? Needs the buckets alone."""
+"""`archiver verify`: do the destinations hold what their manifests, and the ledger, say?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from archiving import keys
 from archiving.commit import give_back
 from archiving.errors import ManifestError
-from archiving.manifest import read_manifest
+from archiving.manifest import Manifest, read_manifest
 from archiving.verification import check_contents, check_listed
+from ledger.base import AssetState, Ledger
 from storage_backends.base import ObjectKey, StorageBackend
-from storage_backends.errors import StorageError
+from storage_backends.errors import ObjectCold, StorageError
+
+STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED)
+EVERYTHING = "*"
+"""In place of an asset id: of a destination that could not be listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One asset at one destination. `problems` is empty when it is as its manifest says. `doubts`: what its manifest
-    says against it; it is quarantined, not archived, though every byte may be there. `restored`: the manifest at `key`
-    was marked as damaged, every byte is right again, and the mark was taken from it."""
+    """One asset at one destination. `problems`: what is wrong with it. `doubts`: what its manifest says against it; it
+    is quarantined, not archived, though every byte may be there. `unchecked`: why nobody knows whether it is whole.
+    `restored`: the manifest at `key` was marked as damaged, every byte is right again, and the mark was removed."""
 
     asset_id: str
     destination: str
-    objects: int
-    size_bytes: int
-    read_bytes: int
-    problems: tuple[str, ...]
+    objects: int = 0
+    size_bytes: int = 0
+    read_bytes: int = 0
+    problems: tuple[str, ...] = ()
     restored: bool = False
     key: ObjectKey | None = None
     doubts: tuple[str, ...] = ()
+    unchecked: str | None = None
+    missing: bool = False  # the ledger calls it archived, and there is no manifest here
 
     @property
     def ok(self) -> bool:
-        """Whether it is archived and whole here."""
-        return not self.problems and not self.doubts
+        """Whether it is archived and whole here, as far as it was to be checked."""
+        return not self.problems and not self.doubts and self.unchecked is None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums of what was checked. `copies`: those that were looked at; `unchecked` are not among them."""
+
+    copies: int = 0
+    bad: int = 0
+    missing: int = 0  # of `bad`: the ledger calls them archived, and they have no manifest
+    doubted: int = 0
+    unchecked: int = 0
+    read_bytes: int = 0
+    restored: set[ObjectKey] = field(default_factory=set)
+
+    def add(self, checked: Checked) -> None:
+        self.read_bytes += checked.read_bytes
+        if checked.unchecked is not None and not checked.problems:
+            self.unchecked += 1
+        else:
+            self.copies += 1
+        self.bad += bool(checked.problems)
+        self.missing += checked.missing
+        self.doubted += bool(checked.doubts)
+        if checked.restored and checked.key is not None:
+            self.restored.add(checked.key)
+
+
+def stored_by(ledger: Ledger) -> Mapping[str, ObjectKey]:
+    """The assets that the ledger calls stored, with the key of their manifest. About 250 bytes each. Raises
+    LedgerError."""
+    return {
+        row.asset_id: keys.manifest_key(row.asset_id, row.created_at)
+        for row in ledger.rows(STORED_STATES)
+        # an earlier version quarantined assets of which nothing was stored
+        if row.state is AssetState.ARCHIVED or row.stored_objects > 0
+    }
 
 
 def verify(
@@ -41,52 +84,98 @@ def verify(
     asset_ids: Sequence[str],
     *,
     quick: bool,
+    stored: Mapping[str, ObjectKey] | None = None,
     found: Callable[[int], None] = lambda _count: None,
 ) -> Iterator[Checked]:
-    """Each manifest of each destination (only those of `asset_ids`, when given), checked by reading every byte
-    back, or with `quick` by listing alone. A named asset without a manifest is a problem. `found` is told how many
-    there will be. Writes nothing but the manifest of a copy that was marked as damaged and is whole again. Raises
-    StorageError when a destination cannot be read."""
+    """Check each manifest of each destination (only those of `asset_ids`, when given) by reading every byte back, or
+    with `quick` by listing alone. `stored`: see `stored_by`; what is in it and has no manifest is a problem. So is a
+    named asset without one. None: nobody knows what should be there.
+
+    `found` is told how many there will be. What cannot be read, a destination too, stops no other. Writes nothing but
+    the manifest of a copy that was marked as damaged and is whole again."""
     wanted = set(asset_ids)
+    expected = {id_: key for id_, key in (stored or {}).items() if not wanted or id_ in wanted}
+    # of an id too long for a key its hash alone is in it
+    hashed = {key: id_ for id_, key in expected.items() if keys.asset_id_of(key) is None}
     work: list[tuple[StorageBackend, str, ObjectKey | None]] = []
+    away: list[Checked] = []
     for store in destinations:
-        manifests = {
-            keys.asset_id_of(info.key) or info.key: info.key
-            for info in store.list(f"{keys.MANIFESTS_FOLDER}/")
-            if info.key.endswith(".json")
-        }
-        chosen = wanted or set(manifests)
-        work += [(store, asset_id, manifests.get(asset_id)) for asset_id in sorted(chosen)]
-    found(len(work))
+        try:
+            manifests = _manifests(store, hashed)
+        except StorageError as error:
+            reason = f"its manifests cannot be listed: {error}"
+            away += [Checked(id_, store.name, unchecked=reason) for id_ in sorted(wanted) or [EVERYTHING]]
+            continue
+        # a list may lag behind
+        unlisted = {id_: _if_there(store, key) for id_, key in expected.items() if id_ not in manifests}
+        chosen: Iterable[str] = wanted or {*manifests, *expected}
+        work += [(store, id_, manifests.get(id_) or unlisted.get(id_)) for id_ in sorted(chosen)]
+    found(len(work) + len(away))
+    yield from away
     for store, asset_id, key in work:
-        yield _check(store, asset_id, key, quick=quick)
+        if key is None:
+            missing = asset_id in expected
+            what = "the ledger calls it archived" if missing else "it is not archived here"
+            yield Checked(asset_id, store.name, problems=(f"no manifest: {what}",), missing=missing)
+        else:
+            yield _check(store, asset_id, key, quick=quick)
 
 
-def _check(store: StorageBackend, asset_id: str, key: ObjectKey | None, *, quick: bool) -> Checked:
-    if key is None:
-        return Checked(asset_id, store.name, 0, 0, 0, ("no manifest: it is not archived here",))
+def _manifests(store: StorageBackend, hashed: Mapping[ObjectKey, str]) -> dict[str, ObjectKey]:
+    return {
+        keys.asset_id_of(info.key) or hashed.get(info.key) or info.key: info.key
+        for info in store.list(f"{keys.MANIFESTS_FOLDER}/")
+        if info.key.endswith(".json")
+    }
+
+
+def _if_there(store: StorageBackend, key: ObjectKey) -> ObjectKey | None:
+    try:
+        return key if store.stat(key) is not None else None
+    except StorageError:
+        return key  # the check says why nobody knows
+
+
+def _check(store: StorageBackend, asset_id: str, key: ObjectKey, *, quick: bool) -> Checked:
+    nothing = Checked(asset_id, store.name, key=key)
     try:
         manifest = read_manifest(store, key)
+        if manifest is None:
+            return replace(nothing, problems=("the manifest went away while it was looked at",))
+        return _compare(store, key, manifest, quick=quick)
     except ManifestError as error:
-        return Checked(asset_id, store.name, 0, 0, 0, (str(error),))
-    if manifest is None:
-        return Checked(asset_id, store.name, 0, 0, 0, ("the manifest went away while it was looked at",))
-    verified = check_listed(store, manifest) if quick else check_contents(store, manifest)
+        return replace(nothing, problems=(str(error),))
+    except ObjectCold as error:
+        return replace(nothing, unchecked=f"its manifest is in a cold storage class: {error}")
+    except StorageError as error:
+        return replace(nothing, unchecked=f"it could not be read: {error}")
+
+
+def _compare(store: StorageBackend, key: ObjectKey, manifest: Manifest, *, quick: bool) -> Checked:
+    """Raises StorageError."""
+    unchecked = None
+    try:
+        verified = check_listed(store, manifest) if quick else check_contents(store, manifest)
+    except ObjectCold:
+        verified = check_listed(store, manifest)
+        unchecked = (
+            "it is in a cold storage class: only names and sizes were compared; restore it to read it back"
+        )
     problems, restored = verified.problems, False
-    if verified.ok and manifest.damage:
+    if verified.ok and manifest.damage and unchecked is None:
         try:
-            give_back(store, key, manifest)
-            restored = True
+            restored = give_back(store, key, manifest) is not None
         except StorageError as error:
             problems = (f"whole again, but still marked as damaged: {error}",)
     return Checked(
-        manifest.asset_id,
-        store.name,
-        verified.objects,
-        manifest.total_size,
-        verified.read_bytes,
-        problems,
-        restored,
-        key,
-        manifest.doubts or (),
+        asset_id=manifest.asset_id,
+        destination=store.name,
+        objects=verified.objects,
+        size_bytes=manifest.total_size,
+        read_bytes=verified.read_bytes,
+        problems=problems,
+        restored=restored,
+        key=key,
+        doubts=manifest.doubts or (),
+        unchecked=unchecked,
     )

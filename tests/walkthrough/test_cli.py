@@ -186,11 +186,12 @@ def test_verify_proves_what_is_whole_with_the_destination_alone(user: User, arch
     alone = {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0", "HMS_API_URL": "http://127.0.0.1:1/v2"}
     user.environment |= alone
 
-    said = user.types("verify")
-    line = user.types("verify", "--json").json
+    said = user.types("verify", "--without-ledger")
+    line = user.types("verify", "--without-ledger", "--json").json
 
-    assert said.exit_code == 0
+    assert said.exit_code == 0, said.text
     assert said.text.startswith("1 of 1 copies are whole, checked by reading")
+    assert "were not looked for" in said.text
     assert line["ok"]
     assert line["read_bytes"] == archived["total_size"]
 
@@ -224,6 +225,7 @@ def test_a_damaged_asset_needs_a_person_until_verify_finds_it_restored(
         Scrubber(
             ledger=ledger, destinations=[store], clock=lambda: datetime.now(UTC) + timedelta(days=30)
         ).scrub()
+        ledger.forget("scrub")  # of a clock that is ahead of everybody's
 
     status, shown = user.types("status"), user.types("show", asset_id)
     still = user.types("verify", asset_id)
@@ -249,8 +251,9 @@ def test_a_copy_that_verify_finds_restored_is_whole_although_no_ledger_can_be_to
 
     said = user.types("verify", ARCHIVER_REDIS_URL="redis://127.0.0.1:1/0")
 
-    assert said.exit_code == 0
+    assert said.exit_code == 3, "what is wholly gone, nobody knows"
     assert "1 of 1 copies are whole" in said.text
+    assert "Not compared with the ledger: " in said.text
     assert "`reconcile` sees to it" in " ".join(said.stderr.split())
     assert "damage" not in json.loads(manifest.read_text())
 
@@ -272,14 +275,28 @@ def test_verify_finds_a_deleted_and_a_garbled_manifest(user: User, archived: dic
     garbled = user.types("verify")
     manifest.unlink()
     gone = user.types("verify", archived["asset_id"])
-    nothing = user.types("verify")
+    all_gone = user.types("verify", "--quick")
+    nothing = user.types("verify", "--without-ledger")
 
     assert garbled.exit_code == 1
     assert "not a manifest we understand" in garbled.text
-    assert gone.exit_code == 1
-    assert "no manifest" in gone.text
+    for said in (gone, all_gone):
+        assert said.exit_code == 1
+        assert archived["asset_id"] in said.text
+        assert "no manifest: the ledger calls it archived" in said.text
     assert nothing.exit_code == 1, "nothing is not a proof of anything"
     assert "nothing is archived" in nothing.text
+
+
+def test_verify_with_an_empty_ledger_knows_of_nothing_that_should_be_there(
+    user: User, archived: dict[str, Any], redis_url: str
+) -> None:
+    assert archived
+    said = user.types("verify", ARCHIVER_REDIS_URL=f"{redis_url.rsplit('/', 1)[0]}/9")
+
+    assert said.exit_code == 3
+    assert "it is empty" in said.text
+    assert "1 of 1 copies are whole" in said.text
 
 
 def test_what_verify_found_damaged_is_mended_by_archiving_it_again(

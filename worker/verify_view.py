@@ -1,0 +1,66 @@
+"""What `archiver verify` tells people: each copy that is not well, and in the end what was and was not checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from worker import rendering
+from worker.verify import EVERYTHING, Checked, Tally
+
+COPY_AGAIN = (
+    "`archiver archive --again ID` copies an asset anew, while 100ms still has it. Afterwards: restore what is named "
+    "from the bucket's versions or another destination, and verify it again."
+)
+
+
+def checked_view(checked: Checked) -> RenderableType:
+    """Of a copy that is not `ok`."""
+    what = "Everything" if checked.asset_id == EVERYTHING else checked.asset_id
+    lines = [rendering.shown(f"{what} at {checked.destination}:", "bold red")]
+    lines += [rendering.shown(f"  {problem}") for problem in checked.problems]
+    lines += [rendering.shown(f"  quarantined, not archived: {doubt}") for doubt in checked.doubts]
+    if checked.unchecked is not None:
+        lines.append(rendering.shown(f"  not checked: {checked.unchecked}"))
+    return Group(*lines)
+
+
+def tally_view(
+    tally: Tally, *, named: Sized, quick: bool, stored: Sized | None, ledger_trouble: str | None
+) -> RenderableType:
+    """`named`: the asset ids that were asked for; none for all. `stored`: what the ledger calls archived; None when it
+    was not asked, or could not be, because of `ledger_trouble`."""
+    how = "by name and size" if quick else f"by reading {rendering.size(tally.read_bytes)} back"
+    well = not (tally.bad or tally.unchecked) and tally.copies
+    lines = []
+    if tally.copies:
+        whole = f"{tally.copies - tally.bad} of {tally.copies} copies are whole, checked {how}."
+        lines.append(Text(whole, style="bold green" if well else "bold red"))
+    if tally.unchecked:
+        unknown = f"{tally.unchecked} could not be checked: nobody knows whether they are whole."
+        lines.append(Text(unknown, style="bold red"))
+    lines.append(_compared(tally, named, stored, ledger_trouble))
+    if tally.bad:
+        lines.append(Text(COPY_AGAIN))
+    if tally.doubted:
+        verdicts = "`archiver accept ID` or `archiver reject ID` after a look."
+        lines.append(Text(f"{tally.doubted} of them are stored with doubts: {verdicts}"))
+    return Group(*lines)
+
+
+def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | None) -> Text:
+    if stored is None:
+        why = f": {trouble}" if trouble else "."
+        text = f"Not compared with the ledger{why}\nAssets of which nothing is left were not looked for."
+        return rendering.shown(text, "yellow" if trouble else "")
+    if tally.missing:
+        text = f"Compared with the ledger: {tally.missing} copies of what it calls archived have no manifest."
+        return Text(text, style="bold red")
+    if len(named):
+        return Text("Compared with the ledger. Other assets than the named ones were not looked at.")
+    where = "each destination that could be listed" if tally.unchecked else "each destination"
+    return Text(
+        f"Compared with the ledger: each of the {len(stored)} assets that it calls archived has a manifest at {where}."
+    )

@@ -14,10 +14,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiving import holds, refusals
 from archiving.clocks import CLOCK_TOLERANCE as CLOCK_TOLERANCE
+from archiving.decisions import HOLD
 from archiving.exclusive import Turn, only_one
-from archiving.judging import Scope, judge
-from hms.base import RecordingAssets
+from archiving.failed_later import Statuses
+from archiving.judging import Scope
+from hms.base import RecordingAssets, TellsTime
 from hms.models import Page, parse_time
 from ledger.base import Ledger
 from storage_backends.errors import StorageError
@@ -115,12 +118,15 @@ class Sweeper:
             self._rebuild_from_buckets()
         last = self._ledger.recall(FACT) or {}
         stop_before = None if full else _known_before(last, started)
+        statuses = Statuses(self._api, self._ledger, self._scope)
         order = _Order()
         pages = assets = new = garbled = 0
         complete = True
         for page in self._api.pages():
             turn.extend()
-            entered = self._ledger.discover([judge(asset, self._scope) for asset in page.assets])
+            if pages == 0:
+                self._note_answer()
+            entered = self._ledger.discover(statuses.judged(page.assets, self._now()))
             pages, assets = pages + 1, assets + len(page.assets)
             new, garbled = new + entered, garbled + page.garbled_rows
             self._note_progress(started, pages, assets)
@@ -137,7 +143,7 @@ class Sweeper:
             newest_first=order.newest_first,
             seconds=(self._clock() - started).total_seconds(),
         )
-        self._remember(last, result, started)
+        self._remember(last, result, started, failed_later=statuses.remember(full=complete))
         if garbled:
             log.error("assets_without_id", count=garbled)
         counts = self._ledger.counts()
@@ -158,17 +164,39 @@ class Sweeper:
         fact = {**asdict(progress), "started_at": started.isoformat(), "at": progress.at.isoformat()}
         self._ledger.remember(RUNNING_FACT, fact, lifetime=LOCK)
 
-    def _remember(self, earlier: Mapping[str, object], result: SweepResult, started: datetime) -> None:
+    def _remember(
+        self, earlier: Mapping[str, object], result: SweepResult, started: datetime, *, failed_later: int
+    ) -> None:
+        """A short walk says nothing of the pages that it did not read."""
+        before = earlier.get("garbled")
+        garbled = max(result.garbled, before if isinstance(before, int) and not result.full else 0)
+        now, api = self._clock(), self._api_time()
         self._ledger.remember(
             FACT,
             {
                 **asdict(result),
+                "garbled": garbled,
+                "failed_later": failed_later,
                 "started_at": started.isoformat(),
-                "ended_at": self._clock().isoformat(),
+                "ended_at": now.isoformat(),
                 "full_at": started.isoformat() if result.full else earlier.get("full_at"),
                 "newest_first": result.newest_first if result.full else earlier.get("newest_first"),
+                "clock_ahead_seconds": None if api is None else round((now - api).total_seconds(), 1),
             },
         )
+
+    def _api_time(self) -> datetime | None:
+        return self._api.api_time() if isinstance(self._api, TellsTime) else None
+
+    def _now(self) -> datetime:
+        """By which a `created_at` in the future is not believed: the later of the ledger's clock and the API's."""
+        now = self._clock()
+        return max(now, self._api_time() or now)
+
+    def _note_answer(self) -> None:
+        """The API takes our credentials, so that a refusal elsewhere is not everybody's."""
+        on_hold = holds.current(self._ledger, self._clock())
+        refusals.note_answer(self._ledger, on_hold, holds.API, HOLD)
 
 
 class _Order:

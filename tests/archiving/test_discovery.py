@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
+from archiving import holds
+from archiving.deadlines import UNDATED
 from archiving.discovery import (
     FACT,
     FULL_WALK_EVERY,
@@ -14,8 +17,9 @@ from archiving.discovery import (
     sweep_progress,
 )
 from archiving.judging import Scope
+from archiving.refusals import note_refusal
 from hms.errors import HmsUnavailable
-from hms.models import Asset
+from hms.models import Asset, Page
 from ledger.base import AssetState
 from ledger.memory import MemoryLedger
 from tests.archiving.examples import NOW, RETENTION, asset
@@ -249,3 +253,83 @@ def test_after_a_clock_was_set_back_all_pages_are_read() -> None:
     assert result is not None
     assert result.full
     assert not recorded_in_future(world.ledger.recall(FACT), world.clock())
+
+
+# -- what the list says of itself ------------------------------------------------------------------------------
+
+
+def fact(world: World, name: str) -> object:
+    return (world.ledger.recall(FACT) or {}).get(name)
+
+
+def test_rows_without_an_id_stay_visible_until_a_full_walk_finds_none() -> None:
+    world = World(newest_first(40))
+    pages, garbled = world.api.pages, 3
+
+    def with_garbled(**asked: str | None) -> Iterator[Page]:
+        for number, page in enumerate(pages(**asked)):
+            yield page.model_copy(update={"garbled_rows": garbled if number == 15 else 0})
+
+    world.api.pages = with_garbled  # type: ignore[method-assign]
+    world.sweeper.sweep()
+    seen = [fact(world, "garbled")]
+    short = world.sweeper.sweep()
+    seen.append(fact(world, "garbled"))
+    garbled = 0
+    world.sweeper.sweep(full=True)
+    seen.append(fact(world, "garbled"))
+
+    assert short is not None
+    assert not short.full
+    assert seen == [3, 3, 0]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(minutes=7), -timedelta(days=2)])
+def test_a_sweep_notes_how_far_the_ledgers_clock_is_ahead_of_the_apis(ahead: timedelta) -> None:
+    world = World(newest_first(2))
+    world.api.clock = lambda: NOW - ahead
+
+    world.sweeper.sweep()
+
+    assert fact(world, "clock_ahead_seconds") == ahead.total_seconds()
+
+
+def test_an_api_that_does_not_tell_the_time_is_noted_as_such() -> None:
+    world = World(newest_first(2))
+
+    world.sweeper.sweep()
+
+    assert fact(world, "clock_ahead_seconds") is None
+
+
+@pytest.mark.parametrize(
+    ("created", "api_ahead", "undated"),
+    [
+        (timedelta(hours=20), None, False),
+        (timedelta(days=2), None, True),
+        # the ledger's clock is behind, the API knows what it says
+        (timedelta(days=2), timedelta(days=3), False),
+        (timedelta(days=2), -timedelta(days=3), True),
+        (-timedelta(days=3000), None, True),
+    ],
+)
+def test_a_date_that_cannot_be_true_is_not_believed(
+    created: timedelta, api_ahead: timedelta | None, undated: bool
+) -> None:
+    world = World([asset(created_at=(NOW + created).isoformat())])
+    world.api.clock = None if api_ahead is None else lambda: NOW + api_ahead
+
+    world.sweeper.sweep()
+
+    assert [row.expires_at == UNDATED for row in world.ledger.rows()] == [undated]
+
+
+def test_a_sweep_that_is_answered_ends_the_hold_that_the_refusals_of_others_put() -> None:
+    world = World(newest_first(2))
+    for place in ("a", "b"):
+        note_refusal(world.ledger, holds.API, place, "401", NOW, timedelta(minutes=5))
+    assert holds.API in holds.current(world.ledger, NOW)
+
+    world.sweeper.sweep()
+
+    assert holds.API not in holds.current(world.ledger, NOW)

@@ -250,9 +250,16 @@ class Ledger(Protocol):
         ...
 
     # -- what is due ---------------------------------------------------------------------------------------
-    def take_due(self, window: int, requeue_after: timedelta, ahead: timedelta = timedelta(0)) -> list[Row]:
+    def take_due(
+        self,
+        window: int,
+        requeue_after: timedelta,
+        ahead: timedelta = timedelta(0),
+        *,
+        at_most: int | None = None,
+    ) -> list[Row]:
         """Move what is due to QUEUED, earliest `expires_at` first, so that at most `window` are queued in all,
-        and return those moved, for a message each. Bounded time whatever the backlog.
+        and return those moved (`at_most` so many), for a message each. Bounded time whatever the backlog.
 
         Due: discovered; waiting with a `next_attempt_at` that is past, or will be in `ahead`; queued for longer than
         `requeue_after` (its message was lost); running with an ended lease (its worker died).

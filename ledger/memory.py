@@ -171,7 +171,14 @@ class MemoryLedger:
     # -- what is due ---------------------------------------------------------------------------------------
 
     @_alone
-    def take_due(self, window: int, requeue_after: timedelta, ahead: timedelta = timedelta(0)) -> list[Row]:
+    def take_due(
+        self,
+        window: int,
+        requeue_after: timedelta,
+        ahead: timedelta = timedelta(0),
+        *,
+        at_most: int | None = None,
+    ) -> list[Row]:
         clock = self._clock()
 
         def ready(asset: _Asset) -> bool:
@@ -188,9 +195,10 @@ class MemoryLedger:
 
         queued = [asset for asset in self._assets.values() if asset.row.state == AssetState.QUEUED]
         overdue = [asset for asset in queued if asset.timed_at and asset.timed_at < clock - requeue_after]
-        overdue.sort(key=lambda asset: (asset.timed_at, asset.row.asset_id.encode()))
+        overdue.sort(key=lambda asset: _urgency(asset.row))
         others = sorted(filter(ready, self._assets.values()), key=lambda asset: _urgency(asset.row))
         taken = overdue[:window] + others[: max(0, window - len(queued))]
+        taken = sorted(taken, key=lambda asset: _urgency(asset.row))[: window if at_most is None else at_most]
         for asset in taken:
             self._move(asset, AssetState.QUEUED, at=clock)
         return sorted((asset.row for asset in taken), key=_urgency)

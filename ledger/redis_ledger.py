@@ -230,15 +230,24 @@ class RedisLedger:
 
     # -- what is due ---------------------------------------------------------------------------------------
 
-    def take_due(self, window: int, requeue_after: timedelta, ahead: timedelta = timedelta(0)) -> list[Row]:
+    def take_due(
+        self,
+        window: int,
+        requeue_after: timedelta,
+        ahead: timedelta = timedelta(0),
+        *,
+        at_most: int | None = None,
+    ) -> list[Row]:
         while self._run("promote", ahead // MICROSECOND, BATCH):
             pass  # each wait is promoted once, so this ends; in steps, so that others are served in between
 
         rows: list[Row] = []
-        for _ in range(0, window, BATCH):
-            taken = self._run("take_due", window, BATCH, requeue_after // MICROSECOND)
+        wanted = window if at_most is None else min(window, at_most)
+        while len(rows) < wanted:
+            limit = min(BATCH, wanted - len(rows))
+            taken = self._run("take_due", window, limit, requeue_after // MICROSECOND)
             rows += map(_flat_row, taken)
-            if len(taken) < BATCH:
+            if len(taken) < limit:
                 break
         return sorted(rows, key=lambda row: (row.expires_at, row.asset_id.encode("utf-8", "surrogatepass")))
 

@@ -15,10 +15,11 @@ import structlog
 
 from archiving import holds
 from archiving.archiver import Archiver
-from archiving.decisions import HOLD
+from archiving.decisions import HOLD, describe
 from archiving.discovery import LOCK as SWEEP_LOCK
 from archiving.discovery import Sweeper, SweepResult
-from archiving.outcomes import Archived, Outcome
+from archiving.machine import MOST_FAULTS, MachineFaults, is_machine_fault
+from archiving.outcomes import Archived, NotOurs, Outcome, WillRetry
 from archiving.reconcile import Reconciler
 from archiving.second_chances import give_second_chances
 from archiving.verdict import unacknowledged
@@ -31,6 +32,7 @@ POLL = timedelta(seconds=1)
 SWEEP_PATIENCE = (
     2 * SWEEP_LOCK
 )  # a sweep that was killed lets go after one; a living one may go on for longer
+WINDOW = 1_000_000_000  # no bound: what is taken is done
 AT_ONCE = 1000  # retries not due yet that a run begins with; the others keep to their times
 
 
@@ -60,7 +62,7 @@ class RunResult:
 class OneRun:
     """What waits for less than a hold's time is tried at once. Later, retries that fall due within `patience` of
     the last thing done are waited for, and others left to the next run. `stop` ends the run early, with everything
-    in hand given back."""
+    in hand given back; so do MOST_FAULTS faults of this machine in a row."""
 
     def __init__(
         self,
@@ -73,7 +75,9 @@ class OneRun:
         patience: timedelta,
         clock: Callable[[], datetime],
         stop: threading.Event,
+        pause: Callable[[float], None] | None = None,
     ) -> None:
+        """`pause`: waits so many seconds after a fault of this machine; None: no longer than until `stop`."""
         self._reconciler = reconciler
         self._sweeper = sweeper
         self._archiver = archiver
@@ -83,6 +87,7 @@ class OneRun:
         self._clock = clock
         self._stop = stop
         self._holder = f"run-once@{socket.gethostname()}"
+        self._faults = MachineFaults(pause or self._pause)
 
     def run(self, asset_ids: list[str] | None = None) -> RunResult:
         """Sweep and archive what is due; with `asset_ids` only those, without a sweep. Raises HmsError when the
@@ -141,13 +146,14 @@ class OneRun:
         named = deque(asset_ids) if asset_ids is not None else None
         idle_seconds = 0.0
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="asset") as pool:
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not self._faults.should_end:
                 free = self._concurrency - len(running)
                 for asset_id in self._next(named, free, set(running.values())):
-                    running[pool.submit(self._archiver.archive, asset_id, self._holder)] = asset_id
+                    if (future := self._start(pool, asset_id)) is not None:
+                        running[future] = asset_id
                 if running:
                     done, _ = wait(running, POLL.total_seconds(), FIRST_COMPLETED)
-                    stored += sum(_bytes(future.result()) for future in done)
+                    stored += sum(self._stored_bytes(future) for future in done)
                     running = {future: asset_id for future, asset_id in running.items() if future not in done}
                 elif named is None and self._worth_waiting(self._patience.total_seconds() - idle_seconds):
                     began = time.monotonic()
@@ -159,13 +165,45 @@ class OneRun:
                     break
         return stored
 
+    def _start(self, pool: ThreadPoolExecutor, asset_id: str) -> Future[Outcome] | None:
+        try:
+            return pool.submit(self._archiver.archive, asset_id, self._holder)
+        except (RuntimeError, MemoryError) as error:  # no thread; the asset stays queued
+            self._machine_failed(describe(error))
+            return None
+
+    def _stored_bytes(self, ended: Future[Outcome]) -> int:
+        """By an attempt that has ended. Pauses after a fault of this machine."""
+        try:
+            outcome = ended.result()
+        except Exception as error:
+            if not is_machine_fault(error):
+                raise
+            self._machine_failed(describe(error))
+            return 0
+        if isinstance(outcome, WillRetry) and outcome.machine_fault:
+            self._machine_failed(outcome.reason)
+        elif not isinstance(outcome, NotOurs):
+            self._faults.passed(self._holder, self._ledger)
+        return outcome.stored_bytes if isinstance(outcome, Archived) else 0
+
+    def _machine_failed(self, reason: str) -> None:
+        self._faults.failed(reason, self._holder, self._ledger)
+        if self._faults.should_end:
+            log.error("run_ended", reason=f"this machine failed {MOST_FAULTS} times in a row: {reason}")
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stop.is_set():
+            time.sleep(min(POLL.total_seconds(), max(until - time.monotonic(), 0)))
+
     def _next(self, named: deque[str] | None, free: int, running: set[str]) -> list[str]:
         if free <= 0:
             return []
         if named is not None:
             return [named.popleft() for _ in range(min(free, len(named)))]
         # Whatever is queued is ours to do now: a message for it would find it leased, or settled.
-        due = self._ledger.take_due(free, timedelta(0))
+        due = self._ledger.take_due(WINDOW, timedelta(0), at_most=free)
         return [row.asset_id for row in due if row.asset_id not in running]
 
     def _worth_waiting(self, seconds_left: float) -> bool:
@@ -174,10 +212,6 @@ class OneRun:
             return seconds_left > 0
         next_due = self._ledger.next_due_at()
         return next_due is not None and (next_due - self._clock()).total_seconds() <= seconds_left
-
-
-def _bytes(outcome: Outcome) -> int:
-    return outcome.stored_bytes if isinstance(outcome, Archived) else 0
 
 
 def result_json(result: RunResult) -> dict[str, object]:

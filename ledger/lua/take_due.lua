@@ -1,4 +1,4 @@
--- Queues what is ready: at most `limit` at once, at most `window` queued in all. Returns the rows.
+-- Queues what is ready, by deadline: at most `limit` at once, at most `window` queued in all. Returns the rows.
 local window, limit, requeue_after = tonumber(take()), tonumber(take()), tonumber(take())
 local rows = {}
 
@@ -14,30 +14,42 @@ end
 
 -- Queued for too long: its message was lost. It keeps its place in the window.
 local overdue = '(' .. whole(now - requeue_after)
-local late = redis.call('ZRANGEBYSCORE', time_key('queued'), '-inf', overdue, 'LIMIT', 0, math.min(limit, window))
-for _, id in ipairs(late) do
-  queue(id, time_key('queued'))
+local number_late = math.min(redis.call('ZCOUNT', time_key('queued'), '-inf', overdue), limit, window)
+local late, first = {}, 0
+while #late < 2 * number_late do
+  local queued = redis.call('ZRANGE', state_key('queued'), first, first + 499, 'WITHSCORES')
+  if not queued[1] then break end
+  for i = 1, #queued, 2 do
+    local since = redis.call('ZSCORE', time_key('queued'), queued[i])
+    if since and tonumber(since) < now - requeue_after and #late < 2 * number_late then
+      late[#late + 1] = queued[i]
+      late[#late + 1] = queued[i + 1]
+    end
+  end
+  first = first + 500
 end
 
-local room = math.min(limit - #late, window - redis.call('ZCARD', state_key('queued')))
-if room <= 0 then return rows end
-
--- Two lists, each by deadline, merged.
-local sources = {state_key('discovered'), prefix .. 'ready'}
-local lists, at = {}, {1, 1}
-for n, key in ipairs(sources) do
-  lists[n] = redis.call('ZRANGE', key, 0, room - 1, 'WITHSCORES')
+-- Three lists, each by deadline, merged; the others need room in the window.
+local room = math.max(math.min(limit, window - redis.call('ZCARD', state_key('queued'))), 0)
+local sources = {time_key('queued'), state_key('discovered'), prefix .. 'ready'}
+local lists, at = {late, {}, {}}, {1, 1, 1}
+if room > 0 then
+  for n = 2, 3 do
+    lists[n] = redis.call('ZRANGE', sources[n], 0, room - 1, 'WITHSCORES')
+  end
 end
-for _ = 1, room do
+for _ = 1, limit do
   local best
   for n, list in ipairs(lists) do
     local id, expires = list[at[n]], tonumber(list[at[n] + 1])
-    if id and (not best or expires < best.expires or (expires == best.expires and id < best.id)) then
+    local fits = n == 1 or room > 0
+    if id and fits and (not best or expires < best.expires or (expires == best.expires and id < best.id)) then
       best = {id = id, expires = expires, source = n}
     end
   end
   if not best then break end
   at[best.source] = at[best.source] + 2
+  if best.source ~= 1 then room = room - 1 end
   queue(best.id, sources[best.source])
 end
 return rows

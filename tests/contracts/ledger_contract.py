@@ -501,6 +501,27 @@ class LedgerContract:
         assert ids(world.ledger.take_due(1, 10 * MINUTE)) == ["a"]
         assert world.ledger.take_due(1, 10 * MINUTE) == []
 
+    def test_what_is_queued_for_too_long_has_no_precedence_over_what_is_more_urgent(
+        self, world: LedgerWorld
+    ) -> None:
+        world.ledger.discover([seen(f"queued{n}", expires_in=(5 + n) * DAY) for n in (2, 0, 1)])
+        world.ledger.take_due(10, HOUR)
+        world.advance(SECOND)
+        world.ledger.discover([seen("urgent", expires_in=HOUR), seen("middle", expires_in=5 * DAY + HOUR)])
+        order = []
+        for _ in range(5):
+            order += ids(world.ledger.take_due(100, timedelta(0), at_most=1))
+            take_lease(world, order[-1])
+
+        assert order == ["urgent", "queued0", "middle", "queued1", "queued2"]
+
+    def test_at_most_so_many_are_taken_the_most_urgent_of_all(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
+
+        assert ids(world.ledger.take_due(10, HOUR, at_most=2)) == ["a4", "a3"]
+        assert ids(world.ledger.take_due(3, HOUR, at_most=2)) == ["a2"]
+        assert world.ledger.take_due(10, HOUR, at_most=0) == []
+
     def test_an_asset_whose_worker_died_is_due_again(self, world: LedgerWorld) -> None:
         put(world, AssetState.RUNNING)
 

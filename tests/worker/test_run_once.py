@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from archiving import holds
 from archiving.decisions import HOLD
 from archiving.discovery import Sweeper
-from archiving.judging import Scope
+from archiving.judging import Scope, as_known, judge
+from archiving.machine import MOST_FAULTS, failing_machines
+from archiving.outcomes import AlreadyArchived, NotOurs, Outcome, WillRetry, settlement
 from archiving.reconcile import Reconciler
 from hms.errors import HmsRefused
 from hms.models import Asset
@@ -18,7 +22,7 @@ from ledger.base import AssetState
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, BytesSource, Tree, file
-from tests.archiving.examples import RETENTION, asset
+from tests.archiving.examples import NOW, RETENTION, asset
 from transfer.errors import SourceUnavailable
 from worker.run_once import OneRun, RunResult, result_json
 
@@ -34,7 +38,15 @@ class World:
         self.store = self.bench.stores[0]
         self.stop = threading.Event()
 
-    def run(self, asset_ids: list[str] | None = None, patience: timedelta = timedelta(0)) -> RunResult:
+    def run(
+        self,
+        asset_ids: list[str] | None = None,
+        patience: timedelta = timedelta(0),
+        *,
+        archiver: Any = None,
+        concurrency: int = 2,
+        pause: Callable[[float], None] | None = None,
+    ) -> RunResult:
         scope = Scope(RETENTION)
         reconciler = Reconciler(
             ledger=self.ledger, destinations=self.bench.stores, scope=scope, clock=self.bench.clock
@@ -49,13 +61,17 @@ class World:
         return OneRun(
             reconciler=reconciler,
             sweeper=sweeper,
-            archiver=self.bench.archiver,
+            archiver=archiver or self.bench.archiver,
             ledger=self.ledger,
-            concurrency=2,
+            concurrency=concurrency,
             patience=patience,
             clock=self._tick,
             stop=self.stop,
+            pause=pause,
         ).run(asset_ids)
+
+    def sweep(self, assets: list[Asset]) -> None:
+        self.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
 
     def _tick(self) -> datetime:
         """Time passes, if only a little."""
@@ -94,7 +110,7 @@ def test_everything_that_the_api_lists_is_archived_and_counted() -> None:
         "states": {"archived": 7},
         "bytes": result.stored_bytes,
     }
-    assert result.stored_bytes > 700
+    assert result.stored_bytes == 700
 
 
 def test_a_second_run_copies_nothing() -> None:
@@ -200,3 +216,81 @@ def test_an_account_with_nothing_in_it_is_safe() -> None:
 
     assert result.all_safe
     assert result_json(result) == {"seen": 0, "states": {}, "bytes": 0}
+
+
+class Noting:
+    """An archiver that notes the order and archives nothing but in the ledger."""
+
+    def __init__(self, world: World, fail: Callable[[], Outcome | None] = lambda: None) -> None:
+        self.world = world
+        self.fail = fail
+        self.order: list[str] = []
+
+    def archive(self, asset_id: str, holder: str) -> Outcome:
+        self.order.append(asset_id)
+        lease = self.world.ledger.lease(asset_id, holder, timedelta(minutes=2))
+        row = self.world.ledger.get(asset_id)
+        assert lease is not None
+        assert row is not None
+        outcome = self.fail() or AlreadyArchived(0, 0)
+        assert not isinstance(outcome, NotOurs)
+        self.world.ledger.settle(lease, as_known(row), settlement(outcome))
+        return outcome
+
+
+def aged(asset_id: str, age: timedelta) -> Asset:
+    return asset(id=asset_id, size=None, created_at=(NOW - age).isoformat())
+
+
+def test_the_most_urgent_come_first_whatever_was_queued_before() -> None:
+    assets = [aged(f"known-{days}", timedelta(days=days)) for days in range(10)]
+    world = World(assets=assets)
+    world.bench.api.assets.clear()
+    world.sweep(assets)
+    world.ledger.take_due(1000, timedelta(0))  # an earlier run was killed
+    urgent = aged("an-hour-left", RETENTION - timedelta(hours=1))
+    world.bench.api.assets[:] = [*assets, urgent]
+    noting = Noting(world)
+
+    world.run(archiver=noting, concurrency=1)
+
+    assert noting.order == ["an-hour-left", *(f"known-{days}" for days in range(9, -1, -1))]
+
+
+def test_a_sick_machine_ends_the_run_before_it_went_through_the_queue() -> None:
+    world = World(assets=[asset(id=f"asset-{number:02}", size=None) for number in range(50)])
+    sick = WillRetry("MemoryError", timedelta(seconds=30), costs_attempt=False, machine_fault=True)
+    noting, slept = Noting(world, lambda: sick), list[float]()
+
+    result = world.run(archiver=noting, concurrency=1, pause=slept.append)
+
+    assert not result.all_safe
+    assert len(noting.order) == MOST_FAULTS
+    assert len(slept) == MOST_FAULTS - 1
+    assert failing_machines(world.ledger)
+    assert all(row.attempts == 0 for row in world.ledger.rows())
+
+
+def test_a_machine_that_recovers_archives_the_rest() -> None:
+    world = World(assets=[asset(id=f"asset-{number:02}", size=None) for number in range(9)])
+    faults = [WillRetry("no thread", timedelta(0), costs_attempt=False, machine_fault=True)] * 3
+    noting = Noting(world, lambda: faults.pop() if faults else None)
+
+    result = world.run(archiver=noting, concurrency=1, pause=lambda _: None)
+
+    assert result.all_safe
+    assert failing_machines(world.ledger) == {}
+
+
+def test_threads_that_cannot_start_leave_the_assets_to_a_later_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(assets=[asset(id=f"asset-{number}", size=None) for number in range(9)])
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as starved:
+        starved.setattr(ThreadPoolExecutor, "submit", refuse)
+        assert not world.run(pause=lambda _: None).all_safe
+
+    assert all(row.attempts == 0 for row in world.ledger.rows())
+    assert world.run().all_safe

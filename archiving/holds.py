@@ -26,8 +26,11 @@ UNREACHABLE_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Hold:
+    """`code`: the event in the logs, and the row in docs/operations.md."""
+
     reason: str
     until: datetime
+    code: str = "on_hold"
 
 
 def put(ledger: Ledger, name: str, reason: str, now: datetime, duration: timedelta) -> None:
@@ -43,7 +46,7 @@ def lift(ledger: Ledger, name: str) -> None:
 def current(ledger: Ledger, now: datetime) -> Mapping[str, Hold]:
     """The holds in force, by name, and the troubles that a person must see."""
     troubles = {
-        trouble.name: Hold(f"{trouble.reason} (on {trouble.place})", trouble.until)
+        trouble.name: Hold(f"{trouble.reason} (on {trouble.place})", trouble.until, trouble.kind.code)
         for trouble in _troubles(ledger)
         if trouble.is_fault
     }
@@ -66,6 +69,10 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"  # it is not the destination that the ledger knows
     SILENT = "silent"  # it does not answer, or fails
     SILENT_TO_WRITES = "silent to writes"  # the same, though it can be read
+
+    @property
+    def code(self) -> str:
+        return "destination_unknown" if self is Kind.UNKNOWN else "destination_silent"
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ def _problems(summary: Summary) -> Iterator[Problem]:
     yield from _time(summary)
     for name, hold in summary.holds.items():
         reason = hold.reason if name in hold.reason else f"{name}: {hold.reason}"
-        yield Problem("on_hold", f"On hold until {hold.until:%H:%M:%S} UTC: {reason}")
+        held = f"On hold until {hold.until:%H:%M:%S} UTC: " if hold.code == "on_hold" else ""
+        yield Problem(hold.code, f"{held}{reason}")
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"

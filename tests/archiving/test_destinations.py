@@ -195,6 +195,7 @@ def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again
     assert not world.process().check_all()
     (hold,) = holds.current(world.ledger, world.clock()).values()
     assert "no marker" in hold.reason
+    assert hold.code == "destination_unknown"
 
     world.stores[0] = right
     assert world.process().check_all()
@@ -529,6 +530,7 @@ def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> No
             store.put(spec, b"x", 0)
     (hold,) = holds.current(world.ledger, world.clock()).values()
     assert "503 SlowDown" in hold.reason
+    assert hold.code == "destination_silent"
 
     world.one.writes = None
     put(store, "a.txt", b"x")

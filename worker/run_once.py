@@ -130,15 +130,13 @@ class OneRun:
 
     def _reconcile(self) -> bool:
         """What the ledger calls archived must be in the bucket: without beat nobody else looks. False when a bucket
-        could not be listed. An empty ledger is filled by the sweep."""
-        if self._ledger.counts().seen == 0:
-            return True
+        could not be listed, or lacks so much that a person is asked."""
         try:
-            self._reconciler.reconcile()
+            result = self._reconciler.reconcile()
         except StorageError as error:
             log.error("reconcile_failed", reason=str(error))
             return False
-        return True
+        return result is None or not result.stopped
 
     def _archive_all(self, asset_ids: list[str] | None) -> int:
         stored = 0

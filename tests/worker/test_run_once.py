@@ -294,3 +294,34 @@ def test_threads_that_cannot_start_leave_the_assets_to_a_later_run(monkeypatch: 
 
     assert all(row.attempts == 0 for row in world.ledger.rows())
     assert world.run().all_safe
+
+
+def test_a_destination_that_lacks_too_much_is_not_called_safe() -> None:
+    assets = [asset(id=f"asset-{number:02d}", size=None) for number in range(30)]
+    world = World(assets=assets)
+    assert world.run().all_safe
+    for info in list(world.store.list("manifests/")):
+        world.store.delete(info.key)
+    world.bench.clock.advance(RETENTION)
+
+    result = world.run()
+
+    assert result.counts.states[AssetState.ARCHIVED] == 30, "that is for a person to say"
+    assert not result.all_safe
+
+
+def test_an_empty_ledger_and_a_destination_that_does_not_answer_are_not_called_safe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.bench.api.assets.clear()
+
+    def unreachable(_prefix: str) -> object:
+        raise TransientStorageError("list: 503")
+
+    monkeypatch.setattr(world.store, "list", unreachable)
+
+    result = world.run()
+
+    assert result.counts.seen == 0
+    assert not result.all_safe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Self
 
 import structlog
 
+from archiving import urgency
 from archiving.first_beats import first_beats
 from ledger.base import Lease, Ledger, Progress
 from ledger.errors import LeaseLost, LedgerUnavailable
@@ -20,6 +22,7 @@ from transfer.errors import Stopped
 log = structlog.get_logger(__name__)
 
 TICK = timedelta(seconds=1)
+LOOK_EVERY = timedelta(seconds=5)  # whether an urgent asset waits for a slot
 
 
 class Heartbeat:
@@ -58,6 +61,8 @@ class Heartbeat:
         self._current = ""
         self._thread: threading.Thread | None = None
         self._unable: Exception | None = None
+        self._yields_to: str | None = None  # the urgent asset that this copy makes room for
+        self._yields = threading.Event()
 
     def __enter__(self) -> Self:
         try:
@@ -75,8 +80,13 @@ class Heartbeat:
             self._thread.join(timeout=5)
 
     def check(self) -> None:
-        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end; RuntimeError or
-        MemoryError when this machine gives no thread to renew the lease."""
+        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end, or to make room
+        for an urgent asset; RuntimeError or MemoryError when this machine gives no thread to renew the lease."""
+        if self._yields.is_set():
+            raise Stopped(f"handed back: {self._yields_to} is urgent, and no slot was free for it")
+        self._check_ours()
+
+    def _check_ours(self) -> None:
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
         if self._thread is None and self._unable is None and self._is_half_over():
@@ -87,9 +97,9 @@ class Heartbeat:
             raise Stopped("this worker is shutting down")
 
     def confirm(self) -> None:
-        """Renew now: the last word before something becomes visible. Raises LeaseLost, Stopped,
-        LedgerUnavailable."""
-        self.check()
+        """Renew now: the last word before something becomes visible. Raises LeaseLost, LedgerUnavailable, Stopped; but
+        what is whole by now makes room for nobody."""
+        self._check_ours()
         self._renew()
 
     def moved(self, key: ObjectKey, size_bytes: int) -> None:
@@ -115,6 +125,10 @@ class Heartbeat:
     def bytes_done(self) -> int:
         return self._bytes_done
 
+    def _make_room(self, urgent: str) -> None:
+        self._yields_to = urgent
+        self._yields.set()
+
     def _is_half_over(self) -> bool:
         return time.monotonic() - self._leased_at > self._duration.total_seconds() / 2
 
@@ -127,12 +141,18 @@ class Heartbeat:
 
     def _run(self) -> None:
         renewed_at = self._leased_at
+        looks_at = self._leased_at + urgency.URGENT_AFTER.total_seconds()
         while True:
             try:
                 self._ledger.report(self._snapshot())
                 if time.monotonic() - renewed_at >= self._renew_every.total_seconds():
                     self._renew()
                     renewed_at = time.monotonic()
+                if time.monotonic() >= looks_at:
+                    looks_at = time.monotonic() + LOOK_EVERY.total_seconds()
+                    if (urgent := urgency.hand_back_for(self._ledger, self._lease.asset_id)) is not None:
+                        self._make_room(urgent)
+                        looks_at = math.inf
             except LeaseLost as error:
                 self._lost = error
                 return

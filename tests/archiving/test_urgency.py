@@ -1,0 +1,220 @@
+"""An urgent asset for which no slot is free gets the slot of one that is not urgent, and nobody starves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from archiving import heartbeat, urgency
+from archiving.dispatching import URGENT_BEYOND, Dispatcher
+from archiving.heartbeat import Heartbeat
+from archiving.judging import Scope, judge
+from ledger.base import AssetState, Lease, Settlement
+from ledger.memory import MemoryLedger
+from tests.archiving.bench import Bench, BytesSource, Tree
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.archiving.fakes import Clock
+from transfer.errors import Stopped
+
+LEASE = timedelta(hours=2)
+
+
+class World:
+    """Slots that are all busy with what is leased."""
+
+    def __init__(self, window: int = 100) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.sent: list[str] = []
+        self.leases: dict[str, Lease] = {}
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger,
+            send=lambda row, _: self.sent.append(row.asset_id),
+            clock=self.clock,
+            window=window,
+            urgent_within=timedelta(days=3),
+        )
+
+    def discover(self, asset_id: str, left: timedelta) -> None:
+        created = (NOW - RETENTION + left).isoformat()
+        self.ledger.discover([judge(asset(id=asset_id, created_at=created), Scope(RETENTION))])
+
+    def run(self, asset_id: str) -> Lease:
+        lease = self.ledger.lease(asset_id, "worker", LEASE)
+        assert lease is not None
+        self.leases[asset_id] = lease
+        return lease
+
+    def dispatch(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.dispatcher.dispatch()
+            self.clock.advance(timedelta(seconds=15))
+
+    def hand_back(self, asset_id: str) -> str | None:
+        return urgency.hand_back_for(self.ledger, asset_id)
+
+
+def busy(*asset_ids: str) -> World:
+    world = World()
+    for asset_id in asset_ids:
+        world.discover(asset_id, timedelta(days=12))
+        world.run(asset_id)
+    return world
+
+
+def test_one_copy_is_handed_back_for_an_urgent_asset_that_waits() -> None:
+    world = busy("one", "two")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(4)
+
+    assert [world.hand_back("one"), world.hand_back("two")] == ["urgent", None]
+
+
+def test_two_urgent_assets_get_two_slots() -> None:
+    world = busy("one", "two", "three")
+    for asset_id in ("urgent-1", "urgent-2"):
+        world.discover(asset_id, timedelta(hours=1))
+    world.dispatch(4)
+
+    assert [world.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
+
+
+@pytest.mark.parametrize("dispatches", [0, 1, 2])
+def test_a_slot_has_time_to_take_it_first(dispatches: int) -> None:
+    world = busy("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(dispatches)
+
+    assert world.hand_back("one") is None
+
+
+def test_what_is_not_urgent_waits_for_a_slot() -> None:
+    world = busy("one")
+    world.discover("another", timedelta(days=10))
+    world.dispatch(10)
+
+    assert world.hand_back("one") is None
+
+
+def test_an_urgent_copy_goes_on() -> None:
+    world = World()
+    world.discover("one", timedelta(days=2))
+    world.run("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(10)
+
+    assert world.hand_back("one") is None
+
+
+def test_once_it_is_taken_nobody_makes_room_any_more() -> None:
+    world = busy("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(4)
+    world.run("urgent")
+    world.clock.advance(timedelta(minutes=1))
+
+    assert world.hand_back("one") is None
+
+
+def test_no_asset_is_handed_back_for_ever() -> None:
+    world = busy("one")
+    times = 0
+    for number in range(20):
+        world.discover(f"urgent-{number}", timedelta(hours=1))
+        world.dispatch(4)
+        times += world.hand_back("one") is not None
+        world.run(f"urgent-{number}")
+
+    assert times == urgency.MOST_HAND_BACKS
+
+
+def test_a_full_window_of_what_is_not_urgent_keeps_no_urgent_asset_waiting() -> None:
+    world = World(window=3)
+    for number in range(5):
+        world.discover(f"calm-{number}", timedelta(days=12))
+    world.dispatch()
+    world.discover("urgent", timedelta(hours=1))
+    waited = judge(
+        asset(id="retry", created_at=(NOW - RETENTION + timedelta(hours=2)).isoformat()), Scope(RETENTION)
+    )
+    world.ledger.discover([waited])
+    world.ledger.settle(
+        world.run("retry"), waited, Settlement(AssetState.WAITING, delay=timedelta(seconds=5))
+    )
+    world.dispatch(3)
+
+    assert set(world.sent) >= {"urgent", "retry"}
+    assert len(world.sent) <= 3 + URGENT_BEYOND
+
+
+def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
+    world = busy("one")
+    world.ledger.remember("urgent_waiting", {"what": "is this"})
+
+    assert world.hand_back("one") is None
+
+
+def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was stored before is read again."""
+    monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=2))
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY", timedelta(0))
+    monkeypatch.setattr(urgency, "URGENT_AFTER", timedelta(0))
+    digest = '"' + "0" * 32 + '"'
+    files = {f"{number}.ts": BytesSource(b"G" * 9, etag=digest) for number in range(40)}
+    last = files["39.ts"]
+
+    def contents() -> Tree:
+        return Tree(dict(files))
+
+    bench = Bench(contents, time_is_up=TimeoutError)
+    wait_for_the_heartbeat(bench, last, monkeypatch)
+    first = bench.archive()
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    before = {path: source.reads for path, source in files.items()}
+    bench.archive()
+
+    assert "urgent-one is urgent" in getattr(first, "reason", "")
+    assert row.state is AssetState.WAITING
+    assert row.attempts == 0
+    assert (done := bench.ledger.get(bench.asset_id)) is not None
+    assert done.state is AssetState.ARCHIVED
+    again = [path for path, source in files.items() if source.reads > before[path] + 1]
+    assert again == [], "each was asked once whether it is still the same"
+
+
+def wait_for_the_heartbeat(bench: Bench, last: BytesSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last file arrives once the heartbeat has seen that an urgent asset waits."""
+    reads: Callable[[int], object] = last.open
+    beating: list[Heartbeat] = []
+    make = Heartbeat.__enter__
+
+    def entered(self: Heartbeat) -> Heartbeat:
+        beating.append(self)
+        return make(self)
+
+    def opened(first_bytes: int) -> object:
+        if len(beating) == 1:
+            urgency.say(bench.ledger, ["urgent-one"], NOW - timedelta(days=99))
+            assert beating[0]._yields.wait(10)
+        return reads(first_bytes)
+
+    monkeypatch.setattr(Heartbeat, "__enter__", entered)
+    last.open = opened  # type: ignore[method-assign,assignment]
+
+
+def test_what_is_whole_is_committed_all_the_same() -> None:
+    world = busy("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(4)
+    lease = world.leases["one"]
+    beating = Heartbeat(
+        world.ledger, lease, LEASE, renew_every=LEASE, asset_type="room-vod", bytes_total=None
+    )
+    beating._make_room("urgent")
+
+    with pytest.raises(Stopped, match="urgent is urgent"):
+        beating.check()
+    beating.confirm()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,7 @@ from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope
 from archiving.reconcile import Reconciler
 from archiving.scrub import Scrubber
+from archiving.scrub_plan import ScrubRules
 from archiving.watching import Watcher
 from hms.auth import FixedToken, ManagementToken, TokenProvider
 from hms.client import HmsClient
@@ -149,7 +150,9 @@ def build_services(
             urgent_within=settings.at_risk,
         ),
         reconciler=reconciler,
-        scrubber=Scrubber(ledger=ledger, destinations=destinations, clock=clock),
+        scrubber=Scrubber(
+            ledger=ledger, destinations=destinations, clock=clock, rules=build_scrub_rules(settings)
+        ),
         watcher=build_watcher(settings, ledger),
         source_access=source_access,
         open_contents=open_contents,
@@ -249,6 +252,16 @@ def build_scope(settings: Settings) -> Scope:
         types=settings.types,
         rooms=settings.rooms,
         own_paths=settings.own_paths,
+    )
+
+
+def build_scrub_rules(settings: Settings) -> ScrubRules:
+    return ScrubRules(
+        every=timedelta(days=settings.scrub_days),
+        full_every=timedelta(days=settings.scrub_full_days),
+        retention=settings.retention,
+        bytes_a_day=settings.scrub_bytes_a_day,
+        urgent_within=settings.at_risk,
     )
 
 

@@ -231,6 +231,32 @@ class Settings(BaseSettings):
         "what is mended is noticed within the hour.",
     )
 
+    # -- checking what is archived -------------------------------------------------------------------------
+    scrub_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Days within which each archived copy is checked again by the daily scrub, in part by the "
+        "store's own checksums. Default 30: rot is found while most backups and object versions still "
+        "reach back as far.",
+    )
+    scrub_full_days: int = Field(
+        default=365,
+        ge=1,
+        le=36500,
+        description="Days within which every byte of each archived copy is read back again, also where the store "
+        "keeps checksums of its own; a new copy is read once before its source expires. Default 365: "
+        "what a store says of itself is believed for a year.",
+    )
+    scrub_bytes_a_day: ByteSize | None = Field(
+        default=None,
+        ge=2**20,
+        validation_alias="ARCHIVER_SCRUB_BYTES",
+        description="The most that the scrub reads back from each destination in a day, on average, with a unit "
+        "(50GiB) or in bytes. `archiver status` says when the promise of ARCHIVER_SCRUB_DAYS cannot be "
+        "kept with it. Default: no limit, what is due.",
+    )
+
     # -- moving bytes --------------------------------------------------------------------------------------
     worker_concurrency: int = Field(
         default=2,

@@ -6,6 +6,7 @@ broker, not about archiving. What its tasks did is written to Redis beside Celer
     hold:<id>                 while it exists, the task <id> goes on
     poison:<id>               the task <id> kills its own process
     quiet:<id>                the task <id> does not write that it ended
+    raise:<id>                the task <id> raises what this names: MemoryError, SystemExit
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import redis
 from celery import Celery
 
 from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
+from tasks.soft_task import SoftTask
 from worker.celery_config import celery_settings
 from worker.schedule import beat_schedule
 
 URL = os.environ["ARCHIVER_REDIS_URL"]
 
-app = Celery("chaos", set_as_current=True)
+app = Celery("chaos", set_as_current=True, task_cls=SoftTask)
 app.conf.update(
     celery_settings(
         broker_url=URL,
@@ -46,6 +48,8 @@ def archive_asset(asset_id: str, asset_type: str = "") -> dict[str, str]:
         _persist(lambda: records.rpush(f"began:{asset_id}", os.getpid()))
         if _persist(lambda: records.exists(f"poison:{asset_id}")):
             os.kill(os.getpid(), signal.SIGKILL)
+        if name := _persist(lambda: records.getdel(f"raise:{asset_id}")):
+            raise {b"MemoryError": MemoryError, b"SystemExit": SystemExit}[name]  # type: ignore[index]
         while _persist(lambda: records.exists(f"hold:{asset_id}")):
             time.sleep(0.02)
         if not _persist(lambda: records.exists(f"quiet:{asset_id}")):

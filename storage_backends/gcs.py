@@ -323,6 +323,8 @@ class GcsBackend:
             except ObjectMissing:
                 raise self._no_bucket(doing) from None
             for blob in blobs:
+                if not isinstance(blob.name, str):
+                    raise TransientStorageError(f"{doing}: the server's answer does not describe objects")
                 try:
                     key = object_key(blob.name.removeprefix(self._prefix))
                 except InvalidKey:
@@ -566,13 +568,15 @@ def _bytes_held(answer: Answer) -> int:
 
 
 def _described(key: ObjectKey, blob: Any) -> ObjectInfo:
-    """What the library says of an object."""
-    if blob.size is None:
-        raise TransientStorageError(f"{key!r}: the server's answer does not describe an object")
-    generation = None if blob.generation is None else str(blob.generation)
-    return ObjectInfo(
-        key, blob.size, crc.from_base64(blob.crc32c), generation, blob.content_type, blob.updated
-    )
+    """What the library says of an object. It reads what came only when it is asked for."""
+    doing = f"reading what is said of {key!r}"
+    with translated(doing):
+        size_bytes, generation, updated_at = blob.size, blob.generation, blob.updated
+        crc32c, content_type = blob.crc32c, blob.content_type
+    if size_bytes is None:
+        raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+    version = None if generation is None else str(generation)
+    return ObjectInfo(key, size_bytes, crc.from_base64(crc32c), version, content_type, updated_at)
 
 
 def _resource(answer: Answer, doing: str) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
+from storage_backends.vendor_faults import came_through, unreadable
 
 # of the answers with status 403, by `reason`: https://cloud.google.com/storage/docs/json_api/v1/status-codes
 _RATE_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
@@ -62,6 +63,7 @@ _UNREACHABLE = (
     api_errors.RetryError,  # of retries that the library makes on its own
     ConnectionError,  # the library's word for a download that ended early
 )
+_PACKAGES = frozenset({"google", "requests", "urllib3"})
 _ANSWERED = (api_errors.GoogleAPICallError, media_errors.InvalidResponse, library_errors.InvalidResponse)
 _CORRUPTED = (media_errors.DataCorruption, library_errors.DataCorruption)
 
@@ -171,3 +173,9 @@ def translated(doing: str) -> Iterator[None]:
         trust.UnusableCaFile,
     ) as error:
         raise translate(error, doing) from None  # its text holds the URL
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:
+        if not came_through(error, _PACKAGES):
+            raise
+        raise TransientStorageError(unreadable(error, doing)) from None

@@ -437,7 +437,7 @@ class S3Backend:
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         with translated(f"looking at {key!r} in {self.name}"):
             answer = self._bucket.head(key)
-        return None if answer is None else described(key, answer)
+            return None if answer is None else described(key, answer)
 
     def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
         doing = f"reading {key!r} in {self.name}"
@@ -485,12 +485,14 @@ class S3Backend:
                     return
                 needed(page, "IsTruncated")  # or a portal's page would be an empty bucket
             for entry in page.get("Contents", []):
+                with translated(doing):
+                    name, size_bytes = needed(entry, "Key"), needed(entry, "Size")
                 try:
-                    key = object_key(entry["Key"].removeprefix(bucket.prefix))
+                    key = object_key(name.removeprefix(bucket.prefix))
                 except InvalidKey:
                     continue  # not ours: a folder's marker, say
                 yield ObjectInfo(
-                    key, entry["Size"], etag=entry.get("ETag"), updated_at=entry.get("LastModified")
+                    key, size_bytes, etag=entry.get("ETag"), updated_at=entry.get("LastModified")
                 )
 
     def delete(self, key: ObjectKey) -> None:
@@ -515,14 +517,14 @@ class S3Backend:
             )
             for page in pages:
                 for upload in page.get("Uploads", []):
-                    key = upload["Key"]
-                    if upload["Initiated"] > limit or not key.startswith(bucket.prefix):
+                    key, upload_id = needed(upload, "Key"), needed(upload, "UploadId")
+                    if needed(upload, "Initiated") > limit or not key.startswith(bucket.prefix):
                         continue
                     if not ours(key.removeprefix(bucket.prefix)):
                         continue
                     try:
                         bucket.client.abort_multipart_upload(
-                            Bucket=bucket.bucket, Key=key, UploadId=upload["UploadId"]
+                            Bucket=bucket.bucket, Key=key, UploadId=upload_id
                         )
                     except ClientError as error:
                         if kind_of(error) is not UploadGone:  # completed or aborted meanwhile
@@ -577,8 +579,9 @@ class S3Upload:
                         checksum = crc.from_base64(part.get("ChecksumCRC32C"))
                         if checksum is None:
                             return None  # the server knows only its ETags
-                        tag = _tag(Receipt(part["ETag"], Confirmed.CRC32C))
-                        held[part["PartNumber"]] = Part(part["PartNumber"], part["Size"], checksum, tag)
+                        tag = _tag(Receipt(needed(part, "ETag"), Confirmed.CRC32C))
+                        number = needed(part, "PartNumber")
+                        held[number] = Part(number, needed(part, "Size"), checksum, tag)
             except ClientError as error:
                 kind = kind_of(error)
                 if kind is StorageError:

@@ -31,6 +31,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.vendor_faults import came_through, unreadable
 
 _CODES: dict[type[StorageError], tuple[str, ...]] = {
     AccessDenied: (
@@ -131,6 +132,9 @@ _CONNECTION = (
     botocore_errors.HTTPClientError,
     botocore_errors.IncompleteReadError,
 )
+
+
+_PACKAGES = frozenset({"boto3", "botocore", "urllib3"})
 
 
 class UnlikeS3(Exception):
@@ -247,3 +251,9 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except VENDOR_ERRORS as error:
         raise_translated(error, doing)
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:
+        if not came_through(error, _PACKAGES):
+            raise
+        raise TransientStorageError(unreadable(error, doing)) from None

@@ -10,9 +10,11 @@ from itertools import islice
 import structlog
 
 from archiving import holds, machine, reconcile_report, scrub_promise
+from archiving.clocks import CLOCK_TOLERANCE
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
 from archiving.discovery import RECORDED_TIMES, sweep_progress
+from archiving.failed_later import failed_later
 from archiving.second_chances import give_second_chances
 from archiving.verdict import (
     ATTENTION_STATES,
@@ -34,6 +36,7 @@ ENDS = frozenset(state.value for state in ATTENTION_STATES)
 log = structlog.get_logger(__name__)
 
 SHOWN = 20  # rows of each kind in a summary
+NAMED = 5  # of them in one line
 MOST_ALARMS = (
     1000  # assets of one state that are alarmed for one by one; more are one outage, and told by the first
 )
@@ -89,7 +92,7 @@ class Watcher:
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
-            complaints=tuple(_complaints(facts, now)),
+            complaints=(*_complaints(facts, now), *self._failed_later()),
             remarks=tuple(
                 one.text
                 for one in reconcile_report.said(facts.get(reconcile_report.FACT))
@@ -119,6 +122,16 @@ class Watcher:
             self._ledger.forget(IDLE_FACT)
         elif self._ledger.recall(IDLE_FACT) is None:
             self._ledger.remember(IDLE_FACT, {"since": self._clock().isoformat()})
+
+    def _failed_later(self) -> Iterator[Complaint]:
+        ids = [row.asset_id for row in islice(failed_later(self._ledger), SHOWN + 1)]
+        if ids:
+            number = f"{SHOWN} or more" if len(ids) > SHOWN else str(len(ids))
+            named = ", ".join([*ids[:NAMED], *(["..."] if len(ids) > NAMED else [])])
+            yield Complaint(
+                "failed_later",
+                f"Failed at 100ms after being completed, and not saved: {number}, tried until the deadline: {named}",
+            )
 
     def _unacknowledged(self) -> Iterator[Row]:
         """Up to SHOWN in all: those that were reviewed must not hide one that was not."""
@@ -176,6 +189,14 @@ def _complaints(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Ite
     if number := sweep.get("garbled"):
         yield Complaint(
             "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
+        )
+    ahead = sweep.get("clock_ahead_seconds")
+    if isinstance(ahead, int | float) and abs(ahead) > CLOCK_TOLERANCE.total_seconds():
+        where = "ahead of" if ahead > 0 else "behind"
+        yield Complaint(
+            "clock_is_wrong",
+            f"The clock of the ledger's server is {abs(ahead):.0f} s {where} 100ms's: deadlines cannot be relied on, "
+            "and nothing is given up as lost.",
         )
     for said in reconcile_report.said(facts.get(reconcile_report.FACT)):
         yield Complaint(said.code, said.text, said.is_problem)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from archiver.http import trust
 from archiving.archiver import OpenContents
+from archiving.clocks import CLOCK_TOLERANCE
 from archiving.destinations import Destinations
-from archiving.discovery import CLOCK_TOLERANCE
 from archiving.errors import ArchiveError
 from archiving.judging import Scope, judge
 from archiving.watching import WATCH_FACT
@@ -123,7 +123,7 @@ def _api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
             subject,
             Verdict.PROBLEM,
             str(error),
-            "Compare HMS_ACCESS_KEY and HMS_SECRET with the dashboard; check this machine's clock.",
+            "Compare HMS_ACCESS_KEY and HMS_SECRET with the dashboard.",
         )
     except HmsError as error:
         yield Finding(
@@ -138,7 +138,7 @@ def _api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
             "clock",
             Verdict.PROBLEM,
             f"this machine is {abs(skew).total_seconds():.0f} s {direction} the API's clock",
-            "Turn on NTP: tokens from a wrong clock are refused.",
+            "Turn on NTP: logs are dated wrongly, and stores refuse requests that are.",
         )
     elif skew is not None:
         yield Finding("clock", Verdict.OK, f"within {MAX_SKEW.total_seconds():.0f} s of the API's")

@@ -7,6 +7,7 @@ import structlog
 
 from archiving import holds
 from archiving.discovery import FACT, RUNNING_FACT
+from archiving.failed_later import FACT as FAILED_LATER
 from archiving.judging import Scope, judge
 from archiving.verdict import assess
 from archiving.watching import SHOWN, Watcher
@@ -252,3 +253,33 @@ def test_an_alarm_is_given_once_for_each_level_of_urgency() -> None:
     world.clock.advance(timedelta(days=1.5))
     assert world.alarms() == [("a", 1)]
     assert world.alarms() == []
+
+
+def problems(world: World) -> dict[str, str]:
+    return {problem.code: problem.text for problem in assess(world.watcher.summary()).problems}
+
+
+def test_what_failed_later_is_a_problem_until_it_is_saved() -> None:
+    world = World()
+    for number in range(7):
+        world.enter(f"a{number}", days_left=10)
+    world.ledger.remember(FAILED_LATER, {"ids": [f"a{number}" for number in range(7)]})
+
+    told = problems(world)["failed_later"]
+    assert "not saved: 7," in told
+    assert "a4, ..." in told
+    for number in range(7):
+        world.enter(f"a{number}", days_left=10, state=AssetState.ARCHIVED)
+    assert problems(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "is_problem"), [(None, False), (299.0, False), (-299, False), (301.0, True), (-86400, True)]
+)
+def test_a_ledger_whose_clock_differs_from_the_apis_is_a_problem(
+    ahead: float | None, is_problem: bool
+) -> None:
+    world = World()
+    world.ledger.remember(FACT, {"started_at": NOW.isoformat(), "assets": 1, "clock_ahead_seconds": ahead})
+
+    assert ("clock_is_wrong" in problems(world)) is is_problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -60,13 +61,13 @@ class Child:
         self._start_again_at = 0.0
 
     def start(self) -> None:
-        """Starts the process. It is `starting` until `mark_ready`."""
-        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Starts the process. It is `starting` until `mark_ready`. Raises OSError when this machine has no process,
+        file handle or memory for it; a disk that is full costs its log alone."""
         self.trim_log()
         # -I -S: the leash needs nothing of the virtualenv, and so starts in 10 ms.
         leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid())]
         # A file, not a pipe: nobody has to read it for the child to go on. Appending is what makes trim_log safe.
-        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        log = self._open_log()
         try:
             self._process = subprocess.Popen(
                 [*leash, *self.command],
@@ -82,6 +83,16 @@ class Child:
         self._started_at = time.monotonic()
         self._state = ProcessState.STARTING
 
+    def _open_log(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self._log, flags, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
     def mark_ready(self) -> None:
         if self._state is ProcessState.STARTING:
             self._state = ProcessState.RUNNING
@@ -90,13 +101,17 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def tend(self) -> bool:
-        """Notices a fall and starts the process again once its pause is over; whether it has just fallen. Call it a few
-        times a second."""
+        """Notices a fall and starts the process again once its pause is over; whether it has just fallen, or could not
+        be started. Call it a few times a second."""
         now = time.monotonic()
         if self._state is ProcessState.RESTARTING:
             if now >= self._start_again_at:
                 self._restarts += 1
-                self.start()
+                try:
+                    self.start()
+                except OSError as error:  # this machine has no process or file handle for it now
+                    self._note_fall(now, f"it could not be started: {error.strerror}")
+                    return True
                 self.mark_ready()
         elif self._state is not ProcessState.STOPPED and not self.is_alive():
             self._note_fall(now)
@@ -125,9 +140,13 @@ class Child:
         try:
             if self._log.stat().st_size < LOG_LIMIT_BYTES:
                 return
-        except FileNotFoundError:
+        except OSError:
             return
-        shutil.copyfile(self._log, self._log.with_name(f"{self._log.name}.1"))
+        old = self._log.with_name(f"{self._log.name}.1")
+        try:
+            shutil.copyfile(self._log, old)
+        except OSError:  # the disk is full: what is old goes first
+            old.unlink(missing_ok=True)
         os.truncate(self._log, 0)
 
     def last_lines(self, count: int = 20) -> str:
@@ -153,12 +172,12 @@ class Child:
             self.name, self._state, pid, self._restarts, self._falls, self._last_exit, self._log
         )
 
-    def _note_fall(self, now: float) -> None:
-        self._last_exit = self.exit_in_words()
+    def _note_fall(self, now: float, why: str | None = None) -> None:
+        self._last_exit = why or self.exit_in_words()
         self._falls += 1
         # What it started may have survived it (a pool's child between fork and its own leash).
         self._signal_group(signal.SIGKILL)
-        if now - self._started_at > STEADY_AFTER.total_seconds():
+        if why is None and now - self._started_at > STEADY_AFTER.total_seconds():
             self._falls_in_a_row = 0
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._falls_in_a_row)
         self._falls_in_a_row = min(self._falls_in_a_row + 1, 10)

@@ -89,7 +89,6 @@ class Summary:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     failing: tuple[Failing, ...] = ()
     complaints: tuple[Complaint, ...] = ()
-    remarks: tuple[str, ...] = ()
     idle_since: datetime | None = None
     recorded: Mapping[str, datetime] = field(default_factory=dict)
     next_due_at: datetime | None = None
@@ -290,7 +289,6 @@ def _notes(summary: Summary) -> Iterator[str]:
     yield from (complaint.text for complaint in summary.complaints if not complaint.is_problem)
     if summary.sweeping_since is not None:
         yield f"A sweep has been running for {_span(summary.at - summary.sweeping_since)}."
-    yield from summary.remarks
 
 
 def _assets(number: int) -> str:

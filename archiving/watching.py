@@ -93,11 +93,6 @@ class Watcher:
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
             complaints=(*_complaints(facts, now), *self._failed_later()),
-            remarks=tuple(
-                one.text
-                for one in reconcile_report.said(facts.get(reconcile_report.FACT))
-                if not one.is_problem
-            ),
             idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
             recorded=recorded,
             next_due_at=self._ledger.next_due_at(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from archiving.clocks import CLOCK_TOLERANCE
 from archiving.destinations import Destinations
 from archiving.errors import ArchiveError
 from archiving.judging import Scope, judge
+from archiving.probing import Probe, probe
 from archiving.watching import WATCH_FACT
 from hms.client import HmsClient
 from hms.errors import HmsError, HmsRefused, HmsUntrusted
@@ -21,17 +21,15 @@ from hms.models import Asset, AssetStatus, parse_time
 from ledger.base import AssetState, Ledger
 from ledger.errors import LedgerError
 from ledger.redis_ledger import RedisLedger
-from storage_backends.base import ObjectSpec, StorageBackend, object_key
+from storage_backends.base import StorageBackend
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
     DestinationFull,
-    ObjectExists,
     StorageError,
     TransientStorageError,
 )
 from tasks.watch import beats
-from transfer.checksums import crc32c
 from transfer.errors import TransferError
 from worker.findings import Finding, Verdict
 from worker.identity_finding import identity_finding
@@ -47,7 +45,6 @@ HEARD_WITHIN = timedelta(minutes=2)
 
 MIN_FREE_BYTES, LOW_FREE_BYTES, MIN_FREE_FILES = 256 * 2**20, 5 * 2**30, 1000
 
-PROBE_BYTES = 64 * 1024
 
 API = "100ms API"
 
@@ -93,7 +90,7 @@ def examine(
         if found is not None:
             yield found
         if found is None or found.verdict is not Verdict.PROBLEM:
-            yield from _destination(store)
+            yield from _destination(store, ledger)
 
 
 def _authorities(settings: Settings) -> Finding:
@@ -294,35 +291,40 @@ def _room(subject: str, folder: Path) -> Iterator[Finding]:
     )
 
 
-def _destination(store: StorageBackend) -> Iterator[Finding]:
-    key = object_key(f"doctor/{uuid.uuid4().hex}.bin")
-    data = uuid.uuid4().bytes * (PROBE_BYTES // 16)
-    crc = crc32c(data)
-    try:
-        info = store.put(ObjectSpec(key, "application/octet-stream", len(data)), data, crc)
-        if store.read(key, 0, len(data) + 1) != data:
-            yield Finding(
-                store.name,
-                Verdict.PROBLEM,
-                "what was written is not what is read back",
-                "Do not use this destination.",
-            )
-            return
+def _destination(store: StorageBackend, ledger: Ledger | None = None) -> Iterator[Finding]:
+    found = probe(store, ledger)
+    error = found.error
+    if found.reads_back is False:
+        what = "what was written is not what is read back"
+        yield Finding(store.name, Verdict.PROBLEM, what, "Do not use this destination.")
+    elif error is None:
         if store.name.startswith("file://"):
             yield from _room(store.name, Path(store.name.removeprefix("file://")))
-        by = "its own CRC32C" if info.crc32c is not None else "reading back (it keeps no CRC32C)"
-        yield Finding(store.name, Verdict.OK, f"writes, reads and lists; objects are proved by {by}")
-        yield _conditional(store, data, crc)
-        yield _stale_uploads(store)
-    except StorageError as error:
+        yield Finding(store.name, Verdict.OK, _what_works(found))
+        if found.creates_only is not None:
+            yield _conditional(store, refuses=found.creates_only)
+        try:
+            yield _stale_uploads(store)
+        except StorageError as asked:
+            error = asked
+    if error is not None:
+        yield Finding(store.name, Verdict.PROBLEM, f"{type(error).__name__}: {error}", _remedy(error))
+    if found.left is not None:
         yield Finding(
             store.name,
-            Verdict.PROBLEM,
-            f"{type(error).__name__}: {error}",
-            _remedy(error),
+            Verdict.WARNING,
+            f"cannot delete {found.left}: {found.left_because}",
+            "Allow deletes under doctor/. Where nothing may be deleted, one such probe is left a day at most.",
         )
-    finally:
-        yield from _clean_up(store, key)
+
+
+def _what_works(found: Probe) -> str:
+    if found.stored is None:
+        return (
+            "begins uploads; nothing was written, for nothing can be deleted here and one probe a day is left"
+        )
+    by = "its own CRC32C" if found.stored.crc32c is not None else "reading back (it keeps no CRC32C)"
+    return f"writes and reads; objects are proved by {by}"
 
 
 def _remedy(error: StorageError) -> str:
@@ -339,16 +341,9 @@ def _remedy(error: StorageError) -> str:
             return "The archiver needs to write, read, list and delete here, and to abort uploads."
 
 
-def _conditional(store: StorageBackend, data: bytes, crc: int) -> Finding:
-    key = object_key(f"doctor/{uuid.uuid4().hex}.bin")
-    spec = ObjectSpec(key, "application/octet-stream", len(data), if_absent=True)
-    try:
-        store.put(spec, data, crc)
-        store.put(spec, data, crc)
-    except ObjectExists:
+def _conditional(store: StorageBackend, *, refuses: bool) -> Finding:
+    if refuses:
         return Finding(store.name, Verdict.OK, "refuses to overwrite when asked to (conditional write)")
-    finally:
-        store.delete(key)
     return Finding(
         store.name,
         Verdict.WARNING,
@@ -372,15 +367,3 @@ def _stale_uploads(store: StorageBackend) -> Finding:
         "removes unfinished uploads by itself" if removes else "has nothing to tell of unfinished uploads"
     )
     return Finding(store.name, Verdict.OK, detail)
-
-
-def _clean_up(store: StorageBackend, key: str) -> Iterator[Finding]:
-    try:
-        store.delete(object_key(key))
-    except StorageError as error:
-        yield Finding(
-            store.name,
-            Verdict.PROBLEM,
-            f"cannot delete {key}: {error}",
-            "Allow deletes under doctor/, or remove the probe by hand.",
-        )

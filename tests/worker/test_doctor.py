@@ -13,6 +13,7 @@ from archiving.watching import WATCH_FACT, note
 from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
 from ledger.redis_ledger import Persistence, RedisLedger
+from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.archiving.examples import NOW
@@ -129,6 +130,34 @@ def test_the_remedy_fits_what_the_destination_said(error: Exception, remedy: str
 
     assert str(error) in finding.detail
     assert remedy in finding.remedy
+
+
+class KeepsAll(MemoryBackend):
+    def delete(self, key: ObjectKey) -> None:
+        raise AccessDenied(f"deleting {key}: 403")
+
+
+def test_a_destination_where_nothing_can_be_deleted_is_no_problem_and_gets_one_probe() -> None:
+    store, ledger = KeepsAll("keeps all"), MemoryLedger(Clock(NOW))
+
+    first, second = (list(_destination(store, ledger)) for _ in range(2))
+
+    assert {f.verdict for f in first} == {Verdict.OK, Verdict.WARNING}
+    assert any("cannot delete doctor/probe-" in f.detail for f in first)
+    assert {f.verdict for f in second} == {Verdict.OK}
+    assert any("begins uploads" in f.detail for f in second)
+    assert len(store.store.objects) == 1
+
+
+def test_a_destination_that_works_is_told_how_it_proves_objects() -> None:
+    store = MemoryBackend("sound")
+
+    found = list(_destination(store))
+
+    assert {f.verdict for f in found} == {Verdict.OK}
+    assert any("its own CRC32C" in f.detail for f in found)
+    assert any("refuses to overwrite" in f.detail for f in found)
+    assert store.store.objects == {}
 
 
 @pytest.fixture

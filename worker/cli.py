@@ -475,6 +475,9 @@ def verify(
     settings = _settings()
     destinations = open_destinations(settings.destinations)
     stored, trouble = (None, None) if without_ledger else _stored_by_the_ledger(settings)
+    unknown = _unknown_destinations(settings, destinations) if stored is not None else []
+    for said in unknown:
+        err.print(Text(said, style="bold red"))
     tally = Tally()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
@@ -509,7 +512,7 @@ def verify(
         )
     if not tally.copies and not tally.unchecked:
         err.print(f"There is no manifest at {', '.join(names)}: nothing is archived.", markup=False)
-    if tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
+    if unknown or tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
         sys.exit(NOT_SAVED)
     sys.exit(NOT_SERVED if tally.unchecked or trouble is not None else OK)
 
@@ -785,6 +788,22 @@ def _take_back(services: AppServices, asset_id: str) -> None:
         return
     for store in services.destinations:
         take_back(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
+
+
+def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:
+    """Of those that are not the ones that the ledger knows, a line each: what they hold or lack proves nothing."""
+    from ledger.clock import LedgerClock
+    from worker.identities import build_identities
+    from worker.identity_finding import identity_finding
+
+    try:
+        with _ledger(settings) as ledger:
+            identities = build_identities(settings, ledger, destinations, LedgerClock(ledger))
+            found = [identity_finding(store.name, identities) for store in destinations]
+    except (LedgerError, SettingsError, SupervisorError):  # told where the assets are compared
+        return []
+    wrong = [finding for finding in found if finding is not None and finding.verdict is Verdict.PROBLEM]
+    return [f"{finding.subject} {finding.detail}. {finding.remedy}" for finding in wrong]
 
 
 def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] | None, str | None]:

@@ -115,6 +115,9 @@ def test_a_destination_that_was_emptied_is_left_alone_until_a_person_adopts_it(
     looked = user.types("doctor", "--json")
     assert any("archiver adopt" in finding["remedy"] for finding in looked.json)
     assert user.types("status").exit_code == 1
+    verified = user.types("verify", "--quick")
+    assert verified.exit_code == 1
+    assert "is not the destination that the ledger knows" in verified.text
 
     assert user.types("adopt", "./one").exit_code == 0
     said = user.runs_once()

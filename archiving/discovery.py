@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiving import holds, refusals
-from archiving.clocks import CLOCK_TOLERANCE as CLOCK_TOLERANCE
+from archiving.clocks import CLOCK_TOLERANCE
 from archiving.decisions import HOLD
 from archiving.exclusive import Turn, only_one
 from archiving.failed_later import Statuses

@@ -57,6 +57,7 @@ FACT = "destination:"
 CHECK_EVERY = timedelta(seconds=20)  # one small request per process and destination, while it is used
 CHECK_BEFORE_COMMIT = timedelta(seconds=3)
 EVIDENCE_FOR = timedelta(minutes=5)  # the manifests of what is not the right one are not counted anew so soon
+UNMARKED_FOR = timedelta(minutes=10)  # a marker that could not be written is not tried again so soon
 LOCK_NAME = "identify"
 LOCK = timedelta(minutes=2)
 LOCK_TRIES = 150
@@ -92,6 +93,7 @@ class _State:
     proved: bool = False  # the marker was read, and is the right one
     said: str = ""
     unchecked: bool = False  # and it was said
+    unmarkable_since: datetime | None = None  # the marker could not be written
     unwritable: bool = False  # the marker's workspaces cannot be added to, and it was said
     refuted: tuple[datetime, Manifests] | None = None  # what was found when it was not the right one
     writes: bool | None = None  # whether the last write succeeded; None: none since the ledger was told
@@ -283,6 +285,9 @@ class Destinations:
         if isinstance(marker, Marker) and _is_known(remembered, marker):
             self._known(state, marker, remembered)
             return
+        since = state.unmarkable_since
+        if marker is NoMarker.ABSENT and since is not None and timedelta(0) <= now - since < UNMARKED_FOR:
+            return
         with _waited_for(self._ledger, self._pause):
             self._decide(state, now)
 
@@ -326,6 +331,7 @@ class Destinations:
         except BucketMissing:
             raise
         except StorageError as error:
+            state.unmarkable_since = self._clock()
             self._cannot_check(state, error)
             return
         is_new = found.verdict is Verdict.NEW
@@ -504,10 +510,14 @@ def _waited_for(ledger: Ledger, pause: Callable[[float], None]) -> Iterator[None
 def count_manifests(store: StorageBackend, ledger: Ledger) -> Manifests:
     """Which of the archived assets have a manifest at `store`: of a sample of the ledger's, and of the first ones that
     are there. Raises StorageError, LedgerError."""
-    sample = _sampled(ledger)
-    found = sum(store.stat(keys.manifest_key(row.asset_id, row.created_at)) is not None for row in sample)
-    if sample and 2 * found >= len(sample):
-        return Manifests.MOST
+    found = 0
+    for sample in (
+        list(islice(_stored(ledger), SAMPLE)),
+        _sampled(ledger),
+    ):  # the latter reads the whole ledger
+        found = sum(store.stat(keys.manifest_key(row.asset_id, row.created_at)) is not None for row in sample)
+        if sample and 2 * found >= len(sample):
+            return Manifests.MOST
     listed = [info.key for info in islice(store.list(f"{keys.MANIFESTS_FOLDER}/"), LISTED)]
     if found or any(_is_stored(ledger, key) for key in listed):
         return Manifests.SOME

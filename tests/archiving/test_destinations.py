@@ -297,6 +297,42 @@ def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
     assert not process.proved(world.name)
 
 
+def test_a_marker_that_may_not_be_written_is_not_tried_at_every_check() -> None:
+    world = World()
+    world.archive()
+    world.one.writes = AccessDenied("storing: 403")
+    process = world.process()
+    process.confirm(world.name)
+    world.one.writes = AssertionError("tried again")
+
+    for _ in range(20):
+        world.clock.advance(CHECK_EVERY)
+        process.confirm(world.name)
+
+    world.one.writes = None
+    world.clock.advance(timedelta(minutes=10))
+    process.confirm(world.name)
+    assert process.proved(world.name)
+
+
+def test_the_oldest_manifests_may_be_gone_and_the_marker_with_them() -> None:
+    """A lifecycle rule took both."""
+    world = World()
+    ids = [f"asset-{number:03d}" for number in range(100)]
+    for number, each in enumerate(ids):
+        made = asset(id=each, created_at=(NOW - timedelta(days=100 - number)).isoformat())
+        enter(world.ledger, made)
+        archive_at(world.stores, made)
+    world.process().confirm(world.name)
+    for key in [key for key in world.one.store.objects if "asset-00" in key or "asset-01" in key]:
+        del world.one.store.objects[key]
+    world.one.delete(MARKER)
+
+    world.process().confirm(world.name)
+
+    assert world.process().proved(world.name)
+
+
 def test_a_bucket_that_is_gone_is_not_the_destination() -> None:
     world = World()
     world.archive()

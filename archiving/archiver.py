@@ -87,6 +87,8 @@ from transfer.errors import SourceForbidden, SourceUnavailable, SourceUntrusted,
 log = structlog.get_logger(__name__)
 
 OpenContents = Callable[[Asset], Contents]
+MOST_FOLDERS = 5
+"""That one attempt tries, when what is in them must stay."""
 CLOCKS_DISAGREE = (
     "the clocks of the ledger and of the API disagree, or the API does not tell the time: not called lost"
 )
@@ -372,12 +374,17 @@ class Archiver:
         if highest >= heartbeat.lease.fence:
             heartbeat.outrank(highest)
         folder = choose_folder(keys.asset_folder(asset, self._rules.key_template), present)
-        try:
-            contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
-        except WouldOverwrite as error:
-            folder = next_folder(folder, present)
-            log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
-            contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
+        tried: list[Folder] = []
+        while True:
+            try:
+                contents, copied = self._copy_into(folder, asset, begun, heartbeat, stores)
+                break
+            except WouldOverwrite as error:
+                tried.append(folder)
+                if len(tried) > MOST_FOLDERS:
+                    raise
+                folder = next_folder(folder, present, tried)
+                log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
         fence = heartbeat.lease.fence
         manifest = self._judged(asset, begun.row, folder, contents, copied, present, fence)
         failed = {**found.silent, **copied.failed}

@@ -28,7 +28,7 @@ from archiving.unproved import Unproved
 from ledger.base import Lease, Ledger, StoredObject
 from ledger.errors import LedgerUnavailable
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
-from storage_backends.errors import StorageError
+from storage_backends.errors import AccessDenied, StorageError
 from transfer.base import CopyRequest, CopyResult, Engine, KnownCopy, Source, UploadJournal
 from transfer.checksums import crc32c
 from transfer.errors import (
@@ -156,8 +156,8 @@ class Copier:
 
     def copy(self, items: Iterable[Item]) -> Copied:
         """Raises SourceError when the source is down, DestinationsFailed when no store is left, WouldOverwrite when
-        an item differs from what a manifest of this folder lists; LeaseLost, Stopped, and whatever is no fault of the
-        source."""
+        an item differs from what a manifest of this folder lists, or from what is there and may not be replaced;
+        LeaseLost, Stopped, and whatever is no fault of the source."""
         try:
             self._without(self._failed_stores)
             phase = Phase.MEDIA
@@ -297,6 +297,7 @@ class Copier:
             self._failed(pending, error)
             return
         if result.failed:
+            self._raise_if_taken(item, result.failed)
             self._without(result.failed)
         if not pending.fresh:
             self._heartbeat.object_done()
@@ -304,6 +305,16 @@ class Copier:
             self._take(pending, result)
         else:
             self._unproved.add(self._key(item.path), result.size_bytes, (pending, result))
+
+    def _raise_if_taken(self, item: Item, failed: Mapping[str, StorageError]) -> None:
+        """Raise WouldOverwrite when other content is at the item's key and may not be replaced (retention, WORM): it
+        would be refused at every attempt. A backend takes equal content there for success."""
+        key = self._key(item.path)
+        for store in self._alive:
+            if isinstance(failed.get(store.name), AccessDenied):
+                with suppress(StorageError):
+                    if store.stat(key) is not None:
+                        raise WouldOverwrite(item.path, f"what is at {store.name} and may not be replaced")
 
     def _take(self, pending: _Pending, result: CopyResult, doubt: str | None = None) -> None:
         """What arrived is this item's, but for a `doubt`."""

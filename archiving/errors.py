@@ -8,7 +8,7 @@ ArchiveError
 ├── ManifestError            a manifest in the bucket cannot be read or does not hold
 ├── Outranked                a newer attempt has committed: its manifest stays
 ├── VerdictRefused           a person's word on an asset cannot be carried out
-├── WouldOverwrite           the asset differs from what a manifest lists under the same keys
+├── WouldOverwrite           the asset differs from what a manifest lists, or must stay, under the same keys
 ├── Doubtful                 it arrived, and is perhaps not what it should be; what is whole of it is stored
 └── DestinationsFailed       some or all destinations could not take the asset
 StorageError (storage_backends.errors)
@@ -52,10 +52,11 @@ class VerdictRefused(ArchiveError):
 
 
 class WouldOverwrite(ArchiveError):
-    """What is at the source differs from what a manifest of this folder lists: it belongs in another folder."""
+    """What is at the source differs from what a manifest of this folder lists, or from what is there and cannot be
+    replaced: it belongs in another folder."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} differs from what a manifest of this folder lists")
+    def __init__(self, path: str, what: str = "what a manifest of this folder lists") -> None:
+        super().__init__(f"{path} differs from {what}")
 
 
 class Doubtful(ArchiveError):

@@ -3,7 +3,7 @@ something else: other content goes to a new folder, and the manifest switches to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archiving.manifest import Manifest
@@ -35,9 +35,10 @@ def choose_folder(base: ObjectKey, present: Mapping[str, Manifest]) -> Folder:
     return _unused(base, folders)
 
 
-def next_folder(folder: Folder, present: Mapping[str, Manifest]) -> Folder:
-    """One that no manifest names. The same at the next attempt, so that it is resumed."""
-    return _unused(folder.base, {manifest.folder for manifest in present.values()})
+def next_folder(folder: Folder, present: Mapping[str, Manifest], tried: Sequence[Folder] = ()) -> Folder:
+    """One that no manifest names, nor is among `tried`. The same at the next attempt, so that it is resumed."""
+    used = {manifest.folder for manifest in present.values()}
+    return _unused(folder.base, used | {each.path for each in tried})
 
 
 def _unused(base: ObjectKey, used: set[str]) -> Folder:

@@ -2,7 +2,8 @@
 broker, not about archiving. What its tasks did is written to Redis beside Celery's own keys:
 
     began:<id>, ended:<id>    a list, one entry for each run: the process id
-    sent:<task>               a list, one entry for each control task that ran: the time
+    sent:<task>               a list, one entry for each message of a control task: the time
+    ran:<task>                the same of those that did not come too soon after another
     hold:<id>                 while it exists, the task <id> goes on
     poison:<id>               the task <id> kills its own process
     quiet:<id>                the task <id> does not write that it ended
@@ -16,11 +17,16 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import redis
 from celery import Celery
+from pydantic import SecretStr
 
+from ledger.redis_ledger import RedisLedger
+from ledger.sealing import Seal
 from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
+from tasks.pacing import comes_too_soon
 from tasks.soft_task import SoftTask
 from worker.celery_config import celery_settings
 from worker.schedule import beat_schedule
@@ -58,10 +64,16 @@ def archive_asset(asset_id: str, asset_type: str = "") -> dict[str, str]:
 
 
 def _control(name: str) -> None:
-    @app.task(name=name)
-    def record() -> None:
+    @app.task(name=name, bind=True)
+    def record(task: Any) -> None:
         with _records() as records:
             records.rpush(f"sent:{name}", time.time())
+            ledger = RedisLedger(URL, Seal(SecretStr("chaos")), key_prefix="ledger:")
+            try:
+                if not comes_too_soon(task, ledger):
+                    records.rpush(f"ran:{name}", time.time())
+            finally:
+                ledger.close()
 
 
 for _name in (SWEEP, DISPATCH, WATCH, RECONCILE, SCRUB):

@@ -77,6 +77,7 @@ class World:
         self.stores = list(stores) or [MemoryBackend("one")]
         self.asset = asset(**{"path": f"s3://source{path}", "size": None, **fields})
         self.api = Api([self.asset], url or (lambda: origin.url + path))
+        self.api.clock = self.clock
         self._http = HttpClient(AddressPolicy(allow_private=True), ca_file=ca_file, timeouts=timeouts)
         self._part_bytes = part_bytes
         self._connections = connections

@@ -77,6 +77,7 @@ class _Part:
     damaged: int = 0
     unreadable: int = 0
     recorded: bool = True
+    record_lost: bool = False
     standing: Standing | None = None
 
 
@@ -163,7 +164,7 @@ class Scrubber:
     def _scrub_at(self, store: StorageBackend, part: _Part, pace: _Pace, until: datetime) -> None:
         """Raises StorageError when the destination is away; what was checked until then is recorded if it can be."""
         self._abort_stale_uploads(store, part)
-        records = self._records(store)
+        records = self._records(store, part)
         listed_at, last = self._clock(), records.listed_at
         listed = pace.among(store.list(f"{keys.MANIFESTS_FOLDER}/"))
         since = int(last.timestamp()) if last else None
@@ -220,12 +221,16 @@ class Scrubber:
         folders = key.split("/")[:-1]
         return key.startswith(PROBES) or any(self._ledger.get(name) is not None for name in folders)
 
-    def _records(self, store: StorageBackend) -> Records:
+    def _records(self, store: StorageBackend, part: _Part) -> Records:
+        reason = "there is none any more"
         try:
-            return read_records(store, self._clock())
+            records = read_records(store, self._clock())
         except StorageError as error:
-            log.warning("check_records_unreadable", store=store.name, reason=str(error))
-            return Records()
+            records, reason = Records(), str(error)
+        if records.listed_at is None and scrub_promise.was_recorded(self._ledger, store.name):
+            log.error("scrub_record_lost", store=store.name, reason=reason)
+            part.record_lost = True
+        return records
 
     def _save(self, store: StorageBackend, records: Records, part: _Part) -> None:
         if not len(records.checks):
@@ -273,7 +278,7 @@ class Scrubber:
             damaged=part.damaged,
             unreadable=part.unreadable,
             round_days=round_days(stock, self._rules),
-            recorded=part.recorded,
+            recorded=part.recorded and not part.record_lost,
         )
 
     def _now(self) -> int:
@@ -285,7 +290,11 @@ class Scrubber:
     ) -> tuple[int, Check]:
         """Bytes read, and what is known of the copy now. Raises StorageError when that is no more than before."""
         pace()
-        before = self._row(task.key)
+        before, ledger_away = None, None
+        try:
+            before = self._row(task.key)
+        except LedgerUnavailable as error:  # it matters only if the copy is damaged
+            ledger_away = error
         found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
         read_bytes = found.read_bytes
         if found.problems and not check.marks & Mark.DAMAGED:
@@ -293,6 +302,8 @@ class Scrubber:
             found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
             read_bytes += found.read_bytes
         if found.problems:
+            if ledger_away is not None:
+                raise ledger_away
             part.damaged += 1
             self._report(store, task.key, found, before)
             marked = store.stat(task.key)

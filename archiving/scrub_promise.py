@@ -22,7 +22,7 @@ FUTURE = timedelta(hours=1)
 class Standing:
     """Of one destination when its part of a run ended, at `at`. `due_by`: when the promise breaks for the first copy,
     unless it is checked before; None: there are no copies. `round_days`: what a round takes at the budget. `error`: why
-    nothing could be checked. `recorded`: whether the record of the checks could be written."""
+    nothing could be checked. `recorded`: whether the record of the checks was there, and could be written."""
 
     at: datetime
     copies: int = 0
@@ -67,6 +67,13 @@ def record(ledger: Ledger, standings: Mapping[str, Standing], every: timedelta, 
     ledger.remember(FACT, fact)
     for old in ledger.recall_all(OLD_FACTS):
         ledger.forget(old)
+
+
+def was_recorded(ledger: Ledger, name: str) -> bool:
+    """Whether the last run left a record of its checks at the destination `name`. Raises LedgerError."""
+    destinations = (ledger.recall(FACT) or {}).get("destinations")
+    standing = destinations.get(name) if isinstance(destinations, Mapping) else None
+    return isinstance(standing, Mapping) and _number(standing.get("copies")) > 0
 
 
 def problems(fact: Mapping[str, object] | None, now: datetime) -> list[str]:
@@ -131,7 +138,7 @@ def _problems_at(standing: Mapping[str, object], every: float, now: datetime) ->
         )
     if standing.get("recorded") is False:
         found.append(
-            "what was checked cannot be recorded there, so nobody knows when it was: see `scrub_not_recorded`."
+            "the record of the checks (`checks/`) was lost, or cannot be written: a new round begins."
         )
     return found
 

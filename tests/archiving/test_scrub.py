@@ -14,6 +14,7 @@ from archiving.reconcile import Reconciler
 from archiving.scrub import LOCK, LOCK_NAME, LONGEST_WAIT, STALE_UPLOAD, Scrubber, ScrubResult
 from archiving.watching import Watcher
 from ledger.base import AssetState, Row
+from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
 from storage_backends.errors import AccessDenied, StorageError
@@ -613,3 +614,43 @@ def test_a_manifest_that_was_replaced_is_read_in_full_again() -> None:
     (result,) = world.scrub_daily(1)
 
     assert (result.manifests, result.read_bytes) == (1, 102)
+
+
+class AwayLedger(MemoryLedger):
+    away = False
+
+    def get(self, asset_id: str) -> Row | None:
+        if self.away:
+            raise LedgerUnavailable("nothing listens there")
+        return super().get(asset_id)
+
+
+def test_a_ledger_that_is_away_for_a_while_keeps_no_whole_copy_from_being_checked() -> None:
+    world = World(assets=3)
+    ledger = AwayLedger(world.clock)
+    ledger.away = True
+
+    result = Scrubber(ledger=ledger, destinations=world.stores, clock=world.clock).scrub()
+
+    assert result is not None
+    assert result.manifests == 3
+
+
+def test_damage_that_cannot_be_told_to_the_ledger_ends_the_run_and_is_found_again() -> None:
+    world = World(assets=1)
+    ledger = AwayLedger(world.clock)
+    enter(ledger, world.assets[0])
+    world.spoil("asset-000")
+    scrubber = Scrubber(ledger=ledger, destinations=world.stores, clock=world.clock)
+    ledger.away = True
+    with pytest.raises(LedgerUnavailable):
+        scrubber.scrub()
+    ledger.away = False
+
+    result = scrubber.scrub()
+
+    assert result is not None
+    assert result.damaged == 1
+    row = ledger.get("asset-000")
+    assert row is not None
+    assert row.state is AssetState.DISCOVERED

@@ -31,7 +31,11 @@ SLIPS = {
         DAY,
         "a round takes 91 days, not 30: raise ARCHIVER_SCRUB_BYTES",
     ),
-    "not recorded": (replace(KEPT, recorded=False), DAY, "cannot be recorded there"),
+    "not recorded": (
+        replace(KEPT, recorded=False),
+        DAY,
+        "(`checks/`) was lost, or cannot be written",
+    ),
     "no run": (KEPT, 5 * DAY, "No scrub has ended for 5 days"),
 }
 

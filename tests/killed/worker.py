@@ -23,7 +23,7 @@ from archiving.judging import Scope
 from hms.models import Asset, Page, SignedUrl
 from ledger.redis_ledger import RedisLedger
 from ledger.sealing import Seal
-from storage_backends import filesystem
+from storage_backends import directories, filesystem
 from storage_backends.base import Buffer, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.registry import open_destination
 from transfer.base import UploadJournal
@@ -169,7 +169,7 @@ def work(job: Job) -> Report:
     structlog.configure(processors=[lambda _, __, event: _kept(report, event)])
     os.environ.update(job.env)
     if job.steps is not None:
-        vars(filesystem)["os"] = MortalOs(job.steps)
+        vars(filesystem)["os"] = vars(directories)["os"] = MortalOs(job.steps)
     asset = Asset.parse(job.asset)
     http = HttpClient(AddressPolicy(allow_private=True))
     memory = MemoryBudget(64 * 2**20)

@@ -46,13 +46,13 @@ def _address(url: str) -> FixedAddress:
     return FixedAddress(Address(secret, handed_out=frozenset({secret.origin})))
 
 
-def _items(task: dict[str, Any], http: HttpClient) -> Iterator[Item]:
+def _items(task: dict[str, Any], http: HttpClient, memory: MemoryBudget) -> Iterator[Item]:
     base, token = task["signed_url"], task["token"]
     if task["form"] == "zip":
         source = HttpSource(http, _address(f"{base}/vod.zip?{token}"))
         info, reader = source.open(4096)
         reader.close()
-        yield from ZipContents(source, info, name="vod.zip", version="1").items()
+        yield from ZipContents(source, info, name="vod.zip", version="1", memory=memory).items()
     elif "master.m3u8" in task["paths"]:
         yield from HlsContents(http, _address(f"{base}/master.m3u8?{token}")).items()
     else:
@@ -76,8 +76,9 @@ def main() -> None:
     heartbeat = Heartbeat(
         ledger, lease, _LEASE, renew_every=timedelta(seconds=30), asset_type="room-vod", bytes_total=None
     )
+    memory = MemoryBudget(task["memory_bytes"])
     engine = TransferEngine(
-        MemoryBudget(task["memory_bytes"]),
+        memory,
         part_bytes=Settings.model_fields["part_bytes"].default,
         connections=task["connections"],
         uploads=task["connections"],  # as the product's wiring has it
@@ -97,7 +98,7 @@ def main() -> None:
             stores=[store],
             manifests={},
         )
-        copied = copier.copy(_items(task, http))
+        copied = copier.copy(_items(task, http, memory))
     if copied.failed:
         raise SystemExit(str(copied.failed))
     http.close()

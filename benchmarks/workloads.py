@@ -91,6 +91,18 @@ def c_long(scale: float, _: memoryview) -> Job:
     return Job("C12", "an HLS tree of 86,400 segments", Form.MANY, files, files, connections=32)
 
 
+def e_large(scale: float, pattern: memoryview) -> Job:
+    """For memory: members of several parts each, so that what is read ahead and what is sent fill it together."""
+    files = {"master.m3u8": Body(b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlayer0/index.m3u8\n")}
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:60", "#EXT-X-PLAYLIST-TYPE:VOD"]
+    for number in range(max(1, int(40 * scale))):
+        lines += ["#EXTINF:60.0,", f"{number:05d}.ts"]
+        files[f"layer0/{number:05d}.ts"] = media(f"large/{number}", 25 * MIB)
+    files["layer0/index.m3u8"] = Body("\n".join([*lines, "#EXT-X-ENDLIST", ""]).encode())
+    zipped = {"vod.zip": zip_of(files, pattern)}
+    return Job("E25", "a zip of segments of 25 MiB", Form.ZIP, zipped, files, connections=16)
+
+
 JOBS: dict[str, Callable[[float, memoryview], Job]] = {
     "A": a,
     "A1": a1,
@@ -100,4 +112,5 @@ JOBS: dict[str, Callable[[float, memoryview], Job]] = {
     "C12": c_long,
     "D": d,
     "E": e,
+    "E25": e_large,
 }

@@ -15,6 +15,7 @@ from io import BytesIO
 from archiver.http.waiting import Ended, Wait, complete
 from transfer.errors import BudgetTooSmall
 
+AHEAD_SHARE = 4
 REUSED_BYTES = 1024 * 1024
 """From this size on, memory is used again as it is: fresh pages cost as much as moving bytes into them does."""
 
@@ -48,6 +49,15 @@ class Reservation:
             self._budget.give_back(size_bytes, file)
 
 
+class _Ahead(Reservation):
+    __slots__ = ()
+
+    def release(self) -> None:
+        size_bytes, self.size_bytes = self.size_bytes, 0
+        if size_bytes:
+            self._budget.give_back_ahead(size_bytes)
+
+
 class MemoryBudget:
     """At most `limit_bytes` at once. Safe from several threads. Of `reused_bytes` and more, memory that was released is
     kept for the next of the same size, within the limit, and as long as anything is reserved."""
@@ -61,6 +71,7 @@ class MemoryBudget:
         self._spare_bytes = 0
         self._in_use_bytes = 0
         self._peak_bytes = 0
+        self._ahead_bytes = 0  # of those in use, what is read ahead
 
     @property
     def in_use_bytes(self) -> int:
@@ -95,6 +106,19 @@ class MemoryBudget:
             spare = self._take(size_bytes)
         return Reservation(self, size_bytes, spare)
 
+    def try_ahead(self, size_bytes: int) -> Reservation | None:
+        """For what is read ahead of its use: at most a quarter of the limit in all, so that the parts made of it always
+        find room; None when there is none just now."""
+        with self._lock:
+            over = self._ahead_bytes + size_bytes > self.limit_bytes // AHEAD_SHARE
+            if over or self._queue or self._in_use_bytes + size_bytes > self.limit_bytes:
+                return None
+            self._ahead_bytes += size_bytes
+            self._in_use_bytes += size_bytes
+            self._peak_bytes = max(self._peak_bytes, self._in_use_bytes)
+            self._drop_spares(self.limit_bytes - self._in_use_bytes)
+        return _Ahead(self, size_bytes)
+
     def ask(self, size_bytes: int, granted: Callable[[Reservation], None]) -> Asked:
         """Have `granted` called once it is reserved, perhaps before this returns, from any thread."""
         asked = Asked(self, size_bytes, granted)
@@ -122,6 +146,12 @@ class MemoryBudget:
             if not self._in_use_bytes and not self._queue:
                 self._drop_spares(0)  # an idle process keeps none
         self._grant()
+
+    def give_back_ahead(self, size_bytes: int) -> None:
+        """Only for `Reservation.release` of what was read ahead."""
+        with self._lock:
+            self._ahead_bytes -= size_bytes
+        self.give_back(size_bytes, None)
 
     def leave(self, asked: Asked) -> None:
         """Only for `Asked.leave`."""

@@ -127,7 +127,8 @@ def build_services(
     identities = build_identities(settings, ledger, stores, clock)
     destinations = guarded(stores, identities)
     source_access = SourceAccess(settings.source_access)
-    open_contents = _build_opener(settings, api, ledger, source_access, authorities)
+    memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
+    open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
     reconciler = Reconciler(
         ledger=ledger, destinations=destinations, scope=scope, clock=clock, identities=identities
@@ -139,7 +140,16 @@ def build_services(
         destinations=destinations,
         identities=identities,
         archiver=_build_archiver(
-            settings, api, ledger, destinations, open_contents, scope, clock, stop_requested, time_is_up
+            settings,
+            api,
+            ledger,
+            destinations,
+            open_contents,
+            scope,
+            clock,
+            memory,
+            stop_requested,
+            time_is_up,
         ),
         sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=clock, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(
@@ -271,7 +281,12 @@ def buffer_bytes(process_bytes: int) -> int:
 
 
 def _build_opener(
-    settings: Settings, api: HmsClient, ledger: Ledger, source_access: SourceAccess, authorities: Path
+    settings: Settings,
+    api: HmsClient,
+    ledger: Ledger,
+    source_access: SourceAccess,
+    authorities: Path,
+    memory: MemoryBudget,
 ) -> OpenContents:
     http = HttpClient(
         AddressPolicy(settings.allow_private_sources),
@@ -285,6 +300,7 @@ def _build_opener(
         OpeningRules(zip_mode=ZipMode(settings.vod_zip), sign_for=settings.presign),
         webhook_thumbnails=partial(webhook_thumbnails.recall, ledger),
         source_store=source_access,
+        memory=memory,
     )
 
 
@@ -296,11 +312,10 @@ def _build_archiver(
     open_contents: OpenContents,
     scope: Scope,
     clock: LedgerClock,
+    memory: MemoryBudget,
     stop_requested: Callable[[], bool],
     time_is_up: type[Exception],
 ) -> Archiver:
-    memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
-
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
             memory,

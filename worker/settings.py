@@ -270,8 +270,10 @@ class Settings(BaseSettings):
         ge=32 * 2**20,
         validation_alias="ARCHIVER_TRANSFER_MEMORY",
         description="Memory that one worker process may use while it moves bytes, with a unit (256MiB) or in bytes; "
-        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 25 parts of 5 MiB, and the "
-        "process itself.",
+        "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 130 MiB for the process itself, and 25 parts "
+        "of 5 MiB; of these bytes, up to a quarter is what a zip is read ahead into. Connections that stream, or read "
+        "an object back, hold up to 1 MiB each, within what the process has for itself; scrub and verify read 8 MiB "
+        "at a time.",
     )
     max_unsized_bytes: ByteSize = Field(
         default=ByteSize(2**40),
@@ -286,7 +288,7 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Connections to the source, and to each destination, for one asset, at most. Default 32: a tree of "
-        "small segments wants as many, and a large file uses what its parts of the memory allow (28 of 5 MiB).",
+        "small segments wants as many, and a large file uses what its parts of the memory allow (25 of 5 MiB).",
     )
     part_bytes: ByteSize = Field(
         default=ByteSize(5 * 2**20),

@@ -28,6 +28,7 @@ from hms.models import Asset, AssetType
 from transfer.base import Source, SourceInfo
 from transfer.errors import ErrorPage, SourceUnavailable, StillEncoded
 from transfer.http import HttpClient
+from transfer.memory import MemoryBudget
 from transfer.retrying import RetryPolicy
 from transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress, as_sent
 
@@ -67,13 +68,16 @@ class ContentsOpener:
         webhook_thumbnails: WebhookThumbnails = no_webhooks,
         sleep: Callable[[float], None] = pause,
         source_store: SourceStore = no_source_store,
+        memory: MemoryBudget | None = None,
     ) -> None:
+        """`memory`: what zips are read ahead into; see `ReadAhead`."""
         self._api = api
         self._client = client
         self._rules = rules
         self._webhook_thumbnails = webhook_thumbnails
         self._sleep = sleep
         self._source_store = source_store
+        self._memory = memory
 
     def __call__(self, asset: Asset) -> Contents:
         """The contents of `asset`, decided by its first bytes. Raises HmsError, SourceError, ContentsError;
@@ -118,6 +122,7 @@ class ContentsOpener:
                 mode=self._rules.zip_mode,
                 expected=_expected(asset),
                 limits=self._rules.zip,
+                memory=self._memory,
             )
         if is_vod:
             _refuse_errors(asset, source, info, start)

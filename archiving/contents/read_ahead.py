@@ -15,11 +15,12 @@ from typing import Self
 
 from transfer.base import Source, SourceInfo
 from transfer.errors import RangesUnreliable, SourceUnavailable
+from transfer.memory import MemoryBudget, Reservation
 from transfer.retrying import RetryPolicy
 
 _MIB = 1024 * 1024
 WINDOW_BYTES = 4 * _MIB
-WINDOWS = 8  # in flight or waiting: 32 MiB at most
+WINDOWS = 8  # in flight or waiting: 32 MiB at most; one more is being read
 SMALL_RANGE_BYTES = 512 * 1024
 """Servers that cap what one range may hold allow at least this much; seen: 1 MB."""
 
@@ -78,14 +79,18 @@ class ReadAhead:
         *,
         window_bytes: int = WINDOW_BYTES,
         windows: int = WINDOWS,
+        memory: MemoryBudget | None = None,
     ) -> None:
+        """`memory`: what all windows but one are taken from, as far as there is room; None: they are not counted."""
         self._reader = reader
         self._stop = stop
         self._next = start  # the first byte that no window has been asked for
         self._window_bytes = window_bytes
         self._windows = windows
-        self._coming: deque[Future[memoryview]] = deque()
+        self._memory = memory
+        self._coming: deque[tuple[Future[memoryview], Reservation | None]] = deque()
         self._held = memoryview(b"")
+        self._held_in: Reservation | None = None
         self._pool = ThreadPoolExecutor(windows, thread_name_prefix="read-ahead")
         self.position = start
 
@@ -96,6 +101,10 @@ class ReadAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
+        while self._coming:
+            _release(self._coming.popleft()[1])
+        self._held = memoryview(b"")
+        _release(self._held_in)
 
     def pieces(self, length: int, at_most: int = _MIB) -> Iterator[memoryview]:
         """The next `length` bytes, in pieces of at most `at_most`."""
@@ -119,11 +128,28 @@ class ReadAhead:
             pass
 
     def _window(self) -> memoryview:
+        self._held = memoryview(b"")
+        _release(self._held_in)
+        self._held_in = None
         while len(self._coming) < self._windows and self._next < self._stop:
             length = min(self._window_bytes, self._stop - self._next)
-            # a copy of the context each: this thread's stop signal applies to them too
-            self._coming.append(self._pool.submit(copy_context().run, self._reader.read, self._next, length))
+            reserved = self._memory.try_ahead(length) if self._memory is not None else None
+            if self._memory is not None and reserved is None and self._coming:
+                break
+            try:
+                # a copy of the context each: this thread's stop signal applies to them too
+                window = self._pool.submit(copy_context().run, self._reader.read, self._next, length)
+            except BaseException:
+                _release(reserved)
+                raise
+            self._coming.append((window, reserved))
             self._next += length
         if not self._coming:
             raise EOFError(f"read past byte {self._stop} of {self._reader.source.name}")
-        return self._coming.popleft().result()
+        coming, self._held_in = self._coming.popleft()
+        return coming.result()
+
+
+def _release(reserved: Reservation | None) -> None:
+    if reserved is not None:
+        reserved.release()

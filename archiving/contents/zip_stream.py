@@ -11,6 +11,7 @@ from archiving.contents.read_ahead import WINDOWS, RangeReader, ReadAhead
 from archiving.contents.zip_directory import STORED, Member, data_offset, local_header_bytes
 from archiving.errors import BadContents
 from transfer.errors import UnexpectedContent
+from transfer.memory import MemoryBudget
 
 _MIB = 1024 * 1024
 _START_BYTES = 4096  # of a member whose first bytes are looked at
@@ -28,10 +29,13 @@ class ZipPass:
     A member that turns out broken does not end it. What the source itself raises (`RangeReader.read`) does.
     """
 
-    def __init__(self, reader: RangeReader, stop: int, window_bytes: int) -> None:
+    def __init__(
+        self, reader: RangeReader, stop: int, window_bytes: int, memory: MemoryBudget | None = None
+    ) -> None:
         self._reader = reader
         self._stop = stop
         self._window_bytes = window_bytes
+        self._memory = memory
         self._open = ExitStack()
         self._ahead: ReadAhead | None = None
 
@@ -47,7 +51,13 @@ class ZipPass:
         if self._ahead is None or member.offset - self._ahead.position > WINDOWS * self._window_bytes:
             self._open.close()
             self._ahead = self._open.enter_context(
-                ReadAhead(self._reader, member.offset, self._stop, window_bytes=self._window_bytes)
+                ReadAhead(
+                    self._reader,
+                    member.offset,
+                    self._stop,
+                    window_bytes=self._window_bytes,
+                    memory=self._memory,
+                )
             )
         self._ahead.skip_to(member.offset)
         header = self._ahead.read(local_header_bytes(member))

@@ -30,6 +30,7 @@ from archiving.errors import BadContents
 from archiving.keys import ZIP_FOLDER, safe_path
 from transfer.base import Source, SourceInfo
 from transfer.errors import RangesUnreliable, SourceChanged, SourceMismatch, SourceUnavailable
+from transfer.memory import MemoryBudget
 from transfer.retrying import RetryPolicy
 
 MAX_SESSION_DATA_BYTES = 16 * 1024 * 1024  # what is larger is stored as it is
@@ -61,6 +62,7 @@ class ZipContents:
         limits: ZipLimits = ZipLimits(),  # noqa: B008 - frozen
         window_bytes: int = WINDOW_BYTES,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Reads the directory and judges it before anything is written; with KEEP, only whether the zip is whole.
         Raises SourceError."""
@@ -70,6 +72,7 @@ class ZipContents:
         self._expected = expected
         self._window_bytes = window_bytes
         self._policy = policy
+        self._memory = memory
         self._version_is_exact = version_is_exact
         self._notes = Notes(facts={"zip_size": info.size_bytes} if info.size_bytes is not None else {})
         self._looked_into = False
@@ -190,7 +193,7 @@ class ZipContents:
     def _pass(self) -> ZipPass:
         assert self._reader is not None
         stop = max((member.room_ends for member in self._members.values()), default=0)
-        return ZipPass(self._reader, stop, self._window_bytes)
+        return ZipPass(self._reader, stop, self._window_bytes, self._memory)
 
     def _media(self, member: Member, tree: ZipTree, zip_pass: ZipPass, broken: list[str]) -> Iterator[Item]:
         chunks = MemberChunks(zip_pass, member)

@@ -60,6 +60,15 @@ def test_a_large_file_of_any_size_passes_through_256_mib(pattern: Path, gibibyte
 
 
 @pytest.mark.timeout(300)
+def test_a_zip_of_large_members_passes_through_256_mib(pattern: Path) -> None:
+    """What is read ahead counts like what is sent."""
+    result = copied("E25", pattern, scale=0.5)
+
+    assert result.objects == 20 + 2
+    assert result.usage.peak_rss_mib <= 256
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.chaos
 def test_21600_segments_pass_through_150_mib(pattern: Path) -> None:
     """A quarter of 12 hours, for the sake of time. All 86,400 stay within 200 (`python -m benchmarks --jobs C12`)."""

@@ -192,3 +192,27 @@ def test_a_stop_ends_the_wait_and_leaves_the_queue_in_order() -> None:
 
     memory.reserve_blocking(100).release()
     assert memory.waiting == 0
+
+
+def test_what_is_read_ahead_takes_a_quarter_at_most_and_never_what_others_wait_for() -> None:
+    memory = MemoryBudget(100)
+    first, second = memory.try_ahead(20), memory.try_ahead(5)
+    assert first is not None
+    assert second is not None
+    assert memory.try_ahead(1) is None
+    assert memory.in_use_bytes == 25
+
+    first.release()
+    first.release()
+    again = memory.try_ahead(20)
+    assert again is not None
+    again.release()
+    second.release()
+    assert memory.in_use_bytes == 0
+
+    holder = memory.reserve_blocking(90)
+    asked = memory.ask(50, lambda reservation: reservation.release())
+    assert memory.try_ahead(1) is None, "somebody waits"
+    asked.leave()
+    assert memory.try_ahead(20) is None, "there is no room"
+    holder.release()

@@ -13,6 +13,7 @@ from archiving.contents.read_ahead import SMALL_RANGE_BYTES, RangeReader, ReadAh
 from tests.archiving.contents.zips import AT_ONCE, InMemory
 from transfer.base import SourceInfo
 from transfer.errors import RangesUnreliable, SourceChanged, SourceError, SourceUnavailable
+from transfer.memory import MemoryBudget
 
 DATA = random.Random(3).randbytes(10_000)
 
@@ -56,6 +57,33 @@ def test_any_steps_through_any_windows_give_the_bytes_in_order(
             else:
                 assert ahead.read(step) == DATA[at : at + step]
             assert ahead.position == at + step
+
+
+@pytest.mark.parametrize("limit", [1, 1199, 1200, 2400, 100_000])
+@pytest.mark.parametrize("is_left_early", [True, False])
+def test_what_is_read_ahead_counts_and_is_given_back(limit: int, is_left_early: bool) -> None:
+    memory, ahead_at_most, stop = MemoryBudget(limit), 0, 30 * 300
+    with ReadAhead(reader(InMemory(DATA)), 0, stop, window_bytes=300, windows=8, memory=memory) as ahead:
+        got = b""
+        while len(got) < (2000 if is_left_early else stop):
+            got += ahead.read(100)
+            ahead_at_most = max(ahead_at_most, memory.in_use_bytes)
+    assert DATA.startswith(got)
+    assert ahead_at_most <= limit // 4
+    assert (ahead_at_most > 0) == (limit // 4 >= 300), "one window is always there"
+    assert memory.in_use_bytes == 0
+    assert memory.try_ahead(limit // 4) is not None
+
+
+def test_memory_of_a_range_that_fails_is_given_back() -> None:
+    memory, source = MemoryBudget(100_000), Failing(DATA, SourceChanged("another ETag"), times=99)
+    with (
+        pytest.raises(SourceChanged),
+        ReadAhead(reader(source), 0, len(DATA), window_bytes=300, memory=memory) as ahead,
+    ):
+        ahead.read(1000)
+
+    assert memory.in_use_bytes == 0
 
 
 def test_it_never_goes_back_and_never_past_its_end() -> None:

@@ -1,17 +1,17 @@
 """When each copy of a destination was last checked: one object in the bucket for each run of the scrub.
 
-`checks/<yyyy>/<mm>/<dd>-<hhmmss>-<random>.jsonl.gz` holds a head and a line for each copy. Each object is the whole
-record, so all but the newest KEPT are deleted; where nothing may be deleted they stay, and cost nothing more. What is
-lost, cut or of another schema is not believed: the copies are checked again.
+`checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz`, with the hash of its content, holds a head and a line for each copy.
+Each object is the whole record, so all but the newest KEPT are deleted; where nothing may be deleted they stay, and
+cost nothing more. What is lost, cut or of another schema is not believed: the copies are checked again.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import re
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -127,8 +127,8 @@ def read_records(store: StorageBackend, now: datetime) -> Records:
 def write_records(store: StorageBackend, records: Records, now: datetime) -> ObjectKey:
     """Write them as a new object, and delete those that it makes superfluous, where that is allowed. Raises
     StorageError when it cannot be written."""
-    key = _key(now)
     data = _written(records, now)
+    key = _key(now, hashlib.sha256(data).hexdigest()[:16])
     store.put(ObjectSpec(key, "application/gzip", len(data)), data, crc32c(data))
     try:
         believable = _believable(store, now)
@@ -143,13 +143,13 @@ def write_records(store: StorageBackend, records: Records, now: datetime) -> Obj
 
 def _believable(store: StorageBackend, now: datetime) -> list[ObjectKey]:
     """Oldest first, without those of a clock that was ahead."""
-    newest = _key(now + TOLERANCE)
+    newest = _key(now + TOLERANCE, "f" * 16)
     found = (info.key for info in store.list(f"{FOLDER}/") if _NAME.fullmatch(info.key))
     return sorted(key for key in found if key <= newest)
 
 
-def _key(at: datetime) -> ObjectKey:
-    return object_key(f"{FOLDER}/{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{secrets.token_hex(8)}.jsonl.gz")
+def _key(at: datetime, digest: str) -> ObjectKey:
+    return object_key(f"{FOLDER}/{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
 
 
 def _written(records: Records, now: datetime) -> bytes:

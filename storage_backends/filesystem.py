@@ -180,7 +180,9 @@ class FilesystemBackend:
                     return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
             finally:
                 os.close(file)
-                with contextlib.suppress(FileNotFoundError):  # `rename` took it
+                with contextlib.suppress(
+                    FileNotFoundError, PermissionError
+                ):  # `rename` took it; nothing is deleted here
                     os.unlink(temporary, dir_fd=uploads)
 
     def begin(self, spec: ObjectSpec) -> FilesystemUpload:
@@ -523,7 +525,8 @@ class FilesystemUpload:
             info = done
         except AccessDenied as refusal:
             return equal_or_raise(refusal, self._backend, self._spec.key, size, crc32c)
-        self.abort()  # what is left of the upload; the object has its own name now
+        with contextlib.suppress(AccessDenied):  # where nothing may be deleted
+            self.abort()  # what is left of the upload; the object has its own name now
         return info
 
     def abort(self) -> None:

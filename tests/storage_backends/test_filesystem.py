@@ -556,6 +556,22 @@ def test_where_overwriting_is_refused_the_same_content_is_success(
     assert (root / KEY).read_bytes() == DATA
 
 
+def test_an_object_is_stored_where_nothing_may_be_deleted(
+    store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", failing(errno.EPERM, os.unlink, times=99))
+    monkeypatch.setattr(os, "rmdir", failing(errno.EPERM, os.rmdir, times=99))
+
+    put(store, if_absent=True, key="ends/one.json")
+    upload = begin(store, if_absent=True)
+    upload.complete(put_parts(upload), crc32c_of(DATA))
+
+    assert (root / KEY).read_bytes() == DATA
+    assert (root / "ends" / "one.json").read_bytes() == DATA
+    with pytest.raises(AccessDenied):
+        store.delete(KEY)
+
+
 # -- flushes that fail
 
 

@@ -14,7 +14,7 @@ from archiving.destinations import Destinations
 from archiving.errors import ArchiveError
 from archiving.judging import Scope, judge
 from archiving.probing import Probe, probe
-from archiving.watching import WATCH_FACT
+from archiving.watching import RAN_ONCE_FACT, WATCH_FACT
 from hms.client import HmsClient
 from hms.errors import HmsError, HmsRefused, HmsUntrusted
 from hms.models import Asset, AssetStatus, parse_time
@@ -81,9 +81,7 @@ def examine(
         broker_is_up = broker_is_up and finding.verdict is not Verdict.PROBLEM
         yield finding
     if broker_is_up:
-        # Without a broker of its own, this may be an installation that cron runs.
-        missing = Verdict.PROBLEM if settings.redis_url is not None else Verdict.WARNING
-        yield from _processes(ledger, workers, missing)
+        yield from _processes(ledger, workers, has_broker=settings.redis_url is not None)
     yield from _room("state directory", settings.state_dir)
     for store in destinations:
         found = identity_finding(store.name, identities) if identities is not None else None
@@ -205,9 +203,10 @@ def _ledger(ledger: RedisLedger) -> Iterator[Finding]:
 NOT_FOR_CRON = "not needed where cron calls `archiver run --once`."
 
 
-def _processes(ledger: Ledger, workers: Callable[[], list[str]], missing: Verdict) -> Iterator[Finding]:
-    """`missing`: what it is when one does not run."""
+def _processes(ledger: Ledger, workers: Callable[[], list[str]], *, has_broker: bool) -> Iterator[Finding]:
+    """`has_broker`: one is configured, as for processes of their own."""
     names = workers()
+    missing = Verdict.PROBLEM if names or _should_run(ledger, has_broker) else Verdict.WARNING
     control = [name for name in names if name.startswith(f"{CONTROL_NODE}@")]
     archive = [name for name in names if name.startswith(f"{ARCHIVE_NODE}@")]
     others = [
@@ -228,6 +227,15 @@ def _processes(ledger: Ledger, workers: Callable[[], list[str]], missing: Verdic
                 f"Start it: `archiver up`, or `docker compose up -d {service}`; {NOT_FOR_CRON}",
             )
     yield _beat(ledger, missing, control_answers=bool(control or others))
+
+
+def _should_run(ledger: Ledger, has_broker: bool) -> bool:
+    """Whether this installation is run by workers and beat, rather than by cron."""
+    watched, ran_once = (ledger.recall(fact) or {} for fact in (WATCH_FACT, RAN_ONCE_FACT))
+    watched_at, ran_once_at = parse_time(watched.get("at")), parse_time(ran_once.get("at"))
+    if ran_once_at is not None and (watched_at is None or watched_at < ran_once_at):
+        return False
+    return has_broker or watched_at is not None
 
 
 def _beat(ledger: Ledger, missing: Verdict, *, control_answers: bool) -> Finding:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from archiving.watching import WATCH_FACT, note
+from archiving.watching import RAN_ONCE_FACT, WATCH_FACT, note
 from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
 from ledger.redis_ledger import Persistence, RedisLedger
@@ -70,13 +70,42 @@ def heard(ago: timedelta | None, *beats: str) -> MemoryLedger:
 def test_which_process_does_not_run_is_told(
     workers: list[str], ago: timedelta | None, beats: list[str], wrong: dict[str, str]
 ) -> None:
-    found = {f.subject: f for f in _processes(heard(ago, *beats), lambda: workers, Verdict.PROBLEM)}
+    found = {f.subject: f for f in _processes(heard(ago, *beats), lambda: workers, has_broker=True)}
 
     assert set(found) == {"control worker", "archive worker", "beat"}
     assert {subject for subject, f in found.items() if f.verdict is not Verdict.OK} == set(wrong)
     for subject, words in wrong.items():
         assert words in found[subject].detail
         assert found[subject].remedy
+
+
+@pytest.mark.parametrize(
+    ("has_broker", "watched", "ran_once", "verdict"),
+    [
+        (True, None, None, Verdict.PROBLEM),
+        (False, None, None, Verdict.WARNING),  # perhaps cron will call it
+        (False, timedelta(hours=1), None, Verdict.PROBLEM),  # `archiver up` that was stopped, or died
+        (True, None, timedelta(hours=1), Verdict.WARNING),
+        (True, timedelta(days=1), timedelta(hours=1), Verdict.WARNING),  # cron took over
+        (True, timedelta(hours=1), timedelta(days=1), Verdict.PROBLEM),  # somebody tried `run --once`
+    ],
+)
+def test_what_does_not_run_is_a_problem_unless_cron_does_its_work(
+    has_broker: bool, watched: timedelta | None, ran_once: timedelta | None, verdict: Verdict
+) -> None:
+    ledger = heard(watched)
+    if ran_once is not None:
+        note(ledger, RAN_ONCE_FACT, NOW - ran_once)
+
+    found = list(_processes(ledger, list, has_broker=has_broker))
+
+    assert {finding.verdict for finding in found} == {verdict}
+
+
+def test_where_one_worker_runs_the_other_one_is_missed() -> None:
+    found = {f.subject: f.verdict for f in _processes(heard(None), lambda: [ARCHIVE], has_broker=False)}
+
+    assert found["control worker"] is Verdict.PROBLEM
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ class Rebuilder:
             return None
 
     def _seen(self, manifest: Manifest) -> Seen:
-        return judge(Asset.parse(manifest.asset), self._scope)
+        return judge(Asset.parse(manifest.asset), self._scope, manifest.archived_at)
 
 
 def is_newer(began_empty_at: datetime | None, source_ended: datetime) -> bool:

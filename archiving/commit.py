@@ -18,7 +18,7 @@ from archiving.manifest import TRUSTED, Manifest, StoredManifest, find_manifest
 from archiving.verification import STAT_UP_TO, check_contents, check_listed
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.conditional import replace_if
-from storage_backends.errors import ObjectChanged, TransientStorageError
+from storage_backends.errors import AccessDenied, ObjectChanged, TransientStorageError
 from transfer.checksums import crc32c
 
 log = structlog.get_logger(__name__)
@@ -115,6 +115,11 @@ def _write(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
                 return manifest
         except ObjectChanged:
             pass
+        except AccessDenied:  # a retention policy, Object Lock: one that says the same has to do
+            found = find_manifest(store, key)
+            if found is not None and found.manifest is not None and says_the_same(found.manifest, manifest):
+                return found.manifest
+            raise
         found = find_manifest(store, key)
     raise TransientStorageError(f"{store.name}/{key}: the manifest read back is not the one written")
 

@@ -29,7 +29,7 @@ from storage_backends.base import (
     Upload,
     object_key,
 )
-from storage_backends.errors import ObjectChanged, TransientStorageError
+from storage_backends.errors import AccessDenied, ObjectChanged, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, manifest_of, put
 from tests.archiving.bench import Bench, BytesSource, Tree, file
@@ -117,6 +117,26 @@ def test_the_manifest_that_the_attempt_found_stays_when_it_says_the_same_and_any
 
     commit(store, KEY, fenced(6, warnings=("ours",)), known=None)
     assert manifest_at(store).rank == 6
+
+
+class WriteOnce(Wrapped):
+    """Objects are under a retention policy."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if self.inner.stat(spec.key) is not None:
+            raise AccessDenied("retention")
+        return super().put(spec, data, crc32c)
+
+
+def test_where_nothing_may_be_overwritten_a_manifest_that_says_the_same_has_to_do() -> None:
+    store = MemoryBackend("one")
+    before = stored_with(store, fence=5)
+
+    commit(WriteOnce(store), KEY, fenced(6, warnings=("ours",)))
+    with pytest.raises(AccessDenied):
+        commit(WriteOnce(store), KEY, another(6, store))
+
+    assert manifest_at(store) == before
 
 
 class BetweenReadAndWrite(Wrapped):

@@ -32,6 +32,7 @@ OVERLAP = timedelta(hours=1)  # a short walk reads on this far behind the start 
 LOCK = timedelta(minutes=5)  # extended at every page; one page takes seconds, its retries a few minutes
 FACT = "sweep"
 RUNNING_FACT = "sweep_running"
+UNFINISHED_FACT = "sweep_unfinished"
 LOCK_NAME = "sweep"
 
 RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
@@ -41,12 +42,14 @@ RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
     """A sweep that is running. `at`: its last sign of life. It is forgotten when the sweep ends, however it ends, and
-    LOCK after its last page when its process was killed."""
+    LOCK after its last page when its process was killed. `begun`: how many were begun since one came to its end, with
+    this one: several mean that they are killed, or fail."""
 
     started_at: datetime
     at: datetime
     pages: int
     assets: int
+    begun: int = 1
 
 
 def sweep_progress(ledger: Ledger) -> SweepProgress | None:
@@ -58,7 +61,12 @@ def sweep_progress(ledger: Ledger) -> SweepProgress | None:
     pages, assets = fact.get("pages"), fact.get("assets")
     if started_at is None or at is None or not isinstance(pages, int) or not isinstance(assets, int):
         return None
-    return SweepProgress(started_at, at, pages, assets)
+    return SweepProgress(started_at, at, pages, assets, _begun(ledger))
+
+
+def _begun(ledger: Ledger) -> int:
+    begun = (ledger.recall(UNFINISHED_FACT) or {}).get("begun")
+    return begun if isinstance(begun, int) else 1
 
 
 def recorded_in_future(fact: Mapping[str, object] | None, now: datetime) -> bool:
@@ -113,6 +121,8 @@ class Sweeper:
 
     def _walk(self, turn: Turn, *, full: bool) -> SweepResult:
         started = self._clock()
+        before = self._ledger.recall(UNFINISHED_FACT)
+        self._ledger.remember(UNFINISHED_FACT, {"begun": _begun(self._ledger) + 1 if before else 1})
         self._note_progress(started, pages=0, assets=0)
         if self._ledger.counts().seen == 0:
             self._rebuild_from_buckets()
@@ -160,9 +170,8 @@ class Sweeper:
             log.warning("ledger_not_rebuilt", reason=str(error))
 
     def _note_progress(self, started: datetime, pages: int, assets: int) -> None:
-        progress = SweepProgress(started, self._clock(), pages, assets)
-        fact = {**asdict(progress), "started_at": started.isoformat(), "at": progress.at.isoformat()}
-        self._ledger.remember(RUNNING_FACT, fact, lifetime=LOCK)
+        times = {"started_at": started.isoformat(), "at": self._clock().isoformat()}
+        self._ledger.remember(RUNNING_FACT, {**times, "pages": pages, "assets": assets}, lifetime=LOCK)
 
     def _remember(
         self, earlier: Mapping[str, object], result: SweepResult, started: datetime, *, failed_later: int
@@ -171,6 +180,7 @@ class Sweeper:
         before = earlier.get("garbled")
         garbled = max(result.garbled, before if isinstance(before, int) and not result.full else 0)
         now, api = self._clock(), self._api_time()
+        self._ledger.forget(UNFINISHED_FACT)
         self._ledger.remember(
             FACT,
             {

@@ -18,6 +18,7 @@ from archiving.failed_later import failed_later
 from archiving.second_chances import give_second_chances
 from archiving.verdict import (
     ATTENTION_STATES,
+    MISSED_SWEEPS,
     REPEATED,
     UNSAVED_STATES,
     Complaint,
@@ -75,6 +76,8 @@ class Watcher:
         facts = self._ledger.recall_all("")
         recorded = {name: at for name, fact in facts.items() if (at := _latest(fact)) is not None}
         sweeping = sweep_progress(self._ledger)
+        if sweeping is not None and sweeping.begun > MISSED_SWEEPS:
+            sweeping = None  # one after the other is killed: that is no sweep
         return Summary(
             at=now,
             counts=self._ledger.counts(),

@@ -225,6 +225,27 @@ def test_a_sweep_whose_process_was_killed_is_not_running_for_long() -> None:
     assert sweep_progress(world.ledger) is None
 
 
+def test_sweeps_that_are_killed_or_fail_one_after_the_other_are_counted() -> None:
+    world = World(newest_first(6))
+    begun = []
+
+    def look(page: int) -> None:
+        progress = sweep_progress(world.ledger)
+        assert progress
+        begun.append(progress.begun)
+
+    world.api.before_page = look
+    world.api.fail_on_page = (0, HmsUnavailable("503"))
+    for _ in range(3):
+        with pytest.raises(HmsUnavailable):
+            world.sweeper.sweep()
+    world.api.fail_on_page = None
+    world.sweeper.sweep(full=True)
+    world.sweeper.sweep(full=True)
+
+    assert begun == [1, 2, 3, 4, 4, 4, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("fact", "expected"),
     [

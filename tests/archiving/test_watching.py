@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from archiving import holds
-from archiving.discovery import FACT, RUNNING_FACT
+from archiving.discovery import FACT, RUNNING_FACT, UNFINISHED_FACT
 from archiving.failed_later import FACT as FAILED_LATER
 from archiving.judging import Scope, judge
 from archiving.verdict import assess
@@ -283,3 +283,14 @@ def test_a_ledger_whose_clock_differs_from_the_apis_is_a_problem(
     world.ledger.remember(FACT, {"started_at": NOW.isoformat(), "assets": 1, "clock_ahead_seconds": ahead})
 
     assert ("clock_is_wrong" in problems(world)) is is_problem
+
+
+@pytest.mark.parametrize(("begun", "late"), [(1, False), (3, False), (4, True), (40, True)])
+def test_sweeps_that_are_killed_one_after_the_other_are_no_running_sweep(begun: int, late: bool) -> None:
+    world = World()
+    world.clock.advance(timedelta(hours=2))
+    now = world.clock().isoformat()
+    world.ledger.remember(UNFINISHED_FACT, {"begun": begun})
+    world.ledger.remember(RUNNING_FACT, {"started_at": now, "at": now, "pages": 3, "assets": 300})
+
+    assert ("sweep_is_late" in problems(world)) is late

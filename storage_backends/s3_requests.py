@@ -120,7 +120,7 @@ class S3Requests:
         return self._send(self._client.put_object, request, "")
 
     def upload_part(self, request: Mapping[str, Any]) -> Awaitable[Mapping[str, Any]]:
-        """Raises boto3's errors, and HttpError."""
+        """Raises boto3's errors, and HttpError. Of ours alone, also with ServerSideEncryption."""
         query = f"partNumber={request['PartNumber']}&uploadId={quote(request['UploadId'], safe='-._~')}"
         return self._send(self._client.upload_part, request, query)
 

@@ -659,6 +659,18 @@ def test_encryption_is_asked_for_with_every_object(
     assert asked == [expected] * 2
 
 
+def test_encryption_is_asked_for_with_each_part_where_a_policy_demands_it(converse: Converse) -> None:
+    talk = converse(encryption="AES256")
+    encrypts = having("x-amz-server-side-encryption")
+    talk.proxy.answer(lambda call: is_part(call) and not encrypts(call), error(403, "AccessDenied"), times=99)
+    upload = begin(talk.store)
+
+    upload.complete(put_parts(upload), crc32c_of(DATA))
+
+    assert talk.stored() == DATA
+    assert [encrypts(call) for call in talk.proxy.calls if is_part(call)][-2:] == [True, True]
+
+
 def test_a_refusal_names_encryption_among_what_a_bucket_may_demand(converse: Converse) -> None:
     talk = converse()
     talk.proxy.answer(is_put, error(403, "AccessDenied"), times=9)

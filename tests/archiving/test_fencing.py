@@ -12,10 +12,11 @@ import pytest
 from archiving import keys
 from archiving.commit import accept, commit, extend, give_back, take_back
 from archiving.errors import Outranked
+from archiving.judging import Scope, judge
 from archiving.manifest import NO_FENCE, Manifest, read_manifest
 from archiving.outcomes import AlreadyArchived, Archived, Kept, NotOurs
 from archiving.reconcile import Reconciler
-from archiving.settling import PAUSES_SECONDS
+from archiving.settling import LONGEST_SECONDS, PAUSES_SECONDS, settle
 from archiving.verification import check_contents
 from ledger.base import AssetState, Lease, Row, Seen, Settlement
 from ledger.errors import LedgerUnavailable
@@ -33,7 +34,8 @@ from storage_backends.errors import AccessDenied, ObjectChanged, TransientStorag
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, manifest_of, put
 from tests.archiving.bench import Bench, BytesSource, Tree, file
-from tests.archiving.examples import NOW, asset
+from tests.archiving.examples import NOW, RETENTION, asset
+from tests.archiving.fakes import Clock
 from tests.archiving.zombies import Deeds, Pauser, Unconditional, Worker, never
 from tests.transfer.stores import NoChecksumStore, Wrapped
 from transfer.errors import SourceGone
@@ -523,6 +525,26 @@ def test_a_ledger_that_stays_away_costs_the_next_attempt_no_byte_of_the_source()
     assert isinstance(bench.archive(), AlreadyArchived)
     assert source.reads == reads
     assert manifest_at(bench.stores[0]) == manifest
+
+
+def test_a_ledger_that_takes_long_to_fail_is_not_waited_for_as_often() -> None:
+    ledger = Away(Clock(NOW))
+    ledger.left = 10**6
+    paused: list[float] = []
+    seconds = iter(range(0, 10**6, LONGEST_SECONDS // 3))
+
+    with pytest.raises(LedgerUnavailable):
+        settle(
+            ledger,
+            Lease(asset().id, 1, "test"),
+            judge(asset(), Scope(RETENTION), NOW),
+            Settlement(AssetState.ARCHIVED),
+            pause=paused.append,
+            give_up=lambda: False,
+            clock=lambda: float(next(seconds)),
+        )
+
+    assert paused == [1, 2]
 
 
 def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_ledger() -> None:

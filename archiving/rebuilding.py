@@ -23,7 +23,7 @@ from archiving.errors import ManifestError
 from archiving.gaps import Gap, judge_gap
 from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
-from archiving.verification import check_contents
+from archiving.verification import check_contents, check_listed
 from hms.models import Asset
 from ledger.base import AssetState, Ledger, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend, object_key
@@ -95,6 +95,10 @@ class Rebuilder:
                 if row is None and self._is_over(manifest):
                     self._enter_damaged(manifests)
                 continue
+            if row is None and (missing := self._missing(manifests)) != {}:
+                if missing and self._is_over(manifest):
+                    self._enter_damaged(manifests, missing)
+                continue  # while the source lasts a sweep enters it, and it is copied again
             entered += self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
         return entered, unreadable
 
@@ -155,9 +159,12 @@ class Rebuilder:
             filling=False,
             doubted=not manifest.trusted,
         )
-        if gap is Gap.MISSING_COPY and not any(each.damage for each in manifests.values()):
+        missing = self._missing(manifests)
+        if missing is None:
+            return 0
+        if gap is Gap.MISSING_COPY and not missing and not any(each.damage for each in manifests.values()):
             return self._ledger.record_archived(seen, self._settlement(key, manifests))
-        self._enter_damaged(manifests)
+        self._enter_damaged(manifests, missing)
         return 1
 
     def _find_again(self, key: ObjectKey, row: Row, manifests: Mapping[str, Manifest]) -> None:
@@ -216,11 +223,33 @@ class Rebuilder:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
 
-    def _enter_damaged(self, manifests: Mapping[str, Manifest]) -> None:
+    def _missing(self, manifests: Mapping[str, Manifest]) -> Mapping[str, Sequence[str]] | None:
+        """By destination, which objects of its manifest are not there with their size (and checksum, where the store
+        tells); None when that cannot be told now. A request or a LIST for each manifest: a manifest is no proof that
+        what it names is still there."""
+        missing: dict[str, Sequence[str]] = {}
+        for store in self._destinations:
+            if (manifest := manifests.get(store.name)) is None:
+                continue
+            try:
+                verified = check_listed(store, manifest)
+            except StorageError as error:
+                log.warning(
+                    "copy_not_listed", store=store.name, asset_id=manifest.asset_id, reason=str(error)
+                )
+                return None
+            if not verified.ok:
+                missing[store.name] = verified.problems
+        return missing
+
+    def _enter_damaged(
+        self, manifests: Mapping[str, Manifest], missing: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         """When its source is gone, no sweep will find it again: its manifests alone know of it."""
         manifest = next(iter(manifests.values()))
         problems: dict[str, Sequence[str]] = {store.name: (LACKING,) for store in self._destinations}
         problems |= {name: each.damage or () for name, each in manifests.items()}
+        problems |= missing or {}
         how = damaged(
             manifest.asset_id,
             problems,

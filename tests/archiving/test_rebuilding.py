@@ -17,7 +17,7 @@ from archiving.watching import Watcher
 from hms.models import Asset
 from ledger.base import AssetState
 from ledger.memory import MemoryLedger
-from storage_backends.base import ObjectKey
+from storage_backends.base import ObjectInfo, ObjectKey, object_key
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, enter, put
@@ -234,6 +234,44 @@ def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
     result = world.reconcile()
 
     assert result.unreadable == 1
+    assert world.state(asset()) is None
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["at-both", "at-one-alone"])
+@pytest.mark.parametrize(
+    ("days", "state"),
+    [(1, (None, AssetState.DISCOVERED)), (20, (AssetState.DAMAGED,))],
+    ids=["lasts", "over"],
+)
+def test_a_manifest_whose_objects_are_gone_makes_nothing_archived(
+    everywhere: bool, days: int, state: tuple[AssetState | None, ...]
+) -> None:
+    world = World()
+    archive_at(world.stores if everywhere else [world.one], asset())
+    world.one.delete(object_key(f"recordings/{asset().id}/movie.mp4"))
+    world.clock.advance(timedelta(days=days))
+
+    world.reconcile()
+
+    assert world.state(asset()) in state
+    row = world.ledger.get(asset().id)
+    assert row is None or row.reason is None or "movie.mp4: missing" in row.reason
+
+
+def test_a_destination_that_cannot_be_listed_now_makes_nothing_archived_and_nothing_damaged() -> None:
+    class Unlisted(MemoryBackend):
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            if key.startswith("recordings/"):
+                raise TransientStorageError("503")
+            return super().stat(key)
+
+    world = World()
+    world.stores = [Unlisted("one"), world.two]
+    archive_at(world.stores, asset())
+    world.clock.advance(timedelta(days=20))
+
+    world.reconcile()
+
     assert world.state(asset()) is None
 
 

@@ -126,11 +126,12 @@ class Begun:
 @dataclass(slots=True)
 class _Found:
     """What the destinations hold of an asset. `missing`: without a right manifest. `silent`: they do not answer now,
-    and may well have one that nothing should be written over. `right`: a manifest that proves the asset archived.
-    `present`: by store, those that do not."""
+    and may well have one that nothing should be written over. `unread`: those of the missing that refuse to tell.
+    `right`: a manifest that proves the asset archived. `present`: by store, those that do not."""
 
     missing: list[StorageBackend] = field(default_factory=list)
     silent: dict[str, StorageError] = field(default_factory=dict)
+    unread: dict[str, StorageError] = field(default_factory=dict)
     right: Manifest | None = None
     present: dict[str, Manifest] = field(default_factory=dict)
 
@@ -347,6 +348,7 @@ class Archiver:
                 if isinstance(error, TransientStorageError | DestinationUnusable):
                     found.silent[store.name] = error
                 else:
+                    found.unread[store.name] = error
                     found.missing.append(store)
                 continue
             if seen.proves:
@@ -561,8 +563,8 @@ class Archiver:
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
             return decided
         found = self._look(row.asset_id, row.created_at, look_again_at)
-        if found.silent:
-            why = str(DestinationsFailed(found.silent))
+        if unknown := {**found.silent, **found.unread}:
+            why = str(DestinationsFailed(unknown))
             return self._not_lost_yet(row, f"{why}; {decided.reason}", self._rules.patience.retry_base)
         manifest = found.right
         if (manifest is None or found.missing) and not self._clocks_agree():

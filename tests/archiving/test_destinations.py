@@ -20,7 +20,7 @@ from ledger.base import AssetState, Ledger
 from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
-from storage_backends.errors import AccessDenied, BucketMissing, TransientStorageError
+from storage_backends.errors import AccessDenied, BucketMissing, StorageError, TransientStorageError
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
 from tests.archiving.archived import archive_at, enter, put
@@ -666,3 +666,32 @@ def test_an_asset_is_never_lost_because_a_disk_that_may_have_it_is_unmounted(tmp
     assert row.state is not AssetState.LOST
     key = keys.manifest_key(row.asset_id, row.created_at)
     assert not (disk.point / key).exists()
+
+
+@pytest.mark.parametrize(
+    "refusal", [AccessDenied("403"), BucketMissing("NoSuchBucket"), StorageError("an answer cut short")]
+)
+def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
+    refusal: StorageError,
+) -> None:
+    store = Faulty("one")
+    bench = Bench(lambda: file(VIDEO), stores=[store])
+    assert isinstance(bench.archive(), Archived)
+    asset_id = bench.asset_id
+    bench.ledger.reopen(asset_id)
+    bench.api.assets.clear()
+    bench.clock.advance(RETENTION + timedelta(days=3))
+    store.reads = refusal
+
+    for _ in range(10):
+        bench.archive(asset_id)
+        bench.clock.advance(timedelta(hours=13))
+    waiting = bench.ledger.get(asset_id)
+    store.reads = None
+    bench.archive(asset_id)
+
+    row = bench.ledger.get(asset_id)
+    assert waiting is not None
+    assert waiting.state is AssetState.WAITING
+    assert row is not None
+    assert row.state is AssetState.ARCHIVED

@@ -5,6 +5,7 @@ that answers again is worth a few requests a day.
 
 from __future__ import annotations
 
+import heapq
 from datetime import datetime, timedelta
 
 import structlog
@@ -20,6 +21,7 @@ LONGEST_PAUSE = timedelta(days=1)
 LOST_LOOKED_AT_FOR = timedelta(
     days=30
 )  # after the deadline, or after it was first seen; each look ends in minutes
+MOST_LOST = 100  # reopened in one look: their deadlines are past, so they go before all others
 MOST_WARNED = 1000  # assets looked at for what was busy when they were archived, the latest first
 LOOK_EVERY = timedelta(hours=1)  # a look reads every row of these states
 FACT = "second_chances"
@@ -30,7 +32,8 @@ def give_second_chances(ledger: Ledger, now: datetime) -> int:
     left then, whichever comes first, so that each is tried on its last day too. What is stored of it stays. One that an
     earlier version quarantined with nothing stored is reopened at once; so is what was archived without something
     optional that was busy, which is then added to it. What is lost is reopened once a day for LOST_LOOKED_AT_FOR,
-    unless a person acknowledged it. How many; looks once in LOOK_EVERY. Idempotent. Raises LedgerError."""
+    unless a person acknowledged it; at most MOST_LOST at once, those first that were looked at longest ago. How many;
+    looks once in LOOK_EVERY. Idempotent. Raises LedgerError."""
     if ledger.recall(FACT) is not None:
         return 0
     ledger.remember(FACT, {"at": now.isoformat()}, lifetime=LOOK_EVERY)
@@ -42,12 +45,12 @@ def give_second_chances(ledger: Ledger, now: datetime) -> int:
         if tried_again and row.changed_at + pause <= now < source_ends_at(row):
             ledger.reopen(row.asset_id, keep_stored=True)
             reopened += 1
-    for state in (*GIVEN_UP, AssetState.LOST):
-        for row in ledger.rows([state]):
-            if _lost_is_due(row, now) if state is AssetState.LOST else _is_due(row, now):
-                log.warning("second_chance", asset_id=row.asset_id, state=row.state, reason=row.reason)
-                ledger.reopen(row.asset_id, keep_stored=True)
-                reopened += 1
+    given_up = (row for row in ledger.rows(GIVEN_UP) if _is_due(row, now))
+    lost = (row for row in ledger.rows([AssetState.LOST]) if _lost_is_due(row, now))
+    for row in (*given_up, *heapq.nsmallest(MOST_LOST, lost, key=lambda row: row.changed_at)):
+        log.warning("second_chance", asset_id=row.asset_id, state=row.state, reason=row.reason)
+        ledger.reopen(row.asset_id, keep_stored=True)
+        reopened += 1
     return reopened
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 import structlog
 
-from archiving.second_chances import LOOK_EVERY, LOST_LOOKED_AT_FOR, give_second_chances
+from archiving.second_chances import LOOK_EVERY, LOST_LOOKED_AT_FOR, MOST_LOST, give_second_chances
 from archiving.watching import MOST_ALARMS, Watcher
 from ledger.base import AssetState, Ledger, Seen, Settlement
 from ledger.memory import MemoryLedger
@@ -142,6 +142,21 @@ def test_a_lost_asset_with_an_impossible_deadline_is_looked_at_too() -> None:
     world.clock.advance(40 * DAY)
 
     assert give_second_chances(world.ledger, world.clock()) == 1
+
+
+def test_many_lost_assets_take_turns_and_do_not_hold_up_the_others() -> None:
+    world = World(-DAY, AssetState.LOST)
+    for number in range(MOST_LOST + 20):
+        end(world.ledger, f"lost-{number}", NOW - DAY - number * HOUR, AssetState.LOST)
+    world.clock.advance(2 * DAY)
+
+    first = give_second_chances(world.ledger, world.clock())
+    for row in list(world.ledger.rows([AssetState.DISCOVERED])):
+        end(world.ledger, row.asset_id, row.expires_at, AssetState.LOST)
+    world.clock.advance(LOOK_EVERY)
+    second = give_second_chances(world.ledger, world.clock())
+
+    assert (first, second) == (MOST_LOST, 21)
 
 
 def test_a_lost_asset_that_a_person_has_acknowledged_is_left_alone() -> None:

@@ -110,8 +110,10 @@ class Records:
 
 
 def tag_of(info: ObjectInfo) -> int:
-    """Tells a manifest that was replaced since from the one that was checked."""
-    return zlib.crc32(f"{info.etag} {info.size_bytes}".encode("utf-8", "surrogatepass"))
+    """Tells a manifest that was replaced since from the one that was checked. `info`: as it is listed. By its time, for
+    a mounted network drive may give each file another inode, and so another etag, each time it is mounted."""
+    version = info.updated_at.timestamp() if info.updated_at else info.etag
+    return zlib.crc32(f"{version} {info.size_bytes}".encode("utf-8", "surrogatepass"))
 
 
 def read_records(store: StorageBackend, now: datetime) -> Records:

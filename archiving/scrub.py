@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 
-from archiving import keys, scrub_promise
+from archiving import keys, scrub_promise, urgency
 from archiving.check_records import Check, Checks, Mark, Records, read_records, tag_of, write_records
 from archiving.commit import give_back, take_back
 from archiving.damage import damaged
@@ -306,8 +306,8 @@ class Scrubber:
                 raise ledger_away
             part.damaged += 1
             self._report(store, task.key, found, before)
-            marked = store.stat(task.key)
-            check = replace(check, tag=tag_of(marked)) if marked else check
+            tags = [tag_of(info) for info in store.list(task.key) if info.key == task.key]
+            check = replace(check, tag=tags[0]) if tags else check
         marks = found.marks | (Mark.DAMAGED if found.problems else 0)
         return read_bytes, after(
             check,
@@ -440,6 +440,8 @@ class _Pace:
             raise _TurnLost
 
     def _is_urgent(self) -> bool:
+        if urgency.waiting(self.ledger) is not None:
+            return True
         before = self.clock() + self.rules.urgent_within
         return any(self.ledger.rows([AssetState.RUNNING], expiring_before=before, limit=1))
 

@@ -20,6 +20,10 @@ GRACE = timedelta(days=2)
 """So long before its source expires a new copy should have been read, and so long a late one may wait for it."""
 
 
+MANY = 100
+"""So many new copies of which the source is gone are read as soon as they are seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScrubRules:
     """`every`: each copy is checked within. `full_every`: and read in full within. `retention`: of the source.
@@ -57,8 +61,10 @@ def take_stock(
     known: Checks, listed: Iterable[ObjectInfo], rules: ScrubRules, now: int, since: int | None
 ) -> Checks:
     """What is known of each manifest in `listed`, new ones included: they may be there since the last list, which was
-    made at `since`. None: there is no record yet; then what is no longer at its source is spread over `every`, or it
-    would all be read at once. Empties `known`."""
+    made at `since`; None: there is no record yet. Empties `known`.
+
+    What is no longer at its source is spread over `every` when there is no record, or MANY such copies appear at once,
+    as in a bucket that was moved: it would all be read in one run."""
     seen = now if since is None else min(since, now)
     stock = Checks()
     old: list[ObjectKey] = []
@@ -71,10 +77,12 @@ def take_stock(
         if stock.get(info.key) is not None:
             continue
         source_ends = source_ends_at(info.key, rules.retention, now)
-        if since is None and source_ends <= now:
+        if source_ends <= now:
             old.append(info.key)
         read_by = max(seen + _s(GRACE), source_ends - _s(GRACE))
         stock.put(info.key, Check(tag, seen, read_by=min(read_by, LATEST)))
+    if since is not None and len(old) <= MANY:
+        return stock
     for key, read_by in zip(sorted(old), spread(len(old), rules.every, now), strict=True):
         check = stock.get(key)
         assert check is not None

@@ -122,6 +122,16 @@ def test_what_is_new_counts_from_the_last_list_on() -> None:
     assert due_at(check, RULES) < NOW, "it may have been there unread for so long"
 
 
+@pytest.mark.parametrize(("count", "at_once"), [(100, True), (101, False)])
+def test_many_that_appear_at_once_are_spread(count: int, at_once: bool) -> None:
+    moved = [listed(object_key(f"manifests/2025/06/01/{number}.json")) for number in range(count)]
+
+    tasks = plan(take_stock(Checks(), moved, RULES, NOW, NOW - DAY), RULES, NOW)
+
+    assert (len(tasks) == count) is at_once
+    assert len(tasks) >= count // 24
+
+
 def test_a_list_of_the_future_counts_as_now() -> None:
     check = take_stock(Checks(), [listed(GONE)], RULES, NOW, NOW + 9 * DAY).get(GONE)
 

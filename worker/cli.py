@@ -129,7 +129,11 @@ def demo(
 @_command("archiver up", "archiver up --simulator   without an account")
 def up(
     with_simulator: Annotated[
-        bool, typer.Option("--simulator", help="Use a simulated 100ms instead of the real one.")
+        bool,
+        typer.Option(
+            "--simulator",
+            help="Use a simulated 100ms, with a destination and a state of its own, whatever is configured.",
+        ),
     ] = False,
 ) -> None:
     """Run everything on this machine: broker (unless ARCHIVER_REDIS_URL is set), workers, beat, Flower.
@@ -178,14 +182,15 @@ def run(
 ) -> None:
     """Sweep once, archive all that is due in this process, and exit. For cron, and to see it work.
 
-    Exit code 0 when every asset ever seen ended archived, skipped, external, rejected or acknowledged; 3 when the API
-    or a destination cannot be reached; else 1. With --json the last line is
+    Exit code 0 when every asset ever seen ended archived, skipped, external, rejected or acknowledged, and `status`
+    finds no other problem; 3 when the API or a destination cannot be reached; else 1. With --json the last line is
     {"seen": n, "states": {...}, "bytes": n}.
 
     From cron, set ARCHIVER_SWEEP_SECONDS to its interval, so that `status` knows when a sweep is late.
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
+    from archiving.verdict import assess
     from archiving.watching import RAN_ONCE_FACT, note
     from worker import rendering
     from worker.run_once import result_json
@@ -196,12 +201,14 @@ def run(
             result = _one_run(settings, services, stop, wait).run()
         if not stop.is_set():
             note(services.ledger, RAN_ONCE_FACT, services.ledger.now())
+        summary = services.watcher.summary()
         if as_json:
             print(json.dumps(result_json(result)))  # noqa: T201
         else:
-            out.print(rendering.summary_view(services.watcher.summary()))
+            out.print(rendering.summary_view(summary))
             out.print(f"Copied {rendering.size(result.stored_bytes)}.")
-        code = _code_of_run(services, all_safe=result.all_safe, stopped=stop.is_set())
+        well = result.all_safe and assess(summary).healthy
+        code = _code_of_run(services, all_safe=well, stopped=stop.is_set())
     sys.exit(code)
 
 

@@ -3,11 +3,16 @@ line or setting, 3 something needed cannot be reached."""
 
 from __future__ import annotations
 
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from archiving import machine
+from ledger.redis_ledger import RedisLedger
+from tests.ledger.worlds import SEAL
 from tests.simulator.process import Simulator
 from tests.walkthrough.user import TRACEBACK, User, user_of
 
@@ -165,6 +170,19 @@ def test_a_failed_recording_is_1_until_somebody_acknowledges_it(
     assert "Acknowledged, and not counted as problems: 1 source_failed." in status.text
     assert user.types(*RUN).exit_code == 0
     assert "acknowledged by ann" in user.types("show", asset["id"]).text
+
+
+def test_a_run_that_saved_all_is_not_well_while_status_is_not(
+    user: User, empty_simulator: Simulator, redis_url: str
+) -> None:
+    empty_simulator.add_asset("chat")
+    with closing(RedisLedger(redis_url, SEAL)) as ledger:
+        ledger.remember(f"{machine.FACTS}archive@elsewhere", {"reason": "no memory"}, timedelta(minutes=9))
+
+    said = user.types(*RUN)
+
+    assert said.exit_code == user.types("status").exit_code == 1
+    assert "The machine of archive@elsewhere fails: no memory" in said.text
 
 
 def test_all_of_a_state_can_be_acknowledged_at_once(user: User, empty_simulator: Simulator) -> None:

@@ -249,10 +249,12 @@ class Archiver:
 
         found = self._look(asset.id, asset.created_at)
         if not found.missing and not found.silent and found.right is not None:
-            if has_other_size(asset, found.right):
-                return seen, self._look_at_change(asset, found.right, begun, heartbeat)
+            changed = self._look_at_change(asset, found.right, begun, heartbeat)
+            if not isinstance(changed, tuple):
+                return seen, changed
             manifest = self._completed(asset, found.right, begun, heartbeat)
-            return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
+            warnings = tuple(dict.fromkeys([*manifest.warnings, *changed]))
+            return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), warnings)
         stores = [store for store in found.missing if store.name not in begun.on_hold]
         archived = self._copy(asset, begun, heartbeat, stores, found) if stores else None
         if found.silent:
@@ -265,9 +267,12 @@ class Archiver:
 
     def _look_at_change(
         self, asset: Asset, manifest: Manifest, begun: Begun, heartbeat: Heartbeat
-    ) -> Archived | AlreadyArchived | WillRetry:
-        """The API says another size than when the asset was archived: copy it again if its source has something else
-        now, and no less of it. Raises Doubtful while the source cannot be asked, and as `_copy`."""
+    ) -> Archived | WillRetry | tuple[str, ...]:
+        """Where the API says another size than when the asset was archived: copy it again if its source has something
+        else now, and no less of it. Otherwise the warnings. Raises Doubtful while the source cannot be asked, and as
+        `_copy`."""
+        if not has_other_size(asset, manifest):
+            return ()
         size = f"100ms changed its size from {manifest.asset.get('size')} to {asset.size_bytes} after it was archived"
         try:
             change = compare(manifest, self._open_contents(asset))
@@ -286,9 +291,7 @@ class Archiver:
             raise Doubtful(
                 f"{size}; {describe(error)}", None, busy=True, retry_after=error.retry_after
             ) from error
-        told = () if change is Change.NONE else (f"{size}, and {change.value}",)
-        warnings = tuple(dict.fromkeys([*manifest.warnings, *told]))
-        return AlreadyArchived(manifest.total_size, len(manifest.objects), warnings)
+        return () if change is Change.NONE else (f"{size}, and {change.value}",)
 
     def _completed(self, asset: Asset, manifest: Manifest, begun: Begun, heartbeat: Heartbeat) -> Manifest:
         """`manifest`, with what was busy when it was written, if that can be had by now."""
@@ -653,7 +656,8 @@ def _with_stored(retry: WillRetry, row: Row) -> WillRetry:
 
 
 def _unforeseen(error: Exception) -> Exception | None:
-    """The traceback is worth logging for errors that are not of our own trees."""
+    """The traceback is worth logging for errors that are not of our own trees, nor a lack of memory or the like, which
+    it would only make worse."""
     ours = type(error).__module__.split(".")[0] in (
         "archiving",
         "transfer",
@@ -661,7 +665,7 @@ def _unforeseen(error: Exception) -> Exception | None:
         "storage_backends",
         "ledger",
     )
-    return None if ours else error
+    return None if ours or is_machine_fault(error) else error
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Self
 
 import pytest
 
@@ -32,7 +33,7 @@ class OneFile(Tree):
     source_bytes: int | None = None
 
     @classmethod
-    def of(cls, data: bytes, *, exact: bool = True) -> OneFile:
+    def of(cls, data: bytes, *, exact: bool = True) -> Self:
         source = BytesSource(data, etag=f'"{hash(data)}"')
         return cls({"a.mp4": source}, str(hash(data)), "file", version_is_exact=exact, source_bytes=len(data))
 
@@ -40,8 +41,8 @@ class OneFile(Tree):
 class World:
     """An asset that was archived with the API's word that it has `len(VIDEO)` bytes."""
 
-    def __init__(self) -> None:
-        self.now_at_source: Tree = OneFile.of(VIDEO)
+    def __init__(self, at_first: Tree | None = None) -> None:
+        self.now_at_source: Tree = at_first or OneFile.of(VIDEO)
         self.opened = 0
         self.failures: list[Exception] = []
         self.bench = Bench(
@@ -147,3 +148,25 @@ def test_a_source_that_is_gone_changes_nothing() -> None:
 
     assert isinstance(world.bench.archive(), AlreadyArchived)
     assert world.stored() == {len(VIDEO)}
+
+
+class Complete(OneFile):
+    """With a thumbnail that was busy at first."""
+
+    def only_missing(self, stored: Collection[str]) -> Tree:
+        return Tree({"t.png": BytesSource(b"png")}) if "t.png" not in stored else Tree({})
+
+
+def test_what_was_busy_is_added_to_an_asset_of_another_size_too() -> None:
+    busy = BytesSource(b"", [SourceUnavailable("503")] * 99)
+    at_first = OneFile.of(VIDEO)
+    world = World(replace(at_first, files={**at_first.files, "t.png": busy}, optional=frozenset({"t.png"})))
+    world.now_at_source = Complete.of(VIDEO)
+
+    world.sweep(7)
+    outcome = world.bench.archive()
+
+    assert isinstance(outcome, AlreadyArchived)
+    assert [{item.path for item in manifest.objects} for manifest in world.manifests()] == [
+        {"a.mp4", "t.png"}
+    ] * 2

@@ -84,7 +84,7 @@ end
 local function move(id, from, to, expires, at)
   if from then
     redis.call('ZREM', state_key(from), id)
-    if not OPEN[from] then redis.call('SREM', prefix .. 'acknowledged', id) end
+    if not (OPEN[from] and OPEN[to]) then redis.call('SREM', prefix .. 'acknowledged', id) end
     if TIMED[from] then
       redis.call('ZREM', time_key(from), id)
       redis.call('ZREM', prefix .. 'ready', id)

@@ -396,3 +396,7 @@ def test_an_acknowledgement_that_a_worker_of_an_older_version_left_behind_does_n
     assert found is not None
     assert found.acknowledged is None
     assert not any(world.ledger.counts().acknowledged.values())
+
+    world.side.hset(key, "st", AssetState.DISCOVERED)
+    world.ledger.record_archived(seen(), ARCHIVED)
+    assert not world.side.exists("archiver:acknowledged"), "it is cleared away with the next end"

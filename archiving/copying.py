@@ -23,6 +23,7 @@ from archiving.contents.source_failures import in_words
 from archiving.errors import DestinationsFailed, WouldOverwrite
 from archiving.heartbeat import Heartbeat
 from archiving.keeping import Tolerant, TolerantStructure
+from archiving.machine import is_machine_fault
 from archiving.manifest import Manifest, ManifestObject
 from archiving.unproved import Unproved
 from ledger.base import Lease, Ledger, StoredObject
@@ -397,6 +398,8 @@ class Copier:
     # -- what could not be had -----------------------------------------------------------------------------
     def _failed(self, pending: _Pending, error: SourceError) -> None:
         item = pending.item
+        if is_machine_fault(error):
+            raise error
         guarded = item.path in self._listed and type(error) is SourceMismatch
         if (source := self._in_another_way(pending, error)) is not None:
             self._submit(item, source, None, pending.tolerant, again=True, fresh=pending.fresh)

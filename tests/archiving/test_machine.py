@@ -25,14 +25,20 @@ from archiving.machine import (
     failing_machines,
     is_machine_fault,
 )
+from archiving.outcomes import Archived, WillRetry
 from hms.errors import HmsUnavailable
+from ledger.base import AssetState
 from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
 from ledger.redis_errors import translated
 from storage_backends import filesystem, s3_errors
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied, DestinationFull, TransientStorageError
+from storage_backends.memory import MemoryBackend
+from tests.archiving.bench import Bench, BytesSource, Tree
 from tests.archiving.examples import NOW
 from tests.archiving.fakes import Clock
+from transfer.base import Engine
 from transfer.errors import SourceMismatch, SourceUnavailable, Stopped
 
 
@@ -243,3 +249,105 @@ def test_a_ledger_that_is_away_does_not_keep_it_from_pausing() -> None:
     faults.failed("MemoryError", "archive@host", None)
 
     assert len(slept) == 2
+
+
+@pytest.mark.parametrize("kind", [OURS[0], OURS[1], OURS[3], OUR_DISK[0]], ids=repr)
+@pytest.mark.parametrize("where", ["the engine", "the source", "the contents", "a destination"])
+def test_a_sick_machine_costs_no_asset_an_attempt_a_mismatch_or_a_crash(where: str, kind: Exception) -> None:
+    def error() -> Exception:
+        return type(kind)(*kind.args)
+
+    def contents() -> Tree:
+        if sick and where == "the contents":
+            raise error()
+        failing = [error()] * 9 if sick and where == "the source" else []
+        return Tree({"a.mp4": BytesSource(b"m" * 100, failing)}, form="file")
+
+    class Store(MemoryBackend):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            if sick and where == "a destination":
+                raise error()
+            return super().put(spec, data, crc32c)
+
+    def engine(*given: object) -> Engine:
+        if sick and where == "the engine":
+            raise error()
+        return make(*given)
+
+    sick = [True]
+    bench = Bench(contents, stores=[Store("one")])
+    make: Callable[..., Engine] = bench.archiver._engine
+    bench.archiver._engine = engine
+    for _ in range(4):
+        outcome = bench.archive()
+        assert isinstance(outcome, WillRetry)
+        assert outcome.machine_fault
+        bench.clock.advance(outcome.delay)
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    assert (row.attempts, row.mismatches, row.crashes) == (0, 0, 0)
+
+    sick.clear()
+    assert isinstance(bench.archive(), Archived)
+
+
+def test_one_file_of_a_tree_that_met_a_sick_machine_is_not_called_missing() -> None:
+    fault = raised(SourceUnavailable("no answer"), os_error(errno.EMFILE), "from None")
+    files = {f"{number}.ts": BytesSource(b"G" * 9) for number in range(4)}
+    files["2.ts"] = BytesSource(b"G" * 9, [fault] * 9)
+    bench = Bench(lambda: Tree(dict(files)))
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.machine_fault
+    assert not outcome.mismatch
+
+
+def test_a_ledger_that_cannot_be_reached_for_lack_of_handles_is_no_crash_of_the_asset() -> None:
+    class NoHandles(MemoryLedger):
+        sick = True
+
+        def add_stored(self, *given: object) -> None:
+            if self.sick:
+                raise RuntimeError("can't start new thread")
+            super().add_stored(*given)  # type: ignore[arg-type]
+
+    bench = Bench(
+        lambda: Tree({f"{number}.ts": BytesSource(b"G" * 9) for number in range(40)}), new_ledger=NoHandles
+    )
+    assert isinstance(bench.ledger, NoHandles)
+    for _ in range(3):
+        outcome = bench.archive()
+        assert isinstance(outcome, WillRetry)
+        bench.clock.advance(outcome.delay)
+    bench.ledger.sick = False
+
+    assert isinstance(bench.archive(), Archived)
+
+
+def test_a_ledger_that_fails_an_attempt_for_lack_of_handles_is_told_when_there_are_some() -> None:
+    class Once(MemoryLedger):
+        def __init__(self, clock: Clock) -> None:
+            super().__init__(clock)
+            self.failures = [raised(LedgerUnavailable("no answer"), os_error(errno.EMFILE), "from None")]
+
+        def renew(self, *given: object) -> None:
+            if self.failures:
+                raise self.failures.pop()
+            super().renew(*given)  # type: ignore[arg-type]
+
+    def contents() -> Tree:
+        bench.ledger.renew(None, None)  # type: ignore[arg-type]
+        raise AssertionError("it failed before")
+
+    bench = Bench(contents, new_ledger=Once)
+    with pytest.raises(LedgerUnavailable):
+        bench.archive()
+
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    assert row.state is AssetState.WAITING, "the lease does not have to end by itself"
+    assert bench.ledger.lease(bench.asset_id, "next", timedelta(minutes=2)) is not None
+    assert (again := bench.ledger.get(bench.asset_id)) is not None
+    assert again.crashes == 0

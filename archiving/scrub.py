@@ -12,7 +12,7 @@ import structlog
 
 from archiving import keys, scrub_promise, urgency
 from archiving.check_records import Check, Checks, Mark, Records, read_records, tag_of, write_records
-from archiving.commit import give_back, take_back
+from archiving.commit import DAMAGE_NAMED, give_back, take_back
 from archiving.damage import damaged
 from archiving.deadlines import is_over
 from archiving.errors import ManifestError
@@ -370,7 +370,8 @@ class Scrubber:
             return
         note = ""
         try:
-            if not take_back(store, key, problems, of=found.manifest) and found.manifest is not None:
+            marked = found.manifest is not None and found.manifest.damage == problems[:DAMAGE_NAMED]
+            if not marked and not take_back(store, key, problems, of=found.manifest) and found.manifest:
                 return
         except StorageError as error:  # and so by its sizes it would be taken for archived, not copied again
             note = f"the manifest could not be marked ({error})"

@@ -654,3 +654,17 @@ def test_damage_that_cannot_be_told_to_the_ledger_ends_the_run_and_is_found_agai
     row = ledger.get("asset-000")
     assert row is not None
     assert row.state is AssetState.DISCOVERED
+
+
+def test_a_copy_that_stays_damaged_is_marked_once() -> None:
+    world = World(assets=1)
+    world.spoil("asset-000")
+    world.clock.advance(RETENTION)
+    world.scrubber.scrub()
+    marked = world.store.stat(world.keys["asset-000"])
+
+    (again,) = world.scrub_daily(1)
+
+    assert again.damaged == 1
+    assert world.store.stat(world.keys["asset-000"]) == marked
+    assert world.state("asset-000") is AssetState.DAMAGED

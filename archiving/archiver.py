@@ -29,14 +29,12 @@ from archiver.http import cancellation
 from archiving import completing, doubts, end_records, holds, keys, refusals
 from archiving.clocks import clocks_agree
 from archiving.commit import (
-    Look,
     commit,
     committed,
     extend,
     kept,
     kept_after_all,
     look_again_at,
-    look_at,
     says_the_same,
 )
 from archiving.contents.base import Contents
@@ -49,7 +47,6 @@ from archiving.errors import (
     DestinationUnusable,
     Doubtful,
     IncompleteContents,
-    ManifestError,
     Outranked,
     RefusedAlone,
     WouldOverwrite,
@@ -57,8 +54,9 @@ from archiving.errors import (
 from archiving.folders import Folder, choose_folder, next_folder
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, as_known, judge
+from archiving.looking import Found, look, manifests_at, what_is_left
 from archiving.machine import is_machine_fault
-from archiving.manifest import NO_FENCE, Manifest, new_manifest, read_manifest
+from archiving.manifest import NO_FENCE, Manifest, new_manifest
 from archiving.outcomes import (
     AlreadyArchived,
     Archived,
@@ -80,8 +78,8 @@ from hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from hms.models import Asset, AssetStatus
 from ledger.base import AssetState, Lease, Ledger, Row, Seen
 from ledger.errors import LeaseLost, LedgerError, LedgerUnavailable
-from storage_backends.base import ObjectKey, StorageBackend
-from storage_backends.errors import DestinationRefuses, StorageError, TransientStorageError
+from storage_backends.base import StorageBackend
+from storage_backends.errors import DestinationRefuses, StorageError
 from transfer.errors import SourceForbidden, SourceUnavailable, SourceUntrusted, Stopped, UnexpectedContent
 
 log = structlog.get_logger(__name__)
@@ -121,19 +119,6 @@ class Begun:
     has_work: bool
     on_hold: Mapping[str, holds.Hold]
     written: list[Written] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the destinations hold of an asset. `missing`: without a right manifest. `silent`: they do not answer now,
-    and may well have one that nothing should be written over. `unread`: those of the missing that refuse to tell.
-    `right`: a manifest that proves the asset archived. `present`: by store, those that do not."""
-
-    missing: list[StorageBackend] = field(default_factory=list)
-    silent: dict[str, StorageError] = field(default_factory=dict)
-    unread: dict[str, StorageError] = field(default_factory=dict)
-    right: Manifest | None = None
-    present: dict[str, Manifest] = field(default_factory=dict)
 
 
 class Archiver:
@@ -247,7 +232,7 @@ class Archiver:
             why = f"100ms reports status {asset.status!r}, not 'completed'"
             return seen, _with_stored(WillRetry(why, later), row)
 
-        found = self._look(asset.id, asset.created_at)
+        found = look(self._destinations, asset.id, asset.created_at)
         if not found.missing and not found.silent and found.right is not None:
             changed = self._look_at_change(asset, found.right, begun, heartbeat)
             if not isinstance(changed, tuple):
@@ -281,7 +266,7 @@ class Archiver:
                 for store in self._destinations:
                     if hold := begun.on_hold.get(store.name):
                         return _with_stored(self._after(hold, store.name), begun.row)
-                found = _Found(missing=self._destinations, present=self._present(asset, self._destinations))
+                found = Found(missing=self._destinations, present=manifests_at(asset, self._destinations))
                 outcome = self._copy(asset, begun, heartbeat, self._destinations, found)
                 if isinstance(outcome, Archived):
                     return outcome  # what has doubts never replaces what is archived
@@ -297,7 +282,7 @@ class Archiver:
         """`manifest`, with what was busy when it was written, if that can be had by now."""
         if not completing.lacks(manifest):
             return manifest
-        present = self._present(asset, self._destinations)
+        present = manifests_at(asset, self._destinations)
         one = completing.in_one_place(present)
         if one is None or len(present) < len(self._destinations):
             return manifest
@@ -334,41 +319,13 @@ class Archiver:
         left = min(hold.until - self._clock(), HOLD)
         return WillRetry(f"{name} is on hold: {hold.reason}", left, costs_attempt=False)
 
-    def _look(
-        self,
-        asset_id: str,
-        created_at: datetime | None,
-        look: Callable[[StorageBackend, ObjectKey], Look] = look_at,
-    ) -> _Found:
-        """What the destinations hold. One that refuses to be asked counts as missing: there are credentials that may
-        write and not read, and the copy will show what is wrong."""
-        found = _Found()
-        for store in self._destinations:
-            try:
-                seen = look(store, keys.manifest_key(asset_id, created_at))
-            except StorageError as error:
-                log.warning("manifest_not_readable", asset_id=asset_id, store=store.name, reason=str(error))
-                if isinstance(error, TransientStorageError | DestinationUnusable):
-                    found.silent[store.name] = error
-                else:
-                    found.unread[store.name] = error
-                    found.missing.append(store)
-                continue
-            if seen.proves:
-                found.right = found.right or seen.manifest
-            else:
-                found.missing.append(store)
-                if seen.manifest is not None:
-                    found.present[store.name] = seen.manifest
-        return found
-
     def _copy(
         self,
         asset: Asset,
         begun: Begun,
         heartbeat: Heartbeat,
         stores: Sequence[StorageBackend],
-        found: _Found,
+        found: Found,
     ) -> Archived | Kept:
         """Copy to `stores` and commit at each that took everything. Raises DestinationsFailed when one did
         not, with those that were silent before; Doubtful when it is not to be committed yet; SourceError,
@@ -490,16 +447,6 @@ class Archiver:
             )
         return manifest
 
-    def _present(self, asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Manifest]:
-        """The manifests, by store, of those that have any: with doubts, damaged or contradicted. What they list is
-        not overwritten by anything else."""
-        present: dict[str, Manifest] = {}
-        for store in stores:
-            with suppress(ManifestError, StorageError):
-                if manifest := read_manifest(store, keys.manifest_key(asset.id, asset.created_at)):
-                    present[store.name] = manifest
-        return present
-
     def _begin(self, asset_id: str, holder: str) -> Begun | None:
         """None when the asset is not to be archived by us now."""
         found = self._ledger.begin(asset_id, holder, self._rules.lease, holds.PREFIX)
@@ -565,7 +512,7 @@ class Archiver:
         the clocks disagree about the deadline."""
         if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
             return decided
-        found = self._look(row.asset_id, row.created_at, look_again_at)
+        found = look(self._destinations, row.asset_id, row.created_at, look_again_at)
         if unknown := {**found.silent, **found.unread}:
             why = str(DestinationsFailed(unknown))
             return self._not_lost_yet(row, f"{why}; {decided.reason}", self._rules.patience.retry_base)
@@ -574,7 +521,7 @@ class Archiver:
             why = f"{CLOCKS_DISAGREE}; {decided.reason}"
             return self._not_lost_yet(row, why, self._rules.patience.retry_max)
         if manifest is None:
-            return Ended(decided.state, decided.reason + self._what_is_left(row, found.missing))
+            return Ended(decided.state, decided.reason + what_is_left(row, found.missing))
         if not found.missing:
             return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
         names = ", ".join(store.name for store in found.missing)
@@ -590,14 +537,6 @@ class Archiver:
         """The API was asked a moment ago."""
         api = self._api.api_time() if isinstance(self._api, TellsTime) else None
         return clocks_agree(self._clock(), api)
-
-    def _what_is_left(self, row: Row, stores: Sequence[StorageBackend]) -> str:
-        """For a person: where a manifest still tells of a damaged copy."""
-        key = keys.manifest_key(row.asset_id, row.created_at)
-        with suppress(StorageError):
-            if names := ", ".join(store.name for store in stores if store.stat(key) is not None):
-                return f"; a copy that proves nothing is left at {names}: archiver verify {row.asset_id}"
-        return ""
 
     def _hold_what_refuses(self, error: Exception, asset_id: str, holder: str) -> Exception:
         """Leave alone, for all assets, what refuses everything. The error, in which a destination that refused nothing

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 
 from ledger.base import Ledger
 from ledger.errors import LedgerError
@@ -31,6 +32,7 @@ LEFT_EVERY = timedelta(days=1)
 """How often a probe may be left where nothing can be deleted."""
 
 _FACT = "probe-left:"
+_LISTED = 1000
 _left: dict[str, float] = {}  # by store, this process's monotonic clock: for when there is no ledger to ask
 _left_lock = threading.Lock()
 
@@ -122,7 +124,17 @@ def _left_lately(store: StorageBackend, ledger: Ledger | None) -> bool:
             return True
     with _left_lock:
         left_at = _left.get(store.name)
-    return left_at is not None and time.monotonic() - left_at < LEFT_EVERY.total_seconds()
+    if left_at is not None and time.monotonic() - left_at < LEFT_EVERY.total_seconds():
+        return True
+    if ledger is None:
+        return False
+    with suppress(
+        LedgerError, StorageError
+    ):  # where no ledger lasts, as with `run --once` by cron, the bucket tells
+        now = ledger.now()
+        probes = islice(store.list(PROBES), _LISTED)
+        return any(one.updated_at is not None and abs(now - one.updated_at) < LEFT_EVERY for one in probes)
+    return False
 
 
 def _remember_left(store: StorageBackend, ledger: Ledger | None) -> None:

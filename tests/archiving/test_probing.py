@@ -124,6 +124,21 @@ def test_where_nothing_can_be_deleted_one_probe_is_left_a_day(
     assert len(stored_in(store)) == 2
 
 
+def test_a_probe_that_was_left_is_found_by_a_run_without_a_lasting_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, clock = KeepsAll(MemoryBackend("tests")), Clock(datetime.now(UTC))
+
+    for _ in range(3):  # as cron does
+        monkeypatch.setattr(probing, "_left", {})
+        probe(store, MemoryLedger(clock))
+
+    assert len(stored_in(store)) == 1
+    clock.now += LEFT_EVERY + timedelta(minutes=1)
+    monkeypatch.setattr(probing, "_left", {})
+    assert not probe(store, MemoryLedger(clock)).only_begun
+
+
 def test_a_ledger_that_is_away_leaves_it_to_the_process() -> None:
     class Away(MemoryLedger):
         def recall(self, name: str) -> None:

@@ -198,6 +198,26 @@ def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
     assert found == (["many_fail"] if told else [])
 
 
+@pytest.mark.parametrize(
+    ("fact", "noted", "code"),
+    [
+        (FACT, {"started_at": NOW.isoformat(), "assets": 1, "new": 0, "garbled": 2}, "assets_without_id"),
+        ("reconcile", {"would_change": 40}, "reconcile_stopped"),
+        ("reconcile", {"unreadable": 1}, "manifests_unreadable"),
+        ("machine:archive@host", {"reason": "no memory", "faults": 3}, "machine_fault"),
+        ("scrub", {"since": (NOW - timedelta(days=9)).isoformat()}, "scrub_promise_slips"),
+    ],
+)
+def test_what_a_part_of_the_archiver_noted_of_its_troubles_is_a_problem(
+    fact: str, noted: dict[str, object], code: str
+) -> None:
+    world = World()
+
+    world.ledger.remember(fact, noted)
+
+    assert [problem.code for problem in assess(world.watcher.summary()).problems] == [code]
+
+
 def test_ends_are_told_once_and_faults_for_as_long_as_they_last() -> None:
     world = World()
     world.enter("a", days_left=10, state=AssetState.LOST)

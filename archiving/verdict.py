@@ -100,16 +100,10 @@ class Summary:
 
     @property
     def sweep_is_late(self) -> bool:
-        """No sweep for MISSED_SWEEPS intervals, and none under way that followed the last one in time: one that begins
-        after many that failed is no reason to believe that it will end."""
-        missed = MISSED_SWEEPS * self.sweep_every
-        if self.swept_at is None or self.at - self.swept_at <= missed:
+        """No sweep for MISSED_SWEEPS intervals, and none that is under way."""
+        if self.swept_at is None or self.at - self.swept_at <= MISSED_SWEEPS * self.sweep_every:
             return False
-        if self.sweeping_since is None or self.at - self.sweeping_since > LONGEST_SWEEP:
-            return True
-        seconds = self.last_sweep.get("seconds") if self.last_sweep else None
-        took = timedelta(seconds=seconds) if isinstance(seconds, int | float) else timedelta(0)
-        return self.sweeping_since - (self.swept_at + took) > missed
+        return self.sweeping_since is None or self.at - self.sweeping_since > LONGEST_SWEEP
 
     @property
     def healthy(self) -> bool:

@@ -151,9 +151,9 @@ def test_the_control_worker_is_missed_when_it_stops_watching() -> None:
 def test_a_running_sweep_is_not_late() -> None:
     world = World()
     world.clock.advance(4 * SWEEP_EVERY)
-    now = world.clock().isoformat()
+    began, now = (NOW + SWEEP_EVERY).isoformat(), world.clock().isoformat()
 
-    world.ledger.remember(RUNNING_FACT, {"started_at": now, "at": now, "pages": 1, "assets": 1})
+    world.ledger.remember(RUNNING_FACT, {"started_at": began, "at": now, "pages": 1, "assets": 1})
 
     assert not world.watcher.summary().sweep_is_late
 
@@ -309,8 +309,8 @@ def test_a_ledger_whose_clock_differs_from_the_apis_is_a_problem(
 def test_sweeps_that_are_killed_one_after_the_other_are_no_running_sweep(begun: int, late: bool) -> None:
     world = World()
     world.clock.advance(timedelta(hours=2))
-    now = world.clock().isoformat()
+    began, now = (NOW + SWEEP_EVERY).isoformat(), world.clock().isoformat()
     world.ledger.remember(UNFINISHED_FACT, {"begun": begun})
-    world.ledger.remember(RUNNING_FACT, {"started_at": now, "at": now, "pages": 3, "assets": 300})
+    world.ledger.remember(RUNNING_FACT, {"started_at": began, "at": now, "pages": 3, "assets": 300})
 
     assert ("sweep_is_late" in problems(world)) is late

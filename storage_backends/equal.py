@@ -9,7 +9,7 @@ from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend
 from storage_backends.errors import AccessDenied, ChecksumRejected, ObjectMissing, StorageError
 
-_PIECE_BYTES = 4 * 2**20
+_PIECE_BYTES = 2**20
 
 
 def found_equal(store: StorageBackend, key: ObjectKey, size_bytes: int, crc32c: int) -> ObjectInfo | None:

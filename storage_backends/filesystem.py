@@ -61,7 +61,7 @@ LIMITS = Limits(
     conditional_replace=True,
 )
 
-_READ_BACK_BYTES = 4 * 2**20
+_READ_BACK_BYTES = 2**20  # by each of the calls at once
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _JOURNAL_LINE = re.compile(rb"([0-9]+) (?:-|([0-9]+) ([0-9a-f]{8}))")
 _CONTENT_TYPES = {  # a directory keeps none; what recordings hold, the same on every machine

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from tasks.names import DISPATCH
 from tests.chaos.world import World, pid, until
 
 pytestmark = pytest.mark.chaos
@@ -82,3 +83,23 @@ def test_a_broker_that_refuses_writes_ends_no_worker_and_costs_no_slot(world: Wo
     assert worker.is_alive()
     assert pid(worker) == before
     assert "Unrecoverable" not in worker.last_lines(2000)
+
+
+@pytest.mark.parametrize("fault", ["READONLY", "OOM"])
+def test_beat_and_the_control_worker_stay_as_well(world: World, fault: str) -> None:
+    begin, end = FAULTS[fault]
+    world.environment["CHAOS_DISPATCH_SECONDS"] = "1"
+    children = [world.start_control(), world.start_beat()]
+    before = [pid(child) for child in children]
+    until(lambda: world.records.llen(f"sent:{DISPATCH}") > 0, seconds=60, what="the first dispatch")
+
+    begin(world.records)
+    over = time.monotonic() + LASTS_SECONDS
+    until(lambda: time.monotonic() >= over, seconds=LASTS_SECONDS + 5, what="the fault to last")
+    for child in children:
+        assert child.is_alive(), child.last_lines(40)
+    end(world.records)
+    sent = world.records.llen(f"sent:{DISPATCH}")
+
+    until(lambda: world.records.llen(f"sent:{DISPATCH}") > sent, seconds=60, what="a dispatch after it")
+    assert [pid(child) for child in children] == before

@@ -229,10 +229,12 @@ def _time(summary: Summary) -> Iterator[Problem]:
         under_way = "; one is running now" if summary.sweeping_since is not None else ""
         yield Problem("no_sweep", f"No sweep has ended yet{under_way}: what 100ms has is not known.")
     elif summary.sweep_is_late:
+        running = summary.sweeping_since is not None
+        why = "One is running now, after a long pause." if running else "`archiver doctor` says why."
         yield Problem(
             "sweep_is_late",
             f"The last sweep began {_span(summary.at - swept_at)} ago, and one is due every "
-            f"{_span(summary.sweep_every)}: what is new at 100ms is not seen. `archiver doctor` says why.",
+            f"{_span(summary.sweep_every)}: what is new at 100ms is not seen. {why}",
         )
     heard = max((at for at in (summary.watched_at, summary.ran_once_at) if at is not None), default=None)
     if summary.watched_at is not None and heard == summary.watched_at and summary.at - heard > SILENCE:

@@ -147,7 +147,8 @@ def test_the_image_takes_every_package_and_the_context_nothing_else(dockerfile: 
     }
 
     assert copied == packages
-    assert allowed == packages | {"requirements.lock", "requirements-dev.lock", "pyproject.toml", "README.md"}
+    files = {"LICENSE", "requirements.lock", "requirements-dev.lock", "pyproject.toml", "README.md"}
+    assert allowed == packages | files
 
 
 def test_every_install_in_the_image_is_pinned_by_hash(dockerfile: str) -> None:

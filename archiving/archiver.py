@@ -112,12 +112,14 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """An attempt that may go on. `has_work`: whether an earlier one recorded what it stored. `on_hold`: by name, what
-    was to be left alone when it began. `written`: what this one may have written so far."""
+    was to be left alone here when it began; `refused`: the same of every machine. `written`: what this attempt may have
+    written so far."""
 
     lease: Lease
     row: Row
     has_work: bool
     on_hold: Mapping[str, holds.Hold]
+    refused: Mapping[str, holds.Hold] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
 
 
@@ -215,11 +217,10 @@ class Archiver:
             later = rare_delay(row, self._clock(), self._rules.patience)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
             return as_known(row), _with_stored(WillRetry(why, later), row)
-        place = refusals.place_of(begun.lease.holder)
-        if hold := refusals.in_force(begun.on_hold, holds.API, place):
+        if hold := begun.on_hold.get(holds.API):
             return as_known(row), _with_stored(self._after(hold, holds.API), row)
         asset = self._api.asset(row.asset_id)
-        refusals.note_answer(self._ledger, begun.on_hold, holds.API, HOLD)
+        refusals.note_answer(self._ledger, begun.refused, holds.API, HOLD)
         seen = judge(asset, self._rules.scope, self._clock())
         if seen.verdict is AssetState.SOURCE_FAILED:  # it was there to be saved, and may still be
             log.error("asset_failed_later", asset_id=asset.id, type=asset.type)
@@ -356,6 +357,7 @@ class Archiver:
                 try:
                     key = keys.manifest_key(asset.id, asset.created_at)
                     commit(store, key, manifest, present.get(store.name))
+                    refusals.note_answer(self._ledger, begun.refused, store.name, HOLD)
                 except StorageError as error:
                     failed[store.name] = error
         if failed:
@@ -460,7 +462,9 @@ class Archiver:
             found = self._ledger.begin(asset_id, holder, self._rules.lease, holds.PREFIX)
         if found.lease is None or found.row is None:
             return None
-        return Begun(found.lease, found.row, found.has_work, holds.among(found.facts, self._clock()))
+        refused = holds.among(found.facts, self._clock())
+        on_hold = refusals.respected(refused, refusals.place_of(holder))
+        return Begun(found.lease, found.row, found.has_work, on_hold, refused)
 
     def _in_our_words(self, error: Exception) -> Exception:
         """The end of an attempt's time says nothing of the asset. A 401 or 403 for one asset is no reason to leave the
@@ -541,9 +545,8 @@ class Archiver:
     def _hold_what_refuses(self, error: Exception, asset_id: str, holder: str) -> Exception:
         """Leave alone, for all assets, what refuses everything. The error, in which a destination that refused nothing
         but this asset's objects says so."""
-        now = self._clock()
+        now, place = self._clock(), refusals.place_of(holder)
         if isinstance(error, HmsRefused):
-            place = refusals.place_of(holder)
             log.error("api_refuses", place=place, reason=str(error))
             refusals.note_refusal(self._ledger, holds.API, place, str(error), now, HOLD)
         if isinstance(error, SourceUntrusted):
@@ -559,7 +562,7 @@ class Archiver:
             everything = refuses_everything(store, refusal, self._ledger)
             if everything:
                 log.error("destination_refuses", store=store.name, reason=str(refusal))
-                holds.put(self._ledger, store.name, str(refusal), now, HOLD)
+                refusals.note_refusal(self._ledger, store.name, place, str(refusal), now, HOLD)
             elif everything is False:
                 log.error("asset_refused", asset_id=asset_id, store=store.name, reason=str(refusal))
                 failed[store.name] = RefusedAlone(

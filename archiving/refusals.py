@@ -1,4 +1,4 @@
-"""A refusal that only one machine sees is that machine's matter: its credentials, its certificates, its clock.
+"""A refusal that only one machine sees is that machine's matter: its credentials, certificates, clock or disk.
 
 What refuses one machine is left alone there. It is left alone everywhere only when it refuses a second machine as well
 and answered none meanwhile; an answer anywhere ends that. So one machine with an old password cannot stop the others.
@@ -6,14 +6,18 @@ and answered none meanwhile; an answer anywhere ends that. So one machine with a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from archiving import holds
 from archiving.holds import Hold
 from ledger.base import Ledger
+from ledger.errors import LedgerError
 
 _ANSWERED = "answered:"
+_AT_A_PLACE = re.compile(r" \(on [^()]*\)\Z")
 
 
 def note_refusal(
@@ -29,17 +33,20 @@ def note_refusal(
         holds.put(ledger, name, reason, now, duration)
 
 
-def in_force(on_hold: Mapping[str, Hold], name: str, place: str) -> Hold | None:
-    """What is to be respected at `place`, of the circuit breakers that are open."""
-    return on_hold.get(_at(name, place)) or on_hold.get(name)
+def respected(on_hold: Mapping[str, Hold], place: str) -> Mapping[str, Hold]:
+    """What is to be left alone at `place`, by name, of the circuit breakers that are open."""
+    here = _at("", place)
+    own = {name.removesuffix(here): hold for name, hold in on_hold.items() if name.endswith(here)}
+    return {**{name: hold for name, hold in on_hold.items() if not _AT_A_PLACE.search(name)}, **own}
 
 
 def note_answer(ledger: Ledger, on_hold: Mapping[str, Hold], name: str, duration: timedelta) -> None:
-    """`name` took our credentials: for `duration` no refusal elsewhere is everybody's. Nothing is written while no
-    machine is refused."""
+    """`name` took what we asked of it: for `duration` no refusal elsewhere is everybody's. Nothing is written while no
+    machine is refused, or while the ledger is away."""
     if any(held == name or held.startswith(_at(name, "")[:-1]) for held in on_hold):
-        ledger.remember(_ANSWERED + name, {}, lifetime=duration)
-        holds.lift(ledger, name)
+        with suppress(LedgerError):
+            ledger.remember(_ANSWERED + name, {}, lifetime=duration)
+            holds.lift(ledger, name)
 
 
 def place_of(holder: str) -> str:

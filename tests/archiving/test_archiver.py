@@ -613,7 +613,7 @@ def test_a_disk_that_is_full_is_left_alone_though_a_very_small_object_would_stil
 
     bench.archive("large")
 
-    assert set(holds.current(bench.ledger, bench.clock())) == {"memory://disk"}
+    assert set(holds.current(bench.ledger, bench.clock())) == {"memory://disk (on test)"}
 
 
 def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_sent_it_again() -> None:

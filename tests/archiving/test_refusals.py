@@ -8,13 +8,17 @@ from archiving import holds
 from archiving.decisions import HOLD
 from archiving.judging import Scope, judge
 from archiving.outcomes import Archived, NotOurs, WillRetry
-from archiving.refusals import in_force, note_answer, note_refusal, place_of
+from archiving.refusals import note_answer, note_refusal, place_of, respected
 from hms.errors import HmsRefused
 from hms.models import Asset
 from ledger.memory import MemoryLedger
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload
+from storage_backends.errors import AccessDenied
+from storage_backends.memory import MemoryBackend
 from tests.archiving.bench import Bench, file
 from tests.archiving.examples import NOW, RETENTION, asset
 from tests.archiving.fakes import Clock
+from tests.transfer.stores import Wrapped
 
 MINUTE = timedelta(minutes=1)
 REFUSED, ANSWERED = "refused", "answered"
@@ -23,7 +27,7 @@ REFUSED, ANSWERED = "refused", "answered"
 def stopped(ledger: MemoryLedger, clock: Clock) -> set[str]:
     """The machines that leave the API alone, of a, b and one that was never heard of."""
     on_hold = holds.current(ledger, clock())
-    return {place for place in ("a", "b", "new") if in_force(on_hold, holds.API, place)}
+    return {place for place in ("a", "b", "new") if holds.API in respected(on_hold, place)}
 
 
 @pytest.mark.parametrize(
@@ -111,3 +115,47 @@ def test_a_machine_that_the_api_refuses_stops_no_other() -> None:
     assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
     assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
     assert not any(isinstance(outcome, NotOurs) for outcome in outcomes[False])
+
+
+def test_each_machine_respects_its_own_refusals_and_those_of_all() -> None:
+    hold, shared = holds.Hold("403", NOW), holds.Hold("full", NOW)
+    on_hold = {"s3://a (on x)": hold, "s3://b (on y)": hold, "s3://c": shared, "s3://a": shared}
+
+    assert respected(on_hold, "x") == {"s3://a": hold, "s3://c": shared}
+    assert respected(on_hold, "y") == {"s3://a": shared, "s3://b": hold, "s3://c": shared}
+    assert respected(on_hold, "z") == {"s3://a": shared, "s3://c": shared}
+
+
+class Refusing(Wrapped):
+    """A destination that refuses while `refuses` is true, as for a machine whose credentials or clock are wrong."""
+
+    refuses = False
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        self._maybe_refuse()
+        return super().put(spec, data, crc32c)
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        self._maybe_refuse()
+        return super().begin(spec)
+
+    def _maybe_refuse(self) -> None:
+        if self.refuses:
+            raise AccessDenied("403 RequestTimeTooSkewed")
+
+
+def test_a_machine_that_a_destination_refuses_stops_no_other() -> None:
+    assets = [asset(id=f"{number:024}", size=None) for number in range(12)]
+    store = Refusing(MemoryBackend("one"))
+    bench = Bench(lambda: file(b"video" * 40), assets=assets, stores=[store])
+    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
+    outcomes: dict[bool, list[object]] = {True: [], False: []}
+
+    for number, each in enumerate(assets):
+        store.refuses = number % 2 == 0
+        worker = "archive@wrong-clock" if store.refuses else f"archive@host-{number % 4}"
+        outcomes[store.refuses].append(bench.archiver.archive(each.id, worker))
+
+    assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
+    assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
+    assert set(holds.current(bench.ledger, bench.clock())) == {"memory://one (on wrong-clock)"}

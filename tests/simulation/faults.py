@@ -33,6 +33,13 @@ class Faults:
                 return fault.kind
         return None
 
+    def began(self, where: str, kind: str, seconds: float) -> float:
+        """When the one of that kind began that is active; `seconds` itself when there is none."""
+        found = (
+            fault.start for fault in self._by_place[where] if fault.kind == kind and fault.active(seconds)
+        )
+        return max(found, default=seconds)
+
     def windows(self, *places: str) -> list[tuple[float, float]]:
         return sorted((fault.start, fault.end) for place in places for fault in self._by_place.get(place, ()))
 

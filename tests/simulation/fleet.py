@@ -24,10 +24,15 @@ from tests.simulation.truth import make_assets
 from tests.simulation.wiring import DISPATCH_EVERY, SWEEP_EVERY, Logs, Services, build, virtual
 from worker.verify import verify
 
-STORM = 7 * DAY
+STORM = 6 * DAY
 SETTLED = STORM + 19 * DAY  # all deadlines are past, and a day or two
 END = SETTLED + 18 * DAY
 ASSETS = 14
+
+SOURCE_FAULTS = [
+    "503", "429", "403", "404", "cut", "cut", "unframed", "wrong bytes", "wrong bytes", "error page", "slow",
+    "no ranges", "refused", "silent", "404 on one file",
+]  # fmt: skip
 
 EXPECTED = (HmsError, LedgerError, StorageError)
 """What may come out of a task; anything else is a defect."""
@@ -95,11 +100,18 @@ class Fleet:
             for name in names
         ]
         self.oracle = Oracle(
-            scheduler, self.faults, self.sources.assets, self.destinations, self.ledger, self.logs
+            scheduler,
+            self.faults,
+            self.sources.assets,
+            self.destinations,
+            self.ledger,
+            self.logs,
+            on_lease=self.leased,
         )
         for store in self.destinations:
             store.audit = self.oracle
         self.broker = Broker(scheduler)
+        self._soon: list[tuple[float, Callable[[], None]]] = []  # from when on, and what
         self._snapshots: deque[dict[str, Any]] = deque(maxlen=4)
         self._services: dict[str, Services] = {}
         self.workers = [Process(scheduler, f"worker-{n}", self._work) for n in range(rng.randrange(2, 5))]
@@ -148,12 +160,19 @@ class Fleet:
         scheduler.every(lambda: 6 * HOUR, self.oracle.look, first=HOUR)
         scheduler.every(lambda: 4 * HOUR, self._snapshot)
         losses = rng.choice([0, 0, 1, 2])
-        for _ in range(losses):
-            scheduler.at(rng.uniform(HOUR, STORM), self._flush_or_roll_back)
+        self._soon = [(rng.uniform(HOUR, STORM), self._flush_or_roll_back) for _ in range(losses)]
         if not losses:  # nobody could tell an empty directory from a new destination without the ledger
-            self._plan_unmounts()
-        for _ in range(rng.choice([0, 1, 2, 4])):
+            unmounts = rng.choice([0, 1, 1, 2])
+            self._soon += [(rng.uniform(DAY, STORM - HOUR), self._unmount) for _ in range(unmounts)]
+        self._soon += [(rng.uniform(0, STORM), self._harm_new) for _ in range(rng.choice([0, 0, 1, 2]))]
+        for _ in range(rng.choice([0, 1, 2, 3])):
             scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), self._harm)
+
+    def leased(self, _asset_id: str) -> None:
+        """What is to happen soon happens in the middle of an attempt."""
+        for entry in [entry for entry in self._soon if entry[0] <= self.scheduler.seconds]:
+            self._soon.remove(entry)
+            self.scheduler.at(self.scheduler.seconds + self.scheduler.rng.uniform(0, 2), entry[1])
 
     def _calm(self) -> None:
         self.oracle.calm_from = self.scheduler.seconds
@@ -167,31 +186,39 @@ class Fleet:
             ("api", ["503", "429", "403", "404", "garbled"]),
             (f"api:{self.workers[0].name}", ["403"]),
             ("ledger", ["away"]),
-            ("source", ["503", "429", "403", "404", "cut", "unframed", "wrong bytes", "error page", "slow",
-                        "no ranges", "refused", "silent", "404 on one file"]),
+            ("source", SOURCE_FAULTS),
             *(
                 (f"store:{store.name}", ["503", "flaky", "denied", "full", "read only", "bucket missing", "corrupting"])
                 for store in self.destinations
             ),
         ]  # fmt: skip
-        for _ in range(rng.randrange(4, 16)):
+        for _ in range(rng.randrange(4, 14)):
             where, names = rng.choice(kinds)
-            if where == "source" and rng.random() < 0.5:
-                where = f"source:{rng.choice(sorted(self.sources.assets))}"
-            start = rng.uniform(0, STORM)
-            length = rng.choice([5 * MINUTE, HOUR, 6 * HOUR, rng.uniform(0, 2 * DAY)])
-            fault = Fault(where, rng.choice(names), start, min(start + length, STORM))
-            self.faults.add(fault)
-            self.scheduler.note("world", f"{fault}")
+            near = rng.choice(sorted(self.sources.assets.values(), key=lambda asset: asset.number))
+            self._add_fault(where, rng.choice(names), near.listed_from + rng.uniform(-HOUR, HOUR / 2))
+        for asset in self.sources.assets.values():
+            if rng.random() < 0.4:
+                start = max(asset.ready_from - HOUR, 0.0)
+                self._add_fault(f"source:{asset.id}", rng.choice(SOURCE_FAULTS), start)
 
-    def _plan_unmounts(self) -> None:
+    def _add_fault(self, where: str, kind: str, start: float) -> None:
         rng = self.scheduler.rng
-        for _ in range(rng.choice([0, 1, 1, 2])):
-            start = rng.uniform(DAY, STORM - HOUR)
-            end = min(start + rng.uniform(10 * MINUTE, DAY), STORM)
-            store = rng.choice(self.destinations)
-            self.faults.add(Fault(f"store:{store.name}", "unmounted", start, end))
-            self.scheduler.note("world", f"{store.name} will be unmounted from {start:.0f} to {end:.0f}")
+        length = HOUR + rng.choice([5 * MINUTE, HOUR, 6 * HOUR, rng.uniform(0, 2 * DAY)])
+        fault = Fault(where, kind, start, min(start + length, STORM))
+        self.faults.add(fault)
+        self.scheduler.note("world", f"{fault}")
+
+    def _unmount(self) -> None:
+        rng = self.scheduler.rng
+        store = rng.choice(self.destinations)
+        now = self.scheduler.seconds
+        if now < STORM:
+            self.scheduler.note("world", f"{store.name} is unmounted")
+            self.faults.add(
+                Fault(
+                    f"store:{store.name}", "unmounted", now, min(now + rng.uniform(10 * MINUTE, DAY), STORM)
+                )
+            )
 
     # -- what happens to the fleet -----------------------------------------------------------------------------
     def _snapshot(self) -> None:
@@ -207,13 +234,27 @@ class Fleet:
             self.ledger.clear()
         self.oracle.new_epoch()
 
+    def _harm_new(self) -> None:
+        """Somebody deletes what is being copied."""
+        rng = self.scheduler.rng
+        store = rng.choice(self.destinations)
+        newest = max(
+            (key for key in store.objects if key.startswith("recordings/")),
+            key=lambda key: (store.objects[key].info.updated_at, key),
+            default=None,
+        )
+        if newest is not None:
+            self._do_harm(store, newest, "object deleted")
+
     def _harm(self) -> None:
         rng = self.scheduler.rng
         store = rng.choice(self.destinations)
         kind = rng.choice(["rot", "object deleted", "manifest deleted"])
         key = store.some_key(rng, manifests=kind == "manifest deleted")
-        if key is None:
-            return
+        if key is not None:
+            self._do_harm(store, key, kind)
+
+    def _do_harm(self, store: Destination, key: str, kind: str) -> None:
         asset_id = next(part for part in key.removesuffix(".json").split("/") if part in self.sources.assets)
         self.oracle.harm(store, asset_id, kind, key)
         if kind == "rot":
@@ -275,22 +316,24 @@ class Fleet:
         return
 
     def _beat(self, process: Process) -> None:
-        """The second beat runs in the storm alone: somebody started it by mistake."""
+        """The second beat runs for some days: somebody started it by mistake."""
         intervals = {
             "sweep": SWEEP_EVERY,
             "dispatch": DISPATCH_EVERY,
-            "watch": HOUR,
+            "watch": 2 * HOUR,
             "reconcile": 8 * HOUR,
             "scrub": DAY,
         }
         due = {name: self.scheduler.seconds + self.scheduler.rng.uniform(0, MINUTE) for name in intervals}
         due["scrub"] += HOUR
-        while process is self.beats[0] or self.scheduler.seconds < STORM:
+        while process is self.beats[0] or self.scheduler.seconds < 2 * DAY:
             name = min(due, key=lambda each: due[each])
             process.sleep(due[name] - self.scheduler.seconds)
             interval = intervals[name]
-            if self.scheduler.seconds > SETTLED and name in ("dispatch", "watch"):
-                interval = 6 * HOUR
+            if self.scheduler.seconds > STORM:  # little happens any more
+                interval *= {"dispatch": 2, "watch": 3}.get(name, 1)
+            if self.scheduler.seconds > SETTLED:
+                interval *= {"dispatch": 8, "sweep": 6, "reconcile": 3}.get(name, 1)
             due[name] = self.scheduler.seconds + interval
             self.broker.send("control", (name, self.scheduler.seconds + 0.9 * interval))
 

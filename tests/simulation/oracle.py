@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -24,6 +24,8 @@ _NEVER = float("-inf")
 RE_READ_WITHIN = 31 * DAY
 NOTICED_WITHIN = {"rot": RE_READ_WITHIN, "object deleted": RE_READ_WITHIN, "manifest deleted": 1 * DAY}
 A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old one
+UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
+"""So long a destination may be unmounted before nothing is written any more: it is asked again after 3 and 20 s."""
 CLEAR_ENOUGH = 2 * DAY
 """An asset that could be had for so long without any fault must have been had."""
 
@@ -75,6 +77,7 @@ class Oracle:
     destinations: list[Destination]
     ledger: AuditedLedger
     logs: Logs
+    on_lease: Callable[[str], None]
     harms: dict[tuple[str, str], list[Harm]] = field(default_factory=lambda: defaultdict(list))
     epoch: int = 0  # of the ledger: a flush or a rollback begins another
     epoch_began: float = 0.0
@@ -144,6 +147,7 @@ class Oracle:
         process.lease_number = self.leases
         process.attempt_began = self.scheduler.seconds
         process.asset_id = lease.asset_id
+        self.on_lease(lease.asset_id)
 
     def settled_lease(self, process: Process, asset_id: str) -> None:
         """The ledger has let it settle."""
@@ -189,6 +193,11 @@ class Oracle:
     def _excused(self, store: Destination, asset_id: str, since: float) -> bool:
         """Harm that the attempt could not see: done meanwhile, or of a kind that no listing shows; or the source
         changed in the middle of it."""
+        if not store.mounted and store.unmounted_for <= UNSEEN_SECONDS["manifest"]:
+            # a marker that was read seconds before it was unmounted: reconcile finds out
+            over_at = self.scheduler.seconds + DAY
+            self.harms[asset_id, store.name].append(Harm(over_at, "manifest deleted", "", is_hidden=False))
+            return True
         if any(harm.kind == "rot" or harm.at >= since for harm in self.harms[asset_id, store.name]):
             return True
         return any(version.since >= since for version in self.assets[asset_id].versions[1:])
@@ -198,7 +207,9 @@ class Oracle:
         self, process: Process, store: Destination, key: str, before: StoredObject | None, mounted: bool
     ) -> None:
         if not mounted:
-            if key.startswith((MANIFESTS, "recordings/")):
+            seconds = UNSEEN_SECONDS["manifest" if key.startswith(MANIFESTS) else "object"]
+            ours = key.startswith((MANIFESTS, "recordings/"))
+            if ours and store.unmounted_for > seconds and process.paused_at < store.unmounted_at:
                 self._broken("nothing is written to a destination that is not there", f"{process.name} {key}")
             return
         if key == FOREIGN:
@@ -420,7 +431,8 @@ class Oracle:
                             "everything is checked again in time", f"{key} at {store.name}: {checked}"
                         )
                     first = self._first_read.get((store.name, key), now)
-                    if committed + 3 * DAY < min(over_at, now) and first > over_at + DAY / 2:
+                    kept = "scrub_promise_slips" not in self.logs.errors  # else it was told
+                    if kept and committed + 3 * DAY < min(over_at, now) and first > over_at + DAY / 2:
                         self._broken("what is new is read before its source ends", f"{key} at {store.name}")
                     if read == _NEVER and committed + 3 * DAY < now:
                         self._broken("what is new is read in full", f"{key} at {store.name}")

@@ -139,6 +139,7 @@ class Process:
         self.wall_skew = 0.0
         self.suspended_seconds = 0.0  # while its machine slept: a monotonic clock does not count that
         self.paused_until = 0.0
+        self.paused_at = float("-inf")  # the last time
         self.lives = 0
         self.alive = False
         self.attempt_began = 0.0
@@ -199,6 +200,7 @@ class Process:
         return dead
 
     def pause(self, seconds: float, *, machine_sleeps: bool = False) -> None:
+        self.paused_at = self.scheduler.seconds
         self.paused_until = max(self.paused_until, self.scheduler.seconds + seconds)
         if machine_sleeps:
             self.suspended_seconds += seconds

@@ -152,6 +152,11 @@ class SimApi:
     def __init__(self, process: Process, sources: Sources) -> None:
         self._process = process
         self._sources = sources
+        self._answered = False
+
+    def api_time(self) -> datetime | None:
+        """See `hms.base.TellsTime`: the API's clock is right."""
+        return self._sources.scheduler.now() if self._answered else None
 
     def pages(
         self,
@@ -168,9 +173,6 @@ class SimApi:
             if page.next_start is None:
                 return
             after = page.next_start
-
-    def api_time(self) -> datetime:
-        return self._sources.scheduler.now()
 
     def asset(self, asset_id: str) -> Asset:
         def answer() -> Asset:
@@ -206,7 +208,11 @@ class SimApi:
         def lost() -> HmsError:
             return HmsUnavailable(f"GET {what}: no answer")
 
-        return self._process.call(f"api {what}", answer, lost)
+        def answered() -> T:
+            self._answered = True
+            return answer()
+
+        return self._process.call(f"api {what}", answered, lost)
 
 
 class SimSession:

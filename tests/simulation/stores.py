@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeVar
 
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload
 from storage_backends.crc32c import crc32c_of
+from storage_backends.equal import equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
     DestinationFull,
-    ObjectExists,
     StorageError,
     TransientStorageError,
 )
@@ -86,6 +86,14 @@ class Destination:
     def mounted(self) -> bool:
         return self.kind_of_fault != "unmounted"
 
+    @property
+    def unmounted_at(self) -> float:
+        return self.faults.began(f"store:{self.name}", "unmounted", self.scheduler.seconds)
+
+    @property
+    def unmounted_for(self) -> float:
+        return self.scheduler.seconds - self.unmounted_at
+
     def backend(self) -> MemoryBackend:
         if not self.mounted:
             return self.empty
@@ -108,14 +116,18 @@ class Destination:
         if kind == "full" and writes:
             raise DestinationFull(f"{doing}: no space left")
 
-    def check_overwrite(self, backend: MemoryBackend, key: str) -> None:
-        if self.no_overwrite and key in backend.store.objects:
-            raise AccessDenied(f"{self.name}/{key}: the retention policy forbids to replace it")
+    def refusal(self, key: str) -> AccessDenied:
+        return AccessDenied(f"{self.name}/{key}: the retention policy forbids to replace it")
 
     def corrupt(self, backend: MemoryBackend, key: str) -> ObjectInfo | None:
         """Perhaps change what has just been stored, on its way in: the store knows no better."""
         there = backend.store.objects[key]
-        if self.kind_of_fault != "corrupting" or not there.data or self.scheduler.rng.random() < 0.6:
+        if (
+            not key.startswith("recordings/")
+            or self.kind_of_fault != "corrupting"
+            or not there.data
+            or self.scheduler.rng.random() < 0.6
+        ):
             return None
         self.corrupted.add(key)
         data = bytes([there.data[0] ^ 1]) + there.data[1:]
@@ -166,8 +178,9 @@ class SimStore:
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         def put(backend: MemoryBackend) -> ObjectInfo:
-            if not (spec.if_absent and spec.key in backend.store.objects):
-                self.destination.check_overwrite(backend, spec.key)
+            if self.destination.no_overwrite and spec.key in backend.store.objects and not spec.if_absent:
+                refusal = self.destination.refusal(spec.key)
+                return self._told(equal_or_raise(refusal, backend, spec.key, len(data), crc32c))
             asked = spec
             if not self.destination.honours_conditions:
                 asked = replace(spec, if_absent=False, if_match=None)
@@ -277,10 +290,9 @@ class SimUpload:
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
         def complete(upload: Upload) -> ObjectInfo:
             backend, key = self._inner._backend, self.spec.key
-            if not (self.spec.if_absent and key in backend.store.objects):
-                self._store.destination.check_overwrite(backend, key)
-            elif not self._store.destination.honours_conditions:
-                raise ObjectExists(f"{key} is taken")
+            if self._store.destination.no_overwrite and key in backend.store.objects:
+                refusal, size = self._store.destination.refusal(key), sum(part.size_bytes for part in parts)
+                return self._store._told(equal_or_raise(refusal, backend, key, size, crc32c))
             before = backend.store.objects.get(key)
             info = upload.complete(parts, crc32c)
             info = self._store.destination.corrupt(backend, key) or info

@@ -101,8 +101,11 @@ class TrueAsset:
 
 
 def make_assets(rng: random.Random, count: int, until: float) -> list[TrueAsset]:
-    """Created from twelve days before the start to `until`."""
-    return [_asset(rng, number, rng.uniform(-12 * DAY, until)) for number in range(count)]
+    """A quarter of them created up to twelve days before the start, the others until `until`."""
+    return [
+        _asset(rng, number, rng.uniform(-12 * DAY, 0.0) if number % 4 == 0 else rng.uniform(0.0, until))
+        for number in range(count)
+    ]
 
 
 def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
@@ -111,8 +114,9 @@ def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
     )
     versions = [Version(-100 * DAY, 1, _files(rng, kind, 1))]
     ready = max(created, 0.0) + rng.choice([0.0, 0.0, 0.0, rng.uniform(0, 6 * HOUR)])
-    if rng.random() < 0.1:
-        versions.append(Version(ready + rng.uniform(0, 3 * DAY), 2, _files(rng, kind, 2)))
+    if rng.random() < 0.25:
+        later = rng.choice([2 * HOUR, 8 * HOUR, 3 * DAY])
+        versions.append(Version(ready + rng.uniform(0, later), 2, _files(rng, kind, 2)))
     listed = max(created, 0.0)
     odd_date = rng.choice([None, "1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
     told = (START + timedelta(seconds=created)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "123Z"

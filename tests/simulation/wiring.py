@@ -19,6 +19,7 @@ import structlog
 
 import archiver.http.waiting
 import archiving.contents.access
+import archiving.copying
 import archiving.heartbeat
 import storage_backends.memory
 from archiver.http.loop import Timer
@@ -52,7 +53,7 @@ PART_BYTES = 4096
 MEMORY_BYTES = 256 * 1024
 LEASE = timedelta(minutes=2)
 SWEEP_EVERY = 2 * HOUR
-DISPATCH_EVERY = 10 * MINUTE
+DISPATCH_EVERY = 15 * MINUTE
 AT_RISK = timedelta(days=3)
 SCOPE = Scope(RETENTION)
 
@@ -305,6 +306,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiving.heartbeat, "first_beats", lambda: beats),
         (archiving.heartbeat, "threading", Threads(scheduler)),
         (archiving.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiving.copying, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.http.waiting, "pause", pause),
         (archiving.contents.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
         *_everywhere("secrets", secrets, Secrets(rng)),

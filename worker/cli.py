@@ -360,9 +360,9 @@ def webhook(
         kept = (
             f"{len(event.thumbnails)} thumbnails are kept for {assets} assets: {', '.join(event.asset_ids)}."
         )
-        out.print(kept, markup=False)
+        out.print(Text(escaped(kept)))
     else:
-        err.print(f"The event {event.type} names no asset with thumbnails; nothing is kept.", markup=False)
+        err.print(Text(escaped(f"The event {event.type} names no asset with thumbnails; nothing is kept.")))
     sys.exit(OK if assets else NOT_SAVED)
 
 
@@ -512,13 +512,13 @@ def verify(
     names = [store.name for store in destinations]
     if as_json:
         if trouble is not None:
-            err.print(Text(f"Not compared with the ledger: {trouble}", style="yellow"))
+            err.print(Text(f"Not compared with the ledger: {escaped(trouble)}", style="yellow"))
     else:
         out.print(
             tally_view(tally, named=asset_ids or [], quick=quick, stored=stored, ledger_trouble=trouble)
         )
     if not tally.copies and not tally.unchecked:
-        err.print(f"There is no manifest at {', '.join(names)}: nothing is archived.", markup=False)
+        err.print(Text(escaped(f"There is no manifest at {', '.join(names)}: nothing is archived.")))
     if unknown or tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
         sys.exit(NOT_SAVED)
     sys.exit(NOT_SERVED if tally.unchecked or trouble is not None else OK)
@@ -548,7 +548,7 @@ def adopt(
     if as_json:
         print(json.dumps({"destination": name, "id": marker.id}))  # noqa: T201
     else:
-        out.print(f"{name} is the destination from now on, with the id {marker.id}.", markup=False)
+        out.print(Text(escaped(f"{name} is the destination from now on, with the id {marker.id}.")))
 
 
 @_command("archiver reconcile", "archiver reconcile --yes   after a mass deletion that you know of")
@@ -857,7 +857,7 @@ def _tell_restored(
                 identities=identities,
             ).restored(manifests)
     except (LedgerError, SettingsError, SupervisorError) as error:
-        err.print(f"{later}: {error}", style="yellow", markup=False)
+        err.print(Text(escaped(f"{later}: {error}"), style="yellow"))
 
 
 @contextmanager

@@ -194,3 +194,22 @@ def test_all_of_a_state_can_be_acknowledged_at_once(user: User, empty_simulator:
 
     assert len(said.json["assets"]) == 3
     assert user.types("status").exit_code == 0
+
+
+def test_what_is_typed_or_comes_in_an_event_does_nothing_to_the_terminal(user: User) -> None:
+    evil = "x\x1b[2J\x07y"
+    (user.folder / "event.json").write_text(EVENT.replace("hls.recording.success", r"x\u001b[2J\u0007y"))
+
+    said = [
+        user.types("webhook", "event.json"),
+        user.types("show", evil),
+        user.types("archive", evil),
+        user.types("ack", evil),
+        user.types("accept", evil),
+        user.types("verify", evil, ARCHIVER_DESTINATIONS="./nothing"),
+    ]
+
+    for each in said:
+        assert each.exit_code == 1, each.text
+        assert "\x1b" not in each.stdout + each.stderr
+        assert r"x\x1b[2J\x07y" in each.text

@@ -125,6 +125,8 @@ def test_a_destination_that_was_emptied_is_left_alone_until_a_person_adopts_it(
     assert said.json["states"] == ALL_STATES, said.stderr
     check_against_truth(FileSideDoor(user.folder / "one"), simulator)
     assert _files(user.folder / "two") == before
+    compared = user.types("reconcile", "--json")
+    assert (compared.exit_code, compared.json["stopped"], compared.json["reopened"]) == (0, False, 0)
 
 
 def test_a_destination_added_later_gets_everything_and_the_first_one_is_left_alone(

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import NoReturn
 
 import structlog
 
@@ -34,6 +35,7 @@ from transfer.base import CopyRequest, CopyResult, Engine, KnownCopy, Source, Up
 from transfer.checksums import crc32c
 from transfer.errors import (
     ErrorPage,
+    HandedBack,
     RangesUnreliable,
     SourceChanged,
     SourceError,
@@ -164,12 +166,16 @@ class Copier:
             phase = Phase.MEDIA
             for item in items:
                 self._heartbeat.check()
+                if self._heartbeat.should_yield():
+                    raise self._heartbeat.handed_back()
                 if item.phase > phase:
                     self._finish_phase()
                     phase = item.phase
                 self._start(item)
             self._finish_phase()
             self._leave_unrecorded_if_small()
+        except HandedBack:
+            self._hand_back()
         except (SourceError, DestinationsFailed, WouldOverwrite):
             self._keep_proved()
             raise
@@ -518,6 +524,14 @@ class Copier:
             self._record()
         tolerant = Tolerant(item.path) if pending.tolerant is not None else None
         self._submit(item, item.source, known, tolerant, fresh=True)
+
+    def _hand_back(self) -> NoReturn:
+        """When what is under way has ended, at a part's end at the latest."""
+        while self._pending:
+            with suppress(HandedBack):
+                self._drain()
+        self._keep_proved()
+        raise self._heartbeat.handed_back()
 
     def _keep_proved(self) -> None:
         """Before the copy ends early: what arrived need not be copied by the next attempt."""

@@ -17,7 +17,7 @@ from archiving.first_beats import first_beats
 from ledger.base import Lease, Ledger, Progress
 from ledger.errors import LeaseLost, LedgerUnavailable
 from storage_backends.base import ObjectKey
-from transfer.errors import Stopped
+from transfer.errors import HandedBack, Stopped
 
 log = structlog.get_logger(__name__)
 
@@ -80,13 +80,8 @@ class Heartbeat:
             self._thread.join(timeout=5)
 
     def check(self) -> None:
-        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end, or to make room
-        for an urgent asset; RuntimeError or MemoryError when this machine gives no thread to renew the lease."""
-        if self._yields.is_set():
-            raise Stopped(f"handed back: {self._yields_to} is urgent, and no slot was free for it")
-        self._check_ours()
-
-    def _check_ours(self) -> None:
+        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end; RuntimeError or
+        MemoryError when this machine gives no thread to renew the lease."""
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
         if self._thread is None and self._unable is None and self._is_half_over():
@@ -96,10 +91,18 @@ class Heartbeat:
         if self._stop_requested():
             raise Stopped("this worker is shutting down")
 
+    def should_yield(self) -> bool:
+        """Whether to make room for an urgent asset, once what is under way is stored. Cheap, from any thread."""
+        return self._yields.is_set()
+
+    def handed_back(self) -> HandedBack:
+        """To be raised then."""
+        return HandedBack(f"handed back: {self._yields_to} is urgent, and no slot was free for it")
+
     def confirm(self) -> None:
-        """Renew now: the last word before something becomes visible. Raises LeaseLost, LedgerUnavailable, Stopped; but
-        what is whole by now makes room for nobody."""
-        self._check_ours()
+        """Renew now: the last word before something becomes visible. Raises LeaseLost, Stopped,
+        LedgerUnavailable."""
+        self.check()
         self._renew()
 
     def moved(self, key: ObjectKey, size_bytes: int) -> None:

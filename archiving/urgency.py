@@ -1,8 +1,8 @@
 """Urgent assets that wait for a slot, and copies that give theirs up for them.
 
 The dispatcher says which urgent assets have had a message for a while and are not taken up: every slot is busy. A copy
-that is not urgent then hands its asset back, one copy for each of them. It is due again at once and resumes where it
-was; it costs no attempt, and no asset is handed back more often than MOST_HAND_BACKS times a day.
+that is not urgent then hands its asset back at a part's end, one copy for each of them. It is due again at once and
+resumes where it was; it costs no attempt, and no asset is handed back more often than MOST_HAND_BACKS times a day.
 """
 
 from __future__ import annotations

@@ -46,12 +46,17 @@ def _go_on() -> None:
     return
 
 
+def _never() -> bool:
+    return False
+
+
 class TransferEngine:
     """`transfer.base.Engine`. At most `connections` requests to sources at once, and `uploads` to stores.
 
     `on_bytes(key, n)` is told of n more bytes read, or found stored by an earlier attempt; `should_stop` raises when it
     is time to end, and is asked about twice a second: both are called from any thread and must be quick. What
-    `should_stop` raises is in the futures of what was not finished. Engines of one process share `memory`.
+    `should_stop` raises is in the futures of what was not finished. Once `should_yield()` is true no part is begun any
+    more: what lacks parts ends with HandedBack when those under way are stored. Engines of one process share `memory`.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class TransferEngine:
         journal: UploadJournal | None = None,
         on_bytes: Callable[[ObjectKey, int], None] = _untold,
         should_stop: Callable[[], None] = _go_on,
+        should_yield: Callable[[], bool] = _never,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         runtime: Runtime | None = None,
     ) -> None:
@@ -86,6 +92,7 @@ class TransferEngine:
             policy=policy,
             part_bytes=part_bytes,
             on_bytes=on_bytes,
+            should_yield=should_yield,
         )
 
     def submit(

@@ -15,6 +15,7 @@ TransferError
 │   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
 ├── BudgetTooSmall              one part needs more memory than transfers may take: a setting to mend
 └── Stopped                     we were told to stop (shutdown, lease lost); nothing is wrong with the source
+    └── HandedBack              at a part's end, to make room for a more urgent asset
 """
 
 from __future__ import annotations
@@ -99,3 +100,7 @@ class BudgetTooSmall(TransferError):
 
 class Stopped(TransferError):
     """The caller's stop signal was seen; nothing half-done is visible."""
+
+
+class HandedBack(Stopped):
+    """The copy ended at a part's end to make room for another; what was read is stored, and another attempt resumes."""

@@ -22,6 +22,7 @@ from transfer.bodies import Body, Filled, measure
 from transfer.checks import Checks
 from transfer.checksums import combine, crc32c
 from transfer.errors import (
+    HandedBack,
     RangesUnreliable,
     SourceChanged,
     SourceError,
@@ -39,7 +40,7 @@ from transfer.storing import Ending, FilledPart, PartsUpload, StoreTools
 from transfer.tasks import Group, Runs, Slots, gather
 
 # after these the source may still be read, with what is stored already: it is left for another attempt
-_WORTH_KEEPING = (SourceUnavailable, SourceForbidden, UnexpectedContent, RangesUnreliable)
+_WORTH_KEEPING = (HandedBack, SourceUnavailable, SourceForbidden, UnexpectedContent, RangesUnreliable)
 
 T = TypeVar("T")
 InReader = Callable[[Callable[[], T]], Awaitable[T]]
@@ -61,6 +62,7 @@ class Tools:
     policy: RetryPolicy
     part_bytes: int
     on_bytes: Callable[[ObjectKey, int], None]
+    should_yield: Callable[[], bool]  # whether to begin no more parts
 
 
 class ObjectCopy:
@@ -313,6 +315,8 @@ class ObjectCopy:
             number, more = 1, True
             self._deliver(number, 0, filled)
             while more and self._wanted():
+                if self._tools.should_yield():
+                    raise HandedBack(f"{self.name}: {number} of its parts are read")
                 number += 1
                 self._check_count(number)
                 filled = await self._fill(body, part_bytes, in_reader)
@@ -365,7 +369,7 @@ class ObjectCopy:
                     self._tools.connections.give_back()
                 for number in missing:
                     await self._tools.connections.take()
-                    if reads.failed:
+                    if reads.failed or self._tools.should_yield():
                         self._tools.connections.give_back()
                         break
                     reads.spawn(self._read_part(reading, parts, number))
@@ -376,6 +380,8 @@ class ObjectCopy:
                 pending.close()
                 self._tools.connections.give_back()
             self._reads = None
+        if len(self._crcs) < parts.count:
+            raise HandedBack(f"{self.name}: {len(self._crcs)} of its {parts.count} parts are read")
         await self._all_read(parts.count)
         return await self._uploaded()
 
@@ -535,7 +541,7 @@ class ObjectCopy:
         )
 
     def _ending(self, error: BaseException) -> Ending:
-        if isinstance(error, LeaseLost | Stopped | Cancelled):
+        if isinstance(error, LeaseLost | Stopped | Cancelled) and not isinstance(error, HandedBack):
             return Ending.LEAVE
         if isinstance(error, _WORTH_KEEPING):
             return Ending.SEND

@@ -325,6 +325,7 @@ def _build_archiver(
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
+            should_yield=heartbeat.should_yield,
         )
 
     return Archiver(

@@ -150,6 +150,7 @@ class Bench:
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
+            should_yield=heartbeat.should_yield,
             policy=IMPATIENT,
         )
 

@@ -11,12 +11,13 @@ from archiving import heartbeat, urgency
 from archiving.dispatching import URGENT_BEYOND, Dispatcher
 from archiving.heartbeat import Heartbeat
 from archiving.judging import Scope, judge
+from archiving.outcomes import Archived, WillRetry
 from ledger.base import AssetState, Lease, Settlement
 from ledger.memory import MemoryLedger
-from tests.archiving.bench import Bench, BytesSource, Tree
+from tests.archiving.bench import PART_BYTES, Bench, BytesSource, Tree
 from tests.archiving.examples import NOW, RETENTION, asset
 from tests.archiving.fakes import Clock
-from transfer.errors import Stopped
+from transfer.base import SourceInfo
 
 LEASE = timedelta(hours=2)
 
@@ -158,25 +159,24 @@ def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
 
 def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that was stored before is read again."""
-    monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=2))
-    monkeypatch.setattr(heartbeat, "LOOK_EVERY", timedelta(0))
-    monkeypatch.setattr(urgency, "URGENT_AFTER", timedelta(0))
+    hurry(monkeypatch)
     digest = '"' + "0" * 32 + '"'
     files = {f"{number}.ts": BytesSource(b"G" * 9, etag=digest) for number in range(40)}
-    last = files["39.ts"]
+    first_one = files["0.ts"]
 
     def contents() -> Tree:
         return Tree(dict(files))
 
     bench = Bench(contents, time_is_up=TimeoutError)
-    wait_for_the_heartbeat(bench, last, monkeypatch)
+    wait_for_the_heartbeat(bench, first_one, monkeypatch)
     first = bench.archive()
     row = bench.ledger.get(bench.asset_id)
     assert row is not None
     before = {path: source.reads for path, source in files.items()}
     bench.archive()
 
-    assert "urgent-one is urgent" in getattr(first, "reason", "")
+    assert isinstance(first, WillRetry)
+    assert "urgent-one is urgent" in first.reason
     assert row.state is AssetState.WAITING
     assert row.attempts == 0
     assert (done := bench.ledger.get(bench.asset_id)) is not None
@@ -185,36 +185,81 @@ def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.Mo
     assert again == [], "each was asked once whether it is still the same"
 
 
-def wait_for_the_heartbeat(bench: Bench, last: BytesSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last file arrives once the heartbeat has seen that an urgent asset waits."""
-    reads: Callable[[int], object] = last.open
-    beating: list[Heartbeat] = []
-    make = Heartbeat.__enter__
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=2))
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY", timedelta(0))
+    monkeypatch.setattr(urgency, "URGENT_AFTER", timedelta(0))
 
-    def entered(self: Heartbeat) -> Heartbeat:
-        beating.append(self)
-        return make(self)
+
+def file_with(source: BytesSource) -> Tree:
+    return Tree({"a.mp4": source}, form="file")
+
+
+class Beats:
+    """Of the attempts at a bench: the first one learns that an urgent asset waits."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._bench = bench
+        self._beating: list[Heartbeat] = []
+        enter = Heartbeat.__enter__
+
+        def entered(beating: Heartbeat) -> Heartbeat:
+            self._beating.append(beating)
+            return enter(beating)
+
+        monkeypatch.setattr(Heartbeat, "__enter__", entered)
+
+    def wait_for_it(self) -> None:
+        if len(self._beating) == 1:
+            urgency.say(self._bench.ledger, ["urgent-one"], NOW - timedelta(days=99))
+            assert self._beating[0]._yields.wait(10)
+
+
+def wait_for_the_heartbeat(bench: Bench, source: BytesSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`source` arrives once the heartbeat has seen that an urgent asset waits."""
+    opens: Callable[[int], object] = source.open
+    beats = Beats(bench, monkeypatch)
 
     def opened(first_bytes: int) -> object:
-        if len(beating) == 1:
-            urgency.say(bench.ledger, ["urgent-one"], NOW - timedelta(days=99))
-            assert beating[0]._yields.wait(10)
-        return reads(first_bytes)
+        beats.wait_for_it()
+        return opens(first_bytes)
 
-    monkeypatch.setattr(Heartbeat, "__enter__", entered)
-    last.open = opened  # type: ignore[method-assign,assignment]
+    source.open = opened  # type: ignore[method-assign,assignment]
 
 
-def test_what_is_whole_is_committed_all_the_same() -> None:
-    world = busy("one")
-    world.discover("urgent", timedelta(hours=1))
-    world.dispatch(4)
-    lease = world.leases["one"]
-    beating = Heartbeat(
-        world.ledger, lease, LEASE, renew_every=LEASE, asset_type="room-vod", bytes_total=None
-    )
-    beating._make_room("urgent")
+def test_what_is_whole_is_committed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    bench = Bench(lambda: file_with(only), time_is_up=TimeoutError)
+    only = BytesSource(b"m" * 20)
+    wait_for_the_heartbeat(bench, only, monkeypatch)
 
-    with pytest.raises(Stopped, match="urgent is urgent"):
-        beating.check()
-    beating.confirm()
+    assert isinstance(bench.archive(), Archived)
+
+
+def test_a_large_file_is_handed_back_at_a_parts_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    data = bytes(range(256)) * 10  # 40 parts, two at once
+    source = BytesSource(data)
+    bench = Bench(lambda: file_with(source), time_is_up=TimeoutError)
+    read: list[int] = []
+    reads = source.read_range
+
+    def counted(start: int, into: memoryview, info: SourceInfo) -> None:
+        if start >= 10 * PART_BYTES and not read_before:
+            seen.wait_for_it()
+        read.append(start // PART_BYTES)
+        reads(start, into, info)
+
+    source.read_range = counted  # type: ignore[method-assign]
+    seen = Beats(bench, monkeypatch)
+    read_before: list[int] = []
+    first = bench.archive()
+    read_before, read[:] = list(read), []
+    second = bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert "urgent-one is urgent" in first.reason
+    assert isinstance(second, Archived)
+    assert 10 in read_before
+    assert len(read_before) < 20
+    assert set(read).isdisjoint(read_before), "what was read is stored, and is not read again"

@@ -103,6 +103,7 @@ def build(
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
+            should_yield=heartbeat.should_yield,
             runtime=VirtualRuntime(process, seed),
         )
 

@@ -18,7 +18,7 @@ from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_b
 from transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
 from transfer.checksums import crc32c
 from transfer.engine import TransferEngine
-from transfer.errors import ErrorPage, SourceChanged, SourceUnavailable, TransferError
+from transfer.errors import ErrorPage, HandedBack, SourceChanged, SourceUnavailable, TransferError
 from transfer.memory import MemoryBudget
 
 PART = 1000
@@ -396,3 +396,37 @@ def test_a_held_part_that_is_not_what_the_checksum_expected_says_is_never_comple
 
     assert stored_in(store) == {}
     assert open_uploads(store) == 0
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["by ranges", "straight through"])
+@pytest.mark.parametrize("kind", [Wrapped, OrderedStore])
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_copy_that_makes_room_ends_at_a_parts_end_and_resumes_there(
+    kind: type[Wrapped], after: int, ranges: bool
+) -> None:
+    store, journal, http = kind(MemoryBackend("store")), Journal(), client()
+    with Origin({"/file": CONTENT}, ranges=ranges) as origin:
+        with TransferEngine(
+            MemoryBudget(2**20),
+            part_bytes=PART,
+            connections=1,
+            uploads=1,
+            journal=journal,
+            policy=HURRIED,
+            on_bytes=lambda _, count: read.append(count),
+            should_yield=lambda: len(read) >= after,
+        ) as engine:
+            read: list[int] = []
+            with pytest.raises(HandedBack):
+                engine.submit(source(http, origin), request(), [store]).result(timeout=20)
+        held = journal.saved[store.name, KEY].parts
+        assert sorted(held) == list(range(1, len(read) + 1)), "what was read is stored, and nothing else"
+        assert after <= len(held) < PARTS
+        assert open_uploads(store) == 1
+        store.sent_parts.clear()
+
+        copy(origin, [store], journal)
+
+    http.close()
+    assert sorted(store.sent_parts) == list(range(len(held) + 1, PARTS + 1))
+    assert stored_in(store) == {KEY: CONTENT}

@@ -35,6 +35,7 @@ from archiving.identity import (
     is_of_another,
     parse_marker,
 )
+from archiving.machine import is_machine_fault
 from hms.models import parse_time
 from ledger.base import AssetState, Ledger, Row
 from ledger.errors import LedgerError
@@ -149,7 +150,11 @@ class Destinations:
         state = self._states[name]
         if error is None:
             state.writes = True
-        elif isinstance(error, TransientStorageError) and state.writes is not True:
+        elif (
+            isinstance(error, TransientStorageError)
+            and state.writes is not True
+            and not is_machine_fault(error)
+        ):
             state.writes, state.write_error = False, str(error)
 
     # -- for whoever concludes from what destinations lack -------------------------------------------------
@@ -247,8 +252,11 @@ class Destinations:
             if state.said != str(error):
                 log.error("destination_unknown", store=name, reason=str(error))
         except TransientStorageError as error:
-            trouble = self._tell(state, holds.Kind.SILENT, f"it does not answer: {error}", now)
             state.refusal = error
+            if is_machine_fault(error):  # this machine could not ask: nothing is known of the destination
+                state.checked_at = None
+                return
+            trouble = self._tell(state, holds.Kind.SILENT, f"it does not answer: {error}", now)
             if trouble is not None and trouble.is_fault:
                 since = trouble.since.strftime("%Y-%m-%d %H:%M:%S")
                 state.refusal = DestinationSilent(f"no answer to this machine since {since} UTC: {error}")
@@ -552,5 +560,8 @@ def _is_known(remembered: Remembered | None, marker: Marker) -> bool:
 
 
 def _again(error: StorageError) -> StorageError:
-    """The same error, to be raised once more: one object raised by several threads mixes up their tracebacks."""
-    return copy.copy(error)
+    """The same error, to be raised once more: one object raised by several threads mixes up their tracebacks. What it
+    was raised from tells whose fault it is."""
+    again = copy.copy(error)
+    again.__cause__, again.__context__ = error.__cause__, error.__context__
+    return again

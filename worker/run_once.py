@@ -62,7 +62,7 @@ class RunResult:
 class OneRun:
     """What waits for less than a hold's time is tried at once. Later, retries that fall due within `patience` of
     the last thing done are waited for, and others left to the next run. `stop` ends the run early, with everything
-    in hand given back; so do MOST_FAULTS faults of this machine in a row."""
+    in hand given back; MOST_FAULTS faults of this machine in a row end it when what is in hand has ended."""
 
     def __init__(
         self,
@@ -149,6 +149,8 @@ class OneRun:
                 for asset_id in self._next(named, free, set(running.values())):
                     if (future := self._start(pool, asset_id)) is not None:
                         running[future] = asset_id
+                    elif named is not None:
+                        named.append(asset_id)
                 if running:
                     done, _ = wait(running, POLL.total_seconds(), FIRST_COMPLETED)
                     stored += sum(self._stored_bytes(future) for future in done)

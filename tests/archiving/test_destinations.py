@@ -15,6 +15,7 @@ from archiving.destinations import CHECK_EVERY, FACT, LOCK_NAME, Destinations
 from archiving.errors import DestinationSilent, NotTheDestination
 from archiving.guarded import GuardedBackend, guarded
 from archiving.identity import MARKER, Verdict
+from archiving.machine import is_machine_fault
 from archiving.outcomes import Archived, WillRetry
 from ledger.base import AssetState, Ledger
 from ledger.errors import LedgerUnavailable
@@ -695,3 +696,24 @@ def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
     assert waiting.state is AssetState.WAITING
     assert row is not None
     assert row.state is AssetState.ARCHIVED
+
+
+def test_a_machine_that_has_no_handles_to_ask_with_says_nothing_of_a_destination() -> None:
+    world = World()
+    process = world.process()
+    process.confirm(world.name)
+    error = TransientStorageError("no answer")
+    error.__cause__ = OSError(24, "Too many open files")
+
+    world.one.reads = error
+    for _ in range(10):
+        world.clock.advance(max(CHECK_EVERY, timedelta(minutes=5)))
+        with pytest.raises(TransientStorageError) as refused:
+            process.confirm(world.name)
+        assert is_machine_fault(refused.value)
+        process.wrote(world.name, error)
+    assert holds.current(world.ledger, world.clock()) == {}
+
+    world.one.reads = None
+    process.confirm(world.name)
+    assert holds.current(world.ledger, world.clock()) == {}

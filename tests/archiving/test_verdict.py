@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from archiving.holds import Hold
+from archiving.holds import Hold, Kind
 from archiving.verdict import MANY, Complaint, Failing, Summary, assess
 from ledger.base import AssetState, Counts, Row
 from tests.archiving.examples import NOW
@@ -121,6 +121,14 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
             {"holds": {"s3://b": Hold("s3://b: AccessDenied", NOW + MINUTE)}},
             "on_hold",
             "On hold until 12:01:00 UTC: s3://b: AccessDenied",
+        ),
+        *(
+            (
+                {"holds": {"s3://b": Hold(f"s3://b: {kind.value} (on h)", NOW + MINUTE, kind.code)}},
+                kind.code,
+                f"s3://b: {kind.value} (on h)",
+            )
+            for kind in Kind
         ),
         (
             {"counts": counts(waiting=1500), "failing": (Failing("s3://b: timed out", 200, or_more=True),)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -255,8 +256,8 @@ def test_a_loop_that_cannot_start_leaves_no_file_handle_behind(
 
     where, name = {
         "a thread": (threading.Thread, "start"),
-        "an epoll handle": (loop_module.select, "epoll"),
-        "a pipe": (loop_module.os, "pipe"),
+        "an epoll handle": (select, "epoll"),
+        "a pipe": (os, "pipe"),
         "a place in it": (loop_module._Poller, "register"),
     }[lacking]
     loop, done = Loop("starved"), threading.Event()

@@ -99,6 +99,7 @@ class _Pending:
     tolerant: Tolerant | None
     again: bool = False  # submitted once more, to be read in another way
     fresh: bool = False  # submitted once more, for what came first is not proved
+    noted: bool = False  # looked at by `_note_early`
 
 
 class Copier:
@@ -154,7 +155,7 @@ class Copier:
         self._recorded_at = time.monotonic()
         self._recorded_early: dict[str, StoredObject] = {}  # before it was proved; by path
         self._pending: deque[_Pending] = deque()
-        self._ended: deque[_Pending] = deque()  # the same, as they end; filled by the engine's thread
+        self._begun = 0  # copies, with those that were begun again
         self._unproved: Unproved[tuple[_Pending, CopyResult]] = Unproved(engine)
 
     def copy(self, items: Iterable[Item]) -> Copied:
@@ -230,7 +231,6 @@ class Copier:
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
             self._collect()
             self._judge_proved(self._unproved.prove_meanwhile())
-        self._record_early()
 
     def _is_the_same(self, item: Item, known: StoredObject) -> bool:
         """Without asking the source: it is made by us, or comes out of one file whose version says so."""
@@ -285,15 +285,26 @@ class Copier:
 
     def _await(self, pending: _Pending) -> None:
         self._pending.append(pending)
-        pending.future.add_done_callback(lambda _: self._ended.append(pending))
+        self._begun += 1
+        if self._begun % JOURNAL_EVERY == 0:
+            self._look_ahead()
 
     def _result(self, pending: _Pending) -> CopyResult:
         """When it has ended. What ends before it is recorded meanwhile."""
-        while True:
-            self._record_early()
-            with suppress(TimeoutError):
-                return pending.future.result(timeout=JOURNAL_AFTER.total_seconds())
-            self._heartbeat.check()
+        future = pending.future
+        while not future.done():
+            self._look_ahead()
+            try:
+                future.result(timeout=JOURNAL_AFTER.total_seconds())
+            except TimeoutError as error:
+                if future.done() and future.exception() is error:
+                    raise
+                self._heartbeat.check()
+        result = future.result()
+        if not pending.noted:
+            self._note_early(pending, result)
+            self._record_if_due()
+        return result
 
     def _collect(self) -> None:
         pending = self._pending.popleft()
@@ -358,25 +369,27 @@ class Copier:
         if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES or late:
             self._record()
 
-    def _record_early(self) -> None:
-        """Record what has ended and is not proved yet, where the next attempt will see by itself whether it was this
-        object's: its ETag is a digest, so that no other content has it. The next attempt asks for it, and that answer
-        is proved like any other."""
-        while self._ended:
-            pending = self._ended.popleft()
-            item, future = pending.item, pending.future
-            if item.source is None or pending.fresh or future.cancelled() or future.exception() is not None:
-                continue
-            result = future.result()
-            if result.unchanged or result.failed or result.source is None:
-                continue
-            if not _DIGEST.fullmatch(result.source.strong_etag or ""):
-                continue
-            if not (pending.tolerant and pending.tolerant.found) and not _perhaps_cut(item, result):
-                stored = _stored(item, result)
-                self._recorded_early[item.path] = stored
-                self._note(stored)
+    def _look_ahead(self) -> None:
+        """Record what has ended behind one that goes on."""
+        for pending in self._pending:
+            if pending.future.done() and not pending.noted and pending.future.exception() is None:
+                self._note_early(pending, pending.future.result())
         self._record_if_due()
+
+    def _note_early(self, pending: _Pending, result: CopyResult) -> None:
+        """To be recorded before it is proved, where the next attempt will see by itself whether it was this object's:
+        its ETag is a digest, so that no other content has it. The next attempt asks for it, and that answer is proved
+        like any other."""
+        item = pending.item
+        pending.noted = True
+        if item.source is None or pending.fresh or result.unchanged or result.failed or result.source is None:
+            return
+        if not _DIGEST.fullmatch(result.source.strong_etag or ""):
+            return
+        if not (pending.tolerant and pending.tolerant.found) and not _perhaps_cut(item, result):
+            stored = _stored(item, result)
+            self._recorded_early[item.path] = stored
+            self._note(stored)
 
     def _keep_known(self, item: Item, known: StoredObject, doubt: str | None = None) -> bool:
         """Whether there is a doubt about it: what the manifest says of it stays true while the source is unchanged."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from time import monotonic
 
 from ledger.base import Ledger
 from ledger.errors import LedgerUnavailable
@@ -13,12 +13,23 @@ from ledger.errors import LedgerUnavailable
 MEASURE_EVERY = timedelta(minutes=1)
 
 
+def since_boot() -> float:
+    """Seconds of a clock that is never set and, where the system has one, goes on while the machine sleeps: a
+    monotonic one stands still then, and would be that far behind after it."""
+    if _BOOT is None:
+        return time.monotonic()
+    return time.clock_gettime(_BOOT)
+
+
+_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+
+
 class LedgerClock:
     """Gives the ledger's time, aware UTC, whatever the clock of this machine says: asked for once in MEASURE_EVERY and
-    carried on by a monotonic clock. While the ledger is away, the last answer is carried on. Raises LedgerUnavailable
-    when there was none yet. Safe to use from several threads."""
+    carried on by a clock that is never set. While the ledger is away, the last answer is carried on. Raises
+    LedgerUnavailable when there was none yet. Safe to use from several threads."""
 
-    def __init__(self, ledger: Ledger, elapsed: Callable[[], float] = monotonic) -> None:
+    def __init__(self, ledger: Ledger, elapsed: Callable[[], float] = since_boot) -> None:
         """`elapsed`: seconds of a clock that is never set."""
         self._ledger = ledger
         self._elapsed = elapsed

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger.clock import MEASURE_EVERY, LedgerClock
+from ledger import clock
+from ledger.clock import MEASURE_EVERY, LedgerClock, since_boot
 from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
 
@@ -75,3 +77,15 @@ def test_without_any_answer_there_is_no_time() -> None:
 
     world.away = False
     assert world.clock() == NOON
+
+
+def test_by_itself_it_goes_on_while_the_machine_sleeps_where_the_system_has_such_a_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "clock_gettime", {7: 5000.0}.__getitem__)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+
+    monkeypatch.setattr(clock, "_BOOT", 7)
+    assert since_boot() == 5000
+    monkeypatch.setattr(clock, "_BOOT", None)
+    assert since_boot() == 1000

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 
@@ -21,18 +21,29 @@ ENOUGH_TO_FIND = 0.95
 def main() -> int:
     asked = _arguments()
     if asked.seed is not None:
-        return _one(asked.seed, asked.bug)
+        return _one(asked.seed, asked.bug[0] if asked.bug else None)
     seeds = range(asked.start, asked.start + asked.seeds)
     with ProcessPoolExecutor(asked.jobs) as pool:
         if asked.planted:
-            return _planted(pool, seeds, seeds.stop - seeds.start if asked.all else 2 * asked.jobs)
+            return _planted(
+                pool,
+                asked.bug or list(PLANTED),
+                seeds,
+                seeds.stop - seeds.start if asked.all else 2 * asked.jobs,
+            )
         return _many(pool, seeds)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one and print what happened last")
-    parser.add_argument("--bug", choices=sorted(PLANTED), help="with --seed: with this bug planted")
+    parser.add_argument(
+        "--bug",
+        action="append",
+        choices=sorted(PLANTED),
+        metavar="NAME",
+        help="with --seed or --planted: this bug of planted.py; repeatable",
+    )
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--start", type=int, default=1, help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
@@ -73,11 +84,11 @@ def _many(pool: ProcessPoolExecutor, seeds: Iterable[int]) -> int:
     return 1 if failed else 0
 
 
-def _planted(pool: ProcessPoolExecutor, seeds: range, at_once: int) -> int:
+def _planted(pool: ProcessPoolExecutor, bugs: Sequence[str], seeds: range, at_once: int) -> int:
     """Seeds are tried `at_once`, until one finds the bug. One that fails without any finds none."""
     sound: dict[int, bool] = {}
     found = 0
-    for name in PLANTED:
+    for name in bugs:
         finders: list[Outcome] = []
         tried = 0
         for start in range(seeds.start, seeds.stop, at_once):
@@ -96,8 +107,8 @@ def _planted(pool: ProcessPoolExecutor, seeds: range, at_once: int) -> int:
             f"found by {len(numbers)} of {tried}, seeds {numbers[:8]}" if finders else f"NOT FOUND in {tried}"
         )
         _say(f"{name}: {verdict}; {invariants}")
-    _say(f"{found} of {len(PLANTED)} planted bugs were found")
-    return 0 if found >= ENOUGH_TO_FIND * len(PLANTED) else 1
+    _say(f"{found} of {len(bugs)} planted bugs were found")
+    return 0 if found >= ENOUGH_TO_FIND * len(bugs) else 1
 
 
 def _outcomes(pool: ProcessPoolExecutor, seeds: Iterable[int], bug: str | None) -> Iterator[Outcome]:

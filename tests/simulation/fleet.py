@@ -9,9 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from archiving import verdicts
+from archiving.acknowledging import acknowledge
 from archiving.errors import ArchiveError
+from archiving.verdict import ATTENTION_STATES
 from hms.errors import HmsError
-from ledger.base import AssetState, Row
+from ledger.base import Row
 from ledger.errors import LedgerError
 from storage_backends.errors import StorageError
 from tests.simulation.faults import Fault, Faults
@@ -155,7 +157,9 @@ class Fleet:
         )
         self._plan_faults()
         for process in (*self.workers, *self.controls, *self.beats, self.operator):
-            process.wall_skew = rng.choice([0.0, rng.uniform(-5, 5), rng.uniform(-3 * DAY, 3 * DAY)])
+            process.wall_skew = rng.choice(
+                [0.0, rng.uniform(-5, 5), *(rng.uniform(-3 * DAY, 3 * DAY) for _ in range(2))]
+            )
             process.start()
         scheduler.every(lambda: 6 * HOUR, self.oracle.look, first=HOUR)
         scheduler.every(lambda: 4 * HOUR, self._snapshot)
@@ -197,9 +201,11 @@ class Fleet:
             near = rng.choice(sorted(self.sources.assets.values(), key=lambda asset: asset.number))
             self._add_fault(where, rng.choice(names), near.listed_from + rng.uniform(-HOUR, HOUR / 2))
         for asset in self.sources.assets.values():
-            if rng.random() < 0.4:
+            if rng.random() < (0.7 if asset.is_tree else 0.4):
                 start = max(asset.ready_from - HOUR, 0.0)
-                self._add_fault(f"source:{asset.id}", rng.choice(SOURCE_FAULTS), start)
+                half = asset.is_tree and rng.random() < 0.5
+                kind = "404 on one file" if half else rng.choice(SOURCE_FAULTS)
+                self._add_fault(f"source:{asset.id}", kind, start)
 
     def _add_fault(self, where: str, kind: str, start: float) -> None:
         rng = self.scheduler.rng
@@ -286,7 +292,7 @@ class Fleet:
         tasks: dict[str, Callable[[], None]] = {
             "sweep": lambda: self._sweep(services),
             "dispatch": lambda: self._ignore(services.dispatcher.dispatch()),
-            "watch": lambda: self.oracle.watched(services.watcher.watch()),
+            "watch": lambda: self._watch(services),
             "reconcile": lambda: self._ignore(services.reconciler.reconcile()),
             "scrub": lambda: self._ignore(services.scrubber.scrub()),
         }
@@ -301,12 +307,16 @@ class Fleet:
             except EXPECTED as error:
                 self.scheduler.note(process.name, f"{name} failed: {type(error).__name__}")
 
+    def _watch(self, services: Services) -> None:
+        began = self.scheduler.seconds
+        self.oracle.watched(services.watcher.watch(), began)
+
     def _sweep(self, services: Services) -> None:
         began = self.scheduler.seconds
         try:
             result = services.sweeper.sweep()
             if result is not None:
-                self.oracle.swept(began)
+                self.oracle.has_swept(began)
             services.dispatcher.dispatch()
         finally:
             services.reconciler.check_destinations()
@@ -341,10 +351,10 @@ class Fleet:
         ledger: Any = SimLedger(process, self.ledger, self.faults, self.oracle)
         stores: Any = [SimStore(process, store) for store in self.destinations]
         rng = self.scheduler.rng
-        while self.scheduler.seconds < STORM:
+        while self.scheduler.seconds < SETTLED - 6 * DAY:
             process.sleep(rng.uniform(2 * HOUR, 2 * DAY))
             rows = sorted(self.ledger.all_rows(), key=lambda row: row.asset_id)
-            verb = rng.choice(["retry", "reject", "accept", "verify"])
+            verb = rng.choice(["retry", "reject", "accept", "ack", "verify"])
             process.attempt_began = self.scheduler.seconds
             self.scheduler.note("operator", verb)
             try:
@@ -353,15 +363,13 @@ class Fleet:
                         self.scheduler.note("operator", f"{checked.asset_id} {checked.ok}")
                 elif verb == "retry" and rows:
                     ledger.reopen(rng.choice(rows).asset_id)
-                elif doubted := [
-                    row for row in rows if row.state in (AssetState.QUARANTINED, AssetState.LOST)
-                ]:
+                elif doubted := [row for row in rows if row.state in ATTENTION_STATES]:
                     row = rng.choice(doubted)
-                    say = verdicts.accept if verb == "accept" else verdicts.reject
+                    say = {"accept": verdicts.accept, "reject": verdicts.reject, "ack": acknowledge}[verb]
                     if verb == "reject":
                         self.oracle.rejected.add(row.asset_id)
                     say(ledger, stores, row.asset_id, by="ann", why="seen", now=self.ledger.now())
-            except (*EXPECTED, ArchiveError) as error:
+            except (*EXPECTED, ArchiveError) as error:  # such as: it is not in such an end any more
                 self.scheduler.note("operator", f"{verb} failed: {type(error).__name__}")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from archiving.discovery import FACT as SWEEP_FACT
 from ledger.base import AssetState, Beginning, Lease, Progress, Row, Seen, Settlement
 from ledger.errors import LedgerUnavailable
 from ledger.memory import MemoryLedger
@@ -27,6 +28,10 @@ class LedgerAudit(Protocol):
     def settled_lease(self, process: Process, asset_id: str) -> None: ...
 
     def discovered(self, before: dict[str, Row]) -> None: ...
+
+    def swept(self) -> None:
+        """A sweep that came to its end is recorded."""
+        ...
 
     def settled(self, process: Process, before: Row | None, after: Row | None) -> None: ...
 
@@ -127,6 +132,14 @@ class SimLedger:
                 lambda: list(self._ledger.rows(chosen, expiring_before=expiring_before, limit=limit)),
             )
         )
+
+    def remember(self, name: str, fact: Mapping[str, object], lifetime: timedelta | None = None) -> None:
+        def act() -> None:
+            self._ledger.remember(name, fact, lifetime)
+            if name == SWEEP_FACT:
+                self._audit.swept()
+
+        self._call("remember", act)
 
     def report(self, progress: Progress) -> None:
         if self._faults.active("ledger", self._process.scheduler.seconds) is None:

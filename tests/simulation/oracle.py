@@ -14,7 +14,7 @@ from ledger.base import OPEN_STATES, AssetState, Lease, Row
 from storage_backends.memory import StoredObject
 from tests.simulation.faults import Faults, longest_clear
 from tests.simulation.ledgers import AuditedLedger
-from tests.simulation.scheduler import DAY, HOUR, Process, Scheduler
+from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler
 from tests.simulation.stores import FOREIGN, MANIFESTS, Destination
 from tests.simulation.truth import TrueAsset
 from tests.simulation.wiring import AT_RISK, SWEEP_EVERY, Logs
@@ -328,20 +328,21 @@ class Oracle:
             if allowed is None or self.scheduler.seconds > allowed:
                 self._broken("what is archived is whole", f"{row.asset_id} at {store.name}: {why}")
 
-    def watched(self, summary: Summary) -> None:
-        """A control process has just looked, and alarmed."""
+    def watched(self, summary: Summary, began: float) -> None:
+        """A control process has looked, and alarmed."""
+        if self.scheduler.seconds - began > MINUTE:
+            return  # one that was paused since it looked tells what was true
         now = self.ledger.now()
         overdue = [
             row
             for row in self.ledger.all_rows()
             if row.state in OPEN_STATES and row.stored_objects == 0 and row.expires_at < now
         ]
-        for row in overdue if now - summary.at < timedelta(minutes=1) else []:
+        for row in overdue:
             known_for = now - max(row.changed_at, row.first_seen_at)
             if row.asset_id not in self.logs.alarmed and known_for > timedelta(hours=3):
                 self._broken("nothing is open past its deadline without an alarm", f"{row.asset_id}")
-        # one that was paused since it looked tells what was true
-        if summary.healthy and now - summary.at < timedelta(minutes=1):
+        if summary.healthy:
             self._check_healthy(summary)
 
     def _check_healthy(self, summary: Summary) -> None:
@@ -370,9 +371,11 @@ class Oracle:
     def _is_needed(self) -> bool:
         return any(row.state in OPEN_STATES for row in self.ledger.all_rows())
 
-    def swept(self, began: float) -> None:
-        """A whole sweep has ended: what was listed all the time is known."""
+    def swept(self) -> None:
         self.swept_at = self.scheduler.seconds
+
+    def has_swept(self, began: float) -> None:
+        """A whole sweep has ended: what was listed all the time is known."""
         if self.epoch_began >= began:
             return
         known = {row.asset_id for row in self.ledger.all_rows()}

@@ -204,20 +204,25 @@ def _(stack: ExitStack) -> None:
 
 @bug("a wait may run past the deadline")
 def _(stack: ExitStack) -> None:
-    _instead(stack, ledger.memory, "SHORTEST_SHARE", 0.2)
+    class FiveTimes:
+        def __rfloordiv__(self, left: timedelta) -> timedelta:
+            return 5 * left
+
+    _instead(stack, ledger.memory, "SHORTEST_SHARE", FiveTimes())
+    _instead(stack, archiving.archiver, "decide", _patient(archiving.decisions.decide, timedelta(hours=20)))
 
 
 @bug("a wait may last for a week")
 def _(stack: ExitStack) -> None:
     _instead(stack, ledger.memory, "LONGEST_WAIT", timedelta(days=7))
-    _instead(stack, archiving.archiver, "decide", _patient(archiving.decisions.decide))
+    _instead(stack, archiving.archiver, "decide", _patient(archiving.decisions.decide, timedelta(days=3)))
     _instead(stack, ledger.memory, "SHORTEST_SHARE", 1)
 
 
-def _patient(real: Callable[..., Any]) -> Callable[..., Any]:
+def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
     def decide(*given: Any, **more: Any) -> Any:
         decided = real(*given, **more)
-        return decided if isinstance(decided, Ended) else replace(decided, delay=timedelta(days=3))
+        return decided if isinstance(decided, Ended) else replace(decided, delay=delay)
 
     return decide
 
@@ -271,7 +276,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("a reconcile reopens nothing")
 def _(stack: ExitStack) -> None:
-    _instead(stack, Reconciler, "_reopen_unproved", lambda *_: (0, 0))
+    _instead(stack, Reconciler, "_close", lambda *_: (0, 0))
 
 
 @bug("a ledger that was lost forgets the ends")

@@ -213,6 +213,10 @@ class Process:
     def monotonic(self) -> float:
         return self.scheduler.seconds - self.suspended_seconds
 
+    def since_boot(self) -> float:
+        """Goes on while the machine sleeps."""
+        return self.scheduler.seconds
+
     # -- by the process itself -------------------------------------------------------------------------------
     def sleep(self, seconds: float) -> None:
         scheduler = self.scheduler

@@ -114,7 +114,7 @@ def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
     )
     versions = [Version(-100 * DAY, 1, _files(rng, kind, 1))]
     ready = max(created, 0.0) + rng.choice([0.0, 0.0, 0.0, rng.uniform(0, 6 * HOUR)])
-    if rng.random() < 0.25:
+    if rng.random() < (0.5 if kind == "room-vod" else 0.2):
         later = rng.choice([2 * HOUR, 8 * HOUR, 3 * DAY])
         versions.append(Version(ready + rng.uniform(0, later), 2, _files(rng, kind, 2)))
     listed = max(created, 0.0)

@@ -80,7 +80,7 @@ def build(
 ) -> Services:
     api = SimApi(process, sources)
     known: Any = ledger  # by its Protocol
-    clock = LedgerClock(known, elapsed=process.monotonic)
+    clock = LedgerClock(known, elapsed=process.since_boot)
     identities = Destinations(
         ledger=known,
         stores=list(stores),

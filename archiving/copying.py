@@ -52,11 +52,12 @@ from transfer.source import as_sent, plain
 log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 256  # items submitted that have not arrived yet; the engine bounds bytes and connections itself
-JOURNAL_EVERY = 32  # objects recorded in the ledger at once; fewer of them
+JOURNAL_EVERY = 24  # objects recorded in the ledger at once; fewer of them
 JOURNAL_BYTES = 16 * 2**20  # when they are so large, or
 JOURNAL_AFTER = timedelta(
     seconds=5
 )  # when they arrived so long ago: what a worker that dies had copied in vain
+_LOOK_AHEAD_EVERY = 8  # copies begun: what ended behind one that goes on is recorded with the others
 SMALL_BYTES = 256 * 1024
 GIVE_UP_AFTER = (
     50  # items that were refused or not answered: the source is down, and each has cost its retries
@@ -286,7 +287,7 @@ class Copier:
     def _await(self, pending: _Pending) -> None:
         self._pending.append(pending)
         self._begun += 1
-        if self._begun % JOURNAL_EVERY == 0:
+        if self._begun % _LOOK_AHEAD_EVERY == 0:
             self._look_ahead()
 
     def _result(self, pending: _Pending) -> CopyResult:

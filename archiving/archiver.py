@@ -469,6 +469,8 @@ class Archiver:
     def _in_our_words(self, error: Exception) -> Exception:
         """The end of an attempt's time says nothing of the asset. A 401 or 403 for one asset is no reason to leave the
         whole API alone: where its list still answers, it is this asset that cannot be had."""
+        if isinstance(error, Stopped):
+            return error
         if isinstance(error, self._time_is_up):
             return Stopped(
                 "the time that one attempt may take is over; the next one goes on with what is stored"

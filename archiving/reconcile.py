@@ -163,11 +163,11 @@ class Reconciler:
         started = self._clock()
         listed = [self._listed(store, MANIFESTS, turn) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
-        entered, unreadable = self._rebuilder.enter_archived(_going_on(everywhere, turn))
+        entered, unreadable = self._rebuilder.enter_archived(_going_on(sorted(everywhere), turn))
         partly = set().union(*listed) - everywhere
-        found, not_read = self._rebuilder.enter_partial(_going_on(partly, turn))
+        found, not_read = self._rebuilder.enter_partial(_going_on(sorted(partly), turn))
         ends = set().union(*(self._listed(store, ENDS, turn) for store in self._destinations))
-        found += self._rebuilder.enter_ends(_going_on(ends, turn))
+        found += self._rebuilder.enter_ends(_going_on(sorted(ends), turn))
         gaps = self._gaps(listed, everywhere, started, turn)
         reopened, would_change = self._close(gaps, turn, believe)
         self._write_end_records(turn)

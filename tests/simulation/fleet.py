@@ -168,6 +168,8 @@ class Fleet:
         if not losses:  # nobody could tell an empty directory from a new destination without the ledger
             unmounts = rng.choice([0, 1, 1, 2])
             self._soon += [(rng.uniform(DAY, STORM - HOUR), self._unmount) for _ in range(unmounts)]
+        if rng.random() < 0.3:  # in the calm: what is gone at the source is known to the buckets alone
+            scheduler.at(rng.uniform(STORM, SETTLED - 5 * DAY), self._flush_or_roll_back)
         self._soon += [(rng.uniform(0, STORM), self._harm_new) for _ in range(rng.choice([0, 0, 1, 2]))]
         for _ in range(rng.choice([0, 1, 2, 3])):
             scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), self._harm)
@@ -206,6 +208,10 @@ class Fleet:
                 half = asset.is_tree and rng.random() < 0.5
                 kind = "404 on one file" if half else rng.choice(SOURCE_FAULTS)
                 self._add_fault(f"source:{asset.id}", kind, start)
+
+        never = self.sources.assets[rng.choice(sorted(self.sources.assets))]
+        if rng.random() < 0.4:
+            self.faults.add(Fault(f"source:{never.id}", rng.choice(["403", "404"]), 0.0, END))
 
     def _add_fault(self, where: str, kind: str, start: float) -> None:
         rng = self.scheduler.rng

@@ -399,6 +399,8 @@ class Oracle:
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
             if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
                 continue
+            if state is AssetState.QUARANTINED and any(store.no_overwrite for store in self.destinations):
+                continue  # a manifest with doubts can never be replaced there: a person is asked
             clear = longest_clear(
                 max(asset.ready_from, asset.listed_from), asset.gone_from, self._windows(asset.id)
             )

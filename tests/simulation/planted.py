@@ -341,11 +341,8 @@ def _(stack: ExitStack) -> None:
     real = MemoryLedger.take_due
 
     def take_due(self: Any, *given: Any, **more: Any) -> Any:
-        living, self._living = self._living, lambda _asset: True
-        try:
+        with patch.object(MemoryLedger, "_living", lambda *_: True):
             return real(self, *given, **more)
-        finally:
-            self._living = living
 
     _instead(stack, MemoryLedger, "take_due", take_due)
 

@@ -126,6 +126,7 @@ class Destination:
             not key.startswith("recordings/")
             or self.kind_of_fault != "corrupting"
             or not there.data
+            or self.no_overwrite  # what is wrong there stays wrong
             or self.scheduler.rng.random() < 0.6
         ):
             return None

@@ -15,7 +15,7 @@ from tests.simulation.faults import longest_clear
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("seed", [2, 7, 9, 10])
+@pytest.mark.parametrize("seed", [2, 7, 9])
 def test_all_invariants_hold(seed: int) -> None:
     outcome = run(seed)
 
@@ -40,7 +40,9 @@ def test_the_same_seed_is_the_same_run_in_every_process() -> None:
 @pytest.mark.parametrize(
     ("bug", "seed"),
     [
-        ("a lease that has ended may still settle", 1),
+        ("an object is taken for stored before it was sent", 2),
+        ("a sweep opens what is archived again", 1),
+        ("a wait may last for a week", 1),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, seed: int) -> None:

@@ -2,7 +2,8 @@
 
     StorageError                      what we were doing, to which key, what the store answered
     ├── DestinationRefuses            not worth trying again until a person acts; the line to this destination stops
-    │   ├── AccessDenied              credentials missing, wrong, or not allowed to
+    │   ├── AccessDenied              credentials wrong, expired, or not allowed to
+    │   │   └── CredentialsMissing    none were found, or they cannot be read: nothing was asked
     │   ├── BucketMissing             no such bucket, or the directory is not there
     │   └── DestinationFull           disk or quota is full
     ├── TransientStorageError         worth trying again: 5xx, 429, timeouts, a cut connection, clock skew
@@ -30,6 +31,10 @@ class DestinationRefuses(StorageError):
 
 class AccessDenied(DestinationRefuses):
     """Credentials are missing, wrong, expired, or lack the permission."""
+
+
+class CredentialsMissing(AccessDenied):
+    """No credentials were found where the SDK looks for them, or they cannot be read. Nothing was asked."""
 
 
 class BucketMissing(DestinationRefuses):

@@ -26,6 +26,7 @@ from archiver.http.errors import HttpError, InvalidRequest
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
+    CredentialsMissing,
     DestinationFull,
     DestinationRefuses,
     ObjectExists,
@@ -149,7 +150,7 @@ def translate(error: Exception, doing: str) -> StorageError:
             f"{doing}: {name}: the server could not be reached, or broke off its answer"
         )
     if isinstance(error, auth_errors.GoogleAuthError):
-        return AccessDenied(
+        return CredentialsMissing(
             f"{doing}: {name}: no usable Google credentials; set GOOGLE_APPLICATION_CREDENTIALS, run "
             "`gcloud auth application-default login`, or give the machine a service account"
         )

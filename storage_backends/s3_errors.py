@@ -21,6 +21,7 @@ from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
     ChecksumRejected,
+    CredentialsMissing,
     DestinationFull,
     DestinationRefuses,
     InvalidKey,
@@ -220,7 +221,7 @@ def translate(error: Exception, doing: str) -> StorageError:
     if isinstance(error, trust.UnusableCaFile):
         return DestinationRefuses(f"{doing}: {error}")
     if isinstance(error, _CREDENTIALS):
-        return AccessDenied(
+        return CredentialsMissing(
             f"{doing}: {name}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "AWS_PROFILE, or give the machine a role"
         )

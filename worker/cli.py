@@ -744,35 +744,39 @@ def _by_hand(
 
 
 def _code_of_run(services: AppServices, *, all_safe: bool, stopped: bool) -> int:
-    """Of a command that copied. What is not saved because something cannot be reached is NOT_SERVED, and said."""
+    """Of a command that copied. What is not saved because something cannot be reached is NOT_SERVED, or WRONG_SETTINGS
+    where credentials are missing, and said."""
     if all_safe:
         return OK
     if stopped:
         return INTERRUPTED
     missing = list(_not_served(services))
-    for reason in missing:
+    for _, reason in missing:
         err.print(Text("archiver: ", style="bold red") + Text(escaped(reason)))
-    return NOT_SERVED if missing else NOT_SAVED
+    return min((code for code, _ in missing), default=NOT_SAVED)
 
 
-def _not_served(services: AppServices) -> Iterator[str]:
-    """Why the API or a destination does not serve us, a line each. Asks them."""
+def _not_served(services: AppServices) -> Iterator[tuple[int, str]]:
+    """Why the API or a destination does not serve us, each with its exit code. Asks them."""
     from archiving import holds
     from storage_backends.base import object_key
+    from storage_backends.errors import CredentialsMissing
 
     held = holds.current(services.ledger, services.ledger.now())
-    yield from (hold.reason for hold in held.values())
+    yield from ((NOT_SERVED, hold.reason) for hold in held.values())
     try:
         if holds.API not in held:
             services.api.check()
     except HmsError as error:
-        yield str(error)
+        yield NOT_SERVED, str(error)
     for store in services.destinations:
         try:
-            if store.name not in held:
-                store.stat(object_key("doctor/not-there"))
+            store.stat(object_key("doctor/not-there"))
+        except CredentialsMissing as error:
+            yield WRONG_SETTINGS, f"{store.name}: {error}"
         except StorageError as error:
-            yield f"{store.name}: {error}"
+            if store.name not in held:
+                yield NOT_SERVED, f"{store.name}: {error}"
 
 
 def _take_back(services: AppServices, asset_id: str) -> None:

@@ -18,6 +18,7 @@ from archiver.http import errors as http_errors
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
+    CredentialsMissing,
     DestinationFull,
     DestinationRefuses,
     ObjectExists,
@@ -50,7 +51,7 @@ AUTH = {
         InvalidResource InvalidType InvalidValue MalformedError MutualTLSChannelError OAuthError OSError
         ReauthFailError ReauthSamlChallengeFailError RefreshError UserAccessTokenError
     """),
-        AccessDenied,
+        CredentialsMissing,
     ),
     **dict.fromkeys(["TransportError", "ResponseError", "TimeoutError"], TransientStorageError),
 }

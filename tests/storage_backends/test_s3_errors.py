@@ -15,6 +15,7 @@ from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
     ChecksumRejected,
+    CredentialsMissing,
     DestinationFull,
     DestinationRefuses,
     InvalidKey,
@@ -73,7 +74,7 @@ OUR_DEFECT = words("""
 """)
 
 EXPECTED: dict[str, type[StorageError]] = {
-    **dict.fromkeys(CREDENTIALS, AccessDenied),
+    **dict.fromkeys(CREDENTIALS, CredentialsMissing),
     **dict.fromkeys(SETTINGS, DestinationRefuses),
     **dict.fromkeys(CONNECTION, TransientStorageError),
     **dict.fromkeys(OUR_DEFECT, StorageError),

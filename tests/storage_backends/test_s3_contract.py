@@ -62,6 +62,10 @@ class TestMoto(StorageContract):
         "test_young_uploads_are_left_alone": "it says that every upload began in 2010",
     }
 
+    @pytest.mark.skip(reason="the server looks and then stores, so that two may win")
+    def test_of_several_puts_if_absent_at_once_exactly_one_wins(self) -> None:  # type: ignore[override]
+        ...
+
     @pytest.fixture(scope="class")
     @classmethod
     def destination(cls, moto_server: S3Server) -> Iterator[Destination]:

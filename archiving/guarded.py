@@ -23,6 +23,7 @@ from storage_backends.base import (
 from storage_backends.errors import StorageError
 
 _RECORDS = (f"{keys.MANIFESTS_FOLDER}/", f"{keys.ENDS_FOLDER}/")
+_NEVER_UNMOUNTED = ("s3://", "gs://")
 
 
 def guarded(stores: Sequence[StorageBackend], destinations: Destinations) -> list[StorageBackend]:
@@ -32,7 +33,8 @@ def guarded(stores: Sequence[StorageBackend], destinations: Destinations) -> lis
 
 class GuardedBackend:
     """See `storage_backends.base.StorageBackend`. Every call raises, besides, what `Destinations.confirm` does; a write
-    under `manifests/` or `ends/` has it checked shortly before."""
+    under `manifests/` or `ends/` has it checked shortly before, and again afterwards where a disk may be unmounted in
+    between: what was written then lies below the mount point."""
 
     def __init__(self, store: StorageBackend, destinations: Destinations) -> None:
         self._store = store
@@ -48,7 +50,10 @@ class GuardedBackend:
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         self._confirm(_age_for(spec.key))
-        return self._noted(lambda: self._store.put(spec, data, crc32c))
+        info = self._noted(lambda: self._store.put(spec, data, crc32c))
+        if spec.key.startswith(_RECORDS) and not self.name.startswith(_NEVER_UNMOUNTED):
+            self._confirm(timedelta(0))
+        return info
 
     def begin(self, spec: ObjectSpec) -> Upload:
         self._confirm()

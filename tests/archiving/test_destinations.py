@@ -186,6 +186,25 @@ def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded()
     assert empty.store.uploads == {}
 
 
+def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_manifest() -> None:
+    class Unmounting(Faulty):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            if spec.key.startswith(keys.MANIFESTS_FOLDER):
+                self.store.objects.clear()  # what is there now is the folder below the mount point
+            return super().put(spec, data, crc32c)
+
+    world = World()
+    world.stores[0] = Unmounting("one")
+    world.archive(ids=["asset-0"])
+    world.process().confirm(world.name)
+    store = guarded(world.stores, world.process())[0]
+    key = keys.manifest_key("asset-1", asset().created_at)
+    assert store.stat(key) is None  # and so it was checked just now
+
+    with pytest.raises(NotTheDestination):
+        put(store, key, b"{}")
+
+
 def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again() -> None:
     world = World()
     world.archive()

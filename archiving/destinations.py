@@ -42,6 +42,7 @@ from ledger.errors import LedgerError
 from storage_backends.base import ObjectSpec, StorageBackend
 from storage_backends.errors import (
     BucketMissing,
+    DestinationRefuses,
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
@@ -92,6 +93,7 @@ class _State:
     checked_at: datetime | None = None
     refusal: StorageError | None = None  # what every use of it raises now
     proved: bool = False  # the marker was read, and is the right one
+    refuses: bool = False  # to be read at all
     said: str = ""
     unchecked: bool = False  # and it was said
     unmarkable_since: datetime | None = None  # the marker could not be written
@@ -241,7 +243,7 @@ class Destinations:
 
     def _check(self, state: _State, now: datetime) -> None:
         name = state.store.name
-        state.proved = False
+        state.proved = state.refuses = False
         state.refusal = None
         state.checked_at = now
         try:
@@ -266,7 +268,8 @@ class Destinations:
             state.checked_at = None
             raise
         else:
-            self._tell_success(state, now)
+            if not state.refuses:
+                self._tell_success(state, now)
         state.said = str(state.refusal or "")
 
     def _identify(self, state: _State, now: datetime) -> None:
@@ -280,8 +283,9 @@ class Destinations:
             raise
         except TransientStorageError:
             raise
-        except StorageError as error:  # such as credentials that may write and not read
+        except StorageError as error:  # such as a policy that does not name the marker
             self._cannot_check(state, error)
+            self._see_whether_anything_can_be_read(state, now)
             return
         try:
             remembered = self._recall(store.name)
@@ -384,6 +388,17 @@ class Destinations:
         if not state.unchecked:
             log.warning("destination_not_checked", store=state.store.name, reason=str(error))
         state.unchecked = True
+
+    def _see_whether_anything_can_be_read(self, state: _State, now: datetime) -> None:
+        """Tell people when listing is refused as well: no copy there can be verified. Attempts find out by themselves
+        (archiving.probing)."""
+        try:
+            next(iter(state.store.list(f"{keys.MANIFESTS_FOLDER}/")), None)
+        except DestinationRefuses as error:
+            state.refuses = True
+            self._tell(state, holds.Kind.REFUSES, f"it refuses to be read: {error}", now)
+        except StorageError:
+            return  # it is found out soon enough
 
     def _read_marker(self, store: StorageBackend) -> Marker | NoMarker:
         try:

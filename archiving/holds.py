@@ -67,12 +67,14 @@ class Kind(StrEnum):
     """What troubles a destination."""
 
     UNKNOWN = "unknown"  # it is not the destination that the ledger knows
+    REFUSES = "refuses"  # it lets nothing be read: credentials, a policy
     SILENT = "silent"  # it does not answer, or fails
     SILENT_TO_WRITES = "silent to writes"  # the same, though it can be read
 
     @property
     def code(self) -> str:
-        return "destination_unknown" if self is Kind.UNKNOWN else "destination_silent"
+        codes = {Kind.UNKNOWN: "destination_unknown", Kind.REFUSES: "destination_refuses"}
+        return codes.get(self, "destination_silent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Trouble:
     @property
     def is_fault(self) -> bool:
         """Whether it is more than a passing failure."""
-        return self.kind is Kind.UNKNOWN or self.last - self.since >= UNREACHABLE_AFTER
+        return self.kind in (Kind.UNKNOWN, Kind.REFUSES) or self.last - self.since >= UNREACHABLE_AFTER
 
 
 def note_trouble(

@@ -25,7 +25,7 @@ from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
 from archiving.verification import check_contents, check_listed
 from hms.models import Asset
-from ledger.base import AssetState, Ledger, Row, Seen, Settlement
+from ledger.base import OPEN_STATES, AssetState, Ledger, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import StorageError
 
@@ -91,6 +91,8 @@ class Rebuilder:
                 unreadable += 1
                 continue
             manifest = next(iter(manifests.values()))
+            if row is not None and _is_resized(row, manifest):
+                continue  # its source is about to be looked at
             if any(each.damage for each in manifests.values()):  # it was taken back
                 if row is None and self._is_over(manifest):
                     self._enter_damaged(manifests)
@@ -125,10 +127,14 @@ class Rebuilder:
 
     def enter_ends(self, record_keys: Iterable[ObjectKey]) -> int:
         """Of assets that the ledger does not know, with state, reason and acknowledgement; how many. Manifests, which
-        say more, come first."""
+        say more, come first. Of those that are in the same end again, the acknowledgement."""
         entered = 0
         for key in record_keys:
-            if self._row(key) is not None:
+            row = self._row(key)
+            if row is not None:
+                asked = row.state in end_records.RECORDED_STATES and row.acknowledged is None
+                if asked and (known := self._record(key)) is not None:
+                    restore(self._ledger, known)
                 continue
             record = self._record(key)
             if record is None or self._ledger.get(record.seen.asset_id) is not None:
@@ -293,3 +299,9 @@ class Rebuilder:
 def is_newer(began_empty_at: datetime | None, source_ended: datetime) -> bool:
     """Whether a destination was added, empty, after the source of an asset was over."""
     return began_empty_at is not None and source_ended <= began_empty_at
+
+
+def _is_resized(row: Row, manifest: Manifest) -> bool:
+    """Whether the asset is due because the API says another size than when it was archived."""
+    before = Asset.parse({**manifest.asset, "id": row.asset_id}).size_bytes
+    return row.state in OPEN_STATES and None not in (before, row.size_bytes) and before != row.size_bytes

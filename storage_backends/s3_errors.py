@@ -73,8 +73,9 @@ _CODES: dict[type[StorageError], tuple[str, ...]] = {
 _BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
 
 _ADVICE: dict[type[StorageError], str] = {
-    AccessDenied: "check the credentials, the bucket policy (if it demands encryption headers: ?encryption=aws:kms or "
-    "AES256 in the destination), and that s3:ListBucket is allowed (without it a missing key answers 403 too)",
+    AccessDenied: "check the credentials, the bucket policy (if it demands encryption headers: encryption=aws:kms or "
+    "encryption=AES256 as an option of the destination), and that s3:ListBucket is allowed (without it a missing key "
+    "answers 403 too)",
     BucketMissing: "create the bucket, or correct its name, region or endpoint in the destination",
     DestinationFull: "free space or raise the quota",
 }

@@ -53,13 +53,16 @@ def tally_view(
 def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | None) -> Text:
     if stored is None:
         why = f": {trouble}" if trouble else "."
-        text = f"Not compared with the ledger{why}\nAssets of which nothing is left were not looked for."
-        return rendering.shown(text, "yellow" if trouble else "")
+        style = "yellow" if trouble else ""
+        said = rendering.shown(f"Not compared with the ledger{why}", style)
+        return said.append("\nAssets of which nothing is left were not looked for.", style)
     if tally.missing:
         text = f"Compared with the ledger: {tally.missing} copies of what it calls archived have no manifest."
         return Text(text, style="bold red")
     if len(named):
         return Text("Compared with the ledger. Other assets than the named ones were not looked at.")
+    if tally.unchecked and not tally.copies:
+        return Text("Not compared with the ledger: nothing could be looked at.", style="bold red")
     where = "each destination that could be listed" if tally.unchecked else "each destination"
     return Text(
         f"Compared with the ledger: each of the {len(stored)} assets that it calls archived has a manifest at {where}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -305,6 +305,31 @@ def test_a_marker_that_may_not_be_read_proves_nothing_and_stops_nothing() -> Non
 
     assert not process.proved(world.name)
     assert [entry["event"] for entry in logs] == ["destination_not_checked"], "said once"
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lists: bool) -> None:
+    class Listed(Faulty):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            if self.reads and not lists:
+                raise self.reads
+            return super().list(prefix)
+
+    world = World()
+    world.stores[0] = Listed("one")
+    world.archive()
+    process = world.process()
+    process.confirm(world.name)
+    world.one.reads = AccessDenied("403")
+    world.clock.advance(CHECK_EVERY)
+
+    process.check_all()
+    told = [hold.code for hold in holds.current(world.ledger, world.clock()).values()]
+    assert told == ([] if lists else ["destination_refuses"])
+
+    world.one.reads = None
+    process.check_all()
+    assert holds.current(world.ledger, world.clock()) == {}
 
 
 def test_a_marker_that_may_not_be_written_stops_nothing() -> None:

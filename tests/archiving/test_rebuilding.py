@@ -90,6 +90,20 @@ def test_an_acknowledged_end_comes_back_acknowledged() -> None:
     assert (row.acknowledged.by, row.acknowledged.why) == ("ann", "known")
 
 
+def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.SOURCE_FAILED, "failed")
+    acknowledge(world.ledger, world.stores, asset().id, by="ann", why="known", now=NOW)
+    world.ledger.clear()
+    enter(world.ledger, asset(), AssetState.SOURCE_FAILED, "failed")  # while no destination could be listed
+
+    world.reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row is not None
+    assert row.acknowledged is not None
+
+
 def test_a_record_of_the_version_before_has_the_deadline_of_its_asset() -> None:
     world = World()
     record = {

@@ -14,6 +14,7 @@ from archiving.contents.base import Doubt
 from archiving.judging import Scope, judge
 from archiving.manifest import Manifest, read_manifest
 from archiving.outcomes import AlreadyArchived, Archived, WillRetry
+from archiving.reconcile import Reconciler
 from archiving.verification import check_contents
 from hms.errors import HmsUnavailable
 from ledger.base import AssetState
@@ -112,6 +113,28 @@ def test_another_size_is_looked_into_at_the_source_once(
     for size in (7, len(VIDEO), 7):
         assert world.sweep(size) is AssetState.ARCHIVED
     assert world.opened == looks
+
+
+def test_a_comparison_with_the_buckets_before_the_look_does_not_end_it() -> None:
+    world = World()
+    world.now_at_source = OneFile.of(LONGER)
+    reconciler = Reconciler(
+        ledger=world.bench.ledger,
+        destinations=world.bench.stores,
+        scope=Scope(RETENTION),
+        clock=world.bench.clock,
+    )
+
+    world.sweep(7)
+    reconciler.reconcile()
+    row = world.bench.ledger.get(world.bench.asset_id)
+    assert row
+    assert row.state is AssetState.DISCOVERED
+    world.bench.archive()
+
+    assert world.stored() == {len(LONGER)}
+    reconciler.reconcile()
+    assert world.sweep(7) is AssetState.ARCHIVED
 
 
 def test_what_has_doubts_replaces_nothing() -> None:

@@ -60,11 +60,8 @@ class TestMoto(StorageContract):
         "test_an_aborted_upload_cannot_be_completed": "it answers 500",
         "test_stale_uploads_end": "it answers 500",
         "test_young_uploads_are_left_alone": "it says that every upload began in 2010",
+        "test_of_several_puts_if_absent_at_once_exactly_one_wins": "sometimes two win: it looks, and then stores",
     }
-
-    @pytest.mark.skip(reason="the server looks and then stores, so that two may win")
-    def test_of_several_puts_if_absent_at_once_exactly_one_wins(self) -> None:  # type: ignore[override]
-        ...
 
     @pytest.fixture(scope="class")
     @classmethod

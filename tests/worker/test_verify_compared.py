@@ -218,6 +218,9 @@ def test_a_destination_that_is_away_is_unknown_and_stops_no_other(
     assert "at each destination that could be listed" in told(checks, world)
     assert not_ok(world.verify("b")) == {("b", "one")}
 
+    monkeypatch.setattr(world.two, "list", away)
+    assert "Not compared with the ledger: nothing could be looked at." in told(world.verify(), world)
+
 
 def test_a_cold_copy_is_not_called_whole_and_by_names_and_sizes_it_is(
     world: World, monkeypatch: pytest.MonkeyPatch

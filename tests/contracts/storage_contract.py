@@ -82,7 +82,7 @@ AWKWARD_KEYS = {
 
 class StorageContract:
     cannot: ClassVar[Mapping[str, str]] = {}
-    """Test (or `test[parameter]`) → why this store cannot do it. An expected failure, strict but for "sometimes ..."."""
+    """Test (or `test[parameter]`) → why this store cannot do it. A strict expected failure, but for "sometimes ..."."""
 
     # -- what the tests stand on
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 import structlog
 
-from archiving import holds, machine, reconcile_report, scrub_promise
+from archiving import holds, machine, reconcile_report, scrub_promise, verify_report
 from archiving.clocks import CLOCK_TOLERANCE
 from archiving.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiving.discovery import FACT as SWEEP_FACT
@@ -95,7 +95,7 @@ class Watcher:
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
-            complaints=(*_complaints(facts, now), *self._failed_later()),
+            complaints=(*_complaints(facts, now), *self._failed_later(), *self._found_damaged()),
             idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
             recorded=recorded,
             next_due_at=self._ledger.next_due_at(),
@@ -120,6 +120,16 @@ class Watcher:
             self._ledger.forget(IDLE_FACT)
         elif self._ledger.recall(IDLE_FACT) is None:
             self._ledger.remember(IDLE_FACT, {"since": self._clock().isoformat()})
+
+    def _found_damaged(self) -> Iterator[Complaint]:
+        if bad := list(verify_report.still_bad(self._ledger)):
+            were = "1 asset was" if len(bad) == 1 else f"{len(bad):,} assets were"
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            yield Complaint(
+                "found_damaged",
+                f"{were} found damaged by `archiver verify`: {', '.join(bad[:3])}{more}. While 100ms has the "
+                "recording: `archiver archive --again ID`; else bring the objects back, and verify it again.",
+            )
 
     def _failed_later(self) -> Iterator[Complaint]:
         ids = [row.asset_id for row in islice(failed_later(self._ledger), SHOWN + 1)]

@@ -486,6 +486,8 @@ def verify(
     for said in unknown:
         err.print(Text(said, style="bold red"))
     tally = Tally()
+    bad: set[str] = set()
+    whole: set[str] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
         task = progress.add_task("verifying", total=None)
@@ -499,6 +501,10 @@ def verify(
         for checked in checks:
             progress.advance(task)
             tally.add(checked)
+            if checked.problems:
+                bad.add(checked.asset_id)
+            elif checked.ok:
+                whole.add(checked.asset_id)
             if as_json:
                 print(  # noqa: T201
                     json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
@@ -507,6 +513,8 @@ def verify(
                 out.print(checked_view(checked))
     if tally.restored:
         _tell_restored(settings, destinations, tally.restored, ask=not without_ledger)
+    if stored is not None and not unknown:
+        _note_verified(settings, bad, whole - bad, everything=not asset_ids and not tally.unchecked)
     for store in destinations:
         store.close()
     names = [store.name for store in destinations]
@@ -833,6 +841,16 @@ def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] |
             return stored_by(ledger), None
     except (LedgerError, SettingsError, SupervisorError) as error:
         return None, str(error)
+
+
+def _note_verified(settings: Settings, bad: set[str], whole: set[str], *, everything: bool) -> None:
+    from archiving import verify_report
+
+    try:
+        with _ledger(settings) as ledger:
+            verify_report.note(ledger, bad=bad, whole=whole, everything=everything)
+    except (LedgerError, SettingsError, SupervisorError) as error:
+        err.print(Text(f"`status` does not know of this: {escaped(str(error))}", style="yellow"))
 
 
 def _tell_restored(

@@ -188,6 +188,7 @@ class Destinations:
         """Check every destination now, and say which were added or removed; whether all can be used. Raises
         LedgerError."""
         usable = True
+        holds.forget_others(self._ledger, self._states, self._place)
         for name in self._states:
             try:
                 self.confirm(name, timedelta(0))

@@ -7,7 +7,7 @@ not mounted here may well be mounted there. A trouble stops that machine alone, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -123,6 +123,22 @@ def trouble_at(ledger: Ledger, name: str, place: str) -> Trouble | None:
 def end_trouble(ledger: Ledger, name: str, place: str) -> None:
     """Something succeeded there. Repeatable."""
     ledger.forget(_trouble_key(name, place))
+
+
+def forget_refusals(ledger: Ledger) -> None:
+    """End all troubles that are told at once, for a person may have mended them: whoever meets one tells it again.
+    Repeatable."""
+    for trouble in _troubles(ledger):
+        if trouble.kind is Kind.REFUSES:
+            end_trouble(ledger, trouble.name, trouble.place)
+
+
+def forget_others(ledger: Ledger, names: Iterable[str], place: str) -> None:
+    """End the troubles at `place` of destinations that are not among `names`: they are used no more. Repeatable."""
+    kept = set(names)
+    for trouble in _troubles(ledger):
+        if trouble.place == place and trouble.name not in kept:
+            end_trouble(ledger, trouble.name, place)
 
 
 def _trouble_key(name: str, place: str) -> str:

@@ -150,7 +150,8 @@ def translate(error: Exception, doing: str) -> StorageError:
             f"{doing}: {name}: the server could not be reached, or broke off its answer"
         )
     if isinstance(error, auth_errors.GoogleAuthError):
-        return CredentialsMissing(
+        kind = CredentialsMissing if isinstance(error, auth_errors.DefaultCredentialsError) else AccessDenied
+        return kind(
             f"{doing}: {name}: no usable Google credentials; set GOOGLE_APPLICATION_CREDENTIALS, run "
             "`gcloud auth application-default login`, or give the machine a service account"
         )

@@ -125,6 +125,7 @@ class OneRun:
 
     def _lift_holds(self) -> None:
         """Whoever starts a run may just have mended what a destination, or the API, was left alone for."""
+        holds.forget_refusals(self._ledger)
         for name in holds.current(self._ledger, self._clock()):
             holds.lift(self._ledger, name)
 

@@ -332,6 +332,19 @@ def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lis
     assert holds.current(world.ledger, world.clock()) == {}
 
 
+def test_the_trouble_of_a_destination_that_is_used_no_more_is_forgotten() -> None:
+    world = World("one", "two")
+    process = world.process()
+    process.check_all()
+    holds.note_trouble(
+        world.ledger, world.name, "host-1", holds.Kind.REFUSES, "403", world.clock(), timedelta(minutes=30)
+    )
+
+    world.process(stores=world.stores[1:]).check_all()
+
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
 def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
     world = World()
     world.one.writes = AccessDenied("storing: 403")

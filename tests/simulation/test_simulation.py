@@ -40,18 +40,17 @@ def test_the_same_seed_is_the_same_run_in_every_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bug", "seed"),
+    "bug",
     [
-        ("an object is taken for stored before it was sent", 2),
-        ("a sweep opens what is archived again", 1),
-        ("a wait may last for a week", 1),
+        "the second destination is forgotten",
+        "a sweep opens what is archived again",
+        "a wait may last for a week",
     ],
 )
-def test_a_planted_bug_is_found(bug: str, seed: int) -> None:
-    outcome = run(seed, bug)
+def test_a_planted_bug_is_found(bug: str) -> None:
+    found = next(outcome for seed in range(1, 13) if (outcome := run(seed, bug)).violation is not None)
 
-    assert outcome.violation is not None
-    assert outcome.tail[-1].strip()
+    assert found.tail[-1].strip()
 
 
 def test_a_failure_says_how_to_repeat_it() -> None:

@@ -47,9 +47,14 @@ def words(text: str) -> list[str]:
 AUTH = {
     **dict.fromkeys(
         words("""
-        ClientCertError DefaultCredentialsError GoogleAuthError InvalidOperation
-        InvalidResource InvalidType InvalidValue MalformedError MutualTLSChannelError OAuthError OSError
-        ReauthFailError ReauthSamlChallengeFailError RefreshError UserAccessTokenError
+        ClientCertError GoogleAuthError MutualTLSChannelError OAuthError ReauthFailError
+        ReauthSamlChallengeFailError RefreshError UserAccessTokenError
+    """),
+        AccessDenied,
+    ),
+    **dict.fromkeys(
+        words("""
+        DefaultCredentialsError InvalidOperation InvalidResource InvalidType InvalidValue MalformedError OSError
     """),
         CredentialsMissing,
     ),

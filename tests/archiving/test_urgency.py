@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -162,13 +162,12 @@ def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.Mo
     hurry(monkeypatch)
     digest = '"' + "0" * 32 + '"'
     files = {f"{number}.ts": BytesSource(b"G" * 9, etag=digest) for number in range(40)}
-    first_one = files["0.ts"]
 
     def contents() -> Tree:
         return Tree(dict(files))
 
     bench = Bench(contents, time_is_up=TimeoutError)
-    wait_for_the_heartbeat(bench, first_one, monkeypatch)
+    wait_for_the_heartbeat(bench, list(files.values())[5:], monkeypatch)
     first = bench.archive()
     row = bench.ledger.get(bench.asset_id)
     assert row is not None
@@ -215,23 +214,30 @@ class Beats:
             assert self._beating[0]._yields.wait(10)
 
 
-def wait_for_the_heartbeat(bench: Bench, source: BytesSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`source` arrives once the heartbeat has seen that an urgent asset waits."""
-    opens: Callable[[int], object] = source.open
+def wait_for_the_heartbeat(
+    bench: Bench, sources: Sequence[BytesSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of `sources` arrives once the heartbeat has seen that an urgent asset waits."""
     beats = Beats(bench, monkeypatch)
 
-    def opened(first_bytes: int) -> object:
-        beats.wait_for_it()
-        return opens(first_bytes)
+    def waits(source: BytesSource) -> None:
+        opens: Callable[[int], object] = source.open
 
-    source.open = opened  # type: ignore[method-assign,assignment]
+        def opened(first_bytes: int) -> object:
+            beats.wait_for_it()
+            return opens(first_bytes)
+
+        source.open = opened  # type: ignore[method-assign,assignment]
+
+    for source in sources:
+        waits(source)
 
 
 def test_what_is_whole_is_committed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     bench = Bench(lambda: file_with(only), time_is_up=TimeoutError)
     only = BytesSource(b"m" * 20)
-    wait_for_the_heartbeat(bench, only, monkeypatch)
+    wait_for_the_heartbeat(bench, [only], monkeypatch)
 
     assert isinstance(bench.archive(), Archived)
 

@@ -12,13 +12,8 @@ RUN sed -n -E '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)
     && pip install --no-cache-dir --require-hashes --only-binary :all: -r build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY archiver archiver
-COPY archiving archiving
-COPY hms hms
-COPY ledger ledger
-COPY simulator simulator
 COPY storage_backends storage_backends
 COPY tasks tasks
-COPY transfer transfer
 COPY worker worker
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/archiver install --no-cache-dir --no-deps --no-index /wheels/*.whl

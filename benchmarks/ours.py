@@ -13,23 +13,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from archiver.core.attempt.copying import Copier
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.attempt.upload_journal import LedgerUploadJournal
+from archiver.core.contents.base import Item
+from archiver.core.contents.hls.tree import HlsContents
+from archiver.core.contents.zip.zipped import ZipContents
 from archiver.http import cancellation
-from archiving.contents.base import Item
-from archiving.contents.hls import HlsContents
-from archiving.contents.zipped import ZipContents
-from archiving.copying import Copier
-from archiving.heartbeat import Heartbeat
-from archiving.upload_journal import LedgerUploadJournal
+from archiver.ledger.base import AssetState, Seen
+from archiver.ledger.memory import MemoryLedger
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
 from benchmarks.measure import ready
-from ledger.base import AssetState, Seen
-from ledger.memory import MemoryLedger
 from storage_backends.base import object_key
 from storage_backends.registry import open_destination
-from transfer.engine import TransferEngine
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
-from transfer.source import Address, FixedAddress, HttpSource, SecretUrl
 from worker.bootstrap import bound_the_allocator, calm_the_collector
 from worker.settings import Settings
 

@@ -33,7 +33,7 @@ from redis import Redis
 from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from archiving.outcomes import Archived
+from archiver.core.attempt.outcomes import Archived
 from benchmarks.network import NETWORKS
 from benchmarks.server import Connection, Request, serve
 from worker.bootstrap import AppServices, build_services, calm_the_collector

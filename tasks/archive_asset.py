@@ -6,9 +6,9 @@ from typing import Any
 
 from celery import Celery
 
-from archiving.decisions import describe
-from archiving.machine import MOST_FAULTS, MachineFaults, is_machine_fault
-from archiving.outcomes import NotOurs, Outcome, WillRetry, settlement
+from archiver.core.attempt.decisions import describe
+from archiver.core.attempt.outcomes import NotOurs, Outcome, WillRetry, settlement
+from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
 from tasks.names import ARCHIVE_ASSET
 from tasks.services import GetServices, Services
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from ledger.base import Ledger
+from archiver.ledger.base import Ledger
 
 EVERY_HEADER = "every"
 """Travels with each message of beat: the seconds between two of its kind."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from archiving.archiver import Archiver
-from archiving.discovery import Sweeper
-from archiving.dispatching import Dispatcher
-from archiving.reconcile import Reconciler
-from archiving.scrub import Scrubber
-from archiving.watching import Watcher
-from ledger.base import Ledger
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.upkeep.dispatch import Dispatcher
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.sweep import Sweeper
+from archiver.core.upkeep.watch import Watcher
+from archiver.ledger.base import Ledger
 
 
 class Services(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from ledger.base import Ledger
+from archiver.ledger.base import Ledger
 from tasks.names import WATCH
 from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices

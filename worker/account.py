@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
+from archiver.core.upkeep.watch import Watcher
 from archiver.http import trust
-from archiving.watching import Watcher
-from ledger.base import Ledger
-from ledger.clock import LedgerClock
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
+from archiver.ledger.base import Ledger
+from archiver.ledger.clock import LedgerClock
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
 from worker.embedded_valkey import write_private
 from worker.settings import Settings
 

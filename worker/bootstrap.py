@@ -21,38 +21,38 @@ from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
+from archiver.core.attempt.archiver import Archiver, OpenContents, Rules
+from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.contents.opening import ContentsOpener, OpeningRules
+from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
+from archiver.core.contents.zip.zipped import ZipMode
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.guarded import guarded
+from archiver.core.judging import Scope
+from archiver.core.upkeep.dispatch import Dispatcher, Send
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.scrub_plan import ScrubRules
+from archiver.core.upkeep.sweep import Sweeper
+from archiver.core.upkeep.watch import Watcher
+from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
+from archiver.hms.client import HmsClient
+from archiver.hms.errors import HmsRefused
 from archiver.http import trust
-from archiving import webhook_thumbnails
-from archiving.archiver import Archiver, OpenContents, Rules
-from archiving.contents.opening import ContentsOpener, OpeningRules
-from archiving.contents.zipped import ZipMode
-from archiving.decisions import Patience
-from archiving.destinations import Destinations
-from archiving.discovery import Sweeper
-from archiving.dispatching import Dispatcher, Send
-from archiving.guarded import guarded
-from archiving.heartbeat import Heartbeat
-from archiving.judging import Scope
-from archiving.reconcile import Reconciler
-from archiving.scrub import Scrubber
-from archiving.scrub_plan import ScrubRules
-from archiving.watching import Watcher
-from hms.auth import FixedToken, ManagementToken, TokenProvider
-from hms.client import HmsClient
-from hms.errors import HmsRefused
-from ledger.base import Ledger, Row
-from ledger.clock import LedgerClock
-from ledger.redis_ledger import RedisLedger
+from archiver.ledger.base import Ledger, Row
+from archiver.ledger.clock import LedgerClock
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.transfer.base import Engine, UploadJournal
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import Stopped
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from tasks.soft_task import SoftTask
-from transfer.base import Engine, UploadJournal
-from transfer.engine import TransferEngine
-from transfer.errors import Stopped
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient, Timeouts
-from transfer.memory import MemoryBudget
 from worker.account import build_ledger, build_watcher
 from worker.celery_config import celery_settings
 from worker.identities import build_identities

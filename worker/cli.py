@@ -31,11 +31,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from archiver.core.errors import ManifestError
+from archiver.hms.errors import HmsError, HmsGarbled
 from archiver.http.trust import UnusableCaFile
-from archiving.errors import ManifestError
-from hms.errors import HmsError, HmsGarbled
-from ledger.base import SETTLED_STATES, Row
-from ledger.errors import LedgerError
+from archiver.ledger.base import SETTLED_STATES, Row
+from archiver.ledger.errors import LedgerError
 from storage_backends.errors import BadDestinationUrl, StorageError
 from worker.errors import SettingsError, SupervisorError
 from worker.escaping import escaped
@@ -43,7 +43,7 @@ from worker.findings import Verdict
 from worker.interrupts import lasting_interrupt
 
 if TYPE_CHECKING:
-    from ledger.redis_ledger import RedisLedger
+    from archiver.ledger.redis_ledger import RedisLedger
     from storage_backends.base import ObjectKey, StorageBackend
     from worker.bootstrap import AppServices
     from worker.child import ProcessStatus
@@ -190,8 +190,8 @@ def run(
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
-    from archiving.verdict import assess
-    from archiving.watching import RAN_ONCE_FACT, note
+    from archiver.core.upkeep.verdict import assess
+    from archiver.core.upkeep.watch import RAN_ONCE_FACT, note
     from worker import rendering
     from worker.run_once import result_json
 
@@ -245,7 +245,7 @@ def archive(
     A quarantined, rejected or lost asset is restarted. One that is archived already is compared with its manifest by
     names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
-    from ledger.base import AssetState
+    from archiver.ledger.base import AssetState
     from worker import rendering
 
     settings = _need_credentials(_settings())
@@ -280,7 +280,7 @@ def accept(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = Fals
     `archiver show ID` lists the doubts. The manifest keeps them, with who accepted them, when and why. Harmless to
     repeat. Exit code 1 when one of them is not stored whole at every destination.
     """
-    from archiving.verdicts import accept as say
+    from archiver.core.upkeep.verdicts import accept as say
 
     _by_hand(say, asset_ids, why=why, by=by, as_json=as_json)
 
@@ -292,7 +292,7 @@ def reject(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = Fals
     For what is quarantined, waiting, damaged or lost. What is stored of them stays. `archiver archive ID` undoes it,
     while 100ms still has the asset. Harmless to repeat. Exit code 1 when one of them is archived.
     """
-    from archiving.verdicts import reject as say
+    from archiver.core.upkeep.verdicts import reject as say
 
     _by_hand(say, asset_ids, why=why, by=by, as_json=as_json)
 
@@ -320,8 +320,8 @@ def ack(
     state changes: an asset that is tried again and ends so once more asks again. Kept in the bucket too. Harmless to
     repeat. Exit code 1 when one of them is in no such end.
     """
-    from archiving.acknowledging import acknowledge
-    from ledger.base import ACKNOWLEDGED_STATES
+    from archiver.core.upkeep.acknowledging import acknowledge
+    from archiver.ledger.base import ACKNOWLEDGED_STATES
 
     if every is not None and every not in set(ACKNOWLEDGED_STATES):
         raise typer.BadParameter(f"one of {', '.join(sorted(ACKNOWLEDGED_STATES))}", param_hint="--all")
@@ -345,8 +345,8 @@ def webhook(
 
     Exit code 1 when the event names no asset with thumbnails, 2 when it is no event.
     """
-    from archiving import webhook_thumbnails
-    from hms.webhooks import parse_event
+    from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
+    from archiver.hms.webhooks import parse_event
 
     try:
         event = parse_event(file.read(MAX_EVENT_BYTES))
@@ -372,7 +372,7 @@ def webhook(
 )
 def simulator(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Run the simulated 100ms alone: API, storage with expiring URLs, CDN, sample recordings, named faults."""
-    from simulator.__main__ import main as simulate
+    from archiver.simulator.__main__ import main as simulate
 
     sys.exit(simulate(arguments or [], program="archiver simulator"))
 
@@ -387,7 +387,7 @@ def status(
 
     Exit code 0 when everything is known and nothing needs a person, else 1; each problem is told.
     """
-    from archiving.verdict import assess
+    from archiver.core.upkeep.verdict import assess
     from worker import rendering
     from worker.account import build_watcher
 
@@ -415,8 +415,8 @@ def status(
 @_command("archiver show 6400c0d3e1b2a3c4d5e6f708")
 def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
     """All that is known of one asset: its state and why, and what its manifest says at each destination."""
-    from archiving import keys
-    from archiving.manifest import read_manifest
+    from archiver.core.records import keys
+    from archiver.core.records.manifest import read_manifest
     from storage_backends.registry import open_destinations
     from worker import rendering
 
@@ -716,10 +716,10 @@ def _by_hand(
     """`say` of each asset, what a person says of it. `every`: of all in that state instead, not yet acknowledged."""
     import getpass
 
-    from archiving.errors import VerdictRefused
-    from archiving.guarded import guarded
-    from ledger.base import AssetState
-    from ledger.clock import LedgerClock
+    from archiver.core.destinations.guarded import guarded
+    from archiver.core.errors import VerdictRefused
+    from archiver.ledger.base import AssetState
+    from archiver.ledger.clock import LedgerClock
     from storage_backends.registry import open_destinations
     from worker import rendering
     from worker.identities import build_identities
@@ -766,7 +766,7 @@ def _code_of_run(services: AppServices, *, all_safe: bool, stopped: bool) -> int
 
 def _not_served(services: AppServices) -> Iterator[tuple[int, str]]:
     """Why the API or a destination does not serve us, each with its exit code. Asks them."""
-    from archiving import holds
+    from archiver.core.destinations import holds
     from storage_backends.base import object_key
     from storage_backends.errors import CredentialsMissing
 
@@ -790,9 +790,9 @@ def _not_served(services: AppServices) -> Iterator[tuple[int, str]]:
 def _take_back(services: AppServices, asset_id: str) -> None:
     """An asset whose manifests prove nothing is copied anew. Not when 100ms has deleted it: a damaged copy is better
     than none, and so it stays until the new one is whole."""
-    from archiving import keys
-    from archiving.commit import take_back
-    from archiving.deadlines import is_over
+    from archiver.core.deadlines import is_over
+    from archiver.core.records import keys
+    from archiver.core.records.commit import take_back
 
     row = services.ledger.get(asset_id)
     if row is None:
@@ -811,7 +811,7 @@ def _take_back(services: AppServices, asset_id: str) -> None:
 
 def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:
     """Of those that are not the ones that the ledger knows, a line each: what they hold or lack proves nothing."""
-    from ledger.clock import LedgerClock
+    from archiver.ledger.clock import LedgerClock
     from worker.identities import build_identities
     from worker.identity_finding import identity_finding
 
@@ -844,7 +844,7 @@ def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] |
 
 
 def _note_verified(settings: Settings, bad: set[str], whole: set[str], *, everything: bool) -> None:
-    from archiving import verify_report
+    from archiver.core.upkeep import verify_report
 
     try:
         with _ledger(settings) as ledger:
@@ -857,9 +857,9 @@ def _tell_restored(
     settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey], *, ask: bool
 ) -> None:
     """`ask`: whether the ledger may be asked."""
-    from archiving.guarded import guarded
-    from archiving.reconcile import Reconciler
-    from ledger.clock import LedgerClock
+    from archiver.core.destinations.guarded import guarded
+    from archiver.core.upkeep.reconcile import Reconciler
+    from archiver.ledger.clock import LedgerClock
     from worker.bootstrap import build_scope
     from worker.identities import build_identities
 
@@ -902,7 +902,7 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _one_run(settings: Settings, services: AppServices, stop: threading.Event, wait: float) -> OneRun:
-    from ledger.clock import LedgerClock
+    from archiver.ledger.clock import LedgerClock
     from worker.run_once import OneRun
 
     return OneRun(

@@ -20,11 +20,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archiving import keys
-from archiving.manifest import read_manifest
-from archiving.watching import Summary
-from ledger.base import OPEN_STATES, AssetState, Row
-from ledger.errors import LedgerError
+from archiver.core.records import keys
+from archiver.core.records.manifest import read_manifest
+from archiver.core.upkeep.watch import Summary
+from archiver.ledger.base import OPEN_STATES, AssetState, Row
+from archiver.ledger.errors import LedgerError
 from worker import rendering
 from worker.bootstrap import AppServices, build_services
 from worker.embedded import AlreadyRunning, Companion, FlowerOptions, Supervisor
@@ -63,7 +63,7 @@ def simulator(settings: Settings) -> tuple[list[Companion], dict[str, str]]:
     """The simulator as a companion of the supervisor, and the environment that leads everything to it."""
     port = _free_port()
     state = settings.state_dir / "simulator"
-    command = [sys.executable, "-P", "-m", "simulator", "--port", str(port), "--state", str(state)]
+    command = [sys.executable, "-P", "-m", "archiver.simulator", "--port", str(port), "--state", str(state)]
     environment = {
         **os.environ,
         "ARCHIVER_DESTINATIONS": ",".join(settings.destinations),

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from archiver.core.attempt.archiver import OpenContents
+from archiver.core.clocks import CLOCK_TOLERANCE
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.probing import Probe, probe
+from archiver.core.errors import ArchiveError
+from archiver.core.judging import Scope, judge
+from archiver.core.upkeep.watch import RAN_ONCE_FACT, WATCH_FACT
+from archiver.hms.client import HmsClient
+from archiver.hms.errors import HmsError, HmsRefused, HmsUntrusted
+from archiver.hms.models import Asset, AssetStatus, parse_time
 from archiver.http import trust
-from archiving.archiver import OpenContents
-from archiving.clocks import CLOCK_TOLERANCE
-from archiving.destinations import Destinations
-from archiving.errors import ArchiveError
-from archiving.judging import Scope, judge
-from archiving.probing import Probe, probe
-from archiving.watching import RAN_ONCE_FACT, WATCH_FACT
-from hms.client import HmsClient
-from hms.errors import HmsError, HmsRefused, HmsUntrusted
-from hms.models import Asset, AssetStatus, parse_time
-from ledger.base import AssetState, Ledger
-from ledger.errors import LedgerError
-from ledger.redis_ledger import RedisLedger
+from archiver.ledger.base import AssetState, Ledger
+from archiver.ledger.errors import LedgerError
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.transfer.errors import TransferError
 from storage_backends.base import StorageBackend
 from storage_backends.errors import (
     AccessDenied,
@@ -30,7 +31,6 @@ from storage_backends.errors import (
     TransientStorageError,
 )
 from tasks.watch import beats
-from transfer.errors import TransferError
 from worker.findings import Finding, Verdict
 from worker.identity_finding import identity_finding
 from worker.processes import ARCHIVE_NODE, CONTROL_NODE

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from archiving.destinations import Destinations
-from hms.workspace import access_key_in, workspace_of
-from ledger.base import Ledger
+from archiver.core.destinations.checked import Destinations
+from archiver.hms.workspace import access_key_in, workspace_of
+from archiver.ledger.base import Ledger
 from storage_backends.base import StorageBackend
 from worker.settings import Settings
 

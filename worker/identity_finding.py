@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archiving.destinations import Destinations
-from archiving.identity import Verdict as Identified
-from ledger.errors import LedgerError
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.identity import Verdict as Identified
+from archiver.ledger.errors import LedgerError
 from storage_backends.errors import StorageError
 from worker.findings import Finding, Verdict
 

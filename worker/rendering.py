@@ -12,10 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from archiving.deadlines import UNDATED
-from archiving.verdict import ATTENTION_STATES, UNSAVED_STATES, Summary, assess
-from hms.models import parse_time
-from ledger.base import SAFE_STATES, Acknowledgement, AssetState, Progress, Row
+from archiver.core.deadlines import UNDATED
+from archiver.core.upkeep.verdict import ATTENTION_STATES, UNSAVED_STATES, Summary, assess
+from archiver.hms.models import parse_time
+from archiver.ledger.base import SAFE_STATES, Acknowledgement, AssetState, Progress, Row
 from worker.escaping import escaped
 from worker.findings import Finding, Verdict
 

@@ -13,17 +13,17 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from archiving import holds
-from archiving.archiver import Archiver
-from archiving.decisions import HOLD, describe
-from archiving.discovery import LOCK as SWEEP_LOCK
-from archiving.discovery import Sweeper, SweepResult
-from archiving.machine import MOST_FAULTS, MachineFaults, is_machine_fault
-from archiving.outcomes import Archived, NotOurs, Outcome, WillRetry
-from archiving.reconcile import Reconciler
-from archiving.second_chances import give_second_chances
-from archiving.verdict import unacknowledged
-from ledger.base import SETTLED_STATES, AssetState, Counts, Ledger
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.attempt.decisions import HOLD, describe
+from archiver.core.attempt.outcomes import Archived, NotOurs, Outcome, WillRetry
+from archiver.core.destinations import holds
+from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.core.upkeep.sweep import LOCK as SWEEP_LOCK
+from archiver.core.upkeep.sweep import Sweeper, SweepResult
+from archiver.core.upkeep.verdict import unacknowledged
+from archiver.ledger.base import SETTLED_STATES, AssetState, Counts, Ledger
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)

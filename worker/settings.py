@@ -29,10 +29,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from archiver.core.records.keys import DEFAULT_TEMPLATE, check_template
+from archiver.hms.base import DEFAULT_API_URL
+from archiver.hms.models import AssetType
 from archiver.http import trust
-from archiving.keys import DEFAULT_TEMPLATE, check_template
-from hms.base import DEFAULT_API_URL
-from hms.models import AssetType
 from storage_backends.destination_url import is_plain_path, parse_destination
 from storage_backends.errors import BadDestinationUrl
 from worker.errors import SettingsError

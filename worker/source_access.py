@@ -21,7 +21,7 @@ _MAX_UNNAMED_BUCKETS = 16  # each keeps a client; a workspace's templates name a
 
 
 class SourceAccess:
-    """Callable as `archiving.contents.store_source.SourceStore`. Stores are opened at first use and kept; they are
+    """Callable as `core.contents.hls.store_source.SourceStore`. Stores are opened at first use and kept; they are
     only ever read. Safe from several threads. One for a process; close it."""
 
     def __init__(self, allowed: Sequence[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from archiving import keys
-from archiving.commit import give_back
-from archiving.errors import ManifestError
-from archiving.manifest import Manifest, read_manifest
-from archiving.verification import check_contents, check_listed
-from ledger.base import AssetState, Ledger
+from archiver.core.errors import ManifestError
+from archiver.core.records import keys
+from archiver.core.records.commit import give_back
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verification import check_contents, check_listed
+from archiver.ledger.base import AssetState, Ledger
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
 

@@ -1,1 +1,4 @@
-"""HTTP/1.1 on libcurl, and the policy of TLS trust."""
+"""The one HTTP client, on libcurl, and the TLS trust policy.
+
+Imports nothing else of this project.
+"""

@@ -23,8 +23,8 @@ import redis
 from celery import Celery
 from pydantic import SecretStr
 
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
 from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
 from tasks.pacing import comes_too_soon
 from tasks.soft_task import SoftTask

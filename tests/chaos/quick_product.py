@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from archiving import dispatching
+from archiver.core.upkeep import dispatch as dispatching
 
 dispatching.REQUEUE_AFTER = timedelta(seconds=3)
 

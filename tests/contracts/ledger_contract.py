@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from ledger.base import (
+from archiver.ledger.base import (
     ACKNOWLEDGED_STATES,
     JUDGED_STATES,
     LONGEST_WAIT,
@@ -28,7 +28,7 @@ from ledger.base import (
     Settlement,
     StoredObject,
 )
-from ledger.errors import LeaseLost
+from archiver.ledger.errors import LeaseLost
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

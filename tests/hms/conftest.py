@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from hms.auth import ManagementToken, TokenProvider
-from hms.client import HmsClient, Patience
+from archiver.hms.auth import ManagementToken, TokenProvider
+from archiver.hms.client import HmsClient, Patience
 from tests.hms.fake_time import FakeTime
 from tests.hms.scripted_api import Script, ScriptedApi, scripted_api
 

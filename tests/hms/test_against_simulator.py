@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from hms.auth import FixedToken, ManagementToken, TokenProvider
-from hms.client import HmsClient
-from hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
-from hms.webhooks import parse_event
+from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
+from archiver.hms.client import HmsClient
+from archiver.hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from archiver.hms.webhooks import parse_event
 from tests.hms.fake_time import FakeTime
 from tests.simulator.process import Simulator, running_simulator
 

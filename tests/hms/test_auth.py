@@ -9,8 +9,8 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from hms.auth import FixedToken, ManagementToken, TokenProvider
-from hms.errors import HmsRefused
+from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
+from archiver.hms.errors import HmsRefused
 
 SECRET = "app-secret-of-the-tests-0123456789-0123456789"
 NOON = datetime(2026, 8, 1, 12, 0, 0, tzinfo=UTC)

@@ -16,10 +16,10 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from hms.auth import FixedToken, ManagementToken
-from hms.base import RecordingAssets, TellsTime
-from hms.client import MAX_ANSWER_BYTES, HmsClient, Patience
-from hms.errors import (
+from archiver.hms.auth import FixedToken, ManagementToken
+from archiver.hms.base import RecordingAssets, TellsTime
+from archiver.hms.client import MAX_ANSWER_BYTES, HmsClient, Patience
+from archiver.hms.errors import (
     HmsError,
     HmsGarbled,
     HmsNotFound,
@@ -28,7 +28,7 @@ from hms.errors import (
     HmsRejected,
     HmsUnavailable,
 )
-from hms.models import Page
+from archiver.hms.models import Page
 from tests.hms.conftest import ACCESS_KEY, SECRET, Talk
 from tests.hms.fake_time import FakeTime
 from tests.hms.scripted_api import Answer, Asked, html, refuses, says
@@ -331,7 +331,7 @@ def test_a_redirect_is_told_by_its_host_alone(talk: Talk) -> None:
 
 
 def test_each_new_try_is_logged_as_an_event(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "hms.client")
+    caplog.set_level(logging.WARNING, "archiver.hms.client")
     client, _ = talk([refuses(500), GOOD])
 
     client.asset("a1")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hms.models import Asset, parse_time, storage_path
+from archiver.hms.models import Asset, parse_time, storage_path
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hms.errors import HmsGarbled
-from hms.webhooks import RecordingEvent, parse_event
+from archiver.hms.errors import HmsGarbled
+from archiver.hms.webhooks import RecordingEvent, parse_event
 
 VOD: dict[str, Any] = {
     "version": "2.0",

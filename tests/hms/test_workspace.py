@@ -3,7 +3,7 @@ from __future__ import annotations
 import jwt
 import pytest
 
-from hms.workspace import access_key_in, workspace_of
+from archiver.hms.workspace import access_key_in, workspace_of
 
 
 def test_the_same_access_key_is_the_same_workspace_and_cannot_be_read_from_it() -> None:

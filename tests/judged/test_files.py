@@ -13,12 +13,12 @@ from typing import Any, Self
 
 import pytest
 
-from archiving.commit import take_back
-from archiving.keys import manifest_key
-from ledger.base import AssetState
-from tests.archiving.contents.media import ffmpeg, single
-from tests.archiving.contents.origin import Answer, Origin, Request
-from tests.archiving.examples import NOW
+from archiver.core.records.commit import take_back
+from archiver.core.records.keys import manifest_key
+from archiver.ledger.base import AssetState
+from tests.core.contents.media import ffmpeg, single
+from tests.core.contents.origin import Answer, Origin, Request
+from tests.core.examples import NOW
 from tests.judged.world import World, judged
 
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST

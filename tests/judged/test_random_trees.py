@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ledger.base import AssetState
-from tests.archiving.contents.origin import Answer, Origin, Request
-from tests.archiving.examples import NOW, RETENTION
+from archiver.ledger.base import AssetState
+from tests.core.contents.origin import Answer, Origin, Request
+from tests.core.examples import NOW, RETENTION
 from tests.judged.test_trees import HTML, media, ts
 from tests.judged.world import World
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import trustme
 
-from ledger.base import AssetState
-from tests.archiving.contents.media import single
+from archiver.ledger.base import AssetState
+from archiver.transfer.http import Timeouts
+from tests.core.contents.media import single
 from tests.judged.test_trees import media
 from tests.judged.twice import ONE_BEHIND, WITH_THE_NEXT, TwiceServer
 from tests.judged.world import World
-from transfer.http import Timeouts
 
 DELAYS = [0.0, 0.002, 0.02, 0.5, WITH_THE_NEXT]
 PNG = b"\x89PNG\r\n\x1a\n"

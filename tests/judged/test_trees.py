@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from archiving.second_chances import give_second_chances
-from ledger.base import AssetState
-from tests.archiving.contents.media import single
-from tests.archiving.contents.origin import Answer, Origin, Request
-from tests.archiving.examples import NOW, RETENTION
+from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.ledger.base import AssetState
+from tests.core.contents.media import single
+from tests.core.contents.origin import Answer, Origin, Request
+from tests.core.examples import NOW, RETENTION
 from tests.judged.world import World, judged
 
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from archiving import keys
-from archiving.manifest import Manifest, read_manifest
-from archiving.verification import check_contents
-from ledger.base import OPEN_STATES, AssetState
+from archiver.core.records import keys
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verification import check_contents
+from archiver.ledger.base import OPEN_STATES, AssetState
 from storage_backends.base import ObjectInfo, ObjectSpec
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.archiving.contents.origin import Origin
+from tests.core.contents.origin import Origin
 from tests.judged.test_trees import drop, tree
 from tests.judged.world import World
 

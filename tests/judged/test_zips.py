@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from archiving.contents.zipped import ZipMode
-from ledger.base import AssetState
-from tests.archiving.contents.media import single
-from tests.archiving.contents.origin import Answer, Origin
+from archiver.core.contents.zip.zipped import ZipMode
+from archiver.ledger.base import AssetState
+from tests.core.contents.media import single
+from tests.core.contents.origin import Answer, Origin
 from tests.judged.test_trees import drop, nothing, put, tree
 from tests.judged.world import World, judged
 

@@ -10,30 +10,30 @@ from typing import Any, Protocol
 
 from pydantic import SecretStr
 
-from archiving import keys
-from archiving.archiver import Archiver, Rules
-from archiving.contents.hls import HlsLimits
-from archiving.contents.opening import ContentsOpener, OpeningRules
-from archiving.contents.zipped import ZipMode
-from archiving.decisions import Patience
-from archiving.heartbeat import Heartbeat
-from archiving.judging import Scope, judge
-from archiving.manifest import Manifest, read_manifest
-from archiving.second_chances import give_second_chances
-from archiving.verification import check_contents
-from hms.models import Asset, SignedUrl
-from ledger.base import OPEN_STATES, AssetState, Row
-from ledger.memory import MemoryLedger
+from archiver.core.attempt.archiver import Archiver, Rules
+from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.contents.hls.tree import HlsLimits
+from archiver.core.contents.opening import ContentsOpener, OpeningRules
+from archiver.core.contents.zip.zipped import ZipMode
+from archiver.core.judging import Scope, judge
+from archiver.core.records import keys
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verification import check_contents
+from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.hms.models import Asset, SignedUrl
+from archiver.ledger.base import OPEN_STATES, AssetState, Row
+from archiver.ledger.memory import MemoryLedger
+from archiver.transfer.base import Engine, UploadJournal
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.retrying import RetryPolicy
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
-from tests.archiving.examples import NOW, RETENTION, asset
-from tests.archiving.fakes import Clock, FakeApi
-from transfer.base import Engine, UploadJournal
-from transfer.engine import TransferEngine
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient, Timeouts
-from transfer.memory import MemoryBudget
-from transfer.retrying import RetryPolicy
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock, FakeApi
 
 QUICK = RetryPolicy(tries=2, first_pause=timedelta())
 KIB = 1024

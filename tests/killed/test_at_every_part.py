@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from archiving.contents.sniff import SNIFF_BYTES
+from archiver.core.contents.sniff import SNIFF_BYTES
 from tests.killed.nursery import Nursery
 from tests.killed.places import Place, directory_place, fake_gcs_place, gcs_book_place, s3_place
 from tests.killed.sink import Moment

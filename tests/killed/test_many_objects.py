@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 import google_crc32c
 import pytest
 
-from archiving.copying import IN_FLIGHT, JOURNAL_EVERY
-from archiving.unproved import PROVE_EVERY
+from archiver.core.attempt.copying import IN_FLIGHT, JOURNAL_EVERY
+from archiver.core.attempt.unproved import PROVE_EVERY
+from archiver.transfer.base import CHECKED_BYTES
 from tests.killed.nursery import Nursery
 from tests.killed.places import Place, s3_place
 from tests.killed.sink import Moment
@@ -19,7 +20,6 @@ from tests.killed.world import FOLDER, Life, World
 from tests.servers import S3Server
 from tests.transfer.origin import Origin
 from tests.transfer.worlds import some_bytes
-from transfer.base import CHECKED_BYTES
 
 # when so many were sent, the ledger knows a batch of them, whatever else was under way
 SENT = IN_FLIGHT + PROVE_EVERY + 8

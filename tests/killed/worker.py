@@ -15,22 +15,22 @@ from typing import Any, cast
 import structlog
 from pydantic import SecretStr
 
-from archiving.archiver import Archiver, Rules
-from archiving.contents.opening import ContentsOpener
-from archiving.decisions import Patience
-from archiving.heartbeat import Heartbeat
-from archiving.judging import Scope
-from hms.models import Asset, Page, SignedUrl
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
+from archiver.core.attempt.archiver import Archiver, Rules
+from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.contents.opening import ContentsOpener
+from archiver.core.judging import Scope
+from archiver.hms.models import Asset, Page, SignedUrl
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
+from archiver.transfer.base import UploadJournal
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
 from storage_backends import directories, filesystem
 from storage_backends.base import Buffer, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.registry import open_destination
-from transfer.base import UploadJournal
-from transfer.engine import TransferEngine
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
 
 SEAL = Seal(SecretStr("the app secret of every worker"))
 LEASE = timedelta(minutes=10)

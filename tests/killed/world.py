@@ -11,10 +11,10 @@ from typing import Any
 
 from redis import Redis
 
-from archiving.keys import manifest_key
-from hms.models import Asset
-from ledger.redis_ledger import RedisLedger
-from tests.archiving.examples import asset
+from archiver.core.records.keys import manifest_key
+from archiver.hms.models import Asset
+from archiver.ledger.redis_ledger import RedisLedger
+from tests.core.examples import asset
 from tests.killed.nursery import Nursery, Worker
 from tests.killed.places import Place
 from tests.killed.sink import Moment, Seen

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from redis import Redis
 
-from ledger.base import AssetState, Settlement
-from ledger.errors import LeaseLost
-from ledger.redis_ledger import RedisLedger
+from archiver.ledger.base import AssetState, Settlement
+from archiver.ledger.errors import LeaseLost
+from archiver.ledger.redis_ledger import RedisLedger
 from tests.contracts.ledger_contract import seen
 from tests.ledger.worlds import SEAL
 

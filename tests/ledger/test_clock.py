@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ledger import clock
-from ledger.clock import MEASURE_EVERY, LedgerClock, since_boot
-from ledger.errors import LedgerUnavailable
-from ledger.memory import MemoryLedger
+from archiver.ledger import clock
+from archiver.ledger.clock import MEASURE_EVERY, LedgerClock, since_boot
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.memory import MemoryLedger
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from ledger.base import AssetState
-from ledger.redis_ledger import RedisLedger
+from archiver.ledger.base import AssetState
+from archiver.ledger.redis_ledger import RedisLedger
 from tests.contracts.ledger_contract import HOUR, seen
 from tests.ledger.fighters import ASSETS, fight
 from tests.ledger.worlds import SEAL

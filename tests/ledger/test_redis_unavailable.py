@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
-from ledger.base import AssetState, Progress
-from ledger.errors import LedgerUnavailable
-from ledger.redis_errors import meaning, translated
-from ledger.redis_ledger import RedisLedger
+from archiver.ledger.base import AssetState, Progress
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.redis_errors import meaning, translated
+from archiver.ledger.redis_ledger import RedisLedger
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, seen
 from tests.ledger.worlds import SEAL
 from tests.valkey import ValkeyServer, valkey_server

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from ledger.sealing import Seal
+from archiver.ledger.sealing import Seal
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ledger.base import (
+from archiver.ledger.base import (
     JUDGED_STATES,
     OPEN_STATES,
     AssetState,
@@ -25,7 +25,7 @@ from ledger.base import (
     Settlement,
     StoredObject,
 )
-from ledger.errors import LeaseLost
+from archiver.ledger.errors import LeaseLost
 from tests.contracts.ledger_contract import START, seen
 from tests.ledger.worlds import MemoryWorld, RedisWorld
 

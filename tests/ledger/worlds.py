@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 from redis import Redis
 
-from ledger.memory import MemoryLedger
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
+from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
 from tests.contracts.ledger_contract import START
 
 SEAL = Seal(SecretStr("the app secret of the tests"))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from archiving import verdicts
-from archiving.acknowledging import acknowledge
-from archiving.errors import ArchiveError
-from archiving.verdict import ATTENTION_STATES
-from hms.errors import HmsError
-from ledger.base import Row
-from ledger.errors import LedgerError
+from archiver.core.errors import ArchiveError
+from archiver.core.upkeep import verdicts
+from archiver.core.upkeep.acknowledging import acknowledge
+from archiver.core.upkeep.verdict import ATTENTION_STATES
+from archiver.hms.errors import HmsError
+from archiver.ledger.base import Row
+from archiver.ledger.errors import LedgerError
 from storage_backends.errors import StorageError
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.ledgers import AuditedLedger, SimLedger

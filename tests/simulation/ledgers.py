@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from archiving.discovery import FACT as SWEEP_FACT
-from ledger.base import AssetState, Beginning, Lease, Progress, Row, Seen, Settlement
-from ledger.errors import LedgerUnavailable
-from ledger.memory import MemoryLedger
+from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
+from archiver.ledger.base import AssetState, Beginning, Lease, Progress, Row, Seen, Settlement
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.memory import MemoryLedger
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import Process
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from archiving.watching import Summary
-from ledger.base import OPEN_STATES, AssetState, Lease, Row
+from archiver.core.upkeep.watch import Summary
+from archiver.ledger.base import OPEN_STATES, AssetState, Lease, Row
+from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
 from tests.simulation.faults import Faults, longest_clear
 from tests.simulation.ledgers import AuditedLedger
@@ -18,7 +19,6 @@ from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler
 from tests.simulation.stores import FOREIGN, MANIFESTS, Destination
 from tests.simulation.truth import TrueAsset
 from tests.simulation.wiring import AT_RISK, SWEEP_EVERY, Logs
-from transfer.checksums import crc32c
 
 _NEVER = float("-inf")
 RE_READ_WITHIN = 31 * DAY

@@ -11,37 +11,37 @@ from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
-import archiving.archiver
-import archiving.commit
-import archiving.copying
-import archiving.decisions
-import archiving.discovery
-import archiving.end_records
-import archiving.holds
-import archiving.reconcile
-import archiving.scrub
-import archiving.verdict
-import ledger.clock
-import ledger.memory
-import transfer.checks
-import transfer.storing
+import archiver.core.attempt.archiver
+import archiver.core.attempt.copying
+import archiver.core.attempt.decisions
+import archiver.core.destinations.holds
+import archiver.core.records.commit
+import archiver.core.records.end_records
+import archiver.core.upkeep.reconcile
+import archiver.core.upkeep.scrub
+import archiver.core.upkeep.sweep
+import archiver.core.upkeep.verdict
+import archiver.ledger.clock
+import archiver.ledger.memory
+import archiver.transfer.checks
+import archiver.transfer.storing
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.attempt.copying import Copier
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.attempt.outcomes import Ended
+from archiver.core.records.verification import Verified
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.watch import Watcher
+from archiver.hms.errors import HmsNotFound
 from archiver.http.errors import BrokenOff
 from archiver.http.transfer import Transfer
-from archiving.archiver import Archiver
-from archiving.copying import Copier
-from archiving.heartbeat import Heartbeat
-from archiving.outcomes import Ended
-from archiving.reconcile import Reconciler
-from archiving.scrub import Scrubber
-from archiving.verification import Verified
-from archiving.watching import Watcher
-from hms.errors import HmsNotFound
-from ledger.base import AssetState
-from ledger.memory import MemoryLedger
+from archiver.ledger.base import AssetState
+from archiver.ledger.memory import MemoryLedger
+from archiver.transfer.checks import Checks
+from archiver.transfer.errors import SourceGone
+from archiver.transfer.storing import PartsUpload, StoreTools
 from storage_backends.base import ObjectInfo
-from transfer.checks import Checks
-from transfer.errors import SourceGone
-from transfer.storing import PartsUpload, StoreTools
 
 Plant = Callable[[ExitStack], None]
 PLANTED: dict[str, Plant] = {}
@@ -88,7 +88,7 @@ def _all_there(_store: Any, manifest: Any, *_: Any, **__: Any) -> Verified:
 def _(stack: ExitStack) -> None:
     real = Copier.copy
     _instead(stack, Copier, "copy", lambda self, items: replace(real(self, items), failed={}))
-    _instead(stack, archiving.commit, "check_listed", _all_there)
+    _instead(stack, archiver.core.records.commit, "check_listed", _all_there)
 
 
 @bug("an object is taken for stored before it was sent")
@@ -156,7 +156,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("a manifest proves its asset though objects are missing")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiving.commit, "check_listed", _all_there)
+    _instead(stack, archiver.core.records.commit, "check_listed", _all_there)
 
 
 # -- who may write ---------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def _(stack: ExitStack) -> None:
         now: datetime = process.wall_clock()
         return now
 
-    _instead(stack, ledger.clock.LedgerClock, "__call__", wrong)
+    _instead(stack, archiver.ledger.clock.LedgerClock, "__call__", wrong)
 
 
 @bug("a wait may run past the deadline")
@@ -208,15 +208,25 @@ def _(stack: ExitStack) -> None:
         def __rfloordiv__(self, left: timedelta) -> timedelta:
             return 5 * left
 
-    _instead(stack, ledger.memory, "SHORTEST_SHARE", FiveTimes())
-    _instead(stack, archiving.archiver, "decide", _patient(archiving.decisions.decide, timedelta(hours=20)))
+    _instead(stack, archiver.ledger.memory, "SHORTEST_SHARE", FiveTimes())
+    _instead(
+        stack,
+        archiver.core.attempt.archiver,
+        "decide",
+        _patient(archiver.core.attempt.decisions.decide, timedelta(hours=20)),
+    )
 
 
 @bug("a wait may last for a week")
 def _(stack: ExitStack) -> None:
-    _instead(stack, ledger.memory, "LONGEST_WAIT", timedelta(days=7))
-    _instead(stack, archiving.archiver, "decide", _patient(archiving.decisions.decide, timedelta(days=3)))
-    _instead(stack, ledger.memory, "SHORTEST_SHARE", 1)
+    _instead(stack, archiver.ledger.memory, "LONGEST_WAIT", timedelta(days=7))
+    _instead(
+        stack,
+        archiver.core.attempt.archiver,
+        "decide",
+        _patient(archiver.core.attempt.decisions.decide, timedelta(days=3)),
+    )
+    _instead(stack, archiver.ledger.memory, "SHORTEST_SHARE", 1)
 
 
 def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
@@ -229,14 +239,14 @@ def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
 
 @bug("lost at the first 404")
 def _(stack: ExitStack) -> None:
-    real = archiving.decisions.decide
+    real = archiver.core.attempt.decisions.decide
 
     def decide(error: Exception, *given: Any, **more: Any) -> Any:
         if isinstance(error, SourceGone | HmsNotFound):
             return Ended(AssetState.LOST, "gone")
         return real(error, *given, **more)
 
-    _instead(stack, archiving.archiver, "decide", decide)
+    _instead(stack, archiver.core.attempt.archiver, "decide", decide)
 
 
 # -- the account -----------------------------------------------------------------------------------------------
@@ -281,7 +291,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("a ledger that was lost forgets the ends")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiving.end_records, "write", lambda *_, **__: None)
+    _instead(stack, archiver.core.records.end_records, "write", lambda *_, **__: None)
 
 
 @bug("the scrub leaves out every second copy")
@@ -302,13 +312,13 @@ def _(stack: ExitStack) -> None:
 
 @bug("the verdict ignores a late sweep")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiving.verdict.Summary, "sweep_is_late", property(lambda _self: False))
-    _instead(stack, archiving.verdict, "_time", lambda _summary: iter(()))
+    _instead(stack, archiver.core.upkeep.verdict.Summary, "sweep_is_late", property(lambda _self: False))
+    _instead(stack, archiver.core.upkeep.verdict, "_time", lambda _summary: iter(()))
 
 
 @bug("the verdict ignores what is lost")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiving.verdict, "_ends", lambda _counts: iter(()))
+    _instead(stack, archiver.core.upkeep.verdict, "_ends", lambda _counts: iter(()))
 
 
 @bug("nothing is told of what is at risk")
@@ -319,21 +329,21 @@ def _(stack: ExitStack) -> None:
 # -- the fleet goes on -----------------------------------------------------------------------------------------
 @bug("a hold never ends")
 def _(stack: ExitStack) -> None:
-    real = archiving.holds.put
+    real = archiver.core.destinations.holds.put
 
     def put(ledger: Any, name: str, reason: str, now: datetime, *_: Any) -> None:
         real(ledger, name, reason, now, timedelta(days=300))
 
     def among(facts: Any, now: datetime) -> Any:
         return {
-            key.removeprefix(archiving.holds.PREFIX): archiving.holds.Hold(
+            key.removeprefix(archiver.core.destinations.holds.PREFIX): archiver.core.destinations.holds.Hold(
                 "for ever", now + timedelta(minutes=5)
             )
             for key in facts
         }
 
-    _instead(stack, archiving.holds, "put", put)
-    _instead(stack, archiving.holds, "among", among)
+    _instead(stack, archiver.core.destinations.holds, "put", put)
+    _instead(stack, archiver.core.destinations.holds, "among", among)
 
 
 @bug("what a worker had in hand when it died is not sent again")
@@ -354,4 +364,4 @@ def _(stack: ExitStack) -> None:
         return found if found and found.part_bytes == self.spec.part_bytes else None
 
     _instead(stack, PartsUpload, "saved", saved)
-    _instead(stack, transfer.checks.Checks, "whole", lambda *_: None)
+    _instead(stack, archiver.transfer.checks.Checks, "whole", lambda *_: None)

@@ -12,18 +12,18 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
+from archiver.hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from archiver.hms.models import Asset, Page, SignedUrl
 from archiver.http.connections import Connection
 from archiver.http.errors import BrokenOff, CouldNotConnect, HttpError, TooSlow
 from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
-from hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
-from hms.models import Asset, Page, SignedUrl
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import HOUR, Process, Scheduler
 from tests.simulation.truth import HOST, TrueAsset
-from transfer.checksums import crc32c
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient
 
 T = TypeVar("T")
 

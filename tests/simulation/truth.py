@@ -11,9 +11,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from hms.models import Asset
+from archiver.hms.models import Asset
+from archiver.transfer.checksums import crc32c
 from tests.simulation.scheduler import DAY, HOUR, START
-from transfer.checksums import crc32c
 
 RETENTION = timedelta(days=15)
 HOST = "source.example"

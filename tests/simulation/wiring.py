@@ -17,27 +17,30 @@ from typing import Any
 
 import structlog
 
+import archiver.core.attempt.copying
+import archiver.core.attempt.heartbeat
+import archiver.core.contents.hls.access
 import archiver.http.waiting
-import archiving.contents.access
-import archiving.copying
-import archiving.heartbeat
 import storage_backends.memory
+from archiver.core.attempt.archiver import Archiver, Rules
+from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.contents.opening import ContentsOpener
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.guarded import guarded
+from archiver.core.judging import Scope
+from archiver.core.records import keys
+from archiver.core.upkeep.dispatch import Dispatcher
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.sweep import Sweeper
+from archiver.core.upkeep.watch import Watcher
 from archiver.http.loop import Timer
-from archiving import keys
-from archiving.archiver import Archiver, Rules
-from archiving.contents.opening import ContentsOpener
-from archiving.decisions import Patience
-from archiving.destinations import Destinations
-from archiving.discovery import Sweeper
-from archiving.dispatching import Dispatcher
-from archiving.guarded import guarded
-from archiving.heartbeat import Heartbeat
-from archiving.judging import Scope
-from archiving.reconcile import Reconciler
-from archiving.scrub import Scrubber
-from archiving.watching import Watcher
-from ledger.base import Ledger, Row
-from ledger.clock import LedgerClock
+from archiver.ledger.base import Ledger, Row
+from archiver.ledger.clock import LedgerClock
+from archiver.transfer.base import Engine, UploadJournal
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend
 from tests.simulation.ledgers import Secrets, SimLedger
 from tests.simulation.scheduler import HOUR, MINUTE, Process, Scheduler
@@ -45,9 +48,6 @@ from tests.simulation.sources import SimApi, SimClient, Sources
 from tests.simulation.stores import SimStore
 from tests.simulation.truth import RETENTION
 from tests.transfer.single_threaded import SingleThreaded
-from transfer.base import Engine, UploadJournal
-from transfer.engine import TransferEngine
-from transfer.memory import MemoryBudget
 
 PART_BYTES = 4096
 MEMORY_BYTES = 256 * 1024
@@ -237,7 +237,7 @@ class SimThread:
 
 
 class SimFirstBeats:
-    """`archiving.first_beats.FirstBeats` of all processes."""
+    """`core.attempt.first_beats.FirstBeats` of all processes."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -304,12 +304,12 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         scheduler.running.sleep(seconds)
 
     replaced: list[tuple[Any, str, Any]] = [
-        (archiving.heartbeat, "first_beats", lambda: beats),
-        (archiving.heartbeat, "threading", Threads(scheduler)),
-        (archiving.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
-        (archiving.copying, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiver.core.attempt.heartbeat, "first_beats", lambda: beats),
+        (archiver.core.attempt.heartbeat, "threading", Threads(scheduler)),
+        (archiver.core.attempt.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiver.core.attempt.copying, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.http.waiting, "pause", pause),
-        (archiving.contents.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
+        (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
         *_everywhere("secrets", secrets, Secrets(rng)),
         *_everywhere("uuid", uuid, _Uuids(rng)),
         (storage_backends.memory, "datetime", types.SimpleNamespace(now=lambda _utc: scheduler.now())),
@@ -333,6 +333,6 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
 def _everywhere(name: str, module: object, value: Any) -> Iterator[tuple[Any, str, Any]]:
     """Every module of the product that imports `module`."""
     for where, found in sorted(sys.modules.items()):
-        ours = where.startswith(("archiving.", "ledger.", "storage_backends.", "transfer."))
+        ours = where.startswith(("archiver.", "storage_backends."))
         if ours and getattr(found, name, None) is module:
             yield found, name, value

@@ -23,7 +23,7 @@ from typing import IO, Any
 import httpx
 import jwt
 
-from simulator.config import FAKE_ACCESS_KEY, FAKE_SECRET, OWN_BUCKET
+from archiver.simulator.config import FAKE_ACCESS_KEY, FAKE_SECRET, OWN_BUCKET
 
 _ROOT = Path(__file__).parents[2]
 _GONE_WITHIN_SECONDS = 10.0
@@ -221,7 +221,7 @@ def _arguments(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _start(arguments: Sequence[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "simulator", *arguments]
+    command = [sys.executable, "-m", "archiver.simulator", *arguments]
     return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
 
 

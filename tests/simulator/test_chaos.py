@@ -5,8 +5,8 @@ from collections import Counter
 import httpx
 import pytest
 
-from simulator.chaos import Chaos
-from simulator.faults import FAULTS, Faults, Match
+from archiver.simulator.chaos import Chaos
+from archiver.simulator.faults import FAULTS, Faults, Match
 from tests.simulator.process import Simulator, running_simulator
 
 REQUESTS = [("storage", "GET", f"/bucket/{number}.mp4", None) for number in range(300)]

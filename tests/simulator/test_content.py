@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import zips
-from simulator.content import MP4_HEAD, Content, Held, Joined, Synthetic, digests
-from simulator.trees import SyntheticTree
-from simulator.zips import streamed_zip, zipped
+from archiver.simulator import zips
+from archiver.simulator.content import MP4_HEAD, Content, Held, Joined, Synthetic, digests
+from archiver.simulator.trees import SyntheticTree
+from archiver.simulator.zips import streamed_zip, zipped
 
 SIZE = 600_001  # a little over two blocks
 SYNTHETIC = (

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from simulator.faults import FAULTS
+from archiver.simulator.faults import FAULTS
 from tests.simulator.process import Simulator
 
 

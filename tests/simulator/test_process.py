@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "simulator", *arguments]
+    command = [sys.executable, "-m", "archiver.simulator", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 

@@ -19,6 +19,7 @@ from google.auth.credentials import Credentials
 from google.auth.transport.requests import AuthorizedSession
 
 from archiver.http.runtime import process_runtime
+from archiver.transfer.tasks import Task
 from storage_backends.base import ObjectSpec, Upload, object_key
 from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import (
@@ -35,7 +36,6 @@ from tests.gcs_by_the_book import Service, gcs_by_the_book
 from tests.tls_front import tls_front
 from tests.trust import certificates
 from tests.trust.certificates import HOST, Certificate, server_context
-from transfer.tasks import Task
 
 KEY = object_key("recordings/ä one.mp4")
 SPEC = ObjectSpec(KEY, "video/mp4", metadata={"recording": "réc 1"}, if_absent=True)

@@ -11,22 +11,22 @@ import pytest
 from celery import Celery
 
 import tasks
-from archiving.machine import MOST_FAULTS, MachineFaults, failing_machines
-from archiving.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry
-from archiving.reconcile import ReconcileResult
-from archiving.scrub import ScrubResult
-from archiving.watching import Summary
-from hms.errors import HmsUnavailable
-from ledger.base import AssetState, Counts
-from ledger.memory import MemoryLedger
+from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry
+from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
+from archiver.core.upkeep.reconcile import ReconcileResult
+from archiver.core.upkeep.scrub import ScrubResult
+from archiver.core.upkeep.watch import Summary
+from archiver.hms.errors import HmsUnavailable
+from archiver.ledger.base import AssetState, Counts
+from archiver.ledger.memory import MemoryLedger
 from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from tasks.pacing import EVERY_HEADER, SKIPPED, comes_too_soon
 from tasks.services import Services
 from tasks.soft_task import OutOfMemory, SoftTask
 from tasks.watch import BEAT_HEADER, beats
-from tests.archiving.examples import NOW
-from tests.archiving.fakes import Clock
+from tests.core.examples import NOW
+from tests.core.fakes import Clock
 from worker.bootstrap import build_app
 from worker.schedule import beat_schedule
 from worker.settings import Settings

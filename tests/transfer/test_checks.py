@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from archiver.transfer.base import CopyRequest, SourceInfo
+from archiver.transfer.checks import Checks
+from archiver.transfer.errors import SourceUnavailable
 from storage_backends.base import object_key
-from transfer.base import CopyRequest, SourceInfo
-from transfer.checks import Checks
-from transfer.errors import SourceUnavailable
 
 
 @pytest.mark.parametrize("arrived_bytes", [0, 9, 11])

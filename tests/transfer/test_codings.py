@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from archiver.transfer.base import CopyResult, Source
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import SourceError, SourceMismatch, StillEncoded
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.source import RenewableUrl, as_sent, fetch_bytes
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Fault, Origin, Reply, Request, capped_at, chunked, until_closed
 from tests.transfer.stores import stored_in
 from tests.transfer.worlds import HURRIED, KEY, QUICK, Signer, request, some_bytes, source
-from transfer.base import CopyResult, Source
-from transfer.engine import TransferEngine
-from transfer.errors import SourceError, SourceMismatch, StillEncoded
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
-from transfer.source import RenewableUrl, as_sent, fetch_bytes
 
 CONTENT = b"#EXTM3U\n" + some_bytes(2500)
 LIMIT = 100_000

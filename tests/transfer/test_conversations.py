@@ -14,6 +14,21 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from archiver.transfer.base import CopyRequest, SourceInfo
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import (
+    RangesUnreliable,
+    SourceChanged,
+    SourceError,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+    UnexpectedContent,
+)
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
 from tests.transfer.origin import Fault, Origin, Reply, Request
@@ -29,21 +44,6 @@ from tests.transfer.worlds import (
     source,
     told_by,
 )
-from transfer.base import CopyRequest, SourceInfo
-from transfer.checksums import crc32c
-from transfer.engine import TransferEngine
-from transfer.errors import (
-    RangesUnreliable,
-    SourceChanged,
-    SourceError,
-    SourceForbidden,
-    SourceGone,
-    SourceMismatch,
-    SourceNotAllowed,
-    SourceUnavailable,
-    UnexpectedContent,
-)
-from transfer.memory import MemoryBudget
 
 PART = 1000
 LARGE = some_bytes(4500)  # five parts; with one connection they are asked for in order

@@ -13,18 +13,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.transfer.base import CHECKED_BYTES, CopyResult, Reader, SavedPart, SavedUpload, SourceInfo
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import (
+    BudgetTooSmall,
+    SourceMismatch,
+    SourceUnavailable,
+    Stopped,
+    UnexpectedContent,
+)
+from archiver.transfer.http import Timeouts
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Fault, Origin, Reply, Request, cut_at, none, reset_at, status
 from tests.transfer.stores import BottomlessStore, OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CHECKED_BYTES, CopyResult, Reader, SavedPart, SavedUpload, SourceInfo
-from transfer.checksums import crc32c
-from transfer.engine import TransferEngine
-from transfer.errors import BudgetTooSmall, SourceMismatch, SourceUnavailable, Stopped, UnexpectedContent
-from transfer.http import Timeouts
-from transfer.memory import MemoryBudget
 from worker.bootstrap import bound_the_allocator
 
 MIB = 1024 * 1024

@@ -14,6 +14,14 @@ from datetime import timedelta
 from time import monotonic
 from typing import TypeVar
 
+from archiver.transfer.base import CopyRequest, CopyResult, Reader, SavedPart, Source, SourceInfo
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable, Stopped
+from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
 from storage_backends.base import Limits, ObjectInfo, ObjectKey, StorageBackend, Upload, object_key
 from storage_backends.errors import (
     AccessDenied,
@@ -27,14 +35,6 @@ from tests.transfer import origin as faults
 from tests.transfer.origin import Origin, Reply, Request
 from tests.transfer.stores import Wrapped, WrappedUpload, stored_in
 from tests.transfer.worlds import Journal, client
-from transfer.base import CopyRequest, CopyResult, Reader, SavedPart, Source, SourceInfo
-from transfer.checksums import crc32c
-from transfer.engine import TransferEngine
-from transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable, Stopped
-from transfer.http import HttpClient, Timeouts
-from transfer.memory import MemoryBudget
-from transfer.retrying import RetryPolicy
-from transfer.source import Address, FixedAddress, HttpSource, SecretUrl
 
 T = TypeVar("T")
 

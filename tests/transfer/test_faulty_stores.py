@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from archiver.transfer.base import CopyResult
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, StorageBackend, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import (
@@ -28,9 +31,6 @@ from tests.transfer.stores import (
     stored_in,
 )
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CopyResult
-from transfer.engine import TransferEngine
-from transfer.memory import MemoryBudget
 
 LARGE = some_bytes(4504)
 SMALL = some_bytes(700)

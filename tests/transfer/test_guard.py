@@ -4,10 +4,10 @@ from collections.abc import Collection
 
 import pytest
 
-from transfer.errors import SourceNotAllowed, SourceUnavailable
-from transfer.guard import AddressPolicy
-from transfer.http import Address, HttpClient
-from transfer.urls import Origin, SecretUrl
+from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import Address, HttpClient
+from archiver.transfer.urls import Origin, SecretUrl
 
 PUBLIC = "93.184.216.34"
 

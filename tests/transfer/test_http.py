@@ -14,13 +14,13 @@ import trustme
 from archiver.http.head import Headers
 from archiver.http.session import Session
 from archiver.http.waiting import complete
+from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import Address, HttpClient, Response, Timeouts, retry_after, stream_it
+from archiver.transfer.source import FixedAddress, HttpSource
+from archiver.transfer.urls import SecretUrl
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
 from tests.transfer.worlds import CANARY, client, some_bytes, told_by
-from transfer.errors import SourceNotAllowed, SourceUnavailable
-from transfer.guard import AddressPolicy
-from transfer.http import Address, HttpClient, Response, Timeouts, retry_after, stream_it
-from transfer.source import FixedAddress, HttpSource
-from transfer.urls import SecretUrl
 
 CONTENT = some_bytes(3000)
 

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from archiver.transfer.base import CHECKED_BYTES, KnownCopy
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import SourceGone
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import (
@@ -24,11 +29,6 @@ from tests.transfer.origin import (
 )
 from tests.transfer.stores import BrokenStore, Wrapped, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CHECKED_BYTES, KnownCopy
-from transfer.engine import TransferEngine
-from transfer.errors import SourceGone
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
 
 PART = 10_000
 LARGE, MIDDLE, SMALL = some_bytes(25_000), some_bytes(7000), some_bytes(700)

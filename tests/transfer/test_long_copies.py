@@ -17,16 +17,16 @@ import pytest
 
 from archiver.http.session import Session
 from archiver.http.transfer import Request
+from archiver.transfer.base import CopyResult
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, Part, Upload
 from storage_backends.memory import MemoryBackend
 from tests.transfer.single_threaded import InMemorySession, SingleThreaded
 from tests.transfer.worlds import Journal, request
-from transfer.base import CopyResult
-from transfer.engine import TransferEngine
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
-from transfer.source import HttpSource, RenewableUrl, SecretUrl
 
 MIB = 2**20
 CONNECTIONS = 16

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 import pytest
 
 from archiver.http import handle, runtime
+from archiver.transfer import memory
+from archiver.transfer.base import CopyResult, UploadJournal
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import SourceUnavailable
+from archiver.transfer.http import Address
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.urls import SecretUrl
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Origin
 from tests.transfer.stores import Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer import memory
-from transfer.base import CopyResult, UploadJournal
-from transfer.engine import TransferEngine
-from transfer.errors import SourceUnavailable
-from transfer.http import Address
-from transfer.memory import MemoryBudget
-from transfer.urls import SecretUrl
 
 KIB = 1024
 LARGE, SMALL = some_bytes(600 * KIB), some_bytes(700)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver.http import cancellation
-from transfer.errors import BudgetTooSmall
-from transfer.memory import MemoryBudget, Reservation
+from archiver.transfer.errors import BudgetTooSmall
+from archiver.transfer.memory import MemoryBudget, Reservation
 
 KIB = 1024
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver.http.waiting import Pause
+from archiver.transfer.checksums import Crc32c, combine, crc32c
+from archiver.transfer.errors import SourceForbidden, SourceUnavailable
+from archiver.transfer.part_sizes import Parts, part_size
+from archiver.transfer.retrying import RetryPolicy
 from storage_backends.base import Limits, StorageBackend
 from storage_backends.memory import LIMITS, MemoryBackend
 from tests.transfer.stores import Wrapped
-from transfer.checksums import Crc32c, combine, crc32c
-from transfer.errors import SourceForbidden, SourceUnavailable
-from transfer.part_sizes import Parts, part_size
-from transfer.retrying import RetryPolicy
 
 MIB = 1024 * 1024
 

@@ -15,12 +15,12 @@ import pytest
 from archiver.http.connections import Connection
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import Pause
+from archiver.transfer.errors import SourceForbidden, SourceUnavailable
+from archiver.transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE, Proofs
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.tasks import Task
 from storage_backends.base import ObjectKey, object_key
 from tests.transfer.single_threaded import SingleThreaded
-from transfer.errors import SourceForbidden, SourceUnavailable
-from transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE, Proofs
-from transfer.retrying import RetryPolicy
-from transfer.tasks import Task
 
 A, B, C = (object_key(name) for name in "abc")
 CRC = 7

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
+from archiver.transfer.base import CopyRequest, CopyResult, KnownCopy
+from archiver.transfer.bodies import measure
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.documents import fetch_bytes
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.http import Address
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE
+from archiver.transfer.source import FixedAddress, HttpSource, SecretUrl
 from storage_backends.base import ObjectKey, object_key
 from storage_backends.memory import MemoryBackend
 from tests.judged.twice import ETAG, ONE_BEHIND, WITH_THE_NEXT, TwiceServer
 from tests.transfer.worlds import HURRIED, client
-from transfer.base import CopyRequest, CopyResult, KnownCopy
-from transfer.bodies import measure
-from transfer.checksums import crc32c
-from transfer.documents import fetch_bytes
-from transfer.engine import TransferEngine
-from transfer.http import Address
-from transfer.memory import MemoryBudget
-from transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE
-from transfer.source import FixedAddress, HttpSource, SecretUrl
 
 PART = 1000
 FILES = {f"/{number}": bytes([number]) * 700 for number in range(10)}

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import ErrorPage, HandedBack, SourceChanged, SourceUnavailable, TransferError
+from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, Upload
 from storage_backends.errors import TransientStorageError, UploadGone
 from storage_backends.filesystem import FilesystemBackend
@@ -15,11 +20,6 @@ from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Origin, Reply, Request, other_etag, status
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
-from transfer.checksums import crc32c
-from transfer.engine import TransferEngine
-from transfer.errors import ErrorPage, HandedBack, SourceChanged, SourceUnavailable, TransferError
-from transfer.memory import MemoryBudget
 
 PART = 1000
 CONTENT = some_bytes(8500)

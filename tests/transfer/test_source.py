@@ -10,6 +10,21 @@ from hashlib import md5
 
 import pytest
 
+from archiver.transfer.base import Reader, SourceInfo
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch
+from archiver.transfer.http import HttpClient
+from archiver.transfer.source import (
+    Address,
+    DerivedAddress,
+    FixedAddress,
+    HttpSource,
+    RenewableUrl,
+    SecretUrl,
+    as_sent,
+    fetch_bytes,
+    plain,
+)
 from tests.transfer.origin import (
     Fault,
     Origin,
@@ -23,21 +38,6 @@ from tests.transfer.origin import (
     status,
 )
 from tests.transfer.worlds import CANARY, HURRIED, Signer, client, expired_before, some_bytes, source, told_by
-from transfer.base import Reader, SourceInfo
-from transfer.checksums import crc32c
-from transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch
-from transfer.http import HttpClient
-from transfer.source import (
-    Address,
-    DerivedAddress,
-    FixedAddress,
-    HttpSource,
-    RenewableUrl,
-    SecretUrl,
-    as_sent,
-    fetch_bytes,
-    plain,
-)
 
 CONTENT = some_bytes(3000)
 PLAYLIST = b"#EXTM3U\n" + b"seg.ts\n" * 5000

@@ -9,17 +9,23 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from archiver.transfer.base import CopyRequest, CopyResult, Source, SourceInfo
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import (
+    ErrorPage,
+    RangesUnreliable,
+    SourceError,
+    SourceUnavailable,
+    UnexpectedContent,
+)
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.source import plain
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Fault, Origin, chunked, cut_at, for_later_ranges, none, status, until_closed
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from transfer.base import CopyRequest, CopyResult, Source, SourceInfo
-from transfer.engine import TransferEngine
-from transfer.errors import ErrorPage, RangesUnreliable, SourceError, SourceUnavailable, UnexpectedContent
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
-from transfer.source import plain
 
 PART = 1000
 SMALL, LARGE = some_bytes(600), some_bytes(8500)

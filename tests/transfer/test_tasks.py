@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from archiver.http.waiting import Ended, Pause, Wait, blocking
+from archiver.transfer.errors import SourceUnavailable
+from archiver.transfer.memory import MemoryBudget, Reservation
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.tasks import Gate, Group, GroupEnded, Slots, Task, gather
 from tests.transfer.single_threaded import SingleThreaded
-from transfer.errors import SourceUnavailable
-from transfer.memory import MemoryBudget, Reservation
-from transfer.retrying import RetryPolicy
-from transfer.tasks import Gate, Group, GroupEnded, Slots, Task, gather
 
 
 class Told(Exception):

@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from archiver.transfer.checksums import crc32c
+from archiver.transfer.engine import TransferEngine
+from archiver.transfer.errors import SourceError, SourceMismatch, SourceUnavailable
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.source import RenewableUrl, fetch_bytes
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
 from tests.transfer.origin import Fault, Origin, Reply, Request, until_closed
 from tests.transfer.stores import open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Signer, client, request, some_bytes, source
-from transfer.checksums import crc32c
-from transfer.engine import TransferEngine
-from transfer.errors import SourceError, SourceMismatch, SourceUnavailable
-from transfer.http import HttpClient
-from transfer.memory import MemoryBudget
-from transfer.retrying import RetryPolicy
-from transfer.source import RenewableUrl, fetch_bytes
 
 SMALL, LARGE = some_bytes(700), some_bytes(4500)
 OTHER = some_bytes(4500, seed=8)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer import urls
-from transfer.errors import SourceNotAllowed
-from transfer.urls import SecretUrl, resolve, without_dots
+from archiver.transfer import urls
+from archiver.transfer.errors import SourceNotAllowed
+from archiver.transfer.urls import SecretUrl, resolve, without_dots
 
 BASES = st.sampled_from(
     [

@@ -9,13 +9,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from archiver.transfer.base import CopyRequest, SavedPart, SavedUpload
+from archiver.transfer.guard import AddressPolicy
+from archiver.transfer.http import HttpClient, Timeouts
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
 from storage_backends.base import ObjectKey, object_key
 from tests.transfer.origin import Fault, Origin, Reply, Request
-from transfer.base import CopyRequest, SavedPart, SavedUpload
-from transfer.guard import AddressPolicy
-from transfer.http import HttpClient, Timeouts
-from transfer.retrying import RetryPolicy
-from transfer.source import HttpSource, RenewableUrl, SecretUrl
 
 CANARY = "CANARY-SIGNATURE"
 HURRIED = RetryPolicy(first_pause=timedelta())

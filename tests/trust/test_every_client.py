@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
+from archiver.hms.auth import FixedToken
+from archiver.hms.client import HmsClient
+from archiver.hms.errors import HmsUntrusted
 from archiver.http import trust
-from hms.auth import FixedToken
-from hms.client import HmsClient
-from hms.errors import HmsUntrusted
-from ledger.errors import LedgerUnavailable
-from ledger.redis_ledger import RedisLedger
-from ledger.redis_tls import tls_options
-from ledger.sealing import Seal
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis_tls import tls_options
+from archiver.ledger.sealing import Seal
 from storage_backends.base import object_key
 from storage_backends.errors import AccessDenied, DestinationRefuses
 from storage_backends.gcs import GcsBackend

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from archiving.scrub import Scrubber
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
+from archiver.core.upkeep.scrub import Scrubber
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
 from storage_backends.registry import open_destination
 from tests.simulator.process import Simulator
 from tests.storage_backends.side_doors import FileSideDoor

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from ledger.redis_ledger import RedisLedger
-from ledger.sealing import Seal
-from simulator.faults import FAULTS
+from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.sealing import Seal
+from archiver.simulator.faults import FAULTS
 from tests.simulator.process import Simulator, running_simulator
 from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.stored import check_against_truth, check_asset, manifests

@@ -110,7 +110,7 @@ def test_with_the_simulator_no_account_is_needed_and_nothing_real_is_touched(tmp
 def test_a_folder_with_python_modules_of_its_own_is_as_good_as_any(tmp_path: Path) -> None:
     for name in ("tasks", "celery", "redis", "simulator", "celeryconfig", "flowerconfig_", "structlog"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else's module was imported')\n")
-    for name in ("worker", "archiving", "hms", "ledger", "transfer", "storage_backends"):
+    for name in ("worker", "archiver", "storage_backends"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('somebody else's package')\n")
     # as Kubernetes sets them for services of these names

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from archiving.watching import RAN_ONCE_FACT, WATCH_FACT, note
-from ledger.errors import LedgerUnavailable
-from ledger.memory import MemoryLedger
-from ledger.redis_ledger import Persistence, RedisLedger
+from archiver.core.upkeep.watch import RAN_ONCE_FACT, WATCH_FACT, note
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.redis_ledger import Persistence, RedisLedger
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.archiving.examples import NOW
-from tests.archiving.fakes import Clock
+from tests.core.examples import NOW
+from tests.core.fakes import Clock
 from tests.ledger.worlds import SEAL
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
 from worker.doctor import _destination, _ledger, _processes, _room

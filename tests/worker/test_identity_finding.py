@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from archiving.destinations import Destinations
-from archiving.identity import MARKER
-from ledger.errors import LedgerUnavailable
-from ledger.memory import MemoryLedger
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.identity import MARKER
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.memory import MemoryLedger
 from storage_backends.base import ObjectKey
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.archiving.archived import archive_at, enter
-from tests.archiving.examples import NOW, asset
-from tests.archiving.fakes import Clock
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, asset
+from tests.core.fakes import Clock
 from worker.findings import Verdict
 from worker.identity_finding import identity_finding
 

@@ -74,7 +74,7 @@ def test_an_event_is_one_json_object_with_its_fields_and_its_context() -> None:
     out = _logging_to("json")
 
     with structlog.contextvars.bound_contextvars(asset_id="a1"):
-        structlog.get_logger("archiving.x").info(
+        structlog.get_logger("archiver.x").info(
             "asset_archived", size_bytes=7, parts=[1, {"n": None}], rate=1.5
         )
 
@@ -83,7 +83,7 @@ def test_an_event_is_one_json_object_with_its_fields_and_its_context() -> None:
     assert event == {
         "event": "asset_archived",
         "level": "info",
-        "logger": "archiving.x",
+        "logger": "archiver.x",
         "asset_id": "a1",
         "size_bytes": 7,
         "parts": [1, {"n": None}],

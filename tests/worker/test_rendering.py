@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from archiving.holds import Hold
-from archiving.verdict import Complaint, Failing, Summary, assess
-from ledger.base import Acknowledgement, AssetState, Counts, Progress, Row
-from tests.archiving.examples import NOW
+from archiver.core.destinations.holds import Hold
+from archiver.core.upkeep.verdict import Complaint, Failing, Summary, assess
+from archiver.ledger.base import Acknowledgement, AssetState, Counts, Progress, Row
+from tests.core.examples import NOW
 from worker import cli, rendering
 from worker.findings import Finding, Verdict
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from archiving import holds
-from archiving.decisions import HOLD
-from archiving.discovery import Sweeper
-from archiving.judging import Scope, as_known, judge
-from archiving.machine import MOST_FAULTS, failing_machines
-from archiving.outcomes import AlreadyArchived, NotOurs, Outcome, WillRetry, settlement
-from archiving.reconcile import Reconciler
-from hms.errors import HmsRefused
-from hms.models import Asset
-from ledger.base import AssetState
+from archiver.core.attempt.decisions import HOLD
+from archiver.core.attempt.outcomes import AlreadyArchived, NotOurs, Outcome, WillRetry, settlement
+from archiver.core.destinations import holds
+from archiver.core.judging import Scope, as_known, judge
+from archiver.core.machine import MOST_FAULTS, failing_machines
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.sweep import Sweeper
+from archiver.hms.errors import HmsRefused
+from archiver.hms.models import Asset
+from archiver.ledger.base import AssetState
+from archiver.transfer.errors import SourceUnavailable
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.archiving.bench import Bench, BytesSource, Tree, file
-from tests.archiving.examples import NOW, RETENTION, asset
-from transfer.errors import SourceUnavailable
+from tests.core.bench import Bench, BytesSource, Tree, file
+from tests.core.examples import NOW, RETENTION, asset
 from worker.run_once import OneRun, RunResult, result_json
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archiving.scrub_plan import ScrubRules
+from archiver.core.upkeep.scrub_plan import ScrubRules
 from worker.bootstrap import build_scrub_rules
 from worker.settings import Settings
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from archiving.commit import committed, take_back
+from archiver.core.records.commit import committed, take_back
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
-from tests.archiving.archived import archive_at
-from tests.archiving.examples import asset
+from tests.core.archived import archive_at
+from tests.core.examples import asset
 from worker.verify import verify
 
 

@@ -9,15 +9,15 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from archiving import keys
-from ledger.base import AssetState, Seen, Settlement
-from ledger.memory import MemoryLedger
+from archiver.core.records import keys
+from archiver.ledger.base import AssetState, Seen, Settlement
+from archiver.ledger.memory import MemoryLedger
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied, ObjectCold, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.archiving.archived import archive_at, enter, put
-from tests.archiving.examples import NOW, asset
-from tests.archiving.fakes import Clock
+from tests.core.archived import archive_at, enter, put
+from tests.core.examples import NOW, asset
+from tests.core.fakes import Clock
 from worker.verify import EVERYTHING, Checked, Tally, stored_by, verify
 from worker.verify_view import checked_view, tally_view
 

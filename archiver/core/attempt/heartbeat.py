@@ -1,0 +1,180 @@
+"""Keeps a lease alive and shows progress while an asset is copied; says when to stop."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from archiver.core.attempt import urgency
+from archiver.core.attempt.first_beats import first_beats
+from archiver.ledger.base import Lease, Ledger, Progress
+from archiver.ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.transfer.errors import HandedBack, Stopped
+from storage_backends.base import ObjectKey
+
+log = structlog.get_logger(__name__)
+
+TICK = timedelta(seconds=1)
+LOOK_EVERY = timedelta(seconds=5)  # whether an urgent asset waits for a slot
+
+
+class Heartbeat:
+    """Renews the lease in the background for the time of one attempt, from its first second on: one that ends sooner
+    has no thread of its own. `check` is cheap and may be called from any thread.
+
+    A ledger that is away is no reason to stop: nobody else can take the lease from it either, and the copy is
+    worth having. It ends with LeaseLost once the ledger says that another worker was given the asset.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        lease: Lease,
+        duration: timedelta,
+        *,
+        renew_every: timedelta,
+        asset_type: str,
+        bytes_total: int | None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._duration = duration
+        self._renew_every = renew_every
+        self._type = asset_type
+        self._total = bytes_total
+        self._stop_requested = stop_requested
+        self._lost: LeaseLost | None = None
+        self._leased_at = time.monotonic()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._renewing = threading.Lock()
+        self._bytes_done = 0
+        self._objects_done = 0
+        self._current = ""
+        self._thread: threading.Thread | None = None
+        self._unable: Exception | None = None
+        self._yields_to: str | None = None  # the urgent asset that this copy makes room for
+        self._yields = threading.Event()
+
+    def __enter__(self) -> Self:
+        try:
+            first_beats().add(self._begin, TICK.total_seconds())
+        except (RuntimeError, MemoryError) as error:  # no thread: said by `check`, within the attempt
+            self._unable = error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        first_beats().remove(self._begin)
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def check(self) -> None:
+        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end; RuntimeError or
+        MemoryError when this machine gives no thread to renew the lease."""
+        if self._lost is not None:
+            raise LeaseLost(str(self._lost))
+        if self._thread is None and self._unable is None and self._is_half_over():
+            self._unable = RuntimeError("can't start new thread: nothing renews the lease")
+        if self._unable is not None:
+            raise self._unable
+        if self._stop_requested():
+            raise Stopped("this worker is shutting down")
+
+    def should_yield(self) -> bool:
+        """Whether to make room for an urgent asset, once what is under way is stored. Cheap, from any thread."""
+        return self._yields.is_set()
+
+    def handed_back(self) -> HandedBack:
+        """To be raised then."""
+        return HandedBack(f"handed back: {self._yields_to} is urgent, and no slot was free for it")
+
+    def confirm(self) -> None:
+        """Renew now: the last word before something becomes visible. Raises LeaseLost, Stopped,
+        LedgerUnavailable."""
+        self.check()
+        self._renew()
+
+    def moved(self, key: ObjectKey, size_bytes: int) -> None:
+        with self._lock:
+            self._bytes_done += size_bytes
+            self._current = key
+
+    def object_done(self) -> None:
+        """Of use to one thread, the one that copies: it alone counts here."""
+        self._objects_done += 1
+
+    @property
+    def lease(self) -> Lease:
+        return self._lease
+
+    def outrank(self, fence: int) -> Lease:
+        """Take a fencing token above `fence` for the rest of the attempt. Raises LeaseLost, LedgerUnavailable."""
+        with self._renewing:  # a renewal with the old token would find the lease lost
+            self._lease = self._ledger.outrank(self._lease, fence)
+            return self._lease
+
+    @property
+    def bytes_done(self) -> int:
+        return self._bytes_done
+
+    def _make_room(self, urgent: str) -> None:
+        self._yields_to = urgent
+        self._yields.set()
+
+    def _is_half_over(self) -> bool:
+        return time.monotonic() - self._leased_at > self._duration.total_seconds() / 2
+
+    def _begin(self) -> None:
+        thread = threading.Thread(
+            target=self._run, name=f"heartbeat-{self._lease.asset_id[:16]}", daemon=True
+        )
+        thread.start()
+        self._thread = thread
+
+    def _run(self) -> None:
+        renewed_at = self._leased_at
+        looks_at = self._leased_at + urgency.URGENT_AFTER.total_seconds()
+        while True:
+            try:
+                self._ledger.report(self._snapshot())
+                if time.monotonic() - renewed_at >= self._renew_every.total_seconds():
+                    self._renew()
+                    renewed_at = time.monotonic()
+                if time.monotonic() >= looks_at:
+                    looks_at = time.monotonic() + LOOK_EVERY.total_seconds()
+                    if (urgent := urgency.hand_back_for(self._ledger, self._lease.asset_id)) is not None:
+                        self._make_room(urgent)
+                        looks_at = math.inf
+            except LeaseLost as error:
+                self._lost = error
+                return
+            except (LedgerUnavailable, MemoryError, OSError, RuntimeError) as error:  # tried again at once
+                log.warning("lease_not_renewed", asset_id=self._lease.asset_id, error=repr(error))
+            if self._ended.wait(TICK.total_seconds()):
+                return
+
+    def _renew(self) -> None:
+        with self._renewing:
+            self._ledger.renew(self._lease, self._duration)
+
+    def _snapshot(self) -> Progress:
+        with self._lock:
+            return Progress(
+                asset_id=self._lease.asset_id,
+                type=self._type,
+                bytes_done=self._bytes_done,
+                bytes_total=self._total,
+                objects_done=self._objects_done,
+                current=self._current,
+            )

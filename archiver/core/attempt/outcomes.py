@@ -1,0 +1,118 @@
+"""How one attempt at one asset ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_never
+
+from archiver.ledger.base import AssetState, Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """Whole, verified, committed at every destination by this attempt."""
+
+    stored_bytes: int
+    stored_objects: int
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyArchived:
+    """Every destination held a manifest that is right; nothing was copied."""
+
+    stored_bytes: int
+    stored_objects: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Stored and committed with doubts at every destination, by this attempt or an earlier one: quarantined."""
+
+    reason: str
+    stored_bytes: int
+    stored_objects: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WillRetry:
+    """Not archived; in how long it is tried again, and why. `costs_attempt`: whether the source was really tried.
+    `gone`: it said that the asset is gone, or forbidden. `machine_fault`: it failed for lack of something on this
+    worker's machine. `stored_bytes`, `stored_objects`: what is kept of it with doubts meanwhile."""
+
+    reason: str
+    delay: timedelta
+    costs_attempt: bool = True
+    gone: bool = False
+    machine_fault: bool = False
+    mismatch: bool = False
+    fingerprint: str | None = None
+    stored_bytes: int = 0
+    stored_objects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Not archived and not tried again by itself."""
+
+    state: AssetState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotOurs:
+    """Another worker holds or held the asset, or it was settled already: nothing was written by us."""
+
+    reason: str
+
+
+Settled = Archived | AlreadyArchived | Kept | WillRetry | Ended
+Outcome = Settled | NotOurs
+
+
+def settlement(outcome: Settled) -> Settlement:
+    """How the ledger is to record it."""
+    match outcome:
+        case Archived(stored_bytes, stored_objects, seconds, warnings):
+            return Settlement(
+                AssetState.ARCHIVED,
+                stored_bytes=stored_bytes,
+                stored_objects=stored_objects,
+                seconds=seconds,
+                warnings=warnings,
+            )
+        case AlreadyArchived(stored_bytes, stored_objects, warnings):
+            return Settlement(
+                AssetState.ARCHIVED,
+                stored_bytes=stored_bytes,
+                stored_objects=stored_objects,
+                warnings=warnings,
+            )
+        case Kept(reason, stored_bytes, stored_objects, seconds):
+            return Settlement(
+                AssetState.QUARANTINED,
+                reason=reason,
+                stored_bytes=stored_bytes,
+                stored_objects=stored_objects,
+                seconds=seconds,
+            )
+        case WillRetry():
+            return Settlement(
+                AssetState.WAITING,
+                reason=outcome.reason,
+                delay=outcome.delay,
+                counts_as_attempt=outcome.costs_attempt,
+                mismatch=outcome.mismatch,
+                fingerprint=outcome.fingerprint,
+                gone=outcome.gone,
+                stored_bytes=outcome.stored_bytes,
+                stored_objects=outcome.stored_objects,
+            )
+        case Ended(state, reason):
+            return Settlement(state, reason=reason, gone=state is AssetState.LOST)
+        case _:
+            assert_never(outcome)

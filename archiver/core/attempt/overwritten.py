@@ -1,0 +1,61 @@
+"""What an attempt wrote may lie under the manifest of another one: two workers may copy at once, when one was paused
+until its lease was over. The same source gives the same bytes; another version of it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import structlog
+
+from archiver.core.errors import ManifestError
+from archiver.core.records.commit import take_back
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verification import check_objects
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an attempt may have written: `paths`, which grows while it copies, in `folder`. `known`: the manifests, by
+    store, that were there before; what they list was not overwritten (core.attempt.folders)."""
+
+    manifest_key: ObjectKey
+    folder: str
+    paths: AbstractSet[str]
+    known: Mapping[str, Manifest]
+
+
+def mark_overwritten(
+    stores: Sequence[StorageBackend], written: Sequence[Written], fence: int, *, silent: Collection[str] = ()
+) -> bool:
+    """After an attempt that committed nothing, or lost its lease: mark the manifests of others as damaged that list
+    objects which it wrote over with other bytes; whether the asset must be looked at again. It must be, too, when the
+    manifest of this attempt is at a store without compare-and-swap, where it may have replaced a newer one. Stores
+    in `silent`, and those that cannot be read, are left to the scrub. Idempotent."""
+    again = False
+    for store in stores:
+        for one in written if store.name not in silent else ():
+            try:
+                manifest = read_manifest(store, one.manifest_key)
+                if manifest is None or manifest == one.known.get(store.name):
+                    continue
+                if manifest.rank == fence:
+                    again |= not (store.limits.conditional_create and store.limits.conditional_replace)
+                elif manifest.folder == one.folder:
+                    again |= _mark(store, one, manifest)
+            except (ManifestError, StorageError) as error:
+                log.warning("overwritten_unknown", store=store.name, key=one.manifest_key, reason=str(error))
+    return again
+
+
+def _mark(store: StorageBackend, written: Written, manifest: Manifest) -> bool:
+    problems = check_objects(store, manifest, written.paths).problems
+    if not problems:
+        return False
+    log.error("overwritten", store=store.name, key=written.manifest_key, problems=problems[:5])
+    return take_back(store, written.manifest_key, problems, of=manifest)

@@ -1,0 +1,252 @@
+"""An HLS tree whose URL signs its master alone (hls.md, trap 8), read with our own credentials from the bucket that
+the asset's `path` names. Nothing is ever written there.
+
+What the playlists name below the master's own root is read from the store; whatever leads elsewhere, and what
+carries a signature of its own, goes on being fetched over HTTP, without those credentials.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from archiver.core.contents.hls.access import TreeAccess, signs_one_object
+from archiver.core.contents.sniff import SNIFF_BYTES, Kind, sniff
+from archiver.http.head import Headers
+from archiver.transfer.base import Reader, Source, SourceInfo
+from archiver.transfer.errors import (
+    SourceChanged,
+    SourceError,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+)
+from archiver.transfer.http import HttpClient
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.source import Fetched, SecretUrl, SourceAddress
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
+from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, ObjectMissing, StorageError
+
+_READ_BYTES = 1024 * 1024  # a store's `read` gives bytes, so that each is a copy held beside the buffer
+_GZIP = b"\x1f\x8b"  # a playlist stored packed, which HTTP would undo
+
+SourceStore = Callable[[str], tuple[StorageBackend, ObjectKey] | None]
+"""A storage path of the API -> the store that our own credentials may read it from, and its key there. None: there
+is none. Asks nobody, raises nothing."""
+
+
+def no_source_store(_: str) -> None:
+    return None
+
+
+class StoreSource:
+    """`transfer.base.Source` of one object of a store."""
+
+    def __init__(self, store: StorageBackend, key: ObjectKey) -> None:
+        self._store = store
+        self._key = key
+
+    @property
+    def name(self) -> str:
+        return f"{self._store.name}: {self._key}"
+
+    def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+        found = self._stat()
+        info = SourceInfo(
+            size_bytes=found.size_bytes,
+            ranges=found.size_bytes > 0,
+            etag=found.etag,
+            last_modified=found.updated_at.isoformat() if found.updated_at else None,
+            content_type=found.content_type,
+            crc32c=found.crc32c,
+        )
+        return info, _FirstBytes(self, info, min(first_bytes, found.size_bytes))
+
+    def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
+        filled = 0
+        while filled < len(into):
+            filled += self.read_some(start + filled, into[filled:])
+        self.check_unchanged(info)
+
+    def read_some(self, start: int, into: memoryview) -> int:
+        """Fill `into`, or as much of it as one request is to bring. Raises SourceChanged when the object ends in it."""
+        wanted = min(len(into), _READ_BYTES)
+        with _as_source(self.name):
+            data = self._store.read(self._key, start, wanted)
+        if len(data) != wanted:
+            raise SourceChanged(
+                f"{self.name} ended at byte {start + len(data)}: it is shorter than at the start"
+            )
+        into[:wanted] = data
+        return wanted
+
+    def check_unchanged(self, info: SourceInfo) -> None:
+        """A store reads without conditions, so that it is asked afterwards what was read. Raises SourceChanged."""
+        found = self._stat()
+        if (found.etag, found.size_bytes) != (info.etag, info.size_bytes):
+            raise SourceChanged(f"{self.name} has another ETag or length than at the start")
+
+    def _stat(self) -> ObjectInfo:
+        with _as_source(self.name):
+            found = self._store.stat(self._key)
+        if found is None:
+            raise SourceGone(f"{self.name} is not there")
+        return found
+
+
+class _FirstBytes:
+    def __init__(self, source: StoreSource, info: SourceInfo, size_bytes: int) -> None:
+        self._source = source
+        self._info = info
+        self._size_bytes = size_bytes
+        self._position = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        left = self._size_bytes - self._position
+        if not left or not len(buffer):
+            return 0
+        count = self._source.read_some(self._position, buffer[:left])
+        in_one_request = count == self._info.size_bytes  # of one version then, whichever
+        self._position += count
+        if self._position == self._size_bytes and not in_one_request:
+            self._source.check_unchanged(self._info)
+        return count
+
+    def close(self) -> None:
+        """Nothing is open between two reads."""
+
+
+class StoreTreeAccess(TreeAccess):
+    """The master over HTTP, under its signature; what it names from `store`, where `root`, the start of its URL's
+    path (decoded, with a slash at its end), leads to the place that the keys of `store` begin at."""
+
+    children_may_be_signed = False
+
+    def __init__(
+        self,
+        client: HttpClient,
+        master: SourceAddress,
+        max_playlist_bytes: int,
+        store: StorageBackend,
+        root: str,
+    ) -> None:
+        self._signed_master = master
+        self._store = store
+        self._root = root
+        super().__init__(client, master, max_playlist_bytes)
+
+    def source(self, address: SourceAddress) -> Source:
+        return self._in_store(address.current().url) or super().source(address)
+
+    def fetch(self, address: SourceAddress) -> Fetched:
+        if address is self._signed_master:
+            return super().fetch(address)
+        url = address.current().url
+        source = self._in_store(url)
+        if source is None:
+            return super().fetch(address)
+        body = RetryPolicy().call(
+            lambda: _whole(source, self._max_playlist_bytes),
+            lambda error: isinstance(error, SourceUnavailable),
+        )
+        return Fetched(url, Headers(()), (), body)
+
+    def _in_store(self, url: SecretUrl) -> StoreSource | None:
+        """None for what is no business of the store. Raises SourceNotAllowed."""
+        path = _decoded_path(url)
+        if (
+            path is None
+            or url.origin != self.master.url.origin
+            or not path.startswith(self._root)
+            or signs_one_object(url)
+        ):
+            return None
+        try:
+            return StoreSource(self._store, object_key(path.removeprefix(self._root)))
+        except InvalidKey as error:
+            raise SourceNotAllowed(f"{url.name} is not read from {self._store.name}: {error}") from None
+
+
+def tree_access(
+    path: str | None, source_store: SourceStore
+) -> Callable[[HttpClient, SourceAddress, int], TreeAccess]:
+    """How the tree of the asset at `path` is to be read, for `HlsContents`: as any other, unless its URL signs one
+    object and our own credentials can read that object, a playlist, at `path`. Decided before the walk."""
+
+    def open_access(client: HttpClient, master: SourceAddress, max_playlist_bytes: int) -> TreeAccess:
+        access = TreeAccess(client, master, max_playlist_bytes)
+        url = access.master.url
+        found = source_store(path) if path and signs_one_object(url) else None
+        if found is None:
+            return access
+        store, key = found
+        url_path = _decoded_path(url)
+        if url_path is None or not url_path.endswith(f"/{key}") or not _is_readable_playlist(store, key):
+            return access
+        return StoreTreeAccess(client, master, max_playlist_bytes, store, url_path.removesuffix(key))
+
+    return open_access
+
+
+def _is_readable_playlist(store: StorageBackend, key: ObjectKey) -> bool:
+    """Whatever the store says against it: the asset then needs source access, and is looked at again later."""
+    try:
+        start = store.read(key, 0, SNIFF_BYTES) if store.stat(key) is not None else b""
+    except StorageError:
+        return False
+    return sniff(start) is Kind.PLAYLIST or start.startswith(_GZIP)
+
+
+def _whole(source: StoreSource, max_bytes: int) -> bytes:
+    info, reader = source.open(max_bytes + 1)
+    size = info.size_bytes or 0
+    if size > max_bytes:
+        raise SourceMismatch(f"{source.name} is larger than the {max_bytes} bytes allowed for it")
+    body, filled = memoryview(bytearray(size)), 0
+    while filled < size:
+        filled += reader.readinto(body[filled:])
+    data = bytes(body)
+    return _unpacked(data, source.name, max_bytes) if data.startswith(_GZIP) else data
+
+
+def _unpacked(data: bytes, name: str, max_bytes: int) -> bytes:
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflate.decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise SourceMismatch(f"{name} begins like gzip and is not: {error}") from None
+    if len(plain) > max_bytes or not inflate.eof or inflate.unused_data:
+        raise SourceMismatch(
+            f"{name}, unpacked, is larger than {max_bytes} bytes or not one whole gzip stream"
+        )
+    return plain
+
+
+def _decoded_path(url: SecretUrl) -> str | None:
+    try:
+        return unquote_to_bytes(urlsplit(url.reveal()).path).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+@contextmanager
+def _as_source(name: str) -> Iterator[None]:
+    """A store that is read from is a source: its errors must not pass for those of a destination."""
+    try:
+        yield
+    except StorageError as error:
+        raise _translated(name, error) from error
+
+
+def _translated(name: str, error: StorageError) -> SourceError:
+    if isinstance(error, ObjectMissing):
+        return SourceGone(f"{name} is not there: {error}")
+    if isinstance(error, AccessDenied | BucketMissing):
+        return SourceForbidden(f"{name} may not be read with our own credentials: {error}")
+    if isinstance(error, InvalidKey):
+        return SourceNotAllowed(f"{name}: {error}")
+    return SourceUnavailable(f"{name}: {error}")

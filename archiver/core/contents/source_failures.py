@@ -1,0 +1,46 @@
+"""What a source's failure says of one object, in words for a doubt: the same at every attempt that finds the same.
+
+Hosts, and paths with a signature in them, change from attempt to attempt, so no address is in them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from archiver.transfer.errors import (
+    ErrorPage,
+    SourceChanged,
+    SourceError,
+    SourceForbidden,
+    SourceGone,
+    SourceNotAllowed,
+    SourceUnavailable,
+    StillEncoded,
+    UnexpectedContent,
+)
+
+_ADDRESS = re.compile(r"https?://[^\s,;]+(?<![:.])", re.IGNORECASE)
+
+BUSY = "the source does not answer for it now"
+
+
+def in_words(error: SourceError) -> str:
+    match error:
+        case SourceGone():
+            return "it is missing at the source (404 or 410)"
+        case SourceForbidden():
+            return "the source refuses it (401 or 403)"
+        case ErrorPage():
+            return "the source answers with an error page"
+        case SourceNotAllowed():
+            return "its address is refused by the address policy"
+        case StillEncoded():
+            return f"it {error.what}"
+        case UnexpectedContent():
+            return str(error)
+        case SourceUnavailable():
+            return BUSY
+        case SourceChanged():
+            return "it changes while it is read"
+        case _:
+            return f"it cannot be read: {_ADDRESS.sub('it', str(error))}"

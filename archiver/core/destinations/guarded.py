@@ -1,0 +1,131 @@
+"""A destination that is used only while it is the one that the ledger knows (core.destinations.checked).
+
+At the store's door, so that nothing that copies, compares, scrubs or records can forget to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from archiver.core.destinations.checked import CHECK_BEFORE_COMMIT, CHECK_EVERY, Destinations
+from archiver.core.records import keys
+from storage_backends.base import (
+    Buffer,
+    Limits,
+    ObjectInfo,
+    ObjectKey,
+    ObjectSpec,
+    StorageBackend,
+    Upload,
+)
+from storage_backends.errors import StorageError
+
+_RECORDS = (f"{keys.MANIFESTS_FOLDER}/", f"{keys.ENDS_FOLDER}/")
+_NEVER_UNMOUNTED = ("s3://", "gs://")
+
+
+def guarded(stores: Sequence[StorageBackend], destinations: Destinations) -> list[StorageBackend]:
+    """`stores`, each behind the check."""
+    return [GuardedBackend(store, destinations) for store in stores]
+
+
+class GuardedBackend:
+    """See `storage_backends.base.StorageBackend`. Every call raises, besides, what `Destinations.confirm` does; a write
+    under `manifests/` or `ends/` has it checked shortly before, and again afterwards where a disk may be unmounted in
+    between: what was written then lies below the mount point."""
+
+    def __init__(self, store: StorageBackend, destinations: Destinations) -> None:
+        self._store = store
+        self._destinations = destinations
+
+    @property
+    def name(self) -> str:
+        return self._store.name
+
+    @property
+    def limits(self) -> Limits:
+        return self._store.limits
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        self._confirm(_age_for(spec.key))
+        info = self._noted(lambda: self._store.put(spec, data, crc32c))
+        if spec.key.startswith(_RECORDS) and not self.name.startswith(_NEVER_UNMOUNTED):
+            self._confirm(timedelta(0))
+        return info
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        self._confirm()
+        try:
+            return self._store.begin(spec)
+        except StorageError as error:
+            self._destinations.wrote(self.name, error)
+            raise
+
+    def resume(self, spec: ObjectSpec, token: str) -> Upload:
+        self._confirm()
+        return self._store.resume(spec, token)
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        self._confirm()
+        return self._store.stat(key)
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        self._confirm()
+        return self._store.read(key, start, length_bytes)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Checked again at the end: what an unmounted disk does not list is not gone."""
+        self._confirm()
+        yield from self._store.list(prefix)
+        self._confirm(CHECK_BEFORE_COMMIT)
+
+    def delete(self, key: ObjectKey) -> None:
+        self._confirm(_age_for(key))
+        self._store.delete(key)
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        self._confirm()
+        return self._store.abort_stale_uploads(older_than)
+
+    def removes_stale_uploads(self) -> bool | None:
+        return self._store.removes_stale_uploads()
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """What a backend can do beyond the Protocol. `send` (`storage_backends.base.Sends`) must not wait, so it relies
+        on the last check."""
+        found = getattr(self._store, name)
+        return self._sending(found) if name == "send" else found
+
+    def _sending(self, send: Callable[..., Awaitable[ObjectInfo]]) -> Callable[..., Awaitable[ObjectInfo]]:
+        async def guarded_send(spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            self._destinations.confirmed(self.name)
+            try:
+                info = await send(spec, data, crc32c)
+            except StorageError as error:
+                self._destinations.wrote(self.name, error)
+                raise
+            self._destinations.wrote(self.name, None)
+            return info
+
+        return guarded_send
+
+    def _confirm(self, max_age: timedelta = CHECK_EVERY) -> None:
+        self._destinations.confirm(self.name, max_age)
+
+    def _noted(self, write: Callable[[], ObjectInfo]) -> ObjectInfo:
+        try:
+            info = write()
+        except StorageError as error:
+            self._destinations.wrote(self.name, error)
+            raise
+        self._destinations.wrote(self.name, None)
+        return info
+
+
+def _age_for(key: ObjectKey) -> timedelta:
+    return CHECK_BEFORE_COMMIT if key.startswith(_RECORDS) else CHECK_EVERY

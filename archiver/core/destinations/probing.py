@@ -1,0 +1,145 @@
+"""Does a destination take what the archiver writes? Asked by the archiver of one that refused an asset (it may refuse a
+single key, or have no room for one large object), and by `archiver doctor`: the same calls."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+
+from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LedgerError
+from archiver.transfer.checksums import crc32c
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
+from storage_backends.errors import (
+    BucketMissing,
+    DestinationFull,
+    DestinationRefuses,
+    ObjectExists,
+    StorageError,
+)
+
+PROBES = "doctor/probe-"  # the prefix of their keys; the one folder where deletes are needed
+SMALL_BYTES = 4 * 2**10
+ROOM_BYTES = (
+    8 * 2**20
+)  # what must fit into a destination that said it was full, before it is called full for all
+LEFT_EVERY = timedelta(days=1)
+"""How often a probe may be left where nothing can be deleted."""
+
+_FACT = "probe-left:"
+_LISTED = 1000
+_left: dict[str, float] = {}  # by store, this process's monotonic clock: for when there is no ledger to ask
+_left_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What came of writing an object, reading it back and deleting it. All that stays None was not tried.
+
+    `stored`: as the store answered the write. `reads_back`: whether it gave the same bytes. `creates_only`: whether it
+    refused to write over it when asked to. `error`: the first that a write or a read met. `left`: the probe that could
+    not be deleted, for `left_because`. `only_begun`: a probe was left within LEFT_EVERY, so an upload was begun and
+    aborted instead, which leaves nothing.
+    """
+
+    stored: ObjectInfo | None = None
+    reads_back: bool | None = None
+    creates_only: bool | None = None
+    error: StorageError | None = None
+    left: ObjectKey | None = None
+    left_because: StorageError | None = None
+    only_begun: bool = False
+
+
+def probe(store: StorageBackend, ledger: Ledger | None = None, size_bytes: int = SMALL_BYTES) -> Probe:
+    """Write an object of `size_bytes` under `doctor/`, read it back and delete it. Its key is random: nothing is ever
+    overwritten. Never raises; may run many times at once. `ledger`: remembers what could not be deleted, for all
+    processes; without one, this process does."""
+    key = object_key(f"{PROBES}{secrets.token_hex(16)}.bin")
+    if _left_lately(store, ledger):
+        return _begin_and_abort(store, key, size_bytes)
+    data = secrets.token_bytes(size_bytes)  # no file system makes it smaller
+    crc = crc32c(data)
+    spec = ObjectSpec(key, "application/octet-stream", len(data))
+    stored, reads_back, creates_only, error = None, None, None, None
+    try:
+        stored = store.put(spec, data, crc)
+        reads_back = store.read(key, 0, len(data) + 1) == data
+        creates_only = _creates_only(store, key)
+    except StorageError as met:
+        error = met
+    try:
+        store.delete(key)
+    except StorageError as refusal:
+        if stored is not None:
+            _remember_left(store, ledger)
+            return Probe(stored, reads_back, creates_only, error, key, refusal)
+    return Probe(stored, reads_back, creates_only, error)
+
+
+def refuses_everything(
+    store: StorageBackend, refusal: DestinationRefuses, ledger: Ledger | None = None
+) -> bool | None:
+    """Whether the destination that answered `refusal` refuses another object, or to give it back, as well. None when
+    that cannot be told now. One that said it was full must take ROOM_BYTES."""
+    if isinstance(refusal, BucketMissing):  # never about one key
+        return True
+    size_bytes = ROOM_BYTES if isinstance(refusal, DestinationFull) else SMALL_BYTES
+    error = probe(store, ledger, size_bytes).error
+    if isinstance(error, DestinationRefuses):
+        return True
+    return None if error is not None else False
+
+
+def _creates_only(store: StorageBackend, key: ObjectKey) -> bool:
+    other = b"Written by the recording archiver to see whether it may. Delete it if you like.\n"
+    try:
+        store.put(ObjectSpec(key, "text/plain", len(other), if_absent=True), other, crc32c(other))
+    except ObjectExists:
+        return True
+    return False
+
+
+def _begin_and_abort(store: StorageBackend, key: ObjectKey, size_bytes: int) -> Probe:
+    limits = store.limits
+    multiple = max(limits.part_multiple_bytes, 1)
+    part_bytes = -(-max(size_bytes, limits.min_part_bytes) // multiple) * multiple
+    try:
+        upload = store.begin(ObjectSpec(key, "application/octet-stream", size_bytes, part_bytes))
+    except StorageError as error:
+        return Probe(error=error, only_begun=True)
+    with suppress(StorageError):  # the sweep of orphans takes what this leaves
+        upload.abort()
+    return Probe(only_begun=True)
+
+
+def _left_lately(store: StorageBackend, ledger: Ledger | None) -> bool:
+    with suppress(LedgerError):
+        if ledger is not None and ledger.recall(_FACT + store.name) is not None:
+            return True
+    with _left_lock:
+        left_at = _left.get(store.name)
+    if left_at is not None and time.monotonic() - left_at < LEFT_EVERY.total_seconds():
+        return True
+    if ledger is None:
+        return False
+    with suppress(
+        LedgerError, StorageError
+    ):  # where no ledger lasts, as with `run --once` by cron, the bucket tells
+        now = ledger.now()
+        probes = islice(store.list(PROBES), _LISTED)
+        return any(one.updated_at is not None and abs(now - one.updated_at) < LEFT_EVERY for one in probes)
+    return False
+
+
+def _remember_left(store: StorageBackend, ledger: Ledger | None) -> None:
+    with _left_lock:
+        _left[store.name] = time.monotonic()
+    if ledger is not None:
+        with suppress(LedgerError):
+            ledger.remember(_FACT + store.name, {}, LEFT_EVERY)

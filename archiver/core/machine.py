@@ -1,0 +1,119 @@
+"""Faults of this machine: told from those of the source, the destinations and the asset, and not repeated in haste."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+
+from archiver.core.errors import DestinationsFailed
+from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LedgerError
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""No file handle, no memory: whoever was to be reached, nothing is wrong there."""
+_LOCAL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""This machine's disk, unless a destination says so: then it is the destination's."""
+_NO_THREAD = ("can't start new thread", "can't allocate lock")
+
+FACTS = "machine:"
+"""Ledger facts, one for each worker whose machine fails: `reason`, and `faults` in a row. They end with the worker's
+next good attempt, or after FACT_LIFETIME."""
+FACT_LIFETIME = timedelta(minutes=10)
+
+FIRST_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(minutes=1)
+MOST_FAULTS = 5
+"""In a row, after which a process ends to be started afresh: what it leaked ends with it."""
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Whether `error`, or what it was raised from, is a lack of memory, threads or file handles on this machine, or its
+    own disk that is full or fails."""
+    return any(_is_fault(each, at_store) for each, at_store in _chain(error))
+
+
+def _is_fault(error: BaseException, at_store: bool) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in _NO_THREAD)
+    if isinstance(error, OSError):
+        return error.errno in _EXHAUSTED or (error.errno in _LOCAL_DISK and not at_store)
+    return False
+
+
+def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
+    """`error` and all that it was raised from, `from None` as well, each with whether it came from a destination."""
+    seen: set[int] = set()
+    waiting: list[tuple[BaseException, bool]] = [(error, False)]
+    while waiting:
+        each, at_store = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        at_store = at_store or isinstance(each, StorageError)
+        yield each, at_store
+        below = [each.__cause__, each.__context__]
+        if isinstance(each, DestinationsFailed):
+            below += each.failed.values()
+        if isinstance(each, BaseExceptionGroup):
+            below += each.exceptions
+        waiting += [(one, at_store) for one in below if one is not None]
+
+
+class MachineFaults:
+    """Those of one process, counted in a row. Between two attempts it pauses, so that a machine which fails at once
+    does not go through the whole queue. Not thread-safe."""
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
+        self._in_a_row = 0
+
+    @property
+    def in_a_row(self) -> int:
+        return self._in_a_row
+
+    @property
+    def should_end(self) -> bool:
+        """Whether the process is to end, and be started afresh."""
+        return self._in_a_row >= MOST_FAULTS
+
+    def failed(self, reason: str, holder: str, ledger: Ledger | None) -> None:
+        """Say so in the log and in the ledger, where that is possible, and pause: 5 s, doubling to a minute."""
+        self._in_a_row += 1
+        pause = min(FIRST_PAUSE * 2 ** min(self._in_a_row - 1, 10), LONGEST_PAUSE)
+        log.error(
+            "machine_fault",
+            holder=holder,
+            reason=reason,
+            faults=self._in_a_row,
+            pause_seconds=pause.total_seconds(),
+            ends=self.should_end,
+        )
+        if ledger is not None:
+            with suppress(LedgerError, MemoryError):
+                fact = {"reason": reason, "faults": self._in_a_row}
+                ledger.remember(FACTS + holder, fact, lifetime=FACT_LIFETIME)
+        if not self.should_end:
+            self._sleep(pause.total_seconds())
+
+    def passed(self, holder: str, ledger: Ledger) -> None:
+        """An attempt ended without such a fault."""
+        if self._in_a_row:
+            self._in_a_row = 0
+            with suppress(LedgerError):
+                ledger.forget(FACTS + holder)
+
+
+def failing_machines(ledger: Ledger) -> Mapping[str, str]:
+    """The workers whose machines fail just now, each with the reason. Raises LedgerError."""
+    found = ledger.recall_all(FACTS)
+    return {name.removeprefix(FACTS): str(fact.get("reason", "")) for name, fact in sorted(found.items())}

@@ -1,0 +1,240 @@
+"""When each copy of a destination was last checked: one object in the bucket for each run of the scrub.
+
+`checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz`, with the hash of its content, holds a head and a line for each copy.
+Each object is the whole record, so all but the newest KEPT are deleted; where nothing may be deleted they stay, and
+cost nothing more. What is lost, cut or of another schema is not believed: the copies are checked again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import IO, Final, cast
+
+import structlog
+
+from archiver.core.records import keys
+from archiver.transfer.checksums import crc32c
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+FOLDER = "checks"
+SCHEMA = "archiver.checks/1"
+KEPT = 3  # objects: behind one that rots there are two that know nearly as much
+TOLERANCE = timedelta(hours=1)
+"""A record that is dated further in the future was made by a wrong clock."""
+MAX_BYTES = 1024 * 1024 * 1024  # compressed; a million copies take about 40 MB
+_READ_BYTES = 4 * 1024 * 1024
+_NAME = re.compile(rf"{FOLDER}/(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{{16}}\.jsonl\.gz")
+_MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
+
+
+class Mark:
+    """What the last check found, as bits (no enum: there are a million of them)."""
+
+    SUMMED: Final = 1  # the store keeps a checksum of every object: no byte need be read
+    COLD: Final = 2  # in a storage class that must be restored before it can be read
+    DAMAGED: Final = 4
+    UNREADABLE: Final = 8  # the check itself failed, after `Check.checked_at`
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One copy. Times are seconds since 1970 by the ledger's clock. `tag`: of the manifest that was checked (`tag_of`).
+    `checked_at`: when it was last looked at with a result; of one that never was: when it was first seen. `read_at`:
+    when every byte was last read and was right; 0: never. `read_by`: when every byte must be read again, at the
+    latest."""
+
+    tag: int
+    checked_at: int
+    read_at: int = 0
+    read_by: int = 0
+    size_bytes: int = 0
+    marks: int = 0
+
+
+LATEST = 2**32 - 1
+_PACKED = struct.Struct("<IIIIQB")
+_NOT_WHOLE = (ValueError, KeyError, TypeError, struct.error, OSError, EOFError, zlib.error)
+"""What gzip, JSON and a record with other fields raise."""
+
+
+class Checks:
+    """Of all copies at one destination, by the key of their manifest. About 250 bytes for each."""
+
+    def __init__(self) -> None:
+        self._packed: dict[ObjectKey, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def get(self, key: ObjectKey) -> Check | None:
+        packed = self._packed.get(key)
+        return _unpacked(packed) if packed else None
+
+    def put(self, key: ObjectKey, check: Check) -> None:
+        self._packed[key] = _PACKED.pack(
+            check.tag, check.checked_at, check.read_at, check.read_by, check.size_bytes, check.marks
+        )
+
+    def pop(self, key: ObjectKey) -> Check | None:
+        packed = self._packed.pop(key, None)
+        return _unpacked(packed) if packed else None
+
+    def items(self) -> Iterator[tuple[ObjectKey, Check]]:
+        for key, packed in self._packed.items():
+            yield key, _unpacked(packed)
+
+    def values(self) -> Iterator[Check]:
+        return map(_unpacked, self._packed.values())
+
+
+@dataclass(slots=True)
+class Records:
+    """`listed_at`: when the run that made them listed the manifests; None: there is no record. `allowance_bytes`: what
+    that run left of the budget; None: it had none."""
+
+    checks: Checks = field(default_factory=Checks)
+    listed_at: datetime | None = None
+    allowance_bytes: int | None = None
+
+
+def tag_of(info: ObjectInfo) -> int:
+    """Tells a manifest that was replaced since from the one that was checked. `info`: as it is listed. By its time, for
+    a mounted network drive may give each file another inode, and so another etag, each time it is mounted."""
+    version = info.updated_at.timestamp() if info.updated_at else info.etag
+    return zlib.crc32(f"{version} {info.size_bytes}".encode("utf-8", "surrogatepass"))
+
+
+def read_records(store: StorageBackend, now: datetime) -> Records:
+    """What the newest object says that is whole. Raises StorageError when they cannot be listed."""
+    for key in reversed(_believable(store, now)[-KEPT:]):
+        try:
+            return _read(store, key, now)
+        except (StorageError, *_NOT_WHOLE) as error:
+            log.warning("check_record_unreadable", store=store.name, key=key, reason=_in_short(error))
+    return Records()
+
+
+def write_records(store: StorageBackend, records: Records, now: datetime) -> ObjectKey:
+    """Write them as a new object, and delete those that it makes superfluous, where that is allowed. Raises
+    StorageError when it cannot be written."""
+    data = _written(records, now)
+    key = _key(now, hashlib.sha256(data).hexdigest()[:16])
+    store.put(ObjectSpec(key, "application/gzip", len(data)), data, crc32c(data))
+    try:
+        believable = _believable(store, now)
+        kept = {*believable[-KEPT:], key}
+        for info in list(store.list(f"{FOLDER}/")):
+            if _NAME.fullmatch(info.key) and info.key not in kept:
+                store.delete(info.key)
+    except StorageError as error:
+        log.info("check_records_kept", store=store.name, reason=str(error))
+    return key
+
+
+def _believable(store: StorageBackend, now: datetime) -> list[ObjectKey]:
+    """Oldest first, without those of a clock that was ahead."""
+    newest = _key(now + TOLERANCE, "f" * 16)
+    found = (info.key for info in store.list(f"{FOLDER}/") if _NAME.fullmatch(info.key))
+    return sorted(key for key in found if key <= newest)
+
+
+def _key(at: datetime, digest: str) -> ObjectKey:
+    return object_key(f"{FOLDER}/{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
+
+
+def _written(records: Records, now: datetime) -> bytes:
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed:
+        listed_at = records.listed_at or now
+        head = {
+            "schema": SCHEMA,
+            "listed_at": int(listed_at.timestamp()),
+            "allowance": records.allowance_bytes,
+        }
+        packed.write(_line(head))
+        for key, check in records.checks.items():
+            times = (check.checked_at, check.read_at, check.read_by)
+            packed.write(
+                _line([key.removeprefix(_MANIFESTS), check.tag, *times, check.size_bytes, check.marks])
+            )
+        packed.write(_line({"copies": len(records.checks)}))
+    return out.getvalue()
+
+
+def _line(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _read(store: StorageBackend, key: ObjectKey, now: datetime) -> Records:
+    """Raises ValueError and whatever gzip raises when it is not whole; StorageError."""
+    latest = int((now + TOLERANCE).timestamp())
+    packed = cast(IO[bytes], io.BufferedReader(_StoredBytes(store, key)))
+    records = Records()
+    with gzip.GzipFile(fileobj=packed, mode="rb") as lines:
+        head = json.loads(lines.readline())
+        if head["schema"] != SCHEMA:
+            raise ValueError(f"of schema {str(head['schema'])[:40]!r}")
+        records.listed_at = datetime.fromtimestamp(min(head["listed_at"], latest), UTC)
+        records.allowance_bytes = head["allowance"]
+        for line in lines:
+            value = json.loads(line)
+            if isinstance(value, dict):
+                if value["copies"] != len(records.checks):
+                    raise ValueError("cut")
+                return _without_future(records, latest)
+            name, tag, checked_at, read_at, read_by, size_bytes, marks = value
+            check = Check(tag, checked_at, read_at, read_by, size_bytes, marks)
+            records.checks.put(object_key(_MANIFESTS + name), check)
+    raise ValueError("cut")
+
+
+def _without_future(records: Records, latest: int) -> Records:
+    for key in [
+        key for key, check in records.checks.items() if max(check.checked_at, check.read_at) > latest
+    ]:
+        records.checks.pop(key)
+    return records
+
+
+def _unpacked(packed: bytes) -> Check:
+    return Check(*_PACKED.unpack(packed))
+
+
+def _in_short(error: Exception) -> str:
+    return str(error) if isinstance(error, StorageError) else f"not whole ({type(error).__name__})"
+
+
+class _StoredBytes(io.RawIOBase):
+    """An object of a store as a file that is read from front to back, a bounded piece at a time."""
+
+    def __init__(self, store: StorageBackend, key: ObjectKey) -> None:
+        self._store = store
+        self._key = key
+        self._at = 0
+        self._piece = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        if not self._piece:
+            self._piece = memoryview(self._store.read(self._key, self._at, _READ_BYTES))
+            self._at += len(self._piece)
+            if self._at > MAX_BYTES:
+                raise ValueError("larger than any record of ours")
+        taken = self._piece[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._piece = self._piece[len(taken) :]
+        return len(taken)

@@ -1,0 +1,121 @@
+"""An end other than archived, written to the bucket too: the account balances from the bucket alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from archiver.core.deadlines import UNDATED
+from archiver.core.records import keys
+from archiver.hms.models import parse_time
+from archiver.ledger.base import Acknowledgement, AssetState, Seen
+from archiver.transfer.checksums import crc32c
+from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+_MAX_BYTES = 64 * 1024  # a record has a few hundred
+
+RECORDED_STATES = frozenset(
+    {
+        AssetState.SOURCE_FAILED,
+        AssetState.NEEDS_SOURCE_ACCESS,
+        AssetState.QUARANTINED,
+        AssetState.REJECTED,
+        AssetState.LOST,
+        AssetState.DAMAGED,
+    }
+)
+"""Not skipped and external: those follow from the settings, and an account may have a million of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    """What a record says. `state` is any text: a newer version may know more states."""
+
+    seen: Seen
+    state: str
+    reason: str
+    acknowledged: Acknowledgement | None = None
+
+
+def read(store: StorageBackend, key: ObjectKey) -> EndRecord | None:
+    """The record at `key`; None when there is none that can be understood. Raises StorageError."""
+    info = store.stat(key)
+    if info is None or info.size_bytes > _MAX_BYTES:
+        return None
+    try:
+        record = json.loads(store.read(key, 0, info.size_bytes))
+    except (ValueError, RecursionError):
+        return None
+    return _parse(record) if isinstance(record, dict) else None
+
+
+def read_state(store: StorageBackend, key: ObjectKey) -> str | None:
+    """The state in the record at `key`; None when there is none that can be understood. Raises StorageError."""
+    record = read(store, key)
+    return record.state if record else None
+
+
+def write(
+    stores: Sequence[StorageBackend],
+    seen: Seen,
+    state: AssetState,
+    reason: str,
+    now: datetime,
+    acknowledged: Acknowledgement | None = None,
+) -> None:
+    """Best effort, repeatable: a destination that cannot take it is logged, and `reconcile` tries again."""
+    record: dict[str, object] = {
+        "schema": "archiver.end/1",
+        "asset_id": seen.asset_id,
+        "type": seen.type,
+        "room_id": seen.room_id,
+        "session_id": seen.session_id,
+        "created_at": seen.created_at.isoformat() if seen.created_at else None,
+        "expires_at": seen.expires_at.isoformat(),
+        "state": state,
+        "reason": reason,
+        "recorded_at": now.isoformat(),
+    }
+    if acknowledged is not None:
+        record["acknowledged"] = {
+            "by": acknowledged.by,
+            "why": acknowledged.why,
+            "at": acknowledged.at.isoformat(),
+        }
+    data = json.dumps(record).encode()
+    key = keys.end_record_key(seen.asset_id, seen.created_at)
+    for store in stores:
+        try:
+            store.put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+        except StorageError as error:
+            log.warning("end_not_recorded", asset_id=seen.asset_id, store=store.name, reason=str(error))
+
+
+def _parse(record: Mapping[str, object]) -> EndRecord | None:
+    state, asset_id = record.get("state"), record.get("asset_id")
+    if not isinstance(state, str) or not isinstance(asset_id, str):
+        return None
+    said, acknowledged = record.get("acknowledged"), None
+    if isinstance(said, dict) and (at := parse_time(said.get("at"))):
+        acknowledged = Acknowledgement(str(said.get("by", "")), str(said.get("why", "")), at)
+    seen = Seen(
+        asset_id=asset_id,
+        type=_text(record.get("type")) or "unknown",
+        expires_at=parse_time(record.get("expires_at")) or UNDATED,
+        verdict=AssetState.DISCOVERED,
+        created_at=parse_time(record.get("created_at")),
+        room_id=_text(record.get("room_id")),
+        session_id=_text(record.get("session_id")),
+    )
+    return EndRecord(seen, state, _text(record.get("reason")) or "", acknowledged)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,125 @@
+"""Does a destination still hold what a manifest says? Needs the bucket alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from archiver.core.records.manifest import Manifest, ManifestObject
+from archiver.transfer.checksums import Crc32c
+from storage_backends.base import ObjectInfo, StorageBackend
+from storage_backends.errors import ObjectMissing
+
+READ_BYTES = 8 * 1024 * 1024
+STAT_UP_TO = 4  # objects: beyond it one LIST is cheaper than a request for each
+_STAT_MISSING = 50  # objects that a LIST does not show: asked for one by one, for lists may lag behind
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """`problems` is empty when all is well; `read_bytes` is what was read back to know it."""
+
+    objects: int
+    read_bytes: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def check_listed(store: StorageBackend, manifest: Manifest) -> Verified:
+    """Every object is there with its size, and its CRC32C where the store tells without reading; and nobody who read
+    it back has found damage since. Cheap: one LIST of the folder, or a few requests. Raises StorageError."""
+    keys = [manifest.key_of(item) for item in manifest.objects]
+    if len(keys) <= STAT_UP_TO:
+        found = {key: info for key in keys if (info := store.stat(key))}
+    else:
+        found = {info.key: info for info in store.list(f"{manifest.folder}/")}
+        missing = [key for key in keys if key not in found]
+        if len(missing) <= _STAT_MISSING:
+            found.update({key: info for key in missing if (info := store.stat(key))})
+    problems = [
+        problem
+        for key, item in zip(keys, manifest.objects, strict=True)
+        if (problem := _difference(item, found.get(key)))
+    ]
+    found_before = [f"marked as damaged: {problem}" for problem in manifest.damage or ()]
+    return Verified(len(manifest.objects), 0, (*problems, *found_before))
+
+
+def _nothing() -> None:
+    pass
+
+
+def check_contents(
+    store: StorageBackend, manifest: Manifest, *, between: Callable[[], None] = _nothing
+) -> Verified:
+    """Every byte of every object, read back and summed. `between` is called before each piece of READ_BYTES at most.
+    Raises StorageError."""
+    problems: list[str] = []
+    read_bytes = 0
+    for item in manifest.objects:
+        size, problem = _read_back(store, manifest, item, between)
+        read_bytes += size
+        if problem:
+            problems.append(problem)
+    return Verified(len(manifest.objects), read_bytes, tuple(problems))
+
+
+def check_objects(
+    store: StorageBackend,
+    manifest: Manifest,
+    paths: Collection[str] | None = None,
+    *,
+    between: Callable[[], None] = _nothing,
+) -> Verified:
+    """The objects at `paths` (None: all), by the store's checksum (a request each) or, where it keeps none, read back
+    whole. `between`: as for `check_contents`. Raises StorageError."""
+    problems: list[str] = []
+    objects = read_bytes = 0
+    for item in manifest.objects:
+        if paths is not None and item.path not in paths:
+            continue
+        between()
+        objects += 1
+        info = store.stat(manifest.key_of(item))
+        problem = _difference(item, info)
+        if problem is None and info is not None and info.crc32c is None:
+            size, problem = _read_back(store, manifest, item, between)
+            read_bytes += size
+        if problem:
+            problems.append(problem)
+    return Verified(objects, read_bytes, tuple(problems))
+
+
+def _read_back(
+    store: StorageBackend, manifest: Manifest, item: ManifestObject, between: Callable[[], None]
+) -> tuple[int, str | None]:
+    """How many bytes were read, and what is wrong with the object."""
+    crc, size = Crc32c(), 0
+    between()
+    try:
+        while chunk := store.read(manifest.key_of(item), size, min(READ_BYTES, item.size - size + 1)):
+            between()
+            crc.update(chunk)
+            size += len(chunk)
+            if size > item.size:
+                break
+    except ObjectMissing:
+        return 0, f"{item.path}: missing"
+    if size != item.size:
+        return size, f"{item.path}: {size} bytes, the manifest says {item.size}"
+    if crc.value != item.crc:
+        return size, f"{item.path}: CRC32C {crc.value:08x}, the manifest says {item.crc32c}"
+    return size, None
+
+
+def _difference(item: ManifestObject, info: ObjectInfo | None) -> str | None:
+    if info is None:
+        return f"{item.path}: missing"
+    if info.size_bytes != item.size:
+        return f"{item.path}: {info.size_bytes} bytes, the manifest says {item.size}"
+    if info.crc32c is not None and info.crc32c != item.crc:
+        return f"{item.path}: CRC32C {info.crc32c:08x}, the manifest says {item.crc32c}"
+    return None

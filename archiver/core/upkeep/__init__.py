@@ -1,0 +1,4 @@
+"""What runs on a schedule or by hand over all assets: sweep, dispatch, watch, reconcile, scrub, verdicts, rebuilding.
+
+May import everything in archiver.core.
+"""

@@ -1,0 +1,307 @@
+"""What the buckets say of assets that the ledger does not know, or knows less of: manifests, and records of ends.
+
+The union of what all destinations hold: an asset that only one of them has is not archived, and is not forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from archiver.core.attempt.doubts import reason_kept
+from archiver.core.deadlines import UNDATED, UNDATED_PATIENCE
+from archiver.core.errors import ManifestError
+from archiver.core.judging import Scope, judge
+from archiver.core.records import end_records, keys
+from archiver.core.records.commit import committed, kept
+from archiver.core.records.damage import damaged
+from archiver.core.records.end_records import EndRecord
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verification import check_contents, check_listed
+from archiver.core.upkeep.acknowledging import restore
+from archiver.core.upkeep.gaps import Gap, judge_gap
+from archiver.hms.models import Asset
+from archiver.ledger.base import OPEN_STATES, AssetState, Ledger, Row, Seen, Settlement
+from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
+ENDS = f"{keys.ENDS_FOLDER}/"
+LACKING = "it has no manifest that proves it"
+
+_KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
+"""Ends that say that nothing is stored, which a manifest with doubts contradicts."""
+
+
+class Identities(Protocol):
+    """What is known of the destinations themselves: `core.destinations.checked`."""
+
+    def check_all(self) -> bool: ...
+
+    def proved(self, name: str, /) -> bool: ...
+
+    def began_empty_at(self, name: str, /) -> datetime | None: ...
+
+    def filling(self) -> list[str]: ...
+
+    def filled(self, name: str, /) -> None: ...
+
+
+class Rebuilder:
+    """Enters what manifests and records prove. Everything is repeatable. Raises StorageError, LedgerError."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        destinations: Sequence[StorageBackend],
+        scope: Scope,
+        clock: Callable[[], datetime],
+        identities: Identities,
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._scope = scope
+        self._clock = clock
+        self._identities = identities
+
+    def enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
+        """What has a manifest at every destination: how many assets are archived that the ledger did not call so, and
+        how many manifests nobody understands."""
+        entered = unreadable = 0
+        for key in manifest_keys:
+            row = self._row(key)
+            if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
+                continue
+            if (
+                row is not None
+                and not self._holds(key, every_byte=row.state is AssetState.DAMAGED)
+                and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
+            ):
+                continue  # it was reopened because of what its manifest says, or since the lists were made
+            read = {store.name: self._read(store, key) for store in self._destinations}
+            manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
+            if not read or len(manifests) < len(read):
+                unreadable += 1
+                continue
+            manifest = next(iter(manifests.values()))
+            if row is not None and _is_resized(row, manifest):
+                continue  # its source is about to be looked at
+            if any(each.damage for each in manifests.values()):  # it was taken back
+                if row is None and self._is_over(manifest):
+                    self._enter_damaged(manifests)
+                continue
+            if row is None and (missing := self._missing(manifests)) != {}:
+                if missing and self._is_over(manifest):
+                    self._enter_damaged(manifests, missing)
+                continue  # while the source lasts a sweep enters it, and it is copied again
+            entered += self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
+        return entered, unreadable
+
+    def enter_partial(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
+        """What has a manifest at some destinations only: how many assets the ledger did not know, and how many
+        manifests nobody understands. While the source lasts they are due; then a person can restore the copy."""
+        entered = unreadable = 0
+        for key in manifest_keys:
+            row = self._row(key)
+            if row is not None and row.state is not AssetState.LOST:
+                continue
+            read = {store.name: self._read(store, key) for store in self._destinations if store.stat(key)}
+            manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
+            if len(manifests) < len(read):
+                unreadable += 1
+                continue
+            if not manifests:  # gone since the lists were made
+                continue
+            if row is not None:
+                self._find_again(key, row, manifests)
+                continue
+            entered += self._enter_unknown(key, manifests)
+        return entered, unreadable
+
+    def enter_ends(self, record_keys: Iterable[ObjectKey]) -> int:
+        """Of assets that the ledger does not know, with state, reason and acknowledgement; how many. Manifests, which
+        say more, come first. Of those that are in the same end again, the acknowledgement."""
+        entered = 0
+        for key in record_keys:
+            row = self._row(key)
+            if row is not None:
+                asked = row.state in end_records.RECORDED_STATES and row.acknowledged is None
+                if asked and (known := self._record(key)) is not None:
+                    restore(self._ledger, known)
+                continue
+            record = self._record(key)
+            if record is None or self._ledger.get(record.seen.asset_id) is not None:
+                continue
+            if record.state not in end_records.RECORDED_STATES:
+                log.error("end_not_understood", key=key, state=record.state)
+                continue
+            how = Settlement(AssetState(record.state), reason=record.reason or None)
+            entered += self._ledger.record_archived(self._dated(record.seen), how)
+            restore(self._ledger, record)
+        return entered
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _enter_unknown(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> int:
+        manifest = next(
+            (each for each in manifests.values() if not each.damage), next(iter(manifests.values()))
+        )
+        seen = self._seen(manifest)
+        if not self._is_over(manifest):
+            return self._ledger.discover([seen])
+        lacking = [store.name for store in self._destinations if store.name not in manifests]
+        ends = self._ends_at(manifest)
+        gap = judge_gap(
+            over=True,
+            whole_somewhere=True,
+            newer=all(is_newer(self._identities.began_empty_at(name), ends) for name in lacking),
+            filling=False,
+            doubted=not manifest.trusted,
+        )
+        missing = self._missing(manifests)
+        if missing is None:
+            return 0
+        if gap is Gap.MISSING_COPY and not missing and not any(each.damage for each in manifests.values()):
+            return self._ledger.record_archived(seen, self._settlement(key, manifests))
+        self._enter_damaged(manifests, missing)
+        return 1
+
+    def _find_again(self, key: ObjectKey, row: Row, manifests: Mapping[str, Manifest]) -> None:
+        """What is called lost and is whole somewhere is not lost."""
+        try:
+            whole = [s.name for s in self._destinations if s.name in manifests and committed(s, key)]
+        except StorageError as error:
+            log.warning("manifest_not_readable", key=key, reason=str(error))
+            return
+        if whole:
+            log.error("found_again", asset_id=row.asset_id, stores=whole)
+            self._enter_damaged({name: manifests[name] for name in whole})
+
+    def _record(self, key: ObjectKey) -> EndRecord | None:
+        found = (end_records.read(store, key) for store in self._destinations)
+        return next((record for record in found if record is not None), None)
+
+    def _dated(self, seen: Seen) -> Seen:
+        """A record of an earlier version has no deadline."""
+        if seen.expires_at != UNDATED or seen.created_at is None:
+            return seen
+        try:
+            return replace(seen, expires_at=seen.created_at + self._scope.retention)
+        except OverflowError:
+            return seen
+
+    def _row(self, key: ObjectKey) -> Row | None:
+        asset_id = keys.asset_id_of(key)
+        return self._ledger.get(asset_id) if asset_id else None
+
+    def _settlement(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> Settlement:
+        """Archived; or stored with doubts, when one destination at least says so, unless a person rejected it."""
+        doubted = next((each for each in manifests.values() if not each.trusted), None)
+        if doubted is None:
+            manifest = next(iter(manifests.values()))
+            return Settlement(
+                AssetState.ARCHIVED,
+                stored_bytes=manifest.total_size,
+                stored_objects=len(manifest.objects),
+                warnings=manifest.warnings,
+            )
+        record = self._record(object_key(key.replace(MANIFESTS, ENDS, 1)))
+        rejected = record is not None and record.state == AssetState.REJECTED
+        return Settlement(
+            AssetState.REJECTED if rejected else AssetState.QUARANTINED,
+            reason=reason_kept(doubted),
+            stored_bytes=doubted.total_size,
+            stored_objects=len(doubted.objects),
+        )
+
+    def _keeps(self, key: ObjectKey) -> bool:
+        """Whether every destination has it whole, be it with doubts."""
+        try:
+            return all(committed(store, key) or kept(store, key) for store in self._destinations)
+        except StorageError as error:
+            log.warning("manifest_not_readable", key=key, reason=str(error))
+            return False
+
+    def _missing(self, manifests: Mapping[str, Manifest]) -> Mapping[str, Sequence[str]] | None:
+        """By destination, which objects of its manifest are not there with their size (and checksum, where the store
+        tells); None when that cannot be told now. A request or a LIST for each manifest: a manifest is no proof that
+        what it names is still there."""
+        missing: dict[str, Sequence[str]] = {}
+        for store in self._destinations:
+            if (manifest := manifests.get(store.name)) is None:
+                continue
+            try:
+                verified = check_listed(store, manifest)
+            except StorageError as error:
+                log.warning(
+                    "copy_not_listed", store=store.name, asset_id=manifest.asset_id, reason=str(error)
+                )
+                return None
+            if not verified.ok:
+                missing[store.name] = verified.problems
+        return missing
+
+    def _enter_damaged(
+        self, manifests: Mapping[str, Manifest], missing: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """When its source is gone, no sweep will find it again: its manifests alone know of it."""
+        manifest = next(iter(manifests.values()))
+        problems: dict[str, Sequence[str]] = {store.name: (LACKING,) for store in self._destinations}
+        problems |= {name: each.damage or () for name, each in manifests.items()}
+        problems |= missing or {}
+        how = damaged(
+            manifest.asset_id,
+            problems,
+            stored_bytes=manifest.total_size,
+            stored_objects=len(manifest.objects),
+        )
+        self._ledger.record_archived(self._seen(manifest), how)
+
+    def _ends_at(self, manifest: Manifest) -> datetime:
+        """As `deadlines.source_ends_at`, of an asset that the ledger does not know."""
+        expires_at = self._seen(manifest).expires_at
+        return manifest.archived_at + UNDATED_PATIENCE if expires_at == UNDATED else expires_at
+
+    def _is_over(self, manifest: Manifest) -> bool:
+        return self._clock() >= self._ends_at(manifest)
+
+    def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
+        """Whether every destination still has the manifest and what it names, and nobody took it back. `every_byte`:
+        of what was found damaged; a store may not have let us mark its manifest, and sizes prove little."""
+        try:
+            for store in self._destinations:
+                manifest = committed(store, key)
+                if manifest is None or (every_byte and not check_contents(store, manifest).ok):
+                    return False
+            return True
+        except StorageError as error:
+            log.warning("manifest_not_readable", key=key, reason=str(error))
+            return False
+
+    def _read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
+        try:
+            return read_manifest(store, key)
+        except (ManifestError, StorageError) as error:
+            log.error("manifest_unreadable", store=store.name, key=key, reason=str(error))
+            return None
+
+    def _seen(self, manifest: Manifest) -> Seen:
+        return judge(Asset.parse(manifest.asset), self._scope, manifest.archived_at)
+
+
+def is_newer(began_empty_at: datetime | None, source_ended: datetime) -> bool:
+    """Whether a destination was added, empty, after the source of an asset was over."""
+    return began_empty_at is not None and source_ended <= began_empty_at
+
+
+def _is_resized(row: Row, manifest: Manifest) -> bool:
+    """Whether the asset is due because the API says another size than when it was archived."""
+    before = Asset.parse({**manifest.asset, "id": row.asset_id}).size_bytes
+    return row.state in OPEN_STATES and None not in (before, row.size_bytes) and before != row.size_bytes

@@ -1,0 +1,326 @@
+"""Comparing what the ledger says with what the buckets hold, and repairing the difference.
+
+The bucket says what is safe (design.md): a manifest everywhere makes an asset archived, whatever the ledger
+forgot, unless it was taken back (core.records.commit); a manifest that is gone makes it due again, whatever the
+ledger says. A repair is counted and logged, for it means that another path is broken or the ledger was lost.
+
+So many gaps at once that a wrong bucket or a mass deletion is likelier are left to a person (`gaps`); but what
+100ms still has is copied again where the destination's marker proves that it is the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from archiver.core.deadlines import is_over, source_ends_at
+from archiver.core.exclusive import Turn, only_one
+from archiver.core.judging import Scope, as_known
+from archiver.core.records import end_records, keys
+from archiver.core.records.damage import damaged
+from archiver.core.upkeep.gaps import Gap, judge_gap, limit
+from archiver.core.upkeep.rebuilding import ENDS, LACKING, MANIFESTS, Identities, Rebuilder, is_newer
+from archiver.core.upkeep.reconcile_report import FACT
+from archiver.ledger.base import AssetState, Ledger, Row
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+LOCK_NAME = "reconcile"
+LOCK = timedelta(
+    minutes=10
+)  # extended as the run goes on; one that was killed stands in nobody's way for long
+EXTEND_EVERY = 500  # manifests or rows: seconds
+RECENT = timedelta(minutes=1)
+"""How far the ledger's times may be apart, as a process carries its clock on."""
+FILLED_AT_ONCE = 1000
+"""Assets made due in one run for a destination that was added, the most urgent first."""
+
+_CHANGES = (Gap.REOPEN, Gap.DAMAGED, Gap.VANISHED)
+_PROVED_BY_MANIFESTS = (AssetState.ARCHIVED, AssetState.QUARANTINED)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    """`entered`: assets that manifests prove archived and the ledger did not know so. `reopened`: archived by the
+    ledger's word, without a manifest somewhere it could still be made. `missing_copies`: the same, but their time at
+    the source is over; they are whole elsewhere. `unreadable`: manifests nobody understands. `found`: assets that the
+    ledger did not know and that one destination has, or that have a record of their end. `damaged`: of the missing
+    copies those that were removed, and not those that are older than a destination. `stopped`: there were too many gaps
+    to believe in, and `would_change` assets were left as they are."""
+
+    manifests: int
+    entered: int
+    reopened: int
+    missing_copies: int
+    unreadable: int
+    found: int = 0
+    damaged: int = 0
+    would_change: int = 0
+
+    @property
+    def stopped(self) -> bool:
+        return self.would_change > 0
+
+
+@dataclass(slots=True)
+class _Gaps:
+    """Of one run: assets by what their gap means, the most urgent first, with the destinations that lack them."""
+
+    rows: int = 0  # looked at
+    by_kind: dict[Gap, list[tuple[str, tuple[int, ...]]]] = field(
+        default_factory=lambda: {gap: [] for gap in Gap}
+    )
+
+    def of(self, gap: Gap) -> list[tuple[str, tuple[int, ...]]]:
+        return self.by_kind[gap]
+
+    @property
+    def changes(self) -> int:
+        """How many were taken back that nobody expects to lack anything."""
+        return sum(len(self.of(gap)) for gap in _CHANGES)
+
+
+class Unidentified:
+    """Destinations of which nothing is known but what they hold."""
+
+    def check_all(self) -> bool:
+        return True
+
+    def proved(self, _name: str, /) -> bool:
+        return False
+
+    def began_empty_at(self, _name: str, /) -> datetime | None:
+        return None
+
+    def filling(self) -> list[str]:
+        return []
+
+    def filled(self, _name: str, /) -> None:
+        """Nothing to note."""
+
+
+class Reconciler:
+    """Memory: about 200 bytes per manifest and destination, for the time of a run."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        destinations: Sequence[StorageBackend],
+        scope: Scope,
+        clock: Callable[[], datetime],
+        identities: Identities | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._clock = clock
+        self._identities = identities or Unidentified()
+        self._rebuilder = Rebuilder(
+            ledger=ledger,
+            destinations=destinations,
+            scope=scope,
+            clock=clock,
+            identities=self._identities,
+        )
+
+    def reconcile(self, *, believe: bool = False) -> ReconcileResult | None:
+        """Both directions, and the records of other ends; None when another run is at it. `believe`: a person says that
+        the gaps are real, however many. Repeatable. Raises StorageError when a destination cannot be listed or is not
+        the one that the ledger knows (nothing is concluded from a list that is not whole), LedgerError."""
+        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
+            return self._compare(turn, believe) if turn else None
+
+    def check_destinations(self) -> None:
+        """Check every destination, say which were added or removed, and make due what those lack that were added. A
+        ledger that was never compared with them is: it may have been lost, and its rebuilding have failed. For each
+        sweep. Repeatable. Raises LedgerError."""
+        if not self._identities.check_all():
+            return
+        if not self._identities.filling() and self._ledger.recall(FACT) is not None:
+            return
+        try:
+            self.reconcile()
+        except StorageError as error:
+            log.error("reconcile_failed", reason=str(error))
+
+    def restored(self, manifests: Iterable[ObjectKey]) -> int:
+        """How many assets of these manifests, known to the ledger and not archived, turn out to be archived now: for
+        whoever has just mended copies and would not wait for the next run. Repeatable. Raises LedgerError."""
+        known = [key for key in manifests if self._row(key) is not None]
+        return self._rebuilder.enter_archived(known)[0]
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _compare(self, turn: Turn, believe: bool) -> ReconcileResult:
+        started = self._clock()
+        listed = [self._listed(store, MANIFESTS, turn) for store in self._destinations]
+        everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
+        entered, unreadable = self._rebuilder.enter_archived(_going_on(sorted(everywhere), turn))
+        partly = set().union(*listed) - everywhere
+        found, not_read = self._rebuilder.enter_partial(_going_on(sorted(partly), turn))
+        ends = set().union(*(self._listed(store, ENDS, turn) for store in self._destinations))
+        found += self._rebuilder.enter_ends(_going_on(sorted(ends), turn))
+        gaps = self._gaps(listed, everywhere, started, turn)
+        reopened, would_change = self._close(gaps, turn, believe)
+        self._write_end_records(turn)
+        self._delete_outdated_end_records(turn)
+        result = ReconcileResult(
+            manifests=len(everywhere),
+            entered=entered,
+            reopened=reopened,
+            missing_copies=len(gaps.of(Gap.MISSING_COPY)) + len(gaps.of(Gap.DAMAGED)),
+            unreadable=unreadable + not_read,
+            found=found,
+            damaged=len(gaps.of(Gap.DAMAGED)),
+            would_change=would_change,
+        )
+        self._tell(result)
+        return result
+
+    def _tell(self, result: ReconcileResult) -> None:
+        said = {**asdict(result), "stopped": result.stopped}
+        self._ledger.remember(FACT, {**said, "at": self._clock().isoformat()})
+        if result.stopped:
+            log.error(
+                "reconcile_stopped",
+                would_change=result.would_change,
+                advice="look at the destinations; if the copies are really gone: `archiver reconcile --yes`",
+            )
+        event = log.warning if result.reopened or result.unreadable or result.missing_copies else log.info
+        event("reconcile_ended", **said)
+
+    def _listed(self, store: StorageBackend, prefix: str, turn: Turn) -> set[ObjectKey]:
+        return {info.key for info in _going_on(store.list(prefix), turn) if info.key.endswith(".json")}
+
+    def _row(self, key: ObjectKey) -> Row | None:
+        asset_id = keys.asset_id_of(key)
+        return self._ledger.get(asset_id) if asset_id else None
+
+    def _gaps(
+        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], started: datetime, turn: Turn
+    ) -> _Gaps:
+        gaps = _Gaps()
+        filling = set(self._identities.filling())
+        began = [self._identities.began_empty_at(store.name) for store in self._destinations]
+        now = self._clock()
+        for row in _going_on(self._ledger.rows(_PROVED_BY_MANIFESTS), turn):
+            gaps.rows += 1
+            key = keys.manifest_key(row.asset_id, row.created_at)
+            if key in everywhere:
+                continue
+            lacking = tuple(n for n, manifests in enumerate(listed) if key not in manifests)
+            names = [self._destinations[n].name for n in lacking]
+            ended = source_ends_at(row)
+            gap = judge_gap(
+                over=is_over(row, now),
+                whole_somewhere=len(lacking) < len(listed),
+                newer=all(is_newer(began[n], ended) for n in lacking),
+                filling=filling.issuperset(names),
+                doubted=row.state is AssetState.QUARANTINED,
+            )
+            # of a destination that was added a million are missing: asking for each would take hours
+            recent = row.changed_at >= started - RECENT
+            if (recent or gap in _CHANGES) and self._committed_since(key, lacking):
+                continue
+            gaps.of(gap).append((row.asset_id, lacking))
+            if gap is Gap.DAMAGED:
+                log.error("copy_missing", asset_id=row.asset_id, key=key, stores=names)
+        return gaps
+
+    def _committed_since(self, key: ObjectKey, lacking: Iterable[int]) -> bool:
+        """An asset archived after the lists were made is no loss."""
+        return all(self._destinations[n].stat(key) is not None for n in lacking)
+
+    def _close(self, gaps: _Gaps, turn: Turn, believe: bool) -> tuple[int, int]:
+        """How many assets are due again, and how many should have been changed and were left as they are."""
+        reopened = self._fill(gaps.of(Gap.FILL), turn)
+        believed = believe or gaps.changes <= limit(gaps.rows)
+        withheld = 0
+        for asset_id, lacking in _going_on(gaps.of(Gap.REOPEN), turn):
+            if believed or self._proved(lacking):
+                reopened += self._reopen(asset_id)
+            else:
+                withheld += 1
+        if not believed:
+            return reopened, withheld + len(gaps.of(Gap.DAMAGED)) + len(gaps.of(Gap.VANISHED))
+        for asset_id, _ in _going_on(gaps.of(Gap.VANISHED), turn):
+            reopened += self._reopen(asset_id)
+        for asset_id, lacking in _going_on(gaps.of(Gap.DAMAGED), turn):
+            self._damage(asset_id, {self._destinations[n].name for n in lacking})
+        return reopened, withheld
+
+    def _fill(self, lacked: Sequence[tuple[str, tuple[int, ...]]], turn: Turn) -> int:
+        """Make due what destinations lack that were added; such a one is like any other when all of it is due."""
+        now, later = lacked[:FILLED_AT_ONCE], lacked[FILLED_AT_ONCE:]
+        due = sum(
+            self._reopen(asset_id, is_stored=len(lacking) < len(self._destinations))
+            for asset_id, lacking in _going_on(now, turn)
+        )
+        if due:
+            log.warning("filling_added_destination", due=due, left=len(later))
+        left = {self._destinations[n].name for _, lacking in later for n in lacking}
+        for name in self._identities.filling():
+            if name not in left:
+                self._identities.filled(name)
+        return due
+
+    def _proved(self, lacking: Iterable[int]) -> bool:
+        return all(self._identities.proved(self._destinations[n].name) for n in lacking)
+
+    def _reopen(self, asset_id: str, is_stored: bool = False) -> bool:
+        """`is_stored`: whole at another destination, so that it is not at risk."""
+        row = self._ledger.get(asset_id)
+        if row is None or row.state not in _PROVED_BY_MANIFESTS:
+            return False
+        if not is_stored:
+            log.error("manifest_missing", asset_id=asset_id, key=keys.manifest_key(asset_id, row.created_at))
+        self._ledger.reopen(asset_id, keep_stored=is_stored)
+        return True
+
+    def _damage(self, asset_id: str, lacking: set[str]) -> None:
+        row = self._ledger.get(asset_id)
+        if row is None or row.state is not AssetState.ARCHIVED:
+            return
+        copies: Mapping[str, Sequence[str]] = {
+            store.name: (LACKING,) if store.name in lacking else () for store in self._destinations
+        }
+        how = damaged(asset_id, copies, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects)
+        self._ledger.record_archived(as_known(row), how)
+
+    def _write_end_records(self, turn: Turn) -> None:
+        for row in _going_on(self._ledger.rows(end_records.RECORDED_STATES), turn):
+            key = keys.end_record_key(row.asset_id, row.created_at)
+            lacking = [store for store in self._destinations if store.stat(key) is None]
+            if lacking:
+                end_records.write(
+                    lacking,
+                    as_known(row),
+                    row.state,
+                    row.reason or "",
+                    self._clock(),
+                    acknowledged=row.acknowledged,
+                )
+
+    def _delete_outdated_end_records(self, turn: Turn) -> None:
+        """Of what was quarantined, say, and then released and archived: one record for each asset."""
+        for store in self._destinations:
+            for key in _going_on(self._listed(store, ENDS, turn), turn):
+                row = self._row(key)
+                if row is not None and row.state == AssetState.ARCHIVED:
+                    store.delete(key)
+
+
+def _going_on(items: Iterable[T], turn: Turn) -> Iterator[T]:
+    """`items`, the turn being extended meanwhile."""
+    for number, item in enumerate(items):
+        if number % EXTEND_EVERY == 0:
+            turn.extend()
+        yield item

@@ -1,0 +1,252 @@
+"""The sweep: the API's pages into the ledger.
+
+The API has no time filter and documents no order (100ms-api.md), so a walk reads every page, unless a whole
+walk has *observed* that the newest come first; then the walks between two full ones stop where everything
+is long known. A full walk happens every FULL_WALK_EVERY whatever was observed, and finds what an unlucky
+page shift, an equal timestamp or a late status hid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiver.core.attempt.decisions import HOLD
+from archiver.core.clocks import CLOCK_TOLERANCE
+from archiver.core.destinations import holds, refusals
+from archiver.core.exclusive import Turn, only_one
+from archiver.core.judging import Scope
+from archiver.core.upkeep.failed_later import Statuses
+from archiver.hms.base import RecordingAssets, TellsTime
+from archiver.hms.models import Page, parse_time
+from archiver.ledger.base import Ledger
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+FULL_WALK_EVERY = timedelta(hours=6)
+OVERLAP = timedelta(hours=1)  # a short walk reads on this far behind the start of the last sweep
+LOCK = timedelta(minutes=5)  # extended at every page; one page takes seconds, its retries a few minutes
+FACT = "sweep"
+RUNNING_FACT = "sweep_running"
+UNFINISHED_FACT = "sweep_unfinished"
+LOCK_NAME = "sweep"
+
+RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
+"""The names under which facts in the ledger hold times."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """A sweep that is running. `at`: its last sign of life. It is forgotten when the sweep ends, however it ends, and
+    LOCK after its last page when its process was killed. `begun`: how many were begun since one came to its end, with
+    this one: several mean that they are killed, or fail."""
+
+    started_at: datetime
+    at: datetime
+    pages: int
+    assets: int
+    begun: int = 1
+
+
+def sweep_progress(ledger: Ledger) -> SweepProgress | None:
+    """The sweep that is running now, None when none is. Raises LedgerError."""
+    fact = ledger.recall(RUNNING_FACT)
+    if fact is None:
+        return None
+    started_at, at = parse_time(fact.get("started_at")), parse_time(fact.get("at"))
+    pages, assets = fact.get("pages"), fact.get("assets")
+    if started_at is None or at is None or not isinstance(pages, int) or not isinstance(assets, int):
+        return None
+    return SweepProgress(started_at, at, pages, assets, _begun(ledger))
+
+
+def _begun(ledger: Ledger) -> int:
+    begun = (ledger.recall(UNFINISHED_FACT) or {}).get("begun")
+    return begun if isinstance(begun, int) else 1
+
+
+def recorded_in_future(fact: Mapping[str, object] | None, now: datetime) -> bool:
+    """Whether a fact in the ledger is dated later than `now`: a clock was set back, or was wrong. What is timed by
+    such a fact cannot be relied on, so it is an alarm. Pure."""
+    times = (parse_time((fact or {}).get(name)) for name in RECORDED_TIMES)
+    return any(time is not None and time - now > CLOCK_TOLERANCE for time in times)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """One walk. `full`: every page was read. `assets` counts rows, repeated ones too; `garbled` those without
+    a usable id; `newest_first`: what this walk saw of the order (None: too little to tell)."""
+
+    pages: int
+    assets: int
+    new: int
+    garbled: int
+    full: bool
+    newest_first: bool | None
+    seconds: float
+
+
+class Sweeper:
+    def __init__(
+        self,
+        *,
+        api: RecordingAssets,
+        ledger: Ledger,
+        scope: Scope,
+        clock: Callable[[], datetime],
+        rebuild: Callable[[], object],
+    ) -> None:
+        """`rebuild` enters what the buckets prove archived; called when the ledger knows nothing at all."""
+        self._api = api
+        self._ledger = ledger
+        self._scope = scope
+        self._clock = clock
+        self._rebuild = rebuild
+
+    def sweep(self, *, full: bool = False) -> SweepResult | None:
+        """Enter all that the API shows; None when another sweep is at it. Repeatable: known assets are judged
+        anew and nothing else. Constant memory: one page. Raises HmsError, LedgerError; what was entered before
+        stays entered."""
+        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
+            if turn is None:
+                return None
+            try:
+                return self._walk(turn, full=full)
+            finally:
+                self._ledger.forget(RUNNING_FACT)
+
+    def _walk(self, turn: Turn, *, full: bool) -> SweepResult:
+        started = self._clock()
+        before = self._ledger.recall(UNFINISHED_FACT)
+        self._ledger.remember(UNFINISHED_FACT, {"begun": _begun(self._ledger) + 1 if before else 1})
+        self._note_progress(started, pages=0, assets=0)
+        if self._ledger.counts().seen == 0:
+            self._rebuild_from_buckets()
+        last = self._ledger.recall(FACT) or {}
+        stop_before = None if full else _known_before(last, started)
+        statuses = Statuses(self._api, self._ledger, self._scope)
+        order = _Order()
+        pages = assets = new = garbled = 0
+        complete = True
+        for page in self._api.pages():
+            turn.extend()
+            if pages == 0:
+                self._note_answer()
+            entered = self._ledger.discover(statuses.judged(page.assets, self._now()))
+            pages, assets = pages + 1, assets + len(page.assets)
+            new, garbled = new + entered, garbled + page.garbled_rows
+            self._note_progress(started, pages, assets)
+            order.observe(page)
+            if stop_before and not entered and page.next_start and order.all_before(page, stop_before):
+                complete = False
+                break
+        result = SweepResult(
+            pages=pages,
+            assets=assets,
+            new=new,
+            garbled=garbled,
+            full=complete,
+            newest_first=order.newest_first,
+            seconds=(self._clock() - started).total_seconds(),
+        )
+        self._remember(last, result, started, failed_later=statuses.remember(full=complete))
+        if garbled:
+            log.error("assets_without_id", count=garbled)
+        counts = self._ledger.counts()
+        if not counts.balanced:
+            log.error("ledger_out_of_balance", seen=counts.seen, states=dict(counts.states))
+        log.info("sweep_ended", **asdict(result))
+        return result
+
+    def _rebuild_from_buckets(self) -> None:
+        """An optimisation: without it each asset finds its own manifest, one by one."""
+        try:
+            self._rebuild()
+        except StorageError as error:
+            log.warning("ledger_not_rebuilt", reason=str(error))
+
+    def _note_progress(self, started: datetime, pages: int, assets: int) -> None:
+        times = {"started_at": started.isoformat(), "at": self._clock().isoformat()}
+        self._ledger.remember(RUNNING_FACT, {**times, "pages": pages, "assets": assets}, lifetime=LOCK)
+
+    def _remember(
+        self, earlier: Mapping[str, object], result: SweepResult, started: datetime, *, failed_later: int
+    ) -> None:
+        """A short walk says nothing of the pages that it did not read."""
+        before = earlier.get("garbled")
+        garbled = max(result.garbled, before if isinstance(before, int) and not result.full else 0)
+        now, api = self._clock(), self._api_time()
+        self._ledger.forget(UNFINISHED_FACT)
+        self._ledger.remember(
+            FACT,
+            {
+                **asdict(result),
+                "garbled": garbled,
+                "failed_later": failed_later,
+                "started_at": started.isoformat(),
+                "ended_at": now.isoformat(),
+                "full_at": started.isoformat() if result.full else earlier.get("full_at"),
+                "newest_first": result.newest_first if result.full else earlier.get("newest_first"),
+                "clock_ahead_seconds": None if api is None else round((now - api).total_seconds(), 1),
+            },
+        )
+
+    def _api_time(self) -> datetime | None:
+        return self._api.api_time() if isinstance(self._api, TellsTime) else None
+
+    def _now(self) -> datetime:
+        """By which a `created_at` in the future is not believed: the later of the ledger's clock and the API's."""
+        now = self._clock()
+        return max(now, self._api_time() or now)
+
+    def _note_answer(self) -> None:
+        """The API takes our credentials, so that a refusal elsewhere is not everybody's."""
+        on_hold = holds.current(self._ledger, self._clock())
+        refusals.note_answer(self._ledger, on_hold, holds.API, HOLD)
+
+
+class _Order:
+    """Watches `created_at` along a walk."""
+
+    def __init__(self) -> None:
+        self._previous: datetime | None = None
+        self._descents = 0
+        self._broken = False
+
+    def observe(self, page: Page) -> None:
+        for asset in page.assets:
+            if asset.created_at is None:
+                self._broken = True
+                continue
+            if self._previous is not None:
+                self._broken = self._broken or asset.created_at > self._previous
+                self._descents += asset.created_at < self._previous
+            self._previous = asset.created_at
+
+    @property
+    def newest_first(self) -> bool | None:
+        if self._broken:
+            return False
+        return True if self._descents else None
+
+    def all_before(self, page: Page, moment: datetime) -> bool:
+        """Whether a short walk may end after this page: the order held so far, and it is all old."""
+        return not self._broken and all(
+            asset.created_at and asset.created_at < moment for asset in page.assets
+        )
+
+
+def _known_before(last: Mapping[str, object], now: datetime) -> datetime | None:
+    """Before when everything is known already, if a short walk is allowed now; None: read all pages."""
+    if last.get("newest_first") is not True:
+        return None
+    full_at, started_at = parse_time(last.get("full_at")), parse_time(last.get("started_at"))
+    if full_at is None or started_at is None or now - full_at >= FULL_WALK_EVERY:
+        return None
+    if recorded_in_future(last, now):
+        return None
+    return started_at - OVERLAP

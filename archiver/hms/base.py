@@ -1,0 +1,42 @@
+"""What the core needs of the 100ms API. Implemented by `hms.client.HmsClient`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Protocol, runtime_checkable
+
+from archiver.hms.models import Asset, Page, SignedUrl
+
+DEFAULT_API_URL = "https://api.100ms.live/v2"
+
+
+class RecordingAssets(Protocol):
+    def pages(
+        self,
+        *,
+        room_id: str | None = None,
+        session_id: str | None = None,
+        status: str | None = None,
+        start: str | None = None,
+    ) -> Iterator[Page]:
+        """Every page of `GET /recording-assets`, to the very end, 100 assets each, one request as the iterator
+        advances. A page may repeat or shift assets while new ones arrive. Raises HmsError."""
+        ...
+
+    def asset(self, asset_id: str) -> Asset:
+        """`GET /recording-assets/<id>`. Raises HmsNotFound, HmsError."""
+        ...
+
+    def sign(self, asset_id: str, duration: timedelta = timedelta(hours=1)) -> SignedUrl:
+        """A fresh URL. Each call signs anew. Raises HmsNotFound, HmsError."""
+        ...
+
+
+@runtime_checkable
+class TellsTime(Protocol):
+    """An optional ability of RecordingAssets."""
+
+    def api_time(self) -> datetime | None:
+        """What time it is by the API's own clock, to a second or so; None before its first answer."""
+        ...

@@ -1,0 +1,116 @@
+"""What a webhook of 100ms tells that the API does not: signed thumbnail URLs, and that an asset is there now.
+
+A webhook is a hint. The listing is the truth (100ms-api.md, Webhooks); who calls `parse_event` has already
+checked the secret header, for webhooks are not signed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from archiver.hms.errors import HmsGarbled
+from archiver.hms.models import storage_path
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+
+class SignedThumbnail(_Part):
+    """One thumbnail of a recording. `location` is its storage path, as in the asset's `thumbnails`; `url` is a
+    secret; `offset` is where in the recording it was taken (the documentation names no unit)."""
+
+    location: str
+    url: SecretStr
+    offset: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class RecordingEvent(_Part):
+    """One event. `asset_ids` in the order found, each once; often empty, then the session's assets are to be
+    listed."""
+
+    type: str
+    room_id: str | None
+    session_id: str | None
+    recording_id: str | None
+    asset_ids: tuple[str, ...]
+    thumbnails: tuple[SignedThumbnail, ...]
+
+
+def parse_event(body: bytes | str) -> RecordingEvent:
+    """The event of a webhook's body. Whatever is missing or odd in it is left out; HmsGarbled only when the
+    body is no JSON object with a `type`. Pure."""
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        payload = None
+    kind = payload.get("type") if isinstance(payload, dict) else None
+    if not isinstance(kind, str) or not kind:
+        raise HmsGarbled("100ms webhook: the body is no JSON object with a `type`")
+    data = payload.get("data")
+    data = data if isinstance(data, dict) else {}
+    return RecordingEvent(
+        type=kind,
+        room_id=_text(data, "room_id"),
+        session_id=_text(data, "session_id"),
+        recording_id=_text(data, "recording_id"),
+        asset_ids=tuple(dict.fromkeys(_asset_ids(data))),
+        thumbnails=tuple(_thumbnails(data)),
+    )
+
+
+def _asset_ids(data: Mapping[str, Any]) -> Iterator[str]:
+    for (
+        name,
+        value,
+    ) in data.items():  # transcription.success: transcript_txt_asset_id, summary_json_asset_id, ...
+        if name.endswith("asset_id") and isinstance(value, str) and value:
+            yield value
+    for file in _objects(data, "recording_single_files"):
+        if asset_id := _text(file, "asset_id"):
+            yield asset_id
+
+
+def _thumbnails(data: Mapping[str, Any]) -> Iterator[SignedThumbnail]:
+    for row in _objects(data, "recording_thumbnails"):
+        location, url = _text(row, "location"), _text(row, "url")
+        if location and url:
+            yield SignedThumbnail(
+                location=storage_path(location),
+                url=SecretStr(url),
+                offset=_number(row, "offset"),
+                width=_whole(row, "width"),
+                height=_whole(row, "height"),
+            )
+
+
+def _objects(data: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+    rows = data.get(name)
+    return (row for row in rows if isinstance(row, dict)) if isinstance(rows, list) else iter(())
+
+
+def _text(data: Mapping[str, Any], name: str) -> str | None:
+    value = data.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _number(data: Mapping[str, Any], name: str) -> float | None:
+    value = data.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def _whole(data: Mapping[str, Any], name: str) -> int | None:
+    number = _number(data, name)
+    return None if number is None else int(number)

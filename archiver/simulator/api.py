@@ -1,0 +1,134 @@
+"""The 100ms API: listing, one asset, its pre-signed URL."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from archiver.simulator.assets import Asset
+from archiver.simulator.catalogue import Filters, UnknownStart
+from archiver.simulator.config import LastPage
+from archiver.simulator.tokens import TokenRefused, check_token
+from archiver.simulator.world import World
+
+ASSETS = "/v2/recording-assets"
+_FEWEST_ROWS, _MOST_ROWS = 10, 100
+_DEFAULT_SECONDS = 3 * 24 * 3600  # on S3 and GCS
+
+
+class ApiError(Exception):
+    def __init__(self, status: int, message: str, *details: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"code": status, "message": message, "details": list(details)}
+
+
+class Api:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def list_assets(self, request: Request) -> Response:
+        self._authorize(request)
+        limit = self._limit(request.query_params.get("limit"))
+        start = request.query_params.get("start") or None
+        filters = Filters(
+            *(request.query_params.get(name) or None for name in ("room_id", "session_id", "status", "type"))
+        )
+        try:
+            assets, more = self._world.catalogue.page(filters, start, limit)
+        except UnknownStart:
+            raise ApiError(400, "bad request", "start names no recording asset") from None
+        return JSONResponse(self._page(assets, limit, more=more))
+
+    def one_asset(self, request: Request) -> Response:
+        """`<id>` and `<id>/presigned-url`; an id may hold an encoded slash, so the raw path decides."""
+        self._authorize(request)
+        raw = bytes(request.scope["raw_path"]).partition(b"?")[0].decode("latin-1")
+        asset_id, _, action = raw.removeprefix(f"{ASSETS}/").partition("/")
+        asset = self._world.catalogue.by_id(unquote(asset_id))
+        if asset is None or action not in ("", "presigned-url"):
+            raise ApiError(404, "recording asset not found", "no such id")
+        if not action:
+            return JSONResponse(dict(asset.row))
+        return JSONResponse(self._signed(asset, request.query_params.get("presign_duration")))
+
+    def _signed(self, asset: Asset, duration: str | None) -> dict[str, Any]:
+        if duration is not None and not (duration.isascii() and duration.isdigit() and int(duration) > 0):
+            raise ApiError(400, "bad request", "presign_duration must be a positive number of seconds")
+        if asset.main is None:
+            raise ApiError(404, "recording asset not found", "it has no file")
+        seconds = int(duration) if duration else _DEFAULT_SECONDS
+        url = self._world.url_of(asset, seconds)
+        return {"id": asset.id, "path": asset.row["path"], "url": url, "expiry": seconds}
+
+    def _page(self, assets: list[Asset], limit: int, *, more: bool) -> dict[str, Any]:
+        rows: list[dict[str, Any]] | None = [dict(asset.row) for asset in assets]
+        last: str | None = assets[-1].id if assets else ""
+        match self._world.config.last_page:
+            case LastPage.LAST_NULL if not more:
+                last = None
+            case LastPage.LAST_EMPTY if not more:
+                last = ""
+            case LastPage.DATA_NULL if not assets:
+                rows = None
+            case _:
+                pass
+        return {"limit": limit, "data": rows, "last": last}
+
+    def _limit(self, text: str | None) -> int:
+        if not text:
+            return _FEWEST_ROWS
+        if not (text.isascii() and text.isdigit() and _FEWEST_ROWS <= int(text) <= _MOST_ROWS):
+            raise ApiError(400, "bad request", f"limit must be {_FEWEST_ROWS} to {_MOST_ROWS}")
+        return int(text)
+
+    def _authorize(self, request: Request) -> None:
+        config = self._world.config
+        try:
+            check_token(
+                request.headers.get("authorization"),
+                config.access_key,
+                config.secret,
+                self._world.clock.api_seconds(),
+            )
+        except TokenRefused as refused:
+            message = "unauthorized" if refused.status == 401 else "forbidden"
+            raise ApiError(refused.status, message, refused.reason) from None
+
+
+def build_api(world: World) -> Starlette:
+    """The application of the API's origin, without its control endpoints."""
+    api = Api(world)
+    return Starlette(
+        routes=[
+            Route(ASSETS, _direct(api.list_assets)),
+            Route(f"{ASSETS}/{{rest:path}}", _direct(api.one_asset)),
+        ],
+        exception_handlers={
+            ApiError: _api_error,
+            404: lambda _, __: JSONResponse({"code": 404, "message": "not found", "details": []}, 404),
+            405: lambda _, __: JSONResponse(
+                {"code": 405, "message": "method not allowed", "details": []}, 405
+            ),
+        },
+    )
+
+
+def _direct(handler: Any) -> Any:
+    # Starlette sends plain functions to threads; these are over in less time than that takes.
+    async def endpoint(request: Request) -> Response:
+        response: Response = handler(request)
+        return response
+
+    return endpoint
+
+
+def _api_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        raise error
+    return JSONResponse(error.body, error.status)

@@ -1,0 +1,152 @@
+"""One asset: the row that the API lists, and the files behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any
+
+from archiver.simulator.content import Content
+
+HMS_BUCKET = "simulated-hms-recordings"
+HMS_PREFIX = "ap-south-1/5f7c1d2e"
+OWN_PREFIX = "recordings"
+
+
+class Delivery(StrEnum):
+    """What `presigned-url` hands out, and what the children of a playlist need."""
+
+    SIGNED = "signed"  # one file at the storage; the files beside it answer 403
+    CDN_RELATIVE = "cdn-relative"  # whoever knows the URL may read the folder
+    CDN_TOKEN = "cdn-token"  # noqa: S105 (the query of the master is needed on every child)
+    CDN_COOKIES = "cdn-cookies"  # the master sets cookies; the children need them
+
+
+class Form(StrEnum):
+    FILE = "file"
+    HLS = "hls"
+    ZIP = "zip"
+    NONE = "none"  # it failed: there is no file
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Where and when an asset was made. Everything else that names it follows from `name`."""
+
+    name: str
+    room: str
+    session: str
+    created_seconds: float  # since 1970
+
+    @property
+    def asset_id(self) -> str:
+        return hexadecimal("asset", self.room, self.session, self.name)
+
+    @property
+    def room_id(self) -> str:
+        return hexadecimal("room", self.room)
+
+    @property
+    def session_id(self) -> str:
+        return hexadecimal("session", self.session)
+
+    @property
+    def created_at(self) -> str:
+        """As the API writes it: with nanoseconds."""
+        moment = datetime.fromtimestamp(int(self.created_seconds), UTC)
+        nanoseconds = int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 1_000_000_000
+        return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
+
+    @property
+    def date(self) -> str:
+        return f"{datetime.fromtimestamp(int(self.created_seconds), UTC):%Y%m%d}"
+
+    @property
+    def epoch(self) -> int:
+        return int(self.created_seconds)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """`name` is a key of the asset's `objects`."""
+
+    name: str
+    offset_seconds: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Asset:
+    """`objects` are all files of the asset by their name below `folder`; `main` is the one that
+    `presigned-url` names. `whole` is what a perfect archive of it holds, byte by byte: by the path below
+    the folder of `main`, or inside the zip."""
+
+    kind: str
+    identity: Identity
+    row: Mapping[str, Any]
+    form: Form
+    folder: str
+    objects: Mapping[str, Content] = field(repr=False)
+    main: str | None
+    whole: Mapping[str, Content] = field(repr=False)
+    expected_state: str = "archived"
+    delivery: Delivery = Delivery.SIGNED
+    thumbnails: tuple[Thumbnail, ...] = ()
+    bucket: str = HMS_BUCKET
+    redirect: str | None = None  # `here`, `elsewhere` (another port), or a URL
+
+    @property
+    def id(self) -> str:
+        return str(self.row["id"])
+
+    @property
+    def main_key(self) -> str | None:
+        return None if self.main is None else f"{self.folder}/{self.main}"
+
+    @property
+    def main_folder(self) -> str:
+        """The key, with its slash at the end, of the folder that holds `main`."""
+        return f"{PurePosixPath(self.main_key or self.folder).parent}/"
+
+    @property
+    def has_retention(self) -> bool:
+        return self.bucket == HMS_BUCKET
+
+
+def storage_path(bucket: str, key: str) -> str:
+    return f"s3://{bucket}/{key}"
+
+
+def prefix_of(bucket: str) -> str:
+    return HMS_PREFIX if bucket == HMS_BUCKET else OWN_PREFIX
+
+
+def hexadecimal(*parts: object) -> str:
+    """24 hexadecimal digits, as 100ms's ids have."""
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:24]
+
+
+def row_of(identity: Identity, **fields: Any) -> dict[str, Any]:
+    """The API's object, with what every type has and a field that no documentation names."""
+    row: dict[str, Any] = {
+        "id": identity.asset_id,
+        "job_id": hexadecimal("job", identity.room, identity.session, identity.name),
+        "room_id": identity.room_id,
+        "session_id": identity.session_id,
+        "type": "",
+        "status": "completed",
+        "path": "",
+        "size": 0,
+        "duration": 0,
+        "created_at": identity.created_at,
+        "thumbnails": None,
+        "metadata": {},
+        "simulated": True,
+    }
+    row.update(fields)
+    return row

@@ -1,0 +1,363 @@
+"""The engine: copies of one asset's objects, several at once, in bounded memory.
+
+Each copy is a coroutine (`transfer.object_copy`) in the thread that drives the requests to sources; requests to stores
+are driven by another, and what blocks runs in threads of its own (`archiver.http.runtime`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from archiver.http import cancellation
+from archiver.http.loop import Timer
+from archiver.http.runtime import Caller, Runtime, process_runtime
+from archiver.http.session import Session
+from archiver.http.waiting import Blocking, Ended, Wait
+from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
+from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled
+from archiver.transfer.errors import SourceMismatch, Stopped, TransferError
+from archiver.transfer.http import HttpClient
+from archiver.transfer.memory import MemoryBudget
+from archiver.transfer.object_copy import Cancelled, ObjectCopy, Tools
+from archiver.transfer.part_sizes import part_size
+from archiver.transfer.proofs import Proofs
+from archiver.transfer.reading import BlockingReading, HttpReading, Reading
+from archiver.transfer.retrying import RetryPolicy
+from archiver.transfer.source import HttpSource
+from archiver.transfer.storing import StoreTools
+from archiver.transfer.tasks import Slots, Task
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+_GRACE_SECONDS = 2.0  # for calls under way to notice that they are cancelled, four times what a wait needs
+
+
+def _untold(_key: ObjectKey, _count: int) -> None:
+    return
+
+
+def _go_on() -> None:
+    return
+
+
+def _never() -> bool:
+    return False
+
+
+class TransferEngine:
+    """`transfer.base.Engine`. At most `connections` requests to sources at once, and `uploads` to stores.
+
+    `on_bytes(key, n)` is told of n more bytes read, or found stored by an earlier attempt; `should_stop` raises when it
+    is time to end, and is asked about twice a second: both are called from any thread and must be quick. What
+    `should_stop` raises is in the futures of what was not finished. Once `should_yield()` is true no part is begun any
+    more: what lacks parts ends with HandedBack when those under way are stored. Engines of one process share `memory`.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryBudget,
+        *,
+        part_bytes: int = 16 * 1024 * 1024,
+        connections: int = 16,
+        uploads: int = 12,
+        journal: UploadJournal | None = None,
+        on_bytes: Callable[[ObjectKey, int], None] = _untold,
+        should_stop: Callable[[], None] = _go_on,
+        should_yield: Callable[[], bool] = _never,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        runtime: Runtime | None = None,
+    ) -> None:
+        self._memory = memory
+        self._should_stop = should_stop
+        self._runtime = runtime or process_runtime()
+        self._stopped: BaseException | None = None
+        self._tasks: dict[Task, Callable[[BaseException], None]] = {}  # and how to end its future
+        self._sessions: dict[HttpClient, Session] = {}
+        self._proofs = Proofs(policy)
+        self._timer: Timer | None = None
+        # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
+        self._room = _Room(self._runtime, 2 * (connections + uploads))
+        self._part_bytes = part_bytes
+        self._tools = Tools(
+            runs=self,
+            stores=StoreTools(self, Slots(uploads), policy, journal),
+            memory=memory,
+            connections=Slots(connections),
+            policy=policy,
+            part_bytes=part_bytes,
+            on_bytes=on_bytes,
+            should_yield=should_yield,
+        )
+
+    def submit(
+        self, source: Source, request: CopyRequest, stores: Sequence[StorageBackend]
+    ) -> Future[CopyResult]:
+        copy = self._admit(request, stores)
+        return self._run(lambda: copy.from_source(self._reading(source, request)), self._room.leave)
+
+    def submit_chunks(
+        self, chunks: Chunks, request: CopyRequest, stores: Sequence[StorageBackend]
+    ) -> Future[CopyResult]:
+        copy = self._admit(request, stores)
+        size_bytes = request.size_bytes
+        if size_bytes is None and isinstance(chunks, Sequence):  # a playlist made by us: known, and small
+            size_bytes = sum(len(chunk) for chunk in chunks)
+        body = Body(ChunkReader(chunks), size_bytes, copy, SourceMismatch)
+        with cancellation.watched(self._check):
+            return self._run_chunks(copy, body, part_size(size_bytes, self._part_bytes, stores))
+
+    def confirm_soon(self) -> Future[Mapping[ObjectKey, str]]:
+        if self._proofs.any_waiting:
+            return self._run(lambda: self._proofs.confirm(self), lambda: None)
+        self._check()
+        nothing: Future[Mapping[ObjectKey, str]] = self._runtime.future()
+        nothing.set_result({})
+        return nothing
+
+    def confirm(self) -> Mapping[ObjectKey, str]:
+        future = self.confirm_soon()
+        while True:
+            with suppress(TimeoutError):
+                condemned: Mapping[ObjectKey, str] = future.result(timeout=cancellation.POLL_SECONDS)
+                return condemned
+            self._check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        over: Future[None] = self._runtime.future()
+        self._stopped = self._stopped or Stopped("the engine was left before this copy had ended")
+        try:
+            self._runtime.call_soon(partial(self._close, over))
+        except (RuntimeError, MemoryError):  # it never had a thread
+            return
+        with suppress(TimeoutError):
+            over.result(timeout=_GRACE_SECONDS)
+
+    # -- what coroutines run on (`transfer.tasks.Runs`) ------------------------------------------------------
+    def call_soon(self, action: Callable[[], None]) -> None:
+        self._runtime.call_soon(action)
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        return self._runtime.call_later(seconds, action)
+
+    def block(self, wait: Blocking[Any], ended: Ended) -> None:
+        call = wait.call
+
+        def watched() -> Any:
+            with cancellation.watched(self._check):
+                return call()
+
+        self._runtime.block(Blocking(watched, wait.pool), ended)
+
+    # -- in the caller's thread ----------------------------------------------------------------------------
+    def _admit(self, request: CopyRequest, stores: Sequence[StorageBackend]) -> ObjectCopy:
+        names = [store.name for store in stores]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"a copy needs stores with distinct names, not {names}")
+        self._check()
+        self._room.enter(self._check)
+        return ObjectCopy(request, stores, self._tools)
+
+    def _run_chunks(self, copy: ObjectCopy, body: Body, part_bytes: int) -> Future[CopyResult]:
+        """The first part is read here, before the engine's thread hears of the copy: most objects have no more."""
+        future: Future[CopyResult] | None = None
+        try:
+            size_bytes = part_bytes if body.expected_bytes is None else min(part_bytes, body.expected_bytes)
+            filled = self._fill_here(body, size_bytes)
+            caller = self._runtime.caller()
+            future = self._run(
+                lambda: copy.from_body(body, filled, partial(_InCaller, caller)),
+                self._room.leave,
+                filled.release,
+            )
+            if filled.more:
+                caller.serve(future)
+        except ChunksFailed as failed:
+            self._room.leave()
+            raise failed.error from None
+        except (TransferError, StorageError) as error:
+            if future is None:
+                self._room.leave()
+                future = self._runtime.future()
+                future.set_exception(error)
+            if self._stopped is not None:
+                raise
+        except BaseException:
+            if future is None:
+                self._room.leave()
+            raise
+        if future.done() and isinstance(failed_future := future.exception(), ChunksFailed):
+            raise failed_future.error from None
+        try:
+            body.drain()
+        except ChunksFailed as failed:
+            raise failed.error from None
+        return future
+
+    def _fill_here(self, body: Body, size_bytes: int) -> Filled:
+        reservation = self._memory.reserve_blocking(size_bytes) if size_bytes else None
+        try:
+            return body.take(size_bytes, reservation)
+        except BaseException:
+            if reservation is not None:
+                reservation.release()
+            raise
+
+    def _run(
+        self,
+        coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
+        ended: Callable[[], None],
+        never_began: Callable[[], None] = lambda: None,
+    ) -> Future[Any]:
+        """Run it in the engine's thread. `never_began` is called where the engine was stopped before."""
+        future: Future[Any] = self._runtime.future()
+        future.set_running_or_notify_cancel()
+        try:
+            self._runtime.call_soon(lambda: self._begin(future, coroutine, ended, never_began))
+        except BaseException as error:  # noqa: BLE001 - no thread: it is this copy's error, as later ones are
+            never_began()
+            ended()
+            future.set_exception(error)
+        return future
+
+    def _check(self) -> None:
+        """Raise when the engine was stopped, or should stop. In any thread."""
+        if self._stopped is not None:
+            raise Stopped("the engine was told to stop")
+        try:
+            self._should_stop()
+        except BaseException as error:
+            self._stopped = error
+            with suppress(RuntimeError, MemoryError):
+                self._runtime.call_soon(partial(self._stop, error))
+            raise
+
+    # -- in the engine's thread ----------------------------------------------------------------------------
+    def _begin(
+        self,
+        future: Future[Any],
+        coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
+        ended: Callable[[], None],
+        never_began: Callable[[], None],
+    ) -> None:
+        over = False
+
+        def resolve(value: Any, error: BaseException | None) -> None:
+            nonlocal over
+            if over:
+                return
+            over = True
+            ended()
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error.cause if isinstance(error, Cancelled) else error)
+
+        if self._stopped is not None:
+            never_began()
+            resolve(None, self._stopped)
+            return
+        try:
+            task = Task(self, coroutine())
+        except BaseException as error:  # noqa: BLE001 - no memory, no file handle: it is this copy's error
+            never_began()
+            resolve(None, error)
+            return
+        self._tasks[task] = lambda error: resolve(None, error)
+
+        def finished(value: Any, error: BaseException | None) -> None:
+            self._tasks.pop(task, None)
+            resolve(value, error)
+
+        task.start(finished)
+        if self._timer is None:
+            self._timer = self.call_later(cancellation.POLL_SECONDS, self._tick)
+        task.begin()
+
+    def _tick(self) -> None:
+        self._timer = None
+        with suppress(BaseException):  # it is in the futures
+            self._check()
+        if self._tasks and self._stopped is None:
+            self._timer = self.call_later(cancellation.POLL_SECONDS, self._tick)
+
+    def _stop(self, error: BaseException) -> None:
+        for task, resolve in list(self._tasks.items()):
+            task.stop(Cancelled(error))
+            resolve(error)
+
+    def _close(self, over: Future[None]) -> None:
+        assert self._stopped is not None
+        self._stop(self._stopped)
+        if self._timer is not None:
+            self._timer.cancel()
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        over.set_result(None)
+
+    def _reading(self, source: Source, request: CopyRequest) -> Reading:
+        if not isinstance(source, HttpSource):
+            return BlockingReading(source, self._memory)
+        session = self._sessions.get(source.client)
+        if session is None:
+            session = self._sessions[source.client] = source.client.session()
+        reading = HttpReading(source, request.key, session, self._memory, self._proofs, self)
+        if request.fresh:
+            reading.be_certain()
+        return reading
+
+
+class _InCaller(Wait[Any]):
+    """A call that only the thread which gave the chunks may make."""
+
+    def __init__(self, caller: Caller, call: Callable[[], Any]) -> None:
+        self._caller = caller
+        self._call = call
+
+    def start(self, ended: Ended) -> None:
+        self._caller.run(Blocking(self._call), ended)
+
+
+class _Room:
+    """The copies under way, at most `capacity`. Who waits to enter is woken when an eighth of it is free: to be woken
+    for each would cost as much as all else about a small object."""
+
+    def __init__(self, runtime: Runtime, capacity: int) -> None:
+        self._runtime = runtime
+        self._capacity = capacity
+        self._inviting = capacity - max(1, capacity // 8)
+        self._inside = 0
+        self._lock = threading.Lock()
+        self._free: Future[None] | None = None
+
+    def enter(self, check: Callable[[], None]) -> None:
+        """Blocks while it is full; raises what `check` raises."""
+        while True:
+            with self._lock:
+                if self._inside < self._capacity:
+                    self._inside += 1
+                    return
+                free = self._free = self._free or self._runtime.future()
+            with suppress(TimeoutError):
+                free.result(timeout=cancellation.POLL_SECONDS)
+            check()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            free = self._free if self._inside <= self._inviting else None
+            if free is not None:
+                self._free = None
+        if free is not None:
+            free.set_result(None)

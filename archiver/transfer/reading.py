@@ -1,0 +1,346 @@
+"""How the engine reads a source: over HTTP by its own loops, any other in threads that may block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from archiver.http.errors import HttpError
+from archiver.http.session import Session
+from archiver.http.transfer import Transfer
+from archiver.http.waiting import blocking
+from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
+from archiver.transfer.bodies import Body, Filled, filled_bytes, measure
+from archiver.transfer.checksums import Crc32c, crc32c
+from archiver.transfer.errors import SourceMismatch, SourceUnavailable
+from archiver.transfer.memory import Asked, MemoryBudget, Reservation
+from archiver.transfer.proofs import Proofs
+from archiver.transfer.source import HttpSource
+from archiver.transfer.tasks import Gate, Runs
+from storage_backends.base import ObjectKey
+
+
+@dataclass(slots=True)
+class Answer:
+    """The first answer of a source. `filled`: all of a small file, or the first part of a `body`. `rest`: the first
+    part of a large one is on its way. `reader`: it is still to be read."""
+
+    info: SourceInfo
+    first_bytes: int
+    filled: Filled | None = None
+    body: Body | None = None
+    rest: Transfer | None = None
+    intake: Intake | None = None  # of `rest`
+    reader: Reader | None = None
+    redirects: Sequence[Transfer] = ()  # that led to it
+    reservation: Reservation | None = None  # for the first part, where `reader` gives it
+
+    @property
+    def is_first_of_many(self) -> bool:
+        """Whether the rest is to be read by ranges."""
+        size_bytes = self.info.size_bytes
+        return self.info.ranges and size_bytes is not None and size_bytes > self.first_bytes
+
+    def take_filled(self) -> Filled:
+        filled, self.filled = self.filled, None
+        assert filled is not None
+        return filled
+
+    def close(self) -> None:
+        """What was not taken is not wanted."""
+        if self.filled is not None:
+            self.filled.release()
+        if self.rest is not None:
+            self.rest.cancel()
+        if self.reader is not None:
+            self.reader.close()
+        if self.intake is not None:
+            self.intake.give_up()
+        if self.reservation is not None:
+            self.reservation.release()
+
+    async def take_reservation(self) -> Reservation | None:
+        """The memory of a first part that did not come whole, for the next try. Parts after it may hold all the rest
+        until it is stored: without its place in the queue it would wait for them, and they for it."""
+        reservation, self.reservation = self.reservation, None
+        if reservation is None and self.intake is not None:
+            return await self.intake.reserved()
+        return reservation
+
+
+class Reading(Protocol):
+    @property
+    def source(self) -> Source: ...
+
+    async def open(self, first_bytes: int) -> Answer:
+        """As `Source.open`."""
+        ...
+
+    def be_certain(self) -> None:
+        """From here on, take no response that could be another request's."""
+        ...
+
+    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
+        """As `Source.read_range`: as many bytes as are reserved."""
+        ...
+
+    async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
+        """The first part of a large file, out of its first answer. Close that afterwards."""
+        ...
+
+    async def first_bytes(self, answer: Answer) -> bytes:
+        """The first CHECKED_BYTES of a large file, out of its first answer, which is of no use afterwards."""
+        ...
+
+
+class BlockingReading:
+    """Of any source: in threads."""
+
+    def __init__(self, source: Source, memory: MemoryBudget) -> None:
+        self.source = source
+        self._memory = memory
+
+    def be_certain(self) -> None:
+        return
+
+    async def open(self, first_bytes: int) -> Answer:
+        info, reader = await blocking(lambda: self.source.open(first_bytes), "source")
+        return Answer(info, first_bytes, reader=reader)
+
+    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
+        def fill(into: memoryview) -> int:
+            self.source.read_range(start, into, info)
+            return len(into)
+
+        return await blocking(lambda: filled_bytes(reservation.size_bytes, fill, reservation), "source")
+
+    async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
+        reader = answer.reader
+        assert reader is not None
+        body = Body(reader, size_bytes, self.source, SourceUnavailable)
+        reservation = answer.reservation = await self._memory.reserve(size_bytes)
+        filled = await blocking(lambda: body.take(size_bytes, reservation), "source")
+        answer.reservation = None
+        return filled
+
+    async def first_bytes(self, answer: Answer) -> bytes:
+        size_bytes = min(CHECKED_BYTES, answer.first_bytes, answer.info.size_bytes or 0)
+        reader = answer.reader
+        assert reader is not None
+
+        def read() -> bytes:
+            data = bytearray(size_bytes)
+            Body(reader, size_bytes, self.source, SourceUnavailable).fill(memoryview(data))
+            return bytes(data)
+
+        return await blocking(read, "source")
+
+
+class HttpReading:
+    """Of one HTTP source, for the object `key`, over the engine's connections."""
+
+    def __init__(
+        self,
+        source: HttpSource,
+        key: ObjectKey,
+        session: Session,
+        memory: MemoryBudget,
+        proofs: Proofs,
+        runs: Runs,
+    ) -> None:
+        self._http = source
+        self._key = key
+        self._session: Session | None = session
+        self._memory = memory
+        self._proofs = proofs
+        self._runs = runs
+        self._blocking = BlockingReading(source, memory)
+
+    @property
+    def source(self) -> HttpSource:
+        return self._http
+
+    def be_certain(self) -> None:
+        self._session = (
+            None  # then a request goes over a new connection, or its answer names what was asked for
+        )
+
+    async def open(self, first_bytes: int) -> Answer:
+        intake = Intake(self._memory, self._runs)
+        try:
+            opened, transfers = await self._http.fetch(first_bytes, self._session, intake)
+        except BaseException:
+            intake.give_up()
+            raise
+        if opened.body is not None:
+            crc = self._arrived(transfers, opened.body)
+            return Answer(opened.info, first_bytes, Filled(opened.body, intake.take_written(), crc32c=crc))
+        reader = opened.reader
+        if reader is not None and self._session is not None:
+            reader = Measured(reader, partial(self._read_to_its_end, transfers))
+        return Answer(
+            opened.info, first_bytes, rest=opened.rest, intake=intake, reader=reader, redirects=transfers[:-1]
+        )
+
+    async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
+        size_bytes = reservation.size_bytes
+        unique = self._proofs.ask(start, size_bytes, info.size_bytes)
+        data, transfers = await self._http.fetch_range(start, size_bytes, info, self._session, reservation)
+        self._arrived(transfers[:-1] if unique else transfers, data, start, info)
+        if unique and self._session is not None:
+            self._proofs.proved(transfers[-1])
+        return data
+
+    async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
+        if answer.filled is not None:  # it came whole in the meantime
+            return answer.take_filled()
+        if answer.reader is not None:  # its length was not told beforehand
+            return await self._blocking.first_part(answer, size_bytes)
+        data = await self._rest(answer)
+        if len(data) != size_bytes:
+            raise SourceUnavailable(f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early")
+        assert answer.intake is not None
+        return Filled(data, answer.intake.take_written())
+
+    async def first_bytes(self, answer: Answer) -> bytes:
+        if answer.filled is not None:
+            return answer.filled.data[:CHECKED_BYTES]
+        if answer.reader is not None:
+            return await self._blocking.first_bytes(answer)
+        return (await self._rest(answer))[:CHECKED_BYTES]
+
+    async def _rest(self, answer: Answer) -> bytes:
+        transfer = answer.rest
+        assert transfer is not None
+        try:
+            await transfer.rest()
+        except HttpError as error:
+            raise SourceUnavailable(f"reading {self._http.name}: {error}") from error
+        data = transfer.take_body()
+        self._arrived((*answer.redirects, transfer), data)
+        return data
+
+    def _arrived(
+        self, transfers: Sequence[Transfer], data: bytes, start: int = 0, info: SourceInfo | None = None
+    ) -> int | None:
+        """The CRC32C, where it was needed. `info` is given for a range that is not the first."""
+        if self._session is None or all(transfer.ordinal == 1 for transfer in transfers):
+            return None
+        size_bytes, crc = len(data), crc32c(data)
+        self._proofs.arrived(transfers, self._key, crc, partial(self._read_again, start, size_bytes, info))
+        return crc
+
+    def _read_to_its_end(self, transfers: Sequence[Transfer], size_bytes: int, crc: int) -> None:
+        """In the thread that read it."""
+        again = partial(self._read_again, 0, size_bytes, None)
+        self._runs.call_soon(lambda: self._proofs.arrived(transfers, self._key, crc, again))
+
+    async def _read_again(self, start: int, size_bytes: int, info: SourceInfo | None) -> int:
+        """The CRC32C of these bytes, over a new connection."""
+        if info is not None:
+            reservation = await self._memory.reserve(size_bytes)
+            try:
+                return crc32c((await self._http.fetch_range(start, size_bytes, info))[0])
+            finally:
+                reservation.release()
+
+        def read() -> int:
+            found_bytes, crc = measure(self._http.open(max(1, size_bytes))[1])
+            if found_bytes != size_bytes:
+                raise SourceMismatch(f"{self._http.name} had {size_bytes} bytes, and then {found_bytes}")
+            return crc
+
+        return await blocking(read, "source")
+
+
+class Measured:
+    """A reader that tells the length and CRC32C of the whole body at its end."""
+
+    def __init__(self, reader: Reader, at_end: Callable[[int, int], None]) -> None:
+        self._reader = reader
+        self._at_end: Callable[[int, int], None] | None = at_end
+        self._size_bytes = 0
+        self._crc = Crc32c()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._reader.readinto(buffer)
+        if count:
+            self._size_bytes += count
+            self._crc.update(buffer[:count])
+        elif len(buffer) and self._at_end is not None:
+            self._at_end(self._size_bytes, self._crc.value)
+            self._at_end = None
+        return count
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class Intake:
+    """Memory for one body: its transfer waits until there is some. See `transfer.source.Intake`."""
+
+    def __init__(self, memory: MemoryBudget, runs: Runs) -> None:
+        self._memory = memory
+        self._runs = runs
+        self._asked: Asked | None = None
+        self._reservation: Reservation | None = None
+        self._transfer: Transfer | None = None  # that the memory is for
+        self._answered = Gate()  # opened when what was asked for is granted
+        self._given_up = False
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:
+        if self._given_up:
+            raise HttpError("it was cancelled")
+        if not size_bytes:
+            return
+        reservation = self._memory.try_reserve(size_bytes)
+        if reservation is not None:
+            self._begin(transfer, reservation)
+        else:
+            transfer.hold()
+
+            def granted(reservation: Reservation) -> None:
+                self._runs.call_soon(lambda: self._granted(transfer, reservation))
+
+            self._asked = self._memory.ask(size_bytes, granted)
+
+    def _granted(self, transfer: Transfer, reservation: Reservation) -> None:
+        self._asked = None
+        if self._given_up:
+            reservation.release()
+            return
+        self._begin(transfer, reservation)
+        self._answered.open()
+        transfer.release()
+
+    def _begin(self, transfer: Transfer, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self._transfer = transfer
+        transfer.into(reservation.file)
+
+    async def reserved(self) -> Reservation | None:
+        """`take`, once it is granted."""
+        if self._asked is not None:
+            await self._answered
+        return self.take()
+
+    def take(self) -> Reservation | None:
+        """What is reserved, for whoever has the body now."""
+        reservation, self._reservation = self._reservation, None
+        return reservation
+
+    def take_written(self) -> Reservation | None:
+        """`take`, of a body that came whole."""
+        reservation = self.take()
+        if reservation is not None and self._transfer is not None:
+            reservation.reuse(self._transfer.written)
+        return reservation
+
+    def give_up(self) -> None:
+        self._given_up = True
+        if self._asked is not None:
+            self._asked.leave()
+        if self._reservation is not None:
+            self._reservation.release()

@@ -1,0 +1,441 @@
+"""Sources over HTTP: read by range, under a URL that is renewed when it stops working."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from archiver.http.errors import HttpError
+from archiver.http.session import Session
+from archiver.http.transfer import Transfer
+from archiver.http.waiting import blocking, complete
+from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
+from archiver.transfer.announced import source_info
+from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
+from archiver.transfer.codings import can_undo, codings_in, undo
+from archiver.transfer.documents import Fetched, fetch_bytes
+from archiver.transfer.errors import (
+    RangesUnreliable,
+    SourceChanged,
+    SourceMismatch,
+    SourceUnavailable,
+    StillEncoded,
+)
+from archiver.transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
+from archiver.transfer.memory import Reservation
+from archiver.transfer.urls import SecretUrl
+
+__all__ = [
+    "Address",
+    "DerivedAddress",
+    "Fetched",
+    "FixedAddress",
+    "HttpSource",
+    "RenewableUrl",
+    "SecretUrl",
+    "SourceAddress",
+    "as_sent",
+    "fetch_bytes",
+    "plain",
+]
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+_IDENTITY = {"Accept-Encoding": "identity"}
+_PERHAPS_WITHOUT_RANGE = frozenset({400, 405, 412, 416, 501})
+"""Answers to a range that a GET of the whole may not get: an empty file (416), a server that knows no ranges."""
+
+
+@runtime_checkable
+class _HasPlain(Protocol):
+    def plain(self) -> Source: ...
+
+
+@runtime_checkable
+class _HasAsSent(Protocol):
+    def as_sent(self) -> Source: ...
+
+
+def plain(source: Source) -> Source:
+    """`source`, read as one stream without ranges; `source` itself where ranges cannot go wrong (a store)."""
+    return source.plain() if isinstance(source, _HasPlain) else source
+
+
+def as_sent(source: Source) -> Source:
+    """`source`, read as one stream with its content codings left on it; `source` itself where there are none."""
+    return source.as_sent() if isinstance(source, _HasAsSent) else source
+
+
+@dataclass(slots=True)
+class Opened:
+    """The first response of a source. Exactly one of `body` (all of it is here), `rest` (it is on its way) and `reader`
+    (it is read while it comes) is not None."""
+
+    info: SourceInfo
+    body: bytes | None = None
+    rest: Transfer | None = None
+    reader: Reader | None = None
+
+    def close(self) -> None:
+        """What has not come yet is not wanted."""
+        if self.rest is not None:
+            self.rest.cancel()
+        if self.reader is not None:
+            self.reader.close()
+
+
+class Intake(Protocol):
+    """How the engine takes the bodies of responses. In the loop's thread."""
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:
+        """A body of so many bytes is coming: let it wait until there is memory for it."""
+        ...
+
+
+class HttpSource:
+    """`transfer.base.Source` over HTTP. The engine reads it by `fetch` and `fetch_range`, everybody else by `open` and
+    `read_range`, which block."""
+
+    def __init__(
+        self, client: HttpClient, address: SourceAddress, *, ranges: bool = True, decode: bool = True
+    ) -> None:
+        self.client = client
+        self._address = address
+        self._ranges = ranges
+        self._decode = decode
+        self._name = ""
+        self._held: tuple[Opened, Transfers] | None = None  # the response that `peek` had
+
+    @property
+    def name(self) -> str:
+        if not self._name:
+            self._name = self._address.current().url.name
+        return self._name
+
+    def plain(self) -> HttpSource:
+        return HttpSource(self.client, self._address, ranges=False, decode=self._decode)
+
+    def as_sent(self) -> HttpSource:
+        return HttpSource(self.client, self._address, ranges=False, decode=False)
+
+    def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+        """As `Source.open`. Raises StillEncoded for a coding that cannot be undone."""
+        opened = complete(self.fetch(first_bytes))[0]
+        assert opened.reader is not None, "without an intake every body is read while it comes"
+        return opened.info, opened.reader
+
+    def peek(self, first_bytes: int) -> tuple[SourceInfo, bytes]:
+        """As `open`, and the first bytes: CHECKED_BYTES at least, where there are so many. When they are all, the next
+        `fetch` of so many gives this response and sends no request: it came over a new connection, which proves it.
+        Blocks."""
+
+        async def all_of_it() -> tuple[Opened, Transfers]:
+            opened, transfers = await self.fetch(first_bytes, intake=_Unbudgeted())
+            if opened.rest is not None:
+                try:
+                    await opened.rest.rest()
+                except HttpError as error:
+                    raise SourceUnavailable(f"reading {self.name}: {error}") from error
+            return opened, transfers
+
+        opened, transfers = complete(all_of_it())
+        if opened.rest is not None:
+            return opened.info, opened.rest.take_body()
+        if opened.body is not None:
+            if len(opened.body) == opened.info.size_bytes:  # else it is the first part of a larger one
+                self._held = (opened, transfers)
+            return opened.info, opened.body
+        assert opened.reader is not None
+        try:
+            return opened.info, _first(opened.reader, min(first_bytes, CHECKED_BYTES))
+        finally:
+            opened.reader.close()
+
+    def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
+        into[:] = complete(self.fetch_range(start, len(into), info))[0]
+
+    async def fetch(
+        self, first_bytes: int, session: Session | None = None, intake: Intake | None = None
+    ) -> tuple[Opened, Transfers]:
+        """As `open`, and the transfers that brought it. Where the answer to the range is of no use, the whole is asked
+        for without one. With an `intake`, a body of at most `first_bytes` is taken whole."""
+        held, self._held = self._held, None
+        if held is not None and intake is not None and len(held[0].body or b"") <= first_bytes:
+            return held
+        if not self._ranges:
+            return await self._whole(await self._get(first_bytes, session, intake))
+        response = await self._get(first_bytes, session, intake, f"bytes=0-{first_bytes - 1}")
+        status = response.status
+        total_bytes: int | None = None
+        if status == 206:
+            try:
+                info = response.info or self._first_range(response, first_bytes)
+                return self._opened(response, info), response.transfers
+            except RangesUnreliable:
+                total_bytes = _total_bytes(response)
+                response.close()
+            except BaseException:
+                response.close()
+                raise
+        elif status in _PERHAPS_WITHOUT_RANGE:
+            response.close()
+        elif status == 200 and not can_undo(codings_in(response.headers)):
+            response.close()  # the next answer may come without that coding
+        else:
+            return await self._whole(response)
+        whole = await self._get(first_bytes, session, intake)
+        return await self._whole(whole, total_bytes if _same_etag(response, whole) else None)
+
+    async def fetch_range(
+        self,
+        start: int,
+        size_bytes: int,
+        info: SourceInfo,
+        session: Session | None = None,
+        reservation: Reservation | None = None,
+    ) -> tuple[bytes, Transfers]:
+        """The bytes from `start`, exactly, of the very file that `info` describes, and the transfers that brought them.
+        Without a `session`, over the client's own connections. `reservation`: the memory for them."""
+        end = start + size_bytes - 1
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end}"}
+        if info.strong_etag is not None:
+            headers["If-Match"] = info.strong_etag
+
+        def decide(response: Response) -> None:
+            if response.status not in (200, 206):
+                response.transfer.limit(UNWANTED_BYTES)
+                return
+            self._check_range(response, start, size_bytes, info)
+            response.transfer.limit(size_bytes)
+            if reservation is not None:
+                response.transfer.into(reservation.file)
+
+        try:
+            if session is None:
+                wanted = (start, end, info.size_bytes)
+                response = await fetch(self.client, self._address, headers, decide, wanted=wanted)
+            else:
+                response = await fetch(self.client, self._address, headers, decide, session)
+        except SourceMismatch as error:
+            if type(error) is SourceMismatch:
+                raise RangesUnreliable(f"{self.name} sent more than the range it was asked for") from error
+            raise
+        self._check_range(response, start, size_bytes, info)
+        body = response.transfer.take_body()
+        if len(body) < size_bytes:
+            raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
+        if reservation is not None:
+            reservation.reuse(response.transfer.written)
+        return body, response.transfers
+
+    def _get(
+        self, first_bytes: int, session: Session | None, intake: Intake | None, byte_range: str | None = None
+    ) -> Awaitable[Response]:
+        headers = _IDENTITY if byte_range is None else {**_IDENTITY, "Range": byte_range}
+
+        def decide(response: Response) -> None:
+            transfer, head = response.transfer, response.head
+            if head.status not in (200, 206):
+                transfer.limit(UNWANTED_BYTES)
+                return
+            size_bytes, whole = head.length_bytes, head.status == 200
+            if head.status == 206:
+                try:
+                    info = self._first_range(response, first_bytes)
+                except RangesUnreliable:
+                    size_bytes = None
+                else:
+                    response.info = info
+                    size_bytes = min(first_bytes, info.size_bytes or 0)
+                    whole = size_bytes == info.size_bytes
+            if intake is None or size_bytes is None or size_bytes > first_bytes or codings_in(head.headers):
+                transfer.stream()
+                return
+            intake.admit(transfer, size_bytes)
+            transfer.limit(size_bytes)
+            if not whole:
+                transfer.announce()
+
+        return fetch(self.client, self._address, headers, decide, session)
+
+    def _opened(self, response: Response, info: SourceInfo, reader: Reader | None = None) -> Opened:
+        transfer = response.transfer
+        if reader is not None or transfer.streamed is not None:
+            return Opened(info, reader=reader or response)
+        if not transfer.done or transfer.error is not None:  # which is raised when the rest is waited for
+            return Opened(info, rest=transfer)
+        return Opened(info, body=transfer.take_body())
+
+    # -- the whole -----------------------------------------------------------------------------------------
+    async def _whole(self, response: Response, total_bytes: int | None = None) -> tuple[Opened, Transfers]:
+        """Of a response to a GET without a range. `total_bytes`: its length by the answer to a range."""
+        try:
+            size_bytes = response.head.length_bytes
+            if response.status == 206 and _is_whole(response):
+                size_bytes = total_bytes = _total_bytes(response)
+            elif response.status != 200:
+                raise refusal(response)
+            codings = codings_in(response.headers)
+            if codings and self._decode:
+                # it looks at the first bytes, and so waits for them
+                decoded = await blocking(lambda: self._decoded(response, codings), "source")
+                return decoded, response.transfers
+            if size_bytes is None:
+                size_bytes = total_bytes
+            framed = response.head.framed or size_bytes is not None
+            info = source_info(response, size_bytes, framed=framed, coding=", ".join(codings) or None)
+            reader = None if size_bytes is not None else self._bounded(response, info)
+            return self._opened(response, info, reader), response.transfers
+        except BaseException:
+            response.close()
+            raise
+
+    def _decoded(self, response: Response, codings: tuple[str, ...]) -> Opened:
+        if not can_undo(codings):
+            raise StillEncoded(self.name, f"is encoded as {', '.join(codings)}, which was not asked for")
+        reader, undone = undo(response, codings, self.name)
+        sent_bytes = response.head.length_bytes
+        info = source_info(
+            response,
+            None if undone else sent_bytes,
+            framed=response.head.framed,
+            coding=", ".join(undone) or None,
+            encoded_bytes=sent_bytes if undone else None,
+        )
+        return Opened(info, reader=self._bounded(reader, info, unpacked=bool(undone)))
+
+    def _bounded(self, reader: Reader, info: SourceInfo, *, unpacked: bool = False) -> Reader:
+        if info.size_bytes is not None:
+            return reader
+        return _Bounded(reader, self.client.max_unknown_bytes, self.name, unpacked=unpacked)
+
+    # -- ranges --------------------------------------------------------------------------------------------
+    def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:
+        """Of a 206 to `open`: it must hold the bytes from 0 up to as many as were asked for, or exist."""
+        self._check_not_encoded(response)
+        start, end, total = _content_range(response)
+        if start != 0 or total is None or end + 1 != min(first_bytes, total):
+            raise RangesUnreliable(
+                f"{self.name} was asked for its first {first_bytes} bytes and sent {start} to {end} of {total}"
+            )
+        _check_length(response, end + 1)
+        return source_info(response, total, ranges=True)
+
+    def _check_range(self, response: Response, start: int, size_bytes: int, info: SourceInfo) -> None:
+        etag, modified = response.headers.get("etag"), response.headers.get("last-modified")
+        if 200 <= response.status < 300:
+            if etag and info.etag and etag != info.etag:
+                raise SourceChanged(f"{self.name} has another ETag than at the start")
+            if (
+                not etag
+                and not info.etag
+                and modified
+                and info.last_modified
+                and modified != info.last_modified
+            ):
+                raise SourceChanged(f"{self.name} has another date than at the start")
+        if response.status == 200:
+            raise RangesUnreliable(f"{self.name} answered a range with the whole file")
+        if response.status != 206:
+            raise refusal(response, later_range=True)
+        got_start, got_end, total = _content_range(response)
+        if total is not None and total != info.size_bytes:
+            raise SourceChanged(f"{self.name} had {info.size_bytes} bytes at the start and has {total} now")
+        if etag != info.etag or (etag is None and modified != info.last_modified):
+            raise RangesUnreliable(
+                f"{self.name} does not say of a range which version of the file it is from"
+            )
+        if (got_start, got_end) != (start, start + size_bytes - 1):
+            raise RangesUnreliable(
+                f"{self.name} was asked for bytes {start} to {start + size_bytes - 1}, sent {got_start} to {got_end}"
+            )
+        self._check_not_encoded(response)
+        _check_length(response, size_bytes)
+
+    def _check_not_encoded(self, response: Response) -> None:
+        if codings_in(response.headers):
+            raise RangesUnreliable(f"{self.name} sent a range of an encoded form of the file")
+
+
+class _Unbudgeted:
+    """An `Intake` of a few bytes, which nobody counts."""
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:  # noqa: ARG002 - as the Protocol has them
+        return
+
+
+def _first(reader: Reader, size_bytes: int) -> bytes:
+    into = memoryview(bytearray(size_bytes))
+    filled = 0
+    while filled < size_bytes and (count := reader.readinto(into[filled:])):
+        filled += count
+    return bytes(into[:filled])
+
+
+class _Bounded:
+    """A body of unknown length, unpacked or not, that must end some time."""
+
+    def __init__(self, reader: Reader, max_bytes: int, name: str, *, unpacked: bool) -> None:
+        self._reader = reader
+        self._max_bytes = self._left_bytes = max_bytes
+        self._name = name
+        self._unpacked = unpacked
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._reader.readinto(buffer)
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            longer = (
+                f"longer than the {self._max_bytes} bytes allowed without a length (ARCHIVER_MAX_UNSIZED)"
+            )
+            if self._unpacked:
+                raise StillEncoded(self._name, f"is, unpacked, {longer}")
+            raise SourceMismatch(f"{self._name} is {longer}")
+        return count
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _content_range(response: Response) -> tuple[int, int, int | None]:
+    """First byte, last byte, total of a 206."""
+    text = response.headers.get("content-range") or ""
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match:
+        start, end = int(match.group(1)), int(match.group(2))
+        total = None if match.group(3) == "*" else int(match.group(3))
+        if start <= end and (total is None or end < total):
+            return start, end, total
+    if (response.headers.get("content-type") or "").lower().startswith("multipart/byteranges"):
+        raise RangesUnreliable(f"{response.url.name} answered one range with several (multipart/byteranges)")
+    raise RangesUnreliable(f"{response.url.name} answered 206 with Content-Range {text[:80]!r}")
+
+
+def _total_bytes(response: Response) -> int | None:
+    """Of a 206 that says so, and is not of an encoded form."""
+    try:
+        return None if codings_in(response.headers) else _content_range(response)[2]
+    except RangesUnreliable:
+        return None
+
+
+def _is_whole(response: Response) -> bool:
+    """Whether a 206 holds everything, from the first byte to the last."""
+    try:
+        start, end, total = _content_range(response)
+    except RangesUnreliable:
+        return False
+    return start == 0 and end + 1 == total and response.head.length_bytes in (None, total)
+
+
+def _same_etag(one: Response, other: Response) -> bool:
+    return one.headers.get("etag") == other.headers.get("etag")
+
+
+def _check_length(response: Response, size_bytes: int) -> None:
+    announced = response.head.length_bytes
+    if announced is not None and announced != size_bytes:
+        raise RangesUnreliable(
+            f"{response.url.name} announced {announced} bytes (Content-Length) for a range of {size_bytes}"
+        )

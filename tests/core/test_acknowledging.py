@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.errors import VerdictRefused
+from archiver.core.records import end_records, keys
+from archiver.core.upkeep.acknowledging import acknowledge, restore
+from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
+from archiver.core.upkeep.verdict import assess
+from archiver.core.upkeep.watch import WATCH_FACT, Watcher, note
+from archiver.ledger.base import ACKNOWLEDGED_STATES, Acknowledgement, AssetState
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import enter
+from tests.core.examples import NOW, asset
+from tests.core.fakes import Clock
+
+ASSET = asset(id="a")
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.stores = [MemoryBackend("one"), MemoryBackend("two")]
+        self.watcher = Watcher(
+            ledger=self.ledger,
+            clock=self.clock,
+            at_risk_within=timedelta(days=3),
+            sweep_every=timedelta(minutes=5),
+        )
+        self.ledger.remember(SWEEP_FACT, {"started_at": NOW.isoformat(), "assets": 1, "new": 0})
+        note(self.ledger, WATCH_FACT, NOW)
+
+    def acknowledge(self, asset_id: str = "a") -> Acknowledgement | None:
+        row = acknowledge(self.ledger, self.stores, asset_id, by="ann", why="it was empty", now=self.clock())
+        return row.acknowledged
+
+    def recorded(self) -> list[end_records.EndRecord | None]:
+        key = keys.end_record_key("a", ASSET.created_at)
+        return [end_records.read(store, key) for store in self.stores]
+
+
+@pytest.mark.parametrize("state", sorted(ACKNOWLEDGED_STATES))
+def test_an_end_that_was_seen_is_no_problem_any_more_and_is_still_shown(state: AssetState) -> None:
+    world = World()
+    enter(world.ledger, ASSET, state, "because")
+    before = assess(world.watcher.summary())
+
+    said = world.acknowledge()
+
+    after = assess(world.watcher.summary())
+    assert said == Acknowledgement("ann", "it was empty", NOW)
+    assert [problem.code for problem in before.problems] == [state]
+    assert (after.exit_code, after.problems) == (0, ())
+    assert after.notes == (f"Acknowledged, and not counted as problems: 1 {state}.",)
+    assert world.watcher.summary().needs_attention == ()
+
+
+@pytest.mark.parametrize("state", sorted(ACKNOWLEDGED_STATES))
+def test_a_lost_ledger_does_not_lose_it(state: AssetState) -> None:
+    world = World()
+    enter(world.ledger, ASSET, state, "because")
+
+    said = world.acknowledge()
+
+    for record in world.recorded():
+        assert record is not None
+        assert (record.state, record.reason, record.acknowledged) == (state, "because", said)
+        assert (record.seen.asset_id, record.seen.created_at) == ("a", ASSET.created_at)
+
+
+def test_one_that_was_not_seen_is_a_problem_beside_many_that_were() -> None:
+    world = World()
+    for number in range(30):
+        enter(world.ledger, asset(id=f"seen-{number}"), AssetState.LOST, "because")
+        acknowledge(world.ledger, [], f"seen-{number}", by="ann", why="", now=NOW)
+    enter(world.ledger, asset(id="unseen"), AssetState.LOST, "because")
+
+    summary = world.watcher.summary()
+
+    assert [row.asset_id for row in summary.needs_attention] == ["unseen"]
+    assert [problem.text.split(":")[0] for problem in assess(summary).problems] == ["1 asset is lost"]
+
+
+@pytest.mark.parametrize("state", sorted(set(AssetState) - ACKNOWLEDGED_STATES))
+def test_what_is_in_no_such_end_cannot_be_acknowledged(state: AssetState) -> None:
+    world = World()
+    enter(world.ledger, ASSET, state, "because")
+
+    with pytest.raises(VerdictRefused, match=f"a is {state}"):
+        world.acknowledge()
+
+    assert world.recorded() == [None, None]
+
+
+def test_an_unknown_asset_cannot_be_acknowledged() -> None:
+    with pytest.raises(VerdictRefused, match="not in the ledger"):
+        World().acknowledge()
+
+
+def test_it_is_asked_for_again_when_the_same_end_comes_again() -> None:
+    world = World()
+    enter(world.ledger, ASSET, AssetState.LOST, "because")
+    world.acknowledge()
+
+    world.ledger.reopen("a")
+    enter(world.ledger, ASSET, AssetState.LOST, "again")
+
+    assert [problem.code for problem in assess(world.watcher.summary()).problems] == ["lost"]
+
+
+def test_a_reason_loses_its_query() -> None:
+    world = World()
+    enter(world.ledger, ASSET, AssetState.LOST, "because")
+
+    row = acknowledge(
+        world.ledger, world.stores, "a", by="ann", why="see https://x.test/a?token=MARKED", now=NOW
+    )
+
+    assert row.acknowledged is not None
+    assert "MARKED" not in row.acknowledged.why
+
+
+@pytest.mark.parametrize(("state", "restored"), [(AssetState.LOST, True), (AssetState.DAMAGED, False)])
+def test_a_ledger_that_was_lost_gets_it_back_for_the_same_end(state: AssetState, restored: bool) -> None:
+    world = World()
+    enter(world.ledger, ASSET, AssetState.LOST, "because")
+    world.acknowledge()
+    (record, _) = world.recorded()
+    assert record is not None
+    world.ledger.clear()
+    enter(world.ledger, ASSET, state, "because")
+
+    assert [restore(world.ledger, record), restore(world.ledger, record)] == [restored, False]
+
+    row = world.ledger.get("a")
+    assert row is not None
+    assert (row.acknowledged is not None) == restored

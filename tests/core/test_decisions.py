@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import archiver.core.errors
+import archiver.hms.errors
+import archiver.transfer.errors
+import storage_backends.errors
+from archiver.core.attempt.decisions import HOLD, Patience, decide, describe
+from archiver.core.attempt.outcomes import Ended, WillRetry
+from archiver.core.deadlines import UNDATED
+from archiver.core.errors import BadContents, DestinationsFailed, IncompleteContents, NeedsSourceAccess
+from archiver.hms.errors import HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from archiver.ledger.base import AssetState
+from archiver.transfer.errors import (
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+    Stopped,
+)
+from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, TransientStorageError
+from tests.core.examples import NOW, row
+
+PATIENCE = Patience()
+PASSING = [
+    HmsUnavailable("x"),
+    HmsGarbled("x"),
+    SourceUnavailable("x"),
+    TransientStorageError("x"),
+    DestinationsFailed({"s3://b": TransientStorageError("x")}),
+]
+GONE = [SourceGone("x"), SourceForbidden("x"), HmsNotFound("x")]
+DOES_NOT_CHECK_OUT = [
+    SourceMismatch("x"),
+    SourceNotAllowed("x"),
+    BadContents("x"),
+    IncompleteContents("x"),
+    InvalidKey("x"),
+]
+
+
+@pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("attempts", [1, 7, 1000])
+def test_a_source_that_is_away_is_never_given_up_before_the_deadline(error: Exception, attempts: int) -> None:
+    outcome = decide(error, row(attempts=attempts), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.costs_attempt
+    assert timedelta(0) < outcome.delay <= PATIENCE.retry_max
+
+
+HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("past_deadline", "gone_for", "mismatches", "lost"),
+    [
+        # said for a day, all of it after the deadline, and not only twice
+        (DAY, DAY, 2, True),
+        (9 * DAY, 3 * DAY, 40, True),
+        (DAY, 12 * DAY, 2, True),
+        (DAY, DAY, 1, False),
+        # three times within minutes: an outage, a firewall
+        (MINUTE, MINUTE, 2, False),
+        (30 * DAY, 2 * MINUTE, 2, False),
+        (30 * DAY, 23 * HOUR, 99, False),
+        (30 * DAY, None, 2, False),
+        # since long before the deadline, which is just over
+        (MINUTE, 10 * DAY, 99, False),
+        (23 * HOUR, 10 * DAY, 99, False),
+        # before the deadline
+        (-MINUTE, 10 * DAY, 99, False),
+    ],
+)
+def test_what_is_gone_is_lost_when_every_attempt_of_a_day_after_the_deadline_was_told_so(
+    error: Exception, past_deadline: timedelta, gone_for: timedelta | None, mismatches: int, lost: bool
+) -> None:
+    gone_since = None if gone_for is None else NOW - gone_for
+    known = row(expires_at=NOW - past_deadline, gone_since=gone_since, mismatches=mismatches)
+
+    outcome = decide(error, known, NOW, PATIENCE, 0.5)
+
+    if lost:
+        assert isinstance(outcome, Ended)
+        assert outcome.state is AssetState.LOST
+    else:
+        assert isinstance(outcome, WillRetry)
+        assert outcome.gone
+        assert outcome.delay <= PATIENCE.retry_max
+
+
+@pytest.mark.parametrize("expires_at", [UNDATED, NOW.replace(year=1), NOW.replace(year=2010)])
+def test_an_asset_with_an_impossible_date_is_not_lost_before_100ms_would_have_deleted_it(
+    expires_at: datetime,
+) -> None:
+    known = row(expires_at=expires_at, first_seen_at=NOW - 14 * DAY, gone_since=NOW - 9 * DAY, mismatches=99)
+
+    assert isinstance(decide(SourceGone("x"), known, NOW, PATIENCE, 0.5), WillRetry)
+    assert isinstance(decide(SourceGone("x"), known, NOW + 2 * DAY, PATIENCE, 0.5), Ended)
+
+
+@pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
+def test_only_what_was_said_to_be_gone_counts_as_such(error: Exception) -> None:
+    outcome = decide(error, row(), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.gone is (error in GONE)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_a_passing_fault_after_the_deadline_is_still_tried_again(error: Exception) -> None:
+    outcome = decide(error, row(expires_at=NOW - timedelta(days=2)), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+
+
+@pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
+def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_then_daily(
+    error: Exception,
+) -> None:
+    ends = [
+        decide(error, row(mismatches=number), NOW, PATIENCE, 0.5)
+        for number in range(PATIENCE.mismatch_attempts)
+    ]
+
+    assert all(isinstance(end, WillRetry) and end.mismatch for end in ends)
+    waits = [end.delay for end in ends if isinstance(end, WillRetry)]
+    assert waits[0] < timedelta(minutes=2)
+    assert waits[-1] == timedelta(hours=1)
+    late = decide(error, row(mismatches=20), NOW, PATIENCE, 0.5)
+    assert isinstance(late, WillRetry)
+    assert timedelta(hours=12) <= late.delay <= timedelta(days=1)
+
+
+@pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("past_deadline", "mismatches", "lost"),
+    [
+        (25 * HOUR, 26, True),
+        (25 * HOUR, 25, False),  # at once an hour these are less than a day
+        (30 * DAY, 2, False),
+        (30 * DAY, 9, False),
+        (HOUR, 99, False),
+        (-HOUR, 99, False),
+    ],
+)
+def test_what_does_not_arrive_whole_is_lost_after_a_day_of_trying_past_its_deadline(
+    error: Exception, past_deadline: timedelta, mismatches: int, lost: bool
+) -> None:
+    known = row(expires_at=NOW - past_deadline, mismatches=mismatches)
+
+    outcome = decide(error, known, NOW, PATIENCE, 0.5)
+
+    if lost:
+        assert isinstance(outcome, Ended)
+        assert outcome.state is AssetState.LOST
+    else:
+        assert isinstance(outcome, WillRetry)
+
+
+def wrapped(error: Exception) -> Exception:
+    try:
+        raise TransientStorageError("no answer") from error
+    except TransientStorageError as outer:
+        return outer
+
+
+MACHINE = [MemoryError(), RuntimeError("can't start new thread"), OSError(28, "No space"), OSError(24, "x")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *MACHINE,
+        wrapped(MemoryError()),
+        DestinationsFailed({"a": wrapped(OSError(24, "x"))}),  # type: ignore[dict-item] # a StorageError
+    ],
+    ids=repr,
+)
+def test_a_fault_of_this_machine_costs_the_asset_nothing(error: Exception) -> None:
+    outcome = decide(error, row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.machine_fault
+    assert not outcome.costs_attempt
+    assert not outcome.mismatch
+    assert PATIENCE.retry_base <= outcome.delay <= 2 * PATIENCE.retry_base
+    assert "machine" in outcome.reason
+
+
+def test_a_defect_of_ours_is_never_the_assets_fault() -> None:
+    outcome = decide(
+        TypeError("x"), row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5
+    )
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.costs_attempt
+    assert not outcome.machine_fault
+    assert not outcome.mismatch
+
+
+def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
+    outcome = decide(NeedsSourceAccess("x"), row(mismatches=2), NOW, PATIENCE, 0.5)
+
+    assert outcome == Ended(AssetState.NEEDS_SOURCE_ACCESS, "NeedsSourceAccess: x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HmsRefused("x"),
+        AccessDenied("x"),
+        DestinationsFailed({"s3://a": AccessDenied("x"), "s3://b": BucketMissing("x")}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_refusal_that_a_person_must_mend_costs_the_asset_no_attempt(error: Exception) -> None:
+    outcome = decide(error, row(), NOW, PATIENCE, 0.5)
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.costs_attempt
+    assert outcome.delay == HOLD
+
+
+def test_being_told_to_stop_makes_the_asset_due_at_once() -> None:
+    outcome = decide(Stopped("x"), row(), NOW, PATIENCE, 0.5)
+
+    assert outcome == WillRetry("Stopped: x", timedelta(0), costs_attempt=False)
+
+
+def test_a_retry_after_is_honoured_up_to_the_longest_delay() -> None:
+    short = decide(HmsRateLimited("x", timedelta(minutes=4)), row(), NOW, PATIENCE, 0.0)
+    endless = decide(SourceUnavailable("x", timedelta(days=4)), row(), NOW, PATIENCE, 0.0)
+
+    assert isinstance(short, WillRetry)
+    assert isinstance(endless, WillRetry)
+    assert short.delay == timedelta(minutes=4)
+    assert endless.delay == PATIENCE.retry_max
+
+
+@given(
+    attempts=st.integers(0, 10_000),
+    left_seconds=st.integers(60, 15 * 86400),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+def test_the_next_attempt_always_lies_before_the_deadline(
+    attempts: int, left_seconds: int, jitter: float
+) -> None:
+    deadline = NOW + timedelta(seconds=left_seconds)
+
+    outcome = decide(
+        SourceUnavailable("x"), row(attempts=attempts, expires_at=deadline), NOW, PATIENCE, jitter
+    )
+
+    assert isinstance(outcome, WillRetry)
+    assert NOW < NOW + outcome.delay < deadline
+
+
+def test_a_foreign_error_is_named_but_not_quoted() -> None:
+    text = describe(OSError("GET https://bucket/x?X-Amz-Signature=secret"))
+
+    assert "OSError" in text
+    assert "secret" not in text
+
+
+def test_every_error_of_our_trees_has_a_decision_made_on_purpose() -> None:
+    roots = [
+        archiver.hms.errors.HmsError,
+        archiver.transfer.errors.TransferError,
+        storage_backends.errors.StorageError,
+        archiver.core.errors.ArchiveError,
+    ]
+    leaves = [kind for root in roots for kind in _leaves(root)]
+
+    for kind in leaves:
+        error = kind({}) if kind is DestinationsFailed else kind("x")
+        assert "internal error" not in describe(error) or kind is archiver.core.errors.ManifestError
+
+
+def _leaves(kind: type[Exception]) -> list[type[Exception]]:
+    below = [leaf for child in kind.__subclasses__() for leaf in _leaves(child)]
+    return below or [kind]

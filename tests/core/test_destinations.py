@@ -1,0 +1,777 @@
+"""A destination is used only while it is the one that the ledger knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from archiver.core.attempt.outcomes import Archived, WillRetry
+from archiver.core.destinations import holds
+from archiver.core.destinations.checked import CHECK_EVERY, FACT, LOCK_NAME, Destinations
+from archiver.core.destinations.guarded import GuardedBackend, guarded
+from archiver.core.destinations.identity import MARKER, Verdict
+from archiver.core.errors import DestinationSilent, NotTheDestination
+from archiver.core.machine import is_machine_fault
+from archiver.core.records import keys
+from archiver.ledger.base import AssetState, Ledger
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
+from storage_backends.errors import AccessDenied, BucketMissing, StorageError, TransientStorageError
+from storage_backends.filesystem import FilesystemBackend
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at, enter, put
+from tests.core.bench import Bench, file
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+OURS, STAGING = "workspace-ours", "workspace-staging"
+VIDEO = bytes(range(256))
+
+
+class Faulty(MemoryBackend):
+    """`reads`, `writes`: what these raise now."""
+
+    reads: Exception | None = None
+    writes: Exception | None = None
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        if self.reads:
+            raise self.reads
+        return super().read(key, start, length_bytes)
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if self.writes:
+            raise self.writes
+        return super().put(spec, data, crc32c)
+
+
+class World:
+    """A ledger, and processes that use destinations of these names."""
+
+    def __init__(self, *names: str) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.stores = [Faulty(name) for name in names or ("one",)]
+
+    @property
+    def one(self) -> Faulty:
+        return self.stores[0]
+
+    @property
+    def name(self) -> str:
+        return self.one.name
+
+    def process(
+        self,
+        workspace: str | None = OURS,
+        stores: Sequence[StorageBackend] | None = None,
+        place: str = "host-1",
+    ) -> Destinations:
+        return Destinations(
+            ledger=self.ledger,
+            stores=self.stores if stores is None else stores,
+            workspace=workspace,
+            clock=self.clock,
+            place=place,
+            pause=lambda _seconds: None,
+        )
+
+    def archive(self, *stores: StorageBackend, ids: Sequence[str] = ("asset-1",)) -> None:
+        for each in ids:
+            enter(self.ledger, asset(id=each))
+            archive_at(stores or self.stores, asset(id=each))
+
+    def emptied(self) -> Faulty:
+        """Another, empty store under the name of the first."""
+        self.stores[0] = Faulty("one")
+        return self.stores[0]
+
+
+def marker_at(store: StorageBackend) -> dict[str, object]:
+    found = json.loads(store.read(MARKER, 0, 10_000))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_fresh_destination_gets_a_marker_that_the_ledger_remembers() -> None:
+    world = World()
+
+    world.process().confirm(world.name)
+
+    marker = marker_at(world.one)
+    fact = world.ledger.recall(FACT + world.name)
+    assert fact is not None
+    assert (marker["id"], marker["created"]) == (fact["id"], NOW.isoformat())
+    assert marker["workspaces"] == [OURS]
+    assert marker["began_empty"] is True
+
+
+def test_a_second_process_finds_the_marker_right_and_writes_nothing() -> None:
+    world = World()
+    world.process().confirm(world.name)
+    world.one.writes = AssertionError("written again")
+
+    later = world.process()
+    later.confirm(world.name)
+
+    assert later.proved(world.name)
+
+
+def test_an_existing_archive_is_adopted_by_its_manifests() -> None:
+    world = World()
+    world.archive()
+
+    world.process().confirm(world.name)
+
+    assert marker_at(world.one)["began_empty"] is False
+
+
+def test_a_lost_ledger_takes_the_marker_that_is_there() -> None:
+    world = World()
+    world.process().confirm(world.name)
+    before = marker_at(world.one)
+    world.ledger.clear()
+
+    world.process().confirm(world.name)
+
+    assert marker_at(world.one) == before
+    assert (world.ledger.recall(FACT + world.name) or {})["id"] == before["id"]
+
+
+def test_a_flush_while_a_disk_is_unmounted_does_not_make_the_mount_point_the_destination() -> None:
+    world = World()
+    process = world.process()
+    process.confirm(world.name)
+    world.ledger.clear()
+    objects = dict(world.one.store.objects)
+    world.one.store.objects.clear()
+
+    world.clock.advance(CHECK_EVERY)
+    with pytest.raises(NotTheDestination):
+        process.confirm(world.name)
+
+    world.one.store.objects.update(objects)
+    world.clock.advance(CHECK_EVERY)
+    process.confirm(world.name)
+    assert world.ledger.recall(FACT + world.name) is not None
+
+
+def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded() -> None:
+    world = World()
+    world.archive()
+    world.process().confirm(world.name)
+    empty = world.emptied()
+    process = world.process()
+    store = guarded([empty], process)[0]
+    data = b"x"
+
+    for use in (
+        lambda: store.put(ObjectSpec(object_key("a.txt"), "text/plain", 1), data, 0),
+        lambda: store.begin(ObjectSpec(object_key("a.txt"), "text/plain", 1, part_bytes=8)),
+        lambda: store.stat(object_key("a.txt")),
+        lambda: store.read(object_key("a.txt")),
+        lambda: list(store.list("")),
+        lambda: store.delete(object_key("a.txt")),
+        lambda: store.abort_stale_uploads(timedelta(days=1)),
+    ):
+        with pytest.raises(NotTheDestination, match=r"archiver adopt 'memory://one'"):
+            use()
+
+    assert empty.store.objects == {}
+    assert empty.store.uploads == {}
+
+
+def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_manifest() -> None:
+    class Unmounting(Faulty):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            if spec.key.startswith(keys.MANIFESTS_FOLDER):
+                self.store.objects.clear()  # what is there now is the folder below the mount point
+            return super().put(spec, data, crc32c)
+
+    world = World()
+    world.stores[0] = Unmounting("one")
+    world.archive(ids=["asset-0"])
+    world.process().confirm(world.name)
+    store = guarded(world.stores, world.process())[0]
+    key = keys.manifest_key("asset-1", asset().created_at)
+    assert store.stat(key) is None  # and so it was checked just now
+
+    with pytest.raises(NotTheDestination):
+        put(store, key, b"{}")
+
+
+def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again() -> None:
+    world = World()
+    world.archive()
+    world.process().confirm(world.name)
+    right = world.one
+    world.emptied()
+
+    assert not world.process().check_all()
+    (hold,) = holds.current(world.ledger, world.clock()).values()
+    assert "no marker" in hold.reason
+    assert hold.code == "destination_unknown"
+
+    world.stores[0] = right
+    assert world.process().check_all()
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
+    world = World()
+    world.archive()
+    world.process(place="host-1").confirm(world.name)
+
+    with pytest.raises(NotTheDestination):
+        world.process(place="host-2", stores=[Faulty("one")]).confirm(world.name)
+
+    world.process(place="host-1").confirm(world.name)
+    shown = holds.current(world.ledger, world.clock())
+    assert "host-2" in shown[world.name].reason, "whoever mends it must know where"
+    assert holds.among(world.ledger.recall_all(holds.PREFIX), world.clock()) == {}, "attempts go on elsewhere"
+
+
+def test_production_refuses_a_staging_set_up() -> None:
+    world = World()
+    world.archive()
+    world.process(OURS).confirm(world.name)
+    before = dict(world.one.store.objects)
+    world.ledger = MemoryLedger(world.clock)
+
+    with pytest.raises(NotTheDestination, match="another 100ms workspace"):
+        world.process(STAGING).confirm(world.name)
+
+    assert world.one.store.objects == before
+
+
+def test_another_access_key_of_the_same_installation_is_added_to_the_marker() -> None:
+    world = World()
+    world.process(OURS).confirm(world.name)
+
+    world.process("workspace-after-rotation").confirm(world.name)
+    world.ledger.clear()
+    world.process("workspace-after-rotation").confirm(world.name)
+
+    assert marker_at(world.one)["workspaces"] == [OURS, "workspace-after-rotation"]
+
+
+def test_a_marker_that_may_not_be_overwritten_is_said_once_and_stops_nothing() -> None:
+    world = World()
+    world.process(OURS).confirm(world.name)
+    world.one.writes = AccessDenied("storing: object is locked")
+    process = world.process("workspace-after-rotation")
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            process.confirm(world.name)
+            world.clock.advance(CHECK_EVERY)
+
+    assert process.proved(world.name)
+    assert [entry["event"] for entry in logs].count("destination_marker_not_written") == 1
+
+
+def test_a_marker_that_is_gone_beside_our_manifests_is_written_anew_with_an_alarm() -> None:
+    world = World()
+    world.archive()
+    world.process().confirm(world.name)
+    before = marker_at(world.one)["id"]
+    world.one.delete(MARKER)
+
+    with capture_logs() as logs:
+        world.process().confirm(world.name)
+
+    assert marker_at(world.one)["id"] == before
+    assert [entry["log_level"] for entry in logs if entry["event"] == "destination_marker_restored"] == [
+        "error"
+    ]
+
+
+def test_a_marker_that_may_not_be_read_proves_nothing_and_stops_nothing() -> None:
+    world = World()
+    world.archive()
+    world.process().confirm(world.name)
+    world.one.reads = AccessDenied("reading: 403")
+    process = world.process()
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            process.confirm(world.name)
+            world.clock.advance(CHECK_EVERY)
+
+    assert not process.proved(world.name)
+    assert [entry["event"] for entry in logs] == ["destination_not_checked"], "said once"
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lists: bool) -> None:
+    class Listed(Faulty):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            if self.reads and not lists:
+                raise self.reads
+            return super().list(prefix)
+
+    world = World()
+    world.stores[0] = Listed("one")
+    world.archive()
+    process = world.process()
+    process.confirm(world.name)
+    world.one.reads = AccessDenied("403")
+    world.clock.advance(CHECK_EVERY)
+
+    process.check_all()
+    told = [hold.code for hold in holds.current(world.ledger, world.clock()).values()]
+    assert told == ([] if lists else ["destination_refuses"])
+
+    world.one.reads = None
+    process.check_all()
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_the_trouble_of_a_destination_that_is_used_no_more_is_forgotten() -> None:
+    world = World("one", "two")
+    process = world.process()
+    process.check_all()
+    holds.note_trouble(
+        world.ledger, world.name, "host-1", holds.Kind.REFUSES, "403", world.clock(), timedelta(minutes=30)
+    )
+
+    world.process(stores=world.stores[1:]).check_all()
+
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
+    world = World()
+    world.one.writes = AccessDenied("storing: 403")
+    process = world.process()
+
+    process.confirm(world.name)
+
+    assert not process.proved(world.name)
+
+
+def test_a_marker_that_may_not_be_written_is_not_tried_at_every_check() -> None:
+    world = World()
+    world.archive()
+    world.one.writes = AccessDenied("storing: 403")
+    process = world.process()
+    process.confirm(world.name)
+    world.one.writes = AssertionError("tried again")
+
+    for _ in range(20):
+        world.clock.advance(CHECK_EVERY)
+        process.confirm(world.name)
+
+    world.one.writes = None
+    world.clock.advance(timedelta(minutes=10))
+    process.confirm(world.name)
+    assert process.proved(world.name)
+
+
+def test_the_oldest_manifests_may_be_gone_and_the_marker_with_them() -> None:
+    """A lifecycle rule took both."""
+    world = World()
+    ids = [f"asset-{number:03d}" for number in range(100)]
+    for number, each in enumerate(ids):
+        made = asset(id=each, created_at=(NOW - timedelta(days=100 - number)).isoformat())
+        enter(world.ledger, made)
+        archive_at(world.stores, made)
+    world.process().confirm(world.name)
+    for key in [key for key in world.one.store.objects if "asset-00" in key or "asset-01" in key]:
+        del world.one.store.objects[key]
+    world.one.delete(MARKER)
+
+    world.process().confirm(world.name)
+
+    assert world.process().proved(world.name)
+
+
+def test_a_bucket_that_is_gone_is_not_the_destination() -> None:
+    world = World()
+    world.archive()
+    world.process().confirm(world.name)
+    world.one.reads = BucketMissing("NoSuchBucket")
+
+    with pytest.raises(NotTheDestination, match="NoSuchBucket"):
+        world.process().confirm(world.name)
+
+
+def test_a_bucket_that_was_never_there_says_so_itself() -> None:
+    world = World()
+    world.one.reads = BucketMissing("NoSuchBucket")
+
+    with pytest.raises(BucketMissing):
+        world.process().confirm(world.name)
+
+
+def test_what_was_found_holds_for_a_while_and_no_longer() -> None:
+    world = World()
+    world.archive()
+    process = world.process()
+    process.confirm(world.name)
+    world.one.store.objects.clear()
+
+    process.confirm(world.name)
+
+    world.clock.advance(CHECK_EVERY)
+    with pytest.raises(NotTheDestination):
+        process.confirm(world.name)
+
+
+@pytest.mark.parametrize("step", [timedelta(days=-3), timedelta(days=3)])
+def test_a_clock_that_was_set_only_makes_it_look_again(step: timedelta) -> None:
+    world = World()
+    world.archive()
+    process = world.process()
+    process.confirm(world.name)
+    world.one.store.objects.clear()
+
+    world.clock.advance(step)
+
+    with pytest.raises(NotTheDestination):
+        process.confirm(world.name)
+
+
+def test_a_ledger_that_is_away_stops_no_destination_that_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    process = world.process()
+    process.confirm(world.name)
+
+    def away(*_: object, **__: object) -> None:
+        raise LedgerUnavailable("no answer")
+
+    for method in ("recall", "recall_all", "remember", "lock", "forget"):
+        monkeypatch.setattr(world.ledger, method, away)
+    world.clock.advance(CHECK_EVERY)
+
+    process.confirm(world.name)
+
+    world.one.store.objects.clear()
+    world.clock.advance(CHECK_EVERY)
+    with pytest.raises(LedgerUnavailable):
+        process.confirm(world.name)
+
+
+def test_while_another_process_decides_nothing_is_decided_here() -> None:
+    world = World()
+    world.ledger.lock(LOCK_NAME, timedelta(minutes=1))
+
+    with pytest.raises(TransientStorageError):
+        world.process().confirm(world.name)
+
+    assert world.one.store.objects == {}
+
+
+# -- added, removed ------------------------------------------------------------------------------------------
+def test_a_destination_that_is_added_is_new_and_not_emptied() -> None:
+    world = World("one", "two")
+    one, two = world.stores
+    world.archive(one)
+    world.process(stores=[one]).check_all()
+
+    with capture_logs() as logs:
+        process = world.process()
+        assert process.check_all()
+
+    assert [(e["event"], e["store"]) for e in logs] == [("destination_added", two.name)]
+    assert process.filling() == [two.name]
+    assert process.began_empty_at(two.name) == NOW
+    assert process.began_empty_at(one.name) is None
+
+
+def test_of_two_destinations_the_one_that_is_unmounted_at_the_upgrade_is_not_taken_for_new() -> None:
+    world = World("one", "two")
+    one, two = world.stores
+    world.archive(one)
+
+    process = world.process()
+
+    assert not process.check_all()
+    with pytest.raises(NotTheDestination):
+        process.confirm(two.name)
+    assert two.store.objects == {}
+    with pytest.raises(NotTheDestination):
+        world.process().confirm(two.name)
+
+
+def test_a_destination_that_is_removed_is_said_once_and_is_filled_when_it_comes_back() -> None:
+    world = World("one", "two")
+    one, two = world.stores
+    world.archive(one, two)
+    world.process().check_all()
+
+    with capture_logs() as logs:
+        world.process(stores=[one]).check_all()
+        world.process(stores=[one]).check_all()
+    assert [(e["event"], e["store"]) for e in logs] == [("destination_removed", two.name)]
+
+    again = world.process()
+    assert again.check_all()
+    assert again.filling() == [two.name]
+    again.filled(two.name)
+    assert world.process().filling() == []
+
+
+# -- a person ------------------------------------------------------------------------------------------------
+def test_a_person_adopts_what_is_there_as_it_is() -> None:
+    world = World()
+    world.archive()
+    world.process().confirm(world.name)
+    world.emptied()
+    assert not world.process().check_all()
+    world.clock.advance(timedelta(days=1))
+
+    adopted = world.process().adopt(world.name)
+
+    process = world.process()
+    process.confirm(world.name)
+    assert marker_at(world.one)["id"] == adopted.id
+    assert process.filling() == [world.name]
+    assert process.began_empty_at(world.name) == world.clock()
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_adopting_the_bucket_of_another_workspace_keeps_its_id() -> None:
+    world = World()
+    world.process(STAGING).confirm(world.name)
+    before = marker_at(world.one)["id"]
+    world.ledger = MemoryLedger(world.clock)
+
+    world.process(OURS).adopt(world.name)
+    world.process(OURS).adopt(world.name)
+
+    assert marker_at(world.one)["id"] == before
+    assert marker_at(world.one)["workspaces"] == [STAGING, OURS]
+
+
+def test_looking_writes_nothing() -> None:
+    world = World()
+
+    assert world.process().look(world.name).verdict is Verdict.ADOPT
+
+    assert world.one.store.objects == {}
+    assert world.ledger.recall(FACT + world.name) is None
+
+
+# -- it does not answer --------------------------------------------------------------------------------------
+def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
+    world = World()
+    process = world.process()
+    process.confirm(world.name)
+    world.one.reads = TransientStorageError("503")
+
+    found: list[type[Exception]] = []
+    shown: list[bool] = []
+    for _ in range(6):
+        world.clock.advance(timedelta(minutes=1))
+        with pytest.raises((TransientStorageError, DestinationSilent)) as error:
+            process.confirm(world.name)
+        found.append(error.type)
+        shown.append(bool(holds.current(world.ledger, world.clock())))
+
+    assert found == [TransientStorageError] * 5 + [DestinationSilent], "then it costs the assets no attempt"
+    assert shown == [False] * 5 + [True]
+
+    world.one.reads = None
+    world.clock.advance(timedelta(minutes=1))
+    process.confirm(world.name)
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_a_success_in_between_makes_it_a_passing_failure() -> None:
+    world = World()
+    process = world.process()
+    for _ in range(10):
+        world.one.reads = TransientStorageError("503")
+        world.clock.advance(timedelta(minutes=1))
+        with pytest.raises(TransientStorageError):
+            process.confirm(world.name)
+        world.one.reads = None
+        world.clock.advance(timedelta(minutes=1))
+        process.confirm(world.name)
+
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_one_failure_long_ago_is_no_fault_for_being_long_ago() -> None:
+    world = World()
+    process = world.process()
+    world.one.reads = TransientStorageError("503")
+    with pytest.raises(TransientStorageError):
+        process.confirm(world.name)
+
+    world.clock.advance(timedelta(minutes=20))
+
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> None:
+    world = World()
+    process = world.process()
+    store = GuardedBackend(world.one, process)
+    process.confirm(world.name)
+    spec = ObjectSpec(object_key("a.txt"), "text/plain", 1)
+    world.one.writes = TransientStorageError("503 SlowDown")
+
+    for _ in range(8):
+        world.clock.advance(timedelta(minutes=1))
+        with pytest.raises(TransientStorageError):
+            store.put(spec, b"x", 0)
+    (hold,) = holds.current(world.ledger, world.clock()).values()
+    assert "503 SlowDown" in hold.reason
+    assert hold.code == "destination_silent"
+
+    world.one.writes = None
+    put(store, "a.txt", b"x")
+    world.clock.advance(timedelta(minutes=1))
+    process.confirm(world.name)
+    assert holds.current(world.ledger, world.clock()) == {}
+
+
+# -- the whole -----------------------------------------------------------------------------------------------
+class Mounted:
+    """A disk at a mount point; unmounting leaves the empty directory, as `umount` does."""
+
+    def __init__(self, base: Path) -> None:
+        self.point, self._disk = base / "nas", base / "disk"
+        self.point.mkdir()
+
+    def unmount(self) -> None:
+        self.point.rename(self._disk)
+        self.point.mkdir()
+
+    def mount(self) -> None:
+        self.point.rename(self.point.with_name("under the mount point"))
+        self._disk.rename(self.point)
+
+
+@pytest.mark.parametrize("folder", ["", "archive"])
+@pytest.mark.parametrize("fresh_process", [True, False])
+def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
+    tmp_path: Path, fresh_process: bool, folder: str
+) -> None:
+    disk = Mounted(tmp_path)
+    root = disk.point / folder
+    stores: list[StorageBackend] = [FilesystemBackend(root)]
+    made: list[Destinations] = []
+
+    def behind(stores: Sequence[StorageBackend], ledger: Ledger, clock: Clock) -> list[StorageBackend]:
+        made.append(
+            Destinations(
+                ledger=ledger, stores=stores, workspace=OURS, clock=clock, place="host", pause=lambda _: None
+            )
+        )
+        return guarded(stores, made[-1])
+
+    assets = [asset(id="first", size=None), asset(id="second", size=None)]
+    bench = Bench(lambda: file(VIDEO), stores=stores, assets=assets, behind=behind)
+    assert isinstance(bench.archive("first"), Archived)
+
+    disk.unmount()
+    if fresh_process:
+        made[0].__init__(  # type: ignore[misc]
+            ledger=bench.ledger,
+            stores=[FilesystemBackend(root)],
+            workspace=OURS,
+            clock=bench.clock,
+            place="host",
+            pause=lambda _: None,
+        )
+    bench.clock.advance(CHECK_EVERY)
+    outcome = bench.archive("second")
+
+    assert isinstance(outcome, WillRetry)
+    assert not outcome.costs_attempt
+    assert "NotTheDestination" in outcome.reason
+    assert [path for path in disk.point.rglob("*") if path.is_file()] == []
+    assert set(holds.current(bench.ledger, bench.clock())) == {f"file://{root}"}
+    assert holds.among(bench.ledger.recall_all(holds.PREFIX), bench.clock()) == {}
+
+    disk.mount()
+    assert isinstance(bench.archive_until_settled(asset_id="second"), Archived)
+    assert holds.current(bench.ledger, bench.clock()) == {}
+
+
+def test_an_asset_is_never_lost_because_a_disk_that_may_have_it_is_unmounted(tmp_path: Path) -> None:
+    disk = Mounted(tmp_path)
+
+    def behind(stores: Sequence[StorageBackend], ledger: Ledger, clock: Clock) -> list[StorageBackend]:
+        return guarded(
+            stores,
+            Destinations(
+                ledger=ledger, stores=stores, workspace=OURS, clock=clock, place="host", pause=lambda _: None
+            ),
+        )
+
+    bench = Bench(lambda: file(VIDEO), stores=[FilesystemBackend(disk.point)], behind=behind)
+    assert isinstance(bench.archive(), Archived)
+    bench.ledger.reopen(bench.asset_id)
+    bench.api.assets.clear()
+    bench.clock.advance(RETENTION + timedelta(days=3))
+    disk.unmount()
+
+    for _ in range(10):
+        bench.archive("6400c0d3e1b2a3c4d5e6f708")
+        bench.clock.advance(timedelta(hours=13))
+
+    row = bench.ledger.get("6400c0d3e1b2a3c4d5e6f708")
+    assert row is not None
+    assert row.state is not AssetState.LOST
+    key = keys.manifest_key(row.asset_id, row.created_at)
+    assert not (disk.point / key).exists()
+
+
+@pytest.mark.parametrize(
+    "refusal", [AccessDenied("403"), BucketMissing("NoSuchBucket"), StorageError("an answer cut short")]
+)
+def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
+    refusal: StorageError,
+) -> None:
+    store = Faulty("one")
+    bench = Bench(lambda: file(VIDEO), stores=[store])
+    assert isinstance(bench.archive(), Archived)
+    asset_id = bench.asset_id
+    bench.ledger.reopen(asset_id)
+    bench.api.assets.clear()
+    bench.clock.advance(RETENTION + timedelta(days=3))
+    store.reads = refusal
+
+    for _ in range(10):
+        bench.archive(asset_id)
+        bench.clock.advance(timedelta(hours=13))
+    waiting = bench.ledger.get(asset_id)
+    store.reads = None
+    bench.archive(asset_id)
+
+    row = bench.ledger.get(asset_id)
+    assert waiting is not None
+    assert waiting.state is AssetState.WAITING
+    assert row is not None
+    assert row.state is AssetState.ARCHIVED
+
+
+def test_a_machine_that_has_no_handles_to_ask_with_says_nothing_of_a_destination() -> None:
+    world = World()
+    process = world.process()
+    process.confirm(world.name)
+    error = TransientStorageError("no answer")
+    error.__cause__ = OSError(24, "Too many open files")
+
+    world.one.reads = error
+    for _ in range(10):
+        world.clock.advance(max(CHECK_EVERY, timedelta(minutes=5)))
+        with pytest.raises(TransientStorageError) as refused:
+            process.confirm(world.name)
+        assert is_machine_fault(refused.value)
+        process.wrote(world.name, error)
+    assert holds.current(world.ledger, world.clock()) == {}
+
+    world.one.reads = None
+    process.confirm(world.name)
+    assert holds.current(world.ledger, world.clock()) == {}

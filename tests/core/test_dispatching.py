@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.judging import Scope, judge
+from archiver.core.upkeep.dispatch import REQUEUE_AFTER, Dispatcher
+from archiver.ledger.base import AssetState, Row, Settlement
+from archiver.ledger.memory import MemoryLedger
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+
+class World:
+    def __init__(self, window: int = 3) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.sent: list[tuple[str, bool]] = []
+        self.broker_is_up = True
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger,
+            send=self._send,
+            clock=self.clock,
+            window=window,
+            urgent_within=timedelta(days=3),
+        )
+
+    def _send(self, row: Row, urgent: bool) -> None:
+        if not self.broker_is_up:
+            raise ConnectionError
+        self.sent.append((row.asset_id, urgent))
+
+    def discover(self, asset_id: str, days_old: float) -> None:
+        created = (NOW - timedelta(days=days_old)).isoformat()
+        self.ledger.discover([judge(asset(id=asset_id, created_at=created), Scope(RETENTION))])
+
+
+def test_the_most_urgent_go_first_and_only_a_window_of_them() -> None:
+    world = World(window=2)
+    for asset_id, days_old in (("young", 1), ("old", 14), ("middle", 7)):
+        world.discover(asset_id, days_old)
+
+    world.dispatcher.dispatch()
+
+    assert world.sent == [("old", True), ("middle", False)]
+
+
+def test_what_is_queued_is_not_sent_again_until_its_message_counts_as_lost() -> None:
+    world = World()
+    world.discover("a", 1)
+    world.dispatcher.dispatch()
+    world.dispatcher.dispatch()
+    assert len(world.sent) == 1
+
+    world.clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    world.dispatcher.dispatch()
+
+    assert [asset_id for asset_id, _ in world.sent] == ["a", "a"]
+
+
+def test_an_asset_whose_worker_died_is_sent_again_when_its_lease_ends() -> None:
+    world = World()
+    world.discover("a", 1)
+    world.dispatcher.dispatch()
+    assert world.ledger.lease("a", "worker", timedelta(minutes=2))
+    world.dispatcher.dispatch()
+    assert len(world.sent) == 1
+
+    world.clock.advance(timedelta(minutes=3))
+    world.dispatcher.dispatch()
+
+    assert len(world.sent) == 2
+
+
+def test_a_waiting_asset_is_sent_when_its_time_comes() -> None:
+    world = World()
+    world.discover("a", 1)
+    world.dispatcher.dispatch()
+    lease = world.ledger.lease("a", "worker", timedelta(minutes=2))
+    assert lease
+    later = timedelta(minutes=10)
+    seen = judge(asset(id="a"), Scope(RETENTION))
+    world.ledger.settle(lease, seen, Settlement(AssetState.WAITING, "503", delay=later))
+
+    world.dispatcher.dispatch()
+    assert len(world.sent) == 1
+    world.clock.advance(later)
+    world.dispatcher.dispatch()
+
+    assert len(world.sent) == 2
+
+
+def test_a_broker_that_is_down_loses_nothing() -> None:
+    world = World()
+    world.discover("a", 1)
+    world.broker_is_up = False
+    with pytest.raises(ConnectionError):
+        world.dispatcher.dispatch()
+
+    world.broker_is_up = True
+    world.clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    world.dispatcher.dispatch()
+
+    assert [asset_id for asset_id, _ in world.sent] == ["a"]

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from archiver.core.upkeep.gaps import Gap, judge_gap, limit
+
+CASES = [
+    # over, whole somewhere, newer, filling, doubted
+    ("its copy was deleted, 100ms has it", (False, True, False, False, False), Gap.REOPEN),
+    ("all of it was deleted, 100ms has it", (False, False, False, False, False), Gap.REOPEN),
+    ("a destination was added, 100ms has it", (False, True, True, True, False), Gap.FILL),
+    ("the destination was changed, 100ms has it", (False, False, True, True, False), Gap.FILL),
+    ("added long ago, deleted since, 100ms has it", (False, True, True, False, False), Gap.REOPEN),
+    ("quarantined, a copy was deleted, 100ms has it", (False, True, False, False, True), Gap.REOPEN),
+    ("its copy was deleted, 100ms has deleted it", (True, True, False, False, False), Gap.DAMAGED),
+    ("the same, while that destination is filled", (True, True, False, True, False), Gap.DAMAGED),
+    ("older than the destination", (True, True, True, False, False), Gap.MISSING_COPY),
+    (
+        "older than the destination that replaced all others",
+        (True, False, True, True, False),
+        Gap.MISSING_COPY,
+    ),
+    ("quarantined, a copy was deleted", (True, True, False, False, True), Gap.MISSING_COPY),
+    ("all of it was deleted, 100ms has deleted it", (True, False, False, False, False), Gap.VANISHED),
+    ("the same, quarantined", (True, False, False, False, True), Gap.VANISHED),
+]
+
+
+@pytest.mark.parametrize(("case", "gap"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_a_missing_manifest_means(case: tuple[bool, bool, bool, bool, bool], gap: Gap) -> None:
+    over, whole_somewhere, newer, filling, doubted = case
+
+    found = judge_gap(
+        over=over, whole_somewhere=whole_somewhere, newer=newer, filling=filling, doubted=doubted
+    )
+
+    assert found is gap
+
+
+@pytest.mark.parametrize(("archived", "most"), [(0, 20), (20, 20), (1000, 20), (1050, 21), (100_000, 2000)])
+def test_how_many_gaps_are_believed_without_asking(archived: int, most: int) -> None:
+    assert limit(archived) == most

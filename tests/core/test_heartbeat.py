@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.attempt import heartbeat
+from archiver.core.attempt.first_beats import FirstBeats
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.judging import Scope, judge
+from archiver.core.machine import is_machine_fault
+from archiver.ledger.base import Lease, Progress
+from archiver.ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.ledger.memory import MemoryLedger
+from archiver.transfer.errors import Stopped
+from storage_backends.base import object_key
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+LEASE = timedelta(minutes=2)
+
+
+class Ledger(MemoryLedger):
+    """Says when it was asked; `away` while it does not answer."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.away = False
+        self.renewals = 0
+        self.asked = threading.Condition()
+
+    def renew(self, lease: Lease, duration: timedelta) -> None:
+        with self.asked:
+            self.renewals += 1
+            self.asked.notify_all()
+        if self.away:
+            raise LedgerUnavailable("renew: nothing listens there")
+        super().renew(lease, duration)
+
+    def wait_for_renewals(self, count: int) -> None:
+        with self.asked:
+            assert self.asked.wait_for(lambda: self.renewals >= count, timeout=10)
+
+
+class World:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=5))
+        self.clock = Clock(NOW)
+        self.ledger = Ledger(self.clock)
+        self.ledger.discover([judge(asset(), Scope(RETENTION))])
+        lease = self.ledger.lease(asset().id, "test", LEASE)
+        assert lease is not None
+        self.lease = lease
+        self.stopping = False
+
+    def heartbeat(self, renew_every: timedelta = timedelta(0)) -> Heartbeat:
+        return Heartbeat(
+            self.ledger,
+            self.lease,
+            LEASE,
+            renew_every=renew_every,
+            asset_type="room-composite",
+            bytes_total=1000,
+            stop_requested=lambda: self.stopping,
+        )
+
+    def give_to_another(self) -> None:
+        self.clock.advance(LEASE + timedelta(seconds=1))
+        assert self.ledger.lease(asset().id, "another", LEASE)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_the_lease_is_renewed_while_the_block_runs_and_not_after_it(world: World) -> None:
+    with world.heartbeat() as beating:
+        world.ledger.wait_for_renewals(3)
+        beating.check()
+
+    after = world.ledger.renewals
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("heartbeat-")]
+    assert world.ledger.renewals == after
+
+
+def test_a_lease_that_another_worker_was_given_ends_the_copy(world: World) -> None:
+    with world.heartbeat() as beating:
+        world.ledger.wait_for_renewals(1)
+        world.give_to_another()
+        asked = world.ledger.renewals
+        world.ledger.wait_for_renewals(asked + 1)
+
+    with pytest.raises(LeaseLost):
+        beating.check()
+    with pytest.raises(LeaseLost):
+        beating.confirm()
+
+
+def test_a_ledger_that_is_away_is_no_reason_to_stop(world: World) -> None:
+    with world.heartbeat() as beating:
+        world.ledger.away = True
+        asked = world.ledger.renewals
+        world.ledger.wait_for_renewals(asked + 3)
+
+        beating.check()
+
+        world.ledger.away = False
+        asked = world.ledger.renewals
+        world.ledger.wait_for_renewals(asked + 2)
+        beating.check()
+
+
+def test_the_last_word_before_a_commit_asks_the_ledger_itself(world: World) -> None:
+    with world.heartbeat(renew_every=timedelta(hours=1)) as beating:
+        beating.confirm()
+        world.ledger.away = True
+        with pytest.raises(LedgerUnavailable):
+            beating.confirm()
+        world.ledger.away = False
+        world.give_to_another()
+        beating.check()  # the thread has not asked yet
+
+        with pytest.raises(LeaseLost):
+            beating.confirm()
+
+
+def test_a_worker_that_is_told_to_end_stops_the_copy(world: World) -> None:
+    with world.heartbeat() as beating:
+        world.stopping = True
+
+        with pytest.raises(Stopped):
+            beating.check()
+
+
+def test_progress_is_told_to_the_ledger(world: World) -> None:
+    with world.heartbeat() as beating:
+        beating.moved(object_key("recordings/a/movie.mp4"), 300)
+        beating.moved(object_key("recordings/a/movie.mp4"), 200)
+        beating.object_done()
+        asked = world.ledger.renewals
+        world.ledger.wait_for_renewals(asked + 2)
+
+        (progress,) = world.ledger.progress()
+
+    assert progress == Progress(asset().id, "room-composite", 500, 1000, 1, "recordings/a/movie.mp4")
+    assert beating.bytes_done == 500
+
+
+def test_an_attempt_that_ends_at_once_has_no_thread_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "TICK", timedelta(hours=1))
+
+    for _ in range(3):
+        with world.heartbeat() as beating:
+            assert beating._thread is None
+            beating.check()
+
+    assert world.ledger.renewals == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
+def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Exception) -> None:
+    asked, refusals = threading.Semaphore(0), [error]
+
+    def begin() -> None:
+        asked.release()
+        if refusals:
+            raise refusals.pop()
+
+    beats = FirstBeats()
+    beats.add(begin, 0)
+
+    assert asked.acquire(timeout=10)
+    assert asked.acquire(timeout=10)
+    beats.remove(begin)
+
+
+def test_without_any_thread_the_attempt_is_told_and_the_next_one_has_a_heartbeat(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = FirstBeats()
+    monkeypatch.setattr(heartbeat, "first_beats", lambda: beats)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            with world.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
+                beating.check()
+            assert is_machine_fault(told.value)
+
+    with world.heartbeat() as beating:
+        beating.check()
+        world.ledger.wait_for_renewals(2)
+
+
+def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating = Heartbeat(
+        world.ledger,
+        world.lease,
+        timedelta(0),
+        renew_every=timedelta(0),
+        asset_type="room-composite",
+        bytes_total=None,
+    )
+
+    with pytest.raises(RuntimeError, match="nothing renews the lease") as told:
+        beating.check()
+
+    assert is_machine_fault(told.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")], ids=repr)
+def test_a_fault_of_this_machine_does_not_end_the_renewals(
+    world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults, renew = [error] * 3, world.ledger.renew
+
+    def failing(lease: Lease, duration: timedelta) -> None:
+        renew(lease, duration)
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(world.ledger, "renew", failing)
+    with world.heartbeat() as beating:
+        world.ledger.wait_for_renewals(6)
+        beating.check()
+
+    assert faults == []

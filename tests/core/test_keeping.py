@@ -1,0 +1,398 @@
+"""What arrives with doubts: when it is kept, what the manifest says of it, and how a later look replaces it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.attempt.outcomes import Archived, Kept, WillRetry
+from archiver.core.contents.base import Doubt, Item, Notes
+from archiver.core.records import keys
+from archiver.core.records.commit import committed, kept
+from archiver.core.records.manifest import DOUBTED, Manifest, read_manifest
+from archiver.core.records.verification import check_contents
+from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.ledger.base import AssetState, Row
+from archiver.transfer.base import SourceInfo
+from archiver.transfer.errors import (
+    ErrorPage,
+    SourceError,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceNotAllowed,
+    SourceUnavailable,
+    UnexpectedContent,
+)
+from storage_backends.base import StorageBackend
+from storage_backends.memory import MemoryBackend
+from tests.core.bench import Bench, BytesSource, Tree
+from tests.core.examples import NOW, RETENTION, asset
+
+VIDEO = bytes(range(256)) * 3
+DAY = timedelta(days=1)
+
+
+def row_of(bench: Bench) -> Row:
+    row = bench.ledger.get(bench.asset_id)
+    assert row
+    return row
+
+
+def key_of(bench: Bench) -> str:
+    described = bench.api.assets[0]
+    return keys.manifest_key(described.id, described.created_at)
+
+
+def manifest_of(bench: Bench, store: StorageBackend | None = None) -> Manifest:
+    manifest = read_manifest(store or bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at))
+    assert manifest
+    return manifest
+
+
+def attempts(bench: Bench, number: int) -> list[object]:
+    """That many attempts, each when the ledger says."""
+    return [bench.archive_until_settled(attempts=1) for _ in range(number)]
+
+
+def look_again(bench: Bench) -> object:
+    """What the watch does a day later."""
+    bench.clock.advance(DAY + timedelta(hours=1))
+    assert give_second_chances(bench.ledger, bench.clock()) == 1
+    return bench.archive_until_settled()
+
+
+def leaf(fault: SourceError, etag: str = '"v1"') -> BytesSource:
+    return BytesSource(b"odd", [fault] * 9999, etag=etag)
+
+
+def tree(bad: BytesSource) -> Tree:
+    """One whole segment, one that is not, and the master."""
+    return Tree({"s0.ts": BytesSource(VIDEO), "bad.ts": bad, "master.m3u8": b"#EXTM3U\n"})
+
+
+BAD_LEAVES = [
+    ("a segment that is gone", SourceGone("404"), "it is missing at the source (404 or 410)"),
+    (
+        "one that is refused while others are not",
+        SourceForbidden("403"),
+        "the source refuses it (401 or 403)",
+    ),
+    ("one that is answered with a login page", ErrorPage("HTML"), "the source answers with an error page"),
+    ("one at an address that may not be read", SourceNotAllowed("10.0.0.1"), "its address is refused by"),
+    ("one that is a picture", UnexpectedContent("bad.ts: got an image"), "bad.ts: got an image"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [case[1:] for case in BAD_LEAVES], ids=[case[0] for case in BAD_LEAVES]
+)
+def test_one_bad_leaf_never_costs_the_rest(fault: SourceError, words: str) -> None:
+    bench = Bench(lambda: tree(leaf(fault)))
+
+    outcomes = attempts(bench, 3)
+
+    assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
+    row = row_of(bench)
+    assert (row.state, row.stored_objects) == (AssetState.QUARANTINED, 2), "a segment and the master"
+    assert words in (row.reason or "")
+    manifest = manifest_of(bench)
+    assert manifest.schema_version == DOUBTED
+    assert manifest.doubts is not None
+    assert [doubt.startswith("bad.ts: ") for doubt in manifest.doubts] == [True]
+    assert manifest.missing == ("bad.ts",)
+    assert check_contents(bench.stores[0], manifest).ok
+    assert committed(bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at)) is None
+
+
+UNREADY = [
+    ("a segment that the source does not give now", SourceUnavailable("503")),
+    ("one whose bytes never add up", SourceMismatch("cut short")),
+]
+
+
+@pytest.mark.parametrize("fault", [case[1] for case in UNREADY], ids=[case[0] for case in UNREADY])
+def test_what_the_source_may_still_complete_is_kept_only_near_the_deadline(fault: SourceError) -> None:
+    bench = Bench(lambda: tree(leaf(fault)))
+
+    while row_of_or_none(bench) is None or row_of(bench).state is AssetState.WAITING:
+        bench.archive_until_settled(attempts=1)
+
+    assert row_of(bench).state is AssetState.QUARANTINED
+    assert RETENTION - 4 * DAY < bench.clock() - NOW < RETENTION - DAY, "from three days before it on"
+
+
+def row_of_or_none(bench: Bench) -> Row | None:
+    return bench.ledger.get(bench.asset_id)
+
+
+def test_an_unready_doubt_of_the_contents_waits_for_the_deadline_and_is_looked_at_daily() -> None:
+    doubt = Doubt("it has no EXT-X-ENDLIST", "s.m3u8", unready=True)
+    bench = Bench(lambda: Tree({"s0.ts": BytesSource(VIDEO)}, notes=Notes(doubts=[doubt])))
+    looks = 0
+
+    while row_of_or_none(bench) is None or row_of(bench).state is AssetState.WAITING:
+        before = bench.clock()
+        bench.archive_until_settled(attempts=1)
+        looks += 1
+        assert bench.clock() - before <= DAY + timedelta(minutes=6)
+
+    assert row_of(bench).state is AssetState.QUARANTINED
+    assert looks < 40, "no storm"
+    assert bench.clock() - NOW > RETENTION - 4 * DAY
+
+
+def test_attempts_that_find_something_else_each_time_do_not_count_together() -> None:
+    faults = iter([SourceGone("404"), SourceForbidden("403"), SourceGone("404"), SourceGone("404")])
+    bench = Bench(lambda: tree(leaf(next(faults))))
+
+    outcomes = attempts(bench, 4)
+
+    assert [type(outcome) for outcome in outcomes] == [WillRetry] * 4
+    assert row_of(bench).mismatches == 2
+
+
+def test_what_changes_at_every_look_is_kept_near_the_deadline_all_the_same() -> None:
+    number = iter(range(10_000))
+    bench = Bench(lambda: tree(leaf(UnexpectedContent(f"another word {next(number)}"))))
+
+    while row_of_or_none(bench) is None or row_of(bench).state is AssetState.WAITING:
+        bench.archive_until_settled(attempts=1)
+
+    assert row_of(bench).state is AssetState.QUARANTINED
+    assert bench.clock() < NOW + RETENTION
+
+
+class Checked(Tree):
+    """One file with a check."""
+
+    def __init__(
+        self, source: BytesSource, check: Callable[[bytes, SourceInfo | None], None], size: int = 0
+    ) -> None:
+        super().__init__({"Rec.mp4": source}, form="file", version_is_exact=True)
+        self._check = check
+        self._size = size
+
+    def items(self):  # type: ignore[no-untyped-def]
+        for item in super().items():
+            item.check = self._check
+            item.api_size_bytes = self._size or None
+            yield item
+
+
+def never_right(_start: bytes, _info: SourceInfo | None) -> None:
+    raise UnexpectedContent("Rec.mp4: expected an MP4 file, got text")
+
+
+def always_right(_start: bytes, _info: SourceInfo | None) -> None:
+    return
+
+
+def test_a_single_file_that_is_something_else_is_stored_as_the_source_has_it() -> None:
+    source = BytesSource(VIDEO)
+    bench = Bench(lambda: Checked(source, never_right))
+
+    outcomes = attempts(bench, 3)
+
+    assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
+    manifest = manifest_of(bench)
+    assert [item.doubt for item in manifest.objects if item.path == "Rec.mp4"] == [
+        "Rec.mp4: expected an MP4 file, got text"
+    ]
+    assert manifest.missing is None
+    assert bench.stores[0].read(f"{manifest.folder}/Rec.mp4", 0, 9999) == VIDEO  # type: ignore[arg-type]
+
+
+def test_the_same_bytes_are_not_read_again_just_to_find_the_same() -> None:
+    source = BytesSource(VIDEO)
+    bench = Bench(lambda: Checked(source, never_right))
+    attempts(bench, 1)
+    reads = source.reads
+
+    attempts(bench, 1)
+
+    assert source.reads == reads, "opening told that it is the same version"
+
+
+def test_another_size_than_the_apis_without_a_structure_to_check_is_a_doubt() -> None:
+    bench = Bench(lambda: Checked(BytesSource(VIDEO), always_right, size=len(VIDEO) + 1))
+
+    outcomes = attempts(bench, 3)
+
+    assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
+    assert "the API says 769" in (row_of(bench).reason or "")
+
+
+def test_a_doubt_that_is_gone_at_a_later_look_makes_it_archived_without_reading_it_again() -> None:
+    source = BytesSource(VIDEO)
+    said = [len(VIDEO) + 1]
+    bench = Bench(lambda: Checked(source, always_right, size=said[0]))
+    attempts(bench, 3)
+    assert row_of(bench).state is AssetState.QUARANTINED
+    said[0] = len(VIDEO)
+    reads = source.reads
+
+    outcome = look_again(bench)
+
+    assert isinstance(outcome, Archived)
+    assert manifest_of(bench).trusted
+    assert source.reads == reads + 1, "one small request: is it still the same?"
+
+
+def test_a_doubtful_object_stays_doubtful_at_a_later_look() -> None:
+    bench = Bench(lambda: Checked(BytesSource(VIDEO), never_right))
+    attempts(bench, 3)
+
+    outcome = look_again(bench)
+
+    assert isinstance(outcome, Kept)
+    assert row_of(bench).state is AssetState.QUARANTINED
+
+
+def test_a_missing_leaf_that_appears_is_added_and_the_asset_archived() -> None:
+    bad = [leaf(SourceGone("404"))]
+    bench = Bench(lambda: tree(bad[0]))
+    attempts(bench, 3)
+    before = manifest_of(bench)
+    bad[0] = BytesSource(b"G" * 10)
+
+    outcome = look_again(bench)
+
+    assert isinstance(outcome, Archived)
+    manifest = manifest_of(bench)
+    assert manifest.trusted
+    assert manifest.folder == before.folder, "nothing that was listed changed"
+    assert {item.path for item in manifest.objects} == {"s0.ts", "bad.ts", "master.m3u8"}
+
+
+def test_other_content_than_a_manifest_lists_goes_to_a_new_folder() -> None:
+    bad, video = [leaf(SourceGone("404"))], [BytesSource(VIDEO)]
+    bench = Bench(
+        lambda: Tree({"s0.ts": video[0], "bad.ts": bad[0], "master.m3u8": b"#EXTM3U\n"}, version="v1")
+    )
+    attempts(bench, 3)
+    before = manifest_of(bench)
+    bad[0], video[0] = BytesSource(b"G" * 10, etag='"v2"'), BytesSource(VIDEO[::-1], etag='"v2"')
+
+    outcome = look_again(bench)
+
+    assert isinstance(outcome, Archived)
+    manifest = manifest_of(bench)
+    assert manifest.folder == f"{before.folder}/!v2"
+    assert check_contents(bench.stores[0], manifest).ok
+    assert check_contents(bench.stores[0], before).ok, "what was kept before is untouched"
+
+
+def test_a_replacement_that_dies_half_way_destroys_nothing() -> None:
+    bad, video = [leaf(SourceGone("404"))], [BytesSource(VIDEO)]
+    bench = Bench(lambda: Tree({"s0.ts": video[0], "bad.ts": bad[0], "t.m3u8": b"#EXTM3U\n"}))
+    attempts(bench, 3)
+    before = manifest_of(bench)
+    bad[0], video[0] = leaf(SourceUnavailable("503")), BytesSource(VIDEO[::-1], etag='"v2"')
+
+    look_again(bench)
+
+    assert manifest_of(bench) == before
+    assert check_contents(bench.stores[0], before).ok
+    assert row_of(bench).stored_objects == len(before.objects), "and it is not at risk"
+
+
+@pytest.mark.parametrize("fault", [SourceUnavailable("503"), SourceGone("404"), SourceForbidden("403")])
+def test_what_is_kept_stays_quarantined_when_the_source_goes_away(fault: SourceError) -> None:
+    gone: list[SourceError] = []
+    bench = Bench(
+        lambda: Tree(
+            {
+                "s0.ts": BytesSource(VIDEO, list(gone) * 9),
+                "bad.ts": leaf(SourceGone("404")),
+                "master.m3u8": b"#EXTM3U\n",
+            }
+        )
+    )
+    attempts(bench, 3)
+    gone.append(fault)
+
+    look_again(bench)
+
+    assert row_of(bench).state is AssetState.QUARANTINED
+    bench.clock.now = NOW + 3 * RETENTION
+    bench.ledger.reopen(bench.asset_id)
+    bench.archive_until_settled()
+    assert row_of(bench).state is AssetState.QUARANTINED, "never lost: it is stored"
+
+
+def test_a_ledger_that_was_lost_finds_what_is_kept() -> None:
+    bench = Bench(lambda: tree(leaf(SourceGone("404"))))
+    attempts(bench, 3)
+    bench.ledger.clear()
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, Kept), "at once, for it found what the manifest says"
+
+
+def test_nothing_is_kept_of_an_asset_without_media() -> None:
+    bench = Bench(lambda: Tree({"s0.ts": leaf(SourceGone("404")), "master.m3u8": b"#EXTM3U\n"}))
+
+    outcomes = attempts(bench, 5)
+
+    assert all(isinstance(outcome, WillRetry) for outcome in outcomes)
+    assert read_manifest(bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at)) is None
+
+
+def test_both_destinations_keep_it() -> None:
+    stores: Sequence[StorageBackend] = [MemoryBackend("one"), MemoryBackend("two")]
+    bench = Bench(lambda: tree(leaf(SourceGone("404"))), stores=stores)
+
+    attempts(bench, 3)
+
+    key = keys.manifest_key(bench.asset_id, asset().created_at)
+    assert all(kept(store, key) is not None for store in stores)
+
+
+def test_an_optional_object_that_is_busy_does_not_hold_up_the_rest() -> None:
+    thumbnail = leaf(SourceUnavailable("503"))
+    bench = Bench(
+        lambda: Tree({"s0.ts": BytesSource(VIDEO), "t.png": thumbnail}, optional=frozenset({"t.png"}))
+    )
+
+    assert isinstance(bench.archive(), Archived)
+    assert "t.png could not be had yet and is tried again" in row_of(bench).warnings[0]
+
+
+def test_strange_answers_to_a_few_requests_cost_no_attempt() -> None:
+    """At every attempt other ones of many objects get one; an attempt without any may never come."""
+    strange = [SourceGone("404"), ErrorPage("HTML"), SourceForbidden("403"), SourceMismatch("cut short")]
+    files = {
+        f"s{number}.ts": BytesSource(VIDEO, [strange[number % 4]] if number % 5 == 0 else [])
+        for number in range(100)
+    }
+    bench = Bench(lambda: Tree(files))
+
+    assert isinstance(bench.archive(), Archived)
+
+
+def test_an_optional_object_that_is_gone_is_a_warning_at_once() -> None:
+    bench = Bench(
+        lambda: Tree(
+            {"s0.ts": BytesSource(VIDEO), "t.png": leaf(SourceGone("404"))}, optional=frozenset({"t.png"})
+        )
+    )
+
+    assert isinstance(bench.archive(), Archived)
+
+
+def test_an_item_that_two_files_want_is_a_doubt() -> None:
+    class Twice(Tree):
+        def items(self):  # type: ignore[no-untyped-def]
+            yield from super().items()
+            yield Item("s0.ts", "video/mp2t", source=BytesSource(b"another"))
+
+    bench = Bench(lambda: Twice({"s0.ts": BytesSource(VIDEO)}))
+
+    attempts(bench, 3)
+
+    assert row_of(bench).state is AssetState.QUARANTINED
+    assert "two files" in (row_of(bench).reason or "")

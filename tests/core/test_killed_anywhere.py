@@ -1,0 +1,140 @@
+"""A worker that dies at any step leaves an asset that the next one brings to the right end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.judging import Scope
+from archiver.core.records import keys
+from archiver.core.records.manifest import read_manifest
+from archiver.core.records.verification import check_contents
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.ledger.base import AssetState
+from archiver.transfer.errors import SourceGone
+from storage_backends.memory import MemoryBackend
+from tests.core.bench import Bench, BytesSource, Tree
+from tests.core.examples import NOW, RETENTION
+
+VIDEO = bytes(range(256)) * 3
+
+
+class KilledHere(BaseException):
+    """What kill -9 looks like from within: nothing after it happens."""
+
+
+class Life:
+    """Ends at the call of that number to anything that outlives the process, before or after it took effect."""
+
+    def __init__(self, calls: int, *, after: bool) -> None:
+        self.calls_left = calls
+        self.after = after
+
+    def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.calls_left -= 1
+        if self.calls_left < 0 or (self.calls_left == 0 and not self.after):
+            raise KilledHere
+        result = method(*args, **kwargs)
+        if self.calls_left == 0:
+            raise KilledHere
+        return result
+
+
+class Mortal:
+    """`inner` as the process sees it while it lives."""
+
+    def __init__(self, inner: Any, life: Life, mortal: frozenset[str]) -> None:
+        self._inner, self._life, self._mortal = inner, life, mortal
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in self._mortal:
+            return found
+        return lambda *args, **kwargs: self._life.call(found, *args, **kwargs)
+
+
+LEDGER_CALLS = frozenset({"begin", "lease", "get", "renew", "settle", "add_stored", "recall_all", "discover"})
+STORE_CALLS = frozenset({"put", "stat", "read", "delete"})
+
+
+def tree() -> Tree:
+    return Tree({"a.ts": BytesSource(VIDEO[:50]), "b.ts": BytesSource(VIDEO[50:90]), "m.m3u8": b"#EXTM3U"})
+
+
+def run_until_killed(bench: Bench, life: Life) -> bool:
+    """Whether it was."""
+    whole = bench.archiver
+    mortal = Archiver.__new__(Archiver)
+    mortal.__dict__.update(whole.__dict__)
+    mortal._ledger = Mortal(bench.ledger, life, LEDGER_CALLS)
+    mortal._destinations = [Mortal(store, life, STORE_CALLS) for store in bench.stores]
+    try:
+        mortal.archive(bench.asset_id, "mortal")
+    except KilledHere:
+        return True
+    return False
+
+
+def next_worker(bench: Bench) -> None:
+    """What beat and another worker do, until nothing is due any more."""
+    for _ in range(10):
+        bench.clock.advance(timedelta(minutes=20))
+        for row in bench.ledger.take_due(10, timedelta(minutes=15)):
+            bench.archiver.archive(row.asset_id, "next")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-the-call", "after-the-call"])
+def test_killed_at_any_call_the_next_worker_archives_it_whole(after: bool) -> None:
+    killed = step = 0
+    alive = False
+    while not alive:
+        step += 1
+        bench = Bench(tree, stores=[MemoryBackend("one"), MemoryBackend("two")])
+        alive = not run_until_killed(bench, Life(step, after=after))
+        killed += not alive
+
+        if bench.ledger.get(bench.asset_id) is None:
+            bench.archive()  # killed before it entered the asset: a sweep's work
+        next_worker(bench)
+
+        row = bench.ledger.get(bench.asset_id)
+        assert row, step
+        assert row.state is AssetState.ARCHIVED, (step, row)
+        for store in bench.stores:
+            manifest = read_manifest(store, keys.manifest_key(row.asset_id, row.created_at))
+            assert manifest, step
+            assert check_contents(store, manifest).ok, step
+    assert killed >= 18
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-the-call", "after-the-call"])
+def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded_all_the_same(after: bool) -> None:
+    step, alive = 0, False
+    while not alive:
+        step += 1
+        bench = Bench(
+            lambda: Tree({"a.ts": BytesSource(VIDEO), "b.ts": BytesSource(b"", [SourceGone("")] * 99)})
+        )
+        for _ in range(2):
+            bench.archive()
+            bench.clock.advance(timedelta(hours=2))
+        alive = not run_until_killed(bench, Life(step, after=after))
+
+        next_worker(bench)
+        Reconciler(
+            ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+        ).reconcile()
+
+        row = bench.ledger.get(bench.asset_id)
+        assert row, step
+        assert row.state is AssetState.QUARANTINED, (step, row)
+        assert bench.stores[0].stat(keys.end_record_key(row.asset_id, row.created_at)), step
+        manifest = read_manifest(bench.stores[0], keys.manifest_key(row.asset_id, row.created_at))
+        assert manifest, step
+        assert (manifest.trusted, manifest.missing) == (False, ("b.ts",)), step
+        assert check_contents(bench.stores[0], manifest).ok, step
+    assert bench.clock() > NOW

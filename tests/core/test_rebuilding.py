@@ -1,0 +1,325 @@
+"""A lost ledger is rebuilt from all that any destination holds."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from archiver.core.judging import Scope
+from archiver.core.records import end_records, keys
+from archiver.core.records.commit import take_back
+from archiver.core.upkeep.acknowledging import acknowledge
+from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
+from archiver.core.upkeep.watch import Watcher
+from archiver.hms.models import Asset
+from archiver.ledger.base import AssetState
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.base import ObjectInfo, ObjectKey, object_key
+from storage_backends.errors import TransientStorageError
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at, enter, put
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.one, self.two = MemoryBackend("one"), MemoryBackend("two")
+        self.stores = [self.one, self.two]
+
+    def reconcile(self) -> ReconcileResult:
+        result = Reconciler(
+            ledger=self.ledger, destinations=self.stores, scope=Scope(RETENTION), clock=self.clock
+        ).reconcile()
+        assert result is not None
+        return result
+
+    def state(self, asset: Asset) -> AssetState | None:
+        row = self.ledger.get(asset.id)
+        return row.state if row else None
+
+
+# of what is quarantined the manifest tells
+@pytest.mark.parametrize("state", sorted(end_records.RECORDED_STATES - {AssetState.QUARANTINED}))
+def test_every_end_outlives_the_ledger(state: AssetState) -> None:
+    world = World()
+    enter(world.ledger, asset(), state, "because of this")
+    world.reconcile()
+    before = world.ledger.get(asset().id)
+    world.ledger.clear()
+
+    result = world.reconcile()
+
+    after = world.ledger.get(asset().id)
+    assert before is not None
+    assert after is not None
+    assert result.found == 1
+    assert (after.state, after.reason) == (state, "because of this")
+    assert (after.expires_at, after.type, after.room_id) == (before.expires_at, before.type, before.room_id)
+    assert world.ledger.counts().balanced
+
+
+def test_an_end_that_only_one_destination_recorded_is_not_forgotten() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.LOST, "gone")
+    world.reconcile()
+    world.one.delete(keys.end_record_key(asset().id, asset().created_at))
+    world.ledger.clear()
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.LOST
+
+
+def test_an_acknowledged_end_comes_back_acknowledged() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.LOST, "gone")
+    acknowledge(world.ledger, world.stores, asset().id, by="ann", why="known", now=NOW)
+    world.ledger.clear()
+
+    world.reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row is not None
+    assert row.acknowledged is not None
+    assert (row.acknowledged.by, row.acknowledged.why) == ("ann", "known")
+
+
+def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.SOURCE_FAILED, "failed")
+    acknowledge(world.ledger, world.stores, asset().id, by="ann", why="known", now=NOW)
+    world.ledger.clear()
+    enter(world.ledger, asset(), AssetState.SOURCE_FAILED, "failed")  # while no destination could be listed
+
+    world.reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row is not None
+    assert row.acknowledged is not None
+
+
+def test_a_record_of_the_version_before_has_the_deadline_of_its_asset() -> None:
+    world = World()
+    record = {
+        "schema": "archiver.end/1",
+        "asset_id": "old",
+        "type": "chat",
+        "room_id": None,
+        "session_id": None,
+        "created_at": "2026-02-01T00:00:00+00:00",
+        "state": "lost",
+        "reason": "gone",
+        "recorded_at": NOW.isoformat(),
+    }
+    put(world.one, "ends/2026/02/01/old.json", json.dumps(record).encode())
+
+    world.reconcile()
+
+    row = world.ledger.get("old")
+    assert row is not None
+    assert row.expires_at == datetime.fromisoformat("2026-02-01T00:00:00+00:00") + RETENTION
+
+
+@pytest.mark.parametrize("state", ["archived", "running", "of a newer version", "discovered"])
+def test_a_record_of_no_end_that_we_know_enters_nothing(state: str) -> None:
+    world = World()
+    put(world.one, "ends/2026/02/01/x.json", json.dumps({"asset_id": "x", "state": state}).encode())
+
+    world.reconcile()
+
+    assert world.ledger.get("x") is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"not json", b"[" * 20_000])
+def test_a_record_that_nobody_understands_stops_nothing(data: bytes) -> None:
+    world = World()
+    put(world.one, "ends/2026/02/01/a.json", data)
+    enter(world.ledger, asset(), AssetState.LOST, "gone")
+    world.reconcile()
+    world.ledger.clear()
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.LOST
+
+
+def test_a_manifest_everywhere_is_better_than_any_recorded_end() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.LOST, "gone")
+    world.reconcile()
+    archive_at(world.stores, asset())
+    world.ledger.clear()
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.ARCHIVED
+
+
+def test_an_end_that_the_ledger_knows_better_is_left_alone() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.REJECTED, "worthless")
+    world.reconcile()
+    world.ledger.reopen(asset().id)  # `archiver archive ID`
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.DISCOVERED
+
+
+def test_what_only_one_destination_has_is_due_while_100ms_has_it() -> None:
+    world = World()
+    archive_at([world.two], asset())
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.DISCOVERED
+
+
+def test_what_only_one_destination_has_needs_a_person_when_100ms_has_deleted_it() -> None:
+    world = World()
+    archive_at([world.two], asset())
+    world.clock.advance(RETENTION)
+
+    world.reconcile()
+    again = world.reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+    assert "not whole at memory://one" in (row.reason or "")
+    assert "whole at memory://two" in (row.reason or "")
+    assert (again.entered, again.found) == (0, 0)
+
+
+def test_what_only_one_destination_has_damaged_is_whole_nowhere() -> None:
+    world = World()
+    take_back(world.two, archive_at([world.two], asset()), ["movie.mp4: missing"])
+    world.clock.advance(RETENTION)
+
+    world.reconcile()
+
+    row = world.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+    assert "whole at no destination" in (row.reason or "")
+
+
+def test_what_is_called_lost_and_is_whole_somewhere_is_not_lost() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.LOST, "gone")
+    archive_at([world.two], asset())
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.DAMAGED
+
+
+def test_what_is_called_lost_and_whose_objects_are_gone_stays_lost() -> None:
+    world = World()
+    enter(world.ledger, asset(), AssetState.LOST, "gone")
+    archive_at([world.two], asset())
+    for info in list(world.two.list("recordings/")):
+        world.two.delete(info.key)
+
+    world.reconcile()
+
+    assert world.state(asset()) is AssetState.LOST
+
+
+def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
+    class Busy(MemoryBackend):
+        def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+            if key.startswith(keys.MANIFESTS_FOLDER):
+                raise TransientStorageError("503")
+            return super().read(key, start, length_bytes)
+
+    world = World()
+    world.two = Busy("two")
+    world.stores = [world.one, world.two, MemoryBackend("three")]
+    archive_at([world.one, world.two], asset())
+    world.clock.advance(RETENTION)
+
+    result = world.reconcile()
+
+    assert result.unreadable == 1
+    assert world.state(asset()) is None
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["at-both", "at-one-alone"])
+@pytest.mark.parametrize(
+    ("days", "state"),
+    [(1, (None, AssetState.DISCOVERED)), (20, (AssetState.DAMAGED,))],
+    ids=["lasts", "over"],
+)
+def test_a_manifest_whose_objects_are_gone_makes_nothing_archived(
+    everywhere: bool, days: int, state: tuple[AssetState | None, ...]
+) -> None:
+    world = World()
+    archive_at(world.stores if everywhere else [world.one], asset())
+    world.one.delete(object_key(f"recordings/{asset().id}/movie.mp4"))
+    world.clock.advance(timedelta(days=days))
+
+    world.reconcile()
+
+    assert world.state(asset()) in state
+    row = world.ledger.get(asset().id)
+    assert row is None or row.reason is None or "movie.mp4: missing" in row.reason
+
+
+def test_a_destination_that_cannot_be_listed_now_makes_nothing_archived_and_nothing_damaged() -> None:
+    class Unlisted(MemoryBackend):
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            if key.startswith("recordings/"):
+                raise TransientStorageError("503")
+            return super().stat(key)
+
+    world = World()
+    world.stores = [Unlisted("one"), world.two]
+    archive_at(world.stores, asset())
+    world.clock.advance(timedelta(days=20))
+
+    world.reconcile()
+
+    assert world.state(asset()) is None
+
+
+def test_nothing_is_forgotten_when_the_ledger_is_lost_and_status_says_so() -> None:
+    """One lost asset, one with a missing copy, one archived; the ledger is flushed when 100ms has deleted them all."""
+    world = World()
+    lost, half, whole = asset(id="lost"), asset(id="half"), asset(id="whole")
+    enter(world.ledger, lost, AssetState.LOST, "never to be had")
+    for each in (half, whole):
+        enter(world.ledger, each)
+        archive_at(world.stores, each)
+    world.two.delete(keys.manifest_key("half", half.created_at))
+    world.clock.advance(RETENTION + timedelta(days=5))
+    world.reconcile()
+    before = states(world)
+    world.ledger.clear()
+
+    world.reconcile()
+
+    assert states(world) == before
+    assert before == {
+        "lost": AssetState.LOST,
+        "half": AssetState.DAMAGED,
+        "whole": AssetState.ARCHIVED,
+    }
+    watcher = Watcher(
+        ledger=world.ledger,
+        clock=world.clock,
+        at_risk_within=timedelta(days=3),
+        sweep_every=timedelta(minutes=5),
+    )
+    assert not watcher.summary().healthy
+    assert {row.asset_id for row in watcher.summary().needs_attention} == {"lost", "half"}
+
+
+def states(world: World) -> dict[str, Any]:
+    return {row.asset_id: row.state for row in world.ledger.rows()}

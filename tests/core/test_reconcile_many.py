@@ -1,0 +1,371 @@
+"""Many gaps at once: a mass deletion, a wrong bucket, a destination that was added or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.guarded import guarded
+from archiver.core.destinations.identity import MARKER
+from archiver.core.errors import NotTheDestination
+from archiver.core.judging import Scope
+from archiver.core.upkeep import reconcile
+from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
+from archiver.core.upkeep.reconcile_report import FACT
+from archiver.hms.models import Asset
+from archiver.ledger.base import AssetState
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.base import ObjectInfo, ObjectKey
+from storage_backends.errors import AccessDenied
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+MANY = 30  # more than 20, and than 2 %
+
+
+class Unreadable(MemoryBackend):
+    """Its marker may not be read."""
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        if key == MARKER:
+            raise AccessDenied("403")
+        return super().read(key, start, length_bytes)
+
+
+class World:
+    def __init__(self, *stores: MemoryBackend) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.stores = list(stores) or [MemoryBackend("one"), MemoryBackend("two")]
+
+    @property
+    def one(self) -> MemoryBackend:
+        return self.stores[0]
+
+    @property
+    def two(self) -> MemoryBackend:
+        return self.stores[1]
+
+    def destinations(self, stores: Sequence[MemoryBackend] | None = None) -> Destinations:
+        return Destinations(
+            ledger=self.ledger,
+            stores=self.stores if stores is None else stores,
+            workspace="ours",
+            clock=self.clock,
+            place="host",
+            pause=lambda _seconds: None,
+        )
+
+    def archive(self, assets: Sequence[Asset], stores: Sequence[MemoryBackend] | None = None) -> None:
+        for each in assets:
+            enter(self.ledger, each)
+            archive_at(self.stores if stores is None else stores, each)
+
+    def reconcile(self, *, believe: bool = False) -> ReconcileResult:
+        """As a process that begins does."""
+        result = self.reconciler().reconcile(believe=believe)
+        assert result is not None
+        return result
+
+    def reconciler(self) -> Reconciler:
+        identities = self.destinations()
+        return Reconciler(
+            ledger=self.ledger,
+            destinations=guarded(self.stores, identities),
+            scope=Scope(RETENTION),
+            clock=self.clock,
+            identities=identities,
+        )
+
+    def states(self) -> dict[AssetState, int]:
+        return {state: number for state, number in self.ledger.counts().states.items() if number}
+
+    @property
+    def fact(self) -> dict[str, object]:
+        return dict(self.ledger.recall(FACT) or {})
+
+
+def recordings(number: int, days_ago: float = 1.0, name: str = "asset") -> list[Asset]:
+    made = NOW - timedelta(days=days_ago)
+    return [asset(id=f"{name}-{each:04d}", created_at=made.isoformat()) for each in range(number)]
+
+
+def delete_all(store: MemoryBackend, names: str = "") -> None:
+    for key in [key for key in store.store.objects if names in key and key != MARKER]:
+        del store.store.objects[key]
+
+
+def test_a_mass_deletion_in_the_right_bucket_is_copied_again_while_100ms_has_it() -> None:
+    world = World()
+    world.archive(recordings(MANY))
+    world.reconcile()
+
+    delete_all(world.two)
+    result = world.reconcile()
+
+    assert (result.reopened, result.stopped) == (MANY, False)
+    assert world.states() == {AssetState.DISCOVERED: MANY}
+
+
+def test_what_a_mass_deletion_took_for_good_is_left_to_a_person() -> None:
+    world = World()
+    world.archive(recordings(MANY, days_ago=20, name="old"))
+    world.archive(recordings(MANY, days_ago=1, name="new"))
+    world.reconcile()
+
+    delete_all(world.one)
+    delete_all(world.two)
+    result = world.reconcile()
+
+    assert (result.reopened, result.would_change, result.stopped) == (MANY, MANY, True)
+    assert world.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
+    assert (world.fact["stopped"], world.fact["would_change"]) == (True, MANY)
+
+    result = world.reconcile(believe=True)
+
+    assert (result.reopened, result.stopped) == (MANY, False)
+    assert world.fact["stopped"] is False
+
+
+def test_copies_that_a_mass_deletion_took_and_another_destination_has_are_left_to_a_person() -> None:
+    world = World()
+    world.archive(recordings(MANY, days_ago=20))
+    world.reconcile()
+    delete_all(world.two)
+
+    result = world.reconcile()
+    assert (result.missing_copies, result.would_change) == (MANY, MANY)
+    assert world.states() == {AssetState.ARCHIVED: MANY}
+
+    world.reconcile(believe=True)
+    assert world.states() == {AssetState.DAMAGED: MANY}
+
+
+def test_nothing_is_taken_back_in_masses_where_no_marker_proves_the_bucket() -> None:
+    world = World(MemoryBackend("one"), Unreadable("two"))
+    world.archive(recordings(MANY))
+    world.reconcile()
+    delete_all(world.two)
+
+    result = world.reconcile()
+
+    assert (result.reopened, result.would_change, result.stopped) == (0, MANY, True)
+    assert world.states() == {AssetState.ARCHIVED: MANY}
+    assert world.reconcile(believe=True).reopened == MANY
+
+
+def test_a_few_gaps_are_closed_without_asking() -> None:
+    world = World(MemoryBackend("one"), Unreadable("two"))
+    world.archive(recordings(MANY))
+    world.reconcile()
+    delete_all(world.two, "asset-000")
+
+    result = world.reconcile()
+
+    assert (result.reopened, result.stopped) == (10, False)
+
+
+def test_from_a_wrong_bucket_nothing_is_concluded() -> None:
+    world = World()
+    world.archive(recordings(MANY, days_ago=20))
+    world.archive(recordings(3, name="new"))
+    world.reconcile()
+    right = world.two
+    world.stores[1] = MemoryBackend("two")
+
+    with pytest.raises(NotTheDestination):
+        world.reconcile()
+    assert world.states() == {AssetState.ARCHIVED: MANY + 3}
+    assert world.two.store.objects == {}
+
+    world.stores[1] = right
+    assert world.reconcile().reopened == 0
+
+
+def test_a_bucket_that_changes_while_it_is_listed_concludes_nothing() -> None:
+    """The disk is unmounted in the middle."""
+    world = World()
+    world.archive(recordings(3))
+    world.reconcile()
+
+    class Vanishing(MemoryBackend):
+        def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+            self.store.objects.clear()
+            world.clock.advance(timedelta(seconds=5))
+            return super().list(prefix)
+
+    world.stores[1] = Vanishing("two", store=world.two.store)
+
+    with pytest.raises(NotTheDestination):
+        world.reconcile()
+    assert world.states() == {AssetState.ARCHIVED: 3}
+
+
+def test_a_destination_that_was_added_is_filled_in_batches_the_most_urgent_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconcile, "FILLED_AT_ONCE", 10)
+    one, two = MemoryBackend("one"), MemoryBackend("two")
+    world = World(one)
+    world.archive(recordings(15, days_ago=1, name="calm"))
+    world.archive(recordings(5, days_ago=13, name="urgent"))
+    world.archive(recordings(MANY, days_ago=20, name="old"))
+    world.reconcile()
+    world.stores = [one, two]
+
+    first = world.reconcile()
+    due = {row.asset_id for row in world.ledger.rows([AssetState.DISCOVERED])}
+    again = world.reconcile()
+
+    assert (first.reopened, first.missing_copies, first.stopped) == (10, MANY, False)
+    assert {each.id for each in recordings(5, name="urgent")} <= due
+    assert again.reopened == 10
+    assert world.destinations().filling() == []
+    assert world.states() == {AssetState.DISCOVERED: 20, AssetState.ARCHIVED: MANY}, (
+        "the old ones are archived"
+    )
+
+
+def test_each_sweep_fills_an_added_destination_further_and_compares_nothing_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconcile, "FILLED_AT_ONCE", 10)
+    one, two = MemoryBackend("one"), MemoryBackend("two")
+    world = World(one)
+    world.archive(recordings(15))
+    world.reconcile()
+    world.stores = [one, two]
+    due = []
+    for _ in range(3):
+        world.reconciler().check_destinations()
+        due.append(world.states().get(AssetState.DISCOVERED, 0))
+    before = world.fact
+
+    world.clock.advance(timedelta(minutes=5))
+    world.reconciler().check_destinations()
+
+    assert due == [10, 15, 15]
+    assert world.fact == before
+
+
+def test_a_ledger_that_was_never_compared_is_compared_at_the_next_sweep() -> None:
+    """It was lost, and could not be rebuilt at once."""
+    world = World()
+    world.archive(recordings(2))
+    world.reconcile()
+    world.ledger.clear()
+    enter(world.ledger, recordings(1)[0], AssetState.DISCOVERED)
+
+    world.reconciler().check_destinations()
+
+    assert world.states() == {AssetState.ARCHIVED: 2}
+
+
+def test_of_a_wrong_destination_a_sweep_compares_nothing() -> None:
+    world = World()
+    world.archive(recordings(2))
+    world.reconcile()
+    world.ledger.forget(FACT)
+    world.stores[1] = MemoryBackend("two")
+
+    world.reconciler().check_destinations()
+
+    assert world.fact == {}
+
+
+def test_what_is_older_than_an_added_destination_is_not_asked_for_one_by_one() -> None:
+    asked: list[str] = []
+
+    class Counting(MemoryBackend):
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            asked.append(key)
+            return super().stat(key)
+
+    one, two = MemoryBackend("one"), Counting("two")
+    world = World(one)
+    world.archive(recordings(MANY, days_ago=20))
+    world.reconcile()
+    world.stores = [one, two]
+    world.clock.advance(timedelta(hours=1))
+    world.reconcile()
+    asked.clear()
+
+    assert world.reconcile().missing_copies == MANY
+    assert asked == []
+
+
+def test_what_waits_to_be_copied_to_a_destination_that_was_added_is_not_at_risk() -> None:
+    one, two = MemoryBackend("one"), MemoryBackend("two")
+    world = World(one)
+    world.archive(recordings(1, days_ago=14))
+    world.reconcile()
+    world.stores = [one, two]
+
+    world.reconcile()
+
+    (row,) = world.ledger.rows([AssetState.DISCOVERED])
+    assert row.stored_objects == 2
+
+
+def test_what_is_deleted_from_an_added_destination_once_it_is_filled_is_a_gap_like_any_other() -> None:
+    one, two = MemoryBackend("one"), MemoryBackend("two")
+    world = World(one)
+    world.archive(recordings(1, days_ago=20, name="old"))
+    world.reconcile()
+    world.stores = [one, two]
+    world.reconcile()
+    world.archive(recordings(1, days_ago=1, name="new"))
+    delete_all(two)
+
+    world.clock.advance(timedelta(days=30))
+    world.reconcile()
+
+    states = {row.asset_id: row.state for row in world.ledger.rows()}
+    assert states == {"old-0000": AssetState.ARCHIVED, "new-0000": AssetState.DAMAGED}
+
+
+def test_what_is_older_than_an_added_destination_stays_so_when_the_ledger_is_lost() -> None:
+    one, two = MemoryBackend("one"), MemoryBackend("two")
+    world = World(one)
+    world.archive(recordings(MANY, days_ago=20))
+    world.reconcile()
+    world.stores = [one, two]
+    before = world.reconcile()
+    world.ledger.clear()
+
+    after = world.reconcile()
+    again = world.reconcile()
+
+    assert before.missing_copies == after.missing_copies == again.missing_copies == MANY
+    assert world.states() == {AssetState.ARCHIVED: MANY}
+
+
+def test_a_destination_that_replaced_another_is_filled_and_nothing_is_called_lost() -> None:
+    world = World(MemoryBackend("one"))
+    world.archive(recordings(MANY, days_ago=20, name="old"))
+    world.archive(recordings(MANY, days_ago=1, name="new"))
+    world.reconcile()
+    world.stores = [MemoryBackend("elsewhere")]
+
+    result = world.reconcile()
+
+    assert (result.reopened, result.missing_copies, result.stopped) == (MANY, MANY, False)
+    assert world.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
+
+
+def test_what_a_person_adopts_is_filled_and_what_cannot_be_had_any_more_is_only_counted() -> None:
+    world = World()
+    world.archive(recordings(MANY, days_ago=20, name="old"))
+    world.archive(recordings(MANY, days_ago=1, name="new"))
+    world.reconcile()
+    world.stores[1] = MemoryBackend("two")
+
+    world.destinations().adopt("memory://two")
+    result = world.reconcile()
+
+    assert (result.reopened, result.missing_copies, result.stopped) == (MANY, MANY, False)

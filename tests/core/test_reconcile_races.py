@@ -1,0 +1,105 @@
+"""Reconcile against what changes, or is wrong, while it looks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from archiver.core.judging import Scope, judge
+from archiver.core.records import keys
+from archiver.core.upkeep.reconcile import EXTEND_EVERY, LOCK, LOCK_NAME, Reconciler
+from archiver.ledger.base import AssetState, Settlement
+from archiver.transfer.checksums import crc32c
+from storage_backends.base import ObjectSpec
+from storage_backends.memory import MemoryBackend
+from tests.core.bench import Bench, file
+from tests.core.examples import RETENTION
+
+VIDEO = bytes(range(256))
+
+
+def archived(*stores: MemoryBackend) -> Bench:
+    bench = Bench(lambda: file(VIDEO), stores=stores)
+    bench.archive()
+    return bench
+
+
+def reconciler(bench: Bench) -> Reconciler:
+    return Reconciler(
+        ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+    )
+
+
+def test_a_manifest_whose_objects_are_gone_does_not_make_a_waiting_asset_archived() -> None:
+    bench = archived(MemoryBackend("one"))
+    for info in list(bench.stores[0].list("recordings/")):
+        bench.stores[0].delete(info.key)
+    bench.ledger.reopen(bench.asset_id)
+    lease = bench.ledger.lease(bench.asset_id, "test", timedelta(minutes=1))
+    assert lease
+    later = Settlement(AssetState.WAITING, delay=timedelta(hours=1))
+    bench.ledger.settle(lease, judge(bench.api.assets[0], Scope(RETENTION)), later)
+
+    reconciler(bench).reconcile()
+
+    row = bench.ledger.get(bench.asset_id)
+    assert row
+    assert row.state is AssetState.WAITING
+
+
+def test_a_commit_that_scrub_takes_back_while_reconcile_looks_stays_taken_back() -> None:
+    bench: Bench | None = None
+
+    class TakenBack(MemoryBackend):
+        """Once the manifests are listed, this one goes."""
+
+        def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+            found = list(super().list(prefix))
+            if bench is not None and prefix.startswith(keys.MANIFESTS_FOLDER):
+                for info in found:
+                    self.delete(info.key)
+                bench.ledger.reopen(bench.asset_id)
+            return iter(found)
+
+    bench = archived(MemoryBackend("one"), TakenBack("two"))
+
+    reconciler(bench).reconcile()
+
+    row = bench.ledger.get(bench.asset_id)
+    assert row
+    assert row.state is AssetState.DISCOVERED
+
+
+def test_a_long_run_keeps_its_turn() -> None:
+    bench: Bench | None = None
+    seen: list[str | None] = []
+
+    class Slow(MemoryBackend):
+        def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+            for info in super().list(prefix):
+                for _ in range(EXTEND_EVERY):
+                    yield info
+                if bench is not None:
+                    bench.clock.advance(LOCK / 2)
+                    seen.append(bench.ledger.lock(LOCK_NAME, LOCK))
+
+    bench = Bench(lambda: file(VIDEO), stores=[Slow("one")])
+    for number in range(4):
+        data = str(number).encode()
+        key = keys.manifest_key(f"other-{number}", None)
+        bench.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+
+    reconciler(bench).reconcile()
+
+    assert seen[:4] == [None] * 4
+
+
+def test_a_run_that_was_killed_stands_in_the_way_for_minutes_only() -> None:
+    bench = archived(MemoryBackend("one"))
+    bench.ledger.lock(LOCK_NAME, LOCK)
+    at_once = reconciler(bench).reconcile()
+
+    bench.clock.advance(LOCK)
+
+    assert at_once is None
+    assert reconciler(bench).reconcile() is not None
+    assert timedelta(minutes=15) >= LOCK

@@ -1,0 +1,195 @@
+"""An archived asset whose size the API changes afterwards: once per size its source is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Self
+
+import pytest
+
+from archiver.core.attempt.outcomes import AlreadyArchived, Archived, WillRetry
+from archiver.core.contents.base import Doubt
+from archiver.core.judging import Scope, judge
+from archiver.core.records import keys
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verification import check_contents
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.hms.errors import HmsUnavailable
+from archiver.ledger.base import AssetState
+from archiver.transfer.errors import SourceGone, SourceUnavailable
+from storage_backends.memory import MemoryBackend
+from tests.core.bench import Bench, BytesSource, Tree
+from tests.core.examples import NOW, RETENTION, asset
+
+VIDEO = b"video" * 100
+LONGER = VIDEO + b"and more"
+
+
+@dataclass
+class OneFile(Tree):
+    """Contents of one file whose source tells its length and ETag."""
+
+    source_bytes: int | None = None
+
+    @classmethod
+    def of(cls, data: bytes, *, exact: bool = True) -> Self:
+        source = BytesSource(data, etag=f'"{hash(data)}"')
+        return cls({"a.mp4": source}, str(hash(data)), "file", version_is_exact=exact, source_bytes=len(data))
+
+
+class World:
+    """An asset that was archived with the API's word that it has `len(VIDEO)` bytes."""
+
+    def __init__(self, at_first: Tree | None = None) -> None:
+        self.now_at_source: Tree = at_first or OneFile.of(VIDEO)
+        self.opened = 0
+        self.failures: list[Exception] = []
+        self.bench = Bench(
+            self._open,
+            assets=[asset(size=len(VIDEO))],
+            stores=[MemoryBackend("one"), MemoryBackend("two")],
+        )
+        self.sweep(len(VIDEO))
+        assert isinstance(self.bench.archive(), Archived)
+        self.opened = 0
+
+    def _open(self) -> Tree:
+        self.opened += 1
+        if self.failures:
+            raise self.failures.pop()
+        return self.now_at_source
+
+    def sweep(self, size: int) -> AssetState:
+        self.bench.api.assets = [asset(size=size)]
+        self.bench.ledger.discover([judge(self.bench.api.assets[0], Scope(RETENTION), NOW)])
+        row = self.bench.ledger.get(self.bench.asset_id)
+        assert row
+        return row.state
+
+    def manifests(self) -> Iterator[Manifest]:
+        key = keys.manifest_key(self.bench.asset_id, self.bench.api.assets[0].created_at)
+        for store in self.bench.stores:
+            manifest = read_manifest(store, key)
+            assert manifest is not None
+            assert check_contents(store, manifest).ok
+            yield manifest
+
+    def stored(self) -> set[int]:
+        return {manifest.total_size for manifest in self.manifests()}
+
+
+@pytest.mark.parametrize(
+    ("at_source", "outcome", "stored", "warned"),
+    [
+        (OneFile.of(VIDEO), AlreadyArchived, len(VIDEO), False),
+        (OneFile.of(LONGER), Archived, len(LONGER), False),
+        (OneFile.of(VIDEO[::-1]), Archived, len(VIDEO), False),
+        # without an ETag an equal length is all that can be known
+        (OneFile.of(VIDEO[::-1], exact=False), AlreadyArchived, len(VIDEO), False),
+        (OneFile.of(LONGER, exact=False), Archived, len(LONGER), False),
+        # shorter content never replaces a whole copy
+        (OneFile.of(VIDEO[:-1]), AlreadyArchived, len(VIDEO), True),
+        (OneFile.of(b""), AlreadyArchived, len(VIDEO), True),
+        # nor does what nothing is known of
+        (Tree({"a.m3u8": b"#EXTM3U"}, version="other"), AlreadyArchived, len(VIDEO), True),
+    ],
+)
+def test_another_size_is_looked_into_at_the_source_once(
+    at_source: Tree, outcome: type, stored: int, warned: bool
+) -> None:
+    world = World()
+    world.now_at_source = at_source
+
+    assert world.sweep(7) is AssetState.DISCOVERED
+    done = world.bench.archive()
+
+    assert isinstance(done, outcome)
+    assert isinstance(done, Archived | AlreadyArchived)
+    assert any("changed its size" in warning for warning in done.warnings) is warned
+    assert world.stored() == {stored}
+    looks = world.opened
+    for size in (7, len(VIDEO), 7):
+        assert world.sweep(size) is AssetState.ARCHIVED
+    assert world.opened == looks
+
+
+def test_a_comparison_with_the_buckets_before_the_look_does_not_end_it() -> None:
+    world = World()
+    world.now_at_source = OneFile.of(LONGER)
+    reconciler = Reconciler(
+        ledger=world.bench.ledger,
+        destinations=world.bench.stores,
+        scope=Scope(RETENTION),
+        clock=world.bench.clock,
+    )
+
+    world.sweep(7)
+    reconciler.reconcile()
+    row = world.bench.ledger.get(world.bench.asset_id)
+    assert row
+    assert row.state is AssetState.DISCOVERED
+    world.bench.archive()
+
+    assert world.stored() == {len(LONGER)}
+    reconciler.reconcile()
+    assert world.sweep(7) is AssetState.ARCHIVED
+
+
+def test_what_has_doubts_replaces_nothing() -> None:
+    world = World()
+    world.now_at_source = OneFile.of(LONGER)
+    world.now_at_source.notes.doubts.append(Doubt("it looks odd"))
+
+    world.sweep(7)
+
+    assert isinstance(world.bench.archive(), AlreadyArchived)
+    assert world.stored() == {len(VIDEO)}
+
+
+def test_a_source_that_is_away_is_asked_again_and_the_asset_is_not_at_risk_meanwhile() -> None:
+    world = World()
+    world.now_at_source = OneFile.of(LONGER)
+    world.failures = [SourceUnavailable("503"), HmsUnavailable("503")]
+    world.sweep(7)
+
+    first = world.bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert first.stored_objects == 1
+    assert isinstance(world.bench.archive_until_settled(attempts=5), Archived)
+    assert world.stored() == {len(LONGER)}
+
+
+def test_a_source_that_is_gone_changes_nothing() -> None:
+    world = World()
+    world.now_at_source = Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}, version="other")
+    world.bench.clock.advance(RETENTION + timedelta(days=1))
+
+    world.sweep(7)
+
+    assert isinstance(world.bench.archive(), AlreadyArchived)
+    assert world.stored() == {len(VIDEO)}
+
+
+class Complete(OneFile):
+    """With a thumbnail that was busy at first."""
+
+    def only_missing(self, stored: Collection[str]) -> Tree:
+        return Tree({"t.png": BytesSource(b"png")}) if "t.png" not in stored else Tree({})
+
+
+def test_what_was_busy_is_added_to_an_asset_of_another_size_too() -> None:
+    busy = BytesSource(b"", [SourceUnavailable("503")] * 99)
+    at_first = OneFile.of(VIDEO)
+    world = World(replace(at_first, files={**at_first.files, "t.png": busy}, optional=frozenset({"t.png"})))
+    world.now_at_source = Complete.of(VIDEO)
+
+    world.sweep(7)
+    outcome = world.bench.archive()
+
+    assert isinstance(outcome, AlreadyArchived)
+    assert [{item.path for item in manifest.objects} for manifest in world.manifests()] == [
+        {"a.mp4", "t.png"}
+    ] * 2

@@ -1,0 +1,144 @@
+"""Copies in a storage class that must be restored before they can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.upkeep import scrub_promise
+from archiver.core.upkeep.scrub import Scrubber, ScrubResult
+from archiver.core.upkeep.scrub_plan import ScrubRules
+from archiver.ledger.base import AssetState
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.base import ObjectInfo, ObjectKey
+from storage_backends.errors import ObjectCold
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+RULES = ScrubRules(retention=RETENTION)
+
+
+class FreezingStore(MemoryBackend):
+    """Answers reads of what is `cold` as S3 does for GLACIER and DEEP_ARCHIVE. Notes every request."""
+
+    def __init__(self, name: str = "one") -> None:
+        super().__init__(name)
+        self.cold: set[str] = set()
+        self.requests: list[tuple[str, str]] = []
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        self.requests.append(("HEAD", key))
+        return super().stat(key)
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        self.requests.append(("GET", key))
+        if key in self.cold:
+            raise ObjectCold(f"reading {key!r} in {self.name}: 403 InvalidObjectState")
+        return super().read(key, start, length_bytes)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self.requests.append(("LIST", prefix))
+        yield from super().list(prefix)
+
+
+class Vault:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.store = FreezingStore()
+        self.scrubber = Scrubber(ledger=self.ledger, destinations=[self.store], clock=self.clock, rules=RULES)
+        self.keys = {}
+        for name in ("cold", "warm"):
+            one = asset(id=name)
+            self.keys[name] = archive_at([self.store], one, {"movie.mp4": b"m" * 100})
+            enter(self.ledger, one)
+
+    def scrub(self, days: float = 1) -> ScrubResult:
+        self.clock.advance(timedelta(days=days))
+        self.store.requests.clear()
+        result = self.scrubber.scrub()
+        assert result is not None
+        return result
+
+    def requests(self, name: str, key: str = "movie.mp4") -> list[str]:
+        return [method for method, at in self.store.requests if name in at and at.endswith(key)]
+
+    def problems(self) -> list[str]:
+        return scrub_promise.problems(self.ledger.recall(scrub_promise.FACT), self.clock())
+
+    def words(self) -> str:
+        return " ".join(scrub_promise.in_words(self.ledger.recall(scrub_promise.FACT), self.clock()))
+
+
+@pytest.fixture
+def vault() -> Vault:
+    return Vault()
+
+
+def test_a_cold_copy_costs_one_head_stops_nothing_and_is_told_with_the_day_of_its_last_read(
+    vault: Vault,
+) -> None:
+    vault.scrub()  # on the 2nd both are read
+    vault.store.cold.add("recordings/cold/movie.mp4")
+    vault.clock.advance(timedelta(days=330))
+    yearly = vault.scrub(days=40)
+    assert (yearly.manifests, yearly.unreadable, yearly.damaged) == (2, 0, 0)
+    assert vault.requests("warm") == ["GET", "GET"]
+    assert vault.problems() == []
+    assert "1 cold (last read on 2026-03-02 or later)" in vault.words()
+
+    monthly = vault.scrub(days=28)
+
+    assert (monthly.manifests, monthly.read_bytes) == (2, 0)
+    assert vault.requests("cold") == ["HEAD"]
+    assert vault.problems() == []
+    assert {row.state for row in vault.ledger.rows()} == {AssetState.ARCHIVED}
+
+
+def test_a_copy_that_was_never_read_before_it_became_cold_is_told_as_such(vault: Vault) -> None:
+    vault.store.cold.add("recordings/cold/movie.mp4")
+
+    result = vault.scrub()
+
+    assert (result.unreadable, result.damaged) == (0, 0)
+    assert "1 cold (not all were ever read)" in vault.words()
+    assert vault.scrub().manifests == 0, "it is not asked for again each day"
+
+
+def test_a_cold_manifest_says_that_it_is_there_and_nothing_more(vault: Vault) -> None:
+    vault.store.cold.add(vault.keys["cold"])
+
+    result = vault.scrub()
+
+    assert (result.manifests, result.unreadable, result.damaged) == (2, 0, 0)
+    assert vault.requests("cold", ".json") == ["HEAD", "GET"]
+    assert vault.requests("cold") == []
+    assert "1 cold" in vault.words()
+
+
+def test_a_cold_copy_of_which_an_object_is_gone_is_damaged_all_the_same(vault: Vault) -> None:
+    vault.store.cold.add("recordings/cold/movie.mp4")
+    vault.scrub()
+    vault.store.delete(ObjectKey("recordings/cold/movie.mp4"))
+
+    result = vault.scrub(days=28)
+
+    assert result.damaged == 1
+    row = vault.ledger.get("cold")
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+
+
+def test_a_copy_that_was_restored_is_read_when_it_would_be_due_again(vault: Vault) -> None:
+    vault.store.cold.add("recordings/cold/movie.mp4")
+    vault.scrub()
+    vault.store.cold.clear()
+
+    for _ in range(14):
+        vault.scrub(days=26)
+
+    assert "cold" not in vault.words()

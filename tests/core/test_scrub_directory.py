@@ -1,0 +1,87 @@
+"""The scrub on a real directory, which keeps no checksums."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from archiver.core.records.check_records import FOLDER, KEPT
+from archiver.core.upkeep import scrub_promise
+from archiver.core.upkeep.scrub import Scrubber, ScrubResult
+from archiver.ledger.base import AssetState
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.registry import open_destination
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.store = open_destination(f"file://{path}")
+        self.scrubber = Scrubber(ledger=self.ledger, destinations=[self.store], clock=self.clock)
+        archive_at([self.store], asset())
+        enter(self.ledger, asset())
+
+    def scrub(self, days: float) -> ScrubResult:
+        self.clock.advance(timedelta(days=days))
+        result = self.scrubber.scrub()
+        assert result is not None
+        return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    (tmp_path / "archive").mkdir()
+    return Folder(tmp_path / "archive")
+
+
+def test_each_check_reads_everything_and_the_record_stays_small(folder: Folder) -> None:
+    read = [folder.scrub(days=9).read_bytes for _ in range(12)]
+
+    assert read == [102, 0, 0] * 4
+    assert len(list((folder.path / FOLDER).rglob("*.jsonl.gz"))) == KEPT
+    assert scrub_promise.problems(folder.ledger.recall(scrub_promise.FACT), folder.clock()) == []
+
+
+def test_rot_is_found_told_once_and_forgotten_when_it_is_restored(folder: Folder) -> None:
+    folder.scrub(days=1)
+    (media,) = folder.path.rglob("movie.mp4")
+    good = media.read_bytes()
+    media.write_bytes(b"x" + good[1:])
+    folder.clock.advance(RETENTION)
+
+    assert folder.scrub(days=27).damaged == 1
+    (manifest,) = (folder.path / "manifests").rglob("*.json")
+    marked = manifest.stat()
+    assert folder.scrub(days=1).damaged == 1
+    assert manifest.stat() == marked
+    row = folder.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+
+    media.write_bytes(good)
+    assert folder.scrub(days=1).damaged == 0
+    assert b"damage" not in manifest.read_bytes()
+    assert [folder.scrub(days=1).manifests for _ in range(3)] == [1, 0, 0], "its new manifest, once"
+
+
+def test_a_drive_that_is_mounted_again_is_not_read_again(folder: Folder, tmp_path: Path) -> None:
+    folder.scrub(days=1)
+    (manifest,) = (folder.path / "manifests").rglob("*.json")
+    times = manifest.stat()
+    other = tmp_path / "other"
+    other.write_bytes(manifest.read_bytes())  # another inode
+
+    other.replace(manifest)
+
+    os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert manifest.stat().st_ino != times.st_ino
+    assert folder.scrub(days=1).manifests == 0

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import itertools
+from datetime import datetime, timedelta
+
+import pytest
+import structlog
+
+from archiver.core.upkeep.second_chances import LOOK_EVERY, LOST_LOOKED_AT_FOR, MOST_LOST, give_second_chances
+from archiver.core.upkeep.watch import MOST_ALARMS, Watcher
+from archiver.ledger.base import AssetState, Ledger, Seen, Settlement
+from archiver.ledger.memory import MemoryLedger
+from tests.core.examples import NOW
+from tests.core.fakes import Clock
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+class World:
+    """One asset that was given up at NOW, with this much time left."""
+
+    def __init__(self, left: timedelta, state: AssetState = AssetState.QUARANTINED) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        end(self.ledger, "a", NOW + left, state)
+
+    def state(self) -> AssetState:
+        row = self.ledger.get("a")
+        assert row
+        return row.state
+
+
+def end(ledger: Ledger, asset_id: str, expires_at: datetime, state: AssetState) -> None:
+    seen = Seen(asset_id, "chat", expires_at, AssetState.DISCOVERED)
+    ledger.discover([seen])
+    lease = ledger.lease(asset_id, "test", HOUR)
+    assert lease
+    ledger.settle(lease, seen, Settlement(state, reason="why", stored_objects=2))
+
+
+@pytest.mark.parametrize("state", [AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS])
+def test_what_was_given_up_is_tried_again_once_a_day_while_its_source_has_it(state: AssetState) -> None:
+    world = World(10 * DAY, state)
+
+    world.clock.advance(DAY - HOUR)
+    too_early = give_second_chances(world.ledger, world.clock())
+    world.clock.advance(LOOK_EVERY)
+    in_time = give_second_chances(world.ledger, world.clock())
+
+    assert (too_early, in_time) == (0, 1)
+    assert world.state() is AssetState.DISCOVERED
+
+
+def test_it_is_tried_again_on_its_last_day_too() -> None:
+    world = World(20 * HOUR)
+    chances = 0
+
+    for _ in range(24):
+        world.clock.advance(LOOK_EVERY)
+        chances += give_second_chances(world.ledger, world.clock())
+        if world.state() is AssetState.DISCOVERED:
+            end(world.ledger, "a", NOW + 20 * HOUR, AssetState.QUARANTINED)
+
+    assert 3 <= chances <= 6
+
+
+def test_what_an_earlier_version_quarantined_with_nothing_stored_is_reopened_at_once() -> None:
+    world = World(-DAY)
+    seen = Seen("old", "chat", NOW + DAY, AssetState.DISCOVERED)
+    world.ledger.discover([seen])
+    lease = world.ledger.lease("old", "test", HOUR)
+    assert lease
+    world.ledger.settle(lease, seen, Settlement(AssetState.QUARANTINED, reason="SourceMismatch"))
+
+    assert give_second_chances(world.ledger, world.clock()) == 1
+    row = world.ledger.get("old")
+    assert row
+    assert row.state is AssetState.DISCOVERED
+
+
+def test_what_is_stored_of_it_stays_stored_while_it_is_looked_at() -> None:
+    world = World(10 * DAY)
+    world.clock.advance(DAY)
+
+    give_second_chances(world.ledger, world.clock())
+
+    row = world.ledger.get("a")
+    assert row
+    assert row.stored_objects == 2
+    assert watcher(world).summary().at_risk == ()
+
+
+def test_it_stays_given_up_when_its_time_is_over() -> None:
+    world = World(10 * DAY)
+
+    world.clock.advance(10 * DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert world.state() is AssetState.QUARANTINED
+
+
+def test_an_asset_whose_deadline_nobody_knows_has_its_chances() -> None:
+    world = World(timedelta())
+    end(world.ledger, "undated", datetime.fromisoformat("1970-01-01T00:00:00Z"), AssetState.QUARANTINED)
+
+    world.clock.advance(DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 1
+    assert world.state() is AssetState.QUARANTINED
+
+
+@pytest.mark.parametrize("state", [AssetState.ARCHIVED, AssetState.DAMAGED, AssetState.SKIPPED])
+def test_no_other_end_is_touched(state: AssetState) -> None:
+    world = World(10 * DAY, state)
+
+    world.clock.advance(2 * DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert world.state() is state
+
+
+@pytest.mark.parametrize("left", [DAY, -DAY, -20 * DAY])
+def test_what_is_lost_is_looked_at_once_a_day_for_a_month(left: timedelta) -> None:
+    world = World(left, AssetState.LOST)
+    looks = []
+
+    for hour in range(24 * 40):
+        world.clock.advance(LOOK_EVERY)
+        if give_second_chances(world.ledger, world.clock()):
+            looks.append(hour)
+            end(world.ledger, "a", NOW + left, AssetState.LOST)
+
+    assert 24 <= min(b - a for a, b in itertools.pairwise(looks)) <= 25
+    until = max(left, timedelta(0)) + LOST_LOOKED_AT_FOR
+    assert until - 2 * DAY <= looks[-1] * HOUR <= until
+
+
+def test_a_lost_asset_with_an_impossible_deadline_is_looked_at_too() -> None:
+    world = World(timedelta(), AssetState.LOST)
+    end(world.ledger, "b", datetime.fromisoformat("0001-01-16T00:00:00Z"), AssetState.LOST)
+
+    world.clock.advance(40 * DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 1
+
+
+def test_many_lost_assets_take_turns_and_do_not_hold_up_the_others() -> None:
+    world = World(-DAY, AssetState.LOST)
+    for number in range(MOST_LOST + 20):
+        end(world.ledger, f"lost-{number}", NOW - DAY - number * HOUR, AssetState.LOST)
+    world.clock.advance(2 * DAY)
+
+    first = give_second_chances(world.ledger, world.clock())
+    for row in list(world.ledger.rows([AssetState.DISCOVERED])):
+        end(world.ledger, row.asset_id, row.expires_at, AssetState.LOST)
+    world.clock.advance(LOOK_EVERY)
+    second = give_second_chances(world.ledger, world.clock())
+
+    assert (first, second) == (MOST_LOST, 21)
+
+
+def test_a_lost_asset_that_a_person_has_acknowledged_is_left_alone() -> None:
+    world = World(-DAY, AssetState.LOST)
+    world.ledger.acknowledge("a", "somebody", "100ms confirmed it")
+
+    world.clock.advance(2 * DAY)
+
+    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert world.state() is AssetState.LOST
+
+
+def test_it_looks_once_an_hour() -> None:
+    world = World(10 * DAY)
+    give_second_chances(world.ledger, world.clock())
+
+    world.clock.advance(DAY)
+    first = give_second_chances(world.ledger, world.clock())
+    end(world.ledger, "b", NOW + 10 * DAY, AssetState.QUARANTINED)
+    world.clock.advance(HOUR / 2)
+
+    assert first == 1
+    assert give_second_chances(world.ledger, world.clock()) == 0
+
+
+def watcher(world: World) -> Watcher:
+    return Watcher(
+        ledger=world.ledger, clock=world.clock, at_risk_within=3 * DAY, sweep_every=timedelta(minutes=5)
+    )
+
+
+def test_the_watch_gives_second_chances() -> None:
+    world = World(10 * DAY)
+    world.clock.advance(DAY)
+
+    watcher(world).watch()
+
+    assert world.state() is AssetState.DISCOVERED
+
+
+def test_many_that_were_given_up_long_ago_hide_none_that_can_be_saved() -> None:
+    world = World(-DAY)
+    for number in range(MOST_ALARMS):
+        end(world.ledger, f"old-{number}", NOW - DAY, AssetState.QUARANTINED)
+    world.ledger.discover([Seen("urgent", "chat", NOW + HOUR, AssetState.DISCOVERED)])
+
+    with structlog.testing.capture_logs() as logs:
+        summary = watcher(world).watch()
+
+    assert "urgent" in {log.get("asset_id") for log in logs if log["event"] == "asset_at_risk"}
+    assert summary.at_risk

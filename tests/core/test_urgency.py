@@ -1,0 +1,271 @@
+"""An urgent asset for which no slot is free gets the slot of one that is not urgent, and nobody starves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.attempt import heartbeat, urgency
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.attempt.outcomes import Archived, WillRetry
+from archiver.core.judging import Scope, judge
+from archiver.core.upkeep.dispatch import URGENT_BEYOND, Dispatcher
+from archiver.ledger.base import AssetState, Lease, Settlement
+from archiver.ledger.memory import MemoryLedger
+from archiver.transfer.base import SourceInfo
+from tests.core.bench import PART_BYTES, Bench, BytesSource, Tree
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+LEASE = timedelta(hours=2)
+
+
+class World:
+    """Slots that are all busy with what is leased."""
+
+    def __init__(self, window: int = 100) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.sent: list[str] = []
+        self.leases: dict[str, Lease] = {}
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger,
+            send=lambda row, _: self.sent.append(row.asset_id),
+            clock=self.clock,
+            window=window,
+            urgent_within=timedelta(days=3),
+        )
+
+    def discover(self, asset_id: str, left: timedelta) -> None:
+        created = (NOW - RETENTION + left).isoformat()
+        self.ledger.discover([judge(asset(id=asset_id, created_at=created), Scope(RETENTION))])
+
+    def run(self, asset_id: str) -> Lease:
+        lease = self.ledger.lease(asset_id, "worker", LEASE)
+        assert lease is not None
+        self.leases[asset_id] = lease
+        return lease
+
+    def dispatch(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.dispatcher.dispatch()
+            self.clock.advance(timedelta(seconds=15))
+
+    def hand_back(self, asset_id: str) -> str | None:
+        return urgency.hand_back_for(self.ledger, asset_id)
+
+
+def busy(*asset_ids: str) -> World:
+    world = World()
+    for asset_id in asset_ids:
+        world.discover(asset_id, timedelta(days=12))
+        world.run(asset_id)
+    return world
+
+
+def test_one_copy_is_handed_back_for_an_urgent_asset_that_waits() -> None:
+    world = busy("one", "two")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(4)
+
+    assert [world.hand_back("one"), world.hand_back("two")] == ["urgent", None]
+
+
+def test_two_urgent_assets_get_two_slots() -> None:
+    world = busy("one", "two", "three")
+    for asset_id in ("urgent-1", "urgent-2"):
+        world.discover(asset_id, timedelta(hours=1))
+    world.dispatch(4)
+
+    assert [world.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
+
+
+@pytest.mark.parametrize("dispatches", [0, 1, 2])
+def test_a_slot_has_time_to_take_it_first(dispatches: int) -> None:
+    world = busy("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(dispatches)
+
+    assert world.hand_back("one") is None
+
+
+def test_what_is_not_urgent_waits_for_a_slot() -> None:
+    world = busy("one")
+    world.discover("another", timedelta(days=10))
+    world.dispatch(10)
+
+    assert world.hand_back("one") is None
+
+
+def test_an_urgent_copy_goes_on() -> None:
+    world = World()
+    world.discover("one", timedelta(days=2))
+    world.run("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(10)
+
+    assert world.hand_back("one") is None
+
+
+def test_once_it_is_taken_nobody_makes_room_any_more() -> None:
+    world = busy("one")
+    world.discover("urgent", timedelta(hours=1))
+    world.dispatch(4)
+    world.run("urgent")
+    world.clock.advance(timedelta(minutes=1))
+
+    assert world.hand_back("one") is None
+
+
+def test_no_asset_is_handed_back_for_ever() -> None:
+    world = busy("one")
+    times = 0
+    for number in range(20):
+        world.discover(f"urgent-{number}", timedelta(hours=1))
+        world.dispatch(4)
+        times += world.hand_back("one") is not None
+        world.run(f"urgent-{number}")
+
+    assert times == urgency.MOST_HAND_BACKS
+
+
+def test_a_full_window_of_what_is_not_urgent_keeps_no_urgent_asset_waiting() -> None:
+    world = World(window=3)
+    for number in range(5):
+        world.discover(f"calm-{number}", timedelta(days=12))
+    world.dispatch()
+    world.discover("urgent", timedelta(hours=1))
+    waited = judge(
+        asset(id="retry", created_at=(NOW - RETENTION + timedelta(hours=2)).isoformat()), Scope(RETENTION)
+    )
+    world.ledger.discover([waited])
+    world.ledger.settle(
+        world.run("retry"), waited, Settlement(AssetState.WAITING, delay=timedelta(seconds=5))
+    )
+    world.dispatch(3)
+
+    assert set(world.sent) >= {"urgent", "retry"}
+    assert len(world.sent) <= 3 + URGENT_BEYOND
+
+
+def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
+    world = busy("one")
+    world.ledger.remember("urgent_waiting", {"what": "is this"})
+
+    assert world.hand_back("one") is None
+
+
+def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was stored before is read again."""
+    hurry(monkeypatch)
+    digest = '"' + "0" * 32 + '"'
+    files = {f"{number}.ts": BytesSource(b"G" * 9, etag=digest) for number in range(40)}
+
+    def contents() -> Tree:
+        return Tree(dict(files))
+
+    bench = Bench(contents, time_is_up=TimeoutError)
+    wait_for_the_heartbeat(bench, list(files.values())[5:], monkeypatch)
+    first = bench.archive()
+    row = bench.ledger.get(bench.asset_id)
+    assert row is not None
+    before = {path: source.reads for path, source in files.items()}
+    bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert "urgent-one is urgent" in first.reason
+    assert row.state is AssetState.WAITING
+    assert row.attempts == 0
+    assert (done := bench.ledger.get(bench.asset_id)) is not None
+    assert done.state is AssetState.ARCHIVED
+    again = [path for path, source in files.items() if source.reads > before[path] + 1]
+    assert again == [], "each was asked once whether it is still the same"
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=2))
+    monkeypatch.setattr(heartbeat, "LOOK_EVERY", timedelta(0))
+    monkeypatch.setattr(urgency, "URGENT_AFTER", timedelta(0))
+
+
+def file_with(source: BytesSource) -> Tree:
+    return Tree({"a.mp4": source}, form="file")
+
+
+class Beats:
+    """Of the attempts at a bench: the first one learns that an urgent asset waits."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._bench = bench
+        self._beating: list[Heartbeat] = []
+        enter = Heartbeat.__enter__
+
+        def entered(beating: Heartbeat) -> Heartbeat:
+            self._beating.append(beating)
+            return enter(beating)
+
+        monkeypatch.setattr(Heartbeat, "__enter__", entered)
+
+    def wait_for_it(self) -> None:
+        if len(self._beating) == 1:
+            urgency.say(self._bench.ledger, ["urgent-one"], NOW - timedelta(days=99))
+            assert self._beating[0]._yields.wait(10)
+
+
+def wait_for_the_heartbeat(
+    bench: Bench, sources: Sequence[BytesSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of `sources` arrives once the heartbeat has seen that an urgent asset waits."""
+    beats = Beats(bench, monkeypatch)
+
+    def waits(source: BytesSource) -> None:
+        opens: Callable[[int], object] = source.open
+
+        def opened(first_bytes: int) -> object:
+            beats.wait_for_it()
+            return opens(first_bytes)
+
+        source.open = opened  # type: ignore[method-assign,assignment]
+
+    for source in sources:
+        waits(source)
+
+
+def test_what_is_whole_is_committed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    bench = Bench(lambda: file_with(only), time_is_up=TimeoutError)
+    only = BytesSource(b"m" * 20)
+    wait_for_the_heartbeat(bench, [only], monkeypatch)
+
+    assert isinstance(bench.archive(), Archived)
+
+
+def test_a_large_file_is_handed_back_at_a_parts_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    data = bytes(range(256)) * 10  # 40 parts, two at once
+    source = BytesSource(data)
+    bench = Bench(lambda: file_with(source), time_is_up=TimeoutError)
+    read: list[int] = []
+    reads = source.read_range
+
+    def counted(start: int, into: memoryview, info: SourceInfo) -> None:
+        if start >= 10 * PART_BYTES and not read_before:
+            seen.wait_for_it()
+        read.append(start // PART_BYTES)
+        reads(start, into, info)
+
+    source.read_range = counted  # type: ignore[method-assign]
+    seen = Beats(bench, monkeypatch)
+    read_before: list[int] = []
+    first = bench.archive()
+    read_before, read[:] = list(read), []
+    second = bench.archive()
+
+    assert isinstance(first, WillRetry)
+    assert "urgent-one is urgent" in first.reason
+    assert isinstance(second, Archived)
+    assert 10 in read_before
+    assert len(read_before) < 20
+    assert set(read).isdisjoint(read_before), "what was read is stored, and is not read again"

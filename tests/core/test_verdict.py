@@ -1,0 +1,243 @@
+"""What the account amounts to: a table of cases. Each row: what was observed, what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from archiver.core.destinations.holds import Hold, Kind
+from archiver.core.upkeep.verdict import MANY, Complaint, Failing, Summary, assess
+from archiver.ledger.base import AssetState, Counts, Row
+from tests.core.examples import NOW
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+SWEPT: Mapping[str, object] = {"started_at": (NOW - MINUTE).isoformat(), "assets": 3, "new": 0}
+
+
+def row(asset_id: str, state: AssetState = AssetState.WAITING) -> Row:
+    return Row(asset_id, "chat", state, expires_at=NOW + DAY, first_seen_at=NOW, changed_at=NOW)
+
+
+def counts(acknowledged: Mapping[AssetState, int] | None = None, **states: int) -> Counts:
+    numbers = {AssetState(state): number for state, number in states.items()}
+    return Counts(sum(numbers.values()), numbers, acknowledged or {})
+
+
+WELL = Summary(
+    at=NOW,
+    counts=counts(archived=3),
+    at_risk_within=3 * DAY,
+    sweep_every=5 * MINUTE,
+    last_sweep=SWEPT,
+    watched_at=NOW - MINUTE,
+)
+
+
+def began(ago: timedelta) -> Mapping[str, object]:
+    return {**SWEPT, "started_at": (NOW - ago).isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("observed", "headline"),
+    [
+        ({}, "All 3 assets are safe."),
+        ({"counts": counts(archived=1)}, "The only asset is safe."),
+        ({"counts": counts()}, "100ms lists no asset."),
+        (
+            {"counts": counts(archived=97, skipped=3)},
+            "All assets that are wanted are safe: 97 archived, 3 skipped by your filters.",
+        ),
+        (
+            {"counts": counts(archived=1, external=2, rejected=1)},
+            "All assets that are wanted are safe: 1 archived, 1 rejected, 2 in your own bucket already.",
+        ),
+        (
+            {"counts": counts(skipped=3)},
+            "All assets that are wanted are safe: 0 archived, 3 skipped by your filters.",
+        ),
+        (
+            {"counts": counts(archived=1, waiting=1, running=1)},
+            "1 of 3 known assets are archived; 2 not saved yet.",
+        ),
+        (
+            {"counts": counts(archived=1, source_failed=1, acknowledged={AssetState.SOURCE_FAILED: 1})},
+            "1 of 2 known assets are archived; 1 failed at 100ms.",
+        ),
+        # a single asset that fails and fails, with time left, is nothing to wake up for
+        (
+            {"counts": counts(waiting=1), "failing": (Failing("503", 1),)},
+            "0 of 1 known assets are archived; 1 not saved yet.",
+        ),
+        # a sweep that runs is not late, however long ago the last one began
+        ({"last_sweep": began(HOUR), "sweeping_since": NOW - HOUR}, "All 3 assets are safe."),
+        ({"idle_since": NOW - MINUTE}, "All 3 assets are safe."),
+        # cron: no beat ever ran here; or none runs any more, and cron took over
+        ({"watched_at": None}, "All 3 assets are safe."),
+        ({"watched_at": NOW - DAY, "ran_once_at": NOW - MINUTE}, "All 3 assets are safe."),
+    ],
+)
+def test_well(observed: dict[str, Any], headline: str) -> None:
+    verdict = assess(replace(WELL, **observed))
+
+    assert verdict.headline == headline
+    assert (verdict.healthy, verdict.exit_code, verdict.problems) == (True, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("observed", "code", "words"),
+    [
+        ({"last_sweep": None}, "no_sweep", "No sweep has ended yet: what 100ms has is not known."),
+        ({"last_sweep": {}}, "no_sweep", "No sweep has ended yet"),
+        (
+            {"last_sweep": None, "sweeping_since": NOW - MINUTE},
+            "no_sweep",
+            "No sweep has ended yet; one is running now",
+        ),
+        ({"last_sweep": began(16 * MINUTE)}, "sweep_is_late", "The last sweep began 16 min ago"),
+        (
+            {"last_sweep": began(DAY), "sweeping_since": NOW - 7 * HOUR},
+            "sweep_is_late",
+            "The last sweep began 24 h ago",
+        ),
+        ({"recorded": {"sweep": NOW + HOUR}}, "clock_is_wrong", "`sweep` is dated 60 min in the future"),
+        ({"recorded": {"watch": NOW + DAY}}, "clock_is_wrong", "`watch` is dated 24 h in the future"),
+        # beat is dead, or the control worker
+        ({"watched_at": NOW - 6 * MINUTE}, "control_is_silent", "has done nothing for 6 min"),
+        (
+            {"watched_at": NOW - 6 * MINUTE, "ran_once_at": NOW - DAY},
+            "control_is_silent",
+            "The control worker has done nothing for 6 min: it is dead or stuck, or beat is.",
+        ),
+        (
+            {"idle_since": NOW - 6 * MINUTE, "counts": counts(archived=1, queued=7)},
+            "workers_are_silent",
+            "7 assets queued, and nothing has been copied for 6 min",
+        ),
+        (
+            {"holds": {"s3://b": Hold("s3://b: AccessDenied", NOW + MINUTE)}},
+            "on_hold",
+            "On hold until 12:01:00 UTC: s3://b: AccessDenied",
+        ),
+        *(
+            (
+                {"holds": {"s3://b": Hold(f"s3://b: {kind.value} (on h)", NOW + MINUTE, kind.code)}},
+                kind.code,
+                f"s3://b: {kind.value} (on h)",
+            )
+            for kind in Kind
+        ),
+        (
+            {"counts": counts(waiting=1500), "failing": (Failing("s3://b: timed out", 200, or_more=True),)},
+            "many_fail",
+            "200 or more assets keep failing for one reason: s3://b: timed out",
+        ),
+        ({"failing": (Failing("503", MANY),)}, "many_fail", "10 assets keep failing for one reason: 503"),
+        (
+            {"complaints": (Complaint("destination_changed", "s3://b is not the one it was."),)},
+            "destination_changed",
+            "s3://b is not the one it was.",
+        ),
+        ({"at_risk": (row("a"),)}, "at_risk", "1 asset is at risk: not saved, and less than 3 days are left"),
+        ({"at_risk": (row("a"),) * 20, "at_risk_or_more": True}, "at_risk", "20 or more assets are at risk"),
+        ({"counts": counts(archived=1, lost=2)}, "lost", "2 assets are lost: gone at 100ms"),
+        ({"counts": counts(archived=1, damaged=1)}, "damaged", "1 asset is damaged: no longer whole"),
+        ({"counts": counts(quarantined=1)}, "quarantined", "1 asset is stored with doubts: look"),
+        (
+            {"counts": counts(source_failed=1)},
+            "source_failed",
+            "1 asset failed at 100ms: final, there is nothing to save.",
+        ),
+        (
+            {"counts": counts(needs_source_access=1)},
+            "needs_source_access",
+            "1 asset needs access: not saved, because our credentials cannot read",
+        ),
+        (
+            {"counts": counts(lost=2, acknowledged={AssetState.LOST: 1})},
+            "lost",
+            "1 asset is lost",
+        ),
+        (
+            {"counts": Counts(4, {AssetState.ARCHIVED: 3})},
+            "ledger_out_of_balance",
+            "4 assets were seen and 3 have a state.",
+        ),
+    ],
+)
+def test_not_well(observed: dict[str, Any], code: str, words: str) -> None:
+    verdict = assess(replace(WELL, **observed))
+
+    assert [problem.code for problem in verdict.problems] == [code]
+    assert words in verdict.problems[0].text
+    assert (verdict.healthy, verdict.exit_code) == (False, 1)
+    assert verdict.headline.startswith("Needs attention: ")
+    assert "safe" not in verdict.headline, "it may only be said when it is known"
+
+
+@pytest.mark.parametrize(
+    ("observed", "headline"),
+    [
+        ({"counts": counts(), "last_sweep": None}, "Needs attention: nothing is known yet."),
+        ({"counts": counts(), "watched_at": NOW - HOUR}, "Needs attention: no asset seen yet."),
+        ({"last_sweep": began(HOUR)}, "Needs attention: 3 of 3 known assets are archived."),
+        (
+            {"counts": counts(archived=1, source_failed=2)},
+            "Needs attention: 1 of 3 known assets are archived; 2 failed at 100ms.",
+        ),
+        (
+            {"counts": counts(archived=1, waiting=2, lost=1)},
+            "Needs attention: 1 of 4 known assets are archived; 2 not saved yet, 1 lost.",
+        ),
+        (
+            {"counts": Counts(4, {AssetState.ARCHIVED: 3})},
+            "Needs attention: the account does not balance: what it says cannot be relied on.",
+        ),
+    ],
+)
+def test_the_headline_of_what_is_not_well(observed: dict[str, Any], headline: str) -> None:
+    assert assess(replace(WELL, **observed)).headline == headline
+
+
+def test_what_is_worth_knowing_is_no_problem() -> None:
+    verdict = assess(replace(WELL, complaints=(Complaint("scrubbed", "one: 3 copies.", is_problem=False),)))
+
+    assert (verdict.headline, verdict.exit_code) == ("All 3 assets are safe.", 0)
+    assert verdict.notes == ("one: 3 copies.",)
+
+
+def test_assets_at_fewer_destinations_than_there_are_are_not_called_safe() -> None:
+    fewer = Complaint("copies_missing", "2 assets are at fewer destinations.", is_problem=False)
+
+    verdict = assess(replace(WELL, complaints=(fewer,)))
+
+    assert (verdict.headline, verdict.exit_code) == ("3 of 3 known assets are archived.", 0)
+    assert verdict.notes == ("2 assets are at fewer destinations.",)
+
+
+def test_all_that_is_wrong_is_said() -> None:
+    everything = replace(
+        WELL,
+        counts=counts(lost=1, waiting=1),
+        at_risk=(row("a"),),
+        last_sweep=began(HOUR),
+        watched_at=NOW - HOUR,
+        holds={"s3://b": Hold("403", NOW + MINUTE)},
+    )
+
+    codes = [problem.code for problem in assess(everything).problems]
+
+    assert codes == ["at_risk", "lost", "sweep_is_late", "control_is_silent", "on_hold"]
+
+
+def test_what_was_acknowledged_is_still_told() -> None:
+    reviewed = replace(WELL, counts=counts(archived=1, lost=2, acknowledged={AssetState.LOST: 2}))
+
+    verdict = assess(reviewed)
+
+    assert verdict.healthy
+    assert verdict.headline == "1 of 3 known assets are archived; 2 lost."
+    assert verdict.notes == ("Acknowledged, and not counted as problems: 2 lost.",)

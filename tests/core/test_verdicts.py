@@ -1,0 +1,180 @@
+"""What a person says of an asset that is stored with doubts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import structlog
+
+from archiver.core.errors import VerdictRefused
+from archiver.core.records import keys
+from archiver.core.records.commit import committed, kept
+from archiver.core.records.end_records import read_state
+from archiver.core.records.manifest import read_manifest
+from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.core.upkeep.verdicts import accept, reject
+from archiver.ledger.base import SETTLED_STATES, AssetState, Row, Seen, Settlement
+from archiver.ledger.memory import MemoryLedger
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.fakes import Clock
+
+DOUBTS = ("s7.ts: it is missing at the source (404 or 410)",)
+ID = asset().id
+KEY = keys.manifest_key(ID, asset().created_at)
+
+
+class World:
+    """One asset that is kept with doubts at two destinations."""
+
+    def __init__(self, state: AssetState = AssetState.QUARANTINED) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.stores = [MemoryBackend("one"), MemoryBackend("two")]
+        archive_at(self.stores, asset(), doubts=DOUBTS)
+        enter(self.ledger, asset(), state, "because")
+
+    def accept(self, why: str = "looked at it") -> Row:
+        return accept(self.ledger, self.stores, ID, by="ann", why=why, now=NOW)
+
+    def reject(self) -> Row:
+        return reject(self.ledger, self.stores, ID, by="ann", why="an empty room", now=NOW)
+
+
+def test_what_is_accepted_is_archived_and_its_manifest_says_who_when_and_why() -> None:
+    world = World()
+
+    row = world.accept()
+
+    assert row.state is AssetState.ARCHIVED
+    assert row.warnings == ("accepted by ann: looked at it",)
+    for store in world.stores:
+        manifest = committed(store, KEY)
+        assert manifest
+        assert manifest.accepted == {
+            "by": "ann",
+            "at": NOW.isoformat(),
+            "why": "looked at it",
+            "doubts": list(DOUBTS),
+        }
+
+
+def test_accepting_twice_changes_nothing_more() -> None:
+    world = World()
+    world.accept()
+    before = world.stores[0].read(KEY, 0, 99_999)
+
+    row = world.accept("another reason")
+
+    assert row.state is AssetState.ARCHIVED
+    assert world.stores[0].read(KEY, 0, 99_999) == before
+
+
+def test_accepting_goes_on_where_it_stopped_half_way() -> None:
+    world = World()
+    accept(MemoryLedgerWith(world), world.stores[:1], ID, by="ann", why="x", now=NOW)
+    assert kept(world.stores[1], KEY)
+
+    assert world.accept().state is AssetState.ARCHIVED
+    assert all(committed(store, KEY) for store in world.stores)
+
+
+def MemoryLedgerWith(world: World) -> MemoryLedger:  # noqa: N802
+    """Another ledger with the same asset: the first one never heard of what was done."""
+    ledger = MemoryLedger(world.clock)
+    enter(ledger, asset(), AssetState.QUARANTINED)
+    return ledger
+
+
+def test_what_is_not_whole_any_more_cannot_be_accepted() -> None:
+    world = World()
+    manifest = read_manifest(world.stores[1], KEY)
+    assert manifest
+    world.stores[1].delete(manifest.key_of(manifest.objects[0]))
+
+    with pytest.raises(VerdictRefused, match="memory://two"):
+        world.accept()
+
+    assert kept(world.stores[0], KEY), "and nothing was changed at the other destination"
+
+
+@pytest.mark.parametrize("say", [World.accept, World.reject])
+def test_an_asset_that_a_worker_copies_is_left_to_it(say) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(VerdictRefused, match="a worker is copying it"):
+        say(World(AssetState.RUNNING))
+
+
+@pytest.mark.parametrize("say", [accept, reject])
+def test_an_unknown_asset_is_named(say) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(VerdictRefused, match="nobody is not in the ledger"):
+        say(MemoryLedger(Clock(NOW)), [MemoryBackend("one")], "nobody", by="ann", why="", now=NOW)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [AssetState.QUARANTINED, AssetState.WAITING, AssetState.DAMAGED, AssetState.LOST, AssetState.DISCOVERED],
+)
+def test_what_is_rejected_asks_for_nobody_any_more_and_its_bytes_stay(state: AssetState) -> None:
+    world = World(state)
+
+    row = world.reject()
+
+    assert row.state is AssetState.REJECTED
+    assert row.state in SETTLED_STATES
+    assert (row.reason or "").startswith("rejected by ann: an empty room")
+    assert all(kept(store, KEY) for store in world.stores)
+    end = keys.end_record_key(ID, asset().created_at)
+    assert {read_state(store, end) for store in world.stores} == {"rejected"}
+    assert give_second_chances(world.ledger, NOW + RETENTION / 2) == 0
+    assert world.ledger.take_due(10, RETENTION, ahead=RETENTION) == []
+
+
+def test_what_is_archived_cannot_be_rejected() -> None:
+    with pytest.raises(VerdictRefused, match="nothing to reject"):
+        World(AssetState.ARCHIVED).reject()
+
+
+def test_an_asset_that_a_worker_takes_in_between_is_not_rejected() -> None:
+    class TakenInBetween(MemoryLedger):
+        def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+            self.reopen(seen.asset_id)
+            assert self.lease(seen.asset_id, "worker", RETENTION)
+            return super().record_archived(seen, settlement)
+
+    world = World()
+    ledger = TakenInBetween(world.clock)
+    enter(ledger, asset(), AssetState.QUARANTINED)
+
+    with pytest.raises(VerdictRefused, match="a worker is copying it"):
+        reject(ledger, world.stores, ID, by="ann", why="", now=NOW)
+
+    end = keys.end_record_key(ID, asset().created_at)
+    assert [read_state(store, end) for store in world.stores] == [None, None]
+
+
+def test_no_signature_that_a_rejection_quotes_is_kept_or_logged() -> None:
+    world = World()
+
+    with structlog.testing.capture_logs() as logs:
+        row = reject(
+            world.ledger,
+            world.stores,
+            ID,
+            by="https://user.example/?token=abcdef",
+            why="see https://cdn.example/x.mp4?X-Amz-Signature=abcdef",
+            now=NOW,
+        )
+
+    assert "abcdef" not in f"{row.reason} {logs}"
+
+
+def test_no_signature_that_a_reason_quotes_is_kept() -> None:
+    world = World()
+
+    world.accept(why="compared with https://cdn.example/x.mp4?X-Amz-Signature=abcdef")
+
+    for store in world.stores:
+        assert b"abcdef" not in store.read(KEY, 0, 99_999)
+    assert "abcdef" not in json.dumps(world.accept().warnings)

@@ -252,7 +252,7 @@ def archive(
     with _stoppable() as stop, _services(settings, stop_requested=stop.is_set) as (_, services):
         for asset_id in asset_ids:
             if again:
-                _take_back(services, asset_id)
+                _mark_damaged(services, asset_id)
             row = services.ledger.get(asset_id)
             is_kept = not again and row is not None and row.state is AssetState.QUARANTINED
             services.ledger.reopen(asset_id, keep_stored=is_kept)
@@ -787,12 +787,12 @@ def _not_served(services: AppServices) -> Iterator[tuple[int, str]]:
                 yield NOT_SERVED, f"{store.name}: {error}"
 
 
-def _take_back(services: AppServices, asset_id: str) -> None:
+def _mark_damaged(services: AppServices, asset_id: str) -> None:
     """An asset whose manifests prove nothing is copied anew. Not when 100ms has deleted it: a damaged copy is better
     than none, and so it stays until the new one is whole."""
     from archiver.core.deadlines import is_over
     from archiver.core.records import keys
-    from archiver.core.records.commit import take_back
+    from archiver.core.records.commit import mark_damaged
 
     row = services.ledger.get(asset_id)
     if row is None:
@@ -806,7 +806,7 @@ def _take_back(services: AppServices, asset_id: str) -> None:
         )
         return
     for store in services.destinations:
-        take_back(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
+        mark_damaged(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
 
 
 def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from archiver.core.errors import ManifestError
 from archiver.core.records import keys
-from archiver.core.records.commit import give_back
+from archiver.core.records.commit import clear_damage
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents, check_listed
 from archiver.ledger.base import AssetState, Ledger
@@ -164,7 +164,7 @@ def _compare(store: StorageBackend, key: ObjectKey, manifest: Manifest, *, quick
     problems, restored = verified.problems, False
     if verified.ok and manifest.damage and unchecked is None:
         try:
-            restored = give_back(store, key, manifest) is not None
+            restored = clear_damage(store, key, manifest) is not None
         except StorageError as error:
             problems = (f"whole again, but still marked as damaged: {error}",)
     return Checked(

@@ -17,7 +17,7 @@ from archiver.core.contents.base import Item, Notes
 from archiver.core.destinations import holds
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
-from archiver.core.records.commit import commit, take_back
+from archiver.core.records.commit import commit, mark_damaged
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.reconcile import Reconciler
@@ -658,7 +658,7 @@ class SilentStore(NoChecksumStore):
 
 
 def damaged_copy() -> tuple[Bench, ObjectKey]:
-    """Archived, then changed in a way that no list shows, and the manifest taken back; the file's key."""
+    """Archived, then changed in a way that no list shows, and the manifest marked as damaged; the file's key."""
     store = SilentStore(MemoryBackend("one"))
     bench = Bench(lambda: file(VIDEO), stores=[store])
     bench.archive()
@@ -667,12 +667,12 @@ def damaged_copy() -> tuple[Bench, ObjectKey]:
     video = manifest.key_of(next(item for item in manifest.objects if item.path.endswith(".mp4")))
     flipped = b"x" * len(VIDEO)
     store.put(ObjectSpec(video, "video/mp4", len(flipped)), flipped, crc32c(flipped))
-    take_back(store, keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at), ["CRC32C"])
+    mark_damaged(store, keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at), ["CRC32C"])
     bench.ledger.reopen(bench.asset_id)
     return bench, video
 
 
-def test_a_copy_that_was_taken_back_is_made_anew_and_proved_by_a_manifest_without_damage() -> None:
+def test_a_damaged_copy_is_replaced_and_its_new_manifest_has_no_damage() -> None:
     bench, video = damaged_copy()
 
     outcome = bench.archive()
@@ -698,7 +698,7 @@ def test_a_damaged_copy_stays_when_the_source_is_gone_before_there_is_another() 
     assert read_manifest(bench.stores[0], keys.manifest_key(asset_id, described.created_at)) is not None
 
 
-def test_a_copy_that_was_taken_back_wrongly_is_not_called_lost_with_its_source() -> None:
+def test_a_copy_wrongly_marked_as_damaged_is_not_called_lost_when_its_source_is_gone() -> None:
     bench, video = damaged_copy()
     asset_id = bench.asset_id
     bench.stores[0].put(ObjectSpec(video, "video/mp4", len(VIDEO)), VIDEO, crc32c(VIDEO))

@@ -14,7 +14,7 @@ from archiver.core.attempt.settling import LONGEST_SECONDS, PAUSES_SECONDS, sett
 from archiver.core.errors import Outranked
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
-from archiver.core.records.commit import accept, commit, extend, give_back, take_back
+from archiver.core.records.commit import accept, clear_damage, commit, extend, mark_damaged
 from archiver.core.records.manifest import NO_FENCE, Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.reconcile import Reconciler
@@ -177,8 +177,8 @@ def test_an_older_manifest_that_appears_at_the_last_moment_is_replaced() -> None
 
 
 CHANGES: dict[str, Callable[[StorageBackend, Manifest], object]] = {
-    "take_back": lambda store, read: take_back(store, KEY, ["CRC32C"], of=read),
-    "give_back": lambda store, read: give_back(store, KEY, read),
+    "mark_damaged": lambda store, read: mark_damaged(store, KEY, ["CRC32C"], of=read),
+    "clear_damage": lambda store, read: clear_damage(store, KEY, read),
     "extend": lambda store, read: extend(store, KEY, read, read.model_copy(update={"warnings": ("full",)})),
 }
 
@@ -210,16 +210,16 @@ def test_a_verdict_on_what_was_replaced_meanwhile_changes_nothing() -> None:
     assert manifest_at(store) == theirs
 
 
-@pytest.mark.parametrize("change", ["take_back", "give_back", "extend"])
+@pytest.mark.parametrize("change", ["mark_damaged", "clear_damage", "extend"])
 def test_a_change_of_a_manifest_keeps_its_token(change: str) -> None:
     store = MemoryBackend("one")
-    damage = ("CRC32C",) if change == "give_back" else None
+    damage = ("CRC32C",) if change == "clear_damage" else None
     read = stored_with(store, fence=5, damage=damage)
 
     assert CHANGES[change](store, read)
 
     assert manifest_at(store).rank == 5
-    assert bool(manifest_at(store).damage) is (change == "take_back")
+    assert bool(manifest_at(store).damage) is (change == "mark_damaged")
 
 
 def test_a_manifest_that_is_replaced_again_and_again_is_a_passing_fault() -> None:
@@ -231,7 +231,7 @@ def test_a_manifest_that_is_replaced_again_and_again_is_a_passing_fault() -> Non
             raise ObjectChanged("somebody else")
 
     with pytest.raises(TransientStorageError):
-        take_back(Busy(store), KEY, ["CRC32C"], of=read)
+        mark_damaged(Busy(store), KEY, ["CRC32C"], of=read)
 
 
 # -- tokens ----------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_a_manifest_has_the_token_of_its_lease() -> None:
 
     first = manifest_at(bench.stores[0]).rank
     assert first > NO_FENCE
-    take_back(bench.stores[0], KEY, ["CRC32C"])
+    mark_damaged(bench.stores[0], KEY, ["CRC32C"])
     bench.ledger.reopen(bench.asset_id)
     bench.archive()
     assert manifest_at(bench.stores[0]).rank > first

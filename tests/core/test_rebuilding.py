@@ -10,7 +10,7 @@ import pytest
 
 from archiver.core.judging import Scope
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import take_back
+from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep.acknowledging import acknowledge
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.core.upkeep.watch import Watcher
@@ -199,7 +199,7 @@ def test_what_only_one_destination_has_needs_a_person_when_100ms_has_deleted_it(
 
 def test_what_only_one_destination_has_damaged_is_whole_nowhere() -> None:
     world = World()
-    take_back(world.two, archive_at([world.two], asset()), ["movie.mp4: missing"])
+    mark_damaged(world.two, archive_at([world.two], asset()), ["movie.mp4: missing"])
     world.clock.advance(RETENTION)
 
     world.reconcile()

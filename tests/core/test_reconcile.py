@@ -7,7 +7,7 @@ import pytest
 
 from archiver.core.judging import Scope
 from archiver.core.records import keys
-from archiver.core.records.commit import take_back
+from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import verdicts
 from archiver.core.upkeep.reconcile import LOCK, LOCK_NAME, Reconciler
 from archiver.hms.models import Asset
@@ -231,7 +231,7 @@ def test_a_manifest_that_one_destination_cannot_read_or_took_back_enters_nothing
     for each in (rubbish, damaged):
         archive_at(world.stores, each)
     put(world.two, keys.manifest_key("rubbish", rubbish.created_at), b"{not json")
-    take_back(world.two, keys.manifest_key("damaged", damaged.created_at), ["movie.mp4: missing"])
+    mark_damaged(world.two, keys.manifest_key("damaged", damaged.created_at), ["movie.mp4: missing"])
 
     result = world.reconciler().reconcile()
 

@@ -146,7 +146,7 @@ def test_copies_that_a_mass_deletion_took_and_another_destination_has_are_left_t
     assert world.states() == {AssetState.DAMAGED: MANY}
 
 
-def test_nothing_is_taken_back_in_masses_where_no_marker_proves_the_bucket() -> None:
+def test_no_archived_assets_are_reopened_in_masses_where_no_marker_identifies_the_bucket() -> None:
     world = World(MemoryBackend("one"), Unreadable("two"))
     world.archive(recordings(MANY))
     world.reconcile()

@@ -46,7 +46,7 @@ def test_a_manifest_whose_objects_are_gone_does_not_make_a_waiting_asset_archive
     assert row.state is AssetState.WAITING
 
 
-def test_a_commit_that_scrub_takes_back_while_reconcile_looks_stays_taken_back() -> None:
+def test_a_commit_that_scrub_marks_as_damaged_while_reconcile_looks_stays_marked() -> None:
     bench: Bench | None = None
 
     class TakenBack(MemoryBackend):

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from archiver.core.records.commit import take_back
+from archiver.core.records.commit import mark_damaged
 from archiver.core.records.keys import manifest_key
 from archiver.ledger.base import AssetState
 from tests.core.contents.media import ffmpeg, single
@@ -480,7 +480,7 @@ def test_what_is_kept_and_copied_again_in_vain_is_still_kept() -> None:
     with Origin({"/r/a.mp4": cut}) as origin:
         world = World(origin, "/r/a.mp4", type="room-composite")
         assert world.until_settled().state is QUARANTINED
-        take_back(
+        mark_damaged(
             world.stores[0], manifest_key(world.asset.id, world.asset.created_at), ["it is copied again"]
         )
         world.ledger.reopen(world.asset.id)

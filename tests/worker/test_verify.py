@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archiver.core.records.commit import committed, take_back
+from archiver.core.records.commit import committed, mark_damaged
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
@@ -20,9 +20,9 @@ def store() -> MemoryBackend:
 
 @pytest.fixture
 def key(store: MemoryBackend) -> ObjectKey:
-    """Of a manifest that was taken back, though all that it names is right by now."""
+    """Of a manifest marked as damaged, though all that it names is right by now."""
     key = archive_at([store], asset())
-    take_back(store, key, ["movie.mp4: missing"])
+    mark_damaged(store, key, ["movie.mp4: missing"])
     return key
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from archiver.core.errors import ManifestError
-from archiver.core.records.commit import take_back
+from archiver.core.records.commit import mark_damaged
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_objects
 from storage_backends.base import ObjectKey, StorageBackend
@@ -58,4 +58,4 @@ def _mark(store: StorageBackend, written: Written, manifest: Manifest) -> bool:
     if not problems:
         return False
     log.error("overwritten", store=store.name, key=written.manifest_key, problems=problems[:5])
-    return take_back(store, written.manifest_key, problems, of=manifest)
+    return mark_damaged(store, written.manifest_key, problems, of=manifest)

@@ -23,7 +23,7 @@ from storage_backends.errors import AccessDenied, ObjectChanged, TransientStorag
 
 log = structlog.get_logger(__name__)
 
-DAMAGE_NAMED = 20  # problems kept in a manifest that was taken back; the next reading finds all
+DAMAGE_NAMED = 20  # problems named in a damaged manifest; `archiver verify` finds all of them
 RACES = 10  # writers that may get in between, one after the other, before a write is given up for now
 
 
@@ -97,7 +97,7 @@ def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
     there = _write(store, key, manifest, known)
     problems = check_listed(store, there).problems
     if problems:
-        take_back(store, key, problems, of=there)
+        mark_damaged(store, key, problems, of=there)
         _require(store, there, problems)
 
 
@@ -147,20 +147,24 @@ def _require(store: StorageBackend, manifest: Manifest, problems: Sequence[str])
         )
 
 
-def take_back(
+def mark_damaged(
     store: StorageBackend, key: ObjectKey, damage: Sequence[str], *, of: Manifest | None = None
 ) -> bool:
-    """Mark the manifest at `key` as damaged so the asset is copied again; whether it is marked now. Nothing is removed:
-    old copy and manifest stay until a new copy is whole. `of`: the manifest in which the damage was found; one that
-    has replaced it since is left as it is. One that cannot be read proves nothing as it is. Idempotent. Raises
-    StorageError."""
+    """Mark the manifest at `key` as damaged so the asset is copied again; return whether it is marked now.
+
+    No object is deleted: the old copy and its manifest stay until a new copy is verified. With `of`, the manifest in
+    which the damage was found, a manifest that has replaced it since stays unmarked. An unreadable manifest is not
+    marked; it counts as damaged anyway. Idempotent. Raises StorageError.
+    """
     named = tuple(damage[:DAMAGE_NAMED])
     return _change(store, key, of, lambda manifest: manifest.model_copy(update={"damage": named})) is not None
 
 
-def give_back(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Manifest | None:
-    """Clear the damage from `manifest`, and return it as it is now; None when it was replaced meanwhile. For a caller
-    that has just read all its objects and found them whole. Raises StorageError."""
+def clear_damage(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Manifest | None:
+    """Clear the damage mark of `manifest` and return the new manifest; None when it was replaced meanwhile.
+
+    Only for a caller that has just read and verified all its objects. Raises StorageError.
+    """
     whole = _change(store, key, manifest, lambda there: there.model_copy(update={"damage": None}))
     if whole is not None:
         log.warning("manifest_given_back", store=store.name, key=key, damage=manifest.damage)
@@ -174,7 +178,7 @@ def extend(store: StorageBackend, key: ObjectKey, manifest: Manifest, fuller: Ma
     if _change(store, key, manifest, lambda _: fuller) is None:
         return False
     if problems := check_listed(store, fuller).problems:
-        take_back(store, key, problems, of=fuller)
+        mark_damaged(store, key, problems, of=fuller)
         _require(store, fuller, problems)
     return True
 
@@ -198,8 +202,10 @@ def _change(
 
 
 def committed_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """As `committed`; and a manifest that was taken back is given back if every byte that it names is there: all of
-    them are read, for when nothing better can be had any more. Repeatable. Raises StorageError."""
+    """Like `committed`, but verify a damaged manifest by reading every object, and clear its damage if all are whole.
+
+    For when the source can no longer replace the copy. Idempotent. Raises StorageError.
+    """
     return committed(store, key) or _whole_after_all(store, key, trusted=True)
 
 
@@ -213,7 +219,7 @@ def _whole_after_all(store: StorageBackend, key: ObjectKey, *, trusted: bool) ->
     manifest = found.manifest if found else None
     if manifest is None or not manifest.damage or manifest.trusted is not trusted:
         return None
-    return give_back(store, key, manifest) if check_contents(store, manifest).ok else None
+    return clear_damage(store, key, manifest) if check_contents(store, manifest).ok else None
 
 
 def accept(store: StorageBackend, key: ObjectKey, *, by: str, why: str, at: datetime) -> Manifest | None:

@@ -58,7 +58,7 @@ class ManifestObject:
 class Manifest(BaseModel):
     """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC.
 
-    `damage`: why it proves nothing any more (core.records.commit, take_back); absent from one that does. `doubts`: why
+    `damage`: why it does not count (core.records.commit.mark_damaged); absent from one that does. `doubts`: why
     what is stored is perhaps not what it should be; `missing`: paths of what belongs to the asset and is not stored;
     both only with schema 2. `fingerprint` names what the attempt found, doubts included. `accepted`: who said that the
     asset is archived in spite of its doubts, when and why. `fence`: the fencing token of the attempt that committed it

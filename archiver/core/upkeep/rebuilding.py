@@ -93,7 +93,7 @@ class Rebuilder:
             manifest = next(iter(manifests.values()))
             if row is not None and _is_resized(row, manifest):
                 continue  # its source is about to be looked at
-            if any(each.damage for each in manifests.values()):  # it was taken back
+            if any(each.damage for each in manifests.values()):
                 if row is None and self._is_over(manifest):
                     self._enter_damaged(manifests)
                 continue

@@ -1,7 +1,7 @@
 """Comparing what the ledger says with what the buckets hold, and repairing the difference.
 
 The bucket says what is safe (design.md): a manifest everywhere makes an asset archived, whatever the ledger
-forgot, unless it was taken back (core.records.commit); a manifest that is gone makes it due again, whatever the
+forgot, unless it is marked as damaged (core.records.commit); a manifest that is gone makes it due again, whatever the
 ledger says. A repair is counted and logged, for it means that another path is broken or the ledger was lost.
 
 So many gaps at once that a wrong bucket or a mass deletion is likelier are left to a person (`gaps`); but what
@@ -84,7 +84,7 @@ class _Gaps:
 
     @property
     def changes(self) -> int:
-        """How many were taken back that nobody expects to lack anything."""
+        """How many archived assets would be reopened although nothing says that they should lack anything."""
         return sum(len(self.of(gap)) for gap in _CHANGES)
 
 

@@ -26,7 +26,7 @@ from archiver.core.records.check_records import (
     tag_of,
     write_records,
 )
-from archiver.core.records.commit import DAMAGE_NAMED, give_back, take_back
+from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, mark_damaged
 from archiver.core.records.damage import damaged
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import Verified, check_contents, check_listed, check_objects
@@ -308,7 +308,7 @@ class Scrubber:
         found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
         read_bytes = found.read_bytes
         if found.problems and not check.marks & Mark.DAMAGED:
-            # one bad answer is no damage: nothing is taken back for it
+            # one bad answer is no damage: no manifest is marked for it
             found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
             read_bytes += found.read_bytes
         if found.problems:
@@ -348,7 +348,7 @@ class Scrubber:
             verified, marks = check_listed(store, manifest), Mark.COLD
         read = verified.ok and verified.read_bytes == manifest.total_size and not marks & Mark.COLD
         if read and in_full and manifest.damage:
-            give_back(store, key, manifest)
+            clear_damage(store, key, manifest)
         read = read and (in_full or verified.read_bytes > 0)
         return _Found(verified.read_bytes, verified.problems, manifest.total_size, marks, read, manifest)
 
@@ -381,7 +381,7 @@ class Scrubber:
         note = ""
         try:
             marked = found.manifest is not None and found.manifest.damage == problems[:DAMAGE_NAMED]
-            if not marked and not take_back(store, key, problems, of=found.manifest) and found.manifest:
+            if not marked and not mark_damaged(store, key, problems, of=found.manifest) and found.manifest:
                 return
         except StorageError as error:  # and so by its sizes it would be taken for archived, not copied again
             note = f"the manifest could not be marked ({error})"

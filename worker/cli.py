@@ -190,7 +190,7 @@ def run(
     """
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
-    from archiver.core.upkeep.verdict import assess
+    from archiver.core.health import assess
     from archiver.core.upkeep.watch import RAN_ONCE_FACT, note
     from worker import rendering
     from worker.run_once import result_json
@@ -387,7 +387,7 @@ def status(
 
     Exit code 0 when everything is known and nothing needs a person, else 1; each problem is told.
     """
-    from archiver.core.upkeep.verdict import assess
+    from archiver.core.health import assess
     from worker import rendering
     from worker.account import build_watcher
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archiver.core.deadlines import UNDATED
-from archiver.core.upkeep.verdict import ATTENTION_STATES, UNSAVED_STATES, Summary, assess
+from archiver.core.health import ATTENTION_STATES, UNSAVED_STATES, Summary, assess
 from archiver.hms.models import parse_time
 from archiver.ledger.base import SAFE_STATES, Acknowledgement, AssetState, Progress, Row
 from worker.escaping import escaped
@@ -124,13 +124,13 @@ def progress_table(running: tuple[Progress, ...]) -> Table:
 
 
 def summary_view(summary: Summary) -> RenderableType:
-    """The verdict first, then what it rests on."""
-    verdict = assess(summary)
+    """The headline first, then the facts behind it."""
+    health = assess(summary)
     unsaved = any(summary.counts.states.get(state) for state in UNSAVED_STATES)
-    style = "bold red" if not verdict.healthy else "yellow" if unsaved else "bold green"
-    parts: list[RenderableType] = [shown(verdict.headline, style)]
-    parts += [_bullet(problem.text, "red") for problem in verdict.problems]
-    parts += [_bullet(note, "dim") for note in verdict.notes]
+    style = "bold red" if not health.healthy else "yellow" if unsaved else "bold green"
+    parts: list[RenderableType] = [shown(health.headline, style)]
+    parts += [_bullet(problem.text, "red") for problem in health.problems]
+    parts += [_bullet(note, "dim") for note in health.notes]
     parts += [states_table(summary.counts.states, summary.counts.seen)]
     if summary.last_sweep is not None:
         parts.append(_sweep_line(summary.last_sweep, summary.at))
@@ -199,13 +199,13 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
-    verdict = assess(summary)
+    health = assess(summary)
     return {
         "at": summary.at.isoformat(),
-        "healthy": verdict.healthy,
-        "headline": verdict.headline,
-        "problems": [{"code": problem.code, "text": problem.text} for problem in verdict.problems],
-        "notes": list(verdict.notes),
+        "healthy": health.healthy,
+        "headline": health.headline,
+        "problems": [{"code": problem.id, "text": problem.text} for problem in health.problems],
+        "notes": list(health.notes),
         "seen": summary.counts.seen,
         "balanced": summary.counts.balanced,
         "states": {str(state): number for state, number in summary.counts.states.items()},

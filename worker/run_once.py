@@ -17,12 +17,12 @@ from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.decisions import HOLD, describe
 from archiver.core.attempt.outcomes import Archived, NotOurs, Outcome, WillRetry
 from archiver.core.destinations import holds
+from archiver.core.health import unacknowledged
 from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.sweep import LOCK as SWEEP_LOCK
 from archiver.core.upkeep.sweep import Sweeper, SweepResult
-from archiver.core.upkeep.verdict import unacknowledged
 from archiver.ledger.base import SETTLED_STATES, AssetState, Counts, Ledger
 from storage_backends.errors import StorageError
 

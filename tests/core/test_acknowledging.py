@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.errors import VerdictRefused
+from archiver.core.health import assess
 from archiver.core.records import end_records, keys
 from archiver.core.upkeep.acknowledging import acknowledge, restore
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
-from archiver.core.upkeep.verdict import assess
 from archiver.core.upkeep.watch import WATCH_FACT, Watcher, note
 from archiver.ledger.base import ACKNOWLEDGED_STATES, Acknowledgement, AssetState
 from archiver.ledger.memory import MemoryLedger
@@ -53,7 +53,7 @@ def test_an_end_that_was_seen_is_no_problem_any_more_and_is_still_shown(state: A
 
     after = assess(world.watcher.summary())
     assert said == Acknowledgement("ann", "it was empty", NOW)
-    assert [problem.code for problem in before.problems] == [state]
+    assert [problem.id for problem in before.problems] == [state]
     assert (after.exit_code, after.problems) == (0, ())
     assert after.notes == (f"Acknowledged, and not counted as problems: 1 {state}.",)
     assert world.watcher.summary().needs_attention == ()
@@ -109,7 +109,7 @@ def test_it_is_asked_for_again_when_the_same_end_comes_again() -> None:
     world.ledger.reopen("a")
     enter(world.ledger, ASSET, AssetState.LOST, "again")
 
-    assert [problem.code for problem in assess(world.watcher.summary()).problems] == ["lost"]
+    assert [problem.id for problem in assess(world.watcher.summary()).problems] == ["lost"]
 
 
 def test_a_reason_loses_its_query() -> None:

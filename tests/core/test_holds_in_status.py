@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.destinations import holds
-from archiver.core.upkeep.verdict import assess
+from archiver.core.health import assess
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.memory import MemoryLedger
 from tests.core.examples import NOW
@@ -32,7 +32,7 @@ class World:
             at_risk_within=timedelta(days=3),
             sweep_every=timedelta(minutes=5),
         )
-        return [problem.code for problem in assess(watcher.summary()).problems]
+        return [problem.id for problem in assess(watcher.summary()).problems]
 
 
 @pytest.mark.parametrize(

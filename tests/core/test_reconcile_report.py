@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from archiver.core.health import assess
 from archiver.core.upkeep.reconcile_report import FACT, said
-from archiver.core.upkeep.verdict import assess
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.memory import MemoryLedger
 from tests.core.examples import NOW

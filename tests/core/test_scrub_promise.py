@@ -130,7 +130,7 @@ def test_the_account_is_not_healthy_while_the_promise_slips(ledger: MemoryLedger
 
     summary = watcher.summary()
 
-    assert [(each.code, each.text) for each in summary.complaints if each.is_problem] == [
+    assert [(each.id, each.text) for each in summary.reported if each.is_problem] == [
         (
             "scrub_promise_slips",
             "s3://b: 1 copy was not checked within 30 days, or not read in time when new.",

@@ -56,9 +56,9 @@ def test_status_is_not_well_while_something_is_damaged() -> None:
     )
     note(world.ledger, bad={"a"}, whole=(), everything=True)
 
-    told = [complaint for complaint in watcher.summary().complaints if complaint.code == "found_damaged"]
+    told = [each for each in watcher.summary().reported if each.id == "found_damaged"]
 
-    assert [complaint.is_problem for complaint in told] == [True]
+    assert [each.is_problem for each in told] == [True]
     assert "1 asset was found damaged by `archiver verify`: a." in told[0].text
 
 

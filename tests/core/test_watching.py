@@ -6,10 +6,10 @@ import pytest
 import structlog
 
 from archiver.core.destinations import holds
+from archiver.core.health import assess
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.failed_later import FACT as FAILED_LATER
 from archiver.core.upkeep.sweep import FACT, RUNNING_FACT, UNFINISHED_FACT
-from archiver.core.upkeep.verdict import assess
 from archiver.core.upkeep.watch import SHOWN, Watcher
 from archiver.ledger.base import AssetState, Settlement
 from archiver.ledger.memory import MemoryLedger
@@ -128,7 +128,7 @@ def test_assets_that_stay_queued_while_nothing_is_copied_mean_that_no_worker_tak
     codes = []
     for _ in range(8):
         world.swept()
-        codes.append([problem.code for problem in assess(world.watcher.watch()).problems])
+        codes.append([problem.id for problem in assess(world.watcher.watch()).problems])
         world.clock.advance(timedelta(minutes=1))
     assert codes == [[]] * 6 + [["workers_are_silent"]] * 2
 
@@ -145,7 +145,7 @@ def test_the_control_worker_is_missed_when_it_stops_watching() -> None:
     world.clock.advance(timedelta(minutes=6))
     world.swept()
 
-    assert [problem.code for problem in assess(world.watcher.summary()).problems] == ["control_is_silent"]
+    assert [problem.id for problem in assess(world.watcher.summary()).problems] == ["control_is_silent"]
 
 
 def test_a_running_sweep_is_not_late() -> None:
@@ -165,7 +165,7 @@ def test_a_recorded_time_in_the_future_is_an_alarm(fact: str) -> None:
 
     world.ledger.remember(fact, {"started_at": later, "at": later, "assets": 1, "pages": 1, "new": 0})
 
-    assert "clock_is_wrong" in [problem.code for problem in assess(world.watcher.summary()).problems]
+    assert "clock_is_wrong" in [problem.id for problem in assess(world.watcher.summary()).problems]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
                 lease, judge(recording, Scope(RETENTION)), Settlement(AssetState.WAITING, reason)
             )
 
-    found = [problem.code for problem in assess(world.watcher.summary()).problems]
+    found = [problem.id for problem in assess(world.watcher.summary()).problems]
 
     assert found == (["many_fail"] if told else [])
 
@@ -215,7 +215,7 @@ def test_what_a_part_of_the_archiver_noted_of_its_troubles_is_a_problem(
 
     world.ledger.remember(fact, noted)
 
-    assert [problem.code for problem in assess(world.watcher.summary()).problems] == [code]
+    assert [problem.id for problem in assess(world.watcher.summary()).problems] == [code]
 
 
 def test_ends_are_told_once_and_faults_for_as_long_as_they_last() -> None:
@@ -276,7 +276,7 @@ def test_an_alarm_is_given_once_for_each_level_of_urgency() -> None:
 
 
 def problems(world: World) -> dict[str, str]:
-    return {problem.code: problem.text for problem in assess(world.watcher.summary()).problems}
+    return {problem.id: problem.text for problem in assess(world.watcher.summary()).problems}
 
 
 def test_what_failed_later_is_a_problem_until_it_is_saved() -> None:

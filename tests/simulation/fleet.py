@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from archiver.core.errors import ArchiveError
+from archiver.core.health import ATTENTION_STATES
 from archiver.core.upkeep import verdicts
 from archiver.core.upkeep.acknowledging import acknowledge
-from archiver.core.upkeep.verdict import ATTENTION_STATES
 from archiver.hms.errors import HmsError
 from archiver.ledger.base import Row
 from archiver.ledger.errors import LedgerError

@@ -15,12 +15,12 @@ import archiver.core.attempt.archiver
 import archiver.core.attempt.copying
 import archiver.core.attempt.decisions
 import archiver.core.destinations.holds
+import archiver.core.health
 import archiver.core.records.commit
 import archiver.core.records.end_records
 import archiver.core.upkeep.reconcile
 import archiver.core.upkeep.scrub
 import archiver.core.upkeep.sweep
-import archiver.core.upkeep.verdict
 import archiver.ledger.clock
 import archiver.ledger.memory
 import archiver.transfer.checks
@@ -310,15 +310,15 @@ def _(stack: ExitStack) -> None:
     _instead(stack, Scrubber, "_report", lambda *_, **__: None)
 
 
-@bug("the verdict ignores a late sweep")
+@bug("status ignores a late sweep")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.core.upkeep.verdict.Summary, "sweep_is_late", property(lambda _self: False))
-    _instead(stack, archiver.core.upkeep.verdict, "_time", lambda _summary: iter(()))
+    _instead(stack, archiver.core.health.Summary, "sweep_is_late", property(lambda _self: False))
+    _instead(stack, archiver.core.health, "_time", lambda _summary: iter(()))
 
 
-@bug("the verdict ignores what is lost")
+@bug("status ignores what is lost")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.core.upkeep.verdict, "_ends", lambda _counts: iter(()))
+    _instead(stack, archiver.core.health, "_ends", lambda _counts: iter(()))
 
 
 @bug("nothing is told of what is at risk")

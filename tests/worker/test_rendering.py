@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from archiver.core.destinations.holds import Hold
-from archiver.core.upkeep.verdict import Complaint, Failing, Summary, assess
+from archiver.core.health import Failing, Summary, assess
+from archiver.core.health_rules import finding
 from archiver.ledger.base import Acknowledgement, AssetState, Counts, Progress, Row
 from tests.core.examples import NOW
 from worker import cli, rendering
@@ -40,7 +41,7 @@ EVERYTHING = Summary(
     running=(Progress(EVIL, EVIL, 1, 2, 3, f"folder/{EVIL}"),),
     holds={EVIL: Hold(EVIL, NOW + DAY)},
     failing=(Failing(EVIL, 20),),
-    complaints=(Complaint("odd", EVIL), Complaint("odd", EVIL, is_problem=False)),
+    reported=(finding("machine_fault", EVIL), finding("scrubbed", EVIL)),
     recorded={EVIL: NOW + DAY},
     next_due_at=NOW,
 )
@@ -92,25 +93,23 @@ def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(
     assert "[bold]" in text, "markup is text too"
 
 
-def test_the_verdict_comes_first_and_each_problem_on_a_line_of_its_own(
+def test_the_headline_comes_first_and_each_problem_on_a_line_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines = printed(view(rendering.summary_view(EVERYTHING)), monkeypatch).splitlines()
 
-    verdict = assess(EVERYTHING)
-    assert lines[0].strip() == verdict.headline
-    assert len([line for line in lines if line.startswith("• ")]) == len(verdict.problems) + len(
-        verdict.notes
-    )
+    health = assess(EVERYTHING)
+    assert lines[0].strip() == health.headline
+    assert len([line for line in lines if line.startswith("• ")]) == len(health.problems) + len(health.notes)
 
 
 def test_programs_are_told_the_same() -> None:
-    verdict = assess(EVERYTHING)
+    health = assess(EVERYTHING)
 
     told = json.loads(json.dumps(rendering.summary_json(EVERYTHING)))
 
     assert told["healthy"] is False
-    assert told["headline"] == verdict.headline
-    assert [problem["code"] for problem in told["problems"]] == [p.code for p in verdict.problems]
-    assert told["notes"] == list(verdict.notes)
+    assert told["headline"] == health.headline
+    assert [problem["code"] for problem in told["problems"]] == [p.id for p in health.problems]
+    assert told["notes"] == list(health.notes)
     assert told["needs_attention"][0]["acknowledged"]["by"] == EVIL

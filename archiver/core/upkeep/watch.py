@@ -1,4 +1,4 @@
-"""What `status` and the alarms look at: one look at the ledger; `core.upkeep.verdict` says what it amounts to."""
+"""What `status` and the alarms look at: one look at the ledger; `core.health` says what it amounts to."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from archiver.core import machine
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.deadlines import ALARM_LEVELS, UNDATED, alarm_level
 from archiver.core.destinations import holds
+from archiver.core.health import (
+    ATTENTION_STATES,
+    MISSED_SWEEPS,
+    REPEATED,
+    UNSAVED_STATES,
+    Failing,
+    Health,
+    Summary,
+    assess,
+)
+from archiver.core.health_rules import Finding, finding
 from archiver.core.upkeep import reconcile_report, scrub_promise, verify_report
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
-from archiver.core.upkeep.verdict import (
-    ATTENTION_STATES,
-    MISSED_SWEEPS,
-    REPEATED,
-    UNSAVED_STATES,
-    Complaint,
-    Failing,
-    Summary,
-    Verdict,
-    assess,
-)
 from archiver.hms.models import parse_time
 from archiver.ledger.base import AssetState, Ledger, Row
 
@@ -97,7 +97,7 @@ class Watcher:
             running=tuple(self._ledger.progress()),
             holds=holds.current(self._ledger, now),
             failing=tuple(_failing(waiting)),
-            complaints=(*_complaints(facts, now), *self._failed_later(), *self._found_damaged()),
+            reported=(*_reported(facts, now), *self._failed_later(), *self._found_damaged()),
             idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
             recorded=recorded,
             next_due_at=self._ledger.next_due_at(),
@@ -123,22 +123,22 @@ class Watcher:
         elif self._ledger.recall(IDLE_FACT) is None:
             self._ledger.remember(IDLE_FACT, {"since": self._clock().isoformat()})
 
-    def _found_damaged(self) -> Iterator[Complaint]:
+    def _found_damaged(self) -> Iterator[Finding]:
         if bad := list(verify_report.still_bad(self._ledger)):
             were = "1 asset was" if len(bad) == 1 else f"{len(bad):,} assets were"
             more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-            yield Complaint(
+            yield finding(
                 "found_damaged",
                 f"{were} found damaged by `archiver verify`: {', '.join(bad[:3])}{more}. While 100ms has the "
                 "recording: `archiver archive --again ID`; else bring the objects back, and verify it again.",
             )
 
-    def _failed_later(self) -> Iterator[Complaint]:
+    def _failed_later(self) -> Iterator[Finding]:
         ids = [row.asset_id for row in islice(failed_later(self._ledger), SHOWN + 1)]
         if ids:
             number = f"{SHOWN} or more" if len(ids) > SHOWN else str(len(ids))
             named = ", ".join([*ids[:NAMED], *(["..."] if len(ids) > NAMED else [])])
-            yield Complaint(
+            yield finding(
                 "failed_later",
                 f"Failed at 100ms after being completed, and not saved: {number}, tried until the deadline: {named}",
             )
@@ -193,31 +193,31 @@ def _latest(fact: Mapping[str, object]) -> datetime | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def _complaints(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Iterator[Complaint]:
+def _reported(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Iterator[Finding]:
     """What the parts of the archiver have noted of their own troubles."""
     sweep = facts.get(SWEEP_FACT, {})
     if number := sweep.get("garbled"):
-        yield Complaint(
+        yield finding(
             "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
         )
     ahead = sweep.get("clock_ahead_seconds")
     if isinstance(ahead, int | float) and abs(ahead) > CLOCK_TOLERANCE.total_seconds():
         where = "ahead of" if ahead > 0 else "behind"
-        yield Complaint(
+        yield finding(
             "clock_is_wrong",
             f"The clock of the ledger's server is {abs(ahead):.0f} s {where} 100ms's: deadlines cannot be relied on, "
             "and nothing is given up as lost.",
         )
     for said in reconcile_report.said(facts.get(reconcile_report.FACT)):
-        yield Complaint(said.code, said.text, said.is_problem)
+        yield finding(said.code, said.text)
     for name, fact in sorted(facts.items()):
         if name.startswith(machine.FACTS):
             worker = name.removeprefix(machine.FACTS)
-            yield Complaint("machine_fault", f"The machine of {worker} fails: {fact.get('reason')}")
+            yield finding("machine_fault", f"The machine of {worker} fails: {fact.get('reason')}")
     for problem in scrub_promise.problems(facts.get(scrub_promise.FACT), now):
-        yield Complaint("scrub_promise_slips", problem)
+        yield finding("scrub_promise_slips", problem)
     for words in scrub_promise.in_words(facts.get(scrub_promise.FACT), now):
-        yield Complaint("scrubbed", words, is_problem=False)
+        yield finding("scrubbed", words)
 
 
 def _failing(waiting: tuple[Row, ...]) -> Iterator[Failing]:
@@ -238,12 +238,12 @@ def _kind(row: Row) -> str:
     return " ".join(words)
 
 
-def _log(ledger: Ledger, verdict: Verdict, seen: int) -> None:
+def _log(ledger: Ledger, health: Health, seen: int) -> None:
     """Faults are told at each look, for as long as they last; ends once, and again when there are more or fewer."""
     told = ledger.recall(PROBLEMS_FACT) or {}
-    for problem in verdict.problems:
-        if problem.code == "at_risk" or (problem.code in ENDS and told.get(problem.code) == problem.text):
+    for problem in health.problems:
+        if problem.id == "at_risk" or (problem.id in ENDS and told.get(problem.id) == problem.text):
             continue  # at risk: each asset has an event of its own
-        log.error(problem.code, problem=problem.text)
-    ledger.remember(PROBLEMS_FACT, {problem.code: problem.text for problem in verdict.problems})
-    log.info("watched", healthy=verdict.healthy, headline=verdict.headline, seen=seen)
+        log.error(problem.id, problem=problem.text)
+    ledger.remember(PROBLEMS_FACT, {problem.id: problem.text for problem in health.problems})
+    log.info("watched", healthy=health.healthy, headline=health.headline, seen=seen)

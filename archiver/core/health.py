@@ -1,6 +1,6 @@
-"""Is all well? One pure function from what was observed to headline, problems and exit code.
+"""Is all well? From the facts in a `Summary` to the rules that fire, headline and exit code. Pure.
 
-`status`, `watch`, `run --once` and the alarms all ask it, so that they cannot disagree. What is not known is a
+`status`, `watch`, `run --once` and the alarms use the same findings, so they cannot disagree. What is not known is a
 problem, never "well".
 """
 
@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations.holds import Hold
+from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
 from archiver.ledger.base import OPEN_STATES, AssetState, Counts, Progress, Row
 
 UNSAVED_STATES = OPEN_STATES | {AssetState.NEEDS_SOURCE_ACCESS}
-"""States of an asset of which nothing may be stored, and that may still be saved."""
+"""States of an asset that may still be saved, and of which perhaps nothing is stored."""
 
 ATTENTION_STATES = (
     AssetState.LOST,
@@ -25,25 +26,23 @@ ATTENTION_STATES = (
     AssetState.NEEDS_SOURCE_ACCESS,
     AssetState.SOURCE_FAILED,
 )
-"""Ends that a person must see, until `archiver ack` says that one has."""
+"""Ends that need a person until `archiver ack` acknowledges them."""
 
 MISSED_SWEEPS = 3
-"""A missed sweep is nothing; three in a row are an outage."""
+"""Intervals without a sweep after which it is late: one may be missed."""
 LONGEST_SWEEP = timedelta(hours=6)
-"""A sweep that runs for so long and does not end is late, whatever it reports."""
+"""A sweep that has run for longer is late."""
 SILENCE = timedelta(minutes=5)
-"""The control worker watches every minute, when beat asks it to."""
-COPIES_MISSING = "copies_missing"
-"""Of a complaint: some assets are at fewer destinations than there are now."""
+"""The control worker watches every minute; after so long without it, it is dead or stuck."""
 MANY = 10
-"""So many assets that keep failing for one reason are a fault of something they share."""
+"""From so many assets on, one common reason is a fault of something they share."""
 REPEATED = 2
-"""Attempts from which an asset counts as failing again and again."""
+"""Attempts from which on an asset keeps failing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Assets that wait and failed more than once, all for one reason. `number` is exact unless `or_more`."""
+    """Waiting assets that keep failing for one reason. `number` is exact unless `or_more`."""
 
     reason: str
     number: int
@@ -51,46 +50,30 @@ class Failing:
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """What a part of the archiver has to say: a machine, the scrub, the API's rows. `is_problem`: a person must act;
-    else it is worth knowing."""
-
-    code: str
-    text: str
-    is_problem: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole account at one moment, all times by the ledger's clock.
-
-    `at_risk`: unsaved with less time left than `at_risk_within`, most urgent first. `waiting`: to be tried again, with
-    the reason. `needs_attention`: ends that nobody has acknowledged. `with_warnings`: archived, but something optional
-    (a thumbnail) could not be had. These lists are cut; `counts` is not.
-
-    `sweeping_since`: of a sweep that runs now. `watched_at`: when the control worker last did what beat asked; None
-    when no beat ever ran here. `ran_once_at`: the last `archiver run --once`. `idle_since`: since when assets are
-    queued while nothing is copied. `recorded`: the latest time in each of the ledger's facts, by name."""
+    """The facts at one moment, all times by the ledger's clock. Row lists are cut; `counts` is not."""
 
     at: datetime
     counts: Counts
     at_risk_within: timedelta
     sweep_every: timedelta
     last_sweep: Mapping[str, object] | None = None
-    sweeping_since: datetime | None = None
-    watched_at: datetime | None = None
-    ran_once_at: datetime | None = None
-    at_risk: tuple[Row, ...] = ()
+    sweeping_since: datetime | None = None  # of a sweep that is running
+    watched_at: datetime | None = None  # the control worker's last watch; None: no beat ever ran here
+    ran_once_at: datetime | None = None  # the last `archiver run --once`
+    at_risk: tuple[Row, ...] = ()  # unsaved, with less than `at_risk_within` left, most urgent first
     at_risk_or_more: bool = False
-    waiting: tuple[Row, ...] = ()
-    needs_attention: tuple[Row, ...] = ()
-    with_warnings: tuple[Row, ...] = ()
+    waiting: tuple[Row, ...] = ()  # to be retried, with the reason
+    needs_attention: tuple[Row, ...] = ()  # ends that nobody has acknowledged
+    with_warnings: tuple[Row, ...] = ()  # archived without something optional, such as a thumbnail
     running: tuple[Progress, ...] = ()
     holds: Mapping[str, Hold] = field(default_factory=dict)
     failing: tuple[Failing, ...] = ()
-    complaints: tuple[Complaint, ...] = ()
-    idle_since: datetime | None = None
-    recorded: Mapping[str, datetime] = field(default_factory=dict)
+    reported: tuple[Finding, ...] = ()  # by sweep, reconcile, scrub, verify and the workers' machines
+    idle_since: datetime | None = None  # assets are queued, and nothing is copied
+    recorded: Mapping[str, datetime] = field(
+        default_factory=dict
+    )  # latest time in each of the ledger's facts
     next_due_at: datetime | None = None
 
     @property
@@ -100,7 +83,7 @@ class Summary:
 
     @property
     def sweep_is_late(self) -> bool:
-        """No sweep for MISSED_SWEEPS intervals, and none that is under way."""
+        """No sweep has begun for MISSED_SWEEPS intervals, and none is running, or one for LONGEST_SWEEP."""
         if self.swept_at is None or self.at - self.swept_at <= MISSED_SWEEPS * self.sweep_every:
             return False
         return self.sweeping_since is None or self.at - self.sweeping_since > LONGEST_SWEEP
@@ -111,24 +94,24 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that a person must look at. `code` is the event in the logs, and the row in docs/operations.md."""
-
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`headline`: one line that is true. `notes`: worth knowing, and nothing to do."""
+class Health:
+    """What the findings amount to. `headline`: one line, which says "safe" only when that is known."""
 
     headline: str
-    problems: tuple[Problem, ...]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        return tuple(each for each in self.findings if each.is_problem)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Worth knowing; nothing to do."""
+        return tuple(each.text for each in self.findings if not each.is_problem)
 
     @property
     def healthy(self) -> bool:
-        """Everything is known, and nothing asks for a person."""
+        """Everything is known, and nothing needs a person."""
         return not self.problems
 
     @property
@@ -136,54 +119,60 @@ class Verdict:
         return 0 if self.healthy else 1
 
 
-def assess(summary: Summary) -> Verdict:
-    """What the account amounts to. Pure."""
-    problems = tuple(_problems(summary))
-    notes = tuple(_notes(summary))
-    if not problems:
-        fewer = any(complaint.code == COPIES_MISSING for complaint in summary.complaints)
-        return Verdict(_saved(summary.counts, known=not fewer), problems, notes)
+def assess(summary: Summary) -> Health:
+    """Derive headline, `healthy` and exit code from the findings."""
+    found = find(summary)
+    return Health(_headline(summary, found), found)
+
+
+def find(summary: Summary) -> tuple[Finding, ...]:
+    """The rules that fire, in the order in which they are shown: problems first."""
+    return (*_problems(summary), *_notes(summary))
+
+
+def _headline(summary: Summary, found: tuple[Finding, ...]) -> str:
+    if not any(each.is_problem for each in found):
+        fewer = any(each.id == "copies_missing" for each in found)
+        return _saved(summary.counts, known=not fewer)
     if not summary.counts.balanced:
         headline = "The account does not balance: what it says cannot be relied on."
     elif summary.counts.seen == 0:
         headline = "Nothing is known yet." if summary.swept_at is None else "No asset seen yet."
     else:
         headline = _saved(summary.counts, known=False)
-    return Verdict(f"Needs attention: {headline[0].lower()}{headline[1:]}", problems, notes)
+    return f"Needs attention: {headline[0].lower()}{headline[1:]}"
 
 
 def unacknowledged(counts: Counts, state: AssetState) -> int:
-    """How many are in `state` and were not acknowledged."""
+    """Count the assets in `state` that nobody acknowledged."""
     return counts.states.get(state, 0) - counts.acknowledged.get(state, 0)
 
 
 # -- what is wrong -------------------------------------------------------------------------------------------
-def _problems(summary: Summary) -> Iterator[Problem]:
+def _problems(summary: Summary) -> Iterator[Finding]:
     if not summary.counts.balanced:
         seen, states = summary.counts.seen, sum(summary.counts.states.values())
-        yield Problem("ledger_out_of_balance", f"{seen:,} assets were seen and {states:,} have a state.")
+        yield finding("ledger_out_of_balance", f"{seen:,} assets were seen and {states:,} have a state.")
     yield from _at_risk(summary)
     yield from _ends(summary.counts)
     yield from _time(summary)
     for name, hold in summary.holds.items():
         reason = hold.reason if name in hold.reason else f"{name}: {hold.reason}"
         held = f"On hold until {hold.until:%H:%M:%S} UTC: " if hold.code == "on_hold" else ""
-        yield Problem(hold.code, f"{held}{reason}")
+        yield finding(hold.code, f"{held}{reason}")
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"
-            yield Problem("many_fail", f"{number} assets keep failing for one reason: {failing.reason}")
-    for complaint in summary.complaints:
-        if complaint.is_problem:
-            yield Problem(complaint.code, complaint.text)
+            yield finding("many_fail", f"{number} assets keep failing for one reason: {failing.reason}")
+    yield from (each for each in summary.reported if each.is_problem)
 
 
-def _at_risk(summary: Summary) -> Iterator[Problem]:
+def _at_risk(summary: Summary) -> Iterator[Finding]:
     if number := len(summary.at_risk):
         of_them = f"{number:,} or more assets" if summary.at_risk_or_more else _assets(number)
         are = "is" if number == 1 else "are"
         days = summary.at_risk_within / timedelta(days=1)
-        yield Problem(
+        yield finding(
             "at_risk", f"{of_them} {are} at risk: not saved, and less than {days:g} days are left, or none."
         )
 
@@ -209,43 +198,43 @@ _ENDS = {
 }
 
 
-def _ends(counts: Counts) -> Iterator[Problem]:
+def _ends(counts: Counts) -> Iterator[Finding]:
     for state, (one, many, rest) in _ENDS.items():
         number = unacknowledged(counts, state)
         if number > 0:
-            yield Problem(state.value, f"{_assets(number)} {one if number == 1 else many}: {rest}")
+            yield finding(state.value, f"{_assets(number)} {one if number == 1 else many}: {rest}")
 
 
-def _time(summary: Summary) -> Iterator[Problem]:
+def _time(summary: Summary) -> Iterator[Finding]:
     swept_at = summary.swept_at
     for name, at in summary.recorded.items():
         if at - summary.at > CLOCK_TOLERANCE:
-            yield Problem(
+            yield finding(
                 "clock_is_wrong",
                 f"`{name}` is dated {_span(at - summary.at)} in the future: the clock of the ledger's server was set "
                 "back, or was ahead. What is timed by it cannot be relied on until then.",
             )
     if swept_at is None:
         under_way = "; one is running now" if summary.sweeping_since is not None else ""
-        yield Problem("no_sweep", f"No sweep has ended yet{under_way}: what 100ms has is not known.")
+        yield finding("no_sweep", f"No sweep has ended yet{under_way}: what 100ms has is not known.")
     elif summary.sweep_is_late:
         running = summary.sweeping_since is not None
         why = "One is running now, after a long pause." if running else "`archiver doctor` says why."
-        yield Problem(
+        yield finding(
             "sweep_is_late",
             f"The last sweep began {_span(summary.at - swept_at)} ago, and one is due every "
             f"{_span(summary.sweep_every)}: what is new at 100ms is not seen. {why}",
         )
     heard = max((at for at in (summary.watched_at, summary.ran_once_at) if at is not None), default=None)
     if summary.watched_at is not None and heard == summary.watched_at and summary.at - heard > SILENCE:
-        yield Problem(
+        yield finding(
             "control_is_silent",
             f"The control worker has done nothing for {_span(summary.at - heard)}: it is dead or stuck, or beat is. "
             "`archiver doctor` says which.",
         )
     if summary.idle_since is not None and summary.at - summary.idle_since > SILENCE:
         queued = summary.counts.states.get(AssetState.QUEUED, 0)
-        yield Problem(
+        yield finding(
             "workers_are_silent",
             f"{_assets(queued)} queued, and nothing has been copied for {_span(summary.at - summary.idle_since)}: the "
             "archive workers are dead or stuck. `archiver doctor` says which.",
@@ -254,7 +243,7 @@ def _time(summary: Summary) -> Iterator[Problem]:
 
 # -- what is saved -------------------------------------------------------------------------------------------
 def _saved(counts: Counts, *, known: bool) -> str:
-    """`known`: the account can be relied on. Only then may it say that all is safe."""
+    """`known`: nothing is in doubt. Only then may the headline say that all is safe."""
     of = counts.states.get
     archived = of(AssetState.ARCHIVED, 0)
     unsaved = sum(of(state, 0) for state in UNSAVED_STATES)
@@ -283,14 +272,15 @@ _OTHERS = {
 }
 
 
-def _notes(summary: Summary) -> Iterator[str]:
+def _notes(summary: Summary) -> Iterator[Finding]:
     counts = summary.counts
     if acknowledged := {state: number for state, number in counts.acknowledged.items() if number}:
         told = ", ".join(f"{number:,} {state}" for state, number in acknowledged.items())
-        yield f"Acknowledged, and not counted as problems: {told}."
-    yield from (complaint.text for complaint in summary.complaints if not complaint.is_problem)
+        yield finding("acknowledged", f"Acknowledged, and not counted as problems: {told}.")
+    yield from (each for each in summary.reported if not each.is_problem)
     if summary.sweeping_since is not None:
-        yield f"A sweep has been running for {_span(summary.at - summary.sweeping_since)}."
+        lasted = _span(summary.at - summary.sweeping_since)
+        yield finding("sweep_running", f"A sweep has been running for {lasted}.")
 
 
 def _assets(number: int) -> str:

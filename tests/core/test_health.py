@@ -1,19 +1,22 @@
-"""What the account amounts to: a table of cases. Each row: what was observed, what is said of it."""
+"""Health by tables of cases: the facts, and the rule that fires or the headline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from archiver.core.destinations.holds import Hold, Kind
-from archiver.core.upkeep.verdict import MANY, Complaint, Failing, Summary, assess
+from archiver.core.health import ATTENTION_STATES, MANY, Failing, Summary, assess
+from archiver.core.health_rules import RULES, Severity, finding
 from archiver.ledger.base import AssetState, Counts, Row
 from tests.core.examples import NOW
 
+MANUAL = Path(__file__).parents[2] / "docs/operations.md"
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SWEPT: Mapping[str, object] = {"started_at": (NOW - MINUTE).isoformat(), "assets": 3, "new": 0}
 
@@ -81,10 +84,10 @@ def began(ago: timedelta) -> Mapping[str, object]:
     ],
 )
 def test_well(observed: dict[str, Any], headline: str) -> None:
-    verdict = assess(replace(WELL, **observed))
+    health = assess(replace(WELL, **observed))
 
-    assert verdict.headline == headline
-    assert (verdict.healthy, verdict.exit_code, verdict.problems) == (True, 0, ())
+    assert health.headline == headline
+    assert (health.healthy, health.exit_code, health.problems) == (True, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -137,9 +140,9 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
         ),
         ({"failing": (Failing("503", MANY),)}, "many_fail", "10 assets keep failing for one reason: 503"),
         (
-            {"complaints": (Complaint("destination_changed", "s3://b is not the one it was."),)},
-            "destination_changed",
-            "s3://b is not the one it was.",
+            {"reported": (finding("machine_fault", "The machine of a fails: no memory"),)},
+            "machine_fault",
+            "The machine of a fails: no memory",
         ),
         ({"at_risk": (row("a"),)}, "at_risk", "1 asset is at risk: not saved, and less than 3 days are left"),
         ({"at_risk": (row("a"),) * 20, "at_risk_or_more": True}, "at_risk", "20 or more assets are at risk"),
@@ -169,13 +172,13 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
     ],
 )
 def test_not_well(observed: dict[str, Any], code: str, words: str) -> None:
-    verdict = assess(replace(WELL, **observed))
+    health = assess(replace(WELL, **observed))
 
-    assert [problem.code for problem in verdict.problems] == [code]
-    assert words in verdict.problems[0].text
-    assert (verdict.healthy, verdict.exit_code) == (False, 1)
-    assert verdict.headline.startswith("Needs attention: ")
-    assert "safe" not in verdict.headline, "it may only be said when it is known"
+    assert [problem.id for problem in health.problems] == [code]
+    assert words in health.problems[0].text
+    assert (health.healthy, health.exit_code) == (False, 1)
+    assert health.headline.startswith("Needs attention: ")
+    assert "safe" not in health.headline, "it may only be said when it is known"
 
 
 @pytest.mark.parametrize(
@@ -203,22 +206,22 @@ def test_the_headline_of_what_is_not_well(observed: dict[str, Any], headline: st
 
 
 def test_what_is_worth_knowing_is_no_problem() -> None:
-    verdict = assess(replace(WELL, complaints=(Complaint("scrubbed", "one: 3 copies.", is_problem=False),)))
+    health = assess(replace(WELL, reported=(finding("scrubbed", "one: 3 copies."),)))
 
-    assert (verdict.headline, verdict.exit_code) == ("All 3 assets are safe.", 0)
-    assert verdict.notes == ("one: 3 copies.",)
+    assert (health.headline, health.exit_code) == ("All 3 assets are safe.", 0)
+    assert health.notes == ("one: 3 copies.",)
 
 
 def test_assets_at_fewer_destinations_than_there_are_are_not_called_safe() -> None:
-    fewer = Complaint("copies_missing", "2 assets are at fewer destinations.", is_problem=False)
+    fewer = finding("copies_missing", "2 assets are at fewer destinations.")
 
-    verdict = assess(replace(WELL, complaints=(fewer,)))
+    health = assess(replace(WELL, reported=(fewer,)))
 
-    assert (verdict.headline, verdict.exit_code) == ("3 of 3 known assets are archived.", 0)
-    assert verdict.notes == ("2 assets are at fewer destinations.",)
+    assert (health.headline, health.exit_code) == ("3 of 3 known assets are archived.", 0)
+    assert health.notes == ("2 assets are at fewer destinations.",)
 
 
-def test_all_that_is_wrong_is_said() -> None:
+def test_every_rule_that_fires_is_reported() -> None:
     everything = replace(
         WELL,
         counts=counts(lost=1, waiting=1),
@@ -228,16 +231,39 @@ def test_all_that_is_wrong_is_said() -> None:
         holds={"s3://b": Hold("403", NOW + MINUTE)},
     )
 
-    codes = [problem.code for problem in assess(everything).problems]
+    codes = [problem.id for problem in assess(everything).problems]
 
     assert codes == ["at_risk", "lost", "sweep_is_late", "control_is_silent", "on_hold"]
 
 
-def test_what_was_acknowledged_is_still_told() -> None:
+def test_acknowledged_ends_are_noted_and_no_problem() -> None:
     reviewed = replace(WELL, counts=counts(archived=1, lost=2, acknowledged={AssetState.LOST: 2}))
 
-    verdict = assess(reviewed)
+    health = assess(reviewed)
 
-    assert verdict.healthy
-    assert verdict.headline == "1 of 3 known assets are archived; 2 lost."
-    assert verdict.notes == ("Acknowledged, and not counted as problems: 2 lost.",)
+    assert health.healthy
+    assert health.headline == "1 of 3 known assets are archived; 2 lost."
+    assert health.notes == ("Acknowledged, and not counted as problems: 2 lost.",)
+
+
+def test_every_problem_has_an_action_and_a_row_in_the_manual() -> None:
+    rows = [line.split("|")[1] for line in MANUAL.read_text().splitlines() if line.startswith("|")]
+
+    for rule in RULES.values():
+        if rule.severity is Severity.INFO:
+            continue
+        assert rule.action, rule.id
+        named = {f"`{rule.id}`", f"`{rule.id.replace('_', ' ')}`", f"`{rule.id.replace('_', ' ')}: "}
+        assert any(name in row for row in rows for name in named), f"{rule.id} has no row in {MANUAL.name}"
+
+
+def test_every_end_that_needs_a_person_and_every_trouble_of_a_destination_has_a_rule() -> None:
+    assert {*(state.value for state in ATTENTION_STATES), *(kind.code for kind in Kind)} <= set(RULES)
+
+
+def test_a_problem_alone_makes_the_account_unhealthy() -> None:
+    for rule in RULES.values():
+        health = assess(replace(WELL, reported=(finding(rule.id, "why"),)))
+
+        assert [each.rule for each in health.findings] == [rule]
+        assert health.exit_code == (0 if rule.severity is Severity.INFO else 1)

@@ -1,0 +1,204 @@
+"""The conditions that `status` reports: severity, meaning and what to do. `core.health` decides which of them hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"  # assets are lost or may be, or whether they are safe is not known
+    WARNING = "warning"  # a person must act, and no asset is in danger yet
+    INFO = "info"  # worth knowing; nothing to do
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A condition that `status` reports. `id` is `problems[].code` in JSON, the event in the logs and the row in
+    docs/operations.md."""
+
+    id: str
+    severity: Severity
+    meaning: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that fires, and the sentence for people: to which asset, destination or process it applies."""
+
+    rule: Rule
+    text: str
+
+    @property
+    def id(self) -> str:
+        return self.rule.id
+
+    @property
+    def is_problem(self) -> bool:
+        return self.rule.severity is not Severity.INFO
+
+
+_RULES = (
+    Rule(
+        "ledger_out_of_balance",
+        Severity.CRITICAL,
+        "An asset is counted in no state, or in two.",
+        "Report it with the logs: it is a defect. `FLUSHALL` on the ledger's Redis is safe; it is rebuilt.",
+    ),
+    Rule(
+        "at_risk",
+        Severity.CRITICAL,
+        "Assets are not saved, and 100ms deletes them soon.",
+        "Read the reason: `archiver show ID`.",
+    ),
+    Rule(
+        "lost",
+        Severity.CRITICAL,
+        "100ms deleted the asset before it was saved.",
+        "Ask 100ms support at once. If they restore it: `archiver archive ID`; else `archiver ack ID --why ...`.",
+    ),
+    Rule(
+        "damaged",
+        Severity.CRITICAL,
+        "A copy is no longer whole, and 100ms has deleted the source.",
+        "Restore the objects that `archiver show ID` names, then `archiver verify ID`.",
+    ),
+    Rule(
+        "needs_source_access",
+        Severity.CRITICAL,
+        "Our credentials cannot read the bucket that 100ms recorded into.",
+        "Grant the workers read access to that bucket, or set ARCHIVER_SOURCE_ACCESS.",
+    ),
+    Rule(
+        "quarantined",
+        Severity.WARNING,
+        "The asset is stored as 100ms has it, and is not what was expected.",
+        "`archiver show ID` lists the doubts; then `archiver accept ID` or `archiver reject ID`.",
+    ),
+    Rule(
+        "source_failed",
+        Severity.WARNING,
+        "100ms reports that the recording failed, which is final.",
+        "Ask 100ms if that is a surprise; then `archiver ack ID --why ...`.",
+    ),
+    Rule(
+        "clock_is_wrong",
+        Severity.CRITICAL,
+        "The clock of the ledger's server differs from 100ms's, or was set back: deadlines are not known.",
+        "Set the clock and run NTP; then `archiver doctor`.",
+    ),
+    Rule(
+        "no_sweep",
+        Severity.CRITICAL,
+        "No sweep has ended: what 100ms has is not known.",
+        "Wait for the first sweep; if none ends: `archiver doctor`.",
+    ),
+    Rule(
+        "sweep_is_late",
+        Severity.CRITICAL,
+        "No sweep has begun for three intervals, or one has run for hours: new assets are not seen.",
+        "Check beat and the control worker: `archiver doctor`.",
+    ),
+    Rule(
+        "control_is_silent",
+        Severity.CRITICAL,
+        "The control worker or beat is dead or stuck.",
+        "`archiver doctor` says which; start it.",
+    ),
+    Rule(
+        "workers_are_silent",
+        Severity.CRITICAL,
+        "Assets are queued and nothing is copied: the archive workers are dead or stuck.",
+        "`archiver doctor`, and the workers' logs.",
+    ),
+    Rule(
+        "on_hold",
+        Severity.WARNING,
+        "A destination or the API refused; calls to it are suspended for some minutes.",
+        "Fix what the reason names; `archiver doctor` says when it works.",
+    ),
+    Rule(
+        "destination_unknown",
+        Severity.CRITICAL,
+        "A destination is not the one that the ledger knows; nothing is written there.",
+        "Mount the disk or correct the setting; then `archiver doctor`.",
+    ),
+    Rule(
+        "destination_refuses",
+        Severity.CRITICAL,
+        "A destination cannot be read: no copy there can be verified.",
+        "Fix credentials or policy; then `archiver doctor`.",
+    ),
+    Rule(
+        "destination_silent",
+        Severity.WARNING,
+        "Every call to a destination has failed for 5 minutes.",
+        "Fix the destination, or the network of the machine that is named; then `archiver doctor`.",
+    ),
+    Rule(
+        "many_fail",
+        Severity.WARNING,
+        "Many assets keep failing for one reason: a fault of something they share.",
+        "Fix what the reason names: source, destination or network; then `archiver doctor`.",
+    ),
+    Rule(
+        "assets_without_id",
+        Severity.CRITICAL,
+        "100ms lists assets without a usable id: they cannot be saved.",
+        "Report them to 100ms.",
+    ),
+    Rule(
+        "reconcile_stopped",
+        Severity.CRITICAL,
+        "Too many copies are missing at once: a mass deletion, or the wrong bucket.",
+        "Check the destinations; if the copies are really gone: `archiver reconcile --yes`.",
+    ),
+    Rule(
+        "manifests_unreadable",
+        Severity.CRITICAL,
+        "Manifests cannot be read: whether their assets are archived is not known.",
+        "`archiver verify ID` says why; restore the manifest from the bucket's versions.",
+    ),
+    Rule(
+        "machine_fault",
+        Severity.WARNING,
+        "A worker's machine lacks memory, threads, file handles or disk.",
+        "Fix or replace that machine.",
+    ),
+    Rule(
+        "scrub_promise_slips",
+        Severity.WARNING,
+        "Copies were not checked in time, or no scrub ran.",
+        "Raise ARCHIVER_SCRUB_BYTES or ARCHIVER_SCRUB_DAYS; if no scrub runs: `archiver doctor`.",
+    ),
+    Rule(
+        "failed_later",
+        Severity.WARNING,
+        "100ms listed the asset as completed, and later as failed; it is tried until its deadline.",
+        "Ask 100ms what became of the recording.",
+    ),
+    Rule(
+        "found_damaged",
+        Severity.CRITICAL,
+        "`archiver verify` found copies that are not whole.",
+        "While 100ms has the recording: `archiver archive --again ID`; else restore the objects and "
+        "`archiver verify ID`.",
+    ),
+    Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
+    Rule(
+        "copies_missing",
+        Severity.INFO,
+        "Assets older than a destination that was added are not stored there.",
+        "",
+    ),
+    Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
+    Rule("sweep_running", Severity.INFO, "A sweep is running.", ""),
+)
+RULES: Mapping[str, Rule] = {rule.id: rule for rule in _RULES}
+
+
+def finding(rule_id: str, text: str) -> Finding:
+    """Raise KeyError for an id that is not in RULES."""
+    return Finding(RULES[rule_id], text)

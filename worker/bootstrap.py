@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
 from archiver.core.attempt.archiver import Archiver, OpenContents, Rules
-from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener, OpeningRules
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
@@ -43,6 +43,7 @@ from archiver.http import trust
 from archiver.ledger.base import Ledger, Row
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.redis_ledger import RedisLedger
+from archiver.retry_policy import ATTEMPT
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import Stopped
@@ -336,7 +337,10 @@ def _build_archiver(
         engine=engine,
         rules=Rules(
             scope=scope,
-            patience=Patience(settings.mismatch_attempts, settings.retry_base, settings.retry_max),
+            retry=RetryRules(
+                settings.mismatch_attempts,
+                replace(ATTEMPT, base=settings.retry_base, cap=settings.retry_max),
+            ),
             key_template=settings.key_template,
             lease=settings.lease,
             lease_renew=settings.lease_renew,

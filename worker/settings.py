@@ -33,6 +33,7 @@ from archiver.core.records.keys import DEFAULT_TEMPLATE, check_template
 from archiver.hms.base import DEFAULT_API_URL
 from archiver.hms.models import AssetType
 from archiver.http import trust
+from archiver.retry_policy import ATTEMPT
 from storage_backends.destination_url import is_plain_path, parse_destination
 from storage_backends.errors import BadDestinationUrl
 from worker.errors import SettingsError
@@ -219,13 +220,13 @@ class Settings(BaseSettings):
         "faults are mostly a proxy's and pass.",
     )
     retry_base_seconds: int = Field(
-        default=30,
+        default=round(ATTEMPT.base.total_seconds()),
         ge=1,
         description="Seconds before the second attempt at an asset, about; the wait doubles with each. Default 30: a "
         "restart at the other side is over by then.",
     )
     retry_max_seconds: int = Field(
-        default=3600,
+        default=round(ATTEMPT.cap.total_seconds()),
         ge=1,
         description="The longest wait between two attempts, in seconds, and never past the deadline. Default 3600: "
         "what is mended is noticed within the hour.",

@@ -13,6 +13,7 @@ import structlog
 from archiver.core.errors import DestinationsFailed
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
+from archiver.retry_policy import MACHINE_FAULT
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
@@ -28,10 +29,8 @@ FACTS = "machine:"
 next good attempt, or after FACT_LIFETIME."""
 FACT_LIFETIME = timedelta(minutes=10)
 
-FIRST_PAUSE = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(minutes=1)
 MOST_FAULTS = 5
-"""In a row, after which a process ends to be started afresh: what it leaked ends with it."""
+"""In a row, after which the process is restarted: what it leaked ends with it."""
 
 
 def is_machine_fault(error: BaseException) -> bool:
@@ -87,9 +86,9 @@ class MachineFaults:
         return self._in_a_row >= MOST_FAULTS
 
     def failed(self, reason: str, holder: str, ledger: Ledger | None) -> None:
-        """Say so in the log and in the ledger, where that is possible, and pause: 5 s, doubling to a minute."""
+        """Log one more fault in a row, tell the ledger where that is possible, and pause as MACHINE_FAULT says."""
         self._in_a_row += 1
-        pause = min(FIRST_PAUSE * 2 ** min(self._in_a_row - 1, 10), LONGEST_PAUSE)
+        pause = MACHINE_FAULT.pause(self._in_a_row)
         log.error(
             "machine_fault",
             holder=holder,

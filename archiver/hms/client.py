@@ -35,6 +35,7 @@ from archiver.hms.errors import (
 )
 from archiver.hms.models import Asset, Page, SignedUrl
 from archiver.http import trust
+from archiver.retry_policy import API_CALL, RetryPolicy
 
 PAGE_ROWS = 100  # the most the API gives: a tenth of the requests of its default
 MAX_ANSWER_BYTES = 32 * 2**20  # 100 assets are some 60 KB; more than this is not an answer of this API
@@ -50,21 +51,14 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long one call goes on over passing faults, before it raises what it met last.
-
-    Wait before attempt n+1: uniform in [½, 1] of `min(longest_wait, first_wait × 2^(n-1))`, or what Retry-After
-    says. With the defaults a dead API costs about 5 s of waiting. `total` ends the call whatever happens: no
-    attempt begins, no wait is begun that would pass it, and an answer still arriving then is given up.
-    It is well under a lease, and the ledger tries again anyway.
+class Timeouts:
+    """`connect` and `read` (the longest silence in an answer) are of one request. `call` ends the call with all its
+    retries: none is begun, nor waited for, that would pass it. It is well under a lease, and the ledger retries anyway.
     """
 
-    attempts: int = 5
-    first_wait: timedelta = timedelta(milliseconds=500)
-    longest_wait: timedelta = timedelta(seconds=8)
-    total: timedelta = timedelta(seconds=60)
     connect: timedelta = timedelta(seconds=5)
-    read: timedelta = timedelta(seconds=20)  # the longest silence in an answer
+    read: timedelta = timedelta(seconds=20)
+    call: timedelta = timedelta(seconds=60)
 
 
 class HmsClient:
@@ -81,7 +75,8 @@ class HmsClient:
         tokens: TokenProvider,
         *,
         authorities: Path | None = None,
-        patience: Patience = Patience(),
+        policy: RetryPolicy = API_CALL,
+        timeouts: Timeouts = Timeouts(),
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -89,7 +84,8 @@ class HmsClient:
     ) -> None:
         self._base_url = api_url.rstrip("/")
         self._tokens = tokens
-        self._patience = patience
+        self._policy = policy
+        self._timeouts = timeouts
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
@@ -98,7 +94,7 @@ class HmsClient:
         self._api_time: tuple[datetime, float] | None = None  # and our monotonic clock at that moment
         self._own_clock_is_right = False  # tokens by the API's own `Date` were refused, and ours taken
         self._http = httpx.Client(
-            timeout=httpx.Timeout(patience.read.total_seconds(), connect=patience.connect.total_seconds()),
+            timeout=httpx.Timeout(timeouts.read.total_seconds(), connect=timeouts.connect.total_seconds()),
             follow_redirects=False,
             verify=_context(self._base_url, authorities),
             trust_env=not _is_loopback(self._base_url),  # no proxy leads to this machine's own loopback
@@ -191,8 +187,8 @@ class HmsClient:
 
     # -- one call ------------------------------------------------------------------------------------------
     def _call(self, path: str, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], T]) -> T:
-        """GET `path`, understood by `read`; patient as `Patience` says; a fresh token on 401 or 403."""
-        deadline = self._monotonic() + self._patience.total.total_seconds()
+        """GET `path` and return what `read` makes of it; retry by the policy, and with a fresh token on 401 or 403."""
+        deadline = self._monotonic() + self._timeouts.call.total_seconds()
         token = self._tokens.token(self._token_time())
         refusals = 0
         attempt = 1
@@ -214,7 +210,7 @@ class HmsClient:
             except (HmsUnavailable, HmsGarbled) as error:
                 failure = error
             wait = self._wait(attempt, failure)
-            if attempt >= self._patience.attempts or self._monotonic() + wait >= deadline:
+            if attempt == self._policy.attempts or self._monotonic() + wait >= deadline:
                 raise failure
             _log.warning(
                 "hms_try_again",
@@ -239,13 +235,10 @@ class HmsClient:
         return self._tokens.replacement(refused, self._token_time()) if refusals == 2 else None
 
     def _wait(self, attempt: int, failure: HmsError) -> float:
-        first = self._patience.first_wait.total_seconds()
         if isinstance(failure, HmsUnavailable) and failure.retry_after is not None:
-            return (
-                failure.retry_after.total_seconds() + first * self._chance()
-            )  # not all workers in one moment
-        longest = min(self._patience.longest_wait.total_seconds(), first * 2.0 ** (attempt - 1))
-        return longest * (0.5 + self._chance() / 2)
+            spread = self._policy.base * self._chance()  # not all workers in one moment
+            return (failure.retry_after + spread).total_seconds()
+        return self._policy.pause(attempt, self._chance()).total_seconds()
 
     def _get(
         self, path: str, query: Mapping[str, str], token: SecretStr, deadline: float

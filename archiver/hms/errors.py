@@ -21,7 +21,7 @@ class HmsError(Exception):
 
 
 class HmsUnavailable(HmsError):
-    """The API did not answer, or answered 5xx, still after the client's own patience."""
+    """The API did not answer, or answered 5xx, still after the client's own retries."""
 
     def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class HmsUnavailable(HmsError):
 
 
 class HmsRateLimited(HmsUnavailable):
-    """429, still after the client's own patience."""
+    """429, still after the client's own retries."""
 
 
 class HmsRefused(HmsError):

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from archiver.http.head import Headers
+from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.addresses import SourceAddress, get
 from archiver.transfer.announced import announced_checksums
 from archiver.transfer.base import Reader
@@ -13,7 +14,6 @@ from archiver.transfer.checksums import crc32c
 from archiver.transfer.codings import can_undo, codings_in, undo
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable, StillEncoded
 from archiver.transfer.http import HttpClient, Response, refusal
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.urls import SecretUrl
 
 _PACKED = {"Accept-Encoding": "gzip, identity"}
@@ -36,7 +36,7 @@ def fetch_bytes(
     client: HttpClient,
     address: SourceAddress,
     max_bytes: int,
-    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    policy: RetryPolicy = REQUEST,
 ) -> Fetched:
     """The document at `address`, codings undone, tried again when the source is unavailable. One that ends with its
     connection is read twice, unless a checksum proves it whole. Raises SourceMismatch when it is larger than

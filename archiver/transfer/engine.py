@@ -19,6 +19,7 @@ from archiver.http.loop import Timer
 from archiver.http.runtime import Caller, Runtime, process_runtime
 from archiver.http.session import Session
 from archiver.http.waiting import Blocking, Ended, Wait
+from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
 from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled
 from archiver.transfer.errors import SourceMismatch, Stopped, TransferError
@@ -28,7 +29,6 @@ from archiver.transfer.object_copy import Cancelled, ObjectCopy, Tools
 from archiver.transfer.part_sizes import part_size
 from archiver.transfer.proofs import Proofs
 from archiver.transfer.reading import BlockingReading, HttpReading, Reading
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import HttpSource
 from archiver.transfer.storing import StoreTools
 from archiver.transfer.tasks import Slots, Task
@@ -70,7 +70,7 @@ class TransferEngine:
         on_bytes: Callable[[ObjectKey, int], None] = _untold,
         should_stop: Callable[[], None] = _go_on,
         should_yield: Callable[[], bool] = _never,
-        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        policy: RetryPolicy = REQUEST,
         runtime: Runtime | None = None,
     ) -> None:
         self._memory = memory

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from archiver.http.waiting import Wait, blocking
 from archiver.ledger.errors import LeaseLost
+from archiver.retry_policy import RetryPolicy
 from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, Source, SourceInfo
 from archiver.transfer.bodies import Body, Filled, measure
 from archiver.transfer.checks import Checks
@@ -33,7 +34,6 @@ from archiver.transfer.errors import (
 from archiver.transfer.memory import MemoryBudget, Reservation
 from archiver.transfer.part_sizes import Parts, part_size, unsuitable
 from archiver.transfer.reading import Answer, Reading
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.storing import Ending, FilledPart, PartsUpload, StoreTools
 from archiver.transfer.tasks import Group, Runs, Slots, gather
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 
 from archiver.http.connections import Connection
 from archiver.http.transfer import Transfer
+from archiver.retry_policy import RetryPolicy
 from archiver.transfer.errors import SourceError, SourceUnavailable
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.tasks import Runs, gather
 from storage_backends.base import ObjectKey
 

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from archiver.http.waiting import blocking
 from archiver.ledger.errors import LeaseLost, LedgerError
+from archiver.retry_policy import RetryPolicy
 from archiver.transfer.base import SavedPart, SavedUpload, UploadJournal
 from archiver.transfer.checksums import Crc32c, combine
 from archiver.transfer.errors import Stopped
 from archiver.transfer.memory import Reservation
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.tasks import Gate, Runs, Slots, Task
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.errors import (

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from archiver.core.attempt.archiver import Archiver, Rules
-from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.base import Item, Notes, Phase
 from archiver.core.judging import Scope
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
 from archiver.ledger.memory import MemoryLedger
+from archiver.retry_policy import REQUEST
 from archiver.transfer.base import Engine, Reader, SourceInfo, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import Stopped
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.retrying import RetryPolicy
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION, asset
@@ -26,7 +26,7 @@ from tests.core.fakes import Clock, FakeApi
 
 TEMPLATE = "recordings/{room_id}/{session_id}/{type}/{asset_id}"
 PART_BYTES = 64
-IMPATIENT = RetryPolicy(first_pause=timedelta())
+IMPATIENT = replace(REQUEST, base=timedelta())
 
 
 class BytesSource:
@@ -125,7 +125,7 @@ class Bench:
             engine=self._engine,
             rules=Rules(
                 scope=Scope(RETENTION),
-                patience=Patience(),
+                retry=RetryRules(),
                 key_template=TEMPLATE,
                 lease=timedelta(minutes=2),
                 lease_renew=lease_renew,

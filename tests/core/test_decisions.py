@@ -10,7 +10,7 @@ import archiver.core.errors
 import archiver.hms.errors
 import archiver.transfer.errors
 import storage_backends.errors
-from archiver.core.attempt.decisions import HOLD, Patience, decide, describe
+from archiver.core.attempt.decisions import HOLD, RetryRules, decide, describe
 from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import UNDATED
 from archiver.core.errors import BadContents, DestinationsFailed, IncompleteContents, NeedsSourceAccess
@@ -27,7 +27,7 @@ from archiver.transfer.errors import (
 from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, TransientStorageError
 from tests.core.examples import NOW, row
 
-PATIENCE = Patience()
+RULES = RetryRules()
 PASSING = [
     HmsUnavailable("x"),
     HmsGarbled("x"),
@@ -48,11 +48,11 @@ DOES_NOT_CHECK_OUT = [
 @pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("attempts", [1, 7, 1000])
 def test_a_source_that_is_away_is_never_given_up_before_the_deadline(error: Exception, attempts: int) -> None:
-    outcome = decide(error, row(attempts=attempts), NOW, PATIENCE, 0.5)
+    outcome = decide(error, row(attempts=attempts), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
     assert outcome.costs_attempt
-    assert timedelta(0) < outcome.delay <= PATIENCE.retry_max
+    assert timedelta(0) < outcome.delay <= RULES.backoff.cap
 
 
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
@@ -85,7 +85,7 @@ def test_what_is_gone_is_lost_when_every_attempt_of_a_day_after_the_deadline_was
     gone_since = None if gone_for is None else NOW - gone_for
     known = row(expires_at=NOW - past_deadline, gone_since=gone_since, mismatches=mismatches)
 
-    outcome = decide(error, known, NOW, PATIENCE, 0.5)
+    outcome = decide(error, known, NOW, RULES, 0.5)
 
     if lost:
         assert isinstance(outcome, Ended)
@@ -93,7 +93,7 @@ def test_what_is_gone_is_lost_when_every_attempt_of_a_day_after_the_deadline_was
     else:
         assert isinstance(outcome, WillRetry)
         assert outcome.gone
-        assert outcome.delay <= PATIENCE.retry_max
+        assert outcome.delay <= RULES.backoff.cap
 
 
 @pytest.mark.parametrize("expires_at", [UNDATED, NOW.replace(year=1), NOW.replace(year=2010)])
@@ -102,13 +102,13 @@ def test_an_asset_with_an_impossible_date_is_not_lost_before_100ms_would_have_de
 ) -> None:
     known = row(expires_at=expires_at, first_seen_at=NOW - 14 * DAY, gone_since=NOW - 9 * DAY, mismatches=99)
 
-    assert isinstance(decide(SourceGone("x"), known, NOW, PATIENCE, 0.5), WillRetry)
-    assert isinstance(decide(SourceGone("x"), known, NOW + 2 * DAY, PATIENCE, 0.5), Ended)
+    assert isinstance(decide(SourceGone("x"), known, NOW, RULES, 0.5), WillRetry)
+    assert isinstance(decide(SourceGone("x"), known, NOW + 2 * DAY, RULES, 0.5), Ended)
 
 
 @pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
 def test_only_what_was_said_to_be_gone_counts_as_such(error: Exception) -> None:
-    outcome = decide(error, row(), NOW, PATIENCE, 0.5)
+    outcome = decide(error, row(), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
     assert outcome.gone is (error in GONE)
@@ -116,7 +116,7 @@ def test_only_what_was_said_to_be_gone_counts_as_such(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
 def test_a_passing_fault_after_the_deadline_is_still_tried_again(error: Exception) -> None:
-    outcome = decide(error, row(expires_at=NOW - timedelta(days=2)), NOW, PATIENCE, 0.5)
+    outcome = decide(error, row(expires_at=NOW - timedelta(days=2)), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
 
@@ -126,15 +126,14 @@ def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_th
     error: Exception,
 ) -> None:
     ends = [
-        decide(error, row(mismatches=number), NOW, PATIENCE, 0.5)
-        for number in range(PATIENCE.mismatch_attempts)
+        decide(error, row(mismatches=number), NOW, RULES, 0.5) for number in range(RULES.mismatch_attempts)
     ]
 
     assert all(isinstance(end, WillRetry) and end.mismatch for end in ends)
     waits = [end.delay for end in ends if isinstance(end, WillRetry)]
     assert waits[0] < timedelta(minutes=2)
     assert waits[-1] == timedelta(hours=1)
-    late = decide(error, row(mismatches=20), NOW, PATIENCE, 0.5)
+    late = decide(error, row(mismatches=20), NOW, RULES, 0.5)
     assert isinstance(late, WillRetry)
     assert timedelta(hours=12) <= late.delay <= timedelta(days=1)
 
@@ -156,7 +155,7 @@ def test_what_does_not_arrive_whole_is_lost_after_a_day_of_trying_past_its_deadl
 ) -> None:
     known = row(expires_at=NOW - past_deadline, mismatches=mismatches)
 
-    outcome = decide(error, known, NOW, PATIENCE, 0.5)
+    outcome = decide(error, known, NOW, RULES, 0.5)
 
     if lost:
         assert isinstance(outcome, Ended)
@@ -185,20 +184,18 @@ MACHINE = [MemoryError(), RuntimeError("can't start new thread"), OSError(28, "N
     ids=repr,
 )
 def test_a_fault_of_this_machine_costs_the_asset_nothing(error: Exception) -> None:
-    outcome = decide(error, row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5)
+    outcome = decide(error, row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
     assert outcome.machine_fault
     assert not outcome.costs_attempt
     assert not outcome.mismatch
-    assert PATIENCE.retry_base <= outcome.delay <= 2 * PATIENCE.retry_base
+    assert RULES.backoff.base <= outcome.delay <= 2 * RULES.backoff.base
     assert "machine" in outcome.reason
 
 
 def test_a_defect_of_ours_is_never_the_assets_fault() -> None:
-    outcome = decide(
-        TypeError("x"), row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, PATIENCE, 0.5
-    )
+    outcome = decide(TypeError("x"), row(mismatches=99, expires_at=NOW - timedelta(days=9)), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
     assert outcome.costs_attempt
@@ -207,7 +204,7 @@ def test_a_defect_of_ours_is_never_the_assets_fault() -> None:
 
 
 def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
-    outcome = decide(NeedsSourceAccess("x"), row(mismatches=2), NOW, PATIENCE, 0.5)
+    outcome = decide(NeedsSourceAccess("x"), row(mismatches=2), NOW, RULES, 0.5)
 
     assert outcome == Ended(AssetState.NEEDS_SOURCE_ACCESS, "NeedsSourceAccess: x")
 
@@ -222,7 +219,7 @@ def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_refusal_that_a_person_must_mend_costs_the_asset_no_attempt(error: Exception) -> None:
-    outcome = decide(error, row(), NOW, PATIENCE, 0.5)
+    outcome = decide(error, row(), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
@@ -230,19 +227,19 @@ def test_a_refusal_that_a_person_must_mend_costs_the_asset_no_attempt(error: Exc
 
 
 def test_being_told_to_stop_makes_the_asset_due_at_once() -> None:
-    outcome = decide(Stopped("x"), row(), NOW, PATIENCE, 0.5)
+    outcome = decide(Stopped("x"), row(), NOW, RULES, 0.5)
 
     assert outcome == WillRetry("Stopped: x", timedelta(0), costs_attempt=False)
 
 
 def test_a_retry_after_is_honoured_up_to_the_longest_delay() -> None:
-    short = decide(HmsRateLimited("x", timedelta(minutes=4)), row(), NOW, PATIENCE, 0.0)
-    endless = decide(SourceUnavailable("x", timedelta(days=4)), row(), NOW, PATIENCE, 0.0)
+    short = decide(HmsRateLimited("x", timedelta(minutes=4)), row(), NOW, RULES, 0.0)
+    endless = decide(SourceUnavailable("x", timedelta(days=4)), row(), NOW, RULES, 0.0)
 
     assert isinstance(short, WillRetry)
     assert isinstance(endless, WillRetry)
     assert short.delay == timedelta(minutes=4)
-    assert endless.delay == PATIENCE.retry_max
+    assert endless.delay == RULES.backoff.cap
 
 
 @given(
@@ -255,9 +252,7 @@ def test_the_next_attempt_always_lies_before_the_deadline(
 ) -> None:
     deadline = NOW + timedelta(seconds=left_seconds)
 
-    outcome = decide(
-        SourceUnavailable("x"), row(attempts=attempts, expires_at=deadline), NOW, PATIENCE, jitter
-    )
+    outcome = decide(SourceUnavailable("x"), row(attempts=attempts, expires_at=deadline), NOW, RULES, jitter)
 
     assert isinstance(outcome, WillRetry)
     assert NOW < NOW + outcome.delay < deadline

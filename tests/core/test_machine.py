@@ -20,7 +20,6 @@ from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.errors import BadContents, DestinationsFailed
 from archiver.core.machine import (
     FACT_LIFETIME,
-    LONGEST_PAUSE,
     MOST_FAULTS,
     MachineFaults,
     failing_machines,
@@ -31,6 +30,7 @@ from archiver.ledger.base import AssetState
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.redis_errors import translated
+from archiver.retry_policy import MACHINE_FAULT
 from archiver.transfer.base import Engine
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable, Stopped
 from storage_backends import filesystem, s3_errors
@@ -212,7 +212,7 @@ def test_a_machine_that_keeps_failing_is_slower_each_time_and_then_ends() -> Non
     assert ends == [False] * (MOST_FAULTS - 1) + [True]
     assert world.slept == sorted(world.slept)
     assert len(world.slept) == MOST_FAULTS - 1, "one that ends does not wait first"
-    assert 0 < world.slept[0] < world.slept[-1] <= LONGEST_PAUSE.total_seconds()
+    assert 0 < world.slept[0] < world.slept[-1] <= MACHINE_FAULT.cap.total_seconds()
 
 
 def test_a_good_attempt_ends_the_row() -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 
 from archiver.hms.auth import ManagementToken, TokenProvider
-from archiver.hms.client import HmsClient, Patience
+from archiver.hms.client import HmsClient, Timeouts
+from archiver.retry_policy import API_CALL
 from tests.hms.fake_time import FakeTime
 from tests.hms.scripted_api import Script, ScriptedApi, scripted_api
 
@@ -38,7 +40,8 @@ def talk(time: FakeTime) -> Iterator[Talk]:
             client = HmsClient(
                 server.url,
                 tokens or ManagementToken(ACCESS_KEY, SECRET),
-                patience=Patience(read=read, attempts=attempts),
+                policy=replace(API_CALL, attempts=attempts),
+                timeouts=Timeouts(read=read),
                 clock=time.now,
                 monotonic=time.monotonic,
                 sleep=time.sleep,

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from archiver.hms.auth import FixedToken, ManagementToken
 from archiver.hms.base import RecordingAssets, TellsTime
-from archiver.hms.client import MAX_ANSWER_BYTES, HmsClient, Patience
+from archiver.hms.client import MAX_ANSWER_BYTES, HmsClient
 from archiver.hms.errors import (
     HmsError,
     HmsGarbled,
@@ -175,7 +175,7 @@ def test_a_token_that_fits_in_no_header_is_told_and_not_shown(talk: Talk, token:
     assert token not in "".join(traceback.format_exception(raised.value))
 
 
-# -- patience -------------------------------------------------------------------------------------------------
+# -- retries --------------------------------------------------------------------------------------------------
 def test_waits_grow_and_are_jittered(talk: Talk, time: FakeTime) -> None:
     client, _ = talk([refuses(500)])
 
@@ -275,7 +275,6 @@ def test_nobody_at_the_address_is_said_with_the_host(talk: Talk, time: FakeTime)
         FixedToken(SecretStr("t")),
         monotonic=time.monotonic,
         sleep=time.sleep,
-        patience=Patience(),
     )
 
     with client, pytest.raises(HmsUnavailable, match=rf"cannot connect to 127.0.0.1:{server.server_port}"):

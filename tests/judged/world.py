@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from archiver.core.attempt.archiver import Archiver, Rules
-from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.hls.tree import HlsLimits
 from archiver.core.contents.opening import ContentsOpener, OpeningRules
@@ -24,18 +24,18 @@ from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.hms.models import Asset, SignedUrl
 from archiver.ledger.base import OPEN_STATES, AssetState, Row
 from archiver.ledger.memory import MemoryLedger
+from archiver.retry_policy import ATTEMPT, REQUEST
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.retrying import RetryPolicy
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock, FakeApi
 
-QUICK = RetryPolicy(tries=2, first_pause=timedelta())
+QUICK = replace(REQUEST, attempts=2, base=timedelta())
 KIB = 1024
 
 
@@ -94,7 +94,7 @@ class World:
             engine=self._engine,
             rules=Rules(
                 scope=Scope(RETENTION),
-                patience=Patience(retry_base=timedelta(hours=1), retry_max=timedelta(hours=12)),
+                retry=RetryRules(backoff=replace(ATTEMPT, base=timedelta(hours=1), cap=timedelta(hours=12))),
                 key_template=keys.DEFAULT_TEMPLATE,
                 lease=timedelta(minutes=2),
                 lease_renew=timedelta(seconds=30),

@@ -16,7 +16,7 @@ import structlog
 from pydantic import SecretStr
 
 from archiver.core.attempt.archiver import Archiver, Rules
-from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener
 from archiver.core.judging import Scope
@@ -204,7 +204,7 @@ def work(job: Job) -> Report:
             engine=engine,
             rules=Rules(
                 scope=Scope(timedelta(days=15)),
-                patience=Patience(),
+                retry=RetryRules(),
                 key_template=TEMPLATE,
                 lease=LEASE,
                 lease_renew=timedelta(minutes=1),

@@ -23,7 +23,7 @@ import archiver.core.contents.hls.access
 import archiver.http.waiting
 import storage_backends.memory
 from archiver.core.attempt.archiver import Archiver, Rules
-from archiver.core.attempt.decisions import Patience
+from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener
 from archiver.core.destinations.checked import Destinations
@@ -125,7 +125,7 @@ def build(
             engine=engine,
             rules=Rules(
                 scope=SCOPE,
-                patience=Patience(),
+                retry=RetryRules(),
                 key_template=keys.DEFAULT_TEMPLATE,
                 lease=LEASE,
                 lease_renew=timedelta(seconds=30),

@@ -71,7 +71,7 @@ def test_any_parts_cuts_and_order_make_the_same_object(
     stores: list[StorageBackend] = [MemoryBackend("parallel"), OrderedStore(MemoryBackend("ordered"))]
     memory = MemoryBudget(budget * 64 * 1024)
     http = client()
-    patient = replace(HURRIED, tries=10)
+    patient = replace(HURRIED, attempts=10)
     with Origin({"/file": content}, ranges=ranges) as origin:
         if ranges or size <= part:  # a straight read of several parts is not taken up in the middle
             origin.script(cuts)

@@ -14,13 +14,13 @@ from datetime import timedelta
 from time import monotonic
 from typing import TypeVar
 
+from archiver.retry_policy import REQUEST
 from archiver.transfer.base import CopyRequest, CopyResult, Reader, SavedPart, Source, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceForbidden, SourceMismatch, SourceUnavailable, Stopped
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl
 from storage_backends.base import Limits, ObjectInfo, ObjectKey, StorageBackend, Upload, object_key
 from storage_backends.errors import (
@@ -42,10 +42,8 @@ TEST_SECONDS = 14.0
 HANG_SECONDS = 60.0
 QUIET_SECONDS = 20.0  # for calls that were under way to end and give back what they hold
 KIB = 1024
-HURRIED = RetryPolicy(tries=3, first_pause=timedelta(milliseconds=1))
-PATIENT = RetryPolicy(
-    tries=30, first_pause=timedelta(milliseconds=1), longest_pause=timedelta(milliseconds=5)
-)
+HURRIED = replace(REQUEST, attempts=3, base=timedelta(milliseconds=1))
+PATIENT = replace(REQUEST, attempts=30, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=5))
 SIZES = (0, 1, 63, 64, 500, 4096, 4097, 5000, 70_000)
 
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver.http.waiting import Pause
+from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.checksums import Crc32c, combine, crc32c
 from archiver.transfer.errors import SourceForbidden, SourceUnavailable
 from archiver.transfer.part_sizes import Parts, part_size
-from archiver.transfer.retrying import RetryPolicy
 from storage_backends.base import Limits, StorageBackend
 from storage_backends.memory import LIMITS, MemoryBackend
 from tests.transfer.stores import Wrapped
@@ -132,7 +132,7 @@ class Tried:
 def test_retries_end_after_their_tries() -> None:
     error = SourceUnavailable("no")
 
-    tried = Tried(error, RetryPolicy())
+    tried = Tried(error, REQUEST)
 
     assert tried.raised is error
     assert tried.tries == 4
@@ -141,7 +141,7 @@ def test_retries_end_after_their_tries() -> None:
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
-    policy = RetryPolicy(tries=200, first_pause=timedelta(seconds=1), longest_pause=timedelta(seconds=3))
+    policy = replace(REQUEST, attempts=200, base=timedelta(seconds=1), cap=timedelta(seconds=3))
 
     pauses = Tried(SourceUnavailable("no"), policy).pauses
 
@@ -149,7 +149,7 @@ def test_pauses_grow_up_to_a_bound() -> None:
 
 
 def test_what_is_not_worth_it_is_not_tried_again() -> None:
-    tried = Tried(SourceForbidden("no"), RetryPolicy(), lambda error: isinstance(error, SourceUnavailable))
+    tried = Tried(SourceForbidden("no"), REQUEST, lambda error: isinstance(error, SourceUnavailable))
 
     assert (tried.tries, tried.pauses) == (1, [])
     assert isinstance(tried.raised, SourceForbidden)
@@ -157,7 +157,7 @@ def test_what_is_not_worth_it_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize(("asked", "tries"), [(15, 4), (21, 1)])
 def test_the_other_sides_wish_is_a_pause_unless_the_ledger_waits_better(asked: int, tries: int) -> None:
-    tried = Tried(SourceUnavailable("no", timedelta(seconds=asked)), RetryPolicy())
+    tried = Tried(SourceUnavailable("no", timedelta(seconds=asked)), REQUEST)
 
     assert tried.tries == tries
     assert all(pause >= asked for pause in tried.pauses)
@@ -172,4 +172,4 @@ def test_a_blocking_call_is_retried_alike() -> None:
             raise answer
         return answer
 
-    assert RetryPolicy(first_pause=timedelta()).call(call, always) == "yes"
+    assert replace(REQUEST, base=timedelta()).call(call, always) == "yes"

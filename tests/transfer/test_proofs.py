@@ -6,7 +6,7 @@ Over real connections: tests/transfer/test_proofs_over_http.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast
 
@@ -15,9 +15,9 @@ import pytest
 from archiver.http.connections import Connection
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import Pause
+from archiver.retry_policy import REQUEST
 from archiver.transfer.errors import SourceForbidden, SourceUnavailable
 from archiver.transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE, Proofs
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.tasks import Task
 from storage_backends.base import ObjectKey, object_key
 from tests.transfer.single_threaded import SingleThreaded
@@ -37,7 +37,7 @@ class Arrived:
 class Bench:
     def __init__(self) -> None:
         self.runs = SingleThreaded()
-        self.proofs = Proofs(RetryPolicy(tries=3, first_pause=timedelta()))
+        self.proofs = Proofs(replace(REQUEST, attempts=3, base=timedelta()))
         self.read: list[ObjectKey] = []  # again
         self.at_once = self.most_at_once = 0
         self._numbers = 0

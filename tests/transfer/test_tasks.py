@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from archiver.http.waiting import Ended, Pause, Wait, blocking
+from archiver.retry_policy import REQUEST
 from archiver.transfer.errors import SourceUnavailable
 from archiver.transfer.memory import MemoryBudget, Reservation
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.tasks import Gate, Group, GroupEnded, Slots, Task, gather
 from tests.transfer.single_threaded import SingleThreaded
 
@@ -118,7 +119,7 @@ async def a_retry(bench: Bench) -> None:
     async def action() -> None:
         raise SourceUnavailable("no")
 
-    await RetryPolicy(tries=99).run(action, lambda error: isinstance(error, SourceUnavailable))
+    await replace(REQUEST, attempts=99).run(action, lambda error: isinstance(error, SourceUnavailable))
 
 
 async def something_with_all_held(bench: Bench) -> None:
@@ -401,7 +402,7 @@ def test_a_task_that_retries_does_not_take_the_error_of_another_for_its_own(benc
         await bench.never
 
     async def persistent() -> None:
-        policy = RetryPolicy(first_pause=timedelta())
+        policy = replace(REQUEST, base=timedelta())
         await policy.run(action, lambda error: isinstance(error, SourceUnavailable))
 
     async def work() -> None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from archiver.retry_policy import REQUEST
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceMismatch, SourceUnavailable
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import RenewableUrl, fetch_bytes
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
@@ -152,7 +152,7 @@ def test_the_end_of_a_document_counts_only_with_a_proof(case: Case, http: HttpCl
 
 
 def test_what_differs_is_said_without_a_signature(http: HttpClient) -> None:
-    once = RetryPolicy(tries=1)
+    once = replace(REQUEST, attempts=1)
     with Origin({"/file": SMALL}, always=until_closed) as origin:
         origin.script([cut(1)])
         with pytest.raises(SourceUnavailable) as raised:

@@ -9,16 +9,16 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from archiver.retry_policy import REQUEST
 from archiver.transfer.base import CopyRequest, SavedPart, SavedUpload
 from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient, Timeouts
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
 from storage_backends.base import ObjectKey, object_key
 from tests.transfer.origin import Fault, Origin, Reply, Request
 
 CANARY = "CANARY-SIGNATURE"
-HURRIED = RetryPolicy(first_pause=timedelta())
+HURRIED = replace(REQUEST, base=timedelta())
 QUICK = Timeouts(silence=timedelta(seconds=1))  # short for the stalls, long enough for a busy machine
 KEY = object_key("recordings/asset/video.mp4")
 

@@ -27,7 +27,7 @@ import structlog
 
 from archiver.core.attempt import completing, doubts
 from archiver.core.attempt.copying import Copied, Copier, EngineFactory
-from archiver.core.attempt.decisions import HOLD, MAX_CRASHES, Patience, decide, describe, rare_delay
+from archiver.core.attempt.decisions import HOLD, MAX_CRASHES, RetryRules, decide, describe, rare_delay
 from archiver.core.attempt.doubts import KeepingRules
 from archiver.core.attempt.folders import Folder, choose_folder, next_folder
 from archiver.core.attempt.heartbeat import Heartbeat
@@ -107,7 +107,7 @@ class Rules:
     """The settings the algorithm needs."""
 
     scope: Scope
-    patience: Patience
+    retry: RetryRules
     key_template: str
     lease: timedelta
     lease_renew: timedelta
@@ -116,7 +116,7 @@ class Rules:
 
     @property
     def keeping(self) -> KeepingRules:
-        return KeepingRules(self.patience.mismatch_attempts, self.near_deadline)
+        return KeepingRules(self.retry.mismatch_attempts, self.near_deadline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class Archiver:
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
                     failure = self._hold_what_refuses(self._in_our_words(error), asset_id, holder)
                     jitter = random.random()  # noqa: S311
-                    decided = decide(failure, row, self._clock(), self._rules.patience, jitter)
+                    decided = decide(failure, row, self._clock(), self._rules.retry, jitter)
                     event.warning("attempt_failed", reason=decided.reason, exc_info=_unforeseen(failure))
                     silent = failure.failed if isinstance(failure, DestinationsFailed) else ()
                     mark_overwritten(self._destinations, begun.written, heartbeat.lease.fence, silent=silent)
@@ -224,7 +224,7 @@ class Archiver:
     def _attempt(self, begun: Begun, heartbeat: Heartbeat) -> tuple[Seen, Settled]:
         row = begun.row
         if row.crashes >= MAX_CRASHES:
-            later = rare_delay(row, self._clock(), self._rules.patience)
+            later = rare_delay(row, self._clock(), self._rules.retry)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
             return as_known(row), _with_stored(WillRetry(why, later), row)
         if hold := begun.on_hold.get(holds.API):
@@ -239,7 +239,7 @@ class Archiver:
             ended = Ended(seen.verdict, seen.reason or "")
             return seen, self._unless_stored(row, None, ended) if row.stored_objects else ended
         elif asset.status != AssetStatus.COMPLETED:
-            later = self._rules.patience.retry_max
+            later = self._rules.retry.backoff.cap
             why = f"100ms reports status {asset.status!r}, not 'completed'"
             return seen, _with_stored(WillRetry(why, later), row)
 
@@ -531,11 +531,11 @@ class Archiver:
         found = look(self._destinations, row.asset_id, row.created_at, look_again_at)
         if unknown := {**found.silent, **found.unread}:
             why = str(DestinationsFailed(unknown))
-            return self._not_lost_yet(row, f"{why}; {decided.reason}", self._rules.patience.retry_base)
+            return self._not_lost_yet(row, f"{why}; {decided.reason}", self._rules.retry.backoff.base)
         manifest = found.right
         if (manifest is None or found.missing) and not self._clocks_agree():
             why = f"{CLOCKS_DISAGREE}; {decided.reason}"
-            return self._not_lost_yet(row, why, self._rules.patience.retry_max)
+            return self._not_lost_yet(row, why, self._rules.retry.backoff.cap)
         if manifest is None:
             return Ended(decided.state, decided.reason + what_is_left(row, found.missing))
         if not found.missing:

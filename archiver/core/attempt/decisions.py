@@ -31,6 +31,7 @@ from archiver.core.errors import ArchiveError, ContentsError, DestinationsFailed
 from archiver.core.machine import is_machine_fault
 from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from archiver.ledger.base import AssetState, Row
+from archiver.retry_policy import ATTEMPT, RetryPolicy
 from archiver.transfer.errors import (
     SourceForbidden,
     SourceGone,
@@ -60,67 +61,67 @@ hour of a copy that needs ten."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """When an asset is retried. `mismatch_attempts`: how many attempts in a row must find the same mismatch, the same
-    doubts, or `gone` after the deadline, before it is believed (of the latter, for LOST_AFTER too)."""
+class RetryRules:
+    """When an asset is retried, and when a bad answer is believed.
+
+    `mismatch_attempts` in a row must find the same mismatch, the same doubts, or `gone` after the deadline before it
+    counts (`gone` for LOST_AFTER too).
+    """
 
     mismatch_attempts: int = 3
-    retry_base: timedelta = timedelta(seconds=30)
-    retry_max: timedelta = timedelta(hours=1)
+    backoff: RetryPolicy = ATTEMPT
 
 
-def decide(error: Exception, row: Row, now: datetime, patience: Patience, jitter: float) -> WillRetry | Ended:
+def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> WillRetry | Ended:
     """What comes of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
     reason = describe(error)
     if isinstance(error, Stopped):
         return WillRetry(reason, timedelta(0), costs_attempt=False)
     if is_machine_fault(error):
         why = f"a fault of the worker's machine, not of the asset: {reason}"
-        return WillRetry(why, patience.retry_base * (1 + jitter), costs_attempt=False, machine_fault=True)
+        return WillRetry(why, rules.backoff.base * (1 + jitter), costs_attempt=False, machine_fault=True)
     if _refused(error):
         return WillRetry(reason, HOLD, costs_attempt=False)
-    delay = _delay(error, row, now, patience, jitter)
+    delay = _delay(error, row, now, rules, jitter)
     if isinstance(error, SourceGone | SourceForbidden | HmsNotFound):
-        if _is_gone_for_good(row, now, patience):
+        if _is_gone_for_good(row, now, rules):
             return Ended(AssetState.LOST, f"gone at the source after its retention ended: {reason}")
         return WillRetry(reason, delay, mismatch=is_over(row, now), gone=True)
     if not _is_mismatch(error):
         return WillRetry(reason, delay)
     found = error.fingerprint if isinstance(error, Doubtful) else None
-    if row.mismatches + 1 < patience.mismatch_attempts:
+    if row.mismatches + 1 < rules.mismatch_attempts:
         return WillRetry(reason, delay, mismatch=True, fingerprint=found)
     if isinstance(error, NeedsSourceAccess):
         return Ended(AssetState.NEEDS_SOURCE_ACCESS, reason)
-    if not isinstance(error, Doubtful) and _never_arrived(row, now, patience):
+    if not isinstance(error, Doubtful) and _never_arrived(row, now, rules):
         return Ended(AssetState.LOST, f"it never arrived whole while 100ms had it: {reason}")
     if isinstance(error, Doubtful) and error.busy:
         return WillRetry(reason, delay, mismatch=True, fingerprint=found)
-    return WillRetry(reason, rare_delay(row, now, patience), mismatch=True, fingerprint=found)
+    return WillRetry(reason, rare_delay(row, now, rules), mismatch=True, fingerprint=found)
 
 
-def _is_gone_for_good(row: Row, now: datetime, patience: Patience) -> bool:
+def _is_gone_for_good(row: Row, now: datetime, rules: RetryRules) -> bool:
     """Whether this attempt ends LOST_AFTER in which every attempt was told so, all of it after the deadline."""
-    if row.gone_since is None or row.mismatches + 1 < patience.mismatch_attempts:
+    if row.gone_since is None or row.mismatches + 1 < rules.mismatch_attempts:
         return False
     return now - max(row.gone_since, source_ends_at(row)) >= LOST_AFTER
 
 
-def _never_arrived(row: Row, now: datetime, patience: Patience) -> bool:
+def _never_arrived(row: Row, now: datetime, rules: RetryRules) -> bool:
     """The same of what does not arrive whole. The ledger does not note since when: the attempts are counted, which
     after the deadline come once in `retry_max` (`rare_delay`)."""
-    attempts = patience.mismatch_attempts + math.ceil(LOST_AFTER / patience.retry_max)
+    attempts = rules.mismatch_attempts + math.ceil(LOST_AFTER / rules.backoff.cap)
     return is_over(row, now - LOST_AFTER) and row.mismatches + 1 >= attempts
 
 
-def rare_delay(row: Row, now: datetime, patience: Patience) -> timedelta:
+def rare_delay(row: Row, now: datetime, rules: RetryRules) -> timedelta:
     """Of what several attempts in a row found the same: doubling from `retry_max` to a day; at most a quarter of the
     time left to the deadline, so that it is tried more often towards it."""
-    delay = patience.retry_max * (1 << min(max(row.mismatches + 1 - patience.mismatch_attempts, 0), 10))
+    delay = rules.backoff.cap * (1 << min(max(row.mismatches + 1 - rules.mismatch_attempts, 0), 10))
     left = source_ends_at(row) - now
     return (
-        max(min(delay, LOOK_EVERY, left / 4), patience.retry_max)
-        if left > timedelta(0)
-        else patience.retry_max
+        max(min(delay, LOOK_EVERY, left / 4), rules.backoff.cap) if left > timedelta(0) else rules.backoff.cap
     )
 
 
@@ -148,13 +149,12 @@ def _is_mismatch(error: Exception) -> bool:
     return isinstance(error, ContentsError | Doubtful | SourceMismatch | SourceNotAllowed | InvalidKey)
 
 
-def _delay(error: Exception, row: Row, now: datetime, patience: Patience, jitter: float) -> timedelta:
+def _delay(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> timedelta:
     """Doubling from `retry_base` to `retry_max`, between half of it and all of it; at most half of the time
     left to the deadline, so that attempts grow denser towards it; what the other side asked for, if longer."""
-    doubled = patience.retry_base * (1 << min(max(row.attempts - 1, 0), 20))
-    delay = min(doubled, patience.retry_max) * (0.5 + jitter / 2)
+    delay = rules.backoff.pause(row.attempts, jitter)
     left = source_ends_at(row) - now
     if left > timedelta(0):
-        delay = min(delay, max(left / 2, patience.retry_base / 2))
+        delay = min(delay, max(left / 2, rules.backoff.base / 2))
     asked = error.retry_after if isinstance(error, SourceUnavailable | HmsUnavailable | Doubtful) else None
-    return max(delay, min(asked, patience.retry_max)) if asked else delay
+    return max(delay, min(asked, rules.backoff.cap)) if asked else delay

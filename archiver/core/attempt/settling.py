@@ -9,14 +9,12 @@ import structlog
 
 from archiver.ledger.base import Lease, Ledger, Seen, Settlement
 from archiver.ledger.errors import LedgerUnavailable
+from archiver.retry_policy import SETTLING
 
 log = structlog.get_logger(__name__)
 
-PAUSES_SECONDS = (1, 2, *(5,) * 23)
-"""Two minutes, as long as a lease: afterwards another attempt finds the manifest, which costs a few requests."""
-
 LONGEST_SECONDS = 3 * 60
-"""However long each call takes to fail."""
+"""However long each call takes to fail. Afterwards another attempt finds the manifest, which costs a few requests."""
 
 
 def settle(
@@ -29,19 +27,21 @@ def settle(
     give_up: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """`Ledger.settle`, tried again after each of PAUSES_SECONDS while the ledger is away, for LONGEST_SECONDS at the
-    most and until `give_up` says so. Raises LedgerUnavailable; LeaseLost, also after an answer that was lost."""
+    """Settle the asset in the ledger; retry by SETTLING while the ledger is away, until `give_up` says to stop.
+
+    Raises LedgerUnavailable; LeaseLost, also when the answer to an earlier try was lost.
+    """
     began = clock()
-    for seconds in PAUSES_SECONDS:
+    failures = 0
+    while True:
         try:
             ledger.settle(lease, seen, how)
+            return
         except LedgerUnavailable as error:
-            if give_up() or clock() - began >= LONGEST_SECONDS:
+            failures += 1
+            if failures == SETTLING.attempts or give_up() or clock() - began >= LONGEST_SECONDS:
                 raise
             log.warning(
                 "outcome_not_recorded_yet", asset_id=lease.asset_id, state=how.state, error=str(error)
             )
-            pause(seconds)
-        else:
-            return
-    ledger.settle(lease, seen, how)
+        pause(SETTLING.pause(failures).total_seconds())

@@ -25,11 +25,11 @@ from archiver.core.contents.zip.zipped import ZipContents, ZipMode
 from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset, AssetType
 from archiver.http.waiting import pause
+from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.base import Source, SourceInfo
 from archiver.transfer.errors import ErrorPage, SourceUnavailable, StillEncoded
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl, SourceAddress, as_sent
 
 _GZIP = b"\x1f\x8b"
@@ -54,7 +54,7 @@ class OpeningRules:
     sign_for: timedelta = timedelta(hours=1)  # what the API's own SDK asks for; renewed when it ends
     hls: HlsLimits = field(default_factory=HlsLimits)
     zip: ZipLimits = field(default_factory=ZipLimits)
-    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    policy: RetryPolicy = REQUEST
 
 
 class ContentsOpener:

@@ -13,10 +13,10 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Self
 
+from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.base import Source, SourceInfo
 from archiver.transfer.errors import RangesUnreliable, SourceUnavailable
 from archiver.transfer.memory import MemoryBudget, Reservation
-from archiver.transfer.retrying import RetryPolicy
 
 _MIB = 1024 * 1024
 WINDOW_BYTES = 4 * _MIB
@@ -36,7 +36,7 @@ class RangeReader:
         self,
         source: Source,
         info: SourceInfo,
-        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        policy: RetryPolicy = REQUEST,
     ) -> None:
         self.source = source
         self.info = info

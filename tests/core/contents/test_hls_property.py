@@ -148,7 +148,7 @@ def test_nothing_mandatory_is_lost_in_silence(
     client: HttpClient, origin: Origin, monkeypatch: pytest.MonkeyPatch, seed: int, fault_rate: float
 ) -> None:
     monkeypatch.setattr(
-        "archiver.transfer.retrying.random.uniform", lambda low, high: 0.0
+        "archiver.retry_policy.random.uniform", lambda low, high: 0.0
     )  # retries without pauses
     tree = Tree(random.Random(f"{seed} {fault_rate}"), fault_rate, origin.url)
     origin.files = {ROOT + path: body for path, body in tree.files.items()}

@@ -346,7 +346,7 @@ def test_a_url_that_is_refused_is_signed_anew_once(client: HttpClient, origin: O
 def test_a_source_that_is_away_for_a_moment_is_asked_again(
     client: HttpClient, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("archiver.transfer.retrying.random.uniform", lambda low, high: 0.0)
+    monkeypatch.setattr("archiver.retry_policy.random.uniform", lambda low, high: 0.0)
     origin.files = {"/f": CSV}
     answers = iter([Answer(503), Answer(500)])
     origin.rule = lambda request: next(answers, None)

@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -14,15 +14,15 @@ from typing_extensions import Buffer
 
 from archiver.core.contents.base import Doubt, Item, Phase
 from archiver.core.contents.zip.zipped import ZipContents
+from archiver.retry_policy import REQUEST
 from archiver.transfer.base import CHECKED_BYTES, Reader, SourceInfo
 from archiver.transfer.errors import SourceMismatch, UnexpectedContent
 from archiver.transfer.http import HttpClient
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import HttpSource
 from tests.core.contents.origin import Origin, read_source, signed
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-AT_ONCE = RetryPolicy(first_pause=timedelta())
+AT_ONCE = replace(REQUEST, base=timedelta())
 TS = (b"G" + bytes(187)) * 4  # begins as a transport stream does
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from archiver.core.contents.hls.access import TreeAccess, signs_one_object
 from archiver.core.contents.sniff import SNIFF_BYTES, Kind, sniff
 from archiver.http.head import Headers
+from archiver.retry_policy import REQUEST
 from archiver.transfer.base import Reader, Source, SourceInfo
 from archiver.transfer.errors import (
     SourceChanged,
@@ -26,7 +27,6 @@ from archiver.transfer.errors import (
     SourceUnavailable,
 )
 from archiver.transfer.http import HttpClient
-from archiver.transfer.retrying import RetryPolicy
 from archiver.transfer.source import Fetched, SecretUrl, SourceAddress
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
 from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, ObjectMissing, StorageError
@@ -149,7 +149,7 @@ class StoreTreeAccess(TreeAccess):
         source = self._in_store(url)
         if source is None:
             return super().fetch(address)
-        body = RetryPolicy().call(
+        body = REQUEST.call(
             lambda: _whole(source, self._max_playlist_bytes),
             lambda error: isinstance(error, SourceUnavailable),
         )

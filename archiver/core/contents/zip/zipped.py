@@ -28,10 +28,10 @@ from archiver.core.contents.zip.structure import ZipStructure
 from archiver.core.contents.zip.tree import ZipTree, as_packed
 from archiver.core.errors import BadContents
 from archiver.core.records.keys import ZIP_FOLDER, safe_path
+from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.base import Source, SourceInfo
 from archiver.transfer.errors import RangesUnreliable, SourceChanged, SourceMismatch, SourceUnavailable
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.retrying import RetryPolicy
 
 MAX_SESSION_DATA_BYTES = 16 * 1024 * 1024  # what is larger is stored as it is
 
@@ -61,7 +61,7 @@ class ZipContents:
         expected: Expected = Expected(),  # noqa: B008 - frozen
         limits: ZipLimits = ZipLimits(),  # noqa: B008 - frozen
         window_bytes: int = WINDOW_BYTES,
-        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        policy: RetryPolicy = REQUEST,
         memory: MemoryBudget | None = None,
     ) -> None:
         """Reads the directory and judges it before anything is written; with KEEP, only whether the zip is whole.

@@ -29,7 +29,7 @@ from archiver.core.judging import Scope
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.models import Asset, Page, SignedUrl
-from archiver.ledger.base import Row
+from archiver.ledger.models import Row
 from archiver.ledger.redis_ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 

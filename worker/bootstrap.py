@@ -40,8 +40,9 @@ from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
 from archiver.hms.client import HmsClient
 from archiver.hms.errors import HmsRefused
 from archiver.http import trust
-from archiver.ledger.base import Ledger, Row
+from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
+from archiver.ledger.models import Row
 from archiver.ledger.redis_ledger import RedisLedger
 from archiver.retry_policy import ATTEMPT
 from archiver.transfer.base import Engine, UploadJournal

@@ -34,8 +34,8 @@ from rich.text import Text
 from archiver.core.errors import ManifestError
 from archiver.hms.errors import HmsError, HmsGarbled
 from archiver.http.trust import UnusableCaFile
-from archiver.ledger.base import SETTLED_STATES, Row
 from archiver.ledger.errors import LedgerError
+from archiver.ledger.models import SETTLED_STATES, Row
 from storage_backends.errors import BadDestinationUrl, StorageError
 from worker.errors import SettingsError, SupervisorError
 from worker.escaping import escaped
@@ -245,7 +245,7 @@ def archive(
     A quarantined, rejected or lost asset is restarted. One that is archived already is compared with its manifest by
     names and sizes, and left alone when they agree; --again copies it anew, while 100ms still has it.
     """
-    from archiver.ledger.base import AssetState
+    from archiver.ledger.models import AssetState
     from worker import rendering
 
     settings = _need_credentials(_settings())
@@ -321,7 +321,7 @@ def ack(
     repeat. Exit code 1 when one of them is in no such end.
     """
     from archiver.core.upkeep.acknowledging import acknowledge
-    from archiver.ledger.base import ACKNOWLEDGED_STATES
+    from archiver.ledger.models import ACKNOWLEDGED_STATES
 
     if every is not None and every not in set(ACKNOWLEDGED_STATES):
         raise typer.BadParameter(f"one of {', '.join(sorted(ACKNOWLEDGED_STATES))}", param_hint="--all")
@@ -718,8 +718,8 @@ def _by_hand(
 
     from archiver.core.destinations.guarded import guarded
     from archiver.core.errors import VerdictRefused
-    from archiver.ledger.base import AssetState
     from archiver.ledger.clock import LedgerClock
+    from archiver.ledger.models import AssetState
     from storage_backends.registry import open_destinations
     from worker import rendering
     from worker.identities import build_identities

@@ -23,8 +23,8 @@ from rich.text import Text
 from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.watch import Summary
-from archiver.ledger.base import OPEN_STATES, AssetState, Row
 from archiver.ledger.errors import LedgerError
+from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from worker import rendering
 from worker.bootstrap import AppServices, build_services
 from worker.embedded import AlreadyRunning, Companion, FlowerOptions, Supervisor

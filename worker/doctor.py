@@ -18,8 +18,9 @@ from archiver.hms.client import HmsClient
 from archiver.hms.errors import HmsError, HmsRefused, HmsUntrusted
 from archiver.hms.models import Asset, AssetStatus, parse_time
 from archiver.http import trust
-from archiver.ledger.base import AssetState, Ledger
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
+from archiver.ledger.models import AssetState
 from archiver.ledger.redis_ledger import RedisLedger
 from archiver.transfer.errors import TransferError
 from storage_backends.base import StorageBackend

@@ -15,7 +15,7 @@ from rich.text import Text
 from archiver.core.deadlines import UNDATED
 from archiver.core.health import ATTENTION_STATES, UNSAVED_STATES, Summary, assess
 from archiver.hms.models import parse_time
-from archiver.ledger.base import SAFE_STATES, Acknowledgement, AssetState, Progress, Row
+from archiver.ledger.models import SAFE_STATES, Acknowledgement, AssetState, Progress, Row
 from worker.escaping import escaped
 from worker.findings import Finding, Verdict
 

@@ -23,7 +23,8 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.sweep import LOCK as SWEEP_LOCK
 from archiver.core.upkeep.sweep import Sweeper, SweepResult
-from archiver.ledger.base import SETTLED_STATES, AssetState, Counts, Ledger
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import SETTLED_STATES, AssetState, Counts
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,8 @@ from archiver.core.records import keys
 from archiver.core.records.commit import clear_damage
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents, check_listed
-from archiver.ledger.base import AssetState, Ledger
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
 

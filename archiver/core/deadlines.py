@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from archiver.hms.models import Asset
-from archiver.ledger.base import Row
+from archiver.ledger.models import Row
 
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
 """The deadline of an asset without a usable `created_at`: nobody knows how long it has, so it goes first."""

@@ -14,7 +14,7 @@ from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations.holds import Hold
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
-from archiver.ledger.base import OPEN_STATES, AssetState, Counts, Progress, Row
+from archiver.ledger.models import OPEN_STATES, AssetState, Counts, Progress, Row
 
 UNSAVED_STATES = OPEN_STATES | {AssetState.NEEDS_SOURCE_ACCESS}
 """States of an asset that may still be saved, and of which perhaps nothing is stored."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from archiver.core.deadlines import expires_at
 from archiver.hms.models import Asset, AssetStatus
-from archiver.ledger.base import AssetState, Row, Seen
+from archiver.ledger.models import AssetState, Row, Seen
 
 
 @dataclass(frozen=True, slots=True)

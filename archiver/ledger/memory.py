@@ -11,16 +11,17 @@ from datetime import datetime, timedelta
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from archiver.ledger.base import (
+from archiver.ledger.errors import LeaseLost
+from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
+    DEADLINE_DIVISOR,
     JUDGED_STATES,
-    LONGEST_WAIT,
-    MOST_SIZES,
+    MAX_SIZES,
+    MAX_WAIT,
     OPEN_STATES,
-    SHORTEST_SHARE,
     Acknowledgement,
     AssetState,
-    Beginning,
+    AttemptStart,
     Counts,
     Lease,
     OpenUpload,
@@ -30,7 +31,6 @@ from archiver.ledger.base import (
     Settlement,
     StoredObject,
 )
-from archiver.ledger.errors import LeaseLost
 
 WORK_LIFETIME = timedelta(days=30)
 PROGRESS_LIFETIME = timedelta(minutes=2)
@@ -251,11 +251,11 @@ class MemoryLedger:
         self._move(asset, AssetState.RUNNING, at=self._clock() + duration)
         return Lease(asset_id, asset.fence, holder)
 
-    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:
         with self._mutex:
             lease = self.lease(asset_id, holder, duration)
             has_work = any(self._stored_of(asset_id))
-            return Beginning(lease, self.get(asset_id), has_work, self.recall_all(facts))
+            return AttemptStart(lease, self.get(asset_id), has_work, self.recall_all(facts))
 
     @_alone
     def renew(self, lease: Lease, duration: timedelta) -> None:
@@ -310,10 +310,10 @@ class MemoryLedger:
         )
         if settlement.state == AssetState.ARCHIVED and seen.size_bytes is not None:
             asset.row = replace(asset.row, size_bytes=seen.size_bytes)
-        wait = min(max(settlement.delay or timedelta(0), timedelta(0)), LONGEST_WAIT)
+        wait = min(max(settlement.delay or timedelta(0), timedelta(0)), MAX_WAIT)
         left = asset.row.expires_at - now
         if left > timedelta(0):
-            wait = min(wait, left // SHORTEST_SHARE)
+            wait = min(wait, left // DEADLINE_DIVISOR)
         self._move(asset, settlement.state, at=now + wait)
         self._progress.pop(lease.asset_id, None)
         return asset.row
@@ -478,7 +478,7 @@ class MemoryLedger:
         if before is None or size is None or size == before:
             return False
         known = asset.sizes or (before,)
-        if len(known) >= MOST_SIZES or size in known:
+        if len(known) >= MAX_SIZES or size in known:
             return False
         asset.sizes = (*known, size)
         return True

@@ -46,11 +46,12 @@ from redis.commands.core import Script
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from archiver.ledger.base import (
+from archiver.ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
     Acknowledgement,
     AssetState,
-    Beginning,
+    AttemptStart,
     Counts,
     Lease,
     OpenUpload,
@@ -60,7 +61,6 @@ from archiver.ledger.base import (
     Settlement,
     StoredObject,
 )
-from archiver.ledger.errors import LeaseLost, LedgerUnavailable
 from archiver.ledger.redis_errors import translated
 from archiver.ledger.redis_tls import tls_options
 from archiver.ledger.sealing import Seal
@@ -113,7 +113,7 @@ _FIELDS = {
     "wa": "warnings",
     # `acknowledged`: ak, when the state was last set, when it was acknowledged, and JSON
     # for the scripts alone: fe the fence, ho the lease's holder, ca the call that leased or settled it, mo the most
-    # that was stored at a crash, zs the sizes that the API told of it once it was archived, at most MOST_SIZES
+    # that was stored at a crash, zs the sizes that the API told of it once it was archived, at most MAX_SIZES
 }
 _TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at", "gone_since")
 _NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")
@@ -276,10 +276,10 @@ class RedisLedger:
         fence = self._run("lease", asset_id, holder, duration // MICROSECOND, _call_number())
         return Lease(asset_id, int(fence), holder) if fence else None
 
-    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:
         words = (asset_id, holder, duration // MICROSECOND, _call_number(), facts)
         fence, has_work, row, flat = json.loads(self._run("begin", *words))
-        return Beginning(
+        return AttemptStart(
             Lease(asset_id, int(fence), holder) if fence else None,
             _flat_row(row) if len(row) > 1 else None,
             bool(has_work),

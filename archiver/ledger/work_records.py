@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
-from archiver.ledger.base import OpenUpload, Progress, StoredObject
+from archiver.ledger.models import OpenUpload, Progress, StoredObject
 
 _HEAD = "upload"  # the field of an upload's hash beside its parts, which are named by their numbers
 

@@ -10,17 +10,18 @@ from typing import Protocol
 
 import pytest
 
-from archiver.ledger.base import (
+from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LeaseLost
+from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
     JUDGED_STATES,
-    LONGEST_WAIT,
-    MOST_SIZES,
+    MAX_SIZES,
+    MAX_WAIT,
     OPEN_STATES,
     Acknowledgement,
     AssetState,
-    Beginning,
+    AttemptStart,
     Lease,
-    Ledger,
     OpenUpload,
     Progress,
     Row,
@@ -28,7 +29,6 @@ from archiver.ledger.base import (
     Settlement,
     StoredObject,
 )
-from archiver.ledger.errors import LeaseLost
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -295,7 +295,7 @@ class LedgerContract:
                 looks += 1
                 world.ledger.settle(take_lease(world), seen(size_bytes=size), ARCHIVED)
 
-        assert looks == MOST_SIZES - 1
+        assert looks == MAX_SIZES - 1
 
     def test_a_size_that_is_told_at_last_is_no_other_size(self, world: LedgerWorld) -> None:
         world.ledger.discover([seen(size_bytes=None)])
@@ -843,7 +843,7 @@ class LedgerContract:
     def test_an_attempt_at_an_unknown_asset_finds_nothing(self, world: LedgerWorld) -> None:
         begun = world.ledger.begin("a", "w1", HOUR, "hold:")
 
-        assert begun == Beginning(None, None, False, {})
+        assert begun == AttemptStart(None, None, False, {})
         assert world.ledger.counts().seen == 0
 
     @pytest.mark.parametrize("what", ["a stored object", "an upload"])
@@ -965,11 +965,11 @@ class LedgerContract:
         ("delay", "left", "waits"),
         [
             (MINUTE, 9 * DAY, MINUTE),
-            (9 * DAY, 9 * DAY, LONGEST_WAIT),
+            (9 * DAY, 9 * DAY, MAX_WAIT),
             (HOUR, HOUR, HOUR / 2),
-            (LONGEST_WAIT, timedelta(seconds=9), timedelta(seconds=4.5)),
+            (MAX_WAIT, timedelta(seconds=9), timedelta(seconds=4.5)),
             (HOUR, -HOUR, HOUR),
-            (9 * DAY, -DAY, LONGEST_WAIT),
+            (9 * DAY, -DAY, MAX_WAIT),
             (-HOUR, DAY, AT_ONCE),
             (None, DAY, AT_ONCE),
         ],

@@ -9,7 +9,8 @@ from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, ManifestObject, new_manifest
 from archiver.hms.models import Asset
-from archiver.ledger.base import AssetState, Ledger, Settlement
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend, object_key
 from tests.core.examples import NOW, RETENTION

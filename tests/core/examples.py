@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from archiver.hms.models import Asset
-from archiver.ledger.base import AssetState, Row
+from archiver.ledger.models import AssetState, Row
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RETENTION = timedelta(days=15)

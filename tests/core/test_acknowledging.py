@@ -10,8 +10,8 @@ from archiver.core.records import end_records, keys
 from archiver.core.upkeep.acknowledging import acknowledge, restore
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.watch import WATCH_FACT, Watcher, note
-from archiver.ledger.base import ACKNOWLEDGED_STATES, Acknowledgement, AssetState
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Acknowledgement, AssetState
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import enter
 from tests.core.examples import NOW, asset

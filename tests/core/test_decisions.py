@@ -15,7 +15,7 @@ from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import UNDATED
 from archiver.core.errors import BadContents, DestinationsFailed, IncompleteContents, NeedsSourceAccess
 from archiver.hms.errors import HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from archiver.transfer.errors import (
     SourceForbidden,
     SourceGone,

@@ -7,7 +7,7 @@ import pytest
 from archiver.core.deadlines import UNDATED
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
-from archiver.ledger.base import OPEN_STATES, SAFE_STATES, AssetState
+from archiver.ledger.models import OPEN_STATES, SAFE_STATES, AssetState
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend

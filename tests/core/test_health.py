@@ -13,7 +13,7 @@ import pytest
 from archiver.core.destinations.holds import Hold, Kind
 from archiver.core.health import ATTENTION_STATES, MANY, Failing, Summary, assess
 from archiver.core.health_rules import RULES, Severity, finding
-from archiver.ledger.base import AssetState, Counts, Row
+from archiver.ledger.models import AssetState, Counts, Row
 from tests.core.examples import NOW
 
 MANUAL = Path(__file__).parents[2] / "docs/operations.md"

@@ -6,7 +6,7 @@ import pytest
 
 from archiver.core.deadlines import UNDATED
 from archiver.core.judging import Scope, judge
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from tests.core.examples import NOW, RETENTION, asset
 
 EVERYTHING = Scope(RETENTION)

@@ -14,7 +14,7 @@ from archiver.core.records.commit import committed, kept
 from archiver.core.records.manifest import DOUBTED, Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.second_chances import give_second_chances
-from archiver.ledger.base import AssetState, Row
+from archiver.ledger.models import AssetState, Row
 from archiver.transfer.base import SourceInfo
 from archiver.transfer.errors import (
     ErrorPage,

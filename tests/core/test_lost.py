@@ -11,7 +11,7 @@ from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, WillRetry
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.second_chances import give_second_chances
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceForbidden, SourceGone
 from tests.core.bench import Bench, BytesSource, Tree, file
 from tests.core.examples import NOW, RETENTION, asset

@@ -26,9 +26,9 @@ from archiver.core.machine import (
     is_machine_fault,
 )
 from archiver.hms.errors import HmsUnavailable
-from archiver.ledger.base import AssetState
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState
 from archiver.ledger.redis_errors import translated
 from archiver.retry_policy import MACHINE_FAULT
 from archiver.transfer.base import Engine

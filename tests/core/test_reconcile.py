@@ -11,8 +11,8 @@ from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import verdicts
 from archiver.core.upkeep.reconcile import LOCK, LOCK_NAME, Reconciler
 from archiver.hms.models import Asset
-from archiver.ledger.base import AssetState
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState
 from storage_backends.base import object_key
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend

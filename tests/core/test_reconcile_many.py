@@ -16,8 +16,8 @@ from archiver.core.upkeep import reconcile
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.core.upkeep.reconcile_report import FACT
 from archiver.hms.models import Asset
-from archiver.ledger.base import AssetState
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend

@@ -7,7 +7,7 @@ from datetime import timedelta
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.upkeep.reconcile import EXTEND_EVERY, LOCK, LOCK_NAME, Reconciler
-from archiver.ledger.base import AssetState, Settlement
+from archiver.ledger.models import AssetState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectSpec
 from storage_backends.memory import MemoryBackend

@@ -17,7 +17,7 @@ from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.hms.errors import HmsUnavailable
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceGone, SourceUnavailable
 from storage_backends.memory import MemoryBackend
 from tests.core.bench import Bench, BytesSource, Tree

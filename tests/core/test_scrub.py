@@ -13,9 +13,9 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import LOCK, LOCK_NAME, LONGEST_WAIT, STALE_UPLOAD, Scrubber, ScrubResult
 from archiver.core.upkeep.sweep import FACT as SWEPT
 from archiver.core.upkeep.watch import Watcher
-from archiver.ledger.base import AssetState, Row
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
 from storage_backends.errors import AccessDenied, StorageError
 from storage_backends.memory import MemoryBackend

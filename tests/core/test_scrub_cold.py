@@ -10,8 +10,8 @@ import pytest
 from archiver.core.upkeep import scrub_promise
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
 from archiver.core.upkeep.scrub_plan import ScrubRules
-from archiver.ledger.base import AssetState
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import ObjectCold
 from storage_backends.memory import MemoryBackend

@@ -11,8 +11,8 @@ import pytest
 from archiver.core.records.check_records import FOLDER, KEPT
 from archiver.core.upkeep import scrub_promise
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
-from archiver.ledger.base import AssetState
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState
 from storage_backends.registry import open_destination
 from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, RETENTION, asset

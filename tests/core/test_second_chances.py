@@ -8,8 +8,9 @@ import structlog
 
 from archiver.core.upkeep.second_chances import LOOK_EVERY, LOST_LOOKED_AT_FOR, MOST_LOST, give_second_chances
 from archiver.core.upkeep.watch import MOST_ALARMS, Watcher
-from archiver.ledger.base import AssetState, Ledger, Seen, Settlement
+from archiver.ledger.base import Ledger
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 

@@ -14,8 +14,8 @@ from archiver.core.records.end_records import read_state
 from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.verdicts import accept, reject
-from archiver.ledger.base import SETTLED_STATES, AssetState, Row, Seen, Settlement
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import SETTLED_STATES, AssetState, Row, Seen, Settlement
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, RETENTION, asset

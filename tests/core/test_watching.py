@@ -11,8 +11,8 @@ from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.failed_later import FACT as FAILED_LATER
 from archiver.core.upkeep.sweep import FACT, RUNNING_FACT, UNFINISHED_FACT
 from archiver.core.upkeep.watch import SHOWN, Watcher
-from archiver.ledger.base import AssetState, Settlement
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState, Settlement
 from tests.core.archived import enter
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock

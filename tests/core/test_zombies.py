@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
-from archiver.ledger.base import OPEN_STATES, AssetState
+from archiver.ledger.models import OPEN_STATES, AssetState
 from storage_backends.base import StorageBackend
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend

@@ -15,7 +15,7 @@ import pytest
 
 from archiver.core.records.commit import mark_damaged
 from archiver.core.records.keys import manifest_key
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from tests.core.contents.media import ffmpeg, single
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.examples import NOW

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.examples import NOW, RETENTION
 from tests.judged.test_trees import HTML, media, ts

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from archiver.transfer.http import Timeouts
 from tests.core.contents.media import single
 from tests.judged.test_trees import media

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archiver.core.upkeep.second_chances import give_second_chances
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from tests.core.contents.media import single
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.examples import NOW, RETENTION

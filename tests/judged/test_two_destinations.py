@@ -9,7 +9,7 @@ import pytest
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
-from archiver.ledger.base import OPEN_STATES, AssetState
+from archiver.ledger.models import OPEN_STATES, AssetState
 from storage_backends.base import ObjectInfo, ObjectSpec
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from archiver.core.contents.zip.zipped import ZipMode
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from tests.core.contents.media import single
 from tests.core.contents.origin import Answer, Origin
 from tests.judged.test_trees import drop, nothing, put, tree

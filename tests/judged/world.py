@@ -22,8 +22,8 @@ from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.hms.models import Asset, SignedUrl
-from archiver.ledger.base import OPEN_STATES, AssetState, Row
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from archiver.retry_policy import ATTEMPT, REQUEST
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine

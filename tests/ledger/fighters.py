@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from redis import Redis
 
-from archiver.ledger.base import AssetState, Settlement
 from archiver.ledger.errors import LeaseLost
+from archiver.ledger.models import AssetState, Settlement
 from archiver.ledger.redis_ledger import RedisLedger
 from tests.contracts.ledger_contract import seen
 from tests.ledger.worlds import SEAL

@@ -3,7 +3,7 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from archiver.ledger.redis_ledger import RedisLedger
 from tests.contracts.ledger_contract import HOUR, seen
 from tests.ledger.fighters import ASSETS, fight

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from archiver.ledger.base import AssetState, OpenUpload, Progress, StoredObject
+from archiver.ledger.models import AssetState, OpenUpload, Progress, StoredObject
 from archiver.ledger.redis_ledger import RedisLedger, connect
 from archiver.ledger.sealing import Seal
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, put, row, seen, take_lease, waiting

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
-from archiver.ledger.base import AssetState, Progress
 from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.models import AssetState, Progress
 from archiver.ledger.redis_errors import meaning, translated
 from archiver.ledger.redis_ledger import RedisLedger
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, seen

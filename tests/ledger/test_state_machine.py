@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from archiver.ledger.base import (
+from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LeaseLost
+from archiver.ledger.models import (
     JUDGED_STATES,
     OPEN_STATES,
     AssetState,
     Lease,
-    Ledger,
     OpenUpload,
     Progress,
     Row,
@@ -25,7 +26,6 @@ from archiver.ledger.base import (
     Settlement,
     StoredObject,
 )
-from archiver.ledger.errors import LeaseLost
 from tests.contracts.ledger_contract import START, seen
 from tests.ledger.worlds import MemoryWorld, RedisWorld
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.ledger.base import AssetState, Lease, OpenUpload, Progress, Seen, StoredObject
+from archiver.ledger.models import AssetState, Lease, OpenUpload, Progress, Seen, StoredObject
 from tests.contracts.ledger_contract import START
 from tests.ledger.worlds import RedisWorld
 

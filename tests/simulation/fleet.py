@@ -13,8 +13,8 @@ from archiver.core.health import ATTENTION_STATES
 from archiver.core.upkeep import verdicts
 from archiver.core.upkeep.acknowledging import acknowledge
 from archiver.hms.errors import HmsError
-from archiver.ledger.base import Row
 from archiver.ledger.errors import LedgerError
+from archiver.ledger.models import Row
 from storage_backends.errors import StorageError
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.ledgers import AuditedLedger, SimLedger

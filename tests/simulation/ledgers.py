@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
-from archiver.ledger.base import AssetState, Beginning, Lease, Progress, Row, Seen, Settlement
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState, AttemptStart, Lease, Progress, Row, Seen, Settlement
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import Process
 
@@ -75,8 +75,8 @@ class SimLedger:
 
         return called
 
-    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> Beginning:
-        def act() -> Beginning:
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:
+        def act() -> AttemptStart:
             was_living = self._ledger.is_leased(asset_id)
             found = self._ledger.begin(asset_id, holder, duration, facts)
             if found.lease is not None:

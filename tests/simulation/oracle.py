@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from archiver.core.upkeep.watch import Summary
-from archiver.ledger.base import OPEN_STATES, AssetState, Lease, Row
+from archiver.ledger.models import OPEN_STATES, AssetState, Lease, Row
 from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
 from tests.simulation.faults import Faults, longest_clear

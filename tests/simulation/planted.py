@@ -36,8 +36,8 @@ from archiver.core.upkeep.watch import Watcher
 from archiver.hms.errors import HmsNotFound
 from archiver.http.errors import BrokenOff
 from archiver.http.transfer import Transfer
-from archiver.ledger.base import AssetState
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState
 from archiver.transfer.checks import Checks
 from archiver.transfer.errors import SourceGone
 from archiver.transfer.storing import PartsUpload, StoreTools
@@ -208,7 +208,7 @@ def _(stack: ExitStack) -> None:
         def __rfloordiv__(self, left: timedelta) -> timedelta:
             return 5 * left
 
-    _instead(stack, archiver.ledger.memory, "SHORTEST_SHARE", FiveTimes())
+    _instead(stack, archiver.ledger.memory, "DEADLINE_DIVISOR", FiveTimes())
     _instead(
         stack,
         archiver.core.attempt.archiver,
@@ -219,14 +219,14 @@ def _(stack: ExitStack) -> None:
 
 @bug("a wait may last for a week")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.ledger.memory, "LONGEST_WAIT", timedelta(days=7))
+    _instead(stack, archiver.ledger.memory, "MAX_WAIT", timedelta(days=7))
     _instead(
         stack,
         archiver.core.attempt.archiver,
         "decide",
         _patient(archiver.core.attempt.decisions.decide, timedelta(days=3)),
     )
-    _instead(stack, archiver.ledger.memory, "SHORTEST_SHARE", 1)
+    _instead(stack, archiver.ledger.memory, "DEADLINE_DIVISOR", 1)
 
 
 def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:

@@ -36,8 +36,9 @@ from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
 from archiver.http.loop import Timer
-from archiver.ledger.base import Ledger, Row
+from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
+from archiver.ledger.models import Row
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.memory import MemoryBudget

@@ -17,8 +17,8 @@ from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.scrub import ScrubResult
 from archiver.core.upkeep.watch import Summary
 from archiver.hms.errors import HmsUnavailable
-from archiver.ledger.base import AssetState, Counts
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState, Counts
 from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from tasks.pacing import EVERY_HEADER, SKIPPED, comes_too_soon

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from archiver.core.destinations.holds import Hold
 from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
-from archiver.ledger.base import Acknowledgement, AssetState, Counts, Progress, Row
+from archiver.ledger.models import Acknowledgement, AssetState, Counts, Progress, Row
 from tests.core.examples import NOW
 from worker import cli, rendering
 from worker.findings import Finding, Verdict

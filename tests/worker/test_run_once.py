@@ -18,7 +18,7 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.errors import HmsRefused
 from archiver.hms.models import Asset
-from archiver.ledger.base import AssetState
+from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceUnavailable
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from archiver.core.records import keys
-from archiver.ledger.base import AssetState, Seen, Settlement
 from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.models import AssetState, Seen, Settlement
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied, ObjectCold, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend

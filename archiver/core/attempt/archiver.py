@@ -79,8 +79,9 @@ from archiver.hms.base import RecordingAssets, TellsTime
 from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
 from archiver.hms.models import Asset, AssetStatus
 from archiver.http import cancellation
-from archiver.ledger.base import AssetState, Lease, Ledger, Row, Seen
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost, LedgerError, LedgerUnavailable
+from archiver.ledger.models import AssetState, Lease, Row, Seen
 from archiver.transfer.errors import (
     SourceForbidden,
     SourceUnavailable,

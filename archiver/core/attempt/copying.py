@@ -27,8 +27,9 @@ from archiver.core.contents.source_failures import in_words
 from archiver.core.errors import DestinationsFailed, WouldOverwrite
 from archiver.core.machine import is_machine_fault
 from archiver.core.records.manifest import Manifest, ManifestObject
-from archiver.ledger.base import Lease, Ledger, StoredObject
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.models import Lease, StoredObject
 from archiver.transfer.base import CopyRequest, CopyResult, Engine, KnownCopy, Source, UploadJournal
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.errors import (

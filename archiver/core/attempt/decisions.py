@@ -30,7 +30,7 @@ from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.errors import ArchiveError, ContentsError, DestinationsFailed, Doubtful, NeedsSourceAccess
 from archiver.core.machine import is_machine_fault
 from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
-from archiver.ledger.base import AssetState, Row
+from archiver.ledger.models import AssetState, Row
 from archiver.retry_policy import ATTEMPT, RetryPolicy
 from archiver.transfer.errors import (
     SourceForbidden,

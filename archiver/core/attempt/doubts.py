@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from archiver.core.contents.base import Doubt
 from archiver.core.deadlines import source_ends_at
 from archiver.core.records.manifest import Manifest, ManifestObject
-from archiver.ledger.base import Row
+from archiver.ledger.models import Row
 
 SHOWN = 5  # doubts in a reason; the manifest has all
 _DIGITS = 16

@@ -14,8 +14,9 @@ import structlog
 
 from archiver.core.attempt import urgency
 from archiver.core.attempt.first_beats import first_beats
-from archiver.ledger.base import Lease, Ledger, Progress
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.ledger.models import Lease, Progress
 from archiver.transfer.errors import HandedBack, Stopped
 from storage_backends.base import ObjectKey
 

@@ -14,7 +14,7 @@ from archiver.core.records import keys
 from archiver.core.records.commit import Look, look_at
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.hms.models import Asset
-from archiver.ledger.base import Row
+from archiver.ledger.models import Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError, TransientStorageError
 

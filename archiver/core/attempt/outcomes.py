@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
-from archiver.ledger.base import AssetState, Settlement
+from archiver.ledger.models import AssetState, Settlement
 
 
 @dataclass(frozen=True, slots=True)

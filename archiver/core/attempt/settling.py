@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
-from archiver.ledger.base import Lease, Ledger, Seen, Settlement
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.models import Lease, Seen, Settlement
 from archiver.retry_policy import SETTLING
 
 log = structlog.get_logger(__name__)

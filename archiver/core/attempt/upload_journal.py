@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import structlog
 
-from archiver.ledger.base import Lease, Ledger, OpenUpload
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.models import Lease, OpenUpload
 from archiver.transfer.base import SavedPart, SavedUpload
 from storage_backends.base import ObjectKey
 

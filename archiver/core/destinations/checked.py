@@ -38,8 +38,9 @@ from archiver.core.exclusive import only_one
 from archiver.core.machine import is_machine_fault
 from archiver.core.records import keys
 from archiver.hms.models import parse_time
-from archiver.ledger.base import AssetState, Ledger, Row
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
+from archiver.ledger.models import AssetState, Row
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectSpec, StorageBackend
 from storage_backends.errors import (

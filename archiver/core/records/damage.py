@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from archiver.ledger.base import AssetState, Settlement
+from archiver.ledger.models import AssetState, Settlement
 
 PROBLEMS_NAMED = (
     3  # of each copy, for a person's eye; the manifest keeps more, and `archiver verify` finds all

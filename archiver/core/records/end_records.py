@@ -12,7 +12,7 @@ import structlog
 from archiver.core.deadlines import UNDATED
 from archiver.core.records import keys
 from archiver.hms.models import parse_time
-from archiver.ledger.base import Acknowledgement, AssetState, Seen
+from archiver.ledger.models import Acknowledgement, AssetState, Seen
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError

@@ -12,7 +12,8 @@ from archiver.core.judging import as_known
 from archiver.core.records import end_records
 from archiver.core.records.manifest import without_queries
 from archiver.core.upkeep.verdicts import NO_REASON
-from archiver.ledger.base import ACKNOWLEDGED_STATES, Ledger, Row
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Row
 from storage_backends.base import StorageBackend
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiver.core.attempt import urgency
-from archiver.ledger.base import AssetState, Ledger, Row
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState, Row
 
 log = structlog.get_logger(__name__)
 

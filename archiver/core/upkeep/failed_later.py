@@ -15,7 +15,8 @@ from archiver.core.judging import Scope, judge
 from archiver.hms.base import RecordingAssets
 from archiver.hms.errors import HmsError
 from archiver.hms.models import Asset
-from archiver.ledger.base import OPEN_STATES, AssetState, Ledger, Row, Seen
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import OPEN_STATES, AssetState, Row, Seen
 
 log = structlog.get_logger(__name__)
 

@@ -25,7 +25,8 @@ from archiver.core.records.damage import damaged
 from archiver.core.upkeep.gaps import Gap, judge_gap, limit
 from archiver.core.upkeep.rebuilding import ENDS, LACKING, MANIFESTS, Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reconcile_report import FACT
-from archiver.ledger.base import AssetState, Ledger, Row
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 

@@ -43,8 +43,9 @@ from archiver.core.upkeep.scrub_plan import (
     take_stock,
 )
 from archiver.core.upkeep.scrub_promise import Standing
-from archiver.ledger.base import AssetState, Ledger, Row
+from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
 

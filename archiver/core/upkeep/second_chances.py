@@ -12,7 +12,8 @@ import structlog
 
 from archiver.core.attempt.copying import TRIED_AGAIN
 from archiver.core.deadlines import source_ends_at
-from archiver.ledger.base import AssetState, Ledger, Row
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState, Row
 
 log = structlog.get_logger(__name__)
 

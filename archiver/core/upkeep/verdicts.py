@@ -11,7 +11,8 @@ from archiver.core.errors import VerdictRefused
 from archiver.core.judging import as_known
 from archiver.core.records import commit, end_records, keys
 from archiver.core.records.manifest import Manifest, without_queries
-from archiver.ledger.base import SAFE_STATES, AssetState, Ledger, Row, Settlement
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import SAFE_STATES, AssetState, Row, Settlement
 from storage_backends.base import StorageBackend
 
 log = structlog.get_logger(__name__)

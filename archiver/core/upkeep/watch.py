@@ -30,7 +30,8 @@ from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
 from archiver.hms.models import parse_time
-from archiver.ledger.base import AssetState, Ledger, Row
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState, Row
 
 __all__ = ["ATTENTION_STATES", "RAN_ONCE_FACT", "WATCH_FACT", "Summary", "Watcher", "note"]
 

@@ -16,8 +16,8 @@ end
 
 local OPEN = {discovered = true, queued = true, running = true, waiting = true}
 local JUDGED = {skipped = true, external = true, source_failed = true}
-local LONGEST_WAIT = 86400 * 1000000 -- ledger.base.LONGEST_WAIT
-local SHORTEST_SHARE = 2 -- ledger.base.SHORTEST_SHARE
+local MAX_WAIT = 86400 * 1000000 -- ledger.models.MAX_WAIT
+local DEADLINE_DIVISOR = 2 -- ledger.models.DEADLINE_DIVISOR
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.

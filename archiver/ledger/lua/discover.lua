@@ -1,12 +1,12 @@
 -- One page of a sweep: count, then that many assets. Returns how many were new.
-local MOST_SIZES = 16 -- ledger.base.MOST_SIZES
+local MAX_SIZES = 16 -- ledger.models.MAX_SIZES
 
 -- Whether an archived asset has a size that it never had before. The sizes that it had are in `zs`, each between spaces.
 local function is_new_size(id, before, size)
   if before == '' then return false end
   local known = redis.call('HGET', asset_key(id), 'zs') or (' ' .. before .. ' ')
   local _, number = string.gsub(known, '%d+', '')
-  if number >= MOST_SIZES or string.find(known, ' ' .. size .. ' ', 1, true) then return false end
+  if number >= MAX_SIZES or string.find(known, ' ' .. size .. ' ', 1, true) then return false end
   set(id, {zs = known .. size .. ' '})
   return true
 end

@@ -24,8 +24,8 @@ end
 set_result(id, done)
 set_created(id, seen)
 if done.state == 'archived' and seen.si ~= '' then set(id, {si = seen.si}) end
-local wait, left = math.min(math.max(done.delay, 0), LONGEST_WAIT), tonumber(row.ex) - now
-if left > 0 then wait = math.min(wait, left / SHORTEST_SHARE) end
+local wait, left = math.min(math.max(done.delay, 0), MAX_WAIT), tonumber(row.ex) - now
+if left > 0 then wait = math.min(wait, left / DEADLINE_DIVISOR) end
 move(id, row.st, done.state, row.ex, whole(now + math.floor(wait)))
 redis.call('HDEL', prefix .. 'progress', id)
 return cjson.encode(whole_row(id))

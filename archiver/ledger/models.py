@@ -1,0 +1,195 @@
+"""What goes into a ledger and what comes out of it. Times are aware UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class AssetState(StrEnum):
+    """Every asset the API ever listed is in exactly one."""
+
+    DISCOVERED = "discovered"
+    QUEUED = "queued"  # a message was sent for it
+    RUNNING = "running"  # leased
+    WAITING = "waiting"  # to be retried at next_attempt_at
+    ARCHIVED = "archived"
+    SKIPPED = "skipped"  # by a filter
+    EXTERNAL = "external"  # its path is already in the team's own bucket
+    SOURCE_FAILED = "source_failed"  # 100ms says failed
+    NEEDS_SOURCE_ACCESS = "needs_source_access"  # only the m3u8 is signed, and we may not read its bucket
+    QUARANTINED = "quarantined"  # stored as the source has it, with doubts: a person must look
+    REJECTED = "rejected"  # a person called it worthless; what is stored of it stays
+    LOST = "lost"  # gone at the source before it was saved
+    DAMAGED = "damaged"  # was archived, is no longer whole everywhere, and the source is gone
+
+
+OPEN_STATES = frozenset({AssetState.DISCOVERED, AssetState.QUEUED, AssetState.RUNNING, AssetState.WAITING})
+SAFE_STATES = frozenset({AssetState.ARCHIVED, AssetState.SKIPPED, AssetState.EXTERNAL})
+SETTLED_STATES = SAFE_STATES | {AssetState.REJECTED}
+"""States that need nobody's attention."""
+
+ACKNOWLEDGED_STATES = frozenset(
+    {
+        AssetState.LOST,
+        AssetState.DAMAGED,
+        AssetState.QUARANTINED,
+        AssetState.NEEDS_SOURCE_ACCESS,
+        AssetState.SOURCE_FAILED,
+    }
+)
+"""End states that a person must see, and may then acknowledge."""
+
+JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.SOURCE_FAILED})
+"""End states that follow from the API and the settings alone; every sweep judges them again."""
+
+
+MAX_WAIT = timedelta(days=1)
+"""Longest wait of any asset, whatever delay a worker asks for."""
+
+MAX_SIZES = 16
+"""Sizes of an archived asset that reopen it. If the API keeps changing its size, the size means nothing."""
+
+DEADLINE_DIVISOR = 2
+"""Before its deadline an asset waits for at most the time left divided by this: no wait outlasts the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One asset as a sweep (or a manifest) describes it. `verdict` is DISCOVERED or one of JUDGED_STATES."""
+
+    asset_id: str
+    type: str
+    expires_at: datetime
+    verdict: AssetState
+    created_at: datetime | None = None
+    room_id: str | None = None
+    session_id: str | None = None
+    size_bytes: int | None = None
+    reason: str | None = None  # for a verdict other than DISCOVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """A person has looked at an end state and accepts it."""
+
+    by: str
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One asset in the ledger."""
+
+    asset_id: str
+    type: str
+    state: AssetState
+    expires_at: datetime
+    first_seen_at: datetime
+    changed_at: datetime  # when `state` was last set
+    created_at: datetime | None = None
+    room_id: str | None = None
+    session_id: str | None = None
+    size_bytes: int | None = None  # according to the API
+    attempts: int = 0  # leases taken since it was last reopened
+    mismatches: int = 0  # consecutive attempts that ended with the same mismatch or the same doubts
+    fingerprint: str | None = None  # of what those attempts found
+    crashes: int = (
+        0  # consecutive leases that nobody settled and that stored nothing more (their workers died)
+    )
+    next_attempt_at: datetime | None = None
+    gone_since: datetime | None = None  # first of the consecutive attempts that got "gone" or "forbidden"
+    reason: str | None = None  # of the last failure, or of the state; never a secret
+    stored_bytes: int = 0  # once archived, or stored with doubts
+    stored_objects: int = 0
+    seconds: float = 0.0  # duration of the successful attempt
+    warnings: tuple[str, ...] = ()  # such as a thumbnail that could not be fetched
+    acknowledged: Acknowledgement | None = None  # of this end state; cleared when the state changes
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One worker's time-limited right to an asset. `fence` is a fencing token: it grows with every lease."""
+
+    asset_id: str
+    fence: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStart:
+    """Answer of `Leases.begin`. `row` includes the lease. `has_work`: an earlier attempt left stored objects or
+    uploads. `facts`: see `Facts.recall_all`."""
+
+    lease: Lease | None
+    row: Row | None
+    has_work: bool
+    facts: Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended. `state` is WAITING or an end state."""
+
+    state: AssetState
+    reason: str | None = None
+    delay: timedelta | None = None  # with WAITING: until the next attempt; None: at once
+    counts_as_attempt: bool = True  # False: nothing was tried (an open circuit breaker, a shutdown)
+    mismatch: bool = False  # adds 1 to `mismatches`, or sets 1 for a new `fingerprint`; False sets 0
+    fingerprint: str | None = None  # with `mismatch`: what the attempt found
+    gone: bool = False  # the source answered "gone" or "forbidden"
+    stored_bytes: int = 0
+    stored_objects: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Assets by state. `seen` is counted on its own, not summed, so that `balanced` is a check. `acknowledged`: how
+    many of each state a person has acknowledged."""
+
+    seen: int
+    states: Mapping[AssetState, int]
+    acknowledged: Mapping[AssetState, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        return self.seen == sum(self.states.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running copy is doing, for display only. Kept for minutes."""
+
+    asset_id: str
+    type: str
+    bytes_done: int
+    bytes_total: int | None
+    objects_done: int
+    current: str  # the object being copied
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object of an unfinished asset that is complete at a destination."""
+
+    path: str  # relative to the asset's folder
+    size_bytes: int
+    crc32c: int
+    content_type: str = ""
+    source_etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An unfinished upload. `token` is a secret; implementations store it encrypted."""
+
+    token: str = field(repr=False)
+    size_bytes: int
+    part_bytes: int
+    source_etag: str | None
+    parts: Mapping[int, tuple[int, int, str]] = field(default_factory=dict)  # number -> size, crc32c, tag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 
 EVERY_HEADER = "every"
 """Travels with each message of beat: the seconds between two of its kind."""
@@ -13,7 +13,7 @@ EVERY_HEADER = "every"
 SKIPPED: dict[str, Any] = {"skipped": "it ran a moment ago: messages had piled up, or there are two beats"}
 
 
-def comes_too_soon(task: Any, ledger: Ledger) -> bool:
+def comes_too_soon(task: Any, ledger: Facts) -> bool:
     """Whether a task of this name began less than half of its interval ago, by the ledger's clock. Never for a task
     that was not sent by beat, nor for one that comes back because its worker died. Raises LedgerError."""
     request = task.request

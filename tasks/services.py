@@ -11,12 +11,12 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 
 
 class Services(Protocol):
     @property
-    def ledger(self) -> Ledger: ...
+    def ledger(self) -> Facts: ...
 
     @property
     def archiver(self) -> Archiver: ...

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 from tasks.names import WATCH
 from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
@@ -34,6 +34,6 @@ def register(app: Celery, services: GetServices) -> None:
         }
 
 
-def beats(ledger: Ledger) -> list[str]:
+def beats(ledger: Facts) -> list[str]:
     """The beat processes heard of in the last minutes, `host:pid` each. One is right. Raises LedgerError."""
     return sorted(name.removeprefix(_FACT) for name in ledger.recall_all(_FACT))

@@ -18,7 +18,7 @@ from archiver.hms.client import HmsClient
 from archiver.hms.errors import HmsError, HmsRefused, HmsUntrusted
 from archiver.hms.models import Asset, AssetStatus, parse_time
 from archiver.http import trust
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import AssetState
 from archiver.ledger.redis_ledger import RedisLedger
@@ -204,7 +204,7 @@ def _ledger(ledger: RedisLedger) -> Iterator[Finding]:
 NOT_FOR_CRON = "not needed where cron calls `archiver run --once`."
 
 
-def _processes(ledger: Ledger, workers: Callable[[], list[str]], *, has_broker: bool) -> Iterator[Finding]:
+def _processes(ledger: Facts, workers: Callable[[], list[str]], *, has_broker: bool) -> Iterator[Finding]:
     """`has_broker`: one is configured, as for processes of their own."""
     names = workers()
     missing = Verdict.PROBLEM if names or _should_run(ledger, has_broker) else Verdict.WARNING
@@ -230,7 +230,7 @@ def _processes(ledger: Ledger, workers: Callable[[], list[str]], *, has_broker: 
     yield _beat(ledger, missing, control_answers=bool(control or others))
 
 
-def _should_run(ledger: Ledger, has_broker: bool) -> bool:
+def _should_run(ledger: Facts, has_broker: bool) -> bool:
     """Whether this installation is run by workers and beat, rather than by cron."""
     watched, ran_once = (ledger.recall(fact) or {} for fact in (WATCH_FACT, RAN_ONCE_FACT))
     watched_at, ran_once_at = parse_time(watched.get("at")), parse_time(ran_once.get("at"))
@@ -239,7 +239,7 @@ def _should_run(ledger: Ledger, has_broker: bool) -> bool:
     return has_broker or watched_at is not None
 
 
-def _beat(ledger: Ledger, missing: Verdict, *, control_answers: bool) -> Finding:
+def _beat(ledger: Facts, missing: Verdict, *, control_answers: bool) -> Finding:
     """Beat itself answers nothing: it is known by what the control worker did when it was asked to."""
     subject = "beat"
     found, noted = beats(ledger), ledger.recall(WATCH_FACT) or {}
@@ -300,7 +300,7 @@ def _room(subject: str, folder: Path) -> Iterator[Finding]:
     )
 
 
-def _destination(store: StorageBackend, ledger: Ledger | None = None) -> Iterator[Finding]:
+def _destination(store: StorageBackend, ledger: Facts | None = None) -> Iterator[Finding]:
     found = probe(store, ledger)
     error = found.error
     if found.reads_back is False:

@@ -10,7 +10,7 @@ from archiver.core.records import keys
 from archiver.core.records.commit import clear_damage
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents, check_listed
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Assets
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
@@ -69,7 +69,7 @@ class Tally:
             self.restored.add(checked.key)
 
 
-def stored_by(ledger: Ledger) -> Mapping[str, ObjectKey]:
+def stored_by(ledger: Assets) -> Mapping[str, ObjectKey]:
     """The assets that the ledger calls stored, with the key of their manifest. About 250 bytes each. Raises
     LedgerError."""
     return {

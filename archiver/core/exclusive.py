@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 
 
 class Turn:
     """The right to go on. `extend` as often as work goes on; a turn not extended ends by itself."""
 
-    def __init__(self, ledger: Ledger, name: str, token: str, duration: timedelta) -> None:
+    def __init__(self, ledger: Facts, name: str, token: str, duration: timedelta) -> None:
         self._ledger = ledger
         self._name = name
         self._token = token
@@ -33,7 +33,7 @@ class Turn:
 
 
 @contextmanager
-def only_one(ledger: Ledger, name: str, duration: timedelta) -> Iterator[Turn | None]:
+def only_one(ledger: Facts, name: str, duration: timedelta) -> Iterator[Turn | None]:
     """None while somebody else is at `name`. Raises LedgerError."""
     token = ledger.lock(name, duration)
     if token is None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 
 from archiver.core.errors import DestinationsFailed
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 from archiver.retry_policy import MACHINE_FAULT
 from storage_backends.errors import StorageError
@@ -85,7 +85,7 @@ class MachineFaults:
         """Whether the process is to end, and be started afresh."""
         return self._in_a_row >= MOST_FAULTS
 
-    def failed(self, reason: str, holder: str, ledger: Ledger | None) -> None:
+    def failed(self, reason: str, holder: str, ledger: Facts | None) -> None:
         """Log one more fault in a row, tell the ledger where that is possible, and pause as MACHINE_FAULT says."""
         self._in_a_row += 1
         pause = MACHINE_FAULT.pause(self._in_a_row)
@@ -104,7 +104,7 @@ class MachineFaults:
         if not self.should_end:
             self._sleep(pause.total_seconds())
 
-    def passed(self, holder: str, ledger: Ledger) -> None:
+    def passed(self, holder: str, ledger: Facts) -> None:
         """An attempt ended without such a fault."""
         if self._in_a_row:
             self._in_a_row = 0
@@ -112,7 +112,7 @@ class MachineFaults:
                 ledger.forget(FACTS + holder)
 
 
-def failing_machines(ledger: Ledger) -> Mapping[str, str]:
+def failing_machines(ledger: Facts) -> Mapping[str, str]:
     """The workers whose machines fail just now, each with the reason. Raises LedgerError."""
     found = ledger.recall_all(FACTS)
     return {name.removeprefix(FACTS): str(fact.get("reason", "")) for name, fact in sorted(found.items())}

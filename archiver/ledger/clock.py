@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerUnavailable
 
 MEASURE_EVERY = timedelta(minutes=1)
@@ -29,7 +29,7 @@ class LedgerClock:
     carried on by a clock that is never set. While the ledger is away, the last answer is carried on. Raises
     LedgerUnavailable when there was none yet. Safe to use from several threads."""
 
-    def __init__(self, ledger: Ledger, elapsed: Callable[[], float] = since_boot) -> None:
+    def __init__(self, ledger: Facts, elapsed: Callable[[], float] = since_boot) -> None:
         """`elapsed`: seconds of a clock that is never set."""
         self._ledger = ledger
         self._elapsed = elapsed

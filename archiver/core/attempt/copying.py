@@ -27,7 +27,7 @@ from archiver.core.contents.source_failures import in_words
 from archiver.core.errors import DestinationsFailed, WouldOverwrite
 from archiver.core.machine import is_machine_fault
 from archiver.core.records.manifest import Manifest, ManifestObject
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import CopyJournal
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import Lease, StoredObject
 from archiver.transfer.base import CopyRequest, CopyResult, Engine, KnownCopy, Source, UploadJournal
@@ -111,7 +111,7 @@ class Copier:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: CopyJournal,
         lease: Lease,
         engine: Engine,
         heartbeat: Heartbeat,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Leases
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import Lease, Seen, Settlement
 from archiver.retry_policy import SETTLING
@@ -19,7 +19,7 @@ LONGEST_SECONDS = 3 * 60
 
 
 def settle(
-    ledger: Ledger,
+    ledger: Leases,
     lease: Lease,
     seen: Seen,
     how: Settlement,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import structlog
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import CopyJournal
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import Lease, OpenUpload
 from archiver.transfer.base import SavedPart, SavedUpload
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 class LedgerUploadJournal:
     """transfer.base.UploadJournal for the asset of one lease."""
 
-    def __init__(self, ledger: Ledger, lease: Lease) -> None:
+    def __init__(self, ledger: CopyJournal, lease: Lease) -> None:
         self._ledger = ledger
         self._lease = lease
         self._known: dict[tuple[str, ObjectKey], OpenUpload] = {}  # found unfinished; a handful

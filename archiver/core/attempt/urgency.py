@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts, Ledger
 
 URGENT_AFTER = timedelta(seconds=30)
 """How long a message of an urgent asset is out before no slot counts as free; and how long a copy has to have run
@@ -35,13 +35,13 @@ class UrgentWaiting:
     before: datetime
 
 
-def say(ledger: Ledger, asset_ids: Sequence[str], before: datetime) -> None:
+def say(ledger: Facts, asset_ids: Sequence[str], before: datetime) -> None:
     """Let it be known for a minute that these wait for a slot. Raises LedgerError."""
     fact = {"asset_ids": list(asset_ids[:_MOST_NAMED]), "before": before.isoformat()}
     ledger.remember(_FACT, fact, lifetime=_FACT_LIFETIME)
 
 
-def waiting(ledger: Ledger) -> UrgentWaiting | None:
+def waiting(ledger: Facts) -> UrgentWaiting | None:
     """None: no urgent asset waits for a slot. Raises LedgerError."""
     match ledger.recall(_FACT):
         case {"asset_ids": [*asset_ids], "before": str(before)}:

@@ -38,7 +38,7 @@ from archiver.core.exclusive import only_one
 from archiver.core.machine import is_machine_fault
 from archiver.core.records import keys
 from archiver.hms.models import parse_time
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Assets, Facts, Ledger
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import AssetState, Row
 from archiver.transfer.checksums import crc32c
@@ -522,7 +522,7 @@ class Destinations:
 
 
 @contextmanager
-def _waited_for(ledger: Ledger, pause: Callable[[float], None]) -> Iterator[None]:
+def _waited_for(ledger: Facts, pause: Callable[[float], None]) -> Iterator[None]:
     """With the ledger's lock: the processes of a machine that starts all look at once."""
     for _ in range(LOCK_TRIES):
         with only_one(ledger, LOCK_NAME, LOCK) as turn:
@@ -533,7 +533,7 @@ def _waited_for(ledger: Ledger, pause: Callable[[float], None]) -> Iterator[None
     raise TransientStorageError("another process has been looking at the destinations for long")
 
 
-def count_manifests(store: StorageBackend, ledger: Ledger) -> Manifests:
+def count_manifests(store: StorageBackend, ledger: Assets) -> Manifests:
     """Which of the archived assets have a manifest at `store`: of a sample of the ledger's, and of the first ones that
     are there. Raises StorageError, LedgerError."""
     found = 0
@@ -550,7 +550,7 @@ def count_manifests(store: StorageBackend, ledger: Ledger) -> Manifests:
     return Manifests.FOREIGN if listed else Manifests.NONE
 
 
-def _sampled(ledger: Ledger) -> list[Row]:
+def _sampled(ledger: Assets) -> list[Row]:
     """SAMPLE of the assets that are stored, of all ages alike: the oldest of a bucket are the first to be removed."""
     sample: list[Row] = []
     draw = random.Random(1)  # noqa: S311 - the same assets each time
@@ -562,12 +562,12 @@ def _sampled(ledger: Ledger) -> list[Row]:
     return sample
 
 
-def _stored(ledger: Ledger) -> Iterator[Row]:
+def _stored(ledger: Assets) -> Iterator[Row]:
     """An asset that was quarantined by an earlier version has nothing stored."""
     return (row for row in ledger.rows(_STORED) if row.state is AssetState.ARCHIVED or row.stored_objects > 0)
 
 
-def _is_stored(ledger: Ledger, key: str) -> bool:
+def _is_stored(ledger: Assets, key: str) -> bool:
     asset_id = keys.asset_id_of(key)
     row = ledger.get(asset_id) if asset_id else None
     return row is not None and row.state in _STORED

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from archiver.hms.models import parse_time
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 
 API = "the 100ms API"
 PREFIX = "hold:"
@@ -33,17 +33,17 @@ class Hold:
     code: str = "on_hold"
 
 
-def put(ledger: Ledger, name: str, reason: str, now: datetime, duration: timedelta) -> None:
+def put(ledger: Facts, name: str, reason: str, now: datetime, duration: timedelta) -> None:
     """Leave `name` alone for `duration`. Repeatable; the last one counts."""
     fact = {"reason": reason, "until": (now + duration).isoformat()}
     ledger.remember(PREFIX + name, fact, lifetime=duration)
 
 
-def lift(ledger: Ledger, name: str) -> None:
+def lift(ledger: Facts, name: str) -> None:
     ledger.forget(PREFIX + name)
 
 
-def current(ledger: Ledger, now: datetime) -> Mapping[str, Hold]:
+def current(ledger: Facts, now: datetime) -> Mapping[str, Hold]:
     """The holds in force, by name, and the troubles that a person must see."""
     troubles = {
         trouble.name: Hold(f"{trouble.reason} (on {trouble.place})", trouble.until, trouble.kind.code)
@@ -96,7 +96,7 @@ class Trouble:
 
 
 def note_trouble(
-    ledger: Ledger, name: str, place: str, kind: Kind, reason: str, now: datetime, lifetime: timedelta
+    ledger: Facts, name: str, place: str, kind: Kind, reason: str, now: datetime, lifetime: timedelta
 ) -> Trouble:
     """Record that `name` failed at `place` once more, in ledger time `now`. Forgotten after `lifetime`."""
     before = trouble_at(ledger, name, place)
@@ -115,17 +115,17 @@ def note_trouble(
     return Trouble(name, place, kind, reason, since, now, now + lifetime)
 
 
-def trouble_at(ledger: Ledger, name: str, place: str) -> Trouble | None:
+def trouble_at(ledger: Facts, name: str, place: str) -> Trouble | None:
     fact = ledger.recall(_trouble_key(name, place))
     return _parse_trouble(fact) if fact else None
 
 
-def end_trouble(ledger: Ledger, name: str, place: str) -> None:
+def end_trouble(ledger: Facts, name: str, place: str) -> None:
     """Something succeeded there. Repeatable."""
     ledger.forget(_trouble_key(name, place))
 
 
-def forget_refusals(ledger: Ledger) -> None:
+def forget_refusals(ledger: Facts) -> None:
     """End all troubles that are told at once, for a person may have mended them: whoever meets one tells it again.
     Repeatable."""
     for trouble in _troubles(ledger):
@@ -133,7 +133,7 @@ def forget_refusals(ledger: Ledger) -> None:
             end_trouble(ledger, trouble.name, trouble.place)
 
 
-def forget_others(ledger: Ledger, names: Iterable[str], place: str) -> None:
+def forget_others(ledger: Facts, names: Iterable[str], place: str) -> None:
     """End the troubles at `place` of destinations that are not among `names`: they are used no more. Repeatable."""
     kept = set(names)
     for trouble in _troubles(ledger):
@@ -145,7 +145,7 @@ def _trouble_key(name: str, place: str) -> str:
     return f"{TROUBLE_PREFIX}{name}#{place}"
 
 
-def _troubles(ledger: Ledger) -> list[Trouble]:
+def _troubles(ledger: Facts) -> list[Trouble]:
     found = (_parse_trouble(fact) for fact in ledger.recall_all(TROUBLE_PREFIX).values())
     return sorted((one for one in found if one is not None), key=lambda one: one.since)
 

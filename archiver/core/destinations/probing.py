@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
@@ -56,7 +56,7 @@ class Probe:
     only_begun: bool = False
 
 
-def probe(store: StorageBackend, ledger: Ledger | None = None, size_bytes: int = SMALL_BYTES) -> Probe:
+def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = SMALL_BYTES) -> Probe:
     """Write an object of `size_bytes` under `doctor/`, read it back and delete it. Its key is random: nothing is ever
     overwritten. Never raises; may run many times at once. `ledger`: remembers what could not be deleted, for all
     processes; without one, this process does."""
@@ -83,7 +83,7 @@ def probe(store: StorageBackend, ledger: Ledger | None = None, size_bytes: int =
 
 
 def refuses_everything(
-    store: StorageBackend, refusal: DestinationRefuses, ledger: Ledger | None = None
+    store: StorageBackend, refusal: DestinationRefuses, ledger: Facts | None = None
 ) -> bool | None:
     """Whether the destination that answered `refusal` refuses another object, or to give it back, as well. None when
     that cannot be told now. One that said it was full must take ROOM_BYTES."""
@@ -118,7 +118,7 @@ def _begin_and_abort(store: StorageBackend, key: ObjectKey, size_bytes: int) -> 
     return Probe(only_begun=True)
 
 
-def _left_lately(store: StorageBackend, ledger: Ledger | None) -> bool:
+def _left_lately(store: StorageBackend, ledger: Facts | None) -> bool:
     with suppress(LedgerError):
         if ledger is not None and ledger.recall(_FACT + store.name) is not None:
             return True
@@ -137,7 +137,7 @@ def _left_lately(store: StorageBackend, ledger: Ledger | None) -> bool:
     return False
 
 
-def _remember_left(store: StorageBackend, ledger: Ledger | None) -> None:
+def _remember_left(store: StorageBackend, ledger: Facts | None) -> None:
     with _left_lock:
         _left[store.name] = time.monotonic()
     if ledger is not None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from archiver.core.destinations import holds
 from archiver.core.destinations.holds import Hold
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 
 _ANSWERED = "answered:"
@@ -21,7 +21,7 @@ _AT_A_PLACE = re.compile(r" \(on [^()]*\)\Z")
 
 
 def note_refusal(
-    ledger: Ledger, name: str, place: str, reason: str, now: datetime, duration: timedelta
+    ledger: Facts, name: str, place: str, reason: str, now: datetime, duration: timedelta
 ) -> None:
     """Leave `name` alone at the machine `place` for `duration`; everywhere if another is refused too. Repeatable."""
     here = _at(name, place)
@@ -40,7 +40,7 @@ def respected(on_hold: Mapping[str, Hold], place: str) -> Mapping[str, Hold]:
     return {**{name: hold for name, hold in on_hold.items() if not _AT_A_PLACE.search(name)}, **own}
 
 
-def note_answer(ledger: Ledger, on_hold: Mapping[str, Hold], name: str, duration: timedelta) -> None:
+def note_answer(ledger: Facts, on_hold: Mapping[str, Hold], name: str, duration: timedelta) -> None:
     """`name` took what we asked of it: for `duration` no refusal elsewhere is everybody's. Nothing is written while no
     machine is refused, or while the ledger is away."""
     if any(held == name or held.startswith(_at(name, "")[:-1]) for held in on_hold):

@@ -12,7 +12,7 @@ from archiver.core.judging import as_known
 from archiver.core.records import end_records
 from archiver.core.records.manifest import without_queries
 from archiver.core.upkeep.verdicts import NO_REASON
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Schedule
 from archiver.ledger.models import ACKNOWLEDGED_STATES, Row
 from storage_backends.base import StorageBackend
 
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 def acknowledge(
-    ledger: Ledger,
+    ledger: Schedule,
     destinations: Sequence[StorageBackend],
     asset_id: str,
     *,
@@ -44,7 +44,7 @@ def acknowledge(
     return row
 
 
-def restore(ledger: Ledger, record: end_records.EndRecord) -> bool:
+def restore(ledger: Schedule, record: end_records.EndRecord) -> bool:
     """Give a ledger that was lost the acknowledgement that a record keeps, when the asset is in that end again; whether
     it did. Idempotent. Raises LedgerError."""
     said, row = record.acknowledged, ledger.get(record.seen.asset_id)

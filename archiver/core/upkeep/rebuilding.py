@@ -25,7 +25,7 @@ from archiver.core.records.verification import check_contents, check_listed
 from archiver.core.upkeep.acknowledging import restore
 from archiver.core.upkeep.gaps import Gap, judge_gap
 from archiver.hms.models import Asset
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Schedule
 from archiver.ledger.models import OPEN_STATES, AssetState, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import StorageError
@@ -60,7 +60,7 @@ class Rebuilder:
     def __init__(
         self,
         *,
-        ledger: Ledger,
+        ledger: Schedule,
         destinations: Sequence[StorageBackend],
         scope: Scope,
         clock: Callable[[], datetime],

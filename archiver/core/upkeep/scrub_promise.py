@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from archiver.hms.models import parse_time
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 
 FACT = "scrub"
 """Owned by the scrub, which replaces it at each run."""
@@ -39,13 +39,13 @@ class Standing:
     error: str | None = None
 
 
-def expect(ledger: Ledger, now: datetime) -> None:
+def expect(ledger: Facts, now: datetime) -> None:
     """Note that a scrub is to run from now on, if nothing is known of any: one that never runs is missed too."""
     if ledger.recall(FACT) is None:
         ledger.remember(FACT, {"since": now.isoformat(), "destinations": {}})
 
 
-def record(ledger: Ledger, standings: Mapping[str, Standing], every: timedelta, now: datetime) -> None:
+def record(ledger: Facts, standings: Mapping[str, Standing], every: timedelta, now: datetime) -> None:
     """A destination that could not be looked at keeps what was known of it, and the reason."""
     before = ledger.recall(FACT) or {}
     known = before.get("destinations")
@@ -69,7 +69,7 @@ def record(ledger: Ledger, standings: Mapping[str, Standing], every: timedelta, 
         ledger.forget(old)
 
 
-def was_recorded(ledger: Ledger, name: str) -> bool:
+def was_recorded(ledger: Facts, name: str) -> bool:
     """Whether the last run left a record of its checks at the destination `name`. Raises LedgerError."""
     destinations = (ledger.recall(FACT) or {}).get("destinations")
     standing = destinations.get(name) if isinstance(destinations, Mapping) else None

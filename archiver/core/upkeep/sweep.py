@@ -22,7 +22,7 @@ from archiver.core.judging import Scope
 from archiver.core.upkeep.failed_later import Statuses
 from archiver.hms.base import RecordingAssets, TellsTime
 from archiver.hms.models import Page, parse_time
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts, Ledger
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class SweepProgress:
     begun: int = 1
 
 
-def sweep_progress(ledger: Ledger) -> SweepProgress | None:
+def sweep_progress(ledger: Facts) -> SweepProgress | None:
     """The sweep that is running now, None when none is. Raises LedgerError."""
     fact = ledger.recall(RUNNING_FACT)
     if fact is None:
@@ -64,7 +64,7 @@ def sweep_progress(ledger: Ledger) -> SweepProgress | None:
     return SweepProgress(started_at, at, pages, assets, _begun(ledger))
 
 
-def _begun(ledger: Ledger) -> int:
+def _begun(ledger: Facts) -> int:
     begun = (ledger.recall(UNFINISHED_FACT) or {}).get("begun")
     return begun if isinstance(begun, int) else 1
 

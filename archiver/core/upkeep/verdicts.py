@@ -11,7 +11,7 @@ from archiver.core.errors import VerdictRefused
 from archiver.core.judging import as_known
 from archiver.core.records import commit, end_records, keys
 from archiver.core.records.manifest import Manifest, without_queries
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Assets, Schedule
 from archiver.ledger.models import SAFE_STATES, AssetState, Row, Settlement
 from storage_backends.base import StorageBackend
 
@@ -21,7 +21,7 @@ NO_REASON = "no reason given"
 
 
 def accept(
-    ledger: Ledger,
+    ledger: Schedule,
     destinations: Sequence[StorageBackend],
     asset_id: str,
     *,
@@ -51,7 +51,7 @@ def accept(
 
 
 def reject(
-    ledger: Ledger,
+    ledger: Schedule,
     destinations: Sequence[StorageBackend],
     asset_id: str,
     *,
@@ -86,7 +86,7 @@ def reject(
     return rejected
 
 
-def _row_at_rest(ledger: Ledger, asset_id: str) -> Row:
+def _row_at_rest(ledger: Assets, asset_id: str) -> Row:
     """Raises VerdictRefused while a worker has the asset."""
     row = _row(ledger, asset_id)
     if row.state is AssetState.RUNNING:
@@ -94,7 +94,7 @@ def _row_at_rest(ledger: Ledger, asset_id: str) -> Row:
     return row
 
 
-def _row(ledger: Ledger, asset_id: str) -> Row:
+def _row(ledger: Assets, asset_id: str) -> Row:
     row = ledger.get(asset_id)
     if row is None:
         raise VerdictRefused(f"{asset_id} is not in the ledger. Run `archiver sweep` first.")

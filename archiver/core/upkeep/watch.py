@@ -30,7 +30,7 @@ from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
 from archiver.hms.models import parse_time
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts, Ledger
 from archiver.ledger.models import AssetState, Row
 
 __all__ = ["ATTENTION_STATES", "RAN_ONCE_FACT", "WATCH_FACT", "Summary", "Watcher", "note"]
@@ -184,7 +184,7 @@ class Watcher:
         self._ledger.remember(ALARMS_FACT, levels)
 
 
-def note(ledger: Ledger, fact: str, now: datetime) -> None:
+def note(ledger: Facts, fact: str, now: datetime) -> None:
     """Record that something was done at `now`, by the ledger's clock: WATCH_FACT or RAN_ONCE_FACT."""
     ledger.remember(fact, {"at": now.isoformat()})
 
@@ -239,7 +239,7 @@ def _kind(row: Row) -> str:
     return " ".join(words)
 
 
-def _log(ledger: Ledger, health: Health, seen: int) -> None:
+def _log(ledger: Facts, health: Health, seen: int) -> None:
     """Faults are told at each look, for as long as they last; ends once, and again when there are more or fewer."""
     told = ledger.recall(PROBLEMS_FACT) or {}
     for problem in health.problems:

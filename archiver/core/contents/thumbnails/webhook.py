@@ -13,13 +13,13 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from archiver.hms.webhooks import RecordingEvent
-from archiver.ledger.base import Ledger
+from archiver.ledger.base import Facts
 
 LIFETIME = timedelta(days=3)  # the longest that 100ms signs a URL for by default
 _NAME = "thumbnails:"
 
 
-def remember(ledger: Ledger, event: RecordingEvent) -> int:
+def remember(ledger: Facts, event: RecordingEvent) -> int:
     """Keep the thumbnails of `event` for each asset it names; for how many assets. Repeatable."""
     if not event.thumbnails:
         return 0
@@ -29,7 +29,7 @@ def remember(ledger: Ledger, event: RecordingEvent) -> int:
     return len(event.asset_ids)
 
 
-def recall(ledger: Ledger, asset_id: str) -> Mapping[str, SecretStr]:
+def recall(ledger: Facts, asset_id: str) -> Mapping[str, SecretStr]:
     """Signed URLs by storage path; empty when none were stored, or too long ago."""
     stored = ledger.recall_secret(_NAME + asset_id)
     return {path: SecretStr(url) for path, url in json.loads(stored).items()} if stored else {}

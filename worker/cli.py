@@ -191,7 +191,8 @@ def run(
     if not once:
         raise typer.BadParameter("say `archiver run --once`; to run all the time: `archiver up`")
     from archiver.core.health import assess
-    from archiver.core.upkeep.watch import RAN_ONCE_FACT, note
+    from archiver.core.upkeep.status import RAN_ONCE_FACT
+    from archiver.core.upkeep.watch import note
     from worker import rendering
     from worker.run_once import result_json
 
@@ -844,11 +845,11 @@ def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] |
 
 
 def _note_verified(settings: Settings, bad: set[str], whole: set[str], *, everything: bool) -> None:
-    from archiver.core.upkeep import verify_report
+    from archiver.core.upkeep.reports import record_verify
 
     try:
         with _ledger(settings) as ledger:
-            verify_report.note(ledger, bad=bad, whole=whole, everything=everything)
+            record_verify(ledger, damaged=bad, whole=whole, everything=everything)
     except (LedgerError, SettingsError, SupervisorError) as error:
         err.print(Text(f"`status` does not know of this: {escaped(str(error))}", style="yellow"))
 

@@ -20,9 +20,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archiver.core.health import Summary
 from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
-from archiver.core.upkeep.watch import Summary
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from worker import rendering

@@ -13,7 +13,7 @@ from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.probing import Probe, probe
 from archiver.core.errors import ArchiveError
 from archiver.core.judging import Scope, judge
-from archiver.core.upkeep.watch import RAN_ONCE_FACT, WATCH_FACT
+from archiver.core.upkeep.status import RAN_ONCE_FACT, WATCH_FACT
 from archiver.hms.client import HmsClient
 from archiver.hms.errors import HmsError, HmsRefused, HmsUntrusted
 from archiver.hms.models import Asset, AssetStatus, parse_time

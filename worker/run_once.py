@@ -20,9 +20,9 @@ from archiver.core.destinations import holds
 from archiver.core.health import unacknowledged
 from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
 from archiver.core.upkeep.reconcile import Reconciler
-from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.sweep import LOCK as SWEEP_LOCK
 from archiver.core.upkeep.sweep import Sweeper, SweepResult
+from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import SETTLED_STATES, AssetState, Counts
 from storage_backends.errors import StorageError
@@ -98,7 +98,7 @@ class OneRun:
         self._lift_holds()
         if asset_ids is None:
             compared = self._reconcile()
-            give_second_chances(self._ledger, self._clock())
+            reopen_ended(self._ledger, self._clock())
             self._ledger.take_due(AT_ONCE, timedelta(0), ahead=HOLD)
             try:
                 swept = self._sweep()

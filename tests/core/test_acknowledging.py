@@ -8,8 +8,9 @@ from archiver.core.errors import VerdictRefused
 from archiver.core.health import assess
 from archiver.core.records import end_records, keys
 from archiver.core.upkeep.acknowledging import acknowledge, restore
+from archiver.core.upkeep.status import WATCH_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
-from archiver.core.upkeep.watch import WATCH_FACT, Watcher, note
+from archiver.core.upkeep.watch import Watcher, note
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import ACKNOWLEDGED_STATES, Acknowledgement, AssetState
 from storage_backends.memory import MemoryBackend

@@ -13,7 +13,7 @@ from archiver.core.records import keys
 from archiver.core.records.commit import committed, kept
 from archiver.core.records.manifest import DOUBTED, Manifest, read_manifest
 from archiver.core.records.verification import check_contents
-from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.models import AssetState, Row
 from archiver.transfer.base import SourceInfo
 from archiver.transfer.errors import (
@@ -60,7 +60,7 @@ def attempts(bench: Bench, number: int) -> list[object]:
 def look_again(bench: Bench) -> object:
     """What the watch does a day later."""
     bench.clock.advance(DAY + timedelta(hours=1))
-    assert give_second_chances(bench.ledger, bench.clock()) == 1
+    assert reopen_ended(bench.ledger, bench.clock()) == 1
     return bench.archive_until_settled()
 
 

@@ -10,7 +10,7 @@ import structlog
 from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, WillRetry
 from archiver.core.judging import Scope, judge
-from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceForbidden, SourceGone
 from tests.core.bench import Bench, BytesSource, Tree, file
@@ -48,7 +48,7 @@ class World:
         """Attempts whenever the ledger says, a sweep and a look for second chances each hour."""
         end = self.bench.clock() + duration
         while self.bench.clock() < end:
-            give_second_chances(self.bench.ledger, self.bench.clock())
+            reopen_ended(self.bench.ledger, self.bench.clock())
             self.bench.archive()
             self.bench.clock.advance(10 * MINUTE)
             self.sweep()

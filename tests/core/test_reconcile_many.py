@@ -14,7 +14,7 @@ from archiver.core.errors import NotTheDestination
 from archiver.core.judging import Scope
 from archiver.core.upkeep import reconcile
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
-from archiver.core.upkeep.reconcile_report import FACT
+from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.hms.models import Asset
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import AssetState
@@ -87,7 +87,7 @@ class World:
 
     @property
     def fact(self) -> dict[str, object]:
-        return dict(self.ledger.recall(FACT) or {})
+        return dict(self.ledger.recall(RECONCILE_FACT) or {})
 
 
 def recordings(number: int, days_ago: float = 1.0, name: str = "asset") -> list[Asset]:
@@ -270,7 +270,7 @@ def test_of_a_wrong_destination_a_sweep_compares_nothing() -> None:
     world = World()
     world.archive(recordings(2))
     world.reconcile()
-    world.ledger.forget(FACT)
+    world.ledger.forget(RECONCILE_FACT)
     world.stores[1] = MemoryBackend("two")
 
     world.reconciler().check_destinations()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.upkeep import scrub_promise
+from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.ledger.memory import MemoryLedger
@@ -68,10 +68,10 @@ class Vault:
         return [method for method, at in self.store.requests if name in at and at.endswith(key)]
 
     def problems(self) -> list[str]:
-        return scrub_promise.problems(self.ledger.recall(scrub_promise.FACT), self.clock())
+        return reports.scrub_problems(self.ledger.recall(reports.SCRUB_FACT), self.clock())
 
     def words(self) -> str:
-        return " ".join(scrub_promise.in_words(self.ledger.recall(scrub_promise.FACT), self.clock()))
+        return " ".join(reports.scrub_notes(self.ledger.recall(reports.SCRUB_FACT), self.clock()))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archiver.core.records.check_records import FOLDER, KEPT
-from archiver.core.upkeep import scrub_promise
+from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import AssetState
@@ -47,7 +47,7 @@ def test_each_check_reads_everything_and_the_record_stays_small(folder: Folder) 
 
     assert read == [102, 0, 0] * 4
     assert len(list((folder.path / FOLDER).rglob("*.jsonl.gz"))) == KEPT
-    assert scrub_promise.problems(folder.ledger.recall(scrub_promise.FACT), folder.clock()) == []
+    assert reports.scrub_problems(folder.ledger.recall(reports.SCRUB_FACT), folder.clock()) == []
 
 
 def test_rot_is_found_told_once_and_forgotten_when_it_is_restored(folder: Folder) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from archiver.core.records.check_records import FOLDER
-from archiver.core.upkeep import scrub_promise
+from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.ledger.memory import MemoryLedger
@@ -78,7 +78,7 @@ class Years:
         self.born: dict[str, datetime] = {}
         self.created: dict[str, datetime] = {}
         self.spoiled: dict[str, datetime] = {}
-        scrub_promise.expect(self.ledger, NOW)
+        reports.expect_scrub(self.ledger, NOW)
 
     def add(self, name: str, *, days_old: float = 0) -> None:
         self.created[name] = self.clock() - timedelta(days=days_old)
@@ -101,7 +101,7 @@ class Years:
             self.spoiled.pop(row.asset_id, None)
 
     def problems(self) -> list[str]:
-        return scrub_promise.problems(self.ledger.recall(scrub_promise.FACT), self.clock())
+        return reports.scrub_problems(self.ledger.recall(reports.SCRUB_FACT), self.clock())
 
     def age(self, name: str) -> timedelta:
         """Since the recording was last looked at, or archived."""

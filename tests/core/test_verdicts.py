@@ -12,8 +12,8 @@ from archiver.core.records import keys
 from archiver.core.records.commit import committed, kept
 from archiver.core.records.end_records import read_state
 from archiver.core.records.manifest import read_manifest
-from archiver.core.upkeep.second_chances import give_second_chances
 from archiver.core.upkeep.verdicts import accept, reject
+from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import SETTLED_STATES, AssetState, Row, Seen, Settlement
 from storage_backends.memory import MemoryBackend
@@ -127,7 +127,7 @@ def test_what_is_rejected_asks_for_nobody_any_more_and_its_bytes_stay(state: Ass
     assert all(kept(store, KEY) for store in world.stores)
     end = keys.end_record_key(ID, asset().created_at)
     assert {read_state(store, end) for store in world.stores} == {"rejected"}
-    assert give_second_chances(world.ledger, NOW + RETENTION / 2) == 0
+    assert reopen_ended(world.ledger, NOW + RETENTION / 2) == 0
     assert world.ledger.take_due(10, RETENTION, ahead=RETENTION) == []
 
 

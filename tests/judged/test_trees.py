@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.models import AssetState
 from tests.core.contents.media import single
 from tests.core.contents.origin import Answer, Origin, Request
@@ -323,7 +323,7 @@ def test_a_thumbnail_that_was_busy_is_added_later_without_touching_the_rest(stat
         segments = [request for request in origin.requests if request.path.endswith(".ts")]
 
         world.clock.advance(timedelta(hours=7))
-        assert give_second_chances(world.ledger, world.clock()) == 1
+        assert reopen_ended(world.ledger, world.clock()) == 1
         row = world.until_settled()
 
         assert [request for request in origin.requests if request.path.endswith(".ts")] == segments
@@ -341,7 +341,7 @@ def test_an_archived_asset_stays_archived_when_100ms_calls_it_failed_at_a_later_
         world.api.assets = [world.asset.model_copy(update={"status": "failed"})]
 
         world.clock.advance(timedelta(hours=7))
-        assert give_second_chances(world.ledger, world.clock()) == 1
+        assert reopen_ended(world.ledger, world.clock()) == 1
         row = world.until_settled()
 
     assert row.state is ARCHIVED
@@ -357,7 +357,7 @@ def test_an_archived_asset_stays_archived_when_the_look_for_its_thumbnail_fails(
         origin.rule = lambda _request: Answer(503)
 
         world.clock.advance(timedelta(hours=7))
-        give_second_chances(world.ledger, world.clock())
+        reopen_ended(world.ledger, world.clock())
         row = world.until_settled()
 
     assert row.state is ARCHIVED

@@ -20,7 +20,7 @@ from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
-from archiver.core.upkeep.second_chances import give_second_chances
+from archiver.core.upkeep.watch import reopen_ended
 from archiver.hms.models import Asset, SignedUrl
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
@@ -135,7 +135,7 @@ class World:
         row = self.until_settled()
         while row.state is AssetState.QUARANTINED and self.clock() < NOW + RETENTION:
             self.clock.advance(timedelta(hours=6))
-            if give_second_chances(self.ledger, self.clock()):
+            if reopen_ended(self.ledger, self.clock()):
                 row = self.until_settled()
         return row
 

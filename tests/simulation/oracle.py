@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from archiver.core.upkeep.watch import Summary
+from archiver.core.health import Summary
 from archiver.ledger.models import OPEN_STATES, AssetState, Lease, Row
 from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject

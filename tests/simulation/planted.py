@@ -20,6 +20,7 @@ import archiver.core.records.commit
 import archiver.core.records.end_records
 import archiver.core.upkeep.reconcile
 import archiver.core.upkeep.scrub
+import archiver.core.upkeep.status
 import archiver.core.upkeep.sweep
 import archiver.ledger.clock
 import archiver.ledger.memory
@@ -32,7 +33,6 @@ from archiver.core.attempt.outcomes import Ended
 from archiver.core.records.verification import Verified
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
-from archiver.core.upkeep.watch import Watcher
 from archiver.hms.errors import HmsNotFound
 from archiver.http.errors import BrokenOff
 from archiver.http.transfer import Transfer
@@ -323,7 +323,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("nothing is told of what is at risk")
 def _(stack: ExitStack) -> None:
-    _instead(stack, Watcher, "_most_urgent", lambda *_: iter(()))
+    _instead(stack, archiver.core.upkeep.status, "most_urgent", lambda *_: iter(()))
 
 
 # -- the fleet goes on -----------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from celery import Celery
 
 import tasks
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry
+from archiver.core.health import Summary
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.scrub import ScrubResult
-from archiver.core.upkeep.watch import Summary
 from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import AssetState, Counts

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from archiver.core.upkeep.watch import RAN_ONCE_FACT, WATCH_FACT, note
+from archiver.core.upkeep.status import RAN_ONCE_FACT, WATCH_FACT
+from archiver.core.upkeep.watch import note
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.redis_ledger import Persistence, RedisLedger

@@ -24,7 +24,7 @@ from archiver.core.records import end_records, keys
 from archiver.core.records.damage import damaged
 from archiver.core.upkeep.gaps import Gap, judge_gap, limit
 from archiver.core.upkeep.rebuilding import ENDS, LACKING, MANIFESTS, Identities, Rebuilder, is_newer
-from archiver.core.upkeep.reconcile_report import FACT
+from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
@@ -145,7 +145,7 @@ class Reconciler:
         sweep. Repeatable. Raises LedgerError."""
         if not self._identities.check_all():
             return
-        if not self._identities.filling() and self._ledger.recall(FACT) is not None:
+        if not self._identities.filling() and self._ledger.recall(RECONCILE_FACT) is not None:
             return
         try:
             self.reconcile()
@@ -188,7 +188,7 @@ class Reconciler:
 
     def _tell(self, result: ReconcileResult) -> None:
         said = {**asdict(result), "stopped": result.stopped}
-        self._ledger.remember(FACT, {**said, "at": self._clock().isoformat()})
+        self._ledger.remember(RECONCILE_FACT, {**said, "at": self._clock().isoformat()})
         if result.stopped:
             log.error(
                 "reconcile_stopped",

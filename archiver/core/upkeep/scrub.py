@@ -30,7 +30,8 @@ from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, mark_damage
 from archiver.core.records.damage import damaged
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import Verified, check_contents, check_listed, check_objects
-from archiver.core.upkeep import scrub_promise
+from archiver.core.upkeep import reports
+from archiver.core.upkeep.reports import ScrubReport
 from archiver.core.upkeep.scrub_plan import (
     ScrubRules,
     Task,
@@ -42,7 +43,6 @@ from archiver.core.upkeep.scrub_plan import (
     round_days,
     take_stock,
 )
-from archiver.core.upkeep.scrub_promise import Standing
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import AssetState, Row
@@ -89,7 +89,7 @@ class _Part:
     unreadable: int = 0
     recorded: bool = True
     record_lost: bool = False
-    standing: Standing | None = None
+    report: ScrubReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Scrubber:
                 self._scrub_at(store, part, pace, now + (ends_at - now) / (len(self._destinations) - number))
             except StorageError as error:
                 log.error("scrub_stopped", store=store.name, reason=str(error))
-                part.standing = Standing(self._clock(), error=str(error))
+                part.report = ScrubReport(self._clock(), error=str(error))
             except _TurnLost:
                 log.warning("scrub_left_to_another_run", store=store.name)
                 break
@@ -155,9 +155,9 @@ class Scrubber:
 
     def _conclude(self, parts: dict[str, _Part]) -> ScrubResult:
         now = self._clock()
-        standings = {name: part.standing for name, part in parts.items() if part.standing is not None}
-        scrub_promise.record(self._ledger, standings, self._rules.every, now)
-        for problem in scrub_promise.problems(self._ledger.recall(scrub_promise.FACT), now):
+        scrub_reports = {name: part.report for name, part in parts.items() if part.report is not None}
+        reports.record_scrub(self._ledger, scrub_reports, self._rules.every, now)
+        for problem in reports.scrub_problems(self._ledger.recall(reports.SCRUB_FACT), now):
             log.error("scrub_promise_slips", problem=problem)
         each = parts.values()
         result = ScrubResult(
@@ -166,7 +166,7 @@ class Scrubber:
             damaged=sum(part.damaged for part in each),
             stale_uploads=sum(part.stale_uploads for part in each),
             unreadable=sum(part.unreadable for part in each),
-            overdue=sum(standing.overdue for standing in standings.values()),
+            overdue=sum(report.overdue for report in scrub_reports.values()),
         )
         log.info("scrub_ended", **asdict(result))
         return result
@@ -185,7 +185,7 @@ class Scrubber:
             self._check_due(store, records, part, pace, until)
         finally:
             self._save(store, records, part)
-            part.standing = self._standing(stock, part)
+            part.report = self._scrub_report(stock, part)
 
     def _check_due(
         self, store: StorageBackend, records: Records, part: _Part, pace: _Pace, until: datetime
@@ -238,7 +238,7 @@ class Scrubber:
             records = read_records(store, self._clock())
         except StorageError as error:
             records, reason = Records(), str(error)
-        if records.listed_at is None and scrub_promise.was_recorded(self._ledger, store.name):
+        if records.listed_at is None and reports.scrub_recorded_checks(self._ledger, store.name):
             log.error("scrub_record_lost", store=store.name, reason=reason)
             part.record_lost = True
         return records
@@ -263,7 +263,7 @@ class Scrubber:
         earned = int(budget * ((self._clock() - records.listed_at) / timedelta(days=1)))
         return min(budget, records.allowance_bytes + max(earned, 0))
 
-    def _standing(self, stock: Checks, part: _Part) -> Standing:
+    def _scrub_report(self, stock: Checks, part: _Part) -> ScrubReport:
         now = self._now()
         due_by = oldest = coldest = None
         overdue = never_read = cold = 0
@@ -277,7 +277,7 @@ class Scrubber:
             if check.marks & Mark.COLD:
                 cold += 1
                 coldest = check.read_at if coldest is None else min(coldest, check.read_at)
-        return Standing(
+        return ScrubReport(
             at=self._clock(),
             copies=len(stock),
             overdue=overdue,

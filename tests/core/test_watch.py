@@ -9,8 +9,9 @@ from archiver.core.destinations import holds
 from archiver.core.health import assess
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.failed_later import FACT as FAILED_LATER
+from archiver.core.upkeep.status import SHOWN
 from archiver.core.upkeep.sweep import FACT, RUNNING_FACT, UNFINISHED_FACT
-from archiver.core.upkeep.watch import SHOWN, Watcher
+from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import AssetState, Settlement
 from tests.core.archived import enter

@@ -6,8 +6,14 @@ from datetime import datetime, timedelta
 import pytest
 import structlog
 
-from archiver.core.upkeep.second_chances import LOOK_EVERY, LOST_LOOKED_AT_FOR, MOST_LOST, give_second_chances
-from archiver.core.upkeep.watch import MOST_ALARMS, Watcher
+from archiver.core.upkeep.watch import (
+    MOST_ALARMS,
+    MOST_LOST,
+    RETRY_LOOK_EVERY,
+    RETRY_LOST_FOR,
+    Watcher,
+    reopen_ended,
+)
 from archiver.ledger.base import Ledger
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
@@ -44,9 +50,9 @@ def test_what_was_given_up_is_tried_again_once_a_day_while_its_source_has_it(sta
     world = World(10 * DAY, state)
 
     world.clock.advance(DAY - HOUR)
-    too_early = give_second_chances(world.ledger, world.clock())
-    world.clock.advance(LOOK_EVERY)
-    in_time = give_second_chances(world.ledger, world.clock())
+    too_early = reopen_ended(world.ledger, world.clock())
+    world.clock.advance(RETRY_LOOK_EVERY)
+    in_time = reopen_ended(world.ledger, world.clock())
 
     assert (too_early, in_time) == (0, 1)
     assert world.state() is AssetState.DISCOVERED
@@ -57,8 +63,8 @@ def test_it_is_tried_again_on_its_last_day_too() -> None:
     chances = 0
 
     for _ in range(24):
-        world.clock.advance(LOOK_EVERY)
-        chances += give_second_chances(world.ledger, world.clock())
+        world.clock.advance(RETRY_LOOK_EVERY)
+        chances += reopen_ended(world.ledger, world.clock())
         if world.state() is AssetState.DISCOVERED:
             end(world.ledger, "a", NOW + 20 * HOUR, AssetState.QUARANTINED)
 
@@ -73,7 +79,7 @@ def test_what_an_earlier_version_quarantined_with_nothing_stored_is_reopened_at_
     assert lease
     world.ledger.settle(lease, seen, Settlement(AssetState.QUARANTINED, reason="SourceMismatch"))
 
-    assert give_second_chances(world.ledger, world.clock()) == 1
+    assert reopen_ended(world.ledger, world.clock()) == 1
     row = world.ledger.get("old")
     assert row
     assert row.state is AssetState.DISCOVERED
@@ -83,7 +89,7 @@ def test_what_is_stored_of_it_stays_stored_while_it_is_looked_at() -> None:
     world = World(10 * DAY)
     world.clock.advance(DAY)
 
-    give_second_chances(world.ledger, world.clock())
+    reopen_ended(world.ledger, world.clock())
 
     row = world.ledger.get("a")
     assert row
@@ -96,7 +102,7 @@ def test_it_stays_given_up_when_its_time_is_over() -> None:
 
     world.clock.advance(10 * DAY)
 
-    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert reopen_ended(world.ledger, world.clock()) == 0
     assert world.state() is AssetState.QUARANTINED
 
 
@@ -106,7 +112,7 @@ def test_an_asset_whose_deadline_nobody_knows_has_its_chances() -> None:
 
     world.clock.advance(DAY)
 
-    assert give_second_chances(world.ledger, world.clock()) == 1
+    assert reopen_ended(world.ledger, world.clock()) == 1
     assert world.state() is AssetState.QUARANTINED
 
 
@@ -116,7 +122,7 @@ def test_no_other_end_is_touched(state: AssetState) -> None:
 
     world.clock.advance(2 * DAY)
 
-    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert reopen_ended(world.ledger, world.clock()) == 0
     assert world.state() is state
 
 
@@ -126,13 +132,13 @@ def test_what_is_lost_is_looked_at_once_a_day_for_a_month(left: timedelta) -> No
     looks = []
 
     for hour in range(24 * 40):
-        world.clock.advance(LOOK_EVERY)
-        if give_second_chances(world.ledger, world.clock()):
+        world.clock.advance(RETRY_LOOK_EVERY)
+        if reopen_ended(world.ledger, world.clock()):
             looks.append(hour)
             end(world.ledger, "a", NOW + left, AssetState.LOST)
 
     assert 24 <= min(b - a for a, b in itertools.pairwise(looks)) <= 25
-    until = max(left, timedelta(0)) + LOST_LOOKED_AT_FOR
+    until = max(left, timedelta(0)) + RETRY_LOST_FOR
     assert until - 2 * DAY <= looks[-1] * HOUR <= until
 
 
@@ -142,7 +148,7 @@ def test_a_lost_asset_with_an_impossible_deadline_is_looked_at_too() -> None:
 
     world.clock.advance(40 * DAY)
 
-    assert give_second_chances(world.ledger, world.clock()) == 1
+    assert reopen_ended(world.ledger, world.clock()) == 1
 
 
 def test_many_lost_assets_take_turns_and_do_not_hold_up_the_others() -> None:
@@ -151,11 +157,11 @@ def test_many_lost_assets_take_turns_and_do_not_hold_up_the_others() -> None:
         end(world.ledger, f"lost-{number}", NOW - DAY - number * HOUR, AssetState.LOST)
     world.clock.advance(2 * DAY)
 
-    first = give_second_chances(world.ledger, world.clock())
+    first = reopen_ended(world.ledger, world.clock())
     for row in list(world.ledger.rows([AssetState.DISCOVERED])):
         end(world.ledger, row.asset_id, row.expires_at, AssetState.LOST)
-    world.clock.advance(LOOK_EVERY)
-    second = give_second_chances(world.ledger, world.clock())
+    world.clock.advance(RETRY_LOOK_EVERY)
+    second = reopen_ended(world.ledger, world.clock())
 
     assert (first, second) == (MOST_LOST, 21)
 
@@ -166,21 +172,21 @@ def test_a_lost_asset_that_a_person_has_acknowledged_is_left_alone() -> None:
 
     world.clock.advance(2 * DAY)
 
-    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert reopen_ended(world.ledger, world.clock()) == 0
     assert world.state() is AssetState.LOST
 
 
 def test_it_looks_once_an_hour() -> None:
     world = World(10 * DAY)
-    give_second_chances(world.ledger, world.clock())
+    reopen_ended(world.ledger, world.clock())
 
     world.clock.advance(DAY)
-    first = give_second_chances(world.ledger, world.clock())
+    first = reopen_ended(world.ledger, world.clock())
     end(world.ledger, "b", NOW + 10 * DAY, AssetState.QUARANTINED)
     world.clock.advance(HOUR / 2)
 
     assert first == 1
-    assert give_second_chances(world.ledger, world.clock()) == 0
+    assert reopen_ended(world.ledger, world.clock()) == 0
 
 
 def watcher(world: World) -> Watcher:

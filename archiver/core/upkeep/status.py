@@ -1,0 +1,151 @@
+"""Read the facts behind `status` from the ledger; `core.health` says what they amount to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from itertools import islice
+
+from archiver.core import machine
+from archiver.core.clocks import CLOCK_TOLERANCE
+from archiver.core.destinations import holds
+from archiver.core.health import (
+    ATTENTION_STATES,
+    MISSED_SWEEPS,
+    REPEATED,
+    UNSAVED_STATES,
+    Failing,
+    Summary,
+)
+from archiver.core.health_rules import Finding, finding
+from archiver.core.upkeep import reports
+from archiver.core.upkeep.failed_later import failed_later
+from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
+from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
+from archiver.hms.models import parse_time
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState, Row
+
+WATCH_FACT = "watch"
+RAN_ONCE_FACT = "run_once"
+IDLE_FACT = "idle"
+
+SHOWN = 20  # rows of each kind in a summary
+NAMED = 5  # of them in one line
+MOST_COMPARED = 200  # waiting assets whose reasons are compared, the most urgent ones
+MOST_LOOKED_AT = 1000  # rows of one state that are searched for unacknowledged ones
+
+
+def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep_every: timedelta) -> Summary:
+    """`now`: by the ledger's clock. Raises LedgerError."""
+    at_risk = sorted(most_urgent(ledger, now + at_risk_within, SHOWN + 1), key=lambda row: row.expires_at)
+    waiting = tuple(ledger.rows([AssetState.WAITING], limit=MOST_COMPARED))
+    facts = ledger.recall_all("")
+    recorded = {name: at for name, fact in facts.items() if (at := _latest(fact)) is not None}
+    sweeping = sweep_progress(ledger)
+    if sweeping is not None and sweeping.begun > MISSED_SWEEPS:
+        sweeping = None  # one after the other is killed: that is no sweep
+    return Summary(
+        at=now,
+        counts=ledger.counts(),
+        at_risk_within=at_risk_within,
+        sweep_every=sweep_every,
+        last_sweep=facts.get(SWEEP_FACT),
+        sweeping_since=sweeping.started_at if sweeping else None,
+        watched_at=recorded.get(WATCH_FACT),
+        ran_once_at=recorded.get(RAN_ONCE_FACT),
+        at_risk=tuple(at_risk[:SHOWN]),
+        at_risk_or_more=len(at_risk) > SHOWN,
+        waiting=waiting[:SHOWN],
+        needs_attention=tuple(_unacknowledged(ledger)),
+        with_warnings=tuple(ledger.warned(SHOWN)),
+        running=tuple(ledger.progress()),
+        holds=holds.current(ledger, now),
+        failing=tuple(_failing(waiting)),
+        reported=tuple(_reported(ledger, facts, now)),
+        idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
+        recorded=recorded,
+        next_due_at=ledger.next_due_at(),
+    )
+
+
+def most_urgent(ledger: Ledger, before: datetime, limit: int) -> Iterator[Row]:
+    """Yield unsaved assets that expire before `before`, up to `limit` of each state: a thousand in one state must not
+    hide one in another. Raises LedgerError."""
+    for state in UNSAVED_STATES:
+        rows = ledger.rows([state], expiring_before=before)
+        # stored with doubts and being retried: not at risk, its source may end
+        yield from islice((row for row in rows if row.stored_objects == 0), limit)
+
+
+def _unacknowledged(ledger: Ledger) -> Iterator[Row]:
+    found = (
+        row
+        for state in ATTENTION_STATES
+        for row in ledger.rows([state], limit=MOST_LOOKED_AT)
+        if not row.acknowledged
+    )
+    return islice(found, SHOWN)
+
+
+def _latest(fact: Mapping[str, object]) -> datetime | None:
+    times = (parse_time(fact.get(name)) for name in RECORDED_TIMES)
+    return max((time for time in times if time is not None), default=None)
+
+
+# -- findings that a task or a machine has recorded ----------------------------------------------------------
+def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: datetime) -> Iterator[Finding]:
+    yield from _of_sweep(facts.get(SWEEP_FACT, {}))
+    yield from reports.reconcile_findings(facts.get(reports.RECONCILE_FACT))
+    for name, fact in sorted(facts.items()):
+        if name.startswith(machine.FACTS):
+            worker = name.removeprefix(machine.FACTS)
+            yield finding("machine_fault", f"The machine of {worker} fails: {fact.get('reason')}")
+    yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
+    yield from _of_failed_later(ledger)
+    yield from reports.verify_findings(ledger)
+
+
+def _of_sweep(sweep: Mapping[str, object]) -> Iterator[Finding]:
+    if number := sweep.get("garbled"):
+        yield finding(
+            "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."
+        )
+    ahead = sweep.get("clock_ahead_seconds")
+    if isinstance(ahead, int | float) and abs(ahead) > CLOCK_TOLERANCE.total_seconds():
+        where = "ahead of" if ahead > 0 else "behind"
+        yield finding(
+            "clock_is_wrong",
+            f"The clock of the ledger's server is {abs(ahead):.0f} s {where} 100ms's: deadlines cannot be relied on, "
+            "and nothing is given up as lost.",
+        )
+
+
+def _of_failed_later(ledger: Ledger) -> Iterator[Finding]:
+    ids = [row.asset_id for row in islice(failed_later(ledger), SHOWN + 1)]
+    if ids:
+        number = f"{SHOWN} or more" if len(ids) > SHOWN else str(len(ids))
+        named = ", ".join([*ids[:NAMED], *(["..."] if len(ids) > NAMED else [])])
+        yield finding(
+            "failed_later",
+            f"Failed at 100ms after being completed, and not saved: {number}, tried until the deadline: {named}",
+        )
+
+
+def _failing(waiting: tuple[Row, ...]) -> Iterator[Failing]:
+    """Group waiting assets that keep failing by reason, the most frequent first."""
+    reasons = [(_kind(row), row.reason or "") for row in waiting if row.attempts >= REPEATED and row.reason]
+    examples = dict(reversed(reasons))
+    for kind, number in Counter(kind for kind, _ in reasons).most_common():
+        yield Failing(examples[kind], number, or_more=len(waiting) >= MOST_COMPARED)
+
+
+def _kind(row: Row) -> str:
+    """The reason without what differs between assets: keys, ids, numbers. Of URLs the host stays."""
+    words = (
+        "/".join(word.split("/")[:3]) if "://" in word else word
+        for word in (row.reason or "").split()
+        if "://" in word or not (set(word) & set("/0123456789") or row.asset_id in word)
+    )
+    return " ".join(words)

@@ -281,7 +281,7 @@ def accept(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = Fals
     `archiver show ID` lists the doubts. The manifest keeps them, with who accepted them, when and why. Harmless to
     repeat. Exit code 1 when one of them is not stored whole at every destination.
     """
-    from archiver.core.upkeep.verdicts import accept as say
+    from archiver.core.upkeep.review import accept as say
 
     _by_hand(say, asset_ids, why=why, by=by, as_json=as_json)
 
@@ -293,7 +293,7 @@ def reject(asset_ids: AssetIds, why: Why = "", by: By = "", as_json: Json = Fals
     For what is quarantined, waiting, damaged or lost. What is stored of them stays. `archiver archive ID` undoes it,
     while 100ms still has the asset. Harmless to repeat. Exit code 1 when one of them is archived.
     """
-    from archiver.core.upkeep.verdicts import reject as say
+    from archiver.core.upkeep.review import reject as say
 
     _by_hand(say, asset_ids, why=why, by=by, as_json=as_json)
 
@@ -321,7 +321,7 @@ def ack(
     state changes: an asset that is tried again and ends so once more asks again. Kept in the bucket too. Harmless to
     repeat. Exit code 1 when one of them is in no such end.
     """
-    from archiver.core.upkeep.acknowledging import acknowledge
+    from archiver.core.upkeep.review import acknowledge
     from archiver.ledger.models import ACKNOWLEDGED_STATES
 
     if every is not None and every not in set(ACKNOWLEDGED_STATES):
@@ -718,7 +718,7 @@ def _by_hand(
     import getpass
 
     from archiver.core.destinations.guarded import guarded
-    from archiver.core.errors import VerdictRefused
+    from archiver.core.errors import ReviewRefused
     from archiver.ledger.clock import LedgerClock
     from archiver.ledger.models import AssetState
     from storage_backends.registry import open_destinations
@@ -740,7 +740,7 @@ def _by_hand(
         for asset_id in asset_ids:
             try:
                 rows.append(say(ledger, destinations, asset_id, by=by, why=why, now=now))
-            except VerdictRefused as error:
+            except ReviewRefused as error:
                 refusals.append(str(error))
     if as_json:
         print(json.dumps({"assets": [rendering.row_json(row) for row in rows], "refused": refusals}))  # noqa: T201

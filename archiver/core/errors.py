@@ -7,7 +7,7 @@ ArchiveError
 │   └── NeedsSourceAccess    only the m3u8 is signed (100ms-api.md, form 3)
 ├── ManifestError            a manifest in the bucket cannot be read or does not hold
 ├── Outranked                a newer attempt has committed: its manifest stays
-├── VerdictRefused           a person's word on an asset cannot be carried out
+├── ReviewRefused            a person's decision does not fit the asset
 ├── WouldOverwrite           the asset differs from what a manifest lists, or must stay, under the same keys
 ├── Doubtful                 it arrived, and is perhaps not what it should be; what is whole of it is stored
 └── DestinationsFailed       some or all destinations could not take the asset
@@ -47,8 +47,8 @@ class NeedsSourceAccess(ContentsError):
     """The signature covers the master playlist alone; its children need credentials for the asset's own path."""
 
 
-class VerdictRefused(ArchiveError):
-    """`accept` or `reject` does not fit what is stored; the message says why and what to do."""
+class ReviewRefused(ArchiveError):
+    """`accept`, `reject` or `ack` does not fit the asset; the message says why and what to do."""
 
 
 class WouldOverwrite(ArchiveError):

@@ -11,8 +11,8 @@ import pytest
 from archiver.core.judging import Scope
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import mark_damaged
-from archiver.core.upkeep.acknowledging import acknowledge
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
+from archiver.core.upkeep.review import acknowledge
 from archiver.core.upkeep.watch import Watcher
 from archiver.hms.models import Asset
 from archiver.ledger.memory import MemoryLedger

@@ -8,7 +8,7 @@ import pytest
 from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.records.commit import mark_damaged
-from archiver.core.upkeep import verdicts
+from archiver.core.upkeep import review
 from archiver.core.upkeep.reconcile import LOCK, LOCK_NAME, Reconciler
 from archiver.hms.models import Asset
 from archiver.ledger.memory import MemoryLedger
@@ -137,7 +137,7 @@ def test_a_rejection_outlives_the_ledger() -> None:
     world = World()
     archive_at(world.stores, asset(), doubts=KEPT)
     enter(world.ledger, asset(), AssetState.QUARANTINED)
-    verdicts.reject(world.ledger, world.stores, asset().id, by="ann", why="a test", now=NOW)
+    review.reject(world.ledger, world.stores, asset().id, by="ann", why="a test", now=NOW)
     world.ledger.clear()
 
     world.reconciler().reconcile()

@@ -10,8 +10,8 @@ from typing import Any
 
 from archiver.core.errors import ArchiveError
 from archiver.core.health import ATTENTION_STATES
-from archiver.core.upkeep import verdicts
-from archiver.core.upkeep.acknowledging import acknowledge
+from archiver.core.upkeep import review
+from archiver.core.upkeep.review import acknowledge
 from archiver.hms.errors import HmsError
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import Row
@@ -371,7 +371,7 @@ class Fleet:
                     ledger.reopen(rng.choice(rows).asset_id)
                 elif doubted := [row for row in rows if row.state in ATTENTION_STATES]:
                     row = rng.choice(doubted)
-                    say = {"accept": verdicts.accept, "reject": verdicts.reject, "ack": acknowledge}[verb]
+                    say = {"accept": review.accept, "reject": review.reject, "ack": acknowledge}[verb]
                     if verb == "reject":
                         self.oracle.rejected.add(row.asset_id)
                     say(ledger, stores, row.asset_id, by="ann", why="seen", now=self.ledger.now())

@@ -22,8 +22,8 @@ from archiver.core.records.damage import damaged
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents, check_listed
-from archiver.core.upkeep.acknowledging import restore
 from archiver.core.upkeep.gaps import Gap, judge_gap
+from archiver.core.upkeep.review import restore_acknowledgement
 from archiver.hms.models import Asset
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import OPEN_STATES, AssetState, Row, Seen, Settlement
@@ -135,7 +135,7 @@ class Rebuilder:
             if row is not None:
                 asked = row.state in end_records.RECORDED_STATES and row.acknowledged is None
                 if asked and (known := self._record(key)) is not None:
-                    restore(self._ledger, known)
+                    restore_acknowledgement(self._ledger, known)
                 continue
             record = self._record(key)
             if record is None or self._ledger.get(record.seen.asset_id) is not None:
@@ -145,7 +145,7 @@ class Rebuilder:
                 continue
             how = Settlement(AssetState(record.state), reason=record.reason or None)
             entered += self._ledger.record_archived(self._dated(record.seen), how)
-            restore(self._ledger, record)
+            restore_acknowledgement(self._ledger, record)
         return entered
 
     # -- inside --------------------------------------------------------------------------------------------

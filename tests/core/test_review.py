@@ -7,12 +7,12 @@ import json
 import pytest
 import structlog
 
-from archiver.core.errors import VerdictRefused
+from archiver.core.errors import ReviewRefused
 from archiver.core.records import keys
 from archiver.core.records.commit import committed, kept
 from archiver.core.records.end_records import read_state
 from archiver.core.records.manifest import read_manifest
-from archiver.core.upkeep.verdicts import accept, reject
+from archiver.core.upkeep.review import accept, reject
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.memory import MemoryLedger
 from archiver.ledger.models import SETTLED_STATES, AssetState, Row, Seen, Settlement
@@ -94,7 +94,7 @@ def test_what_is_not_whole_any_more_cannot_be_accepted() -> None:
     assert manifest
     world.stores[1].delete(manifest.key_of(manifest.objects[0]))
 
-    with pytest.raises(VerdictRefused, match="memory://two"):
+    with pytest.raises(ReviewRefused, match="memory://two"):
         world.accept()
 
     assert kept(world.stores[0], KEY), "and nothing was changed at the other destination"
@@ -102,13 +102,13 @@ def test_what_is_not_whole_any_more_cannot_be_accepted() -> None:
 
 @pytest.mark.parametrize("say", [World.accept, World.reject])
 def test_an_asset_that_a_worker_copies_is_left_to_it(say) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(VerdictRefused, match="a worker is copying it"):
+    with pytest.raises(ReviewRefused, match="a worker is copying it"):
         say(World(AssetState.RUNNING))
 
 
 @pytest.mark.parametrize("say", [accept, reject])
 def test_an_unknown_asset_is_named(say) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(VerdictRefused, match="nobody is not in the ledger"):
+    with pytest.raises(ReviewRefused, match="nobody is not in the ledger"):
         say(MemoryLedger(Clock(NOW)), [MemoryBackend("one")], "nobody", by="ann", why="", now=NOW)
 
 
@@ -132,7 +132,7 @@ def test_what_is_rejected_asks_for_nobody_any_more_and_its_bytes_stay(state: Ass
 
 
 def test_what_is_archived_cannot_be_rejected() -> None:
-    with pytest.raises(VerdictRefused, match="nothing to reject"):
+    with pytest.raises(ReviewRefused, match="nothing to reject"):
         World(AssetState.ARCHIVED).reject()
 
 
@@ -147,7 +147,7 @@ def test_an_asset_that_a_worker_takes_in_between_is_not_rejected() -> None:
     ledger = TakenInBetween(world.clock)
     enter(ledger, asset(), AssetState.QUARANTINED)
 
-    with pytest.raises(VerdictRefused, match="a worker is copying it"):
+    with pytest.raises(ReviewRefused, match="a worker is copying it"):
         reject(ledger, world.stores, ID, by="ann", why="", now=NOW)
 
     end = keys.end_record_key(ID, asset().created_at)

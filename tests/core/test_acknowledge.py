@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.errors import VerdictRefused
+from archiver.core.errors import ReviewRefused
 from archiver.core.health import assess
 from archiver.core.records import end_records, keys
-from archiver.core.upkeep.acknowledging import acknowledge, restore
+from archiver.core.upkeep.review import acknowledge, restore_acknowledgement
 from archiver.core.upkeep.status import WATCH_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.watch import Watcher, note
@@ -91,14 +91,14 @@ def test_what_is_in_no_such_end_cannot_be_acknowledged(state: AssetState) -> Non
     world = World()
     enter(world.ledger, ASSET, state, "because")
 
-    with pytest.raises(VerdictRefused, match=f"a is {state}"):
+    with pytest.raises(ReviewRefused, match=f"a is {state}"):
         world.acknowledge()
 
     assert world.recorded() == [None, None]
 
 
 def test_an_unknown_asset_cannot_be_acknowledged() -> None:
-    with pytest.raises(VerdictRefused, match="not in the ledger"):
+    with pytest.raises(ReviewRefused, match="not in the ledger"):
         World().acknowledge()
 
 
@@ -135,7 +135,10 @@ def test_a_ledger_that_was_lost_gets_it_back_for_the_same_end(state: AssetState,
     world.ledger.clear()
     enter(world.ledger, ASSET, state, "because")
 
-    assert [restore(world.ledger, record), restore(world.ledger, record)] == [restored, False]
+    assert [restore_acknowledgement(world.ledger, record), restore_acknowledgement(world.ledger, record)] == [
+        restored,
+        False,
+    ]
 
     row = world.ledger.get("a")
     assert row is not None

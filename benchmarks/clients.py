@@ -20,6 +20,7 @@ _MIB = 2**20
 # of the 256 MiB a worker process is promised to stay within, what is left for buffers: its interpreter, imports and SDK
 # clients take 106, threads, sockets and the allocator some more
 ENGINE_BYTES = 126 * _MIB
+PEERS_PART_BYTES = 8 * _MIB  # of the other clients; ours are of transfer.part_sizes.PART_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Task:
             }[sink],
             ca_file=str(ca_file) if ca_file else None,
             connections=connections or job.connections,
-            part_bytes=8 * _MIB,
+            part_bytes=PEERS_PART_BYTES,
             memory_bytes=ENGINE_BYTES,
         )
 
@@ -125,7 +126,12 @@ def _rclone_s3(task: Task) -> list[str]:
             "--s3-region",
             "us-east-1",
         ),
-        *("--s3-chunk-size", "8Mi", "--s3-upload-concurrency", str(task.connections)),
+        *(
+            "--s3-chunk-size",
+            f"{PEERS_PART_BYTES // _MIB}Mi",
+            "--s3-upload-concurrency",
+            str(task.connections),
+        ),
         *(
             "--s3-no-check-bucket",
             "--s3-no-head",

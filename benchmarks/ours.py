@@ -31,7 +31,6 @@ from benchmarks.measure import ready
 from storage_backends.base import object_key
 from storage_backends.registry import open_destination
 from worker.bootstrap import bound_the_allocator, calm_the_collector
-from worker.settings import Settings
 
 _LEASE = timedelta(minutes=2)
 _ASSET = "benchmark"
@@ -79,7 +78,6 @@ def main() -> None:
     memory = MemoryBudget(task["memory_bytes"])
     engine = TransferEngine(
         memory,
-        part_bytes=Settings.model_fields["part_bytes"].default,
         connections=task["connections"],
         uploads=task["connections"],  # as the product's wiring has it
         journal=LedgerUploadJournal(ledger, lease),

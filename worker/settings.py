@@ -34,6 +34,7 @@ from archiver.hms.base import DEFAULT_API_URL
 from archiver.hms.models import AssetType
 from archiver.http import trust
 from archiver.retry_policy import ATTEMPT
+from archiver.transfer.part_sizes import PART_BYTES
 from storage_backends.destination_url import is_plain_path, parse_destination
 from storage_backends.errors import BadDestinationUrl
 from worker.errors import SettingsError
@@ -49,6 +50,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
 """A service that is called `archiver-flower` or `flower` sets ARCHIVER_FLOWER_PORT or FLOWER_PORT to such a value."""
 _TYPO = 0.75  # difflib's likeness, without the prefix, from which a name is taken for one of ours, misspelt
 _PREFIX_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s?#@]+", re.IGNORECASE)
+_PART = f"{PART_BYTES // 2**20} MiB"
 
 Names = Annotated[frozenset[str] | None, NoDecode]
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -272,9 +274,9 @@ class Settings(BaseSettings):
         validation_alias="ARCHIVER_TRANSFER_MEMORY",
         description="Memory that one worker process may use while it moves bytes, with a unit (256MiB) or in bytes; "
         "ARCHIVER_WORKER_CONCURRENCY times this in all. Default 256MiB: 130 MiB for the process itself, and 25 parts "
-        "of 5 MiB; of these bytes, up to a quarter is what a zip is read ahead into. Connections that stream, or read "
-        "an object back, hold up to 1 MiB each, within what the process has for itself; scrub and verify read 8 MiB "
-        "at a time.",
+        f"of {_PART}; up to a quarter of these bytes is what a zip is read ahead into. Connections that stream, or "
+        "read an object back, hold up to 1 MiB each, within what the process has for itself; scrub and verify read "
+        "8 MiB at a time.",
     )
     max_unsized_bytes: ByteSize = Field(
         default=ByteSize(2**40),
@@ -289,15 +291,16 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Connections to the source, and to each destination, for one asset, at most. Default 32: a tree of "
-        "small segments wants as many, and a large file uses what its parts of the memory allow (25 of 5 MiB).",
+        "small segments wants as many, and a large file uses what its parts of the memory allow "
+        f"(25 of {_PART}).",
     )
     part_bytes: ByteSize = Field(
-        default=ByteSize(5 * 2**20),
+        default=ByteSize(PART_BYTES),
         ge=5 * 2**20,  # the least S3 takes
         le=512 * 2**20,
         description="Size of one part of a large object, with a unit (5MiB) or in bytes; a multiple of 256KiB, at "
-        "least 5MiB. Very large objects get larger parts by themselves. Default 5MiB: more of them fit "
-        "into the memory, and each keeps a connection busy.",
+        "least 5MiB. Very large objects get larger parts by themselves. "
+        f"Default {PART_BYTES // 2**20}MiB: more of them fit into the memory, and each keeps a connection busy.",
     )
     source_timeout_seconds: float = Field(
         default=30,

@@ -26,7 +26,7 @@ from archiver.transfer.errors import SourceMismatch, Stopped, TransferError
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.object_copy import Cancelled, ObjectCopy, Tools
-from archiver.transfer.part_sizes import part_size
+from archiver.transfer.part_sizes import PART_BYTES, part_size
 from archiver.transfer.proofs import Proofs
 from archiver.transfer.reading import BlockingReading, HttpReading, Reading
 from archiver.transfer.source import HttpSource
@@ -63,7 +63,7 @@ class TransferEngine:
         self,
         memory: MemoryBudget,
         *,
-        part_bytes: int = 16 * 1024 * 1024,
+        part_bytes: int = PART_BYTES,
         connections: int = 16,
         uploads: int = 12,
         journal: UploadJournal | None = None,

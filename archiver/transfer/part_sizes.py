@@ -9,6 +9,10 @@ from functools import lru_cache
 
 from storage_backends.base import Limits, StorageBackend
 
+PART_BYTES = 5 * 2**20
+"""Default size of one part (ARCHIVER_PART_BYTES): the least that S3 takes. So most parts fit into the memory budget,
+and each keeps a connection busy. Larger objects get larger parts (`part_size`)."""
+
 _MOST_PARTS = (
     9000  # of the 10,000 that S3 allows; part sizes are rounded, and nobody should meet the last one
 )

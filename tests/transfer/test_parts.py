@@ -1,21 +1,16 @@
-"""Part sizes, checksums of parts, retries: the small decisions."""
+"""Part sizes, and checksums of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from itertools import pairwise
 
 import google_crc32c
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver.http.waiting import Pause
-from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.checksums import Crc32c, combine, crc32c
-from archiver.transfer.errors import SourceForbidden, SourceUnavailable
 from archiver.transfer.part_sizes import Parts, part_size
 from storage_backends.base import Limits, StorageBackend
 from storage_backends.memory import LIMITS, MemoryBackend
@@ -97,79 +92,3 @@ def test_the_whole_of_very_large_parts_follows_too() -> None:
         many = combine(many, crc32c(zeros), MIB)
 
     assert combine(crc32c(b"recording"), many, 64 * MIB) == appended
-
-
-# -- retries -------------------------------------------------------------------------------------------------
-def always(_: Exception) -> bool:
-    return True
-
-
-class Tried:
-    """Runs an action that fails with `error`, or with nothing left to say; the pauses pass in no time."""
-
-    def __init__(
-        self, error: Exception, policy: RetryPolicy, worth_it: Callable[[Exception], bool] = always
-    ) -> None:
-        self.tries = 0
-        self.pauses: list[float] = []
-        self.raised: Exception | None = None
-
-        async def action() -> None:
-            self.tries += 1
-            raise error
-
-        run = policy.run(action, worth_it)
-        try:
-            wait = run.send(None)
-            while True:
-                assert isinstance(wait, Pause)
-                self.pauses.append(wait.seconds)
-                wait = run.send(None)
-        except Exception as raised:
-            self.raised = raised
-
-
-def test_retries_end_after_their_tries() -> None:
-    error = SourceUnavailable("no")
-
-    tried = Tried(error, REQUEST)
-
-    assert tried.raised is error
-    assert tried.tries == 4
-    assert all(0 <= pause <= 0.5 * 2**n for n, pause in enumerate(tried.pauses))
-    assert len(tried.pauses) == 3
-
-
-def test_pauses_grow_up_to_a_bound() -> None:
-    policy = replace(REQUEST, attempts=200, base=timedelta(seconds=1), cap=timedelta(seconds=3))
-
-    pauses = Tried(SourceUnavailable("no"), policy).pauses
-
-    assert 2 < max(pauses) <= 3
-
-
-def test_what_is_not_worth_it_is_not_tried_again() -> None:
-    tried = Tried(SourceForbidden("no"), REQUEST, lambda error: isinstance(error, SourceUnavailable))
-
-    assert (tried.tries, tried.pauses) == (1, [])
-    assert isinstance(tried.raised, SourceForbidden)
-
-
-@pytest.mark.parametrize(("asked", "tries"), [(15, 4), (21, 1)])
-def test_the_other_sides_wish_is_a_pause_unless_the_ledger_waits_better(asked: int, tries: int) -> None:
-    tried = Tried(SourceUnavailable("no", timedelta(seconds=asked)), REQUEST)
-
-    assert tried.tries == tries
-    assert all(pause >= asked for pause in tried.pauses)
-
-
-def test_a_blocking_call_is_retried_alike() -> None:
-    answers: Iterator[Exception | str] = iter([SourceUnavailable("no"), SourceUnavailable("no"), "yes"])
-
-    def call() -> str:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert replace(REQUEST, base=timedelta()).call(call, always) == "yes"

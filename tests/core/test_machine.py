@@ -33,10 +33,11 @@ from archiver.ledger.redis_errors import translated
 from archiver.retry_policy import MACHINE_FAULT
 from archiver.transfer.base import Engine
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable, Stopped
-from storage_backends import filesystem, s3_errors
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied, DestinationFull, TransientStorageError
+from storage_backends.filesystem.errors import translate
 from storage_backends.memory import MemoryBackend
+from storage_backends.s3 import errors as s3_errors
 from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
@@ -124,7 +125,7 @@ def test_one_destination_that_could_not_be_reached_for_lack_of_memory_is_enough(
 
 @pytest.mark.parametrize("error", OUR_DISK, ids=repr)
 def test_a_full_or_broken_disk_is_the_destinations_where_a_destination_says_so(error: OSError) -> None:
-    at_destination = raised(filesystem.translate(error, "put"), error, "from it")
+    at_destination = raised(translate(error, "put"), error, "from it")
 
     assert isinstance(at_destination, DestinationFull | TransientStorageError | AccessDenied)
     assert not is_machine_fault(at_destination)

@@ -3,13 +3,16 @@ engine, ledger and store, put together for a `Job`."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
+from types import ModuleType
 from typing import Any, cast
 
 import structlog
@@ -28,7 +31,7 @@ from archiver.transfer.engine import TransferEngine
 from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from storage_backends import directories, filesystem
+from storage_backends import filesystem
 from storage_backends.base import Buffer, ObjectSpec, Part, StorageBackend, Upload
 from storage_backends.registry import open_destination
 
@@ -160,6 +163,12 @@ class MortalOs:
         return change
 
 
+def filesystem_modules() -> list[ModuleType]:
+    """The modules of the directory backend that call `os`."""
+    names = [name for _, name, _ in pkgutil.iter_modules(filesystem.__path__, f"{filesystem.__name__}.")]
+    return [module for module in map(importlib.import_module, names) if "os" in vars(module)]
+
+
 def end_it() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -169,7 +178,9 @@ def work(job: Job) -> Report:
     structlog.configure(processors=[lambda _, __, event: _kept(report, event)])
     os.environ.update(job.env)
     if job.steps is not None:
-        vars(filesystem)["os"] = vars(directories)["os"] = MortalOs(job.steps)
+        mortal = MortalOs(job.steps)
+        for module in filesystem_modules():
+            vars(module)["os"] = mortal
     asset = Asset.parse(job.asset)
     http = HttpClient(AddressPolicy(allow_private=True))
     memory = MemoryBudget(64 * 2**20)

@@ -188,9 +188,9 @@ TAGS: dict[type, str] = {S3Backend: 'c "etag"', GcsBackend: "aGVsbG8="}
 
 def resumed(store: StorageBackend, token: str):  # type: ignore[no-untyped-def] # as if it had been begun
     if isinstance(store, S3Backend):
-        from storage_backends.s3 import S3Upload, _Token
+        from storage_backends.s3.upload import S3Upload, Token
 
-        return S3Upload(store, store._bucket, upload(store), _Token.parse(token, "resuming"))
+        return S3Upload(store, store._bucket, upload(store), Token.parse(token, "resuming"))
     return store.resume(upload(store), token)
 
 

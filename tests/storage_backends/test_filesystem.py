@@ -31,7 +31,8 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
-from storage_backends.filesystem import FilesystemBackend, translate
+from storage_backends.filesystem import FilesystemBackend
+from storage_backends.filesystem.errors import translate
 
 KEY = object_key("recordings/one.mp4")
 DATA = b"0123456789"

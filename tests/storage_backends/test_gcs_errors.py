@@ -26,7 +26,7 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
-from storage_backends.gcs_errors import Answer, refused, translate, translated
+from storage_backends.gcs.errors import Answer, refused, translate, translated
 
 DOING = "storing 'k' in gs://bucket"
 

@@ -150,7 +150,7 @@ def test_a_put_says_what_an_upload_by_googles_library_would_say(talk: Talk) -> N
     """A release of the library that adds something fails here, to be carried or refused."""
     talk.put()
     made = talk.service.objects["bucket"].pop(KEY)[0]
-    blob = talk.store._connected().bucket("bucket").blob(KEY)
+    blob = talk.store._bucket.connected().bucket("bucket").blob(KEY)
     blob.content_type, blob.metadata = SPEC.content_type, made["metadata"]
     blob.crc32c = to_base64(crc32c_of(b"hello"))
     blob.upload_from_string(b"hello", SPEC.content_type, checksum=None, if_generation_match=0)

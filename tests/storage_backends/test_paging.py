@@ -88,7 +88,7 @@ def test_a_page_of_gcs_that_fails_is_asked_for_again_and_not_taken_for_the_last(
     bucket = gcs_server.new_bucket()
     with fault_proxy(int(gcs_server.endpoint_url.rpartition(":")[2])) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setattr("storage_backends.gcs._PAGE", 2)
+        monkeypatch.setattr("storage_backends.gcs.backend._PAGE", 2)
         with contextlib.closing(GcsBackend(bucket, sleep=lambda _: None)) as store:
             for number in range(5):
                 put(store, f"{number}.ts")

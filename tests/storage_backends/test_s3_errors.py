@@ -26,7 +26,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
-from storage_backends.s3_errors import UnlikeS3, translate, translated
+from storage_backends.s3.errors import UnlikeS3, translate, translated
 
 DOING = "storing 'k' in s3://bucket"
 

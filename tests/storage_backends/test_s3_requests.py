@@ -32,8 +32,9 @@ from archiver.http import waiting
 from archiver.http.errors import HttpError
 from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import StorageError
-from storage_backends.s3_data import Checksum, Confirmed, S3DataPath
-from storage_backends.s3_requests import _CORRECTED_BY_BOTO3, Endpoint, S3Requests, _Form, _learn
+from storage_backends.s3.data_path import Checksum, Confirmed, S3DataPath
+from storage_backends.s3.requests import _CORRECTED_BY_BOTO3, S3Requests, _learn
+from storage_backends.s3.signing import Endpoint, PutTemplate
 from tests.fault_proxy import Answer, Call, FaultProxy, fault_proxy
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server
 
@@ -150,7 +151,7 @@ def test_a_request_is_signed_as_botocore_signs_it(
     S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY, token), "s3", "eu-west-1").add_auth(theirs)
     second = calendar.timegm(time.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
 
-    form = _Form(
+    form = PutTemplate(
         Endpoint("https://example.com", "example.com", "/bucket/", "eu-west-1", "me", ""),
         second,
         ReadOnlyCredentials(ACCESS_KEY, SECRET_KEY, token),
@@ -623,7 +624,7 @@ def test_each_request_is_signed_for_its_own_time_and_credentials(
 
     requests, credentials = speaking(speak)
     clock = SimpleNamespace(**{name: getattr(time, name) for name in ("gmtime", "monotonic", "strftime")})
-    monkeypatch.setattr("storage_backends.s3_requests.time", clock)
+    monkeypatch.setattr("storage_backends.s3.requests.time", clock)
     for now, secret, token in [
         (0.0, "a", None),
         (0.9, "a", None),

@@ -10,11 +10,9 @@ expired), the request is sent by it, and that is logged.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -32,15 +30,15 @@ from archiver.http.runtime import process_runtime
 from archiver.http.session import Options, Session, Timeouts
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
-from storage_backends.base import Buffer
 from storage_backends.errors import StorageError
+from storage_backends.s3.signing import UNSIGNED, Endpoint, PutTemplate
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
 log = structlog.get_logger(__name__)
 
-_TIMEOUTS = Timeouts(connect=timedelta(seconds=10), silence=timedelta(seconds=60))  # as in s3.py, for boto3
+_TIMEOUTS = Timeouts(connect=timedelta(seconds=10), silence=timedelta(seconds=60))  # as in bucket.py, for boto3
 _ANSWER_BYTES = 64 * 1024
 _CORRECTIONS = 3  # in a row, after which boto3 sends everything
 
@@ -53,12 +51,9 @@ _CORRECTED_BY_BOTO3 = frozenset(
 )  # fmt: skip
 
 _OF_THE_CHECKSUM = frozenset({"BadDigest", "InvalidDigest"})
-_UNSIGNED = "UNSIGNED-PAYLOAD"
 _OF_NOTHING = hashlib.sha256().hexdigest()
 _PERHAPS_UNSIGNED = (400, 403, 501)  # how a bucket may refuse a body that is not signed
-_PLAIN_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/s3/aws4_request, .*")
-_UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what a path holds as it is
 _FORMS = 64  # kept: a few content types, for the second that is now
 _KNOWN_HEADERS = frozenset(
     {
@@ -67,16 +62,6 @@ _KNOWN_HEADERS = frozenset(
         "x-amz-sdk-checksum-algorithm",
     }
 )  # fmt: skip
-_HEADER_OF = {
-    "ContentType": "content-type",
-    "ContentMD5": "content-md5",
-    "ChecksumCRC32C": "x-amz-checksum-crc32c",
-    "IfMatch": "if-match",
-    "IfNoneMatch": "if-none-match",
-    "ServerSideEncryption": "x-amz-server-side-encryption",
-    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
-}
-_DIGEST_HEADER = "x-amz-content-sha256"  # sorts after either checksum's
 _NO_HEADER = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
 
 
@@ -102,7 +87,7 @@ class S3Requests:
                 proxy=self._endpoint.proxy,
             )
             self._session = Session(process_runtime().stores, options)
-            self._form = lru_cache(maxsize=_FORMS)(partial(_Form, self._endpoint))
+            self._form = lru_cache(maxsize=_FORMS)(partial(PutTemplate, self._endpoint))
         elif credentials is not None:
             log.warning(
                 "s3_sent_by_boto3",
@@ -155,7 +140,7 @@ class S3Requests:
         return response
 
     async def _sent(self, request: Mapping[str, Any], query: str, *, signs: bool) -> _Answer:
-        digest = await blocking(lambda: hashlib.sha256(request["Body"]).hexdigest()) if signs else _UNSIGNED
+        digest = await blocking(lambda: hashlib.sha256(request["Body"]).hexdigest()) if signs else UNSIGNED
         transfer = await Transfer(
             self._session,
             partial(self._signed, request, query, digest),
@@ -183,18 +168,6 @@ class S3Requests:
 
 
 # -- what boto3 would do -------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where PUTs of one bucket go, and as what."""
-
-    origin: str  # https://host:port
-    host_header: str
-    path_before_key: str
-    region: str
-    user_agent: str
-    proxy: str
-
-
 def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | None:
     """The endpoint, addressing style and region that boto3 chooses, seen in a request that it signs and that is never
     sent; None when it would send anything that is not repeated here."""
@@ -229,7 +202,7 @@ def _endpoint(
     plain = (
         scope is not None
         and scope[1] == frozen.access_key
-        and headers.get("x-amz-content-sha256") in (_UNSIGNED, _OF_NOTHING)
+        and headers.get("x-amz-content-sha256") in (UNSIGNED, _OF_NOTHING)
         and headers.get("x-amz-security-token") == frozen.token
         and not headers.keys() - _KNOWN_HEADERS
         and url.scheme in ("http", "https")
@@ -251,93 +224,6 @@ class _NoBody:
 
 def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-# -- signed requests -----------------------------------------------------------------------------------------
-class _Form:
-    """A PUT but for what is each one's own: all that is the same for a tree's objects within one second.
-
-    Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"), except for the body
-    unless the bucket demands it: its checksum is, and TLS guards the rest. Holds a SECRET.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        second: int,
-        credentials: ReadOnlyCredentials,
-        checked_by: str,
-        arguments: tuple[tuple[str, str], ...],
-        metadata: tuple[tuple[str, str], ...],
-    ) -> None:
-        """Raises StorageError for an argument that is not known here, and for values that no header can carry."""
-        unknown = {name for name, _ in arguments} - _HEADER_OF.keys()
-        if unknown:
-            raise StorageError(f"a PUT to S3 cannot be sent with {', '.join(sorted(unknown))}")
-        headers = {_HEADER_OF[name]: value for name, value in arguments}
-        headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata}
-        headers = {name: _header_value(name, value) for name, value in headers.items()}
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
-        headers["x-amz-date"] = stamp
-        if credentials.token:
-            headers["x-amz-security-token"] = _header_value("x-amz-security-token", credentials.token)
-        # `name;` is how libcurl is told to send a header without a value
-        self._lines = tuple([(f"{n}: {v}" if v else f"{n};").encode() for n, v in headers.items()])
-        self._checksum_header = _HEADER_OF[checked_by]
-        every = {**headers, "host": endpoint.host_header}
-        names = sorted([*every, self._checksum_header, _DIGEST_HEADER])
-        checksum, digest = names.index(self._checksum_header), names.index(_DIGEST_HEADER)
-        signed = ";".join(names)
-        before = "".join([f"{name}:{every[name]}\n" for name in names[:checksum]])
-        between = "".join([f"\n{name}:{every[name]}" for name in names[checksum + 1 : digest]])
-        after = "".join([f"\n{name}:{every[name]}" for name in names[digest + 1 :]])
-        self._origin = endpoint.origin
-        self._path_before_key = endpoint.path_before_key
-        self._before_checksum = f"{before}{self._checksum_header}:"
-        self._before_digest = f"{between}\n{_DIGEST_HEADER}:"
-        self._after_digest = f"{after}\n\n{signed}\n"
-
-        day = stamp[:8]
-        scope = f"{day}/{endpoint.region}/s3/aws4_request"
-        self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
-        self._key = f"AWS4{credentials.secret_key or ''}".encode()
-        for part in (day, endpoint.region, "s3", "aws4_request"):
-            self._key = hmac.digest(self._key, part.encode(), "sha256")
-        # HMAC (RFC 2104) by its definition: the key has 32 bytes of the block's 64
-        block = self._key.ljust(64, b"\0")
-        self._inner = hashlib.sha256(bytes([byte ^ 0x36 for byte in block]))
-        self._outer = hashlib.sha256(bytes([byte ^ 0x5C for byte in block]))
-        access_key = _header_value("authorization", credentials.access_key or "")
-        credential = f"Credential={access_key}/{scope}"
-        self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
-
-    def request(self, key: str, query: str, checksum: str, digest: str, body: Buffer) -> Request:
-        """`query` as it is sent, its names in order. `digest`: x-amz-content-sha256."""
-        path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
-        canonical = (
-            f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._before_digest}{digest}"
-            f"{self._after_digest}{digest}"
-        )
-        inner, outer = self._inner.copy(), self._outer.copy()  # `hmac.digest` gives the interpreter lock away
-        inner.update(f"{self._to_sign}{hashlib.sha256(canonical.encode()).hexdigest()}".encode())
-        outer.update(inner.digest())
-        signature = outer.hexdigest()
-        lines = (
-            *self._lines,
-            f"{self._checksum_header}: {checksum}".encode(),
-            f"{_DIGEST_HEADER}: {digest}".encode(),
-            f"authorization: {self._authorization}{signature}".encode(),
-        )
-        url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
-        return Request(url, method="PUT", body=body if isinstance(body, bytes) else bytes(body), lines=lines)
-
-
-def _header_value(name: str, value: str) -> str:
-    """As it is sent and signed: blanks in a row are one, which is how a signature counts them."""
-    plain = " ".join(value.split())
-    if plain and not _PLAIN_VALUE.fullmatch(plain):
-        raise StorageError(f"a PUT to S3 cannot carry the value of {name}: not printable ASCII")
-    return plain
 
 
 class _Answer:

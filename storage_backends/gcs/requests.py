@@ -27,13 +27,13 @@ from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
 from storage_backends.base import Buffer
 from storage_backends.errors import DestinationRefuses, StorageError
-from storage_backends.gcs_errors import Answer
+from storage_backends.gcs.errors import Answer
 
 Headers = dict[str, str]
 
 _TIMEOUTS = Timeouts(
     connect=timedelta(seconds=10), silence=timedelta(seconds=60)
-)  # as in gcs.py, for the library
+)  # as in bucket.py, for the library
 _TOKEN_TIMEOUT_SECONDS = 60.0  # google-auth's own default is 120
 _ANSWER_BYTES = 64 * 1024
 _JOINED_BYTES = (

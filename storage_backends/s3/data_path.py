@@ -1,6 +1,6 @@
 """The bytes' way to S3: one PUT for an object or a part, with a checksum that the server is made to check.
 
-Apart from control (s3.py), for bytes go by a leaner client (s3_requests.py). What an endpoint can do is learned from
+Apart from control (backend.py), for bytes go by a leaner client (requests.py). What an endpoint can do is learned from
 what it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
 """
 
@@ -18,8 +18,8 @@ from botocore.exceptions import ClientError
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer
 from storage_backends.errors import ChecksumRejected, StorageError
-from storage_backends.s3_errors import kind_of, needed
-from storage_backends.s3_requests import S3Requests
+from storage_backends.s3.errors import kind_of, needed
+from storage_backends.s3.requests import S3Requests
 
 _Send = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 

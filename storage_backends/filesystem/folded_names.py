@@ -12,7 +12,7 @@ import os
 import unicodedata
 
 from storage_backends.base import ObjectKey, object_key
-from storage_backends.directories import walk
+from storage_backends.filesystem.directories import walk
 
 
 def folds_case(name: str, folder: int) -> bool | None:

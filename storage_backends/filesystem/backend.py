@@ -1,0 +1,190 @@
+"""A directory as a destination: for a NAS, a disk, and the default `./archive`.
+
+    <root>/<key>                     an object: always whole
+    <root>/.uploads/<id>/data        an object on its way: parts at their place
+    <root>/.uploads/<id>/parts       which parts are durably in `data`, one line each
+    <root>/.uploads/<id>.put         a small object on its way
+
+An object appears by `link` (which never replaces) or `rename` (which replaces at once), after its bytes were read back
+and flushed. A flush that failed is never tried again, for a second one succeeds without having written (fsync(2)): the
+object is written anew from the start. No path is ever followed through a symbolic link below the root (directories.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.equal import equal_or_raise
+from storage_backends.errors import (
+    AccessDenied,
+    BadDestinationUrl,
+    InvalidKey,
+    ObjectMissing,
+    StorageError,
+)
+from storage_backends.filesystem.directories import flush, open_folder, walk
+from storage_backends.filesystem.errors import translate, translated
+from storage_backends.filesystem.files import check_file, described, opened_file, write_all
+from storage_backends.filesystem.root import Root, entries_of
+from storage_backends.filesystem.upload import TOKEN, FilesystemUpload, remove_upload
+
+LIMITS = Limits(
+    min_part_bytes=1,
+    max_part_bytes=2**40,
+    max_parts=100_000,  # the journal of parts is read whole at resume: some megabytes
+    part_multiple_bytes=1,
+    max_object_bytes=2**63 - 1,
+    parallel_parts=True,
+    conditional_create=True,
+    conditional_replace=True,
+)
+
+
+def open_backend(url: DestinationUrl) -> FilesystemBackend:
+    url.only_options(())
+    if not url.prefix.startswith("/"):
+        raise BadDestinationUrl("a file destination is an absolute directory, as in file:///srv/archive")
+    return FilesystemBackend(Path(url.prefix))
+
+
+class FilesystemBackend:
+    """See `storage_backends.base.StorageBackend`. The root is made at first use when its parent exists."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Root(root)
+
+    @property
+    def name(self) -> str:
+        return self._root.name
+
+    @property
+    def limits(self) -> Limits:
+        return replace(LIMITS, conditional_create=self._root.links, conditional_replace=self._root.locks)
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        doing = f"storing {spec.key!r} in {self.name}"
+        with translated(doing), self._root.uploads() as uploads:
+            temporary = f"{uuid.uuid4().hex}.put"
+            file = os.open(
+                temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=uploads
+            )
+            try:
+                write_all(file, data, 0)
+                flush(file, data_only=True)
+                check_file(file, len(data), crc32c, doing)
+                try:
+                    return self._root.publish(spec, uploads, temporary, file, crc32c)
+                except PermissionError as error:  # immutable, append-only, or the directory is
+                    refusal = translate(error, doing)
+                    assert isinstance(refusal, AccessDenied)
+                    return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
+            finally:
+                os.close(file)
+                with contextlib.suppress(
+                    FileNotFoundError, PermissionError
+                ):  # `rename` took it; nothing is deleted here
+                    os.unlink(temporary, dir_fd=uploads)
+
+    def begin(self, spec: ObjectSpec) -> FilesystemUpload:
+        if spec.part_bytes <= 0:
+            raise StorageError(f"beginning {spec.key!r} in {self.name}: part_bytes must be positive")
+        self._root.segments(spec.key)
+        token = uuid.uuid4().hex
+        with translated(f"beginning {spec.key!r} in {self.name}"), self._root.uploads() as uploads:
+            os.mkdir(token, dir_fd=uploads)
+            try:
+                with open_folder(token, uploads) as folder:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    with opened_file("parts", flags, folder), opened_file("data", flags, folder) as data:
+                        if spec.size_bytes:
+                            os.posix_fallocate(data, 0, spec.size_bytes)  # a full disk shows before the work
+                    os.fsync(folder)
+                os.fsync(uploads)
+            except OSError:
+                remove_upload(token, uploads)
+                raise
+        return FilesystemUpload(self, self._root, spec, token)
+
+    def resume(self, spec: ObjectSpec, token: str) -> FilesystemUpload:
+        upload = FilesystemUpload(self, self._root, spec, token)
+        upload.parts()
+        return upload
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        try:
+            with translated(f"looking at {key!r} in {self.name}"), self._root.file(key) as file:
+                return described(key, os.fstat(file))
+        except ObjectMissing:
+            return None
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        with translated(f"reading {key!r} in {self.name}"), self._root.file(key) as file:
+            size = os.fstat(file).st_size
+            left = max(0, size - start) if length_bytes is None else max(0, min(length_bytes, size - start))
+            pieces = []
+            while left:
+                piece = os.pread(file, left, start)
+                if not piece:
+                    break  # made shorter meanwhile by someone else
+                pieces.append(piece)
+                start += len(piece)
+                left -= len(piece)
+            return b"".join(pieces)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        start = prefix.rpartition("/")[0]
+        try:
+            waiting = ["/".join(self._root.segments(start))] if start else [""]
+        except InvalidKey:
+            return  # no object can have such a key
+        while waiting:  # memory is bounded by one directory's files and the tree's directories
+            folder = waiting.pop()
+            with translated(f"listing {prefix!r} in {self.name}"), self._root.opened() as root:
+                files, folders = entries_of(folder, root)
+            waiting += [path for path in folders if path.startswith(prefix)]
+            yield from (info for info in files if info.key.startswith(prefix))
+
+    def delete(self, key: ObjectKey) -> None:
+        *folders, last = self._root.segments(key)
+        with translated(f"deleting {key!r} in {self.name}"), self._root.opened() as root:
+            try:
+                with walk(folders, root) as folder:
+                    if self._root.named_otherwise(key, root) is not None:
+                        return  # what stands there is another key's
+                    os.unlink(last, dir_fd=folder)
+                    os.fsync(folder)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        limit = time.time() - older_than.total_seconds()
+        stale = 0
+        doing = f"looking for stale uploads in {self.name}"
+        with translated(doing), self._root.uploads() as uploads, os.scandir(uploads) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # completed meanwhile
+                    if entry.stat(follow_symlinks=False).st_ctime > limit:
+                        continue
+                    if TOKEN.fullmatch(entry.name):
+                        remove_upload(entry.name, uploads)
+                    elif entry.name.endswith(".put"):
+                        os.unlink(entry.name, dir_fd=uploads)
+                    else:
+                        continue
+                    stale += 1
+        return stale
+
+    def removes_stale_uploads(self) -> bool | None:
+        return False
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""

@@ -1,0 +1,254 @@
+"""The directory of a destination: never through a symbolic link, objects published whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat as stat_bits
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from storage_backends.base import (
+    ObjectInfo,
+    ObjectKey,
+    ObjectSpec,
+    object_key,
+)
+from storage_backends.errors import (
+    BucketMissing,
+    InvalidKey,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    TransientStorageError,
+)
+from storage_backends.filesystem.directories import NotFlushed, flush, walk
+from storage_backends.filesystem.files import described
+from storage_backends.filesystem.folded_names import folds_case, key_of
+from storage_backends.filesystem.folded_names import named_otherwise as other_name_of
+
+UPLOADS = ".uploads"
+
+# where a directory has no hard links (FUSE, SMB, FAT) or no locks (some NFS)
+_NO_LINKS = {
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EINVAL,
+    errno.EXDEV,
+}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL}
+
+
+class Root:
+    """What the backend and its uploads share. `links`, `locks`: whether the file system has them, until it refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.links = True
+        self.locks = True
+        self._made = False
+        self._lock = threading.Lock()
+        self._folds: bool | None = None  # None: not looked yet
+
+    @property
+    def name(self) -> str:
+        return f"file://{self.path}"
+
+    def segments(self, key: str) -> Sequence[str]:
+        segments = object_key(key).split("/")
+        if segments[0] == UPLOADS:
+            raise InvalidKey(f"key {key!r} in {self.name}: '{UPLOADS}/' holds unfinished uploads")
+        return segments
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        flags = (
+            os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )  # the root itself may be a link: a person chose it
+        with self._lock:
+            if not self._made:
+                try:
+                    self.path.mkdir(exist_ok=True)
+                except (FileNotFoundError, NotADirectoryError):
+                    raise BucketMissing(
+                        f"{self.name}: its parent directory {self.path.parent} does not exist; create it, or is "
+                        "a disk not mounted?"
+                    ) from None
+                except FileExistsError:
+                    raise BucketMissing(f"{self.name} is not a directory") from None
+                self._made = True  # only once: a root that vanishes later is an unmounted disk, not a new one
+        try:
+            root = os.open(self.path, flags)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BucketMissing(
+                f"{self.name} was there and is gone; is the disk not mounted any more?"
+            ) from error
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+    @contextlib.contextmanager
+    def uploads(self) -> Iterator[int]:
+        with self.opened() as root, walk([UPLOADS], root, make=True) as folder:
+            yield folder
+
+    @contextlib.contextmanager
+    def file(self, key: ObjectKey) -> Iterator[int]:
+        *folders, last = self.segments(key)
+        missing = f"{key!r} is not in {self.name}"
+        with self.opened() as root, contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(walk(folders, root))
+                file = os.open(
+                    last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder
+                )
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link is not an object
+                    raise ObjectMissing(missing) from None
+                raise
+            stack.callback(os.close, file)
+            if not stat_bits.S_ISREG(os.fstat(file).st_mode) or self.named_otherwise(key, root) is not None:
+                raise ObjectMissing(missing)
+            yield file
+
+    def publish(
+        self, spec: ObjectSpec, source_folder: int, source: str, file: int, crc32c: int
+    ) -> ObjectInfo:
+        """Make the checked and flushed file `source` the object. Repeatable: a link that is already there is
+        recognised by its inode."""
+        *folders, last = self.segments(spec.key)
+        with self.opened() as root, walk(folders, root, make=True) as folder:
+            self._refuse_collision(spec.key, root)
+            if spec.if_absent:
+                self._create(spec.key, source_folder, source, folder, last, file)
+            elif spec.if_match is not None:
+                with self._expected(spec.key, spec.if_match, folder, last):
+                    os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
+            else:
+                os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
+            try:
+                flush(folder)
+            except NotFlushed:
+                if spec.if_absent:  # or the next attempt would find it, and take it for kept
+                    with contextlib.suppress(OSError):
+                        os.unlink(last, dir_fd=folder)
+                raise
+        info = described(spec.key, os.fstat(file))
+        return ObjectInfo(
+            info.key,
+            info.size_bytes,
+            crc32c,
+            info.etag,
+            spec.content_type or info.content_type,
+            info.updated_at,
+        )
+
+    def _create(
+        self, key: ObjectKey, source_folder: int, source: str, folder: int, last: str, file: int
+    ) -> None:
+        taken = ObjectExists(f"storing {key!r} in {self.name}: the key is taken")
+        if self.links:
+            try:
+                os.link(source, last, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                if os.path.samestat(os.stat(last, dir_fd=folder, follow_symlinks=False), os.fstat(file)):
+                    return
+                raise taken from None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+            else:
+                return
+        with contextlib.suppress(FileNotFoundError):  # no links here: look first, then write
+            os.stat(last, dir_fd=folder, follow_symlinks=False)
+            raise taken
+        os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
+        self.links = False  # learned: without one, it is taken
+
+    @contextlib.contextmanager
+    def _expected(self, key: ObjectKey, etag: str, folder: int, last: str) -> Iterator[None]:
+        """Hold the object with this etag, so that nobody else who asks for it replaces it meanwhile. Two who expect
+        the same object lock the same file; the one who comes later finds that the name is another file's."""
+        doing = f"replacing {key!r} in {self.name}"
+        changed = ObjectChanged(f"{doing}: it is another one by now")
+        try:
+            held = _opened_for_locking(last, folder)
+        except (FileNotFoundError, IsADirectoryError):
+            raise changed from None
+        try:
+            self._lock_file(held, doing)
+            try:
+                there = os.stat(last, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                raise changed from None
+            if not os.path.samestat(there, os.fstat(held)) or described(key, there).etag != etag:
+                raise changed
+            yield
+        finally:
+            os.close(held)
+
+    def _lock_file(self, file: int, doing: str) -> None:
+        if not self.locks:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransientStorageError(f"{doing}: another process is replacing it now") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self.locks = False  # learned: compare, then write
+
+    def _refuse_collision(self, key: ObjectKey, root: int) -> None:
+        """Raise InvalidKey when `key` would fall on the file, or in the directory, of another key."""
+        other = self.named_otherwise(key, root)
+        if other is not None:
+            raise InvalidKey(
+                f"storing {key!r} in {self.name}: this file system takes it for {other!r}, which is there already and "
+                "is another key; use a file system that tells upper from lower case"
+            )
+
+    def named_otherwise(self, key: ObjectKey, root: int) -> str | None:
+        """The path of another key that this file system takes `key` for; None nearly always."""
+        if self._folds is None:
+            self._folds = folds_case(UPLOADS, root)
+        return other_name_of(key, root) if self._folds else None
+
+
+def _opened_for_locking(name: str, folder: int) -> int:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(name, os.O_RDWR | flags, dir_fd=folder)  # NFS locks only what may be written
+    except PermissionError:
+        return os.open(name, os.O_RDONLY | flags, dir_fd=folder)
+
+
+def entries_of(folder: str, root: int) -> tuple[list[ObjectInfo], list[str]]:
+    """The files of one directory, and the paths of the directories in it."""
+    files: list[ObjectInfo] = []
+    folders: list[str] = []
+    try:
+        with walk(folder.split("/") if folder else [], root) as opened, os.scandir(opened) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if path == UPLOADS:
+                    continue
+                try:
+                    key = key_of(path, entry.name, opened)
+                except InvalidKey:
+                    continue  # not ours: no key can name it
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # deleted while we list
+                        files.append(described(key, entry.stat(follow_symlinks=False)))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    return files, folders

@@ -1,0 +1,215 @@
+"""One upload into a directory: parts at their place, and a journal of those that are durable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from storage_backends import crc32c as crc
+from storage_backends.base import (
+    Buffer,
+    ObjectInfo,
+    ObjectSpec,
+    Part,
+    StorageBackend,
+)
+from storage_backends.equal import equal_or_raise
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    ObjectMissing,
+    StorageError,
+    UploadGone,
+)
+from storage_backends.filesystem.directories import NotFlushed, flush, open_folder, walk
+from storage_backends.filesystem.errors import FULL, translate, translated
+from storage_backends.filesystem.files import check_file, described, opened_file, write_all
+from storage_backends.filesystem.root import Root
+
+TOKEN = re.compile(r"[0-9a-f]{32}")
+_JOURNAL_LINE = re.compile(rb"([0-9]+) (?:-|([0-9]+) ([0-9a-f]{8}))")
+
+
+class _Anew(UploadGone):
+    """An upload that was discarded because a flush failed."""
+
+
+class FilesystemUpload:
+    """See `storage_backends.base.Upload`."""
+
+    def __init__(self, store: StorageBackend, root: Root, spec: ObjectSpec, token: str) -> None:
+        self._store = store
+        self._root = root
+        self._spec = spec
+        self._token = token
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._spec
+
+    @property
+    def token(self) -> str:
+        return self._token
+
+    def parts(self) -> Mapping[int, Part] | None:
+        try:
+            with (
+                self.opened("asking for the parts of") as folder,
+                opened_file("parts", os.O_RDONLY, folder) as journal,
+            ):
+                return _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
+        except UploadGone:
+            stored = self._store.stat(self._spec.key) if TOKEN.fullmatch(self._token) else None
+            if stored is None or stored.size_bytes != self._spec.size_bytes:
+                raise
+            return None  # perhaps completed, and the answer was lost: `complete` compares the content
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        doing = f"part {number} of"
+        if number < 1 or len(data) > self._spec.part_bytes:
+            raise StorageError(
+                f"{doing} {self._described}: it does not fit its slot of {self._spec.part_bytes} bytes"
+            )
+        actual = crc.crc32c_of(data)
+        if actual != crc32c:
+            raise ChecksumRejected(
+                f"{doing} {self._described}: CRC32C is {actual:08x}, {crc32c:08x} was announced"
+            )
+        with (
+            self.opened(doing) as folder,
+            self._anew_when_not_flushed(doing),
+            opened_file("parts", os.O_WRONLY | os.O_APPEND, folder) as journal,
+        ):
+            # a part that is sent again is not held while its bytes are being replaced
+            os.write(journal, b"\n%d -\n" % number)
+            with opened_file("data", os.O_WRONLY, folder) as file:
+                write_all(file, data, (number - 1) * self._spec.part_bytes)
+                flush(file, data_only=True)
+            os.write(journal, b"%d %d %08x\n" % (number, len(data), crc32c))
+            flush(journal, data_only=True)
+        return Part(number, len(data), crc32c, f"{crc32c:08x}")
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        size = sum(part.size_bytes for part in parts)
+        doing = f"completing {self._described}"
+        try:
+            with (
+                self.opened("completing") as folder,
+                self._anew_when_not_flushed("completing"),
+                opened_file("data", os.O_RDWR, folder) as file,
+            ):
+                self._check_parts(parts, folder)
+                os.ftruncate(file, size)
+                check_file(file, size, crc32c, doing)
+                flush(file)
+                info = self._root.publish(self._spec, folder, "data", file, crc32c)
+        except _Anew:
+            raise
+        except (UploadGone, FileNotFoundError) as gone:
+            done = self._already_completed(size, crc32c, doing)
+            if done is None:
+                raise UploadGone(f"{doing}: no such upload") from gone
+            info = done
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
+        with contextlib.suppress(AccessDenied):  # where nothing may be deleted
+            self.abort()  # what is left of the upload; the object has its own name now
+        return info
+
+    def abort(self) -> None:
+        with translated(f"aborting the upload of {self._described}"), self._root.uploads() as uploads:
+            remove_upload(self._token, uploads)
+
+    @contextlib.contextmanager
+    def opened(self, doing: str) -> Iterator[int]:
+        """The upload's own directory. Raises UploadGone."""
+        with translated(f"{doing} {self._described}"), self._root.uploads() as uploads:
+            gone = UploadGone(f"{doing} {self._described}: no such upload")
+            if not TOKEN.fullmatch(self._token):
+                raise gone
+            with contextlib.ExitStack() as stack:
+                try:
+                    folder = stack.enter_context(open_folder(self._token, uploads))
+                except (FileNotFoundError, NotADirectoryError):
+                    raise gone from None
+                try:
+                    yield folder
+                except FileNotFoundError:  # aborted under our hands
+                    raise gone from None
+
+    @contextlib.contextmanager
+    def _anew_when_not_flushed(self, doing: str) -> Iterator[None]:
+        """What a flush failed for may be nowhere, the parts before it included: discard them all."""
+        try:
+            yield
+        except NotFlushed as error:
+            with contextlib.suppress(StorageError):
+                self.abort()
+            if error.errno in FULL:
+                raise
+            what = translate(error, f"{doing} {self._described}")
+            raise _Anew(f"{what}; what was kept of it may not be on the disk: begin again") from error
+
+    @property
+    def _described(self) -> str:
+        return f"{self._spec.key!r} in {self._root.name}"
+
+    def _check_parts(self, parts: Sequence[Part], folder: int) -> None:
+        with opened_file("parts", os.O_RDONLY, folder) as journal:
+            held = _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
+        for place, part in enumerate(parts, start=1):
+            full = part.size_bytes == self._spec.part_bytes or place == len(parts)
+            if part.number != place or not full:
+                raise StorageError(f"completing {self._described}: part {part.number} is not in its place")
+            if held.get(part.number) != part:
+                raise UploadGone(f"completing {self._described}: part {part.number} is not held any more")
+
+    def _already_completed(self, size_bytes: int, crc32c: int, doing: str) -> ObjectInfo | None:
+        """The object that an earlier `complete` made, recognised by its content. It may have ended before the flush."""
+        folders = self._spec.key.split("/")[:-1]
+        try:
+            with (
+                translated(doing),
+                self._root.file(self._spec.key) as file,
+                self._root.opened() as root,
+                walk(folders, root) as folder,
+            ):
+                check_file(file, size_bytes, crc32c, doing)
+                try:
+                    flush(file)
+                    flush(folder)
+                except NotFlushed:
+                    return None  # to be written anew
+                info = described(self._spec.key, os.fstat(file))
+        except (ObjectMissing, ChecksumRejected):
+            return None
+        return ObjectInfo(info.key, size_bytes, crc32c, info.etag, self._spec.content_type, info.updated_at)
+
+
+def _parse_journal(text: bytes) -> dict[int, Part]:
+    """The parts held. The last line about a part counts; a line without its end was cut by a crash."""
+    parts: dict[int, Part] = {}
+    for line in text.split(b"\n")[:-1]:
+        match = _JOURNAL_LINE.fullmatch(line)
+        if match is None:
+            continue
+        number = int(match[1])
+        parts.pop(number, None)
+        if match[2] is not None:
+            parts[number] = Part(number, int(match[2]), int(match[3], 16), match[3].decode())
+    return parts
+
+
+def remove_upload(token: str, uploads: int) -> None:
+    if not TOKEN.fullmatch(token):
+        return
+    try:
+        with open_folder(token, uploads) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=folder)
+        os.rmdir(token, dir_fd=uploads)
+    except FileNotFoundError:
+        return

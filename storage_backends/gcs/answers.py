@@ -1,0 +1,63 @@
+"""What Google Cloud Storage says of an object, and what a session says that it holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from storage_backends import crc32c as crc
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey
+from storage_backends.errors import (
+    ChecksumRejected,
+    TransientStorageError,
+)
+from storage_backends.gcs.errors import Answer, translated
+
+
+def check_bytes(data: Buffer, crc32c: int, doing: str) -> None:
+    actual = crc.crc32c_of(data)
+    if actual != crc32c:
+        raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
+
+
+def bytes_held(answer: Answer) -> int:
+    """What a session says it holds: `Range: bytes=0-n`; none at all when it holds nothing."""
+    match = re.fullmatch(r"bytes=0-([0-9]+)", answer.header("range") or "")
+    return int(match[1]) + 1 if match else 0
+
+
+def described(key: ObjectKey, blob: Any) -> ObjectInfo:
+    """What the library says of an object. It reads what came only when it is asked for."""
+    doing = f"reading what is said of {key!r}"
+    with translated(doing):
+        size_bytes, generation, updated_at = blob.size, blob.generation, blob.updated
+        crc32c, content_type = blob.crc32c, blob.content_type
+    if size_bytes is None:
+        raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+    version = None if generation is None else str(generation)
+    return ObjectInfo(key, size_bytes, crc.from_base64(crc32c), version, content_type, updated_at)
+
+
+def resource_of(answer: Answer, doing: str) -> Mapping[str, Any]:
+    try:
+        resource = json.loads(answer.body)
+    except ValueError:
+        resource = None
+    if not isinstance(resource, dict) or "generation" not in resource:
+        raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+    return resource
+
+
+def info_of(key: ObjectKey, resource: Mapping[str, Any], doing: str) -> ObjectInfo:
+    """What an answer of our own requests says of an object."""
+    try:
+        size_bytes, updated = int(resource["size"]), resource.get("updated")
+        updated_at = None if updated is None else datetime.fromisoformat(updated)
+        crc32c = crc.from_base64(resource.get("crc32c"))
+    except (KeyError, TypeError, ValueError):
+        raise TransientStorageError(f"{doing}: the server's answer does not describe an object") from None
+    generation, content_type = str(resource["generation"]), resource.get("contentType")
+    return ObjectInfo(key, size_bytes, crc32c, generation, content_type, updated_at)

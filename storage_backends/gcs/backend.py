@@ -1,0 +1,300 @@
+"""Google Cloud Storage: control by google-cloud-storage, the bytes' way in requests.py.
+
+A large object is one resumable session: sequential, invisible until its last byte, resumable by its URI from any
+process for a week, with condition and checksum checked by the server. Three facts of the protocol shape this
+(https://cloud.google.com/storage/docs/performing-resumable-uploads):
+
+- Only multiples of 256 KiB are kept until the last chunk. What a part has beyond that (at most 262,143 bytes, of the
+  last part) travels in the part's tag and is sent by `complete`: the caller's journal holds what the server cannot.
+- The last chunk publishes the object; so it is `complete` that sends it.
+- Bytes sent again at an offset that is already kept are ignored: repeating a part is harmless. No status query is
+  needed, and none is made (fake-gcs-server publishes a truncated object when asked for one).
+
+The library begins such a session but cannot resume one in another process (docs/decisions/0005-gcs-client.md).
+
+There is one layer of retries. What the engine calls (`send`, `send_part`) makes one attempt, for the engine retries;
+everything else is retried by `ask`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from google.api_core.exceptions import RequestRangeNotSatisfiable
+
+from archiver.http import waiting
+from storage_backends import crc32c as crc
+from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Upload, object_key
+from storage_backends.conditional import Conditions, with_conditions
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.equal import UploadOfEqual, equal_or_raise
+from storage_backends.errors import (
+    AccessDenied,
+    BadDestinationUrl,
+    InvalidKey,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+from storage_backends.gcs.answers import check_bytes, described
+from storage_backends.gcs.bucket import METADATA_ID, ONCE, Bucket
+from storage_backends.gcs.errors import refused, translated
+from storage_backends.gcs.upload import MULTIPLE_BYTES, GcsUpload
+
+LIMITS = Limits(
+    min_part_bytes=MULTIPLE_BYTES,
+    max_part_bytes=2**40,
+    max_parts=2**31,
+    part_multiple_bytes=MULTIPLE_BYTES,
+    max_object_bytes=5 * 2**40,
+    parallel_parts=False,
+    conditional_create=True,
+)
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_PAGE = 1000  # the most that a page holds
+_LISTED = "items(name,size,crc32c,generation,contentType,updated),nextPageToken"
+_ABSENT, _NEVER = (
+    "0",
+    "4102444800000000",
+)  # generations; those of objects are microseconds since 1970, this is 2100
+
+
+def open_backend(url: DestinationUrl) -> GcsBackend:
+    """`gs://bucket/prefix`; STORAGE_EMULATOR_HOST is honoured at first use. Raises BadDestinationUrl; asks nobody."""
+    url.only_options(())
+    if not url.bucket:
+        raise BadDestinationUrl("a gs destination names a bucket: gs://bucket/prefix")
+    if not _BUCKET.fullmatch(url.bucket):
+        raise BadDestinationUrl(f"destination {url.name}: {url.bucket!r} cannot be a bucket's name")
+    return GcsBackend(url.bucket, url.prefix)
+
+
+class GcsBackend:
+    """See `storage_backends.base.StorageBackend`. `sleep` takes seconds."""
+
+    def __init__(self, bucket: str, prefix: str = "", sleep: Callable[[float], None] = time.sleep) -> None:
+        self._bucket = Bucket(bucket, prefix, sleep)
+        self._checks_crc32c = False  # seen to answer with the right one
+        self._conditions = Conditions()
+        self._conditions.trust_creates()
+
+    @property
+    def name(self) -> str:
+        return self._bucket.name
+
+    @property
+    def limits(self) -> Limits:
+        return with_conditions(LIMITS, creates=True, replaces=self._conditions.replaces)
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        doing = f"storing {spec.key!r} in {self.name}"
+        identity = secrets.token_hex(16)
+
+        def send(condition: str | None) -> ObjectInfo:
+            try:
+                return self._bucket.ask(
+                    doing, lambda: waiting.complete(self._send(spec, data, crc32c, identity, condition))
+                )
+            except ObjectExists:
+                # of an attempt whose answer was lost, perhaps
+                done = self._bucket.made_by(spec, identity, len(data))
+                if done is None:
+                    raise
+                return done
+
+        if spec.if_match is not None:
+            return self._put_if_match(spec.if_match, spec.key, send, doing)
+        try:
+            return send(_ABSENT if spec.if_absent else None)
+        except AccessDenied as refusal:
+            if spec.if_absent:
+                raise
+            return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
+
+    def _put_if_match(
+        self, expected: str, key: ObjectKey, send: Callable[[str | None], ObjectInfo], doing: str
+    ) -> ObjectInfo:
+        """Google compares at one stroke; what stands in its place is believed when it was seen to."""
+
+        def change(generation: str | None) -> ObjectInfo:
+            try:
+                return send(generation)
+            except ObjectExists as error:
+                raise ObjectChanged(str(error)) from error
+
+        def generation_now() -> str | None:
+            info = self.stat(key)
+            return None if info is None else info.etag
+
+        if not re.fullmatch("[0-9]{1,19}", expected):
+            raise ObjectChanged(f"{doing}: {expected[:40]!r} is no object's generation")
+        return self._conditions.replace(expected, generation_now, change, _NEVER, doing)
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """As `put`, but attempted once: see `storage_backends.base.Sends`."""
+        if spec.if_absent or spec.if_match is not None:  # to be attempted again by whoever knows its identity
+            return await waiting.blocking(lambda: self.put(spec, data, crc32c))
+        try:
+            return await self._send(spec, data, crc32c, secrets.token_hex(16), None)
+        except AccessDenied as error:
+            refusal = error
+        return await waiting.blocking(lambda: equal_or_raise(refusal, self, spec.key, len(data), crc32c))
+
+    async def _send(
+        self, spec: ObjectSpec, data: Buffer, crc32c: int, identity: str, condition: str | None
+    ) -> ObjectInfo:
+        doing = f"storing {spec.key!r} in {self.name}"
+        if not self._checks_crc32c:
+            check_bytes(data, crc32c, doing)
+        resource = {
+            "name": self._bucket.prefix + spec.key,
+            "contentType": spec.content_type,
+            "metadata": {**spec.metadata, METADATA_ID: identity},
+            "crc32c": crc.to_base64(crc32c),  # for the service to check
+        }
+        with translated(doing):
+            requests = await self._bucket.requests()
+            answer = await requests.insert(self._bucket.bucket, resource, data, if_generation_match=condition)
+        if not answer.ok:
+            error = refused(answer, doing)
+            raise self._bucket.missing(doing) if isinstance(error, ObjectMissing) else error
+        info = await self._bucket.proved(spec, answer, identity, len(data), crc32c, doing)
+        self._checks_crc32c = True
+        return info
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        doing = f"beginning {spec.key!r} in {self.name}"
+        if spec.part_bytes <= 0 or spec.part_bytes % MULTIPLE_BYTES:
+            raise StorageError(f"{doing}: part_bytes must be a multiple of 256 KiB")
+        identity = secrets.token_hex(16)
+
+        def begun() -> str:
+            uri: str = self._bucket.new(spec, identity).create_resumable_upload_session(
+                spec.content_type, checksum=None, if_generation_match=_condition(spec), **ONCE
+            )
+            return uri
+
+        try:
+            return GcsUpload(self, self._bucket, spec, identity, self._bucket.ask(doing, begun))
+        except ObjectMissing:
+            raise self._bucket.missing(doing) from None
+        except AccessDenied as refusal:
+            return UploadOfEqual.instead(self, spec, refusal)
+
+    def resume(self, spec: ObjectSpec, token: str) -> GcsUpload:
+        """Asks nobody: that the session has ended shows at the next part, or at `complete`."""
+        identity, _, uri = token.partition(" ")
+        if not re.fullmatch("[0-9a-f]{32}", identity) or not self._is_ours(uri):
+            raise UploadGone(f"resuming {spec.key!r} in {self.name}: the token is not one of a GCS upload")
+        return GcsUpload(self, self._bucket, spec, identity, uri)
+
+    def _is_ours(self, uri: str) -> bool:
+        """Whether a session's URI leads to the service: we send bytes and credentials there."""
+        endpoint = urlsplit(self._bucket.connected().api_endpoint)
+        try:
+            split = urlsplit(uri)
+        except ValueError:
+            return False
+        google_host = split.scheme == "https" and f".{split.hostname}".endswith(".googleapis.com")
+        return (split.scheme, split.netloc) == (endpoint.scheme, endpoint.netloc) or google_host
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        blob = self._bucket.find(key)
+        return None if blob is None else described(key, blob)
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        doing = f"reading {key!r} in {self.name}"
+        if length_bytes == 0:
+            if self.stat(key) is None:
+                raise ObjectMissing(f"{doing}: it is not there")
+            return b""
+
+        def download() -> bytes:
+            try:
+                data: bytes = self._bucket.blob(key).download_as_bytes(
+                    start=start or None,
+                    end=None if length_bytes is None else start + length_bytes - 1,
+                    raw_download=True,
+                    checksum=None,  # there is none of a range
+                    single_shot_download=True,  # not in pieces of 8 KiB, which cost four times the CPU
+                    **ONCE,
+                )
+            except RequestRangeNotSatisfiable:
+                return b""  # the object ends before `start`
+            if length_bytes is not None and len(data) > length_bytes:
+                raise TransientStorageError(f"{doing}: {len(data)} bytes came of {length_bytes} asked for")
+            return data
+
+        try:
+            return self._bucket.ask(doing, download)
+        except ObjectMissing:
+            self._bucket.require_bucket()
+            raise
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        doing = f"listing {prefix!r} in {self.name}"
+
+        def page(token: str | None) -> tuple[list[Any], str | None]:
+            # page by page: the library's own iterator ends, as if all had been said, after an error
+            found = self._bucket.connected().list_blobs(
+                self._bucket.bucket,
+                prefix=self._bucket.prefix + prefix,
+                page_size=_PAGE,
+                page_token=token,
+                fields=_LISTED,
+                **ONCE,
+            )
+            return list(next(found.pages)), found.next_page_token
+
+        token: str | None = None
+        while True:
+            at = token
+            try:
+                blobs, token = self._bucket.ask(doing, lambda: page(at))  # noqa: B023 # called at once
+            except ObjectMissing:
+                raise self._bucket.missing(doing) from None
+            for blob in blobs:
+                if not isinstance(blob.name, str):
+                    raise TransientStorageError(f"{doing}: the server's answer does not describe objects")
+                try:
+                    key = object_key(blob.name.removeprefix(self._bucket.prefix))
+                except InvalidKey:
+                    continue  # not ours: a folder's marker, say
+                yield described(key, blob)
+            if not token:
+                return
+
+    def delete(self, key: ObjectKey) -> None:
+        try:
+            self._bucket.ask(
+                f"deleting {key!r} in {self.name}", lambda: self._bucket.blob(key).delete(**ONCE)
+            )
+        except ObjectMissing:
+            self._bucket.require_bucket()
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:  # noqa: ARG002 # nothing to do: see below
+        """0: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""
+        return 0
+
+    def removes_stale_uploads(self) -> bool | None:
+        return True
+
+    def close(self) -> None:
+        connection = self._bucket.connection.drop()
+        if connection is not None:
+            connection.requests.close()
+            connection.control.close()
+
+
+def _condition(spec: ObjectSpec) -> int | None:
+    return 0 if spec.if_absent else None

@@ -1,0 +1,132 @@
+"""One bucket and prefix: calls with retries, and what the service says of an object."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from archiver.http import waiting
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    ChecksumRejected,
+    ObjectMissing,
+    TransientStorageError,
+)
+from storage_backends.gcs.answers import described, info_of, resource_of
+from storage_backends.gcs.connection import connect
+from storage_backends.gcs.errors import Answer, translated
+from storage_backends.gcs.requests import GcsRequests
+from storage_backends.per_process import PerProcess
+
+T = TypeVar("T")
+
+_TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
+_ATTEMPTS = 5  # of one call, waiting up to 1, 2, 4, 8 s in between, as boto3 does
+# For every call of the library. Its own retries are bounded by time alone (120 s of its default), leave out what is
+# not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our requests alike.
+ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
+METADATA_ID = "archiverupload"
+
+
+class Bucket:
+    """What the backend and its uploads share. `sleep` takes seconds."""
+
+    def __init__(self, bucket: str, prefix: str, sleep: Callable[[float], None]) -> None:
+        self.name = DestinationUrl("gs", bucket, prefix).name
+        self.bucket = bucket
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.connection = PerProcess(connect)
+        self._sleep = sleep
+        self._seen = False
+
+    def ask(self, doing: str, call: Callable[[], T]) -> T:
+        """What `call` returns, its errors as ours; called again while they are passing."""
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                with translated(doing):
+                    return call()
+            except TransientStorageError:
+                self._sleep(random.uniform(0, 2 ** (attempt - 1)))  # noqa: S311 # jitter
+        with translated(doing):
+            return call()
+
+    async def requests(self) -> GcsRequests:
+        """Those of this process. To find credentials may take a while."""
+        connection = self.connection.made()
+        if connection is None:
+            with translated(f"opening {self.name}"):
+                connection = await waiting.blocking(self.connection.get)
+        return connection.requests
+
+    def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int) -> ObjectInfo | None:
+        """The object at the key, when it is what the request with this identity made and we lost its answer."""
+        blob = self.find(spec.key)
+        if blob is None or (blob.metadata or {}).get(METADATA_ID) != identity or blob.size != size_bytes:
+            return None
+        return described(spec.key, blob)
+
+    async def proved(
+        self, spec: ObjectSpec, answer: Answer, identity: str, size_bytes: int, crc32c: int, doing: str
+    ) -> ObjectInfo:
+        """What the service says it has just made. When that is not what we sent, exactly that is deleted again.
+
+        Raises TransientStorageError for what is no answer to this request.
+        """
+        resource = resource_of(answer, doing)
+        metadata = resource.get("metadata")
+        made_by = metadata.get(METADATA_ID) if isinstance(metadata, dict) else None
+        if (resource.get("name"), made_by) != (self.prefix + spec.key, identity):
+            raise TransientStorageError(f"{doing}: the answer describes an object of another request")
+        info = info_of(spec.key, resource, doing)
+        if (info.size_bytes, info.crc32c) == (size_bytes, crc32c):
+            return info
+        made, generation = self.blob(spec.key), resource["generation"]
+        delete = lambda: made.delete(if_generation_match=generation, **ONCE)  # noqa: E731
+        await waiting.blocking(lambda: self.ask(doing, delete))
+        raise ChecksumRejected(
+            f"{doing}: the server made {info.size_bytes} bytes with CRC32C {info.crc32c or 0:08x} of {size_bytes} with "
+            f"{crc32c:08x}; that object was deleted"
+        )
+
+    def connected(self) -> Any:
+        with translated(f"opening {self.name}"):
+            return self.connection.get().control
+
+    def blob(self, key: ObjectKey) -> Any:
+        return self.connected().bucket(self.bucket).blob(self.prefix + key)
+
+    def new(self, spec: ObjectSpec, identity: str) -> Any:
+        blob = self.blob(spec.key)
+        blob.content_type = spec.content_type
+        blob.metadata = {**spec.metadata, METADATA_ID: identity}
+        return blob
+
+    def find(self, key: ObjectKey) -> Any | None:
+        bucket = self.connected().bucket(self.bucket)
+        doing = f"looking at {key!r} in {self.name}"
+        blob = self.ask(doing, lambda: bucket.get_blob(self.prefix + key, **ONCE))
+        if blob is None:
+            self.require_bucket()
+        return blob
+
+    def require_bucket(self) -> None:
+        """Raise BucketMissing unless the bucket is there; asked once."""
+        if self._seen:
+            return
+        doing = f"looking for the bucket of {self.name}"
+        # a list, for `bucket.exists()` needs storage.buckets.get, which an account that writes objects lacks
+        found = self.connected().list_blobs
+        try:
+            self.ask(doing, lambda: next(found(self.bucket, max_results=1, fields="kind", **ONCE).pages))
+        except ObjectMissing:
+            raise self.missing(doing) from None
+        except AccessDenied:
+            pass  # we may not list it: then a missing key is all that can be told
+        self._seen = True
+
+    def missing(self, doing: str) -> BucketMissing:
+        return BucketMissing(f"{doing}: no such bucket; create it, or correct the destination")

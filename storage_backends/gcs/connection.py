@@ -1,0 +1,70 @@
+"""One process's clients of Google Cloud Storage: credentials, certificates, connection pools."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from google.cloud.storage import Client
+
+from archiver.http import trust
+from storage_backends.errors import (
+    AccessDenied,
+)
+from storage_backends.gcs.requests import GcsRequests
+
+_CONNECTIONS = 66  # as in s3/bucket.py
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One process's clients."""
+
+    control: Client
+    requests: GcsRequests
+
+
+def connect() -> Connection:
+    """With credentials as the library finds them, for no project: objects need none."""
+    options = {}
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:  # `host:port` as well, as Google's other libraries take it
+        options["api_endpoint"] = (emulator if "://" in emulator else f"http://{emulator}").rstrip("/")
+    try:
+        client = Client(project=None, client_options=options)
+    except ValueError as error:
+        # a file of credentials that is none, or one for another of Google's clouds than googleapis.com
+        raise AccessDenied(f"the credentials cannot be used with Google Cloud Storage: {error}") from None
+    # or a thread of its own asks for the bucket's metadata, for traces, with a permission that ours need not have
+    client._bucket_metadata_cache = None  # noqa: SLF001 # the public switch is a variable for the whole process
+    authorities = trust.authorities(also=trust.of_requests())
+    context = trust.context(authorities)
+    adapter = TrustingAdapter(context, pool_maxsize=_CONNECTIONS, max_retries=0)
+    client._http.mount("https://", adapter)  # noqa: SLF001 # the library's documented way to set the pool
+    client._http.mount("http://", adapter)  # noqa: SLF001
+    tokens = client._http._auth_request.session  # noqa: SLF001 # where tokens are fetched, a session of its own
+    tokens.mount("https://", TrustingAdapter(context, max_retries=3))
+    client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and our bytes go nowhere else
+    return Connection(client, GcsRequests(client, authorities))
+
+
+class TrustingAdapter(requests.adapters.HTTPAdapter):
+    """Connections that verify certificates by `context`, whatever the session and the environment say.
+
+    `Session.verify` would not do: REQUESTS_CA_BUNDLE in the environment takes precedence and replaces it.
+    """
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        self._context = context
+        super().__init__(**options)
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        del verify
+        host, tls = super().build_connection_pool_key_attributes(request, True, cert)
+        return host, tls | {"ssl_context": self._context}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Add no authorities: the context has them all."""

@@ -1,0 +1,138 @@
+"""One resumable upload session of Google Cloud Storage."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from archiver.http import waiting
+from storage_backends import crc32c as crc
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Part, StorageBackend
+from storage_backends.equal import equal_or_raise
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    ObjectExists,
+    StorageError,
+    UploadGone,
+)
+from storage_backends.gcs.answers import bytes_held, check_bytes
+from storage_backends.gcs.bucket import Bucket
+from storage_backends.gcs.errors import Answer, refused, translated
+
+MULTIPLE_BYTES = 256 * 2**10
+
+_SESSION_ENDED = (404, 410, 499)
+
+
+class GcsUpload:
+    """See `storage_backends.base.Upload`. One writer at a time; parts in order (`limits.parallel_parts` is False)."""
+
+    def __init__(
+        self, store: StorageBackend, bucket: Bucket, spec: ObjectSpec, identity: str, uri: str
+    ) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._spec = spec
+        self._identity = identity
+        self._uri = uri
+        self._aborted = False
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._spec
+
+    @property
+    def token(self) -> str:
+        return f"{self._identity} {self._uri}"
+
+    def parts(self) -> Mapping[int, Part] | None:
+        return None  # the session knows how many bytes it holds, nothing of parts and their checksums
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        doing = f"part {number} of {self._described}"
+        return self._bucket.ask(doing, lambda: waiting.complete(self.send_part(number, data, crc32c)))
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        """As `put_part`, but attempted once: see `storage_backends.base.SendsParts`."""
+        doing = f"part {number} of {self._described}"
+        check_bytes(data, crc32c, doing)
+        if not 0 < len(data) <= self._spec.part_bytes:
+            raise StorageError(f"{doing}: it does not fit its slot of {self._spec.part_bytes} bytes")
+        self._refuse_aborted(doing)
+        start = (number - 1) * self._spec.part_bytes
+        kept = len(data) - len(data) % MULTIPLE_BYTES
+        sent = 0
+        while sent < kept:
+            span = {"Content-Range": f"bytes {start + sent}-{start + kept - 1}/*"}
+            piece = data if (sent, kept) == (0, len(data)) else memoryview(data)[sent:kept]
+            answer = await self._request("PUT", doing, span, piece)
+            held = bytes_held(answer) - start
+            if held <= sent:
+                raise UploadGone(f"{doing}: the session holds only {held + start} bytes; begin again")
+            sent = held
+        rest = base64.b64encode(memoryview(data)[kept:]).decode()
+        return Part(number, len(data), crc32c, rest)
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        doing = f"completing {self._described}"
+        self._refuse_aborted(doing)
+        made, size = crc.of_parts(parts), sum(part.size_bytes for part in parts)
+        if made != crc32c:
+            raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
+        for place, part in enumerate(parts, start=1):
+            if part.number != place or (part.size_bytes != self._spec.part_bytes and place != len(parts)):
+                raise StorageError(f"{doing}: part {part.number} is not in its place")
+        try:
+            rest = base64.b64decode(parts[-1].tag, validate=True) if parts else b""
+        except binascii.Error:
+            known_not = f"{doing}: its last part was noted in a way that this version does not know"
+            raise UploadGone(known_not) from None
+        headers = {
+            "Content-Range": f"bytes {size - len(rest)}-{size - 1}/{size}" if rest else f"bytes */{size}",
+            "x-goog-hash": f"crc32c={crc.to_base64(crc32c)}",
+        }
+        try:
+            answer = self._ask("PUT", doing, headers, rest)
+        except (UploadGone, ObjectExists):
+            done = self._bucket.made_by(self._spec, self._identity, size)
+            if done is None:
+                raise
+            return done
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
+        if answer.status == 308:
+            raise UploadGone(f"{doing}: the session holds {bytes_held(answer)} of {size} bytes; begin again")
+        return waiting.complete(self._bucket.proved(self._spec, answer, self._identity, size, crc32c, doing))
+
+    def abort(self) -> None:
+        self._aborted = True
+        with contextlib.suppress(UploadGone):  # 499 is how a session says that it was cancelled
+            doing = f"aborting the upload of {self._described}"
+            self._ask("DELETE", doing, {}, b"")
+
+    def _ask(self, method: str, doing: str, headers: Mapping[str, str], data: Buffer) -> Answer:
+        return self._bucket.ask(doing, lambda: waiting.complete(self._request(method, doing, headers, data)))
+
+    async def _request(self, method: str, doing: str, headers: Mapping[str, str], data: Buffer) -> Answer:
+        """One request to the session. Returns successes and "go on" (308). Raises UploadGone, ObjectExists,
+        ChecksumRejected and all that `refused` knows."""
+        with translated(doing):
+            requests = await self._bucket.requests()
+            answer = await requests.session(method, self._uri, headers, data)
+        if answer.status in _SESSION_ENDED:
+            raise UploadGone(f"{doing}: {answer.status}: the session has ended or is not known")
+        goes_on = answer.status == 308 and answer.header("location") is None
+        if not answer.ok and not goes_on:
+            raise refused(answer, doing)
+        return answer
+
+    def _refuse_aborted(self, doing: str) -> None:
+        if self._aborted:
+            raise UploadGone(f"{doing}: it was aborted")
+
+    @property
+    def _described(self) -> str:
+        return f"{self._spec.key!r} in {self._bucket.name}"

@@ -1,0 +1,325 @@
+"""S3 and its compatibles, by boto3: control here, the bytes' way in data_path.py and requests.py.
+
+An object is proved by the server's own checksum or not at all: `ObjectInfo.crc32c` is None unless the server showed
+that it computed the same. Which servers do what is in storage.md; none of it is believed here before it is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from archiver.http import waiting
+from storage_backends.base import (
+    Buffer,
+    Limits,
+    ObjectInfo,
+    ObjectKey,
+    ObjectSpec,
+    Upload,
+    object_key,
+)
+from storage_backends.conditional import with_conditions
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.equal import UploadOfEqual, equal_or_raise
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    InvalidKey,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+from storage_backends.s3.bucket import Bucket, described
+from storage_backends.s3.data_path import Confirmed, Receipt
+from storage_backends.s3.errors import (
+    code_of,
+    kind_of,
+    needed,
+    status_of,
+    translated,
+)
+from storage_backends.s3.settings import S3Settings, settings_of
+from storage_backends.s3.upload import S3Upload, Token
+
+MIB = 2**20
+
+
+def open_backend(url: DestinationUrl) -> S3Backend:
+    """See `settings_of` for the URL. Sends no request. Raises BadDestinationUrl."""
+    return S3Backend(settings_of(url))
+
+
+def _stored(spec: ObjectSpec, size_bytes: int, crc32c: int, receipt: Receipt) -> ObjectInfo:
+    """What a PUT made, as far as its answer proves it."""
+    proved = crc32c if receipt.confirmed is not Confirmed.NOT else None
+    return ObjectInfo(spec.key, size_bytes, proved, receipt.etag, spec.content_type, datetime.now(UTC))
+
+
+class S3Backend:
+    """See `storage_backends.base.StorageBackend`.
+
+    Conditions are believed when they were seen to work (storage_backends/conditional.py), `if_absent` on AWS at once.
+    Elsewhere the key is looked at first, and a server that ignores them (radosgw and rclone do) leaves a gap.
+    """
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._bucket = Bucket(settings)
+        self._limits = Limits(
+            min_part_bytes=5 * MIB,
+            max_part_bytes=5 * 1024 * MIB,
+            max_parts=10_000,
+            part_multiple_bytes=1,
+            max_object_bytes=5 * 1024 * 1024 * MIB,
+            parallel_parts=True,
+            conditional_create=False,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._bucket.name
+
+    @property
+    def limits(self) -> Limits:
+        seen = self._bucket.conditions
+        return with_conditions(self._limits, creates=seen.creates, replaces=seen.replaces)
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        doing = f"storing {spec.key!r} in {self.name}"
+        if spec.if_absent or spec.if_match is not None:
+            with translated(doing):
+                return self._put_conditionally(spec, data, crc32c, doing)
+        try:
+            with translated(doing):
+                return self._bucket.persistently(lambda: self._send(spec, data, crc32c))
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """As `put`, without retries: see `storage_backends.base.Sends`."""
+        if spec.if_absent or spec.if_match is not None:
+            return await waiting.blocking(lambda: self.put(spec, data, crc32c))
+        try:
+            with translated(f"storing {spec.key!r} in {self.name}"):
+                return await self._send(spec, data, crc32c)
+        except AccessDenied as error:
+            refusal = error
+        return await waiting.blocking(lambda: equal_or_raise(refusal, self, spec.key, len(data), crc32c))
+
+    async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        bucket = self._bucket
+        if bucket.connection.made() is None:  # half a second of boto3's, which the engine's thread has not
+            await waiting.blocking(bucket.connection.get)
+        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.headers(spec))
+        return _stored(spec, len(data), crc32c, receipt)
+
+    def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: str) -> ObjectInfo:
+        # by it the object is known as ours when the answer to an earlier attempt was lost
+        identity = secrets.token_hex(16)
+        bucket, headers = self._bucket, self._bucket.headers(spec, identity)
+        bucket.connection.get()  # which tells whether this is AWS
+
+        def send(condition: Mapping[str, str]) -> ObjectInfo:
+            key, all_headers = bucket.prefix + spec.key, {**headers, **condition}
+            try:
+                receipt = bucket.persistently(lambda: bucket.data.put(key, data, crc32c, all_headers))
+            except ClientError as error:
+                lost = condition and kind_of(error) in (ObjectExists, ObjectMissing)
+                done = bucket.made_by(spec, identity, len(data)) if lost else None
+                if done is None:
+                    raise
+                return done
+            return _stored(spec, len(data), crc32c, receipt)
+
+        def create(conditional: bool) -> ObjectInfo:
+            with translated(doing):
+                return send({"IfNoneMatch": "*"} if conditional else {})
+
+        def change(etag: str | None) -> ObjectInfo:
+            try:
+                with translated(doing):
+                    return send({} if etag is None else {"IfMatch": etag})
+            except (ObjectExists, ObjectMissing) as error:  # 412, and AWS's 404 where no object is
+                raise ObjectChanged(str(error)) from error
+
+        def etag_now() -> str | None:
+            info = self.stat(spec.key)
+            return None if info is None else info.etag
+
+        if spec.if_match is None:
+            return bucket.conditions.create(lambda: self.stat(spec.key) is not None, create, doing)
+        never = f'"{secrets.token_hex(16)}"'
+        return bucket.conditions.replace(spec.if_match, etag_now, change, never, doing)
+
+    def begin(self, spec: ObjectSpec) -> Upload:
+        identity = secrets.token_hex(16)
+        doing = f"beginning {spec.key!r} in {self.name}"
+        bucket = self._bucket
+        try:
+            with translated(doing):
+                bucket.connection.get()
+                if spec.if_absent and not bucket.conditions.creates and bucket.head(spec.key) is not None:
+                    raise ObjectExists(f"{doing}: the key is taken")
+                upload_id, algorithm = self._create(spec, identity)
+        except AccessDenied as refusal:
+            return UploadOfEqual.instead(self, spec, refusal)
+        return S3Upload(self, bucket, spec, Token(identity, algorithm, upload_id))
+
+    def _create(self, spec: ObjectSpec, identity: str) -> tuple[str, str]:
+        """The upload id, and what was agreed on: CRC32C of the whole (`full`), of the `parts` only, or `none`."""
+        client = self._bucket.client
+        request = self._bucket.address(spec.key) | self._bucket.headers(spec, identity)
+        if not self._bucket.data.crc32c_refused:
+            try:
+                # declared here, or AWS would accept a wrong checksum of the whole (storage.md)
+                answer = client.create_multipart_upload(
+                    **request, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT"
+                )
+                return needed(answer, "UploadId"), "full" if answer.get(
+                    "ChecksumType"
+                ) == "FULL_OBJECT" else "parts"
+            except ClientError as error:
+                if kind_of(error) is not StorageError:
+                    raise
+        return needed(client.create_multipart_upload(**request), "UploadId"), "none"
+
+    def resume(self, spec: ObjectSpec, token: str) -> S3Upload:
+        parsed = Token.parse(token, f"resuming {spec.key!r} in {self.name}")
+        upload = S3Upload(self, self._bucket, spec, parsed)
+        upload.parts()
+        return upload
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        with translated(f"looking at {key!r} in {self.name}"):
+            answer = self._bucket.head(key)
+            return None if answer is None else described(key, answer)
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        doing = f"reading {key!r} in {self.name}"
+        if length_bytes == 0:
+            if self.stat(key) is None:
+                raise ObjectMissing(f"{doing}: it is not there")
+            return b""
+        last = "" if length_bytes is None else start + length_bytes - 1
+        ranged = {"Range": f"bytes={start}-{last}"} if start or length_bytes is not None else {}
+        with translated(doing):
+            try:
+                answer = self._bucket.client.get_object(**self._bucket.address(key), **ranged)
+            except ClientError as error:
+                if status_of(error) == 416:
+                    return b""  # the object ends before `start`
+                raise
+            with contextlib.closing(answer["Body"]) as body:
+                content_range = answer.get("ContentRange")
+                if content_range is not None and not content_range.startswith(f"bytes {start}-"):
+                    raise TransientStorageError(f"{doing}: another range was answered than the one asked for")
+                to_skip = start if content_range is None else 0  # the whole object came instead of a range
+                expected = max(0, needed(answer, "ContentLength") - to_skip)
+                if length_bytes is not None:
+                    expected = min(expected, length_bytes)
+                while expected and to_skip and (skipped := body.read(min(to_skip, MIB))):
+                    to_skip -= len(skipped)
+                data: bytes = body.read(expected) if expected else b""
+        if len(data) != expected:
+            raise TransientStorageError(f"{doing}: {len(data)} bytes came, {expected} were announced")
+        return data
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        doing = f"listing {prefix!r} in {self.name}"
+        bucket = self._bucket
+        with translated(doing):
+            pages = iter(
+                bucket.client.get_paginator("list_objects_v2").paginate(
+                    Bucket=bucket.bucket, Prefix=bucket.prefix + prefix
+                )
+            )
+        while True:
+            with translated(doing):
+                page = next(pages, None)
+                if page is None:
+                    return
+                needed(page, "IsTruncated")  # or a portal's page would be an empty bucket
+            for entry in page.get("Contents", []):
+                with translated(doing):
+                    name, size_bytes = needed(entry, "Key"), needed(entry, "Size")
+                try:
+                    key = object_key(name.removeprefix(bucket.prefix))
+                except InvalidKey:
+                    continue  # not ours: a folder's marker, say
+                yield ObjectInfo(
+                    key, size_bytes, etag=entry.get("ETag"), updated_at=entry.get("LastModified")
+                )
+
+    def delete(self, key: ObjectKey) -> None:
+        with translated(f"deleting {key!r} in {self.name}"):
+            try:
+                self._bucket.client.delete_object(**self._bucket.address(key))
+            except ClientError as error:
+                if kind_of(error) is not ObjectMissing:  # AWS answers 204, some others 404
+                    raise
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        """0 without a prefix: the uploads of the bucket's other programs would be among them. See `abort_uploads`."""
+        return self.abort_uploads(older_than, lambda _: True) if self._bucket.prefix else 0
+
+    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        """See `storage_backends.base.AbortsUploads`."""
+        limit = datetime.now(UTC) - older_than
+        bucket, aborted = self._bucket, 0
+        with translated(f"aborting stale uploads in {self.name}"):
+            pages = bucket.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=bucket.bucket, Prefix=bucket.prefix
+            )
+            for page in pages:
+                for upload in page.get("Uploads", []):
+                    key, upload_id = needed(upload, "Key"), needed(upload, "UploadId")
+                    if needed(upload, "Initiated") > limit or not key.startswith(bucket.prefix):
+                        continue
+                    if not ours(key.removeprefix(bucket.prefix)):
+                        continue
+                    try:
+                        bucket.client.abort_multipart_upload(
+                            Bucket=bucket.bucket, Key=key, UploadId=upload_id
+                        )
+                    except ClientError as error:
+                        if kind_of(error) is not UploadGone:  # completed or aborted meanwhile
+                            raise
+                    else:
+                        aborted += 1
+        return aborted
+
+    def removes_stale_uploads(self) -> bool | None:
+        with translated(f"reading the lifecycle rules of {self.name}"):
+            try:
+                answer = self._bucket.client.get_bucket_lifecycle_configuration(Bucket=self._bucket.bucket)
+            except ClientError as error:
+                if code_of(error) == "NoSuchLifecycleConfiguration":
+                    return False
+                if kind_of(error) in (BucketMissing, TransientStorageError):
+                    raise
+                return None  # not allowed to ask, or a server without such rules
+        return any(_aborts_uploads(rule, self._bucket.prefix) for rule in answer.get("Rules", []))
+
+    def close(self) -> None:
+        connection = self._bucket.connection.drop()
+        if connection is not None:
+            connection.requests.close()
+            connection.control.close()
+
+
+def _aborts_uploads(rule: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a lifecycle rule aborts unfinished uploads of every key under `prefix`."""
+    if rule.get("Status") != "Enabled" or "AbortIncompleteMultipartUpload" not in rule:
+        return False
+    chosen = rule.get("Filter", {})
+    if set(chosen) - {"Prefix"}:
+        return False  # by tag or size: unfinished uploads have neither
+    return prefix.startswith(chosen.get("Prefix", rule.get("Prefix", "")))

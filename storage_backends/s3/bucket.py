@@ -1,0 +1,208 @@
+"""One bucket and prefix: this process's clients, and what its endpoint was seen to do."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from archiver.http import trust, waiting
+from storage_backends import crc32c as crc
+from storage_backends.base import (
+    ObjectInfo,
+    ObjectKey,
+    ObjectSpec,
+)
+from storage_backends.conditional import Conditions
+from storage_backends.destination_url import DestinationUrl
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+)
+from storage_backends.per_process import PerProcess
+from storage_backends.s3.data_path import S3DataPath
+from storage_backends.s3.errors import (
+    VENDOR_ERRORS,
+    give_up_on_certificates,
+    is_passing,
+    kind_of,
+    needed,
+    status_of,
+)
+from storage_backends.s3.requests import S3Requests
+from storage_backends.s3.settings import S3Settings
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+T = TypeVar("T")
+
+# Threads that share one client: the engine's, for several assets; a pool too small drops connections, a large one
+# costs nothing until it is used.
+_CONNECTIONS = 66
+_LONGEST_PAUSE_SECONDS = 20  # between attempts, as in botocore's standard mode
+METADATA_ID = "archiverupload"
+_AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """One process's clients."""
+
+    control: S3Client
+    requests: S3Requests
+
+
+class Bucket:
+    """What the backend and its uploads share: the client, the data path, and what this endpoint was seen to do."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        options = {"endpoint_url": settings.endpoint_url} if settings.endpoint_url else {}
+        self.name = DestinationUrl("s3", settings.bucket, settings.prefix, options).name
+        self.bucket = settings.bucket
+        self.prefix = f"{settings.prefix}/" if settings.prefix else ""
+        self.conditions = Conditions()
+        self.part_headers: Mapping[str, str] = {}
+        self.connection = PerProcess(self._connect)
+        self.data = S3DataPath(lambda: self.connection.get().requests, settings.bucket, settings.checksum)
+        self._settings = settings
+        self._seen = False
+        self._head_gives_checksums = True  # until it refuses (with KMS it needs another permission)
+
+    @property
+    def client(self) -> Any:
+        """boto3's; `Any` because its stubs accept no arguments that are put together."""
+        return self.connection.get().control
+
+    def _connect(self) -> _Connection:
+        core = botocore.session.get_session()
+        trusted = str(trust.authorities(also=trust.of_aws(core.get_config_variable("ca_bundle"))))
+        core.set_config_variable("ca_bundle", trusted)  # for every client, those that fetch credentials too
+        session = boto3.session.Session(botocore_session=core)
+        region = self._settings.region or session.region_name
+        if region is None and self._settings.endpoint_url is not None:
+            region = "us-east-1"  # compatibles do not care, and the signature needs one
+        s3: Any = {"payload_signing_enabled": True, "addressing_style": self._settings.addressing_style}
+        control = session.client(
+            "s3",
+            region_name=region,
+            endpoint_url=self._settings.endpoint_url,
+            # storage.md: the default sends aws-chunked trailers that compatibles refuse or store in the object. What is
+            # sent from here is small, and signed: some buckets demand it. Parts are another matter (requests.py)
+            config=Config(
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3=s3,
+                retries={"mode": "standard", "total_max_attempts": self._settings.attempts},
+                max_pool_connections=_CONNECTIONS,
+                connect_timeout=10,
+                read_timeout=60,  # a Complete of 10,000 parts takes its time
+                tcp_keepalive=True,
+            ),
+        )
+        control.meta.events.register_first("needs-retry.s3", give_up_on_certificates)
+        # seen from the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
+        if _AWS_HOST.fullmatch(urlsplit(control.meta.endpoint_url).hostname or ""):
+            self.conditions.trust_creates()
+        return _Connection(
+            control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
+        )
+
+    def persistently(self, action: Callable[[], Awaitable[T]]) -> T:
+        """What `action` returns, blocking; retried as boto3 retries its own requests, with the same pauses. For callers
+        without a retry policy of their own."""
+
+        async def run() -> T:
+            for attempt in range(1, self._settings.attempts):
+                try:
+                    return await action()
+                except VENDOR_ERRORS as error:
+                    if not is_passing(error):
+                        raise
+                await waiting.Pause(random.uniform(0, min(2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)))  # noqa: S311
+            return await action()
+
+        return waiting.complete(run())
+
+    def address(self, key: ObjectKey) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + key}
+
+    def headers(self, spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
+        """What describes a new object, in one request or at the start of an upload."""
+        metadata = {**spec.metadata, METADATA_ID: identity} if identity else dict(spec.metadata)
+        return {"ContentType": spec.content_type, "Metadata": metadata, **self.encryption}
+
+    @property
+    def encryption(self) -> dict[str, str]:
+        asked = {
+            "ServerSideEncryption": self._settings.encryption,
+            "SSEKMSKeyId": self._settings.kms_key_id,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def head(self, key: ObjectKey) -> Mapping[str, Any] | None:
+        """HEAD answers without a body, so a missing key, a missing bucket and a refusal of the checksum mode look
+        alike at first. Raises boto3's errors, and BucketMissing."""
+        answer: Mapping[str, Any]
+        try:
+            try:
+                mode = {"ChecksumMode": "ENABLED"} if self._head_gives_checksums else {}
+                answer = self.client.head_object(**self.address(key), **mode)
+            except ClientError as error:
+                if not self._head_gives_checksums or status_of(error) not in (400, 403, 501):
+                    raise
+                answer = self.client.head_object(**self.address(key))
+                self._head_gives_checksums = False  # learned: without it, it answers
+        except ClientError as error:
+            if status_of(error) != 404:
+                raise
+            self._see()
+            return None
+        return answer
+
+    def _see(self) -> None:
+        """Raise BucketMissing unless the bucket is there; asked once."""
+        if self._seen:
+            return
+        try:
+            self.client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if status_of(error) == 404:
+                raise BucketMissing(
+                    f"{self.name}: no such bucket; create it, or correct the destination"
+                ) from None
+            if kind_of(error) is not AccessDenied:
+                raise
+        self._seen = True
+
+    def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int | None) -> ObjectInfo | None:
+        """The object at the key, when it is what the request with this identity made and we lost its answer."""
+        answer = self.head(spec.key)
+        if answer is None or size_bytes not in (None, needed(answer, "ContentLength")):
+            return None
+        metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
+        return described(spec.key, answer) if metadata.get(METADATA_ID) == identity else None
+
+
+def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
+    """What a HEAD says. A composite checksum is not that of the bytes, and one without a type is a header of ours that
+    a server kept unread (rclone does)."""
+    return ObjectInfo(
+        key,
+        needed(answer, "ContentLength"),
+        crc.from_base64(answer.get("ChecksumCRC32C"))
+        if answer.get("ChecksumType") == "FULL_OBJECT"
+        else None,
+        answer.get("ETag"),
+        answer.get("ContentType"),
+        answer.get("LastModified"),
+    )

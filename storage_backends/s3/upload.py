@@ -1,0 +1,272 @@
+"""One multipart upload to S3."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError, ParamValidationError
+
+from storage_backends import crc32c as crc
+from storage_backends.base import (
+    Buffer,
+    ObjectInfo,
+    ObjectSpec,
+    Part,
+    StorageBackend,
+)
+from storage_backends.equal import equal_or_raise
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+    UploadGone,
+)
+from storage_backends.s3.bucket import Bucket, described
+from storage_backends.s3.data_path import Confirmed, Receipt
+from storage_backends.s3.errors import (
+    code_of,
+    kind_of,
+    needed,
+    status_of,
+    translated,
+)
+
+
+class S3Upload:
+    """See `storage_backends.base.Upload`."""
+
+    def __init__(self, store: StorageBackend, bucket: Bucket, spec: ObjectSpec, token: Token) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._spec = spec
+        self._token = token
+        self._address = bucket.address(spec.key) | {"UploadId": token.upload_id}
+
+    @property
+    def spec(self) -> ObjectSpec:
+        return self._spec
+
+    @property
+    def token(self) -> str:
+        return str(self._token)
+
+    def parts(self) -> Mapping[int, Part] | None:
+        held: dict[int, Part] = {}
+        with translated(f"asking for the parts of {self._described}"):
+            try:
+                for page in self._bucket.client.get_paginator("list_parts").paginate(**self._address):
+                    for part in page.get("Parts", []):
+                        checksum = crc.from_base64(part.get("ChecksumCRC32C"))
+                        if checksum is None:
+                            return None  # the server knows only its ETags
+                        tag = _tag(Receipt(needed(part, "ETag"), Confirmed.CRC32C))
+                        number = needed(part, "PartNumber")
+                        held[number] = Part(number, needed(part, "Size"), checksum, tag)
+            except ClientError as error:
+                kind = kind_of(error)
+                if kind is StorageError:
+                    return None  # a server without ListParts
+                if kind in (UploadGone, ObjectMissing):
+                    if self._made(self._spec.size_bytes) is not None:
+                        return None  # completed, and the answer was lost: `complete` will find that out again
+                    raise UploadGone(
+                        f"the upload of {self._described} is not known there any more"
+                    ) from error
+                raise
+        return held
+
+    def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        with self._sending(number):
+            return self._bucket.persistently(lambda: self._send_part(number, data, crc32c))
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        """As `put_part`, without retries: see `storage_backends.base.SendsParts`."""
+        with self._sending(number):
+            return await self._send_part(number, data, crc32c)
+
+    @contextlib.contextmanager
+    def _sending(self, number: int) -> Iterator[None]:
+        doing = f"part {number} of {self._described}"
+        with translated(doing), _no_upload(doing):
+            yield
+
+    async def _send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        bucket, declared = self._bucket, self._token.algorithm != "none"
+
+        def put(headers: Mapping[str, str]) -> Awaitable[Receipt]:
+            address = {**self._address, **headers}
+            return bucket.data.put_part(address, number, data, crc32c, crc32c_declared=declared)
+
+        try:
+            receipt = await put(bucket.part_headers)
+        except ClientError as error:
+            # AWS refuses these headers with a part; a policy elsewhere may demand them with everything
+            if kind_of(error) is not AccessDenied or bucket.part_headers == bucket.encryption:
+                raise
+            try:
+                receipt = await put(bucket.encryption)
+            except ParamValidationError:  # boto3, which sends in place of us, does not know them here
+                raise error from None
+            bucket.part_headers = bucket.encryption  # learned: with them, it is taken
+        return Part(number, len(data), crc32c, _tag(receipt))
+
+    def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        doing = f"completing {self._described}"
+        made = crc.of_parts(parts)
+        if made != crc32c:
+            raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
+        size = sum(part.size_bytes for part in parts)
+        whole: dict[str, Any] = {}
+        if self._token.algorithm == "full":
+            whole = {
+                "ChecksumCRC32C": crc.to_base64(crc32c),
+                "ChecksumType": "FULL_OBJECT",
+                "MpuObjectSize": size,
+            }
+        named = [_named(part) for part in parts]
+
+        def send(conditional: bool) -> ObjectInfo:
+            condition = {"IfNoneMatch": "*"} if conditional else {}
+            with translated(doing), _no_upload(doing):
+                try:
+                    answer: Mapping[str, Any] = self._bucket.client.complete_multipart_upload(
+                        **self._address, MultipartUpload={"Parts": named}, **whole, **condition
+                    )
+                except ClientError as error:
+                    # the answer to an earlier attempt may have been lost, boto3's own attempts included
+                    if kind_of(error) in (UploadGone, ObjectExists, ObjectMissing):
+                        done = self._made(size)
+                        if done is not None:
+                            return done
+                    if status_of(error) == 409:
+                        raise UploadGone(
+                            f"{doing}: 409, another write of this key was under way; begin again"
+                        ) from error
+                    raise
+                return self._completed(answer, parts, size, crc32c, doing)
+
+        def theirs() -> bool:
+            with translated(doing):
+                return self._bucket.head(self._spec.key) is not None and self._made(size) is None
+
+        try:
+            return (
+                self._bucket.conditions.create(theirs, send, doing) if self._spec.if_absent else send(False)
+            )
+        except AccessDenied as refusal:
+            return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
+
+    def _completed(
+        self, answer: Mapping[str, Any], parts: Sequence[Part], size: int, crc32c: int, doing: str
+    ) -> ObjectInfo:
+        if _confirms(answer, parts, crc32c):
+            etag, content_type = answer.get("ETag"), self._spec.content_type
+            return ObjectInfo(self._spec.key, size, crc32c, etag, content_type, datetime.now(UTC))
+        stored = self._bucket.head(self._spec.key)
+        if stored is None:
+            raise TransientStorageError(f"{doing}: answered with success, yet the object is not there")
+        info = described(self._spec.key, stored)
+        # a server that computes another CRC than it says (moto) is no proof of damage: reading back decides
+        return info if info.crc32c == crc32c else replace(info, crc32c=None)
+
+    def abort(self) -> None:
+        with translated(f"aborting the upload of {self._described}"):
+            try:
+                self._bucket.client.abort_multipart_upload(**self._address)
+            except ClientError as error:
+                if kind_of(error) not in (UploadGone, ObjectMissing):
+                    raise
+
+    @property
+    def _described(self) -> str:
+        return f"{self._spec.key!r} in {self._bucket.name}"
+
+    def _made(self, size_bytes: int | None) -> ObjectInfo | None:
+        return self._bucket.made_by(self._spec, self._token.identity, size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`<our id, in the object's metadata>.<full | parts | none>.<the server's upload id>`"""
+
+    identity: str
+    algorithm: str
+    upload_id: str
+
+    def __str__(self) -> str:
+        return f"{self.identity}.{self.algorithm}.{self.upload_id}"
+
+    def __repr__(self) -> str:
+        return "Token(...)"
+
+    @classmethod
+    def parse(cls, text: str, doing: str) -> Token:
+        match = re.fullmatch(r"([0-9a-f]{32})\.(full|parts|none)\.(\S+)", text)
+        if match is None:
+            raise UploadGone(f"{doing}: the token is not one of an S3 upload")
+        return cls(match[1], match[2], match[3])
+
+
+@contextlib.contextmanager
+def _no_upload(doing: str) -> Iterator[None]:
+    """In an upload's own requests a 404 without a code we know means the upload."""
+    try:
+        yield
+    except ClientError as error:
+        if kind_of(error) is ObjectMissing:
+            raise UploadGone(f"{doing}: {status_of(error)} {code_of(error)}") from error
+        raise
+
+
+def _tag(receipt: Receipt) -> str:
+    return f"{receipt.confirmed.value} {receipt.etag}"
+
+
+def _receipt(part: Part) -> Receipt:
+    """Raises UploadGone for a tag that is none of ours: the upload begins again."""
+    confirmed, _, etag = part.tag.partition(" ")
+    try:
+        return Receipt(etag, Confirmed(confirmed))
+    except ValueError:
+        raise UploadGone(f"part {part.number} was noted in a way that this version does not know") from None
+
+
+def _named(part: Part) -> dict[str, Any]:
+    """A part as Complete names it; with its CRC32C where the server computed the same."""
+    receipt = _receipt(part)
+    named: dict[str, Any] = {"PartNumber": part.number, "ETag": receipt.etag}
+    if receipt.confirmed is Confirmed.CRC32C:
+        named["ChecksumCRC32C"] = crc.to_base64(part.crc32c)
+    return named
+
+
+def _confirms(answer: Mapping[str, Any], parts: Sequence[Part], crc32c: int) -> bool:
+    """Whether the server's own word, in its answer to Complete, proves that the object is ours.
+
+    Either it computed the CRC32C of the whole, or that of the CRC32Cs of the parts; or it checked each part when it
+    came, and the ETag says that the object is made of just these.
+    """
+    checksum = str(answer.get("ChecksumCRC32C", ""))
+    if checksum == crc.to_base64(crc32c) and answer.get("ChecksumType") == "FULL_OBJECT":
+        return True
+    of_checksums = crc.crc32c_of(b"".join(part.crc32c.to_bytes(4, "big") for part in parts))
+    if checksum == f"{crc.to_base64(of_checksums)}-{len(parts)}":
+        return True
+    receipts = [_receipt(part) for part in parts]
+    if any(receipt.confirmed is Confirmed.NOT for receipt in receipts):
+        return False
+    try:
+        digests = b"".join(bytes.fromhex(receipt.etag.strip('"')) for receipt in receipts)
+    except ValueError:
+        return False
+    etag = hashlib.md5(digests, usedforsecurity=False).hexdigest()
+    return str(answer.get("ETag", "")).strip('"') == f"{etag}-{len(parts)}"

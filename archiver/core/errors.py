@@ -1,22 +1,22 @@
-"""What can go wrong above the bytes.
+"""Errors of the core.
 
 ArchiveError
-├── ContentsError            the asset's inside is not what can be archived
-│   ├── BadContents          hostile or broken (a bomb, `../`, an endless playlist): a passing fault first
-│   ├── IncompleteContents   something that belongs to it cannot be had
-│   └── NeedsSourceAccess    only the m3u8 is signed (100ms-api.md, form 3)
-├── ManifestError            a manifest in the bucket cannot be read or does not hold
-├── Outranked                a newer attempt has committed: its manifest stays
-├── ReviewRefused            a person's decision does not fit the asset
-├── WouldOverwrite           the asset differs from what a manifest lists, or must stay, under the same keys
-├── Doubtful                 it arrived, and is perhaps not what it should be; what is whole of it is stored
-└── DestinationsFailed       some or all destinations could not take the asset
+├── ContentsError              the source's fault: a passing one first, then for a person
+│   ├── BadContents            hostile or broken (a bomb, `../`, an endless playlist)
+│   ├── IncompleteContents     something that belongs to the asset cannot be had
+│   └── NeedsSourceAccess      only the m3u8 is signed (100ms-api.md, form 3): a person gives credentials
+├── Doubtful                   complete but perhaps not right: retried, then stored with its doubts
+├── DestinationsFailed         `failed` by store: whose fault, and whether to retry, is theirs to say
+├── WouldOverwrite             another content than a manifest lists: this attempt goes on in another folder
+├── Outranked                  a newer attempt has committed: nothing to retry
+├── ManifestError              a manifest cannot be read: the asset is copied again
+└── ReviewRefused              `accept`, `reject` or `ack` does not fit the asset: a person decides again
 StorageError (storage_backends.errors)
 ├── DestinationRefuses
-│   └── DestinationUnusable  nothing is to be done at this destination on this machine, nor concluded from it
-│       ├── NotTheDestination  it is not the one that the ledger knows (core.destinations.identity)
-│       └── DestinationSilent  it has not answered here for minutes
-└── RefusedAlone             a destination refuses objects of this asset, and takes others
+│   └── DestinationUnusable    the circuit breaker of a destination is open on this machine alone
+│       ├── NotTheDestination  another disk or bucket answers under its name: a person fixes it
+│       └── DestinationSilent  it has failed every call of this machine for minutes
+└── RefusedAlone               it refuses this asset and takes others: retried, other assets go on
 """
 
 from __future__ import annotations
@@ -47,21 +47,12 @@ class NeedsSourceAccess(ContentsError):
     """The signature covers the master playlist alone; its children need credentials for the asset's own path."""
 
 
-class ReviewRefused(ArchiveError):
-    """`accept`, `reject` or `ack` does not fit the asset; the message says why and what to do."""
-
-
-class WouldOverwrite(ArchiveError):
-    """What is at the source differs from what a manifest of this folder lists, or from what is there and cannot be
-    replaced: it belongs in another folder."""
-
-    def __init__(self, path: str, what: str = "what a manifest of this folder lists") -> None:
-        super().__init__(f"{path} differs from {what}")
-
-
 class Doubtful(ArchiveError):
-    """The attempt found doubts, not yet often enough to keep the asset with them. `fingerprint` names
-    what it found."""
+    """The attempt has doubts, and not yet found the same ones often enough to store the asset with them.
+
+    `fingerprint` names what it found; None counts together with every other. `busy`: a part of the source did not
+    answer, so an early retry may help; `retry_after` is what that part asked for.
+    """
 
     def __init__(
         self,
@@ -71,24 +62,61 @@ class Doubtful(ArchiveError):
         busy: bool = False,
         retry_after: timedelta | None = None,
     ) -> None:
-        """`fingerprint`: None counts together with every other. `busy`: a part of it did not answer now, so that it is
-        worth trying again soon; `retry_after`: when the source asked to be."""
         super().__init__(message)
         self.fingerprint = fingerprint
         self.busy = busy
         self.retry_after = retry_after
 
 
-class ManifestError(ArchiveError):
-    """A manifest is unreadable or contradicts what is stored."""
+class DestinationsFailed(ArchiveError):
+    """Some or all destinations could not take the asset; those not in `failed` hold it whole."""
+
+    def __init__(self, failed: Mapping[str, StorageError]) -> None:
+        super().__init__(
+            "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failed.items())
+        )
+        self.failed = failed
+
+    @property
+    def retry_after(self) -> timedelta | None:
+        """The longest that any of them asked for."""
+        asked = [getattr(error, "retry_after", None) for error in self.failed.values()]
+        return max((each for each in asked if each is not None), default=None)
+
+
+class WouldOverwrite(ArchiveError):
+    """The source's `path` differs from what a manifest of this folder lists, or from what is there and cannot be
+    replaced: it belongs in another folder."""
+
+    def __init__(self, path: str, what: str = "what a manifest of this folder lists") -> None:
+        super().__init__(f"{path} differs from {what}")
+        self.path = path
 
 
 class Outranked(ArchiveError):
-    """A destination holds the manifest of an attempt with a higher fencing token. Nothing was written over it."""
+    """`store` holds, at `key`, the manifest of an attempt with a higher fencing token; it was not overwritten."""
+
+    def __init__(self, message: str, *, store: str | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.store = store
+        self.key = key
+
+
+class ManifestError(ArchiveError):
+    """The manifest at `key` of `store` is unreadable or contradicts what is stored."""
+
+    def __init__(self, message: str, *, store: str | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.store = store
+        self.key = key
+
+
+class ReviewRefused(ArchiveError):
+    """`accept`, `reject` or `ack` does not fit the asset; the message says why and what to do."""
 
 
 class DestinationUnusable(DestinationRefuses):
-    """The circuit breaker of a destination is open on this machine: whatever it holds or lacks proves nothing."""
+    """The circuit breaker of a destination is open on this machine: conclude nothing from what it holds or lacks."""
 
 
 class NotTheDestination(DestinationUnusable):
@@ -100,14 +128,4 @@ class DestinationSilent(DestinationUnusable):
 
 
 class RefusedAlone(StorageError):
-    """A destination refuses something of this asset and yet works: no reason to let others wait."""
-
-
-class DestinationsFailed(ArchiveError):
-    """Some or all destinations could not take the asset; those not named here hold it whole."""
-
-    def __init__(self, failed: Mapping[str, StorageError]) -> None:
-        super().__init__(
-            "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failed.items())
-        )
-        self.failed = failed
+    """The destination refuses something of this asset and takes other objects: other assets need not wait."""

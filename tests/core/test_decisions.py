@@ -13,7 +13,13 @@ import storage_backends.errors
 from archiver.core.attempt.decisions import HOLD, RetryRules, decide, describe
 from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import UNDATED
-from archiver.core.errors import BadContents, DestinationsFailed, IncompleteContents, NeedsSourceAccess
+from archiver.core.errors import (
+    BadContents,
+    DestinationsFailed,
+    Doubtful,
+    IncompleteContents,
+    NeedsSourceAccess,
+)
 from archiver.hms.errors import HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import (
@@ -24,7 +30,13 @@ from archiver.transfer.errors import (
     SourceUnavailable,
     Stopped,
 )
-from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, TransientStorageError
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    InvalidKey,
+    StorageError,
+    TransientStorageError,
+)
 from tests.core.examples import NOW, row
 
 RULES = RetryRules()
@@ -232,14 +244,68 @@ def test_being_told_to_stop_makes_the_asset_due_at_once() -> None:
     assert outcome == WillRetry("Stopped: x", timedelta(0), costs_attempt=False)
 
 
-def test_a_retry_after_is_honoured_up_to_the_longest_delay() -> None:
-    short = decide(HmsRateLimited("x", timedelta(minutes=4)), row(), NOW, RULES, 0.0)
-    endless = decide(SourceUnavailable("x", timedelta(days=4)), row(), NOW, RULES, 0.0)
+def asking(error: StorageError, asked: timedelta) -> StorageError:
+    error.__dict__["retry_after"] = asked
+    return error
 
-    assert isinstance(short, WillRetry)
-    assert isinstance(endless, WillRetry)
-    assert short.delay == timedelta(minutes=4)
-    assert endless.delay == RULES.backoff.cap
+
+@pytest.mark.parametrize(
+    ("error", "left", "shortest", "longest"),
+    [
+        # a Retry-After longer than the backoff of the first attempt, 15 to 30 s
+        (HmsRateLimited("x", 4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
+        (SourceUnavailable("x", 4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
+        (Doubtful("x", busy=True, retry_after=4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
+        (asking(TransientStorageError("x"), 4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
+        (
+            DestinationsFailed({"a": asking(TransientStorageError("x"), 4 * MINUTE)}),
+            DAY,
+            4 * MINUTE,
+            4 * MINUTE,
+        ),
+        # the longest of several destinations
+        (
+            DestinationsFailed(
+                {
+                    "a": asking(TransientStorageError("x"), 4 * MINUTE),
+                    "b": asking(TransientStorageError("x"), 9 * MINUTE),
+                    "c": TransientStorageError("x"),
+                }
+            ),
+            DAY,
+            9 * MINUTE,
+            9 * MINUTE,
+        ),
+        # shorter than the backoff, or none
+        (asking(TransientStorageError("x"), timedelta(seconds=1)), DAY, timedelta(seconds=15), MINUTE / 2),
+        (TransientStorageError("x"), DAY, timedelta(seconds=15), MINUTE / 2),
+        # longer than the longest backoff: a wrong header must not put an asset off for days
+        (asking(TransientStorageError("x"), 4 * DAY), 9 * DAY, HOUR, HOUR),
+        (SourceUnavailable("x", 4 * DAY), 9 * DAY, HOUR, HOUR),
+        # longer than half of the time left to the deadline
+        (asking(TransientStorageError("x"), 50 * MINUTE), HOUR, 30 * MINUTE, 30 * MINUTE),
+        (
+            DestinationsFailed({"a": asking(TransientStorageError("x"), HOUR)}),
+            20 * MINUTE,
+            10 * MINUTE,
+            10 * MINUTE,
+        ),
+        (HmsRateLimited("x", HOUR), 20 * MINUTE, 10 * MINUTE, 10 * MINUTE),
+        # past the deadline there is nothing to be late for
+        (asking(TransientStorageError("x"), 50 * MINUTE), -DAY, 50 * MINUTE, 50 * MINUTE),
+        # a refusal waits for the circuit breaker, or longer
+        (asking(AccessDenied("x"), MINUTE), DAY, HOLD, HOLD),
+        (asking(AccessDenied("x"), 20 * MINUTE), DAY, 20 * MINUTE, 20 * MINUTE),
+    ],
+)
+@pytest.mark.parametrize("jitter", [0.0, 0.999])
+def test_a_retry_after_is_honoured_up_to_an_hour_and_to_half_of_the_time_left(
+    error: Exception, left: timedelta, shortest: timedelta, longest: timedelta, jitter: float
+) -> None:
+    outcome = decide(error, row(expires_at=NOW + left), NOW, RULES, jitter)
+
+    assert isinstance(outcome, WillRetry)
+    assert shortest <= outcome.delay <= longest
 
 
 @given(

@@ -29,7 +29,7 @@ from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.errors import ArchiveError, ContentsError, DestinationsFailed, Doubtful, NeedsSourceAccess
 from archiver.core.machine import is_machine_fault
-from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
+from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused
 from archiver.ledger.models import AssetState, Row
 from archiver.retry_policy import ATTEMPT, RetryPolicy
 from archiver.transfer.errors import (
@@ -37,7 +37,6 @@ from archiver.transfer.errors import (
     SourceGone,
     SourceMismatch,
     SourceNotAllowed,
-    SourceUnavailable,
     SourceUntrusted,
     Stopped,
     TransferError,
@@ -81,7 +80,7 @@ def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter:
         why = f"a fault of the worker's machine, not of the asset: {reason}"
         return WillRetry(why, rules.backoff.base * (1 + jitter), costs_attempt=False, machine_fault=True)
     if _refused(error):
-        return WillRetry(reason, HOLD, costs_attempt=False)
+        return WillRetry(reason, max(HOLD, _asked(error, row, now, rules)), costs_attempt=False)
     delay = _delay(error, row, now, rules, jitter)
     if isinstance(error, SourceGone | SourceForbidden | HmsNotFound):
         if _is_gone_for_good(row, now, rules):
@@ -150,11 +149,18 @@ def _is_mismatch(error: Exception) -> bool:
 
 
 def _delay(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> timedelta:
-    """Doubling from `retry_base` to `retry_max`, between half of it and all of it; at most half of the time
-    left to the deadline, so that attempts grow denser towards it; what the other side asked for, if longer."""
-    delay = rules.backoff.pause(row.attempts, jitter)
+    """The backoff, or what the other side asked for, if that is longer."""
+    backoff = _before_deadline(rules.backoff.pause(row.attempts, jitter), row, now, rules)
+    return max(backoff, _asked(error, row, now, rules))
+
+
+def _asked(error: Exception, row: Row, now: datetime, rules: RetryRules) -> timedelta:
+    """The Retry-After of the source, the API or a destination, at most the cap of the backoff; zero without one."""
+    asked: timedelta | None = getattr(error, "retry_after", None)
+    return _before_deadline(min(asked, rules.backoff.cap), row, now, rules) if asked else timedelta(0)
+
+
+def _before_deadline(delay: timedelta, row: Row, now: datetime, rules: RetryRules) -> timedelta:
+    """At most half of the time left to the deadline, so that attempts grow denser towards it."""
     left = source_ends_at(row) - now
-    if left > timedelta(0):
-        delay = min(delay, max(left / 2, rules.backoff.base / 2))
-    asked = error.retry_after if isinstance(error, SourceUnavailable | HmsUnavailable | Doubtful) else None
-    return max(delay, min(asked, rules.backoff.cap)) if asked else delay
+    return min(delay, max(left / 2, rules.backoff.base / 2)) if left > timedelta(0) else delay

@@ -134,7 +134,9 @@ def _stays(
         return known is not None and _is(there, known) and _is_there(store, key, there)
     if there.rank > manifest.rank:
         raise Outranked(
-            f"{store.name}/{key} is of a newer attempt: token {there.rank}, ours is {manifest.rank}"
+            f"{store.name}/{key} is of a newer attempt: token {there.rank}, ours is {manifest.rank}",
+            store=store.name,
+            key=key,
         )
     return not manifest.trusted and there.trusted and _is_there(store, key, there)
 

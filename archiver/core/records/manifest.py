@@ -139,7 +139,7 @@ def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
     if found is None:
         return None
     if found.manifest is None:
-        raise ManifestError(found.problem)
+        raise ManifestError(found.problem or "unreadable", store=store.name, key=key)
     return found.manifest
 
 

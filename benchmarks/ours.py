@@ -20,7 +20,7 @@ from archiver.core.contents.base import Item
 from archiver.core.contents.hls.tree import HlsContents
 from archiver.core.contents.zip.zipped import ZipContents
 from archiver.http import cancellation
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.guard import AddressPolicy

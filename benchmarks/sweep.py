@@ -30,7 +30,7 @@ from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.models import Asset, Page, SignedUrl
 from archiver.ledger.models import Row
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 
 _PAGE = 100  # what the API gives at most

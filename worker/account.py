@@ -11,7 +11,7 @@ from archiver.core.upkeep.watch import Watcher
 from archiver.http import trust
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from worker.embedded_valkey import write_private
 from worker.settings import Settings

@@ -43,7 +43,7 @@ from archiver.http import trust
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.models import Row
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.retry_policy import ATTEMPT
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kombu import Exchange, Queue
 
-from archiver.ledger.redis_tls import tls_options
+from archiver.ledger.redis.tls import tls_options
 from tasks.names import ARCHIVE_ASSET
 from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
 

@@ -43,7 +43,7 @@ from worker.findings import Verdict
 from worker.interrupts import lasting_interrupt
 
 if TYPE_CHECKING:
-    from archiver.ledger.redis_ledger import RedisLedger
+    from archiver.ledger.redis.ledger import RedisLedger
     from storage_backends.base import ObjectKey, StorageBackend
     from worker.bootstrap import AppServices
     from worker.child import ProcessStatus

@@ -21,7 +21,7 @@ from archiver.http import trust
 from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import AssetState
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.transfer.errors import TransferError
 from storage_backends.base import StorageBackend
 from storage_backends.errors import (

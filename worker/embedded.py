@@ -31,7 +31,7 @@ from celery import Celery
 from celery.app.control import Inspect
 from celery.utils.nodenames import gethostname
 
-from archiver.ledger.redis_tls import tls_options
+from archiver.ledger.redis.tls import tls_options
 from worker import processes
 from worker.celery_config import celery_settings
 from worker.child import Child, ProcessStatus

@@ -54,7 +54,7 @@ class Assets(Protocol):
         ...
 
     def progress(self) -> list[Progress]:
-        """Return what running copies reported in the last 2 minutes."""
+        """Return what running copies reported within PROGRESS_LIFETIME."""
         ...
 
 
@@ -141,7 +141,7 @@ class Leases(Protocol):
         ...
 
     def report(self, progress: Progress) -> None:
-        """Keep the progress of a running copy for 2 minutes. Does not raise when the ledger is unavailable."""
+        """Keep the progress of a running copy for PROGRESS_LIFETIME. Does not raise when the ledger is unavailable."""
         ...
 
 
@@ -155,14 +155,15 @@ class CopyJournal(Protocol):
     def add_stored(
         self, lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]
     ) -> None:
-        """Add stored objects, in one round trip; a new `version` replaces all. Kept while the asset is open, at most 30
-        days. Idempotent. Raises LeaseLost as `Leases.renew` does, with nothing written; so do the two below."""
+        """Add stored objects, in one round trip; a new `version` replaces all. Kept while the asset is open, at most
+        COPY_LIFETIME. Idempotent. Raises LeaseLost as `Leases.renew` does, with nothing written, as do the two
+        below."""
         ...
 
     def load_upload(self, asset_id: str, destination: str, key: str) -> OpenUpload | None: ...
 
     def save_upload(self, lease: Lease, destination: str, key: str, upload: OpenUpload) -> None:
-        """Save or replace an upload. Kept at most 30 days."""
+        """Save or replace an upload. Kept at most COPY_LIFETIME."""
         ...
 
     def add_part(

@@ -56,6 +56,12 @@ DEADLINE_DIVISOR = 2
 """Before its deadline an asset waits for at most the time left divided by this: no wait outlasts the deadline."""
 
 
+COPY_LIFETIME = timedelta(days=30)
+"""How long the journal of an unfinished copy is kept, at most."""
+
+PROGRESS_LIFETIME = timedelta(minutes=2)
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One asset as a sweep (or a manifest) describes it. `verdict` is DISCOVERED or one of JUDGED_STATES."""
@@ -163,7 +169,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a running copy is doing, for display only. Kept for minutes."""
+    """What a running copy is doing, for display only. Kept for PROGRESS_LIFETIME."""
 
     asset_id: str
     type: str

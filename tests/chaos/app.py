@@ -23,7 +23,7 @@ import redis
 from celery import Celery
 from pydantic import SecretStr
 
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
 from tasks.pacing import comes_too_soon

@@ -13,7 +13,7 @@ from archiver.core.contents.base import Item, Notes, Phase
 from archiver.core.judging import Scope
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.retry_policy import REQUEST
 from archiver.transfer.base import Engine, Reader, SourceInfo, UploadJournal
 from archiver.transfer.engine import TransferEngine

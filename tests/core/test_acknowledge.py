@@ -11,7 +11,7 @@ from archiver.core.upkeep.review import acknowledge, restore_acknowledgement
 from archiver.core.upkeep.status import WATCH_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.watch import Watcher, note
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import ACKNOWLEDGED_STATES, Acknowledgement, AssetState
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import enter

@@ -23,7 +23,7 @@ from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.hms.errors import HmsRefused, HmsUnavailable
 from archiver.hms.models import Asset
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, StoredObject
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.errors import (

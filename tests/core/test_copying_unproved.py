@@ -14,7 +14,7 @@ import pytest
 from archiver.core.attempt import unproved
 from archiver.core.attempt.copying import JOURNAL_EVERY
 from archiver.core.attempt.outcomes import Archived, Kept, WillRetry
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, StoredObject
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Engine, Source
 from archiver.transfer.errors import SourceGone, SourceUnavailable

@@ -20,7 +20,7 @@ from archiver.core.machine import is_machine_fault
 from archiver.core.records import keys
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import AccessDenied, BucketMissing, StorageError, TransientStorageError

@@ -20,7 +20,7 @@ from archiver.core.upkeep.sweep import (
 )
 from archiver.hms.errors import HmsUnavailable
 from archiver.hms.models import Asset, Page
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock, FakeApi

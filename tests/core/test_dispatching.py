@@ -6,7 +6,7 @@ import pytest
 
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.dispatch import REQUEUE_AFTER, Dispatcher
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Row, Settlement
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock

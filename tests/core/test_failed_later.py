@@ -13,7 +13,7 @@ from archiver.core.upkeep.failed_later import MOST_ASKED, failed_later
 from archiver.core.upkeep.sweep import FACT, Sweeper
 from archiver.hms.errors import HmsError, HmsNotFound, HmsUnavailable
 from archiver.hms.models import Asset
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock, FakeApi

@@ -19,7 +19,7 @@ from archiver.core.records.manifest import NO_FENCE, Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, Row, Seen, Settlement
 from archiver.transfer.errors import SourceGone
 from storage_backends.base import (

@@ -11,7 +11,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.judging import Scope, judge
 from archiver.core.machine import is_machine_fault
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import Lease, Progress
 from archiver.transfer.errors import Stopped
 from storage_backends.base import object_key

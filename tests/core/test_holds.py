@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from archiver.core.destinations import holds
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 

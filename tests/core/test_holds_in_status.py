@@ -7,7 +7,7 @@ import pytest
 from archiver.core.destinations import holds
 from archiver.core.health import assess
 from archiver.core.upkeep.watch import Watcher
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 

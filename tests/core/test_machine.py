@@ -27,9 +27,9 @@ from archiver.core.machine import (
 )
 from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
-from archiver.ledger.redis_errors import translated
+from archiver.ledger.redis.errors import translated
 from archiver.retry_policy import MACHINE_FAULT
 from archiver.transfer.base import Engine
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable, Stopped

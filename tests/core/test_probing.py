@@ -10,7 +10,7 @@ import pytest
 from archiver.core.destinations import probing
 from archiver.core.destinations.probing import LEFT_EVERY, ROOM_BYTES, probe, refuses_everything
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, Upload
 from storage_backends.errors import (
     AccessDenied,

@@ -15,7 +15,7 @@ from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.core.upkeep.review import acknowledge
 from archiver.core.upkeep.watch import Watcher
 from archiver.hms.models import Asset
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey, object_key
 from storage_backends.errors import TransientStorageError

@@ -11,7 +11,7 @@ from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import review
 from archiver.core.upkeep.reconcile import LOCK, LOCK_NAME, Reconciler
 from archiver.hms.models import Asset
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import object_key
 from storage_backends.errors import TransientStorageError

@@ -16,7 +16,7 @@ from archiver.core.upkeep import reconcile
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.hms.models import Asset
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied

@@ -11,7 +11,7 @@ from archiver.core.destinations.refusals import note_answer, note_refusal, place
 from archiver.core.judging import Scope, judge
 from archiver.hms.errors import HmsRefused
 from archiver.hms.models import Asset
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend

@@ -21,7 +21,7 @@ from archiver.core.upkeep.reports import (
 )
 from archiver.core.upkeep.sweep import FACT as SWEPT
 from archiver.core.upkeep.watch import Watcher
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from tests.core.archived import enter
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock

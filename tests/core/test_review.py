@@ -14,7 +14,7 @@ from archiver.core.records.end_records import read_state
 from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.review import accept, reject
 from archiver.core.upkeep.watch import reopen_ended
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import SETTLED_STATES, AssetState, Row, Seen, Settlement
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter

@@ -14,7 +14,7 @@ from archiver.core.upkeep.scrub import LOCK, LOCK_NAME, LONGEST_WAIT, STALE_UPLO
 from archiver.core.upkeep.sweep import FACT as SWEPT
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
 from storage_backends.errors import AccessDenied, StorageError

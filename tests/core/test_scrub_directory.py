@@ -11,7 +11,7 @@ import pytest
 from archiver.core.records.check_records import FOLDER, KEPT
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.registry import open_destination
 from tests.core.archived import archive_at, enter

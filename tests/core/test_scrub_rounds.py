@@ -13,7 +13,7 @@ from archiver.core.records.check_records import FOLDER
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import TransientStorageError

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.core.attempt.upload_journal import LedgerUploadJournal
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen
 from archiver.transfer.base import SavedUpload
 from storage_backends.base import object_key

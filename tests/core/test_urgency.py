@@ -12,7 +12,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.dispatch import URGENT_BEYOND, Dispatcher
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, Settlement
 from archiver.transfer.base import SourceInfo
 from tests.core.bench import PART_BYTES, Bench, BytesSource, Tree

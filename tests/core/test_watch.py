@@ -12,7 +12,7 @@ from archiver.core.upkeep.failed_later import FACT as FAILED_LATER
 from archiver.core.upkeep.status import SHOWN
 from archiver.core.upkeep.sweep import FACT, RUNNING_FACT, UNFINISHED_FACT
 from archiver.core.upkeep.watch import Watcher
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Settlement
 from tests.core.archived import enter
 from tests.core.examples import NOW, RETENTION, asset

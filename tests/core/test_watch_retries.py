@@ -15,7 +15,7 @@ from archiver.core.upkeep.watch import (
     reopen_ended,
 )
 from archiver.ledger.base import Ledger
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
 from archiver.core.contents.thumbnails.webhook import LIFETIME, recall, remember
 from archiver.hms.webhooks import RecordingEvent, SignedThumbnail
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 

@@ -22,7 +22,7 @@ from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verification import check_contents
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.hms.models import Asset, SignedUrl
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from archiver.retry_policy import ATTEMPT, REQUEST
 from archiver.transfer.base import Engine, UploadJournal

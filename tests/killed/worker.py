@@ -24,7 +24,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener
 from archiver.core.judging import Scope
 from archiver.hms.models import Asset, Page, SignedUrl
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from archiver.transfer.base import UploadJournal
 from archiver.transfer.engine import TransferEngine

@@ -13,7 +13,7 @@ from redis import Redis
 
 from archiver.core.records.keys import manifest_key
 from archiver.hms.models import Asset
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from tests.core.examples import asset
 from tests.killed.nursery import Nursery, Worker
 from tests.killed.places import Place

@@ -9,7 +9,7 @@ from redis import Redis
 
 from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import AssetState, Settlement
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from tests.contracts.ledger_contract import seen
 from tests.ledger.worlds import SEAL
 

@@ -8,7 +8,7 @@ import pytest
 from archiver.ledger import clock
 from archiver.ledger.clock import MEASURE_EVERY, LedgerClock, since_boot
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

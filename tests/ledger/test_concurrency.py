@@ -4,7 +4,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from archiver.ledger.models import AssetState
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from tests.contracts.ledger_contract import HOUR, seen
 from tests.ledger.fighters import ASSETS, fight
 from tests.ledger.worlds import SEAL

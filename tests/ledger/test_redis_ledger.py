@@ -14,7 +14,8 @@ from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from archiver.ledger.models import AssetState, OpenUpload, Progress, StoredObject
-from archiver.ledger.redis_ledger import RedisLedger, connect
+from archiver.ledger.redis.calls import connect
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, put, row, seen, take_lease, waiting
 from tests.ledger.worlds import SEAL, RedisWorld

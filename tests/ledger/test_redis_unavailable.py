@@ -12,8 +12,8 @@ from redis import exceptions
 
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import AssetState, Progress
-from archiver.ledger.redis_errors import meaning, translated
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.errors import meaning, translated
+from archiver.ledger.redis.ledger import RedisLedger
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, seen
 from tests.ledger.worlds import SEAL
 from tests.valkey import ValkeyServer, valkey_server
@@ -71,7 +71,7 @@ def test_it_wants_a_password(tmp_path: Path) -> None:
     with valkey_server(tmp_path, password=PASSWORD) as server:
         bare = server.url.replace(f":{PASSWORD}@", "")
 
-        assert "wants a password" in complaint(bare)
+        assert "needs a password" in complaint(bare)
         assert "refused the user or the password" in complaint(server.url.replace(PASSWORD, "wrong"))
         with opened(server.url) as ledger:
             assert ledger.discover([seen()]) == 1

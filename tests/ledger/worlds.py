@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 from redis import Redis
 
-from archiver.ledger.memory import MemoryLedger
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from tests.contracts.ledger_contract import START
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, AttemptStart, Lease, Progress, Row, Seen, Settlement
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import Process

@@ -23,7 +23,7 @@ import archiver.core.upkeep.scrub
 import archiver.core.upkeep.status
 import archiver.core.upkeep.sweep
 import archiver.ledger.clock
-import archiver.ledger.memory
+import archiver.ledger.memory.leases
 import archiver.transfer.checks
 import archiver.transfer.storing
 from archiver.core.attempt.archiver import Archiver
@@ -36,7 +36,7 @@ from archiver.core.upkeep.scrub import Scrubber
 from archiver.hms.errors import HmsNotFound
 from archiver.http.errors import BrokenOff
 from archiver.http.transfer import Transfer
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from archiver.transfer.checks import Checks
 from archiver.transfer.errors import SourceGone
@@ -167,7 +167,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("an asset is leased to two workers at once")
 def _(stack: ExitStack) -> None:
-    _instead(stack, MemoryLedger, "_living", lambda *_: False)
+    _instead(stack, MemoryLedger, "_is_leased", lambda *_: False)
 
 
 @bug("the lease is not confirmed before the commit, nor looked at meanwhile")
@@ -208,7 +208,7 @@ def _(stack: ExitStack) -> None:
         def __rfloordiv__(self, left: timedelta) -> timedelta:
             return 5 * left
 
-    _instead(stack, archiver.ledger.memory, "DEADLINE_DIVISOR", FiveTimes())
+    _instead(stack, archiver.ledger.memory.leases, "DEADLINE_DIVISOR", FiveTimes())
     _instead(
         stack,
         archiver.core.attempt.archiver,
@@ -219,14 +219,14 @@ def _(stack: ExitStack) -> None:
 
 @bug("a wait may last for a week")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.ledger.memory, "MAX_WAIT", timedelta(days=7))
+    _instead(stack, archiver.ledger.memory.leases, "MAX_WAIT", timedelta(days=7))
     _instead(
         stack,
         archiver.core.attempt.archiver,
         "decide",
         _patient(archiver.core.attempt.decisions.decide, timedelta(days=3)),
     )
-    _instead(stack, archiver.ledger.memory, "DEADLINE_DIVISOR", 1)
+    _instead(stack, archiver.ledger.memory.leases, "DEADLINE_DIVISOR", 1)
 
 
 def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
@@ -351,7 +351,7 @@ def _(stack: ExitStack) -> None:
     real = MemoryLedger.take_due
 
     def take_due(self: Any, *given: Any, **more: Any) -> Any:
-        with patch.object(MemoryLedger, "_living", lambda *_: True):
+        with patch.object(MemoryLedger, "_is_leased", lambda *_: True):
             return real(self, *given, **more)
 
     _instead(stack, MemoryLedger, "take_due", take_due)

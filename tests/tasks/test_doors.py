@@ -17,7 +17,7 @@ from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.scrub import ScrubResult
 from archiver.hms.errors import HmsUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Counts
 from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch

@@ -25,8 +25,8 @@ from archiver.hms.client import HmsClient
 from archiver.hms.errors import HmsUntrusted
 from archiver.http import trust
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.redis_ledger import RedisLedger
-from archiver.ledger.redis_tls import tls_options
+from archiver.ledger.redis.ledger import RedisLedger
+from archiver.ledger.redis.tls import tls_options
 from archiver.ledger.sealing import Seal
 from storage_backends.base import object_key
 from storage_backends.errors import AccessDenied, DestinationRefuses

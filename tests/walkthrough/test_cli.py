@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from archiver.core.upkeep.scrub import Scrubber
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from storage_backends.registry import open_destination
 from tests.simulator.process import Simulator

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from archiver.core import machine
-from archiver.ledger.redis_ledger import RedisLedger
+from archiver.ledger.redis.ledger import RedisLedger
 from tests.ledger.worlds import SEAL
 from tests.simulator.process import Simulator
 from tests.walkthrough.user import TRACEBACK, User, user_of

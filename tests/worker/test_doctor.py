@@ -12,8 +12,9 @@ import pytest
 from archiver.core.upkeep.status import RAN_ONCE_FACT, WATCH_FACT
 from archiver.core.upkeep.watch import note
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
-from archiver.ledger.redis_ledger import Persistence, RedisLedger
+from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.redis.ledger import RedisLedger
+from archiver.ledger.redis.persistence import Persistence
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull, TransientStorageError
 from storage_backends.memory import MemoryBackend

@@ -5,7 +5,7 @@ import pytest
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.identity import MARKER
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.base import ObjectKey
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from archiver.core.records import keys
-from archiver.ledger.memory import MemoryLedger
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied, ObjectCold, StorageError, TransientStorageError

@@ -1,5 +1,5 @@
 -- Stands before every script of this folder. Each script runs alone on the server, so that what it does
--- happens whole or not at all. Keys and the letters of a row's fields: the table in redis_ledger.py.
+-- happens whole or not at all. Keys and the letters of a row's fields: the table in ledger.py.
 
 local prefix = ARGV[1]
 local now = tonumber(ARGV[2]) -- microseconds; empty: the server's clock, so that workers' clocks do not matter

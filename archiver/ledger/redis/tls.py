@@ -1,4 +1,4 @@
-"""How a `rediss://` server's certificate is verified, by the ledger and by Celery's broker alike."""
+"""Certificate verification of a `rediss://` server, for the ledger and for Celery's broker."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from archiver.http import trust
 
 
 def tls_options(url: str, authorities: Path | None = None) -> Mapping[str, Any]:
-    """Arguments of a redis-py connection to `url`, and Celery's `broker_use_ssl`; empty without TLS. What the URL says
-    itself (`?ssl_ca_certs=...`) counts more. `authorities`: a PEM file; None: `trust.authorities()`.
+    """Return the TLS arguments of a redis-py connection to `url`, also Celery's `broker_use_ssl`; empty without TLS.
+    The URL's own (`?ssl_ca_certs=...`) take precedence. `authorities`: a PEM file; None: `trust.authorities()`.
 
-    Left to itself, kombu does not verify certificates at all.
+    By default, kombu does not verify certificates at all.
     """
     if urlsplit(url).scheme != "rediss":
         return {}

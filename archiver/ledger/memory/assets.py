@@ -1,0 +1,65 @@
+"""Reads of the assets in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from archiver.ledger.memory.state import State, synchronized, urgency
+from archiver.ledger.models import ACKNOWLEDGED_STATES, AssetState, Counts, Progress, Row
+
+
+class MemoryAssets(State):
+    """`ledger.base.Assets`."""
+
+    @synchronized
+    def get(self, asset_id: str) -> Row | None:
+        asset = self._assets.get(asset_id)
+        return asset.row if asset else None
+
+    def rows(
+        self,
+        states: Iterable[AssetState] | None = None,
+        *,
+        expiring_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        with self._mutex:
+            all_rows = sorted((asset.row for asset in self._assets.values()), key=urgency)
+
+        found = (
+            row
+            for state in (AssetState if states is None else states)
+            for row in all_rows
+            if row.state == state and (expiring_before is None or row.expires_at < expiring_before)
+        )
+        for _, row in zip(range(len(all_rows) if limit is None else limit), found, strict=False):
+            yield row
+
+    @synchronized
+    def warned(self, limit: int) -> list[Row]:
+        found = [asset.row for asset in self._assets.values() if asset.row.warnings]
+        archived = [row for row in found if row.state == AssetState.ARCHIVED]
+        archived.sort(
+            key=lambda row: (row.changed_at, row.asset_id.encode("utf-8", "surrogatepass")), reverse=True
+        )
+        return archived[: max(limit, 0)]
+
+    @synchronized
+    def counts(self) -> Counts:
+        states = dict.fromkeys(AssetState, 0)
+        acknowledged = dict.fromkeys(ACKNOWLEDGED_STATES, 0)
+        for asset in self._assets.values():
+            states[asset.row.state] += 1
+            if asset.row.acknowledged is not None:
+                acknowledged[asset.row.state] += 1
+        return Counts(self._seen, states, acknowledged)
+
+    @synchronized
+    def next_due_at(self) -> datetime | None:
+        waits = [asset.row.next_attempt_at for asset in self._assets.values()]
+        return min((at for at in waits if at is not None), default=None)
+
+    @synchronized
+    def progress(self) -> list[Progress]:
+        return [progress for ends, progress in self._progress.values() if ends > self._clock()]

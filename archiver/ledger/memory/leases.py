@@ -1,0 +1,119 @@
+"""Leases in memory."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from datetime import timedelta
+
+from archiver.ledger.memory.assets import MemoryAssets
+from archiver.ledger.memory.facts import MemoryFacts
+from archiver.ledger.memory.state import synchronized, with_result
+from archiver.ledger.models import (
+    DEADLINE_DIVISOR,
+    MAX_WAIT,
+    OPEN_STATES,
+    PROGRESS_LIFETIME,
+    AssetState,
+    AttemptStart,
+    Lease,
+    Progress,
+    Row,
+    Seen,
+    Settlement,
+)
+
+
+class MemoryLeases(MemoryAssets, MemoryFacts):
+    """`ledger.base.Leases`."""
+
+    @synchronized
+    def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        asset = self._assets.get(asset_id)
+        if asset is None or asset.row.state not in OPEN_STATES or self._is_leased(asset):
+            return None
+        if asset.row.next_attempt_at is not None and asset.row.next_attempt_at > self._clock():
+            return None
+
+        # random, so that a cleared ledger gives no old fencing token again
+        asset.fence = (asset.fence or secrets.randbits(40)) + 1
+        if asset.holder is not None:
+            stored = self._amount_stored(asset_id)
+            crashes = 0 if stored > asset.most else asset.row.crashes + 1
+            asset.row = replace(asset.row, crashes=crashes)
+            asset.most = max(asset.most, stored)
+        asset.holder = holder
+        asset.row = replace(asset.row, attempts=asset.row.attempts + 1)
+        self._move(asset, AssetState.RUNNING, at=self._clock() + duration)
+        return Lease(asset_id, asset.fence, holder)
+
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:
+        with self._mutex:
+            lease = self.lease(asset_id, holder, duration)
+            has_work = any(self._amount_stored(asset_id))
+            return AttemptStart(lease, self.get(asset_id), has_work, self.recall_all(facts))
+
+    @synchronized
+    def renew(self, lease: Lease, duration: timedelta) -> None:
+        self._check(lease)
+        asset = self._assets.get(lease.asset_id)
+        if asset is None:
+            return
+
+        if asset.fence is None:
+            self._adopt(asset, lease)
+        ends = self._clock() + duration
+        if asset.row.state == AssetState.RUNNING:
+            asset.timed_at = ends
+        else:
+            self._move(asset, AssetState.RUNNING, at=ends)
+
+    @synchronized
+    def outrank(self, lease: Lease, fence: int) -> Lease:
+        self._check(lease)
+        asset = self._assets.get(lease.asset_id)
+        if asset is not None and asset.fence is None:
+            self._adopt(asset, lease)
+        higher = replace(lease, fence=max(lease.fence, fence + 1))
+        if asset is not None:
+            asset.fence = higher.fence
+        return higher
+
+    @synchronized
+    def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
+        self._check(lease)
+        asset = self._assets.get(lease.asset_id) or self._enter(seen, AssetState.DISCOVERED, None)
+        if asset.fence is None:
+            self._adopt(asset, lease)
+        attempts = asset.row.attempts if settlement.counts_as_attempt else max(0, asset.row.attempts - 1)
+        same = settlement.fingerprint is None or settlement.fingerprint == asset.row.fingerprint
+        mismatches = (asset.row.mismatches + 1 if same else 1) if settlement.mismatch else 0
+        now = self._clock()
+        asset.holder = None
+        asset.most = (0, 0)
+        gone_since = asset.row.gone_since
+        if settlement.gone:
+            gone_since = gone_since or now
+        elif settlement.counts_as_attempt:
+            gone_since = None
+        asset.row = replace(
+            with_result(asset.row, settlement),
+            gone_since=gone_since,
+            attempts=attempts,
+            mismatches=mismatches,
+            fingerprint=settlement.fingerprint if settlement.mismatch else None,
+            created_at=seen.created_at or asset.row.created_at,
+        )
+        if settlement.state == AssetState.ARCHIVED and seen.size_bytes is not None:
+            asset.row = replace(asset.row, size_bytes=seen.size_bytes)
+        wait = min(max(settlement.delay or timedelta(0), timedelta(0)), MAX_WAIT)
+        left = asset.row.expires_at - now
+        if left > timedelta(0):
+            wait = min(wait, left // DEADLINE_DIVISOR)
+        self._move(asset, settlement.state, at=now + wait)
+        self._progress.pop(lease.asset_id, None)
+        return asset.row
+
+    @synchronized
+    def report(self, progress: Progress) -> None:
+        self._progress[progress.asset_id] = (self._clock() + PROGRESS_LIFETIME, progress)

@@ -1,0 +1,131 @@
+"""Entering, queueing and reopening assets in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from archiver.ledger.memory.assets import MemoryAssets
+from archiver.ledger.memory.state import Asset, synchronized, urgency, with_result
+from archiver.ledger.models import (
+    ACKNOWLEDGED_STATES,
+    JUDGED_STATES,
+    MAX_SIZES,
+    OPEN_STATES,
+    Acknowledgement,
+    AssetState,
+    Row,
+    Seen,
+    Settlement,
+)
+
+
+class MemorySchedule(MemoryAssets):
+    """`ledger.base.Schedule`."""
+
+    @synchronized
+    def discover(self, seen: Sequence[Seen]) -> int:
+        new = 0
+        for one in seen:
+            asset = self._assets.get(one.asset_id)
+            if asset is None:
+                self._enter(one, one.verdict, one.reason)
+                new += 1
+                continue
+
+            size = asset.row.size_bytes if one.size_bytes is None else one.size_bytes
+            resized = asset.row.state == AssetState.ARCHIVED and self._is_new_size(asset, size)
+            asset.row = replace(asset.row, expires_at=one.expires_at, size_bytes=size)
+            state = asset.row.state
+            if one.verdict == AssetState.DISCOVERED:
+                if state in JUDGED_STATES or resized:
+                    self._reopen(asset, keep_stored=resized)
+            elif state in JUDGED_STATES or (
+                state in OPEN_STATES - {AssetState.RUNNING} and one.verdict != AssetState.SOURCE_FAILED
+            ):
+                asset.row = replace(asset.row, reason=one.reason)
+                if state != one.verdict:
+                    self._move(asset, one.verdict)
+        return new
+
+    @synchronized
+    def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+        asset = self._assets.get(seen.asset_id)
+        if asset is not None and asset.row.state == AssetState.RUNNING:
+            return False
+        if asset is not None and asset.row.state == settlement.state:
+            asset.row = replace(asset.row, reason=settlement.reason)
+            return False
+
+        asset = asset or self._enter(seen, settlement.state, None)
+        self._move(asset, settlement.state)
+        created_at = seen.created_at or asset.row.created_at
+        asset.row = replace(
+            with_result(asset.row, settlement), mismatches=0, fingerprint=None, created_at=created_at
+        )
+        return True
+
+    @synchronized
+    def take_due(
+        self,
+        window: int,
+        requeue_after: timedelta,
+        ahead: timedelta = timedelta(0),
+        *,
+        at_most: int | None = None,
+    ) -> list[Row]:
+        clock = self._clock()
+
+        def ready(asset: Asset) -> bool:
+            match asset.row.state:
+                case AssetState.DISCOVERED:
+                    return True
+                case AssetState.WAITING:
+                    at = asset.row.next_attempt_at
+                    return at is not None and at <= clock + max(ahead, timedelta(0))
+                case AssetState.RUNNING:
+                    return not self._is_leased(asset)
+                case _:
+                    return False
+
+        queued = [asset for asset in self._assets.values() if asset.row.state == AssetState.QUEUED]
+        overdue = [asset for asset in queued if asset.timed_at and asset.timed_at < clock - requeue_after]
+        overdue.sort(key=lambda asset: urgency(asset.row))
+        others = sorted(filter(ready, self._assets.values()), key=lambda asset: urgency(asset.row))
+        taken = overdue[:window] + others[: max(0, window - len(queued))]
+        taken = sorted(taken, key=lambda asset: urgency(asset.row))[: window if at_most is None else at_most]
+        for asset in taken:
+            self._move(asset, AssetState.QUEUED, at=clock)
+        return sorted((asset.row for asset in taken), key=urgency)
+
+    @synchronized
+    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
+        asset = self._assets.get(asset_id)
+        if asset is None:
+            return None
+
+        if not self._is_leased(asset):
+            self._reopen(asset, keep_stored=keep_stored)
+        return asset.row
+
+    @synchronized
+    def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
+        asset = self._assets.get(asset_id)
+        if asset is None:
+            return None
+
+        if asset.row.state in ACKNOWLEDGED_STATES:
+            asset.row = replace(asset.row, acknowledged=Acknowledgement(by, why, self._clock()))
+        return asset.row
+
+    @staticmethod
+    def _is_new_size(asset: Asset, size: int | None) -> bool:
+        before = asset.row.size_bytes
+        if before is None or size is None or size == before:
+            return False
+        known = asset.sizes or (before,)
+        if len(known) >= MAX_SIZES or size in known:
+            return False
+        asset.sizes = (*known, size)
+        return True

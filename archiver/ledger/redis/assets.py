@@ -1,0 +1,64 @@
+"""Reads of the assets in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice, takewhile
+
+from archiver.ledger.models import ACKNOWLEDGED_STATES, AssetState, Counts, Progress, Row
+from archiver.ledger.redis.calls import BATCH, ScriptCalls
+from archiver.ledger.redis.copy_records import read_progress
+from archiver.ledger.redis.rows import read_row, row_from_hash
+from archiver.ledger.redis.values import from_microseconds, microseconds
+
+
+class RedisAssets(ScriptCalls):
+    """`ledger.base.Assets`."""
+
+    def get(self, asset_id: str) -> Row | None:
+        fields = self._hash("get", "asset:" + asset_id)
+        return row_from_hash(asset_id, fields) if fields else None
+
+    def rows(
+        self,
+        states: Iterable[AssetState] | None = None,
+        *,
+        expiring_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        for state in AssetState if states is None else states:
+            found = takewhile(
+                lambda row: expiring_before is None or row.expires_at < expiring_before,
+                self._rows_of(state, BATCH if limit is None else min(BATCH, limit)),
+            )
+            for row in islice(found, limit):
+                yield row
+                limit = None if limit is None else limit - 1
+
+    def warned(self, limit: int) -> list[Row]:
+        return [read_row(flat) for flat in self._run("warned", limit)]
+
+    def counts(self) -> Counts:
+        seen, *found = self._run("counts", *AssetState)
+        sizes, acknowledged = found[: len(AssetState)], found[len(AssetState) :]
+        return Counts(
+            int(seen),
+            dict(zip(AssetState, sizes, strict=True)),
+            {state: acknowledged.count(state) for state in ACKNOWLEDGED_STATES},
+        )
+
+    def next_due_at(self) -> datetime | None:
+        earliest = self._run("next_due_at")
+        return from_microseconds(earliest) if earliest else None
+
+    def progress(self) -> list[Progress]:
+        read = (read_progress(fact) for fact in self._recall("progress").values())
+        return [one for one in read if one is not None]
+
+    def _rows_of(self, state: AssetState, batch: int) -> Iterator[Row]:
+        after, expires = "", 0
+        while page := self._run("page", state, batch, after, expires) if batch else []:
+            rows = [read_row(flat) for flat in page]
+            yield from rows
+            after, expires = rows[-1].asset_id, microseconds(rows[-1].expires_at)

@@ -1,0 +1,61 @@
+"""Leases in Redis."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import timedelta
+
+from archiver.ledger.errors import LeaseLost, LedgerUnavailable
+from archiver.ledger.models import PROGRESS_LIFETIME, AttemptStart, Lease, Progress, Row, Seen, Settlement
+from archiver.ledger.redis.calls import ScriptCalls, read_facts
+from archiver.ledger.redis.rows import read_row, seen_arguments, settlement_arguments
+from archiver.ledger.redis.values import MICROSECOND, to_json
+
+
+class RedisLeases(ScriptCalls):
+    """`ledger.base.Leases`."""
+
+    def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        fence = self._run("lease", asset_id, holder, duration // MICROSECOND, _call_number())
+        return Lease(asset_id, int(fence), holder) if fence else None
+
+    def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:
+        arguments = (asset_id, holder, duration // MICROSECOND, _call_number(), facts)
+        fence, has_work, row, flat = json.loads(self._run("begin", *arguments))
+        return AttemptStart(
+            Lease(asset_id, int(fence), holder) if fence else None,
+            read_row(row) if len(row) > 1 else None,
+            bool(has_work),
+            read_facts(flat or ()),  # cjson writes an empty Lua list as {}
+        )
+
+    def renew(self, lease: Lease, duration: timedelta) -> None:
+        if not self._run("renew", lease.asset_id, lease.fence, lease.holder, duration // MICROSECOND):
+            raise LeaseLost.of(lease)
+
+    def outrank(self, lease: Lease, fence: int) -> Lease:
+        higher = self._run("outrank", lease.asset_id, lease.fence, lease.holder, fence, _call_number())
+        if not higher:
+            raise LeaseLost.of(lease)
+        return replace(lease, fence=int(higher))
+
+    def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
+        arguments = (*seen_arguments(seen), *settlement_arguments(settlement))
+        flat = self._run("settle", lease.fence, _call_number(), *arguments)
+        if not flat:
+            raise LeaseLost.of(lease)
+        return read_row(json.loads(flat))
+
+    def report(self, progress: Progress) -> None:
+        fact, ends_in = to_json(asdict(progress)), PROGRESS_LIFETIME // MICROSECOND
+        with suppress(LedgerUnavailable):
+            self._run("remember", "progress", progress.asset_id, fact, ends_in, 1, once=True)
+
+
+def _call_number() -> int:
+    """Return an idempotency key, by which a script recognises a call that was sent twice. 31 bits: a row keeps the last
+    one in 5 bytes."""
+    return secrets.randbits(31)

@@ -1,0 +1,67 @@
+"""The ledger in Redis (6.2 or later) or Valkey: one server or a primary with replicas, as Celery needs too.
+
+Every change of an asset is one Lua script (`lua/`), so it is atomic: a row and its indexes never disagree. Scripts
+build key names themselves, so a cluster is not supported.
+
+Each key has a lifetime or an owner. After the prefix:
+
+| key                    | what it is                                                   | lives                       |
+|------------------------|--------------------------------------------------------------|-----------------------------|
+| asset:<id>             | hash: the row, by the letters of `rows._FIELDS`              | owned by the ledger         |
+| seen                   | how many assets were ever entered; counted apart from states | owned by the ledger         |
+| state:<state>          | zset: its assets by expires_at; each asset is in exactly one | owned by the ledger         |
+| time:queued            | zset: by the time they were queued                           | while queued                |
+| time:running           | zset: by the end of the lease                                | while leased                |
+| time:waiting           | zset: by next_attempt_at                                     | until that                  |
+| ready                  | zset by expires_at: waits that are over, leases that ended   | until queued or leased      |
+| time:ready             | zset by next_attempt_at: the waiting ones of `ready`         | until queued or leased      |
+| stored:[id,dest]       | hash: `version`, and an object by `/path`                    | while open, 30 days at most |
+| upload:[id,dest,key]   | hash: `upload` (its token sealed), and a part by number      | while open, 30 days at most |
+| work:<id>              | set: the `stored` and `upload` keys of an asset              | as long as those            |
+| acknowledged           | set: the assets whose end a person has acknowledged          | until the state changes     |
+| warned                 | zset: archived with a warning, by when that was              | until settled otherwise     |
+| progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
+| facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
+| secret:<name>          | a sealed string                                              | as its caller says          |
+| lock:<name>            | its holder's token                                           | as its caller says          |
+
+Times are whole microseconds since 1970, exact in a zset's double until the year 2255.
+"""
+
+from __future__ import annotations
+
+from redis.exceptions import ResponseError
+
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.redis import persistence
+from archiver.ledger.redis.copy_journal import RedisCopyJournal
+from archiver.ledger.redis.facts import RedisFacts
+from archiver.ledger.redis.leases import RedisLeases
+from archiver.ledger.redis.persistence import Persistence
+from archiver.ledger.redis.schedule import RedisSchedule
+
+
+class RedisLedger(RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts):
+    """`ledger.base.Ledger`, shared by every process that is given the same server, prefix and secret."""
+
+    def ping(self) -> None:
+        # not PING: a server that answers it may still refuse writes (full, read-only, no disk)
+        self._call("ping", lambda: self._redis.set(self._key("lock:", "ping"), "", px=1))
+
+    def persistence(self) -> Persistence:
+        """Judge whether the server keeps the ledger. By INFO, which managed servers answer where they refuse CONFIG."""
+        try:
+            info = self._call(
+                "persistence",
+                lambda: (
+                    self._redis.info("persistence") | self._redis.info("memory") | self._redis.info("stats")
+                ),
+            )
+        except LedgerUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            info = {}  # it answered, and refused
+        return persistence.judge(info)
+
+    def close(self) -> None:
+        self._redis.close()

@@ -1,0 +1,55 @@
+"""Whether a Redis server keeps the ledger across a restart, and all of it when its memory is full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FULL = 0.9
+"""Share of `maxmemory` that counts as full: messages and rows come in bursts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """What the server does with the ledger when it restarts or runs full. None: it does not tell."""
+
+    appendonly: bool | None
+    eviction_policy: str | None
+    sound: bool | None
+    explanation: str
+
+
+def judge(info: Mapping[str, Any]) -> Persistence:
+    """Judge what INFO answered; empty when the server refused it."""
+    aof, policy, maxmemory = info.get("aof_enabled"), info.get("maxmemory_policy"), info.get("maxmemory")
+    if aof is None or policy is None:
+        explanation = (
+            "the server does not tell (INFO is refused); ask its provider for 'appendonly yes' and"
+            " 'maxmemory-policy noeviction'"
+        )
+        return Persistence(None, None, None, explanation)
+
+    faults = []
+    if not aof:
+        faults.append(
+            "appendonly is off: after a restart the next sweep and reconcile find again what is due, running and on"
+            " hold, and unfinished uploads restart; set 'appendonly yes'"
+        )
+    if info.get("aof_last_write_status", "ok") != "ok":
+        faults.append("the append-only file cannot be written: check the server's disk")
+    if policy != "noeviction":
+        full = "when its memory is full" if maxmemory else "once somebody sets maxmemory"
+        faults.append(
+            f"maxmemory-policy is {policy}: {full} it drops ledger rows and messages; set 'noeviction'"
+        )
+    if evicted := info.get("evicted_keys"):
+        faults.append(f"{evicted:,} keys have already been evicted: ledger rows, or messages")
+    used = info.get("used_memory", 0)
+    if maxmemory and used > FULL * maxmemory:
+        faults.append(f"it uses {used / maxmemory:.0%} of maxmemory: raise maxmemory before writes fail")
+    if info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        faults.append("rewriting the append-only file fails, so it grows: check the server's disk and memory")
+    return Persistence(
+        bool(aof), policy, not faults, "; ".join(faults) or "kept on disk, and nothing is evicted"
+    )

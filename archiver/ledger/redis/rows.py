@@ -1,0 +1,103 @@
+"""How an asset's row is written to Redis and read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from archiver.ledger.models import Acknowledgement, AssetState, Row, Seen, Settlement
+from archiver.ledger.redis.calls import Argument
+from archiver.ledger.redis.values import MICROSECOND, from_microseconds, microseconds, to_json
+
+# A row's fields in its hash. Short, for a million rows: one letter costs a megabyte.
+_FIELDS = {
+    "ty": "type",
+    "st": "state",
+    "ex": "expires_at",
+    "fs": "first_seen_at",
+    "ch": "changed_at",
+    "cr": "created_at",
+    "ro": "room_id",
+    "se": "session_id",
+    "si": "size_bytes",
+    "at": "attempts",
+    "mi": "mismatches",
+    "fp": "fingerprint",
+    "de": "crashes",
+    "nx": "next_attempt_at",
+    "gs": "gone_since",
+    "re": "reason",
+    "sb": "stored_bytes",
+    "so": "stored_objects",
+    "sc": "seconds",
+    "wa": "warnings",
+    # `acknowledged`: ak, when the state was last set, when it was acknowledged, and JSON
+    # for the scripts alone: fe the fencing token, ho the lease's holder, ca the call that leased or settled it, mo the
+    # most that was stored at a crash, zs the sizes the API gave since it was archived, at most MAX_SIZES
+}
+_TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at", "gone_since")
+_NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")
+_READ: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(_TIMES, from_microseconds),
+    **dict.fromkeys(_NUMBERS, int),
+    "state": AssetState,
+    "seconds": float,
+    "warnings": lambda text: tuple(json.loads(text)),
+}
+
+
+def seen_arguments(seen: Seen) -> tuple[Argument, ...]:
+    """Return what the scripts' `take_seen` reads."""
+    return (
+        seen.asset_id,
+        seen.type,
+        microseconds(seen.expires_at),
+        seen.verdict,
+        None if seen.created_at is None else microseconds(seen.created_at),
+        seen.room_id,
+        seen.session_id,
+        seen.size_bytes,
+        seen.reason,
+    )
+
+
+def settlement_arguments(settlement: Settlement) -> tuple[Argument, ...]:
+    """Return what the scripts' `take_settlement` reads."""
+    return (
+        settlement.state,
+        settlement.reason,
+        None if settlement.delay is None else settlement.delay // MICROSECOND,
+        int(settlement.counts_as_attempt),
+        int(settlement.mismatch),
+        settlement.fingerprint,
+        int(settlement.gone),
+        settlement.stored_bytes or None,
+        settlement.stored_objects or None,
+        settlement.seconds or None,
+        to_json(settlement.warnings) if settlement.warnings else None,
+    )
+
+
+def read_row(flat: Sequence[str]) -> Row:
+    """Read a script's answer: the asset id, then alternating fields and values."""
+    return row_from_hash(flat[0], dict(zip(flat[1::2], flat[2::2], strict=True)))
+
+
+def row_from_hash(asset_id: str, fields: Mapping[str, str]) -> Row:
+    values: dict[str, Any] = {}
+    for short, name in _FIELDS.items():
+        text = fields.get(short)
+        if text is not None:
+            values[name] = _READ.get(name, str)(text)
+    return Row(asset_id=asset_id, acknowledged=_acknowledgement(fields), **values)
+
+
+def _acknowledgement(fields: Mapping[str, str]) -> Acknowledgement | None:
+    """Read it only if it is of the current state: a worker of an older version leaves the field in place."""
+    changed, _, rest = fields.get("ak", "").partition("|")
+    if not changed or changed != fields.get("ch"):
+        return None
+    at, _, text = rest.partition("|")
+    said = json.loads(text)
+    return Acknowledgement(said["by"], said["why"], from_microseconds(at))

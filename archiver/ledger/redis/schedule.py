@@ -1,0 +1,53 @@
+"""Entering, queueing and reopening assets in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Row, Seen, Settlement
+from archiver.ledger.redis.assets import RedisAssets
+from archiver.ledger.redis.calls import BATCH
+from archiver.ledger.redis.rows import read_row, seen_arguments, settlement_arguments
+from archiver.ledger.redis.values import MICROSECOND, to_json
+
+
+class RedisSchedule(RedisAssets):
+    """`ledger.base.Schedule`."""
+
+    def discover(self, seen: Sequence[Seen]) -> int:
+        arguments = (argument for one in seen for argument in seen_arguments(one))
+        new: int = self._run("discover", len(seen), *arguments)
+        return new
+
+    def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
+        return bool(self._run("record_archived", *seen_arguments(seen), *settlement_arguments(settlement)))
+
+    def take_due(
+        self,
+        window: int,
+        requeue_after: timedelta,
+        ahead: timedelta = timedelta(0),
+        *,
+        at_most: int | None = None,
+    ) -> list[Row]:
+        while self._run("promote", ahead // MICROSECOND, BATCH):
+            pass  # each wait is promoted once, so this ends; in steps, so that others are served in between
+
+        rows: list[Row] = []
+        wanted = window if at_most is None else min(window, at_most)
+        while len(rows) < wanted:
+            limit = min(BATCH, wanted - len(rows))
+            taken = self._run("take_due", window, limit, requeue_after // MICROSECOND)
+            rows += map(read_row, taken)
+            if len(taken) < limit:
+                break
+        return sorted(rows, key=lambda row: (row.expires_at, row.asset_id.encode("utf-8", "surrogatepass")))
+
+    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
+        flat = self._run("reopen", asset_id, 1 if keep_stored else 0)
+        return read_row(flat) if flat else None
+
+    def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
+        flat = self._run("acknowledge", asset_id, to_json({"by": by, "why": why}), *ACKNOWLEDGED_STATES)
+        return read_row(flat) if flat else None

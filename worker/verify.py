@@ -125,7 +125,7 @@ def verify(
 def _manifests(store: StorageBackend, hashed: Mapping[ObjectKey, str]) -> dict[str, ObjectKey]:
     return {
         keys.asset_id_of(info.key) or hashed.get(info.key) or info.key: info.key
-        for info in store.list(f"{keys.MANIFESTS_FOLDER}/")
+        for info in store.list(keys.MANIFESTS)
         if info.key.endswith(".json")
     }
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.records.check_records import (
-    FOLDER,
     KEPT,
     TOLERANCE,
     Check,
@@ -20,6 +19,7 @@ from archiver.core.records.check_records import (
     tag_of,
     write_records,
 )
+from archiver.core.records.keys import CHECKS
 from storage_backends.base import ObjectInfo, ObjectKey, object_key
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
@@ -47,7 +47,7 @@ def records(**checks: Check) -> Records:
 
 
 def stored(store: MemoryBackend) -> list[ObjectKey]:
-    return sorted(info.key for info in store.list(f"{FOLDER}/"))
+    return sorted(info.key for info in store.list(CHECKS))
 
 
 def test_what_is_written_is_read_again(store: MemoryBackend) -> None:
@@ -84,7 +84,7 @@ def test_only_a_few_objects_are_kept(store: MemoryBackend) -> None:
 
 
 def test_what_is_not_a_record_of_ours_is_never_deleted(store: MemoryBackend) -> None:
-    others = [f"{FOLDER}/2026/03/01-notes.jsonl.gz", f"{FOLDER}/2026/asset/movie.mp4", f"{FOLDER}/x"]
+    others = [f"{CHECKS}2026/03/01-notes.jsonl.gz", f"{CHECKS}2026/asset/movie.mp4", f"{CHECKS}x"]
     for other in others:
         put(store, other, b"not ours")
 

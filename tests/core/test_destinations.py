@@ -14,10 +14,11 @@ from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.destinations import holds
 from archiver.core.destinations.checked import CHECK_EVERY, FACT, LOCK_NAME, Destinations
 from archiver.core.destinations.guarded import GuardedBackend, guarded
-from archiver.core.destinations.identity import MARKER, Verdict
+from archiver.core.destinations.identity import Verdict
 from archiver.core.errors import DestinationSilent, NotTheDestination
 from archiver.core.machine import is_machine_fault
 from archiver.core.records import keys
+from archiver.core.records.keys import MARKER
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -191,7 +192,7 @@ def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded()
 def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_manifest() -> None:
     class Unmounting(Faulty):
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-            if spec.key.startswith(keys.MANIFESTS_FOLDER):
+            if spec.key.startswith(keys.MANIFESTS):
                 self.store.objects.clear()  # what is there now is the folder below the mount point
             return super().put(spec, data, crc32c)
 

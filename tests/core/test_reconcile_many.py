@@ -9,9 +9,9 @@ import pytest
 
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
-from archiver.core.destinations.identity import MARKER
 from archiver.core.errors import NotTheDestination
 from archiver.core.judging import Scope
+from archiver.core.records.keys import MARKER
 from archiver.core.upkeep import reconcile
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.core.upkeep.reports import RECONCILE_FACT

@@ -54,7 +54,7 @@ def test_a_commit_that_scrub_marks_as_damaged_while_reconcile_looks_stays_marked
 
         def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
             found = list(super().list(prefix))
-            if bench is not None and prefix.startswith(keys.MANIFESTS_FOLDER):
+            if bench is not None and prefix.startswith(keys.MANIFESTS):
                 for info in found:
                     self.delete(info.key)
                 bench.ledger.reopen(bench.asset_id)

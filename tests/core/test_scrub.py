@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.judging import Scope, judge
-from archiver.core.records.check_records import FOLDER
 from archiver.core.records.commit import committed
+from archiver.core.records.keys import CHECKS
 from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import LOCK, LOCK_NAME, LONGEST_WAIT, STALE_UPLOAD, Scrubber, ScrubResult
@@ -50,7 +50,7 @@ class World:
 
     def media(self) -> set[str]:
         """All that is stored, but for the records of the scrub."""
-        return {info.key for info in self.store.list() if not info.key.startswith(f"{FOLDER}/")}
+        return {info.key for info in self.store.list() if not info.key.startswith(CHECKS)}
 
     def scrub_daily(self, days: int = 30) -> list[ScrubResult]:
         results = []

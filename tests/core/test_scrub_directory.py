@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from archiver.core.records.check_records import FOLDER, KEPT
+from archiver.core.records.check_records import KEPT
+from archiver.core.records.keys import CHECKS
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -46,7 +47,7 @@ def test_each_check_reads_everything_and_the_record_stays_small(folder: Folder) 
     read = [folder.scrub(days=9).read_bytes for _ in range(12)]
 
     assert read == [102, 0, 0] * 4
-    assert len(list((folder.path / FOLDER).rglob("*.jsonl.gz"))) == KEPT
+    assert len(list((folder.path / CHECKS).rglob("*.jsonl.gz"))) == KEPT
     assert reports.scrub_problems(folder.ledger.recall(reports.SCRUB_FACT), folder.clock()) == []
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from archiver.core.records.check_records import FOLDER
+from archiver.core.records.keys import CHECKS
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
@@ -288,7 +288,7 @@ def test_where_nothing_can_be_recorded_it_goes_round_by_the_calendar_and_says_so
     put_object = years.store.put
 
     def refusing(spec: object, *data: object) -> object:
-        if str(getattr(spec, "key", "")).startswith(FOLDER):
+        if str(getattr(spec, "key", "")).startswith(CHECKS):
             raise TransientStorageError("put: 503")
         return put_object(spec, *data)  # type: ignore[arg-type]
 
@@ -356,7 +356,7 @@ def test_what_is_lost_of_the_record_is_checked_again_within_a_round() -> None:
     for _ in range(40):
         years.clock.advance(DAY)
         years.scrub()
-    for info in list(years.store.list(f"{FOLDER}/")):
+    for info in list(years.store.list(CHECKS)):
         years.store.delete(info.key)
     lost_at = years.clock()
     years.clock.advance(DAY)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from archiver.core.destinations.checked import Destinations
-from archiver.core.destinations.identity import MARKER
+from archiver.core.records.keys import MARKER
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.base import ObjectKey

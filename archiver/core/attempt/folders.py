@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest
 from storage_backends.base import ObjectKey, object_key
 
@@ -42,9 +43,9 @@ def next_folder(folder: Folder, present: Mapping[str, Manifest], tried: Sequence
 
 
 def _unused(base: ObjectKey, used: set[str]) -> Folder:
-    """`base`, `base/!v2`, `base/!v3`, ... : `core.records.keys` makes no such names of a source's."""
+    """`base`, or its first version folder that is not `used`."""
     number, path = 1, base
     while path in used:
         number += 1
-        path = object_key(f"{base}/!v{number}")
+        path = keys.version_folder(base, number)
     return Folder(path, base, {})

@@ -21,7 +21,6 @@ import structlog
 
 from archiver.core.destinations import holds
 from archiver.core.destinations.identity import (
-    MARKER,
     MAX_MARKER_BYTES,
     Identity,
     Manifests,
@@ -396,7 +395,7 @@ class Destinations:
         """Tell people when listing is refused as well: no copy there can be verified. Attempts find out by themselves
         (core.destinations.probing)."""
         try:
-            next(iter(state.store.list(f"{keys.MANIFESTS_FOLDER}/")), None)
+            next(iter(state.store.list(keys.MANIFESTS)), None)
         except DestinationRefuses as error:
             state.refuses = True
             self._tell(state, holds.Kind.REFUSES, f"it refuses to be read: {error}", now)
@@ -405,7 +404,7 @@ class Destinations:
 
     def _read_marker(self, store: StorageBackend) -> Marker | NoMarker:
         try:
-            return parse_marker(store.read(MARKER, 0, MAX_MARKER_BYTES))
+            return parse_marker(store.read(keys.MARKER, 0, MAX_MARKER_BYTES))
         except ObjectMissing:
             return NoMarker.ABSENT
 
@@ -413,12 +412,14 @@ class Destinations:
         """The marker that is there afterwards: another process may have been faster."""
         data = marker.to_bytes()
         only_if_absent = not anew and store.limits.conditional_create
-        spec = ObjectSpec(MARKER, "application/json", len(data), if_absent=only_if_absent)
+        spec = ObjectSpec(keys.MARKER, "application/json", len(data), if_absent=only_if_absent)
         with suppress(ObjectExists, ObjectChanged):
             store.put(spec, data, crc32c(data))
         found = self._read_marker(store)
         if not isinstance(found, Marker):
-            raise TransientStorageError(f"{store.name}/{MARKER}: what was written is not what is read back")
+            raise TransientStorageError(
+                f"{store.name}/{keys.MARKER}: what was written is not what is read back"
+            )
         return found
 
     def _new_marker(self, *, began_empty: bool, id_before: str | None = None) -> Marker:
@@ -544,7 +545,7 @@ def count_manifests(store: StorageBackend, ledger: Assets) -> Manifests:
         found = sum(store.stat(keys.manifest_key(row.asset_id, row.created_at)) is not None for row in sample)
         if sample and 2 * found >= len(sample):
             return Manifests.MOST
-    listed = [info.key for info in islice(store.list(f"{keys.MANIFESTS_FOLDER}/"), LISTED)]
+    listed = [info.key for info in islice(store.list(keys.MANIFESTS), LISTED)]
     if found or any(_is_stored(ledger, key) for key in listed):
         return Manifests.SOME
     return Manifests.FOREIGN if listed else Manifests.NONE

@@ -22,7 +22,7 @@ from storage_backends.base import (
 )
 from storage_backends.errors import StorageError
 
-_RECORDS = (f"{keys.MANIFESTS_FOLDER}/", f"{keys.ENDS_FOLDER}/")
+_RECORDS = (keys.MANIFESTS, keys.ENDS)
 _NEVER_UNMOUNTED = ("s3://", "gs://")
 
 

@@ -15,9 +15,7 @@ from enum import Enum
 from typing import Any
 
 from archiver.hms.models import parse_time
-from storage_backends.base import object_key
 
-MARKER = object_key(".archiver-destination.json")
 MAX_MARKER_BYTES = 64 * 1024  # one has some 300
 MOST_WORKSPACES = 50  # named in one marker: a new one for each access key that was ever used
 SCHEMA = "archiver.destination/1"

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 
+from archiver.core.records import keys
 from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 from archiver.transfer.checksums import crc32c
-from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import (
     BucketMissing,
     DestinationFull,
@@ -23,7 +24,6 @@ from storage_backends.errors import (
     StorageError,
 )
 
-PROBES = "doctor/probe-"  # the prefix of their keys; the one folder where deletes are needed
 SMALL_BYTES = 4 * 2**10
 ROOM_BYTES = (
     8 * 2**20
@@ -60,7 +60,7 @@ def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = 
     """Write an object of `size_bytes` under `doctor/`, read it back and delete it. Its key is random: nothing is ever
     overwritten. Never raises; may run many times at once. `ledger`: remembers what could not be deleted, for all
     processes; without one, this process does."""
-    key = object_key(f"{PROBES}{secrets.token_hex(16)}.bin")
+    key = keys.probe_key(secrets.token_hex(16))
     if _left_lately(store, ledger):
         return _begin_and_abort(store, key, size_bytes)
     data = secrets.token_bytes(size_bytes)  # no file system makes it smaller
@@ -132,7 +132,7 @@ def _left_lately(store: StorageBackend, ledger: Facts | None) -> bool:
         LedgerError, StorageError
     ):  # where no ledger lasts, as with `run --once` by cron, the bucket tells
         now = ledger.now()
-        probes = islice(store.list(PROBES), _LISTED)
+        probes = islice(store.list(keys.PROBES), _LISTED)
         return any(one.updated_at is not None and abs(now - one.updated_at) < LEFT_EVERY for one in probes)
     return False
 

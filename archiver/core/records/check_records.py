@@ -1,8 +1,8 @@
-"""When each copy of a destination was last checked: one object in the bucket for each run of the scrub.
+"""When each copy was last checked: one object under `checks/` for each run of the scrub.
 
-`checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz`, with the hash of its content, holds a head and a line for each copy.
-Each object is the whole record, so all but the newest KEPT are deleted; where nothing may be deleted they stay, and
-cost nothing more. What is lost, cut or of another schema is not believed: the copies are checked again.
+Gzipped JSON lines: a head, a line for each copy, a count. Each object is the whole record, so all but the newest KEPT
+are deleted; where nothing may be deleted they stay. A record that is lost, cut or of another schema is ignored: its
+copies are checked again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -28,15 +27,12 @@ from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
-FOLDER = "checks"
 SCHEMA = "archiver.checks/1"
 KEPT = 3  # objects: behind one that rots there are two that know nearly as much
 TOLERANCE = timedelta(hours=1)
 """A record that is dated further in the future was made by a wrong clock."""
 MAX_BYTES = 1024 * 1024 * 1024  # compressed; a million copies take about 40 MB
 _READ_BYTES = 4 * 1024 * 1024
-_NAME = re.compile(rf"{FOLDER}/(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{{16}}\.jsonl\.gz")
-_MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
 
 
 class Mark:
@@ -130,13 +126,13 @@ def write_records(store: StorageBackend, records: Records, now: datetime) -> Obj
     """Write them as a new object, and delete those that it makes superfluous, where that is allowed. Raises
     StorageError when it cannot be written."""
     data = _written(records, now)
-    key = _key(now, hashlib.sha256(data).hexdigest()[:16])
+    key = keys.check_record_key(now, hashlib.sha256(data).hexdigest()[:16])
     store.put(ObjectSpec(key, "application/gzip", len(data)), data, crc32c(data))
     try:
         believable = _believable(store, now)
         kept = {*believable[-KEPT:], key}
-        for info in list(store.list(f"{FOLDER}/")):
-            if _NAME.fullmatch(info.key) and info.key not in kept:
+        for info in list(store.list(keys.CHECKS)):
+            if keys.is_check_record(info.key) and info.key not in kept:
                 store.delete(info.key)
     except StorageError as error:
         log.info("check_records_kept", store=store.name, reason=str(error))
@@ -145,13 +141,9 @@ def write_records(store: StorageBackend, records: Records, now: datetime) -> Obj
 
 def _believable(store: StorageBackend, now: datetime) -> list[ObjectKey]:
     """Oldest first, without those of a clock that was ahead."""
-    newest = _key(now + TOLERANCE, "f" * 16)
-    found = (info.key for info in store.list(f"{FOLDER}/") if _NAME.fullmatch(info.key))
+    newest = keys.check_record_key(now + TOLERANCE, "f" * 16)
+    found = (info.key for info in store.list(keys.CHECKS) if keys.is_check_record(info.key))
     return sorted(key for key in found if key <= newest)
-
-
-def _key(at: datetime, digest: str) -> ObjectKey:
-    return object_key(f"{FOLDER}/{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
 
 
 def _written(records: Records, now: datetime) -> bytes:
@@ -167,7 +159,7 @@ def _written(records: Records, now: datetime) -> bytes:
         for key, check in records.checks.items():
             times = (check.checked_at, check.read_at, check.read_by)
             packed.write(
-                _line([key.removeprefix(_MANIFESTS), check.tag, *times, check.size_bytes, check.marks])
+                _line([key.removeprefix(keys.MANIFESTS), check.tag, *times, check.size_bytes, check.marks])
             )
         packed.write(_line({"copies": len(records.checks)}))
     return out.getvalue()
@@ -196,7 +188,7 @@ def _read(store: StorageBackend, key: ObjectKey, now: datetime) -> Records:
                 return _without_future(records, latest)
             name, tag, checked_at, read_at, read_by, size_bytes, marks = value
             check = Check(tag, checked_at, read_at, read_by, size_bytes, marks)
-            records.checks.put(object_key(_MANIFESTS + name), check)
+            records.checks.put(object_key(keys.MANIFESTS + name), check)
     raise ValueError("cut")
 
 

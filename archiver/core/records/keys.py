@@ -1,12 +1,23 @@
-"""Where things lie in the bucket: an asset, a path, a moment -> object keys. Pure, stable, injective.
+"""Keys of every object at a destination. Pure, stable, injective.
 
-The escape character is `!`, which is legal and plain in S3 and GCS keys, file names and URL paths alike, so
-that a key can be written into a playlist as it is. `!2F` stands for the byte 0x2F; `!h...` for the hash of a
-segment that was cut; `!l...` for that of a whole path that was; `!e` for an empty segment; a `!` at the end
-marks a file whose name has no extension.
+    recordings/<room>/<session>/<type>/<asset>/       folder of an asset's objects, by the key template (`asset_folder`)
+        <path at the source>                          `safe_path`
+        _ext/<folder>/<name>                          named by a playlist, outside its own folder
+        _zip/<name>                                   a zip that is stored beside its contents
+        thumbnails/<name>
+        !v2/...  !v3/...                              another version of the asset (`version_folder`)
+    manifests/<yyyy>/<mm>/<dd>/<asset>.json           manifest: the commit; `undated` instead of an unknown date
+    ends/<yyyy>/<mm>/<dd>/<asset>.json                end record, of an asset that is not archived
+    checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
+    doctor/probe-<random>.bin                         probe
+    .archiver-destination.json                        marker: which destination this is
 
-Folders never look like files: a file's last segment has an extension or ends with `!`, a folder's never does.
-So no key is a folder of another one (`a` beside `a/b`), which a directory cannot store.
+The escape character is `!`, which is plain in S3 and GCS keys, file names and URL paths, so that a key can be written
+into a playlist as it is. `!2F`: the byte 0x2F. `!h...`: hash of a segment that was cut. `!l...`: hash of a whole path
+that was too long. `!q...`: hash of a URL's query. `!e`: empty segment. A `!` at the end: a file without an extension.
+
+A file's last segment has an extension or ends with `!`, a folder's never does. So no key is a folder of another one
+(`a` beside `a/b`), which a directory cannot store.
 """
 
 from __future__ import annotations
@@ -37,23 +48,25 @@ THUMBNAILS_FOLDER = "thumbnails"
 ZIP_FOLDER = "_zip"  # the zip itself, where it is kept beside what was in it
 _OUR_FOLDERS = frozenset({EXTERNAL_FOLDER, THUMBNAILS_FOLDER, ZIP_FOLDER})
 OUR_FILES = frozenset({"asset.json", "manifest.json"})
-"""Names at the top of an asset's folder that no source gets. Versions before stored the API's description there, as
-`asset.json`; the manifest holds it."""
-MANIFESTS_FOLDER = "manifests"
-ENDS_FOLDER = "ends"
-_OUR_ROOTS = frozenset({MANIFESTS_FOLDER, ENDS_FOLDER})
+"""Names at the top of an asset's folder that no source gets. Earlier versions stored the API's description there."""
+MANIFESTS = "manifests/"
+ENDS = "ends/"
+CHECKS = "checks/"
+DOCTOR = "doctor/"
+PROBES = f"{DOCTOR}probe-"
+MARKER = object_key(".archiver-destination.json")
+_OUR_ROOTS = frozenset({MANIFESTS.rstrip("/"), ENDS.rstrip("/")})
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._=-]")
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
+_CHECK_RECORD = re.compile(rf"{CHECKS}(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{{16}}\.jsonl\.gz")
 _ESCAPED = re.compile(r"!([0-9A-F]{2})")
 
 
 def check_template(template: str) -> None:
-    """Raise ValueError, saying what to mend, for a key template that would mix up assets or grow too long.
-
-    Each field must be a segment of its own (`{room_id}/{asset_id}`, not `{room_id}-{asset_id}`) and the asset
-    id must be among them: only so are the folders of two assets never the same, nor one inside the other.
-    """
+    """Raise ValueError, saying what to fix, unless the template gives each asset a folder of its own, and of bounded
+    length: each field is a whole segment (`{room_id}/{asset_id}`, not `{room_id}-{asset_id}`), and the asset id is
+    one of them."""
     fields = []
     longest = -1
     for segment in template.split("/"):
@@ -89,8 +102,8 @@ def check_template(template: str) -> None:
 
 
 def asset_folder(asset: Asset, template: str = DEFAULT_TEMPLATE) -> ObjectKey:
-    """The folder of an asset's objects, without a slash at its end. The same for the same description, for
-    ever; different for two assets of different id. Raises ValueError as `check_template` does."""
+    """The folder of an asset's objects, without a slash at its end. Stable, and different for different ids. Raises
+    ValueError as `check_template` does."""
     check_template(template)
     year, month, day = _date(asset.created_at) or (UNKNOWN, UNKNOWN, UNKNOWN)
     values = {
@@ -112,31 +125,60 @@ def asset_folder(asset: Asset, template: str = DEFAULT_TEMPLATE) -> ObjectKey:
     return object_key("/".join(segments))
 
 
+def version_folder(base: ObjectKey, number: int) -> ObjectKey:
+    """The folder of version `number` of an asset; `base` for the first. No path of a source has such a segment."""
+    return base if number == 1 else object_key(f"{base}/!v{number}")
+
+
 def manifest_key(asset_id: str, created_at: datetime | None) -> ObjectKey:
-    """`manifests/<yyyy>/<mm>/<dd>/<asset_id>.json` by `created_at` in UTC, or `manifests/undated/...`."""
-    return _record_key(MANIFESTS_FOLDER, asset_id, created_at)
+    """The day is that of `created_at` in UTC."""
+    return _record_key(MANIFESTS, asset_id, created_at)
 
 
 def end_record_key(asset_id: str, created_at: datetime | None) -> ObjectKey:
-    """The record of an end that is not `archived`: `ends/...`, laid out as the manifests are."""
-    return _record_key(ENDS_FOLDER, asset_id, created_at)
+    return _record_key(ENDS, asset_id, created_at)
+
+
+def end_record_beside(manifest: ObjectKey) -> ObjectKey:
+    """The key of the end record of the asset whose manifest is at `manifest`."""
+    return object_key(ENDS + manifest.removeprefix(MANIFESTS))
 
 
 def asset_id_of(key: str) -> str | None:
-    """The asset id that `manifest_key` or `end_record_key` made `key` of; None when the key is no such key, or
-    when the id was so long that only its hash is in it (the record itself still holds it)."""
+    """The asset id in a manifest's or end record's key; None when `key` is neither, or holds only the hash of a long
+    id (the record itself has it)."""
     root, *date, name = key.split("/")
     if root not in _OUR_ROOTS or not name.endswith(".json") or not (date == ["undated"] or len(date) == 3):
         return None
     return _unescape(name.removesuffix(".json"))
 
 
-def safe_path(text: str) -> str:
-    """`text`, a path with slashes from a source, as a path below an asset's folder.
+def created_on(key: ObjectKey) -> datetime | None:
+    """The start of the day in a manifest's key, in UTC; None when it has none."""
+    try:
+        _, *day, _ = key.split("/")
+        year, month, day_of_month = map(int, day)
+        return datetime(year, month, day_of_month, tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
 
-    Different texts become different paths; a plain one (letters, digits, `._=-`, an extension on the file and
-    none on its folders) stays as it is. Never a name that the archiver uses itself (`asset.json`, `_ext/`...).
-    """
+
+def check_record_key(at: datetime, digest: str) -> ObjectKey:
+    """Sorts by time. `digest`: 16 hex digits."""
+    return object_key(f"{CHECKS}{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
+
+
+def is_check_record(key: str) -> bool:
+    return _CHECK_RECORD.fullmatch(key) is not None
+
+
+def probe_key(token: str) -> ObjectKey:
+    return object_key(f"{PROBES}{token}.bin")
+
+
+def safe_path(text: str) -> str:
+    """Turn a source's path into a path below an asset's folder. Injective; a plain path (letters, digits, `._=-`, an
+    extension on the file and none on its folders) stays as it is. Never a name that the archiver uses itself."""
     *folders, name = text.split("/")
     segments = [*(_folder_segment(folder) for folder in folders), file_name(name)]
     if segments[0] in _OUR_FOLDERS or segments[0].lower() in OUR_FILES:
@@ -146,8 +188,7 @@ def safe_path(text: str) -> str:
 
 
 def external_path(folder: str, name: str, query: str = "") -> str:
-    """`_ext/<folder>/<name>` for a file that a playlist names outside its own folder. `query` is what of the
-    URL's query belongs to its identity; its hash tells `a.ts?part=1` from `a.ts?part=2`."""
+    """`query`: the part of the URL's query that identifies the file, as in `a.ts?part=1`."""
     return f"{EXTERNAL_FOLDER}/{_folder_segment(folder)}/{file_name(name, query)}"
 
 
@@ -156,7 +197,7 @@ def thumbnail_path(name: str) -> str:
 
 
 def file_name(name: str, query: str = "") -> str:
-    """`name` as one safe segment that cannot be a folder's; with its extension, also when it is cut."""
+    """Turn `name` into one segment that cannot be a folder's. Keeps the extension, also when the name is cut."""
     extension = _EXTENSION.search(name)
     stem, end = (name[: extension.start()], extension.group()) if extension else (name, "!")
     tag = f"!q{_digest(query)}" if query else ""
@@ -166,7 +207,7 @@ def file_name(name: str, query: str = "") -> str:
 def _record_key(root: str, asset_id: str, created_at: datetime | None) -> ObjectKey:
     date = _date(created_at)
     folder = "/".join(date) if date else "undated"
-    return object_key(f"{root}/{folder}/{_folder_segment(asset_id, _MAX_ID_BYTES)}.json")
+    return object_key(f"{root}{folder}/{_folder_segment(asset_id, _MAX_ID_BYTES)}.json")
 
 
 def _date(moment: datetime | None) -> tuple[str, str, str] | None:

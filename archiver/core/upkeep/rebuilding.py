@@ -27,13 +27,11 @@ from archiver.core.upkeep.review import restore_acknowledgement
 from archiver.hms.models import Asset
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import OPEN_STATES, AssetState, Row, Seen, Settlement
-from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
-MANIFESTS = f"{keys.MANIFESTS_FOLDER}/"
-ENDS = f"{keys.ENDS_FOLDER}/"
 LACKING = "it has no manifest that proves it"
 
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
@@ -213,7 +211,7 @@ class Rebuilder:
                 stored_objects=len(manifest.objects),
                 warnings=manifest.warnings,
             )
-        record = self._record(object_key(key.replace(MANIFESTS, ENDS, 1)))
+        record = self._record(keys.end_record_beside(key))
         rejected = record is not None and record.state == AssetState.REJECTED
         return Settlement(
             AssetState.REJECTED if rejected else AssetState.QUARANTINED,

@@ -23,7 +23,7 @@ from archiver.core.judging import Scope, as_known
 from archiver.core.records import end_records, keys
 from archiver.core.records.damage import damaged
 from archiver.core.upkeep.gaps import Gap, judge_gap, limit
-from archiver.core.upkeep.rebuilding import ENDS, LACKING, MANIFESTS, Identities, Rebuilder, is_newer
+from archiver.core.upkeep.rebuilding import LACKING, Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
@@ -162,12 +162,12 @@ class Reconciler:
 
     def _compare(self, turn: Turn, believe: bool) -> ReconcileResult:
         started = self._clock()
-        listed = [self._listed(store, MANIFESTS, turn) for store in self._destinations]
+        listed = [self._listed(store, keys.MANIFESTS, turn) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         entered, unreadable = self._rebuilder.enter_archived(_going_on(sorted(everywhere), turn))
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_going_on(sorted(partly), turn))
-        ends = set().union(*(self._listed(store, ENDS, turn) for store in self._destinations))
+        ends = set().union(*(self._listed(store, keys.ENDS, turn) for store in self._destinations))
         found += self._rebuilder.enter_ends(_going_on(sorted(ends), turn))
         gaps = self._gaps(listed, everywhere, started, turn)
         reopened, would_change = self._close(gaps, turn, believe)
@@ -313,7 +313,7 @@ class Reconciler:
     def _delete_outdated_end_records(self, turn: Turn) -> None:
         """Of what was quarantined, say, and then released and archived: one record for each asset."""
         for store in self._destinations:
-            for key in _going_on(self._listed(store, ENDS, turn), turn):
+            for key in _going_on(self._listed(store, keys.ENDS, turn), turn):
                 row = self._row(key)
                 if row is not None and row.state == AssetState.ARCHIVED:
                     store.delete(key)

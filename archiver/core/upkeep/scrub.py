@@ -12,7 +12,6 @@ import structlog
 
 from archiver.core.attempt import urgency
 from archiver.core.deadlines import is_over
-from archiver.core.destinations.probing import PROBES
 from archiver.core.errors import ManifestError
 from archiver.core.exclusive import Turn, only_one
 from archiver.core.judging import as_known
@@ -177,7 +176,7 @@ class Scrubber:
         self._abort_stale_uploads(store, part)
         records = self._records(store, part)
         listed_at, last = self._clock(), records.listed_at
-        listed = pace.among(store.list(f"{keys.MANIFESTS_FOLDER}/"))
+        listed = pace.among(store.list(keys.MANIFESTS))
         since = int(last.timestamp()) if last else None
         stock = take_stock(records.checks, listed, self._rules, int(listed_at.timestamp()), since)
         records = Records(stock, listed_at, self._allowance(records))
@@ -209,7 +208,7 @@ class Scrubber:
                 failed_in_a_row += 1
                 if failed_in_a_row % AWAY_AFTER == 0:
                     stock.put(task.key, checked)
-                    next(iter(store.list(f"{keys.MANIFESTS_FOLDER}/")), None)  # raises when it is away
+                    next(iter(store.list(keys.MANIFESTS)), None)  # raises when it is away
             stock.put(task.key, checked)
             part.read_bytes += read_bytes
             if records.allowance_bytes is not None:
@@ -230,7 +229,7 @@ class Scrubber:
     def _is_ours(self, key: str) -> bool:
         """Whether an upload to `key`, in a bucket that other programs use too, is one of ours. Raises LedgerError."""
         folders = key.split("/")[:-1]
-        return key.startswith(PROBES) or any(self._ledger.get(name) is not None for name in folders)
+        return key.startswith(keys.PROBES) or any(self._ledger.get(name) is not None for name in folders)
 
     def _records(self, store: StorageBackend, part: _Part) -> Records:
         reason = "there is none any more"

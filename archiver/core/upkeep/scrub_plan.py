@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import IntEnum
 
 from archiver.core.deadlines import UNDATED_PATIENCE
+from archiver.core.records import keys
 from archiver.core.records.check_records import LATEST, Check, Checks, Mark, tag_of
 from storage_backends.base import ObjectInfo, ObjectKey
 
@@ -163,14 +164,13 @@ def round_days(stock: Checks, rules: ScrubRules) -> float:
 
 
 def source_ends_at(key: ObjectKey, retention: timedelta, now: int) -> int:
-    """Until when the source may have the asset, by the day in its manifest's key; an undated one for as long as it may
-    be there."""
-    _, *date, _ = key.split("/")
+    """When the source of an asset ends, by the day in its manifest's key."""
+    undated = now + _s(UNDATED_PATIENCE)
+    created_on = keys.created_on(key)
     try:
-        year, month, day = map(int, date)  # of an undated one there are none
-        return int((datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) + retention).timestamp())
-    except (ValueError, OverflowError):
-        return now + _s(UNDATED_PATIENCE)
+        return int((created_on + timedelta(days=1) + retention).timestamp()) if created_on else undated
+    except OverflowError:
+        return undated
 
 
 def _in_full(check: Check, rules: ScrubRules, now: int) -> bool:

@@ -248,7 +248,7 @@ def test_a_server_that_is_full_is_told_although_it_answers(server: RedisLedger) 
     assert found["broker and ledger"].verdict is Verdict.PROBLEM
     assert "memory" in found["broker and ledger"].detail
     assert found["persistence"].verdict is Verdict.PROBLEM
-    assert "of the memory it may use" in found["persistence"].detail
+    assert "of maxmemory: raise maxmemory" in found["persistence"].detail
 
 
 def test_a_server_that_is_away_is_told_once() -> None:

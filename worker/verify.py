@@ -9,7 +9,7 @@ from archiver.core.errors import ManifestError
 from archiver.core.records import keys
 from archiver.core.records.commit import clear_damage
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents, check_listed
+from archiver.core.records.verify import verify_contents, verify_listed
 from archiver.ledger.base import Assets
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, StorageBackend
@@ -156,9 +156,9 @@ def _compare(store: StorageBackend, key: ObjectKey, manifest: Manifest, *, quick
     """Raises StorageError."""
     unchecked = None
     try:
-        verified = check_listed(store, manifest) if quick else check_contents(store, manifest)
+        verified = verify_listed(store, manifest) if quick else verify_contents(store, manifest)
     except ObjectCold:
-        verified = check_listed(store, manifest)
+        verified = verify_listed(store, manifest)
         unchecked = (
             "it is in a cold storage class: only names and sizes were compared; restore it to read it back"
         )

@@ -19,7 +19,7 @@ from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.commit import commit, mark_damaged
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.hms.errors import HmsRefused, HmsUnavailable
 from archiver.hms.models import Asset
@@ -90,7 +90,7 @@ def test_an_asset_is_archived_whole_with_a_manifest_that_proves_it() -> None:
     assert manifest is not None
     assert {item.path for item in manifest.objects} == {"Rec-room-1.mp4"}
     assert manifest.asset["id"] == bench.asset_id, "the description of 100ms is in the manifest alone"
-    assert check_contents(bench.stores[0], manifest).ok
+    assert verify_contents(bench.stores[0], manifest).ok
     assert outcome.stored_bytes == manifest.total_size
     assert state_of(bench) is AssetState.ARCHIVED
 
@@ -377,7 +377,7 @@ def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Excepti
     assert isinstance(outcome, Archived)
     manifest = manifest_of(bench)
     assert manifest is not None
-    assert check_contents(bench.stores[0], manifest).ok
+    assert verify_contents(bench.stores[0], manifest).ok
 
 
 @pytest.mark.parametrize(
@@ -495,7 +495,7 @@ def test_every_step_survives_every_fault(step: str, fault: str) -> None:
     manifest = manifest_of(bench)
     assert state_of(bench) is AssetState.ARCHIVED
     assert manifest is not None
-    assert check_contents(store.inner, manifest).ok
+    assert verify_contents(store.inner, manifest).ok
     assert {item.path for item in manifest.objects} == {"big.mp4", "small.mp4"}
 
 
@@ -630,7 +630,7 @@ def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_
     assert state_of(bench) is AssetState.ARCHIVED
     manifest = manifest_of(bench, late)
     assert manifest is not None
-    assert check_contents(late.inner, manifest).ok
+    assert verify_contents(late.inner, manifest).ok
     assert good.calls["put"] + good.calls["put_part"] == sent
 
 

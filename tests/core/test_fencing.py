@@ -16,7 +16,7 @@ from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.commit import accept, clear_damage, commit, extend, mark_damaged
 from archiver.core.records.manifest import NO_FENCE, Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -315,7 +315,7 @@ def test_a_worker_that_was_paused_for_longer_than_its_lease_leaves_the_newer_com
     else:
         assert manifest_at(store) == newest
         assert row.state is AssetState.ARCHIVED
-    assert check_contents(store, manifest_at(store)).ok
+    assert verify_contents(store, manifest_at(store)).ok
 
 
 def test_without_compare_and_swap_a_manifest_that_may_have_replaced_a_newer_one_is_looked_at_again() -> None:
@@ -409,7 +409,7 @@ def test_what_vanished_before_the_attempt_ended_is_never_archived(moment: str, c
     manifest = read_manifest(inner, KEY)
     assert manifest is None or manifest.damage, "no manifest proves what is not there"
     assert isinstance(bench.archive_until_settled(), Archived)
-    assert check_contents(inner, manifest_at(inner)).ok
+    assert verify_contents(inner, manifest_at(inner)).ok
 
 
 def test_a_list_that_lags_behind_is_asked_again_for_what_it_does_not_show() -> None:
@@ -600,7 +600,7 @@ def test_a_record_of_the_version_before_stays_verified() -> None:
     archive_at([store], asset())
     store.delete(object_key(f"recordings/{asset().id}/asset.json"))
 
-    assert check_contents(store, manifest_at(store)).problems == ("asset.json: missing",)
+    assert verify_contents(store, manifest_at(store)).problems == ("asset.json: missing",)
 
 
 def test_what_the_version_before_kept_with_doubts_is_looked_at_without_being_rewritten() -> None:

@@ -12,7 +12,7 @@ from archiver.core.contents.base import Doubt, Item, Notes
 from archiver.core.records import keys
 from archiver.core.records.commit import committed, kept
 from archiver.core.records.manifest import DOUBTED, Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.models import AssetState, Row
 from archiver.transfer.base import SourceInfo
@@ -103,7 +103,7 @@ def test_one_bad_leaf_never_costs_the_rest(fault: SourceError, words: str) -> No
     assert manifest.doubts is not None
     assert [doubt.startswith("bad.ts: ") for doubt in manifest.doubts] == [True]
     assert manifest.missing == ("bad.ts",)
-    assert check_contents(bench.stores[0], manifest).ok
+    assert verify_contents(bench.stores[0], manifest).ok
     assert committed(bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at)) is None
 
 
@@ -281,8 +281,8 @@ def test_other_content_than_a_manifest_lists_goes_to_a_new_folder() -> None:
     assert isinstance(outcome, Archived)
     manifest = manifest_of(bench)
     assert manifest.folder == f"{before.folder}/!v2"
-    assert check_contents(bench.stores[0], manifest).ok
-    assert check_contents(bench.stores[0], before).ok, "what was kept before is untouched"
+    assert verify_contents(bench.stores[0], manifest).ok
+    assert verify_contents(bench.stores[0], before).ok, "what was kept before is untouched"
 
 
 def test_a_replacement_that_dies_half_way_destroys_nothing() -> None:
@@ -295,7 +295,7 @@ def test_a_replacement_that_dies_half_way_destroys_nothing() -> None:
     look_again(bench)
 
     assert manifest_of(bench) == before
-    assert check_contents(bench.stores[0], before).ok
+    assert verify_contents(bench.stores[0], before).ok
     assert row_of(bench).stored_objects == len(before.objects), "and it is not at risk"
 
 

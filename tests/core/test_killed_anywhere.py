@@ -12,7 +12,7 @@ from archiver.core.attempt.archiver import Archiver
 from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceGone
@@ -107,7 +107,7 @@ def test_killed_at_any_call_the_next_worker_archives_it_whole(after: bool) -> No
         for store in bench.stores:
             manifest = read_manifest(store, keys.manifest_key(row.asset_id, row.created_at))
             assert manifest, step
-            assert check_contents(store, manifest).ok, step
+            assert verify_contents(store, manifest).ok, step
     assert killed >= 18
 
 
@@ -136,5 +136,5 @@ def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded_all_the_same(afte
         manifest = read_manifest(bench.stores[0], keys.manifest_key(row.asset_id, row.created_at))
         assert manifest, step
         assert (manifest.trusted, manifest.missing) == (False, ("b.ts",)), step
-        assert check_contents(bench.stores[0], manifest).ok, step
+        assert verify_contents(bench.stores[0], manifest).ok, step
     assert bench.clock() > NOW

@@ -14,7 +14,7 @@ from archiver.core.contents.base import Doubt
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.models import AssetState
@@ -73,7 +73,7 @@ class World:
         for store in self.bench.stores:
             manifest = read_manifest(store, key)
             assert manifest is not None
-            assert check_contents(store, manifest).ok
+            assert verify_contents(store, manifest).ok
             yield manifest
 
     def stored(self) -> set[int]:

@@ -9,7 +9,7 @@ import pytest
 from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.errors import SourceUnavailable
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload, object_key
@@ -65,7 +65,7 @@ def test_a_source_that_changed_after_a_part_of_it_was_stored_is_archived(body: b
 
     manifest = manifest_at(bench)
     assert manifest.folder.endswith("/!v2")
-    assert check_contents(store, manifest).ok
+    assert verify_contents(store, manifest).ok
     assert any(key.endswith("a.ts") for key in before)
     assert before.items() <= store.store.objects.items(), "what was there is untouched"
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.ledger.models import OPEN_STATES, AssetState
 from storage_backends.base import StorageBackend
 from storage_backends.filesystem import FilesystemBackend
@@ -147,7 +147,7 @@ def check_end(bench: Bench, deeds: list[Deeds], *, swaps: bool) -> None:
         assert manifest
         assert manifest.trusted
         assert not manifest.damage
-        assert check_contents(store, manifest).ok
+        assert verify_contents(store, manifest).ok
         if swaps:
             assert manifest.rank == max(seen.committed), "of the highest token that committed"
 
@@ -170,7 +170,7 @@ def test_workers_that_were_given_the_same_bytes_never_make_a_false_manifest(kind
             row = bench.ledger.get(bench.asset_id)
             for store in stores:
                 manifest = manifest_at(bench, store)
-                assert manifest is None or check_contents(store, manifest).ok
+                assert manifest is None or verify_contents(store, manifest).ok
                 assert manifest is not None or row is None or row.state is not AssetState.ARCHIVED
 
         workers = play(bench, deeds, plan, proves_only_whole_objects)

@@ -8,7 +8,7 @@ import pytest
 
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.ledger.models import OPEN_STATES, AssetState
 from storage_backends.base import ObjectInfo, ObjectSpec
 from storage_backends.errors import TransientStorageError
@@ -58,6 +58,6 @@ def test_a_destination_that_failed_half_way_gets_all_that_its_manifest_lists(lef
     for store in stores:
         manifest = read_manifest(store, keys.manifest_key(world.asset.id, world.asset.created_at))
         assert manifest
-        assert check_contents(store, manifest).ok
+        assert verify_contents(store, manifest).ok
         assert {item.path for item in manifest.objects} == set(files)
     world.close()

@@ -19,7 +19,7 @@ from archiver.core.contents.zip.zipped import ZipMode
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.hms.models import Asset, SignedUrl
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -155,7 +155,7 @@ class World:
         manifest = self.manifest
         if manifest is None:
             return {}
-        assert check_contents(self.stores[0], manifest).ok
+        assert verify_contents(self.stores[0], manifest).ok
         return {
             item.path: self.stores[0].read(manifest.key_of(item), 0, item.size + 1)
             for item in manifest.objects

@@ -30,7 +30,7 @@ from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.outcomes import Ended
-from archiver.core.records.verification import Verified
+from archiver.core.records.verify import Verified
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.hms.errors import HmsNotFound
@@ -88,7 +88,7 @@ def _all_there(_store: Any, manifest: Any, *_: Any, **__: Any) -> Verified:
 def _(stack: ExitStack) -> None:
     real = Copier.copy
     _instead(stack, Copier, "copy", lambda self, items: replace(real(self, items), failed={}))
-    _instead(stack, archiver.core.records.commit, "check_listed", _all_there)
+    _instead(stack, archiver.core.records.commit, "verify_listed", _all_there)
 
 
 @bug("an object is taken for stored before it was sent")
@@ -156,7 +156,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("a manifest proves its asset though objects are missing")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.core.records.commit, "check_listed", _all_there)
+    _instead(stack, archiver.core.records.commit, "verify_listed", _all_there)
 
 
 # -- who may write ---------------------------------------------------------------------------------------------

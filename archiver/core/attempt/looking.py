@@ -54,7 +54,7 @@ def look(
                 found.unread[store.name] = error
                 found.missing.append(store)
             continue
-        if seen.proves:
+        if seen.committed:
             found.right = found.right or seen.manifest
         else:
             found.missing.append(store)

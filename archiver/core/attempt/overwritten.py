@@ -12,7 +12,7 @@ import structlog
 from archiver.core.errors import ManifestError
 from archiver.core.records.commit import mark_damaged
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_objects
+from archiver.core.records.verify import verify_objects
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -54,7 +54,7 @@ def mark_overwritten(
 
 
 def _mark(store: StorageBackend, written: Written, manifest: Manifest) -> bool:
-    problems = check_objects(store, manifest, written.paths).problems
+    problems = verify_objects(store, manifest, written.paths).problems
     if not problems:
         return False
     log.error("overwritten", store=store.name, key=written.manifest_key, problems=problems[:5])

@@ -1,4 +1,4 @@
-"""The manifest as the commit: is a right one there, how it gets there, and how it is marked as damaged.
+"""The manifest as the commit of an asset: find a verified one, write it, mark it as damaged.
 
 Every write is a compare-and-swap on the manifest that was read, and none replaces one with a higher fencing token
 (docs/decisions/0008-fencing.md).
@@ -6,7 +6,7 @@ Every write is a compare-and-swap on the manifest that was read, and none replac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -15,7 +15,8 @@ import structlog
 from archiver.core.errors import Outranked
 from archiver.core.records.keys import OUR_FILES
 from archiver.core.records.manifest import TRUSTED, Manifest, StoredManifest, find_manifest
-from archiver.core.records.verification import STAT_UP_TO, check_contents, check_listed
+from archiver.core.records.verify import STAT_UP_TO, verify_contents, verify_listed
+from archiver.ledger.models import AssetState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.conditional import replace_if
@@ -24,34 +25,35 @@ from storage_backends.errors import AccessDenied, ObjectChanged, TransientStorag
 log = structlog.get_logger(__name__)
 
 DAMAGE_NAMED = 20  # problems named in a damaged manifest; `archiver verify` finds all of them
-RACES = 10  # writers that may get in between, one after the other, before a write is given up for now
+PROBLEMS_NAMED = 3  # of each copy, in the reason of a damaged asset
+RACES = 10  # lost compare-and-swaps after which a write is given up
 
 
 def committed(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """The manifest at `key` when it proves its asset archived: it has no doubts, is not marked as damaged, and every
-    object it names is there with its size (and checksum, where the store tells). Else None. Raises StorageError."""
+    """Return the manifest at `key` if the asset is archived here: no doubts, not marked as damaged, and every object
+    verified by `verify_listed`. Else None. Raises StorageError."""
     return _listed(store, key, trusted=True)
 
 
 def kept(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """The manifest at `key` when it has doubts and every object it names is there, as for `committed`. Such an asset
-    is stored and quarantined, not archived. Else None. Raises StorageError."""
+    """As `committed`, of a manifest with doubts: its asset is stored and quarantined, not archived. Raises
+    StorageError."""
     return _listed(store, key, trusted=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is at a manifest's key: `manifest`, if one can be read, and whether it proves its asset archived."""
+    """What is at a manifest's key. `committed`: the asset is archived by it."""
 
     manifest: Manifest | None
-    proves: bool
+    committed: bool
 
 
 def look_at(store: StorageBackend, key: ObjectKey) -> Look:
-    """As `committed`, and the manifest that is there in any case. Raises StorageError."""
+    """As `committed`, with the manifest that is there in any case. Raises StorageError."""
     manifest = _read(store, key)
-    proves = manifest is not None and manifest.trusted and _is_there(store, key, manifest)
-    return Look(manifest, proves)
+    is_committed = manifest is not None and manifest.trusted and _is_there(store, key, manifest)
+    return Look(manifest, is_committed)
 
 
 def look_again_at(store: StorageBackend, key: ObjectKey) -> Look:
@@ -75,34 +77,35 @@ def _read(store: StorageBackend, key: ObjectKey) -> Manifest | None:
 
 
 def _is_there(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> bool:
-    verified = check_listed(store, manifest)
+    verified = verify_listed(store, manifest)
     if not verified.ok:
         log.warning("manifest_contradicted", store=store.name, key=key, problems=verified.problems[:5])
     return verified.ok
 
 
 def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Manifest | None = None) -> None:
-    """Write `manifest` as the commit of its attempt, and check afterwards that it and every object of it are there.
+    """Write `manifest` as the commit of its attempt, and verify afterwards that it and all its objects are there.
+    Idempotent.
 
-    Idempotent. Raises Outranked when the manifest of a newer attempt is there, unless it lists the very same objects;
-    StorageError when a right one is not there afterwards. One that lists the same and is the `known` one, from before
-    the attempt, stays. Any other of no higher token is replaced, though every size in it may still hold: ours is what
-    was verified just now. One with doubts never replaces one that proves the asset archived. What is incomplete
-    afterwards is marked as damaged.
+    A manifest that is there stays when it lists the same objects and is `known`, from before the attempt, or ranks no
+    lower; and when it has no doubts and ours has. Any other of no higher rank is replaced: ours was verified just now.
+    What is incomplete afterwards is marked as damaged.
 
     Requests for a new asset of up to STAT_UP_TO objects: two for the manifest and one for each object.
-    """
+
+    Raises Outranked when a newer attempt has committed other objects, StorageError when the commit is not there
+    afterwards."""
     if len(manifest.objects) > STAT_UP_TO:  # a tree takes hours; fewer were stored a moment ago
-        _require(store, manifest, check_listed(store, manifest).problems)
+        _require(store, manifest, verify_listed(store, manifest).problems)
     there = _write(store, key, manifest, known)
-    problems = check_listed(store, there).problems
+    problems = verify_listed(store, there).problems
     if problems:
         mark_damaged(store, key, problems, of=there)
         _require(store, there, problems)
 
 
 def _write(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Manifest | None) -> Manifest:
-    """The manifest that is there now: `manifest`, or what may stay in its place."""
+    """Return the manifest that is there now: `manifest`, or the one that stays."""
     data = manifest.to_bytes()
     found: StoredManifest | None = None  # most often none is there: the first write is tried without a look
     for _ in range(RACES):
@@ -127,7 +130,7 @@ def _write(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
 def _stays(
     store: StorageBackend, key: ObjectKey, there: Manifest, manifest: Manifest, known: Manifest | None
 ) -> bool:
-    """Whether `there` need not be replaced by `manifest`. Raises Outranked when it must not be."""
+    """Whether `there` stays in place of `manifest`. Raises Outranked when `manifest` must not replace it."""
     if says_the_same(there, manifest):
         if there.rank >= manifest.rank:
             return True
@@ -173,13 +176,42 @@ def clear_damage(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> M
     return whole
 
 
+def damaged_settlement(
+    asset_id: str,
+    copies: Mapping[str, Sequence[str]],
+    *,
+    stored_bytes: int,
+    stored_objects: int,
+    note: str = "",
+) -> Settlement:
+    """Settle an asset as DAMAGED: neither saved nor lost, a person can restore it. `copies`: problems by destination,
+    none where the copy is whole."""
+    whole = [name for name, problems in copies.items() if not problems]
+    said = [f"not whole at {name}: {_first(problems)}" for name, problems in copies.items() if problems]
+    said.append(f"whole at {', '.join(whole) or 'no destination'}")
+    if note:
+        said.append(note)
+    said.append(f"restore what is damaged, then `archiver verify {asset_id}`")
+    return Settlement(
+        AssetState.DAMAGED,
+        reason="; ".join(said),
+        stored_bytes=stored_bytes,
+        stored_objects=stored_objects,
+    )
+
+
+def _first(problems: Sequence[str]) -> str:
+    more = len(problems) - PROBLEMS_NAMED
+    return ", ".join(problems[:PROBLEMS_NAMED]) + (f", and {more} more" if more > 0 else "")
+
+
 def extend(store: StorageBackend, key: ObjectKey, manifest: Manifest, fuller: Manifest) -> bool:
-    """Replace `manifest` by `fuller`, which lists more objects, and check that all of them are there; False when it was
+    """Replace `manifest` by `fuller`, which lists more objects, and verify that all are there; False when it was
     replaced meanwhile. Raises StorageError."""
-    _require(store, fuller, check_listed(store, fuller).problems)
+    _require(store, fuller, verify_listed(store, fuller).problems)
     if _change(store, key, manifest, lambda _: fuller) is None:
         return False
-    if problems := check_listed(store, fuller).problems:
+    if problems := verify_listed(store, fuller).problems:
         mark_damaged(store, key, problems, of=fuller)
         _require(store, fuller, problems)
     return True
@@ -188,8 +220,8 @@ def extend(store: StorageBackend, key: ObjectKey, manifest: Manifest, fuller: Ma
 def _change(
     store: StorageBackend, key: ObjectKey, of: Manifest | None, change: Callable[[Manifest], Manifest]
 ) -> Manifest | None:
-    """Change the manifest at `key`, if it is still `of` (None: whichever is there). Its token stays: whoever commits
-    later replaces it. None when there is none to change."""
+    """Change the manifest at `key` if it is still `of` (None: whichever is there); None when there is none to change.
+    Keeps its fencing token, so that a later commit replaces it."""
     for _ in range(RACES):
         found = find_manifest(store, key)
         if found is None or found.manifest is None or (of is not None and not _is(found.manifest, of)):
@@ -212,7 +244,7 @@ def committed_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | Non
 
 
 def kept_after_all(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """As `committed_after_all`, of one with doubts."""
+    """As `committed_after_all`, of a manifest with doubts."""
     return kept(store, key) or _whole_after_all(store, key, trusted=False)
 
 
@@ -221,15 +253,14 @@ def _whole_after_all(store: StorageBackend, key: ObjectKey, *, trusted: bool) ->
     manifest = found.manifest if found else None
     if manifest is None or not manifest.damage or manifest.trusted is not trusted:
         return None
-    return clear_damage(store, key, manifest) if check_contents(store, manifest).ok else None
+    return clear_damage(store, key, manifest) if verify_contents(store, manifest).ok else None
 
 
 def accept(store: StorageBackend, key: ObjectKey, *, by: str, why: str, at: datetime) -> Manifest | None:
-    """Make the asset that is kept with doubts at `key` archived, because a person says so; the manifest keeps the
-    doubts, who accepted them, when and why. The manifest as it is then; None when nothing is kept there whole, or when
-    it was replaced meanwhile. Idempotent. Raises StorageError."""
-    if right := committed(store, key):
-        return right
+    """Remove the doubts from the manifest at `key`, which keeps who accepted them, when and why. Returns the manifest
+    that is there now; None when none is whole, or it was replaced meanwhile. Idempotent. Raises StorageError."""
+    if already := committed(store, key):
+        return already
     manifest = kept(store, key)
     if manifest is None:
         return None
@@ -245,23 +276,23 @@ def accept(store: StorageBackend, key: ObjectKey, *, by: str, why: str, at: date
 
 
 def _replace(store: StorageBackend, key: ObjectKey, data: bytes, found: StoredManifest | None) -> None:
-    """Raises ObjectChanged unless what is there is still what was `found`."""
+    """Raises ObjectChanged when something else than `found` is there."""
     spec = ObjectSpec(key, "application/json", len(data))
     replace_if(store, spec, data, crc32c(data), found.info if found else None)
 
 
 def _is(one: Manifest, other: Manifest) -> bool:
-    """As they are written: one of them may not have been read from there."""
+    """Compare as written: one of them may not have been read from the store."""
     return one.to_bytes() == other.to_bytes()
 
 
 def says_the_same(found: Manifest, manifest: Manifest) -> bool:
-    """Whether `found` is of the same objects as `manifest`, with the same doubts, and not marked as damaged. The record
-    of its own that the version before stored beside them does not count."""
+    """Whether `found` lists the same objects and doubts as `manifest` and is not marked as damaged. The files that an
+    earlier version added of its own are ignored."""
     if found.damage or found.doubts != manifest.doubts:
         return False
-    return (found.folder, _proofs(found)) == (manifest.folder, _proofs(manifest))
+    return (found.folder, _checksums(found)) == (manifest.folder, _checksums(manifest))
 
 
-def _proofs(manifest: Manifest) -> dict[str, tuple[int, str]]:
+def _checksums(manifest: Manifest) -> dict[str, tuple[int, str]]:
     return {item.path: (item.size, item.crc32c) for item in manifest.objects if item.path not in OUR_FILES}

@@ -1,7 +1,7 @@
 """The manifest: the record of a whole, verified asset at one destination. Writing it is the commit.
 
-It can be checked with the bucket alone (`core.records.verification`) and rebuilds an empty ledger
-(`core.upkeep.reconcile`). No URL with a query is ever in it.
+It can be verified with the bucket alone (`core.records.verify`) and rebuilds an empty ledger
+(`core.upkeep.reconcile`). It never holds a URL with a query.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from storage_backends.errors import InvalidKey
 Schema = Literal["archiver.manifest/1", "archiver.manifest/2"]
 TRUSTED: Schema = "archiver.manifest/1"
 DOUBTED: Schema = "archiver.manifest/2"
-"""Of an asset that is kept with doubts. Versions that know only the first schema do not take it for proof."""
+"""Of an asset that is stored with doubts. Versions that know only the first schema ignore it."""
 
 NO_FENCE = -1
-"""Ranks a manifest without a fencing token, as the version before wrote it, below any that has one."""
+"""Rank of a manifest without a fencing token, as an earlier version wrote it: below all others."""
 
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # a million objects; a larger one is not ours
 _QUERY = re.compile(
@@ -56,13 +56,14 @@ class ManifestObject:
 
 
 class Manifest(BaseModel):
-    """`asset` is what the API gave, verbatim but for the queries of URLs. Sizes in bytes, times in UTC.
+    """Sizes in bytes, times in UTC.
 
-    `damage`: why it does not count (core.records.commit.mark_damaged); absent from one that does. `doubts`: why
-    what is stored is perhaps not what it should be; `missing`: paths of what belongs to the asset and is not stored;
-    both only with schema 2. `fingerprint` names what the attempt found, doubts included. `accepted`: who said that the
-    asset is archived in spite of its doubts, when and why. `fence`: the fencing token of the attempt that committed it
-    (docs/decisions/0008-fencing.md); the version before wrote none, and ignores it.
+    - `asset`: what the API gave, without the queries of URLs.
+    - `damage`: why the asset counts as not archived (`core.records.commit.mark_damaged`).
+    - `doubts`: why what is stored may not be what was expected; `missing`: paths that are not stored. Schema 2 only.
+    - `fingerprint`: of what the attempt found, doubts included.
+    - `accepted`: who accepted the doubts, when and why.
+    - `fence`: fencing token of the attempt that committed it (docs/decisions/0008-fencing.md); an earlier version wrote none.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -88,12 +89,12 @@ class Manifest(BaseModel):
 
     @property
     def trusted(self) -> bool:
-        """Whether it says `archived`. One with doubts never does, whatever its schema."""
+        """Whether it can commit its asset as archived: never with doubts, whatever its schema."""
         return self.schema_version == TRUSTED and not self.doubts
 
     @property
     def rank(self) -> int:
-        """Its fencing token; NO_FENCE without one. A manifest is replaced only by one that does not rank lower."""
+        """Its fencing token; NO_FENCE without one. Only a manifest of the same or a higher rank replaces it."""
         return NO_FENCE if self.fence is None else self.fence
 
     def to_bytes(self) -> bytes:
@@ -105,8 +106,8 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """What is at a manifest's key. `info`: taken before the read, for `replace_if`. `manifest`: None when it cannot be
-    understood; `problem` says why."""
+    """What is at a manifest's key. `info`: from before the read, for `replace_if`. `manifest`: None when it cannot be
+    understood, because of `problem`."""
 
     info: ObjectInfo
     manifest: Manifest | None
@@ -114,7 +115,7 @@ class StoredManifest:
 
 
 def find_manifest(store: StorageBackend, key: ObjectKey) -> StoredManifest | None:
-    """Read what is at `key`; None when nothing is. Raises StorageError."""
+    """Read what is at `key`; None when there is nothing. Raises StorageError."""
     info = store.stat(key)
     if info is None:
         return None
@@ -133,7 +134,7 @@ def find_manifest(store: StorageBackend, key: ObjectKey) -> StoredManifest | Non
 
 
 def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
-    """The manifest at `key`, None when there is none. Raises ManifestError when it cannot be understood, and
+    """Read the manifest at `key`; None when there is none. Raises ManifestError when it cannot be understood,
     StorageError."""
     found = find_manifest(store, key)
     if found is None:
@@ -144,8 +145,8 @@ def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:
 
 
 def without_queries(value: Any) -> Any:
-    """A JSON value without the query and fragment of any URL in its strings, and without the `?name=value` of any
-    storage path: pre-signed URLs are secrets, wherever the API put them."""
+    """Remove user info, query and fragment of every URL in a JSON value, and the `?name=value` of storage paths:
+    pre-signed URLs are secrets."""
     if isinstance(value, str):
         return _USER_INFO.sub(r"\1", _QUERY.sub(r"\1", value))
     if isinstance(value, Mapping):
@@ -171,7 +172,7 @@ def new_manifest(
     missing: tuple[str, ...] = (),
     fingerprint: str | None = None,
 ) -> Manifest:
-    """Of schema 2 when there are `doubts`."""
+    """Create a manifest, of schema 2 when there are `doubts`."""
     return Manifest(
         schema_version=DOUBTED if doubts else TRUSTED,
         asset_id=asset.id,

@@ -17,11 +17,10 @@ from archiver.core.deadlines import UNDATED, UNDATED_PATIENCE
 from archiver.core.errors import ManifestError
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import committed, kept
-from archiver.core.records.damage import damaged
+from archiver.core.records.commit import committed, damaged_settlement, kept
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import check_contents, check_listed
+from archiver.core.records.verify import verify_contents, verify_listed
 from archiver.core.upkeep.gaps import Gap, judge_gap
 from archiver.core.upkeep.review import restore_acknowledgement
 from archiver.hms.models import Asset
@@ -237,7 +236,7 @@ class Rebuilder:
             if (manifest := manifests.get(store.name)) is None:
                 continue
             try:
-                verified = check_listed(store, manifest)
+                verified = verify_listed(store, manifest)
             except StorageError as error:
                 log.warning(
                     "copy_not_listed", store=store.name, asset_id=manifest.asset_id, reason=str(error)
@@ -255,7 +254,7 @@ class Rebuilder:
         problems: dict[str, Sequence[str]] = {store.name: (LACKING,) for store in self._destinations}
         problems |= {name: each.damage or () for name, each in manifests.items()}
         problems |= missing or {}
-        how = damaged(
+        how = damaged_settlement(
             manifest.asset_id,
             problems,
             stored_bytes=manifest.total_size,
@@ -277,7 +276,7 @@ class Rebuilder:
         try:
             for store in self._destinations:
                 manifest = committed(store, key)
-                if manifest is None or (every_byte and not check_contents(store, manifest).ok):
+                if manifest is None or (every_byte and not verify_contents(store, manifest).ok):
                     return False
             return True
         except StorageError as error:

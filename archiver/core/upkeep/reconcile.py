@@ -21,7 +21,7 @@ from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.exclusive import Turn, only_one
 from archiver.core.judging import Scope, as_known
 from archiver.core.records import end_records, keys
-from archiver.core.records.damage import damaged
+from archiver.core.records.commit import damaged_settlement
 from archiver.core.upkeep.gaps import Gap, judge_gap, limit
 from archiver.core.upkeep.rebuilding import LACKING, Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT
@@ -293,7 +293,9 @@ class Reconciler:
         copies: Mapping[str, Sequence[str]] = {
             store.name: (LACKING,) if store.name in lacking else () for store in self._destinations
         }
-        how = damaged(asset_id, copies, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects)
+        how = damaged_settlement(
+            asset_id, copies, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects
+        )
         self._ledger.record_archived(as_known(row), how)
 
     def _write_end_records(self, turn: Turn) -> None:

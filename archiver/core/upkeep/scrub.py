@@ -25,10 +25,9 @@ from archiver.core.records.check_records import (
     tag_of,
     write_records,
 )
-from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, mark_damaged
-from archiver.core.records.damage import damaged
+from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verification import Verified, check_contents, check_listed, check_objects
+from archiver.core.records.verify import Verified, verify_contents, verify_listed, verify_objects
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.reports import ScrubReport
 from archiver.core.upkeep.scrub_plan import (
@@ -345,7 +344,7 @@ class Scrubber:
             verified, marks = self._verified(store, manifest, known, pace, in_full=in_full)
         except ObjectCold as error:
             log.info("copy_is_cold", store=store.name, key=key, reason=str(error))
-            verified, marks = check_listed(store, manifest), Mark.COLD
+            verified, marks = verify_listed(store, manifest), Mark.COLD
         read = verified.ok and verified.read_bytes == manifest.total_size and not marks & Mark.COLD
         if read and in_full and manifest.damage:
             clear_damage(store, key, manifest)
@@ -356,10 +355,10 @@ class Scrubber:
         self, store: StorageBackend, manifest: Manifest, known: int, pace: _Pace, *, in_full: bool
     ) -> tuple[Verified, int]:
         if in_full:
-            return check_contents(store, manifest, between=pace), known & Mark.SUMMED
+            return verify_contents(store, manifest, between=pace), known & Mark.SUMMED
         if known & Mark.COLD:
-            return check_listed(store, manifest), Mark.COLD
-        verified = check_objects(store, manifest, between=pace)
+            return verify_listed(store, manifest), Mark.COLD
+        verified = verify_objects(store, manifest, between=pace)
         return verified, 0 if verified.read_bytes else Mark.SUMMED
 
     def _row(self, key: ObjectKey) -> Row | None:
@@ -390,7 +389,7 @@ class Scrubber:
                 each.name: problems if each is store else self._problems_at(each, key)
                 for each in self._destinations
             }
-            how = damaged(
+            how = damaged_settlement(
                 row.asset_id,
                 copies,
                 stored_bytes=row.stored_bytes,
@@ -407,7 +406,7 @@ class Scrubber:
             manifest = read_manifest(store, key)
             if manifest is None:
                 return ("the manifest is gone",)
-            return check_contents(store, manifest).problems
+            return verify_contents(store, manifest).problems
         except ManifestError as error:
             return (str(error),)
         except StorageError as error:

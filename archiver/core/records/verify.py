@@ -1,4 +1,4 @@
-"""Does a destination still hold what a manifest says? Needs the bucket alone."""
+"""Verify that a destination holds what a manifest lists. Needs the bucket alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STAT_MISSING = 50  # objects that a LIST does not show: asked for one by one, f
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`problems` is empty when all is well; `read_bytes` is what was read back to know it."""
+    """The result. `problems`: one sentence for each object that is missing or differs; `read_bytes`: read back."""
 
     objects: int
     read_bytes: int
@@ -28,9 +28,10 @@ class Verified:
         return not self.problems
 
 
-def check_listed(store: StorageBackend, manifest: Manifest) -> Verified:
-    """Every object is there with its size, and its CRC32C where the store tells without reading; and nobody who read
-    it back has found damage since. Cheap: one LIST of the folder, or a few requests. Raises StorageError."""
+def verify_listed(store: StorageBackend, manifest: Manifest) -> Verified:
+    """Verify that every object is there with its size, and its CRC32C where the store keeps one, and that the manifest
+    is not marked as damaged. Reads no bytes: one LIST of the folder, or up to STAT_UP_TO requests. Raises
+    StorageError."""
     keys = [manifest.key_of(item) for item in manifest.objects]
     if len(keys) <= STAT_UP_TO:
         found = {key: info for key in keys if (info := store.stat(key))}
@@ -52,10 +53,10 @@ def _nothing() -> None:
     pass
 
 
-def check_contents(
+def verify_contents(
     store: StorageBackend, manifest: Manifest, *, between: Callable[[], None] = _nothing
 ) -> Verified:
-    """Every byte of every object, read back and summed. `between` is called before each piece of READ_BYTES at most.
+    """Read every object back and compare size and CRC32C. `between` is called before each read, of up to READ_BYTES.
     Raises StorageError."""
     problems: list[str] = []
     read_bytes = 0
@@ -67,15 +68,15 @@ def check_contents(
     return Verified(len(manifest.objects), read_bytes, tuple(problems))
 
 
-def check_objects(
+def verify_objects(
     store: StorageBackend,
     manifest: Manifest,
     paths: Collection[str] | None = None,
     *,
     between: Callable[[], None] = _nothing,
 ) -> Verified:
-    """The objects at `paths` (None: all), by the store's checksum (a request each) or, where it keeps none, read back
-    whole. `between`: as for `check_contents`. Raises StorageError."""
+    """Verify the objects at `paths` (None: all) by the store's checksum, one request each, or read them back where it
+    keeps none. `between`: as for `verify_contents`. Raises StorageError."""
     problems: list[str] = []
     objects = read_bytes = 0
     for item in manifest.objects:
@@ -96,7 +97,7 @@ def check_objects(
 def _read_back(
     store: StorageBackend, manifest: Manifest, item: ManifestObject, between: Callable[[], None]
 ) -> tuple[int, str | None]:
-    """How many bytes were read, and what is wrong with the object."""
+    """Return how many bytes were read, and the problem."""
     crc, size = Crc32c(), 0
     between()
     try:

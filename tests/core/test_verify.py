@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from archiver.core.records.manifest import Manifest
-from archiver.core.records.verification import READ_BYTES, check_contents, check_listed
+from archiver.core.records.verify import READ_BYTES, verify_contents, verify_listed
 from storage_backends.base import object_key
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, manifest_of, put
@@ -26,7 +26,7 @@ def test_what_is_as_its_manifest_says_is_right_by_list_and_by_reading(
 ) -> None:
     store, manifest, _ = world
 
-    listed, read = check_listed(store, manifest), check_contents(store, manifest)
+    listed, read = verify_listed(store, manifest), verify_contents(store, manifest)
 
     assert listed.ok
     assert read.ok
@@ -38,8 +38,8 @@ def test_a_missing_object_is_named(world: tuple[MemoryBackend, Manifest, str]) -
     store, manifest, path = world
     store.delete(object_key(f"{manifest.folder}/{path}"))
 
-    assert check_listed(store, manifest).problems == (f"{path}: missing",)
-    assert check_contents(store, manifest).problems == (f"{path}: missing",)
+    assert verify_listed(store, manifest).problems == (f"{path}: missing",)
+    assert verify_contents(store, manifest).problems == (f"{path}: missing",)
 
 
 @pytest.mark.parametrize("size", [0, 99, 101])
@@ -49,15 +49,15 @@ def test_an_object_of_another_size_is_named_with_both(
     store, manifest, path = world
     put(store, f"{manifest.folder}/{path}", b"m" * size)
 
-    assert check_listed(store, manifest).problems == (f"{path}: {size} bytes, the manifest says 100",)
-    assert check_contents(store, manifest).problems == (f"{path}: {size} bytes, the manifest says 100",)
+    assert verify_listed(store, manifest).problems == (f"{path}: {size} bytes, the manifest says 100",)
+    assert verify_contents(store, manifest).problems == (f"{path}: {size} bytes, the manifest says 100",)
 
 
 def test_a_flipped_byte_is_found(world: tuple[MemoryBackend, Manifest, str]) -> None:
     store, manifest, path = world
     put(store, f"{manifest.folder}/{path}", b"x" + b"m" * 99)
 
-    for verified in (check_listed(store, manifest), check_contents(store, manifest)):
+    for verified in (verify_listed(store, manifest), verify_contents(store, manifest)):
         (problem,) = verified.problems
         assert problem.startswith(f"{path}: CRC32C")
 
@@ -70,7 +70,7 @@ def test_every_problem_is_named_and_what_else_lies_there_is_no_problem() -> None
     for number in (2, 5):
         store.delete(object_key(f"{manifest.folder}/segment_{number}.ts"))
 
-    assert check_listed(store, manifest).problems == ("segment_2.ts: missing", "segment_5.ts: missing")
+    assert verify_listed(store, manifest).problems == ("segment_2.ts: missing", "segment_5.ts: missing")
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1])
@@ -79,7 +79,7 @@ def test_objects_around_the_size_of_one_read_are_read_whole(extra: int) -> None:
     files = {"movie.mp4": bytes(READ_BYTES + extra)}
     archive_at([store], asset(), files)
 
-    verified = check_contents(store, manifest_of(asset(), files))
+    verified = verify_contents(store, manifest_of(asset(), files))
 
     assert verified.ok
     assert verified.read_bytes == READ_BYTES + extra

@@ -63,7 +63,7 @@ class Manifest(BaseModel):
     - `doubts`: why what is stored may not be what was expected; `missing`: paths that are not stored. Schema 2 only.
     - `fingerprint`: of what the attempt found, doubts included.
     - `accepted`: who accepted the doubts, when and why.
-    - `fence`: fencing token of the attempt that committed it (docs/decisions/0008-fencing.md); an earlier version wrote none.
+    - `fence`: fencing token of the attempt (docs/decisions/0008-fencing.md); an earlier version wrote none.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)

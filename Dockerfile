@@ -3,13 +3,11 @@
 
 FROM python:3.13-slim-trixie AS build
 WORKDIR /src
-COPY requirements.lock requirements-dev.lock ./
+COPY requirements.lock requirements-build.lock ./
 # The virtualenv has no pip: nothing installs anything in the image that runs.
 RUN python -m venv --without-pip /opt/archiver \
     && pip --python /opt/archiver install --no-cache-dir --require-hashes --only-binary :all: -r requirements.lock
-# The build backend, pinned by the same lock file as for developers.
-RUN sed -n -E '/^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/,/[^\\]$/p' requirements-dev.lock > build.lock \
-    && pip install --no-cache-dir --require-hashes --only-binary :all: -r build.lock
+RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY archiver archiver
 COPY storage_backends storage_backends

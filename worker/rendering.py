@@ -85,10 +85,14 @@ def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableTyp
         )
         parts.append(line + Text(f"  {_left(row.expires_at, now)}", style="dim"))
         if why := row.reason or "; ".join(row.warnings):
-            parts.append(Padding(Text(escaped(why), overflow="fold"), (0, 0, 0, 2)))
+            parts.append(_indented(Text(escaped(why), overflow="fold")))
         if ack := row.acknowledged:
-            parts.append(Padding(shown(in_words(ack), "dim"), (0, 0, 0, 2)))
+            parts.append(_indented(shown(in_words(ack), "dim")))
     return Group(*parts)
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 2), expand=False)
 
 
 def _cells(row: Row) -> tuple[str, str, str]:
@@ -114,12 +118,14 @@ def progress_table(running: tuple[Progress, ...]) -> Table:
     )
     for column in ("asset", "type", "copied", "objects"):
         table.add_column(column, no_wrap=True, justify="right" if column == "objects" else "left")
-    table.add_column("now", no_wrap=True, overflow="ellipsis")
+    table.add_column("now")  # the one that may shrink: asset ids are never cut
     for item in running:
         total = f" of {size(item.bytes_total)}" if item.bytes_total else ""
         name = item.current.rsplit("/", 1)[-1]
         copied = size(item.bytes_done) + total
-        table.add_row(shown(item.asset_id), shown(item.type), copied, f"{item.objects_done:,}", shown(name))
+        now = shown(name)
+        now.no_wrap, now.overflow = True, "ellipsis"
+        table.add_row(shown(item.asset_id), shown(item.type), copied, f"{item.objects_done:,}", now)
     return table
 
 

@@ -16,7 +16,7 @@ from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.stored import check_against_truth
 from tests.walkthrough.user import TRACEBACK, Said, User, user_of
 
-NOT_SAVED, WRONG_SETTINGS, NOT_SERVED = 1, 2, 3  # worker/cli.py
+NOT_SAVED, WRONG_SETTINGS, NOT_SERVED = 1, 2, 3  # worker/cli/shared.py
 
 
 def check(said: Said, exit_code: int, *words: str) -> None:

@@ -17,7 +17,7 @@ from tests.valkey import ValkeyServer
 from tests.walkthrough.running import up
 from tests.walkthrough.user import TRACEBACK, Said, User, user_of
 
-WRONG_SETTINGS, NOT_SERVED = 2, 3  # worker/cli.py
+WRONG_SETTINGS, NOT_SERVED = 2, 3  # worker/cli/shared.py
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from tests.walkthrough.stored import manifests
 from tests.walkthrough.terminal import in_terminal
 from tests.walkthrough.user import TRACEBACK, User, until, user_of
 
-COMMANDS = ("demo", "up", "run", "sweep", "archive", "ack", "webhook", "status", "show", "verify", "doctor")
+COMMANDS = (
+    *("demo", "up", "run", "sweep", "archive", "webhook"),
+    *("status", "show", "verify", "doctor", "reconcile"),
+    *("accept", "reject", "ack", "adopt"),
+)
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def _row(user: User, asset_id: str) -> dict[str, Any]:
 # -- help ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_each_command_says_what_it_does_with_an_example(command: str, tmp_path: Path) -> None:
-    said = User(tmp_path, {"COLUMNS": "80"}).types(command, "--help")
+    said = User(tmp_path, {"COLUMNS": "80"}).types(command, "-h")
 
     assert said.exit_code == 0
     assert "Examples:" in said.text
@@ -64,6 +69,23 @@ def test_the_help_lists_every_command_and_the_exit_codes(tmp_path: Path) -> None
     assert all(command in said.text for command in (*COMMANDS, "simulator"))
     assert "Exit codes: 0 all is well" in said.text
     assert "or refuses the credentials" in " ".join(said.text.split())
+
+
+def test_version_is_that_of_the_installed_package(tmp_path: Path) -> None:
+    said = User(tmp_path, {}).types("--version")
+
+    assert said.exit_code == 0
+    assert said.stdout == f"archiver {metadata.version('recording-archiver')}\n"
+
+
+def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    user = User(tmp_path, {"_ARCHIVER_COMPLETE": "complete_bash"})
+
+    commands = user.types(COMP_WORDS="archiver re", COMP_CWORD="1").stdout.split()
+    options = user.types(COMP_WORDS="archiver verify --qui", COMP_CWORD="2").stdout.split()
+
+    assert commands == ["reconcile", "reject"]
+    assert options == ["--quick"]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +196,19 @@ def test_show_tells_all_of_one_asset(user: User, archived: dict[str, Any]) -> No
     assert manifest == archived
 
 
+def test_lines_are_neither_wrapped_nor_cut_in_a_pipe(user: User, empty_simulator: Simulator) -> None:
+    asset = empty_simulator.add_asset("hostile-html")
+    user.runs_once("--wait", "6")
+
+    lines = user.types("status", COLUMNS=None).stdout.splitlines()
+
+    (line,) = [line for line in lines if line.startswith(asset["id"])]
+    (why,) = [line for line in lines if "expected an MP4 file" in line]
+    assert "quarantined" in line
+    assert len(why) > 80
+    assert max(map(len, lines)) < 1000, "not filled up with spaces"
+
+
 def test_show_of_an_unknown_asset_says_how_to_ask_for_it(user: User) -> None:
     said = user.types("show", "6400c0d3e1b2a3c4d5e6f708")
 
@@ -236,7 +271,7 @@ def test_a_damaged_asset_needs_a_person_until_verify_finds_it_restored(
     _, _, section = status.text.partition("Need a person")
     assert f"{media.name}: CRC32C" in section
     assert f"`archiver verify {asset_id}`" in " ".join(section.split())
-    assert "proves nothing any more" in shown.text
+    assert "marked as damaged" in shown.text
     assert still.exit_code == 1
     assert restored.exit_code == 0, restored.stderr
     assert user.types("status").exit_code == 0
@@ -254,7 +289,7 @@ def test_a_copy_that_verify_finds_restored_is_whole_although_no_ledger_can_be_to
     assert said.exit_code == 3, "what is wholly gone, nobody knows"
     assert "1 of 1 copies are whole" in said.text
     assert "Not compared with the ledger: " in said.text
-    assert "`reconcile` sees to it" in " ".join(said.stderr.split())
+    assert "`reconcile` records it" in " ".join(said.stderr.split())
     assert "damage" not in json.loads(manifest.read_text())
 
 

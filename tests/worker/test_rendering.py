@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +16,8 @@ from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.models import Acknowledgement, AssetState, Counts, Progress, Row
 from tests.core.examples import NOW
-from worker import cli, rendering
+from worker import rendering
+from worker.asset_view import asset_view
 from worker.findings import Finding, Verdict
 
 EVIL = "x\x1b[2J\x1b]0;title\x07\r\x9b31m\u202e\nAll 3 assets are safe.[bold]y"
@@ -55,37 +55,30 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def printed(show: Callable[[Console], None], monkeypatch: pytest.MonkeyPatch) -> str:
+def printed(renderable: RenderableType) -> str:
     """In a terminal, without the colours that are ours."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, no_color=True, color_system=None, width=100)
-    monkeypatch.setattr(cli, "out", console)
-    show(console)
+    console.print(renderable)
     return file.getvalue()
 
 
-def view(renderable: RenderableType) -> Callable[[Console], None]:
-    return lambda console: console.print(renderable)
-
-
 @pytest.mark.parametrize(
-    "show",
+    "renderable",
     [
-        pytest.param(view(rendering.summary_view(EVERYTHING)), id="status"),
+        pytest.param(rendering.summary_view(EVERYTHING), id="status"),
         pytest.param(
-            lambda _: cli._show(
-                row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)), {EVIL: MANIFEST}
-            ),
+            asset_view(row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)), {EVIL: MANIFEST}),
             id="show",
         ),
-        pytest.param(lambda _: cli._show(row(AssetState.LOST), {EVIL: EVIL}), id="show without manifest"),
-        pytest.param(view(rendering.finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL))), id="doctor"),
+        pytest.param(asset_view(row(AssetState.LOST), {EVIL: EVIL}), id="show without manifest"),
+        pytest.param(rendering.finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL)), id="doctor"),
     ],
 )
 def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(
-    show: Callable[[Console], None], monkeypatch: pytest.MonkeyPatch
+    renderable: RenderableType,
 ) -> None:
-    text = printed(show, monkeypatch)
+    text = printed(renderable)
 
     assert "All 3 assets" in " ".join(text.split())
     assert not set(text) & set("\x1b\x07\r\x9b\u202e")
@@ -93,10 +86,8 @@ def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(
     assert "[bold]" in text, "markup is text too"
 
 
-def test_the_headline_comes_first_and_each_problem_on_a_line_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lines = printed(view(rendering.summary_view(EVERYTHING)), monkeypatch).splitlines()
+def test_the_headline_comes_first_and_each_problem_on_a_line_of_its_own() -> None:
+    lines = printed(rendering.summary_view(EVERYTHING)).splitlines()
 
     health = assess(EVERYTHING)
     assert lines[0].strip() == health.headline
@@ -113,3 +104,15 @@ def test_programs_are_told_the_same() -> None:
     assert [problem["code"] for problem in told["problems"]] == [p.id for p in health.problems]
     assert told["notes"] == list(health.notes)
     assert told["needs_attention"][0]["acknowledged"]["by"] == EVIL
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_whole_asset_ids_of_running_copies_fit_a_terminal(columns: int) -> None:
+    asset_id = "6400c0d3e1b2a3c4d5e6f708"
+    running = Progress(asset_id, "beam-recording", 20_000_000, 3_000_000_000, 12, "folder/" + "x" * 200)
+    file = io.StringIO()
+
+    Console(file=file, width=columns).print(rendering.progress_table((running,)))
+
+    assert asset_id in file.getvalue()
+    assert "…" in file.getvalue()

@@ -1,0 +1,42 @@
+"""`archiver adopt`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from worker.cli.opening import open_services
+from worker.cli.shared import Json, out, print_json, read_settings
+from worker.escaping import escaped
+
+
+def adopt(
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="As ARCHIVER_DESTINATIONS or `doctor` names it.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Accept a destination as it is now: a replaced disk, an emptied bucket, or one of another ledger.
+
+    Until then nothing is written to a destination that the ledger does not know, and nothing is concluded from what
+    is missing there. Afterwards `reconcile` copies there what 100ms still has; older assets are only counted.
+    Idempotent. Exit code 2 when it is not among ARCHIVER_DESTINATIONS.
+
+    Examples:
+      archiver adopt file:///mnt/nas/recordings
+    """
+    from storage_backends.registry import open_destination
+
+    with open_services(read_settings()) as services:
+        names = [store.name for store in services.stores]
+        name = destination if destination in names else open_destination(destination).name
+        if name not in names:
+            raise typer.BadParameter(f"{name} is not among ARCHIVER_DESTINATIONS: {', '.join(names)}")
+        marker = services.identities.adopt(name)
+    if as_json:
+        print_json(json.dumps({"destination": name, "id": marker.id}))
+    else:
+        out.print(Text(escaped(f"{name} is adopted. Its id is {marker.id}.")))

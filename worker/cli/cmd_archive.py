@@ -1,0 +1,92 @@
+"""`archiver archive`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from archiver.ledger.models import SETTLED_STATES
+from worker.cli.copying import build_run, cancelled_by_signal, exit_code, progress_shown
+from worker.cli.opening import open_services
+from worker.cli.shared import AssetIds, Json, err, out, print_json, read_settings, require_credentials
+from worker.escaping import escaped
+
+if TYPE_CHECKING:
+    from worker.bootstrap import AppServices
+
+
+def archive(
+    asset_ids: AssetIds,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Copy assets again that are archived already, such as those that `verify` found damaged.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Archive these assets now, in this process, whatever their state.
+
+    A quarantined, rejected or lost asset is restarted. One that is archived already is compared with its manifest by
+    names and sizes, and left alone when they agree; --again copies it again while 100ms still has it.
+
+    Examples:
+      archiver archive 6400c0d3e1b2a3c4d5e6f708
+      archiver archive --again 6400c0d3e1b2a3c4d5e6f708
+    """
+    from archiver.ledger.models import AssetState
+    from worker import rendering
+
+    settings = require_credentials(read_settings())
+    with (
+        cancelled_by_signal() as cancelled,
+        open_services(settings, stop_requested=cancelled.is_set) as services,
+    ):
+        for asset_id in asset_ids:
+            if again:
+                _mark_damaged(services, asset_id)
+            row = services.ledger.get(asset_id)
+            is_kept = not again and row is not None and row.state is AssetState.QUARANTINED
+            services.ledger.reopen(asset_id, keep_stored=is_kept)
+        with progress_shown(services, quiet=as_json):
+            build_run(settings, services, cancelled, 0).run(asset_ids)
+        rows = [(asset_id, services.ledger.get(asset_id)) for asset_id in asset_ids]
+        if as_json:
+            print_json(
+                json.dumps([rendering.row_json(row) if row else {"asset_id": id_} for id_, row in rows])
+            )
+        else:
+            if known := tuple(row for _, row in rows if row):
+                out.print(rendering.rows_view("", known, services.ledger.now()))
+            for asset_id in (id_ for id_, row in rows if row is None):
+                err.print(rendering.shown(f"{asset_id}: 100ms does not know it.", "red"))
+        all_safe = all(row and row.state in SETTLED_STATES for _, row in rows)
+        code = exit_code(services, all_safe=all_safe, cancelled=cancelled.is_set())
+    sys.exit(code)
+
+
+def _mark_damaged(services: AppServices, asset_id: str) -> None:
+    """Mark the asset's manifests as damaged so it is copied again. Not when 100ms has deleted it: a damaged copy is
+    better than none."""
+    from archiver.core.deadlines import is_over
+    from archiver.core.records import keys
+    from archiver.core.records.commit import mark_damaged
+
+    row = services.ledger.get(asset_id)
+    if row is None:
+        return
+    if is_over(row, services.ledger.now()):
+        err.print(
+            Text(
+                f"{escaped(asset_id)}: its retention at 100ms has ended; what is archived stays as it is.",
+                style="yellow",
+            )
+        )
+        return
+    for store in services.destinations:
+        mark_damaged(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])

@@ -1,0 +1,63 @@
+"""`archiver doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from worker.cli.opening import open_services
+from worker.cli.shared import ExitCode, Json, out, print_json, read_settings
+from worker.findings import Verdict
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check everything the archiver depends on, and print how to fix each problem.
+
+    Certificates, credentials and clock, a source (the first bytes of one recording), broker and its persistence, beat
+    and workers, and each destination (write, read back, checksum, delete, conditional write, rule for unfinished
+    uploads). Leaves nothing behind.
+
+    Examples:
+      archiver doctor
+    """
+    from worker import rendering
+    from worker.bootstrap import build_scope
+    from worker.doctor import examine
+
+    settings = read_settings()
+    findings = []
+    with open_services(settings, check_broker=False) as services:
+        for finding in examine(
+            settings,
+            api=services.api,
+            ledger=services.ledger,
+            destinations=services.stores,
+            identities=services.identities,
+            workers=lambda: _ping_workers(settings),
+            scope=build_scope(settings),
+            open_contents=services.open_contents,
+        ):
+            findings.append(finding)
+            if not as_json:
+                out.print(rendering.finding_view(finding))
+    if as_json:
+        print_json(json.dumps([{n: getattr(finding, n) for n in finding.__slots__} for finding in findings]))
+    has_problem = any(finding.verdict is Verdict.PROBLEM for finding in findings)
+    sys.exit(ExitCode.NOT_SAVED if has_problem else ExitCode.OK)
+
+
+def _ping_workers(settings: Settings) -> list[str]:
+    """The names of the workers that answer over the broker within two seconds."""
+    from celery import Celery
+
+    from worker.broker import broker_url
+    from worker.celery_config import celery_settings
+
+    with broker_url(settings) as url, Celery(set_as_current=False) as client:
+        client.conf.update(celery_settings(broker_url=url, concurrency=1))
+        answers = client.control.ping(timeout=2) or []
+    return sorted(name for answer in answers for name in answer)

@@ -1,0 +1,52 @@
+"""`archiver reconcile`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from worker.cli.opening import open_services
+from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
+
+
+def reconcile(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Believe that what is missing is gone, however much it is.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the ledger with the destinations and repair the differences. The workers do so each hour.
+
+    When more than 20 assets and 2 % have lost a copy at once, it copies again what can be copied, and changes nothing
+    else until --yes. Exit code 1 when it stopped for that reason, or when a copy was removed that 100ms no longer has.
+
+    Examples:
+      archiver reconcile
+      archiver reconcile --yes   after a mass deletion that you know of
+    """
+    from dataclasses import asdict
+
+    with open_services(read_settings()) as services:
+        result = services.reconciler.reconcile(believe=yes)
+    if result is None:
+        err.print("Another reconcile is already running. Nothing was done.")
+        return
+    if as_json:
+        print_json(json.dumps({**asdict(result), "stopped": result.stopped}))
+    else:
+        out.print(
+            f"{result.manifests:,} assets have a manifest at every destination. {result.entered + result.found:,} "
+            f"entered, {result.reopened:,} queued again, {result.missing_copies:,} lack a copy that 100ms no longer "
+            "has."
+        )
+        if result.stopped:
+            out.print(
+                f"Stopped: {result.would_change:,} more would be marked as damaged or gone. Check the destinations; if "
+                "the copies are really gone, run `archiver reconcile --yes`.",
+                style="bold red",
+            )
+    has_problem = result.stopped or result.damaged or result.unreadable
+    sys.exit(ExitCode.NOT_SAVED if has_problem else ExitCode.OK)

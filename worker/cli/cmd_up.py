@@ -1,0 +1,101 @@
+"""`archiver up`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.shared import err, out, read_settings, require_credentials
+from worker.escaping import escaped
+
+if TYPE_CHECKING:
+    from worker.child import ProcessStatus
+    from worker.embedded import Supervisor
+    from worker.settings import Settings
+
+
+def up(
+    with_simulator: Annotated[
+        bool,
+        typer.Option(
+            "--simulator",
+            help="Use a simulated 100ms, with a destination and state directory of its own, whatever is configured.",
+        ),
+    ] = False,
+) -> None:
+    """Run everything on this machine: broker (unless ARCHIVER_REDIS_URL is set), workers, beat, Flower.
+
+    Stays in the foreground. Ctrl-C shuts it down; unfinished uploads are resumed at the next start. For several
+    machines run the processes one by one, as docker-compose.yml does.
+
+    Examples:
+      archiver up
+      archiver up --simulator   without an account
+    """
+    from worker import demo as demonstration
+    from worker.broker import check_state_dir
+    from worker.embedded import FlowerOptions, Supervisor
+
+    settings = read_settings()
+    if with_simulator:
+        settings = demonstration.apart(settings)
+    else:
+        require_credentials(settings)
+    check_state_dir(settings)
+    companions, environment = demonstration.simulator(settings) if with_simulator else ([], dict(os.environ))
+    flower = FlowerOptions(
+        settings.flower_address,
+        settings.flower_port,
+        settings.flower_basic_auth.get_secret_value() if settings.flower_basic_auth else None,
+    )
+    with Supervisor(
+        settings.state_dir,
+        environment=environment,
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        flower=flower,
+        companions=companions,
+        on_fall=_print_exit,
+    ) as supervisor:
+        err.print("Starting ...", style="dim")
+        supervisor.start()
+        _print_addresses(settings, supervisor, simulated=with_simulator)
+        supervisor.wait()
+        err.print("Stopping ...", style="dim")
+
+
+def _print_addresses(settings: Settings, supervisor: Supervisor, *, simulated: bool) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for process in supervisor.status():
+        table.add_row(process.name, str(process.state), f"pid {process.pid}", Text(process.log.name))
+    out.print(table)
+
+    def line(name: str, value: str) -> None:
+        label = f"{name}:" if name else ""
+        out.print(Text(f"{label:<14}{escaped(value)}"), soft_wrap=True)  # one line, to be copied
+
+    line("Logs", str(settings.state_dir / "logs"))
+    line("Destinations", ", ".join(settings.destinations))
+    line("Broker", supervisor.broker_address)
+    wanted = settings.flower_port
+    taken = f" (port {wanted} is taken)" if wanted and f":{wanted}" not in str(supervisor.flower_url) else ""
+    line("Flower", f"{supervisor.flower_url}{taken}")
+    if supervisor.flower_password_file:
+        line("", f"user and password are in {supervisor.flower_password_file}")
+    for companion in supervisor.companions:
+        line(companion.name.capitalize(), companion.ready_url)
+    line("Look", f"{f'ARCHIVER_STATE_DIR={settings.state_dir} ' if simulated else ''}archiver status --watch")
+    line("Stop", "Ctrl-C")
+
+
+def _print_exit(process: ProcessStatus) -> None:
+    """Called in the supervisor's thread whenever a process exits unexpectedly."""
+    times = "once" if process.falls == 1 else f"{process.falls} times"
+    err.print(
+        Text(f"{time.strftime('%H:%M:%S')} {process.name} exited ({process.last_exit}), ", style="bold red")
+        + Text(f"{times} so far, and is restarted. Its log: {process.log}")
+    )

@@ -1,0 +1,188 @@
+"""`archiver verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from archiver.ledger.errors import LedgerError
+from worker.cli.opening import open_ledger
+from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
+from worker.errors import SettingsError, SupervisorError
+from worker.escaping import escaped
+from worker.findings import Verdict
+
+if TYPE_CHECKING:
+    from storage_backends.base import ObjectKey, StorageBackend
+    from worker.settings import Settings
+
+LEDGER_UNAVAILABLE = (LedgerError, SettingsError, SupervisorError)
+
+
+def verify(
+    asset_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="All, when none is named.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare names and sizes only; read nothing.")
+    ] = False,
+    without_ledger: Annotated[
+        bool,
+        typer.Option(
+            "--without-ledger",
+            help="Check the destinations alone. Assets that are missing altogether are not noticed.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Verify that what is archived is whole: read every byte back and compare it with the manifests, and the manifests
+    with the ledger.
+
+    An asset that the ledger calls archived and that has no manifest at a destination is reported. A copy that was found
+    damaged and is whole again is archived again in the ledger. One unreadable copy does not end the check.
+
+    Exit code 0 when all is whole and nothing is missing, 1 when something is not, 3 when something could not be
+    checked or the ledger could not be asked.
+
+    Examples:
+      archiver verify
+      archiver verify --quick
+      archiver verify 6400c0d3e1b2a3c4d5e6f708 --json
+      archiver verify --without-ledger   where there is no Redis
+    """
+    from storage_backends.registry import open_destinations
+    from worker.verify import Tally
+    from worker.verify import verify as verify_all
+    from worker.verify_view import checked_view, tally_view
+
+    settings = read_settings()
+    destinations = open_destinations(settings.destinations)
+    stored, trouble = (None, None) if without_ledger else _stored_by_the_ledger(settings)
+    unknown = _unknown_destinations(settings, destinations) if stored is not None else []
+    for text in unknown:
+        err.print(Text(text, style="bold red"))
+    tally = Tally()
+    bad: set[str] = set()
+    whole: set[str] = set()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
+        task = progress.add_task("verifying", total=None)
+        checks = verify_all(
+            destinations,
+            asset_ids or [],
+            quick=quick,
+            stored=stored,
+            found=lambda count: progress.update(task, total=count),
+        )
+        for checked in checks:
+            progress.advance(task)
+            tally.add(checked)
+            if checked.problems:
+                bad.add(checked.asset_id)
+            elif checked.ok:
+                whole.add(checked.asset_id)
+            if as_json:
+                print_json(
+                    json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
+                )
+            elif not checked.ok:
+                out.print(checked_view(checked))
+    if tally.restored:
+        _record_restored(settings, destinations, tally.restored, ask_ledger=not without_ledger)
+    if stored is not None and not unknown:
+        _record_verified(settings, bad, whole - bad, everything=not asset_ids and not tally.unchecked)
+    for store in destinations:
+        store.close()
+    names = [store.name for store in destinations]
+    if as_json:
+        if trouble is not None:
+            err.print(Text(f"Not compared with the ledger: {escaped(trouble)}", style="yellow"))
+    else:
+        out.print(
+            tally_view(tally, named=asset_ids or [], quick=quick, stored=stored, ledger_trouble=trouble)
+        )
+    if not tally.copies and not tally.unchecked:
+        err.print(Text(escaped(f"There is no manifest at {', '.join(names)}: nothing is archived.")))
+    if unknown or tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
+        sys.exit(ExitCode.NOT_SAVED)
+    sys.exit(ExitCode.UNREACHABLE if tally.unchecked or trouble is not None else ExitCode.OK)
+
+
+def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] | None, str | None]:
+    """What should be archived; or None, and why that is not known."""
+    from worker.verify import stored_by
+
+    if settings.redis_url is None and not settings.state_dir.exists():
+        return (
+            None,
+            f"there is none in {settings.state_dir} (ARCHIVER_STATE_DIR), and ARCHIVER_REDIS_URL is not set.",
+        )
+    try:
+        with open_ledger(settings) as ledger:
+            if ledger.counts().seen == 0:
+                return None, "it is empty. The next sweep fills it again: archiver sweep"
+            return stored_by(ledger), None
+    except LEDGER_UNAVAILABLE as error:
+        return None, str(error)
+
+
+def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:
+    """A line for each destination whose marker is not the one that the ledger knows."""
+    from archiver.ledger.clock import LedgerClock
+    from worker.identities import build_identities
+    from worker.identity_finding import identity_finding
+
+    try:
+        with open_ledger(settings) as ledger:
+            identities = build_identities(settings, ledger, destinations, LedgerClock(ledger))
+            found = [identity_finding(store.name, identities) for store in destinations]
+    except LEDGER_UNAVAILABLE:  # reported by the comparison with the ledger
+        return []
+    wrong = [finding for finding in found if finding is not None and finding.verdict is Verdict.PROBLEM]
+    return [f"{finding.subject} {finding.detail}. {finding.remedy}" for finding in wrong]
+
+
+def _record_verified(settings: Settings, bad: set[str], whole: set[str], *, everything: bool) -> None:
+    """Let `status` know the result. Prints a warning when the ledger cannot be reached."""
+    from archiver.core.upkeep.reports import record_verify
+
+    try:
+        with open_ledger(settings) as ledger:
+            record_verify(ledger, damaged=bad, whole=whole, everything=everything)
+    except LEDGER_UNAVAILABLE as error:
+        err.print(Text(f"`status` does not know of this: {escaped(str(error))}", style="yellow"))
+
+
+def _record_restored(
+    settings: Settings, destinations: Sequence[StorageBackend], manifests: set[ObjectKey], *, ask_ledger: bool
+) -> None:
+    """Archive in the ledger what is whole again. Prints a warning when the ledger cannot be reached."""
+    from archiver.core.destinations.guarded import guarded
+    from archiver.core.upkeep.reconcile import Reconciler
+    from archiver.ledger.clock import LedgerClock
+    from worker.bootstrap import build_scope
+    from worker.identities import build_identities
+
+    later = "What is whole again is not in the ledger yet; `reconcile` records it within the hour"
+    if not ask_ledger:
+        err.print(f"{later}.", style="yellow")
+        return
+    try:
+        with open_ledger(settings) as ledger:
+            clock = LedgerClock(ledger)
+            identities = build_identities(settings, ledger, destinations, clock)
+            Reconciler(
+                ledger=ledger,
+                destinations=guarded(destinations, identities),
+                scope=build_scope(settings),
+                clock=clock,
+                identities=identities,
+            ).restored(manifests)
+    except LEDGER_UNAVAILABLE as error:
+        err.print(Text(escaped(f"{later}: {error}"), style="yellow"))

@@ -1,0 +1,121 @@
+"""What `run --once` and `archive` share: they copy assets in this process, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.text import Text
+
+from archiver.hms.errors import HmsError
+from storage_backends.errors import StorageError
+from worker.cli.shared import ExitCode, err
+from worker.escaping import escaped
+
+if TYPE_CHECKING:
+    from worker.bootstrap import AppServices
+    from worker.run_once import OneRun
+    from worker.settings import Settings
+
+
+@contextmanager
+def cancelled_by_signal() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C or SIGTERM sets. A second one raises KeyboardInterrupt."""
+    cancelled = threading.Event()
+
+    def cancel(_number: int, _frame: object) -> None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        cancelled.set()
+        err.print(
+            "Stopping; unfinished uploads are resumed at the next run. Press again to stop at once.",
+            style="dim",
+        )
+
+    old = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancelled
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def build_run(settings: Settings, services: AppServices, cancelled: threading.Event, wait: float) -> OneRun:
+    """`wait`: seconds to wait for retries that fall due soon."""
+    from archiver.ledger.clock import LedgerClock
+    from worker.run_once import OneRun
+
+    return OneRun(
+        reconciler=services.reconciler,
+        sweeper=services.sweeper,
+        archiver=services.archiver,
+        ledger=services.ledger,
+        concurrency=settings.worker_concurrency,
+        patience=timedelta(seconds=wait),
+        clock=LedgerClock(services.ledger),
+        stop=cancelled,
+    )
+
+
+@contextmanager
+def progress_shown(services: AppServices, *, quiet: bool) -> Iterator[None]:
+    """Show the status on stderr while the block runs, if that is a terminal."""
+    if quiet or not err.is_terminal:
+        yield
+        return
+    from worker import rendering
+
+    ended = threading.Event()
+
+    def refresh(live: Live) -> None:
+        while not ended.wait(0.5):
+            live.update(rendering.summary_view(services.watcher.summary()), refresh=True)
+
+    with Live(console=err, transient=True, auto_refresh=False) as live:
+        thread = threading.Thread(target=refresh, args=(live,), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(timeout=5)
+
+
+def exit_code(services: AppServices, *, all_safe: bool, cancelled: bool) -> ExitCode:
+    """The exit code of a command that copied. Prints what cannot be reached when that is the cause."""
+    if all_safe:
+        return ExitCode.OK
+    if cancelled:
+        return ExitCode.INTERRUPTED
+    unreachable = list(_unreachable(services))
+    for _, reason in unreachable:
+        err.print(Text("archiver: ", style="bold red") + Text(escaped(reason)))
+    return min((code for code, _ in unreachable), default=ExitCode.NOT_SAVED)
+
+
+def _unreachable(services: AppServices) -> Iterator[tuple[ExitCode, str]]:
+    """Ask the API and each destination, and yield why one of them does not serve us."""
+    from archiver.core.destinations import holds
+    from storage_backends.base import object_key
+    from storage_backends.errors import CredentialsMissing
+
+    held = holds.current(services.ledger, services.ledger.now())
+    yield from ((ExitCode.UNREACHABLE, hold.reason) for hold in held.values())
+    try:
+        if holds.API not in held:
+            services.api.check()
+    except HmsError as error:
+        yield ExitCode.UNREACHABLE, str(error)
+    for store in services.destinations:
+        try:
+            store.stat(object_key("doctor/not-there"))
+        except CredentialsMissing as error:
+            yield ExitCode.WRONG_SETTINGS, f"{store.name}: {error}"
+        except StorageError as error:
+            if store.name not in held:
+                yield ExitCode.UNREACHABLE, f"{store.name}: {error}"

@@ -1,0 +1,61 @@
+"""What `accept`, `reject` and `ack` share: record a person's decision for each asset and print the outcome."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from archiver.ledger.models import Row
+from worker.cli.opening import open_ledger
+from worker.cli.shared import ExitCode, err, out, print_json, read_settings
+
+
+def decide(
+    record: Callable[..., Row],
+    asset_ids: Sequence[str],
+    *,
+    why: str,
+    by: str,
+    as_json: bool,
+    every: str | None = None,
+) -> None:
+    """Call `record` for each asset and end the process. `every`: for all assets in that state that are not acknowledged
+    yet, instead of `asset_ids`."""
+    import getpass
+
+    from archiver.core.destinations.guarded import guarded
+    from archiver.core.errors import ReviewRefused
+    from archiver.ledger.clock import LedgerClock
+    from archiver.ledger.models import AssetState
+    from storage_backends.registry import open_destinations
+    from worker import rendering
+    from worker.identities import build_identities
+
+    settings = read_settings()
+    by = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    rows: list[Row] = []
+    refusals: list[str] = []
+    with open_ledger(settings) as ledger, ExitStack() as stack:
+        stores = open_destinations(settings.destinations)
+        for store in stores:
+            stack.callback(store.close)
+        destinations = guarded(stores, build_identities(settings, ledger, stores, LedgerClock(ledger)))
+        if every is not None:
+            asset_ids = [row.asset_id for row in ledger.rows([AssetState(every)]) if not row.acknowledged]
+        now = ledger.now()
+        for asset_id in asset_ids:
+            try:
+                rows.append(record(ledger, destinations, asset_id, by=by, why=why, now=now))
+            except ReviewRefused as error:
+                refusals.append(str(error))
+    if as_json:
+        print_json(json.dumps({"assets": [rendering.row_json(row) for row in rows], "refused": refusals}))
+    else:
+        if rows:
+            out.print(rendering.rows_view("", tuple(rows), now))
+        for refusal in refusals:
+            err.print(rendering.shown(refusal, "red"))
+    sys.exit(ExitCode.NOT_SAVED if refusals else ExitCode.OK)

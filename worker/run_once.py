@@ -20,7 +20,7 @@ from archiver.core.destinations import holds
 from archiver.core.health import unacknowledged
 from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
 from archiver.core.upkeep.reconcile import Reconciler
-from archiver.core.upkeep.sweep import LOCK as SWEEP_LOCK
+from archiver.core.upkeep.sweep import LOCK_TTL as SWEEP_LOCK_TTL
 from archiver.core.upkeep.sweep import Sweeper, SweepResult
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.base import Ledger
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 POLL = timedelta(seconds=1)
 SWEEP_PATIENCE = (
-    2 * SWEEP_LOCK
+    2 * SWEEP_LOCK_TTL
 )  # a sweep that was killed lets go after one; a living one may go on for longer
 WINDOW = 1_000_000_000  # no bound: what is taken is done
 AT_ONCE = 1000  # retries not due yet that a run begins with; the others keep to their times

@@ -9,7 +9,7 @@ from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import review
-from archiver.core.upkeep.reconcile import LOCK, LOCK_NAME, Reconciler
+from archiver.core.upkeep.reconcile import LOCK_NAME, LOCK_TTL, Reconciler
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
@@ -285,12 +285,12 @@ def test_the_record_of_an_end_goes_when_its_asset_is_archived_after_all() -> Non
 def test_while_another_run_is_at_it_nothing_is_done() -> None:
     world = World()
     archive_at(world.stores, asset())
-    world.ledger.lock(LOCK_NAME, LOCK)
+    world.ledger.lock(LOCK_NAME, LOCK_TTL)
 
     assert world.reconciler().reconcile() is None
     assert world.state(asset()) is None
 
-    world.clock.advance(LOCK + timedelta(seconds=1))
+    world.clock.advance(LOCK_TTL + timedelta(seconds=1))
     assert world.reconciler().reconcile() is not None, "the lock of a run that died ends by itself"
 
 

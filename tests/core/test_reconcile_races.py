@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
-from archiver.core.upkeep.reconcile import EXTEND_EVERY, LOCK, LOCK_NAME, Reconciler
+from archiver.core.upkeep.reconcile import EXTEND_EVERY, LOCK_NAME, LOCK_TTL, Reconciler
 from archiver.ledger.models import AssetState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectSpec
@@ -79,8 +79,8 @@ def test_a_long_run_keeps_its_turn() -> None:
                 for _ in range(EXTEND_EVERY):
                     yield info
                 if bench is not None:
-                    bench.clock.advance(LOCK / 2)
-                    seen.append(bench.ledger.lock(LOCK_NAME, LOCK))
+                    bench.clock.advance(LOCK_TTL / 2)
+                    seen.append(bench.ledger.lock(LOCK_NAME, LOCK_TTL))
 
     bench = Bench(lambda: file(VIDEO), stores=[Slow("one")])
     for number in range(4):
@@ -95,11 +95,11 @@ def test_a_long_run_keeps_its_turn() -> None:
 
 def test_a_run_that_was_killed_stands_in_the_way_for_minutes_only() -> None:
     bench = archived(MemoryBackend("one"))
-    bench.ledger.lock(LOCK_NAME, LOCK)
+    bench.ledger.lock(LOCK_NAME, LOCK_TTL)
     at_once = reconciler(bench).reconcile()
 
-    bench.clock.advance(LOCK)
+    bench.clock.advance(LOCK_TTL)
 
     assert at_once is None
     assert reconciler(bench).reconcile() is not None
-    assert timedelta(minutes=15) >= LOCK
+    assert timedelta(minutes=15) >= LOCK_TTL

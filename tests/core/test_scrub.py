@@ -10,7 +10,7 @@ from archiver.core.records.commit import committed
 from archiver.core.records.keys import CHECKS
 from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.reconcile import Reconciler
-from archiver.core.upkeep.scrub import LOCK, LOCK_NAME, LONGEST_WAIT, STALE_UPLOAD, Scrubber, ScrubResult
+from archiver.core.upkeep.scrub import LOCK_NAME, LOCK_TTL, LONGEST_WAIT, STALE_UPLOAD, Scrubber, ScrubResult
 from archiver.core.upkeep.sweep import FACT as SWEPT
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.errors import LedgerUnavailable
@@ -301,7 +301,7 @@ def test_uploads_that_nobody_goes_on_with_are_aborted_and_young_ones_left_to_the
 
 def test_while_another_run_is_at_it_nothing_is_read() -> None:
     world = World(assets=1)
-    world.ledger.lock(LOCK_NAME, LOCK)
+    world.ledger.lock(LOCK_NAME, LOCK_TTL)
 
     assert world.scrubber.scrub() is None
 
@@ -436,8 +436,8 @@ def test_a_run_whose_turn_another_has_taken_ends_and_records_what_it_checked() -
     def slow(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
         found = read(key, start, length_bytes)
         if "asset-001/movie" in key:
-            world.clock.advance(2 * LOCK)
-            world.ledger.lock(LOCK_NAME, LOCK)
+            world.clock.advance(2 * LOCK_TTL)
+            world.ledger.lock(LOCK_NAME, LOCK_TTL)
         return found
 
     world.store.read = slow  # type: ignore[method-assign]
@@ -447,7 +447,7 @@ def test_a_run_whose_turn_another_has_taken_ends_and_records_what_it_checked() -
     assert result is not None
     assert result.manifests == 2
     world.store.read = read  # type: ignore[method-assign]
-    world.clock.advance(LOCK)
+    world.clock.advance(LOCK_TTL)
     again = world.scrubber.scrub()
     assert again is not None
     assert again.manifests == 2, "the first one was checked, and recorded"

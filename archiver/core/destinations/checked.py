@@ -33,7 +33,7 @@ from archiver.core.destinations.identity import (
     parse_marker,
 )
 from archiver.core.errors import DestinationSilent, NotTheDestination
-from archiver.core.exclusive import only_one
+from archiver.core.locks import acquire
 from archiver.core.machine import is_machine_fault
 from archiver.core.records import keys
 from archiver.hms.models import parse_time
@@ -62,7 +62,7 @@ CHECK_BEFORE_COMMIT = timedelta(seconds=3)
 EVIDENCE_FOR = timedelta(minutes=5)  # the manifests of what is not the right one are not counted anew so soon
 UNMARKED_FOR = timedelta(minutes=10)  # a marker that could not be written is not tried again so soon
 LOCK_NAME = "identify"
-LOCK = timedelta(minutes=2)
+LOCK_TTL = timedelta(minutes=2)
 LOCK_TRIES = 150
 LOCK_PAUSE = timedelta(milliseconds=100)
 SAMPLE = 20  # of the archived assets, looked for one by one
@@ -526,8 +526,8 @@ class Destinations:
 def _waited_for(ledger: Facts, pause: Callable[[float], None]) -> Iterator[None]:
     """With the ledger's lock: the processes of a machine that starts all look at once."""
     for _ in range(LOCK_TRIES):
-        with only_one(ledger, LOCK_NAME, LOCK) as turn:
-            if turn is not None:
+        with acquire(ledger, LOCK_NAME, LOCK_TTL) as lock:
+            if lock is not None:
                 yield
                 return
         pause(LOCK_PAUSE.total_seconds())

@@ -1,4 +1,4 @@
-"""What is due gets a message, most urgent first, a bounded number at a time. The ledger holds the rest."""
+"""The dispatch: send a message for each asset that is due, most urgent first, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from archiver.ledger.models import AssetState, Row
 log = structlog.get_logger(__name__)
 
 REQUEUE_AFTER = timedelta(minutes=15)
-"""A message not taken up by then is sent again: Redis loses some when a worker is killed (celery.md, finding 1).
-One sent twice ends quietly at the lease."""
+"""A message that no worker has taken by then is sent again: Redis loses some when a worker is killed (celery.md,
+finding 1). A duplicate ends at the lease."""
 
 URGENT_BEYOND = 20
-"""Messages for urgent assets that may be out when the window is full."""
+"""Messages for urgent assets that may be in flight beyond the window."""
 
 _MOST_LOOKED_AT = 200
 
 Send = Callable[[Row, bool], None]
-"""Sends the wake-up for one asset; the flag says whether it is urgent."""
+"""Sends the message for one asset; the flag says whether it is urgent."""
 
 
 class Dispatcher:
@@ -43,9 +43,9 @@ class Dispatcher:
         self._urgent_within = urgent_within
 
     def dispatch(self) -> int:
-        """Send for what is due, so that at most `window` messages are out, and URGENT_BEYOND more for urgent assets;
-        how many were sent. Say which urgent assets wait for a slot (`core.attempt.urgency`). Repeatable: what is queued
-        already is left alone. When sending fails half-way the rest is sent after REQUEUE_AFTER."""
+        """Send messages for due assets until `window` are in flight, and up to URGENT_BEYOND more for urgent ones; how
+        many were sent. Report urgent assets that wait for a slot (`core.attempt.urgency`). Idempotent: an asset with a
+        message in flight is skipped; when sending fails, it is sent after REQUEUE_AFTER. Raises LedgerError."""
         now = self._clock()
         before = now + self._urgent_within
         due = self._ledger.take_due(self._window, REQUEUE_AFTER)

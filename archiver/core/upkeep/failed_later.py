@@ -1,7 +1,7 @@
-"""Assets that the list shows as failed though they were there to be saved, or with two statuses at once.
+"""Assets that 100ms listed as completed and later as failed, or with both statuses at once.
 
-A recording that was `completed` may be in the storage all the same, so it is tried on until its deadline
-(`Ledger.discover`), and a person is told. Where list and ledger disagree, the asset's own endpoint is asked.
+Such a recording may be in the storage all the same, so it is tried until its deadline (`Ledger.discover`), and `status`
+reports it. Where list and ledger disagree, the asset's own endpoint is asked.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ log = structlog.get_logger(__name__)
 
 FACT = "failed_later"
 MOST_ASKED = 200  # assets asked for in one walk: each costs a request
-MOST_NAMED = 1000  # assets remembered for people
+MOST_NAMED = 1000  # assets recorded for `status`
 MOST_KEPT = 100_000  # ids of failed assets of one walk, in memory
 
 
 def failed_later(ledger: Ledger) -> Iterator[Row]:
-    """Those that the last sweeps found failed and that are still not saved. Raises LedgerError."""
+    """Yield the assets that the last sweeps found failed later and that are still not saved. Raises LedgerError."""
     named = (ledger.recall(FACT) or {}).get("ids")
     for asset_id in named if isinstance(named, list) else ():
         row = ledger.get(str(asset_id))
@@ -36,7 +36,7 @@ def failed_later(ledger: Ledger) -> Iterator[Row]:
 
 
 class Statuses:
-    """What one walk over the list says of failed assets. Bounded memory."""
+    """Statuses of failed assets along one walk over the list. Memory: MOST_KEPT ids."""
 
     def __init__(self, api: RecordingAssets, ledger: Ledger, scope: Scope) -> None:
         self._api = api
@@ -47,7 +47,7 @@ class Statuses:
         self._asked = 0
 
     def judged(self, assets: Sequence[Asset], now: datetime) -> list[Seen]:
-        """A page's assets, each with the verdict to be entered. Raises LedgerError."""
+        """Judge the assets of one page. Raises LedgerError."""
         saved: set[str] = set()  # of this page, listed as there to be saved
         seen = []
         for asset in assets:
@@ -72,8 +72,8 @@ class Statuses:
         return seen
 
     def remember(self, *, full: bool) -> int:
-        """Note for people which assets failed later and are still to be saved; how many. A walk that was not full says
-        nothing of those that it did not see."""
+        """Record which assets failed later and are not saved yet; how many. Unless `full`, those that earlier walks saw
+        are kept. Raises LedgerError."""
         earlier: Iterable[str] = () if full else (row.asset_id for row in failed_later(self._ledger))
         ids = list(dict.fromkeys([*self._later, *earlier]))[:MOST_NAMED]
         if ids:
@@ -88,7 +88,7 @@ class Statuses:
             self._later[asset_id] = None
 
     def _asked_for(self, listed: Seen, now: datetime) -> Seen:
-        """The verdict by the asset's own endpoint; as listed when that cannot be asked now."""
+        """Judge by the asset's own endpoint; as listed when that cannot be asked now."""
         if self._asked >= MOST_ASKED:
             return listed
         self._asked += 1

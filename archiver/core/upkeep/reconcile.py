@@ -18,8 +18,8 @@ from typing import TypeVar
 import structlog
 
 from archiver.core.deadlines import is_over, source_ends_at
-from archiver.core.exclusive import Turn, only_one
 from archiver.core.judging import Scope, as_known
+from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import damaged_settlement
 from archiver.core.upkeep.gaps import Gap, judge_gap, limit
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOCK_NAME = "reconcile"
-LOCK = timedelta(
+LOCK_TTL = timedelta(
     minutes=10
 )  # extended as the run goes on; one that was killed stands in nobody's way for long
 EXTEND_EVERY = 500  # manifests or rows: seconds
@@ -136,8 +136,8 @@ class Reconciler:
         """Both directions, and the records of other ends; None when another run is at it. `believe`: a person says that
         the gaps are real, however many. Repeatable. Raises StorageError when a destination cannot be listed or is not
         the one that the ledger knows (nothing is concluded from a list that is not whole), LedgerError."""
-        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
-            return self._compare(turn, believe) if turn else None
+        with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
+            return self._compare(lock, believe) if lock else None
 
     def check_destinations(self) -> None:
         """Check every destination, say which were added or removed, and make due what those lack that were added. A
@@ -160,19 +160,19 @@ class Reconciler:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _compare(self, turn: Turn, believe: bool) -> ReconcileResult:
+    def _compare(self, lock: Lock, believe: bool) -> ReconcileResult:
         started = self._clock()
-        listed = [self._listed(store, keys.MANIFESTS, turn) for store in self._destinations]
+        listed = [self._listed(store, keys.MANIFESTS, lock) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
-        entered, unreadable = self._rebuilder.enter_archived(_going_on(sorted(everywhere), turn))
+        entered, unreadable = self._rebuilder.enter_archived(_extending(sorted(everywhere), lock))
         partly = set().union(*listed) - everywhere
-        found, not_read = self._rebuilder.enter_partial(_going_on(sorted(partly), turn))
-        ends = set().union(*(self._listed(store, keys.ENDS, turn) for store in self._destinations))
-        found += self._rebuilder.enter_ends(_going_on(sorted(ends), turn))
-        gaps = self._gaps(listed, everywhere, started, turn)
-        reopened, would_change = self._close(gaps, turn, believe)
-        self._write_end_records(turn)
-        self._delete_outdated_end_records(turn)
+        found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
+        ends = set().union(*(self._listed(store, keys.ENDS, lock) for store in self._destinations))
+        found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
+        gaps = self._gaps(listed, everywhere, started, lock)
+        reopened, would_change = self._close(gaps, lock, believe)
+        self._write_end_records(lock)
+        self._delete_outdated_end_records(lock)
         result = ReconcileResult(
             manifests=len(everywhere),
             entered=entered,
@@ -198,21 +198,21 @@ class Reconciler:
         event = log.warning if result.reopened or result.unreadable or result.missing_copies else log.info
         event("reconcile_ended", **said)
 
-    def _listed(self, store: StorageBackend, prefix: str, turn: Turn) -> set[ObjectKey]:
-        return {info.key for info in _going_on(store.list(prefix), turn) if info.key.endswith(".json")}
+    def _listed(self, store: StorageBackend, prefix: str, lock: Lock) -> set[ObjectKey]:
+        return {info.key for info in _extending(store.list(prefix), lock) if info.key.endswith(".json")}
 
     def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)
         return self._ledger.get(asset_id) if asset_id else None
 
     def _gaps(
-        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], started: datetime, turn: Turn
+        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], started: datetime, lock: Lock
     ) -> _Gaps:
         gaps = _Gaps()
         filling = set(self._identities.filling())
         began = [self._identities.began_empty_at(store.name) for store in self._destinations]
         now = self._clock()
-        for row in _going_on(self._ledger.rows(_PROVED_BY_MANIFESTS), turn):
+        for row in _extending(self._ledger.rows(_PROVED_BY_MANIFESTS), lock):
             gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere:
@@ -240,30 +240,30 @@ class Reconciler:
         """An asset archived after the lists were made is no loss."""
         return all(self._destinations[n].stat(key) is not None for n in lacking)
 
-    def _close(self, gaps: _Gaps, turn: Turn, believe: bool) -> tuple[int, int]:
+    def _close(self, gaps: _Gaps, lock: Lock, believe: bool) -> tuple[int, int]:
         """How many assets are due again, and how many should have been changed and were left as they are."""
-        reopened = self._fill(gaps.of(Gap.FILL), turn)
+        reopened = self._fill(gaps.of(Gap.FILL), lock)
         believed = believe or gaps.changes <= limit(gaps.rows)
         withheld = 0
-        for asset_id, lacking in _going_on(gaps.of(Gap.REOPEN), turn):
+        for asset_id, lacking in _extending(gaps.of(Gap.REOPEN), lock):
             if believed or self._proved(lacking):
                 reopened += self._reopen(asset_id)
             else:
                 withheld += 1
         if not believed:
             return reopened, withheld + len(gaps.of(Gap.DAMAGED)) + len(gaps.of(Gap.VANISHED))
-        for asset_id, _ in _going_on(gaps.of(Gap.VANISHED), turn):
+        for asset_id, _ in _extending(gaps.of(Gap.VANISHED), lock):
             reopened += self._reopen(asset_id)
-        for asset_id, lacking in _going_on(gaps.of(Gap.DAMAGED), turn):
+        for asset_id, lacking in _extending(gaps.of(Gap.DAMAGED), lock):
             self._damage(asset_id, {self._destinations[n].name for n in lacking})
         return reopened, withheld
 
-    def _fill(self, lacked: Sequence[tuple[str, tuple[int, ...]]], turn: Turn) -> int:
+    def _fill(self, lacked: Sequence[tuple[str, tuple[int, ...]]], lock: Lock) -> int:
         """Make due what destinations lack that were added; such a one is like any other when all of it is due."""
         now, later = lacked[:FILLED_AT_ONCE], lacked[FILLED_AT_ONCE:]
         due = sum(
             self._reopen(asset_id, is_stored=len(lacking) < len(self._destinations))
-            for asset_id, lacking in _going_on(now, turn)
+            for asset_id, lacking in _extending(now, lock)
         )
         if due:
             log.warning("filling_added_destination", due=due, left=len(later))
@@ -298,8 +298,8 @@ class Reconciler:
         )
         self._ledger.record_archived(as_known(row), how)
 
-    def _write_end_records(self, turn: Turn) -> None:
-        for row in _going_on(self._ledger.rows(end_records.RECORDED_STATES), turn):
+    def _write_end_records(self, lock: Lock) -> None:
+        for row in _extending(self._ledger.rows(end_records.RECORDED_STATES), lock):
             key = keys.end_record_key(row.asset_id, row.created_at)
             lacking = [store for store in self._destinations if store.stat(key) is None]
             if lacking:
@@ -312,18 +312,18 @@ class Reconciler:
                     acknowledged=row.acknowledged,
                 )
 
-    def _delete_outdated_end_records(self, turn: Turn) -> None:
+    def _delete_outdated_end_records(self, lock: Lock) -> None:
         """Of what was quarantined, say, and then released and archived: one record for each asset."""
         for store in self._destinations:
-            for key in _going_on(self._listed(store, keys.ENDS, turn), turn):
+            for key in _extending(self._listed(store, keys.ENDS, lock), lock):
                 row = self._row(key)
                 if row is not None and row.state == AssetState.ARCHIVED:
                     store.delete(key)
 
 
-def _going_on(items: Iterable[T], turn: Turn) -> Iterator[T]:
-    """`items`, the turn being extended meanwhile."""
+def _extending(items: Iterable[T], lock: Lock) -> Iterator[T]:
+    """Yield `items`, and extend the lock meanwhile."""
     for number, item in enumerate(items):
         if number % EXTEND_EVERY == 0:
-            turn.extend()
+            lock.extend()
         yield item

@@ -13,8 +13,8 @@ import structlog
 from archiver.core.attempt import urgency
 from archiver.core.deadlines import is_over
 from archiver.core.errors import ManifestError
-from archiver.core.exclusive import Turn, only_one
 from archiver.core.judging import as_known
+from archiver.core.locks import Lock, acquire
 from archiver.core.records import keys
 from archiver.core.records.check_records import (
     Check,
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 STALE_UPLOAD = timedelta(days=7)  # a GCS session lives as long; no copy of ours takes a day
 LOCK_NAME = "scrub"
-LOCK = timedelta(minutes=30)  # extended while a run goes on, by EXTEND_EVERY
+LOCK_TTL = timedelta(minutes=30)  # extended while a run goes on, by EXTEND_EVERY
 EXTEND_EVERY = timedelta(seconds=30)
 LONGEST_RUN = timedelta(hours=6)
 """No copy is begun later, so that the largest one still ends within a task's time limit."""
@@ -102,7 +102,7 @@ class _Found:
     manifest: Manifest | None = None
 
 
-class _TurnLost(Exception):
+class _LockLost(Exception):
     """Another run goes on in this one's place."""
 
 
@@ -131,11 +131,11 @@ class Scrubber:
         with. What is damaged is logged, and made due again or, when its source is gone, DAMAGED. What the promise has
         come to is a fact in the ledger and, when it is not kept, an error in the log. A copy, or a destination, that
         cannot be read stops no other. None when another run is at it. Repeatable. Raises LedgerError."""
-        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
-            return self._scrub(turn) if turn else None
+        with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
+            return self._scrub(lock) if lock else None
 
-    def _scrub(self, turn: Turn) -> ScrubResult:
-        pace = _Pace(turn, self._ledger, self._clock, self._rules, self._pause)
+    def _scrub(self, lock: Lock) -> ScrubResult:
+        pace = _Pace(lock, self._ledger, self._clock, self._rules, self._pause)
         ends_at = self._clock() + LONGEST_RUN
         parts: dict[str, _Part] = {}
         for number, store in enumerate(self._destinations):
@@ -146,7 +146,7 @@ class Scrubber:
             except StorageError as error:
                 log.error("scrub_stopped", store=store.name, reason=str(error))
                 part.report = ScrubReport(self._clock(), error=str(error))
-            except _TurnLost:
+            except _LockLost:
                 log.warning("scrub_left_to_another_run", store=store.name)
                 break
         return self._conclude(parts)
@@ -415,10 +415,10 @@ class Scrubber:
 
 @dataclass(slots=True)
 class _Pace:
-    """Called between two pieces of work: keeps the turn, and lets urgent copies go first for a while. Raises
-    _TurnLost."""
+    """Called between two pieces of work: keeps the lock, and lets urgent copies go first for a while. Raises
+    _LockLost."""
 
-    turn: Turn
+    lock: Lock
     ledger: Ledger
     clock: Callable[[], datetime]
     rules: ScrubRules
@@ -431,12 +431,12 @@ class _Pace:
         if self.looked_at is not None and timedelta(0) <= now - self.looked_at < EXTEND_EVERY:
             return
         try:
-            self._keep_turn()
+            self._keep_lock()
             while self.waited < LONGEST_WAIT and self._is_urgent():
                 self.pause(EXTEND_EVERY.total_seconds())
                 self.waited += EXTEND_EVERY
-                self._keep_turn()
-        except LedgerUnavailable as error:  # nobody can take the turn meanwhile either
+                self._keep_lock()
+        except LedgerUnavailable as error:  # nobody else can acquire the lock meanwhile either
             log.warning("scrub_turn_not_extended", reason=str(error))
         self.looked_at = self.clock()
 
@@ -445,9 +445,9 @@ class _Pace:
             self()
             yield item
 
-    def _keep_turn(self) -> None:
-        if not self.turn.extend():
-            raise _TurnLost
+    def _keep_lock(self) -> None:
+        if not self.lock.extend():
+            raise _LockLost
 
     def _is_urgent(self) -> bool:
         if urgency.waiting(self.ledger) is not None:

@@ -1,9 +1,8 @@
-"""The sweep: the API's pages into the ledger.
+"""The sweep: enter every asset that the API lists into the ledger.
 
-The API has no time filter and documents no order (100ms-api.md), so a walk reads every page, unless a whole
-walk has *observed* that the newest come first; then the walks between two full ones stop where everything
-is long known. A full walk happens every FULL_WALK_EVERY whatever was observed, and finds what an unlucky
-page shift, an equal timestamp or a late status hid.
+The API has no time filter and documents no order (100ms-api.md), so a sweep reads every page. Only once a full walk has
+observed that the newest assets come first, the sweeps in between stop where all assets are long known. A full walk
+happens every FULL_WALK_EVERY all the same; it finds what a page shift, an equal timestamp or a late status hid.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import structlog
 from archiver.core.attempt.decisions import HOLD
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations import holds, refusals
-from archiver.core.exclusive import Turn, only_one
 from archiver.core.judging import Scope
+from archiver.core.locks import Lock, acquire
 from archiver.core.upkeep.failed_later import Statuses
 from archiver.hms.base import RecordingAssets, TellsTime
 from archiver.hms.models import Page, parse_time
@@ -28,8 +27,8 @@ from storage_backends.errors import StorageError
 log = structlog.get_logger(__name__)
 
 FULL_WALK_EVERY = timedelta(hours=6)
-OVERLAP = timedelta(hours=1)  # a short walk reads on this far behind the start of the last sweep
-LOCK = timedelta(minutes=5)  # extended at every page; one page takes seconds, its retries a few minutes
+OVERLAP = timedelta(hours=1)  # a short walk reads on this far before the start of the last sweep
+LOCK_TTL = timedelta(minutes=5)  # extended at every page; one page takes seconds, its retries a few minutes
 FACT = "sweep"
 RUNNING_FACT = "sweep_running"
 UNFINISHED_FACT = "sweep_unfinished"
@@ -41,19 +40,17 @@ RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
 
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
-    """A sweep that is running. `at`: its last sign of life. It is forgotten when the sweep ends, however it ends, and
-    LOCK after its last page when its process was killed. `begun`: how many were begun since one came to its end, with
-    this one: several mean that they are killed, or fail."""
+    """A sweep that is running. Expires LOCK_TTL after the last page, if its process was killed."""
 
     started_at: datetime
-    at: datetime
+    at: datetime  # of the last page
     pages: int
     assets: int
-    begun: int = 1
+    begun: int = 1  # sweeps begun since one ended, with this one: several mean that they are killed, or fail
 
 
 def sweep_progress(ledger: Facts) -> SweepProgress | None:
-    """The sweep that is running now, None when none is. Raises LedgerError."""
+    """Return the sweep that is running; None when none is. Raises LedgerError."""
     fact = ledger.recall(RUNNING_FACT)
     if fact is None:
         return None
@@ -70,23 +67,21 @@ def _begun(ledger: Facts) -> int:
 
 
 def recorded_in_future(fact: Mapping[str, object] | None, now: datetime) -> bool:
-    """Whether a fact in the ledger is dated later than `now`: a clock was set back, or was wrong. What is timed by
-    such a fact cannot be relied on, so it is an alarm. Pure."""
+    """Whether a fact in the ledger is dated later than `now`: a clock was set back, or was wrong. Pure."""
     times = (parse_time((fact or {}).get(name)) for name in RECORDED_TIMES)
     return any(time is not None and time - now > CLOCK_TOLERANCE for time in times)
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """One walk. `full`: every page was read. `assets` counts rows, repeated ones too; `garbled` those without
-    a usable id; `newest_first`: what this walk saw of the order (None: too little to tell)."""
+    """One walk over the API's pages."""
 
     pages: int
-    assets: int
+    assets: int  # rows, repeated ones too
     new: int
-    garbled: int
-    full: bool
-    newest_first: bool | None
+    garbled: int  # rows without a usable id
+    full: bool  # every page was read
+    newest_first: bool | None  # the order of this walk; None: too few assets to tell
     seconds: float
 
 
@@ -100,7 +95,7 @@ class Sweeper:
         clock: Callable[[], datetime],
         rebuild: Callable[[], object],
     ) -> None:
-        """`rebuild` enters what the buckets prove archived; called when the ledger knows nothing at all."""
+        """`rebuild` enters what the buckets hold; called when the ledger is empty."""
         self._api = api
         self._ledger = ledger
         self._scope = scope
@@ -108,18 +103,17 @@ class Sweeper:
         self._rebuild = rebuild
 
     def sweep(self, *, full: bool = False) -> SweepResult | None:
-        """Enter all that the API shows; None when another sweep is at it. Repeatable: known assets are judged
-        anew and nothing else. Constant memory: one page. Raises HmsError, LedgerError; what was entered before
-        stays entered."""
-        with only_one(self._ledger, LOCK_NAME, LOCK) as turn:
-            if turn is None:
+        """Enter every listed asset, and judge known ones again. Returns None when another sweep is running. Idempotent.
+        Memory: one page. Raises HmsError, LedgerError; pages entered before stay entered."""
+        with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
+            if lock is None:
                 return None
             try:
-                return self._walk(turn, full=full)
+                return self._walk(lock, full=full)
             finally:
                 self._ledger.forget(RUNNING_FACT)
 
-    def _walk(self, turn: Turn, *, full: bool) -> SweepResult:
+    def _walk(self, lock: Lock, *, full: bool) -> SweepResult:
         started = self._clock()
         before = self._ledger.recall(UNFINISHED_FACT)
         self._ledger.remember(UNFINISHED_FACT, {"begun": _begun(self._ledger) + 1 if before else 1})
@@ -133,7 +127,7 @@ class Sweeper:
         pages = assets = new = garbled = 0
         complete = True
         for page in self._api.pages():
-            turn.extend()
+            lock.extend()
             if pages == 0:
                 self._note_answer()
             entered = self._ledger.discover(statuses.judged(page.assets, self._now()))
@@ -163,7 +157,7 @@ class Sweeper:
         return result
 
     def _rebuild_from_buckets(self) -> None:
-        """An optimisation: without it each asset finds its own manifest, one by one."""
+        """An optimisation: without it each asset finds its own manifest."""
         try:
             self._rebuild()
         except StorageError as error:
@@ -171,12 +165,12 @@ class Sweeper:
 
     def _note_progress(self, started: datetime, pages: int, assets: int) -> None:
         times = {"started_at": started.isoformat(), "at": self._clock().isoformat()}
-        self._ledger.remember(RUNNING_FACT, {**times, "pages": pages, "assets": assets}, lifetime=LOCK)
+        self._ledger.remember(RUNNING_FACT, {**times, "pages": pages, "assets": assets}, lifetime=LOCK_TTL)
 
     def _remember(
         self, earlier: Mapping[str, object], result: SweepResult, started: datetime, *, failed_later: int
     ) -> None:
-        """A short walk says nothing of the pages that it did not read."""
+        """Keep what only a full walk can tell from the last full one."""
         before = earlier.get("garbled")
         garbled = max(result.garbled, before if isinstance(before, int) and not result.full else 0)
         now, api = self._clock(), self._api_time()
@@ -199,18 +193,18 @@ class Sweeper:
         return self._api.api_time() if isinstance(self._api, TellsTime) else None
 
     def _now(self) -> datetime:
-        """By which a `created_at` in the future is not believed: the later of the ledger's clock and the API's."""
+        """The later of the ledger's clock and the API's: a `created_at` beyond it is not believed."""
         now = self._clock()
         return max(now, self._api_time() or now)
 
     def _note_answer(self) -> None:
-        """The API takes our credentials, so that a refusal elsewhere is not everybody's."""
+        """Note that the API accepts our credentials: a refusal on one machine is then that machine's."""
         on_hold = holds.current(self._ledger, self._clock())
         refusals.note_answer(self._ledger, on_hold, holds.API, HOLD)
 
 
 class _Order:
-    """Watches `created_at` along a walk."""
+    """The order of `created_at` along a walk."""
 
     def __init__(self) -> None:
         self._previous: datetime | None = None
@@ -234,14 +228,14 @@ class _Order:
         return True if self._descents else None
 
     def all_before(self, page: Page, moment: datetime) -> bool:
-        """Whether a short walk may end after this page: the order held so far, and it is all old."""
+        """Whether the order held so far, and all of this page is older: a short walk may end."""
         return not self._broken and all(
             asset.created_at and asset.created_at < moment for asset in page.assets
         )
 
 
 def _known_before(last: Mapping[str, object], now: datetime) -> datetime | None:
-    """Before when everything is known already, if a short walk is allowed now; None: read all pages."""
+    """The time before which all assets are known, if a short walk is allowed now; None: read all pages."""
     if last.get("newest_first") is not True:
         return None
     full_at, started_at = parse_time(last.get("full_at")), parse_time(last.get("started_at"))

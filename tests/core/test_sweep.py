@@ -12,8 +12,8 @@ from archiver.core.judging import Scope
 from archiver.core.upkeep.sweep import (
     FACT,
     FULL_WALK_EVERY,
-    LOCK,
     LOCK_NAME,
+    LOCK_TTL,
     Sweeper,
     recorded_in_future,
     sweep_progress,
@@ -220,7 +220,7 @@ def test_a_sweep_whose_process_was_killed_is_not_running_for_long() -> None:
     world.sweeper.sweep()
     assert sweep_progress(world.ledger) is not None
 
-    world.clock.advance(LOCK)
+    world.clock.advance(LOCK_TTL)
 
     assert sweep_progress(world.ledger) is None
 

@@ -222,8 +222,8 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "with_warnings": [row_json(row) for row in summary.with_warnings],
         "running": [asdict(item) for item in summary.running],
         "on_hold": {
-            name: {"reason": hold.reason, "until": hold.until.isoformat()}
-            for name, hold in summary.holds.items()
+            name: {"reason": breaker.reason, "until": breaker.until.isoformat()}
+            for name, breaker in summary.open_breakers.items()
         },
         "last_sweep": dict(summary.last_sweep) if summary.last_sweep else None,
         "sweep_is_late": summary.sweep_is_late,

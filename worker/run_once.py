@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiver.core.attempt.archiver import Archiver
-from archiver.core.attempt.decisions import HOLD, describe
+from archiver.core.attempt.decisions import describe
 from archiver.core.attempt.outcomes import Archived, NotOurs, Outcome, WillRetry
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker, failures
+from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.health import unacknowledged
 from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
 from archiver.core.upkeep.reconcile import Reconciler
@@ -95,11 +96,11 @@ class OneRun:
         sweep fails (what earlier sweeps found is archived first), LedgerError."""
         sweep_error: Exception | None = None
         all_listed = True
-        self._lift_holds()
+        self._close_breakers()
         if asset_ids is None:
             compared = self._reconcile()
             reopen_ended(self._ledger, self._clock())
-            self._ledger.take_due(AT_ONCE, timedelta(0), ahead=HOLD)
+            self._ledger.take_due(AT_ONCE, timedelta(0), ahead=OPEN_FOR)
             try:
                 swept = self._sweep()
                 all_listed = compared and swept is not None and not swept.garbled
@@ -124,11 +125,11 @@ class OneRun:
             )  # not wait(): a signal handler that sets the event would deadlock in it
         return swept
 
-    def _lift_holds(self) -> None:
-        """Whoever starts a run may just have mended what a destination, or the API, was left alone for."""
-        holds.forget_refusals(self._ledger)
-        for name in holds.current(self._ledger, self._clock()):
-            holds.lift(self._ledger, name)
+    def _close_breakers(self) -> None:
+        """Close every circuit breaker: whoever starts a run may have just fixed what opened it."""
+        failures.clear_refusals(self._ledger)
+        for name in breaker.opened(self._ledger, self._clock()):
+            breaker.close(self._ledger, name)
 
     def _reconcile(self) -> bool:
         """What the ledger calls archived must be in the bucket: without beat nobody else looks. False when a bucket

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from archiver.core.clocks import CLOCK_TOLERANCE
-from archiver.core.destinations.holds import Hold
+from archiver.core.destinations.breaker import OpenBreaker
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
 from archiver.ledger.models import OPEN_STATES, AssetState, Counts, Progress, Row
@@ -67,7 +67,7 @@ class Summary:
     needs_attention: tuple[Row, ...] = ()  # ends that nobody has acknowledged
     with_warnings: tuple[Row, ...] = ()  # archived without something optional, such as a thumbnail
     running: tuple[Progress, ...] = ()
-    holds: Mapping[str, Hold] = field(default_factory=dict)
+    open_breakers: Mapping[str, OpenBreaker] = field(default_factory=dict)
     failing: tuple[Failing, ...] = ()
     reported: tuple[Finding, ...] = ()  # by sweep, reconcile, scrub, verify and the workers' machines
     idle_since: datetime | None = None  # assets are queued, and nothing is copied
@@ -156,10 +156,12 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from _at_risk(summary)
     yield from _ends(summary.counts)
     yield from _time(summary)
-    for name, hold in summary.holds.items():
-        reason = hold.reason if name in hold.reason else f"{name}: {hold.reason}"
-        held = f"On hold until {hold.until:%H:%M:%S} UTC: " if hold.code == "on_hold" else ""
-        yield finding(hold.code, f"{held}{reason}")
+    for name, breaker in summary.open_breakers.items():
+        reason = breaker.reason if name in breaker.reason else f"{name}: {breaker.reason}"
+        until = (
+            f"Circuit breaker open until {breaker.until:%H:%M:%S} UTC: " if breaker.code == "on_hold" else ""
+        )
+        yield finding(breaker.code, f"{until}{reason}")
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"

@@ -11,10 +11,11 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.attempt import heartbeat
-from archiver.core.attempt.decisions import HOLD, LOST_AFTER, MAX_CRASHES
+from archiver.core.attempt.decisions import LOST_AFTER, MAX_CRASHES
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, NotOurs, WillRetry
 from archiver.core.contents.base import Item, Notes
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker
+from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.records.commit import commit, mark_damaged
@@ -197,7 +198,7 @@ def test_a_source_whose_certificate_does_not_verify_costs_no_attempt_and_is_show
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    (hold,) = holds.current(bench.ledger, bench.clock()).items()
+    (hold,) = breaker.opened(bench.ledger, bench.clock()).items()
     assert hold[0] == "https://cdn.example"
     assert "certificate has expired" in hold[1].reason
 
@@ -221,7 +222,7 @@ def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
 
     assert isinstance(first, WillRetry)
     assert isinstance(second, WillRetry)
-    assert "on hold" in second.reason
+    assert "circuit breaker" in second.reason
     assert next(calls) == 1
     bench.api.asset = found  # type: ignore[method-assign]
     assert isinstance(bench.archive_until_settled(), AlreadyArchived)
@@ -338,12 +339,12 @@ def test_a_destination_that_does_not_answer_is_not_written_over() -> None:
 
 def test_the_word_of_a_worker_whose_clock_is_ahead_holds_nobody_up_for_days() -> None:
     bench = Bench(lambda: file(VIDEO))
-    holds.put(bench.ledger, holds.API, "401", NOW + timedelta(days=3), timedelta(minutes=5))
+    breaker.trip(bench.ledger, breaker.API, "401", NOW + timedelta(days=3))
 
     outcome = bench.archive()
 
     assert isinstance(outcome, WillRetry)
-    assert outcome.delay <= HOLD
+    assert outcome.delay <= OPEN_FOR
 
 
 def test_a_manifest_of_other_bytes_is_replaced_though_every_size_in_it_holds() -> None:
@@ -555,7 +556,7 @@ def test_an_asset_that_a_destination_refuses_alone_waits_alone_and_is_never_give
     assert isinstance(first, WillRetry)
     assert first.costs_attempt
     assert "only this asset waits" in first.reason
-    assert holds.current(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(bench.ledger, bench.clock()) == {}
     assert isinstance(bench.archive("other"), Archived)
     assert not [key for key in stored_keys(store) if key.startswith("doctor/")]
     outcome = bench.archive_until_settled(asset_id="denied", attempts=20)
@@ -570,7 +571,7 @@ def test_a_refusal_of_which_nothing_more_can_be_learned_holds_nobody_up_and_cost
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    assert holds.current(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(bench.ledger, bench.clock()) == {}
 
 
 class HasRoomFor(Wrapped):
@@ -603,7 +604,7 @@ def test_one_object_too_large_for_the_disk_does_not_make_the_others_wait() -> No
 
     assert isinstance(first, WillRetry)
     assert "only this asset waits" in first.reason
-    assert holds.current(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(bench.ledger, bench.clock()) == {}
     assert isinstance(bench.archive("small"), Archived)
     outcome = bench.archive_until_settled(asset_id="large", attempts=20)
     assert isinstance(outcome, WillRetry), "a person may make room at any time"
@@ -615,7 +616,7 @@ def test_a_disk_that_is_full_is_left_alone_though_a_very_small_object_would_stil
 
     bench.archive("large")
 
-    assert set(holds.current(bench.ledger, bench.clock())) == {"memory://disk (on test)"}
+    assert set(breaker.opened(bench.ledger, bench.clock())) == {"memory://disk (on test)"}
 
 
 def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_sent_it_again() -> None:

@@ -10,9 +10,10 @@ import archiver.core.errors
 import archiver.hms.errors
 import archiver.transfer.errors
 import storage_backends.errors
-from archiver.core.attempt.decisions import HOLD, RetryRules, decide, describe
+from archiver.core.attempt.decisions import RetryRules, decide, describe
 from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import UNDATED
+from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.errors import (
     BadContents,
     DestinationsFailed,
@@ -235,7 +236,7 @@ def test_a_refusal_that_a_person_must_mend_costs_the_asset_no_attempt(error: Exc
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    assert outcome.delay == HOLD
+    assert outcome.delay == OPEN_FOR
 
 
 def test_being_told_to_stop_makes_the_asset_due_at_once() -> None:
@@ -294,7 +295,7 @@ def asking(error: StorageError, asked: timedelta) -> StorageError:
         # past the deadline there is nothing to be late for
         (asking(TransientStorageError("x"), 50 * MINUTE), -DAY, 50 * MINUTE, 50 * MINUTE),
         # a refusal waits for the circuit breaker, or longer
-        (asking(AccessDenied("x"), MINUTE), DAY, HOLD, HOLD),
+        (asking(AccessDenied("x"), MINUTE), DAY, OPEN_FOR, OPEN_FOR),
         (asking(AccessDenied("x"), 20 * MINUTE), DAY, 20 * MINUTE, 20 * MINUTE),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.core.attempt.outcomes import Archived, WillRetry
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker, failures
 from archiver.core.destinations.checked import CHECK_EVERY, FACT, LOCK_NAME, Destinations
 from archiver.core.destinations.guarded import GuardedBackend, guarded
 from archiver.core.destinations.identity import Verdict
@@ -216,13 +216,13 @@ def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again
     world.emptied()
 
     assert not world.process().check_all()
-    (hold,) = holds.current(world.ledger, world.clock()).values()
+    (hold,) = breaker.opened(world.ledger, world.clock()).values()
     assert "no marker" in hold.reason
     assert hold.code == "destination_unknown"
 
     world.stores[0] = right
     assert world.process().check_all()
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
@@ -234,9 +234,11 @@ def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
         world.process(place="host-2", stores=[Faulty("one")]).confirm(world.name)
 
     world.process(place="host-1").confirm(world.name)
-    shown = holds.current(world.ledger, world.clock())
+    shown = breaker.opened(world.ledger, world.clock())
     assert "host-2" in shown[world.name].reason, "whoever mends it must know where"
-    assert holds.among(world.ledger.recall_all(holds.PREFIX), world.clock()) == {}, "attempts go on elsewhere"
+    assert breaker.parse(world.ledger.recall_all(breaker.PREFIX), world.clock()) == {}, (
+        "attempts go on elsewhere"
+    )
 
 
 def test_production_refuses_a_staging_set_up() -> None:
@@ -327,25 +329,25 @@ def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lis
     world.clock.advance(CHECK_EVERY)
 
     process.check_all()
-    told = [hold.code for hold in holds.current(world.ledger, world.clock()).values()]
+    told = [hold.code for hold in breaker.opened(world.ledger, world.clock()).values()]
     assert told == ([] if lists else ["destination_refuses"])
 
     world.one.reads = None
     process.check_all()
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_the_trouble_of_a_destination_that_is_used_no_more_is_forgotten() -> None:
     world = World("one", "two")
     process = world.process()
     process.check_all()
-    holds.note_trouble(
-        world.ledger, world.name, "host-1", holds.Kind.REFUSES, "403", world.clock(), timedelta(minutes=30)
+    failures.record(
+        world.ledger, world.name, "host-1", failures.Kind.REFUSES, "403", world.clock(), timedelta(minutes=30)
     )
 
     world.process(stores=world.stores[1:]).check_all()
 
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
@@ -536,7 +538,7 @@ def test_a_person_adopts_what_is_there_as_it_is() -> None:
     assert marker_at(world.one)["id"] == adopted.id
     assert process.filling() == [world.name]
     assert process.began_empty_at(world.name) == world.clock()
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_adopting_the_bucket_of_another_workspace_keeps_its_id() -> None:
@@ -575,7 +577,7 @@ def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
         with pytest.raises((TransientStorageError, DestinationSilent)) as error:
             process.confirm(world.name)
         found.append(error.type)
-        shown.append(bool(holds.current(world.ledger, world.clock())))
+        shown.append(bool(breaker.opened(world.ledger, world.clock())))
 
     assert found == [TransientStorageError] * 5 + [DestinationSilent], "then it costs the assets no attempt"
     assert shown == [False] * 5 + [True]
@@ -583,7 +585,7 @@ def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
     world.one.reads = None
     world.clock.advance(timedelta(minutes=1))
     process.confirm(world.name)
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_a_success_in_between_makes_it_a_passing_failure() -> None:
@@ -598,7 +600,7 @@ def test_a_success_in_between_makes_it_a_passing_failure() -> None:
         world.clock.advance(timedelta(minutes=1))
         process.confirm(world.name)
 
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_one_failure_long_ago_is_no_fault_for_being_long_ago() -> None:
@@ -610,7 +612,7 @@ def test_one_failure_long_ago_is_no_fault_for_being_long_ago() -> None:
 
     world.clock.advance(timedelta(minutes=20))
 
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> None:
@@ -625,7 +627,7 @@ def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> No
         world.clock.advance(timedelta(minutes=1))
         with pytest.raises(TransientStorageError):
             store.put(spec, b"x", 0)
-    (hold,) = holds.current(world.ledger, world.clock()).values()
+    (hold,) = breaker.opened(world.ledger, world.clock()).values()
     assert "503 SlowDown" in hold.reason
     assert hold.code == "destination_silent"
 
@@ -633,7 +635,7 @@ def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> No
     put(store, "a.txt", b"x")
     world.clock.advance(timedelta(minutes=1))
     process.confirm(world.name)
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
 
 # -- the whole -----------------------------------------------------------------------------------------------
@@ -692,12 +694,12 @@ def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
     assert not outcome.costs_attempt
     assert "NotTheDestination" in outcome.reason
     assert [path for path in disk.point.rglob("*") if path.is_file()] == []
-    assert set(holds.current(bench.ledger, bench.clock())) == {f"file://{root}"}
-    assert holds.among(bench.ledger.recall_all(holds.PREFIX), bench.clock()) == {}
+    assert set(breaker.opened(bench.ledger, bench.clock())) == {f"file://{root}"}
+    assert breaker.parse(bench.ledger.recall_all(breaker.PREFIX), bench.clock()) == {}
 
     disk.mount()
     assert isinstance(bench.archive_until_settled(asset_id="second"), Archived)
-    assert holds.current(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(bench.ledger, bench.clock()) == {}
 
 
 def test_an_asset_is_never_lost_because_a_disk_that_may_have_it_is_unmounted(tmp_path: Path) -> None:
@@ -772,8 +774,8 @@ def test_a_machine_that_has_no_handles_to_ask_with_says_nothing_of_a_destination
             process.confirm(world.name)
         assert is_machine_fault(refused.value)
         process.wrote(world.name, error)
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}
 
     world.one.reads = None
     process.confirm(world.name)
-    assert holds.current(world.ledger, world.clock()) == {}
+    assert breaker.opened(world.ledger, world.clock()) == {}

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from archiver.core.destinations.holds import Hold, Kind
+from archiver.core.destinations.breaker import OpenBreaker
+from archiver.core.destinations.failures import Kind
 from archiver.core.health import ATTENTION_STATES, MANY, Failing, Summary, assess
 from archiver.core.health_rules import RULES, Severity, finding
 from archiver.ledger.models import AssetState, Counts, Row
@@ -121,13 +122,17 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
             "7 assets queued, and nothing has been copied for 6 min",
         ),
         (
-            {"holds": {"s3://b": Hold("s3://b: AccessDenied", NOW + MINUTE)}},
+            {"open_breakers": {"s3://b": OpenBreaker("s3://b: AccessDenied", NOW + MINUTE)}},
             "on_hold",
-            "On hold until 12:01:00 UTC: s3://b: AccessDenied",
+            "Circuit breaker open until 12:01:00 UTC: s3://b: AccessDenied",
         ),
         *(
             (
-                {"holds": {"s3://b": Hold(f"s3://b: {kind.value} (on h)", NOW + MINUTE, kind.code)}},
+                {
+                    "open_breakers": {
+                        "s3://b": OpenBreaker(f"s3://b: {kind.value} (on h)", NOW + MINUTE, kind.code)
+                    }
+                },
                 kind.code,
                 f"s3://b: {kind.value} (on h)",
             )
@@ -228,7 +233,7 @@ def test_every_rule_that_fires_is_reported() -> None:
         at_risk=(row("a"),),
         last_sweep=began(HOUR),
         watched_at=NOW - HOUR,
-        holds={"s3://b": Hold("403", NOW + MINUTE)},
+        open_breakers={"s3://b": OpenBreaker("403", NOW + MINUTE)},
     )
 
     codes = [problem.id for problem in assess(everything).problems]

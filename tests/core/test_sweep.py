@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.deadlines import UNDATED
-from archiver.core.destinations import holds
-from archiver.core.destinations.refusals import note_refusal
+from archiver.core.destinations import breaker
 from archiver.core.judging import Scope
 from archiver.core.upkeep.sweep import (
     FACT,
@@ -348,9 +347,9 @@ def test_a_date_that_cannot_be_true_is_not_believed(
 def test_a_sweep_that_is_answered_ends_the_hold_that_the_refusals_of_others_put() -> None:
     world = World(newest_first(2))
     for place in ("a", "b"):
-        note_refusal(world.ledger, holds.API, place, "401", NOW, timedelta(minutes=5))
-    assert holds.API in holds.current(world.ledger, NOW)
+        breaker.trip_on(world.ledger, breaker.API, place, "401", NOW)
+    assert breaker.API in breaker.opened(world.ledger, NOW)
 
     world.sweeper.sweep()
 
-    assert holds.API not in holds.current(world.ledger, NOW)
+    assert breaker.API not in breaker.opened(world.ledger, NOW)

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import structlog
 
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker
 from archiver.core.health import assess
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.failed_later import FACT as FAILED_LATER
@@ -222,7 +222,7 @@ def test_what_a_part_of_the_archiver_noted_of_its_troubles_is_a_problem(
 def test_ends_are_told_once_and_faults_for_as_long_as_they_last() -> None:
     world = World()
     world.enter("a", days_left=10, state=AssetState.LOST)
-    holds.put(world.ledger, "s3://b", "403", NOW, timedelta(minutes=5))
+    breaker.trip(world.ledger, "s3://b", "403", NOW)
 
     def told() -> list[str]:
         with structlog.testing.capture_logs() as logs:
@@ -237,11 +237,11 @@ def test_ends_are_told_once_and_faults_for_as_long_as_they_last() -> None:
 
 def test_a_hold_is_shown_and_is_not_healthy() -> None:
     world = World()
-    holds.put(world.ledger, "s3://bucket", "403", NOW, timedelta(minutes=5))
+    breaker.trip(world.ledger, "s3://bucket", "403", NOW)
 
     summary = world.watcher.summary()
 
-    assert summary.holds["s3://bucket"].reason == "403"
+    assert summary.open_breakers["s3://bucket"].reason == "403"
     assert not summary.healthy
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from archiver.core.attempt.outcomes import Archived
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker
 from archiver.core.records.manifest import read_manifest
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Upload
 from storage_backends.equal import UploadOfEqual, equal_or_raise
@@ -65,7 +65,7 @@ def test_an_attempt_that_was_interrupted_before_its_manifest_is_completed(interr
 
     assert isinstance(outcome, Archived)
     assert store.refused, "the objects that were there were refused, and found to be equal"
-    assert holds.current(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(bench.ledger, bench.clock()) == {}
 
 
 def test_a_source_that_became_another_is_not_taken_for_what_is_there_and_stored_beside_it() -> None:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import archiver.core.attempt.archiver
 import archiver.core.attempt.copying
 import archiver.core.attempt.decisions
-import archiver.core.destinations.holds
+import archiver.core.destinations.breaker
 import archiver.core.health
 import archiver.core.records.commit
 import archiver.core.records.end_records
@@ -327,23 +327,25 @@ def _(stack: ExitStack) -> None:
 
 
 # -- the fleet goes on -----------------------------------------------------------------------------------------
-@bug("a hold never ends")
+@bug("an open circuit breaker never closes")
 def _(stack: ExitStack) -> None:
-    real = archiver.core.destinations.holds.put
+    real = archiver.core.destinations.breaker.trip
 
-    def put(ledger: Any, name: str, reason: str, now: datetime, *_: Any) -> None:
-        real(ledger, name, reason, now, timedelta(days=300))
+    def trip(ledger: Any, name: str, reason: str, now: datetime) -> None:
+        with ExitStack() as long:
+            _instead(long, archiver.core.destinations.breaker, "OPEN_FOR", timedelta(days=300))
+            real(ledger, name, reason, now)
 
-    def among(facts: Any, now: datetime) -> Any:
+    def parse(facts: Any, now: datetime) -> Any:
         return {
-            key.removeprefix(archiver.core.destinations.holds.PREFIX): archiver.core.destinations.holds.Hold(
-                "for ever", now + timedelta(minutes=5)
-            )
+            key.removeprefix(
+                archiver.core.destinations.breaker.PREFIX
+            ): archiver.core.destinations.breaker.OpenBreaker("for ever", now + timedelta(minutes=5))
             for key in facts
         }
 
-    _instead(stack, archiver.core.destinations.holds, "put", put)
-    _instead(stack, archiver.core.destinations.holds, "among", among)
+    _instead(stack, archiver.core.destinations.breaker, "trip", trip)
+    _instead(stack, archiver.core.destinations.breaker, "parse", parse)
 
 
 @bug("what a worker had in hand when it died is not sent again")

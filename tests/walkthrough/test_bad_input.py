@@ -72,7 +72,13 @@ def test_a_bucket_that_does_not_exist_is_named_and_holds_up_only_itself(
 
     said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=f"{url},./archive")
 
-    check(said, NOT_SERVED, "On hold until", "no-such-bucket-of-ours", "0 of 2 known assets are archived")
+    check(
+        said,
+        NOT_SERVED,
+        "Circuit breaker open until",
+        "no-such-bucket-of-ours",
+        "0 of 2 known assets are archived",
+    )
     check_against_truth(FileSideDoor(user.folder / "archive"), minimal)
     check_good_run(user, minimal)
 
@@ -89,7 +95,7 @@ def test_refused_cloud_credentials_are_named_without_showing_them(
         AWS_SECRET_ACCESS_KEY="a-wrong-key-nobody-may-see",
     )
 
-    check(said, NOT_SERVED, "On hold until", "refuse")
+    check(said, NOT_SERVED, "Circuit breaker open until", "refuse")
     assert "nobody-may-see" not in said.text
     check_good_run(user, minimal)
 
@@ -103,7 +109,7 @@ def test_missing_cloud_credentials_are_named_with_where_they_are_looked_for(
 
     said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=url)
 
-    check(said, WRONG_SETTINGS, "On hold until", "AWS_ACCESS_KEY_ID")
+    check(said, WRONG_SETTINGS, "Circuit breaker open until", "AWS_ACCESS_KEY_ID")
     check_good_run(user, minimal)
 
 
@@ -114,7 +120,7 @@ def test_a_bucket_of_gcs_that_does_not_exist_is_named(
 
     said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="gs://not-ours-at-all/x")
 
-    check(said, NOT_SERVED, "On hold until", "not-ours-at-all")
+    check(said, NOT_SERVED, "Circuit breaker open until", "not-ours-at-all")
     check_good_run(user, minimal)
 
 
@@ -141,7 +147,7 @@ def test_a_full_disk_is_named_and_what_has_room_is_archived_when_there_is_some(
     with small_disk(user.folder, 32 * 1024) as disk:
         said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=str(disk / "archive"))
 
-        check(said, NOT_SERVED, "On hold until", "No space left")
+        check(said, NOT_SERVED, "Circuit breaker open until", "No space left")
     check_good_run(user, minimal)
 
 
@@ -158,7 +164,7 @@ def test_a_file_where_the_directory_should_be_is_named(user: User, minimal: Simu
 def test_a_directory_that_cannot_be_written_is_named(user: User, minimal: Simulator) -> None:
     said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="/proc/archive")
 
-    check(said, NOT_SERVED, "On hold until", "/proc")
+    check(said, NOT_SERVED, "Circuit breaker open until", "/proc")
     check_good_run(user, minimal)
 
 

@@ -146,7 +146,7 @@ def test_a_destination_with_another_hosts_certificate_is_left_alone_and_costs_no
         user.runs_once("--wait", "0")
         status, shown = user.types("status"), user.types("show", "--json", asset_id)
 
-    assert "On hold until" in status.text
+    assert "Circuit breaker open until" in status.text
     assert "its TLS certificate is not accepted" in status.text
     assert "correct the host name" in status.text
     assert shown.json["row"]["attempts"] == 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from archiver.core.destinations.holds import Hold
+from archiver.core.destinations.breaker import OpenBreaker
 from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.models import Acknowledgement, AssetState, Counts, Progress, Row
@@ -39,7 +39,7 @@ EVERYTHING = Summary(
     needs_attention=(row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)),),
     with_warnings=(replace(row(AssetState.ARCHIVED, warnings=(EVIL,)), reason=None),),
     running=(Progress(EVIL, EVIL, 1, 2, 3, f"folder/{EVIL}"),),
-    holds={EVIL: Hold(EVIL, NOW + DAY)},
+    open_breakers={EVIL: OpenBreaker(EVIL, NOW + DAY)},
     failing=(Failing(EVIL, 20),),
     reported=(finding("machine_fault", EVIL), finding("scrubbed", EVIL)),
     recorded={EVIL: NOW + DAY},

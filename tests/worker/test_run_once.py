@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from archiver.core.attempt.decisions import HOLD
 from archiver.core.attempt.outcomes import AlreadyArchived, NotOurs, Outcome, WillRetry, settlement
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker
+from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.judging import Scope, as_known, judge
 from archiver.core.machine import MOST_FAULTS, failing_machines
 from archiver.core.upkeep.reconcile import Reconciler
@@ -164,15 +164,15 @@ def test_what_waits_for_longer_than_a_hold_keeps_to_its_time() -> None:
     row = world.ledger.get(asset().id)
     assert row is not None
     assert row.next_attempt_at is not None
-    world.bench.clock.now = row.next_attempt_at - HOLD - timedelta(hours=1)
+    world.bench.clock.now = row.next_attempt_at - OPEN_FOR - timedelta(hours=1)
 
     assert not world.run().all_safe
 
 
 def test_holds_are_lifted_for_whoever_starts_a_run_may_have_mended_it() -> None:
     world = World()
-    holds.put(world.ledger, world.store.name, "403", world.bench.clock(), HOLD)
-    holds.put(world.ledger, holds.API, "401", world.bench.clock(), HOLD)
+    breaker.trip(world.ledger, world.store.name, "403", world.bench.clock())
+    breaker.trip(world.ledger, breaker.API, "401", world.bench.clock())
 
     assert world.run().all_safe
 

@@ -100,14 +100,14 @@ def exit_code(services: AppServices, *, all_safe: bool, cancelled: bool) -> Exit
 
 def _unreachable(services: AppServices) -> Iterator[tuple[ExitCode, str]]:
     """Ask the API and each destination, and yield why one of them does not serve us."""
-    from archiver.core.destinations import holds
+    from archiver.core.destinations import breaker
     from storage_backends.base import object_key
     from storage_backends.errors import CredentialsMissing
 
-    held = holds.current(services.ledger, services.ledger.now())
-    yield from ((ExitCode.UNREACHABLE, hold.reason) for hold in held.values())
+    opened = breaker.opened(services.ledger, services.ledger.now())
+    yield from ((ExitCode.UNREACHABLE, each.reason) for each in opened.values())
     try:
-        if holds.API not in held:
+        if breaker.API not in opened:
             services.api.check()
     except HmsError as error:
         yield ExitCode.UNREACHABLE, str(error)
@@ -117,5 +117,5 @@ def _unreachable(services: AppServices) -> Iterator[tuple[ExitCode, str]]:
         except CredentialsMissing as error:
             yield ExitCode.WRONG_SETTINGS, f"{store.name}: {error}"
         except StorageError as error:
-            if store.name not in held:
+            if store.name not in opened:
                 yield ExitCode.UNREACHABLE, f"{store.name}: {error}"

@@ -27,7 +27,7 @@ import structlog
 
 from archiver.core.attempt import completing, doubts
 from archiver.core.attempt.copying import Copied, Copier, EngineFactory
-from archiver.core.attempt.decisions import HOLD, MAX_CRASHES, RetryRules, decide, describe, rare_delay
+from archiver.core.attempt.decisions import MAX_CRASHES, RetryRules, decide, describe, rare_delay
 from archiver.core.attempt.doubts import KeepingRules
 from archiver.core.attempt.folders import Folder, choose_folder, next_folder
 from archiver.core.attempt.heartbeat import Heartbeat
@@ -50,7 +50,8 @@ from archiver.core.attempt.upload_journal import LedgerUploadJournal
 from archiver.core.clocks import clocks_agree
 from archiver.core.contents.base import Contents
 from archiver.core.deadlines import is_over
-from archiver.core.destinations import holds, refusals
+from archiver.core.destinations import breaker
+from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.destinations.probing import refuses_everything
 from archiver.core.errors import (
     ArchiveError,
@@ -129,8 +130,8 @@ class Begun:
     lease: Lease
     row: Row
     has_work: bool
-    on_hold: Mapping[str, holds.Hold]
-    refused: Mapping[str, holds.Hold] = field(default_factory=dict)
+    on_hold: Mapping[str, breaker.OpenBreaker]
+    refused: Mapping[str, breaker.OpenBreaker] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
 
 
@@ -228,10 +229,10 @@ class Archiver:
             later = rare_delay(row, self._clock(), self._rules.retry)
             why = f"{row.crashes} workers died with it in hand and brought it no further"
             return as_known(row), _with_stored(WillRetry(why, later), row)
-        if hold := begun.on_hold.get(holds.API):
-            return as_known(row), _with_stored(self._after(hold, holds.API), row)
+        if hold := begun.on_hold.get(breaker.API):
+            return as_known(row), _with_stored(self._after(hold, breaker.API), row)
         asset = self._api.asset(row.asset_id)
-        refusals.note_answer(self._ledger, begun.refused, holds.API, HOLD)
+        breaker.note_success(self._ledger, begun.refused, breaker.API)
         seen = judge(asset, self._rules.scope, self._clock())
         if seen.verdict is AssetState.SOURCE_FAILED:  # it was there to be saved, and may still be
             log.error("asset_failed_later", asset_id=asset.id, type=asset.type)
@@ -327,9 +328,9 @@ class Archiver:
                 return manifest
         return added.to(manifest, heartbeat.lease.fence)
 
-    def _after(self, hold: holds.Hold, name: str) -> WillRetry:
-        left = min(hold.until - self._clock(), HOLD)
-        return WillRetry(f"{name} is on hold: {hold.reason}", left, costs_attempt=False)
+    def _after(self, hold: breaker.OpenBreaker, name: str) -> WillRetry:
+        left = min(hold.until - self._clock(), OPEN_FOR)
+        return WillRetry(f"the circuit breaker of {name} is open: {hold.reason}", left, costs_attempt=False)
 
     def _copy(
         self,
@@ -368,7 +369,7 @@ class Archiver:
                 try:
                     key = keys.manifest_key(asset.id, asset.created_at)
                     commit(store, key, manifest, present.get(store.name))
-                    refusals.note_answer(self._ledger, begun.refused, store.name, HOLD)
+                    breaker.note_success(self._ledger, begun.refused, store.name)
                 except StorageError as error:
                     failed[store.name] = error
         if failed:
@@ -462,7 +463,7 @@ class Archiver:
 
     def _begin(self, asset_id: str, holder: str) -> Begun | None:
         """None when the asset is not to be archived by us now."""
-        found = self._ledger.begin(asset_id, holder, self._rules.lease, holds.PREFIX)
+        found = self._ledger.begin(asset_id, holder, self._rules.lease, breaker.PREFIX)
         if found.lease is None and found.row is None:
             # a message outlived the ledger, or a person named an asset that no sweep has seen
             try:
@@ -470,11 +471,11 @@ class Archiver:
             except HmsNotFound:
                 return None
             self._ledger.discover([seen])
-            found = self._ledger.begin(asset_id, holder, self._rules.lease, holds.PREFIX)
+            found = self._ledger.begin(asset_id, holder, self._rules.lease, breaker.PREFIX)
         if found.lease is None or found.row is None:
             return None
-        refused = holds.among(found.facts, self._clock())
-        on_hold = refusals.respected(refused, refusals.place_of(holder))
+        refused = breaker.parse(found.facts, self._clock())
+        on_hold = breaker.opened_on(refused, breaker.machine_of(holder))
         return Begun(found.lease, found.row, found.has_work, on_hold, refused)
 
     def _in_our_words(self, error: Exception) -> Exception:
@@ -558,13 +559,13 @@ class Archiver:
     def _hold_what_refuses(self, error: Exception, asset_id: str, holder: str) -> Exception:
         """Leave alone, for all assets, what refuses everything. The error, in which a destination that refused nothing
         but this asset's objects says so."""
-        now, place = self._clock(), refusals.place_of(holder)
+        now, place = self._clock(), breaker.machine_of(holder)
         if isinstance(error, HmsRefused):
             log.error("api_refuses", place=place, reason=str(error))
-            refusals.note_refusal(self._ledger, holds.API, place, str(error), now, HOLD)
+            breaker.trip_on(self._ledger, breaker.API, place, str(error), now)
         if isinstance(error, SourceUntrusted):
             log.error("source_untrusted", asset_id=asset_id, source=error.origin, reason=str(error))
-            holds.put(self._ledger, error.origin, str(error), now, HOLD)
+            breaker.trip(self._ledger, error.origin, str(error), now)
         if not isinstance(error, DestinationsFailed):
             return error
         failed = dict(error.failed)
@@ -575,7 +576,7 @@ class Archiver:
             everything = refuses_everything(store, refusal, self._ledger)
             if everything:
                 log.error("destination_refuses", store=store.name, reason=str(refusal))
-                refusals.note_refusal(self._ledger, store.name, place, str(refusal), now, HOLD)
+                breaker.trip_on(self._ledger, store.name, place, str(refusal), now)
             elif everything is False:
                 log.error("asset_refused", asset_id=asset_id, store=store.name, reason=str(refusal))
                 failed[store.name] = RefusedAlone(

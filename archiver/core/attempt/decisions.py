@@ -27,6 +27,7 @@ from datetime import datetime, timedelta
 
 from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import is_over, source_ends_at
+from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.errors import ArchiveError, ContentsError, DestinationsFailed, Doubtful, NeedsSourceAccess
 from archiver.core.machine import is_machine_fault
 from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused
@@ -49,9 +50,6 @@ LOOK_EVERY = timedelta(days=1)
 LOST_AFTER = timedelta(days=1)
 """How long after its deadline an asset must be said to be gone, or not arrive whole, before it is called lost. What is
 refused for some minutes, as in an outage, says nothing."""
-
-HOLD = timedelta(minutes=5)
-"""How long a destination, or the API, that refused us is left alone before one asset tries it again."""
 
 MAX_CRASHES = 5
 """Workers in a row that may die with an asset in hand before it is taken for the cause (celery.md, test 4). One that
@@ -80,7 +78,7 @@ def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter:
         why = f"a fault of the worker's machine, not of the asset: {reason}"
         return WillRetry(why, rules.backoff.base * (1 + jitter), costs_attempt=False, machine_fault=True)
     if _refused(error):
-        return WillRetry(reason, max(HOLD, _asked(error, row, now, rules)), costs_attempt=False)
+        return WillRetry(reason, max(OPEN_FOR, _asked(error, row, now, rules)), costs_attempt=False)
     delay = _delay(error, row, now, rules, jitter)
     if isinstance(error, SourceGone | SourceForbidden | HmsNotFound):
         if _is_gone_for_good(row, now, rules):

@@ -19,7 +19,7 @@ from itertools import islice
 
 import structlog
 
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker, failures
 from archiver.core.destinations.identity import (
     MAX_MARKER_BYTES,
     Identity,
@@ -189,7 +189,7 @@ class Destinations:
         """Check every destination now, and say which were added or removed; whether all can be used. Raises
         LedgerError."""
         usable = True
-        holds.forget_others(self._ledger, self._states, self._place)
+        failures.clear_unused(self._ledger, self._states, self._place)
         for name in self._states:
             try:
                 self.confirm(name, timedelta(0))
@@ -236,8 +236,8 @@ class Destinations:
             marker = self._write_marker(state.store, marker, anew=True)
             self._remember(name, marker.id, marker.created, began_empty=True, filling=True)
             state.checked_at, state.refuted, state.id = None, None, marker.id
-            holds.lift(self._ledger, name)
-            holds.end_trouble(self._ledger, name, self._place)
+            breaker.close(self._ledger, name)
+            failures.clear(self._ledger, name, self._place)
             log.warning("destination_adopted", store=name, id=marker.id, by="a person")
             return marker
 
@@ -252,7 +252,7 @@ class Destinations:
             self._identify(state, now)
         except NotTheDestination as error:
             state.refusal = error
-            self._tell(state, holds.Kind.UNKNOWN, str(error), now)
+            self._tell(state, failures.Kind.UNKNOWN, str(error), now)
             if state.said != str(error):
                 log.error("destination_unknown", store=name, reason=str(error))
         except TransientStorageError as error:
@@ -260,7 +260,7 @@ class Destinations:
             if is_machine_fault(error):  # this machine could not ask: nothing is known of the destination
                 state.checked_at = None
                 return
-            trouble = self._tell(state, holds.Kind.SILENT, f"it does not answer: {error}", now)
+            trouble = self._tell(state, failures.Kind.SILENT, f"it does not answer: {error}", now)
             if trouble is not None and trouble.is_fault:
                 since = trouble.since.strftime("%Y-%m-%d %H:%M:%S")
                 state.refusal = DestinationSilent(f"no answer to this machine since {since} UTC: {error}")
@@ -398,7 +398,7 @@ class Destinations:
             next(iter(state.store.list(keys.MANIFESTS)), None)
         except DestinationRefuses as error:
             state.refuses = True
-            self._tell(state, holds.Kind.REFUSES, f"it refuses to be read: {error}", now)
+            self._tell(state, failures.Kind.REFUSES, f"it refuses to be read: {error}", now)
         except StorageError:
             return  # it is found out soon enough
 
@@ -454,9 +454,11 @@ class Destinations:
             if other != name and self._recall(other) is None:
                 self._remember(other, None)
 
-    def _tell(self, state: _State, kind: holds.Kind, reason: str, now: datetime) -> holds.Trouble | None:
+    def _tell(
+        self, state: _State, kind: failures.Kind, reason: str, now: datetime
+    ) -> failures.Failure | None:
         try:
-            return holds.note_trouble(
+            return failures.record(
                 self._ledger, state.store.name, self._place, kind, reason, now, self._trouble_lifetime
             )
         except LedgerError as error:
@@ -467,22 +469,22 @@ class Destinations:
         """It can be read; whether it takes writes only a write can tell."""
         name, wrote, state.writes = state.store.name, state.writes, None
         try:
-            before = holds.trouble_at(self._ledger, name, self._place)
+            before = failures.failure_on(self._ledger, name, self._place)
             if wrote is False:
                 reason = f"it takes nothing: {state.write_error}"
-                trouble = holds.note_trouble(
+                trouble = failures.record(
                     self._ledger,
                     name,
                     self._place,
-                    holds.Kind.SILENT_TO_WRITES,
+                    failures.Kind.SILENT_TO_WRITES,
                     reason,
                     now,
                     self._trouble_lifetime,
                 )
                 if trouble.is_fault:
                     log.error("destination_takes_nothing", store=name, reason=reason)
-            elif before is not None and (wrote or before.kind is not holds.Kind.SILENT_TO_WRITES):
-                holds.end_trouble(self._ledger, name, self._place)
+            elif before is not None and (wrote or before.kind is not failures.Kind.SILENT_TO_WRITES):
+                failures.clear(self._ledger, name, self._place)
                 log.warning("destination_answers_again", store=name, after=before.reason)
         except LedgerError as error:
             log.warning("trouble_not_recorded", store=name, reason=str(error))

@@ -9,7 +9,7 @@ from itertools import islice
 
 from archiver.core import machine
 from archiver.core.clocks import CLOCK_TOLERANCE
-from archiver.core.destinations import holds
+from archiver.core.destinations import breaker
 from archiver.core.health import (
     ATTENTION_STATES,
     MISSED_SWEEPS,
@@ -61,7 +61,7 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
         needs_attention=tuple(_unacknowledged(ledger)),
         with_warnings=tuple(ledger.warned(SHOWN)),
         running=tuple(ledger.progress()),
-        holds=holds.current(ledger, now),
+        open_breakers=breaker.opened(ledger, now),
         failing=tuple(_failing(waiting)),
         reported=tuple(_reported(ledger, facts, now)),
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),

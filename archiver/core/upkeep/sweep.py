@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from archiver.core.attempt.decisions import HOLD
 from archiver.core.clocks import CLOCK_TOLERANCE
-from archiver.core.destinations import holds, refusals
+from archiver.core.destinations import breaker
 from archiver.core.judging import Scope
 from archiver.core.locks import Lock, acquire
 from archiver.core.upkeep.failed_later import Statuses
@@ -199,8 +198,8 @@ class Sweeper:
 
     def _note_answer(self) -> None:
         """Note that the API accepts our credentials: a refusal on one machine is then that machine's."""
-        on_hold = holds.current(self._ledger, self._clock())
-        refusals.note_answer(self._ledger, on_hold, holds.API, HOLD)
+        opened = breaker.opened(self._ledger, self._clock())
+        breaker.note_success(self._ledger, opened, breaker.API)
 
 
 class _Order:

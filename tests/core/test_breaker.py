@@ -4,10 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.attempt.decisions import HOLD
 from archiver.core.attempt.outcomes import Archived, NotOurs, WillRetry
-from archiver.core.destinations import holds
-from archiver.core.destinations.refusals import note_answer, note_refusal, place_of, respected
+from archiver.core.destinations import breaker
+from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker
 from archiver.core.judging import Scope, judge
 from archiver.hms.errors import HmsRefused
 from archiver.hms.models import Asset
@@ -24,10 +23,49 @@ MINUTE = timedelta(minutes=1)
 REFUSED, ANSWERED = "refused", "answered"
 
 
+def test_a_breaker_is_open_until_its_time_and_names_its_reason() -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    breaker.trip(ledger, "s3://bucket", "403 AccessDenied", NOW)
+
+    assert breaker.opened(ledger, NOW) == {"s3://bucket": OpenBreaker("403 AccessDenied", NOW + OPEN_FOR)}
+    clock.advance(OPEN_FOR)
+    assert breaker.opened(ledger, clock()) == {}
+
+
+def test_the_last_refusal_counts() -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    breaker.trip(ledger, "s3://bucket", "first", NOW)
+    clock.advance(MINUTE)
+    breaker.trip(ledger, "s3://bucket", "second", clock())
+
+    assert breaker.opened(ledger, clock()) == {"s3://bucket": OpenBreaker("second", NOW + MINUTE + OPEN_FOR)}
+
+
+def test_closing_one_breaker_leaves_the_others_open() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    for name in ("s3://bucket", breaker.API):
+        breaker.trip(ledger, name, "refused", NOW)
+
+    breaker.close(ledger, "s3://bucket")
+    breaker.close(ledger, "never open")
+
+    assert set(breaker.opened(ledger, NOW)) == {breaker.API}
+
+
+def test_the_record_of_another_version_opens_nothing() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    ledger.remember("hold:s3://bucket", {"until": "soon"})
+
+    assert breaker.opened(ledger, NOW) == {}
+
+
+# -- one machine, or all ---------------------------------------------------------------------------------------
 def stopped(ledger: MemoryLedger, clock: Clock) -> set[str]:
-    """The machines that leave the API alone, of a, b and one that was never heard of."""
-    on_hold = holds.current(ledger, clock())
-    return {place for place in ("a", "b", "new") if holds.API in respected(on_hold, place)}
+    """The machines for which the breaker of the API is open, of a, b and one that was never heard of."""
+    opened = breaker.opened(ledger, clock())
+    return {place for place in ("a", "b", "new") if breaker.API in breaker.opened_on(opened, place)}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +88,7 @@ def stopped(ledger: MemoryLedger, clock: Clock) -> set[str]:
         ([("a", REFUSED, 0), ("b", REFUSED, 1), ("", "nothing", 7)], set()),
     ],
 )
-def test_what_refuses_one_machine_is_left_alone_there_and_what_refuses_all_everywhere(
+def test_a_refusal_opens_the_breaker_of_one_machine_and_a_second_ones_that_of_all(
     events: list[tuple[str, str, int]], expected: set[str]
 ) -> None:
     clock = Clock(NOW)
@@ -59,9 +97,9 @@ def test_what_refuses_one_machine_is_left_alone_there_and_what_refuses_all_every
     for place, event, minute in events:
         clock.now = NOW + minute * MINUTE
         if event == REFUSED:
-            note_refusal(ledger, holds.API, place, "401", clock(), HOLD)
+            breaker.trip_on(ledger, breaker.API, place, "401", clock())
         elif event == ANSWERED:
-            note_answer(ledger, holds.current(ledger, clock()), holds.API, HOLD)
+            breaker.note_success(ledger, breaker.opened(ledger, clock()), breaker.API)
 
     assert stopped(ledger, clock) == expected
 
@@ -70,18 +108,18 @@ def test_people_see_which_machine_is_refused() -> None:
     clock = Clock(NOW)
     ledger = MemoryLedger(clock)
 
-    note_refusal(ledger, holds.API, "host-3", "401", clock(), HOLD)
+    breaker.trip_on(ledger, breaker.API, "host-3", "401", clock())
 
-    assert {name: hold.reason for name, hold in holds.current(ledger, clock()).items()} == {
+    assert {name: each.reason for name, each in breaker.opened(ledger, clock()).items()} == {
         "the 100ms API (on host-3)": "401"
     }
 
 
-def test_what_refuses_nobody_costs_no_record() -> None:
+def test_a_success_without_an_open_breaker_writes_nothing() -> None:
     ledger = MemoryLedger(Clock(NOW))
 
-    note_answer(ledger, {}, holds.API, HOLD)
-    note_answer(ledger, {"s3://bucket": holds.Hold("full", NOW)}, holds.API, HOLD)
+    breaker.note_success(ledger, {}, breaker.API)
+    breaker.note_success(ledger, {"s3://bucket": OpenBreaker("full", NOW)}, breaker.API)
 
     assert ledger.recall_all("") == {}
 
@@ -90,7 +128,7 @@ def test_what_refuses_nobody_costs_no_record() -> None:
     ("holder", "place"), [("archive@host-1", "host-1"), ("host-1", "host-1"), ("a@b@host", "host")]
 )
 def test_the_machine_of_a_worker_is_in_its_name(holder: str, place: str) -> None:
-    assert place_of(holder) == place
+    assert breaker.machine_of(holder) == place
 
 
 def test_a_machine_that_the_api_refuses_stops_no_other() -> None:
@@ -117,13 +155,13 @@ def test_a_machine_that_the_api_refuses_stops_no_other() -> None:
     assert not any(isinstance(outcome, NotOurs) for outcome in outcomes[False])
 
 
-def test_each_machine_respects_its_own_refusals_and_those_of_all() -> None:
-    hold, shared = holds.Hold("403", NOW), holds.Hold("full", NOW)
-    on_hold = {"s3://a (on x)": hold, "s3://b (on y)": hold, "s3://c": shared, "s3://a": shared}
+def test_each_machine_respects_its_own_breakers_and_those_of_all() -> None:
+    one, shared = OpenBreaker("403", NOW), OpenBreaker("full", NOW)
+    opened = {"s3://a (on x)": one, "s3://b (on y)": one, "s3://c": shared, "s3://a": shared}
 
-    assert respected(on_hold, "x") == {"s3://a": hold, "s3://c": shared}
-    assert respected(on_hold, "y") == {"s3://a": shared, "s3://b": hold, "s3://c": shared}
-    assert respected(on_hold, "z") == {"s3://a": shared, "s3://c": shared}
+    assert breaker.opened_on(opened, "x") == {"s3://a": one, "s3://c": shared}
+    assert breaker.opened_on(opened, "y") == {"s3://a": shared, "s3://b": one, "s3://c": shared}
+    assert breaker.opened_on(opened, "z") == {"s3://a": shared, "s3://c": shared}
 
 
 class Refusing(Wrapped):
@@ -158,4 +196,4 @@ def test_a_machine_that_a_destination_refuses_stops_no_other() -> None:
 
     assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
     assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
-    assert set(holds.current(bench.ledger, bench.clock())) == {"memory://one (on wrong-clock)"}
+    assert set(breaker.opened(bench.ledger, bench.clock())) == {"memory://one (on wrong-clock)"}

@@ -1,0 +1,114 @@
+"""Circuit breakers of the destinations and of the API: what refuses is left alone for a while, instead of failing every
+asset in turn.
+
+    closed     nothing is known to be wrong
+    open       for OPEN_FOR after a refusal: assets wait, which costs them no attempt
+    half-open  afterwards: the next asset tries it, and opens the breaker again or not
+
+A refusal opens the breaker of one machine, because its credentials, clock or disk may be the cause. It opens for every
+machine only when a second one is refused while none succeeds. So one machine with an old password cannot stop the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from archiver.core.destinations import failures
+from archiver.hms.models import parse_time
+from archiver.ledger.base import Facts
+from archiver.ledger.errors import LedgerError
+
+API = "the 100ms API"
+OPEN_FOR = timedelta(minutes=5)
+PREFIX = "hold:"
+"""Of the names of the ledger's facts, one for each open breaker."""
+
+_ANSWERED = "answered:"
+_OF_A_MACHINE = re.compile(r" \(on [^()]*\)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBreaker:
+    """`code`: the event in the logs, and the row in docs/operations.md."""
+
+    reason: str
+    until: datetime
+    code: str = "on_hold"
+
+
+def trip(ledger: Facts, name: str, reason: str, now: datetime) -> None:
+    """Open the breaker of `name` for every machine. Idempotent; the last reason counts. Raises LedgerError."""
+    fact = {"reason": reason, "until": (now + OPEN_FOR).isoformat()}
+    ledger.remember(PREFIX + name, fact, lifetime=OPEN_FOR)
+
+
+def trip_on(ledger: Facts, name: str, machine: str, reason: str, now: datetime) -> None:
+    """Open the breaker of `name` for `machine`; for every machine when another one is refused too. Idempotent.
+    Raises LedgerError."""
+    here = _on(name, machine)
+    trip(ledger, here, reason, now)
+    if ledger.recall(_ANSWERED + name) is not None:
+        return
+    others = parse(ledger.recall_all(PREFIX + _of_all_machines(name)), now)
+    if any(other != here for other in others):
+        trip(ledger, name, reason, now)
+
+
+def close(ledger: Facts, name: str) -> None:
+    """Idempotent. Raises LedgerError."""
+    ledger.forget(PREFIX + name)
+
+
+def note_success(ledger: Facts, opened: Mapping[str, OpenBreaker], name: str) -> None:
+    """Close the breaker of `name` for all but refused machines, and keep it so for OPEN_FOR, whatever refuses another.
+
+    Writes nothing while no breaker of `name` is among the `opened`, or while the ledger is away.
+    """
+    if any(other == name or other.startswith(_of_all_machines(name)) for other in opened):
+        with suppress(LedgerError):
+            ledger.remember(_ANSWERED + name, {}, lifetime=OPEN_FOR)
+            close(ledger, name)
+
+
+def opened(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
+    """The open breakers by name, and the failures of single machines that a person must see. Raises LedgerError."""
+    faults = {
+        each.name: OpenBreaker(f"{each.reason} (on {each.machine})", each.until, each.kind.code)
+        for each in failures.recorded(ledger)
+        if each.is_fault
+    }
+    return {**faults, **parse(ledger.recall_all(PREFIX), now)}
+
+
+def parse(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:
+    """The open breakers by name, out of the ledger's facts."""
+    found = {}
+    for key, fact in facts.items():
+        until = parse_time(fact.get("until"))
+        if key.startswith(PREFIX) and until is not None and until > now:
+            found[key.removeprefix(PREFIX)] = OpenBreaker(str(fact.get("reason", "")), until)
+    return found
+
+
+def opened_on(opened: Mapping[str, OpenBreaker], machine: str) -> Mapping[str, OpenBreaker]:
+    """Those of `opened` that stop `machine`, by the name of the destination."""
+    here = _on("", machine)
+    own = {name.removesuffix(here): each for name, each in opened.items() if name.endswith(here)}
+    return {**{name: each for name, each in opened.items() if not _OF_A_MACHINE.search(name)}, **own}
+
+
+def machine_of(holder: str) -> str:
+    """The machine of a worker, whose name is `name@machine`."""
+    return holder.rpartition("@")[2]
+
+
+def _on(name: str, machine: str) -> str:
+    return f"{name} (on {machine})"
+
+
+def _of_all_machines(name: str) -> str:
+    return _on(name, "")[:-1]

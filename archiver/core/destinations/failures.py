@@ -1,0 +1,117 @@
+"""How destinations fail on single machines: a disk that is not mounted on one may well be mounted on another.
+
+A failure stops the machine that records it alone. One that lasts is shown to people beside the open circuit breakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from archiver.hms.models import parse_time
+from archiver.ledger.base import Facts
+
+PREFIX = "destination-trouble:"
+"""Of the names of the ledger's facts, one for each destination and machine."""
+
+FAULT_AFTER = timedelta(minutes=5)
+"""A destination that failed for so long on a machine, without any success there, is no passing failure."""
+
+
+class Kind(StrEnum):
+    UNKNOWN = "unknown"  # it is not the destination that the ledger knows
+    REFUSES = "refuses"  # it lets nothing be read: credentials, a policy
+    SILENT = "silent"  # it does not answer, or fails
+    SILENT_TO_WRITES = "silent to writes"  # the same, though it can be read
+
+    @property
+    def code(self) -> str:
+        """The event in the logs, and the row in docs/operations.md."""
+        codes = {Kind.UNKNOWN: "destination_unknown", Kind.REFUSES: "destination_refuses"}
+        return codes.get(self, "destination_silent")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How the destination `name` fails on `machine`: `since` the first and until the `last` time in a row. Forgotten at
+    `until`, unless it is recorded again."""
+
+    name: str
+    machine: str
+    kind: Kind
+    reason: str
+    since: datetime
+    last: datetime
+    until: datetime
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it is more than a passing failure."""
+        return self.kind in (Kind.UNKNOWN, Kind.REFUSES) or self.last - self.since >= FAULT_AFTER
+
+
+def record(
+    ledger: Facts, name: str, machine: str, kind: Kind, reason: str, now: datetime, lifetime: timedelta
+) -> Failure:
+    """Record that `name` failed once more on `machine`, in ledger time `now`. Raises LedgerError."""
+    before = failure_on(ledger, name, machine)
+    same = before is not None and (before.kind is Kind.UNKNOWN) == (kind is Kind.UNKNOWN)
+    since = min(before.since, now) if before is not None and same else now
+    fact = {
+        "name": name,
+        "place": machine,
+        "kind": kind.value,
+        "reason": reason,
+        "since": since.isoformat(),
+        "last": now.isoformat(),
+        "until": (now + lifetime).isoformat(),
+    }
+    ledger.remember(_key(name, machine), fact, lifetime=lifetime)
+    return Failure(name, machine, kind, reason, since, now, now + lifetime)
+
+
+def failure_on(ledger: Facts, name: str, machine: str) -> Failure | None:
+    fact = ledger.recall(_key(name, machine))
+    return _parse(fact) if fact else None
+
+
+def clear(ledger: Facts, name: str, machine: str) -> None:
+    """After a success there. Idempotent."""
+    ledger.forget(_key(name, machine))
+
+
+def clear_refusals(ledger: Facts) -> None:
+    """Forget what refused to be read, on all machines: a person may have fixed it, and whoever is refused again records
+    it again. Idempotent."""
+    for each in recorded(ledger):
+        if each.kind is Kind.REFUSES:
+            clear(ledger, each.name, each.machine)
+
+
+def clear_unused(ledger: Facts, names: Iterable[str], machine: str) -> None:
+    """Forget the failures on `machine` of destinations that are not among `names`. Idempotent."""
+    used = set(names)
+    for each in recorded(ledger):
+        if each.machine == machine and each.name not in used:
+            clear(ledger, each.name, machine)
+
+
+def recorded(ledger: Facts) -> list[Failure]:
+    """All of them, the longest first."""
+    found = (_parse(fact) for fact in ledger.recall_all(PREFIX).values())
+    return sorted((each for each in found if each is not None), key=lambda each: each.since)
+
+
+def _key(name: str, machine: str) -> str:
+    return f"{PREFIX}{name}#{machine}"
+
+
+def _parse(fact: Mapping[str, object]) -> Failure | None:
+    since, last, until = (parse_time(fact.get(name)) for name in ("since", "last", "until"))
+    kind = fact.get("kind")
+    if since is None or last is None or until is None or kind not in list(Kind):
+        return None
+    name, machine, reason = (str(fact.get(each, "")) for each in ("name", "place", "reason"))
+    return Failure(name, machine, Kind(str(kind)), reason, since, last, until)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.destinations import breaker, failures
+from archiver.core.health import assess
+from archiver.core.upkeep.watch import Watcher
+from archiver.ledger.memory.ledger import MemoryLedger
+from tests.core.examples import NOW
+from tests.core.fakes import Clock
+
+NAME, HALF_HOUR = "s3://bucket", timedelta(minutes=30)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+
+    def fails(self, kind: failures.Kind, *minutes: int) -> None:
+        for minute in minutes:
+            self.clock.now = NOW + timedelta(minutes=minute)
+            failures.record(self.ledger, NAME, "host-1", kind, "503", self.clock(), HALF_HOUR)
+
+    def codes(self) -> list[str]:
+        self.ledger.remember("sweep", {"started_at": self.clock().isoformat()})
+        watcher = Watcher(
+            ledger=self.ledger,
+            clock=self.clock,
+            at_risk_within=timedelta(days=3),
+            sweep_every=timedelta(minutes=5),
+        )
+        return [problem.id for problem in assess(watcher.summary()).problems]
+
+
+@pytest.mark.parametrize(
+    ("kind", "minutes", "codes"),
+    [
+        (failures.Kind.SILENT, (0,), []),
+        (failures.Kind.SILENT, (0, 1, 4), []),
+        (failures.Kind.SILENT, (0, 5), ["destination_silent"]),
+        (failures.Kind.SILENT_TO_WRITES, (0, 2, 6), ["destination_silent"]),
+        (failures.Kind.UNKNOWN, (0,), ["destination_unknown"]),
+    ],
+)
+def test_when_a_destination_is_a_fault(
+    kind: failures.Kind, minutes: tuple[int, ...], codes: list[str]
+) -> None:
+    world = World()
+
+    world.fails(kind, *minutes)
+
+    assert world.codes() == codes
+
+
+def test_a_failure_that_is_not_recorded_again_is_forgotten() -> None:
+    world = World()
+    world.fails(failures.Kind.UNKNOWN, 0)
+
+    world.clock.advance(HALF_HOUR)
+
+    assert world.codes() == []
+
+
+def test_clearing_a_failure_leaves_that_of_another_machine() -> None:
+    world = World()
+    world.fails(failures.Kind.UNKNOWN, 0)
+    failures.record(world.ledger, NAME, "host-2", failures.Kind.UNKNOWN, "no marker", NOW, HALF_HOUR)
+
+    failures.clear(world.ledger, NAME, "host-1")
+
+    assert "host-2" in breaker.opened(world.ledger, NOW)[NAME].reason
+
+
+def test_what_was_silent_and_is_unknown_now_is_so_since_now() -> None:
+    world = World()
+    world.fails(failures.Kind.SILENT, 0, 10)
+
+    world.fails(failures.Kind.UNKNOWN, 20)
+
+    failure = failures.failure_on(world.ledger, NAME, "host-1")
+    assert failure is not None
+    assert failure.since == NOW + timedelta(minutes=20)
+
+
+def test_a_ledger_that_was_set_back_does_not_make_a_failure_older_than_itself() -> None:
+    world = World()
+    world.fails(failures.Kind.SILENT, 60)
+
+    world.fails(failures.Kind.SILENT, 0)
+
+    assert world.codes() == []
+
+
+@pytest.mark.parametrize("fact", [{}, {"kind": "unknown"}, {"kind": "of a newer version", "since": "x"}])
+def test_the_record_of_another_version_is_ignored(fact: dict[str, object]) -> None:
+    world = World()
+    world.ledger.remember(f"{failures.PREFIX}{NAME}#host", fact)
+
+    assert world.codes() == []
+
+
+def test_a_fault_stops_no_other_machine() -> None:
+    world = World()
+    world.fails(failures.Kind.SILENT, 0, 10)
+
+    assert breaker.parse(world.ledger.recall_all(""), world.clock()) == {}

@@ -94,7 +94,7 @@ class Conditions:
         if self._creates is None:
             self._creates = True
 
-    def create(self, look: Callable[[], bool], send: Callable[[bool], T], doing: str) -> T:
+    def create(self, look: Callable[[], bool], send: Callable[[bool], T], doing: object) -> T:
         """`send(True)` asks the store to refuse when the key is taken, `send(False)` does not. `look`: whether it is.
         Raises ObjectExists."""
         taken = ObjectExists(f"{doing}: the key is taken")
@@ -123,7 +123,7 @@ class Conditions:
         look: Callable[[], str | None],
         send: Callable[[str | None], T],
         never: str,
-        doing: str,
+        doing: object,
     ) -> T:
         """`send(etag)` asks the store to refuse unless that is what the key holds, `send(None)` does not. `look`: what
         it holds. `never`: an etag that no object has. Raises ObjectChanged.

@@ -14,6 +14,7 @@ from functools import lru_cache
 import google_crc32c
 
 from storage_backends.base import Buffer, Part
+from storage_backends.errors import ChecksumRejected
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
 # the library takes `bytes` only; a copy of this size stays in the processor's cache, and is memory that is there
@@ -29,6 +30,13 @@ def crc32c_of(data: Buffer, crc: int = 0) -> int:
     for start in range(0, len(view), _CHUNK_BYTES):
         crc = int(google_crc32c.extend(crc, bytes(view[start : start + _CHUNK_BYTES])))
     return crc
+
+
+def check(data: Buffer, crc32c: int, doing: object) -> None:
+    """Raise ChecksumRejected unless `crc32c` is that of `data`. `doing`: what the message begins with."""
+    actual = crc32c_of(data)
+    if actual != crc32c:
+        raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
 
 
 def _times(matrix: tuple[int, ...], vector: int) -> int:

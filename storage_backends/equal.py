@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend
 from storage_backends.errors import AccessDenied, ChecksumRejected, ObjectMissing, StorageError
+from storage_backends.operation import Operation
 
 _PIECE_BYTES = 2**20
 
@@ -77,16 +78,14 @@ class UploadOfEqual:
         return {}
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        actual = crc.crc32c_of(data)
-        if actual != crc32c:
-            doing = f"comparing part {number} of {self._spec.key!r} in {self._store.name}"
-            raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
+        with self._doing("put_part", f"comparing part {number} of") as doing:
+            crc.check(data, crc32c, doing)
         return Part(number, len(data), crc32c, "-")
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
-        doing = f"comparing {self._spec.key!r} in {self._store.name}"
-        if (made := crc.of_parts(parts)) != crc32c:
-            raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
+        with self._doing("complete", "comparing") as doing:
+            if (made := crc.of_parts(parts)) != crc32c:
+                raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
         size = sum(part.size_bytes for part in parts)
         there = found_equal(self._store, self._spec.key, size, crc32c)
         if there is None:
@@ -95,3 +94,6 @@ class UploadOfEqual:
 
     def abort(self) -> None:
         """Nothing was begun."""
+
+    def _doing(self, name: str, verb: str) -> Operation:
+        return Operation(name, self._store.name, self._spec.key, verb)

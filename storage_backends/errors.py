@@ -1,44 +1,76 @@
-"""What can go wrong at a destination.
+"""Errors of storage backends.
 
-    StorageError                      what we were doing, to which key, what the store answered
-    ├── DestinationRefuses            not worth trying again until a person acts; the line to this destination stops
-    │   ├── AccessDenied              credentials wrong, expired, or not allowed to
-    │   │   └── CredentialsMissing    none were found, or they cannot be read: nothing was asked
-    │   ├── BucketMissing             no such bucket, or the directory is not there
+    StorageError                      fields: store, key, operation, status, retry_after
+    ├── DestinationRefuses            do not retry until a person acts; the circuit breaker of this destination opens
+    │   ├── AccessDenied              credentials are wrong, expired, or lack a permission
+    │   │   └── CredentialsMissing    no credentials were found, or they cannot be read; no request was sent
+    │   ├── BucketMissing             no such bucket, or the directory does not exist
     │   └── DestinationFull           disk or quota is full
-    ├── TransientStorageError         worth trying again: 5xx, 429, timeouts, a cut connection, clock skew
-    ├── ObjectExists                  a conditional create lost: the key is taken
-    ├── ObjectChanged                 a conditional replace lost: another object, or none, is there by now
-    ├── ObjectMissing                 read of a key that is not there
-    ├── UploadGone                    the upload to resume or complete is not known to the store (any more): begin again
-    ├── ChecksumRejected              the store received other bytes than we sent: send them again
-    └── InvalidKey                    our own fault: the key breaks a rule of this store
+    ├── TransientStorageError         retry: 5xx, 429, timeouts, a broken connection, clock skew
+    ├── ObjectExists                  conditional create: the key is taken
+    ├── ObjectChanged                 conditional replace or read: the key holds another object, or none
+    ├── ObjectMissing                 read: no object at this key
+    ├── ObjectCold                    read: the object is in a storage class that must be restored first
+    ├── UploadGone                    the store does not know the upload (any more): restart it
+    ├── ChecksumRejected              the store received other bytes than were sent: send them again
+    └── InvalidKey                    the key breaks a rule of this store: a defect of ours
 
-Messages name the operation, the key, and the store's status, code and request id; never a credential,
-an upload token or a URL's query.
+    BadDestinationUrl (ValueError)    a destination URL cannot be used: the person who wrote it fixes it
+
+A plain StorageError is a request that will fail again as it is. Messages name the operation, the key, and the store's
+status, code and request id; never a credential, an upload token or a URL's query.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 
 class StorageError(Exception):
-    """Anything a backend raises. Vendor errors never leave a backend."""
+    """Anything a backend raises; vendor errors never leave a backend.
+
+    `store` is the backend's name, `operation` the method of the contract, `status` the HTTP status of the answer,
+    `retry_after` what the store asked for. Each is None where it is not known, also on errors of backends that pass a
+    message only.
+    """
+
+    store: str | None = None
+    key: str | None = None
+    operation: str | None = None
+    status: int | None = None
+    retry_after: timedelta | None = None
+
+    def __init__(
+        self,
+        *message: object,
+        store: str | None = None,
+        key: str | None = None,
+        operation: str | None = None,
+        status: int | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(*message)
+        self.store = store
+        self.key = key
+        self.operation = operation
+        self.status = status
+        self.retry_after = retry_after
 
 
 class DestinationRefuses(StorageError):
-    """The destination as a whole will not work until a person acts; trying other assets is no use."""
+    """The destination accepts nothing until a person acts; trying other assets does not help."""
 
 
 class AccessDenied(DestinationRefuses):
-    """Credentials are missing, wrong, expired, or lack the permission."""
+    """Credentials are wrong, expired, or lack the permission."""
 
 
 class CredentialsMissing(AccessDenied):
-    """No credentials were found where the SDK looks for them, or they cannot be read. Nothing was asked."""
+    """No credentials were found where the SDK looks for them, or they cannot be read. No request was sent."""
 
 
 class BucketMissing(DestinationRefuses):
-    """The bucket (or the directory a destination names) does not exist."""
+    """The bucket (or the directory that a destination names) does not exist."""
 
 
 class DestinationFull(DestinationRefuses):
@@ -54,7 +86,7 @@ class ObjectExists(StorageError):
 
 
 class ObjectChanged(StorageError):
-    """A conditional replace found another object than the one it was to replace, or none."""
+    """A conditional replace or read found another object than expected, or none."""
 
 
 class ObjectMissing(StorageError):
@@ -62,7 +94,7 @@ class ObjectMissing(StorageError):
 
 
 class ObjectCold(StorageError):
-    """The object is archived in a class (Glacier, Deep Archive, an archive tier) that cannot be read as it is."""
+    """The object is in a storage class (Glacier, Deep Archive) that cannot be read before a restore."""
 
 
 class UploadGone(StorageError):
@@ -70,7 +102,7 @@ class UploadGone(StorageError):
 
 
 class ChecksumRejected(StorageError):
-    """The bytes that arrived are not those we computed the checksum of; sending them again may succeed."""
+    """The bytes that arrived do not match the checksum that was sent; sending them again may succeed."""
 
 
 class InvalidKey(StorageError):

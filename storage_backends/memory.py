@@ -17,12 +17,12 @@ from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectS
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.errors import (
     BadDestinationUrl,
-    ChecksumRejected,
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
     UploadGone,
 )
+from storage_backends.operation import Operation
 
 LIMITS = Limits(
     min_part_bytes=1,
@@ -89,9 +89,11 @@ class MemoryBackend:
         return LIMITS
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        doing = Operation("put", self._name, spec.key, "storing")
         stored = bytes(data)
-        _check(stored, crc32c, f"storing {spec.key!r} in {self._name}")
-        return self._publish(spec, stored, crc32c, uuid.uuid4().hex)
+        with doing:
+            crc.check(stored, crc32c, doing)
+            return self._publish(spec, stored, crc32c, uuid.uuid4().hex)
 
     def begin(self, spec: ObjectSpec) -> MemoryUpload:
         token = uuid.uuid4().hex
@@ -101,7 +103,8 @@ class MemoryBackend:
 
     def resume(self, spec: ObjectSpec, token: str) -> MemoryUpload:
         upload = MemoryUpload(self, spec, token)
-        upload.parts()
+        with Operation("resume", self._name, spec.key, "resuming the upload of"):
+            upload.parts()
         return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
@@ -113,7 +116,9 @@ class MemoryBackend:
         with self.store.lock:
             stored = self.store.objects.get(self._prefix + key)
         if stored is None:
-            raise ObjectMissing(f"reading {key!r} in {self._name}: it is not there")
+            doing = Operation("read", self._name, key, "reading")
+            with doing:
+                raise ObjectMissing(f"{doing}: it is not there")
         return stored.data[start : None if length_bytes is None else start + length_bytes]
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -177,32 +182,31 @@ class MemoryUpload:
         return self._token
 
     def parts(self) -> Mapping[int, Part] | None:
-        with self._backend.store.lock:
+        with self._doing("parts", "listing the parts of") as doing, self._backend.store.lock:
             if self._already_completed() is not None:
                 return None  # `complete` will answer the same again
-            return {number: part for number, (part, _) in self._open("asking for the parts of").parts.items()}
+            return {number: part for number, (part, _) in self._open(doing).parts.items()}
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         stored = bytes(data)
-        _check(stored, crc32c, f"part {number} of {self._spec.key!r} in {self._backend.name}")
         part = Part(number, len(stored), crc32c, f"{crc32c:08x}")
-        with self._backend.store.lock:
-            self._open(f"part {number} of").parts[number] = (part, stored)
+        with self._doing("put_part", f"sending part {number} of") as doing:
+            crc.check(stored, crc32c, doing)
+            with self._backend.store.lock:
+                self._open(doing).parts[number] = (part, stored)
         return part
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
-        with self._backend.store.lock:
+        with self._doing("complete", "completing") as doing, self._backend.store.lock:
             done = self._already_completed()
             if done is not None:
                 return done
-            held = self._open("completing").parts
+            held = self._open(doing).parts
             chosen = [held.get(part.number) for part in parts]
             if any(mine is None or mine[0] != part for mine, part in zip(chosen, parts, strict=True)):
-                raise UploadGone(
-                    f"completing {self._spec.key!r} in {self._backend.name}: a part is not there"
-                )
+                raise UploadGone(f"{doing}: a part is not there")
             data = b"".join(mine[1] for mine in chosen if mine is not None)
-            _check(data, crc32c, f"completing {self._spec.key!r} in {self._backend.name}")
+            crc.check(data, crc32c, doing)
             info = self._backend._publish(self._spec, data, crc32c, self._token)  # noqa: SLF001 # one thing in two classes
             del self._backend.store.uploads[self._token]
             return info
@@ -211,19 +215,16 @@ class MemoryUpload:
         with self._backend.store.lock:
             self._backend.store.uploads.pop(self._token, None)
 
-    def _open(self, doing: str) -> _OpenUpload:
+    def _doing(self, name: str, verb: str) -> Operation:
+        return Operation(name, self._backend.name, self._spec.key, verb)
+
+    def _open(self, doing: Operation) -> _OpenUpload:
         upload = self._backend.store.uploads.get(self._token)
         if upload is None:
-            raise UploadGone(f"{doing} {self._spec.key!r} in {self._backend.name}: no such upload")
+            raise UploadGone(f"{doing}: no such upload")
         return upload
 
     def _already_completed(self) -> ObjectInfo | None:
         """What an earlier `complete` of this very upload made, if it is still what the key holds."""
         stored = self._backend.store.objects.get(self._backend._prefix + self._spec.key)  # noqa: SLF001
         return stored.info if stored is not None and stored.upload_id == self._token else None
-
-
-def _check(data: bytes, crc32c: int, doing: str) -> None:
-    actual = crc.crc32c_of(data)
-    if actual != crc32c:
-        raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")

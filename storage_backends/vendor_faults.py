@@ -16,6 +16,6 @@ def came_through(error: BaseException, packages: Collection[str]) -> bool:
     return False
 
 
-def unreadable(error: BaseException, doing: str) -> str:
+def unreadable(error: BaseException, doing: object) -> str:
     """Its text may hold a URL: only its class is told."""
     return f"{doing}: {type(error).__name__}: the answer was broken off, or cannot be read"

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from archiver.http import trust
 from archiver.http.errors import HttpError, InvalidRequest, TooLong
 from archiver.http.head import Head, Headers
+from archiver.http.retry_after import retry_after
 from archiver.http.runtime import process_runtime
 from archiver.http.session import Options, Session, Timeouts
 from archiver.http.transfer import Request, Transfer
@@ -35,7 +34,7 @@ from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.urls import Origin, SecretUrl
 from storage_backends.per_process import PerProcess
 
-__all__ = ["Address", "HttpClient", "Response", "Timeouts", "refusal", "retry_after"]
+__all__ = ["Address", "HttpClient", "Response", "Timeouts", "refusal"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
@@ -271,20 +270,7 @@ def refusal(response: Response, *, later_range: bool = False) -> SourceError:
     if status in (404, 410):
         return SourceGone(said)
     if status >= 500 or status in _PASSING:
-        return SourceUnavailable(said, retry_after(response.headers), throttled=status in (429, 503))
+        return SourceUnavailable(said, retry_after(response.headers.get), throttled=status in (429, 503))
     if status == 412 or (status == 416 and later_range):
         return SourceChanged(f"{said}: it is not the file that it was at the start")
     return SourceMismatch(said)
-
-
-def retry_after(headers: Headers, now: datetime | None = None) -> timedelta | None:
-    """What `Retry-After` asks for, never negative; None when absent or unreadable."""
-    text = (headers.get("retry-after") or "").strip()
-    if text.isascii() and text.isdigit():
-        return timedelta(seconds=min(int(text), 86_400))
-    try:
-        when = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(timedelta(), when - (now or datetime.now(UTC)))

@@ -36,6 +36,7 @@ from storage_backends.filesystem.errors import translate, translated
 from storage_backends.filesystem.files import check_file, described, opened_file, write_all
 from storage_backends.filesystem.root import Root, entries_of
 from storage_backends.filesystem.upload import TOKEN, FilesystemUpload, remove_upload
+from storage_backends.operation import Operation
 
 LIMITS = Limits(
     min_part_bytes=1,
@@ -71,7 +72,7 @@ class FilesystemBackend:
         return replace(LIMITS, conditional_create=self._root.links, conditional_replace=self._root.locks)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        doing = f"storing {spec.key!r} in {self.name}"
+        doing = self._doing("put", spec.key, "storing")
         with translated(doing), self._root.uploads() as uploads:
             temporary = f"{uuid.uuid4().hex}.put"
             file = os.open(
@@ -95,11 +96,13 @@ class FilesystemBackend:
                     os.unlink(temporary, dir_fd=uploads)
 
     def begin(self, spec: ObjectSpec) -> FilesystemUpload:
-        if spec.part_bytes <= 0:
-            raise StorageError(f"beginning {spec.key!r} in {self.name}: part_bytes must be positive")
-        self._root.segments(spec.key)
+        doing = self._doing("begin", spec.key, "beginning the upload of")
         token = uuid.uuid4().hex
-        with translated(f"beginning {spec.key!r} in {self.name}"), self._root.uploads() as uploads:
+        with doing:
+            if spec.part_bytes <= 0:
+                raise StorageError(f"{doing}: part_bytes must be positive")
+            self._root.segments(spec.key)
+        with translated(doing), self._root.uploads() as uploads:
             os.mkdir(token, dir_fd=uploads)
             try:
                 with open_folder(token, uploads) as folder:
@@ -116,18 +119,19 @@ class FilesystemBackend:
 
     def resume(self, spec: ObjectSpec, token: str) -> FilesystemUpload:
         upload = FilesystemUpload(self, self._root, spec, token)
-        upload.parts()
+        with self._doing("resume", spec.key, "resuming the upload of"):
+            upload.parts()
         return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         try:
-            with translated(f"looking at {key!r} in {self.name}"), self._root.file(key) as file:
+            with translated(self._doing("stat", key, "looking at")), self._root.file(key) as file:
                 return described(key, os.fstat(file))
         except ObjectMissing:
             return None
 
     def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        with translated(f"reading {key!r} in {self.name}"), self._root.file(key) as file:
+        with translated(self._doing("read", key, "reading")), self._root.file(key) as file:
             size = os.fstat(file).st_size
             left = max(0, size - start) if length_bytes is None else max(0, min(length_bytes, size - start))
             pieces = []
@@ -141,6 +145,7 @@ class FilesystemBackend:
             return b"".join(pieces)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        doing = Operation("list", self.name, None, f"listing {prefix!r}")
         start = prefix.rpartition("/")[0]
         try:
             waiting = ["/".join(self._root.segments(start))] if start else [""]
@@ -148,14 +153,14 @@ class FilesystemBackend:
             return  # no object can have such a key
         while waiting:  # memory is bounded by one directory's files and the tree's directories
             folder = waiting.pop()
-            with translated(f"listing {prefix!r} in {self.name}"), self._root.opened() as root:
+            with translated(doing), self._root.opened() as root:
                 files, folders = entries_of(folder, root)
             waiting += [path for path in folders if path.startswith(prefix)]
             yield from (info for info in files if info.key.startswith(prefix))
 
     def delete(self, key: ObjectKey) -> None:
-        *folders, last = self._root.segments(key)
-        with translated(f"deleting {key!r} in {self.name}"), self._root.opened() as root:
+        with translated(self._doing("delete", key, "deleting")), self._root.opened() as root:
+            *folders, last = self._root.segments(key)
             try:
                 with walk(folders, root) as folder:
                     if self._root.named_otherwise(key, root) is not None:
@@ -168,7 +173,7 @@ class FilesystemBackend:
     def abort_stale_uploads(self, older_than: timedelta) -> int:
         limit = time.time() - older_than.total_seconds()
         stale = 0
-        doing = f"looking for stale uploads in {self.name}"
+        doing = Operation("abort_stale_uploads", self.name, None, "aborting stale uploads")
         with translated(doing), self._root.uploads() as uploads, os.scandir(uploads) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # completed meanwhile
@@ -188,3 +193,6 @@ class FilesystemBackend:
 
     def close(self) -> None:
         """Nothing is held open between calls."""
+
+    def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
+        return Operation(name, self.name, key, verb)

@@ -15,13 +15,14 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
+from storage_backends.operation import Operation
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OUR_KEY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ}
 
 
-def translate(error: OSError, doing: str) -> StorageError:
+def translate(error: OSError, doing: object) -> StorageError:
     """`error` as one of ours. Whatever is not the disk's fullness, a permission, the key or the object's size is taken
     for passing (EIO, ESTALE on NFS, EMFILE): tried again, and seen by a person if it persists."""
     said = (
@@ -51,8 +52,10 @@ def _largest_file() -> str:
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise translate(error, doing) from error
+def translated(doing: Operation) -> Iterator[None]:
+    """Raise the operating system's errors as ours, with the fields of `doing`."""
+    with doing:
+        try:
+            yield
+        except OSError as error:
+            raise translate(error, doing) from error

@@ -50,7 +50,7 @@ def write_all(file: int, data: Buffer, offset: int) -> None:
         offset += written
 
 
-def check_file(file: int, size_bytes: int, crc32c: int, doing: str) -> None:
+def check_file(file: int, size_bytes: int, crc32c: int, doing: object) -> None:
     """Read the file back: what it holds is the proof, not what we meant to write."""
     actual, offset = 0, 0
     while piece := os.pread(file, _READ_BACK_BYTES, offset):

@@ -153,7 +153,7 @@ class Root:
     def _create(
         self, key: ObjectKey, source_folder: int, source: str, folder: int, last: str, file: int
     ) -> None:
-        taken = ObjectExists(f"storing {key!r} in {self.name}: the key is taken")
+        taken = ObjectExists(f"creating {key!r} in {self.name}: the key is taken")
         if self.links:
             try:
                 os.link(source, last, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)

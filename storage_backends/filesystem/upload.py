@@ -27,12 +27,13 @@ from storage_backends.filesystem.directories import NotFlushed, flush, open_fold
 from storage_backends.filesystem.errors import FULL, translate, translated
 from storage_backends.filesystem.files import check_file, described, opened_file, write_all
 from storage_backends.filesystem.root import Root
+from storage_backends.operation import Operation
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
 _JOURNAL_LINE = re.compile(rb"([0-9]+) (?:-|([0-9]+) ([0-9a-f]{8}))")
 
 
-class _Anew(UploadGone):
+class _Discarded(UploadGone):
     """An upload that was discarded because a flush failed."""
 
 
@@ -54,9 +55,10 @@ class FilesystemUpload:
         return self._token
 
     def parts(self) -> Mapping[int, Part] | None:
+        doing = self._doing("parts", "listing the parts of")
         try:
             with (
-                self.opened("asking for the parts of") as folder,
+                self._opened(doing) as folder,
                 opened_file("parts", os.O_RDONLY, folder) as journal,
             ):
                 return _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
@@ -67,19 +69,14 @@ class FilesystemUpload:
             return None  # perhaps completed, and the answer was lost: `complete` compares the content
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        doing = f"part {number} of"
-        if number < 1 or len(data) > self._spec.part_bytes:
-            raise StorageError(
-                f"{doing} {self._described}: it does not fit its slot of {self._spec.part_bytes} bytes"
-            )
-        actual = crc.crc32c_of(data)
-        if actual != crc32c:
-            raise ChecksumRejected(
-                f"{doing} {self._described}: CRC32C is {actual:08x}, {crc32c:08x} was announced"
-            )
+        doing = self._doing("put_part", f"sending part {number} of")
+        with doing:
+            if number < 1 or len(data) > self._spec.part_bytes:
+                raise StorageError(f"{doing}: it does not fit its slot of {self._spec.part_bytes} bytes")
+            crc.check(data, crc32c, doing)
         with (
-            self.opened(doing) as folder,
-            self._anew_when_not_flushed(doing),
+            self._opened(doing) as folder,
+            self._discarded_when_not_flushed(doing),
             opened_file("parts", os.O_WRONLY | os.O_APPEND, folder) as journal,
         ):
             # a part that is sent again is not held while its bytes are being replaced
@@ -92,20 +89,24 @@ class FilesystemUpload:
         return Part(number, len(data), crc32c, f"{crc32c:08x}")
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
+        doing = self._doing("complete", "completing")
+        with doing:
+            return self._complete(parts, crc32c, doing)
+
+    def _complete(self, parts: Sequence[Part], crc32c: int, doing: Operation) -> ObjectInfo:
         size = sum(part.size_bytes for part in parts)
-        doing = f"completing {self._described}"
         try:
             with (
-                self.opened("completing") as folder,
-                self._anew_when_not_flushed("completing"),
+                self._opened(doing) as folder,
+                self._discarded_when_not_flushed(doing),
                 opened_file("data", os.O_RDWR, folder) as file,
             ):
-                self._check_parts(parts, folder)
+                self._check_parts(parts, folder, doing)
                 os.ftruncate(file, size)
                 check_file(file, size, crc32c, doing)
                 flush(file)
                 info = self._root.publish(self._spec, folder, "data", file, crc32c)
-        except _Anew:
+        except _Discarded:
             raise
         except (UploadGone, FileNotFoundError) as gone:
             done = self._already_completed(size, crc32c, doing)
@@ -119,14 +120,14 @@ class FilesystemUpload:
         return info
 
     def abort(self) -> None:
-        with translated(f"aborting the upload of {self._described}"), self._root.uploads() as uploads:
+        with translated(self._doing("abort", "aborting the upload of")), self._root.uploads() as uploads:
             remove_upload(self._token, uploads)
 
     @contextlib.contextmanager
-    def opened(self, doing: str) -> Iterator[int]:
+    def _opened(self, doing: Operation) -> Iterator[int]:
         """The upload's own directory. Raises UploadGone."""
-        with translated(f"{doing} {self._described}"), self._root.uploads() as uploads:
-            gone = UploadGone(f"{doing} {self._described}: no such upload")
+        with translated(doing), self._root.uploads() as uploads:
+            gone = UploadGone(f"{doing}: no such upload")
             if not TOKEN.fullmatch(self._token):
                 raise gone
             with contextlib.ExitStack() as stack:
@@ -140,7 +141,7 @@ class FilesystemUpload:
                     raise gone from None
 
     @contextlib.contextmanager
-    def _anew_when_not_flushed(self, doing: str) -> Iterator[None]:
+    def _discarded_when_not_flushed(self, doing: Operation) -> Iterator[None]:
         """What a flush failed for may be nowhere, the parts before it included: discard them all."""
         try:
             yield
@@ -149,24 +150,23 @@ class FilesystemUpload:
                 self.abort()
             if error.errno in FULL:
                 raise
-            what = translate(error, f"{doing} {self._described}")
-            raise _Anew(f"{what}; what was kept of it may not be on the disk: begin again") from error
+            what = translate(error, doing)
+            raise _Discarded(f"{what}; its parts may not be on the disk: restart the upload") from error
 
-    @property
-    def _described(self) -> str:
-        return f"{self._spec.key!r} in {self._root.name}"
+    def _doing(self, name: str, verb: str) -> Operation:
+        return Operation(name, self._root.name, self._spec.key, verb)
 
-    def _check_parts(self, parts: Sequence[Part], folder: int) -> None:
+    def _check_parts(self, parts: Sequence[Part], folder: int, doing: Operation) -> None:
         with opened_file("parts", os.O_RDONLY, folder) as journal:
             held = _parse_journal(os.pread(journal, os.fstat(journal).st_size, 0))
         for place, part in enumerate(parts, start=1):
             full = part.size_bytes == self._spec.part_bytes or place == len(parts)
             if part.number != place or not full:
-                raise StorageError(f"completing {self._described}: part {part.number} is not in its place")
+                raise StorageError(f"{doing}: part {part.number} is not in its place")
             if held.get(part.number) != part:
-                raise UploadGone(f"completing {self._described}: part {part.number} is not held any more")
+                raise UploadGone(f"{doing}: part {part.number} is not held any more")
 
-    def _already_completed(self, size_bytes: int, crc32c: int, doing: str) -> ObjectInfo | None:
+    def _already_completed(self, size_bytes: int, crc32c: int, doing: Operation) -> ObjectInfo | None:
         """The object that an earlier `complete` made, recognised by its content. It may have ended before the flush."""
         folders = self._spec.key.split("/")[:-1]
         try:

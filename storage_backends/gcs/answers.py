@@ -9,18 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from storage_backends import crc32c as crc
-from storage_backends.base import Buffer, ObjectInfo, ObjectKey
+from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import (
-    ChecksumRejected,
     TransientStorageError,
 )
 from storage_backends.gcs.errors import Answer, translated
-
-
-def check_bytes(data: Buffer, crc32c: int, doing: str) -> None:
-    actual = crc.crc32c_of(data)
-    if actual != crc32c:
-        raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
+from storage_backends.operation import Operation
 
 
 def bytes_held(answer: Answer) -> int:
@@ -29,19 +23,18 @@ def bytes_held(answer: Answer) -> int:
     return int(match[1]) + 1 if match else 0
 
 
-def described(key: ObjectKey, blob: Any) -> ObjectInfo:
-    """What the library says of an object. It reads what came only when it is asked for."""
-    doing = f"reading what is said of {key!r}"
+def described(key: ObjectKey, blob: Any, doing: Operation) -> ObjectInfo:
+    """What the library says of an object. It parses the answer only when a property is read."""
     with translated(doing):
         size_bytes, generation, updated_at = blob.size, blob.generation, blob.updated
         crc32c, content_type = blob.crc32c, blob.content_type
-    if size_bytes is None:
-        raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+        if size_bytes is None:
+            raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
     version = None if generation is None else str(generation)
     return ObjectInfo(key, size_bytes, crc.from_base64(crc32c), version, content_type, updated_at)
 
 
-def resource_of(answer: Answer, doing: str) -> Mapping[str, Any]:
+def resource_of(answer: Answer, doing: object) -> Mapping[str, Any]:
     try:
         resource = json.loads(answer.body)
     except ValueError:
@@ -51,7 +44,7 @@ def resource_of(answer: Answer, doing: str) -> Mapping[str, Any]:
     return resource
 
 
-def info_of(key: ObjectKey, resource: Mapping[str, Any], doing: str) -> ObjectInfo:
+def info_of(key: ObjectKey, resource: Mapping[str, Any], doing: object) -> ObjectInfo:
     """What an answer of our own requests says of an object."""
     try:
         size_bytes, updated = int(resource["size"]), resource.get("updated")

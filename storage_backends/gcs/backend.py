@@ -45,10 +45,11 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
-from storage_backends.gcs.answers import check_bytes, described
+from storage_backends.gcs.answers import described
 from storage_backends.gcs.bucket import METADATA_ID, ONCE, Bucket
 from storage_backends.gcs.errors import refused, translated
 from storage_backends.gcs.upload import MULTIPLE_BYTES, GcsUpload
+from storage_backends.operation import Operation
 
 LIMITS = Limits(
     min_part_bytes=MULTIPLE_BYTES,
@@ -97,7 +98,11 @@ class GcsBackend:
         return with_conditions(LIMITS, creates=True, replaces=self._conditions.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        doing = f"storing {spec.key!r} in {self.name}"
+        doing = self._doing("put", spec.key, "storing")
+        with doing:
+            return self._put(spec, data, crc32c, doing)
+
+    def _put(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: Operation) -> ObjectInfo:
         identity = secrets.token_hex(16)
 
         def send(condition: str | None) -> ObjectInfo:
@@ -122,7 +127,7 @@ class GcsBackend:
             return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
 
     def _put_if_match(
-        self, expected: str, key: ObjectKey, send: Callable[[str | None], ObjectInfo], doing: str
+        self, expected: str, key: ObjectKey, send: Callable[[str | None], ObjectInfo], doing: Operation
     ) -> ObjectInfo:
         """Google compares at one stroke; what stands in its place is believed when it was seen to."""
 
@@ -153,29 +158,30 @@ class GcsBackend:
     async def _send(
         self, spec: ObjectSpec, data: Buffer, crc32c: int, identity: str, condition: str | None
     ) -> ObjectInfo:
-        doing = f"storing {spec.key!r} in {self.name}"
-        if not self._checks_crc32c:
-            check_bytes(data, crc32c, doing)
-        resource = {
-            "name": self._bucket.prefix + spec.key,
-            "contentType": spec.content_type,
-            "metadata": {**spec.metadata, METADATA_ID: identity},
-            "crc32c": crc.to_base64(crc32c),  # for the service to check
-        }
+        doing = self._doing("put", spec.key, "storing")
         with translated(doing):
+            if not self._checks_crc32c:
+                crc.check(data, crc32c, doing)
+            resource = {
+                "name": self._bucket.prefix + spec.key,
+                "contentType": spec.content_type,
+                "metadata": {**spec.metadata, METADATA_ID: identity},
+                "crc32c": crc.to_base64(crc32c),  # for the service to check
+            }
             requests = await self._bucket.requests()
             answer = await requests.insert(self._bucket.bucket, resource, data, if_generation_match=condition)
-        if not answer.ok:
-            error = refused(answer, doing)
-            raise self._bucket.missing(doing) if isinstance(error, ObjectMissing) else error
-        info = await self._bucket.proved(spec, answer, identity, len(data), crc32c, doing)
+            if not answer.ok:
+                error = refused(answer, doing)
+                raise self._bucket.missing(doing) if isinstance(error, ObjectMissing) else error
+            info = await self._bucket.proved(spec, answer, identity, len(data), crc32c, doing)
         self._checks_crc32c = True
         return info
 
     def begin(self, spec: ObjectSpec) -> Upload:
-        doing = f"beginning {spec.key!r} in {self.name}"
+        doing = self._doing("begin", spec.key, "beginning the upload of")
         if spec.part_bytes <= 0 or spec.part_bytes % MULTIPLE_BYTES:
-            raise StorageError(f"{doing}: part_bytes must be a multiple of 256 KiB")
+            with doing:
+                raise StorageError(f"{doing}: part_bytes must be a multiple of 256 KiB")
         identity = secrets.token_hex(16)
 
         def begun() -> str:
@@ -195,7 +201,9 @@ class GcsBackend:
         """Asks nobody: that the session has ended shows at the next part, or at `complete`."""
         identity, _, uri = token.partition(" ")
         if not re.fullmatch("[0-9a-f]{32}", identity) or not self._is_ours(uri):
-            raise UploadGone(f"resuming {spec.key!r} in {self.name}: the token is not one of a GCS upload")
+            doing = self._doing("resume", spec.key, "resuming the upload of")
+            with doing:
+                raise UploadGone(f"{doing}: the token is not one of a GCS upload")
         return GcsUpload(self, self._bucket, spec, identity, uri)
 
     def _is_ours(self, uri: str) -> bool:
@@ -210,13 +218,14 @@ class GcsBackend:
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         blob = self._bucket.find(key)
-        return None if blob is None else described(key, blob)
+        return None if blob is None else described(key, blob, self._doing("stat", key, "looking at"))
 
     def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        doing = f"reading {key!r} in {self.name}"
+        doing = self._doing("read", key, "reading")
         if length_bytes == 0:
             if self.stat(key) is None:
-                raise ObjectMissing(f"{doing}: it is not there")
+                with doing:
+                    raise ObjectMissing(f"{doing}: it is not there")
             return b""
 
         def download() -> bytes:
@@ -242,7 +251,7 @@ class GcsBackend:
             raise
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        doing = f"listing {prefix!r} in {self.name}"
+        doing = Operation("list", self.name, None, f"listing {prefix!r}")
 
         def page(token: str | None) -> tuple[list[Any], str | None]:
             # page by page: the library's own iterator ends, as if all had been said, after an error
@@ -265,20 +274,20 @@ class GcsBackend:
                 raise self._bucket.missing(doing) from None
             for blob in blobs:
                 if not isinstance(blob.name, str):
-                    raise TransientStorageError(f"{doing}: the server's answer does not describe objects")
+                    with doing:
+                        raise TransientStorageError(f"{doing}: the server's answer does not describe objects")
                 try:
                     key = object_key(blob.name.removeprefix(self._bucket.prefix))
                 except InvalidKey:
                     continue  # not ours: a folder's marker, say
-                yield described(key, blob)
+                yield described(key, blob, doing)
             if not token:
                 return
 
     def delete(self, key: ObjectKey) -> None:
         try:
-            self._bucket.ask(
-                f"deleting {key!r} in {self.name}", lambda: self._bucket.blob(key).delete(**ONCE)
-            )
+            doing = self._doing("delete", key, "deleting")
+            self._bucket.ask(doing, lambda: self._bucket.blob(key).delete(**ONCE))
         except ObjectMissing:
             self._bucket.require_bucket()
 
@@ -294,6 +303,9 @@ class GcsBackend:
         if connection is not None:
             connection.requests.close()
             connection.control.close()
+
+    def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
+        return Operation(name, self.name, key, verb)
 
 
 def _condition(spec: ObjectSpec) -> int | None:

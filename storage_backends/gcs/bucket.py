@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from archiver.http import waiting
@@ -20,11 +21,13 @@ from storage_backends.gcs.answers import described, info_of, resource_of
 from storage_backends.gcs.connection import connect
 from storage_backends.gcs.errors import Answer, translated
 from storage_backends.gcs.requests import GcsRequests
+from storage_backends.operation import Operation
 from storage_backends.per_process import PerProcess
 
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
+_LONGEST_PAUSE_SECONDS = 20
 _ATTEMPTS = 5  # of one call, waiting up to 1, 2, 4, 8 s in between, as boto3 does
 # For every call of the library. Its own retries are bounded by time alone (120 s of its default), leave out what is
 # not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our requests alike.
@@ -43,14 +46,18 @@ class Bucket:
         self._sleep = sleep
         self._seen = False
 
-    def ask(self, doing: str, call: Callable[[], T]) -> T:
-        """What `call` returns, its errors as ours; called again while they are passing."""
+    def ask(self, doing: Operation, call: Callable[[], T]) -> T:
+        """Return what `call` returns, its errors as ours. Transient ones are retried, never sooner than the service
+        asked for; longer than _LONGEST_PAUSE_SECONDS is left to the caller's policy."""
         for attempt in range(1, _ATTEMPTS):
             try:
                 with translated(doing):
                     return call()
-            except TransientStorageError:
-                self._sleep(random.uniform(0, 2 ** (attempt - 1)))  # noqa: S311 # jitter
+            except TransientStorageError as error:
+                asked = (error.retry_after or timedelta()).total_seconds()
+                if asked > _LONGEST_PAUSE_SECONDS:
+                    raise
+            self._sleep(max(asked, random.uniform(0, 2 ** (attempt - 1))))  # noqa: S311 # jitter
         with translated(doing):
             return call()
 
@@ -58,7 +65,7 @@ class Bucket:
         """Those of this process. To find credentials may take a while."""
         connection = self.connection.made()
         if connection is None:
-            with translated(f"opening {self.name}"):
+            with translated(Operation("open", self.name, None, "connecting")):
                 connection = await waiting.blocking(self.connection.get)
         return connection.requests
 
@@ -67,10 +74,10 @@ class Bucket:
         blob = self.find(spec.key)
         if blob is None or (blob.metadata or {}).get(METADATA_ID) != identity or blob.size != size_bytes:
             return None
-        return described(spec.key, blob)
+        return described(spec.key, blob, Operation("stat", self.name, spec.key, "looking at"))
 
     async def proved(
-        self, spec: ObjectSpec, answer: Answer, identity: str, size_bytes: int, crc32c: int, doing: str
+        self, spec: ObjectSpec, answer: Answer, identity: str, size_bytes: int, crc32c: int, doing: Operation
     ) -> ObjectInfo:
         """What the service says it has just made. When that is not what we sent, exactly that is deleted again.
 
@@ -93,7 +100,7 @@ class Bucket:
         )
 
     def connected(self) -> Any:
-        with translated(f"opening {self.name}"):
+        with translated(Operation("open", self.name, None, "connecting")):
             return self.connection.get().control
 
     def blob(self, key: ObjectKey) -> Any:
@@ -107,7 +114,7 @@ class Bucket:
 
     def find(self, key: ObjectKey) -> Any | None:
         bucket = self.connected().bucket(self.bucket)
-        doing = f"looking at {key!r} in {self.name}"
+        doing = Operation("stat", self.name, key, "looking at")
         blob = self.ask(doing, lambda: bucket.get_blob(self.prefix + key, **ONCE))
         if blob is None:
             self.require_bucket()
@@ -117,7 +124,7 @@ class Bucket:
         """Raise BucketMissing unless the bucket is there; asked once."""
         if self._seen:
             return
-        doing = f"looking for the bucket of {self.name}"
+        doing = Operation("list", self.name, None, "looking for the bucket")
         # a list, for `bucket.exists()` needs storage.buckets.get, which an account that writes objects lacks
         found = self.connected().list_blobs
         try:
@@ -128,5 +135,11 @@ class Bucket:
             pass  # we may not list it: then a missing key is all that can be told
         self._seen = True
 
-    def missing(self, doing: str) -> BucketMissing:
-        return BucketMissing(f"{doing}: no such bucket; create it, or correct the destination")
+    def missing(self, doing: Operation) -> BucketMissing:
+        return BucketMissing(
+            f"{doing}: no such bucket; create it, or correct the destination",
+            store=doing.store,
+            key=doing.key,
+            operation=doing.name,
+            status=404,
+        )

@@ -23,6 +23,7 @@ from google.resumable_media import common as media_errors
 
 from archiver.http import trust
 from archiver.http.errors import HttpError, InvalidRequest
+from archiver.http.retry_after import retry_after
 from storage_backends.errors import (
     AccessDenied,
     ChecksumRejected,
@@ -34,6 +35,7 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
+from storage_backends.operation import Operation
 from storage_backends.vendor_faults import came_through, unreadable
 
 # of the answers with status 403, by `reason`: https://cloud.google.com/storage/docs/json_api/v1/status-codes
@@ -96,14 +98,17 @@ def reason_of(answer: Answer) -> tuple[str, str]:
         return "", ""
 
 
-def refused(answer: Answer, doing: str) -> StorageError:
+def refused(answer: Answer, doing: object) -> StorageError:
     """An answer that is no success, as one of ours. A 404 is ObjectMissing: the caller knows what was asked for."""
     reason, message = reason_of(answer)
     kind = kind_of(answer.status, reason, message)
     # enough of its id to find it, too little to use it: it is also that of a session
     request_id = (answer.header("x-guploader-uploadid") or "-")[:24]
     text = f"{doing}: {answer.status} {reason} {message}, request {request_id}"
-    return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
+    asked = retry_after(answer.header) if answer.status in (429, 503) else None
+    return kind(
+        f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text, status=answer.status, retry_after=asked
+    )
 
 
 def kind_of(status: int, reason: str, message: str) -> type[StorageError]:
@@ -125,7 +130,7 @@ def kind_of(status: int, reason: str, message: str) -> type[StorageError]:
     return kind
 
 
-def translate(error: Exception, doing: str) -> StorageError:
+def translate(error: Exception, doing: object) -> StorageError:
     """A library's exception as one of ours; one that says nothing of an answer or the network is a defect of ours
     (a plain StorageError)."""
     name = type(error).__name__
@@ -134,7 +139,7 @@ def translate(error: Exception, doing: str) -> StorageError:
         if isinstance(answer, requests.Response):
             return refused(Answer.of(answer), doing)
         status = getattr(error, "code", None) or 0
-        return kind_of(status, "", "")(f"{doing}: {name}, status {status}")
+        return kind_of(status, "", "")(f"{doing}: {name}, status {status}", status=status or None)
     if isinstance(error, _CORRUPTED):
         return ChecksumRejected(f"{doing}: {name}: other bytes arrived than were sent")
     if (reason := trust.rejection(error)) is not None:
@@ -159,25 +164,27 @@ def translate(error: Exception, doing: str) -> StorageError:
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except (
-        requests.exceptions.RequestException,
-        urllib3.exceptions.HTTPError,
-        auth_errors.GoogleAuthError,
-        api_errors.GoogleAPIError,
-        *_ANSWERED,
-        *_CORRUPTED,
-        library_errors.InvalidPathError,
-        ConnectionError,
-        HttpError,
-        trust.UnusableCaFile,
-    ) as error:
-        raise translate(error, doing) from None  # its text holds the URL
-    except (StorageError, MemoryError):
-        raise
-    except Exception as error:
-        if not came_through(error, _PACKAGES):
+def translated(doing: Operation) -> Iterator[None]:
+    """Raise the libraries' errors as ours, with the fields of `doing`."""
+    with doing:
+        try:
+            yield
+        except (
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            auth_errors.GoogleAuthError,
+            api_errors.GoogleAPIError,
+            *_ANSWERED,
+            *_CORRUPTED,
+            library_errors.InvalidPathError,
+            ConnectionError,
+            HttpError,
+            trust.UnusableCaFile,
+        ) as error:
+            raise translate(error, doing) from None  # its text holds the URL
+        except (StorageError, MemoryError):
             raise
-        raise TransientStorageError(unreadable(error, doing)) from None
+        except Exception as error:
+            if not came_through(error, _PACKAGES):
+                raise
+            raise TransientStorageError(unreadable(error, doing)) from None

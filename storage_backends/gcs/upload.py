@@ -18,9 +18,10 @@ from storage_backends.errors import (
     StorageError,
     UploadGone,
 )
-from storage_backends.gcs.answers import bytes_held, check_bytes
+from storage_backends.gcs.answers import bytes_held
 from storage_backends.gcs.bucket import Bucket
 from storage_backends.gcs.errors import Answer, refused, translated
+from storage_backends.operation import Operation
 
 MULTIPLE_BYTES = 256 * 2**10
 
@@ -52,13 +53,17 @@ class GcsUpload:
         return None  # the session knows how many bytes it holds, nothing of parts and their checksums
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        doing = f"part {number} of {self._described}"
+        doing = self._doing("put_part", f"sending part {number} of")
         return self._bucket.ask(doing, lambda: waiting.complete(self.send_part(number, data, crc32c)))
 
     async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         """As `put_part`, but attempted once: see `storage_backends.base.SendsParts`."""
-        doing = f"part {number} of {self._described}"
-        check_bytes(data, crc32c, doing)
+        doing = self._doing("put_part", f"sending part {number} of")
+        with doing:
+            return await self._send_part(number, data, crc32c, doing)
+
+    async def _send_part(self, number: int, data: Buffer, crc32c: int, doing: Operation) -> Part:
+        crc.check(data, crc32c, doing)
         if not 0 < len(data) <= self._spec.part_bytes:
             raise StorageError(f"{doing}: it does not fit its slot of {self._spec.part_bytes} bytes")
         self._refuse_aborted(doing)
@@ -71,13 +76,17 @@ class GcsUpload:
             answer = await self._request("PUT", doing, span, piece)
             held = bytes_held(answer) - start
             if held <= sent:
-                raise UploadGone(f"{doing}: the session holds only {held + start} bytes; begin again")
+                raise UploadGone(f"{doing}: the session holds only {held + start} bytes; restart the upload")
             sent = held
         rest = base64.b64encode(memoryview(data)[kept:]).decode()
         return Part(number, len(data), crc32c, rest)
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
-        doing = f"completing {self._described}"
+        doing = self._doing("complete", "completing")
+        with doing:
+            return self._complete(parts, crc32c, doing)
+
+    def _complete(self, parts: Sequence[Part], crc32c: int, doing: Operation) -> ObjectInfo:
         self._refuse_aborted(doing)
         made, size = crc.of_parts(parts), sum(part.size_bytes for part in parts)
         if made != crc32c:
@@ -104,35 +113,38 @@ class GcsUpload:
         except AccessDenied as refusal:
             return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
         if answer.status == 308:
-            raise UploadGone(f"{doing}: the session holds {bytes_held(answer)} of {size} bytes; begin again")
+            raise UploadGone(
+                f"{doing}: the session holds {bytes_held(answer)} of {size} bytes; restart the upload"
+            )
         return waiting.complete(self._bucket.proved(self._spec, answer, self._identity, size, crc32c, doing))
 
     def abort(self) -> None:
         self._aborted = True
         with contextlib.suppress(UploadGone):  # 499 is how a session says that it was cancelled
-            doing = f"aborting the upload of {self._described}"
-            self._ask("DELETE", doing, {}, b"")
+            self._ask("DELETE", self._doing("abort", "aborting the upload of"), {}, b"")
 
-    def _ask(self, method: str, doing: str, headers: Mapping[str, str], data: Buffer) -> Answer:
+    def _ask(self, method: str, doing: Operation, headers: Mapping[str, str], data: Buffer) -> Answer:
         return self._bucket.ask(doing, lambda: waiting.complete(self._request(method, doing, headers, data)))
 
-    async def _request(self, method: str, doing: str, headers: Mapping[str, str], data: Buffer) -> Answer:
-        """One request to the session. Returns successes and "go on" (308). Raises UploadGone, ObjectExists,
+    async def _request(
+        self, method: str, doing: Operation, headers: Mapping[str, str], data: Buffer
+    ) -> Answer:
+        """One request to the session. Return successes and "Resume Incomplete" (308). Raises UploadGone, ObjectExists,
         ChecksumRejected and all that `refused` knows."""
         with translated(doing):
             requests = await self._bucket.requests()
             answer = await requests.session(method, self._uri, headers, data)
-        if answer.status in _SESSION_ENDED:
-            raise UploadGone(f"{doing}: {answer.status}: the session has ended or is not known")
-        goes_on = answer.status == 308 and answer.header("location") is None
-        if not answer.ok and not goes_on:
-            raise refused(answer, doing)
+            if answer.status in _SESSION_ENDED:
+                gone = f"{doing}: {answer.status}: the session has ended or is not known"
+                raise UploadGone(gone, status=answer.status)
+            incomplete = answer.status == 308 and answer.header("location") is None
+            if not answer.ok and not incomplete:
+                raise refused(answer, doing)
         return answer
 
-    def _refuse_aborted(self, doing: str) -> None:
+    def _refuse_aborted(self, doing: Operation) -> None:
         if self._aborted:
             raise UploadGone(f"{doing}: it was aborted")
 
-    @property
-    def _described(self) -> str:
-        return f"{self._spec.key!r} in {self._bucket.name}"
+    def _doing(self, name: str, verb: str) -> Operation:
+        return Operation(name, self._bucket.name, self._spec.key, verb)

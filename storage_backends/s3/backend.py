@@ -38,6 +38,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.operation import Operation
 from storage_backends.s3.bucket import Bucket, described
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -93,7 +94,7 @@ class S3Backend:
         return with_conditions(self._limits, creates=seen.creates, replaces=seen.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        doing = f"storing {spec.key!r} in {self.name}"
+        doing = self._doing("put", spec.key, "storing")
         if spec.if_absent or spec.if_match is not None:
             with translated(doing):
                 return self._put_conditionally(spec, data, crc32c, doing)
@@ -108,7 +109,7 @@ class S3Backend:
         if spec.if_absent or spec.if_match is not None:
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
-            with translated(f"storing {spec.key!r} in {self.name}"):
+            with translated(self._doing("put", spec.key, "storing")):
                 return await self._send(spec, data, crc32c)
         except AccessDenied as error:
             refusal = error
@@ -121,7 +122,7 @@ class S3Backend:
         receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.headers(spec))
         return _stored(spec, len(data), crc32c, receipt)
 
-    def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: str) -> ObjectInfo:
+    def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: Operation) -> ObjectInfo:
         # by it the object is known as ours when the answer to an earlier attempt was lost
         identity = secrets.token_hex(16)
         bucket, headers = self._bucket, self._bucket.headers(spec, identity)
@@ -161,7 +162,7 @@ class S3Backend:
 
     def begin(self, spec: ObjectSpec) -> Upload:
         identity = secrets.token_hex(16)
-        doing = f"beginning {spec.key!r} in {self.name}"
+        doing = self._doing("begin", spec.key, "beginning the upload of")
         bucket = self._bucket
         try:
             with translated(doing):
@@ -192,48 +193,52 @@ class S3Backend:
         return needed(client.create_multipart_upload(**request), "UploadId"), "none"
 
     def resume(self, spec: ObjectSpec, token: str) -> S3Upload:
-        parsed = Token.parse(token, f"resuming {spec.key!r} in {self.name}")
-        upload = S3Upload(self, self._bucket, spec, parsed)
+        doing = self._doing("resume", spec.key, "resuming the upload of")
+        with doing:
+            upload = S3Upload(self, self._bucket, spec, Token.parse(token, doing))
         upload.parts()
         return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
-        with translated(f"looking at {key!r} in {self.name}"):
+        with translated(self._doing("stat", key, "looking at")):
             answer = self._bucket.head(key)
             return None if answer is None else described(key, answer)
 
     def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        doing = f"reading {key!r} in {self.name}"
-        if length_bytes == 0:
-            if self.stat(key) is None:
-                raise ObjectMissing(f"{doing}: it is not there")
-            return b""
-        last = "" if length_bytes is None else start + length_bytes - 1
-        ranged = {"Range": f"bytes={start}-{last}"} if start or length_bytes is not None else {}
+        doing = self._doing("read", key, "reading")
         with translated(doing):
-            try:
-                answer = self._bucket.client.get_object(**self._bucket.address(key), **ranged)
-            except ClientError as error:
-                if status_of(error) == 416:
-                    return b""  # the object ends before `start`
-                raise
-            with contextlib.closing(answer["Body"]) as body:
-                content_range = answer.get("ContentRange")
-                if content_range is not None and not content_range.startswith(f"bytes {start}-"):
-                    raise TransientStorageError(f"{doing}: another range was answered than the one asked for")
-                to_skip = start if content_range is None else 0  # the whole object came instead of a range
-                expected = max(0, needed(answer, "ContentLength") - to_skip)
-                if length_bytes is not None:
-                    expected = min(expected, length_bytes)
-                while expected and to_skip and (skipped := body.read(min(to_skip, MIB))):
-                    to_skip -= len(skipped)
-                data: bytes = body.read(expected) if expected else b""
+            if length_bytes == 0:
+                if self.stat(key) is None:
+                    raise ObjectMissing(f"{doing}: it is not there")
+                return b""
+            return self._read(key, start, length_bytes, doing)
+
+    def _read(self, key: ObjectKey, start: int, length_bytes: int | None, doing: Operation) -> bytes:
+        last = "" if length_bytes is None else start + length_bytes - 1
+        options = {"Range": f"bytes={start}-{last}"} if start or length_bytes is not None else {}
+        try:
+            answer = self._bucket.client.get_object(**self._bucket.address(key), **options)
+        except ClientError as error:
+            if status_of(error) == 416:
+                return b""  # the object ends before `start`
+            raise
+        with contextlib.closing(answer["Body"]) as body:
+            content_range = answer.get("ContentRange")
+            if content_range is not None and not content_range.startswith(f"bytes {start}-"):
+                raise TransientStorageError(f"{doing}: another range was answered than the one asked for")
+            to_skip = start if content_range is None else 0  # the whole object came instead of a range
+            expected = max(0, needed(answer, "ContentLength") - to_skip)
+            if length_bytes is not None:
+                expected = min(expected, length_bytes)
+            while expected and to_skip and (skipped := body.read(min(to_skip, MIB))):
+                to_skip -= len(skipped)
+            data: bytes = body.read(expected) if expected else b""
         if len(data) != expected:
             raise TransientStorageError(f"{doing}: {len(data)} bytes came, {expected} were announced")
         return data
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        doing = f"listing {prefix!r} in {self.name}"
+        doing = Operation("list", self.name, None, f"listing {prefix!r}")
         bucket = self._bucket
         with translated(doing):
             pages = iter(
@@ -259,7 +264,7 @@ class S3Backend:
                 )
 
     def delete(self, key: ObjectKey) -> None:
-        with translated(f"deleting {key!r} in {self.name}"):
+        with translated(self._doing("delete", key, "deleting")):
             try:
                 self._bucket.client.delete_object(**self._bucket.address(key))
             except ClientError as error:
@@ -274,7 +279,7 @@ class S3Backend:
         """See `storage_backends.base.AbortsUploads`."""
         limit = datetime.now(UTC) - older_than
         bucket, aborted = self._bucket, 0
-        with translated(f"aborting stale uploads in {self.name}"):
+        with translated(Operation("abort_stale_uploads", self.name, None, "aborting stale uploads")):
             pages = bucket.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=bucket.bucket, Prefix=bucket.prefix
             )
@@ -297,7 +302,7 @@ class S3Backend:
         return aborted
 
     def removes_stale_uploads(self) -> bool | None:
-        with translated(f"reading the lifecycle rules of {self.name}"):
+        with translated(Operation("removes_stale_uploads", self.name, None, "reading the lifecycle rules")):
             try:
                 answer = self._bucket.client.get_bucket_lifecycle_configuration(Bucket=self._bucket.bucket)
             except ClientError as error:
@@ -313,6 +318,9 @@ class S3Backend:
         if connection is not None:
             connection.requests.close()
             connection.control.close()
+
+    def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
+        return Operation(name, self.name, key, verb)
 
 
 def _aborts_uploads(rule: Mapping[str, Any], prefix: str) -> bool:

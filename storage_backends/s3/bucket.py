@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ from storage_backends.s3.errors import (
     is_passing,
     kind_of,
     needed,
+    retry_after_of,
     status_of,
 )
 from storage_backends.s3.requests import S3Requests
@@ -118,17 +120,19 @@ class Bucket:
         )
 
     def persistently(self, action: Callable[[], Awaitable[T]]) -> T:
-        """What `action` returns, blocking; retried as boto3 retries its own requests, with the same pauses. For callers
-        without a retry policy of their own."""
+        """Return what `action` returns, blocking; retried as boto3 retries its own requests, with the same backoff but
+        never sooner than the store asked for. Longer than _LONGEST_PAUSE_SECONDS is left to the caller's policy."""
 
         async def run() -> T:
             for attempt in range(1, self._settings.attempts):
                 try:
                     return await action()
                 except VENDOR_ERRORS as error:
-                    if not is_passing(error):
+                    asked = (retry_after_of(error) or timedelta()).total_seconds()
+                    if not is_passing(error) or asked > _LONGEST_PAUSE_SECONDS:
                         raise
-                await waiting.Pause(random.uniform(0, min(2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)))  # noqa: S311
+                backoff = random.uniform(0, min(2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS))  # noqa: S311
+                await waiting.Pause(max(asked, backoff))
             return await action()
 
         return waiting.complete(run())
@@ -178,7 +182,7 @@ class Bucket:
         except ClientError as error:
             if status_of(error) == 404:
                 raise BucketMissing(
-                    f"{self.name}: no such bucket; create it, or correct the destination"
+                    f"{self.name}: no such bucket; create it, or correct the destination", status=404
                 ) from None
             if kind_of(error) is not AccessDenied:
                 raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from boto3.exceptions import Boto3Error
@@ -17,6 +18,7 @@ from botocore.parsers import ResponseParserError
 
 from archiver.http import trust
 from archiver.http.errors import HttpError, InvalidRequest
+from archiver.http.retry_after import retry_after
 from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
@@ -32,6 +34,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.operation import Operation
 from storage_backends.vendor_faults import came_through, unreadable
 
 _CODES: dict[type[StorageError], tuple[str, ...]] = {
@@ -175,6 +178,13 @@ def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def retry_after_of(error: Exception) -> timedelta | None:
+    """What a 429 or 503 asks for (RFC 9110, section 10.2.3; RFC 6585, section 4)."""
+    if not isinstance(error, ClientError) or status_of(error) not in (429, 503):
+        return None
+    return retry_after(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get)
+
+
 def kind_of(error: ClientError) -> type[StorageError]:
     """By code where it is one we know; else, and for a HEAD, which has no body, by status."""
     code, status = code_of(error), status_of(error)
@@ -202,16 +212,10 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, HttpError) and trust.rejection(error) is None
 
 
-def translate(error: Exception, doing: str) -> StorageError:
+def translate(error: Exception, doing: Operation) -> StorageError:
     """`error` as one of ours; what is no error of boto3's is taken for our own defect (a plain StorageError)."""
     if isinstance(error, ClientError):
-        kind = kind_of(error)
-        answer = error.response.get("ResponseMetadata", {})
-        said = str(error.response.get("Error", {}).get("Message", ""))[:200].partition("?")[0]
-        text = (
-            f"{doing}: {status_of(error)} {code_of(error)} {said}, request {answer.get('RequestId') or '-'}"
-        )
-        return kind(f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text)
+        return _answered(error, doing)
     name = type(error).__name__
     if (reason := trust.rejection(error)) is not None:
         return DestinationRefuses(f"{doing}: {trust.rejected(reason)}")
@@ -242,20 +246,34 @@ def translate(error: Exception, doing: str) -> StorageError:
     return StorageError(f"{doing}: {name}: this request is not one that the S3 client can make")
 
 
-def raise_translated(error: Exception, doing: str) -> NoReturn:
+def _answered(error: ClientError, doing: Operation) -> StorageError:
+    kind = kind_of(error)
+    request_id = error.response.get("ResponseMetadata", {}).get("RequestId") or "-"
+    said = str(error.response.get("Error", {}).get("Message", ""))[:200].partition("?")[0]
+    text = f"{doing}: {status_of(error)} {code_of(error)} {said}, request {request_id}"
+    return kind(
+        f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text,
+        status=status_of(error) or None,
+        retry_after=retry_after_of(error),
+    )
+
+
+def raise_translated(error: Exception, doing: Operation) -> NoReturn:
     cause = error if isinstance(error, ClientError) else None  # the text of the others holds the URL
     raise translate(error, doing) from cause
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except VENDOR_ERRORS as error:
-        raise_translated(error, doing)
-    except (StorageError, MemoryError):
-        raise
-    except Exception as error:
-        if not came_through(error, _PACKAGES):
+def translated(doing: Operation) -> Iterator[None]:
+    """Raise boto3's errors as ours, with the fields of `doing`."""
+    with doing:
+        try:
+            yield
+        except VENDOR_ERRORS as error:
+            raise_translated(error, doing)
+        except (StorageError, MemoryError):
             raise
-        raise TransientStorageError(unreadable(error, doing)) from None
+        except Exception as error:
+            if not came_through(error, _PACKAGES):
+                raise
+            raise TransientStorageError(unreadable(error, doing)) from None

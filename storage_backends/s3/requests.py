@@ -253,6 +253,11 @@ class _Answer:
             "ResponseMetadata": {
                 "HTTPStatusCode": self.status,
                 "RequestId": self._said("RequestId") or self._headers.get("x-amz-request-id") or "",
+                "HTTPHeaders": {
+                    name: value
+                    for name in ("date", "retry-after")
+                    if (value := self._headers.get(name)) is not None
+                },
             },
         }
         return ClientError(said, operation)

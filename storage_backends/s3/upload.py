@@ -30,6 +30,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.operation import Operation
 from storage_backends.s3.bucket import Bucket, described
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -61,7 +62,8 @@ class S3Upload:
 
     def parts(self) -> Mapping[int, Part] | None:
         held: dict[int, Part] = {}
-        with translated(f"asking for the parts of {self._described}"):
+        doing = self._doing("parts", "listing the parts of")
+        with translated(doing):
             try:
                 for page in self._bucket.client.get_paginator("list_parts").paginate(**self._address):
                     for part in page.get("Parts", []):
@@ -78,9 +80,7 @@ class S3Upload:
                 if kind in (UploadGone, ObjectMissing):
                     if self._made(self._spec.size_bytes) is not None:
                         return None  # completed, and the answer was lost: `complete` will find that out again
-                    raise UploadGone(
-                        f"the upload of {self._described} is not known there any more"
-                    ) from error
+                    raise UploadGone(f"{doing}: the store does not know this upload") from error
                 raise
         return held
 
@@ -95,7 +95,7 @@ class S3Upload:
 
     @contextlib.contextmanager
     def _sending(self, number: int) -> Iterator[None]:
-        doing = f"part {number} of {self._described}"
+        doing = self._doing("put_part", f"sending part {number} of")
         with translated(doing), _no_upload(doing):
             yield
 
@@ -120,7 +120,11 @@ class S3Upload:
         return Part(number, len(data), crc32c, _tag(receipt))
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
-        doing = f"completing {self._described}"
+        doing = self._doing("complete", "completing")
+        with doing:
+            return self._complete(parts, crc32c, doing)
+
+    def _complete(self, parts: Sequence[Part], crc32c: int, doing: Operation) -> ObjectInfo:
         made = crc.of_parts(parts)
         if made != crc32c:
             raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
@@ -149,7 +153,8 @@ class S3Upload:
                             return done
                     if status_of(error) == 409:
                         raise UploadGone(
-                            f"{doing}: 409, another write of this key was under way; begin again"
+                            f"{doing}: 409, another write of this key was under way; restart the upload",
+                            status=409,
                         ) from error
                     raise
                 return self._completed(answer, parts, size, crc32c, doing)
@@ -166,7 +171,7 @@ class S3Upload:
             return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
 
     def _completed(
-        self, answer: Mapping[str, Any], parts: Sequence[Part], size: int, crc32c: int, doing: str
+        self, answer: Mapping[str, Any], parts: Sequence[Part], size: int, crc32c: int, doing: Operation
     ) -> ObjectInfo:
         if _confirms(answer, parts, crc32c):
             etag, content_type = answer.get("ETag"), self._spec.content_type
@@ -179,16 +184,15 @@ class S3Upload:
         return info if info.crc32c == crc32c else replace(info, crc32c=None)
 
     def abort(self) -> None:
-        with translated(f"aborting the upload of {self._described}"):
+        with translated(self._doing("abort", "aborting the upload of")):
             try:
                 self._bucket.client.abort_multipart_upload(**self._address)
             except ClientError as error:
                 if kind_of(error) not in (UploadGone, ObjectMissing):
                     raise
 
-    @property
-    def _described(self) -> str:
-        return f"{self._spec.key!r} in {self._bucket.name}"
+    def _doing(self, name: str, verb: str) -> Operation:
+        return Operation(name, self._bucket.name, self._spec.key, verb)
 
     def _made(self, size_bytes: int | None) -> ObjectInfo | None:
         return self._bucket.made_by(self._spec, self._token.identity, size_bytes)
@@ -209,7 +213,7 @@ class Token:
         return "Token(...)"
 
     @classmethod
-    def parse(cls, text: str, doing: str) -> Token:
+    def parse(cls, text: str, doing: Operation) -> Token:
         match = re.fullmatch(r"([0-9a-f]{32})\.(full|parts|none)\.(\S+)", text)
         if match is None:
             raise UploadGone(f"{doing}: the token is not one of an S3 upload")
@@ -217,13 +221,15 @@ class Token:
 
 
 @contextlib.contextmanager
-def _no_upload(doing: str) -> Iterator[None]:
+def _no_upload(doing: Operation) -> Iterator[None]:
     """In an upload's own requests a 404 without a code we know means the upload."""
     try:
         yield
     except ClientError as error:
         if kind_of(error) is ObjectMissing:
-            raise UploadGone(f"{doing}: {status_of(error)} {code_of(error)}") from error
+            raise UploadGone(
+                f"{doing}: {status_of(error)} {code_of(error)}", status=status_of(error) or None
+            ) from error
         raise
 
 

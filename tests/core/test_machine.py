@@ -37,6 +37,7 @@ from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied, DestinationFull, TransientStorageError
 from storage_backends.filesystem.errors import translate
 from storage_backends.memory import MemoryBackend
+from storage_backends.operation import Operation
 from storage_backends.s3 import errors as s3_errors
 from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.examples import NOW
@@ -169,7 +170,7 @@ def ask_with_botocore() -> None:
         aws_secret_access_key="b",
         config=Config(retries={"total_max_attempts": 1}),
     )
-    with closing(client), s3_errors.translated("list"):
+    with closing(client), s3_errors.translated(Operation("list", "s3://b", None, "listing")):
         client.list_buckets()
 
 

@@ -16,6 +16,7 @@ from storage_backends.base import ObjectSpec, Part, StorageBackend, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import StorageError
 from storage_backends.gcs import MULTIPLE_BYTES, GcsBackend
+from storage_backends.operation import Operation
 from storage_backends.s3 import S3Backend, S3Settings
 
 KEY = object_key("recordings/one.mp4")
@@ -183,6 +184,7 @@ DOING: dict[str, Callable[[StorageBackend, str], object]] = {
     "abort stale uploads": lambda store, _: store.abort_stale_uploads(timedelta(0)),
     "removes stale uploads": lambda store, _: store.removes_stale_uploads(),
 }
+WITHOUT_A_KEY = {"list", "abort stale uploads", "removes stale uploads"}
 TAGS: dict[type, str] = {S3Backend: 'c "etag"', GcsBackend: "aGVsbG8="}
 
 
@@ -190,7 +192,12 @@ def resumed(store: StorageBackend, token: str):  # type: ignore[no-untyped-def] 
     if isinstance(store, S3Backend):
         from storage_backends.s3.upload import S3Upload, Token
 
-        return S3Upload(store, store._bucket, upload(store), Token.parse(token, "resuming"))
+        return S3Upload(
+            store,
+            store._bucket,
+            upload(store),
+            Token.parse(token, Operation("resume", store.name, KEY, "resuming")),
+        )
     return store.resume(upload(store), token)
 
 
@@ -217,17 +224,22 @@ def backend(scheme: str, port: int, patch: pytest.MonkeyPatch) -> Iterator[tuple
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_every_failure_is_a_storage_error_whose_text_holds_no_secret(
+def test_every_failure_is_a_storage_error_with_its_fields_and_without_a_secret(
     scheme: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with backend(scheme, port, monkeypatch) as (store, token):
         for name, do in DOING.items():
-            said = ""
+            error = None
             try:
                 do(store, token)
-            except StorageError as error:
-                said = str(error)
-            except Exception as error:
-                error.add_note(f"while it was to {name}")
+            except StorageError as raised:
+                error = raised
+            except Exception as defect:
+                defect.add_note(f"while it was to {name}")
                 raise
-            assert UPLOAD_ID not in said, name
+            if error is None:
+                continue
+            assert UPLOAD_ID not in str(error), name
+            assert error.operation, name
+            key = None if name in WITHOUT_A_KEY else KEY
+            assert (error.store, error.key) == (store.name, key), name

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,43 @@ def test_a_server_out_of_order_is_asked_five_times_and_waited_for_in_between(tal
     assert len(talk.proxy.calls) == 5
     assert len(talk.waits) == 4
     assert all(0 <= wait <= 2**number for number, wait in enumerate(talk.waits))
+
+
+BUSY = {"Retry-After": "7"}
+
+
+def test_a_busy_service_is_not_asked_sooner_than_it_said(talk: Conversation) -> None:
+    talk.proxy.answer(lambda call: call.method == "GET", Answer(503, headers=BUSY), times=99)
+
+    with pytest.raises(TransientStorageError) as caught:
+        talk.store.stat(KEY)
+
+    assert talk.waits[:3] == [7, 7, 7]
+    assert 7 <= talk.waits[3] <= 8
+    assert (caught.value.status, caught.value.retry_after) == (503, timedelta(seconds=7))
+
+
+@pytest.mark.parametrize("operation", ["put", "put_part", "begin", "stat", "list"])
+def test_a_service_that_asks_for_longer_than_a_pause_is_not_asked_again(
+    talk: Conversation, operation: str
+) -> None:
+    upload = talk.begin()
+    before = len(talk.proxy.calls)
+    talk.proxy.answer(lambda _: True, Answer(429, headers={"Retry-After": "3600"}), times=99)
+    calls: dict[str, Callable[[], object]] = {
+        "put": talk.put,
+        "put_part": lambda: upload.put_part(1, DATA[:PART_BYTES], crc32c_of(DATA[:PART_BYTES])),
+        "begin": talk.begin,
+        "stat": lambda: talk.store.stat(KEY),
+        "list": lambda: list(talk.store.list()),
+    }
+
+    with pytest.raises(TransientStorageError) as caught:
+        calls[operation]()
+
+    assert (caught.value.status, caught.value.retry_after) == (429, timedelta(hours=1))
+    assert caught.value.operation == operation
+    assert len(talk.proxy.calls) == before + 1
 
 
 def test_a_refusal_is_not_asked_again(talk: Conversation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from datetime import timedelta
 
 import pytest
 import requests
@@ -27,8 +28,9 @@ from storage_backends.errors import (
     TransientStorageError,
 )
 from storage_backends.gcs.errors import Answer, refused, translate, translated
+from storage_backends.operation import Operation
 
-DOING = "storing 'k' in gs://bucket"
+DOING = Operation("put", "gs://bucket", "k", "storing")
 
 HTTP = {
     **dict.fromkeys(
@@ -277,6 +279,7 @@ def test_each_answer_has_its_name(status: int, reason: str, expected: type[Stora
     error = refused(answer(status, reason), DOING)
 
     assert type(error) is expected
+    assert error.status == status
     assert str(error).startswith(f"{DOING}: {status} {reason} as it says")
 
 
@@ -298,3 +301,40 @@ def test_an_error_that_holds_a_url_is_not_chained() -> None:
 
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("kind", [api_errors.ServiceUnavailable, requests.exceptions.ReadTimeout])
+def test_an_error_names_its_store_key_and_operation(kind: type[Exception]) -> None:
+    raised = made(kind)
+    if isinstance(raised, api_errors.GoogleAPICallError):
+        raised._response = None
+
+    with pytest.raises(TransientStorageError) as caught, translated(DOING):
+        raise raised
+
+    assert (caught.value.store, caught.value.key, caught.value.operation) == ("gs://bucket", "k", "put")
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [
+        (503, "7", 7),
+        (429, "7", 7),
+        (429, "Wed, 21 Oct 2026 07:28:30 GMT", 30),
+        (503, "99999999", 86_400),
+        (503, "soon", None),
+        (503, None, None),
+        (500, "7", None),
+    ],
+)
+def test_what_a_busy_service_asks_for_is_in_the_error(
+    status: int, value: str | None, seconds: int | None
+) -> None:
+    busy = response(status, "because")
+    busy.headers["Date"] = "Wed, 21 Oct 2026 07:28:00 GMT"
+    if value is not None:
+        busy.headers["Retry-After"] = value
+
+    error = refused(Answer.of(busy), DOING)
+
+    assert error.retry_after == (None if seconds is None else timedelta(seconds=seconds))

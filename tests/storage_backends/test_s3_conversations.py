@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from archiver.http import waiting
 from storage_backends.base import ObjectInfo, ObjectSpec, Part, StorageBackend, Upload, object_key
 from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import (
@@ -27,7 +28,7 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.registry import open_destination
-from storage_backends.s3 import S3Backend
+from storage_backends.s3 import S3Backend, S3Settings
 from tests.fault_proxy import Answer, Call, FaultProxy, fault_proxy, without_headers
 from tests.servers import S3Server
 
@@ -63,12 +64,17 @@ def converse(
         monkeypatch.setenv(name, value)
     with contextlib.ExitStack() as stack:
 
-        def start(server: str = "ministack", **options: str) -> Conversation:
+        def start(server: str = "ministack", *, attempts: int | None = None, **options: str) -> Conversation:
             behind = {"ministack": ministack_server, "moto": moto_server}[server]
             port = urlsplit(behind.endpoint_url).port
             assert port is not None
             proxy = stack.enter_context(fault_proxy(port))
             conversation = Conversation(behind, proxy, behind.new_bucket(), options)
+            if attempts is not None:
+                settings = S3Settings(
+                    conversation.bucket, "", f"http://127.0.0.1:{proxy.port}", attempts=attempts
+                )
+                conversation.store = S3Backend(settings)
             stack.enter_context(contextlib.closing(conversation.store))
             return conversation
 
@@ -727,6 +733,41 @@ def test_each_refusal_has_its_name(converse: Converse, answer: Answer, expected:
 
     with pytest.raises(expected):
         list(talk.store.list())
+
+
+@pytest.mark.parametrize("operation", ["put", "send", "put_part", "begin", "stat", "list"])
+def test_what_a_busy_server_asks_for_reaches_the_error(converse: Converse, operation: str) -> None:
+    talk = converse(attempts=1)
+    upload = begin(talk.store)
+    body = error(503, "SlowDown").body
+    talk.proxy.answer(lambda _: True, Answer(503, body, {"Retry-After": "3600"}), times=99)
+    store, spec = talk.store, ObjectSpec(KEY, "video/mp4", 5)
+    assert isinstance(store, S3Backend)
+    calls: dict[str, Callable[[], object]] = {
+        "put": lambda: put(talk.store),
+        "send": lambda: waiting.complete(store.send(spec, b"hello", crc32c_of(b"hello"))),
+        "put_part": lambda: upload.put_part(1, DATA[:PART_BYTES], crc32c_of(DATA[:PART_BYTES])),
+        "begin": lambda: begin(talk.store),
+        "stat": lambda: talk.store.stat(KEY),
+        "list": lambda: list(talk.store.list()),
+    }
+
+    with pytest.raises(TransientStorageError) as caught:
+        calls[operation]()
+
+    assert (caught.value.status, caught.value.retry_after) == (503, timedelta(hours=1))
+    assert caught.value.store == talk.store.name
+    assert caught.value.operation == ("put" if operation == "send" else operation)
+
+
+def test_a_server_that_asks_for_longer_than_a_pause_is_not_asked_again(converse: Converse) -> None:
+    talk = converse()
+    talk.proxy.answer(is_put, Answer(503, error(503, "SlowDown").body, {"Retry-After": "21"}), times=99)
+
+    with pytest.raises(TransientStorageError):
+        put(talk.store)
+
+    assert len([call for call in talk.proxy.calls if is_put(call)]) == 1
 
 
 def test_stat_goes_on_without_checksums_where_the_key_management_refuses_them(converse: Converse) -> None:

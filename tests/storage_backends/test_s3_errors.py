@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import timedelta
 from typing import Any
 
 import boto3.exceptions
@@ -26,9 +27,10 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.operation import Operation
 from storage_backends.s3.errors import UnlikeS3, translate, translated
 
-DOING = "storing 'k' in s3://bucket"
+DOING = Operation("put", "s3://bucket", "k", "storing")
 
 
 def words(text: str) -> list[str]:
@@ -197,7 +199,41 @@ def test_each_answer_has_its_name(status: int, code: str, expected: type[Storage
     error = translate(client_error(status, code), DOING)
 
     assert type(error) is expected
+    assert error.status == status
     assert str(error).startswith(f"{DOING}: {status} {code} as it says, request REQUEST1")
+
+
+@pytest.mark.parametrize("raised", [client_error(503, "SlowDown"), made(BotoCoreError), ObjectMissing("no")])
+def test_an_error_names_its_store_key_and_operation(raised: Exception) -> None:
+    with pytest.raises(StorageError) as caught, translated(DOING):
+        raise raised
+
+    assert (caught.value.store, caught.value.key, caught.value.operation) == ("s3://bucket", "k", "put")
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [
+        (503, "7", 7),
+        (429, "7", 7),
+        (503, "Wed, 21 Oct 2026 07:28:30 GMT", 30),
+        (503, "99999999", 86_400),
+        (503, "soon", None),
+        (503, None, None),
+        (500, "7", None),
+        (403, "7", None),
+    ],
+)
+def test_what_a_busy_server_asks_for_is_in_the_error(
+    status: int, value: str | None, seconds: int | None
+) -> None:
+    answered = client_error(status, "Whatever")
+    headers = {"date": "Wed, 21 Oct 2026 07:28:00 GMT"} | ({} if value is None else {"retry-after": value})
+    answered.response["ResponseMetadata"]["HTTPHeaders"] = headers
+
+    error = translate(answered, DOING)
+
+    assert error.retry_after == (None if seconds is None else timedelta(seconds=seconds))
 
 
 def test_a_query_in_a_servers_message_is_not_repeated() -> None:

@@ -5,18 +5,17 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 
-from archiver.http.head import Headers
 from archiver.http.session import Session
 from archiver.http.waiting import complete
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
 from archiver.transfer.guard import AddressPolicy
-from archiver.transfer.http import Address, HttpClient, Response, Timeouts, retry_after, stream_it
+from archiver.transfer.http import Address, HttpClient, Response, Timeouts, stream_it
 from archiver.transfer.source import FixedAddress, HttpSource
 from archiver.transfer.urls import SecretUrl
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
@@ -390,29 +389,3 @@ def test_a_file_says_whether_it_comes_in_the_records_of_tls(
         http.close()
 
     assert info.tls is over_tls
-
-
-# -- Retry-After ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120),
-        ("0", 0),
-        ("99999999", 86_400),
-        ("Wed, 21 Oct 2026 07:28:30 GMT", 30),
-        ("Wed, 21 Oct 2026 07:00:00 GMT", 0),
-        ("soon", None),
-        ("-5", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str, seconds: int | None) -> None:
-    now = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
-
-    asked = retry_after(Headers([("Retry-After", value)]), now)
-
-    assert asked == (None if seconds is None else timedelta(seconds=seconds))
-
-
-def test_no_retry_after_is_none() -> None:
-    assert retry_after(Headers([])) is None

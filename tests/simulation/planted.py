@@ -33,6 +33,7 @@ from archiver.core.attempt.outcomes import Ended
 from archiver.core.records.verify import Verified
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.scrub_copy import CopyChecker
 from archiver.hms.errors import HmsNotFound
 from archiver.http.errors import BrokenOff
 from archiver.http.transfer import Transfer
@@ -307,7 +308,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("damage that a scrub finds is only told")
 def _(stack: ExitStack) -> None:
-    _instead(stack, Scrubber, "_report", lambda *_, **__: None)
+    _instead(stack, CopyChecker, "_report", lambda *_, **__: None)
 
 
 @bug("status ignores a late sweep")

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 SCHEMA = "archiver.checks/1"
 KEPT = 3  # objects: behind one that rots there are two that know nearly as much
 TOLERANCE = timedelta(hours=1)
-"""A record that is dated further in the future was made by a wrong clock."""
+"""A record dated further in the future was made by a wrong clock."""
 MAX_BYTES = 1024 * 1024 * 1024  # compressed; a million copies take about 40 MB
 _READ_BYTES = 4 * 1024 * 1024
 
@@ -46,15 +46,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One copy. Times are seconds since 1970 by the ledger's clock. `tag`: of the manifest that was checked (`tag_of`).
-    `checked_at`: when it was last looked at with a result; of one that never was: when it was first seen. `read_at`:
-    when every byte was last read and was right; 0: never. `read_by`: when every byte must be read again, at the
-    latest."""
+    """One copy. Times are seconds since 1970 by the ledger's clock."""
 
-    tag: int
-    checked_at: int
-    read_at: int = 0
-    read_by: int = 0
+    tag: int  # of the manifest that was checked (`tag_of`)
+    checked_at: int  # the last check with a result; when it was first seen, if there was none
+    read_at: int = 0  # when every byte was last read and was right; 0: never
+    read_by: int = 0  # when every byte must be read again
     size_bytes: int = 0
     marks: int = 0
 
@@ -66,7 +63,7 @@ _NOT_WHOLE = (ValueError, KeyError, TypeError, struct.error, OSError, EOFError, 
 
 
 class Checks:
-    """Of all copies at one destination, by the key of their manifest. About 250 bytes for each."""
+    """Checks by the key of the manifest. Memory: about 250 bytes each."""
 
     def __init__(self) -> None:
         self._packed: dict[ObjectKey, bytes] = {}
@@ -97,23 +94,22 @@ class Checks:
 
 @dataclass(slots=True)
 class Records:
-    """`listed_at`: when the run that made them listed the manifests; None: there is no record. `allowance_bytes`: what
-    that run left of the budget; None: it had none."""
+    """The checks at one destination, and the run that recorded them."""
 
     checks: Checks = field(default_factory=Checks)
-    listed_at: datetime | None = None
-    allowance_bytes: int | None = None
+    listed_at: datetime | None = None  # when the manifests were listed; None: there is no record
+    allowance_bytes: int | None = None  # left of the budget; None: there is none
 
 
 def tag_of(info: ObjectInfo) -> int:
-    """Tells a manifest that was replaced since from the one that was checked. `info`: as it is listed. By its time, for
-    a mounted network drive may give each file another inode, and so another etag, each time it is mounted."""
+    """Identify a version of a manifest, as it is listed. By its time: a network drive may give each file another inode,
+    and so another ETag, each time it is mounted."""
     version = info.updated_at.timestamp() if info.updated_at else info.etag
     return zlib.crc32(f"{version} {info.size_bytes}".encode("utf-8", "surrogatepass"))
 
 
 def read_records(store: StorageBackend, now: datetime) -> Records:
-    """What the newest object says that is whole. Raises StorageError when they cannot be listed."""
+    """Read the newest record that is whole, or return an empty one. Raises StorageError when none can be listed."""
     for key in reversed(_believable(store, now)[-KEPT:]):
         try:
             return _read(store, key, now)
@@ -123,8 +119,8 @@ def read_records(store: StorageBackend, now: datetime) -> Records:
 
 
 def write_records(store: StorageBackend, records: Records, now: datetime) -> ObjectKey:
-    """Write them as a new object, and delete those that it makes superfluous, where that is allowed. Raises
-    StorageError when it cannot be written."""
+    """Write a new record, and delete all but the newest KEPT where deletes are allowed. Raises StorageError when it
+    cannot be written."""
     data = _written(records, now)
     key = keys.check_record_key(now, hashlib.sha256(data).hexdigest()[:16])
     store.put(ObjectSpec(key, "application/gzip", len(data)), data, crc32c(data))
@@ -140,7 +136,7 @@ def write_records(store: StorageBackend, records: Records, now: datetime) -> Obj
 
 
 def _believable(store: StorageBackend, now: datetime) -> list[ObjectKey]:
-    """Oldest first, without those of a clock that was ahead."""
+    """Keys of records, oldest first, without those of a clock that was ahead."""
     newest = keys.check_record_key(now + TOLERANCE, "f" * 16)
     found = (info.key for info in store.list(keys.CHECKS) if keys.is_check_record(info.key))
     return sorted(key for key in found if key <= newest)
@@ -209,7 +205,7 @@ def _in_short(error: Exception) -> str:
 
 
 class _StoredBytes(io.RawIOBase):
-    """An object of a store as a file that is read from front to back, a bounded piece at a time."""
+    """An object as a sequential file, read in pieces of _READ_BYTES."""
 
     def __init__(self, store: StorageBackend, key: ObjectKey) -> None:
         self._store = store

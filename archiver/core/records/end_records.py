@@ -1,4 +1,4 @@
-"""An end other than archived, written to the bucket too: the account balances from the bucket alone."""
+"""End records: each end other than archived, kept in the bucket, so that a lost ledger can be rebuilt from it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ RECORDED_STATES = frozenset(
         AssetState.DAMAGED,
     }
 )
-"""Not skipped and external: those follow from the settings, and an account may have a million of them."""
+"""Not skipped and external: they follow from the settings, and an account may have a million of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndRecord:
-    """What a record says. `state` is any text: a newer version may know more states."""
+    """`state` is any text: a newer version may know more states."""
 
     seen: Seen
     state: str
@@ -45,7 +45,7 @@ class EndRecord:
 
 
 def read(store: StorageBackend, key: ObjectKey) -> EndRecord | None:
-    """The record at `key`; None when there is none that can be understood. Raises StorageError."""
+    """Read the record at `key`; None when there is none that can be understood. Raises StorageError."""
     info = store.stat(key)
     if info is None or info.size_bytes > _MAX_BYTES:
         return None
@@ -57,7 +57,7 @@ def read(store: StorageBackend, key: ObjectKey) -> EndRecord | None:
 
 
 def read_state(store: StorageBackend, key: ObjectKey) -> str | None:
-    """The state in the record at `key`; None when there is none that can be understood. Raises StorageError."""
+    """Read the state in the record at `key`; None when there is none that can be understood. Raises StorageError."""
     record = read(store, key)
     return record.state if record else None
 
@@ -70,7 +70,7 @@ def write(
     now: datetime,
     acknowledged: Acknowledgement | None = None,
 ) -> None:
-    """Best effort, repeatable: a destination that cannot take it is logged, and `reconcile` tries again."""
+    """Write the record to every store. A store that fails is logged, and `reconcile` retries it. Idempotent."""
     record: dict[str, object] = {
         "schema": "archiver.end/1",
         "asset_id": seen.asset_id,

@@ -1,4 +1,4 @@
-"""Check what is archived again and again, the longest unchecked first, so that rot is found while someone can act."""
+"""The scrub: check every copy again and again, the longest unchecked first, while damage can still be repaired."""
 
 from __future__ import annotations
 
@@ -11,29 +11,14 @@ from typing import TypeVar
 import structlog
 
 from archiver.core.attempt import urgency
-from archiver.core.deadlines import is_over
-from archiver.core.errors import ManifestError
-from archiver.core.judging import as_known
 from archiver.core.locks import Lock, acquire
 from archiver.core.records import keys
-from archiver.core.records.check_records import (
-    Check,
-    Checks,
-    Mark,
-    Records,
-    read_records,
-    tag_of,
-    write_records,
-)
-from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, damaged_settlement, mark_damaged
-from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verify import Verified, verify_contents, verify_listed, verify_objects
+from archiver.core.records.check_records import Checks, Mark, Records, read_records, write_records
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.reports import ScrubReport
+from archiver.core.upkeep.scrub_copy import CopyChecker, Tally
 from archiver.core.upkeep.scrub_plan import (
     ScrubRules,
-    Task,
-    after,
     due_at,
     is_new,
     is_overdue,
@@ -43,9 +28,9 @@ from archiver.core.upkeep.scrub_plan import (
 )
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.models import AssetState, Row
-from storage_backends.base import ObjectKey, StorageBackend
-from storage_backends.errors import ObjectCold, StorageError
+from archiver.ledger.models import AssetState
+from storage_backends.base import StorageBackend
+from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -56,12 +41,12 @@ LOCK_NAME = "scrub"
 LOCK_TTL = timedelta(minutes=30)  # extended while a run goes on, by EXTEND_EVERY
 EXTEND_EVERY = timedelta(seconds=30)
 LONGEST_RUN = timedelta(hours=6)
-"""No copy is begun later, so that the largest one still ends within a task's time limit."""
+"""No check begins later, so that the largest copy is done within the task's time limit."""
 SAVE_EVERY = timedelta(minutes=30)
 LONGEST_WAIT = timedelta(hours=1)
-"""For urgent copies, in one run: an asset that is copied for days must not keep everything from being checked."""
+"""For urgent copies, in one run: one that takes days must not keep everything from being checked."""
 AWAY_AFTER = 5
-"""So many copies in a row that cannot be checked are a reason to ask whether the destination answers at all."""
+"""Copies in a row that cannot be read, after which the destination itself is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +62,16 @@ class ScrubResult:
 
 
 @dataclass(slots=True)
-class _Part:
-    """A run's part at one destination."""
+class _Part(Tally):
+    """One destination in a run."""
 
-    stale_uploads: int = 0
-    manifests: int = 0
-    read_bytes: int = 0
-    damaged: int = 0
-    unreadable: int = 0
     recorded: bool = True
     record_lost: bool = False
     report: ScrubReport | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What one look at a copy gave. `read`: every byte was read, and is right."""
-
-    read_bytes: int
-    problems: tuple[str, ...] = ()
-    size_bytes: int = 0
-    marks: int = 0
-    read: bool = False
-    manifest: Manifest | None = None
-
-
 class _LockLost(Exception):
-    """Another run goes on in this one's place."""
+    """Another scrub has acquired the lock."""
 
 
 class Scrubber:
@@ -119,30 +87,34 @@ class Scrubber:
         rules: ScrubRules | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`clock`: the ledger's. `pause` waits for so many seconds, while an urgent copy goes first."""
+        """`clock`: the ledger's. `pause`: sleeps for so many seconds while urgent copies are in flight."""
         self._ledger = ledger
         self._destinations = list(destinations)
         self._clock = clock
         self._rules = rules or ScrubRules()
         self._pause = pause
+        self._copies = CopyChecker(ledger, self._destinations, clock, self._rules)
 
     def scrub(self) -> ScrubResult | None:
-        """Check the copies that are due at each destination, record it there, and abort uploads that nobody goes on
-        with. What is damaged is logged, and made due again or, when its source is gone, DAMAGED. What the promise has
-        come to is a fact in the ledger and, when it is not kept, an error in the log. A copy, or a destination, that
-        cannot be read stops no other. None when another run is at it. Repeatable. Raises LedgerError."""
+        """Check the copies that are due at each destination, record the checks there, and abort stale uploads.
+
+        Damaged copies are reopened, or settled as DAMAGED once their source has ended (`CopyChecker`). A copy or a
+        destination that cannot be read does not stop the others. The result is reported to `status`. Returns None when
+        another scrub is running. Idempotent. Raises LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
             return self._scrub(lock) if lock else None
 
     def _scrub(self, lock: Lock) -> ScrubResult:
-        pace = _Pace(lock, self._ledger, self._clock, self._rules, self._pause)
+        throttle = _Throttle(lock, self._ledger, self._clock, self._rules, self._pause)
         ends_at = self._clock() + LONGEST_RUN
         parts: dict[str, _Part] = {}
         for number, store in enumerate(self._destinations):
             part = parts[store.name] = _Part()
             now = self._clock()
             try:
-                self._scrub_at(store, part, pace, now + (ends_at - now) / (len(self._destinations) - number))
+                self._scrub_at(
+                    store, part, throttle, now + (ends_at - now) / (len(self._destinations) - number)
+                )
             except StorageError as error:
                 log.error("scrub_stopped", store=store.name, reason=str(error))
                 part.report = ScrubReport(self._clock(), error=str(error))
@@ -170,23 +142,23 @@ class Scrubber:
         return result
 
     # -- one destination -------------------------------------------------------------------------------------
-    def _scrub_at(self, store: StorageBackend, part: _Part, pace: _Pace, until: datetime) -> None:
-        """Raises StorageError when the destination is away; what was checked until then is recorded if it can be."""
+    def _scrub_at(self, store: StorageBackend, part: _Part, throttle: _Throttle, until: datetime) -> None:
+        """Raises StorageError when the destination is unavailable, after recording what was checked."""
         self._abort_stale_uploads(store, part)
         records = self._records(store, part)
         listed_at, last = self._clock(), records.listed_at
-        listed = pace.among(store.list(keys.MANIFESTS))
+        listed = throttle.among(store.list(keys.MANIFESTS))
         since = int(last.timestamp()) if last else None
         stock = take_stock(records.checks, listed, self._rules, int(listed_at.timestamp()), since)
         records = Records(stock, listed_at, self._allowance(records))
         try:
-            self._check_due(store, records, part, pace, until)
+            self._check_due(store, records, part, throttle, until)
         finally:
             self._save(store, records, part)
             part.report = self._scrub_report(stock, part)
 
     def _check_due(
-        self, store: StorageBackend, records: Records, part: _Part, pace: _Pace, until: datetime
+        self, store: StorageBackend, records: Records, part: _Part, throttle: _Throttle, until: datetime
     ) -> None:
         stock, failed_in_a_row, saved_at = records.checks, 0, self._clock()
         for task in plan(stock, self._rules, self._now()):
@@ -198,7 +170,7 @@ class Scrubber:
                 continue  # what costs no bytes may still follow
             part.manifests += 1
             try:
-                read_bytes, checked = self._check(store, task, check, part, pace)
+                read_bytes, checked = self._copies.check(store, task, check, part, throttle)
                 failed_in_a_row = 0
             except StorageError as error:
                 log.error("copy_unreadable", store=store.name, key=task.key, reason=str(error))
@@ -207,7 +179,7 @@ class Scrubber:
                 failed_in_a_row += 1
                 if failed_in_a_row % AWAY_AFTER == 0:
                     stock.put(task.key, checked)
-                    next(iter(store.list(keys.MANIFESTS)), None)  # raises when it is away
+                    next(iter(store.list(keys.MANIFESTS)), None)  # raises when it is unavailable
             stock.put(task.key, checked)
             part.read_bytes += read_bytes
             if records.allowance_bytes is not None:
@@ -252,7 +224,7 @@ class Scrubber:
             part.recorded = False
 
     def _allowance(self, records: Records) -> int | None:
-        """Of bytes to be read in this run: what one that read more than a day's budget has left for today."""
+        """Bytes that this run may read: the daily budget, less what an earlier run read beyond its own."""
         budget = self._rules.bytes_a_day
         if budget is None:
             return None
@@ -293,129 +265,10 @@ class Scrubber:
     def _now(self) -> int:
         return int(self._clock().timestamp())
 
-    # -- one copy --------------------------------------------------------------------------------------------
-    def _check(
-        self, store: StorageBackend, task: Task, check: Check, part: _Part, pace: _Pace
-    ) -> tuple[int, Check]:
-        """Bytes read, and what is known of the copy now. Raises StorageError when that is no more than before."""
-        pace()
-        before, ledger_away = None, None
-        try:
-            before = self._row(task.key)
-        except LedgerUnavailable as error:  # it matters only if the copy is damaged
-            ledger_away = error
-        found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
-        read_bytes = found.read_bytes
-        if found.problems and not check.marks & Mark.DAMAGED:
-            # one bad answer is no damage: no manifest is marked for it
-            found = self._look(store, task.key, check.marks, pace, in_full=task.in_full)
-            read_bytes += found.read_bytes
-        if found.problems:
-            if ledger_away is not None:
-                raise ledger_away
-            part.damaged += 1
-            self._report(store, task.key, found, before)
-            tags = [tag_of(info) for info in store.list(task.key) if info.key == task.key]
-            check = replace(check, tag=tags[0]) if tags else check
-        marks = found.marks | (Mark.DAMAGED if found.problems else 0)
-        return read_bytes, after(
-            check,
-            self._rules,
-            self._now(),
-            size_bytes=found.size_bytes or check.size_bytes,
-            marks=marks,
-            read=found.read,
-            in_full=task.in_full,
-        )
-
-    def _look(
-        self, store: StorageBackend, key: ObjectKey, known: int, pace: _Pace, *, in_full: bool
-    ) -> _Found:
-        try:
-            manifest = read_manifest(store, key)
-        except ManifestError as error:
-            return _Found(0, (str(error),))
-        except ObjectCold:
-            return _Found(0, marks=Mark.COLD)  # it is there; what it names can be known once it is restored
-        if manifest is None:
-            return _Found(0, ("the manifest is gone",))
-        in_full = in_full or bool(manifest.damage)
-        try:
-            verified, marks = self._verified(store, manifest, known, pace, in_full=in_full)
-        except ObjectCold as error:
-            log.info("copy_is_cold", store=store.name, key=key, reason=str(error))
-            verified, marks = verify_listed(store, manifest), Mark.COLD
-        read = verified.ok and verified.read_bytes == manifest.total_size and not marks & Mark.COLD
-        if read and in_full and manifest.damage:
-            clear_damage(store, key, manifest)
-        read = read and (in_full or verified.read_bytes > 0)
-        return _Found(verified.read_bytes, verified.problems, manifest.total_size, marks, read, manifest)
-
-    def _verified(
-        self, store: StorageBackend, manifest: Manifest, known: int, pace: _Pace, *, in_full: bool
-    ) -> tuple[Verified, int]:
-        if in_full:
-            return verify_contents(store, manifest, between=pace), known & Mark.SUMMED
-        if known & Mark.COLD:
-            return verify_listed(store, manifest), Mark.COLD
-        verified = verify_objects(store, manifest, between=pace)
-        return verified, 0 if verified.read_bytes else Mark.SUMMED
-
-    def _row(self, key: ObjectKey) -> Row | None:
-        asset_id = keys.asset_id_of(key)
-        return self._ledger.get(asset_id) if asset_id else None
-
-    def _report(self, store: StorageBackend, key: ObjectKey, found: _Found, before: Row | None) -> None:
-        """Take the damaged commit back, so that the asset is copied again while the source may still have it;
-        afterwards a person is asked to restore it. Either way the rest of the copy stays: it may be all there is. What
-        a worker has or had in hand meanwhile, and a manifest that was replaced since, is left alone: it may be whole by
-        now."""
-        problems = found.problems
-        log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
-        row = self._row(key)
-        if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
-            return
-        if row.state not in (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED):
-            return
-        note = ""
-        try:
-            marked = found.manifest is not None and found.manifest.damage == problems[:DAMAGE_NAMED]
-            if not marked and not mark_damaged(store, key, problems, of=found.manifest) and found.manifest:
-                return
-        except StorageError as error:  # and so by its sizes it would be taken for archived, not copied again
-            note = f"the manifest could not be marked ({error})"
-        if note or is_over(row, self._clock()):
-            copies = {
-                each.name: problems if each is store else self._problems_at(each, key)
-                for each in self._destinations
-            }
-            how = damaged_settlement(
-                row.asset_id,
-                copies,
-                stored_bytes=row.stored_bytes,
-                stored_objects=row.stored_objects,
-                note=note,
-            )
-            self._ledger.record_archived(as_known(row), how)
-        else:
-            self._ledger.reopen(row.asset_id)
-
-    def _problems_at(self, store: StorageBackend, key: ObjectKey) -> tuple[str, ...]:
-        """Of another copy: read back, for it is what the damaged one would be restored from."""
-        try:
-            manifest = read_manifest(store, key)
-            if manifest is None:
-                return ("the manifest is gone",)
-            return verify_contents(store, manifest).problems
-        except ManifestError as error:
-            return (str(error),)
-        except StorageError as error:
-            return (f"it could not be read: {error}",)
-
 
 @dataclass(slots=True)
-class _Pace:
-    """Called between two pieces of work: keeps the lock, and lets urgent copies go first for a while. Raises
+class _Throttle:
+    """Called between reads: extends the lock, and pauses while urgent copies are in flight, up to LONGEST_WAIT. Raises
     _LockLost."""
 
     lock: Lock

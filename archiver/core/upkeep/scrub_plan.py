@@ -1,5 +1,6 @@
-"""Which copies are checked next, and whether the promise is kept: every copy within `every`, a new one in full before
-its source expires, and in full again within `full_every`. Pure; times are seconds since 1970 by the ledger's clock.
+"""Which copies the scrub checks next, and which are overdue. Pure; times are seconds since 1970 by the ledger's clock.
+
+Each copy is checked within `every`, a new one in full before its source expires, and in full again within `full_every`.
 """
 
 from __future__ import annotations
@@ -16,37 +17,33 @@ from storage_backends.base import ObjectInfo, ObjectKey
 
 DAY = 86_400
 AHEAD = timedelta(days=3)
-"""So long before it is due a copy is checked: two daily runs may fail, and the promise still holds."""
+"""A copy is checked so long before it is due: two daily runs may fail."""
 GRACE = timedelta(days=2)
-"""So long before its source expires a new copy should have been read, and so long a late one may wait for it."""
-
-
+"""A new copy is read so long before its source expires, or within this time when that is too late."""
 MANY = 100
-"""So many new copies of which the source is gone are read as soon as they are seen."""
+"""Up to so many new copies whose source has ended are read at once; more are spread over `every`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubRules:
-    """`every`: each copy is checked within. `full_every`: and read in full within. `retention`: of the source.
-    `bytes_a_day`: what may be read back of each destination; None: as much as is due. `urgent_within`: a copy under way
-    with less time left goes before reading back."""
+    """How often copies are checked, and what may be read for it."""
 
-    every: timedelta = timedelta(days=30)
-    full_every: timedelta = timedelta(days=365)
-    retention: timedelta = timedelta(days=15)
-    bytes_a_day: int | None = None
-    urgent_within: timedelta = timedelta(days=3)
+    every: timedelta = timedelta(days=30)  # each copy is checked
+    full_every: timedelta = timedelta(days=365)  # each copy is read in full
+    retention: timedelta = timedelta(days=15)  # of the source
+    bytes_a_day: int | None = None  # budget for each destination; None: no limit
+    urgent_within: timedelta = timedelta(days=3)  # an asset being copied with less time left goes first
 
 
 class Urgency(IntEnum):
     NEW = 0  # never read in full, and its source can still replace it
     DUE = 1
-    AGAIN = 2  # could not be checked, or was damaged, the last time: not in the way of the others
+    AGAIN = 2  # unreadable or damaged the last time: after all others
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Task:
-    """A copy to be checked; tasks sort by urgency. `at`: when it is due, or its source expires."""
+    """A copy to check; tasks sort by urgency. `at`: when it is due, or its source expires."""
 
     urgency: Urgency
     at: int
@@ -54,18 +51,18 @@ class Task:
     in_full: bool
 
     def reads(self, check: Check) -> bool:
-        """Whether bytes must be read, as far as is known before."""
+        """Whether the check will read bytes, as far as is known."""
         return self.in_full or not check.marks & (Mark.SUMMED | Mark.COLD)
 
 
 def take_stock(
     known: Checks, listed: Iterable[ObjectInfo], rules: ScrubRules, now: int, since: int | None
 ) -> Checks:
-    """What is known of each manifest in `listed`, new ones included: they may be there since the last list, which was
-    made at `since`; None: there is no record yet. Empties `known`.
+    """Return the checks of all manifests in `listed`, with new ones added. `since`: when the last list was made; None:
+    there is no record yet. Empties `known`.
 
-    What is no longer at its source is spread over `every` when there is no record, or MANY such copies appear at once,
-    as in a bucket that was moved: it would all be read in one run."""
+    Without a record, or when more than MANY copies whose source has ended appear at once (a bucket was moved), their
+    first checks are spread over `every`: one run could not read them all."""
     seen = now if since is None else min(since, now)
     stock = Checks()
     old: list[ObjectKey] = []
@@ -92,9 +89,9 @@ def take_stock(
 
 
 def spread(count: int, over: timedelta, now: int) -> list[int]:
-    """By when each of `count` copies is to be read: evenly over the days of `over`, with time to spare for days without
-    a run, and the first at once. The days are those of the calendar: were the record lost each day, each copy would
-    still have its turn."""
+    """Return the times by which each of `count` copies is to be read: evenly over `over`, less a reserve for days
+    without a run, the first at once. Turns are tied to the calendar, so that each copy is read even if the record is
+    lost every day."""
     days = max((over - 2 * AHEAD) // timedelta(days=1), 1)
     today = now // DAY
     turns = [(number * days // count - today) % days for number in range(count)]
@@ -103,7 +100,7 @@ def spread(count: int, over: timedelta, now: int) -> list[int]:
 
 
 def plan(stock: Checks, rules: ScrubRules, now: int) -> list[Task]:
-    """What a run at `now` is to check, most urgent first."""
+    """Return what a run at `now` checks, most urgent first."""
     tasks = []
     for key, check in stock.items():
         due = due_at(check, rules)
@@ -121,35 +118,34 @@ def plan(stock: Checks, rules: ScrubRules, now: int) -> list[Task]:
 
 
 def is_new(check: Check) -> bool:
-    """Whether it was never looked at."""
+    """Whether it was never checked."""
     return check.read_at == 0 and not check.marks & (Mark.COLD | Mark.DAMAGED)
 
 
 def due_at(check: Check, rules: ScrubRules) -> int:
-    """By when it is to be checked, in whatever way. A damaged one is looked at in each run that has the time, and the
-    account names it meanwhile."""
+    """By when it must be checked, in full or not. A damaged one is checked in each run that has the time."""
     if check.marks & Mark.DAMAGED:
         return check.checked_at + _s(rules.every)
     return min(check.checked_at + _s(rules.every), _read_by(check, rules))
 
 
 def is_overdue(check: Check, rules: ScrubRules, now: int) -> bool:
-    """Whether the promise is broken for it."""
+    """Whether it was not checked in time."""
     return due_at(check, rules) < now
 
 
 def after(
     check: Check, rules: ScrubRules, now: int, *, size_bytes: int, marks: int, read: bool, in_full: bool
 ) -> Check:
-    """What is known once a check at `now` had a result. `read`: every byte was read and is right. `in_full`: that was
-    to be done; what is too cold for it is next tried when it would be due again."""
+    """Return the check after a verification at `now`. `read`: every byte was read and is right. `in_full`: every byte
+    was to be read; a copy too cold for that is next read when it would be due again."""
     done = read or (in_full and bool(marks & Mark.COLD))
     read_by = min(now + _s(rules.full_every), LATEST) if done else check.read_by
     return Check(check.tag, now, now if read else check.read_at, read_by, size_bytes, marks)
 
 
 def round_days(stock: Checks, rules: ScrubRules) -> float:
-    """How many days a round takes at the budget; `every` where the budget allows it."""
+    """Days needed to check every copy once within the budget; at least `every`."""
     every = rules.every / timedelta(days=1)
     if rules.bytes_a_day is None:
         return every

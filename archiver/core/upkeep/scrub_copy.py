@@ -1,0 +1,189 @@
+"""Check one copy for the scrub: verify it against its manifest, and report damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from archiver.core.deadlines import is_over
+from archiver.core.errors import ManifestError
+from archiver.core.judging import as_known
+from archiver.core.records import keys
+from archiver.core.records.check_records import Check, Mark, tag_of
+from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, damaged_settlement, mark_damaged
+from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.verify import Verified, verify_contents, verify_listed, verify_objects
+from archiver.core.upkeep.scrub_plan import ScrubRules, Task, after
+from archiver.ledger.base import Schedule
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.models import AssetState, Row
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import ObjectCold, StorageError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run at one destination."""
+
+    stale_uploads: int = 0
+    manifests: int = 0
+    read_bytes: int = 0
+    damaged: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The result of one verification. `read`: every byte was read and is right."""
+
+    read_bytes: int
+    problems: tuple[str, ...] = ()
+    size_bytes: int = 0
+    marks: int = 0
+    read: bool = False
+    manifest: Manifest | None = None
+
+
+class CopyChecker:
+    """`destinations`: all of them, for what the reason of a damaged asset says of its other copies."""
+
+    def __init__(
+        self,
+        ledger: Schedule,
+        destinations: Sequence[StorageBackend],
+        clock: Callable[[], datetime],
+        rules: ScrubRules,
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._clock = clock
+        self._rules = rules
+
+    def check(
+        self, store: StorageBackend, task: Task, check: Check, tally: Tally, between: Callable[[], None]
+    ) -> tuple[int, Check]:
+        """Verify the copy, and report what is damaged. Returns the bytes read, and the new check. `between`: called
+        before each read. Raises StorageError when the copy could not be verified, LedgerError."""
+        between()
+        before, ledger_away = None, None
+        try:
+            before = self._row(task.key)
+        except LedgerUnavailable as error:  # it matters only if the copy is damaged
+            ledger_away = error
+        found = self._look(store, task.key, check.marks, between, in_full=task.in_full)
+        read_bytes = found.read_bytes
+        if found.problems and not check.marks & Mark.DAMAGED:
+            # one bad answer is no damage: verify again
+            found = self._look(store, task.key, check.marks, between, in_full=task.in_full)
+            read_bytes += found.read_bytes
+        if found.problems:
+            if ledger_away is not None:
+                raise ledger_away
+            tally.damaged += 1
+            self._report(store, task.key, found, before)
+            tags = [tag_of(info) for info in store.list(task.key) if info.key == task.key]
+            check = replace(check, tag=tags[0]) if tags else check
+        marks = found.marks | (Mark.DAMAGED if found.problems else 0)
+        return read_bytes, after(
+            check,
+            self._rules,
+            int(self._clock().timestamp()),
+            size_bytes=found.size_bytes or check.size_bytes,
+            marks=marks,
+            read=found.read,
+            in_full=task.in_full,
+        )
+
+    def _look(
+        self, store: StorageBackend, key: ObjectKey, known: int, between: Callable[[], None], *, in_full: bool
+    ) -> _Found:
+        try:
+            manifest = read_manifest(store, key)
+        except ManifestError as error:
+            return _Found(0, (str(error),))
+        except ObjectCold:
+            return _Found(0, marks=Mark.COLD)  # it is there; what it names can be known once it is restored
+        if manifest is None:
+            return _Found(0, ("the manifest is gone",))
+        in_full = in_full or bool(manifest.damage)
+        try:
+            verified, marks = self._verified(store, manifest, known, between, in_full=in_full)
+        except ObjectCold as error:
+            log.info("copy_is_cold", store=store.name, key=key, reason=str(error))
+            verified, marks = verify_listed(store, manifest), Mark.COLD
+        read = verified.ok and verified.read_bytes == manifest.total_size and not marks & Mark.COLD
+        if read and in_full and manifest.damage:
+            clear_damage(store, key, manifest)
+        read = read and (in_full or verified.read_bytes > 0)
+        return _Found(verified.read_bytes, verified.problems, manifest.total_size, marks, read, manifest)
+
+    def _verified(
+        self,
+        store: StorageBackend,
+        manifest: Manifest,
+        known: int,
+        between: Callable[[], None],
+        *,
+        in_full: bool,
+    ) -> tuple[Verified, int]:
+        if in_full:
+            return verify_contents(store, manifest, between=between), known & Mark.SUMMED
+        if known & Mark.COLD:
+            return verify_listed(store, manifest), Mark.COLD
+        verified = verify_objects(store, manifest, between=between)
+        return verified, 0 if verified.read_bytes else Mark.SUMMED
+
+    def _row(self, key: ObjectKey) -> Row | None:
+        asset_id = keys.asset_id_of(key)
+        return self._ledger.get(asset_id) if asset_id else None
+
+    def _report(self, store: StorageBackend, key: ObjectKey, found: _Found, before: Row | None) -> None:
+        """Mark the manifest as damaged and reopen the asset, or settle it as DAMAGED once its source has ended. No
+        object is deleted. An asset that a worker has, or had since, and a manifest that was replaced are skipped: the
+        copy may be whole by now."""
+        problems = found.problems
+        log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
+        row = self._row(key)
+        if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
+            return
+        if row.state not in (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED):
+            return
+        note = ""
+        try:
+            marked = found.manifest is not None and found.manifest.damage == problems[:DAMAGE_NAMED]
+            if not marked and not mark_damaged(store, key, problems, of=found.manifest) and found.manifest:
+                return
+        except StorageError as error:  # by its sizes it would count as archived, and not be copied again
+            note = f"the manifest could not be marked ({error})"
+        if note or is_over(row, self._clock()):
+            copies = {
+                each.name: problems if each is store else self._problems_at(each, key)
+                for each in self._destinations
+            }
+            how = damaged_settlement(
+                row.asset_id,
+                copies,
+                stored_bytes=row.stored_bytes,
+                stored_objects=row.stored_objects,
+                note=note,
+            )
+            self._ledger.record_archived(as_known(row), how)
+        else:
+            self._ledger.reopen(row.asset_id)
+
+    def _problems_at(self, store: StorageBackend, key: ObjectKey) -> tuple[str, ...]:
+        """Read another copy back: the damaged one may be restored from it."""
+        try:
+            manifest = read_manifest(store, key)
+            if manifest is None:
+                return ("the manifest is gone",)
+            return verify_contents(store, manifest).problems
+        except ManifestError as error:
+            return (str(error),)
+        except StorageError as error:
+            return (f"it could not be read: {error}",)

@@ -335,7 +335,7 @@ def test_a_relation_names_all_that_breaks() -> None:
 def test_a_bad_number_is_explained_with_unit_default_and_reason() -> None:
     message = _refused(ARCHIVER_SWEEP_SECONDS="5m")
 
-    assert "It is: Seconds between two walks over the API's list. Default 300" in message
+    assert "It is: Seconds between two sweeps (listing the API's assets). Default 300" in message
 
 
 @pytest.mark.parametrize(

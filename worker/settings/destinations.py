@@ -1,0 +1,70 @@
+"""Where assets are archived, and in which form."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from archiver.core.records.keys import DEFAULT_TEMPLATE, check_template
+from storage_backends.destination_url import is_plain_path, parse_destination
+from storage_backends.errors import BadDestinationUrl
+from worker.settings.group import CommaSeparated, SettingsGroup, lower
+
+
+class VodZip(StrEnum):
+    """How to store a VOD that 100ms delivers as a zip."""
+
+    UNPACK = "unpack"
+    KEEP = "keep"
+    BOTH = "both"
+
+
+class DestinationSettings(SettingsGroup):
+    destinations: CommaSeparated = Field(
+        default=("./archive",),
+        validate_default=True,
+        description="One or more URLs separated by commas, such as s3://bucket/prefix?endpoint_url=...&region=..., "
+        "gs://bucket/prefix, file:///srv/archive, ./archive. An asset is archived when every destination has it "
+        "whole. Write a comma inside a URL as %2C. Credentials do not belong here: the cloud SDKs find them "
+        "themselves (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, profiles, instance roles). Default ./archive, for a "
+        "first try.",
+    )
+    key_template: str = Field(
+        default=DEFAULT_TEMPLATE,
+        description="The folder of an asset at a destination. Fields, each a whole path segment: {room_id}, "
+        "{session_id}, {type}, {asset_id} (required), {job_id}, {yyyy}, {mm}, {dd}. Changing it later moves nothing "
+        f"that is archived. Default {DEFAULT_TEMPLATE}.",
+    )
+    vod_zip: Annotated[VodZip, BeforeValidator(lower)] = Field(
+        default=VodZip.UNPACK,
+        description="How to store a VOD that is delivered as a zip: `unpack` (its files, so that it plays), `keep` "
+        "(the zip), `both`. Default unpack.",
+    )
+
+    @field_validator("destinations", mode="after")
+    @classmethod
+    def _destinations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("names no destination")
+        names = []
+        for text in value:
+            try:
+                names.append(parse_destination(text).name)
+            except BadDestinationUrl as error:
+                raise ValueError(str(error)) from None
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {twice[0]} twice")
+        # absolute, so that it is the same directory in every process
+        return tuple(
+            str(Path(text).expanduser().resolve()) if is_plain_path(text) else text for text in value
+        )
+
+    @field_validator("key_template", mode="after")
+    @classmethod
+    def _key_template(cls, value: str) -> str:
+        check_template(value)
+        return value

@@ -38,7 +38,7 @@ from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
 from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
 from archiver.hms.client import HmsClient
-from archiver.hms.errors import HmsRefused
+from archiver.hms.errors import HmsUnauthorized
 from archiver.http import trust
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
@@ -102,7 +102,7 @@ class NoCredentials:
     """The tokens of an installation that has no 100ms credentials: the first call says which are missing."""
 
     def token(self, _now: datetime, /) -> SecretStr:
-        raise HmsRefused(
+        raise HmsUnauthorized(
             "there are no 100ms credentials: set HMS_ACCESS_KEY and HMS_SECRET (dashboard, Developer section) "
             "in the environment or in .env"
         )

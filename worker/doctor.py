@@ -15,7 +15,7 @@ from archiver.core.errors import ArchiveError
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.status import RAN_ONCE_FACT, WATCH_FACT
 from archiver.hms.client import HmsClient
-from archiver.hms.errors import HmsError, HmsRefused, HmsUntrusted
+from archiver.hms.errors import HmsError, HmsUnauthorized, HmsUntrusted
 from archiver.hms.models import Asset, AssetStatus, parse_time
 from archiver.http import trust
 from archiver.ledger.base import Facts
@@ -114,7 +114,7 @@ def _api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
         api.check()
     except HmsUntrusted as error:
         yield Finding(subject, Verdict.PROBLEM, str(error), CERTIFICATES_HELP)
-    except HmsRefused as error:
+    except HmsUnauthorized as error:
         yield Finding(
             subject,
             Verdict.PROBLEM,

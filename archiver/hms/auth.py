@@ -12,7 +12,7 @@ from typing import Protocol
 import jwt
 from pydantic import SecretStr
 
-from archiver.hms.errors import HmsRefused
+from archiver.hms.errors import HmsUnauthorized
 
 Clock = Callable[[], datetime]
 """The time now, aware UTC."""
@@ -33,7 +33,7 @@ class TokenProvider(Protocol):
     Safe to use from several threads; the token is never in the repr."""
 
     def token(self, now: datetime, /) -> SecretStr:
-        """A token that is valid at `now`. Raises HmsRefused when none can be made."""
+        """A token that is valid at `now`. Raises HmsUnauthorized when none can be made."""
         ...
 
     def replacement(self, refused: SecretStr, now: datetime, /) -> SecretStr | None:
@@ -88,7 +88,7 @@ class ManagementToken:
             reason = type(error).__name__
         else:
             return _Signed(SecretStr(token), issued, issued + LIFE * (1 - RENEW_BELOW))
-        raise HmsRefused(
+        raise HmsUnauthorized(
             f"signing a management token: the app secret cannot be used as an HMAC key ({reason}). "
             "Copy it again from the 100ms dashboard (Developer section) into HMS_SECRET"
         )

@@ -24,12 +24,12 @@ from pydantic import SecretStr, ValidationError
 
 from archiver.hms.auth import BACKDATED, Clock, TokenProvider, utc_now
 from archiver.hms.errors import (
+    HmsBadRequest,
     HmsError,
-    HmsGarbled,
+    HmsInvalidResponse,
     HmsNotFound,
     HmsRateLimited,
-    HmsRefused,
-    HmsRejected,
+    HmsUnauthorized,
     HmsUnavailable,
     HmsUntrusted,
 )
@@ -121,7 +121,7 @@ class HmsClient:
         - Fewer rows than the limit, yet a `last`: documented as the end too. One more page is asked for all the
           same, because a request is cheaper than an asset that is never seen; after such a page a `last` that is
           refused, unknown or repeated is no surprise and ends the walk.
-        - A `last` that comes again after full pages: HmsGarbled, for the walk would never end, and whatever
+        - A `last` that comes again after full pages: HmsInvalidResponse, for the walk would never end, and whatever
           comes after the loop has not been seen.
         """
         filters = {"room_id": room_id, "session_id": session_id, "status": status}
@@ -132,19 +132,19 @@ class HmsClient:
             query = {**asked, "limit": str(PAGE_ROWS)} | ({} if start is None else {"start": start})
             try:
                 page, full = self._call(LIST, query, _page)
-            except (HmsNotFound, HmsRejected):
+            except (HmsNotFound, HmsBadRequest):
                 if ended:
                     return
                 raise
             yield page
             start, was_ended, ended = page.next_start, ended, not full
-            was_empty, empty = empty, not page.assets and not page.garbled_rows
+            was_empty, empty = empty, not page.assets and not page.invalid_rows
             if start is None or (empty and was_empty):
                 return
             if start in starts:
                 if ended or was_ended:
                     return
-                raise HmsGarbled(
+                raise HmsInvalidResponse(
                     f"{_asked(LIST)}: after {len(starts)} pages the same `last` ({start[:80]!r}) came again, so the "
                     "list would never end; assets behind it have not been seen. Try again; if it stays, tell 100ms"
                 )
@@ -193,21 +193,21 @@ class HmsClient:
         refusals = 0
         attempt = 1
         while True:
-            failure: HmsUnavailable | HmsGarbled
+            failure: HmsUnavailable | HmsInvalidResponse
             try:
                 return read(self._get(path, query, token, deadline))
             except HmsUntrusted:
                 raise
-            except HmsRefused:
+            except HmsUnauthorized:
                 refusals += 1
                 other = self._other_token(token, refusals)
                 if other is None:
                     raise
                 token = other
                 continue
-            except HmsRejected:
+            except HmsBadRequest:
                 raise
-            except (HmsUnavailable, HmsGarbled) as error:
+            except (HmsUnavailable, HmsInvalidResponse) as error:
                 failure = error
             wait = self._wait(attempt, failure)
             if attempt == self._policy.attempts or self._monotonic() + wait >= deadline:
@@ -269,12 +269,12 @@ class HmsClient:
                     f"{asked}: cannot connect to {host} ({error}). Is HMS_API_URL right?"
                 )
         except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
-            failure = HmsGarbled(
+            failure = HmsInvalidResponse(
                 f"{asked}: the request cannot be sent ({type(error).__name__}). Does the token hold a line break, "
                 "or is the asset id no id?"
             )
         except httpx.DecodingError:
-            failure = HmsGarbled(f"{asked}: the answer's compression is broken")
+            failure = HmsInvalidResponse(f"{asked}: the answer's compression is broken")
         except httpx.HTTPError as error:
             failure = HmsUnavailable(f"{asked}: the connection broke ({type(error).__name__})")
         else:
@@ -288,7 +288,7 @@ class HmsClient:
         for piece in answer.iter_bytes():
             body += piece
             if len(body) > MAX_ANSWER_BYTES:
-                raise HmsGarbled(f"{asked}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+                raise HmsInvalidResponse(f"{asked}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
             if self._monotonic() > deadline:
                 raise HmsUnavailable(f"{asked}: the answer came too slowly ({len(body)} bytes so far)")
         return bytes(body)
@@ -298,7 +298,7 @@ class HmsClient:
         status = answer.status_code
         answered = f"{asked}: answered {status}{_said(answer, body, token)}"
         if status in (401, 403):
-            return HmsRefused(
+            return HmsUnauthorized(
                 f"{answered}: 100ms refuses the access key, the secret or the token. Compare HMS_ACCESS_KEY and "
                 "HMS_SECRET (or HMS_MANAGEMENT_TOKEN, which also expires) with the 100ms dashboard, Developer section"
                 + self._skew_hint()
@@ -315,8 +315,8 @@ class HmsClient:
             host = _host(answer.headers["Location"])
             answered += f", a redirect to {host}, which is not followed; is HMS_API_URL right?"
         if 400 <= status < 500 and status != 404:
-            return HmsRejected(answered)
-        return HmsGarbled(answered)  # a 404 in HTML comes from something between us and the API
+            return HmsBadRequest(answered)
+        return HmsInvalidResponse(answered)  # a 404 in HTML comes from something between us and the API
 
     def _retry_after(self, answer: httpx.Response) -> timedelta | None:
         text = answer.headers.get("Retry-After", "").strip()
@@ -389,7 +389,7 @@ def _json_object(body: bytes, asked: str, answer: httpx.Response) -> Mapping[str
     if isinstance(value, dict):
         return value
     kind = "an HTML page" if _is_html(body) else f"{len(body)} bytes that are no JSON object"
-    raise HmsGarbled(
+    raise HmsInvalidResponse(
         f"{asked}: answered 200 with {kind} ({answer.headers.get('Content-Type', 'no content type')[:80]})"
     )
 
@@ -400,9 +400,9 @@ def _page(body: Mapping[str, Any]) -> tuple[Page, bool]:
     rows = body.get("data")
     last = body.get("last")
     if not body.keys() & {"data", "last", "limit"}:
-        raise HmsGarbled(f"{_asked(LIST)}: answered 200 without `data`")
+        raise HmsInvalidResponse(f"{_asked(LIST)}: answered 200 without `data`")
     if not isinstance(rows, list | None) or not isinstance(last, str | None):
-        raise HmsGarbled(
+        raise HmsInvalidResponse(
             f"{_asked(LIST)}: answered 200 with a `data` that is no list or a `last` that is no text"
         )
     rows = rows or []
@@ -417,7 +417,7 @@ def _page(body: Mapping[str, Any]) -> tuple[Page, bool]:
     page = Page(
         assets=tuple(assets),
         next_start=last or None,
-        garbled_rows=len(rows) - len(assets),
+        invalid_rows=len(rows) - len(assets),
     )
     return page, len(rows) >= limit
 
@@ -428,7 +428,7 @@ def _asset(body: Mapping[str, Any], asset_id: str) -> Asset:
             return Asset.parse(body)
         except ValidationError:
             pass
-    raise HmsGarbled(f"{_asked(_asset_path(asset_id))}: answered 200 without this asset's `id`")
+    raise HmsInvalidResponse(f"{_asked(_asset_path(asset_id))}: answered 200 without this asset's `id`")
 
 
 def _signed_url(body: Mapping[str, Any], asset_id: str) -> SignedUrl:
@@ -436,7 +436,7 @@ def _signed_url(body: Mapping[str, Any], asset_id: str) -> SignedUrl:
     if isinstance(url, str) and url.strip() and body.get("id") in (asset_id, "", None):
         return SignedUrl.model_validate(body)
     what = "the URL of another asset" if isinstance(url, str) and url.strip() else "no `url`"
-    raise HmsGarbled(f"{_asked(_asset_path(asset_id))}/presigned-url: answered 200 with {what}")
+    raise HmsInvalidResponse(f"{_asked(_asset_path(asset_id))}/presigned-url: answered 200 with {what}")
 
 
 def _said(answer: httpx.Response, body: bytes, token: SecretStr) -> str:

@@ -3,12 +3,12 @@
 HmsError                     what was asked (method and path, never a query or a token), what was answered
 ├── HmsUnavailable           could not be reached, timed out, 5xx: worth trying again; `retry_after` says when,
 │   └── HmsRateLimited       429; the same                                                if the API said so
-├── HmsRefused               401 or 403 with a fresh token: a person must fix the credentials
+├── HmsUnauthorized               401 or 403 with a fresh token: a person must fix the credentials
 │   └── HmsUntrusted         the API's TLS certificate does not verify: a person must act as well
 ├── HmsNotFound              404
-└── HmsGarbled               an answer that is not what the API documents (no JSON, a required field missing):
+└── HmsInvalidResponse               an answer that is not what the API documents (no JSON, a required field missing):
     │                        a passing fault first, then for a person
-    └── HmsRejected          400 or another 4xx that the documentation does not name: asking again is no use
+    └── HmsBadRequest          400 or another 4xx that the documentation does not name: asking again is no use
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class HmsRateLimited(HmsUnavailable):
     """429, still after the client's own retries."""
 
 
-class HmsRefused(HmsError):
+class HmsUnauthorized(HmsError):
     """The credentials were refused, with a fresh token too."""
 
 
-class HmsUntrusted(HmsRefused):
+class HmsUntrusted(HmsUnauthorized):
     """The certificate of whatever answers at HMS_API_URL does not verify; the message has OpenSSL's reason. No token
     was sent, and a retry is no use for any asset."""
 
@@ -45,9 +45,9 @@ class HmsNotFound(HmsError):
     """The API knows no such thing (any more)."""
 
 
-class HmsGarbled(HmsError):
+class HmsInvalidResponse(HmsError):
     """The answer cannot be understood."""
 
 
-class HmsRejected(HmsGarbled):
+class HmsBadRequest(HmsInvalidResponse):
     """The API would not take the request itself, as it stands."""

@@ -146,12 +146,12 @@ class SignedUrl(_Answer):
 
 
 class Page(_Answer):
-    """One page of the listing. `next_start` is None on the last page, or leads to nothing. `garbled_rows` counts
+    """One page of the listing. `next_start` is None on the last page, or leads to nothing. `invalid_rows` counts
     rows without a usable id: they cannot be named, so they are counted and shown."""
 
     assets: tuple[Asset, ...]
     next_start: str | None
-    garbled_rows: int = 0
+    invalid_rows: int = 0
 
 
 def storage_path(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from archiver.hms.errors import HmsGarbled
+from archiver.hms.errors import HmsInvalidResponse
 from archiver.hms.models import storage_path
 
 
@@ -44,7 +44,7 @@ class RecordingEvent(_Part):
 
 
 def parse_event(body: bytes | str) -> RecordingEvent:
-    """The event of a webhook's body. Whatever is missing or odd in it is left out; HmsGarbled only when the
+    """The event of a webhook's body. Whatever is missing or odd in it is left out; HmsInvalidResponse only when the
     body is no JSON object with a `type`. Pure."""
     try:
         payload = json.loads(body)
@@ -52,7 +52,7 @@ def parse_event(body: bytes | str) -> RecordingEvent:
         payload = None
     kind = payload.get("type") if isinstance(payload, dict) else None
     if not isinstance(kind, str) or not kind:
-        raise HmsGarbled("100ms webhook: the body is no JSON object with a `type`")
+        raise HmsInvalidResponse("100ms webhook: the body is no JSON object with a `type`")
     data = payload.get("data")
     data = data if isinstance(data, dict) else {}
     return RecordingEvent(

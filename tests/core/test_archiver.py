@@ -22,7 +22,7 @@ from archiver.core.records.commit import commit, mark_damaged
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.reconcile import Reconciler
-from archiver.hms.errors import HmsRefused, HmsUnavailable
+from archiver.hms.errors import HmsUnauthorized, HmsUnavailable
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, StoredObject
@@ -211,10 +211,10 @@ def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
 
     def refuse(asset_id: str) -> object:
         next(calls)
-        raise HmsRefused("401")
+        raise HmsUnauthorized("401")
 
     bench.api.asset = refuse  # type: ignore[assignment, method-assign]
-    bench.api.fail_on_page = (0, HmsRefused("401"))
+    bench.api.fail_on_page = (0, HmsUnauthorized("401"))
     first, second = bench.archive(), None
     bench.clock.advance(timedelta(minutes=1))
     bench.ledger.reopen(bench.asset_id)
@@ -236,7 +236,7 @@ def test_an_asset_that_the_api_refuses_alone_does_not_stop_the_others() -> None:
 
     def refuse_one(asset_id: str) -> Asset:
         if asset_id == refused.id:
-            raise HmsRefused("403")
+            raise HmsUnauthorized("403")
         return described(asset_id)
 
     bench.api.asset = refuse_one  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from archiver.core.attempt.outcomes import Archived, NotOurs, WillRetry
 from archiver.core.destinations import breaker
 from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker
 from archiver.core.judging import Scope, judge
-from archiver.hms.errors import HmsRefused
+from archiver.hms.errors import HmsUnauthorized
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload
@@ -138,9 +138,9 @@ def test_a_machine_that_the_api_refuses_stops_no_other() -> None:
     describe, refused = bench.api.asset, True
 
     def maybe_refuse(asset_id: str) -> Asset:
-        bench.api.fail_on_page = (0, HmsRefused("401")) if refused else None
+        bench.api.fail_on_page = (0, HmsUnauthorized("401")) if refused else None
         if refused:
-            raise HmsRefused("401")
+            raise HmsUnauthorized("401")
         return describe(asset_id)
 
     bench.api.asset = maybe_refuse  # type: ignore[method-assign]

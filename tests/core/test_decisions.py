@@ -21,7 +21,13 @@ from archiver.core.errors import (
     IncompleteContents,
     NeedsSourceAccess,
 )
-from archiver.hms.errors import HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from archiver.hms.errors import (
+    HmsInvalidResponse,
+    HmsNotFound,
+    HmsRateLimited,
+    HmsUnauthorized,
+    HmsUnavailable,
+)
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import (
     SourceForbidden,
@@ -43,7 +49,7 @@ from tests.core.examples import NOW, row
 RULES = RetryRules()
 PASSING = [
     HmsUnavailable("x"),
-    HmsGarbled("x"),
+    HmsInvalidResponse("x"),
     SourceUnavailable("x"),
     TransientStorageError("x"),
     DestinationsFailed({"s3://b": TransientStorageError("x")}),
@@ -225,7 +231,7 @@ def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        HmsRefused("x"),
+        HmsUnauthorized("x"),
         AccessDenied("x"),
         DestinationsFailed({"s3://a": AccessDenied("x"), "s3://b": BucketMissing("x")}),
     ],

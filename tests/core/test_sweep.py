@@ -288,7 +288,7 @@ def test_rows_without_an_id_stay_visible_until_a_full_walk_finds_none() -> None:
 
     def with_garbled(**asked: str | None) -> Iterator[Page]:
         for number, page in enumerate(pages(**asked)):
-            yield page.model_copy(update={"garbled_rows": garbled if number == 15 else 0})
+            yield page.model_copy(update={"invalid_rows": garbled if number == 15 else 0})
 
     world.api.pages = with_garbled  # type: ignore[method-assign]
     world.sweeper.sweep()

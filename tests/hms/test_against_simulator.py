@@ -11,7 +11,14 @@ from pydantic import SecretStr
 
 from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
 from archiver.hms.client import HmsClient
-from archiver.hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from archiver.hms.errors import (
+    HmsError,
+    HmsInvalidResponse,
+    HmsNotFound,
+    HmsRateLimited,
+    HmsUnauthorized,
+    HmsUnavailable,
+)
 from archiver.hms.webhooks import parse_event
 from tests.hms.fake_time import FakeTime
 from tests.simulator.process import Simulator, running_simulator
@@ -93,7 +100,7 @@ def test_a_hostile_id_reaches_nothing_else(simulator: Simulator, hostile: str) -
 def test_a_wrong_secret_is_refused(simulator: Simulator) -> None:
     wrong = ManagementToken(simulator.access_key, SecretStr("another-secret-of-the-same-size-0123456789"))
 
-    with _client(simulator, wrong) as client, pytest.raises(HmsRefused):
+    with _client(simulator, wrong) as client, pytest.raises(HmsUnauthorized):
         client.check()
 
     assert len(simulator.requests(on="api")) == 2  # the second with a fresh token
@@ -102,7 +109,7 @@ def test_a_wrong_secret_is_refused(simulator: Simulator) -> None:
 def test_a_token_that_has_expired_is_refused(simulator: Simulator) -> None:
     expired = FixedToken(SecretStr(simulator.token(iat=1_000, nbf=1_000, exp=2_000)))
 
-    with _client(simulator, expired) as client, pytest.raises(HmsRefused):
+    with _client(simulator, expired) as client, pytest.raises(HmsUnauthorized):
         client.check()
 
 
@@ -141,7 +148,7 @@ def test_a_passing_fault_passes(simulator: Simulator, fault: str) -> None:
     [
         ("too-many-requests", HmsRateLimited),
         ("server-error", HmsUnavailable),
-        ("html", HmsGarbled),
+        ("html", HmsInvalidResponse),
         ("gone", HmsNotFound),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
-from archiver.hms.errors import HmsRefused
+from archiver.hms.errors import HmsUnauthorized
 
 SECRET = "app-secret-of-the-tests-0123456789-0123456789"
 NOON = datetime(2026, 8, 1, 12, 0, 0, tzinfo=UTC)
@@ -118,7 +118,7 @@ def test_a_secret_that_cannot_sign_is_named_by_its_variable_and_not_shown() -> N
     secret = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
     provider = ManagementToken("the-access-key", SecretStr(secret))
 
-    with pytest.raises(HmsRefused, match="HMS_SECRET") as refused:
+    with pytest.raises(HmsUnauthorized, match="HMS_SECRET") as refused:
         provider.token(NOON)
 
     assert "AAAA" not in str(refused.value)

@@ -20,12 +20,12 @@ from archiver.hms.auth import FixedToken, ManagementToken
 from archiver.hms.base import RecordingAssets, TellsTime
 from archiver.hms.client import MAX_ANSWER_BYTES, HmsClient
 from archiver.hms.errors import (
+    HmsBadRequest,
     HmsError,
-    HmsGarbled,
+    HmsInvalidResponse,
     HmsNotFound,
     HmsRateLimited,
-    HmsRefused,
-    HmsRejected,
+    HmsUnauthorized,
     HmsUnavailable,
 )
 from archiver.hms.models import Page
@@ -64,8 +64,8 @@ CONVERSATIONS: list[tuple[str, Sequence[Answer], type[HmsError] | None, int]] = 
         2,
     ),
     ("the same with 403", [refuses(403), GOOD], None, 2),
-    ("a fresh token is refused too: a person must act, at once", [refuses(401)], HmsRefused, 2),
-    ("401, then 403 with the fresh token", [refuses(401), refuses(403), GOOD], HmsRefused, 2),
+    ("a fresh token is refused too: a person must act, at once", [refuses(401)], HmsUnauthorized, 2),
+    ("401, then 403 with the fresh token", [refuses(401), refuses(403), GOOD], HmsUnauthorized, 2),
     ("a 500 passes", [refuses(500), GOOD], None, 2),
     ("502 in HTML, 503 and 504 pass", [html(502), refuses(503), refuses(504), GOOD], None, 4),
     ("a 408 passes", [refuses(408), GOOD], None, 2),
@@ -78,29 +78,29 @@ CONVERSATIONS: list[tuple[str, Sequence[Answer], type[HmsError] | None, int]] = 
     ("the body is cut, once", [CUT, GOOD], None, 2),
     ("the body is cut, always", [CUT], HmsUnavailable, 5),
     ("an HTML page with a 200, once", [html(), GOOD], None, 2),
-    ("an HTML page with a 200, always", [html()], HmsGarbled, 5),
-    ("JSON that ends in the middle", [Answer(body=b'{"id": "a1"')], HmsGarbled, 5),
-    ("JSON that is a list", [says([ASSET])], HmsGarbled, 5),
-    ("JSON nested too deep to read", [Answer(body=b"[" * 100_000)], HmsGarbled, 5),
-    ("an empty body", [Answer()], HmsGarbled, 5),
-    ("a 204", [Answer(204)], HmsGarbled, 5),
-    ("bytes that are not UTF-8", [Answer(body=b'{"id": "\xff"}')], HmsGarbled, 5),
+    ("an HTML page with a 200, always", [html()], HmsInvalidResponse, 5),
+    ("JSON that ends in the middle", [Answer(body=b'{"id": "a1"')], HmsInvalidResponse, 5),
+    ("JSON that is a list", [says([ASSET])], HmsInvalidResponse, 5),
+    ("JSON nested too deep to read", [Answer(body=b"[" * 100_000)], HmsInvalidResponse, 5),
+    ("an empty body", [Answer()], HmsInvalidResponse, 5),
+    ("a 204", [Answer(204)], HmsInvalidResponse, 5),
+    ("bytes that are not UTF-8", [Answer(body=b'{"id": "\xff"}')], HmsInvalidResponse, 5),
     (
         "compressed, and well",
         [Answer(body=gzip.compress(GOOD.body), headers={"Content-Encoding": "gzip"})],
         None,
         1,
     ),
-    ("compression that is broken", [NO_GZIP], HmsGarbled, 5),
-    ("another asset than was asked for", [says({**ASSET, "id": "a2"})], HmsGarbled, 5),
-    ("an asset without an id", [says({**ASSET, "id": None})], HmsGarbled, 5),
+    ("compression that is broken", [NO_GZIP], HmsInvalidResponse, 5),
+    ("another asset than was asked for", [says({**ASSET, "id": "a2"})], HmsInvalidResponse, 5),
+    ("an asset without an id", [says({**ASSET, "id": None})], HmsInvalidResponse, 5),
     (
         "a redirect is not followed",
         [Answer(302, headers={"Location": "http://127.0.0.1:9/?t=1"})],
-        HmsGarbled,
+        HmsInvalidResponse,
         5,
     ),
-    ("a 400 the documentation does not name", [refuses(400), GOOD], HmsRejected, 1),
+    ("a 400 the documentation does not name", [refuses(400), GOOD], HmsBadRequest, 1),
     ("the API knows no such asset", [refuses(404)], HmsNotFound, 1),
     ("a 404 without a body", [Answer(404)], HmsNotFound, 1),
     ("a 404 in HTML is some proxy's: no reason to give the asset up", [html(404), GOOD], None, 2),
@@ -159,7 +159,7 @@ def test_the_second_try_after_a_refusal_carries_another_token(talk: Talk) -> Non
 def test_a_fixed_token_that_is_refused_is_not_sent_again(talk: Talk) -> None:
     client, server = talk([refuses(401)], FixedToken(SecretStr("a-fixed-token")))
 
-    with pytest.raises(HmsRefused, match="HMS_MANAGEMENT_TOKEN"):
+    with pytest.raises(HmsUnauthorized, match="HMS_MANAGEMENT_TOKEN"):
         client.asset("a1")
 
     assert [asked.token for asked in server.asked] == ["a-fixed-token"]
@@ -169,7 +169,7 @@ def test_a_fixed_token_that_is_refused_is_not_sent_again(talk: Talk) -> None:
 def test_a_token_that_fits_in_no_header_is_told_and_not_shown(talk: Talk, token: str) -> None:
     client, _ = talk([GOOD], FixedToken(SecretStr(token)))
 
-    with pytest.raises(HmsGarbled, match="line break") as raised:
+    with pytest.raises(HmsInvalidResponse, match="line break") as raised:
         client.asset("a1")
 
     assert token not in "".join(traceback.format_exception(raised.value))
@@ -323,7 +323,7 @@ def test_a_redirect_is_told_by_its_host_alone(talk: Talk) -> None:
     target = {"Location": "https://login.test/?return=MARKED"}
     client, _ = talk([Answer(302, headers=target)])
 
-    with pytest.raises(HmsGarbled, match=r"redirect to login\.test") as raised:
+    with pytest.raises(HmsInvalidResponse, match=r"redirect to login\.test") as raised:
         client.asset("a1")
 
     assert "MARKED" not in str(raised.value)
@@ -538,7 +538,7 @@ def test_a_list_that_goes_round_in_circles_ends_in_an_error(talk: Talk, lasts: l
 
     client, server = talk(circle)
 
-    with pytest.raises(HmsGarbled, match="came again"):
+    with pytest.raises(HmsInvalidResponse, match="came again"):
         list(client.pages())
 
     assert len(server.asked) == len(lasts) + 1
@@ -547,7 +547,7 @@ def test_a_list_that_goes_round_in_circles_ends_in_an_error(talk: Talk, lasts: l
 def test_full_by_the_servers_own_limit_counts_as_full(talk: Talk) -> None:
     client, _ = talk([says({"limit": 10, "data": _rows(*range(10)), "last": "a9"})])
 
-    with pytest.raises(HmsGarbled, match="came again"):
+    with pytest.raises(HmsInvalidResponse, match="came again"):
         list(client.pages())
 
 
@@ -558,7 +558,7 @@ def test_full_by_the_servers_own_limit_counts_as_full(talk: Talk) -> None:
 def test_a_page_that_is_none_is_never_taken_for_the_end(talk: Talk, body: object) -> None:
     client, server = talk([says(body)])
 
-    with pytest.raises(HmsGarbled):
+    with pytest.raises(HmsInvalidResponse):
         list(client.pages())
 
     assert len(server.asked) == 5
@@ -569,7 +569,7 @@ def test_garbled_rows_are_counted(talk: Talk) -> None:
 
     [page] = client.pages()
 
-    assert page.garbled_rows == 2
+    assert page.invalid_rows == 2
 
 
 def test_an_unavailable_page_after_a_short_one_is_an_error_not_the_end(talk: Talk) -> None:
@@ -622,7 +622,7 @@ def test_a_signed_url_is_taken_whatever_else_is_odd(talk: Talk, odd: dict[str, A
 def test_an_answer_without_this_assets_url_is_garbled_and_not_shown(talk: Talk, odd: dict[str, Any]) -> None:
     client, server = talk([says({**SIGNED, **odd})])
 
-    with pytest.raises(HmsGarbled) as raised:
+    with pytest.raises(HmsInvalidResponse) as raised:
         client.sign("a1")
 
     assert "MARKED" not in "".join(traceback.format_exception(raised.value))
@@ -643,7 +643,7 @@ def test_the_clocks_are_compared_by_any_answer(talk: Talk, time: FakeTime) -> No
     client, _ = talk([refuses(401, Date=format_datetime(there, usegmt=True))])
     assert client.clock_skew() is None
 
-    with pytest.raises(HmsRefused, match=r"clock is 1(79|80) s ahead of the API's"):
+    with pytest.raises(HmsUnauthorized, match=r"clock is 1(79|80) s ahead of the API's"):
         client.check()
 
     skew = client.clock_skew()
@@ -723,7 +723,7 @@ def test_wrong_credentials_on_a_machine_with_a_wrong_clock_are_refused_in_the_en
 ) -> None:
     client, server = talk([refuses(401, Date=format_datetime(time.now() - timedelta(days=1), usegmt=True))])
 
-    with pytest.raises(HmsRefused, match="HMS_SECRET"):
+    with pytest.raises(HmsUnauthorized, match="HMS_SECRET"):
         client.check()
 
     assert len(server.asked) == 3
@@ -732,7 +732,7 @@ def test_wrong_credentials_on_a_machine_with_a_wrong_clock_are_refused_in_the_en
 def test_refused_credentials_are_told_as_such_with_what_to_look_at(talk: Talk) -> None:
     client, _ = talk([refuses(403, Date="whenever")])
 
-    with pytest.raises(HmsRefused) as raised:
+    with pytest.raises(HmsUnauthorized) as raised:
         client.check()
 
     for words in (
@@ -747,7 +747,7 @@ def test_refused_credentials_are_told_as_such_with_what_to_look_at(talk: Talk) -
 def test_a_right_clock_is_not_blamed(talk: Talk, time: FakeTime) -> None:
     client, _ = talk([refuses(401, Date=format_datetime(time.now(), usegmt=True))])
 
-    with pytest.raises(HmsRefused) as raised:
+    with pytest.raises(HmsUnauthorized) as raised:
         client.check()
 
     assert "clock" not in str(raised.value)

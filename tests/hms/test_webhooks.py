@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.hms.errors import HmsGarbled
+from archiver.hms.errors import HmsInvalidResponse
 from archiver.hms.webhooks import RecordingEvent, parse_event
 
 VOD: dict[str, Any] = {
@@ -96,7 +96,7 @@ def test_an_odd_width_is_no_reason_to_lose_the_thumbnail(odd: object) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"type": 5}', b"\xff", b"[" * 100_000])
 def test_what_is_no_event_is_garbled(body: bytes) -> None:
-    with pytest.raises(HmsGarbled, match="no JSON object"):
+    with pytest.raises(HmsInvalidResponse, match="no JSON object"):
         parse_event(body)
 
 

@@ -12,7 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from archiver.hms.errors import HmsError, HmsGarbled, HmsNotFound, HmsRateLimited, HmsRefused, HmsUnavailable
+from archiver.hms.errors import (
+    HmsError,
+    HmsInvalidResponse,
+    HmsNotFound,
+    HmsRateLimited,
+    HmsUnauthorized,
+    HmsUnavailable,
+)
 from archiver.hms.models import Asset, Page, SignedUrl
 from archiver.http.connections import Connection
 from archiver.http.errors import BrokenOff, CouldNotConnect, HttpError, TooSlow
@@ -57,9 +64,9 @@ class Sources:
         if kind == "429":
             raise HmsRateLimited(f"GET {what}: 429", timedelta(seconds=30))
         if kind == "403":
-            raise HmsRefused(f"GET {what}: 403")
+            raise HmsUnauthorized(f"GET {what}: 403")
         if kind == "garbled":
-            raise HmsGarbled(f"GET {what}: no JSON")
+            raise HmsInvalidResponse(f"GET {what}: no JSON")
         if kind == "404" and asset_id:
             raise HmsNotFound(f"GET {what}: 404")
 

@@ -16,7 +16,7 @@ from archiver.core.judging import Scope, as_known, judge
 from archiver.core.machine import MOST_FAULTS, failing_machines
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.sweep import Sweeper
-from archiver.hms.errors import HmsRefused
+from archiver.hms.errors import HmsUnauthorized
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceUnavailable
@@ -180,9 +180,9 @@ def test_holds_are_lifted_for_whoever_starts_a_run_may_have_mended_it() -> None:
 def test_a_sweep_that_fails_is_told_after_what_is_known_was_archived() -> None:
     world = World(failing_once(), assets=[asset(id="a", size=None), asset(id="b", size=None)])
     world.run()
-    world.bench.api.fail_on_page = (0, HmsRefused("GET /recording-assets: 401"))
+    world.bench.api.fail_on_page = (0, HmsUnauthorized("GET /recording-assets: 401"))
 
-    with pytest.raises(HmsRefused):
+    with pytest.raises(HmsUnauthorized):
         world.run()
 
     assert world.state("a") == world.state("b") == AssetState.ARCHIVED

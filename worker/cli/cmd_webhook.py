@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from archiver.hms.errors import HmsGarbled
+from archiver.hms.errors import HmsInvalidResponse
 from worker.cli.opening import open_services
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
 from worker.escaping import escaped
@@ -40,7 +40,7 @@ def webhook(
 
     try:
         event = parse_event(file.read(MAX_EVENT_BYTES))
-    except HmsGarbled as error:
+    except HmsInvalidResponse as error:
         raise typer.BadParameter(str(error)) from None
     with open_services(read_settings()) as services:
         assets = webhook_thumbnails.remember(services.ledger, event)

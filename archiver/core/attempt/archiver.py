@@ -77,7 +77,7 @@ from archiver.core.records.commit import (
 )
 from archiver.core.records.manifest import NO_FENCE, Manifest, new_manifest
 from archiver.hms.base import RecordingAssets, TellsTime
-from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused, HmsUnavailable
+from archiver.hms.errors import HmsError, HmsNotFound, HmsUnauthorized, HmsUnavailable
 from archiver.hms.models import Asset, AssetStatus
 from archiver.http import cancellation
 from archiver.ledger.base import Ledger
@@ -487,7 +487,7 @@ class Archiver:
             return Stopped(
                 "the time that one attempt may take is over; the next one goes on with what is stored"
             )
-        if not isinstance(error, HmsRefused):
+        if not isinstance(error, HmsUnauthorized):
             return error
         try:
             next(iter(self._api.pages()), None)
@@ -560,7 +560,7 @@ class Archiver:
         """Leave alone, for all assets, what refuses everything. The error, in which a destination that refused nothing
         but this asset's objects says so."""
         now, place = self._clock(), breaker.machine_of(holder)
-        if isinstance(error, HmsRefused):
+        if isinstance(error, HmsUnauthorized):
             log.error("api_refuses", place=place, reason=str(error))
             breaker.trip_on(self._ledger, breaker.API, place, str(error), now)
         if isinstance(error, SourceUntrusted):

@@ -30,7 +30,7 @@ from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.errors import ArchiveError, ContentsError, DestinationsFailed, Doubtful, NeedsSourceAccess
 from archiver.core.machine import is_machine_fault
-from archiver.hms.errors import HmsError, HmsNotFound, HmsRefused
+from archiver.hms.errors import HmsError, HmsNotFound, HmsUnauthorized
 from archiver.ledger.models import AssetState, Row
 from archiver.retry_policy import ATTEMPT, RetryPolicy
 from archiver.transfer.errors import (
@@ -126,7 +126,7 @@ def _refused(error: Exception) -> bool:
     """Nothing is wrong with the asset: every failure of this attempt is one that a person must mend."""
     if isinstance(error, DestinationsFailed):
         return all(isinstance(failure, DestinationRefuses) for failure in error.failed.values())
-    return isinstance(error, DestinationRefuses | HmsRefused | SourceUntrusted)
+    return isinstance(error, DestinationRefuses | HmsUnauthorized | SourceUntrusted)
 
 
 def describe(error: Exception) -> str:

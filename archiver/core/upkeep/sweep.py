@@ -131,7 +131,7 @@ class Sweeper:
                 self._note_answer()
             entered = self._ledger.discover(statuses.judged(page.assets, self._now()))
             pages, assets = pages + 1, assets + len(page.assets)
-            new, garbled = new + entered, garbled + page.garbled_rows
+            new, garbled = new + entered, garbled + page.invalid_rows
             self._note_progress(started, pages, assets)
             order.observe(page)
             if stop_before and not entered and page.next_start and order.all_before(page, stop_before):

@@ -58,6 +58,9 @@ format: $(VENV)/.installed-dev ## put the code in the project's format
 audit: $(VENV)/.installed-dev ## look up known vulnerabilities of the locked versions; write an SBOM (needs the network; not part of CI)
 	.ci/audit
 
+changelog: $(VENV)/.installed-dev ## print what the fragments in changelog.d amount to
+	$(BIN)/towncrier build --draft
+
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet
 lock: ## renew the lock files from pyproject.toml (needs uv)
 	$(LOCK) --upgrade pyproject.toml --group dev -o requirements-dev.lock

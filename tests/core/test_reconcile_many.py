@@ -66,9 +66,9 @@ class World:
             enter(self.ledger, each)
             archive_at(self.stores if stores is None else stores, each)
 
-    def reconcile(self, *, believe: bool = False) -> ReconcileResult:
+    def reconcile(self, *, confirmed: bool = False) -> ReconcileResult:
         """As a process that begins does."""
-        result = self.reconciler().reconcile(believe=believe)
+        result = self.reconciler().reconcile(confirmed=confirmed)
         assert result is not None
         return result
 
@@ -126,7 +126,7 @@ def test_what_a_mass_deletion_took_for_good_is_left_to_a_person() -> None:
     assert world.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
     assert (world.fact["stopped"], world.fact["would_change"]) == (True, MANY)
 
-    result = world.reconcile(believe=True)
+    result = world.reconcile(confirmed=True)
 
     assert (result.reopened, result.stopped) == (MANY, False)
     assert world.fact["stopped"] is False
@@ -142,7 +142,7 @@ def test_copies_that_a_mass_deletion_took_and_another_destination_has_are_left_t
     assert (result.missing_copies, result.would_change) == (MANY, MANY)
     assert world.states() == {AssetState.ARCHIVED: MANY}
 
-    world.reconcile(believe=True)
+    world.reconcile(confirmed=True)
     assert world.states() == {AssetState.DAMAGED: MANY}
 
 
@@ -156,7 +156,7 @@ def test_no_archived_assets_are_reopened_in_masses_where_no_marker_identifies_th
 
     assert (result.reopened, result.would_change, result.stopped) == (0, MANY, True)
     assert world.states() == {AssetState.ARCHIVED: MANY}
-    assert world.reconcile(believe=True).reopened == MANY
+    assert world.reconcile(confirmed=True).reopened == MANY
 
 
 def test_a_few_gaps_are_closed_without_asking() -> None:

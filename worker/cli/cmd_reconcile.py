@@ -30,7 +30,7 @@ def reconcile(
     from dataclasses import asdict
 
     with open_services(read_settings()) as services:
-        result = services.reconciler.reconcile(believe=yes)
+        result = services.reconciler.reconcile(confirmed=yes)
     if result is None:
         err.print("Another reconcile is already running. Nothing was done.")
         return

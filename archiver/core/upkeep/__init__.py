@@ -1,4 +1,4 @@
-"""What runs on a schedule or by hand over all assets: sweep, dispatch, watch, reconcile, scrub, verdicts, rebuilding.
+"""What runs on a schedule or by hand over all assets: sweep, dispatch, watch, reconcile, scrub, review.
 
 May import everything in archiver.core.
 """

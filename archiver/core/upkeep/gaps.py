@@ -1,7 +1,8 @@
-"""What it means that a destination has no manifest of an asset that the ledger calls archived. Pure."""
+"""Gaps: assets that the ledger calls archived, without a manifest at some destination. What each means. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
 
 LARGEST_CHANGE = 20
@@ -9,19 +10,47 @@ LARGEST_SHARE = 0.02
 
 
 class Gap(Enum):
-    REOPEN = "100ms still has it: it is copied again"
-    FILL = "the destination was added since, and 100ms still has it: it is copied there"
+    REOPEN = "100ms still has the asset: copy it again"
+    FILL = "the destination was added since, and 100ms still has the asset: copy it there"
     MISSING_COPY = (
-        "the destination was added when 100ms had deleted it: it is whole elsewhere, and only counted"
+        "the destination was added after 100ms had deleted the asset, which is whole elsewhere: count it"
     )
-    DAMAGED = "its copy was removed, 100ms has deleted it, and it is whole elsewhere: a person can restore it"
-    VANISHED = "it is nowhere, and 100ms has deleted it: one more attempt, and then it is lost"
+    DAMAGED = (
+        "a copy was removed, 100ms has deleted the asset, it is whole elsewhere: a person can restore it"
+    )
+    VANISHED = "the asset is nowhere, and 100ms has deleted it: one more attempt, then it is lost"
+
+
+CHANGES = (Gap.REOPEN, Gap.DAMAGED, Gap.VANISHED)
+"""Gaps that nobody expects."""
+
+
+@dataclass(slots=True)
+class Gaps:
+    """Gaps of one run: assets by kind, the most urgent first, with the numbers of the destinations that lack them."""
+
+    rows: int = 0  # compared
+    by_kind: dict[Gap, list[tuple[str, tuple[int, ...]]]] = field(
+        default_factory=lambda: {gap: [] for gap in Gap}
+    )
+
+    def of(self, gap: Gap) -> list[tuple[str, tuple[int, ...]]]:
+        return self.by_kind[gap]
+
+    @property
+    def changes(self) -> int:
+        """How many archived assets would be reopened although nothing says that they should lack anything."""
+        return sum(len(self.of(gap)) for gap in CHANGES)
 
 
 def judge_gap(*, over: bool, whole_somewhere: bool, newer: bool, filling: bool, doubted: bool = False) -> Gap:
-    """`over`: the source is. `newer`: every destination that lacks it was added empty after the source was over.
-    `filling`: every one of them was added, and is still being filled. `doubted`: it is quarantined, so that a person
-    looks at it anyway."""
+    """Say what a gap means.
+
+    - `over`: the source has ended.
+    - `newer`: every destination that lacks it was added, empty, after the source had ended.
+    - `filling`: every one of them was added, and is still being filled.
+    - `doubted`: it is quarantined, so a person looks at it anyway.
+    """
     if not over:
         return Gap.FILL if filling else Gap.REOPEN
     if newer or (doubted and whole_somewhere):
@@ -30,5 +59,5 @@ def judge_gap(*, over: bool, whole_somewhere: bool, newer: bool, filling: bool, 
 
 
 def limit(archived: int) -> int:
-    """How many of `archived` assets one run may take back by itself. More are a wrong bucket, or a mass deletion."""
+    """How many of `archived` assets one run may change. More suggest a wrong bucket or a mass deletion."""
     return max(LARGEST_CHANGE, int(archived * LARGEST_SHARE))

@@ -1,17 +1,16 @@
-"""Comparing what the ledger says with what the buckets hold, and repairing the difference.
+"""The reconcile: compare the ledger with the buckets, and repair the ledger.
 
-The bucket says what is safe (design.md): a manifest everywhere makes an asset archived, whatever the ledger
-forgot, unless it is marked as damaged (core.records.commit); a manifest that is gone makes it due again, whatever the
-ledger says. A repair is counted and logged, for it means that another path is broken or the ledger was lost.
+The buckets decide (design.md). An asset with an undamaged manifest everywhere is archived, whatever the ledger says;
+one whose manifest is gone is due again. Every repair is logged: the ledger was lost, or another path failed.
 
-So many gaps at once that a wrong bucket or a mass deletion is likelier are left to a person (`gaps`); but what
-100ms still has is copied again where the destination's marker proves that it is the right one.
+More gaps at once than `gaps.limit` suggest a wrong bucket or a mass deletion, and are left to a person; but what 100ms
+still has is copied again where the destination's marker proves that it is the right one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -22,8 +21,8 @@ from archiver.core.judging import Scope, as_known
 from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import damaged_settlement
-from archiver.core.upkeep.gaps import Gap, judge_gap, limit
-from archiver.core.upkeep.rebuilding import LACKING, Identities, Rebuilder, is_newer
+from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
+from archiver.core.upkeep.rebuild import LACKING, Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
@@ -35,62 +34,36 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOCK_NAME = "reconcile"
-LOCK_TTL = timedelta(
-    minutes=10
-)  # extended as the run goes on; one that was killed stands in nobody's way for long
+LOCK_TTL = timedelta(minutes=10)  # extended while the run goes on
 EXTEND_EVERY = 500  # manifests or rows: seconds
 RECENT = timedelta(minutes=1)
-"""How far the ledger's times may be apart, as a process carries its clock on."""
+"""By how much times in the ledger may differ between processes."""
 FILLED_AT_ONCE = 1000
-"""Assets made due in one run for a destination that was added, the most urgent first."""
+"""Assets reopened in one run for a destination that was added, the most urgent first."""
 
-_CHANGES = (Gap.REOPEN, Gap.DAMAGED, Gap.VANISHED)
-_PROVED_BY_MANIFESTS = (AssetState.ARCHIVED, AssetState.QUARANTINED)
+_STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """`entered`: assets that manifests prove archived and the ledger did not know so. `reopened`: archived by the
-    ledger's word, without a manifest somewhere it could still be made. `missing_copies`: the same, but their time at
-    the source is over; they are whole elsewhere. `unreadable`: manifests nobody understands. `found`: assets that the
-    ledger did not know and that one destination has, or that have a record of their end. `damaged`: of the missing
-    copies those that were removed, and not those that are older than a destination. `stopped`: there were too many gaps
-    to believe in, and `would_change` assets were left as they are."""
+    """Counts of assets, but for `manifests`."""
 
     manifests: int
-    entered: int
-    reopened: int
-    missing_copies: int
-    unreadable: int
-    found: int = 0
-    damaged: int = 0
-    would_change: int = 0
+    entered: int  # archived by their manifests, which the ledger did not know
+    reopened: int  # a manifest is missing, and 100ms still has the asset
+    missing_copies: int  # a manifest is missing, 100ms has deleted the asset, and it is whole elsewhere
+    unreadable: int  # manifests that cannot be understood
+    found: int = 0  # unknown to the ledger, with an end record or a manifest at some destinations only
+    damaged: int = 0  # of the missing copies, those that were removed
+    would_change: int = 0  # left as they are: too many gaps at once
 
     @property
     def stopped(self) -> bool:
         return self.would_change > 0
 
 
-@dataclass(slots=True)
-class _Gaps:
-    """Of one run: assets by what their gap means, the most urgent first, with the destinations that lack them."""
-
-    rows: int = 0  # looked at
-    by_kind: dict[Gap, list[tuple[str, tuple[int, ...]]]] = field(
-        default_factory=lambda: {gap: [] for gap in Gap}
-    )
-
-    def of(self, gap: Gap) -> list[tuple[str, tuple[int, ...]]]:
-        return self.by_kind[gap]
-
-    @property
-    def changes(self) -> int:
-        """How many archived assets would be reopened although nothing says that they should lack anything."""
-        return sum(len(self.of(gap)) for gap in _CHANGES)
-
-
 class Unidentified:
-    """Destinations of which nothing is known but what they hold."""
+    """Destinations without markers."""
 
     def check_all(self) -> bool:
         return True
@@ -105,11 +78,11 @@ class Unidentified:
         return []
 
     def filled(self, _name: str, /) -> None:
-        """Nothing to note."""
+        """No marker keeps it."""
 
 
 class Reconciler:
-    """Memory: about 200 bytes per manifest and destination, for the time of a run."""
+    """Memory during a run: about 200 bytes for each manifest and destination."""
 
     def __init__(
         self,
@@ -132,17 +105,16 @@ class Reconciler:
             identities=self._identities,
         )
 
-    def reconcile(self, *, believe: bool = False) -> ReconcileResult | None:
-        """Both directions, and the records of other ends; None when another run is at it. `believe`: a person says that
-        the gaps are real, however many. Repeatable. Raises StorageError when a destination cannot be listed or is not
-        the one that the ledger knows (nothing is concluded from a list that is not whole), LedgerError."""
+    def reconcile(self, *, confirmed: bool = False) -> ReconcileResult | None:
+        """Compare manifests and end records with the ledger, in both directions. `confirmed`: a person says that the
+        gaps are real, however many. Returns None when another reconcile is running. Idempotent. Raises StorageError
+        when a destination cannot be listed in full, or is not the one that the ledger knows; LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return self._compare(lock, believe) if lock else None
+            return self._compare(lock, confirmed) if lock else None
 
     def check_destinations(self) -> None:
-        """Check every destination, say which were added or removed, and make due what those lack that were added. A
-        ledger that was never compared with them is: it may have been lost, and its rebuilding have failed. For each
-        sweep. Repeatable. Raises LedgerError."""
+        """Check the identity of every destination, and reconcile when one was added, or the ledger never was compared
+        with them (it may have been lost). For each sweep. Idempotent. Raises LedgerError."""
         if not self._identities.check_all():
             return
         if not self._identities.filling() and self._ledger.recall(RECONCILE_FACT) is not None:
@@ -153,14 +125,14 @@ class Reconciler:
             log.error("reconcile_failed", reason=str(error))
 
     def restored(self, manifests: Iterable[ObjectKey]) -> int:
-        """How many assets of these manifests, known to the ledger and not archived, turn out to be archived now: for
-        whoever has just mended copies and would not wait for the next run. Repeatable. Raises LedgerError."""
+        """Enter assets of these manifests that the ledger knows as not archived, and that are by now; how many. For a
+        caller that has just repaired copies. Idempotent. Raises LedgerError."""
         known = [key for key in manifests if self._row(key) is not None]
         return self._rebuilder.enter_archived(known)[0]
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _compare(self, lock: Lock, believe: bool) -> ReconcileResult:
+    def _compare(self, lock: Lock, confirmed: bool) -> ReconcileResult:
         started = self._clock()
         listed = [self._listed(store, keys.MANIFESTS, lock) for store in self._destinations]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
@@ -170,7 +142,7 @@ class Reconciler:
         ends = set().union(*(self._listed(store, keys.ENDS, lock) for store in self._destinations))
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
         gaps = self._gaps(listed, everywhere, started, lock)
-        reopened, would_change = self._close(gaps, lock, believe)
+        reopened, would_change = self._close(gaps, lock, confirmed)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
         result = ReconcileResult(
@@ -207,12 +179,12 @@ class Reconciler:
 
     def _gaps(
         self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], started: datetime, lock: Lock
-    ) -> _Gaps:
-        gaps = _Gaps()
+    ) -> Gaps:
+        gaps = Gaps()
         filling = set(self._identities.filling())
         began = [self._identities.began_empty_at(store.name) for store in self._destinations]
         now = self._clock()
-        for row in _extending(self._ledger.rows(_PROVED_BY_MANIFESTS), lock):
+        for row in _extending(self._ledger.rows(_STORED_STATES), lock):
             gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere:
@@ -227,9 +199,9 @@ class Reconciler:
                 filling=filling.issuperset(names),
                 doubted=row.state is AssetState.QUARANTINED,
             )
-            # of a destination that was added a million are missing: asking for each would take hours
+            # an added destination may lack a million: a request for each would take hours
             recent = row.changed_at >= started - RECENT
-            if (recent or gap in _CHANGES) and self._committed_since(key, lacking):
+            if (recent or gap in CHANGES) and self._committed_since(key, lacking):
                 continue
             gaps.of(gap).append((row.asset_id, lacking))
             if gap is Gap.DAMAGED:
@@ -237,20 +209,20 @@ class Reconciler:
         return gaps
 
     def _committed_since(self, key: ObjectKey, lacking: Iterable[int]) -> bool:
-        """An asset archived after the lists were made is no loss."""
+        """Whether the asset was archived after the lists were made."""
         return all(self._destinations[n].stat(key) is not None for n in lacking)
 
-    def _close(self, gaps: _Gaps, lock: Lock, believe: bool) -> tuple[int, int]:
-        """How many assets are due again, and how many should have been changed and were left as they are."""
+    def _close(self, gaps: Gaps, lock: Lock, confirmed: bool) -> tuple[int, int]:
+        """Repair the ledger; how many assets were reopened, and how many were left as they are."""
         reopened = self._fill(gaps.of(Gap.FILL), lock)
-        believed = believe or gaps.changes <= limit(gaps.rows)
+        confirmed = confirmed or gaps.changes <= limit(gaps.rows)
         withheld = 0
         for asset_id, lacking in _extending(gaps.of(Gap.REOPEN), lock):
-            if believed or self._proved(lacking):
+            if confirmed or self._proved(lacking):
                 reopened += self._reopen(asset_id)
             else:
                 withheld += 1
-        if not believed:
+        if not confirmed:
             return reopened, withheld + len(gaps.of(Gap.DAMAGED)) + len(gaps.of(Gap.VANISHED))
         for asset_id, _ in _extending(gaps.of(Gap.VANISHED), lock):
             reopened += self._reopen(asset_id)
@@ -259,7 +231,7 @@ class Reconciler:
         return reopened, withheld
 
     def _fill(self, lacked: Sequence[tuple[str, tuple[int, ...]]], lock: Lock) -> int:
-        """Make due what destinations lack that were added; such a one is like any other when all of it is due."""
+        """Reopen what an added destination lacks, FILLED_AT_ONCE at a time; it is filled when nothing is left."""
         now, later = lacked[:FILLED_AT_ONCE], lacked[FILLED_AT_ONCE:]
         due = sum(
             self._reopen(asset_id, is_stored=len(lacking) < len(self._destinations))
@@ -277,9 +249,9 @@ class Reconciler:
         return all(self._identities.proved(self._destinations[n].name) for n in lacking)
 
     def _reopen(self, asset_id: str, is_stored: bool = False) -> bool:
-        """`is_stored`: whole at another destination, so that it is not at risk."""
+        """`is_stored`: whole at another destination, and so not at risk."""
         row = self._ledger.get(asset_id)
-        if row is None or row.state not in _PROVED_BY_MANIFESTS:
+        if row is None or row.state not in _STORED_STATES:
             return False
         if not is_stored:
             log.error("manifest_missing", asset_id=asset_id, key=keys.manifest_key(asset_id, row.created_at))
@@ -313,7 +285,7 @@ class Reconciler:
                 )
 
     def _delete_outdated_end_records(self, lock: Lock) -> None:
-        """Of what was quarantined, say, and then released and archived: one record for each asset."""
+        """Delete the end records of assets that are archived by now."""
         for store in self._destinations:
             for key in _extending(self._listed(store, keys.ENDS, lock), lock):
                 row = self._row(key)

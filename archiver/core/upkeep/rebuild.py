@@ -1,6 +1,6 @@
-"""What the buckets say of assets that the ledger does not know, or knows less of: manifests, and records of ends.
+"""Rebuild the ledger from the manifests and end records at the destinations.
 
-The union of what all destinations hold: an asset that only one of them has is not archived, and is not forgotten.
+Their union counts: an asset that only one destination has is not archived, and is not forgotten.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ log = structlog.get_logger(__name__)
 LACKING = "it has no manifest that proves it"
 
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
-"""Ends that say that nothing is stored, which a manifest with doubts contradicts."""
+"""Ends with nothing stored, which a manifest with doubts contradicts."""
 
 
 class Identities(Protocol):
-    """What is known of the destinations themselves: `core.destinations.checked`."""
+    """Which destinations these are: `core.destinations.checked`."""
 
     def check_all(self) -> bool: ...
 
@@ -52,7 +52,7 @@ class Identities(Protocol):
 
 
 class Rebuilder:
-    """Enters what manifests and records prove. Everything is repeatable. Raises StorageError, LedgerError."""
+    """Every method is idempotent. Raises StorageError, LedgerError."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class Rebuilder:
         self._identities = identities
 
     def enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
-        """What has a manifest at every destination: how many assets are archived that the ledger did not call so, and
-        how many manifests nobody understands."""
+        """Enter assets that have a manifest at every destination; how many are newly archived, and how many manifests
+        cannot be understood."""
         entered = unreadable = 0
         for key in manifest_keys:
             row = self._row(key)
@@ -103,8 +103,8 @@ class Rebuilder:
         return entered, unreadable
 
     def enter_partial(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
-        """What has a manifest at some destinations only: how many assets the ledger did not know, and how many
-        manifests nobody understands. While the source lasts they are due; then a person can restore the copy."""
+        """Enter assets that have a manifest at some destinations only; how many the ledger did not know, and how many
+        manifests cannot be understood. They are due while the source lasts; then a person can restore the copy."""
         entered = unreadable = 0
         for key in manifest_keys:
             row = self._row(key)
@@ -124,8 +124,8 @@ class Rebuilder:
         return entered, unreadable
 
     def enter_ends(self, record_keys: Iterable[ObjectKey]) -> int:
-        """Of assets that the ledger does not know, with state, reason and acknowledgement; how many. Manifests, which
-        say more, come first. Of those that are in the same end again, the acknowledgement."""
+        """Enter assets that the ledger does not know from their end records; how many. Restore the acknowledgements of
+        those that are in the same end. Call after the manifests were entered, which say more."""
         entered = 0
         for key in record_keys:
             row = self._row(key)
@@ -172,7 +172,7 @@ class Rebuilder:
         return 1
 
     def _find_again(self, key: ObjectKey, row: Row, manifests: Mapping[str, Manifest]) -> None:
-        """What is called lost and is whole somewhere is not lost."""
+        """An asset called lost that is whole somewhere is damaged, not lost."""
         try:
             whole = [s.name for s in self._destinations if s.name in manifests and committed(s, key)]
         except StorageError as error:
@@ -187,7 +187,7 @@ class Rebuilder:
         return next((record for record in found if record is not None), None)
 
     def _dated(self, seen: Seen) -> Seen:
-        """A record of an earlier version has no deadline."""
+        """Add the deadline that an earlier version did not record."""
         if seen.expires_at != UNDATED or seen.created_at is None:
             return seen
         try:
@@ -200,7 +200,7 @@ class Rebuilder:
         return self._ledger.get(asset_id) if asset_id else None
 
     def _settlement(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> Settlement:
-        """Archived; or stored with doubts, when one destination at least says so, unless a person rejected it."""
+        """Archived; with doubts at any destination quarantined, or rejected if a person did so."""
         doubted = next((each for each in manifests.values() if not each.trusted), None)
         if doubted is None:
             manifest = next(iter(manifests.values()))
@@ -220,7 +220,7 @@ class Rebuilder:
         )
 
     def _keeps(self, key: ObjectKey) -> bool:
-        """Whether every destination has it whole, be it with doubts."""
+        """Whether every destination has it whole, with or without doubts."""
         try:
             return all(committed(store, key) or kept(store, key) for store in self._destinations)
         except StorageError as error:
@@ -228,9 +228,8 @@ class Rebuilder:
             return False
 
     def _missing(self, manifests: Mapping[str, Manifest]) -> Mapping[str, Sequence[str]] | None:
-        """By destination, which objects of its manifest are not there with their size (and checksum, where the store
-        tells); None when that cannot be told now. A request or a LIST for each manifest: a manifest is no proof that
-        what it names is still there."""
+        """Return by destination the objects of its manifest that are missing or differ; None when that cannot be told
+        now. Costs a request or a LIST for each manifest."""
         missing: dict[str, Sequence[str]] = {}
         for store in self._destinations:
             if (manifest := manifests.get(store.name)) is None:
@@ -249,7 +248,7 @@ class Rebuilder:
     def _enter_damaged(
         self, manifests: Mapping[str, Manifest], missing: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        """When its source is gone, no sweep will find it again: its manifests alone know of it."""
+        """Enter an asset whose source has ended: no sweep will find it, only its manifests."""
         manifest = next(iter(manifests.values()))
         problems: dict[str, Sequence[str]] = {store.name: (LACKING,) for store in self._destinations}
         problems |= {name: each.damage or () for name, each in manifests.items()}
@@ -263,7 +262,7 @@ class Rebuilder:
         self._ledger.record_archived(self._seen(manifest), how)
 
     def _ends_at(self, manifest: Manifest) -> datetime:
-        """As `deadlines.source_ends_at`, of an asset that the ledger does not know."""
+        """As `deadlines.source_ends_at`, for an asset that the ledger does not know."""
         expires_at = self._seen(manifest).expires_at
         return manifest.archived_at + UNDATED_PATIENCE if expires_at == UNDATED else expires_at
 
@@ -271,8 +270,8 @@ class Rebuilder:
         return self._clock() >= self._ends_at(manifest)
 
     def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
-        """Whether every destination still has the manifest and what it names, and nobody took it back. `every_byte`:
-        of what was found damaged; a store may not have let us mark its manifest, and sizes prove little."""
+        """Whether the asset is archived at every destination. `every_byte`: read it back, because it was found damaged:
+        a store may not have let us mark its manifest, and sizes prove little."""
         try:
             for store in self._destinations:
                 manifest = committed(store, key)
@@ -295,7 +294,7 @@ class Rebuilder:
 
 
 def is_newer(began_empty_at: datetime | None, source_ended: datetime) -> bool:
-    """Whether a destination was added, empty, after the source of an asset was over."""
+    """Whether a destination was added, empty, after the source of an asset had ended."""
     return began_empty_at is not None and source_ended <= began_empty_at
 
 

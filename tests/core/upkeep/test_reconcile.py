@@ -21,7 +21,7 @@ from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
 
 
-class World:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -39,39 +39,39 @@ class World:
 
 
 def test_manifests_at_every_destination_rebuild_an_empty_ledger() -> None:
-    world = World()
+    harness = Harness()
     assets = [asset(id=f"asset-{number}") for number in range(3)]
     for each in assets:
-        archive_at(world.stores, each)
+        archive_at(harness.stores, each)
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert (result.manifests, result.entered) == (3, 3)
-    row = world.ledger.get("asset-1")
+    row = harness.ledger.get("asset-1")
     assert row is not None
     assert row.state == AssetState.ARCHIVED
     assert (row.stored_bytes, row.stored_objects) == (102, 2)
     assert row.expires_at == assets[1].created_at + RETENTION if assets[1].created_at else False
 
 
-def test_a_manifest_at_only_one_destination_proves_nothing_yet_and_is_not_forgotten() -> None:
-    world = World()
-    archive_at([world.one], asset())
+def test_a_manifest_at_only_one_destination_does_not_archive_the_asset_and_is_not_forgotten() -> None:
+    harness = Harness()
+    archive_at([harness.one], asset())
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert (result.entered, result.found) == (0, 1)
-    assert world.state(asset()) is AssetState.DISCOVERED
+    assert harness.state(asset()) is AssetState.DISCOVERED
 
 
 def test_a_second_run_changes_nothing() -> None:
-    world = World()
-    archive_at(world.stores, asset())
-    world.reconciler().reconcile()
+    harness = Harness()
+    archive_at(harness.stores, asset())
+    harness.reconciler().reconcile()
 
-    again = world.reconciler().reconcile()
+    again = harness.reconciler().reconcile()
 
     assert again is not None
     assert (again.entered, again.reopened, again.missing_copies, again.unreadable) == (0, 0, 0, 0)
@@ -81,14 +81,14 @@ def test_a_second_run_changes_nothing() -> None:
     "state", [AssetState.DISCOVERED, AssetState.WAITING, AssetState.QUARANTINED, AssetState.LOST]
 )
 def test_a_manifest_everywhere_makes_an_asset_archived_whatever_the_ledger_says(state: AssetState) -> None:
-    world = World()
-    enter(world.ledger, asset(), state, "because")
-    archive_at(world.stores, asset())
+    harness = Harness()
+    enter(harness.ledger, asset(), state, "because")
+    archive_at(harness.stores, asset())
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    assert world.state(asset()) == AssetState.ARCHIVED
-    assert world.ledger.counts().balanced
+    assert harness.state(asset()) == AssetState.ARCHIVED
+    assert harness.ledger.counts().balanced
 
 
 KEPT = ("movie.mp4: it has 100 bytes, the API says 200",)
@@ -109,89 +109,89 @@ KEPT = ("movie.mp4: it has 100 bytes, the API says 200",)
 def test_a_manifest_with_doubts_never_makes_an_asset_archived(
     before: AssetState | None, after: AssetState
 ) -> None:
-    world = World()
+    harness = Harness()
     if before is not None:
-        enter(world.ledger, asset(), before, "because")
-    archive_at(world.stores, asset(), doubts=KEPT)
+        enter(harness.ledger, asset(), before, "because")
+    archive_at(harness.stores, asset(), doubts=KEPT)
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    assert world.state(asset()) == after
-    assert world.ledger.counts().balanced
+    assert harness.state(asset()) == after
+    assert harness.ledger.counts().balanced
 
 
 def test_what_one_destination_has_with_doubts_is_not_archived_when_the_ledger_is_rebuilt() -> None:
-    world = World()
-    archive_at([world.one], asset())
-    archive_at([world.two], asset(), doubts=KEPT)
+    harness = Harness()
+    archive_at([harness.one], asset())
+    archive_at([harness.two], asset(), doubts=KEPT)
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row
     assert (row.state, row.stored_objects) == (AssetState.QUARANTINED, 2)
     assert KEPT[0] in (row.reason or "")
 
 
 def test_a_rejection_outlives_the_ledger() -> None:
-    world = World()
-    archive_at(world.stores, asset(), doubts=KEPT)
-    enter(world.ledger, asset(), AssetState.QUARANTINED)
-    review.reject(world.ledger, world.stores, asset().id, by="ann", why="a test", now=NOW)
-    world.ledger.clear()
+    harness = Harness()
+    archive_at(harness.stores, asset(), doubts=KEPT)
+    enter(harness.ledger, asset(), AssetState.QUARANTINED)
+    review.reject(harness.ledger, harness.stores, asset().id, by="ann", why="a test", now=NOW)
+    harness.ledger.clear()
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    assert world.state(asset()) is AssetState.REJECTED
+    assert harness.state(asset()) is AssetState.REJECTED
 
 
 def test_what_is_quarantined_and_gone_from_a_destination_is_due_again_and_at_risk() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.QUARANTINED)
-    key = archive_at(world.stores, asset(), doubts=KEPT)
-    world.two.delete(key)
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.QUARANTINED)
+    key = archive_at(harness.stores, asset(), doubts=KEPT)
+    harness.two.delete(key)
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row
     assert (row.state, row.stored_objects) == (AssetState.DISCOVERED, 0)
 
 
 def test_an_asset_that_a_worker_holds_is_left_to_it() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.RUNNING)
-    archive_at(world.stores, asset())
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.RUNNING)
+    archive_at(harness.stores, asset())
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    assert world.state(asset()) == AssetState.RUNNING
+    assert harness.state(asset()) == AssetState.RUNNING
 
 
 def test_a_manifest_that_is_gone_makes_its_asset_due_again() -> None:
-    world = World()
-    enter(world.ledger, asset())
-    key = archive_at(world.stores, asset())
-    world.two.delete(key)
+    harness = Harness()
+    enter(harness.ledger, asset())
+    key = archive_at(harness.stores, asset())
+    harness.two.delete(key)
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert result.reopened == 1
-    assert world.state(asset()) == AssetState.DISCOVERED
+    assert harness.state(asset()) == AssetState.DISCOVERED
 
 
 def test_a_copy_that_is_gone_after_the_source_is_gone_needs_a_person_and_is_not_tried() -> None:
-    world = World()
-    enter(world.ledger, asset())
-    world.two.delete(archive_at(world.stores, asset()))
-    world.clock.advance(RETENTION)
+    harness = Harness()
+    enter(harness.ledger, asset())
+    harness.two.delete(archive_at(harness.stores, asset()))
+    harness.clock.advance(RETENTION)
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert (result.reopened, result.missing_copies) == (0, 1)
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.state is AssetState.DAMAGED
     assert "not whole at memory://two" in (row.reason or "")
@@ -199,108 +199,108 @@ def test_a_copy_that_is_gone_after_the_source_is_gone_needs_a_person_and_is_not_
 
 
 def test_a_copy_that_was_brought_back_makes_it_archived_again() -> None:
-    world = World()
-    enter(world.ledger, asset())
-    key = archive_at(world.stores, asset())
-    manifest = world.two.read(key)
-    world.two.delete(key)
-    world.clock.advance(RETENTION)
-    world.reconciler().reconcile()
+    harness = Harness()
+    enter(harness.ledger, asset())
+    key = archive_at(harness.stores, asset())
+    manifest = harness.two.read(key)
+    harness.two.delete(key)
+    harness.clock.advance(RETENTION)
+    harness.reconciler().reconcile()
 
-    put(world.two, key, manifest)
-    world.reconciler().reconcile()
+    put(harness.two, key, manifest)
+    harness.reconciler().reconcile()
 
-    assert world.state(asset()) is AssetState.ARCHIVED
+    assert harness.state(asset()) is AssetState.ARCHIVED
 
 
-def test_a_manifest_that_nobody_understands_is_counted_and_does_not_stop_the_others() -> None:
-    world = World()
-    archive_at(world.stores, asset(id="good"))
-    for store in world.stores:
+def test_an_invalid_manifest_is_counted_and_does_not_stop_the_others() -> None:
+    harness = Harness()
+    archive_at(harness.stores, asset(id="good"))
+    for store in harness.stores:
         put(store, keys.manifest_key("bad", asset().created_at), b"{not json")
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert (result.entered, result.unreadable) == (1, 1)
 
 
 def test_a_manifest_that_one_destination_cannot_read_or_took_back_enters_nothing() -> None:
-    world = World()
+    harness = Harness()
     rubbish, damaged = asset(id="rubbish"), asset(id="damaged")
     for each in (rubbish, damaged):
-        archive_at(world.stores, each)
-    put(world.two, keys.manifest_key("rubbish", rubbish.created_at), b"{not json")
-    mark_damaged(world.two, keys.manifest_key("damaged", damaged.created_at), ["movie.mp4: missing"])
+        archive_at(harness.stores, each)
+    put(harness.two, keys.manifest_key("rubbish", rubbish.created_at), b"{not json")
+    mark_damaged(harness.two, keys.manifest_key("damaged", damaged.created_at), ["movie.mp4: missing"])
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert (result.entered, result.unreadable) == (0, 1)
-    assert world.state(rubbish) is None
-    assert world.state(damaged) is None
+    assert harness.state(rubbish) is None
+    assert harness.state(damaged) is None
 
 
 def test_nothing_is_concluded_when_a_destination_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    enter(world.ledger, asset())
+    harness = Harness()
+    enter(harness.ledger, asset())
 
     def unreachable(_prefix: str) -> object:
         raise TransientStorageError("list: 503")
 
-    monkeypatch.setattr(world.two, "list", unreachable)
+    monkeypatch.setattr(harness.two, "list", unreachable)
 
     with pytest.raises(TransientStorageError):
-        world.reconciler().reconcile()
+        harness.reconciler().reconcile()
 
-    assert world.state(asset()) == AssetState.ARCHIVED
+    assert harness.state(asset()) == AssetState.ARCHIVED
 
 
 def test_an_end_that_a_destination_has_no_record_of_is_written_there() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.LOST, "gone before it was saved")
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone before it was saved")
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    for store in world.stores:
+    for store in harness.stores:
         key = keys.end_record_key(asset().id, asset().created_at)
         record = json.loads(store.read(key, 0, 10_000))
         assert (record["state"], record["reason"]) == ("lost", "gone before it was saved")
 
 
 def test_the_record_of_an_end_goes_when_its_asset_is_archived_after_all() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.QUARANTINED, "HTML")
-    world.reconciler().reconcile()
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.QUARANTINED, "HTML")
+    harness.reconciler().reconcile()
     other = keys.end_record_key("other", asset().created_at)
-    put(world.one, other, b"{}")
-    archive_at(world.stores, asset())
+    put(harness.one, other, b"{}")
+    archive_at(harness.stores, asset())
 
-    world.reconciler().reconcile()
+    harness.reconciler().reconcile()
 
-    assert world.one.stat(keys.end_record_key(asset().id, asset().created_at)) is None
-    assert world.one.stat(other) is not None, "only that of the archived one"
+    assert harness.one.stat(keys.end_record_key(asset().id, asset().created_at)) is None
+    assert harness.one.stat(other) is not None, "only that of the archived one"
 
 
-def test_while_another_run_is_at_it_nothing_is_done() -> None:
-    world = World()
-    archive_at(world.stores, asset())
-    world.ledger.lock(LOCK_NAME, LOCK_TTL)
+def test_reconcile_does_nothing_while_another_one_is_running() -> None:
+    harness = Harness()
+    archive_at(harness.stores, asset())
+    harness.ledger.lock(LOCK_NAME, LOCK_TTL)
 
-    assert world.reconciler().reconcile() is None
-    assert world.state(asset()) is None
+    assert harness.reconciler().reconcile() is None
+    assert harness.state(asset()) is None
 
-    world.clock.advance(LOCK_TTL + timedelta(seconds=1))
-    assert world.reconciler().reconcile() is not None, "the lock of a run that died ends by itself"
+    harness.clock.advance(LOCK_TTL + timedelta(seconds=1))
+    assert harness.reconciler().reconcile() is not None, "the lock of a run that died ends by itself"
 
 
 def test_files_of_others_in_the_manifests_folder_are_left_alone() -> None:
-    world = World()
-    for store in world.stores:
+    harness = Harness()
+    for store in harness.stores:
         put(store, "manifests/readme.txt", b"hello")
 
-    result = world.reconciler().reconcile()
+    result = harness.reconciler().reconcile()
 
     assert result is not None
     assert result.unreadable == 0
-    assert world.one.stat(object_key("manifests/readme.txt")) is not None
+    assert harness.one.stat(object_key("manifests/readme.txt")) is not None

@@ -37,7 +37,7 @@ class Unreadable(MemoryBackend):
         return super().read(key, start, length_bytes)
 
 
-class World:
+class Harness:
     def __init__(self, *stores: MemoryBackend) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -101,109 +101,109 @@ def delete_all(store: MemoryBackend, names: str = "") -> None:
 
 
 def test_a_mass_deletion_in_the_right_bucket_is_copied_again_while_100ms_has_it() -> None:
-    world = World()
-    world.archive(recordings(MANY))
-    world.reconcile()
+    harness = Harness()
+    harness.archive(recordings(MANY))
+    harness.reconcile()
 
-    delete_all(world.two)
-    result = world.reconcile()
+    delete_all(harness.two)
+    result = harness.reconcile()
 
     assert (result.reopened, result.stopped) == (MANY, False)
-    assert world.states() == {AssetState.DISCOVERED: MANY}
+    assert harness.states() == {AssetState.DISCOVERED: MANY}
 
 
 def test_what_a_mass_deletion_took_for_good_is_left_to_a_person() -> None:
-    world = World()
-    world.archive(recordings(MANY, days_ago=20, name="old"))
-    world.archive(recordings(MANY, days_ago=1, name="new"))
-    world.reconcile()
+    harness = Harness()
+    harness.archive(recordings(MANY, days_ago=20, name="old"))
+    harness.archive(recordings(MANY, days_ago=1, name="new"))
+    harness.reconcile()
 
-    delete_all(world.one)
-    delete_all(world.two)
-    result = world.reconcile()
+    delete_all(harness.one)
+    delete_all(harness.two)
+    result = harness.reconcile()
 
     assert (result.reopened, result.would_change, result.stopped) == (MANY, MANY, True)
-    assert world.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
-    assert (world.fact["stopped"], world.fact["would_change"]) == (True, MANY)
+    assert harness.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
+    assert (harness.fact["stopped"], harness.fact["would_change"]) == (True, MANY)
 
-    result = world.reconcile(confirmed=True)
+    result = harness.reconcile(confirmed=True)
 
     assert (result.reopened, result.stopped) == (MANY, False)
-    assert world.fact["stopped"] is False
+    assert harness.fact["stopped"] is False
 
 
 def test_copies_that_a_mass_deletion_took_and_another_destination_has_are_left_to_a_person() -> None:
-    world = World()
-    world.archive(recordings(MANY, days_ago=20))
-    world.reconcile()
-    delete_all(world.two)
+    harness = Harness()
+    harness.archive(recordings(MANY, days_ago=20))
+    harness.reconcile()
+    delete_all(harness.two)
 
-    result = world.reconcile()
+    result = harness.reconcile()
     assert (result.missing_copies, result.would_change) == (MANY, MANY)
-    assert world.states() == {AssetState.ARCHIVED: MANY}
+    assert harness.states() == {AssetState.ARCHIVED: MANY}
 
-    world.reconcile(confirmed=True)
-    assert world.states() == {AssetState.DAMAGED: MANY}
+    harness.reconcile(confirmed=True)
+    assert harness.states() == {AssetState.DAMAGED: MANY}
 
 
 def test_no_archived_assets_are_reopened_in_masses_where_no_marker_identifies_the_bucket() -> None:
-    world = World(MemoryBackend("one"), Unreadable("two"))
-    world.archive(recordings(MANY))
-    world.reconcile()
-    delete_all(world.two)
+    harness = Harness(MemoryBackend("one"), Unreadable("two"))
+    harness.archive(recordings(MANY))
+    harness.reconcile()
+    delete_all(harness.two)
 
-    result = world.reconcile()
+    result = harness.reconcile()
 
     assert (result.reopened, result.would_change, result.stopped) == (0, MANY, True)
-    assert world.states() == {AssetState.ARCHIVED: MANY}
-    assert world.reconcile(confirmed=True).reopened == MANY
+    assert harness.states() == {AssetState.ARCHIVED: MANY}
+    assert harness.reconcile(confirmed=True).reopened == MANY
 
 
 def test_a_few_gaps_are_closed_without_asking() -> None:
-    world = World(MemoryBackend("one"), Unreadable("two"))
-    world.archive(recordings(MANY))
-    world.reconcile()
-    delete_all(world.two, "asset-000")
+    harness = Harness(MemoryBackend("one"), Unreadable("two"))
+    harness.archive(recordings(MANY))
+    harness.reconcile()
+    delete_all(harness.two, "asset-000")
 
-    result = world.reconcile()
+    result = harness.reconcile()
 
     assert (result.reopened, result.stopped) == (10, False)
 
 
 def test_from_a_wrong_bucket_nothing_is_concluded() -> None:
-    world = World()
-    world.archive(recordings(MANY, days_ago=20))
-    world.archive(recordings(3, name="new"))
-    world.reconcile()
-    right = world.two
-    world.stores[1] = MemoryBackend("two")
+    harness = Harness()
+    harness.archive(recordings(MANY, days_ago=20))
+    harness.archive(recordings(3, name="new"))
+    harness.reconcile()
+    right = harness.two
+    harness.stores[1] = MemoryBackend("two")
 
     with pytest.raises(NotTheDestination):
-        world.reconcile()
-    assert world.states() == {AssetState.ARCHIVED: MANY + 3}
-    assert world.two.store.objects == {}
+        harness.reconcile()
+    assert harness.states() == {AssetState.ARCHIVED: MANY + 3}
+    assert harness.two.store.objects == {}
 
-    world.stores[1] = right
-    assert world.reconcile().reopened == 0
+    harness.stores[1] = right
+    assert harness.reconcile().reopened == 0
 
 
 def test_a_bucket_that_changes_while_it_is_listed_concludes_nothing() -> None:
     """The disk is unmounted in the middle."""
-    world = World()
-    world.archive(recordings(3))
-    world.reconcile()
+    harness = Harness()
+    harness.archive(recordings(3))
+    harness.reconcile()
 
     class Vanishing(MemoryBackend):
         def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
             self.store.objects.clear()
-            world.clock.advance(timedelta(seconds=5))
+            harness.clock.advance(timedelta(seconds=5))
             return super().list(prefix)
 
-    world.stores[1] = Vanishing("two", store=world.two.store)
+    harness.stores[1] = Vanishing("two", store=harness.two.store)
 
     with pytest.raises(NotTheDestination):
-        world.reconcile()
-    assert world.states() == {AssetState.ARCHIVED: 3}
+        harness.reconcile()
+    assert harness.states() == {AssetState.ARCHIVED: 3}
 
 
 def test_a_destination_that_was_added_is_filled_in_batches_the_most_urgent_first(
@@ -211,22 +211,22 @@ def test_a_destination_that_was_added_is_filled_in_batches_the_most_urgent_first
 ) -> None:
     monkeypatch.setattr(reconcile, "FILLED_AT_ONCE", 10)
     one, two = MemoryBackend("one"), MemoryBackend("two")
-    world = World(one)
-    world.archive(recordings(15, days_ago=1, name="calm"))
-    world.archive(recordings(5, days_ago=13, name="urgent"))
-    world.archive(recordings(MANY, days_ago=20, name="old"))
-    world.reconcile()
-    world.stores = [one, two]
+    harness = Harness(one)
+    harness.archive(recordings(15, days_ago=1, name="calm"))
+    harness.archive(recordings(5, days_ago=13, name="urgent"))
+    harness.archive(recordings(MANY, days_ago=20, name="old"))
+    harness.reconcile()
+    harness.stores = [one, two]
 
-    first = world.reconcile()
-    due = {row.asset_id for row in world.ledger.rows([AssetState.DISCOVERED])}
-    again = world.reconcile()
+    first = harness.reconcile()
+    due = {row.asset_id for row in harness.ledger.rows([AssetState.DISCOVERED])}
+    again = harness.reconcile()
 
     assert (first.reopened, first.missing_copies, first.stopped) == (10, MANY, False)
     assert {each.id for each in recordings(5, name="urgent")} <= due
     assert again.reopened == 10
-    assert world.destinations().filling() == []
-    assert world.states() == {AssetState.DISCOVERED: 20, AssetState.ARCHIVED: MANY}, (
+    assert harness.destinations().filling() == []
+    assert harness.states() == {AssetState.DISCOVERED: 20, AssetState.ARCHIVED: MANY}, (
         "the old ones are archived"
     )
 
@@ -236,46 +236,46 @@ def test_each_sweep_fills_an_added_destination_further_and_compares_nothing_afte
 ) -> None:
     monkeypatch.setattr(reconcile, "FILLED_AT_ONCE", 10)
     one, two = MemoryBackend("one"), MemoryBackend("two")
-    world = World(one)
-    world.archive(recordings(15))
-    world.reconcile()
-    world.stores = [one, two]
+    harness = Harness(one)
+    harness.archive(recordings(15))
+    harness.reconcile()
+    harness.stores = [one, two]
     due = []
     for _ in range(3):
-        world.reconciler().check_destinations()
-        due.append(world.states().get(AssetState.DISCOVERED, 0))
-    before = world.fact
+        harness.reconciler().check_destinations()
+        due.append(harness.states().get(AssetState.DISCOVERED, 0))
+    before = harness.fact
 
-    world.clock.advance(timedelta(minutes=5))
-    world.reconciler().check_destinations()
+    harness.clock.advance(timedelta(minutes=5))
+    harness.reconciler().check_destinations()
 
     assert due == [10, 15, 15]
-    assert world.fact == before
+    assert harness.fact == before
 
 
 def test_a_ledger_that_was_never_compared_is_compared_at_the_next_sweep() -> None:
     """It was lost, and could not be rebuilt at once."""
-    world = World()
-    world.archive(recordings(2))
-    world.reconcile()
-    world.ledger.clear()
-    enter(world.ledger, recordings(1)[0], AssetState.DISCOVERED)
+    harness = Harness()
+    harness.archive(recordings(2))
+    harness.reconcile()
+    harness.ledger.clear()
+    enter(harness.ledger, recordings(1)[0], AssetState.DISCOVERED)
 
-    world.reconciler().check_destinations()
+    harness.reconciler().check_destinations()
 
-    assert world.states() == {AssetState.ARCHIVED: 2}
+    assert harness.states() == {AssetState.ARCHIVED: 2}
 
 
 def test_of_a_wrong_destination_a_sweep_compares_nothing() -> None:
-    world = World()
-    world.archive(recordings(2))
-    world.reconcile()
-    world.ledger.forget(RECONCILE_FACT)
-    world.stores[1] = MemoryBackend("two")
+    harness = Harness()
+    harness.archive(recordings(2))
+    harness.reconcile()
+    harness.ledger.forget(RECONCILE_FACT)
+    harness.stores[1] = MemoryBackend("two")
 
-    world.reconciler().check_destinations()
+    harness.reconciler().check_destinations()
 
-    assert world.fact == {}
+    assert harness.fact == {}
 
 
 def test_what_is_older_than_an_added_destination_is_not_asked_for_one_by_one() -> None:
@@ -287,85 +287,85 @@ def test_what_is_older_than_an_added_destination_is_not_asked_for_one_by_one() -
             return super().stat(key)
 
     one, two = MemoryBackend("one"), Counting("two")
-    world = World(one)
-    world.archive(recordings(MANY, days_ago=20))
-    world.reconcile()
-    world.stores = [one, two]
-    world.clock.advance(timedelta(hours=1))
-    world.reconcile()
+    harness = Harness(one)
+    harness.archive(recordings(MANY, days_ago=20))
+    harness.reconcile()
+    harness.stores = [one, two]
+    harness.clock.advance(timedelta(hours=1))
+    harness.reconcile()
     asked.clear()
 
-    assert world.reconcile().missing_copies == MANY
+    assert harness.reconcile().missing_copies == MANY
     assert asked == []
 
 
 def test_what_waits_to_be_copied_to_a_destination_that_was_added_is_not_at_risk() -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
-    world = World(one)
-    world.archive(recordings(1, days_ago=14))
-    world.reconcile()
-    world.stores = [one, two]
+    harness = Harness(one)
+    harness.archive(recordings(1, days_ago=14))
+    harness.reconcile()
+    harness.stores = [one, two]
 
-    world.reconcile()
+    harness.reconcile()
 
-    (row,) = world.ledger.rows([AssetState.DISCOVERED])
+    (row,) = harness.ledger.rows([AssetState.DISCOVERED])
     assert row.stored_objects == 2
 
 
 def test_what_is_deleted_from_an_added_destination_once_it_is_filled_is_a_gap_like_any_other() -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
-    world = World(one)
-    world.archive(recordings(1, days_ago=20, name="old"))
-    world.reconcile()
-    world.stores = [one, two]
-    world.reconcile()
-    world.archive(recordings(1, days_ago=1, name="new"))
+    harness = Harness(one)
+    harness.archive(recordings(1, days_ago=20, name="old"))
+    harness.reconcile()
+    harness.stores = [one, two]
+    harness.reconcile()
+    harness.archive(recordings(1, days_ago=1, name="new"))
     delete_all(two)
 
-    world.clock.advance(timedelta(days=30))
-    world.reconcile()
+    harness.clock.advance(timedelta(days=30))
+    harness.reconcile()
 
-    states = {row.asset_id: row.state for row in world.ledger.rows()}
+    states = {row.asset_id: row.state for row in harness.ledger.rows()}
     assert states == {"old-0000": AssetState.ARCHIVED, "new-0000": AssetState.DAMAGED}
 
 
 def test_what_is_older_than_an_added_destination_stays_so_when_the_ledger_is_lost() -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
-    world = World(one)
-    world.archive(recordings(MANY, days_ago=20))
-    world.reconcile()
-    world.stores = [one, two]
-    before = world.reconcile()
-    world.ledger.clear()
+    harness = Harness(one)
+    harness.archive(recordings(MANY, days_ago=20))
+    harness.reconcile()
+    harness.stores = [one, two]
+    before = harness.reconcile()
+    harness.ledger.clear()
 
-    after = world.reconcile()
-    again = world.reconcile()
+    after = harness.reconcile()
+    again = harness.reconcile()
 
     assert before.missing_copies == after.missing_copies == again.missing_copies == MANY
-    assert world.states() == {AssetState.ARCHIVED: MANY}
+    assert harness.states() == {AssetState.ARCHIVED: MANY}
 
 
 def test_a_destination_that_replaced_another_is_filled_and_nothing_is_called_lost() -> None:
-    world = World(MemoryBackend("one"))
-    world.archive(recordings(MANY, days_ago=20, name="old"))
-    world.archive(recordings(MANY, days_ago=1, name="new"))
-    world.reconcile()
-    world.stores = [MemoryBackend("elsewhere")]
+    harness = Harness(MemoryBackend("one"))
+    harness.archive(recordings(MANY, days_ago=20, name="old"))
+    harness.archive(recordings(MANY, days_ago=1, name="new"))
+    harness.reconcile()
+    harness.stores = [MemoryBackend("elsewhere")]
 
-    result = world.reconcile()
+    result = harness.reconcile()
 
     assert (result.reopened, result.missing_copies, result.stopped) == (MANY, MANY, False)
-    assert world.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
+    assert harness.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
 
 
 def test_what_a_person_adopts_is_filled_and_what_cannot_be_had_any_more_is_only_counted() -> None:
-    world = World()
-    world.archive(recordings(MANY, days_ago=20, name="old"))
-    world.archive(recordings(MANY, days_ago=1, name="new"))
-    world.reconcile()
-    world.stores[1] = MemoryBackend("two")
+    harness = Harness()
+    harness.archive(recordings(MANY, days_ago=20, name="old"))
+    harness.archive(recordings(MANY, days_ago=1, name="new"))
+    harness.reconcile()
+    harness.stores[1] = MemoryBackend("two")
 
-    world.destinations().adopt("memory://two")
-    result = world.reconcile()
+    harness.destinations().adopt("memory://two")
+    result = harness.reconcile()
 
     assert (result.reopened, result.missing_copies, result.stopped) == (MANY, MANY, False)

@@ -38,5 +38,5 @@ def test_what_a_missing_manifest_means(case: tuple[bool, bool, bool, bool, bool]
 
 
 @pytest.mark.parametrize(("archived", "most"), [(0, 20), (20, 20), (1000, 20), (1050, 21), (100_000, 2000)])
-def test_how_many_gaps_are_believed_without_asking(archived: int, most: int) -> None:
+def test_how_many_gaps_are_repaired_without_confirmation(archived: int, most: int) -> None:
     assert limit(archived) == most

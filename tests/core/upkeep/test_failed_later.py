@@ -22,7 +22,7 @@ COMPLETED, FAILED = "completed", "failed"
 DISCOVERED, SOURCE_FAILED = AssetState.DISCOVERED, AssetState.SOURCE_FAILED
 
 
-class World:
+class Harness:
     """One asset `x` among others. The list may show it several times."""
 
     def __init__(self, page_size: int = 2) -> None:
@@ -79,88 +79,88 @@ class World:
 def test_what_is_listed_with_two_statuses_is_asked_for(
     page_size: int, listed: list[str], truth: str | HmsError, state: AssetState, asked: int
 ) -> None:
-    world = World(page_size)
+    harness = Harness(page_size)
 
-    assert world.sweep(listed, truth) is state
-    assert len(world.asked) == asked
+    assert harness.sweep(listed, truth) is state
+    assert len(harness.asked) == asked
 
 
-def test_what_failed_after_it_was_completed_is_tried_on_and_told_until_it_is_saved() -> None:
-    world = World()
-    world.sweep([COMPLETED], COMPLETED)
-    assert world.told() == []
+def test_an_asset_that_failed_after_being_completed_is_retried_and_reported_until_it_is_saved() -> None:
+    harness = Harness()
+    harness.sweep([COMPLETED], COMPLETED)
+    assert harness.told() == []
 
     with structlog.testing.capture_logs() as logs:
-        state = world.sweep([FAILED], FAILED)
+        state = harness.sweep([FAILED], FAILED)
 
     assert state is DISCOVERED
-    assert world.told() == ["x"]
-    assert (world.ledger.recall(FACT) or {})["failed_later"] == 1
+    assert harness.told() == ["x"]
+    assert (harness.ledger.recall(FACT) or {})["failed_later"] == 1
     assert [log["event"] for log in logs if log["log_level"] == "error"] == ["asset_failed_later"]
-    row = world.ledger.get("x")
-    lease = world.ledger.lease("x", "test", timedelta(minutes=1))
+    row = harness.ledger.get("x")
+    lease = harness.ledger.lease("x", "test", timedelta(minutes=1))
     assert row
     assert lease
-    world.ledger.settle(lease, _seen(world), Settlement(AssetState.ARCHIVED, stored_objects=1))
-    assert world.told() == []
+    harness.ledger.settle(lease, _seen(harness), Settlement(AssetState.ARCHIVED, stored_objects=1))
+    assert harness.told() == []
 
 
-def _seen(world: World) -> Seen:
-    row = world.ledger.get("x")
+def _seen(harness: Harness) -> Seen:
+    row = harness.ledger.get("x")
     assert row
     return as_known(row)
 
 
-def test_it_is_not_told_any_more_when_it_is_completed_again() -> None:
-    world = World()
-    world.sweep([COMPLETED], COMPLETED)
-    world.sweep([FAILED], FAILED)
+def test_it_is_not_reported_once_it_is_completed_again() -> None:
+    harness = Harness()
+    harness.sweep([COMPLETED], COMPLETED)
+    harness.sweep([FAILED], FAILED)
 
-    world.sweep([COMPLETED], COMPLETED)
+    harness.sweep([COMPLETED], COMPLETED)
 
-    assert world.told() == []
-    assert (world.ledger.recall(FACT) or {})["failed_later"] == 0
+    assert harness.told() == []
+    assert (harness.ledger.recall(FACT) or {})["failed_later"] == 0
 
 
 def test_the_list_may_be_behind_the_assets_own_endpoint() -> None:
-    world = World()
-    world.sweep([COMPLETED], COMPLETED)
+    harness = Harness()
+    harness.sweep([COMPLETED], COMPLETED)
 
-    assert world.sweep([FAILED], COMPLETED) is DISCOVERED
-    assert world.told() == []
+    assert harness.sweep([FAILED], COMPLETED) is DISCOVERED
+    assert harness.told() == []
 
 
 def test_what_was_kept_with_doubts_and_is_looked_at_again_stays_kept() -> None:
-    world = World()
-    world.sweep([COMPLETED], COMPLETED)
-    lease = world.ledger.lease("x", "test", timedelta(minutes=1))
+    harness = Harness()
+    harness.sweep([COMPLETED], COMPLETED)
+    lease = harness.ledger.lease("x", "test", timedelta(minutes=1))
     assert lease
-    world.ledger.settle(lease, _seen(world), Settlement(AssetState.QUARANTINED, stored_objects=2))
-    world.ledger.reopen("x", keep_stored=True)
+    harness.ledger.settle(lease, _seen(harness), Settlement(AssetState.QUARANTINED, stored_objects=2))
+    harness.ledger.reopen("x", keep_stored=True)
 
-    world.sweep([FAILED], FAILED)
+    harness.sweep([FAILED], FAILED)
 
-    row = world.ledger.get("x")
+    row = harness.ledger.get("x")
     assert row
     assert (row.state, row.stored_objects) == (DISCOVERED, 2)
 
 
 def test_a_walk_asks_for_a_bounded_number_of_assets() -> None:
-    world = World(100)
+    harness = Harness(100)
     names = [f"{number:04}" for number in range(MOST_ASKED + 50)]
-    world.api.assets = [asset(id=name) for name in names]
-    world.sweeper.sweep(full=True)
-    world.api.assets = [asset(id=name, status=FAILED) for name in names]
+    harness.api.assets = [asset(id=name) for name in names]
+    harness.sweeper.sweep(full=True)
+    harness.api.assets = [asset(id=name, status=FAILED) for name in names]
     asked: list[str] = []
 
     def ask(asset_id: str) -> Asset:
         asked.append(asset_id)
         return asset(id=asset_id, status=FAILED)
 
-    world.api.asset = ask  # type: ignore[method-assign]
+    harness.api.asset = ask  # type: ignore[method-assign]
 
-    world.sweeper.sweep(full=True)
+    harness.sweeper.sweep(full=True)
 
     assert len(asked) == MOST_ASKED
-    assert len(world.told()) == len(names)
-    assert world.ledger.counts().states[SOURCE_FAILED] == 0
+    assert len(harness.told()) == len(names)
+    assert harness.ledger.counts().states[SOURCE_FAILED] == 0

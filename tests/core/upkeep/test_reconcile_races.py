@@ -69,7 +69,7 @@ def test_a_commit_that_scrub_marks_as_damaged_while_reconcile_looks_stays_marked
     assert row.state is AssetState.DISCOVERED
 
 
-def test_a_long_run_keeps_its_turn() -> None:
+def test_a_long_run_extends_its_lock() -> None:
     bench: Bench | None = None
     seen: list[str | None] = []
 

@@ -1,4 +1,4 @@
-"""What a person says of an asset that is stored with doubts."""
+"""Accepting or rejecting an asset that is stored with doubts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ID = asset().id
 KEY = keys.manifest_key(ID, asset().created_at)
 
 
-class World:
+class Harness:
     """One asset that is kept with doubts at two destinations."""
 
     def __init__(self, state: AssetState = AssetState.QUARANTINED) -> None:
@@ -44,13 +44,13 @@ class World:
 
 
 def test_what_is_accepted_is_archived_and_its_manifest_says_who_when_and_why() -> None:
-    world = World()
+    harness = Harness()
 
-    row = world.accept()
+    row = harness.accept()
 
     assert row.state is AssetState.ARCHIVED
     assert row.warnings == ("accepted by ann: looked at it",)
-    for store in world.stores:
+    for store in harness.stores:
         manifest = committed(store, KEY)
         assert manifest
         assert manifest.accepted == {
@@ -62,48 +62,48 @@ def test_what_is_accepted_is_archived_and_its_manifest_says_who_when_and_why() -
 
 
 def test_accepting_twice_changes_nothing_more() -> None:
-    world = World()
-    world.accept()
-    before = world.stores[0].read(KEY, 0, 99_999)
+    harness = Harness()
+    harness.accept()
+    before = harness.stores[0].read(KEY, 0, 99_999)
 
-    row = world.accept("another reason")
+    row = harness.accept("another reason")
 
     assert row.state is AssetState.ARCHIVED
-    assert world.stores[0].read(KEY, 0, 99_999) == before
+    assert harness.stores[0].read(KEY, 0, 99_999) == before
 
 
 def test_accepting_goes_on_where_it_stopped_half_way() -> None:
-    world = World()
-    accept(MemoryLedgerWith(world), world.stores[:1], ID, by="ann", why="x", now=NOW)
-    assert kept(world.stores[1], KEY)
+    harness = Harness()
+    accept(MemoryLedgerWith(harness), harness.stores[:1], ID, by="ann", why="x", now=NOW)
+    assert kept(harness.stores[1], KEY)
 
-    assert world.accept().state is AssetState.ARCHIVED
-    assert all(committed(store, KEY) for store in world.stores)
+    assert harness.accept().state is AssetState.ARCHIVED
+    assert all(committed(store, KEY) for store in harness.stores)
 
 
-def MemoryLedgerWith(world: World) -> MemoryLedger:  # noqa: N802
+def MemoryLedgerWith(harness: Harness) -> MemoryLedger:  # noqa: N802
     """Another ledger with the same asset: the first one never heard of what was done."""
-    ledger = MemoryLedger(world.clock)
+    ledger = MemoryLedger(harness.clock)
     enter(ledger, asset(), AssetState.QUARANTINED)
     return ledger
 
 
 def test_what_is_not_whole_any_more_cannot_be_accepted() -> None:
-    world = World()
-    manifest = read_manifest(world.stores[1], KEY)
+    harness = Harness()
+    manifest = read_manifest(harness.stores[1], KEY)
     assert manifest
-    world.stores[1].delete(manifest.key_of(manifest.objects[0]))
+    harness.stores[1].delete(manifest.key_of(manifest.objects[0]))
 
     with pytest.raises(ReviewRefused, match="memory://two"):
-        world.accept()
+        harness.accept()
 
-    assert kept(world.stores[0], KEY), "and nothing was changed at the other destination"
+    assert kept(harness.stores[0], KEY), "and nothing was changed at the other destination"
 
 
-@pytest.mark.parametrize("say", [World.accept, World.reject])
+@pytest.mark.parametrize("say", [Harness.accept, Harness.reject])
 def test_an_asset_that_a_worker_copies_is_left_to_it(say) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ReviewRefused, match="a worker is copying it"):
-        say(World(AssetState.RUNNING))
+        say(Harness(AssetState.RUNNING))
 
 
 @pytest.mark.parametrize("say", [accept, reject])
@@ -116,24 +116,24 @@ def test_an_unknown_asset_is_named(say) -> None:  # type: ignore[no-untyped-def]
     "state",
     [AssetState.QUARANTINED, AssetState.WAITING, AssetState.DAMAGED, AssetState.LOST, AssetState.DISCOVERED],
 )
-def test_what_is_rejected_asks_for_nobody_any_more_and_its_bytes_stay(state: AssetState) -> None:
-    world = World(state)
+def test_a_rejected_asset_is_no_problem_and_its_objects_stay(state: AssetState) -> None:
+    harness = Harness(state)
 
-    row = world.reject()
+    row = harness.reject()
 
     assert row.state is AssetState.REJECTED
     assert row.state in SETTLED_STATES
     assert (row.reason or "").startswith("rejected by ann: an empty room")
-    assert all(kept(store, KEY) for store in world.stores)
+    assert all(kept(store, KEY) for store in harness.stores)
     end = keys.end_record_key(ID, asset().created_at)
-    assert {read_state(store, end) for store in world.stores} == {"rejected"}
-    assert reopen_ended(world.ledger, NOW + RETENTION / 2) == 0
-    assert world.ledger.take_due(10, RETENTION, ahead=RETENTION) == []
+    assert {read_state(store, end) for store in harness.stores} == {"rejected"}
+    assert reopen_ended(harness.ledger, NOW + RETENTION / 2) == 0
+    assert harness.ledger.take_due(10, RETENTION, ahead=RETENTION) == []
 
 
 def test_what_is_archived_cannot_be_rejected() -> None:
     with pytest.raises(ReviewRefused, match="nothing to reject"):
-        World(AssetState.ARCHIVED).reject()
+        Harness(AssetState.ARCHIVED).reject()
 
 
 def test_an_asset_that_a_worker_takes_in_between_is_not_rejected() -> None:
@@ -143,24 +143,24 @@ def test_an_asset_that_a_worker_takes_in_between_is_not_rejected() -> None:
             assert self.lease(seen.asset_id, "worker", RETENTION)
             return super().record_archived(seen, settlement)
 
-    world = World()
-    ledger = TakenInBetween(world.clock)
+    harness = Harness()
+    ledger = TakenInBetween(harness.clock)
     enter(ledger, asset(), AssetState.QUARANTINED)
 
     with pytest.raises(ReviewRefused, match="a worker is copying it"):
-        reject(ledger, world.stores, ID, by="ann", why="", now=NOW)
+        reject(ledger, harness.stores, ID, by="ann", why="", now=NOW)
 
     end = keys.end_record_key(ID, asset().created_at)
-    assert [read_state(store, end) for store in world.stores] == [None, None]
+    assert [read_state(store, end) for store in harness.stores] == [None, None]
 
 
 def test_no_signature_that_a_rejection_quotes_is_kept_or_logged() -> None:
-    world = World()
+    harness = Harness()
 
     with structlog.testing.capture_logs() as logs:
         row = reject(
-            world.ledger,
-            world.stores,
+            harness.ledger,
+            harness.stores,
             ID,
             by="https://user.example/?token=abcdef",
             why="see https://cdn.example/x.mp4?X-Amz-Signature=abcdef",
@@ -171,10 +171,10 @@ def test_no_signature_that_a_rejection_quotes_is_kept_or_logged() -> None:
 
 
 def test_no_signature_that_a_reason_quotes_is_kept() -> None:
-    world = World()
+    harness = Harness()
 
-    world.accept(why="compared with https://cdn.example/x.mp4?X-Amz-Signature=abcdef")
+    harness.accept(why="compared with https://cdn.example/x.mp4?X-Amz-Signature=abcdef")
 
-    for store in world.stores:
+    for store in harness.stores:
         assert b"abcdef" not in store.read(KEY, 0, 99_999)
-    assert "abcdef" not in json.dumps(world.accept().warnings)
+    assert "abcdef" not in json.dumps(harness.accept().warnings)

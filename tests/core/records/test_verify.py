@@ -14,17 +14,17 @@ MANY = {f"segment_{number}.ts": bytes([number]) * 100 for number in range(9)}
 
 
 @pytest.fixture(params=[FEW, MANY], ids=["asked for one by one", "listed"])
-def world(request: pytest.FixtureRequest) -> tuple[MemoryBackend, Manifest, str]:
+def stored(request: pytest.FixtureRequest) -> tuple[MemoryBackend, Manifest, str]:
     """A store, a manifest and the first path in it."""
     store = MemoryBackend("one")
     archive_at([store], asset(), request.param)
     return store, manifest_of(asset(), request.param), next(iter(request.param))
 
 
-def test_what_is_as_its_manifest_says_is_right_by_list_and_by_reading(
-    world: tuple[MemoryBackend, Manifest, str],
+def test_a_whole_copy_is_verified_by_listing_and_by_reading(
+    stored: tuple[MemoryBackend, Manifest, str],
 ) -> None:
-    store, manifest, _ = world
+    store, manifest, _ = stored
 
     listed, read = verify_listed(store, manifest), verify_contents(store, manifest)
 
@@ -34,8 +34,8 @@ def test_what_is_as_its_manifest_says_is_right_by_list_and_by_reading(
     assert listed.objects == read.objects == len(manifest.objects)
 
 
-def test_a_missing_object_is_named(world: tuple[MemoryBackend, Manifest, str]) -> None:
-    store, manifest, path = world
+def test_a_missing_object_is_named(stored: tuple[MemoryBackend, Manifest, str]) -> None:
+    store, manifest, path = stored
     store.delete(object_key(f"{manifest.folder}/{path}"))
 
     assert verify_listed(store, manifest).problems == (f"{path}: missing",)
@@ -44,17 +44,17 @@ def test_a_missing_object_is_named(world: tuple[MemoryBackend, Manifest, str]) -
 
 @pytest.mark.parametrize("size", [0, 99, 101])
 def test_an_object_of_another_size_is_named_with_both(
-    world: tuple[MemoryBackend, Manifest, str], size: int
+    stored: tuple[MemoryBackend, Manifest, str], size: int
 ) -> None:
-    store, manifest, path = world
+    store, manifest, path = stored
     put(store, f"{manifest.folder}/{path}", b"m" * size)
 
     assert verify_listed(store, manifest).problems == (f"{path}: {size} bytes, the manifest says 100",)
     assert verify_contents(store, manifest).problems == (f"{path}: {size} bytes, the manifest says 100",)
 
 
-def test_a_flipped_byte_is_found(world: tuple[MemoryBackend, Manifest, str]) -> None:
-    store, manifest, path = world
+def test_a_flipped_byte_is_found(stored: tuple[MemoryBackend, Manifest, str]) -> None:
+    store, manifest, path = stored
     put(store, f"{manifest.folder}/{path}", b"x" + b"m" * 99)
 
     for verified in (verify_listed(store, manifest), verify_contents(store, manifest)):

@@ -12,7 +12,7 @@ from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
 
 
-class World:
+class Harness:
     def __init__(self, window: int = 3) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -37,69 +37,69 @@ class World:
 
 
 def test_the_most_urgent_go_first_and_only_a_window_of_them() -> None:
-    world = World(window=2)
+    harness = Harness(window=2)
     for asset_id, days_old in (("young", 1), ("old", 14), ("middle", 7)):
-        world.discover(asset_id, days_old)
+        harness.discover(asset_id, days_old)
 
-    world.dispatcher.dispatch()
+    harness.dispatcher.dispatch()
 
-    assert world.sent == [("old", True), ("middle", False)]
+    assert harness.sent == [("old", True), ("middle", False)]
 
 
 def test_what_is_queued_is_not_sent_again_until_its_message_counts_as_lost() -> None:
-    world = World()
-    world.discover("a", 1)
-    world.dispatcher.dispatch()
-    world.dispatcher.dispatch()
-    assert len(world.sent) == 1
+    harness = Harness()
+    harness.discover("a", 1)
+    harness.dispatcher.dispatch()
+    harness.dispatcher.dispatch()
+    assert len(harness.sent) == 1
 
-    world.clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
-    world.dispatcher.dispatch()
+    harness.clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    harness.dispatcher.dispatch()
 
-    assert [asset_id for asset_id, _ in world.sent] == ["a", "a"]
+    assert [asset_id for asset_id, _ in harness.sent] == ["a", "a"]
 
 
 def test_an_asset_whose_worker_died_is_sent_again_when_its_lease_ends() -> None:
-    world = World()
-    world.discover("a", 1)
-    world.dispatcher.dispatch()
-    assert world.ledger.lease("a", "worker", timedelta(minutes=2))
-    world.dispatcher.dispatch()
-    assert len(world.sent) == 1
+    harness = Harness()
+    harness.discover("a", 1)
+    harness.dispatcher.dispatch()
+    assert harness.ledger.lease("a", "worker", timedelta(minutes=2))
+    harness.dispatcher.dispatch()
+    assert len(harness.sent) == 1
 
-    world.clock.advance(timedelta(minutes=3))
-    world.dispatcher.dispatch()
+    harness.clock.advance(timedelta(minutes=3))
+    harness.dispatcher.dispatch()
 
-    assert len(world.sent) == 2
+    assert len(harness.sent) == 2
 
 
 def test_a_waiting_asset_is_sent_when_its_time_comes() -> None:
-    world = World()
-    world.discover("a", 1)
-    world.dispatcher.dispatch()
-    lease = world.ledger.lease("a", "worker", timedelta(minutes=2))
+    harness = Harness()
+    harness.discover("a", 1)
+    harness.dispatcher.dispatch()
+    lease = harness.ledger.lease("a", "worker", timedelta(minutes=2))
     assert lease
     later = timedelta(minutes=10)
     seen = judge(asset(id="a"), Scope(RETENTION))
-    world.ledger.settle(lease, seen, Settlement(AssetState.WAITING, "503", delay=later))
+    harness.ledger.settle(lease, seen, Settlement(AssetState.WAITING, "503", delay=later))
 
-    world.dispatcher.dispatch()
-    assert len(world.sent) == 1
-    world.clock.advance(later)
-    world.dispatcher.dispatch()
+    harness.dispatcher.dispatch()
+    assert len(harness.sent) == 1
+    harness.clock.advance(later)
+    harness.dispatcher.dispatch()
 
-    assert len(world.sent) == 2
+    assert len(harness.sent) == 2
 
 
 def test_a_broker_that_is_down_loses_nothing() -> None:
-    world = World()
-    world.discover("a", 1)
-    world.broker_is_up = False
+    harness = Harness()
+    harness.discover("a", 1)
+    harness.broker_is_up = False
     with pytest.raises(ConnectionError):
-        world.dispatcher.dispatch()
+        harness.dispatcher.dispatch()
 
-    world.broker_is_up = True
-    world.clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
-    world.dispatcher.dispatch()
+    harness.broker_is_up = True
+    harness.clock.advance(REQUEUE_AFTER + timedelta(seconds=1))
+    harness.dispatcher.dispatch()
 
-    assert [asset_id for asset_id, _ in world.sent] == ["a"]
+    assert [asset_id for asset_id, _ in harness.sent] == ["a"]

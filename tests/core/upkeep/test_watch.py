@@ -21,7 +21,7 @@ from tests.core.fakes import Clock
 SWEEP_EVERY = timedelta(minutes=5)
 
 
-class World:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -44,32 +44,32 @@ class World:
 
 
 def test_an_account_with_everything_archived_is_healthy() -> None:
-    world = World()
-    world.enter("a", days_left=1, state=AssetState.ARCHIVED)
+    harness = Harness()
+    harness.enter("a", days_left=1, state=AssetState.ARCHIVED)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert summary.healthy
     assert summary.counts.seen == 1
     assert summary.at_risk == ()
 
 
-def test_without_a_sweep_nobody_knows() -> None:
-    world = World()
-    world.ledger.forget(FACT)
+def test_status_is_not_healthy_without_a_sweep() -> None:
+    harness = Harness()
+    harness.ledger.forget(FACT)
 
-    assert not world.watcher.summary().healthy
+    assert not harness.watcher.summary().healthy
 
 
 def test_what_is_unsaved_and_short_of_time_is_at_risk_most_urgent_first() -> None:
-    world = World()
-    world.enter("plenty", days_left=10)
-    world.enter("soon", days_left=2)
-    world.enter("now", days_left=0.1, state=AssetState.WAITING)
-    world.enter("saved", days_left=0.1, state=AssetState.ARCHIVED)
-    world.enter("quarantined", days_left=1, state=AssetState.QUARANTINED)
+    harness = Harness()
+    harness.enter("plenty", days_left=10)
+    harness.enter("soon", days_left=2)
+    harness.enter("now", days_left=0.1, state=AssetState.WAITING)
+    harness.enter("saved", days_left=0.1, state=AssetState.ARCHIVED)
+    harness.enter("quarantined", days_left=1, state=AssetState.QUARANTINED)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert [row.asset_id for row in summary.at_risk] == ["now", "soon"], "what is quarantined is stored"
     assert not summary.healthy
@@ -80,20 +80,20 @@ def test_what_is_unsaved_and_short_of_time_is_at_risk_most_urgent_first() -> Non
     [AssetState.LOST, AssetState.DAMAGED, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS],
 )
 def test_what_needs_a_person_is_named(state: AssetState) -> None:
-    world = World()
-    world.enter("a", days_left=10, state=state)
+    harness = Harness()
+    harness.enter("a", days_left=10, state=state)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert [row.reason for row in summary.needs_attention] == ["because"]
     assert not summary.healthy
 
 
 def test_what_waits_is_shown_with_its_reason_and_when_it_is_due() -> None:
-    world = World()
-    world.enter("a", days_left=10, state=AssetState.WAITING)
+    harness = Harness()
+    harness.enter("a", days_left=10, state=AssetState.WAITING)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert [(row.asset_id, row.reason) for row in summary.waiting] == [("a", "because")]
     assert summary.next_due_at == NOW + timedelta(minutes=1)
@@ -101,72 +101,72 @@ def test_what_waits_is_shown_with_its_reason_and_when_it_is_due() -> None:
 
 
 def test_lists_are_cut_and_the_account_is_not() -> None:
-    world = World()
+    harness = Harness()
     for number in range(SHOWN + 5):
-        world.enter(f"asset-{number}", days_left=10, state=AssetState.LOST)
+        harness.enter(f"asset-{number}", days_left=10, state=AssetState.LOST)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert len(summary.needs_attention) == SHOWN
     assert summary.counts.states[AssetState.LOST] == SHOWN + 5
 
 
 def test_one_missed_sweep_is_nothing_and_three_are_an_outage() -> None:
-    world = World()
+    harness = Harness()
 
-    world.clock.advance(2 * SWEEP_EVERY)
-    assert not world.watcher.summary().sweep_is_late
+    harness.clock.advance(2 * SWEEP_EVERY)
+    assert not harness.watcher.summary().sweep_is_late
 
-    world.clock.advance(2 * SWEEP_EVERY)
-    assert world.watcher.summary().sweep_is_late
-    assert not world.watcher.summary().healthy
+    harness.clock.advance(2 * SWEEP_EVERY)
+    assert harness.watcher.summary().sweep_is_late
+    assert not harness.watcher.summary().healthy
 
 
 def test_assets_that_stay_queued_while_nothing_is_copied_mean_that_no_worker_takes_them() -> None:
-    world = World()
-    world.enter("a", days_left=10)
-    world.ledger.take_due(10, timedelta(hours=1))
+    harness = Harness()
+    harness.enter("a", days_left=10)
+    harness.ledger.take_due(10, timedelta(hours=1))
     codes = []
     for _ in range(8):
-        world.swept()
-        codes.append([problem.id for problem in assess(world.watcher.watch()).problems])
-        world.clock.advance(timedelta(minutes=1))
+        harness.swept()
+        codes.append([problem.id for problem in assess(harness.watcher.watch()).problems])
+        harness.clock.advance(timedelta(minutes=1))
     assert codes == [[]] * 6 + [["workers_are_silent"]] * 2
 
-    assert world.ledger.lease("a", "worker", timedelta(minutes=5)) is not None
+    assert harness.ledger.lease("a", "worker", timedelta(minutes=5)) is not None
 
-    assert assess(world.watcher.watch()).healthy
+    assert assess(harness.watcher.watch()).healthy
 
 
 def test_the_control_worker_is_missed_when_it_stops_watching() -> None:
-    world = World()
-    world.enter("a", days_left=10, state=AssetState.ARCHIVED)
-    assert assess(world.watcher.watch()).healthy
+    harness = Harness()
+    harness.enter("a", days_left=10, state=AssetState.ARCHIVED)
+    assert assess(harness.watcher.watch()).healthy
 
-    world.clock.advance(timedelta(minutes=6))
-    world.swept()
+    harness.clock.advance(timedelta(minutes=6))
+    harness.swept()
 
-    assert [problem.id for problem in assess(world.watcher.summary()).problems] == ["control_is_silent"]
+    assert [problem.id for problem in assess(harness.watcher.summary()).problems] == ["control_is_silent"]
 
 
 def test_a_running_sweep_is_not_late() -> None:
-    world = World()
-    world.clock.advance(4 * SWEEP_EVERY)
-    began, now = (NOW + SWEEP_EVERY).isoformat(), world.clock().isoformat()
+    harness = Harness()
+    harness.clock.advance(4 * SWEEP_EVERY)
+    began, now = (NOW + SWEEP_EVERY).isoformat(), harness.clock().isoformat()
 
-    world.ledger.remember(RUNNING_FACT, {"started_at": began, "at": now, "pages": 1, "assets": 1})
+    harness.ledger.remember(RUNNING_FACT, {"started_at": began, "at": now, "pages": 1, "assets": 1})
 
-    assert not world.watcher.summary().sweep_is_late
+    assert not harness.watcher.summary().sweep_is_late
 
 
 @pytest.mark.parametrize("fact", ["sweep", "watch", "run_once", "sweep_running", "scrub", "anything"])
 def test_a_recorded_time_in_the_future_is_an_alarm(fact: str) -> None:
-    world = World()
-    later = (world.clock() + timedelta(hours=1)).isoformat()
+    harness = Harness()
+    later = (harness.clock() + timedelta(hours=1)).isoformat()
 
-    world.ledger.remember(fact, {"started_at": later, "at": later, "assets": 1, "pages": 1, "new": 0})
+    harness.ledger.remember(fact, {"started_at": later, "at": later, "assets": 1, "pages": 1, "new": 0})
 
-    assert "clock_is_wrong" in [problem.id for problem in assess(world.watcher.summary()).problems]
+    assert "clock_is_wrong" in [problem.id for problem in assess(harness.watcher.summary()).problems]
 
 
 @pytest.mark.parametrize(
@@ -182,19 +182,19 @@ def test_a_recorded_time_in_the_future_is_an_alarm(fact: str) -> None:
 def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
     number: int, attempts: int, reasons: list[str], told: bool
 ) -> None:
-    world = World()
+    harness = Harness()
     for index in range(number):
         recording = asset(id=f"asset-{index}", created_at=NOW.isoformat())
-        enter(world.ledger, recording, AssetState.DISCOVERED)
+        enter(harness.ledger, recording, AssetState.DISCOVERED)
         for _ in range(attempts):
-            lease = world.ledger.lease(recording.id, "w", timedelta(minutes=1))
+            lease = harness.ledger.lease(recording.id, "w", timedelta(minutes=1))
             assert lease is not None
             reason = reasons[index % len(reasons)].format(recording.id)
-            world.ledger.settle(
+            harness.ledger.settle(
                 lease, judge(recording, Scope(RETENTION)), Settlement(AssetState.WAITING, reason)
             )
 
-    found = [problem.id for problem in assess(world.watcher.summary()).problems]
+    found = [problem.id for problem in assess(harness.watcher.summary()).problems]
 
     assert found == (["many_fail"] if told else [])
 
@@ -212,86 +212,86 @@ def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
 def test_what_a_part_of_the_archiver_noted_of_its_troubles_is_a_problem(
     fact: str, noted: dict[str, object], code: str
 ) -> None:
-    world = World()
+    harness = Harness()
 
-    world.ledger.remember(fact, noted)
+    harness.ledger.remember(fact, noted)
 
-    assert [problem.id for problem in assess(world.watcher.summary()).problems] == [code]
+    assert [problem.id for problem in assess(harness.watcher.summary()).problems] == [code]
 
 
-def test_ends_are_told_once_and_faults_for_as_long_as_they_last() -> None:
-    world = World()
-    world.enter("a", days_left=10, state=AssetState.LOST)
-    breaker.trip(world.ledger, "s3://b", "403", NOW)
+def test_ends_are_logged_once_and_faults_as_long_as_they_last() -> None:
+    harness = Harness()
+    harness.enter("a", days_left=10, state=AssetState.LOST)
+    breaker.trip(harness.ledger, "s3://b", "403", NOW)
 
     def told() -> list[str]:
         with structlog.testing.capture_logs() as logs:
-            world.watcher.watch()
+            harness.watcher.watch()
         return [log["event"] for log in logs if log["log_level"] == "error"]
 
     assert told() == ["lost", "on_hold"]
     assert told() == ["on_hold"]
-    world.enter("b", days_left=10, state=AssetState.LOST)
+    harness.enter("b", days_left=10, state=AssetState.LOST)
     assert told() == ["lost", "on_hold"]
 
 
 def test_a_hold_is_shown_and_is_not_healthy() -> None:
-    world = World()
-    breaker.trip(world.ledger, "s3://bucket", "403", NOW)
+    harness = Harness()
+    breaker.trip(harness.ledger, "s3://bucket", "403", NOW)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert summary.open_breakers["s3://bucket"].reason == "403"
     assert not summary.healthy
 
 
 def test_an_archived_asset_with_something_optional_missing_is_shown_and_healthy() -> None:
-    world = World()
-    enter(world.ledger, asset(id="b"), AssetState.DISCOVERED)
-    lease = world.ledger.lease("b", "test", timedelta(minutes=2))
+    harness = Harness()
+    enter(harness.ledger, asset(id="b"), AssetState.DISCOVERED)
+    lease = harness.ledger.lease("b", "test", timedelta(minutes=2))
     assert lease is not None
     done = Settlement(AssetState.ARCHIVED, warnings=("thumbnail-0.png could not be had",))
-    world.ledger.settle(lease, judge(asset(id="b"), Scope(RETENTION)), done)
+    harness.ledger.settle(lease, judge(asset(id="b"), Scope(RETENTION)), done)
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert [row.asset_id for row in summary.with_warnings] == ["b"]
     assert summary.healthy
 
 
 def test_an_alarm_is_given_once_for_each_level_of_urgency() -> None:
-    world = World()
-    world.enter("a", days_left=8)
-    assert world.alarms() == []
+    harness = Harness()
+    harness.enter("a", days_left=8)
+    assert harness.alarms() == []
 
-    world.clock.advance(timedelta(days=2))
-    assert world.alarms() == [("a", 7)]
-    assert world.alarms() == []
+    harness.clock.advance(timedelta(days=2))
+    assert harness.alarms() == [("a", 7)]
+    assert harness.alarms() == []
 
-    world.clock.advance(timedelta(days=4))
-    assert world.alarms() == [("a", 3)]
+    harness.clock.advance(timedelta(days=4))
+    assert harness.alarms() == [("a", 3)]
 
-    world.clock.advance(timedelta(days=1.5))
-    assert world.alarms() == [("a", 1)]
-    assert world.alarms() == []
+    harness.clock.advance(timedelta(days=1.5))
+    assert harness.alarms() == [("a", 1)]
+    assert harness.alarms() == []
 
 
-def problems(world: World) -> dict[str, str]:
-    return {problem.id: problem.text for problem in assess(world.watcher.summary()).problems}
+def problems(harness: Harness) -> dict[str, str]:
+    return {problem.id: problem.text for problem in assess(harness.watcher.summary()).problems}
 
 
 def test_what_failed_later_is_a_problem_until_it_is_saved() -> None:
-    world = World()
+    harness = Harness()
     for number in range(7):
-        world.enter(f"a{number}", days_left=10)
-    world.ledger.remember(FAILED_LATER, {"ids": [f"a{number}" for number in range(7)]})
+        harness.enter(f"a{number}", days_left=10)
+    harness.ledger.remember(FAILED_LATER, {"ids": [f"a{number}" for number in range(7)]})
 
-    told = problems(world)["failed_later"]
+    told = problems(harness)["failed_later"]
     assert "not saved: 7," in told
     assert "a4, ..." in told
     for number in range(7):
-        world.enter(f"a{number}", days_left=10, state=AssetState.ARCHIVED)
-    assert problems(world) == {}
+        harness.enter(f"a{number}", days_left=10, state=AssetState.ARCHIVED)
+    assert problems(harness) == {}
 
 
 @pytest.mark.parametrize(
@@ -300,18 +300,18 @@ def test_what_failed_later_is_a_problem_until_it_is_saved() -> None:
 def test_a_ledger_whose_clock_differs_from_the_apis_is_a_problem(
     ahead: float | None, is_problem: bool
 ) -> None:
-    world = World()
-    world.ledger.remember(FACT, {"started_at": NOW.isoformat(), "assets": 1, "clock_ahead_seconds": ahead})
+    harness = Harness()
+    harness.ledger.remember(FACT, {"started_at": NOW.isoformat(), "assets": 1, "clock_ahead_seconds": ahead})
 
-    assert ("clock_is_wrong" in problems(world)) is is_problem
+    assert ("clock_is_wrong" in problems(harness)) is is_problem
 
 
 @pytest.mark.parametrize(("begun", "late"), [(1, False), (3, False), (4, True), (40, True)])
 def test_sweeps_that_are_killed_one_after_the_other_are_no_running_sweep(begun: int, late: bool) -> None:
-    world = World()
-    world.clock.advance(timedelta(hours=2))
-    began, now = (NOW + SWEEP_EVERY).isoformat(), world.clock().isoformat()
-    world.ledger.remember(UNFINISHED_FACT, {"begun": begun})
-    world.ledger.remember(RUNNING_FACT, {"started_at": began, "at": now, "pages": 3, "assets": 300})
+    harness = Harness()
+    harness.clock.advance(timedelta(hours=2))
+    began, now = (NOW + SWEEP_EVERY).isoformat(), harness.clock().isoformat()
+    harness.ledger.remember(UNFINISHED_FACT, {"begun": begun})
+    harness.ledger.remember(RUNNING_FACT, {"started_at": began, "at": now, "pages": 3, "assets": 300})
 
-    assert ("sweep_is_late" in problems(world)) is late
+    assert ("sweep_is_late" in problems(harness)) is late

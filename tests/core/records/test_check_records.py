@@ -151,7 +151,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_a_record_that_is_not_whole_is_not_believed_and_the_one_before_it_is(
+def test_a_record_that_is_not_whole_is_ignored_and_the_one_before_it_is_used(
     store: MemoryBackend, broken: object
 ) -> None:
     assert callable(broken)
@@ -171,7 +171,7 @@ def test_a_copy_that_is_checked_in_the_future_was_not_checked(store: MemoryBacke
     assert dict(read_records(store, NOW).checks.items()) == {OTHER: CHECK}
 
 
-def test_records_of_a_clock_that_was_ahead_are_not_believed_and_make_room(store: MemoryBackend) -> None:
+def test_records_of_a_clock_that_was_ahead_are_ignored_and_deleted(store: MemoryBackend) -> None:
     for day in range(KEPT):
         write_records(store, records(other=CHECK), NOW + timedelta(days=365 + day))
 
@@ -189,7 +189,7 @@ def test_a_manifest_that_was_replaced_has_another_tag() -> None:
     assert len({tag_of(info), tag_of(later), tag_of(longer)}) == 3
 
 
-def test_where_no_time_is_told_the_etag_tells() -> None:
+def test_without_a_time_the_etag_identifies_a_manifest() -> None:
     info = ObjectInfo(KEY, 100, etag="one")
 
     assert tag_of(info) != tag_of(replace(info, etag="two"))

@@ -20,7 +20,7 @@ from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
 
 
-class Folder:
+class Harness:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.clock = Clock(NOW)
@@ -38,44 +38,44 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
+def harness(tmp_path: Path) -> Harness:
     (tmp_path / "archive").mkdir()
-    return Folder(tmp_path / "archive")
+    return Harness(tmp_path / "archive")
 
 
-def test_each_check_reads_everything_and_the_record_stays_small(folder: Folder) -> None:
-    read = [folder.scrub(days=9).read_bytes for _ in range(12)]
+def test_each_check_reads_everything_and_the_record_stays_small(harness: Harness) -> None:
+    read = [harness.scrub(days=9).read_bytes for _ in range(12)]
 
     assert read == [102, 0, 0] * 4
-    assert len(list((folder.path / CHECKS).rglob("*.jsonl.gz"))) == KEPT
-    assert reports.scrub_problems(folder.ledger.recall(reports.SCRUB_FACT), folder.clock()) == []
+    assert len(list((harness.path / CHECKS).rglob("*.jsonl.gz"))) == KEPT
+    assert reports.scrub_problems(harness.ledger.recall(reports.SCRUB_FACT), harness.clock()) == []
 
 
-def test_rot_is_found_told_once_and_forgotten_when_it_is_restored(folder: Folder) -> None:
-    folder.scrub(days=1)
-    (media,) = folder.path.rglob("movie.mp4")
+def test_damage_is_found_once_and_cleared_when_the_copy_is_restored(harness: Harness) -> None:
+    harness.scrub(days=1)
+    (media,) = harness.path.rglob("movie.mp4")
     good = media.read_bytes()
     media.write_bytes(b"x" + good[1:])
-    folder.clock.advance(RETENTION)
+    harness.clock.advance(RETENTION)
 
-    assert folder.scrub(days=27).damaged == 1
-    (manifest,) = (folder.path / "manifests").rglob("*.json")
+    assert harness.scrub(days=27).damaged == 1
+    (manifest,) = (harness.path / "manifests").rglob("*.json")
     marked = manifest.stat()
-    assert folder.scrub(days=1).damaged == 1
+    assert harness.scrub(days=1).damaged == 1
     assert manifest.stat() == marked
-    row = folder.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.state is AssetState.DAMAGED
 
     media.write_bytes(good)
-    assert folder.scrub(days=1).damaged == 0
+    assert harness.scrub(days=1).damaged == 0
     assert b"damage" not in manifest.read_bytes()
-    assert [folder.scrub(days=1).manifests for _ in range(3)] == [1, 0, 0], "its new manifest, once"
+    assert [harness.scrub(days=1).manifests for _ in range(3)] == [1, 0, 0], "its new manifest, once"
 
 
-def test_a_drive_that_is_mounted_again_is_not_read_again(folder: Folder, tmp_path: Path) -> None:
-    folder.scrub(days=1)
-    (manifest,) = (folder.path / "manifests").rglob("*.json")
+def test_a_drive_that_is_mounted_again_is_not_read_again(harness: Harness, tmp_path: Path) -> None:
+    harness.scrub(days=1)
+    (manifest,) = (harness.path / "manifests").rglob("*.json")
     times = manifest.stat()
     other = tmp_path / "other"
     other.write_bytes(manifest.read_bytes())  # another inode
@@ -85,4 +85,4 @@ def test_a_drive_that_is_mounted_again_is_not_read_again(folder: Folder, tmp_pat
     os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     assert manifest.stat().st_ino != times.st_ino
-    assert folder.scrub(days=1).manifests == 0
+    assert harness.scrub(days=1).manifests == 0

@@ -25,7 +25,7 @@ from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
 
 
-class World:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -47,65 +47,65 @@ class World:
 # of what is quarantined the manifest tells
 @pytest.mark.parametrize("state", sorted(end_records.RECORDED_STATES - {AssetState.QUARANTINED}))
 def test_every_end_outlives_the_ledger(state: AssetState) -> None:
-    world = World()
-    enter(world.ledger, asset(), state, "because of this")
-    world.reconcile()
-    before = world.ledger.get(asset().id)
-    world.ledger.clear()
+    harness = Harness()
+    enter(harness.ledger, asset(), state, "because of this")
+    harness.reconcile()
+    before = harness.ledger.get(asset().id)
+    harness.ledger.clear()
 
-    result = world.reconcile()
+    result = harness.reconcile()
 
-    after = world.ledger.get(asset().id)
+    after = harness.ledger.get(asset().id)
     assert before is not None
     assert after is not None
     assert result.found == 1
     assert (after.state, after.reason) == (state, "because of this")
     assert (after.expires_at, after.type, after.room_id) == (before.expires_at, before.type, before.room_id)
-    assert world.ledger.counts().balanced
+    assert harness.ledger.counts().balanced
 
 
 def test_an_end_that_only_one_destination_recorded_is_not_forgotten() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.LOST, "gone")
-    world.reconcile()
-    world.one.delete(keys.end_record_key(asset().id, asset().created_at))
-    world.ledger.clear()
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    harness.reconcile()
+    harness.one.delete(keys.end_record_key(asset().id, asset().created_at))
+    harness.ledger.clear()
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.LOST
+    assert harness.state(asset()) is AssetState.LOST
 
 
 def test_an_acknowledged_end_comes_back_acknowledged() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.LOST, "gone")
-    acknowledge(world.ledger, world.stores, asset().id, by="ann", why="known", now=NOW)
-    world.ledger.clear()
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    acknowledge(harness.ledger, harness.stores, asset().id, by="ann", why="known", now=NOW)
+    harness.ledger.clear()
 
-    world.reconcile()
+    harness.reconcile()
 
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.acknowledged is not None
     assert (row.acknowledged.by, row.acknowledged.why) == ("ann", "known")
 
 
 def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.SOURCE_FAILED, "failed")
-    acknowledge(world.ledger, world.stores, asset().id, by="ann", why="known", now=NOW)
-    world.ledger.clear()
-    enter(world.ledger, asset(), AssetState.SOURCE_FAILED, "failed")  # while no destination could be listed
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.SOURCE_FAILED, "failed")
+    acknowledge(harness.ledger, harness.stores, asset().id, by="ann", why="known", now=NOW)
+    harness.ledger.clear()
+    enter(harness.ledger, asset(), AssetState.SOURCE_FAILED, "failed")  # while no destination could be listed
 
-    world.reconcile()
+    harness.reconcile()
 
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.acknowledged is not None
 
 
 def test_a_record_of_the_version_before_has_the_deadline_of_its_asset() -> None:
-    world = World()
+    harness = Harness()
     record = {
         "schema": "archiver.end/1",
         "asset_id": "old",
@@ -117,79 +117,79 @@ def test_a_record_of_the_version_before_has_the_deadline_of_its_asset() -> None:
         "reason": "gone",
         "recorded_at": NOW.isoformat(),
     }
-    put(world.one, "ends/2026/02/01/old.json", json.dumps(record).encode())
+    put(harness.one, "ends/2026/02/01/old.json", json.dumps(record).encode())
 
-    world.reconcile()
+    harness.reconcile()
 
-    row = world.ledger.get("old")
+    row = harness.ledger.get("old")
     assert row is not None
     assert row.expires_at == datetime.fromisoformat("2026-02-01T00:00:00+00:00") + RETENTION
 
 
 @pytest.mark.parametrize("state", ["archived", "running", "of a newer version", "discovered"])
 def test_a_record_of_no_end_that_we_know_enters_nothing(state: str) -> None:
-    world = World()
-    put(world.one, "ends/2026/02/01/x.json", json.dumps({"asset_id": "x", "state": state}).encode())
+    harness = Harness()
+    put(harness.one, "ends/2026/02/01/x.json", json.dumps({"asset_id": "x", "state": state}).encode())
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.ledger.get("x") is None
+    assert harness.ledger.get("x") is None
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b"[" * 20_000])
-def test_a_record_that_nobody_understands_stops_nothing(data: bytes) -> None:
-    world = World()
-    put(world.one, "ends/2026/02/01/a.json", data)
-    enter(world.ledger, asset(), AssetState.LOST, "gone")
-    world.reconcile()
-    world.ledger.clear()
+def test_an_invalid_end_record_is_skipped(data: bytes) -> None:
+    harness = Harness()
+    put(harness.one, "ends/2026/02/01/a.json", data)
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    harness.reconcile()
+    harness.ledger.clear()
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.LOST
+    assert harness.state(asset()) is AssetState.LOST
 
 
 def test_a_manifest_everywhere_is_better_than_any_recorded_end() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.LOST, "gone")
-    world.reconcile()
-    archive_at(world.stores, asset())
-    world.ledger.clear()
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    harness.reconcile()
+    archive_at(harness.stores, asset())
+    harness.ledger.clear()
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.ARCHIVED
+    assert harness.state(asset()) is AssetState.ARCHIVED
 
 
 def test_an_end_that_the_ledger_knows_better_is_left_alone() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.REJECTED, "worthless")
-    world.reconcile()
-    world.ledger.reopen(asset().id)  # `archiver archive ID`
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.REJECTED, "worthless")
+    harness.reconcile()
+    harness.ledger.reopen(asset().id)  # `archiver archive ID`
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.DISCOVERED
+    assert harness.state(asset()) is AssetState.DISCOVERED
 
 
 def test_what_only_one_destination_has_is_due_while_100ms_has_it() -> None:
-    world = World()
-    archive_at([world.two], asset())
+    harness = Harness()
+    archive_at([harness.two], asset())
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.DISCOVERED
+    assert harness.state(asset()) is AssetState.DISCOVERED
 
 
 def test_what_only_one_destination_has_needs_a_person_when_100ms_has_deleted_it() -> None:
-    world = World()
-    archive_at([world.two], asset())
-    world.clock.advance(RETENTION)
+    harness = Harness()
+    archive_at([harness.two], asset())
+    harness.clock.advance(RETENTION)
 
-    world.reconcile()
-    again = world.reconcile()
+    harness.reconcile()
+    again = harness.reconcile()
 
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.state is AssetState.DAMAGED
     assert "not whole at memory://one" in (row.reason or "")
@@ -198,38 +198,38 @@ def test_what_only_one_destination_has_needs_a_person_when_100ms_has_deleted_it(
 
 
 def test_what_only_one_destination_has_damaged_is_whole_nowhere() -> None:
-    world = World()
-    mark_damaged(world.two, archive_at([world.two], asset()), ["movie.mp4: missing"])
-    world.clock.advance(RETENTION)
+    harness = Harness()
+    mark_damaged(harness.two, archive_at([harness.two], asset()), ["movie.mp4: missing"])
+    harness.clock.advance(RETENTION)
 
-    world.reconcile()
+    harness.reconcile()
 
-    row = world.ledger.get(asset().id)
+    row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.state is AssetState.DAMAGED
     assert "whole at no destination" in (row.reason or "")
 
 
 def test_what_is_called_lost_and_is_whole_somewhere_is_not_lost() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.LOST, "gone")
-    archive_at([world.two], asset())
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    archive_at([harness.two], asset())
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.DAMAGED
+    assert harness.state(asset()) is AssetState.DAMAGED
 
 
 def test_what_is_called_lost_and_whose_objects_are_gone_stays_lost() -> None:
-    world = World()
-    enter(world.ledger, asset(), AssetState.LOST, "gone")
-    archive_at([world.two], asset())
-    for info in list(world.two.list("recordings/")):
-        world.two.delete(info.key)
+    harness = Harness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    archive_at([harness.two], asset())
+    for info in list(harness.two.list("recordings/")):
+        harness.two.delete(info.key)
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is AssetState.LOST
+    assert harness.state(asset()) is AssetState.LOST
 
 
 def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
@@ -239,16 +239,16 @@ def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
                 raise TransientStorageError("503")
             return super().read(key, start, length_bytes)
 
-    world = World()
-    world.two = Busy("two")
-    world.stores = [world.one, world.two, MemoryBackend("three")]
-    archive_at([world.one, world.two], asset())
-    world.clock.advance(RETENTION)
+    harness = Harness()
+    harness.two = Busy("two")
+    harness.stores = [harness.one, harness.two, MemoryBackend("three")]
+    archive_at([harness.one, harness.two], asset())
+    harness.clock.advance(RETENTION)
 
-    result = world.reconcile()
+    result = harness.reconcile()
 
     assert result.unreadable == 1
-    assert world.state(asset()) is None
+    assert harness.state(asset()) is None
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["at-both", "at-one-alone"])
@@ -260,15 +260,15 @@ def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
 def test_a_manifest_whose_objects_are_gone_makes_nothing_archived(
     everywhere: bool, days: int, state: tuple[AssetState | None, ...]
 ) -> None:
-    world = World()
-    archive_at(world.stores if everywhere else [world.one], asset())
-    world.one.delete(object_key(f"recordings/{asset().id}/movie.mp4"))
-    world.clock.advance(timedelta(days=days))
+    harness = Harness()
+    archive_at(harness.stores if everywhere else [harness.one], asset())
+    harness.one.delete(object_key(f"recordings/{asset().id}/movie.mp4"))
+    harness.clock.advance(timedelta(days=days))
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) in state
-    row = world.ledger.get(asset().id)
+    assert harness.state(asset()) in state
+    row = harness.ledger.get(asset().id)
     assert row is None or row.reason is None or "movie.mp4: missing" in row.reason
 
 
@@ -279,41 +279,41 @@ def test_a_destination_that_cannot_be_listed_now_makes_nothing_archived_and_noth
                 raise TransientStorageError("503")
             return super().stat(key)
 
-    world = World()
-    world.stores = [Unlisted("one"), world.two]
-    archive_at(world.stores, asset())
-    world.clock.advance(timedelta(days=20))
+    harness = Harness()
+    harness.stores = [Unlisted("one"), harness.two]
+    archive_at(harness.stores, asset())
+    harness.clock.advance(timedelta(days=20))
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert world.state(asset()) is None
+    assert harness.state(asset()) is None
 
 
 def test_nothing_is_forgotten_when_the_ledger_is_lost_and_status_says_so() -> None:
     """One lost asset, one with a missing copy, one archived; the ledger is flushed when 100ms has deleted them all."""
-    world = World()
+    harness = Harness()
     lost, half, whole = asset(id="lost"), asset(id="half"), asset(id="whole")
-    enter(world.ledger, lost, AssetState.LOST, "never to be had")
+    enter(harness.ledger, lost, AssetState.LOST, "never to be had")
     for each in (half, whole):
-        enter(world.ledger, each)
-        archive_at(world.stores, each)
-    world.two.delete(keys.manifest_key("half", half.created_at))
-    world.clock.advance(RETENTION + timedelta(days=5))
-    world.reconcile()
-    before = states(world)
-    world.ledger.clear()
+        enter(harness.ledger, each)
+        archive_at(harness.stores, each)
+    harness.two.delete(keys.manifest_key("half", half.created_at))
+    harness.clock.advance(RETENTION + timedelta(days=5))
+    harness.reconcile()
+    before = states(harness)
+    harness.ledger.clear()
 
-    world.reconcile()
+    harness.reconcile()
 
-    assert states(world) == before
+    assert states(harness) == before
     assert before == {
         "lost": AssetState.LOST,
         "half": AssetState.DAMAGED,
         "whole": AssetState.ARCHIVED,
     }
     watcher = Watcher(
-        ledger=world.ledger,
-        clock=world.clock,
+        ledger=harness.ledger,
+        clock=harness.clock,
         at_risk_within=timedelta(days=3),
         sweep_every=timedelta(minutes=5),
     )
@@ -321,5 +321,5 @@ def test_nothing_is_forgotten_when_the_ledger_is_lost_and_status_says_so() -> No
     assert {row.asset_id for row in watcher.summary().needs_attention} == {"lost", "half"}
 
 
-def states(world: World) -> dict[str, Any]:
-    return {row.asset_id: row.state for row in world.ledger.rows()}
+def states(harness: Harness) -> dict[str, Any]:
+    return {row.asset_id: row.state for row in harness.ledger.rows()}

@@ -1,4 +1,4 @@
-"""The scrub over months and years: every copy is checked within the promise, or the alarm is on."""
+"""The scrub over months and years: every copy is checked in time, or status reports it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class WatchedStore(MemoryBackend):
             raise TransientStorageError("503: come back later")
 
 
-class Years:
+class Harness:
     def __init__(
         self, *, sums: bool = True, rules: ScrubRules = RULES, names: tuple[str, ...] = ("one",)
     ) -> None:
@@ -118,129 +118,132 @@ class Years:
 
 @pytest.mark.parametrize("sums", [True, False], ids=["checksums", "no checksums"])
 def test_with_a_few_new_ones_each_day_everything_still_goes_round(sums: bool) -> None:
-    years = Years(sums=sums)
+    harness = Harness(sums=sums)
     for number in range(30):
-        years.add(f"old{number}", days_old=100)
+        harness.add(f"old{number}", days_old=100)
     for day in range(100):
-        years.clock.advance(DAY)
-        years.add(f"new{day}")
+        harness.clock.advance(DAY)
+        harness.add(f"new{day}")
         if day % 10 == 0:
-            years.add(f"late{day}", days_old=14.5)
-            years.add(f"restored{day}", days_old=200)
-        years.scrub()
-        assert years.problems() == []
-        assert [name for name in years.born if years.age(name) > RULES.every] == []
+            harness.add(f"late{day}", days_old=14.5)
+            harness.add(f"restored{day}", days_old=200)
+        harness.scrub()
+        assert harness.problems() == []
+        assert [name for name in harness.born if harness.age(name) > RULES.every] == []
 
 
 def test_what_was_there_before_the_first_scrub_is_read_over_a_round_and_not_at_once() -> None:
-    years = Years()
+    harness = Harness()
     for number in range(300):
-        years.add(f"old{number}", days_old=100)
+        harness.add(f"old{number}", days_old=100)
     daily = []
     for _ in range(30):
-        daily.append(years.scrub())
-        years.clock.advance(DAY)
+        daily.append(harness.scrub())
+        harness.clock.advance(DAY)
 
     assert max(daily) <= 2 * 300 / 24
-    assert len(years.store.read_at) == 300
+    assert len(harness.store.read_at) == 300
 
 
 def test_a_new_copy_is_read_in_full_once_the_next_day_and_then_known_by_its_checksum() -> None:
-    years = Years()
-    years.add("a")
+    harness = Harness()
+    harness.add("a")
     for _ in range(300):
-        years.clock.advance(DAY)
-        years.scrub()
+        harness.clock.advance(DAY)
+        harness.scrub()
 
-    assert years.store.reads == ["a"]
-    assert years.age("a") <= RULES.every
+    assert harness.store.reads == ["a"]
+    assert harness.age("a") <= RULES.every
 
 
 def test_each_copy_is_read_in_full_again_within_a_year() -> None:
-    years = Years()
-    years.add("a")
+    harness = Harness()
+    harness.add("a")
     for _ in range(2 * 365):
-        years.clock.advance(DAY)
-        years.scrub()
-        assert years.clock() - years.store.read_at["a"] <= RULES.full_every
+        harness.clock.advance(DAY)
+        harness.scrub()
+        assert harness.clock() - harness.store.read_at["a"] <= RULES.full_every
 
-    assert years.store.reads == ["a"] * 3
+    assert harness.store.reads == ["a"] * 3
 
 
 def test_without_checksums_each_check_reads_everything() -> None:
-    years = Years(sums=False)
-    years.add("a")
+    harness = Harness(sums=False)
+    harness.add("a")
     for _ in range(3 * 27):
-        years.clock.advance(DAY)
-        years.scrub()
+        harness.clock.advance(DAY)
+        harness.scrub()
 
-    assert years.store.reads == ["a"] * 3
+    assert harness.store.reads == ["a"] * 3
 
 
 def test_those_whose_source_expires_soonest_are_read_first_of_all() -> None:
-    years = Years(rules=replace(RULES, bytes_a_day=100))
+    harness = Harness(rules=replace(RULES, bytes_a_day=100))
     for number in range(5):
-        years.add(f"old{number}", days_old=100)
+        harness.add(f"old{number}", days_old=100)
     for days_old in (1, 9, 5):
-        years.add(f"{days_old} days", days_old=days_old)
+        harness.add(f"{days_old} days", days_old=days_old)
 
     for _ in range(3):
-        years.clock.advance(DAY)
-        years.scrub()
+        harness.clock.advance(DAY)
+        harness.scrub()
 
-    assert years.store.reads == ["9 days", "5 days", "1 days"]
+    assert harness.store.reads == ["9 days", "5 days", "1 days"]
 
 
-def test_a_budget_holds_over_days_and_what_it_promises_is_told() -> None:
-    years = Years(sums=False, rules=replace(RULES, bytes_a_day=150))
+def test_a_budget_holds_over_days_and_its_round_is_reported() -> None:
+    harness = Harness(sums=False, rules=replace(RULES, bytes_a_day=150))
     for number in range(90):
-        years.add(f"old{number}", days_old=100)
+        harness.add(f"old{number}", days_old=100)
     for _ in range(60):
-        years.clock.advance(DAY)
-        years.scrub()
+        harness.clock.advance(DAY)
+        harness.scrub()
 
-    assert len(years.store.reads) == 90
-    (slipping,) = [problem for problem in years.problems() if "at the budget" in problem]
+    assert len(harness.store.reads) == 90
+    (slipping,) = [problem for problem in harness.problems() if "at the budget" in problem]
     assert "a round takes 60 days, not 30" in slipping
-    assert any("were not checked within 30 days" in problem for problem in years.problems())
+    assert any("were not checked within 30 days" in problem for problem in harness.problems())
 
 
-def test_a_larger_promise_is_kept_by_the_same_budget() -> None:
-    years = Years(sums=False, rules=replace(RULES, bytes_a_day=150, every=timedelta(days=70)))
+def test_the_same_budget_suffices_for_a_longer_interval() -> None:
+    harness = Harness(sums=False, rules=replace(RULES, bytes_a_day=150, every=timedelta(days=70)))
     for number in range(90):
-        years.add(f"old{number}", days_old=100)
+        harness.add(f"old{number}", days_old=100)
     for _ in range(140):
-        years.clock.advance(DAY)
-        years.scrub()
-        assert years.problems() == []
+        harness.clock.advance(DAY)
+        harness.scrub()
+        assert harness.problems() == []
 
 
 def test_a_copy_larger_than_the_budget_is_paid_for_on_the_days_after() -> None:
-    years = Years(sums=False, rules=replace(RULES, bytes_a_day=25))
+    harness = Harness(sums=False, rules=replace(RULES, bytes_a_day=25))
     for number in range(3):
-        years.add(f"new{number}")
+        harness.add(f"new{number}")
     spent = []
     for _ in range(12):
-        years.clock.advance(DAY)
-        years.scrub()
-        spent.append(len(years.store.reads))
+        harness.clock.advance(DAY)
+        harness.scrub()
+        spent.append(len(harness.store.reads))
 
     assert spent == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
 
 
 def test_checks_that_cost_no_bytes_go_on_when_the_budget_is_used_up() -> None:
-    years = Years()
+    harness = Harness()
     for number in range(10):
-        years.add(f"a{number}")
-    years.clock.advance(DAY)
-    years.scrub()
+        harness.add(f"a{number}")
+    harness.clock.advance(DAY)
+    harness.scrub()
     poor = Scrubber(
-        ledger=years.ledger, destinations=years.stores, clock=years.clock, rules=replace(RULES, bytes_a_day=1)
+        ledger=harness.ledger,
+        destinations=harness.stores,
+        clock=harness.clock,
+        rules=replace(RULES, bytes_a_day=1),
     )
-    years.clock.advance(timedelta(days=28))
+    harness.clock.advance(timedelta(days=28))
     poor.scrub()  # what each costs is known now
-    years.add("new")
-    years.clock.advance(timedelta(days=28))
+    harness.add("new")
+    harness.clock.advance(timedelta(days=28))
 
     result = poor.scrub()
 
@@ -249,127 +252,127 @@ def test_checks_that_cost_no_bytes_go_on_when_the_budget_is_used_up() -> None:
 
 
 def test_a_scrub_that_never_runs_is_an_alarm() -> None:
-    years = Years()
-    years.clock.advance(timedelta(days=2))
-    assert years.problems() == []
+    harness = Harness()
+    harness.clock.advance(timedelta(days=2))
+    assert harness.problems() == []
 
-    years.clock.advance(timedelta(days=2))
+    harness.clock.advance(timedelta(days=2))
 
-    (problem,) = years.problems()
+    (problem,) = harness.problems()
     assert "No scrub has ended for 4 days" in problem
 
 
-def test_a_scrub_that_stops_is_an_alarm_before_the_promise_slips() -> None:
-    years = Years()
-    years.add("a")
-    years.scrub()
-    years.clock.advance(timedelta(days=4))
-    assert "No scrub has ended for 4 days; it is due each day." in years.problems()
+def test_a_scrub_that_stops_is_a_problem_before_a_copy_is_overdue() -> None:
+    harness = Harness()
+    harness.add("a")
+    harness.scrub()
+    harness.clock.advance(timedelta(days=4))
+    assert "No scrub has ended for 4 days; it is due each day." in harness.problems()
 
-    years.clock.advance(timedelta(days=27))
-    assert any("a copy was not checked within 30 days" in problem for problem in years.problems())
+    harness.clock.advance(timedelta(days=27))
+    assert any("a copy was not checked within 30 days" in problem for problem in harness.problems())
 
 
 def test_a_fact_from_the_future_is_an_alarm() -> None:
-    years = Years()
-    years.clock.advance(timedelta(days=365))
-    years.scrub()
-    years.clock.advance(timedelta(days=-365))
+    harness = Harness()
+    harness.clock.advance(timedelta(days=365))
+    harness.scrub()
+    harness.clock.advance(timedelta(days=-365))
 
-    assert "dated in the future" in years.problems()[0]
+    assert "dated in the future" in harness.problems()[0]
 
 
-def test_where_nothing_can_be_recorded_it_goes_round_by_the_calendar_and_says_so(
+def test_without_check_records_turns_follow_the_calendar_and_status_reports_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    years = Years()
+    harness = Harness()
     for number in range(60):
-        years.add(f"old{number}", days_old=100)
-    put_object = years.store.put
+        harness.add(f"old{number}", days_old=100)
+    put_object = harness.store.put
 
     def refusing(spec: object, *data: object) -> object:
         if str(getattr(spec, "key", "")).startswith(CHECKS):
             raise TransientStorageError("put: 503")
         return put_object(spec, *data)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(years.store, "put", refusing)
+    monkeypatch.setattr(harness.store, "put", refusing)
     for _ in range(31):
-        years.clock.advance(DAY)
-        years.scrub()
-        assert any("cannot be written" in problem for problem in years.problems())
+        harness.clock.advance(DAY)
+        harness.scrub()
+        assert any("cannot be written" in problem for problem in harness.problems())
 
-    assert len(years.store.read_at) == 60
+    assert len(harness.store.read_at) == 60
 
 
-def test_a_destination_that_is_away_ends_only_its_own_part_and_is_told_after_some_days() -> None:
-    years = Years(names=("one", "two"))
-    years.add("a")
-    years.clock.advance(DAY)
-    years.scrub()
-    years.store.away = True
-    years.add("b")
+def test_an_unavailable_destination_stops_no_other_and_is_reported_after_some_days() -> None:
+    harness = Harness(names=("one", "two"))
+    harness.add("a")
+    harness.clock.advance(DAY)
+    harness.scrub()
+    harness.store.away = True
+    harness.add("b")
     for _ in range(3):
-        years.clock.advance(DAY)
-        years.scrub()
-    assert "b" in years.stores[1].read_at
-    assert years.problems() == []
+        harness.clock.advance(DAY)
+        harness.scrub()
+    assert "b" in harness.stores[1].read_at
+    assert harness.problems() == []
 
-    years.clock.advance(DAY)
-    years.scrub()
+    harness.clock.advance(DAY)
+    harness.scrub()
 
-    (problem,) = years.problems()
+    (problem,) = harness.problems()
     assert problem.startswith("memory://one: it could not be scrubbed for 4 days: 503")
 
-    years.store.away = False
-    years.scrub()
-    assert years.problems() == []
+    harness.store.away = False
+    harness.scrub()
+    assert harness.problems() == []
 
 
-def test_a_destination_that_goes_away_half_way_keeps_what_was_checked() -> None:
-    years = Years()
+def test_a_destination_that_becomes_unavailable_keeps_the_checks_so_far() -> None:
+    harness = Harness()
     for number in range(20):
-        years.add(f"a{number}")
-    years.clock.advance(DAY)
-    read, limit = years.store.read, 10
+        harness.add(f"a{number}")
+    harness.clock.advance(DAY)
+    read, limit = harness.store.read, 10
 
     def going(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        years.store.away = len(years.store.reads) >= limit
+        harness.store.away = len(harness.store.reads) >= limit
         return read(key, start, length_bytes)
 
-    years.store.read = going  # type: ignore[method-assign]
-    result = years.scrubber.scrub()
+    harness.store.read = going  # type: ignore[method-assign]
+    result = harness.scrubber.scrub()
     assert result is not None
     assert result.unreadable == 5, "then it was asked whether it answers at all"
-    years.store.read = read  # type: ignore[method-assign]
-    years.store.away = False
-    years.clock.advance(DAY)
+    harness.store.read = read  # type: ignore[method-assign]
+    harness.store.away = False
+    harness.clock.advance(DAY)
 
-    years.scrub()
+    harness.scrub()
 
-    assert len(set(years.store.reads)) == 20
+    assert len(set(harness.store.reads)) == 20
 
 
 def test_what_is_lost_of_the_record_is_checked_again_within_a_round() -> None:
-    years = Years()
+    harness = Harness()
     for number in range(60):
-        years.add(f"old{number}", days_old=100)
+        harness.add(f"old{number}", days_old=100)
     for _ in range(40):
-        years.clock.advance(DAY)
-        years.scrub()
-    for info in list(years.store.list(CHECKS)):
-        years.store.delete(info.key)
-    lost_at = years.clock()
-    years.clock.advance(DAY)
-    years.scrub()
-    (problem,) = years.problems()
+        harness.clock.advance(DAY)
+        harness.scrub()
+    for info in list(harness.store.list(CHECKS)):
+        harness.store.delete(info.key)
+    lost_at = harness.clock()
+    harness.clock.advance(DAY)
+    harness.scrub()
+    (problem,) = harness.problems()
     assert "the record of the checks (`checks/`) was lost" in problem
 
     for _ in range(29):
-        years.clock.advance(DAY)
-        years.scrub()
+        harness.clock.advance(DAY)
+        harness.scrub()
 
-    assert all(at > lost_at for at in years.store.looked_at.values())
-    assert years.problems() == []
+    assert all(at > lost_at for at in harness.store.looked_at.values())
+    assert harness.problems() == []
 
 
 @pytest.mark.parametrize("sums", [True, False], ids=["checksums", "no checksums"])
@@ -377,40 +380,40 @@ def test_what_is_lost_of_the_record_is_checked_again_within_a_round() -> None:
 def test_in_a_rough_year_every_copy_is_checked_in_time_or_the_alarm_is_on(seed: int, sums: bool) -> None:
     draw = random.Random(seed)
     budget = draw.choice([None, None, 300, 2000])
-    years = Years(sums=sums, rules=replace(RULES, bytes_a_day=budget))
+    harness = Harness(sums=sums, rules=replace(RULES, bytes_a_day=budget))
     for number in range(draw.randrange(40)):
-        years.add(f"old{number}", days_old=draw.uniform(20, 400))
+        harness.add(f"old{number}", days_old=draw.uniform(20, 400))
     pause = 0
     for day in range(365):
-        years.clock.advance(DAY * draw.uniform(0.5, 1.5))
-        years.archive_what_is_due()
+        harness.clock.advance(DAY * draw.uniform(0.5, 1.5))
+        harness.archive_what_is_due()
         for number in range(draw.choice([0, 0, 0, 0, 1, 3])):
-            years.add(f"{day}-{number}", days_old=draw.choice([0, 0, 5, 14.9, 300]))
-        if years.born and draw.random() < 0.05:
-            years.spoil(draw.choice(list(years.born)))
+            harness.add(f"{day}-{number}", days_old=draw.choice([0, 0, 5, 14.9, 300]))
+        if harness.born and draw.random() < 0.05:
+            harness.spoil(draw.choice(list(harness.born)))
         if draw.random() < 0.02:
             pause = draw.randrange(1, 45)
-        years.store.away = draw.random() < 0.05
+        harness.store.away = draw.random() < 0.05
         pause -= 1
         if pause < 0:
-            years.scrub()
-        years.store.away = False
-        _check(years, seed, day)
-    assert years.ledger.counts().balanced
+            harness.scrub()
+        harness.store.away = False
+        _check(harness, seed, day)
+    assert harness.ledger.counts().balanced
 
 
-def _check(years: Years, seed: int, day: int) -> None:
-    if years.problems():
+def _check(harness: Harness, seed: int, day: int) -> None:
+    if harness.problems():
         return
     where = f"seed {seed}, day {day}"
-    for name in years.born:
-        state = years.ledger.get(name)
+    for name in harness.born:
+        state = harness.ledger.get(name)
         assert state is not None
         if state.state is AssetState.DISCOVERED:
             continue
-        assert years.age(name) <= RULES.every, f"{where}: {name}"
-        alive_when_archived = years.born[name] < years.created[name] + RETENTION - timedelta(days=4)
-        if alive_when_archived and years.source_over_by(name) > DAY:
-            assert name in years.store.read_at, f"{where}: {name} was never read in full"
-        if name in years.spoiled and years.clock() - years.spoiled[name] > RULES.every:
+        assert harness.age(name) <= RULES.every, f"{where}: {name}"
+        alive_when_archived = harness.born[name] < harness.created[name] + RETENTION - timedelta(days=4)
+        if alive_when_archived and harness.source_over_by(name) > DAY:
+            assert name in harness.store.read_at, f"{where}: {name} was never read in full"
+        if name in harness.spoiled and harness.clock() - harness.spoiled[name] > RULES.every:
             assert state.state is AssetState.DAMAGED, f"{where}: {name} is spoiled"

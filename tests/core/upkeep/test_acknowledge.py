@@ -21,7 +21,7 @@ from tests.core.fakes import Clock
 ASSET = asset(id="a")
 
 
-class World:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -45,42 +45,42 @@ class World:
 
 
 @pytest.mark.parametrize("state", sorted(ACKNOWLEDGED_STATES))
-def test_an_end_that_was_seen_is_no_problem_any_more_and_is_still_shown(state: AssetState) -> None:
-    world = World()
-    enter(world.ledger, ASSET, state, "because")
-    before = assess(world.watcher.summary())
+def test_an_acknowledged_end_is_no_problem_and_is_still_shown(state: AssetState) -> None:
+    harness = Harness()
+    enter(harness.ledger, ASSET, state, "because")
+    before = assess(harness.watcher.summary())
 
-    said = world.acknowledge()
+    said = harness.acknowledge()
 
-    after = assess(world.watcher.summary())
+    after = assess(harness.watcher.summary())
     assert said == Acknowledgement("ann", "it was empty", NOW)
     assert [problem.id for problem in before.problems] == [state]
     assert (after.exit_code, after.problems) == (0, ())
     assert after.notes == (f"Acknowledged, and not counted as problems: 1 {state}.",)
-    assert world.watcher.summary().needs_attention == ()
+    assert harness.watcher.summary().needs_attention == ()
 
 
 @pytest.mark.parametrize("state", sorted(ACKNOWLEDGED_STATES))
 def test_a_lost_ledger_does_not_lose_it(state: AssetState) -> None:
-    world = World()
-    enter(world.ledger, ASSET, state, "because")
+    harness = Harness()
+    enter(harness.ledger, ASSET, state, "because")
 
-    said = world.acknowledge()
+    said = harness.acknowledge()
 
-    for record in world.recorded():
+    for record in harness.recorded():
         assert record is not None
         assert (record.state, record.reason, record.acknowledged) == (state, "because", said)
         assert (record.seen.asset_id, record.seen.created_at) == ("a", ASSET.created_at)
 
 
 def test_one_that_was_not_seen_is_a_problem_beside_many_that_were() -> None:
-    world = World()
+    harness = Harness()
     for number in range(30):
-        enter(world.ledger, asset(id=f"seen-{number}"), AssetState.LOST, "because")
-        acknowledge(world.ledger, [], f"seen-{number}", by="ann", why="", now=NOW)
-    enter(world.ledger, asset(id="unseen"), AssetState.LOST, "because")
+        enter(harness.ledger, asset(id=f"seen-{number}"), AssetState.LOST, "because")
+        acknowledge(harness.ledger, [], f"seen-{number}", by="ann", why="", now=NOW)
+    enter(harness.ledger, asset(id="unseen"), AssetState.LOST, "because")
 
-    summary = world.watcher.summary()
+    summary = harness.watcher.summary()
 
     assert [row.asset_id for row in summary.needs_attention] == ["unseen"]
     assert [problem.text.split(":")[0] for problem in assess(summary).problems] == ["1 asset is lost"]
@@ -88,37 +88,37 @@ def test_one_that_was_not_seen_is_a_problem_beside_many_that_were() -> None:
 
 @pytest.mark.parametrize("state", sorted(set(AssetState) - ACKNOWLEDGED_STATES))
 def test_what_is_in_no_such_end_cannot_be_acknowledged(state: AssetState) -> None:
-    world = World()
-    enter(world.ledger, ASSET, state, "because")
+    harness = Harness()
+    enter(harness.ledger, ASSET, state, "because")
 
     with pytest.raises(ReviewRefused, match=f"a is {state}"):
-        world.acknowledge()
+        harness.acknowledge()
 
-    assert world.recorded() == [None, None]
+    assert harness.recorded() == [None, None]
 
 
 def test_an_unknown_asset_cannot_be_acknowledged() -> None:
     with pytest.raises(ReviewRefused, match="not in the ledger"):
-        World().acknowledge()
+        Harness().acknowledge()
 
 
 def test_it_is_asked_for_again_when_the_same_end_comes_again() -> None:
-    world = World()
-    enter(world.ledger, ASSET, AssetState.LOST, "because")
-    world.acknowledge()
+    harness = Harness()
+    enter(harness.ledger, ASSET, AssetState.LOST, "because")
+    harness.acknowledge()
 
-    world.ledger.reopen("a")
-    enter(world.ledger, ASSET, AssetState.LOST, "again")
+    harness.ledger.reopen("a")
+    enter(harness.ledger, ASSET, AssetState.LOST, "again")
 
-    assert [problem.id for problem in assess(world.watcher.summary()).problems] == ["lost"]
+    assert [problem.id for problem in assess(harness.watcher.summary()).problems] == ["lost"]
 
 
 def test_a_reason_loses_its_query() -> None:
-    world = World()
-    enter(world.ledger, ASSET, AssetState.LOST, "because")
+    harness = Harness()
+    enter(harness.ledger, ASSET, AssetState.LOST, "because")
 
     row = acknowledge(
-        world.ledger, world.stores, "a", by="ann", why="see https://x.test/a?token=MARKED", now=NOW
+        harness.ledger, harness.stores, "a", by="ann", why="see https://x.test/a?token=MARKED", now=NOW
     )
 
     assert row.acknowledged is not None
@@ -127,19 +127,22 @@ def test_a_reason_loses_its_query() -> None:
 
 @pytest.mark.parametrize(("state", "restored"), [(AssetState.LOST, True), (AssetState.DAMAGED, False)])
 def test_a_ledger_that_was_lost_gets_it_back_for_the_same_end(state: AssetState, restored: bool) -> None:
-    world = World()
-    enter(world.ledger, ASSET, AssetState.LOST, "because")
-    world.acknowledge()
-    (record, _) = world.recorded()
+    harness = Harness()
+    enter(harness.ledger, ASSET, AssetState.LOST, "because")
+    harness.acknowledge()
+    (record, _) = harness.recorded()
     assert record is not None
-    world.ledger.clear()
-    enter(world.ledger, ASSET, state, "because")
+    harness.ledger.clear()
+    enter(harness.ledger, ASSET, state, "because")
 
-    assert [restore_acknowledgement(world.ledger, record), restore_acknowledgement(world.ledger, record)] == [
+    assert [
+        restore_acknowledgement(harness.ledger, record),
+        restore_acknowledgement(harness.ledger, record),
+    ] == [
         restored,
         False,
     ]
 
-    row = world.ledger.get("a")
+    row = harness.ledger.get("a")
     assert row is not None
     assert (row.acknowledged is not None) == restored

@@ -40,7 +40,7 @@ def test_a_manifest_with_doubts_is_no_proof_for_a_version_that_knows_only_the_fi
     assert FirstSchema.model_validate_json(manifest_of(asset()).to_bytes()).trusted
 
 
-def test_doubts_under_the_first_schema_are_not_believed_to_be_archived_either() -> None:
+def test_doubts_under_the_first_schema_are_not_archived_either() -> None:
     odd = manifest_of(asset(), doubts=("no ENDLIST",)).model_copy(update={"schema_version": TRUSTED})
 
     assert not odd.trusted

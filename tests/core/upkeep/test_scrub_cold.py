@@ -45,7 +45,7 @@ class FreezingStore(MemoryBackend):
         yield from super().list(prefix)
 
 
-class Vault:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -75,70 +75,70 @@ class Vault:
 
 
 @pytest.fixture
-def vault() -> Vault:
-    return Vault()
+def harness() -> Harness:
+    return Harness()
 
 
-def test_a_cold_copy_costs_one_head_stops_nothing_and_is_told_with_the_day_of_its_last_read(
-    vault: Vault,
+def test_a_cold_copy_costs_one_head_and_is_reported_with_the_day_of_its_last_read(
+    harness: Harness,
 ) -> None:
-    vault.scrub()  # on the 2nd both are read
-    vault.store.cold.add("recordings/cold/movie.mp4")
-    vault.clock.advance(timedelta(days=330))
-    yearly = vault.scrub(days=40)
+    harness.scrub()  # on the 2nd both are read
+    harness.store.cold.add("recordings/cold/movie.mp4")
+    harness.clock.advance(timedelta(days=330))
+    yearly = harness.scrub(days=40)
     assert (yearly.manifests, yearly.unreadable, yearly.damaged) == (2, 0, 0)
-    assert vault.requests("warm") == ["GET", "GET"]
-    assert vault.problems() == []
-    assert "1 cold (last read on 2026-03-02 or later)" in vault.words()
+    assert harness.requests("warm") == ["GET", "GET"]
+    assert harness.problems() == []
+    assert "1 cold (last read on 2026-03-02 or later)" in harness.words()
 
-    monthly = vault.scrub(days=28)
+    monthly = harness.scrub(days=28)
 
     assert (monthly.manifests, monthly.read_bytes) == (2, 0)
-    assert vault.requests("cold") == ["HEAD"]
-    assert vault.problems() == []
-    assert {row.state for row in vault.ledger.rows()} == {AssetState.ARCHIVED}
+    assert harness.requests("cold") == ["HEAD"]
+    assert harness.problems() == []
+    assert {row.state for row in harness.ledger.rows()} == {AssetState.ARCHIVED}
 
 
-def test_a_copy_that_was_never_read_before_it_became_cold_is_told_as_such(vault: Vault) -> None:
-    vault.store.cold.add("recordings/cold/movie.mp4")
+def test_a_copy_that_became_cold_before_it_was_read_is_reported_as_such(harness: Harness) -> None:
+    harness.store.cold.add("recordings/cold/movie.mp4")
 
-    result = vault.scrub()
+    result = harness.scrub()
 
     assert (result.unreadable, result.damaged) == (0, 0)
-    assert "1 cold (not all were ever read)" in vault.words()
-    assert vault.scrub().manifests == 0, "it is not asked for again each day"
+    assert "1 cold (not all were ever read)" in harness.words()
+    assert harness.scrub().manifests == 0, "it is not asked for again each day"
 
 
-def test_a_cold_manifest_says_that_it_is_there_and_nothing_more(vault: Vault) -> None:
-    vault.store.cold.add(vault.keys["cold"])
+def test_a_cold_manifest_is_present_and_its_objects_are_unknown(harness: Harness) -> None:
+    harness.store.cold.add(harness.keys["cold"])
 
-    result = vault.scrub()
+    result = harness.scrub()
 
     assert (result.manifests, result.unreadable, result.damaged) == (2, 0, 0)
-    assert vault.requests("cold", ".json") == ["HEAD", "GET"]
-    assert vault.requests("cold") == []
-    assert "1 cold" in vault.words()
+    assert harness.requests("cold", ".json") == ["HEAD", "GET"]
+    assert harness.requests("cold") == []
+    assert "1 cold" in harness.words()
 
 
-def test_a_cold_copy_of_which_an_object_is_gone_is_damaged_all_the_same(vault: Vault) -> None:
-    vault.store.cold.add("recordings/cold/movie.mp4")
-    vault.scrub()
-    vault.store.delete(ObjectKey("recordings/cold/movie.mp4"))
+def test_a_cold_copy_of_which_an_object_is_gone_is_damaged_all_the_same(harness: Harness) -> None:
+    harness.store.cold.add("recordings/cold/movie.mp4")
+    harness.scrub()
+    harness.store.delete(ObjectKey("recordings/cold/movie.mp4"))
 
-    result = vault.scrub(days=28)
+    result = harness.scrub(days=28)
 
     assert result.damaged == 1
-    row = vault.ledger.get("cold")
+    row = harness.ledger.get("cold")
     assert row is not None
     assert row.state is AssetState.DAMAGED
 
 
-def test_a_copy_that_was_restored_is_read_when_it_would_be_due_again(vault: Vault) -> None:
-    vault.store.cold.add("recordings/cold/movie.mp4")
-    vault.scrub()
-    vault.store.cold.clear()
+def test_a_copy_that_was_restored_is_read_when_it_would_be_due_again(harness: Harness) -> None:
+    harness.store.cold.add("recordings/cold/movie.mp4")
+    harness.scrub()
+    harness.store.cold.clear()
 
     for _ in range(14):
-        vault.scrub(days=26)
+        harness.scrub(days=26)
 
-    assert "cold" not in vault.words()
+    assert "cold" not in harness.words()

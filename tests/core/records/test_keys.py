@@ -82,7 +82,7 @@ def test_what_the_api_did_not_say_is_called_unknown() -> None:
         ("!", "!21"),
     ],
 )
-def test_a_hostile_id_is_one_harmless_segment(asset_id: str, segment: str) -> None:
+def test_a_hostile_id_is_one_safe_segment(asset_id: str, segment: str) -> None:
     assert asset_folder(asset(asset_id)).split("/")[-1] == segment
 
 

@@ -1,4 +1,4 @@
-"""What a ledger must do, in five Protocols; `Ledger` is their sum. It can be lost: the API and the buckets rebuild it
+"""What a ledger must do, in six Protocols; `Ledger` is their sum. It can be lost: the API and the buckets rebuild it
 (docs/architecture.md).
 
 To add an implementation, write a class with the methods of `Ledger` and run `tests/contracts/ledger_contract.py` on it
@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from archiver.ledger.models import (
+    Amount,
     AssetState,
     AttemptStart,
     Counts,
@@ -47,6 +48,13 @@ class Assets(Protocol):
 
     def counts(self) -> Counts:
         """Count the assets by state, atomically."""
+        ...
+
+    def amounts(
+        self, states: Iterable[AssetState] | None = None
+    ) -> Mapping[AssetState, Mapping[datetime, Amount]]:
+        """Sum up assets and bytes by state (None: all) and by the hour of their deadline, summed where they are: two
+        seconds for a million assets. Read in steps, so one that changes meanwhile may be missed or counted twice."""
         ...
 
     def next_due_at(self) -> datetime | None:
@@ -210,7 +218,19 @@ class Facts(Protocol):
         ...
 
 
-class Ledger(Schedule, Leases, CopyJournal, Facts, Protocol):
+class Totals(Protocol):
+    """Count what was ever done, by all workers and across their restarts. They start at 0 after a flush."""
+
+    def add_totals(self, amounts: Mapping[str, int]) -> None:
+        """Add to totals by name, once; lost when the connection breaks, rather than counted twice."""
+        ...
+
+    def totals(self) -> Mapping[str, int]:
+        """Return every total by name. `Leases.settle` adds `Settlement.totals`, exactly once."""
+        ...
+
+
+class Ledger(Schedule, Leases, CopyJournal, Facts, Totals, Protocol):
     """The whole ledger. Code takes this only when it needs two of the Protocols above."""
 
     def ping(self) -> None:

@@ -151,6 +151,34 @@ class Settlement:
     stored_objects: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    copied_bytes: int = 0  # by this attempt, whatever came of it; for the totals
+    copied_objects: int = 0
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """What the attempt adds to `Totals`, by name: the ATTEMPTS that ended in its state, and what was copied."""
+        ended = f"{ATTEMPTS}{self.state}" if self.counts_as_attempt else POSTPONED
+        amounts = {ended: 1, COPIED_BYTES: self.copied_bytes, COPIED_OBJECTS: self.copied_objects}
+        return {name: amount for name, amount in amounts.items() if amount}
+
+
+ATTEMPTS, POSTPONED = "attempts:", "attempts_postponed"
+COPIED_BYTES, COPIED_OBJECTS = "copied_bytes", "copied_objects"
+"""Names of totals. `POSTPONED`: attempts that tried nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Assets and their bytes: stored ones, or the API's word. `unsized`: those whose size nobody knows yet."""
+
+    assets: int
+    size_bytes: int
+    unsized: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            self.assets + other.assets, self.size_bytes + other.size_bytes, self.unsized + other.unsized
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from archiver.ledger.models import (
     MAX_WAIT,
     OPEN_STATES,
     Acknowledgement,
+    Amount,
     AssetState,
     AttemptStart,
     Lease,
@@ -126,6 +127,12 @@ def crash(world: LedgerWorld, asset_id: str = "a") -> Lease:
     world.advance(HOUR)
     world.ledger.take_due(10, HOUR)
     return take_lease(world, asset_id)
+
+
+def attempt(world: LedgerWorld, settlement: Settlement) -> Row:
+    """One attempt at asset a that ends so."""
+    world.ledger.discover([seen()])
+    return world.ledger.settle(take_lease(world), seen(), settlement)
 
 
 def row(world: LedgerWorld, asset_id: str = "a") -> Row:
@@ -1432,6 +1439,62 @@ class LedgerContract:
         assert world.ledger.recall_secret("thumbnail:b") is None
         world.advance(MINUTE)
         assert world.ledger.recall_secret("thumbnail:a") is None
+
+    def test_amounts_are_summed_by_state_and_by_the_hour_of_the_deadline(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen("a"), seen("b", size_bytes=500), seen("c", size_bytes=None)])
+        world.ledger.discover([seen("d", expires_in=DAY), seen("e", verdict=AssetState.SKIPPED)])
+        first, last = START.replace(minute=0, second=0, microsecond=0) + DAY, START + 15 * DAY
+        last = last.replace(minute=0, second=0, microsecond=0)
+
+        found = world.ledger.amounts()
+
+        assert set(found) == set(AssetState)
+        assert found[AssetState.DISCOVERED] == {last: Amount(3, 1500, unsized=1), first: Amount(1, 1000)}
+        assert found[AssetState.SKIPPED] == {last: Amount(1, 1000)}
+        assert found[AssetState.ARCHIVED] == {}
+        assert set(world.ledger.amounts([AssetState.WAITING])) == {AssetState.WAITING}
+
+    def test_what_is_archived_amounts_to_what_was_stored(self, world: LedgerWorld) -> None:
+        attempt(world, replace(ARCHIVED, stored_bytes=7777))
+
+        [amount] = world.ledger.amounts()[AssetState.ARCHIVED].values()
+
+        assert amount == Amount(1, 7777)
+
+    def test_more_assets_than_one_step_reads_are_summed(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen(f"{number}") for number in range(1203)])
+
+        assert sum(a.assets for a in world.ledger.amounts()[AssetState.DISCOVERED].values()) == 1203
+
+    def test_totals_count_what_attempts_did(self, world: LedgerWorld) -> None:
+        failed = Settlement(AssetState.WAITING, delay=AT_ONCE, copied_bytes=30, copied_objects=2)
+        attempt(world, failed)
+        attempt(world, replace(failed, counts_as_attempt=False, copied_bytes=0, copied_objects=0))
+        attempt(world, replace(ARCHIVED, copied_bytes=1000, copied_objects=1))
+
+        assert world.ledger.totals() == {
+            "attempts:waiting": 1,
+            "attempts_postponed": 1,
+            "attempts:archived": 1,
+            "copied_bytes": 1030,
+            "copied_objects": 3,
+        }
+
+    def test_totals_of_other_things_are_added_by_name(self, world: LedgerWorld) -> None:
+        world.ledger.add_totals({"api_calls": 2, "x": 1})
+        world.ledger.add_totals({"api_calls": 3})
+
+        assert world.ledger.totals() == {"api_calls": 5, "x": 1}
+
+    def test_an_attempt_whose_lease_was_lost_adds_nothing_to_the_totals(self, world: LedgerWorld) -> None:
+        world.ledger.discover([seen()])
+        lost = take_lease(world)
+        crash(world)
+
+        with pytest.raises(LeaseLost):
+            world.ledger.settle(lost, seen(), replace(ARCHIVED, copied_bytes=5))
+
+        assert world.ledger.totals() == {}
 
     def test_it_answers(self, world: LedgerWorld) -> None:
         world.ledger.ping()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from archiver.ledger.memory.state import State, synchronized, urgency
-from archiver.ledger.models import ACKNOWLEDGED_STATES, AssetState, Counts, Progress, Row
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, Counts, Progress, Row
 
 
 class MemoryAssets(State):
@@ -54,6 +54,20 @@ class MemoryAssets(State):
             if asset.row.acknowledged is not None:
                 acknowledged[asset.row.state] += 1
         return Counts(self._seen, states, acknowledged)
+
+    def amounts(
+        self, states: Iterable[AssetState] | None = None
+    ) -> Mapping[AssetState, Mapping[datetime, Amount]]:
+        found: dict[AssetState, dict[datetime, Amount]] = {
+            state: {} for state in (AssetState if states is None else states)
+        }
+        for row in self.rows(found):
+            hour = row.expires_at.replace(minute=0, second=0, microsecond=0)
+            size = row.stored_bytes or row.size_bytes
+            amount = Amount(1, size or 0, int(size is None))
+            hours = found[row.state]
+            hours[hour] = hours[hour] + amount if hour in hours else amount
+        return found
 
     @synchronized
     def next_due_at(self) -> datetime | None:

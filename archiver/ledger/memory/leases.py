@@ -112,6 +112,7 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
             wait = min(wait, left // DEADLINE_DIVISOR)
         self._move(asset, settlement.state, at=now + wait)
         self._progress.pop(lease.asset_id, None)
+        self._totals.update(settlement.totals)
         return asset.row
 
     @synchronized

@@ -6,9 +6,10 @@ from archiver.ledger.memory.copy_journal import MemoryCopyJournal
 from archiver.ledger.memory.facts import MemoryFacts
 from archiver.ledger.memory.leases import MemoryLeases
 from archiver.ledger.memory.schedule import MemorySchedule
+from archiver.ledger.memory.totals import MemoryTotals
 
 
-class MemoryLedger(MemorySchedule, MemoryLeases, MemoryCopyJournal, MemoryFacts):
+class MemoryLedger(MemorySchedule, MemoryLeases, MemoryCopyJournal, MemoryFacts, MemoryTotals):
     """`ledger.base.Ledger`, for the threads of one process."""
 
     def ping(self) -> None:

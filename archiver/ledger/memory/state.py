@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -66,6 +67,7 @@ class State:
         self._progress: dict[str, tuple[datetime, Progress]] = {}
         self._locks: dict[str, tuple[datetime, str]] = {}
         self._facts: dict[str, tuple[datetime | None, str]] = {}
+        self._totals: Counter[str] = Counter()
         self._secrets: dict[str, tuple[datetime, str]] = {}
 
     def _amount_stored(self, asset_id: str) -> tuple[int, int]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from archiver.ledger.models import ACKNOWLEDGED_STATES, AssetState, Counts, Progress, Row
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, Counts, Progress, Row
 from archiver.ledger.redis.calls import BATCH, ScriptCalls
 from archiver.ledger.redis.copy_records import read_progress
 from archiver.ledger.redis.rows import read_row, row_from_hash
-from archiver.ledger.redis.values import from_microseconds, microseconds
+from archiver.ledger.redis.values import EPOCH, from_microseconds, microseconds
 
 
 class RedisAssets(ScriptCalls):
@@ -47,6 +47,22 @@ class RedisAssets(ScriptCalls):
             dict(zip(AssetState, sizes, strict=True)),
             {state: acknowledged.count(state) for state in ACKNOWLEDGED_STATES},
         )
+
+    def amounts(
+        self, states: Iterable[AssetState] | None = None
+    ) -> Mapping[AssetState, Mapping[datetime, Amount]]:
+        return {state: self._amounts_of(state) for state in (AssetState if states is None else states)}
+
+    def _amounts_of(self, state: AssetState) -> Mapping[datetime, Amount]:
+        hours: dict[datetime, Amount] = {}
+        first, read = 0, BATCH
+        while read == BATCH:
+            read, *flat = map(int, self._run("amounts", state, first, BATCH))
+            first += read
+            for hour, *numbers in zip(*[iter(flat)] * 4, strict=True):
+                at, amount = EPOCH + hour * timedelta(hours=1), Amount(*numbers)
+                hours[at] = hours[at] + amount if at in hours else amount
+        return hours
 
     def next_due_at(self) -> datetime | None:
         earliest = self._run("next_due_at")

@@ -44,7 +44,8 @@ class RedisLeases(ScriptCalls):
 
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         arguments = (*seen_arguments(seen), *settlement_arguments(settlement))
-        flat = self._run("settle", lease.fence, _call_number(), *arguments)
+        totals = (word for pair in settlement.totals.items() for word in pair)
+        flat = self._run("settle", lease.fence, _call_number(), *arguments, *totals)
         if not flat:
             raise LeaseLost.of(lease)
         return read_row(json.loads(flat))

@@ -21,6 +21,7 @@ Each key has a lifetime or an owner. After the prefix:
 | acknowledged           | set: the assets whose end a person has acknowledged          | until the state changes     |
 | warned                 | zset: archived with a warning, by when that was              | until settled otherwise     |
 | progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
+| totals                 | hash: what was ever done, by name                            | owned by the ledger         |
 | facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
 | secret:<name>          | a sealed string                                              | as its caller says          |
 | lock:<name>            | its holder's token                                           | as its caller says          |
@@ -39,9 +40,10 @@ from archiver.ledger.redis.facts import RedisFacts
 from archiver.ledger.redis.leases import RedisLeases
 from archiver.ledger.redis.persistence import Persistence
 from archiver.ledger.redis.schedule import RedisSchedule
+from archiver.ledger.redis.totals import RedisTotals
 
 
-class RedisLedger(RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts):
+class RedisLedger(RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts, RedisTotals):
     """`ledger.base.Ledger`, shared by every process that is given the same server, prefix and secret."""
 
     def ping(self) -> None:

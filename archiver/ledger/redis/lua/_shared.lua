@@ -128,6 +128,12 @@ local function reopen(id, row, keep_stored)
   if row.st ~= 'discovered' then move(id, row.st, 'discovered', row.ex) end
 end
 
+local function add_totals()
+  for name in take do
+    redis.call('HINCRBY', prefix .. 'totals', name, take())
+  end
+end
+
 local function take_settlement()
   return {
     state = take(), re = take(), delay = tonumber(take()) or 0, counts = take() == '1', mismatch = take() == '1',

@@ -28,4 +28,5 @@ local wait, left = math.min(math.max(done.delay, 0), MAX_WAIT), tonumber(row.ex)
 if left > 0 then wait = math.min(wait, left / DEADLINE_DIVISOR) end
 move(id, row.st, done.state, row.ex, whole(now + math.floor(wait)))
 redis.call('HDEL', prefix .. 'progress', id)
+add_totals()
 return cjson.encode(whole_row(id))

@@ -1,0 +1,2 @@
+-- Alternating names and amounts.
+add_totals()

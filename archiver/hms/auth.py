@@ -1,4 +1,4 @@
-"""Management tokens: what the API wants in `Authorization: Bearer` (100ms-api.md, Authentication)."""
+"""Management tokens: JSON Web Tokens (RFC 7519) for the API's `Authorization: Bearer`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Clock = Callable[[], datetime]
 LIFE = timedelta(hours=24)  # what 100ms's samples use; the longest accepted is 14 days
 BACKDATED = timedelta(
     seconds=10
-)  # as their SDK does: a clock that runs ahead would make a token "not yet valid"
+)  # as their SDK does: a clock that is ahead would make a token "not yet valid"
 RENEW_BELOW = 0.1  # of its life: 2.4 h, far longer than any request that carries it
 
 
@@ -29,16 +29,16 @@ def utc_now() -> datetime:
 
 
 class TokenProvider(Protocol):
-    """Where the client gets its tokens. `now` is the time that a new token is dated by: the API's, where it is known.
-    Safe to use from several threads; the token is never in the repr."""
+    """Source of the client's tokens. `now` dates a new token: the API's time, where it is known. Thread-safe; the token
+    is never in the repr."""
 
     def token(self, now: datetime, /) -> SecretStr:
-        """A token that is valid at `now`. Raises HmsUnauthorized when none can be made."""
+        """Return a token that is valid at `now`. Raises HmsUnauthorized when none can be made."""
         ...
 
     def replacement(self, refused: SecretStr, now: datetime, /) -> SecretStr | None:
-        """Another token than `refused`, which the API would not take; None when there is no other. Many
-        threads that hold the same refused token get one and the same replacement."""
+        """Return a token other than `refused`, which the API did not accept; None when there is none. All threads that
+        hold the same refused token get the same replacement."""
         ...
 
 
@@ -51,7 +51,7 @@ class _Signed:
 
 @dataclass(slots=True)
 class ManagementToken:
-    """Signs management tokens with the workspace's access key and app secret, and signs a new one early."""
+    """Signs management tokens with the workspace's access key and app secret, and renews them early."""
 
     access_key: str
     secret: SecretStr
@@ -96,7 +96,7 @@ class ManagementToken:
 
 @dataclass(frozen=True, slots=True)
 class FixedToken:
-    """A management token somebody else made. It cannot be renewed: when it is refused, a person must act."""
+    """A management token from the settings. It cannot be renewed: when it is refused, a person must act."""
 
     value: SecretStr
 

@@ -12,6 +12,8 @@ DEFAULT_API_URL = "https://api.100ms.live/v2"
 
 
 class RecordingAssets(Protocol):
+    """The API's endpoints for recording assets."""
+
     def pages(
         self,
         *,
@@ -20,16 +22,16 @@ class RecordingAssets(Protocol):
         status: str | None = None,
         start: str | None = None,
     ) -> Iterator[Page]:
-        """Every page of `GET /recording-assets`, to the very end, 100 assets each, one request as the iterator
-        advances. A page may repeat or shift assets while new ones arrive. Raises HmsError."""
+        """Yield every page of `GET /recording-assets`, 100 assets each, with one request as the iterator advances.
+        Pages may repeat or shift assets while new ones arrive. Raises HmsError."""
         ...
 
     def asset(self, asset_id: str) -> Asset:
-        """`GET /recording-assets/<id>`. Raises HmsNotFound, HmsError."""
+        """Return `GET /recording-assets/<id>`. Raises HmsNotFound, HmsError."""
         ...
 
     def sign(self, asset_id: str, duration: timedelta = timedelta(hours=1)) -> SignedUrl:
-        """A fresh URL. Each call signs anew. Raises HmsNotFound, HmsError."""
+        """Return a new pre-signed URL. Raises HmsNotFound, HmsError."""
         ...
 
 
@@ -38,5 +40,5 @@ class TellsTime(Protocol):
     """An optional ability of RecordingAssets."""
 
     def api_time(self) -> datetime | None:
-        """What time it is by the API's own clock, to a second or so; None before its first answer."""
+        """Return the time by the API's clock, to a second or so; None before its first response."""
         ...

@@ -1,6 +1,6 @@
-"""100ms's answers, typed at the edge. Unknown fields and types are kept, never refused (100ms-api.md).
+"""The API's responses as models. Unknown fields and types are kept, never refused.
 
-Every model keeps the JSON it was made from in `raw`, for the manifest.
+An asset keeps the JSON it was made from in `raw`, for the manifest.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class _Answer(BaseModel):
 
 
 class Asset(_Answer):
-    """One recording output. `size_bytes` and `duration_seconds` are the API's word, None when it gives none. `path` and
-    the storage paths of `thumbnails` come without the query of a pre-signed URL; `raw` has them as they were.
+    """One recording asset. `size_bytes` and `duration_seconds` are what the API claims, None when it does not. `path`
+    and the storage paths of `thumbnails` have no query of a pre-signed URL; `raw` has them unchanged.
 
-    `type` and `status` are plain strings because new ones must be expected; compare with the enums above.
+    `type` and `status` are plain strings, since new ones must be expected; compare with the enums above.
     """
 
     id: str = Field(min_length=1)
@@ -67,15 +67,15 @@ class Asset(_Answer):
     size_bytes: int | None = Field(default=None, alias="size")
     duration_seconds: float | None = Field(default=None, alias="duration")
     created_at: AwareDatetime | None = None
-    # storage paths by the documentation; URLs (secrets, then) or objects must be expected
+    # documented as storage paths; URLs (which are secrets) or objects must be expected
     thumbnails: tuple[Any, ...] = Field(default=(), repr=False)
     metadata: Mapping[str, Any] = Field(default_factory=dict)
     raw: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Asset:
-        """The asset of one JSON object, with `raw` kept whole. Raises pydantic.ValidationError when there is
-        no usable `id`; a bad value in any other field becomes None, for one odd field must not hide an asset."""
+        """Parse one JSON object, kept unchanged in `raw`. An invalid value becomes None: one bad field must not hide an
+        asset. Raises pydantic.ValidationError when there is no usable `id`."""
         return cls.model_validate({**raw, "raw": dict(raw)})
 
     @field_validator("type", "status", mode="before")
@@ -121,7 +121,7 @@ class Asset(_Answer):
 
 
 class SignedUrl(_Answer):
-    """The answer of `presigned-url`. `url` is a secret; `expiry_seconds` may be longer than the truth."""
+    """The response of `presigned-url`. `url` is a secret; it may expire before `expiry_seconds`."""
 
     id: str = ""
     path: str | None = None
@@ -146,8 +146,8 @@ class SignedUrl(_Answer):
 
 
 class Page(_Answer):
-    """One page of the listing. `next_start` is None on the last page, or leads to nothing. `invalid_rows` counts
-    rows without a usable id: they cannot be named, so they are counted and shown."""
+    """One page of the listing. `next_start`: None on the last page, but it may also lead to nothing. `invalid_rows`:
+    rows without a usable id; they cannot be named, so they are counted and shown."""
 
     assets: tuple[Asset, ...]
     next_start: str | None
@@ -155,15 +155,15 @@ class Page(_Answer):
 
 
 def storage_path(text: str) -> str:
-    """A storage path without the query of a pre-signed URL, user name and password, which are credentials. `?` and
-    `#` without a parameter behind them are letters of the path, except in an http URL."""
+    """Strip the query of a pre-signed URL, user name and password, which are credentials. `?` and `#` that no parameter
+    follows are part of the path, except in an http URL."""
     if _URL.match(text):
         text = re.split("[?#]", text, maxsplit=1)[0]
     return _USER_INFO.sub(r"\1", _PARAMETERS.sub("", text))
 
 
 def _thumbnail(given: object) -> object:
-    """A URL keeps its query: it is read with it."""
+    """Strip storage paths, but keep the query of a URL: it is fetched with it."""
     if isinstance(given, str):
         return given if _URL.match(given) else storage_path(given)
     if not isinstance(given, Mapping):
@@ -175,8 +175,8 @@ def _thumbnail(given: object) -> object:
 
 
 def parse_time(value: object) -> datetime | None:
-    """A date and time of RFC 3339, cut to microseconds, as aware UTC; None for anything else. A leap second is the
-    second after it, for `datetime` knows none."""
+    """Parse a date and time (RFC 3339, section 5.6) as aware UTC, truncated to microseconds; None for anything else. A
+    leap second becomes the second after it, since `datetime` has none."""
     found = _RFC_3339.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""What a webhook of 100ms tells that the API does not: signed thumbnail URLs, and that an asset is there now.
+"""Read 100ms webhooks: they bring signed thumbnail URLs, which the API does not, and announce new assets.
 
-A webhook is a hint. The listing is the truth (100ms-api.md, Webhooks); who calls `parse_event` has already
-checked the secret header, for webhooks are not signed.
+A webhook is a hint; only the listing is complete. Webhooks are not signed: the caller must check the secret header
+before `parse_event`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ class SignedThumbnail(_Part):
 
 
 class RecordingEvent(_Part):
-    """One event. `asset_ids` in the order found, each once; often empty, then the session's assets are to be
-    listed."""
+    """One event. `asset_ids`: in the order found, each once; when empty, list the session's assets."""
 
     type: str
     room_id: str | None
@@ -44,8 +43,8 @@ class RecordingEvent(_Part):
 
 
 def parse_event(body: bytes | str) -> RecordingEvent:
-    """The event of a webhook's body. Whatever is missing or odd in it is left out; HmsInvalidResponse only when the
-    body is no JSON object with a `type`. Pure."""
+    """Parse a webhook's body, leaving out what is missing or invalid. Raises HmsInvalidResponse when it is not a JSON
+    object with a `type`."""
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):
@@ -66,10 +65,8 @@ def parse_event(body: bytes | str) -> RecordingEvent:
 
 
 def _asset_ids(data: Mapping[str, Any]) -> Iterator[str]:
-    for (
-        name,
-        value,
-    ) in data.items():  # transcription.success: transcript_txt_asset_id, summary_json_asset_id, ...
+    # transcription.success: transcript_txt_asset_id, summary_json_asset_id, ...
+    for name, value in data.items():
         if name.endswith("asset_id") and isinstance(value, str) and value:
             yield value
     for file in _objects(data, "recording_single_files"):

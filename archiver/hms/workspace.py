@@ -1,4 +1,4 @@
-"""Which 100ms workspace credentials belong to, as a name that is no secret."""
+"""Name the 100ms workspace of credentials without revealing them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import jwt
 
 
 def workspace_of(access_key: str) -> str:
-    """The same for the same app access key, for ever. The key cannot be had from it."""
+    """Return a stable name for an app access key, as a one-way hash. Stored in buckets: it must never change."""
     return hashlib.sha256(f"100ms workspace {access_key}".encode()).hexdigest()[:16]
 
 
 def access_key_in(management_token: str) -> str | None:
-    """The claim of a management token that somebody else signed; None when it cannot be read."""
+    """Return the access key in a management token (unverified); None when there is none."""
     try:
         claims = jwt.decode(management_token, options={"verify_signature": False})
     except jwt.PyJWTError:

@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from archiver.hms.auth import ManagementToken, TokenProvider
-from archiver.hms.client import HmsClient, Timeouts
+from archiver.hms.client import HmsClient
+from archiver.hms.transport import Timeouts
 from archiver.retry_policy import API_CALL
 from tests.hms.fake_time import FakeTime
 from tests.hms.scripted_api import Script, ScriptedApi, scripted_api

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from archiver.hms.auth import FixedToken, ManagementToken
 from archiver.hms.base import RecordingAssets, TellsTime
-from archiver.hms.client import MAX_ANSWER_BYTES, HmsClient
+from archiver.hms.client import HmsClient
 from archiver.hms.errors import (
     HmsBadRequest,
     HmsError,
@@ -29,6 +29,7 @@ from archiver.hms.errors import (
     HmsUnavailable,
 )
 from archiver.hms.models import Page
+from archiver.hms.transport import MAX_ANSWER_BYTES
 from tests.hms.conftest import ACCESS_KEY, SECRET, Talk
 from tests.hms.fake_time import FakeTime
 from tests.hms.scripted_api import Answer, Asked, html, refuses, says
@@ -148,7 +149,7 @@ def test_each_request_carries_a_token_the_secret_has_signed(talk: Talk) -> None:
     assert claims["access_key"] == ACCESS_KEY
 
 
-def test_the_second_try_after_a_refusal_carries_another_token(talk: Talk) -> None:
+def test_the_retry_after_a_refusal_carries_another_token(talk: Talk) -> None:
     client, server = talk([refuses(403), GOOD])
 
     client.asset("a1")
@@ -205,7 +206,7 @@ def test_retry_after_as_a_date_is_taken_by_the_servers_clock(talk: Talk, time: F
 
 
 @pytest.mark.parametrize("word", ["soon", "-5", "", "1e9", "nan", "Thu, 99 Foo 2026"])
-def test_a_retry_after_that_makes_no_sense_is_as_good_as_none(talk: Talk, time: FakeTime, word: str) -> None:
+def test_an_invalid_retry_after_is_ignored(talk: Talk, time: FakeTime, word: str) -> None:
     client, _ = talk([refuses(429, Retry_After=word), GOOD])
 
     client.asset("a1")
@@ -216,7 +217,7 @@ def test_a_retry_after_that_makes_no_sense_is_as_good_as_none(talk: Talk, time: 
 @pytest.mark.parametrize(
     ("word", "told"), [("600", timedelta(minutes=10)), ("999999999", timedelta(hours=1))]
 )
-def test_a_long_retry_after_is_handed_on_not_waited_for(
+def test_a_long_retry_after_is_passed_on_not_waited_for(
     talk: Talk, time: FakeTime, word: str, told: timedelta
 ) -> None:
     client, server = talk([refuses(429, Retry_After=word)])
@@ -240,14 +241,14 @@ def test_one_call_never_lasts_longer_than_its_total(talk: Talk, time: FakeTime) 
     assert len(time.sleeps) == 2
 
 
-def test_a_server_that_never_answers_is_left(talk: Talk) -> None:
+def test_a_server_that_never_answers_times_out(talk: Talk) -> None:
     client, _ = talk([Answer(stall=True)], read=timedelta(milliseconds=50), attempts=2)
 
     with pytest.raises(HmsUnavailable, match="no answer in time"):
         client.asset("a1")
 
 
-def test_an_answer_that_drips_is_left_at_the_deadline(talk: Talk, time: FakeTime) -> None:
+def test_a_dripping_response_is_cut_off_at_the_deadline(talk: Talk, time: FakeTime) -> None:
     def slow(_: Asked) -> Answer:
         time.now_at += timedelta(seconds=61)
         return GOOD
@@ -329,7 +330,7 @@ def test_a_redirect_is_told_by_its_host_alone(talk: Talk) -> None:
     assert "MARKED" not in str(raised.value)
 
 
-def test_each_new_try_is_logged_as_an_event(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_retry_is_logged_as_an_event(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "archiver.hms.client")
     client, _ = talk([refuses(500), GOOD])
 
@@ -530,7 +531,7 @@ def test_a_page_is_fetched_only_when_the_walk_gets_there(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize("lasts", [["a99"], ["a99", "a199"], ["x", "y", "z"]])
-def test_a_list_that_goes_round_in_circles_ends_in_an_error(talk: Talk, lasts: list[str]) -> None:
+def test_a_list_that_repeats_itself_is_an_error(talk: Talk, lasts: list[str]) -> None:
     def circle(asked: Asked) -> Answer:
         start = asked.query.get("start")
         here = lasts.index(start) + 1 if start else 0
@@ -555,7 +556,7 @@ def test_full_by_the_servers_own_limit_counts_as_full(talk: Talk) -> None:
     "body",
     [{}, {"code": 0}, {"data": {}}, {"data": "x"}, {"data": [], "last": 7}, {"data": FULL, "last": ["x"]}],
 )
-def test_a_page_that_is_none_is_never_taken_for_the_end(talk: Talk, body: object) -> None:
+def test_an_invalid_page_is_never_taken_for_the_end(talk: Talk, body: object) -> None:
     client, server = talk([says(body)])
 
     with pytest.raises(HmsInvalidResponse):
@@ -564,7 +565,7 @@ def test_a_page_that_is_none_is_never_taken_for_the_end(talk: Talk, body: object
     assert len(server.asked) == 5
 
 
-def test_garbled_rows_are_counted(talk: Talk) -> None:
+def test_invalid_rows_are_counted(talk: Talk) -> None:
     client, _ = talk([says({"data": [{"type": "chat"}, None, *_rows(1)], "last": None})])
 
     [page] = client.pages()
@@ -602,7 +603,7 @@ def test_a_url_is_signed_for_as_long_as_was_asked(talk: Talk) -> None:
     assert "MARKED" not in repr(signed)
 
 
-def test_every_call_signs_anew(talk: Talk) -> None:
+def test_every_call_returns_a_new_url(talk: Talk) -> None:
     client, server = talk([says(SIGNED), says({**SIGNED, "url": "https://cdn.test/k.mp4?sig=2"})])
 
     first, second = client.sign("a1"), client.sign("a1")
@@ -619,7 +620,7 @@ def test_a_signed_url_is_taken_whatever_else_is_odd(talk: Talk, odd: dict[str, A
 
 
 @pytest.mark.parametrize("odd", [{"url": None}, {"url": "  "}, {"url": {"href": "MARKED"}}, {"id": "a2"}])
-def test_an_answer_without_this_assets_url_is_garbled_and_not_shown(talk: Talk, odd: dict[str, Any]) -> None:
+def test_a_response_without_this_assets_url_is_invalid_and_not_shown(talk: Talk, odd: dict[str, Any]) -> None:
     client, server = talk([says({**SIGNED, **odd})])
 
     with pytest.raises(HmsInvalidResponse) as raised:
@@ -765,5 +766,5 @@ def test_a_client_is_closed_with_its_block(time: FakeTime) -> None:
         pass
 
     with pytest.raises(RuntimeError, match="closed"):
-        client._http.get("http://127.0.0.1:9/")
-    assert isinstance(client._http, httpx.Client)
+        client._transport._http.get("http://127.0.0.1:9/")
+    assert isinstance(client._transport._http, httpx.Client)

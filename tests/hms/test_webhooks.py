@@ -95,7 +95,7 @@ def test_an_odd_width_is_no_reason_to_lose_the_thumbnail(odd: object) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"type": 5}', b"\xff", b"[" * 100_000])
-def test_what_is_no_event_is_garbled(body: bytes) -> None:
+def test_a_body_that_is_not_an_event_is_invalid(body: bytes) -> None:
     with pytest.raises(HmsInvalidResponse, match="no JSON object"):
         parse_event(body)
 

@@ -1,0 +1,232 @@
+"""Send one GET to the API: time limits, bounded bodies, errors by status, the API's clock."""
+
+from __future__ import annotations
+
+import email.utils
+import http
+import ipaddress
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from archiver.hms.auth import BACKDATED, Clock, utc_now
+from archiver.hms.errors import (
+    HmsBadRequest,
+    HmsError,
+    HmsInvalidResponse,
+    HmsNotFound,
+    HmsRateLimited,
+    HmsUnauthorized,
+    HmsUnavailable,
+    HmsUntrusted,
+)
+from archiver.hms.responses import LIST, endpoint, error_text, is_html, json_object
+from archiver.http import trust
+
+MAX_ANSWER_BYTES = 32 * 2**20  # 100 assets are some 60 KB
+MAX_RETRY_AFTER = timedelta(hours=1)  # a wrong header must not delay an asset past its deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """`connect` and `read` (the longest silence in a response) limit one request; `call` limits a call with all its
+    retries: none starts, nor is waited for, beyond it. It is well under a lease, and the ledger retries anyway."""
+
+    connect: timedelta = timedelta(seconds=5)
+    read: timedelta = timedelta(seconds=20)
+    call: timedelta = timedelta(seconds=60)
+
+
+TIMEOUTS = Timeouts()
+
+
+class Transport:
+    """Sends requests to one API. Redirects are not followed: they would carry the token elsewhere. Thread-safe.
+
+    No message of an error holds a query or a token."""
+
+    def __init__(
+        self,
+        api_url: str,
+        timeouts: Timeouts,
+        *,
+        authorities: Path | None = None,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._base_url = api_url.rstrip("/")
+        self._clock = clock
+        self._monotonic = monotonic
+        self._clock_skew: timedelta | None = None
+        self._api_time: tuple[datetime, float] | None = None  # with our monotonic clock at that moment
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(timeouts.read.total_seconds(), connect=timeouts.connect.total_seconds()),
+            follow_redirects=False,
+            verify=_context(self._base_url, authorities),
+            trust_env=not _is_loopback(self._base_url),  # a proxy cannot reach this machine's loopback
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip, deflate",  # a million assets are 600 MB of JSON, a tenth of it compressed
+                "User-Agent": "recording-archiver",
+            },
+        )
+
+    def get(
+        self, path: str, query: Mapping[str, str], token: SecretStr, deadline: float
+    ) -> Mapping[str, Any]:
+        """Send one request and return the JSON object of a 200 response. `deadline`: by the monotonic clock. Raises
+        HmsError."""
+        asked = endpoint(path)
+        sent_at = self._clock()
+        failure: HmsError
+        try:
+            with self._http.stream(
+                "GET",
+                self._base_url + path,
+                params=query,
+                headers=[(b"Authorization", b"Bearer " + token.get_secret_value().encode())],
+            ) as answer:
+                self._note_clock(answer, sent_at)
+                body = self._read(answer, asked, deadline)
+        except httpx.TimeoutException as error:
+            failure = HmsUnavailable(f"{asked}: no answer in time ({type(error).__name__})")
+        except httpx.ConnectError as error:
+            host = urlsplit(self._base_url).netloc
+            reason = trust.rejection(error)
+            if reason is not None:
+                failure = HmsUntrusted(f"{asked}: cannot connect to {host}: {trust.rejected(reason)}")
+            else:
+                failure = HmsUnavailable(
+                    f"{asked}: cannot connect to {host} ({error}). Is HMS_API_URL right?"
+                )
+        except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
+            failure = HmsInvalidResponse(
+                f"{asked}: the request cannot be sent ({type(error).__name__}). Does the token hold a line break, "
+                "or is the asset id not one?"
+            )
+        except httpx.DecodingError:
+            failure = HmsInvalidResponse(f"{asked}: the answer's compression is broken")
+        except httpx.HTTPError as error:
+            failure = HmsUnavailable(f"{asked}: the connection broke ({type(error).__name__})")
+        else:
+            if answer.status_code == http.HTTPStatus.OK:
+                return json_object(body, asked, answer)
+            raise self._refusal(asked, answer, body, token)
+        # outside of `except`: httpx's exceptions carry the URL with its query, h11's even the token
+        raise failure
+
+    def api_time(self) -> datetime | None:
+        """Return the time by the API's clock, to a second or so; None before its first response."""
+        measured = self._api_time
+        return measured and measured[0] + timedelta(seconds=self._monotonic() - measured[1])
+
+    def clock_skew(self) -> timedelta | None:
+        """Return how far this machine's clock is ahead of the API's (negative: behind), to a second or so, by the
+        latest response's `Date`. None before the first one."""
+        return self._clock_skew
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _read(self, answer: httpx.Response, asked: str, deadline: float) -> bytes:
+        body = bytearray()
+        for piece in answer.iter_bytes():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise HmsInvalidResponse(f"{asked}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+            if self._monotonic() > deadline:
+                raise HmsUnavailable(f"{asked}: the answer came too slowly ({len(body)} bytes so far)")
+        return bytes(body)
+
+    def _refusal(self, asked: str, answer: httpx.Response, body: bytes, token: SecretStr) -> HmsError:
+        """Return the error for a response other than 200."""
+        status = answer.status_code
+        answered = f"{asked}: answered {status}{error_text(answer, body, token)}"
+        if status in (401, 403):
+            return HmsUnauthorized(
+                f"{answered}: 100ms refuses the access key, the secret or the token. Compare HMS_ACCESS_KEY and "
+                "HMS_SECRET (or HMS_MANAGEMENT_TOKEN, which also expires) with the 100ms dashboard, Developer section"
+                + self._skew_hint()
+            )
+        if status == 404 and not is_html(body):
+            return HmsNotFound(
+                answered + ("; is HMS_API_URL right, with its /v2?" if asked.endswith(LIST) else "")
+            )
+        if status == 429:
+            return HmsRateLimited(answered, self._retry_after(answer))
+        if status == 408 or status >= 500:
+            return HmsUnavailable(answered, self._retry_after(answer))
+        if answer.has_redirect_location:
+            host = _host(answer.headers["Location"])
+            answered += f", a redirect to {host}, which is not followed; is HMS_API_URL right?"
+        if 400 <= status < 500 and status != 404:
+            return HmsBadRequest(answered)
+        return HmsInvalidResponse(answered)  # a 404 in HTML comes from a proxy or another server
+
+    def _retry_after(self, answer: httpx.Response) -> timedelta | None:
+        """Read Retry-After: seconds or a date (RFC 9110, section 10.2.3), at most MAX_RETRY_AFTER."""
+        text = answer.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
+            wait = timedelta(seconds=float(text))
+        elif (at := _http_date(text)) is not None:  # by the API's own clock, when it tells
+            wait = at - (_http_date(answer.headers.get("Date", "")) or self.api_time() or self._clock())
+        else:
+            return None
+        return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
+
+    def _note_clock(self, answer: httpx.Response, sent_at: datetime) -> None:
+        there = _http_date(answer.headers.get("Date", ""))
+        if there is None:
+            return
+        there += timedelta(seconds=0.5)  # `Date` has whole seconds
+        self._api_time = (there, self._monotonic())
+        self._clock_skew = sent_at + (self._clock() - sent_at) / 2 - there
+
+    def _skew_hint(self) -> str:
+        skew = self._clock_skew
+        if skew is None:
+            return "; check this machine's clock too: the answer does not say what time it is"
+        if abs(skew) < BACKDATED:
+            return ""
+        side = "ahead of" if skew > timedelta(0) else "behind"
+        seconds = abs(skew).total_seconds()
+        return f". This machine's clock is {seconds:.0f} s {side} the API's; tokens by either are refused"
+
+
+def _context(api_url: str, authorities: Path | None) -> ssl.SSLContext:
+    """Make the TLS context; for plain HTTP one that need not read the authorities."""
+    if urlsplit(api_url).scheme != "https":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return trust.context(authorities or trust.authorities())
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).hostname or "the same host"
+    except ValueError:
+        return "an invalid address"
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        parsed = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -25,7 +25,7 @@ class Connection:
     """One connection, closed or not. `served`: responses that it brought."""
 
     __slots__ = (
-        "_tainted", "condemned", "fd", "idle", "idle_since", "name", "number", "origin", "peer", "served",
+        "_poll", "_tainted", "condemned", "fd", "idle", "idle_since", "name", "number", "origin", "peer", "served",
         "socket_number",
     )  # fmt: skip
 
@@ -36,6 +36,7 @@ class Connection:
         self.name: Name | None = None
         self.fd = -1
         self.socket_number = 0
+        self._poll = select.poll()  # of `fd`
         self.idle = False
         self.idle_since = 0.0
         self.served = 0
@@ -45,13 +46,24 @@ class Connection:
     @property
     def tainted(self) -> bool:
         """Whether something came that nobody asked for; while it is idle, up to now."""
-        if not self._tainted and self.idle and self.is_open and _readable(self.fd):
+        if not self._tainted and self.idle and self.is_open and self.is_readable:
             self._tainted = _holds_a_response(self.fd, tls=self.origin.lower().startswith("https:"))
         return self._tainted
 
     @tainted.setter
     def tainted(self, value: bool) -> None:
         self._tainted = value
+
+    def opened(self, fd: int) -> None:
+        """`fd` is its socket's."""
+        self.fd, self.socket_number = fd, _socket_number(fd)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether something came, or it has ended. Ask while it is open."""
+        return bool(self._poll.poll(0))
 
     @property
     def is_open(self) -> bool:
@@ -75,7 +87,7 @@ class Connections:
         if fd < 0 or name is None:
             return
         if connection.fd != fd:
-            connection.fd, connection.socket_number = fd, _socket_number(fd)
+            connection.opened(fd)
         for other in (self._idle.get(fd), self._named.get(name)):
             if other is not None:  # closed without a word, and its descriptor or port given to this one
                 self._busy(other)
@@ -91,7 +103,7 @@ class Connections:
             return None
         too_old = monotonic() - connection.idle_since >= self._max_idle_seconds
         # libcurl chose it, so that it is open, and its descriptor is what it was
-        if connection.condemned or too_old or _readable(connection.fd):
+        if connection.condemned or too_old or connection.is_readable:
             self._judge(connection)
             return None
         self._busy(connection)
@@ -126,12 +138,6 @@ class Connections:
         """Something came, it has ended, or it is too old."""
         _ = connection.tainted  # looked at while it can be
         self.shut_down(connection)
-
-
-def _readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _socket_number(fd: int) -> int:

@@ -36,7 +36,17 @@ _PINNED = re.compile(r"(\[[^]]*\]|[^:]*):[0-9]+")  # of `Request.resolve`, what 
 class Handle:
     """One easy handle of a session, used again and again. In the loop's thread alone."""
 
-    __slots__ = ("_connecting", "_pinned", "_proxy", "_session", "_targeted", "easy", "transfer")
+    __slots__ = (
+        "_connecting",
+        "_lines",
+        "_pinned",
+        "_plain_get",
+        "_proxy",
+        "_session",
+        "_targeted",
+        "easy",
+        "transfer",
+    )
 
     def __init__(self, session: Session, share: Any, options: Options) -> None:
         self.transfer: Transfer | None = None
@@ -45,6 +55,8 @@ class Handle:
         self._pinned: set[str] = set()
         self._connecting = (False, False)  # as libcurl has it by itself
         self._targeted = False
+        self._plain_get = False
+        self._lines: list[bytes] = []  # of HTTPHEADER
         self.easy: Any = pycurl.Curl()
         self.easy.handle = self
         set_to = self.easy.setopt
@@ -81,26 +93,20 @@ class Handle:
         lines = [*_header_lines(request), *request.lines]
         easy.setopt(pycurl.URL, request.url)
         self._set_target(request.url)
-        if request.method == "HEAD":
-            easy.unsetopt(pycurl.CUSTOMREQUEST)
-            easy.setopt(pycurl.NOBODY, 1)
-        elif request.method == "GET" and request.body is None:
-            easy.unsetopt(pycurl.CUSTOMREQUEST)
-            easy.setopt(pycurl.HTTPGET, 1)
+        if request.method == "GET" and request.body is None:
+            if not self._plain_get:
+                easy.unsetopt(pycurl.CUSTOMREQUEST)
+                easy.setopt(pycurl.HTTPGET, 1)
+            self._plain_get = True
         else:
-            if isinstance(request.body, tuple):
-                Pieces(request.body).attach(easy)
+            self._plain_get = False
+            self._set_method(request, lines)
+        if lines != self._lines:
+            if lines:
+                easy.setopt(pycurl.HTTPHEADER, lines)
             else:
-                easy.setopt(pycurl.POST, 1)
-                easy.setopt(pycurl.POSTFIELDS, request.body or b"")
-            easy.setopt(pycurl.CUSTOMREQUEST, request.method)
-            lines.append(b"Expect:")
-            if not any(line[:13].lower() == b"content-type:" for line in lines):
-                lines.append(b"Content-Type:")
-        if lines:
-            easy.setopt(pycurl.HTTPHEADER, lines)
-        else:
-            easy.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave those of the request before
+                easy.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave those of the request before
+            self._lines = lines
         connecting = (request.fresh or transfer.resubmitted, request.alone)
         if connecting != self._connecting:
             easy.setopt(pycurl.FRESH_CONNECT, connecting[0])
@@ -111,6 +117,23 @@ class Handle:
         transfer.opened = transfer.stale = False
         transfer.easy = easy
         self.transfer = transfer
+
+    def _set_method(self, request: Request, lines: list[bytes]) -> None:
+        """Of all but a plain GET. Adds to `lines`."""
+        easy = self.easy
+        if request.method == "HEAD":
+            easy.unsetopt(pycurl.CUSTOMREQUEST)
+            easy.setopt(pycurl.NOBODY, 1)
+            return
+        if isinstance(request.body, tuple):
+            Pieces(request.body).attach(easy)
+        else:
+            easy.setopt(pycurl.POST, 1)
+            easy.setopt(pycurl.POSTFIELDS, request.body or b"")
+        easy.setopt(pycurl.CUSTOMREQUEST, request.method)
+        lines.append(b"Expect:")
+        if not any(line[:13].lower() == b"content-type:" for line in lines):
+            lines.append(b"Content-Type:")
 
     def unload(self) -> None:
         """Keep nothing of the transfer: a handle may wait for the next one for a long time."""

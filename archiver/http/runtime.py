@@ -57,17 +57,13 @@ class ProcessRuntime:
     """Threads start at the first use. Of one process: see `process_runtime`."""
 
     def __init__(self) -> None:
-        self._loop = Loop("sources")
-        self.sources = Multi(self._loop)
+        loop = Loop("sources")
+        self.call_soon = loop.call_soon
+        self.call_later = loop.call_later
+        self.sources = Multi(loop)
         self.stores = Multi(Loop("stores"))
         self._pools: dict[str, Pool] = {}
         self._lock = threading.Lock()
-
-    def call_soon(self, action: Callable[[], None]) -> None:
-        self._loop.call_soon(action)
-
-    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
-        return self._loop.call_later(seconds, action)
 
     def block(self, wait: Blocking[Any], ended: Ended) -> None:
         with self._lock:

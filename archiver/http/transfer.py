@@ -59,12 +59,30 @@ class Transfer(Wait["Transfer"]):
     Raises HttpError, what `decide` and `admits` raise, and faults of this machine as themselves.
     """
 
-    __slots__ = (
-        "_announced", "_chunks", "_decide", "_ended", "_file", "_held", "_limit", "_make", "_max_bytes", "_memory",
-        "_request", "_session", "_streaming",
-        "answered", "append", "connection", "done", "easy", "error", "head", "informed", "lines", "name", "opened",
-        "ordinal", "overtaken", "resubmitted", "size_bytes", "stale", "written",
-    )  # fmt: skip
+    # as they are until something comes; a tree has tens of thousands of transfers, so they are not set one by one
+    head: Head | None = None
+    size_bytes = 0  # of the body, so far
+    error: BaseException | None = None
+    connection: Connection | None = None  # that brought the response; before, a kept one
+    ordinal = 0  # of this response on its connection, from 1
+    done = False
+    informed = False
+    resubmitted = False  # it was sent again, over a new connection
+    easy: object | None = None  # libcurl's handle, while it has one
+    name: Name | None = None  # of the connection it was sent over
+    opened = False  # a socket of its own
+    stale = False  # the kept connection that it was to be sent over may not be used
+    overtaken = False  # its connection was ended because another transfer came too early
+    answered = False  # a line of a response came
+    written: BytesIO | None = None
+    append: Callable[[bytes], None] | None = None
+    _limit: int | None = None
+    _file: BytesIO | None = None  # instead of chunks, for a body of known length
+    _memory: Callable[[], BytesIO | None] | None = None  # where that comes from
+    _held = False
+    _announced = False
+    _streaming: Streamed | None = None
+    _ended: Ended | None = None
 
     def __init__(
         self,
@@ -75,36 +93,13 @@ class Transfer(Wait["Transfer"]):
     ) -> None:
         """`request` may be made when it is sent, in the loop's thread: signatures have an age. `max_bytes` bounds a
         body that is buffered."""
+        self._session = session
         self._make: Callable[[], Request] | None = None if isinstance(request, Request) else request
         self._request: Request | None = request if isinstance(request, Request) else None
-        self.head: Head | None = None
-        self.size_bytes = 0  # of the body, so far
-        self.error: BaseException | None = None
-        self.connection: Connection | None = None  # that brought the response; before, a kept one
-        self.ordinal = 0  # of this response on its connection, from 1
-        self.done = False
-        self.informed = False
-        self.resubmitted = False  # it was sent again, over a new connection
-        self.easy: object | None = None  # libcurl's handle, while it has one
-        self.name: Name | None = None  # of the connection it was sent over
-        self.opened = False  # a socket of its own
-        self.stale = False  # the kept connection that it was to be sent over may not be used
-        self.overtaken = False  # its connection was ended because another transfer came too early
-        self.answered = False  # a line of a response came
-        self._session = session
         self._decide = decide
         self._max_bytes = max_bytes
-        self._limit: int | None = None
         self.lines: list[bytes] = []
         self._chunks: list[bytes] = []
-        self._file: BytesIO | None = None  # instead of chunks, for a body of known length
-        self._memory: Callable[[], BytesIO | None] | None = None  # where that comes from
-        self.written: BytesIO | None = None
-        self.append: Callable[[bytes], None] | None = None
-        self._held = False
-        self._announced = False
-        self._streaming: Streamed | None = None
-        self._ended: Ended | None = None
 
     # -- waited for ----------------------------------------------------------------------------------------
     def start(self, ended: Ended) -> None:

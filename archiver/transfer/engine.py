@@ -76,6 +76,8 @@ class TransferEngine:
         self._memory = memory
         self._should_stop = should_stop
         self._runtime = runtime or process_runtime()
+        self.call_soon = self._runtime.call_soon
+        self.call_later = self._runtime.call_later
         self._stopped: BaseException | None = None
         self._tasks: dict[Task, Callable[[BaseException], None]] = {}  # and how to end its future
         self._sessions: dict[HttpClient, Session] = {}
@@ -144,12 +146,6 @@ class TransferEngine:
             over.result(timeout=_GRACE_SECONDS)
 
     # -- what coroutines run on (`transfer.tasks.Runs`) ------------------------------------------------------
-    def call_soon(self, action: Callable[[], None]) -> None:
-        self._runtime.call_soon(action)
-
-    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
-        return self._runtime.call_later(seconds, action)
-
     def block(self, wait: Blocking[Any], ended: Ended) -> None:
         call = wait.call
 

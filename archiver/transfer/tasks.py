@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -87,20 +88,21 @@ class Task(Wait[Any]):
             return
         self._wait = wait
         self._step_number += 1
-        number = self._step_number
-
-        def ended(value: Any, error: BaseException | None) -> None:  # from any thread
-            self.runs.call_soon(lambda: self._resume(number, value, error))
-
+        ended = partial(self._wake, self._step_number)
         try:
             if isinstance(wait, Blocking):
                 self.runs.block(wait, ended)
             elif isinstance(wait, Pause):
-                self._timer = self.runs.call_later(wait.seconds, lambda: self._resume(number, None, None))
+                resume = partial(self._resume, self._step_number, None, None)
+                self._timer = self.runs.call_later(wait.seconds, resume)
             else:
                 wait.start(ended)
         except BaseException as raised:  # noqa: BLE001 - as above
-            self._resume(number, None, raised)
+            self._resume(self._step_number, None, raised)
+
+    def _wake(self, number: int, value: Any, error: BaseException | None) -> None:
+        """From any thread: resume soon. `number`: the step that waits."""
+        self.runs.call_soon(partial(self._resume, number, value, error))
 
     def _resume(self, number: int, value: Any, error: BaseException | None) -> None:
         if number == self._step_number and not self.done:

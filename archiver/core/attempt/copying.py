@@ -58,7 +58,7 @@ JOURNAL_BYTES = 16 * 2**20  # when they are so large, or
 JOURNAL_AFTER = timedelta(
     seconds=5
 )  # when they arrived so long ago: what a worker that dies had copied in vain
-_LOOK_AHEAD_EVERY = 8  # copies begun: what ended behind one that goes on is recorded with the others
+_JOURNAL_AFTER_SECONDS = JOURNAL_AFTER.total_seconds()
 SMALL_BYTES = 256 * 1024
 GIVE_UP_AFTER = (
     50  # items that were refused or not answered: the source is down, and each has cost its retries
@@ -157,7 +157,8 @@ class Copier:
         self._recorded_at = time.monotonic()
         self._recorded_early: dict[str, StoredObject] = {}  # before it was proved; by path
         self._pending: deque[_Pending] = deque()
-        self._begun = 0  # copies, with those that were begun again
+        self._ended: deque[Future[CopyResult]] = deque()  # filled by the engine's thread
+        self._in_flight: dict[Future[CopyResult], _Pending] = {}
         self._unproved: Unproved[tuple[_Pending, CopyResult]] = Unproved(engine)
 
     def copy(self, items: Iterable[Item]) -> Copied:
@@ -287,9 +288,9 @@ class Copier:
 
     def _await(self, pending: _Pending) -> None:
         self._pending.append(pending)
-        self._begun += 1
-        if self._begun % _LOOK_AHEAD_EVERY == 0:
-            self._look_ahead()
+        self._in_flight[pending.future] = pending
+        pending.future.add_done_callback(self._ended.append)
+        self._look_ahead()
 
     def _result(self, pending: _Pending) -> CopyResult:
         """When it has ended. What ends before it is recorded meanwhile."""
@@ -297,7 +298,7 @@ class Copier:
         while not future.done():
             self._look_ahead()
             try:
-                future.result(timeout=JOURNAL_AFTER.total_seconds())
+                future.result(timeout=_JOURNAL_AFTER_SECONDS)
             except TimeoutError as error:
                 if future.done() and future.exception() is error:
                     raise
@@ -310,6 +311,7 @@ class Copier:
 
     def _collect(self) -> None:
         pending = self._pending.popleft()
+        self._in_flight.pop(pending.future, None)
         item = pending.item
         try:
             result = self._result(pending)
@@ -367,15 +369,17 @@ class Copier:
         self._unrecorded_bytes += stored.size_bytes
 
     def _record_if_due(self) -> None:
-        late = time.monotonic() - self._recorded_at >= JOURNAL_AFTER.total_seconds()
-        if len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES or late:
+        many = len(self._unrecorded) >= JOURNAL_EVERY or self._unrecorded_bytes >= JOURNAL_BYTES
+        if many or time.monotonic() - self._recorded_at >= _JOURNAL_AFTER_SECONDS:
             self._record()
 
     def _look_ahead(self) -> None:
         """Record what has ended behind one that goes on."""
-        for pending in self._pending:
-            if pending.future.done() and not pending.noted and pending.future.exception() is None:
-                self._note_early(pending, pending.future.result())
+        while self._ended:
+            future = self._ended.popleft()
+            pending = self._in_flight.pop(future, None)
+            if pending is not None and future.exception() is None:
+                self._note_early(pending, future.result())
         self._record_if_due()
 
     def _note_early(self, pending: _Pending, result: CopyResult) -> None:

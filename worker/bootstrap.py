@@ -21,7 +21,8 @@ from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from pydantic import SecretStr
 
-from archiver.core.attempt.archiver import Archiver, OpenContents, Rules
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.attempt.context import OpenContents, Rules
 from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener, OpeningRules

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.core.attempt.archiver import OpenContents
+from archiver.core.attempt.context import OpenContents
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.probing import Probe, probe

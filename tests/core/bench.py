@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
-from archiver.core.attempt.archiver import Archiver, Rules
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.attempt.context import Rules
 from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.base import Item, Notes, Phase
@@ -136,6 +139,12 @@ class Bench:
             time_is_up=time_is_up,
             pause=self.paused.append,
         )
+
+    def another_archiver(self, **changed: Any) -> Archiver:
+        """One with the same dependencies, but for those in `changed`."""
+        other = copy(self.archiver)
+        other.deps = replace(self.archiver.deps, **changed)
+        return other
 
     @property
     def asset_id(self) -> str:

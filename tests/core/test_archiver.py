@@ -12,6 +12,7 @@ import pytest
 
 from archiver.core.attempt import heartbeat
 from archiver.core.attempt.decisions import LOST_AFTER, MAX_CRASHES
+from archiver.core.attempt.leasing import take_lease
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, NotOurs, WillRetry
 from archiver.core.contents.base import Item, Notes
 from archiver.core.destinations import breaker
@@ -769,7 +770,7 @@ def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
 
 def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on() -> None:
     bench = Bench(lambda: file(VIDEO))
-    bench.archiver._begin(bench.asset_id, "first")
+    take_lease(bench.archiver.deps, bench.asset_id, "first", lambda: False)
     for number in range(MAX_CRASHES):
         bench.clock.advance(timedelta(minutes=3))  # the lease ends: nobody settled it
         assert bench.ledger.take_due(10, timedelta(minutes=15))
@@ -786,8 +787,8 @@ def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on()
 
 def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it() -> None:
     bench = Bench(lambda: file(VIDEO))
-    begun = bench.archiver._begin(bench.asset_id, "first")
-    lease = begun.lease if begun else None
+    attempt = take_lease(bench.archiver.deps, bench.asset_id, "first", lambda: False)
+    lease = attempt.heartbeat.lease if attempt else None
     for number in range(2 * MAX_CRASHES):
         assert lease
         path = f"{number}.ts"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -97,12 +97,12 @@ class UnsureBench(Bench):
         super().__init__(contents, stores=stores, new_ledger=Recording)
         self.asked: list[dict[str, int]] = []
         self.fresh: list[str] = []
-        make = self.archiver._engine
+        make = self.archiver.deps.engine
 
         def unsure(*given: object) -> Engine:
             return Unsure(make(*given), names, self.asked, self.fresh)  # type: ignore[arg-type]
 
-        self.archiver._engine = unsure
+        self.archiver.deps = replace(self.archiver.deps, engine=unsure)
 
     @property
     def recorded(self) -> set[str]:

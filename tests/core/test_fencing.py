@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -570,7 +571,7 @@ def test_a_newer_attempt_that_committed_while_the_ledger_was_away_from_us_keeps_
                 put(self.inner, KEY, theirs.to_bytes())
             return super().put(spec, data, crc32c)
 
-    bench.archiver._destinations = [Appears(bench.stores[0])]
+    bench.archiver.deps = replace(bench.archiver.deps, destinations=[Appears(bench.stores[0])])
 
     assert isinstance(bench.archive(), NotOurs)
     assert ledger.refused
@@ -587,7 +588,10 @@ def test_a_manifest_of_the_version_before_is_believed_and_never_rewritten() -> N
 
     outcome = bench.archive()
     Reconciler(
-        ledger=bench.ledger, destinations=bench.stores, scope=bench.archiver._rules.scope, clock=bench.clock
+        ledger=bench.ledger,
+        destinations=bench.stores,
+        scope=bench.archiver.deps.rules.scope,
+        clock=bench.clock,
     ).reconcile()
 
     assert isinstance(outcome, AlreadyArchived)

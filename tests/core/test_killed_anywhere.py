@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from archiver.core.attempt.archiver import Archiver
 from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
@@ -67,11 +66,10 @@ def tree() -> Tree:
 
 def run_until_killed(bench: Bench, life: Life) -> bool:
     """Whether it was."""
-    whole = bench.archiver
-    mortal = Archiver.__new__(Archiver)
-    mortal.__dict__.update(whole.__dict__)
-    mortal._ledger = Mortal(bench.ledger, life, LEDGER_CALLS)
-    mortal._destinations = [Mortal(store, life, STORE_CALLS) for store in bench.stores]
+    mortal = bench.another_archiver(
+        ledger=Mortal(bench.ledger, life, LEDGER_CALLS),
+        destinations=[Mortal(store, life, STORE_CALLS) for store in bench.stores],
+    )
     try:
         mortal.archive(bench.asset_id, "mortal")
     except KilledHere:

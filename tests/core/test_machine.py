@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import boto3
@@ -278,8 +279,8 @@ def test_a_sick_machine_costs_no_asset_an_attempt_a_mismatch_or_a_crash(where: s
 
     sick = [True]
     bench = Bench(contents, stores=[Store("one")])
-    make: Callable[..., Engine] = bench.archiver._engine
-    bench.archiver._engine = engine
+    make: Callable[..., Engine] = bench.archiver.deps.engine
+    bench.archiver.deps = replace(bench.archiver.deps, engine=engine)
     for _ in range(4):
         outcome = bench.archive()
         assert isinstance(outcome, WillRetry)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from archiver.core.attempt.archiver import Archiver
 from archiver.core.errors import ManifestError
 from archiver.core.records.manifest import Manifest, read_manifest
 from storage_backends.base import Limits, ObjectInfo, ObjectKey, StorageBackend
@@ -173,18 +172,15 @@ class Worker:
         self.name, self.pauser = name, pauser
         self.outcome: object = None
         self._bench = bench
-        self._archiver = Archiver.__new__(Archiver)
-        self._archiver.__dict__.update(bench.archiver.__dict__)
         stores = [
             Paused(Watched(store, seen, name), pauser, STORE_CALLS)
             for store, seen in zip(bench.stores, deeds, strict=True)
         ]
-        changed = {
-            "_ledger": Paused(bench.ledger, pauser, LEDGER_CALLS),
-            "_destinations": stores,
-            "_open_contents": lambda _asset: contents(),
-        }
-        self._archiver.__dict__.update(changed)
+        self._archiver = bench.another_archiver(
+            ledger=Paused(bench.ledger, pauser, LEDGER_CALLS),
+            destinations=stores,
+            open_contents=lambda _asset: contents(),
+        )
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:

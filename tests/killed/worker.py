@@ -18,7 +18,8 @@ from typing import Any, cast
 import structlog
 from pydantic import SecretStr
 
-from archiver.core.attempt.archiver import Archiver, Rules
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.attempt.context import Rules
 from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener

@@ -253,8 +253,10 @@ def _(stack: ExitStack) -> None:
 # -- the account -----------------------------------------------------------------------------------------------
 @bug("lost although a manifest proves it")
 def _(stack: ExitStack) -> None:
-    _instead(stack, Archiver, "_unless_saved", lambda _self, _row, decided, *_: decided)
-    _instead(stack, Archiver, "_unless_stored", lambda _self, _row, _error, decided: decided)
+    _instead(stack, archiver.core.attempt.archiver, "unless_whole", lambda _deps, _row, decided: decided)
+    _instead(
+        stack, archiver.core.attempt.archiver, "unless_stored", lambda _deps, _row, _error, decided: decided
+    )
 
 
 @bug("a sweep opens what is archived again")

@@ -22,7 +22,8 @@ import archiver.core.attempt.heartbeat
 import archiver.core.contents.hls.access
 import archiver.http.waiting
 import storage_backends.memory
-from archiver.core.attempt.archiver import Archiver, Rules
+from archiver.core.attempt.archiver import Archiver
+from archiver.core.attempt.context import Rules
 from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener

@@ -106,6 +106,14 @@ class Heartbeat:
         self.check()
         self._renew()
 
+    def confirm_if_possible(self) -> None:
+        """Like `confirm`, but go on when the ledger is away: the store's compare-and-swap and the fencing token in the
+        manifest decide then."""
+        try:
+            self.confirm()
+        except LedgerUnavailable as error:
+            log.warning("commit_without_ledger", asset_id=self._lease.asset_id, error=str(error))
+
     def moved(self, key: ObjectKey, size_bytes: int) -> None:
         with self._lock:
             self._bytes_done += size_bytes

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
-from archiver.ledger.models import AssetState, Settlement
+from archiver.ledger.models import AssetState, Row, Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,10 @@ class WillRetry:
     fingerprint: str | None = None
     stored_bytes: int = 0
     stored_objects: int = 0
+
+    def with_stored(self, row: Row) -> WillRetry:
+        """The same; what is stored of the asset with doubts stays so while it waits."""
+        return replace(self, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Recording the outcome of an attempt whose copy is in the bucket, although the ledger is away."""
+"""Recording the outcome of an attempt, also when its copy is in the bucket and the ledger is away."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
+from archiver.core.attempt.context import Dependencies
+from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Kept, Settled, settlement
+from archiver.core.records import end_records
 from archiver.ledger.base import Leases
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import Lease, Seen, Settlement
@@ -16,6 +19,29 @@ log = structlog.get_logger(__name__)
 
 LONGEST_SECONDS = 3 * 60
 """However long each call takes to fail. Afterwards another attempt finds the manifest, which costs a few requests."""
+
+
+def settle_outcome(
+    deps: Dependencies,
+    lease: Lease,
+    seen: Seen,
+    outcome: Settled,
+    *,
+    pause: Callable[[float], None],
+    give_up: Callable[[], bool],
+) -> None:
+    """Settle the asset in the ledger and, if it ended unsaved, write its end record to the destinations.
+
+    Waits for the ledger only when the bucket has the asset. Raises LedgerUnavailable, LeaseLost.
+    """
+    how = settlement(outcome)
+    if isinstance(outcome, Archived | AlreadyArchived | Kept):
+        settle(deps.ledger, lease, seen, how, pause=pause, give_up=give_up)
+    else:
+        deps.ledger.settle(lease, seen, how)
+    if how.state in end_records.RECORDED_STATES:
+        log.error("asset_not_archived", asset_id=seen.asset_id, state=how.state, reason=how.reason)
+        end_records.write(deps.destinations, seen, how.state, how.reason or "", deps.clock())
 
 
 def settle(

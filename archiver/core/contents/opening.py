@@ -58,7 +58,7 @@ class OpeningRules:
 
 
 class ContentsOpener:
-    """Callable as `core.attempt.archiver.OpenContents`. One for all assets; safe from several threads."""
+    """Callable as `core.attempt.context.OpenContents`. One for all assets; safe from several threads."""
 
     def __init__(
         self,

@@ -1,0 +1,80 @@
+"""What one attempt works with: the dependencies and settings of the archiver, and the lease on one asset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from archiver.core.attempt.copying import EngineFactory
+from archiver.core.attempt.decisions import RetryRules
+from archiver.core.attempt.doubts import KeepingRules
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.attempt.outcomes import WillRetry
+from archiver.core.attempt.overwritten import Written
+from archiver.core.contents.base import Contents
+from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker
+from archiver.core.judging import Scope
+from archiver.hms.base import RecordingAssets
+from archiver.hms.models import Asset
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import Row
+from storage_backends.base import StorageBackend
+
+OpenContents = Callable[[Asset], Contents]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Settings. `near_deadline`: the time left from which contents that may still change are stored as they are."""
+
+    scope: Scope
+    retry: RetryRules
+    key_template: str
+    lease: timedelta
+    lease_renew: timedelta
+    archiver_version: str
+    near_deadline: timedelta = timedelta(days=3)
+
+    @property
+    def keeping(self) -> KeepingRules:
+        return KeepingRules(self.retry.mismatch_attempts, self.near_deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The same for all attempts of one archiver. `clock`: the ledger's."""
+
+    api: RecordingAssets
+    ledger: Ledger
+    destinations: list[StorageBackend]
+    open_contents: OpenContents
+    engine: EngineFactory
+    rules: Rules
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at one asset, under a lease that `heartbeat` renews.
+
+    `has_work`: an earlier attempt recorded objects it stored. `breakers`: the open circuit breakers of all machines,
+    `own_breakers` those that stop this one. `written` grows with what this attempt may have written.
+    """
+
+    deps: Dependencies
+    heartbeat: Heartbeat
+    row: Row
+    has_work: bool
+    breakers: Mapping[str, OpenBreaker]
+    own_breakers: Mapping[str, OpenBreaker]
+    written: list[Written] = field(default_factory=list)
+
+    def waits_for(self, name: str) -> WillRetry | None:
+        """The outcome while the circuit breaker of `name` is open on this machine; None while it is not."""
+        breaker = self.own_breakers.get(name)
+        if breaker is None:
+            return None
+        why = f"the circuit breaker of {name} is open: {breaker.reason}"
+        left = min(breaker.until - self.deps.clock(), OPEN_FOR)
+        return WillRetry(why, left, costs_attempt=False).with_stored(self.row)

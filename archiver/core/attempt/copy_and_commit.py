@@ -1,0 +1,112 @@
+"""Copying an asset to the destinations that lack it, and committing it at each that took everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from archiver.core.attempt import doubts
+from archiver.core.attempt.committable import committable_manifest
+from archiver.core.attempt.context import Attempt
+from archiver.core.attempt.copying import Copied, Copier
+from archiver.core.attempt.folders import Folder, choose_folder, next_folder
+from archiver.core.attempt.looking import Found
+from archiver.core.attempt.outcomes import Archived, Kept
+from archiver.core.attempt.overwritten import Written
+from archiver.core.attempt.upload_journal import LedgerUploadJournal
+from archiver.core.contents.base import Contents
+from archiver.core.destinations import breaker
+from archiver.core.errors import DestinationsFailed, Doubtful, WouldOverwrite
+from archiver.core.records import keys
+from archiver.core.records.commit import commit
+from archiver.core.records.manifest import NO_FENCE, Manifest
+from archiver.hms.models import Asset
+from archiver.http import cancellation
+from storage_backends.base import StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+MOST_FOLDERS = 5
+"""That one attempt tries, when what is in them must stay."""
+
+
+def copy_and_commit(
+    attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend], found: Found
+) -> Archived | Kept:
+    """Copy to `stores` and commit at each that took everything.
+
+    Raises DestinationsFailed when one did not, with those that were silent before; Doubtful when it is not to be
+    committed yet; SourceError, ContentsError, HmsError, LeaseLost, Outranked, Stopped.
+    """
+    deps = attempt.deps
+    started = deps.clock()
+    present = {store.name: found.present[store.name] for store in stores if store.name in found.present}
+    highest = max((manifest.rank for manifest in present.values()), default=NO_FENCE)
+    if highest >= attempt.heartbeat.lease.fence:
+        attempt.heartbeat.outrank(highest)
+    folder = choose_folder(keys.asset_folder(asset, deps.rules.key_template), present)
+    tried: list[Folder] = []
+    while True:
+        try:
+            contents, copied = _copy_into(folder, attempt, asset, stores)
+            break
+        except WouldOverwrite as error:
+            tried.append(folder)
+            if len(tried) > MOST_FOLDERS:
+                raise
+            folder = next_folder(folder, present, tried)
+            log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
+    manifest = committable_manifest(attempt, asset, folder, contents, copied, present)
+    failed = {**found.silent, **copied.failed}
+    for store in stores:
+        if store.name not in failed:
+            try:
+                _commit_at(store, attempt, asset, manifest, present.get(store.name))
+            except StorageError as error:
+                failed[store.name] = error
+    if failed:
+        raise DestinationsFailed(failed)
+    seconds = (deps.clock() - started).total_seconds()
+    if manifest.doubts:
+        return Kept(doubts.reason_kept(manifest), manifest.total_size, len(manifest.objects), seconds)
+    return Archived(manifest.total_size, len(manifest.objects), seconds, manifest.warnings)
+
+
+def _copy_into(
+    folder: Folder, attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend]
+) -> tuple[Contents, Copied]:
+    deps, row, heartbeat = attempt.deps, attempt.row, attempt.heartbeat
+    lease = heartbeat.lease
+    keeping = doubts.keeps_now(row, deps.rules.keeping)
+    journal = LedgerUploadJournal(deps.ledger, lease)
+    with cancellation.watched(heartbeat.check), deps.engine(journal, heartbeat) as engine:
+        contents = deps.open_contents(asset)
+        same = contents.version_is_exact and doubts.same_bytes_again(row, contents.version)
+        if same and not keeping:  # not to be read again just to find the same
+            raise Doubtful(row.reason or "it has doubts", row.fingerprint)
+        copier = Copier(
+            deps.ledger,
+            lease,
+            engine,
+            heartbeat,
+            version=folder.version_in_ledger(contents.version),
+            exact=contents.version_is_exact,
+            folder=folder.path,
+            stores=stores,
+            manifests=folder.manifests,
+            keeping=keeping,
+            has_work=attempt.has_work,
+        )
+        key = keys.manifest_key(asset.id, asset.created_at)
+        attempt.written.append(Written(key, folder.path, copier.taken, folder.manifests))
+        return contents, copier.copy(contents.items())
+
+
+def _commit_at(
+    store: StorageBackend, attempt: Attempt, asset: Asset, manifest: Manifest, known: Manifest | None
+) -> None:
+    attempt.heartbeat.confirm_if_possible()
+    commit(store, keys.manifest_key(asset.id, asset.created_at), manifest, known)
+    breaker.note_success(attempt.deps.ledger, attempt.breakers, store.name)

@@ -1,0 +1,85 @@
+"""Looking again at what the destinations hold before an asset is settled as anything but stored."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+from archiver.core.attempt import doubts
+from archiver.core.attempt.context import Dependencies
+from archiver.core.attempt.looking import look, what_is_left
+from archiver.core.attempt.outcomes import AlreadyArchived, Ended, Kept, WillRetry
+from archiver.core.clocks import clocks_agree
+from archiver.core.errors import DestinationsFailed, Doubtful
+from archiver.core.records import keys
+from archiver.core.records.commit import committed, kept, kept_after_all, look_again_at
+from archiver.core.records.manifest import Manifest
+from archiver.hms.base import TellsTime
+from archiver.ledger.models import AssetState, Row
+from storage_backends.errors import StorageError
+
+CLOCKS_DISAGREE = (
+    "the clocks of the ledger and of the API disagree, or the API does not tell the time: not called lost"
+)
+
+Decided = AlreadyArchived | Kept | WillRetry | Ended
+
+
+def unless_stored(
+    deps: Dependencies, row: Row, error: Exception | None, decided: WillRetry | Ended
+) -> Decided:
+    """`decided`, unless every destination holds the asset: it stays archived or quarantined although a new look at the
+    source failed. A quarantined one waits when a look finds something new."""
+    if row.stored_objects == 0 and not isinstance(decided, Ended):
+        return decided
+    key = keys.manifest_key(row.asset_id, row.created_at)
+    is_lost = isinstance(decided, Ended) and decided.state is AssetState.LOST
+    proof = kept_after_all if is_lost else kept  # a copy that `archive --again` marked is better than none
+    found: list[Manifest] = []
+    for store in deps.destinations:
+        with suppress(StorageError):
+            if manifest := committed(store, key) or proof(store, key):
+                found.append(manifest)
+    if not found or len(found) < len(deps.destinations):
+        return decided
+    one = next((manifest for manifest in found if not manifest.trusted), found[0])
+    waits = isinstance(error, Doubtful | DestinationsFailed)
+    if isinstance(decided, WillRetry) and (waits or not decided.costs_attempt):
+        return replace(decided, stored_bytes=one.total_size, stored_objects=len(one.objects))
+    if one.trusted:
+        return AlreadyArchived(one.total_size, len(one.objects), one.warnings)
+    why = doubts.reason_kept(one, f"looked at again: {decided.reason}")
+    return Kept(why, one.total_size, len(one.objects))
+
+
+def unless_whole(deps: Dependencies, row: Row, decided: Decided) -> Decided:
+    """`decided`, unless it is LOST and a manifest proves the asset whole, a destination that may have one is silent, or
+    the clocks disagree about the deadline."""
+    if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
+        return decided
+    found = look(deps.destinations, row.asset_id, row.created_at, look_again_at)
+    backoff = deps.rules.retry.backoff
+    if unknown := {**found.silent, **found.unread}:
+        return _not_lost_yet(row, f"{DestinationsFailed(unknown)}; {decided.reason}", backoff.base)
+    manifest = found.right
+    if (manifest is None or found.missing) and not _clocks_agree(deps):
+        return _not_lost_yet(row, f"{CLOCKS_DISAGREE}; {decided.reason}", backoff.cap)
+    if manifest is None:
+        return Ended(decided.state, decided.reason + what_is_left(row, found.missing))
+    if not found.missing:
+        return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
+    names = ", ".join(store.name for store in found.missing)
+    return Ended(AssetState.LOST, f"whole at another destination, but not at {names}; {decided.reason}")
+
+
+def _not_lost_yet(row: Row, why: str, delay: timedelta) -> WillRetry:
+    """Wait, and go on counting what speaks for the loss."""
+    gone = row.gone_since is not None
+    return WillRetry(why, delay, mismatch=True, fingerprint=row.fingerprint, gone=gone)
+
+
+def _clocks_agree(deps: Dependencies) -> bool:
+    """The API was asked a moment ago."""
+    api = deps.api.api_time() if isinstance(deps.api, TellsTime) else None
+    return clocks_agree(deps.clock(), api)

@@ -7,11 +7,12 @@ problem, never "well".
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations.breaker import OpenBreaker
+from archiver.core.forecast import Forecast
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
 from archiver.ledger.models import OPEN_STATES, AssetState, Counts, Progress, Row
@@ -75,6 +76,7 @@ class Summary:
         default_factory=dict
     )  # latest time in each of the ledger's facts
     next_due_at: datetime | None = None
+    forecast: Forecast | None = None  # None: too little was measured
 
     @property
     def swept_at(self) -> datetime | None:
@@ -154,6 +156,7 @@ def _problems(summary: Summary) -> Iterator[Finding]:
         seen, states = summary.counts.seen, sum(summary.counts.states.values())
         yield finding("ledger_out_of_balance", f"{seen:,} assets were seen and {states:,} have a state.")
     yield from _at_risk(summary)
+    yield from _will_miss(summary)
     yield from _ends(summary.counts)
     yield from _time(summary)
     for name, breaker in summary.open_breakers.items():
@@ -177,6 +180,20 @@ def _at_risk(summary: Summary) -> Iterator[Finding]:
         yield finding(
             "at_risk", f"{of_them} {are} at risk: not saved, and less than {days:g} days are left, or none."
         )
+
+
+def _will_miss(summary: Summary) -> Iterator[Finding]:
+    found = summary.forecast
+    if found is None or found.first_missed_at is None:
+        return
+    low, likely, high = (round(number) for number in astuple(found.missed_assets))
+    size = found.missed_bytes.likely / 1e9
+    band = f", {low:,} to {high:,} of them in nine cases of ten" if low < high else ""
+    yield finding(
+        "will_miss_deadline",
+        f"At this rate {_assets(likely)} ({size:,.1f} GB) will not be saved in time{band}; the first deadline that is "
+        f"missed is {found.first_missed_at:%Y-%m-%d %H:%M} UTC.",
+    )
 
 
 _ENDS = {
@@ -280,9 +297,19 @@ def _notes(summary: Summary) -> Iterator[Finding]:
         told = ", ".join(f"{number:,} {state}" for state, number in acknowledged.items())
         yield finding("acknowledged", f"Acknowledged, and not counted as problems: {told}.")
     yield from (each for each in summary.reported if not each.is_problem)
+    if summary.forecast is not None and summary.forecast.assets_left:
+        yield finding("forecast", _forecast(summary.forecast))
     if summary.sweeping_since is not None:
         lasted = _span(summary.at - summary.sweeping_since)
         yield finding("sweep_running", f"A sweep has been running for {lasted}.")
+
+
+def _forecast(found: Forecast) -> str:
+    low, likely, high = (_span(timedelta(seconds=seconds)) for seconds in astuple(found.done_in_seconds))
+    return (
+        f"{_assets(found.assets_left)} ({found.bytes_left / 1e9:,.1f} GB) left to save: done in {likely}, in nine "
+        f"cases of ten in {low} to {high}, at {found.bytes_per_second / 1e6:,.1f} MB/s."
+    )
 
 
 def _assets(number: int) -> str:

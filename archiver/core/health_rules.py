@@ -54,6 +54,12 @@ _RULES = (
         "Read the reason: `archiver show ID`.",
     ),
     Rule(
+        "will_miss_deadline",
+        Severity.CRITICAL,
+        "At the rate measured in the last two weeks some assets will not be saved in time.",
+        "Add workers or slots (ARCHIVER_CONCURRENCY), or fix what slows them: `archiver status` and `archiver doctor`.",
+    ),
+    Rule(
         "lost",
         Severity.CRITICAL,
         "100ms deleted the asset before it was saved.",
@@ -194,6 +200,7 @@ _RULES = (
         "",
     ),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
+    Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),
     Rule("sweep_running", Severity.INFO, "A sweep is running.", ""),
 )
 RULES: Mapping[str, Rule] = {rule.id: rule for rule in _RULES}

@@ -19,7 +19,7 @@ from archiver.core.health import (
     Summary,
 )
 from archiver.core.health_rules import Finding, finding
-from archiver.core.upkeep import reports
+from archiver.core.upkeep import reports, throughput
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
@@ -67,6 +67,7 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
         recorded=recorded,
         next_due_at=ledger.next_due_at(),
+        forecast=throughput.last_forecast(facts),
     )
 
 

@@ -11,7 +11,7 @@ import structlog
 from archiver.core.attempt.copying import TRIED_AGAIN
 from archiver.core.deadlines import ALARM_LEVELS, UNDATED, alarm_level, source_ends_at
 from archiver.core.health import ATTENTION_STATES, Health, Summary, assess
-from archiver.core.upkeep import reports, status
+from archiver.core.upkeep import reports, status, throughput
 from archiver.ledger.base import Facts, Ledger
 from archiver.ledger.models import AssetState, Row
 
@@ -63,6 +63,8 @@ class Watcher:
         reports.expect_scrub(self._ledger, self._clock())
         reopen_ended(self._ledger, self._clock())
         self._note_idleness()
+        throughput.observe(self._ledger, self._clock())
+        throughput.remember_forecast(self._ledger, self._clock())
         summary = self.summary()
         self._alarm(summary.at)
         _log(self._ledger, assess(summary), summary.counts.seen)

@@ -1,0 +1,146 @@
+"""How much was copied in each hour of the last two weeks, and what that means for the assets that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from archiver.core.deadlines import UNDATED
+from archiver.core.forecast import Band, Due, Forecast, Hour, forecast
+from archiver.core.health import UNSAVED_STATES
+from archiver.hms.models import parse_time
+from archiver.ledger.base import Assets, Facts, Totals
+from archiver.ledger.models import ATTEMPTS, COPIED_BYTES, AssetState
+
+FACT = "throughput"
+FORECAST_FACT = "forecast"
+FORECAST_EVERY = timedelta(minutes=10)
+FORECAST_LIFETIME = timedelta(
+    hours=1
+)  # an older one says nothing: the watch is dead, which is told elsewhere
+KEPT = timedelta(days=14)
+LONGEST_STEP = timedelta(hours=1)
+"""Between two observations. After a longer silence nobody knows whether the workers had work."""
+
+_HOUR = timedelta(hours=1)
+
+
+class Ledger(Assets, Facts, Totals, Protocol):
+    """What is read and kept here."""
+
+
+def observe(ledger: Ledger, now: datetime) -> None:
+    """Add what was copied since the last observation to the hour of `now`: as done while every slot was taken when
+    assets were queued, and as done while there was work when any was running. Call it every minute. A second observer
+    does no harm: each adds what is new since the one before. Raises LedgerError."""
+    totals, states = ledger.totals(), ledger.counts().states
+    size_bytes = totals.get(COPIED_BYTES, 0) + sum(copy.bytes_done for copy in ledger.progress())
+    assets = sum(
+        totals.get(f"{ATTEMPTS}{state}", 0) for state in (AssetState.ARCHIVED, AssetState.QUARANTINED)
+    )
+    fact = ledger.recall(FACT) or {}
+    hours = _hours(fact)
+    since = parse_time(fact.get("at"))
+    step = now - since if since is not None else LONGEST_STEP
+    if timedelta(0) < step < LONGEST_STEP:
+        amounts = [max(0, size_bytes - _number(fact, "bytes")), max(0, assets - _number(fact, "assets"))]
+        hour = hours.setdefault(now.replace(minute=0, second=0, microsecond=0).isoformat(), [0] * 6)
+        queued, running = states.get(AssetState.QUEUED, 0), states.get(AssetState.RUNNING, 0)
+        for first, had_work in ((0, queued), (3, queued or running or any(amounts))):
+            if had_work:
+                added = [step.total_seconds(), *amounts]
+                hour[first : first + 3] = [
+                    old + new for old, new in zip(hour[first : first + 3], added, strict=True)
+                ]
+    oldest = (now - KEPT).isoformat()
+    kept = {at: hour for at, hour in hours.items() if at >= oldest}
+    ledger.remember(FACT, {"at": now.isoformat(), "bytes": size_bytes, "assets": assets, "hours": kept})
+
+
+def history(ledger: Facts) -> list[Hour]:
+    """Return the measured hours, oldest first. Those in which every slot was taken say what can be done; while there
+    are none, what was done with some slots idle is less than that, and errs on the safe side. Raises LedgerError."""
+    hours = [hour for _, hour in sorted(_hours(ledger.recall(FACT) or {}).items())]
+    full = [_hour(hour[:3]) for hour in hours if hour[0]]
+    enough = sum((hour.busy for hour in full), timedelta(0)) >= 3 * _HOUR
+    return full if enough else [_hour(hour[3:]) for hour in hours if hour[3]]
+
+
+def remember_forecast(ledger: Ledger, now: datetime) -> None:
+    """Make a forecast, unless one was made within FORECAST_EVERY. Raises LedgerError."""
+    fact = ledger.recall(FORECAST_FACT)
+    made_at = parse_time(fact.get("made_at")) if fact else None
+    if made_at is not None and timedelta(0) <= now - made_at < FORECAST_EVERY:
+        return
+    found = forecast(now, left(ledger), history(ledger))
+    said = {"made_at": now.isoformat()} | ({} if found is None else _as_fact(found))
+    ledger.remember(FORECAST_FACT, said, lifetime=FORECAST_LIFETIME)
+
+
+def last_forecast(facts: Mapping[str, Mapping[str, object]]) -> Forecast | None:
+    """Read the forecast from the ledger's facts. None: none was made within FORECAST_LIFETIME, or too little was
+    measured."""
+    fact = facts.get(FORECAST_FACT, {})
+    try:
+        return Forecast(
+            assets_left=_number(fact, "assets_left"),
+            bytes_left=_number(fact, "bytes_left"),
+            done_in_seconds=_band(fact["done_in_seconds"]),
+            missed_assets=_band(fact["missed_assets"]),
+            missed_bytes=_band(fact["missed_bytes"]),
+            first_missed_at=parse_time(fact["first_missed_at"]),
+            first_missed_at_worst=parse_time(fact["first_missed_at_worst"]),
+            bytes_per_second=float(str(fact["bytes_per_second"])),
+            hours_measured=_number(fact, "hours_measured"),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def left(ledger: Assets) -> list[Due]:
+    """Return what is not saved yet, by the hour of its deadline. An asset of unknown size counts as one of average
+    size. Raises LedgerError."""
+    by_state = ledger.amounts(UNSAVED_STATES)
+    amounts = [(deadline, amount) for hours in by_state.values() for deadline, amount in hours.items()]
+    sized = sum(amount.assets - amount.unsized for _, amount in amounts)
+    average = sum(amount.size_bytes for _, amount in amounts) // sized if sized else 0
+    return [
+        Due(
+            max(UNDATED, deadline),
+            amount.assets,
+            amount.size_bytes + amount.unsized * average,
+        )
+        for deadline, amount in amounts
+    ]
+
+
+def _as_fact(found: Forecast) -> dict[str, object]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(found).items()
+    }
+
+
+def _band(said: object) -> Band:
+    if not isinstance(said, Mapping):
+        raise ValueError("not a band")
+    return Band(float(said["low"]), float(said["likely"]), float(said["high"]))
+
+
+def _hours(fact: Mapping[str, object]) -> dict[str, list[float]]:
+    hours = fact.get("hours")
+    if not isinstance(hours, Mapping):
+        return {}
+    return {at: list(hour) for at, hour in hours.items() if isinstance(hour, list) and len(hour) == 6}
+
+
+def _hour(numbers: list[float]) -> Hour:
+    seconds, size_bytes, assets = numbers
+    return Hour(timedelta(seconds=seconds), int(size_bytes), int(assets))
+
+
+def _number(fact: Mapping[str, object], name: str) -> int:
+    value = fact.get(name)
+    return int(value) if isinstance(value, int | float) else 0

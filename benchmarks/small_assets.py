@@ -37,7 +37,7 @@ from archiver.core.attempt.outcomes import Archived
 from benchmarks.network import NETWORKS
 from benchmarks.server import Connection, Request, serve
 from worker.bootstrap import AppServices, build_services, calm_the_collector
-from worker.observability import setup_logging
+from worker.logs.setup import setup_logging
 from worker.settings import Settings
 
 TOKEN = "token=2f6c1d"  # noqa: S105 - guards text that is made up

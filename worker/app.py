@@ -6,7 +6,7 @@ import sys
 
 from worker.bootstrap import build_app
 from worker.errors import SettingsError
-from worker.observability import setup_celery_logging
+from worker.logs.setup import setup_celery_logging
 from worker.settings import load_settings
 
 try:

@@ -1,4 +1,4 @@
-"""All wiring, by plain constructor arguments, with `account.py` for the ledger. Nothing else reads settings, opens a
+"""All wiring, by plain constructor arguments, with `ledger.py` for the ledger. Nothing else reads settings, opens a
 client or makes a thread pool."""
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from tasks.soft_task import SoftTask
-from worker.account import build_ledger, build_watcher
-from worker.celery_config import celery_settings
+from worker.celery_setup.config import celery_settings
+from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
+from worker.celery_setup.schedule import beat_schedule
 from worker.identities import build_identities
-from worker.processes import ARCHIVE_QUEUE, URGENT_QUEUE
-from worker.schedule import beat_schedule
+from worker.ledger import build_ledger, build_watcher
 from worker.settings import Settings
 from worker.source_access import SourceAccess
 

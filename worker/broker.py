@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker.embedded_valkey import EmbeddedValkey
+from worker.embedded.valkey import EmbeddedValkey
 from worker.errors import SettingsError
 from worker.settings import Settings
 
@@ -38,7 +38,7 @@ def broker_url(settings: Settings) -> Iterator[str]:
     if running.answers() and (url := running.url()):
         yield url
         return
-    from worker.embedded import Supervisor  # with Celery and all: only for who needs a server
+    from worker.embedded.supervisor import Supervisor  # with Celery and all: only for who needs a server
 
     with Supervisor(settings.state_dir, environment=dict(os.environ), with_workers=False) as supervisor:
         supervisor.start()

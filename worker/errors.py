@@ -1,7 +1,7 @@
 """Why a command cannot begin. Imports nothing, so that `archiver --help` need not.
 
 ├── SettingsError       the environment or `.env` holds something that cannot be used
-└── SupervisorError     the set-up on this machine cannot start (worker.embedded has its kinds)
+└── SupervisorError     the set-up on this machine cannot start (worker.embedded.supervisor has its kinds)
 """
 
 from __future__ import annotations

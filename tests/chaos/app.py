@@ -28,8 +28,8 @@ from archiver.ledger.sealing import Seal
 from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
 from tasks.pacing import comes_too_soon
 from tasks.soft_task import SoftTask
-from worker.celery_config import celery_settings
-from worker.schedule import beat_schedule
+from worker.celery_setup.config import celery_settings
+from worker.celery_setup.schedule import beat_schedule
 
 URL = os.environ["ARCHIVER_REDIS_URL"]
 

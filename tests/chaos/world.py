@@ -1,7 +1,7 @@
 """Real processes for tests that kill them: a broker, workers, beats, each with a log of its own.
 
 Every process is on the product's leash, so that a test that is killed itself leaves nothing behind. All starts of
-one `World` must come from one thread (see worker/child.py).
+one `World` must come from one thread (see worker/embedded/child.py).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from celery import Celery
 from celery.utils.nodenames import gethostname
 
 from tasks.names import ARCHIVE_ASSET
-from worker import processes
-from worker.celery_config import celery_settings
-from worker.child import Child
-from worker.embedded_valkey import EmbeddedValkey
+from worker.celery_setup import processes
+from worker.celery_setup.config import celery_settings
+from worker.embedded.child import Child
+from worker.embedded.valkey import EmbeddedValkey
 
 APP = "tests.chaos.app"
 

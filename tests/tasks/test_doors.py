@@ -28,7 +28,7 @@ from tasks.watch import BEAT_HEADER, beats
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 from worker.bootstrap import build_app
-from worker.schedule import beat_schedule
+from worker.celery_setup.schedule import beat_schedule
 from worker.settings import Settings
 
 DOORS = (archive_asset, dispatch, reconcile, scrub, sweep, watch)

@@ -38,7 +38,7 @@ from tests.tls_front import tls_front
 from tests.trust import certificates
 from tests.trust.certificates import HOST, Certificate, server_context
 from tests.valkey import ValkeyServer
-from worker.celery_config import celery_settings
+from worker.celery_setup.config import celery_settings
 
 KEY = object_key("a/b")
 

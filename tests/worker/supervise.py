@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from worker.embedded import Companion, Supervisor
+from worker.embedded.supervisor import Companion, Supervisor
 
 
 def companions(command: list[str]) -> list[Companion]:

@@ -14,8 +14,8 @@ from packaging.version import Version
 from tasks import names
 from tasks.pacing import EVERY_HEADER
 from tasks.watch import BEAT_HEADER
-from worker.celery_config import SOFT_TIME_LIMIT, TASK_TIME_LIMIT, VISIBILITY_TIMEOUT, celery_settings
-from worker.processes import (
+from worker.celery_setup.config import SOFT_TIME_LIMIT, TASK_TIME_LIMIT, VISIBILITY_TIMEOUT, celery_settings
+from worker.celery_setup.processes import (
     ARCHIVE_QUEUE,
     CONTROL_QUEUE,
     CONTROL_SLOTS,
@@ -23,7 +23,7 @@ from worker.processes import (
     archive_worker,
     control_worker,
 )
-from worker.schedule import SteadyClock, beat_schedule
+from worker.celery_setup.schedule import SteadyClock, beat_schedule
 
 SECRET = "a-password-of-the-broker"
 SETTINGS = celery_settings(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.child import LOG_LIMIT_BYTES, Child, ProcessState
+from worker.embedded.child import LOG_LIMIT_BYTES, Child, ProcessState
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from worker import processes
-from worker.celery_config import SOFT_SHUTDOWN
+from worker.celery_setup import processes
+from worker.celery_setup.config import SOFT_SHUTDOWN
 
 ROOT = Path(__file__).parents[2]
 OURS = ["worker", "control", "beat", "flower", "simulator"]

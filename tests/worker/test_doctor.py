@@ -22,8 +22,8 @@ from tests.core.examples import NOW
 from tests.core.fakes import Clock
 from tests.ledger.worlds import SEAL
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
-from worker.doctor import _destination, _ledger, _processes, _room
-from worker.findings import Finding, Verdict
+from worker.doctor.examine import _destination, _ledger, _processes, _room
+from worker.doctor.findings import Finding, Verdict
 
 CONTROL, ARCHIVE = "control@host", "archive@host"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 
 @pytest.mark.parametrize(

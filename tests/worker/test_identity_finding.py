@@ -12,8 +12,8 @@ from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
-from worker.findings import Verdict
-from worker.identity_finding import identity_finding
+from worker.doctor.findings import Verdict
+from worker.doctor.identity import identity_finding
 
 NAME = "memory://one"
 

@@ -21,9 +21,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-import worker.redaction
+import worker.logs.redaction
 from tests.hms.scripted_api import says, scripted_api
-from worker.observability import QUIET, _Handler, log_uncaught_exceptions, setup_celery_logging, setup_logging
+from worker.logs.setup import QUIET, _Handler, log_uncaught_exceptions, setup_celery_logging, setup_logging
 from worker.settings import Settings
 
 MARK = "MARKED"
@@ -34,8 +34,8 @@ Format = Literal["console", "json"]
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Logging is one for the whole process: what a test changes is put back."""
-    monkeypatch.setattr(worker.redaction, "_known", frozenset())
-    monkeypatch.setattr(worker.redaction, "_known_pattern", None)
+    monkeypatch.setattr(worker.logs.redaction, "_known", frozenset())
+    monkeypatch.setattr(worker.logs.redaction, "_known_pattern", None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
@@ -283,7 +283,7 @@ def test_no_signature_survives_in_any_rendering(
 def test_no_secret_of_the_settings_survives_in_any_rendering(log_format: Format, way: str) -> None:
     secret = f'a"b\\c/{MARK}é{MARK} d'
     out = _logging_to(log_format, hms_access_key="key", hms_secret=SecretStr(f"a'b\"c\\d/{MARK}"))
-    worker.redaction.remember_secrets([secret])
+    worker.logs.redaction.remember_secrets([secret])
 
     WAYS[way](f"before {secret} after a'b\"c\\d/{MARK} end")
 
@@ -357,7 +357,7 @@ def test_an_exception_in_a_thread_is_an_event() -> None:
 
 DYING = """
 import os, sys
-from worker.observability import log_uncaught_exceptions, setup_logging
+from worker.logs.setup import log_uncaught_exceptions, setup_logging
 from worker.settings import Settings
 
 class Leaky:

@@ -6,7 +6,7 @@ import pytest
 from celery import Celery
 from redis import exceptions
 
-from worker.celery_config import celery_settings
+from worker.celery_setup.config import celery_settings
 
 
 @pytest.mark.parametrize(

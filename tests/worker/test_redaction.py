@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-import worker.redaction
-from worker.redaction import LEAST_LENGTH, redact, remember_secrets, secrets_of
+import worker.logs.redaction
+from worker.logs.redaction import LEAST_LENGTH, redact, remember_secrets, secrets_of
 from worker.settings import Settings
 
 MARK = "MARKED"
@@ -19,8 +19,8 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJhY2Nlc3Nfa2V5IjoieCJ9.MARKEDsignature-_"
 
 @pytest.fixture(autouse=True)
 def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.redaction, "_known", frozenset())
-    monkeypatch.setattr(worker.redaction, "_known_pattern", None)
+    monkeypatch.setattr(worker.logs.redaction, "_known", frozenset())
+    monkeypatch.setattr(worker.logs.redaction, "_known_pattern", None)
 
 
 SEEN = [
@@ -79,7 +79,7 @@ secret_text = st.text(
 
 @given(secret_text, st.text(max_size=10), st.text(max_size=10))
 def test_a_known_value_is_taken_out_however_it_is_written(secret: str, before: str, after: str) -> None:
-    worker.redaction._known = frozenset()  # hypothesis calls this many times in one test
+    worker.logs.redaction._known = frozenset()  # hypothesis calls this many times in one test
     remember_secrets([secret])
 
     for written in (
@@ -149,11 +149,11 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_the_quick_look_at_a_text_hides_nothing_from_the_patterns(text: str) -> None:
-    worker.redaction._known, worker.redaction._known_pattern = frozenset(), None
+    worker.logs.redaction._known, worker.logs.redaction._known_pattern = frozenset(), None
     expected = text
-    for pattern, replacement in worker.redaction._PATTERNS:
+    for pattern, replacement in worker.logs.redaction._PATTERNS:
         expected = pattern.sub(replacement, expected)
-    expected = worker.redaction._DOTTED.sub(worker.redaction._without_jwt, expected)
+    expected = worker.logs.redaction._DOTTED.sub(worker.logs.redaction._without_jwt, expected)
 
     assert redact(text) == expected
 

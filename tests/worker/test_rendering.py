@@ -16,9 +16,10 @@ from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.models import Acknowledgement, AssetState, Counts, Progress, Row
 from tests.core.examples import NOW
-from worker import rendering
-from worker.asset_view import asset_view
-from worker.findings import Finding, Verdict
+from worker.cli.cmd_doctor import finding_view
+from worker.doctor.findings import Finding, Verdict
+from worker.views.show import asset_view
+from worker.views.status import progress_table, summary_json, summary_view
 
 EVIL = "x\x1b[2J\x1b]0;title\x07\r\x9b31m\u202e\nAll 3 assets are safe.[bold]y"
 DAY = timedelta(days=1)
@@ -66,13 +67,13 @@ def printed(renderable: RenderableType) -> str:
 @pytest.mark.parametrize(
     "renderable",
     [
-        pytest.param(rendering.summary_view(EVERYTHING), id="status"),
+        pytest.param(summary_view(EVERYTHING), id="status"),
         pytest.param(
             asset_view(row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)), {EVIL: MANIFEST}),
             id="show",
         ),
         pytest.param(asset_view(row(AssetState.LOST), {EVIL: EVIL}), id="show without manifest"),
-        pytest.param(rendering.finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL)), id="doctor"),
+        pytest.param(finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL)), id="doctor"),
     ],
 )
 def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(
@@ -87,7 +88,7 @@ def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(
 
 
 def test_the_headline_comes_first_and_each_problem_on_a_line_of_its_own() -> None:
-    lines = printed(rendering.summary_view(EVERYTHING)).splitlines()
+    lines = printed(summary_view(EVERYTHING)).splitlines()
 
     health = assess(EVERYTHING)
     assert lines[0].strip() == health.headline
@@ -97,7 +98,7 @@ def test_the_headline_comes_first_and_each_problem_on_a_line_of_its_own() -> Non
 def test_programs_are_told_the_same() -> None:
     health = assess(EVERYTHING)
 
-    told = json.loads(json.dumps(rendering.summary_json(EVERYTHING)))
+    told = json.loads(json.dumps(summary_json(EVERYTHING)))
 
     assert told["healthy"] is False
     assert told["headline"] == health.headline
@@ -112,7 +113,7 @@ def test_whole_asset_ids_of_running_copies_fit_a_terminal(columns: int) -> None:
     running = Progress(asset_id, "beam-recording", 20_000_000, 3_000_000_000, 12, "folder/" + "x" * 200)
     file = io.StringIO()
 
-    Console(file=file, width=columns).print(rendering.progress_table((running,)))
+    Console(file=file, width=columns).print(progress_table((running,)))
 
     assert asset_id in file.getvalue()
     assert "…" in file.getvalue()

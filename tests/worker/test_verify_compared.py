@@ -19,7 +19,7 @@ from tests.core.archived import archive_at, enter, put
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
 from worker.verify import EVERYTHING, Checked, Tally, stored_by, verify
-from worker.verify_view import checked_view, tally_view
+from worker.views.verify import checked_view, tally_view
 
 IDS = ("a", "b", "c")
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from worker.cli.opening import open_services
 from worker.cli.shared import Json, out, print_json, read_settings
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 
 def adopt(

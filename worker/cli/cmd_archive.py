@@ -13,7 +13,7 @@ from archiver.ledger.models import SETTLED_STATES
 from worker.cli.copying import build_run, cancelled_by_signal, exit_code, progress_shown
 from worker.cli.opening import open_services
 from worker.cli.shared import AssetIds, Json, err, out, print_json, read_settings, require_credentials
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
     from worker.bootstrap import AppServices
@@ -40,7 +40,8 @@ def archive(
       archiver archive --again 6400c0d3e1b2a3c4d5e6f708
     """
     from archiver.ledger.models import AssetState
-    from worker import rendering
+    from worker.views.rows import row_json, rows_view
+    from worker.views.text import shown
 
     settings = require_credentials(read_settings())
     with (
@@ -57,14 +58,12 @@ def archive(
             build_run(settings, services, cancelled, 0).run(asset_ids)
         rows = [(asset_id, services.ledger.get(asset_id)) for asset_id in asset_ids]
         if as_json:
-            print_json(
-                json.dumps([rendering.row_json(row) if row else {"asset_id": id_} for id_, row in rows])
-            )
+            print_json(json.dumps([row_json(row) if row else {"asset_id": id_} for id_, row in rows]))
         else:
             if known := tuple(row for _, row in rows if row):
-                out.print(rendering.rows_view("", known, services.ledger.now()))
+                out.print(rows_view("", known, services.ledger.now()))
             for asset_id in (id_ for id_, row in rows if row is None):
-                err.print(rendering.shown(f"{asset_id}: 100ms does not know it.", "red"))
+                err.print(shown(f"{asset_id}: 100ms does not know it.", "red"))
         all_safe = all(row and row.state in SETTLED_STATES for _, row in rows)
         code = exit_code(services, all_safe=all_safe, cancelled=cancelled.is_set())
     sys.exit(code)

@@ -25,6 +25,6 @@ def demo(
       archiver demo
       archiver demo --keep      and look at Flower
     """
-    from worker import demo as demonstration
+    from worker.cli import demonstration
 
     sys.exit(ExitCode.OK if demonstration.run(out, keep=keep, as_json=as_json) else ExitCode.NOT_SAVED)

@@ -6,12 +6,20 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from worker.cli.opening import open_services
 from worker.cli.shared import ExitCode, Json, out, print_json, read_settings
-from worker.findings import Verdict
+from worker.doctor.findings import Finding, Verdict
+from worker.views.text import shown
 
 if TYPE_CHECKING:
     from worker.settings import Settings
+
+
+FINDING_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 
 
 def doctor(as_json: Json = False) -> None:
@@ -24,9 +32,8 @@ def doctor(as_json: Json = False) -> None:
     Examples:
       archiver doctor
     """
-    from worker import rendering
     from worker.bootstrap import build_scope
-    from worker.doctor import examine
+    from worker.doctor.examine import examine
 
     settings = read_settings()
     findings = []
@@ -43,7 +50,7 @@ def doctor(as_json: Json = False) -> None:
         ):
             findings.append(finding)
             if not as_json:
-                out.print(rendering.finding_view(finding))
+                out.print(finding_view(finding))
     if as_json:
         print_json(json.dumps([{n: getattr(finding, n) for n in finding.__slots__} for finding in findings]))
     has_problem = any(finding.verdict is Verdict.PROBLEM for finding in findings)
@@ -55,9 +62,24 @@ def _ping_workers(settings: Settings) -> list[str]:
     from celery import Celery
 
     from worker.broker import broker_url
-    from worker.celery_config import celery_settings
+    from worker.celery_setup.config import celery_settings
 
     with broker_url(settings) as url, Celery(set_as_current=False) as client:
         client.conf.update(celery_settings(broker_url=url, concurrency=1))
         answers = client.control.ping(timeout=2) or []
     return sorted(name for answer in answers for name in answer)
+
+
+def finding_view(finding: Finding) -> RenderableType:
+    """One line, and below it how to fix the problem."""
+    detail = finding.detail.removeprefix(f"{finding.subject}: ")
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=7)
+    table.add_column(overflow="fold")
+    table.add_row(
+        Text(finding.verdict, style=FINDING_STYLES[finding.verdict]),
+        shown(f"{finding.subject}: {detail}"),
+    )
+    if finding.remedy:
+        table.add_row("", shown(f"→ {finding.remedy}", "dim"))
+    return table

@@ -37,8 +37,9 @@ def run(
     from archiver.core.health import assess
     from archiver.core.upkeep.status import RAN_ONCE_FACT
     from archiver.core.upkeep.watch import note
-    from worker import rendering
     from worker.run_once import result_json
+    from worker.views.status import summary_view
+    from worker.views.text import size
 
     settings = require_credentials(read_settings())
     with (
@@ -53,8 +54,8 @@ def run(
         if as_json:
             print_json(json.dumps(result_json(result)))
         else:
-            out.print(rendering.summary_view(summary))
-            out.print(f"Copied {rendering.size(result.stored_bytes)}.")
+            out.print(summary_view(summary))
+            out.print(f"Copied {size(result.stored_bytes)}.")
         well = result.all_safe and assess(summary).healthy
         code = exit_code(services, all_safe=well, cancelled=cancelled.is_set())
     sys.exit(code)

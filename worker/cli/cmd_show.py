@@ -24,8 +24,9 @@ def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json =
     from archiver.core.records import keys
     from archiver.core.records.manifest import read_manifest
     from storage_backends.registry import open_destinations
-    from worker import rendering
-    from worker.asset_view import asset_view
+    from worker.views.rows import row_json
+    from worker.views.show import asset_view
+    from worker.views.text import shown
 
     settings = read_settings()
     with open_ledger(settings) as ledger, ExitStack() as stack:
@@ -40,13 +41,9 @@ def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json =
                 except (ManifestError, StorageError) as error:
                     manifests[store.name] = str(error)
     if as_json:
-        print_json(json.dumps({"row": rendering.row_json(row) if row else None, "manifests": manifests}))
+        print_json(json.dumps({"row": row_json(row) if row else None, "manifests": manifests}))
     elif row is None:
-        err.print(
-            rendering.shown(
-                f"{asset_id} is not in the ledger. `archiver archive {asset_id}` asks 100ms for it."
-            )
-        )
+        err.print(shown(f"{asset_id} is not in the ledger. `archiver archive {asset_id}` asks 100ms for it."))
     else:
         out.print(asset_view(row, manifests))
     sys.exit(ExitCode.OK if row is not None else ExitCode.NOT_SAVED)

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
+from worker.cli.interrupts import lasting_interrupt
 from worker.cli.opening import open_ledger
 from worker.cli.shared import ExitCode, Json, out, print_json, read_settings
-from worker.interrupts import lasting_interrupt
 
 
 def status(
@@ -29,25 +29,25 @@ def status(
       archiver status --json | jq .needs_attention
     """
     from archiver.core.health import assess
-    from worker import rendering
-    from worker.account import build_watcher
+    from worker.ledger import build_watcher
+    from worker.views.status import summary_json, summary_view
 
     settings = read_settings()
     with open_ledger(settings) as ledger:
         watcher = build_watcher(settings, ledger)
         summary = watcher.summary()
         if as_json:
-            print_json(json.dumps(rendering.summary_json(summary)))
+            print_json(json.dumps(summary_json(summary)))
         elif not watch:
-            out.print(rendering.summary_view(summary))
+            out.print(summary_view(summary))
         else:
-            view = rendering.summary_view(summary)
+            view = summary_view(summary)
             with (
                 lasting_interrupt() as interrupted,
                 Live(view, console=out, auto_refresh=False, screen=out.is_terminal) as live,
             ):
                 while not interrupted():
                     time.sleep(1)
-                    live.update(rendering.summary_view(watcher.summary()), refresh=True)
+                    live.update(summary_view(watcher.summary()), refresh=True)
             sys.exit(ExitCode.INTERRUPTED)
     sys.exit(assess(summary).exit_code)

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.shared import err, out, read_settings, require_credentials
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
-    from worker.child import ProcessStatus
-    from worker.embedded import Supervisor
+    from worker.embedded.child import ProcessStatus
+    from worker.embedded.supervisor import Supervisor
     from worker.settings import Settings
 
 
@@ -37,17 +37,17 @@ def up(
       archiver up
       archiver up --simulator   without an account
     """
-    from worker import demo as demonstration
     from worker.broker import check_state_dir
-    from worker.embedded import FlowerOptions, Supervisor
+    from worker.embedded.simulated import separated, simulator_of
+    from worker.embedded.supervisor import FlowerOptions, Supervisor
 
     settings = read_settings()
     if with_simulator:
-        settings = demonstration.apart(settings)
+        settings = separated(settings)
     else:
         require_credentials(settings)
     check_state_dir(settings)
-    companions, environment = demonstration.simulator(settings) if with_simulator else ([], dict(os.environ))
+    companions, environment = simulator_of(settings) if with_simulator else ([], dict(os.environ))
     flower = FlowerOptions(
         settings.flower_address,
         settings.flower_port,

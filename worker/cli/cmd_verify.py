@@ -14,9 +14,9 @@ from rich.text import Text
 from archiver.ledger.errors import LedgerError
 from worker.cli.opening import open_ledger
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
+from worker.doctor.findings import Verdict
 from worker.errors import SettingsError, SupervisorError
-from worker.escaping import escaped
-from worker.findings import Verdict
+from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
     from storage_backends.base import ObjectKey, StorageBackend
@@ -59,7 +59,7 @@ def verify(
     from storage_backends.registry import open_destinations
     from worker.verify import Tally
     from worker.verify import verify as verify_all
-    from worker.verify_view import checked_view, tally_view
+    from worker.views.verify import checked_view, tally_view
 
     settings = read_settings()
     destinations = open_destinations(settings.destinations)
@@ -135,8 +135,8 @@ def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] |
 def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:
     """A line for each destination whose marker is not the one that the ledger knows."""
     from archiver.ledger.clock import LedgerClock
+    from worker.doctor.identity import identity_finding
     from worker.identities import build_identities
-    from worker.identity_finding import identity_finding
 
     try:
         with open_ledger(settings) as ledger:

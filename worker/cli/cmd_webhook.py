@@ -12,7 +12,7 @@ from rich.text import Text
 from archiver.hms.errors import HmsInvalidResponse
 from worker.cli.opening import open_services
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024  # a webhook has some kilobytes
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from archiver.hms.errors import HmsError
 from storage_backends.errors import StorageError
 from worker.cli.shared import ExitCode, err
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
     from worker.bootstrap import AppServices
@@ -68,13 +68,13 @@ def progress_shown(services: AppServices, *, quiet: bool) -> Iterator[None]:
     if quiet or not err.is_terminal:
         yield
         return
-    from worker import rendering
+    from worker.views.status import summary_view
 
     ended = threading.Event()
 
     def refresh(live: Live) -> None:
         while not ended.wait(0.5):
-            live.update(rendering.summary_view(services.watcher.summary()), refresh=True)
+            live.update(summary_view(services.watcher.summary()), refresh=True)
 
     with Live(console=err, transient=True, auto_refresh=False) as live:
         thread = threading.Thread(target=refresh, args=(live,), name="progress", daemon=True)

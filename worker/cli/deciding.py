@@ -31,8 +31,9 @@ def decide(
     from archiver.ledger.clock import LedgerClock
     from archiver.ledger.models import AssetState
     from storage_backends.registry import open_destinations
-    from worker import rendering
     from worker.identities import build_identities
+    from worker.views.rows import row_json, rows_view
+    from worker.views.text import shown
 
     settings = read_settings()
     by = by or f"{getpass.getuser()}@{socket.gethostname()}"
@@ -52,10 +53,10 @@ def decide(
             except ReviewRefused as error:
                 refusals.append(str(error))
     if as_json:
-        print_json(json.dumps({"assets": [rendering.row_json(row) for row in rows], "refused": refusals}))
+        print_json(json.dumps({"assets": [row_json(row) for row in rows], "refused": refusals}))
     else:
         if rows:
-            out.print(rendering.rows_view("", tuple(rows), now))
+            out.print(rows_view("", tuple(rows), now))
         for refusal in refusals:
-            err.print(rendering.shown(refusal, "red"))
+            err.print(shown(refusal, "red"))
     sys.exit(ExitCode.NOT_SAVED if refusals else ExitCode.OK)

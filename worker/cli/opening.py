@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @contextmanager
 def open_ledger(settings: Settings) -> Iterator[RedisLedger]:
     """Yield the ledger alone, after it answered a ping. Raises LedgerError, SupervisorError, SettingsError."""
-    from worker.account import build_ledger
     from worker.broker import broker_url
+    from worker.ledger import build_ledger
 
     with broker_url(settings) as url, closing(build_ledger(settings, url)) as ledger:
         ledger.ping()

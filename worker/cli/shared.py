@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from worker.errors import SettingsError
-from worker.escaping import escaped
+from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -69,7 +69,7 @@ def print_json(text: str) -> None:
 
 def fail(error: Exception, code: ExitCode) -> NoReturn:
     """Print the error without secrets and end the process."""
-    from worker.redaction import redact
+    from worker.logs.redaction import redact
 
     # a message may have several lines; each is escaped, so that it cannot act on the terminal
     lines = [escaped(line) for line in redact(str(error)).split("\n")]
@@ -80,7 +80,7 @@ def fail(error: Exception, code: ExitCode) -> NoReturn:
 def read_settings() -> Settings:
     """Read the settings and set up logging. In a terminal only warnings are logged unless ARCHIVER_LOG_LEVEL is set.
     Raises SettingsError."""
-    from worker.observability import log_uncaught_exceptions, setup_logging
+    from worker.logs.setup import log_uncaught_exceptions, setup_logging
     from worker.settings import load_settings
 
     settings = load_settings()

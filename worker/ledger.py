@@ -13,7 +13,7 @@ from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
-from worker.embedded_valkey import write_private
+from worker.embedded.valkey import write_private
 from worker.settings import Settings
 
 

@@ -23,11 +23,11 @@ import redis
 
 from tasks.names import ARCHIVE_ASSET, SWEEP
 from tests.chaos.world import APP, World, descendants, until, wait_gone
-from worker import processes
-from worker.celery_config import celery_settings
-from worker.child import ProcessState
-from worker.embedded import STOP_GRACE, AlreadyRunning, FlowerOptions, StartFailed, Supervisor
-from worker.embedded_valkey import EmbeddedValkey, embedded_redis_url
+from worker.celery_setup import processes
+from worker.celery_setup.config import celery_settings
+from worker.embedded.child import ProcessState
+from worker.embedded.supervisor import STOP_GRACE, AlreadyRunning, FlowerOptions, StartFailed, Supervisor
+from worker.embedded.valkey import EmbeddedValkey, embedded_redis_url
 
 pytestmark = pytest.mark.chaos
 
@@ -256,7 +256,7 @@ def test_a_process_that_cannot_start_ends_the_start_with_its_last_words_and_noth
 def test_a_broker_that_does_not_answer_is_named_without_its_password_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.embedded.BROKER_LIMIT", timedelta(seconds=0.2))
+    monkeypatch.setattr("worker.embedded.supervisor.BROKER_LIMIT", timedelta(seconds=0.2))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]

@@ -73,7 +73,7 @@ def runnable(command: Sequence[str]) -> list[str]:
     """The same command with this very interpreter, so that it works when the virtualenv is not on PATH, and in a folder
     that has Python modules of its own."""
     if command[0] == "celery":
-        return [sys.executable, "-P", "-m", "worker.celery_command", *command[1:]]
+        return [sys.executable, "-P", "-m", "worker.celery_setup.command", *command[1:]]
     return list(command)
 
 

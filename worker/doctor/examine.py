@@ -32,11 +32,11 @@ from storage_backends.errors import (
     TransientStorageError,
 )
 from tasks.watch import beats
-from worker.findings import Finding, Verdict
-from worker.identity_finding import identity_finding
-from worker.processes import ARCHIVE_NODE, CONTROL_NODE
-from worker.rendering import size, span
+from worker.celery_setup.processes import ARCHIVE_NODE, CONTROL_NODE
+from worker.doctor.findings import Finding, Verdict
+from worker.doctor.identity import identity_finding
 from worker.settings import Settings
+from worker.views.text import size, span
 
 MAX_SKEW = timedelta(seconds=10)
 """Management tokens are backdated by as much (100ms-api.md): beyond it new ones may be refused."""

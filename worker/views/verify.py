@@ -7,8 +7,8 @@ from collections.abc import Sized
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from worker import rendering
 from worker.verify import EVERYTHING, Checked, Tally
+from worker.views.text import shown, size
 
 COPY_AGAIN = (
     "`archiver archive --again ID` copies an asset anew, while 100ms still has it. Afterwards: restore what is named "
@@ -19,11 +19,11 @@ COPY_AGAIN = (
 def checked_view(checked: Checked) -> RenderableType:
     """Of a copy that is not `ok`."""
     what = "Everything" if checked.asset_id == EVERYTHING else checked.asset_id
-    lines = [rendering.shown(f"{what} at {checked.destination}:", "bold red")]
-    lines += [rendering.shown(f"  {problem}") for problem in checked.problems]
-    lines += [rendering.shown(f"  quarantined, not archived: {doubt}") for doubt in checked.doubts]
+    lines = [shown(f"{what} at {checked.destination}:", "bold red")]
+    lines += [shown(f"  {problem}") for problem in checked.problems]
+    lines += [shown(f"  quarantined, not archived: {doubt}") for doubt in checked.doubts]
     if checked.unchecked is not None:
-        lines.append(rendering.shown(f"  not checked: {checked.unchecked}"))
+        lines.append(shown(f"  not checked: {checked.unchecked}"))
     return Group(*lines)
 
 
@@ -32,7 +32,7 @@ def tally_view(
 ) -> RenderableType:
     """`named`: the asset ids that were asked for; none for all. `stored`: what the ledger calls archived; None when it
     was not asked, or could not be, because of `ledger_trouble`."""
-    how = "by name and size" if quick else f"by reading {rendering.size(tally.read_bytes)} back"
+    how = "by name and size" if quick else f"by reading {size(tally.read_bytes)} back"
     well = not (tally.bad or tally.unchecked) and tally.copies
     lines = []
     if tally.copies:
@@ -54,7 +54,7 @@ def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | N
     if stored is None:
         why = f": {trouble}" if trouble else "."
         style = "yellow" if trouble else ""
-        said = rendering.shown(f"Not compared with the ledger{why}", style)
+        said = shown(f"Not compared with the ledger{why}", style)
         return said.append("\nAssets of which nothing is left were not looked for.", style)
     if tally.missing:
         text = f"Compared with the ledger: {tally.missing} copies of what it calls archived have no manifest."

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import redis
 
-from worker import processes
+from worker.celery_setup import processes
 
 LOOPBACK = "127.0.0.1"
 

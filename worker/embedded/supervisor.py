@@ -32,10 +32,10 @@ from celery.app.control import Inspect
 from celery.utils.nodenames import gethostname
 
 from archiver.ledger.redis.tls import tls_options
-from worker import processes
-from worker.celery_config import celery_settings
-from worker.child import Child, ProcessStatus
-from worker.embedded_valkey import LOOPBACK, EmbeddedValkey, write_private
+from worker.celery_setup import processes
+from worker.celery_setup.config import celery_settings
+from worker.embedded.child import Child, ProcessStatus
+from worker.embedded.valkey import LOOPBACK, EmbeddedValkey, write_private
 from worker.errors import SupervisorError
 
 READY_LIMIT = timedelta(minutes=2)

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from archiver.ledger.models import Row
-from worker import rendering
-from worker.rendering import shown
+from worker.views.rows import in_words, row_json, state_style
+from worker.views.text import shown
 
 MAX_OBJECTS = 50
 """Objects printed of one manifest."""
@@ -32,12 +32,12 @@ def asset_view(row: Row, manifests: Mapping[str, Mapping[str, Any] | str | None]
 
 def _row_table(row: Row) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    fields = rendering.row_json(row)
+    fields = row_json(row)
     if row.acknowledged is not None:
-        fields["acknowledged"] = rendering.in_words(row.acknowledged)
+        fields["acknowledged"] = in_words(row.acknowledged)
     for name, value in fields.items():
         if value not in (None, [], "", 0, 0.0):
-            style = rendering.state_style(row.state) if name == "state" else ""
+            style = state_style(row.state) if name == "state" else ""
             table.add_row(name, shown(value, style))
     return table
 

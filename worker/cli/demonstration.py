@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -25,55 +22,23 @@ from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
-from worker import rendering
 from worker.bootstrap import AppServices, build_services
-from worker.embedded import AlreadyRunning, Companion, FlowerOptions, Supervisor
-from worker.embedded_valkey import LOOPBACK, EmbeddedValkey
+from worker.embedded.simulated import SIMULATED_ACCESS_KEY, SIMULATED_SECRET, simulator_of
+from worker.embedded.supervisor import AlreadyRunning, FlowerOptions, Supervisor
+from worker.embedded.valkey import EmbeddedValkey
 from worker.settings import Settings
-
-# The simulator's own, and as public as it is: they open nothing else.
-SIMULATED_ACCESS_KEY = "simulated-access-key"
-SIMULATED_SECRET = "simulated-app-secret-of-nobody-at-all"  # noqa: S105
+from worker.views.rows import state_style, states_table
+from worker.views.status import progress_table
+from worker.views.text import size
 
 OWN_PATH = "s3://acme-own-recordings"  # where one simulated asset already is, as if it were the team's bucket
 
 # Beside the defaults of ARCHIVER_DESTINATIONS and ARCHIVER_STATE_DIR, never among what is real.
 DESTINATION = Path("archive-demo")
 STATE = Path(".archiver-demo")
-UP_DESTINATION = Path("archive-simulated")
-UP_STATE = Path(".archiver-simulated")
 LIMIT = timedelta(minutes=5)
 """The demo takes some 15 s; an end for a machine on which something hangs."""
 REFRESH = timedelta(milliseconds=250)
-
-
-def apart(settings: Settings) -> Settings:
-    """For `up --simulator`: a destination, a state directory and a ledger of its own, whatever is configured. What is
-    simulated must not get among what is real."""
-    return settings.model_copy(
-        update={
-            "destinations": (str(UP_DESTINATION.resolve()),),
-            "state_dir": UP_STATE.resolve(),
-            "redis_url": None,
-        }
-    )
-
-
-def simulator(settings: Settings) -> tuple[list[Companion], dict[str, str]]:
-    """The simulator as a companion of the supervisor, and the environment that leads everything to it."""
-    port = _free_port()
-    state = settings.state_dir / "simulator"
-    command = [sys.executable, "-P", "-m", "archiver.simulator", "--port", str(port), "--state", str(state)]
-    environment = {
-        **os.environ,
-        "ARCHIVER_DESTINATIONS": ",".join(settings.destinations),
-        "HMS_API_URL": f"http://{LOOPBACK}:{port}/v2",
-        "HMS_ACCESS_KEY": SIMULATED_ACCESS_KEY,
-        "HMS_SECRET": SIMULATED_SECRET,
-        "ARCHIVER_ALLOW_PRIVATE_SOURCES": "true",
-    }
-    environment.pop("HMS_MANAGEMENT_TOKEN", None)
-    return [Companion("simulator", command, f"http://{LOOPBACK}:{port}/simulator")], environment
 
 
 def run(console: Console, *, keep: bool, as_json: bool) -> bool:
@@ -89,7 +54,7 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
         redis_url=None,
     )
     _begin_anew()
-    companions, environment = simulator(settings)
+    companions, environment = simulator_of(settings)
     environment |= {
         "ARCHIVER_SWEEP_SECONDS": "5",
         "ARCHIVER_DISPATCH_SECONDS": "1",
@@ -177,12 +142,12 @@ def _live_view(services: AppServices, summary: Summary, expected: int, rate: _Ra
     bar.add_row(
         ProgressBar(total=expected, completed=ended, width=40),
         f"{ended} of {expected} assets",
-        rendering.size(copied),
-        f"{rendering.size(rate.of(copied))}/s",
+        size(copied),
+        f"{size(rate.of(copied))}/s",
     )
-    parts: list[RenderableType] = [bar, rendering.states_table(counts.states, counts.seen)]
+    parts: list[RenderableType] = [bar, states_table(counts.states, counts.seen)]
     if summary.running:
-        parts.append(rendering.progress_table(summary.running))
+        parts.append(progress_table(summary.running))
     return Group(*parts)
 
 
@@ -256,9 +221,9 @@ def _table(listed: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             item["type"],
             item["asset_id"],
-            Text(item["state"], style=rendering.state_style(item["state"])),
+            Text(item["state"], style=state_style(item["state"])),
             f"{item['objects']:,}" if item["objects"] else "",
-            rendering.size(item["bytes"]) if item["bytes"] else "",
+            size(item["bytes"]) if item["bytes"] else "",
         )
     return table
 
@@ -275,10 +240,3 @@ def _most_telling(path: str) -> tuple[int, str]:
     return next(
         (rank for rank, end in enumerate((".mp4", "master.m3u8", ".webm")) if path.endswith(end)), 9
     ), path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -15,7 +15,7 @@ from celery.schedules import BaseSchedule, crontab, schedule
 from tasks.names import DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
 from tasks.pacing import EVERY_HEADER
 from tasks.watch import BEAT_HEADER
-from worker.processes import CONTROL_QUEUE
+from worker.celery_setup.processes import CONTROL_QUEUE
 
 WATCH_EVERY = timedelta(minutes=1)
 RECONCILE_MINUTE = 17  # of each hour; not on the hour, when everybody else's jobs start

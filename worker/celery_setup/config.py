@@ -11,7 +11,7 @@ from kombu import Exchange, Queue
 
 from archiver.ledger.redis.tls import tls_options
 from tasks.names import ARCHIVE_ASSET
-from worker.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
+from worker.celery_setup.processes import ARCHIVE_QUEUE, CONTROL_QUEUE, URGENT_QUEUE
 
 TASK_TIME_LIMIT = timedelta(hours=12)
 """A backstop for a task that hangs where no timeout of ours reaches: 50 GiB at 1.3 MB/s still fit."""
@@ -87,7 +87,8 @@ def celery_settings(
         # Who sends for an urgent asset names that queue.
         "task_routes": {ARCHIVE_ASSET: {"queue": ARCHIVE_QUEUE}},
         # ---- the worker
-        "worker_consumer": "worker.reconnect:Consumer",  # 5.6.3 gives new messages to busy children after an outage
+        # Celery 5.6.3 gives new messages to busy children after an outage.
+        "worker_consumer": "worker.celery_setup.reconnect:Consumer",
         "worker_pool": "prefork",  # threads ignore time limits and a cold shutdown
         "worker_concurrency": concurrency,
         "worker_max_tasks_per_child": 50,  # a leak in a library stays small

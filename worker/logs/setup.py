@@ -18,8 +18,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from worker.escaping import escaped
-from worker.redaction import redact, remember_secrets, secrets_of
+from worker.logs.escaping import escaped
+from worker.logs.redaction import redact, remember_secrets, secrets_of
 from worker.settings import Settings
 
 __all__ = ["log_uncaught_exceptions", "redact", "setup_celery_logging", "setup_logging"]

@@ -6,7 +6,7 @@ from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.identity import Verdict as Identified
 from archiver.ledger.errors import LedgerError
 from storage_backends.errors import StorageError
-from worker.findings import Finding, Verdict
+from worker.doctor.findings import Finding, Verdict
 
 
 def identity_finding(name: str, identities: Destinations) -> Finding | None:

@@ -1,0 +1,81 @@
+"""Rows of the ledger: one line per asset, counts per state, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from archiver.core.deadlines import UNDATED
+from archiver.core.health import ATTENTION_STATES
+from archiver.ledger.models import SAFE_STATES, Acknowledgement, AssetState, Row
+from worker.logs.escaping import escaped
+from worker.views.text import shown, time_left
+
+
+def state_style(state: str) -> str:
+    if state in SAFE_STATES:
+        return "green"
+    if state in ATTENTION_STATES:
+        return "bold red"
+    return "yellow" if state in (AssetState.WAITING, AssetState.SOURCE_FAILED) else "cyan"
+
+
+def states_table(counts: Mapping[AssetState, int], seen: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for state in AssetState:
+        if number := counts.get(state, 0):
+            table.add_row(Text(state, style=state_style(state)), f"{number:,}")
+    table.add_row(Text("seen", style="bold"), Text(f"{seen:,}", style="bold"))
+    return table
+
+
+def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableType:
+    """A line for each asset, and under it why: at its full width, for a reason is a sentence."""
+    parts: list[RenderableType] = [Text(title, style="bold")] if title else []
+    widths = [max((len(text) for text in texts), default=0) for texts in zip(*map(_cells, rows), strict=True)]
+    for row in rows:
+        line = Text("  ").join(
+            Text(text.ljust(width), style=state_style(text) if number == 2 else "")
+            for number, (text, width) in enumerate(zip(_cells(row), widths, strict=True))
+        )
+        parts.append(line + Text(f"  {_left(row.expires_at, now)}", style="dim"))
+        if why := row.reason or "; ".join(row.warnings):
+            parts.append(_indented(Text(escaped(why), overflow="fold")))
+        if ack := row.acknowledged:
+            parts.append(_indented(shown(in_words(ack), "dim")))
+    return Group(*parts)
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 2), expand=False)
+
+
+def _cells(row: Row) -> tuple[str, str, str]:
+    return escaped(row.asset_id), escaped(row.type), str(row.state)
+
+
+def in_words(ack: Acknowledgement) -> str:
+    return f"acknowledged by {ack.by} at {ack.at:%Y-%m-%d %H:%M} UTC: {ack.why}"
+
+
+def _left(expires_at: datetime, now: datetime) -> str:
+    return f"gone {time_left(expires_at, now)}" if expires_at != UNDATED else "gone at an unknown time"
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in asdict(row).items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

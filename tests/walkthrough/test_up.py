@@ -134,7 +134,7 @@ def test_what_fell_and_where_it_listens_is_said(tmp_path: Path) -> None:
             beat = running.process(" beat ")
             os.kill(beat.pid, signal.SIGKILL)
             until(
-                lambda: "beat ended (signal SIGKILL), once so far" in (tmp_path / "out.txt").read_text(),
+                lambda: "beat exited (signal SIGKILL), once so far" in (tmp_path / "out.txt").read_text(),
                 seconds=20,
                 what="the fall of beat to be said",
             )

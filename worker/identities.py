@@ -12,8 +12,8 @@ from archiver.ledger.base import Ledger
 from storage_backends.base import StorageBackend
 from worker.settings import Settings
 
-TROUBLE_TOLD_FOR = timedelta(minutes=30)
-"""How long a destination's trouble is told when nobody meets it again; each sweep looks."""
+FAILURE_SHOWN_FOR = timedelta(minutes=30)
+"""How long a destination's failure is shown when it is not met again; each sweep looks."""
 
 
 def build_identities(
@@ -25,8 +25,8 @@ def build_identities(
         stores=stores,
         workspace=_workspace(settings),
         clock=clock,
-        place=socket.gethostname(),
-        trouble_lifetime=max(TROUBLE_TOLD_FOR, 3 * settings.sweep_every),
+        machine=socket.gethostname(),
+        failure_lifetime=max(FAILURE_SHOWN_FOR, 3 * settings.sweep_every),
     )
 
 

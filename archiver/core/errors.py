@@ -80,7 +80,7 @@ class DestinationsFailed(ArchiveError):
     @property
     def retry_after(self) -> timedelta | None:
         """The longest that any of them asked for."""
-        asked = [getattr(error, "retry_after", None) for error in self.failed.values()]
+        asked = [error.retry_after for error in self.failed.values()]
         return max((each for each in asked if each is not None), default=None)
 
 

@@ -900,3 +900,18 @@ def test_a_passing_fault_of_the_api_is_tried_again() -> None:
 
     assert isinstance(bench.archive(), WillRetry)
     assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+
+
+def test_a_destination_that_asks_for_time_gets_it() -> None:
+    """Longer than the engine waits for: the asset waits in the ledger."""
+
+    class Busy(MemoryBackend):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            raise TransientStorageError("503", status=503, retry_after=timedelta(minutes=20))
+
+    bench = Bench(lambda: file(VIDEO), stores=[MemoryBackend("one"), Busy("two")])
+
+    outcome = bench.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert outcome.delay == timedelta(minutes=20)

@@ -41,7 +41,6 @@ from storage_backends.errors import (
     AccessDenied,
     BucketMissing,
     InvalidKey,
-    StorageError,
     TransientStorageError,
 )
 from tests.core.examples import NOW, row
@@ -251,11 +250,6 @@ def test_being_told_to_stop_makes_the_asset_due_at_once() -> None:
     assert outcome == WillRetry("Stopped: x", timedelta(0), costs_attempt=False)
 
 
-def asking(error: StorageError, asked: timedelta) -> StorageError:
-    error.__dict__["retry_after"] = asked
-    return error
-
-
 @pytest.mark.parametrize(
     ("error", "left", "shortest", "longest"),
     [
@@ -263,9 +257,9 @@ def asking(error: StorageError, asked: timedelta) -> StorageError:
         (HmsRateLimited("x", 4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
         (SourceUnavailable("x", 4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
         (Doubtful("x", busy=True, retry_after=4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
-        (asking(TransientStorageError("x"), 4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
+        (TransientStorageError("x", retry_after=4 * MINUTE), DAY, 4 * MINUTE, 4 * MINUTE),
         (
-            DestinationsFailed({"a": asking(TransientStorageError("x"), 4 * MINUTE)}),
+            DestinationsFailed({"a": TransientStorageError("x", retry_after=4 * MINUTE)}),
             DAY,
             4 * MINUTE,
             4 * MINUTE,
@@ -274,8 +268,8 @@ def asking(error: StorageError, asked: timedelta) -> StorageError:
         (
             DestinationsFailed(
                 {
-                    "a": asking(TransientStorageError("x"), 4 * MINUTE),
-                    "b": asking(TransientStorageError("x"), 9 * MINUTE),
+                    "a": TransientStorageError("x", retry_after=4 * MINUTE),
+                    "b": TransientStorageError("x", retry_after=9 * MINUTE),
                     "c": TransientStorageError("x"),
                 }
             ),
@@ -284,25 +278,30 @@ def asking(error: StorageError, asked: timedelta) -> StorageError:
             9 * MINUTE,
         ),
         # shorter than the backoff, or none
-        (asking(TransientStorageError("x"), timedelta(seconds=1)), DAY, timedelta(seconds=15), MINUTE / 2),
+        (
+            TransientStorageError("x", retry_after=timedelta(seconds=1)),
+            DAY,
+            timedelta(seconds=15),
+            MINUTE / 2,
+        ),
         (TransientStorageError("x"), DAY, timedelta(seconds=15), MINUTE / 2),
         # longer than the longest backoff: a wrong header must not put an asset off for days
-        (asking(TransientStorageError("x"), 4 * DAY), 9 * DAY, HOUR, HOUR),
+        (TransientStorageError("x", retry_after=4 * DAY), 9 * DAY, HOUR, HOUR),
         (SourceUnavailable("x", 4 * DAY), 9 * DAY, HOUR, HOUR),
         # longer than half of the time left to the deadline
-        (asking(TransientStorageError("x"), 50 * MINUTE), HOUR, 30 * MINUTE, 30 * MINUTE),
+        (TransientStorageError("x", retry_after=50 * MINUTE), HOUR, 30 * MINUTE, 30 * MINUTE),
         (
-            DestinationsFailed({"a": asking(TransientStorageError("x"), HOUR)}),
+            DestinationsFailed({"a": TransientStorageError("x", retry_after=HOUR)}),
             20 * MINUTE,
             10 * MINUTE,
             10 * MINUTE,
         ),
         (HmsRateLimited("x", HOUR), 20 * MINUTE, 10 * MINUTE, 10 * MINUTE),
         # past the deadline there is nothing to be late for
-        (asking(TransientStorageError("x"), 50 * MINUTE), -DAY, 50 * MINUTE, 50 * MINUTE),
+        (TransientStorageError("x", retry_after=50 * MINUTE), -DAY, 50 * MINUTE, 50 * MINUTE),
         # a refusal waits for the circuit breaker, or longer
-        (asking(AccessDenied("x"), MINUTE), DAY, OPEN_FOR, OPEN_FOR),
-        (asking(AccessDenied("x"), 20 * MINUTE), DAY, 20 * MINUTE, 20 * MINUTE),
+        (AccessDenied("x", retry_after=MINUTE), DAY, OPEN_FOR, OPEN_FOR),
+        (AccessDenied("x", retry_after=20 * MINUTE), DAY, 20 * MINUTE, 20 * MINUTE),
     ],
 )
 @pytest.mark.parametrize("jitter", [0.0, 0.999])

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.destinations import breaker, failures
-from archiver.core.destinations.checked import CHECK_EVERY, FACT, LOCK_NAME, Destinations
+from archiver.core.destinations.checked import CHECK_EVERY, LOCK_NAME, Destinations
 from archiver.core.destinations.guarded import GuardedBackend, guarded
 from archiver.core.destinations.identity import Verdict
+from archiver.core.destinations.registry import PREFIX
 from archiver.core.errors import DestinationSilent, NotTheDestination
 from archiver.core.machine import is_machine_fault
 from archiver.core.records import keys
@@ -73,14 +74,14 @@ class World:
         self,
         workspace: str | None = OURS,
         stores: Sequence[StorageBackend] | None = None,
-        place: str = "host-1",
+        machine: str = "host-1",
     ) -> Destinations:
         return Destinations(
             ledger=self.ledger,
             stores=self.stores if stores is None else stores,
             workspace=workspace,
             clock=self.clock,
-            place=place,
+            machine=machine,
             pause=lambda _seconds: None,
         )
 
@@ -107,7 +108,7 @@ def test_a_fresh_destination_gets_a_marker_that_the_ledger_remembers() -> None:
     world.process().confirm(world.name)
 
     marker = marker_at(world.one)
-    fact = world.ledger.recall(FACT + world.name)
+    fact = world.ledger.recall(PREFIX + world.name)
     assert fact is not None
     assert (marker["id"], marker["created"]) == (fact["id"], NOW.isoformat())
     assert marker["workspaces"] == [OURS]
@@ -122,7 +123,7 @@ def test_a_second_process_finds_the_marker_right_and_writes_nothing() -> None:
     later = world.process()
     later.confirm(world.name)
 
-    assert later.proved(world.name)
+    assert later.is_identified(world.name)
 
 
 def test_an_existing_archive_is_adopted_by_its_manifests() -> None:
@@ -143,7 +144,7 @@ def test_a_lost_ledger_takes_the_marker_that_is_there() -> None:
     world.process().confirm(world.name)
 
     assert marker_at(world.one) == before
-    assert (world.ledger.recall(FACT + world.name) or {})["id"] == before["id"]
+    assert (world.ledger.recall(PREFIX + world.name) or {})["id"] == before["id"]
 
 
 def test_a_flush_while_a_disk_is_unmounted_does_not_make_the_mount_point_the_destination() -> None:
@@ -161,7 +162,7 @@ def test_a_flush_while_a_disk_is_unmounted_does_not_make_the_mount_point_the_des
     world.one.store.objects.update(objects)
     world.clock.advance(CHECK_EVERY)
     process.confirm(world.name)
-    assert world.ledger.recall(FACT + world.name) is not None
+    assert world.ledger.recall(PREFIX + world.name) is not None
 
 
 def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded() -> None:
@@ -228,12 +229,12 @@ def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again
 def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
     world = World()
     world.archive()
-    world.process(place="host-1").confirm(world.name)
+    world.process(machine="host-1").confirm(world.name)
 
     with pytest.raises(NotTheDestination):
-        world.process(place="host-2", stores=[Faulty("one")]).confirm(world.name)
+        world.process(machine="host-2", stores=[Faulty("one")]).confirm(world.name)
 
-    world.process(place="host-1").confirm(world.name)
+    world.process(machine="host-1").confirm(world.name)
     shown = breaker.opened(world.ledger, world.clock())
     assert "host-2" in shown[world.name].reason, "whoever mends it must know where"
     assert breaker.parse(world.ledger.recall_all(breaker.PREFIX), world.clock()) == {}, (
@@ -276,7 +277,7 @@ def test_a_marker_that_may_not_be_overwritten_is_said_once_and_stops_nothing() -
             process.confirm(world.name)
             world.clock.advance(CHECK_EVERY)
 
-    assert process.proved(world.name)
+    assert process.is_identified(world.name)
     assert [entry["event"] for entry in logs].count("destination_marker_not_written") == 1
 
 
@@ -308,7 +309,7 @@ def test_a_marker_that_may_not_be_read_proves_nothing_and_stops_nothing() -> Non
             process.confirm(world.name)
             world.clock.advance(CHECK_EVERY)
 
-    assert not process.proved(world.name)
+    assert not process.is_identified(world.name)
     assert [entry["event"] for entry in logs] == ["destination_not_checked"], "said once"
 
 
@@ -357,7 +358,7 @@ def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
 
     process.confirm(world.name)
 
-    assert not process.proved(world.name)
+    assert not process.is_identified(world.name)
 
 
 def test_a_marker_that_may_not_be_written_is_not_tried_at_every_check() -> None:
@@ -375,7 +376,7 @@ def test_a_marker_that_may_not_be_written_is_not_tried_at_every_check() -> None:
     world.one.writes = None
     world.clock.advance(timedelta(minutes=10))
     process.confirm(world.name)
-    assert process.proved(world.name)
+    assert process.is_identified(world.name)
 
 
 def test_the_oldest_manifests_may_be_gone_and_the_marker_with_them() -> None:
@@ -393,7 +394,7 @@ def test_the_oldest_manifests_may_be_gone_and_the_marker_with_them() -> None:
 
     world.process().confirm(world.name)
 
-    assert world.process().proved(world.name)
+    assert world.process().is_identified(world.name)
 
 
 def test_a_bucket_that_is_gone_is_not_the_destination() -> None:
@@ -560,7 +561,7 @@ def test_looking_writes_nothing() -> None:
     assert world.process().look(world.name).verdict is Verdict.ADOPT
 
     assert world.one.store.objects == {}
-    assert world.ledger.recall(FACT + world.name) is None
+    assert world.ledger.recall(PREFIX + world.name) is None
 
 
 # -- it does not answer --------------------------------------------------------------------------------------
@@ -586,6 +587,21 @@ def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
     world.clock.advance(timedelta(minutes=1))
     process.confirm(world.name)
     assert breaker.opened(world.ledger, world.clock()) == {}
+
+
+def test_every_use_of_a_destination_that_fails_raises_what_the_check_met_with_its_fields() -> None:
+    world = World()
+    process = world.process()
+    world.one.reads = TransientStorageError("503", status=503, retry_after=timedelta(minutes=9))
+
+    met = []
+    for _ in range(2):
+        with pytest.raises(TransientStorageError) as raised:
+            process.confirm(world.name)
+        met.append(raised.value)
+
+    assert met[0] is not met[1]
+    assert [(error.status, error.retry_after) for error in met] == [(503, timedelta(minutes=9))] * 2
 
 
 def test_a_success_in_between_makes_it_a_passing_failure() -> None:
@@ -668,7 +684,12 @@ def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
     def behind(stores: Sequence[StorageBackend], ledger: Ledger, clock: Clock) -> list[StorageBackend]:
         made.append(
             Destinations(
-                ledger=ledger, stores=stores, workspace=OURS, clock=clock, place="host", pause=lambda _: None
+                ledger=ledger,
+                stores=stores,
+                workspace=OURS,
+                clock=clock,
+                machine="host",
+                pause=lambda _: None,
             )
         )
         return guarded(stores, made[-1])
@@ -684,7 +705,7 @@ def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
             stores=[FilesystemBackend(root)],
             workspace=OURS,
             clock=bench.clock,
-            place="host",
+            machine="host",
             pause=lambda _: None,
         )
     bench.clock.advance(CHECK_EVERY)
@@ -709,7 +730,12 @@ def test_an_asset_is_never_lost_because_a_disk_that_may_have_it_is_unmounted(tmp
         return guarded(
             stores,
             Destinations(
-                ledger=ledger, stores=stores, workspace=OURS, clock=clock, place="host", pause=lambda _: None
+                ledger=ledger,
+                stores=stores,
+                workspace=OURS,
+                clock=clock,
+                machine="host",
+                pause=lambda _: None,
             ),
         )
 

@@ -5,15 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.destinations.identity import (
+from archiver.core.destinations.identity import Manifests, Memory, Verdict, identify
+from archiver.core.destinations.markers import (
     MAX_MARKER_BYTES,
     MOST_WORKSPACES,
-    Manifests,
     Marker,
-    Memory,
     NoMarker,
-    Verdict,
-    identify,
     parse_marker,
 )
 from tests.core.examples import NOW

@@ -88,8 +88,8 @@ def build(
         stores=list(stores),
         workspace="workspace",
         clock=clock,
-        place=process.name,
-        trouble_lifetime=timedelta(seconds=3 * SWEEP_EVERY),
+        machine=process.name,
+        failure_lifetime=timedelta(seconds=3 * SWEEP_EVERY),
         pause=process.sleep,
     )
     destinations: Any = guarded(list(stores), identities)

@@ -26,7 +26,7 @@ class World:
 
     def identities(self) -> Destinations:
         return Destinations(
-            ledger=self.ledger, stores=[self.store], workspace="ours", clock=self.clock, place="host"
+            ledger=self.ledger, stores=[self.store], workspace="ours", clock=self.clock, machine="host"
         )
 
     def verdict(self) -> Verdict | None:

@@ -42,7 +42,14 @@ def trip_breakers(deps: Dependencies, asset_id: str, machine: str, error: Except
             breaker.trip_on(deps.ledger, store.name, machine, str(refusal), now)
         elif everything is False:
             log.error("asset_refused", asset_id=asset_id, store=store.name, reason=str(refusal))
-            failed[store.name] = RefusedAlone(f"{refusal}; other objects are taken, so only this asset waits")
+            failed[store.name] = RefusedAlone(
+                f"{refusal}; other objects are taken, so only this asset waits",
+                store=store.name,
+                key=refusal.key,
+                operation=refusal.operation,
+                status=refusal.status,
+                retry_after=refusal.retry_after,
+            )
     return DestinationsFailed(failed)
 
 

@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+import structlog
+
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Facts
+from archiver.ledger.errors import LedgerError
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "destination-trouble:"
 """Of the names of the ledger's facts, one for each destination and machine."""
@@ -70,6 +75,48 @@ def record(
     }
     ledger.remember(_key(name, machine), fact, lifetime=lifetime)
     return Failure(name, machine, kind, reason, since, now, now + lifetime)
+
+
+class MachineFailures:
+    """Those of one machine. `lifetime`: after which a failure that is not met again is forgotten. A ledger that is away
+    is logged, and stops nothing."""
+
+    def __init__(self, ledger: Facts, machine: str, lifetime: timedelta) -> None:
+        self._ledger = ledger
+        self._machine = machine
+        self._lifetime = lifetime
+
+    def record(self, name: str, kind: Kind, reason: str, now: datetime) -> Failure | None:
+        """None when the ledger is away."""
+        try:
+            return record(self._ledger, name, self._machine, kind, reason, now, self._lifetime)
+        except LedgerError as error:
+            log.warning("trouble_not_recorded", store=name, reason=str(error))
+            return None
+
+    def record_readable(self, name: str, writes: bool | None, write_error: str, now: datetime) -> None:
+        """`name` can be read. `writes`: whether its last write succeeded; None: none was tried since the last call."""
+        try:
+            before = failure_on(self._ledger, name, self._machine)
+            if writes is False:
+                reason = f"it takes nothing: {write_error}"
+                kind = Kind.SILENT_TO_WRITES
+                failure = record(self._ledger, name, self._machine, kind, reason, now, self._lifetime)
+                if failure.is_fault:
+                    log.error("destination_takes_nothing", store=name, reason=reason)
+            elif before is not None and (writes or before.kind is not Kind.SILENT_TO_WRITES):
+                clear(self._ledger, name, self._machine)
+                log.warning("destination_answers_again", store=name, after=before.reason)
+        except LedgerError as error:
+            log.warning("trouble_not_recorded", store=name, reason=str(error))
+
+    def clear(self, name: str) -> None:
+        """Raises LedgerError."""
+        clear(self._ledger, name, self._machine)
+
+    def clear_unused(self, names: Iterable[str]) -> None:
+        """Forget the failures of destinations that are not among `names`. Raises LedgerError."""
+        clear_unused(self._ledger, names, self._machine)
 
 
 def failure_on(ledger: Facts, name: str, machine: str) -> Failure | None:

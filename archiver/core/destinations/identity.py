@@ -7,75 +7,10 @@ answer every call, and everything concluded from them is wrong.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-from archiver.hms.models import parse_time
-
-MAX_MARKER_BYTES = 64 * 1024  # one has some 300
-MOST_WORKSPACES = 50  # named in one marker: a new one for each access key that was ever used
-SCHEMA = "archiver.destination/1"
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """What the marker object says. `workspaces`: the 100ms workspaces that are archived here, as `hms.workspace` names
-    them; empty when none was known. `began_empty`: nothing was archived here at `created`, elsewhere perhaps."""
-
-    id: str
-    created: datetime | None
-    workspaces: tuple[str, ...] = ()
-    began_empty: bool = False
-    others: Mapping[str, Any] = field(default_factory=dict)  # what a newer version wrote there as well
-
-    def to_bytes(self) -> bytes:
-        known = {
-            "schema": SCHEMA,
-            "id": self.id,
-            "created": self.created.isoformat() if self.created else None,
-            "workspaces": list(self.workspaces),
-            "began_empty": self.began_empty,
-        }
-        return json.dumps({**self.others, **known}, indent=1).encode()
-
-    def with_workspace(self, workspace: str) -> Marker:
-        """The same destination, for another access key too."""
-        kept = tuple(one for one in self.workspaces if one != workspace)[-MOST_WORKSPACES + 1 :]
-        return Marker(self.id, self.created, (*kept, workspace), self.began_empty, self.others)
-
-
-class NoMarker(Enum):
-    """Why there is no marker to go by."""
-
-    ABSENT = "there is no marker"
-    UNREADABLE = "its marker cannot be understood"
-
-
-def parse_marker(data: bytes) -> Marker | NoMarker:
-    """Of any version: the id is all that must be there."""
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError):
-        return NoMarker.UNREADABLE
-    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str) or not raw["id"]:
-        return NoMarker.UNREADABLE
-    workspaces = raw.get("workspaces")
-    known = ("schema", "id", "created", "workspaces", "began_empty")
-    return Marker(
-        id=raw["id"],
-        created=parse_time(raw.get("created")),
-        workspaces=_texts(workspaces) if isinstance(workspaces, list) else (),
-        began_empty=raw.get("began_empty") is True,
-        others={name: value for name, value in raw.items() if name not in known},
-    )
-
-
-def _texts(values: Iterable[object]) -> tuple[str, ...]:
-    return tuple(value for value in values if isinstance(value, str))[-MOST_WORKSPACES:]
+from archiver.core.destinations.markers import Marker, NoMarker
 
 
 class Manifests(Enum):

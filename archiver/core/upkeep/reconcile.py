@@ -68,7 +68,7 @@ class Unidentified:
     def check_all(self) -> bool:
         return True
 
-    def proved(self, _name: str, /) -> bool:
+    def is_identified(self, _name: str, /) -> bool:
         return False
 
     def began_empty_at(self, _name: str, /) -> datetime | None:
@@ -246,7 +246,7 @@ class Reconciler:
         return due
 
     def _proved(self, lacking: Iterable[int]) -> bool:
-        return all(self._identities.proved(self._destinations[n].name) for n in lacking)
+        return all(self._identities.is_identified(self._destinations[n].name) for n in lacking)
 
     def _reopen(self, asset_id: str, is_stored: bool = False) -> bool:
         """`is_stored`: whole at another destination, and so not at risk."""

@@ -57,7 +57,7 @@ class Harness:
             stores=self.stores if stores is None else stores,
             workspace="ours",
             clock=self.clock,
-            place="host",
+            machine="host",
             pause=lambda _seconds: None,
         )
 

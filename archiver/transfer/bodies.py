@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 from archiver.transfer.base import Chunks, Reader
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.errors import SourceError, SourceMismatch
-from archiver.transfer.memory import Reservation
+from archiver.transfer.memory import MemoryBudget, Reservation
 
 _SCRAP_BYTES = 64 * 1024
 
@@ -102,6 +102,22 @@ class Body:
         scrap = memoryview(bytearray(_SCRAP_BYTES))
         while self.reader.readinto(scrap):
             pass
+
+
+async def fill(
+    body: Body,
+    size_bytes: int,
+    memory: MemoryBudget,
+    in_reader: Callable[[Callable[[], Filled]], Awaitable[Filled]],
+) -> Filled:
+    """The next `size_bytes` of `body`, read where it may block, once there is memory for them."""
+    reservation = await memory.reserve(size_bytes) if size_bytes else None
+    try:
+        return await in_reader(lambda: body.take(size_bytes, reservation))
+    except BaseException:
+        if reservation is not None:
+            reservation.release()
+        raise
 
 
 class ChunksFailed(Exception):

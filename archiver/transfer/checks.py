@@ -26,12 +26,12 @@ class Checks:
                 f"the source of {self._request.key} has {size_bytes} bytes, not the {wanted} expected"
             )
 
-    def part(self, start: int, view: memoryview) -> None:
+    def part(self, start: int, data: bytes) -> None:
         """Look at the bytes from `start`, which are a whole part."""
         if start == 0:
-            self.first(bytes(view[:CHECKED_BYTES]))
+            self.first(data[:CHECKED_BYTES])
         if self._request.structure is not None:
-            self._request.structure.saw(start, view.toreadonly())
+            self._request.structure.saw(start, memoryview(data))
 
     def first(self, first: bytes) -> None:
         if self._request.check is not None:
@@ -62,6 +62,10 @@ class Checks:
             raise SourceMismatch(
                 f"what arrived for {self._request.key} has MD5 {arrived.hex()}, not the announced {expected.hex()}"
             )
+
+    @property
+    def has_structure(self) -> bool:
+        return self._request.structure is not None
 
     def structure(self, size_bytes: int, read: ReadRange | None) -> None:
         """After everything else: the container, once all of it has arrived."""

@@ -25,13 +25,14 @@ from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled
 from archiver.transfer.errors import SourceMismatch, Stopped, TransferError
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.object_copy import Cancelled, ObjectCopy, Tools
+from archiver.transfer.object_copy import ObjectCopy
 from archiver.transfer.part_sizes import PART_BYTES, part_size
 from archiver.transfer.proofs import Proofs
 from archiver.transfer.reading import BlockingReading, HttpReading, Reading
 from archiver.transfer.source import HttpSource
 from archiver.transfer.storing import StoreTools
 from archiver.transfer.tasks import Slots, Task
+from archiver.transfer.tools import Cancelled, Tools
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 

@@ -1,4 +1,4 @@
-"""What lies in the bucket beside the files: manifests, end and check records; their keys, and how they are verified.
+"""Records in the bucket beside the assets: manifests, end records, check records; their keys; verifying a copy.
 
 May import archiver.ledger and storage_backends; nothing else of archiver.core but its root.
 """

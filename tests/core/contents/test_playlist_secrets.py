@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.core.contents.hls.left_queries import credential_spans
+from archiver.core.contents.hls.credentials_in_text import credential_spans
 from archiver.core.contents.hls.playlist import Playlist, Role, rewrite
 
 

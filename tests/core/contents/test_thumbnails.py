@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from archiver.core.contents.base import Contents, Item, Notes
 from archiver.core.contents.opening import ContentsOpener
 from archiver.core.contents.thumbnails.names import MAX_THUMBNAILS
-from archiver.core.contents.thumbnails.sources import FirstThatAnswers, image_check
+from archiver.core.contents.thumbnails.sources import FirstAvailable, image_check
 from archiver.core.contents.thumbnails.thumbnails import WithThumbnails, missing_thumbnails
 from archiver.hms.models import Asset
 from archiver.transfer.base import Reader, Source, SourceInfo
@@ -265,7 +265,7 @@ def test_a_place_that_is_never_read_does_not_stop_the_others() -> None:
         def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
             raise NotImplementedError
 
-    source = FirstThatAnswers([Says(SourceNotAllowed("a private host")), Says(SourceUnavailable("busy"))])
+    source = FirstAvailable([Says(SourceNotAllowed("a private host")), Says(SourceUnavailable("busy"))])
 
     with pytest.raises(SourceUnavailable):
         source.open(1)

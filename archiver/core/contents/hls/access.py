@@ -1,9 +1,9 @@
-"""How the files of one tree are read when only its master has a URL of ours (hls.md, trap 7).
+"""Read the files of a tree when only its master playlist has a signed URL.
 
-Three ways, on the master's own scheme, host and port alone, the first that is not refused: as resolved; with the
-cookies that the master's answer set; with the master's query as well, where that looks like a token for a folder. A
-signature for one object (`X-Amz-*`, `X-Goog-*`) is never carried over. When a file is refused in the middle, the
-playlists that lead to it are read again, and then once more under a fresh URL from the API.
+A child is requested without credentials, then with the cookies the master's response set, then also with the master's
+query where that looks like a token for a folder: the first that is not refused is used for all. Cookies and tokens go
+to the master's own origin only. A signature for one object (`X-Amz-*`, `X-Goog-*`) is never passed on. When a file is
+refused later, the playlists that lead to it are read again, and then once more under a new URL from the API.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from archiver.transfer.source import (
 )
 
 MIN_RENEWAL_AGE = timedelta(seconds=1)
-"""A tree is renewed at most this often: a file that is refused for good must not cost a signature each time."""
+"""Shortest time between two renewals of a tree: a file that is always refused must not cost a signature each time."""
 
 _ONE_OBJECT = re.compile(r"x-(?:amz|goog|oss)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid", re.IGNORECASE)
 _AZURE_ONE_BLOB = frozenset({"sig", "sr", "sv"})
@@ -51,26 +51,28 @@ _COOKIE = re.compile(r"\s*([^=;,\s]+=[^;\r\n]*)")
 
 
 def signs_one_object(url: SecretUrl) -> bool:
-    """Whether the query is a signature that covers this one path and no other."""
+    """Tell whether the query is a signature that covers this path only."""
     names = _query_names(url)
     return any(map(_ONE_OBJECT.fullmatch, names)) or {name.lower() for name in names} >= _AZURE_ONE_BLOB
 
 
 def folder_token(url: SecretUrl) -> str:
-    """The query of `url` where it looks like a token for a whole folder, else an empty string."""
+    """Return the query of `url` if it looks like a token for a whole folder, else an empty string."""
     is_token = not signs_one_object(url) and any(map(_FOLDER_TOKEN.fullmatch, _query_names(url)))
     return urlsplit(url.reveal()).query if is_token else ""
 
 
-class Way(IntEnum):
-    AS_RESOLVED = 0
-    WITH_COOKIES = 1
-    WITH_TOKEN = 2
+class Credential(IntEnum):
+    """What a request for a child carries besides its URL."""
+
+    NONE = 0
+    COOKIES = 1  # as the master's response set them
+    TOKEN = 2  # the cookies, and the folder token of the master's query
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The master as one fetch found it, and what its children may be read with."""
+    """One fetch of the master, and the credentials that its children may be read with."""
 
     number: int
     made_at: float
@@ -79,30 +81,30 @@ class Generation:
     cookies: str = field(repr=False)
     token: str = field(repr=False)
 
-    def address(self, url: SecretUrl, way: Way) -> Address:
+    def address(self, url: SecretUrl, credential: Credential) -> Address:
         headers: Mapping[str, str] = {}
         if url.origin == self.master.url.origin:
-            if way >= Way.WITH_COOKIES and self.cookies:
+            if credential >= Credential.COOKIES and self.cookies:
                 headers = {"Cookie": self.cookies}
-            if way is Way.WITH_TOKEN:
+            if credential is Credential.TOKEN:
                 url = _with_query(url, self.token)
         return Address(url, headers, self.asked.handed_out)
 
-    def ways_after(self, way: Way) -> list[Way]:
-        offered = {Way.WITH_COOKIES: self.cookies, Way.WITH_TOKEN: self.token}
-        return [other for other, credential in offered.items() if credential and other > way]
+    def credentials_after(self, weaker: Credential) -> list[Credential]:
+        offered = {Credential.COOKIES: self.cookies, Credential.TOKEN: self.token}
+        return [other for other, credential in offered.items() if credential and other > weaker]
 
 
 class Node:
-    """One playlist of the tree: the master (no `parent`), or what its parent's `ordinal`-th reference names."""
+    """One playlist of the tree: the master (no `parent`), or the target of its parent's `ordinal`-th reference."""
 
     def __init__(self, parent: Node | None, ordinal: int, file_name: str) -> None:
         self.parent = parent
         self.ordinal = ordinal
         self.file_name = file_name
         self.depth: int = 1 if parent is None else parent.depth + 1
-        self.variables: Mapping[bytes, bytes] = {}  # what it defined when it was last read
-        self.born = 0  # the generation in which its references, as the walk knows them, were read
+        self.variables: Mapping[bytes, bytes] = {}  # EXT-X-DEFINE, as last read
+        self.generation = 0  # of the master, when its references were read for the walk
         self._renewed: tuple[int, tuple[Fetched, list[str]] | None] | None = None
 
     def parse(self, fetched: Fetched) -> Playlist:
@@ -113,9 +115,9 @@ class Node:
     def child_url(
         self, generation: Generation, read: Callable[[SecretUrl], Fetched], ordinal: int, file_name: str
     ) -> SecretUrl | None:
-        """What the `ordinal`-th reference is in `generation`; the playlists on the way are read again for it,
-        once a generation. None when one of them cannot be had any more. Raises SourceUnavailable; SourceChanged when
-        the reference names another file than it did."""
+        """Return the URL of the `ordinal`-th reference in `generation`, reading this playlist and its parents again
+        once per generation; None when one of them is gone. Raises SourceUnavailable; SourceChanged when the reference
+        now names another file."""
         if self._renewed is None or self._renewed[0] != generation.number:
             self._renewed = (generation.number, self._as_renewed(generation, read))
         if self._renewed[1] is None:
@@ -147,10 +149,10 @@ class Node:
 
 
 class TreeAccess:
-    """Shared by all files of one tree; safe from several threads. `max_playlist_bytes` bounds what is fetched."""
+    """Reads the files of one tree, which share it. Thread-safe. `max_playlist_bytes` bounds what is fetched."""
 
     children_may_be_signed: ClassVar[bool] = True
-    """Whether another signature of the master may make other references of the same files."""
+    """Whether a new signature of the master may change the references to the same files."""
 
     def __init__(
         self,
@@ -159,18 +161,18 @@ class TreeAccess:
         max_playlist_bytes: int,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Reads the master. Raises SourceError."""
+        """Read the master. Raises SourceError."""
         self._client = client
         self._master = master
         self._max_playlist_bytes = max_playlist_bytes
         self._clock = clock
         self._lock = threading.RLock()
-        self._way = Way.AS_RESOLVED
+        self._credential = Credential.NONE
         self._generation = self._load(1)
 
     @property
     def master(self) -> Fetched:
-        """As it was last read."""
+        """The master as last read."""
         with self._lock:
             return self._generation.master
 
@@ -178,51 +180,56 @@ class TreeAccess:
         return ChildAddress(self, node, ordinal, url)
 
     def standalone(self, url: SecretUrl) -> ChildAddress:
-        """Of what no playlist names, such as an image of the chapters: read with whatever opens the tree."""
+        """Return the address of a file no playlist names, such as a chapter image; it is read with the same
+        credentials."""
         return ChildAddress(self, None, 0, url)
 
     def source(self, address: SourceAddress) -> Source:
         return HttpSource(self._client, address)
 
     def read(self, node: Node, address: ChildAddress | None) -> Fetched:
-        """The playlist of `node`, once more if it was read before; None is the address of the master. Raises
+        """Read the playlist of `node`, again if it was read before. `address`: None for the master. Raises
         SourceError."""
         with self._lock:
-            if address is None and node.born:
+            if address is None and node.generation:
                 self._generation = self._load(self._generation.number + 1)
-            node.born = self._generation.number
-        # a renewal while this is read makes it newer than `born` says, and costs one more reading of it later
+            node.generation = self._generation.number
+        # a renewal during this read makes it newer than `generation` says; that costs one more read later
         return self.master if address is None else self.fetch(address)
 
-    def read_signed_anew(self, node: Node, address: ChildAddress | None) -> Fetched:
-        """The playlist of `node`, read before, under a fresh signature of the master. Raises SourceError; what was read
-        before then stays in use."""
+    def read_resigned(self, node: Node, address: ChildAddress | None) -> Fetched:
+        """Read the playlist of `node` again under a new signature of the master. Raises SourceError; the previous read
+        then stays in use."""
         with self._lock:
             self._master.renew(self._generation.asked)
             self._generation = self._load(self._generation.number + 1)
             number = self._generation.number
         fetched = self.master if address is None else self.fetch(address)
-        node.born = number
+        node.generation = number
         return fetched
 
     def fetch(self, address: SourceAddress) -> Fetched:
-        """A small file, gzip undone. Raises SourceError."""
+        """Fetch a small file, decoding gzip. Raises SourceError."""
         return fetch_bytes(self._client, address, self._max_playlist_bytes)
 
-    # -- what ChildAddress asks -----------------------------------------------------------------------------
+    # -- for ChildAddress -----------------------------------------------------------------------------------
     def current(self, child: ChildAddress) -> Address:
         with self._lock:
-            generation, way, made = self._generation, self._way, child.made
-            if made is None or made[0] is not generation or made[1] is not way:
-                child.made = made = (generation, way, generation.address(self._bare(child), way))
+            generation, credential, made = self._generation, self._credential, child.cached
+            if made is None or made[0] is not generation or made[1] is not credential:
+                child.cached = made = (
+                    generation,
+                    credential,
+                    generation.address(self._bare(child), credential),
+                )
             return made[2]
 
     def peek(self, child: ChildAddress) -> Address | None:
-        """`current`, unless somebody renews the tree just now or playlists would have to be read for it."""
+        """Return `current`, or None while another thread renews the tree or when playlists would have to be read."""
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            is_near = child.node is None or child.born == self._generation.number
+            is_near = child.node is None or child.generation == self._generation.number
             return self.current(child) if is_near else None
         finally:
             self._lock.release()
@@ -232,14 +239,16 @@ class TreeAccess:
             newest = self.current(child)
             if newest is not failed:
                 return newest
-            for way in self._generation.ways_after(self._way):
-                if failed.url.origin == self.master.url.origin and self._answers(self._bare(child), way):
-                    self._way = way
+            for credential in self._generation.credentials_after(self._credential):
+                if failed.url.origin == self.master.url.origin and self._answers(
+                    self._bare(child), credential
+                ):
+                    self._credential = credential
                     return self.current(child)
             if self._clock() - self._generation.made_at < MIN_RENEWAL_AGE.total_seconds():
                 return failed
-            for freshly_signed in (False, True):
-                if freshly_signed:
+            for resigned in (False, True):
+                if resigned:
                     self._master.renew(self._generation.asked)
                 self._generation = self._load(self._generation.number + 1)
                 newest = self.current(child)
@@ -248,14 +257,14 @@ class TreeAccess:
             return failed
 
     def _bare(self, child: ChildAddress) -> SecretUrl:
-        if child.node is None or child.born == self._generation.number:
+        if child.node is None or child.generation == self._generation.number:
             return child.first_url
         name = last_segment(child.first_url)
         url = child.node.child_url(self._generation, self._read, child.ordinal, name)
         return url or child.first_url
 
-    def _answers(self, url: SecretUrl, way: Way) -> bool:
-        address = FixedAddress(self._generation.address(url, way))
+    def _answers(self, url: SecretUrl, credential: Credential) -> bool:
+        address = FixedAddress(self._generation.address(url, credential))
         try:
             _, reader = self.source(address).open(1)
         except (SourceForbidden, SourceGone, SourceMismatch):
@@ -264,7 +273,7 @@ class TreeAccess:
         return True
 
     def _read(self, url: SecretUrl) -> Fetched:
-        return self.fetch(FixedAddress(self._generation.address(url, self._way)))
+        return self.fetch(FixedAddress(self._generation.address(url, self._credential)))
 
     def _load(self, number: int) -> Generation:
         fetched = self.fetch(self._master)
@@ -274,17 +283,17 @@ class TreeAccess:
 
 
 class ChildAddress:
-    """`transfer.source.SourceAddress` of what one reference of a playlist names (without `node`: of its own URL)."""
+    """`transfer.source.SourceAddress` of the target of one reference; without `node`, of `url` itself."""
 
-    __slots__ = ("_access", "born", "first_url", "made", "node", "ordinal")
+    __slots__ = ("_access", "cached", "first_url", "generation", "node", "ordinal")
 
     def __init__(self, access: TreeAccess, node: Node | None, ordinal: int, url: SecretUrl) -> None:
         self._access = access
         self.node = node
         self.ordinal = ordinal
         self.first_url = url
-        self.born = node.born if node else 0
-        self.made: tuple[Generation, Way, Address] | None = None  # and what it was made of
+        self.generation = node.generation if node else 0
+        self.cached: tuple[Generation, Credential, Address] | None = None  # address, and what it was made of
 
     def current(self) -> Address:
         return self._access.current(self)
@@ -296,8 +305,8 @@ class ChildAddress:
         return self._access.renew(self, failed)
 
 
-def start_of(source: Source) -> tuple[bytes, SourceInfo]:
-    """The first CHECKED_BYTES. Raises SourceError."""
+def first_bytes(source: Source) -> tuple[bytes, SourceInfo]:
+    """Return the first CHECKED_BYTES. Raises SourceError."""
     info, reader = source.open(CHECKED_BYTES)
     try:
         start, filled = memoryview(bytearray(CHECKED_BYTES)), 0
@@ -309,7 +318,7 @@ def start_of(source: Source) -> tuple[bytes, SourceInfo]:
 
 
 def check_fetched(fetched: Fetched, check: Check) -> None:
-    """Raises ErrorPage, UnexpectedContent."""
+    """Run `check` on a fetched file. Raises ErrorPage, UnexpectedContent."""
     headers = fetched.headers
     info = SourceInfo(
         size_bytes=len(fetched.body),
@@ -326,7 +335,7 @@ def last_segment(url: SecretUrl) -> str:
 
 
 def _with_query(url: SecretUrl, query: str) -> SecretUrl:
-    """`url` with those parameters of `query` that it does not have itself."""
+    """Add to `url` the parameters of `query` that it does not have."""
     if "?" in url.reveal():
         own = set(_query_names(url))
         query = "&".join(part for part in query.split("&") if part.partition("=")[0] not in own)

@@ -1,4 +1,4 @@
-"""The doubts about one tree, each once, in words that are the same at every attempt that finds the same."""
+"""The doubts about one tree, each once, in the same words at every attempt that finds the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from archiver.core.contents.source_failures import in_words
 from archiver.transfer.errors import SourceError, SourceUnavailable
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_LEFT = (Role.KEY, Role.LINK)  # a key of another system; what nobody fetches for its own sake
+_LEFT = (Role.KEY, Role.LINK)  # a key of another DRM system; what is never fetched
 
 
 class TreeDoubts:
-    """Adds to `notes`, at most `limit` doubts and then that there are more."""
+    """Adds doubts to `notes`: at most `limit`, and then that there are more."""
 
     def __init__(self, notes: Notes, limit: int) -> None:
         self._notes = notes
@@ -33,12 +33,12 @@ class TreeDoubts:
         self._notes.doubts.append(doubt)
 
     def missing(self, path: str, error: SourceError) -> None:
-        """`path` could not be read."""
+        """Record that `path` could not be read."""
         self.add(in_words(error), path, missing=True, unready=isinstance(error, SourceUnavailable))
 
 
 def scheme_of(reference: Reference) -> str:
-    """In lower case; empty for a relative reference."""
+    """Return the scheme in lower case (RFC 3986, section 3.1); empty for a relative reference."""
     match = _SCHEME.match(reference.uri)
     return match.group(1).lower() if match else ""
 
@@ -48,6 +48,6 @@ def is_fetchable(reference: Reference) -> bool:
 
 
 def may_stay(reference: Reference) -> bool:
-    """Whether a reference that is not fetchable is nothing to worry about: it holds its content (`data:`), is a key of
-    another system (`skd:`, `urn:`), or is never fetched for its own sake."""
+    """Tell whether a reference that is not fetchable needs no doubt: it holds its content (`data:`, RFC 2397), is a key
+    of another DRM system (`skd:`, `urn:`), or is never fetched."""
     return scheme_of(reference) == "data" or reference.role in _LEFT

@@ -1,4 +1,4 @@
-"""What a tree turned out to be, in numbers, and how that agrees with the API and with itself."""
+"""Count what a tree holds, and compare it with the API and between its streams."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_REMARKS = 200  # of one tree
 
 DURATION_TOLERANCE = 0.05
 MIN_DURATION_GAP_SECONDS = 3.0
-"""No shorter gap counts, however short the recording: the API and a playlist may each round to a whole second, and a
-recorder drops or adds part of a segment of 2 s at the end."""
+"""Shorter gaps do not count: the API and a playlist may each round to a second, and a recorder drops or adds part of a
+segment of 2 s at the end."""
 
 
 class Stream(Enum):
-    """What a media playlist is to the tree; one playlist may be several."""
+    """Role of a media playlist in the tree; one may have several."""
 
     VARIANT = "variant"  # or the only playlist
     RENDITION = "audio or video rendition"
@@ -30,7 +30,7 @@ class Stream(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the API says of the tree; None where it says nothing."""
+    """What the API claims about the tree; None where it does not."""
 
     layers: int | None = None
     duration_seconds: float | None = None
@@ -53,13 +53,15 @@ class _Seen:
 
 @dataclass(slots=True)
 class TreeFacts:
-    variants: set[str] = field(default_factory=set)  # by whatever identifies them
+    """Counts of one tree, and remarks on its playlists."""
+
+    variants: set[str] = field(default_factory=set)  # identities
     remarks: list[str] = field(default_factory=list)
     _seen: list[_Seen] = field(default_factory=list)
 
     def add(self, path: str, playlist: Playlist, streams: Collection[Stream] = ()) -> None:
-        """Count a playlist whose references were read to their end. `streams` is looked at by `tell`; whoever cannot
-        say what the playlist is gives none, and its emptiness is not judged."""
+        """Count a playlist whose references were all read. `streams` may still grow until `tell`; when empty, the
+        playlist is not judged for being empty."""
         self._seen.append(
             _Seen(
                 path,
@@ -76,7 +78,7 @@ class TreeFacts:
         self.remarks += [f"{path}: {remark}" for remark in playlist.remarks[:left]]
 
     def tell(self, notes: Notes, files: int, expected: Expected) -> None:
-        """Add the facts, and what is odd about them, to `notes`."""
+        """Add the facts, with warnings and doubts about them, to `notes`."""
         layers = len(self.variants) or min(len(self._seen), 1)
         seconds = self._duration_seconds()
         notes.facts.update(
@@ -100,7 +102,7 @@ class TreeFacts:
         self._compare_duration(notes, seconds, expected.duration_seconds)
 
     def _duration_seconds(self) -> float:
-        """Of the longest variant; of the longest playlist where none is known as a variant."""
+        """Return the duration of the longest variant; without variants, of the longest playlist."""
         variants = [seen for seen in self._seen if seen.is_one_of(Stream.VARIANT)]
         return max((seen.duration_seconds for seen in variants or self._seen), default=0.0)
 

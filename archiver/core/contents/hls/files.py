@@ -1,7 +1,7 @@
-"""The files that the playlists of one tree name: each becomes one item, whatever names it and however often.
+"""The files that the playlists of a tree name: one item each, however often a file is named.
 
-A file that is optional where it is first named (a partial segment, an image of the chapters) may be a segment further
-down, so optional files wait for the end of the walk.
+A file that is optional where it is first named (a partial segment, a chapter image) may be a segment later, so optional
+files are yielded at the end of the walk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from archiver.core.contents import sniff
 from archiver.core.contents.base import Item
 from archiver.core.contents.hls.access import ChildAddress, TreeAccess
 from archiver.core.contents.hls.facts import Stream
-from archiver.core.contents.hls.layout import Place
+from archiver.core.contents.hls.layout import TreeFile
 from archiver.core.contents.hls.playlist import Reference, Role
 from archiver.core.contents.sniff import Kind
 from archiver.transfer.base import Check, SourceInfo
@@ -32,22 +32,24 @@ class _Optional:
 
 
 class TreeFiles:
+    """The files of one tree seen so far."""
+
     def __init__(self, access: TreeAccess, max_optional: int) -> None:
         self._access = access
         self._max_optional = max_optional
-        self._mandatory: set[bytes] = set()  # digests: 16 bytes each, not the URLs of 86,400 segments
+        self._mandatory: set[bytes] = set()  # digests of 16 bytes, not the URLs of 86,400 segments
         self._optional: dict[bytes, _Optional] = {}
         self.left_out = 0  # optional files beyond the limit
 
     def __len__(self) -> int:
         return len(self._mandatory) + len(self._optional)
 
-    def __contains__(self, place: Place) -> bool:
-        return _digest(place) in self._mandatory
+    def __contains__(self, file: TreeFile) -> bool:
+        return _digest(file) in self._mandatory
 
-    def is_new(self, place: Place) -> bool:
-        """Whether `place` is named as a mandatory file for the first time. It is one from now on."""
-        digest = _digest(place)
+    def is_new(self, file: TreeFile) -> bool:
+        """Record a mandatory file; tell whether it was new."""
+        digest = _digest(file)
         if digest in self._mandatory:
             return False
         self._mandatory.add(digest)
@@ -55,37 +57,37 @@ class TreeFiles:
             self._optional.pop(digest, None)
         return True
 
-    def forget(self, place: Place) -> None:
-        """`place` is a playlist, whatever optional file it was named as."""
-        self._optional.pop(_digest(place), None)
+    def forget(self, file: TreeFile) -> None:
+        """Drop an optional file that turned out to be a playlist."""
+        self._optional.pop(_digest(file), None)
 
-    def item(self, address: ChildAddress, place: Place, check: Check, *, optional: bool = False) -> Item:
+    def item(self, address: ChildAddress, file: TreeFile, check: Check, *, optional: bool = False) -> Item:
         return Item(
-            path=place.path,
-            content_type=sniff.content_type(place.path),
+            path=file.path,
+            content_type=sniff.content_type(file.path),
             source=self._access.source(address),
             check=check,
             optional=optional,
         )
 
-    def offer(self, address: ChildAddress, place: Place, check: Check) -> None:
+    def offer(self, address: ChildAddress, file: TreeFile, check: Check) -> None:
         """Remember an optional file, unless it is known already."""
-        digest = _digest(place)
+        digest = _digest(file)
         if digest in self._mandatory or digest in self._optional:
             return
         if len(self._optional) >= self._max_optional:
             self.left_out += 1
             return
-        self._optional[digest] = _Optional(address, place.path, check)
+        self._optional[digest] = _Optional(address, file.path, check)
 
     def optional_items(self) -> Iterator[Item]:
-        """What turned out to be nothing but optional. Ask when all playlists were walked."""
+        """Yield the files that are only optional, once all playlists were walked."""
         for each in self._optional.values():
-            yield self.item(each.address, Place("", each.path), each.check, optional=True)
+            yield self.item(each.address, TreeFile("", each.path), each.check, optional=True)
 
 
 def check_of(reference: Reference, path: str, streams: Collection[Stream]) -> Check:
-    """The check of what a media playlist names; `streams` is what that playlist is."""
+    """Return the check for what a media playlist names. `streams`: what that playlist is."""
     if reference.role is Role.KEY:
         return partial(_check_key, reference.key_bytes, path)
     if reference.encrypted:
@@ -98,7 +100,7 @@ def check_of(reference: Reference, path: str, streams: Collection[Stream]) -> Ch
 
 
 def _check_key(size_bytes: int | None, path: str, start: bytes, info: SourceInfo | None = None) -> None:
-    """`size_bytes` None: a key of another system, of any form."""
+    """Check a key. `size_bytes`: None for the key of another DRM system, in any format."""
     if len(start) != size_bytes:
         sniff.check_for(Kind.ANY, path)(start, info)
         if size_bytes is not None:
@@ -107,5 +109,5 @@ def _check_key(size_bytes: int | None, path: str, start: bytes, info: SourceInfo
             )
 
 
-def _digest(place: Place) -> bytes:
-    return hashlib.sha256(place.identity.encode()).digest()[:16]
+def _digest(file: TreeFile) -> bytes:
+    return hashlib.sha256(file.identity.encode()).digest()[:16]

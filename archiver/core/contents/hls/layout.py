@@ -1,4 +1,4 @@
-"""Where the files of an HLS tree go in the copy, and how one is named from another. Pure but for its memory."""
+"""Map the files of an HLS tree to paths in the copy, and write references between them. No I/O."""
 
 from __future__ import annotations
 
@@ -16,42 +16,40 @@ from archiver.core.errors import BadContents
 from archiver.core.records.keys import MAX_PATH_BYTES, external_path, file_name, safe_path
 from archiver.transfer.urls import SecretUrl, without_dots
 
-# Names that `keys.safe_path` leaves as they are, wherever below a plain folder they stand.
+# Names that `keys.safe_path` leaves unchanged anywhere below a plain folder.
 _PLAIN_FOLDER = re.compile(r"(?:[A-Za-z0-9_=-]{1,100}/)+")
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9_=-]{1,100}\.[0-9]?[A-Za-z][A-Za-z0-9]{1,4}")
 
 _NO_QUERY = hash("")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_OPAQUE = frozenset({"skd", "data", "urn"})  # a `?` is a part of the name, or of the content
+_OPAQUE = frozenset({"skd", "data", "urn"})  # schemes in which `?` is part of the name or content
 _USER_INFO = re.compile(r"(//)[^/?#@]*@")
 
 MAX_FOREIGN_FOLDERS = 10_000  # each is remembered; a recording has a handful
 
 
 @dataclass(slots=True)  # not frozen, as `Reference`
-class Place:
-    """`identity` tells two files apart, at the source; `path` is where the file lies below the asset's folder."""
+class TreeFile:
+    """A file of the tree. `identity` is unique at the source; `path` is relative to the asset's folder in the copy."""
 
     identity: str = field(repr=False)
     path: str
 
 
 class TreeLayout:
-    """Places of one tree, whose root is the directory of the master's final URL.
+    """Paths of the files of one tree, whose root is the directory of the master's final URL.
 
-    What lies below the root under a plain name keeps its path, so that playlists need no change; all else goes
-    to `_ext/<8 hex digits of its host and directory>/<name>`. Two files never share a place.
+    Files below the root with plain names keep their paths, so playlists need no change. All others go to
+    `_ext/<8 hex digits of the hash of host and directory>/<name>`. Two files never share a path.
 
-    A file is told apart by origin, path (empty segments count) and query, without what certainly only signs
-    (`core.contents.hls.signatures`), and whatever the fragment. Parameters that may select a file or only sign
-    (`token`, `md5`, `sig` without a scheme's other parameters, and the names in `changing`) are no part of it
-    either, so that another signature makes no other file. But where one tree names the same path with different
-    values of them, each is a file of its own: they are numbered in the order in which `place` first sees them, which
-    another signature does not change.
-    """
+    A file is identified by origin, path (normalised as in RFC 3986, section 6.2.2; empty segments count) and query,
+    without the fragment and without parameters that certainly only sign (`core.contents.hls.signatures`). Parameters
+    that may sign or select (`token`, `md5`, `sig` alone, and the names in `changing`) are not part of it either, so a
+    new signature is no new file. But where one tree names the same path with different values of them, each value is a
+    file: they are numbered in the order `place` first sees them, which a new signature does not change."""
 
     def __init__(self, master: SecretUrl, changing: frozenset[str] = frozenset()) -> None:
-        """`changing`: what `changing_parameters` found. Raises SourceNotAllowed for a URL that cannot be read."""
+        """`changing`: see `changing_parameters`. Raises SourceNotAllowed for a URL that cannot be read."""
         self._changing = changing
         self._first_query: dict[
             int, int
@@ -64,18 +62,16 @@ class TreeLayout:
         self._root = path.rpartition("/")[0] + "/"
         self._folders: dict[str, str] = {}
         name = path.rpartition("/")[2]
-        # ffmpeg asks for this extension before it believes that a file is a playlist
+        # ffmpeg requires this extension of a playlist
         stored_as = file_name(name) if sniff.extension(name) in ("m3u8", "m3u") else "master.m3u8"
         identity, may_select = self._identity(master)
         self._number(identity, may_select, "")
-        self.master = Place(identity, safe_path(stored_as) if stored_as == name else stored_as)
+        self.master = TreeFile(identity, safe_path(stored_as) if stored_as == name else stored_as)
 
-    def place(self, url: SecretUrl, reference: Reference | None = None, playlist: str = "") -> Place:
-        """Where the file at `url` goes. `reference` is what names it, `playlist` the path or identity of the playlist
-        in which that stands: byte ranges of one path in one playlist are always one file, and what a reference took
-        from the playlist's own query is no part of a file's identity.
-
-        Raises SourceNotAllowed for a URL that cannot be read."""
+    def place(self, url: SecretUrl, reference: Reference | None = None, playlist: str = "") -> TreeFile:
+        """Return the file at `url`. `reference` names it, in the playlist with the path or identity `playlist`: byte
+        ranges of one path in one playlist are one file, and what a reference took from the playlist's own query is not
+        part of the identity. Raises SourceNotAllowed for a URL that cannot be read."""
         identity, may_select = self._identity(url, reference.from_query if reference else ())
         ranged_in = playlist if reference is not None and reference.ranged else ""
         number = self._number(identity, may_select, ranged_in)
@@ -88,16 +84,16 @@ class TreeLayout:
         inside = path.removeprefix(self._root)
         below_root = origin == self._origin and inside != path and not query
         if below_root and safe_path(inside) == inside != self.master.path:
-            return Place(identity, inside)
+            return TreeFile(identity, inside)
         directory, _, name = path.rpartition("/")
         folder = self._folder(f"{origin}{directory}")
-        return Place(
+        return TreeFile(
             identity, external_path(folder, unquote_to_bytes(name).decode("utf-8", "surrogateescape"), query)
         )
 
     def plain_folder(self, playlist: SecretUrl, stored_at: str) -> PlainFolder | None:
-        """A short cut for the references of a playlist that lies in the copy where it lies at the source, in a
-        folder below the root; None for any other. A tree of 86,400 segments spends most of its time in URLs."""
+        """Return a fast path for the references of a playlist with the same folder in the copy as at the source, below
+        the root; None for any other. Without it, a tree of 86,400 segments spends most of its time in URLs."""
         path = _normal_path(playlist)
         folder = path.rpartition("/")[0] + "/"
         inside = folder.removeprefix(self._root)
@@ -111,13 +107,13 @@ class TreeLayout:
         return PlainFolder(playlist, f"{self._origin}\n{folder}", inside, self._first_query)
 
     def _identity(self, url: SecretUrl, from_query: Collection[str] = ()) -> tuple[str, str]:
-        """And what of the query may tell the file apart from another of the same identity."""
+        """Return the identity, and what of the query may distinguish files of the same identity."""
         changing = self._changing.union(from_query) if from_query else self._changing
         query = signatures.part(urlsplit(url.reveal()).query, changing)
         return f"{url.origin}\n{_normal_path(url)}\n{query.selects}", query.may_select
 
     def _number(self, identity: str, may_select: str, ranged_in: str) -> int:
-        """1 for the first `may_select` that is seen of a file, then 2, 3..."""
+        """Number the values of `may_select` of a file: 1, 2, 3..."""
         file, value = hash(identity), hash(may_select)
         if ranged_in and (known := self._ranged.get((ranged_in, file))):
             return known
@@ -135,7 +131,7 @@ class TreeLayout:
         return number
 
     def _folder(self, where: str) -> str:
-        """The first 8 hex digits of its hash; more of them in the unlikely case that they are taken."""
+        """Return the first 8 hex digits of the hash of `where`; more if they are taken."""
         if len(self._folders) >= MAX_FOREIGN_FOLDERS:
             raise BadContents(f"the playlists name files in more than {MAX_FOREIGN_FOLDERS} foreign folders")
         digest = hashlib.sha256(where.encode()).hexdigest()
@@ -147,15 +143,15 @@ class TreeLayout:
 
 @dataclass(frozen=True, slots=True)
 class PlainFolder:
-    """Made by `TreeLayout.plain_folder`. `place` is what the layout itself would say."""
+    """See `TreeLayout.plain_folder`. `place` returns what the layout would."""
 
     playlist: SecretUrl
     identity: str = field(repr=False)
     path: str
     first_query: dict[int, int] = field(repr=False)  # of the layout
 
-    def place(self, reference: Reference) -> tuple[SecretUrl, Place] | None:
-        """Where a reference that is a plain relative file name leads; it needs no change. None for any other."""
+    def place(self, reference: Reference) -> tuple[SecretUrl, TreeFile] | None:
+        """Resolve a reference that is a plain relative file name and needs no change; None for any other."""
         uri = reference.uri
         if (
             not reference.verbatim
@@ -166,18 +162,17 @@ class PlainFolder:
         identity = f"{self.identity}{uri}\n"
         if self.first_query.setdefault(hash(identity), _NO_QUERY) != _NO_QUERY:
             return None  # the same path was seen with a query that may select
-        return self.playlist.beside(uri), Place(identity, self.path + uri)
+        return self.playlist.beside(uri), TreeFile(identity, self.path + uri)
 
 
 def meaningful_query(query: str) -> str:
-    """`query` without the parameters that only sign; a cache of the same file under another signature has the
-    same one."""
+    """Remove the parameters that only sign from `query`."""
     return signatures.part(query).selects
 
 
 def new_text(reference: Reference, from_path: str, to_path: str) -> bytes | None:
-    """What must stand in the playlist stored at `from_path` to name the file at `to_path`; None when what
-    stands there does so already. Paths of `core.records.keys` need no percent-encoding."""
+    """Return the text that names `to_path` in the playlist at `from_path`; None if the reference does already. Paths of
+    `core.records.keys` need no percent-encoding."""
     folder = posixpath.dirname(from_path)
     if (
         reference.verbatim
@@ -189,8 +184,8 @@ def new_text(reference: Reference, from_path: str, to_path: str) -> bytes | None
 
 
 def text_outside(reference: Reference) -> bytes | None:
-    """What must stand in the copy for a reference that goes on leading where it leads, because nothing is stored for
-    it: the same without query, user name and password. None when what stands there is that already."""
+    """Return the text of a reference for which nothing is stored: the same URI without query, user name and password.
+    None if it is that already."""
     uri = reference.uri
     scheme = _SCHEME.match(uri)
     if scheme is None or ("://" in uri and scheme.group(1).lower() not in _OPAQUE):
@@ -199,7 +194,7 @@ def text_outside(reference: Reference) -> bytes | None:
 
 
 def what_changed(source: bytes, replacements: Mapping[Span, bytes]) -> Mapping[str, object] | None:
-    """`Item.rewritten` of a file that was."""
+    """Return `Item.rewritten`; None without replacements."""
     if not replacements:
         return None
     return {
@@ -214,7 +209,7 @@ def _plain_relative(uri: str) -> bool:
 
 
 def _resolved(folder: str, uri: str) -> list[str] | None:
-    """The segments that a plain relative `uri` leads to from `folder`, as RFC 3986 has it; None above the root."""
+    """Resolve a plain relative `uri` in `folder` (RFC 3986, section 5.2) to segments; None above the root."""
     segments = folder.split("/") if folder else []
     parts = uri.split("/")
     for segment in parts:
@@ -228,6 +223,6 @@ def _resolved(folder: str, uri: str) -> list[str] | None:
 
 
 def _normal_path(url: SecretUrl) -> str:
-    """Dot segments resolved and percent-encoding made uniform: `%41` is `A`, `%2f` stays apart from `/`."""
+    """Normalise a path (RFC 3986, section 6.2.2): dot segments removed, `%41` is `A`, `%2f` differs from `/`."""
     path = without_dots(urlsplit(url.reveal()).path or "/")
     return "/".join(quote(unquote_to_bytes(segment), safe="=!,+@'()$&;:") for segment in path.split("/"))

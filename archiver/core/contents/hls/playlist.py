@@ -1,9 +1,8 @@
-"""An HLS playlist as bytes: where in it URIs are, and the same bytes with some of them replaced.
+"""Find the URIs of an HLS playlist (RFC 8216, section 4) and replace them; all other bytes stay the same.
 
-No parser library is fit to write an archive (hls.md), so nothing here models a playlist: it is read line by
-line for the spans that can carry a URI, and every byte outside the spans that are replaced stays what it was.
-Lines end at LF, CRLF or a CR alone, never at U+2028 or the like; the encoding does not matter.
-"""
+Parser libraries write a playlist anew from their model and lose what they do not know, so this reads lines for the
+spans that can hold a URI. Lines end at LF, CRLF or a single CR, never at U+2028 or the like; the encoding does not
+matter."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from archiver.core.contents.hls.left_queries import SUSPECT, credential_spans
+from archiver.core.contents.hls.credentials_in_text import SUSPECT, credential_spans
 from archiver.core.contents.hls.variables import MAX_DEFINITIONS, Variables
 from archiver.core.errors import BadContents
 
@@ -39,7 +38,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Role(Enum):
-    """What a reference points to, and so what is done with it."""
+    """What a reference points to, which decides how it is handled."""
 
     VARIANT = "variant playlist"
     RENDITION = "rendition playlist"
@@ -47,19 +46,19 @@ class Role(Enum):
     INIT = "init segment"
     KEY = "key"
     DATA = "session data"
-    PART = "partial segment"  # a low-latency leftover: copied if it is there
-    LINK = "link"  # rewritten so that it stays inside the copy, never fetched for its own sake
+    PART = "partial segment"  # of low-latency HLS: copied if present
+    LINK = "link"  # rewritten to stay in the copy, never fetched
 
 
 @dataclass(
     slots=True
 )  # not frozen: one for each of 86,400 segments, and to freeze it costs more than to find it
 class Reference:
-    """One URI. `span` is where it stands; `uri` is its text with variables expanded, as ASCII (other bytes are
-    percent-encoded); `verbatim` says whether it stands there exactly so.
+    """One URI. `span`: its bytes in the playlist; `uri`: its text with variables substituted, as ASCII (other bytes are
+    percent-encoded); `verbatim`: whether the two are equal.
 
     `key_bytes` is the length of a key in the format that HLS itself defines: 32 for AES-256, else 16; None for other
-    key formats. `plain_key`: whether it is 16. `media_type` is the TYPE of an EXT-X-MEDIA (AUDIO, VIDEO, SUBTITLES,
+    key formats. `media_type` is the TYPE of an EXT-X-MEDIA (AUDIO, VIDEO, SUBTITLES,
     CLOSED-CAPTIONS), I-FRAME or IMAGE for the playlists of those tags, else empty. `ranged`: only a byte range of the
     file is meant. `from_query` names the query parameters whose values were taken from the playlist's own URL
     (QUERYPARAM): they are no part of the file's identity."""
@@ -70,7 +69,6 @@ class Reference:
     verbatim: bool
     gap: bool = False  # the segment is meant to be missing
     encrypted: bool = False  # the whole file is ciphertext: its first bytes say nothing
-    plain_key: bool = False
     key_bytes: int | None = None
     media_type: str = ""
     ranged: bool = False
@@ -99,7 +97,7 @@ _ROLES = {
     b"EXT-X-PRELOAD-HINT": Role.LINK,
     b"EXT-X-RENDITION-REPORT": Role.LINK,
 }
-# Tags of RFC 8216bis without a URI in them, and what has no business in the manifest's remarks.
+# Tags of draft-pantos-hls-rfc8216bis without a URI, which need no remark in the manifest.
 _WITHOUT_URI = {
     b"EXTM3U", b"EXTINF", b"EXT-X-VERSION", b"EXT-X-BYTERANGE", b"EXT-X-DISCONTINUITY", b"EXT-X-GAP",
     b"EXT-X-PROGRAM-DATE-TIME", b"EXT-X-BITRATE", b"EXT-X-TARGETDURATION", b"EXT-X-MEDIA-SEQUENCE",
@@ -111,9 +109,9 @@ _INTERSTITIAL = {b"X-ASSET-URI", b"X-ASSET-LIST", b"X-URI"}
 _MEDIA_TYPES = {b"EXT-X-I-FRAME-STREAM-INF": "I-FRAME", b"EXT-X-IMAGE-STREAM-INF": "IMAGE"}
 _MASTER_TAGS = (b"#EXT-X-STREAM-INF", b"#EXT-X-MEDIA:", b"#EXT-X-I-FRAME-STREAM-INF")
 _MEDIA_TAGS = (b"#EXTINF", b"#EXT-X-TARGETDURATION")
-# A line without the blanks before it, and the tag that it begins with.
+# A line without leading blanks, and the tag it begins with.
 _LINE = re.compile(rb"(?:#(EXT[A-Za-z0-9-]*)(:?)|[^ \t\r\n])[^\r\n]*")
-# The same for text in which each CR stands before an LF: to look for one end of a line is faster than for two.
+# The same for text whose every CR precedes an LF: searching for one line ending is faster than for two.
 _LF_LINE = re.compile(rb"(?:#(EXT[A-Za-z0-9-]*)(:?)|[^ \t\r\n])[^\n]*")
 _URL_INSIDE = re.compile(rb"https?://|(?:^|[,:])[A-Z0-9-]*UR[IL]=", re.IGNORECASE)
 _NOT_URI_ASCII = re.compile(rb"[^\x21-\x7e]")
@@ -126,51 +124,50 @@ _PLAIN_DURATION = re.compile(rb"\s*(\d{1,9}(?:\.\d{1,9})?)")
 
 
 class Playlist:
-    """One playlist, read once from top to bottom.
+    """One playlist, read once from top to bottom. Its counts are final when `references` has ended.
 
-    `variables` are those of the multivariant playlist that led here, for `EXT-X-DEFINE:IMPORT`; `query` is
-    that of this playlist's own URL, for `QUERYPARAM`. The facts are known when `references` has ended.
+    `variables`: those of the multivariant playlist that led here, for EXT-X-DEFINE:IMPORT; `query`: of this playlist's
+    own URL, for QUERYPARAM.
 
-    `neutralised` are replacements that the copy needs whatever becomes of the references: no query that may be a
-    credential stays in it, and it asks for nothing outside itself. They overlap no span of a reference that can be
-    fetched. `error` is the text of an EXT-X-ERROR or the like, which a server writes instead of a recording.
-    """
+    `neutralised`: replacements that remove queries which may be credentials and keep players inside the copy. They
+    overlap no fetchable reference. `error`: the text of an EXT-X-ERROR tag or the like, which some servers write
+    instead of a recording."""
 
     def __init__(self, data: bytes, variables: Mapping[bytes, bytes] | None = None, query: str = "") -> None:
-        """Raises BadContents when `data` is no playlist."""
+        """Raises BadContents when `data` is not a playlist."""
         if not data.removeprefix(BOM).startswith(b"#EXTM3U"):
             raise BadContents(f"this is no playlist: it begins with {data[:24]!r}, not with #EXTM3U")
         self.data = data
         self._variables = Variables(variables or {}, query)
         self.variables = self._variables.values
-        self.neutralised: dict[Span, bytes] = {}  # replacements that make the copy stand alone
-        self.remarks: list[str] = []  # for the manifest: what names something outside and is kept
+        self.neutralised: dict[Span, bytes] = {}  # see the class
+        self.remarks: list[str] = []  # for the manifest: kept text that names something outside
         self.is_master = False
         self.is_media = False
         self.segments = 0  # URIs, gaps included
         self.gaps = 0
         self.variants = 0
-        self.has_init = False  # an EXT-X-MAP was seen so far: segments may lack a header of their own
+        self.has_init = False  # EXT-X-MAP was seen: segments may lack a header of their own
         self.error: str | None = None
         self.duration_seconds = 0.0
         self._pathways: list[str] = []
         self._steering: list[_Attribute] = []
-        # what a stray line is depends on the whole: players load it from all but a multivariant playlist
+        # players load stray lines, except in a multivariant playlist
         self._is_plain_list = not _has_tag(data, _MEDIA_TAGS)
         self._loads_stray = not self._is_plain_list or not _has_tag(data, _MASTER_TAGS)
 
     @property
     def has_media(self) -> bool:
-        """Whether it names a segment that is meant to be there."""
+        """Whether it names a segment that is not a gap."""
         return self.segments > self.gaps
 
     @property
     def is_empty(self) -> bool:
-        """Whether it names neither media nor a variant: `#EXTM3U` alone, or nothing but tags and gaps."""
+        """Whether it names neither media nor a variant."""
         return not self.has_media and not self.variants
 
     def references(self) -> Iterator[Reference]:
-        """Every URI in the order of the file. Once only. Raises BadContents for a variable nobody defined."""
+        """Yield every URI in file order; call once. Raises BadContents for an undefined variable."""
         data = self.data
         lines = _LF_LINE if data.count(b"\r") == data.count(b"\r\n") else _LINE
         holds_more = _HOLDS_MORE.search(data) is not None
@@ -245,11 +242,11 @@ class Playlist:
 
     @property
     def used_in_queries(self) -> frozenset[bytes]:
-        """Names of variables that its queries use, for `blank` of the playlist that it imports them from."""
+        """Names of variables used in queries, for `blank` of the playlist they are imported from."""
         return frozenset(self._variables.used_in_queries)
 
     def blank(self, names: Iterable[bytes]) -> None:
-        """Neutralise the values of these variables as well: another playlist uses them in queries."""
+        """Neutralise the values of these variables too: another playlist uses them in queries."""
         self._variables.used_in_queries.update(names)
         for span in self._variables.secret_values(is_master=self.is_master):
             self.neutralised[span] = b""
@@ -265,7 +262,6 @@ class Playlist:
                 if role is Role.KEY:
                     if values.get(b"KEYFORMAT", b"identity") == b"identity":
                         reference.key_bytes = 32 if values.get(b"METHOD", b"").startswith(b"AES-256") else 16
-                    reference.plain_key = reference.key_bytes == 16
                     reference.encrypted = False
                 elif role is Role.RENDITION:
                     kind = values.get(b"TYPE", b"").strip().decode("ascii", "replace")
@@ -282,9 +278,7 @@ class Playlist:
         variables = self._variables
         variables.note_uses(written)
         text = _NOT_URI_ASCII.sub(_percent, variables.expand(written))
-        if _OTHER_SCHEME.match(
-            text
-        ):  # nobody fetches or rewrites it, and its variables may be gone from the copy
+        if _OTHER_SCHEME.match(text):  # not fetched or rewritten, but its variables may be blanked
             self.neutralised[span] = text
         names = [_NOT_URI_ASCII.sub(_percent, name) for name in variables.parameters_from_query(written)]
         return Reference(
@@ -298,7 +292,7 @@ class Playlist:
         )
 
     def _define(self, at: int, end: int) -> list[Span]:
-        """EXT-X-DEFINE. Returns the span that `neutralised` may get a replacement for."""
+        """Read EXT-X-DEFINE; return the spans that `neutralised` may replace."""
         self._variables.count()
         attributes = {each.name: each for each in self._attributes(at, end)}
         if (name := attributes.get(b"NAME")) and (value := attributes.get(b"VALUE")):
@@ -314,7 +308,7 @@ class Playlist:
         return []
 
     def _clean(self, name: bytes | None, start: int, end: int, taken: list[Span]) -> None:
-        """Neutralise queries in a line but for the spans `taken`, and note the variables that it uses."""
+        """Neutralise queries in a line outside the spans `taken`, and record the variables it uses."""
         at = start
         for low, high in [*taken, (end, end)]:
             for span in credential_spans(self.data, at, low, in_tag=name not in (None, b"EXTINF")):
@@ -337,14 +331,14 @@ class Playlist:
         self._pathways.append(pathway)
 
     def _neutralise_steering(self) -> None:
-        """A steering manifest inside the playlist itself plays, and no player asks outside (hls.md)."""
+        """Replace steering servers by a manifest inside the playlist, so that players make no outside request."""
         manifest = {"VERSION": 1, "TTL": 86400, "PATHWAY-PRIORITY": self._pathways or ["."]}
         encoded = base64.b64encode(json.dumps(manifest).encode())
         for attribute in self._steering:
             self.neutralised[attribute.span] = b"data:application/json;base64," + encoded
 
     def _attributes(self, at: int, end: int) -> Iterator[_Attribute]:
-        """The attributes of a tag, by automaton: quoted values hold commas, `=` and `{$x}`."""
+        """Yield the attributes of a tag (RFC 8216, section 4.2); quoted values may hold commas, `=` and `{$x}`."""
         data = self.data
         while at < end:
             if data[at] in b", \t":
@@ -383,7 +377,7 @@ def _percent(byte: re.Match[bytes]) -> bytes:
 
 
 def _has_tag(data: bytes, tags: tuple[bytes, ...]) -> bool:
-    """Whether a line of `data` begins with one of `tags`."""
+    """Tell whether a line of `data` begins with one of `tags`."""
     for tag in tags:
         at = data.find(tag)
         while at >= 0:
@@ -397,12 +391,12 @@ def _has_tag(data: bytes, tags: tuple[bytes, ...]) -> bool:
 
 
 def is_unfinished(data: bytes) -> bool:
-    """Whether this is a media playlist without EXT-X-ENDLIST, as that of a live stream is."""
+    """Tell whether this is a media playlist without EXT-X-ENDLIST (RFC 8216, section 4.3.3.4), as of a live stream."""
     return _has_tag(data, _MEDIA_TAGS) and not _has_tag(data, (b"#EXT-X-ENDLIST",))
 
 
 def rewrite(data: bytes, replacements: Mapping[Span, bytes]) -> bytes:
-    """`data` with each span replaced. Every byte outside the spans is the same; without spans, `data` itself."""
+    """Replace each span of `data`; without spans, return `data` itself."""
     if not replacements:
         return data
     pieces, at = [], 0

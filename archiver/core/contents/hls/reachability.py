@@ -1,21 +1,21 @@
-"""Whether anything but the master of a tree can be read: where its signature covers the master alone, that is told
-before a single file is handed on (hls.md, trap 8)."""
+"""Find out whether anything but the master of a tree can be read. Where its signature covers the master only, this is
+decided before the first file is yielded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from archiver.core.contents.base import Item
-from archiver.core.contents.hls.access import TreeAccess, signs_one_object, start_of
+from archiver.core.contents.hls.access import TreeAccess, first_bytes, signs_one_object
 from archiver.core.errors import BadContents, NeedsSourceAccess
 from archiver.transfer.errors import SourceError, SourceForbidden, SourceUnavailable
 
 PROBES = 3
-"""One refused file is a fault of that file; the first three together are a matter of access."""
+"""Files to probe: one refused file is that file's fault; the first three together mean missing access."""
 
 
 class Reachability:
-    """Set `read_a_child` when a playlist below the master was read, `has_media` when any media is named."""
+    """The caller sets `read_a_child` once a playlist below the master was read, `has_media` once media is named."""
 
     def __init__(self, access: TreeAccess) -> None:
         self._master = access.master.url
@@ -28,20 +28,20 @@ class Reachability:
 
     @property
     def decided(self) -> bool:
-        """Whether files need not be probed."""
+        """Whether files need no probe any more."""
         return self.read_a_child or not self._probes_left
 
     def failed(self, error: SourceError) -> None:
-        """A child could not be read."""
+        """Record that a child could not be read."""
         self._failures.append(error)
 
     def probed(self, item: Item) -> Iterator[Item]:
-        """`item` and those held back before it, once one can be read. Raises NeedsSourceAccess."""
+        """Probe `item`; yield it with those held back before, once one can be read. Raises NeedsSourceAccess."""
         self._held_back.append(item)
         self._probes_left -= 1
         try:
             assert item.source is not None
-            start_of(item.source)
+            first_bytes(item.source)
         except SourceError as error:
             self.failed(error)
         else:
@@ -50,7 +50,7 @@ class Reachability:
             yield from self._release()
 
     def at_the_end(self) -> Iterator[Item]:
-        """What is still held back. Raises NeedsSourceAccess, or why there is no media at all: SourceError,
+        """Yield what is still held back. Raises NeedsSourceAccess, or why there is no media: SourceError,
         BadContents."""
         yield from self._release()
         if self.has_media:

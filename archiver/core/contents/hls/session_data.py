@@ -1,4 +1,5 @@
-"""The JSON of `EXT-X-SESSION-DATA`: chapters name images, found as spans like the references of a playlist."""
+"""The JSON of EXT-X-SESSION-DATA (RFC 8216, section 4.3.4.4): find the images that chapters name, and rewrite their
+URLs."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from archiver.core.contents import sniff
-from archiver.core.contents.hls.layout import Place, TreeLayout, new_text, what_changed
+from archiver.core.contents.hls.layout import TreeFile, TreeLayout, new_text, what_changed
 from archiver.core.contents.hls.playlist import Reference, Role, Span, rewrite
 from archiver.core.contents.sniff import Kind
 from archiver.core.errors import BadContents
@@ -25,21 +26,21 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class JsonUrl:
-    span: Span  # with its quotes
+    span: Span  # including the quotes
     uri: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionData:
-    """What to store, and the images that it names."""
+    """The data to store, and the images it names."""
 
     data: bytes
     rewritten: Mapping[str, object] | None
-    images: list[tuple[SecretUrl, Place]]
+    images: list[tuple[SecretUrl, TreeFile]]
 
 
 def without_other_queries(data: bytes, replacements: dict[Span, bytes]) -> None:
-    """Cut the query, which may be a credential, out of every other URL in `data`, if that is JSON."""
+    """Remove the query, which may be a credential, of every other URL in `data`, if that is JSON."""
     if not _is_json(data):
         return
     taken = sorted(replacements)
@@ -51,7 +52,7 @@ def without_other_queries(data: bytes, replacements: dict[Span, bytes]) -> None:
 
 
 def json_urls(data: bytes) -> Iterator[JsonUrl]:
-    """The strings that a key called url, uri or src has; nothing when `data` is no JSON."""
+    """Yield the string values of keys named url, uri or src; nothing if `data` is not JSON."""
     if not _is_json(data):
         return
     for match in _URL.finditer(data):
@@ -69,16 +70,15 @@ def _is_json(data: bytes) -> bool:
 
 
 def check_of_session_data(path: str, body: bytes) -> Check:
-    """By its name; without one that says something, JSON is checked as JSON and all else for error pages alone."""
+    """Return the check by extension; without a known one, JSON is checked as JSON, all else only for error pages."""
     looks_like_json = body[:CHECKED_BYTES].removeprefix(_BOM).lstrip()[:1] in (b"{", b"[")
     return sniff.check_for(sniff.kind_of(path) or (Kind.JSON if looks_like_json else Kind.ANY), path)
 
 
-def with_local_images(fetched: Fetched, place: Place, layout: TreeLayout) -> SessionData:
-    """`fetched` with the URLs of its images replaced by where they lie in the copy. One that cannot be an address
-    stays as it is, but for its query."""
+def with_local_images(fetched: Fetched, file: TreeFile, layout: TreeLayout) -> SessionData:
+    """Replace the URLs of images in `fetched` by their paths in the copy. An invalid URL stays, without its query."""
     replacements: dict[Span, bytes] = {}
-    images: list[tuple[SecretUrl, Place]] = []
+    images: list[tuple[SecretUrl, TreeFile]] = []
     for found in json_urls(fetched.body):
         try:
             if urlsplit(found.uri).scheme not in ("", "http", "https"):
@@ -88,7 +88,7 @@ def with_local_images(fetched: Fetched, place: Place, layout: TreeLayout) -> Ses
         except (SourceError, BadContents, ValueError):
             continue
         as_reference = Reference(found.span, found.uri, Role.LINK, verbatim=True)
-        if (text := new_text(as_reference, place.path, image.path)) is not None:
+        if (text := new_text(as_reference, file.path, image.path)) is not None:
             replacements[found.span] = json.dumps(text.decode()).encode()
         images.append((url, image))
     without_other_queries(fetched.body, replacements)

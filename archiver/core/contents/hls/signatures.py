@@ -1,4 +1,4 @@
-"""Query parameters that say who may read a file, not which file it is."""
+"""Tell query parameters that authorize a request from those that select a file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _ALWAYS = re.compile(
     r"x-(?:amz|goog|oss)-.*|response-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|hdnts|hdnea|hdntl",
     re.IGNORECASE,
 )
-"""Parameters that only a signing scheme uses. What they sign is the path, so the path alone names the file."""
+"""Parameters that only signing schemes use. They sign the path, so the path alone names the file."""
 
 _OFTEN = re.compile(
     r"security-token|signature|sig|expires?|policy|key-pair-id|keyname|urlprefix|__?token__?|token|auth_key|verify|md5",
     re.IGNORECASE,
 )
-"""Parameters of signing schemes whose names are plain words: some servers select the file by them."""
+"""Parameters of signing schemes with common names: some servers select the file by them."""
 
 _SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    # the names that must be there, and the names that then belong to the signature
+    # required names, and the names that then belong to the signature
     *(
         (frozenset({"signature", key_id}), frozenset({"signature", "expires", "policy", "security-token"}))
         for key_id in ("awsaccesskeyid", "googleaccessid", "ossaccesskeyid")
@@ -50,17 +50,17 @@ _LOOKS_SECRET = re.compile(r"sig|token|auth|hmac|secret|policy|credential|passw|
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, parted. `selects` tells files apart. `may_select` probably signs, or changes at every request: files
-    that differ in it alone are one file by default, but not when one tree names both."""
+    """A query, split. `selects` distinguishes files. `may_select` probably signs, or changes with every request: files
+    that differ only in it are one file, unless one tree names both."""
 
     selects: str
     may_select: str
 
 
 def part(query: str, changing: frozenset[str] | tuple[str, ...] = frozenset()) -> Query:
-    """Part `query` into what selects a file, what may, and what certainly only signs (left out of both).
+    """Split `query` into what selects a file and what may; what certainly only signs is left out.
 
-    `changing` are names of parameters that are known to change at every request."""
+    `changing`: names of parameters known to change with every request."""
     if not query:
         return _NONE
     parts = [each for each in query.split("&") if each]
@@ -76,7 +76,7 @@ def part(query: str, changing: frozenset[str] | tuple[str, ...] = frozenset()) -
 
 @lru_cache(maxsize=64)  # all URLs of a tree have the same names
 def _roles(names: tuple[str, ...]) -> list[bool | None]:
-    """Of each: None when it only signs, True when it may select a file as well, False when it does."""
+    """Return for each name: None if it only signs, True if it may also select a file, False if it does."""
     lower = {name.lower() for name in names}
     signing: frozenset[str] = frozenset().union(*(members for needed, members in _SCHEMES if needed <= lower))
     return [
@@ -86,7 +86,7 @@ def _roles(names: tuple[str, ...]) -> list[bool | None]:
 
 
 def looks_secret(query: str) -> bool:
-    """Whether a parameter of `query` has the name of a signature, token or password."""
+    """Tell whether a parameter of `query` is named like a signature, token or password."""
     names = [each.partition("=")[0] for each in query.split("&")]
     return any(
         _ALWAYS.fullmatch(name) or _OFTEN.fullmatch(name) or _LOOKS_SECRET.search(name) for name in names
@@ -94,14 +94,12 @@ def looks_secret(query: str) -> bool:
 
 
 def changing_parameters(first: Iterable[str], second: Iterable[str]) -> frozenset[str]:
-    """Names of query parameters that change at every signing, for `TreeLayout(changing=...)`.
+    """Return the names of query parameters that change with every signature, for `TreeLayout(changing=...)`.
 
-    `first` and `second` are the URLs that one playlist names under two signings, resolved, in the order of the
-    playlist. The n-th URL of one is compared with the n-th of the other where both have the same path (another host is
-    no difference). A parameter changes when its values differ there, or only one of the two has it. It does not when
-    both readings have the same values all together: then only the order of the references changed. What follows the
-    shorter of the two is not compared.
-    """
+    `first` and `second`: the URLs one playlist names under two signatures, resolved, in order. The n-th URLs are
+    compared where they have the same path (the host may differ): a parameter changes if its values differ, or only one
+    has it. It does not if both reads have the same values in total: then only the order changed. The longer rest is
+    ignored."""
     differing: set[str] = set()
     totals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
     for one, other in zip(first, second, strict=False):

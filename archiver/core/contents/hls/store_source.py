@@ -1,8 +1,8 @@
-"""An HLS tree whose URL signs its master alone (hls.md, trap 8), read with our own credentials from the bucket that
-the asset's `path` names. Nothing is ever written there.
+"""Read an HLS tree whose URL signs only its master with our own credentials, from the bucket that the asset's `path`
+names. Nothing is written there.
 
-What the playlists name below the master's own root is read from the store; whatever leads elsewhere, and what
-carries a signature of its own, goes on being fetched over HTTP, without those credentials.
+What the playlists name below the master's root is read from the store. References that lead elsewhere or carry a
+signature of their own are fetched over HTTP, without those credentials.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from archiver.transfer.source import Fetched, SecretUrl, SourceAddress
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
 from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, ObjectMissing, StorageError
 
-_READ_BYTES = 1024 * 1024  # a store's `read` gives bytes, so that each is a copy held beside the buffer
-_GZIP = b"\x1f\x8b"  # a playlist stored packed, which HTTP would undo
+_READ_BYTES = 1024 * 1024  # `read` returns bytes: a second copy beside the buffer
+_GZIP = b"\x1f\x8b"  # a playlist stored with Content-Encoding, which HTTP would decode
 
 SourceStore = Callable[[str], tuple[StorageBackend, ObjectKey] | None]
-"""A storage path of the API -> the store that our own credentials may read it from, and its key there. None: there
-is none. Asks nobody, raises nothing."""
+"""Map a storage path of the API to the store that our own credentials may read it from, and its key; None if there is
+none. Makes no request and raises nothing."""
 
 
 def no_source_store(_: str) -> None:
@@ -73,7 +73,7 @@ class StoreSource:
         self.check_unchanged(info)
 
     def read_some(self, start: int, into: memoryview) -> int:
-        """Fill `into`, or as much of it as one request is to bring. Raises SourceChanged when the object ends in it."""
+        """Fill `into` as far as one request goes. Raises SourceChanged when the object ends early."""
         wanted = min(len(into), _READ_BYTES)
         with _as_source(self.name):
             data = self._store.read(self._key, start, wanted)
@@ -85,7 +85,7 @@ class StoreSource:
         return wanted
 
     def check_unchanged(self, info: SourceInfo) -> None:
-        """A store reads without conditions, so that it is asked afterwards what was read. Raises SourceChanged."""
+        """Compare ETag and length after reading, since a store reads without conditions. Raises SourceChanged."""
         found = self._stat()
         if (found.etag, found.size_bytes) != (info.etag, info.size_bytes):
             raise SourceChanged(f"{self.name} has another ETag or length than at the start")
@@ -110,19 +110,19 @@ class _FirstBytes:
         if not left or not len(buffer):
             return 0
         count = self._source.read_some(self._position, buffer[:left])
-        in_one_request = count == self._info.size_bytes  # of one version then, whichever
+        in_one_request = count == self._info.size_bytes  # then it is of one version
         self._position += count
         if self._position == self._size_bytes and not in_one_request:
             self._source.check_unchanged(self._info)
         return count
 
     def close(self) -> None:
-        """Nothing is open between two reads."""
+        """Do nothing: nothing is open between reads."""
 
 
 class StoreTreeAccess(TreeAccess):
-    """The master over HTTP, under its signature; what it names from `store`, where `root`, the start of its URL's
-    path (decoded, with a slash at its end), leads to the place that the keys of `store` begin at."""
+    """Reads the master over HTTP with its signature, its children from `store`. `root`: the start of the master's URL
+    path (decoded, with a trailing slash) that corresponds to the root of the store's keys."""
 
     children_may_be_signed = False
 
@@ -156,7 +156,7 @@ class StoreTreeAccess(TreeAccess):
         return Fetched(url, Headers(()), (), body)
 
     def _in_store(self, url: SecretUrl) -> StoreSource | None:
-        """None for what is no business of the store. Raises SourceNotAllowed."""
+        """Return the object at `url`; None if it is not in the store. Raises SourceNotAllowed."""
         path = _decoded_path(url)
         if (
             path is None
@@ -174,8 +174,8 @@ class StoreTreeAccess(TreeAccess):
 def tree_access(
     path: str | None, source_store: SourceStore
 ) -> Callable[[HttpClient, SourceAddress, int], TreeAccess]:
-    """How the tree of the asset at `path` is to be read, for `HlsContents`: as any other, unless its URL signs one
-    object and our own credentials can read that object, a playlist, at `path`. Decided before the walk."""
+    """Choose how `HlsContents` reads the tree of the asset at `path`: with our own credentials if its URL signs one
+    object and they can read that object, a playlist, at `path`; else as usual. Decided before the walk."""
 
     def open_access(client: HttpClient, master: SourceAddress, max_playlist_bytes: int) -> TreeAccess:
         access = TreeAccess(client, master, max_playlist_bytes)
@@ -193,7 +193,7 @@ def tree_access(
 
 
 def _is_readable_playlist(store: StorageBackend, key: ObjectKey) -> bool:
-    """Whatever the store says against it: the asset then needs source access, and is looked at again later."""
+    """Try to read it. False on any StorageError: the asset then needs source access and is retried later."""
     try:
         start = store.read(key, 0, SNIFF_BYTES) if store.stat(key) is not None else b""
     except StorageError:
@@ -235,7 +235,7 @@ def _decoded_path(url: SecretUrl) -> str | None:
 
 @contextmanager
 def _as_source(name: str) -> Iterator[None]:
-    """A store that is read from is a source: its errors must not pass for those of a destination."""
+    """Translate the errors of a store that is a source, so that they are not taken for a destination's."""
     try:
         yield
     except StorageError as error:

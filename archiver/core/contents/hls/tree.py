@@ -1,8 +1,8 @@
-"""An HLS tree, walked from its master: every file it names becomes an item, every playlist is kept byte for byte
-but for the references that would lead out of the copy (hls.md).
+"""Walk an HLS tree from its master playlist (RFC 8216): every file it names becomes an item. Playlists are kept byte
+for byte, except for references that would lead out of the copy.
 
-Media is found and handed on while a playlist is read, so only playlists are held in memory, never a list of
-segments. One file or playlist that cannot be had becomes a doubt, and the walk goes on.
+Media is yielded while a playlist is read, so only playlists are held in memory, never a list of segments. A file or
+playlist that cannot be read becomes a doubt, and the walk continues.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from archiver.core.contents.hls.access import (
     last_segment,
     signs_one_object,
 )
+from archiver.core.contents.hls.changing_parameters import ChangingParameters, LearningLayout
 from archiver.core.contents.hls.doubts import TreeDoubts, is_fetchable, may_stay, scheme_of
 from archiver.core.contents.hls.facts import Expected, Stream, TreeFacts
 from archiver.core.contents.hls.files import TreeFiles, check_of
-from archiver.core.contents.hls.layout import Place, TreeLayout, new_text, text_outside, what_changed
+from archiver.core.contents.hls.layout import TreeFile, TreeLayout, new_text, text_outside, what_changed
 from archiver.core.contents.hls.limits import HlsLimits
 from archiver.core.contents.hls.playlist import Playlist, Reference, Role, Span, rewrite
 from archiver.core.contents.hls.playlist_reader import PlaylistReader
 from archiver.core.contents.hls.reachability import Reachability
 from archiver.core.contents.hls.session_data import check_of_session_data, with_local_images
-from archiver.core.contents.hls.signings import LearningLayout, Signings
 from archiver.core.contents.sniff import Kind
 from archiver.core.contents.source_failures import BUSY
 from archiver.core.errors import BadContents
@@ -46,15 +46,15 @@ __all__ = ["HlsContents", "HlsLimits", "OpenAccess"]
 _STREAMS = {"AUDIO": Stream.RENDITION, "VIDEO": Stream.RENDITION, "SUBTITLES": Stream.SUBTITLES}
 
 OpenAccess = Callable[[HttpClient, SourceAddress, int], TreeAccess]
-"""How the files of one tree are read: client, address of the master, the most bytes of a playlist."""
+"""Open the access to a tree: client, address of the master, most bytes of a playlist."""
 
 
 @dataclass(slots=True)
 class _Found:
-    """A playlist that something names."""
+    """A playlist to walk."""
 
     node: Node
-    place: Place
+    file: TreeFile
     address: ChildAddress | None  # None: the master
     streams: set[Stream] = field(default_factory=set)
 
@@ -63,7 +63,7 @@ class HlsContents:
     """`core.contents.base.Contents` of a tree."""
 
     form = "hls"
-    version_is_exact = False  # it is that of the master alone
+    version_is_exact = False  # `version` covers only the master
 
     def __init__(
         self,
@@ -75,17 +75,17 @@ class HlsContents:
         sleep: Callable[[float], None] = pause,
         open_access: OpenAccess = TreeAccess,
     ) -> None:
-        """Reads the master. Raises SourceError, BadContents."""
+        """Read the master. Raises SourceError, BadContents."""
         self._limits = limits
         self._expected = expected
         self._notes = Notes()
         self._doubts = TreeDoubts(self._notes, limits.doubts)
         self._access = open_access(client, master, limits.playlist_bytes)
-        self._signings = Signings(self._access, limits.references)
-        self._reader = PlaylistReader(self._access, self._signings, limits, sleep)
+        self._changing = ChangingParameters(self._access, limits.references)
+        self._reader = PlaylistReader(self._access, self._changing, limits, sleep)
         root = Node(None, 0, last_segment(self._access.master.url))
         self._master = self._reader.read(root, None)
-        self._layout = LearningLayout(self._master.url, self._signings.changing)
+        self._layout = LearningLayout(self._master.url, self._changing.names)
         self._root = _Found(root, self._layout.master, None, {Stream.VARIANT})
         self._playlists = {self._layout.master.identity: self._root}
         self._files = TreeFiles(self._access, limits.optional_files)
@@ -97,8 +97,8 @@ class HlsContents:
 
     @property
     def version(self) -> str:
-        """Hex SHA-256 of the master with each reference replaced by its place: another signature in it does not
-        make another version. (That of the whole tree is known when it was walked: the fact `playlists_sha256`.)"""
+        """Hex SHA-256 of the master with each reference replaced by its path in the copy: a new signature is no new
+        version. (That of the whole tree is known after the walk: the fact `playlists_sha256`.)"""
         return self._version
 
     @property
@@ -107,17 +107,17 @@ class HlsContents:
 
     @property
     def url(self) -> SecretUrl:
-        """Where the master was read in the end, after redirects."""
+        """URL of the master, after redirects."""
         return self._access.master.url
 
     def source_beside(self, url: SecretUrl) -> Source | None:
-        """A file that no playlist names, such as a thumbnail, read with whatever opens the tree. None when that is the
-        master's own signature, which opens nothing else. Raises SourceNotAllowed."""
+        """Return a file no playlist names, such as a thumbnail, read with the tree's credentials. None when those are
+        the master's own signature, which covers nothing else. Raises SourceNotAllowed."""
         source = self._access.source(self._access.standalone(url))
         return None if isinstance(source, HttpSource) and signs_one_object(self.url) else source
 
     def items(self) -> Iterator[Item]:
-        """See `Contents.items`. Raises NeedsSourceAccess when the signature covers the master alone; the worst
+        """See `Contents.items`. Raises NeedsSourceAccess when the signature covers only the master; the worst
         SourceError, or BadContents, when there is no media."""
         kept: list[Item] = []
         queue = [self._root]
@@ -135,7 +135,7 @@ class HlsContents:
 
     # -- reading playlists ---------------------------------------------------------------------------------
     def _playlist(self, found: _Found, queue: list[_Found], kept: list[Item]) -> Iterator[Item]:
-        """What one playlist names; itself it goes to `kept`, its children to `queue`."""
+        """Yield what one playlist names; add the playlist to `kept` and its children to `queue`."""
         fetched = yield from self._fetched(found)
         if fetched is None:
             return
@@ -148,38 +148,39 @@ class HlsContents:
         except BadContents as error:
             if found is self._root:
                 raise
-            self._doubts.add(f"was not followed to its end: {error}", found.place.path, missing=True)
+            self._doubts.add(f"was not followed to its end: {error}", found.file.path, missing=True)
             return
         if found is self._root:
             self._master_playlist, self._master_replacements = playlist, replacements
         self._used_in_queries |= playlist.used_in_queries
-        kept.append(_playlist_item(found.place, Phase.PLAYLIST, playlist, replacements))
+        kept.append(_playlist_item(found.file, Phase.PLAYLIST, playlist, replacements))
 
     def _master_item(self) -> Item:
-        """Made last: a value that the master defines may be used in the query of any playlist that imports it."""
+        """Make the master's item, last: a variable it defines may be used in a query of any playlist that imports
+        it."""
         playlist = self._master_playlist
         playlist.blank(self._used_in_queries)
         replacements = {**self._master_replacements, **playlist.neutralised}
-        return _playlist_item(self._root.place, Phase.MASTER, playlist, replacements)
+        return _playlist_item(self._root.file, Phase.MASTER, playlist, replacements)
 
     def _fetched(self, found: _Found) -> Generator[Item, None, Fetched | None]:
-        """A playlist, or why it cannot be had as a doubt; what is there in its place, when that is no error answer,
-        becomes an item that the playlist's own check refuses."""
-        node, address, place = found.node, found.address, found.place
+        """Return a playlist, or None with a doubt. Another file in its place, unless it is an error page, becomes an
+        item that the check for playlists refuses."""
+        node, address, file = found.node, found.address, found.file
         if address is None:
             return self._reader.to_the_end(node, None, self._master)
         if self._reader.has_given_up:
-            self._doubts.add(BUSY, place.path, missing=True, unready=True)
+            self._doubts.add(BUSY, file.path, missing=True, unready=True)
             return None
         try:
             fetched = self._reader.to_the_end(node, address, self._reader.read(node, address))
         except SourceError as error:
             self._reachability.failed(error)
-            if start := self._reader.start_of_what_is_there_instead(address, error):
-                yield self._files.item(address, place, sniff.check_for(Kind.PLAYLIST, place.path))
+            if start := self._reader.first_bytes_instead(address, error):
+                yield self._files.item(address, file, sniff.check_for(Kind.PLAYLIST, file.path))
                 self._reachability.has_media |= sniff.sniff(start) in sniff.MEDIA - {Kind.IMAGE}
             else:
-                self._doubts.missing(place.path, error)
+                self._doubts.missing(file.path, error)
             return None
         self._reachability.read_a_child = True
         return fetched
@@ -200,18 +201,18 @@ class HlsContents:
         replacements: dict[Span, bytes],
         queue: list[_Found],
     ) -> Iterator[Item]:
-        """The media of one playlist; what it names otherwise goes to `queue`, what must change in it to
+        """Yield the media of one playlist; add child playlists to `queue`, changes of the playlist to
         `replacements`."""
-        self._layout.learn(self._signings.changing)
-        folder = self._layout.plain_folder(fetched.url, found.place.path)
-        children: list[tuple[int, Reference, SecretUrl, Place]] = []
+        self._layout.learn(self._changing.names)
+        folder = self._layout.plain_folder(fetched.url, found.file.path)
+        children: list[tuple[int, Reference, SecretUrl, TreeFile]] = []
         for ordinal, reference in enumerate(playlist.references()):
             follow = self._count_reference(found)
             if folder and (plain := folder.place(reference)):
-                url, place = plain
+                url, file = plain
             elif (there := self._placed(found, fetched, reference)) is not None:
-                url, place = there
-                if (text := new_text(reference, found.place.path, place.path)) is not None:
+                url, file = there
+                if (text := new_text(reference, found.file.path, file.path)) is not None:
                     replacements[reference.span] = text
             else:
                 if (text := text_outside(reference)) is not None:
@@ -220,26 +221,27 @@ class HlsContents:
             if not follow:
                 continue
             if reference.role is Role.VARIANT or reference.role is Role.RENDITION:
-                children.append((ordinal, reference, url, place))
-            elif reference.role is Role.LINK or reference.gap or place.identity in self._playlists:
+                children.append((ordinal, reference, url, file))
+            elif reference.role is Role.LINK or reference.gap or file.identity in self._playlists:
                 continue
             elif reference.role is Role.DATA:
-                if self._files.is_new(place):
+                if self._files.is_new(file):
                     address = self._access.child(found.node, ordinal, url)
-                    yield from self._session_data(address, place)
-            elif (item := self._file(found, ordinal, reference, url, place)) is not None:
+                    yield from self._session_data(address, file)
+            elif (item := self._file(found, ordinal, reference, url, file)) is not None:
                 if self._reachability.decided:
                     yield item
                 else:
                     yield from self._reachability.probed(item)
         replacements.update(playlist.neutralised)
         found.node.variables = playlist.variables
-        for ordinal, reference, url, place in children:
-            self._follow(found, ordinal, reference, url, place, queue)
-        self._facts.add(found.place.path, playlist, found.streams)
+        for ordinal, reference, url, file in children:
+            self._follow(found, ordinal, reference, url, file, queue)
+        self._facts.add(found.file.path, playlist, found.streams)
 
     def _count_reference(self, found: _Found) -> bool:
-        """False beyond the limit: what then comes is not fetched, but still written so that it stays in the copy."""
+        """Count a reference. False beyond the limit: it is then not fetched, but still rewritten to stay in the
+        copy."""
         self._references += 1
         limit = self._limits.references
         if self._references <= limit:
@@ -248,15 +250,15 @@ class HlsContents:
             raise BadContents(f"the playlists hold more than {2 * limit} references")
         self._doubts.add(
             f"holds what is beyond the tree's first {limit} references, which was not followed",
-            found.place.path,
+            found.file.path,
         )
         return False
 
     def _placed(
         self, found: _Found, fetched: Fetched, reference: Reference
-    ) -> tuple[SecretUrl, Place] | None:
-        """None for what is left as it stands; a doubt says so, unless it may stand there."""
-        what, path = reference.role.value, found.place.path
+    ) -> tuple[SecretUrl, TreeFile] | None:
+        """Resolve a reference. None if it stays as it is, with a doubt unless it may."""
+        what, path = reference.role.value, found.file.path
         if not is_fetchable(reference):
             if not may_stay(reference):
                 self._doubts.add(f"names a {what} by {scheme_of(reference)}:, which is never followed", path)
@@ -279,7 +281,7 @@ class HlsContents:
         ordinal: int,
         reference: Reference,
         url: SecretUrl,
-        place: Place,
+        file: TreeFile,
         queue: list[_Found],
     ) -> None:
         stream = (
@@ -287,72 +289,72 @@ class HlsContents:
             if reference.role is Role.VARIANT
             else _STREAMS.get(reference.media_type, Stream.TRICK_PLAY)
         )
-        known = self._playlists.get(place.identity)
+        known = self._playlists.get(file.identity)
         if known is self._root:
             return
         if stream is Stream.VARIANT:
-            self._facts.variants.add(place.identity)
+            self._facts.variants.add(file.identity)
         if known is not None:
             known.streams.add(stream)
             return
         node = Node(found.node, ordinal, last_segment(url))
-        if place in self._files:
-            self._doubts.add("is named as media and as a playlist, and was not followed", place.path)
+        if file in self._files:
+            self._doubts.add("is named as media and as a playlist, and was not followed", file.path)
         elif node.depth > self._limits.depth:
             self._doubts.add(
                 f"is a playlist more than {self._limits.depth} levels deep, and was not followed",
-                place.path,
+                file.path,
                 missing=True,
             )
         elif len(self._playlists) >= self._limits.playlists:
             self._doubts.add(
                 f"was not followed: the tree has more than {self._limits.playlists} playlists",
-                place.path,
+                file.path,
                 missing=True,
             )
         else:
             address = self._access.child(found.node, ordinal, url)
-            self._playlists[place.identity] = child = _Found(node, place, address, {stream})
-            self._files.forget(place)
+            self._playlists[file.identity] = child = _Found(node, file, address, {stream})
+            self._files.forget(file)
             queue.append(child)
 
     # -- items ---------------------------------------------------------------------------------------------
     def _file(
-        self, found: _Found, ordinal: int, reference: Reference, url: SecretUrl, place: Place
+        self, found: _Found, ordinal: int, reference: Reference, url: SecretUrl, file: TreeFile
     ) -> Item | None:
-        """None for what is an item already, or optional so far."""
+        """Make the item of a file; None if there is one already, or the file is optional so far."""
         if reference.role is Role.SEGMENT or reference.role is Role.PART:
             self._reachability.has_media = True
         if reference.role is Role.PART:
-            check = check_of(reference, place.path, found.streams)
-            self._files.offer(self._access.child(found.node, ordinal, url), place, check)
+            check = check_of(reference, file.path, found.streams)
+            self._files.offer(self._access.child(found.node, ordinal, url), file, check)
             return None
-        if not self._files.is_new(place):
+        if not self._files.is_new(file):
             return None
         address = self._access.child(found.node, ordinal, url)
-        return self._files.item(address, place, check_of(reference, place.path, found.streams))
+        return self._files.item(address, file, check_of(reference, file.path, found.streams))
 
-    def _session_data(self, address: ChildAddress, place: Place) -> Iterator[Item]:
+    def _session_data(self, address: ChildAddress, file: TreeFile) -> Iterator[Item]:
         try:
             fetched = self._access.fetch(address)
         except SourceError as error:
-            self._doubts.missing(place.path, error)
+            self._doubts.missing(file.path, error)
             return
-        check = check_of_session_data(place.path, fetched.body)
+        check = check_of_session_data(file.path, fetched.body)
         try:
             check_fetched(fetched, check)
         except UnexpectedContent:
-            pass  # whoever stores it asks the same check, and keeps it with a doubt in the end
+            pass  # the copy runs the same check, and keeps it with a doubt in the end
         except SourceError as error:
-            self._doubts.missing(place.path, error)
+            self._doubts.missing(file.path, error)
             return
-        local = with_local_images(fetched, place, self._layout)
+        local = with_local_images(fetched, file, self._layout)
         for url, image in local.images:
             if image.identity not in self._playlists:
                 self._files.offer(self._access.standalone(url), image, sniff.check_for_path(image.path))
         yield Item(
-            path=place.path,
-            content_type=sniff.content_type(place.path),
+            path=file.path,
+            content_type=sniff.content_type(file.path),
             data=local.data,
             check=check,
             rewritten=local.rewritten,
@@ -361,24 +363,24 @@ class HlsContents:
     # -- the master ----------------------------------------------------------------------------------------
     def _digest_of_master(self) -> str:
         fetched = self._master
-        layout = TreeLayout(fetched.url, self._signings.changing)
+        layout = TreeLayout(fetched.url, self._changing.names)
         playlist = self._root.node.parse(fetched)
         placed: dict[Span, bytes] = {}
         for reference in islice(playlist.references(), self._limits.references):
             if is_fetchable(reference):
                 try:
-                    place = layout.place(fetched.url.join(reference.uri), reference, layout.master.path)
+                    file = layout.place(fetched.url.join(reference.uri), reference, layout.master.path)
                 except (SourceError, BadContents):
-                    continue  # the walk tells
-                placed[reference.span] = place.path.encode()
+                    continue  # the walk reports it
+                placed[reference.span] = file.path.encode()
         return hashlib.sha256(rewrite(fetched.body, {**placed, **playlist.neutralised})).hexdigest()
 
 
 def _playlist_item(
-    place: Place, phase: Phase, playlist: Playlist, replacements: Mapping[Span, bytes]
+    file: TreeFile, phase: Phase, playlist: Playlist, replacements: Mapping[Span, bytes]
 ) -> Item:
     return Item(
-        path=place.path,
+        path=file.path,
         content_type="application/vnd.apple.mpegurl",
         phase=phase,
         data=rewrite(playlist.data, replacements),
@@ -387,7 +389,7 @@ def _playlist_item(
 
 
 def _digest_of(playlists: Iterable[Item]) -> str:
-    """Of all playlists as they are stored, where no reference holds a signature any more."""
+    """Digest all playlists as stored, without any signature."""
     digest = hashlib.sha256()
     for path, data in sorted((item.path, item.data or b"") for item in playlists):
         digest.update(f"{path}\n{hashlib.sha256(data).hexdigest()}\n".encode())

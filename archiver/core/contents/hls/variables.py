@@ -1,4 +1,4 @@
-"""The variables of one playlist (EXT-X-DEFINE), and which of their values may be credentials."""
+"""The variables of a playlist (EXT-X-DEFINE, draft-pantos-hls-rfc8216bis), and which values may be credentials."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from archiver.core.errors import BadContents
 
 Span = tuple[int, int]
 
-# Real playlists have a handful of short ones; without a bound a few kB of text expand to more than any memory holds.
+# Real playlists have a few short ones; without bounds a few kB of text could expand beyond any memory.
 MAX_URI_BYTES = 64 * 1024
 MAX_DEFINITIONS = 1000
-MAX_NESTED_BYTES = 4096  # of a value that is made of other variables
+MAX_NESTED_BYTES = 4096  # of a value with other variables in it
 
 _VARIABLE = re.compile(rb"\{\$([A-Za-z0-9_-]+)\}")
 _WORD = re.compile(rb"[^\s\"'<>]+")
@@ -21,12 +21,12 @@ _PLAIN_PATH = re.compile(rb"[A-Za-z0-9._~/ -]{1,200}")
 
 
 class FromQuery(bytes):
-    """A value that was taken from the query of a playlist's URL (QUERYPARAM)."""
+    """A value taken from the query of the playlist's URL (QUERYPARAM)."""
 
 
 class Variables:
-    """`inherited` are those of the multivariant playlist, for IMPORT; `query` is that of the playlist's own URL, for
-    QUERYPARAM. `values` are what the playlist's text may use."""
+    """The variables of one playlist, in `values`. `inherited`: those of the multivariant playlist, for IMPORT; `query`:
+    of the playlist's own URL, for QUERYPARAM."""
 
     def __init__(self, inherited: Mapping[bytes, bytes], query: str) -> None:
         self.values: dict[bytes, bytes] = {}
@@ -39,13 +39,13 @@ class Variables:
         self._made_of: dict[bytes, set[bytes]] = {}  # variables in the value of a variable
 
     def count(self) -> None:
-        """Raises BadContents when there are too many definitions."""
+        """Count a definition. Raises BadContents when there are too many."""
         self._count += 1
         if self._count > MAX_DEFINITIONS:
             raise BadContents(f"the playlist defines more than {MAX_DEFINITIONS} variables")
 
     def define(self, name: bytes, text: bytes, span: Span) -> None:
-        """NAME and VALUE. A value may be made of other variables, as in hls.js."""
+        """Define by NAME and VALUE. A value may use other variables, as in hls.js."""
         self._written.append((name, text, span))
         used = {match.group(1) for match in _VARIABLE.finditer(text)}
         if used and used <= self.values.keys():
@@ -56,18 +56,19 @@ class Variables:
         self.values[name] = text
 
     def inherit(self, name: bytes) -> None:
-        """IMPORT."""
+        """Define by IMPORT."""
         if name in self._inherited:
             self.values[name] = self._inherited[name]
 
     def take_from_query(self, name: bytes) -> None:
-        """QUERYPARAM."""
+        """Define by QUERYPARAM."""
         found = parse_qs(self._query, keep_blank_values=True).get(name.decode("utf-8", "replace"))
         if found:
             self.values[name] = FromQuery(found[0].encode())
 
     def expand(self, text: bytes, max_bytes: int = MAX_URI_BYTES) -> bytes:
-        """Raises BadContents for a variable that nobody defined, and when the result is too long."""
+        """Substitute the variables in `text`. Raises BadContents for an undefined one, and when the result is too
+        long."""
         names = (match.group(1) for match in _VARIABLE.finditer(text))
         if len(text) + sum(len(self.values.get(name, b"")) for name in names) > max_bytes:
             raise BadContents(f"a text of the playlist expands to more than {max_bytes} bytes")
@@ -82,8 +83,8 @@ class Variables:
         return _VARIABLE.sub(value, text)
 
     def parameters_from_query(self, uri: bytes) -> list[bytes]:
-        """The query parameters of `uri`, as it is written, that hold a value from the playlist's own query. All its
-        variables must be defined."""
+        """Return the query parameters of `uri`, as written, with a value from the playlist's own query. All variables
+        must be defined."""
 
         def marked(match: re.Match[bytes]) -> bytes:
             value = self.values[match.group(1)]
@@ -93,8 +94,8 @@ class Variables:
         return [each.partition(b"=")[0].replace(b"\0", b"") for each in query.split(b"&") if b"\0" in each]
 
     def note_uses(self, text: bytes, *, counts_as_kept: bool = True) -> None:
-        """Note which variables `text` uses after a `?`, and which before it or without one. `counts_as_kept`: the
-        latter show that the value is none to hide."""
+        """Record which variables `text` uses after a `?`, and which elsewhere. `counts_as_kept`: use elsewhere shows
+        that the value is not secret."""
         for word in _WORD.finditer(text):
             *pairs, _ = _VARIABLE.split(word.group())
             in_query = False
@@ -107,10 +108,10 @@ class Variables:
                 in_query = in_query or b"?" in self.values.get(name, b"")
 
     def secret_values(self, *, is_master: bool) -> list[Span]:
-        """Where values stand that may be credentials: what a query uses, and what holds a query or a host.
+        """Return the spans of values that may be credentials: used in a query, or holding a query or a host.
 
-        The variables of a multivariant playlist may be used in the queries of its children as well. Of these only
-        values are no secret that the playlist uses itself, never in a query, and that look like a path or name.
+        Variables of a multivariant playlist may be used in the queries of its children. Of these only values are not
+        secret that the playlist itself uses, never in a query, and that look like a path or name.
         """
         secret: set[bytes] = set()
         waiting = list(self.used_in_queries)

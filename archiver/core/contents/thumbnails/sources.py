@@ -23,7 +23,7 @@ from archiver.transfer.http import HttpClient
 from archiver.transfer.source import Address, SourceAddress, as_sent, plain
 from archiver.transfer.urls import Origin
 
-_BY_HOPE = (SourceUnavailable, SourceForbidden, SourceGone, SourceNotAllowed)
+_MOST_HOPEFUL_FIRST = (SourceUnavailable, SourceForbidden, SourceGone, SourceNotAllowed)
 """What a source that cannot be opened says, by how likely another attempt helps."""
 
 _OCTETS = "application/octet-stream"
@@ -31,7 +31,7 @@ _OTHER_IMAGES = (b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0")
 _IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"jxl ")
 
 
-class CookiesOf:
+class OriginCookies:
     """The cookies that the answer for one file sets, asked for once. Safe from several threads."""
 
     def __init__(self, client: HttpClient, file: SourceAddress) -> None:
@@ -58,10 +58,10 @@ class CookiesOf:
         return response.url.origin, "; ".join(pair for pair in pairs if pair.find("=") > 0)
 
 
-class WithCookiesOf:
+class CookieRetry:
     """`transfer.source.SourceAddress` that is asked with `cookies` once it is refused without."""
 
-    def __init__(self, address: Address, cookies: CookiesOf) -> None:
+    def __init__(self, address: Address, cookies: OriginCookies) -> None:
         self._current = address
         self._cookies = cookies
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class WithCookiesOf:
             return self._current
 
 
-class FirstThatAnswers:
+class FirstAvailable:
     """`transfer.base.Source` of the first of several sources that can be opened. Raises, when none can, the error that
     leaves the most hope: one that is gone here and busy there is busy."""
 
@@ -96,7 +96,7 @@ class FirstThatAnswers:
         for source in self._sources:
             try:
                 opened = source.open(first_bytes)
-            except _BY_HOPE as error:
+            except _MOST_HOPEFUL_FIRST as error:
                 errors.append(error)
                 continue
             self._chosen = source
@@ -106,11 +106,11 @@ class FirstThatAnswers:
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
         self._chosen.read_range(start, into, info)
 
-    def plain(self) -> FirstThatAnswers:
-        return FirstThatAnswers([plain(source) for source in self._sources])
+    def plain(self) -> FirstAvailable:
+        return FirstAvailable([plain(source) for source in self._sources])
 
-    def as_sent(self) -> FirstThatAnswers:
-        return FirstThatAnswers([as_sent(source) for source in self._sources])
+    def as_sent(self) -> FirstAvailable:
+        return FirstAvailable([as_sent(source) for source in self._sources])
 
 
 def image_check(path: str, notes: Notes) -> Check:
@@ -143,4 +143,4 @@ def _is_image(start: bytes) -> bool:
 
 
 def _hope(error: SourceError) -> int:
-    return next(number for number, kind in enumerate(_BY_HOPE) if isinstance(error, kind))
+    return next(number for number, kind in enumerate(_MOST_HOPEFUL_FIRST) if isinstance(error, kind))

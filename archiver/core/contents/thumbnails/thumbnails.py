@@ -22,7 +22,7 @@ from archiver.core.contents import sniff
 from archiver.core.contents.base import Contents, Item, Notes
 from archiver.core.contents.hls.access import folder_token, signs_one_object
 from archiver.core.contents.thumbnails.names import MAX_THUMBNAILS, Thumbnail, named_thumbnails
-from archiver.core.contents.thumbnails.sources import CookiesOf, FirstThatAnswers, WithCookiesOf, image_check
+from archiver.core.contents.thumbnails.sources import CookieRetry, FirstAvailable, OriginCookies, image_check
 from archiver.hms.models import Asset
 from archiver.transfer.base import Source
 from archiver.transfer.errors import SourceNotAllowed
@@ -31,7 +31,7 @@ from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUr
 
 
 @runtime_checkable
-class OpensBeside(Protocol):
+class OpensSiblings(Protocol):
     """Contents that can read other files as they read their own: a tree."""
 
     @property
@@ -62,8 +62,8 @@ class _Thumbnails:
         self._client = client
         self._own = own
         self._from_webhook = from_webhook
-        self._cookies = CookiesOf(client, own)
-        self._tree = contents if isinstance(contents, OpensBeside) else None
+        self._cookies = OriginCookies(client, own)
+        self._tree = contents if isinstance(contents, OpensSiblings) else None
 
     def items(self, notes: Notes, stored: Collection[str] = ()) -> Iterator[Item]:
         """Those whose path is not in `stored`."""
@@ -78,7 +78,7 @@ class _Thumbnails:
             yield Item(
                 path=thumbnail.path,
                 content_type=sniff.content_type(thumbnail.path),
-                source=sources[0] if len(sources) == 1 else FirstThatAnswers(sources),
+                source=sources[0] if len(sources) == 1 else FirstAvailable(sources),
                 check=image_check(thumbnail.path, notes),
                 optional=True,
             )
@@ -124,7 +124,7 @@ class _Thumbnails:
     def _at(self, address: Address) -> Source:
         if self._tree is not None or signs_one_object(address.url):
             return HttpSource(self._client, FixedAddress(address))
-        return HttpSource(self._client, WithCookiesOf(address, self._cookies))
+        return HttpSource(self._client, CookieRetry(address, self._cookies))
 
     def _why(self, thumbnail: Thumbnail) -> str:
         if thumbnail.location is None:

@@ -51,7 +51,7 @@ def is_fetchable(reference: Reference) -> bool:
     return scheme is None or scheme.group().lower() in ("http:", "https:")
 
 
-def must_be_there(reference: Reference) -> bool:
+def is_required(reference: Reference) -> bool:
     """Whether the copy is not whole without it."""
     if reference.gap or reference.role in (Role.LINK, Role.PART):
         return False

@@ -16,14 +16,14 @@ from archiver.core.contents.hls.playlist import Playlist, Reference, Role, Span,
 from archiver.core.contents.sniff import Kind
 from archiver.core.contents.zip.directory import Member
 from archiver.core.contents.zip.playlists import depth, is_junk, is_master, is_playlist
-from archiver.core.contents.zip.references import MemberNames, candidates, must_be_there, shown
+from archiver.core.contents.zip.references import MemberNames, candidates, is_required, shown
 from archiver.core.errors import BadContents
 from archiver.core.records.keys import safe_path
 from archiver.transfer.base import Check, SourceInfo
 from archiver.transfer.errors import ErrorPage, UnexpectedContent
 
 MAX_REFERENCES = 1_000_000  # of all playlists; 12 h in four layers are 86,400
-MAX_TOLD = 100_000  # missing files that are doubted one by one
+MAX_LISTED = 100_000  # missing files that are doubted one by one
 _STREAMS = {"AUDIO": Stream.RENDITION, "VIDEO": Stream.RENDITION, "SUBTITLES": Stream.SUBTITLES}
 
 
@@ -96,8 +96,8 @@ class ZipTree:
             notes.doubts.append(
                 Doubt("the zip holds no recording: its playlists name no media that is in it")
             )
-        if len(self._missing) > MAX_TOLD:
-            more = len(self._missing) - MAX_TOLD
+        if len(self._missing) > MAX_LISTED:
+            more = len(self._missing) - MAX_LISTED
             notes.doubts.append(Doubt(f"{more} more files are named and not in the zip", missing=True))
 
     def check(self, name: str) -> Check | None:
@@ -198,7 +198,7 @@ class ZipTree:
             self._needs[target] = self._kinds_of_need.setdefault(need, need)
         is_captions = Stream.SUBTITLES in streams or sniff.kind_of(target) is Kind.CAPTIONS
         may_be_empty = is_captions and reference.role in (Role.SEGMENT, Role.PART)
-        if self._members[target].size_bytes or may_be_empty or not must_be_there(reference):
+        if self._members[target].size_bytes or may_be_empty or not is_required(reference):
             return
         if target not in self._empty:
             self._empty.add(target)
@@ -207,10 +207,10 @@ class ZipTree:
     def _unmet(self, reference: Reference, name: str, path: str) -> bytes | None:
         """A reference to what is no member: a doubt where it is needed. No query is left in it."""
         inside = next(candidates(reference, name), None)
-        needed = must_be_there(reference)
+        needed = is_required(reference)
         if needed and (key := inside or shown(reference)) not in self._missing:
             self._missing.add(key)
-            if len(self._missing) > MAX_TOLD:
+            if len(self._missing) > MAX_LISTED:
                 pass
             elif inside is None:
                 words = f"{path} names {shown(reference)}, which lies outside of the zip"

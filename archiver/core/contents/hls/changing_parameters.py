@@ -1,7 +1,7 @@
-"""Which query parameters of a tree change with every signature, although they are not known as one.
+"""Find query parameters of a tree that change with every signature although they are not known as part of one.
 
-Such parameters are no part of a file's name: else every attempt would store the whole tree under new names. Where a
-playlist holds queries of unknown meaning, it is read once more under a fresh signature, and the two are compared.
+They must not become part of a file's name, or every attempt would store the whole tree under new names. A playlist with
+queries of unknown meaning is read again under a new signature, and the two are compared.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from archiver.transfer.source import Fetched, SecretUrl
 
 
 class LearningLayout(TreeLayout):
-    """A layout that learns of changing parameters while its tree is walked. What was placed stays where it is."""
+    """A layout that learns of changing parameters while its tree is walked. Files already placed keep their paths."""
 
     def learn(self, changing: frozenset[str]) -> None:
         self._changing |= changing
 
 
-class Signings:
-    """`changing` grows while the tree is walked. Each parameter is judged once for the master, and once for the
-    playlists below it, so that a tree costs a read or two more, and one without such queries costs none."""
+class ChangingParameters:
+    """The changing parameters found so far, in `names`. Each parameter is judged once for the master and once for the
+    playlists below it: one or two more reads per tree, none without such queries."""
 
     def __init__(self, access: TreeAccess, max_references: int) -> None:
         self._access = access
         self._max_references = max_references
         self._judged: set[tuple[bool, str]] = set()
-        self.changing: frozenset[str] = frozenset()
+        self.names: frozenset[str] = frozenset()
 
     def compared(self, node: Node, address: ChildAddress | None, fetched: Fetched) -> Fetched:
-        """`fetched`, or the same playlist under another signature, which it was compared with."""
+        """Compare `fetched` with the same playlist under another signature if it has unknown parameters; return the
+        newer."""
         if not self._access.children_may_be_signed:
             return fetched
         urls = self._urls(node, address, fetched)
@@ -47,16 +48,16 @@ class Signings:
             return fetched
         self._judged |= unknown
         try:
-            again = self._access.read_signed_anew(node, address)
+            again = self._access.read_resigned(node, address)
         except SourceError:
             return fetched
-        self.changing |= changing_parameters(
+        self.names |= changing_parameters(
             (url.reveal() for url in urls), (url.reveal() for url in self._urls(node, address, again))
         )
         return again
 
     def _urls(self, node: Node, address: ChildAddress | None, fetched: Fetched) -> list[SecretUrl]:
-        """What the playlist names; of the master its own URL too, which no playlist names."""
+        """Return what the playlist names; of the master its own URL too."""
         urls = [fetched.url] if address is None else []
         if b"?" in fetched.body or b"{$" in fetched.body:
             urls += islice(_references(node, fetched), self._max_references)
@@ -64,7 +65,7 @@ class Signings:
 
 
 def _references(node: Node, fetched: Fetched) -> Iterator[SecretUrl]:
-    """As far as they can be read; the walk tells of what cannot."""
+    """Yield the references that can be parsed; the walk reports the others."""
     with suppress(BadContents):
         for reference in node.parse(fetched).references():
             if is_fetchable(reference):

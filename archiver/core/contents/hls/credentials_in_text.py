@@ -1,6 +1,6 @@
-"""Queries and passwords of URLs in text that is kept: comments, titles, and tags that nobody here understands.
+"""Find queries and passwords of URLs in text that is kept: comments, titles and unknown tags.
 
-They may be credentials, and the copy is public to all who may read the bucket.
+They may be credentials, and everyone who may read the bucket sees the copy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from archiver.core.contents.hls.signatures import looks_secret
 Span = tuple[int, int]
 
 SUSPECT = re.compile(rb"\?|//[^\s\"'<>/?#@]*@")
-"""What text must hold for `credential_spans` to find anything in it."""
+"""Required in a text for `credential_spans` to find anything."""
 
 _RUN = re.compile(rb'"([^"]*)"?|[^\s"]+')
 _TOKEN = re.compile(rb"[^\s'<>]+")
@@ -26,11 +26,10 @@ _MAX_QUERY_BYTES = 4096  # of which the names of the parameters are looked at
 
 
 def credential_spans(data: bytes, start: int, end: int, *, in_tag: bool) -> Iterator[Span]:
-    """Where in one line (part) a query, with its `?`, or `user:password@` stands, in order and apart.
+    """Yield where in a line a query, with its `?`, or `user:password@` stands, in order, without overlaps.
 
-    A query ends at a blank, a quote, or a comma that leads to another attribute or URL. After a URL with a host every
-    query counts; after a relative one `?name=value` in a tag, and elsewhere only what looks like a signature.
-    """
+    A query ends at a blank, a quote, or a comma before another attribute or URL. In a URL with a host every query
+    counts; in a relative one `?name=value` in a tag, and elsewhere only what looks like a signature."""
     names_a_uri = False
     for run in _RUN.finditer(data, start, end):
         in_quotes = run.group(1) is not None

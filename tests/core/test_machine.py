@@ -40,9 +40,9 @@ from storage_backends.filesystem.errors import translate
 from storage_backends.memory import MemoryBackend
 from storage_backends.operation import Operation
 from storage_backends.s3 import errors as s3_errors
-from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
+from tests.core.harness import ArchiverHarness, BytesSource, Tree
 
 
 def os_error(number: int) -> OSError:
@@ -193,7 +193,7 @@ def test_a_machine_without_file_handles_is_known_through_every_client(
     assert is_machine_fault(without.value)
 
 
-class World:
+class Scenario:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -206,39 +206,39 @@ class World:
 
 
 def test_a_machine_that_keeps_failing_is_slower_each_time_and_then_ends() -> None:
-    world = World()
+    scenario = Scenario()
     ends = []
     for _ in range(MOST_FAULTS):
-        world.fail(1)
-        ends.append(world.faults.should_end)
+        scenario.fail(1)
+        ends.append(scenario.faults.should_end)
 
     assert ends == [False] * (MOST_FAULTS - 1) + [True]
-    assert world.slept == sorted(world.slept)
-    assert len(world.slept) == MOST_FAULTS - 1, "one that ends does not wait first"
-    assert 0 < world.slept[0] < world.slept[-1] <= MACHINE_FAULT.cap.total_seconds()
+    assert scenario.slept == sorted(scenario.slept)
+    assert len(scenario.slept) == MOST_FAULTS - 1, "one that ends does not wait first"
+    assert 0 < scenario.slept[0] < scenario.slept[-1] <= MACHINE_FAULT.cap.total_seconds()
 
 
 def test_a_good_attempt_ends_the_row() -> None:
-    world = World()
-    world.fail(MOST_FAULTS - 1)
-    world.faults.passed("archive@host", world.ledger)
-    world.fail(1)
+    scenario = Scenario()
+    scenario.fail(MOST_FAULTS - 1)
+    scenario.faults.passed("archive@host", scenario.ledger)
+    scenario.fail(1)
 
-    assert not world.faults.should_end
-    assert world.slept[-1] == world.slept[0]
+    assert not scenario.faults.should_end
+    assert scenario.slept[-1] == scenario.slept[0]
 
 
 def test_it_can_be_read_which_machines_fail_until_they_work_or_are_gone() -> None:
-    world = World()
-    world.fail(2)
-    assert failing_machines(world.ledger) == {"archive@host": "MemoryError"}
+    scenario = Scenario()
+    scenario.fail(2)
+    assert failing_machines(scenario.ledger) == {"archive@host": "MemoryError"}
 
-    world.faults.passed("archive@host", world.ledger)
-    assert failing_machines(world.ledger) == {}
+    scenario.faults.passed("archive@host", scenario.ledger)
+    assert failing_machines(scenario.ledger) == {}
 
-    world.fail(1)
-    world.clock.advance(FACT_LIFETIME + timedelta(seconds=1))
-    assert failing_machines(world.ledger) == {}
+    scenario.fail(1)
+    scenario.clock.advance(FACT_LIFETIME + timedelta(seconds=1))
+    assert failing_machines(scenario.ledger) == {}
 
 
 def test_a_ledger_that_is_away_does_not_keep_it_from_pausing() -> None:
@@ -278,29 +278,29 @@ def test_a_sick_machine_costs_no_asset_an_attempt_a_mismatch_or_a_crash(where: s
         return make(*given)
 
     sick = [True]
-    bench = Bench(contents, stores=[Store("one")])
-    make: Callable[..., Engine] = bench.archiver.deps.engine
-    bench.archiver.deps = replace(bench.archiver.deps, engine=engine)
+    harness = ArchiverHarness(contents, stores=[Store("one")])
+    make: Callable[..., Engine] = harness.archiver.deps.engine
+    harness.archiver.deps = replace(harness.archiver.deps, engine=engine)
     for _ in range(4):
-        outcome = bench.archive()
+        outcome = harness.archive()
         assert isinstance(outcome, WillRetry)
         assert outcome.machine_fault
-        bench.clock.advance(outcome.delay)
-    row = bench.ledger.get(bench.asset_id)
+        harness.clock.advance(outcome.delay)
+    row = harness.ledger.get(harness.asset_id)
     assert row is not None
     assert (row.attempts, row.mismatches, row.crashes) == (0, 0, 0)
 
     sick.clear()
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_one_file_of_a_tree_that_met_a_sick_machine_is_not_called_missing() -> None:
     fault = raised(SourceUnavailable("no answer"), os_error(errno.EMFILE), "from None")
     files = {f"{number}.ts": BytesSource(b"G" * 9) for number in range(4)}
     files["2.ts"] = BytesSource(b"G" * 9, [fault] * 9)
-    bench = Bench(lambda: Tree(dict(files)))
+    harness = ArchiverHarness(lambda: Tree(dict(files)))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert outcome.machine_fault
@@ -316,17 +316,17 @@ def test_a_ledger_that_cannot_be_reached_for_lack_of_handles_is_no_crash_of_the_
                 raise RuntimeError("can't start new thread")
             super().add_stored(*given)  # type: ignore[arg-type]
 
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree({f"{number}.ts": BytesSource(b"G" * 9) for number in range(40)}), new_ledger=NoHandles
     )
-    assert isinstance(bench.ledger, NoHandles)
+    assert isinstance(harness.ledger, NoHandles)
     for _ in range(3):
-        outcome = bench.archive()
+        outcome = harness.archive()
         assert isinstance(outcome, WillRetry)
-        bench.clock.advance(outcome.delay)
-    bench.ledger.sick = False
+        harness.clock.advance(outcome.delay)
+    harness.ledger.sick = False
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_a_ledger_that_fails_an_attempt_for_lack_of_handles_is_told_when_there_are_some() -> None:
@@ -341,16 +341,16 @@ def test_a_ledger_that_fails_an_attempt_for_lack_of_handles_is_told_when_there_a
             super().renew(*given)  # type: ignore[arg-type]
 
     def contents() -> Tree:
-        bench.ledger.renew(None, None)  # type: ignore[arg-type]
+        harness.ledger.renew(None, None)  # type: ignore[arg-type]
         raise AssertionError("it failed before")
 
-    bench = Bench(contents, new_ledger=Once)
+    harness = ArchiverHarness(contents, new_ledger=Once)
     with pytest.raises(LedgerUnavailable):
-        bench.archive()
+        harness.archive()
 
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row is not None
     assert row.state is AssetState.WAITING, "the lease does not have to end by itself"
-    assert bench.ledger.lease(bench.asset_id, "next", timedelta(minutes=2)) is not None
-    assert (again := bench.ledger.get(bench.asset_id)) is not None
+    assert harness.ledger.lease(harness.asset_id, "next", timedelta(minutes=2)) is not None
+    assert (again := harness.ledger.get(harness.asset_id)) is not None
     assert again.crashes == 0

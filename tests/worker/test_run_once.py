@@ -22,20 +22,20 @@ from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceUnavailable
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree, file
 from tests.core.examples import NOW, RETENTION, asset
+from tests.core.harness import ArchiverHarness, BytesSource, Tree, file
 from worker.run_once import OneRun, RunResult, result_json
 
 
 class World:
-    """The bench, run as `archiver run --once` does."""
+    """The harness, run as `archiver run --once` does."""
 
     def __init__(
         self, contents: Callable[[], Tree] = lambda: file(b"m" * 100), assets: list[Asset] | None = None
     ) -> None:
-        self.bench = Bench(contents, assets=assets or [asset(size=None)])
-        self.ledger = self.bench.ledger
-        self.store = self.bench.stores[0]
+        self.harness = ArchiverHarness(contents, assets=assets or [asset(size=None)])
+        self.ledger = self.harness.ledger
+        self.store = self.harness.stores[0]
         self.stop = threading.Event()
 
     def run(
@@ -49,19 +49,19 @@ class World:
     ) -> RunResult:
         scope = Scope(RETENTION)
         reconciler = Reconciler(
-            ledger=self.ledger, destinations=self.bench.stores, scope=scope, clock=self.bench.clock
+            ledger=self.ledger, destinations=self.harness.stores, scope=scope, clock=self.harness.clock
         )
         sweeper = Sweeper(
-            api=self.bench.api,
+            api=self.harness.api,
             ledger=self.ledger,
             scope=scope,
-            clock=self.bench.clock,
+            clock=self.harness.clock,
             rebuild=reconciler.reconcile,
         )
         return OneRun(
             reconciler=reconciler,
             sweeper=sweeper,
-            archiver=archiver or self.bench.archiver,
+            archiver=archiver or self.harness.archiver,
             ledger=self.ledger,
             concurrency=concurrency,
             patience=patience,
@@ -75,8 +75,8 @@ class World:
 
     def _tick(self) -> datetime:
         """Time passes, if only a little."""
-        self.bench.clock.advance(timedelta(microseconds=1))
-        return self.bench.clock()
+        self.harness.clock.advance(timedelta(microseconds=1))
+        return self.harness.clock()
 
     def state(self, asset_id: str) -> AssetState:
         row = self.ledger.get(asset_id)
@@ -164,15 +164,15 @@ def test_what_waits_for_longer_than_a_hold_keeps_to_its_time() -> None:
     row = world.ledger.get(asset().id)
     assert row is not None
     assert row.next_attempt_at is not None
-    world.bench.clock.now = row.next_attempt_at - OPEN_FOR - timedelta(hours=1)
+    world.harness.clock.now = row.next_attempt_at - OPEN_FOR - timedelta(hours=1)
 
     assert not world.run().all_safe
 
 
 def test_holds_are_lifted_for_whoever_starts_a_run_may_have_mended_it() -> None:
     world = World()
-    breaker.trip(world.ledger, world.store.name, "403", world.bench.clock())
-    breaker.trip(world.ledger, breaker.API, "401", world.bench.clock())
+    breaker.trip(world.ledger, world.store.name, "403", world.harness.clock())
+    breaker.trip(world.ledger, breaker.API, "401", world.harness.clock())
 
     assert world.run().all_safe
 
@@ -180,7 +180,7 @@ def test_holds_are_lifted_for_whoever_starts_a_run_may_have_mended_it() -> None:
 def test_a_sweep_that_fails_is_told_after_what_is_known_was_archived() -> None:
     world = World(failing_once(), assets=[asset(id="a", size=None), asset(id="b", size=None)])
     world.run()
-    world.bench.api.fail_on_page = (0, HmsUnauthorized("GET /recording-assets: 401"))
+    world.harness.api.fail_on_page = (0, HmsUnauthorized("GET /recording-assets: 401"))
 
     with pytest.raises(HmsUnauthorized):
         world.run()
@@ -195,7 +195,7 @@ def test_named_assets_alone_are_archived_without_a_sweep() -> None:
 
     assert world.state("b") == AssetState.ARCHIVED
     assert world.ledger.get("a") is None
-    assert world.bench.api.pages_read == 0
+    assert world.harness.api.pages_read == 0
 
 
 def test_a_run_that_is_told_to_stop_begins_nothing_more() -> None:
@@ -210,7 +210,7 @@ def test_a_run_that_is_told_to_stop_begins_nothing_more() -> None:
 
 def test_an_account_with_nothing_in_it_is_safe() -> None:
     world = World()
-    world.bench.api.assets.clear()
+    world.harness.api.assets.clear()
 
     result = world.run()
 
@@ -245,11 +245,11 @@ def aged(asset_id: str, age: timedelta) -> Asset:
 def test_the_most_urgent_come_first_whatever_was_queued_before() -> None:
     assets = [aged(f"known-{days}", timedelta(days=days)) for days in range(10)]
     world = World(assets=assets)
-    world.bench.api.assets.clear()
+    world.harness.api.assets.clear()
     world.sweep(assets)
     world.ledger.take_due(1000, timedelta(0))  # an earlier run was killed
     urgent = aged("an-hour-left", RETENTION - timedelta(hours=1))
-    world.bench.api.assets[:] = [*assets, urgent]
+    world.harness.api.assets[:] = [*assets, urgent]
     noting = Noting(world)
 
     world.run(archiver=noting, concurrency=1)
@@ -302,7 +302,7 @@ def test_a_destination_that_lacks_too_much_is_not_called_safe() -> None:
     assert world.run().all_safe
     for info in list(world.store.list("manifests/")):
         world.store.delete(info.key)
-    world.bench.clock.advance(RETENTION)
+    world.harness.clock.advance(RETENTION)
 
     result = world.run()
 
@@ -314,7 +314,7 @@ def test_an_empty_ledger_and_a_destination_that_does_not_answer_are_not_called_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World()
-    world.bench.api.assets.clear()
+    world.harness.api.assets.clear()
 
     def unreachable(_prefix: str) -> object:
         raise TransientStorageError("list: 503")

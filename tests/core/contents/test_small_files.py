@@ -20,9 +20,9 @@ from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import FixedAddress, HttpSource, Intake, Opened, SecretUrl
 from storage_backends.base import object_key
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import IMPATIENT
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.contents.test_opening import Api
+from tests.core.harness import NO_PAUSES
 
 KEY = object_key("chat.txt")
 TEXT = b"someone said something\n"
@@ -84,7 +84,7 @@ class Copies:
         item = self._item
         assert item.source is not None
         request = CopyRequest(KEY, item.content_type, check=item.check, structure=item.structure)
-        with TransferEngine(MemoryBudget(2**24), policy=IMPATIENT) as engine:
+        with TransferEngine(MemoryBudget(2**24), policy=NO_PAUSES) as engine:
             result = engine.submit(item.source, request, [store]).result(10)
             assert engine.confirm() == {}
         return result, store.read(KEY)

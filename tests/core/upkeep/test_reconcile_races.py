@@ -11,66 +11,66 @@ from archiver.ledger.models import AssetState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectSpec
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, file
 from tests.core.examples import RETENTION
+from tests.core.harness import ArchiverHarness, file
 
 VIDEO = bytes(range(256))
 
 
-def archived(*stores: MemoryBackend) -> Bench:
-    bench = Bench(lambda: file(VIDEO), stores=stores)
-    bench.archive()
-    return bench
+def archived(*stores: MemoryBackend) -> ArchiverHarness:
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=stores)
+    harness.archive()
+    return harness
 
 
-def reconciler(bench: Bench) -> Reconciler:
+def reconciler(harness: ArchiverHarness) -> Reconciler:
     return Reconciler(
-        ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+        ledger=harness.ledger, destinations=harness.stores, scope=Scope(RETENTION), clock=harness.clock
     )
 
 
 def test_a_manifest_whose_objects_are_gone_does_not_make_a_waiting_asset_archived() -> None:
-    bench = archived(MemoryBackend("one"))
-    for info in list(bench.stores[0].list("recordings/")):
-        bench.stores[0].delete(info.key)
-    bench.ledger.reopen(bench.asset_id)
-    lease = bench.ledger.lease(bench.asset_id, "test", timedelta(minutes=1))
+    harness = archived(MemoryBackend("one"))
+    for info in list(harness.stores[0].list("recordings/")):
+        harness.stores[0].delete(info.key)
+    harness.ledger.reopen(harness.asset_id)
+    lease = harness.ledger.lease(harness.asset_id, "test", timedelta(minutes=1))
     assert lease
     later = Settlement(AssetState.WAITING, delay=timedelta(hours=1))
-    bench.ledger.settle(lease, judge(bench.api.assets[0], Scope(RETENTION)), later)
+    harness.ledger.settle(lease, judge(harness.api.assets[0], Scope(RETENTION)), later)
 
-    reconciler(bench).reconcile()
+    reconciler(harness).reconcile()
 
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert row.state is AssetState.WAITING
 
 
 def test_a_commit_that_scrub_marks_as_damaged_while_reconcile_looks_stays_marked() -> None:
-    bench: Bench | None = None
+    harness: ArchiverHarness | None = None
 
     class TakenBack(MemoryBackend):
         """Once the manifests are listed, this one goes."""
 
         def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
             found = list(super().list(prefix))
-            if bench is not None and prefix.startswith(keys.MANIFESTS):
+            if harness is not None and prefix.startswith(keys.MANIFESTS):
                 for info in found:
                     self.delete(info.key)
-                bench.ledger.reopen(bench.asset_id)
+                harness.ledger.reopen(harness.asset_id)
             return iter(found)
 
-    bench = archived(MemoryBackend("one"), TakenBack("two"))
+    harness = archived(MemoryBackend("one"), TakenBack("two"))
 
-    reconciler(bench).reconcile()
+    reconciler(harness).reconcile()
 
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert row.state is AssetState.DISCOVERED
 
 
 def test_a_long_run_extends_its_lock() -> None:
-    bench: Bench | None = None
+    harness: ArchiverHarness | None = None
     seen: list[str | None] = []
 
     class Slow(MemoryBackend):
@@ -78,28 +78,28 @@ def test_a_long_run_extends_its_lock() -> None:
             for info in super().list(prefix):
                 for _ in range(EXTEND_EVERY):
                     yield info
-                if bench is not None:
-                    bench.clock.advance(LOCK_TTL / 2)
-                    seen.append(bench.ledger.lock(LOCK_NAME, LOCK_TTL))
+                if harness is not None:
+                    harness.clock.advance(LOCK_TTL / 2)
+                    seen.append(harness.ledger.lock(LOCK_NAME, LOCK_TTL))
 
-    bench = Bench(lambda: file(VIDEO), stores=[Slow("one")])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[Slow("one")])
     for number in range(4):
         data = str(number).encode()
         key = keys.manifest_key(f"other-{number}", None)
-        bench.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+        harness.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
 
-    reconciler(bench).reconcile()
+    reconciler(harness).reconcile()
 
     assert seen[:4] == [None] * 4
 
 
 def test_a_run_that_was_killed_stands_in_the_way_for_minutes_only() -> None:
-    bench = archived(MemoryBackend("one"))
-    bench.ledger.lock(LOCK_NAME, LOCK_TTL)
-    at_once = reconciler(bench).reconcile()
+    harness = archived(MemoryBackend("one"))
+    harness.ledger.lock(LOCK_NAME, LOCK_TTL)
+    at_once = reconciler(harness).reconcile()
 
-    bench.clock.advance(LOCK_TTL)
+    harness.clock.advance(LOCK_TTL)
 
     assert at_once is None
-    assert reconciler(bench).reconcile() is not None
+    assert reconciler(harness).reconcile() is not None
     assert timedelta(minutes=15) >= LOCK_TTL

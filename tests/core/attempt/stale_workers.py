@@ -11,7 +11,7 @@ from typing import Any
 from archiver.core.errors import ManifestError
 from archiver.core.records.manifest import Manifest, read_manifest
 from storage_backends.base import Limits, ObjectInfo, ObjectKey, StorageBackend
-from tests.core.bench import Bench, Tree
+from tests.core.harness import ArchiverHarness, Tree
 
 LEDGER_CALLS = frozenset(
     {"begin", "renew", "outrank", "settle", "add_stored", "stored_objects", "discover", "reopen"}
@@ -22,7 +22,7 @@ LONG = 60.0  # seconds until a test that hangs fails
 
 
 @dataclass
-class Deeds:
+class Audit:
     """What all workers did to one store. `wrong`: what none should ever do."""
 
     wrong: list[str] = field(default_factory=list)
@@ -90,27 +90,27 @@ class Paused:
 class Watched:
     """A store as one worker uses it; what it does is recorded, and judged where the store can compare and swap."""
 
-    def __init__(self, inner: StorageBackend, deeds: Deeds, worker: str) -> None:
-        self._inner, self._deeds, self._worker = inner, deeds, worker
+    def __init__(self, inner: StorageBackend, audit: Audit, worker: str) -> None:
+        self._inner, self._audit, self._worker = inner, audit, worker
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def put(self, spec: Any, data: Any, crc32c: int) -> ObjectInfo:
-        with self._deeds.lock:
+        with self._audit.lock:
             before = _manifest(self._inner, spec.key)
             info = self._inner.put(spec, data, crc32c)
             self._wrote(info)
             if spec.key.startswith("manifests/"):
                 written = Manifest.model_validate_json(bytes(data))
                 if not written.damage:
-                    self._deeds.committed.append(written.rank)
+                    self._audit.committed.append(written.rank)
                 if (
                     before is not None
                     and before.rank > written.rank
                     and self._inner.limits.conditional_replace
                 ):
-                    self._deeds.wrong.append(f"{self._worker} replaced {before.rank} by {written.rank}")
+                    self._audit.wrong.append(f"{self._worker} replaced {before.rank} by {written.rank}")
         return info
 
     def begin(self, spec: Any) -> Any:
@@ -120,16 +120,16 @@ class Watched:
         return _WatchedUpload(self._inner.resume(spec, token), self)
 
     def delete(self, key: ObjectKey) -> None:
-        with self._deeds.lock:
+        with self._audit.lock:
             there = self._inner.stat(key)
             if there is not None:
-                writer = self._deeds.writers.get((str(key), str(there.etag)))
+                writer = self._audit.writers.get((str(key), str(there.etag)))
                 if writer != self._worker:
-                    self._deeds.wrong.append(f"{self._worker} deleted {key} of {writer}")
+                    self._audit.wrong.append(f"{self._worker} deleted {key} of {writer}")
             self._inner.delete(key)
 
     def _wrote(self, info: ObjectInfo) -> None:
-        self._deeds.writers[str(info.key), str(info.etag)] = self._worker
+        self._audit.writers[str(info.key), str(info.etag)] = self._worker
 
 
 class _WatchedUpload:
@@ -140,7 +140,7 @@ class _WatchedUpload:
         return getattr(self._inner, name)
 
     def complete(self, parts: Any, crc32c: int) -> ObjectInfo:
-        with self._store._deeds.lock:
+        with self._store._audit.lock:
             info: ObjectInfo = self._inner.complete(parts, crc32c)
             self._store._wrote(info)
         return info
@@ -164,20 +164,25 @@ class Unconditional:
 
 
 class Worker:
-    """One attempt at the bench's asset in a thread of its own."""
+    """One attempt at the harness's asset in a thread of its own."""
 
     def __init__(
-        self, bench: Bench, deeds: list[Deeds], name: str, contents: Callable[[], Tree], pauser: Pauser
+        self,
+        harness: ArchiverHarness,
+        audits: list[Audit],
+        name: str,
+        contents: Callable[[], Tree],
+        pauser: Pauser,
     ) -> None:
         self.name, self.pauser = name, pauser
         self.outcome: object = None
-        self._bench = bench
+        self._harness = harness
         stores = [
             Paused(Watched(store, seen, name), pauser, STORE_CALLS)
-            for store, seen in zip(bench.stores, deeds, strict=True)
+            for store, seen in zip(harness.stores, audits, strict=True)
         ]
-        self._archiver = bench.another_archiver(
-            ledger=Paused(bench.ledger, pauser, LEDGER_CALLS),
+        self._archiver = harness.another_archiver(
+            ledger=Paused(harness.ledger, pauser, LEDGER_CALLS),
             destinations=stores,
             open_contents=lambda _asset: contents(),
         )
@@ -197,7 +202,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            self.outcome = self._archiver.archive(self._bench.asset_id, self.name)
+            self.outcome = self._archiver.archive(self._harness.asset_id, self.name)
         except BaseException as error:
             self.outcome = error
         finally:

@@ -16,8 +16,8 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceGone
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.examples import NOW, RETENTION
+from tests.core.harness import ArchiverHarness, BytesSource, Tree
 
 VIDEO = bytes(range(256)) * 3
 
@@ -64,25 +64,25 @@ def tree() -> Tree:
     return Tree({"a.ts": BytesSource(VIDEO[:50]), "b.ts": BytesSource(VIDEO[50:90]), "m.m3u8": b"#EXTM3U"})
 
 
-def run_until_killed(bench: Bench, life: Life) -> bool:
+def run_until_killed(harness: ArchiverHarness, life: Life) -> bool:
     """Whether it was."""
-    mortal = bench.another_archiver(
-        ledger=Mortal(bench.ledger, life, LEDGER_CALLS),
-        destinations=[Mortal(store, life, STORE_CALLS) for store in bench.stores],
+    mortal = harness.another_archiver(
+        ledger=Mortal(harness.ledger, life, LEDGER_CALLS),
+        destinations=[Mortal(store, life, STORE_CALLS) for store in harness.stores],
     )
     try:
-        mortal.archive(bench.asset_id, "mortal")
+        mortal.archive(harness.asset_id, "mortal")
     except KilledHere:
         return True
     return False
 
 
-def next_worker(bench: Bench) -> None:
+def next_worker(harness: ArchiverHarness) -> None:
     """What beat and another worker do, until nothing is due any more."""
     for _ in range(10):
-        bench.clock.advance(timedelta(minutes=20))
-        for row in bench.ledger.take_due(10, timedelta(minutes=15)):
-            bench.archiver.archive(row.asset_id, "next")
+        harness.clock.advance(timedelta(minutes=20))
+        for row in harness.ledger.take_due(10, timedelta(minutes=15)):
+            harness.archiver.archive(row.asset_id, "next")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-the-call", "after-the-call"])
@@ -91,18 +91,18 @@ def test_killed_at_any_call_the_next_worker_archives_it_whole(after: bool) -> No
     alive = False
     while not alive:
         step += 1
-        bench = Bench(tree, stores=[MemoryBackend("one"), MemoryBackend("two")])
-        alive = not run_until_killed(bench, Life(step, after=after))
+        harness = ArchiverHarness(tree, stores=[MemoryBackend("one"), MemoryBackend("two")])
+        alive = not run_until_killed(harness, Life(step, after=after))
         killed += not alive
 
-        if bench.ledger.get(bench.asset_id) is None:
-            bench.archive()  # killed before it entered the asset: a sweep's work
-        next_worker(bench)
+        if harness.ledger.get(harness.asset_id) is None:
+            harness.archive()  # killed before it entered the asset: a sweep's work
+        next_worker(harness)
 
-        row = bench.ledger.get(bench.asset_id)
+        row = harness.ledger.get(harness.asset_id)
         assert row, step
         assert row.state is AssetState.ARCHIVED, (step, row)
-        for store in bench.stores:
+        for store in harness.stores:
             manifest = read_manifest(store, keys.manifest_key(row.asset_id, row.created_at))
             assert manifest, step
             assert verify_contents(store, manifest).ok, step
@@ -114,25 +114,25 @@ def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded_all_the_same(afte
     step, alive = 0, False
     while not alive:
         step += 1
-        bench = Bench(
+        harness = ArchiverHarness(
             lambda: Tree({"a.ts": BytesSource(VIDEO), "b.ts": BytesSource(b"", [SourceGone("")] * 99)})
         )
         for _ in range(2):
-            bench.archive()
-            bench.clock.advance(timedelta(hours=2))
-        alive = not run_until_killed(bench, Life(step, after=after))
+            harness.archive()
+            harness.clock.advance(timedelta(hours=2))
+        alive = not run_until_killed(harness, Life(step, after=after))
 
-        next_worker(bench)
+        next_worker(harness)
         Reconciler(
-            ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+            ledger=harness.ledger, destinations=harness.stores, scope=Scope(RETENTION), clock=harness.clock
         ).reconcile()
 
-        row = bench.ledger.get(bench.asset_id)
+        row = harness.ledger.get(harness.asset_id)
         assert row, step
         assert row.state is AssetState.QUARANTINED, (step, row)
-        assert bench.stores[0].stat(keys.end_record_key(row.asset_id, row.created_at)), step
-        manifest = read_manifest(bench.stores[0], keys.manifest_key(row.asset_id, row.created_at))
+        assert harness.stores[0].stat(keys.end_record_key(row.asset_id, row.created_at)), step
+        manifest = read_manifest(harness.stores[0], keys.manifest_key(row.asset_id, row.created_at))
         assert manifest, step
         assert (manifest.trusted, manifest.missing) == (False, ("b.ts",)), step
-        assert verify_contents(bench.stores[0], manifest).ok, step
-    assert bench.clock() > NOW
+        assert verify_contents(harness.stores[0], manifest).ok, step
+    assert harness.clock() > NOW

@@ -15,14 +15,14 @@ from archiver.core.upkeep.dispatch import URGENT_BEYOND, Dispatcher
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, Settlement
 from archiver.transfer.base import SourceInfo
-from tests.core.bench import PART_BYTES, Bench, BytesSource, Tree
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
+from tests.core.harness import PART_BYTES, ArchiverHarness, BytesSource, Tree
 
 LEASE = timedelta(hours=2)
 
 
-class World:
+class Scenario:
     """Slots that are all busy with what is leased."""
 
     def __init__(self, window: int = 100) -> None:
@@ -57,104 +57,104 @@ class World:
         return urgency.hand_back_for(self.ledger, asset_id)
 
 
-def busy(*asset_ids: str) -> World:
-    world = World()
+def busy(*asset_ids: str) -> Scenario:
+    scenario = Scenario()
     for asset_id in asset_ids:
-        world.discover(asset_id, timedelta(days=12))
-        world.run(asset_id)
-    return world
+        scenario.discover(asset_id, timedelta(days=12))
+        scenario.run(asset_id)
+    return scenario
 
 
 def test_one_copy_is_handed_back_for_an_urgent_asset_that_waits() -> None:
-    world = busy("one", "two")
-    world.discover("urgent", timedelta(hours=1))
-    world.dispatch(4)
+    scenario = busy("one", "two")
+    scenario.discover("urgent", timedelta(hours=1))
+    scenario.dispatch(4)
 
-    assert [world.hand_back("one"), world.hand_back("two")] == ["urgent", None]
+    assert [scenario.hand_back("one"), scenario.hand_back("two")] == ["urgent", None]
 
 
 def test_two_urgent_assets_get_two_slots() -> None:
-    world = busy("one", "two", "three")
+    scenario = busy("one", "two", "three")
     for asset_id in ("urgent-1", "urgent-2"):
-        world.discover(asset_id, timedelta(hours=1))
-    world.dispatch(4)
+        scenario.discover(asset_id, timedelta(hours=1))
+    scenario.dispatch(4)
 
-    assert [world.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
+    assert [scenario.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
 
 
 @pytest.mark.parametrize("dispatches", [0, 1, 2])
 def test_a_slot_has_time_to_take_it_first(dispatches: int) -> None:
-    world = busy("one")
-    world.discover("urgent", timedelta(hours=1))
-    world.dispatch(dispatches)
+    scenario = busy("one")
+    scenario.discover("urgent", timedelta(hours=1))
+    scenario.dispatch(dispatches)
 
-    assert world.hand_back("one") is None
+    assert scenario.hand_back("one") is None
 
 
 def test_what_is_not_urgent_waits_for_a_slot() -> None:
-    world = busy("one")
-    world.discover("another", timedelta(days=10))
-    world.dispatch(10)
+    scenario = busy("one")
+    scenario.discover("another", timedelta(days=10))
+    scenario.dispatch(10)
 
-    assert world.hand_back("one") is None
+    assert scenario.hand_back("one") is None
 
 
 def test_an_urgent_copy_goes_on() -> None:
-    world = World()
-    world.discover("one", timedelta(days=2))
-    world.run("one")
-    world.discover("urgent", timedelta(hours=1))
-    world.dispatch(10)
+    scenario = Scenario()
+    scenario.discover("one", timedelta(days=2))
+    scenario.run("one")
+    scenario.discover("urgent", timedelta(hours=1))
+    scenario.dispatch(10)
 
-    assert world.hand_back("one") is None
+    assert scenario.hand_back("one") is None
 
 
 def test_once_it_is_taken_nobody_makes_room_any_more() -> None:
-    world = busy("one")
-    world.discover("urgent", timedelta(hours=1))
-    world.dispatch(4)
-    world.run("urgent")
-    world.clock.advance(timedelta(minutes=1))
+    scenario = busy("one")
+    scenario.discover("urgent", timedelta(hours=1))
+    scenario.dispatch(4)
+    scenario.run("urgent")
+    scenario.clock.advance(timedelta(minutes=1))
 
-    assert world.hand_back("one") is None
+    assert scenario.hand_back("one") is None
 
 
 def test_no_asset_is_handed_back_for_ever() -> None:
-    world = busy("one")
+    scenario = busy("one")
     times = 0
     for number in range(20):
-        world.discover(f"urgent-{number}", timedelta(hours=1))
-        world.dispatch(4)
-        times += world.hand_back("one") is not None
-        world.run(f"urgent-{number}")
+        scenario.discover(f"urgent-{number}", timedelta(hours=1))
+        scenario.dispatch(4)
+        times += scenario.hand_back("one") is not None
+        scenario.run(f"urgent-{number}")
 
     assert times == urgency.MOST_HAND_BACKS
 
 
 def test_a_full_window_of_what_is_not_urgent_keeps_no_urgent_asset_waiting() -> None:
-    world = World(window=3)
+    scenario = Scenario(window=3)
     for number in range(5):
-        world.discover(f"calm-{number}", timedelta(days=12))
-    world.dispatch()
-    world.discover("urgent", timedelta(hours=1))
+        scenario.discover(f"calm-{number}", timedelta(days=12))
+    scenario.dispatch()
+    scenario.discover("urgent", timedelta(hours=1))
     waited = judge(
         asset(id="retry", created_at=(NOW - RETENTION + timedelta(hours=2)).isoformat()), Scope(RETENTION)
     )
-    world.ledger.discover([waited])
-    world.ledger.settle(
-        world.run("retry"), waited, Settlement(AssetState.WAITING, delay=timedelta(seconds=5))
+    scenario.ledger.discover([waited])
+    scenario.ledger.settle(
+        scenario.run("retry"), waited, Settlement(AssetState.WAITING, delay=timedelta(seconds=5))
     )
-    world.dispatch(3)
+    scenario.dispatch(3)
 
-    assert set(world.sent) >= {"urgent", "retry"}
-    assert len(world.sent) <= 3 + URGENT_BEYOND
+    assert set(scenario.sent) >= {"urgent", "retry"}
+    assert len(scenario.sent) <= 3 + URGENT_BEYOND
 
 
 def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
-    world = busy("one")
-    world.ledger.remember("urgent_waiting", {"what": "is this"})
+    scenario = busy("one")
+    scenario.ledger.remember("urgent_waiting", {"what": "is this"})
 
-    assert world.hand_back("one") is None
+    assert scenario.hand_back("one") is None
 
 
 def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,19 +166,19 @@ def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.Mo
     def contents() -> Tree:
         return Tree(dict(files))
 
-    bench = Bench(contents, time_is_up=TimeoutError)
-    wait_for_the_heartbeat(bench, list(files.values())[5:], monkeypatch)
-    first = bench.archive()
-    row = bench.ledger.get(bench.asset_id)
+    harness = ArchiverHarness(contents, time_is_up=TimeoutError)
+    wait_for_the_heartbeat(harness, list(files.values())[5:], monkeypatch)
+    first = harness.archive()
+    row = harness.ledger.get(harness.asset_id)
     assert row is not None
     before = {path: source.reads for path, source in files.items()}
-    bench.archive()
+    harness.archive()
 
     assert isinstance(first, WillRetry)
     assert "urgent-one is urgent" in first.reason
     assert row.state is AssetState.WAITING
     assert row.attempts == 0
-    assert (done := bench.ledger.get(bench.asset_id)) is not None
+    assert (done := harness.ledger.get(harness.asset_id)) is not None
     assert done.state is AssetState.ARCHIVED
     again = [path for path, source in files.items() if source.reads > before[path] + 1]
     assert again == [], "each was asked once whether it is still the same"
@@ -195,10 +195,10 @@ def file_with(source: BytesSource) -> Tree:
 
 
 class Beats:
-    """Of the attempts at a bench: the first one learns that an urgent asset waits."""
+    """Of the attempts at a harness: the first one learns that an urgent asset waits."""
 
-    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._bench = bench
+    def __init__(self, harness: ArchiverHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._harness = harness
         self._beating: list[Heartbeat] = []
         enter = Heartbeat.__enter__
 
@@ -210,15 +210,15 @@ class Beats:
 
     def wait_for_it(self) -> None:
         if len(self._beating) == 1:
-            urgency.say(self._bench.ledger, ["urgent-one"], NOW - timedelta(days=99))
+            urgency.say(self._harness.ledger, ["urgent-one"], NOW - timedelta(days=99))
             assert self._beating[0]._yields.wait(10)
 
 
 def wait_for_the_heartbeat(
-    bench: Bench, sources: Sequence[BytesSource], monkeypatch: pytest.MonkeyPatch
+    harness: ArchiverHarness, sources: Sequence[BytesSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of `sources` arrives once the heartbeat has seen that an urgent asset waits."""
-    beats = Beats(bench, monkeypatch)
+    beats = Beats(harness, monkeypatch)
 
     def waits(source: BytesSource) -> None:
         opens: Callable[[int], object] = source.open
@@ -235,18 +235,18 @@ def wait_for_the_heartbeat(
 
 def test_what_is_whole_is_committed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-    bench = Bench(lambda: file_with(only), time_is_up=TimeoutError)
+    harness = ArchiverHarness(lambda: file_with(only), time_is_up=TimeoutError)
     only = BytesSource(b"m" * 20)
-    wait_for_the_heartbeat(bench, [only], monkeypatch)
+    wait_for_the_heartbeat(harness, [only], monkeypatch)
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_a_large_file_is_handed_back_at_a_parts_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     data = bytes(range(256)) * 10  # 40 parts, two at once
     source = BytesSource(data)
-    bench = Bench(lambda: file_with(source), time_is_up=TimeoutError)
+    harness = ArchiverHarness(lambda: file_with(source), time_is_up=TimeoutError)
     read: list[int] = []
     reads = source.read_range
 
@@ -257,11 +257,11 @@ def test_a_large_file_is_handed_back_at_a_parts_end(monkeypatch: pytest.MonkeyPa
         reads(start, into, info)
 
     source.read_range = counted  # type: ignore[method-assign]
-    seen = Beats(bench, monkeypatch)
+    seen = Beats(harness, monkeypatch)
     read_before: list[int] = []
-    first = bench.archive()
+    first = harness.archive()
     read_before, read[:] = list(read), []
-    second = bench.archive()
+    second = harness.archive()
 
     assert isinstance(first, WillRetry)
     assert "urgent-one is urgent" in first.reason

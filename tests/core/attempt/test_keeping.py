@@ -28,40 +28,42 @@ from archiver.transfer.errors import (
 )
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.examples import NOW, RETENTION, asset
+from tests.core.harness import ArchiverHarness, BytesSource, Tree
 
 VIDEO = bytes(range(256)) * 3
 DAY = timedelta(days=1)
 
 
-def row_of(bench: Bench) -> Row:
-    row = bench.ledger.get(bench.asset_id)
+def row_of(harness: ArchiverHarness) -> Row:
+    row = harness.ledger.get(harness.asset_id)
     assert row
     return row
 
 
-def key_of(bench: Bench) -> str:
-    described = bench.api.assets[0]
+def key_of(harness: ArchiverHarness) -> str:
+    described = harness.api.assets[0]
     return keys.manifest_key(described.id, described.created_at)
 
 
-def manifest_of(bench: Bench, store: StorageBackend | None = None) -> Manifest:
-    manifest = read_manifest(store or bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at))
+def manifest_of(harness: ArchiverHarness, store: StorageBackend | None = None) -> Manifest:
+    manifest = read_manifest(
+        store or harness.stores[0], keys.manifest_key(harness.asset_id, asset().created_at)
+    )
     assert manifest
     return manifest
 
 
-def attempts(bench: Bench, number: int) -> list[object]:
+def attempts(harness: ArchiverHarness, number: int) -> list[object]:
     """That many attempts, each when the ledger says."""
-    return [bench.archive_until_settled(attempts=1) for _ in range(number)]
+    return [harness.archive_until_settled(attempts=1) for _ in range(number)]
 
 
-def look_again(bench: Bench) -> object:
+def look_again(harness: ArchiverHarness) -> object:
     """What the watch does a day later."""
-    bench.clock.advance(DAY + timedelta(hours=1))
-    assert reopen_ended(bench.ledger, bench.clock()) == 1
-    return bench.archive_until_settled()
+    harness.clock.advance(DAY + timedelta(hours=1))
+    assert reopen_ended(harness.ledger, harness.clock()) == 1
+    return harness.archive_until_settled()
 
 
 def leaf(fault: SourceError, etag: str = '"v1"') -> BytesSource:
@@ -90,21 +92,21 @@ BAD_LEAVES = [
     ("fault", "words"), [case[1:] for case in BAD_LEAVES], ids=[case[0] for case in BAD_LEAVES]
 )
 def test_one_bad_leaf_never_costs_the_rest(fault: SourceError, words: str) -> None:
-    bench = Bench(lambda: tree(leaf(fault)))
+    harness = ArchiverHarness(lambda: tree(leaf(fault)))
 
-    outcomes = attempts(bench, 3)
+    outcomes = attempts(harness, 3)
 
     assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
-    row = row_of(bench)
+    row = row_of(harness)
     assert (row.state, row.stored_objects) == (AssetState.QUARANTINED, 2), "a segment and the master"
     assert words in (row.reason or "")
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert manifest.schema_version == DOUBTED
     assert manifest.doubts is not None
     assert [doubt.startswith("bad.ts: ") for doubt in manifest.doubts] == [True]
     assert manifest.missing == ("bad.ts",)
-    assert verify_contents(bench.stores[0], manifest).ok
-    assert committed(bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at)) is None
+    assert verify_contents(harness.stores[0], manifest).ok
+    assert committed(harness.stores[0], keys.manifest_key(harness.asset_id, asset().created_at)) is None
 
 
 UNREADY = [
@@ -115,54 +117,54 @@ UNREADY = [
 
 @pytest.mark.parametrize("fault", [case[1] for case in UNREADY], ids=[case[0] for case in UNREADY])
 def test_what_the_source_may_still_complete_is_kept_only_near_the_deadline(fault: SourceError) -> None:
-    bench = Bench(lambda: tree(leaf(fault)))
+    harness = ArchiverHarness(lambda: tree(leaf(fault)))
 
-    while row_of_or_none(bench) is None or row_of(bench).state is AssetState.WAITING:
-        bench.archive_until_settled(attempts=1)
+    while row_of_or_none(harness) is None or row_of(harness).state is AssetState.WAITING:
+        harness.archive_until_settled(attempts=1)
 
-    assert row_of(bench).state is AssetState.QUARANTINED
-    assert RETENTION - 4 * DAY < bench.clock() - NOW < RETENTION - DAY, "from three days before it on"
+    assert row_of(harness).state is AssetState.QUARANTINED
+    assert RETENTION - 4 * DAY < harness.clock() - NOW < RETENTION - DAY, "from three days before it on"
 
 
-def row_of_or_none(bench: Bench) -> Row | None:
-    return bench.ledger.get(bench.asset_id)
+def row_of_or_none(harness: ArchiverHarness) -> Row | None:
+    return harness.ledger.get(harness.asset_id)
 
 
 def test_an_unready_doubt_of_the_contents_waits_for_the_deadline_and_is_looked_at_daily() -> None:
     doubt = Doubt("it has no EXT-X-ENDLIST", "s.m3u8", unready=True)
-    bench = Bench(lambda: Tree({"s0.ts": BytesSource(VIDEO)}, notes=Notes(doubts=[doubt])))
+    harness = ArchiverHarness(lambda: Tree({"s0.ts": BytesSource(VIDEO)}, notes=Notes(doubts=[doubt])))
     looks = 0
 
-    while row_of_or_none(bench) is None or row_of(bench).state is AssetState.WAITING:
-        before = bench.clock()
-        bench.archive_until_settled(attempts=1)
+    while row_of_or_none(harness) is None or row_of(harness).state is AssetState.WAITING:
+        before = harness.clock()
+        harness.archive_until_settled(attempts=1)
         looks += 1
-        assert bench.clock() - before <= DAY + timedelta(minutes=6)
+        assert harness.clock() - before <= DAY + timedelta(minutes=6)
 
-    assert row_of(bench).state is AssetState.QUARANTINED
+    assert row_of(harness).state is AssetState.QUARANTINED
     assert looks < 40, "no storm"
-    assert bench.clock() - NOW > RETENTION - 4 * DAY
+    assert harness.clock() - NOW > RETENTION - 4 * DAY
 
 
 def test_attempts_that_find_something_else_each_time_do_not_count_together() -> None:
     faults = iter([SourceGone("404"), SourceForbidden("403"), SourceGone("404"), SourceGone("404")])
-    bench = Bench(lambda: tree(leaf(next(faults))))
+    harness = ArchiverHarness(lambda: tree(leaf(next(faults))))
 
-    outcomes = attempts(bench, 4)
+    outcomes = attempts(harness, 4)
 
     assert [type(outcome) for outcome in outcomes] == [WillRetry] * 4
-    assert row_of(bench).mismatches == 2
+    assert row_of(harness).mismatches == 2
 
 
 def test_what_changes_at_every_look_is_kept_near_the_deadline_all_the_same() -> None:
     number = iter(range(10_000))
-    bench = Bench(lambda: tree(leaf(UnexpectedContent(f"another word {next(number)}"))))
+    harness = ArchiverHarness(lambda: tree(leaf(UnexpectedContent(f"another word {next(number)}"))))
 
-    while row_of_or_none(bench) is None or row_of(bench).state is AssetState.WAITING:
-        bench.archive_until_settled(attempts=1)
+    while row_of_or_none(harness) is None or row_of(harness).state is AssetState.WAITING:
+        harness.archive_until_settled(attempts=1)
 
-    assert row_of(bench).state is AssetState.QUARANTINED
-    assert bench.clock() < NOW + RETENTION
+    assert row_of(harness).state is AssetState.QUARANTINED
+    assert harness.clock() < NOW + RETENTION
 
 
 class Checked(Tree):
@@ -192,76 +194,76 @@ def always_right(_start: bytes, _info: SourceInfo | None) -> None:
 
 def test_a_single_file_that_is_something_else_is_stored_as_the_source_has_it() -> None:
     source = BytesSource(VIDEO)
-    bench = Bench(lambda: Checked(source, never_right))
+    harness = ArchiverHarness(lambda: Checked(source, never_right))
 
-    outcomes = attempts(bench, 3)
+    outcomes = attempts(harness, 3)
 
     assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert [item.doubt for item in manifest.objects if item.path == "Rec.mp4"] == [
         "Rec.mp4: expected an MP4 file, got text"
     ]
     assert manifest.missing is None
-    assert bench.stores[0].read(f"{manifest.folder}/Rec.mp4", 0, 9999) == VIDEO  # type: ignore[arg-type]
+    assert harness.stores[0].read(f"{manifest.folder}/Rec.mp4", 0, 9999) == VIDEO  # type: ignore[arg-type]
 
 
 def test_the_same_bytes_are_not_read_again_just_to_find_the_same() -> None:
     source = BytesSource(VIDEO)
-    bench = Bench(lambda: Checked(source, never_right))
-    attempts(bench, 1)
+    harness = ArchiverHarness(lambda: Checked(source, never_right))
+    attempts(harness, 1)
     reads = source.reads
 
-    attempts(bench, 1)
+    attempts(harness, 1)
 
     assert source.reads == reads, "opening told that it is the same version"
 
 
 def test_another_size_than_the_apis_without_a_structure_to_check_is_a_doubt() -> None:
-    bench = Bench(lambda: Checked(BytesSource(VIDEO), always_right, size=len(VIDEO) + 1))
+    harness = ArchiverHarness(lambda: Checked(BytesSource(VIDEO), always_right, size=len(VIDEO) + 1))
 
-    outcomes = attempts(bench, 3)
+    outcomes = attempts(harness, 3)
 
     assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
-    assert "the API says 769" in (row_of(bench).reason or "")
+    assert "the API says 769" in (row_of(harness).reason or "")
 
 
 def test_a_doubt_that_is_gone_at_a_later_look_makes_it_archived_without_reading_it_again() -> None:
     source = BytesSource(VIDEO)
     said = [len(VIDEO) + 1]
-    bench = Bench(lambda: Checked(source, always_right, size=said[0]))
-    attempts(bench, 3)
-    assert row_of(bench).state is AssetState.QUARANTINED
+    harness = ArchiverHarness(lambda: Checked(source, always_right, size=said[0]))
+    attempts(harness, 3)
+    assert row_of(harness).state is AssetState.QUARANTINED
     said[0] = len(VIDEO)
     reads = source.reads
 
-    outcome = look_again(bench)
+    outcome = look_again(harness)
 
     assert isinstance(outcome, Archived)
-    assert manifest_of(bench).trusted
+    assert manifest_of(harness).trusted
     assert source.reads == reads + 1, "one small request: is it still the same?"
 
 
 def test_a_doubtful_object_stays_doubtful_at_a_later_look() -> None:
-    bench = Bench(lambda: Checked(BytesSource(VIDEO), never_right))
-    attempts(bench, 3)
+    harness = ArchiverHarness(lambda: Checked(BytesSource(VIDEO), never_right))
+    attempts(harness, 3)
 
-    outcome = look_again(bench)
+    outcome = look_again(harness)
 
     assert isinstance(outcome, Kept)
-    assert row_of(bench).state is AssetState.QUARANTINED
+    assert row_of(harness).state is AssetState.QUARANTINED
 
 
 def test_a_missing_leaf_that_appears_is_added_and_the_asset_archived() -> None:
     bad = [leaf(SourceGone("404"))]
-    bench = Bench(lambda: tree(bad[0]))
-    attempts(bench, 3)
-    before = manifest_of(bench)
+    harness = ArchiverHarness(lambda: tree(bad[0]))
+    attempts(harness, 3)
+    before = manifest_of(harness)
     bad[0] = BytesSource(b"G" * 10)
 
-    outcome = look_again(bench)
+    outcome = look_again(harness)
 
     assert isinstance(outcome, Archived)
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert manifest.trusted
     assert manifest.folder == before.folder, "nothing that was listed changed"
     assert {item.path for item in manifest.objects} == {"s0.ts", "bad.ts", "master.m3u8"}
@@ -269,40 +271,40 @@ def test_a_missing_leaf_that_appears_is_added_and_the_asset_archived() -> None:
 
 def test_other_content_than_a_manifest_lists_goes_to_a_new_folder() -> None:
     bad, video = [leaf(SourceGone("404"))], [BytesSource(VIDEO)]
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree({"s0.ts": video[0], "bad.ts": bad[0], "master.m3u8": b"#EXTM3U\n"}, version="v1")
     )
-    attempts(bench, 3)
-    before = manifest_of(bench)
+    attempts(harness, 3)
+    before = manifest_of(harness)
     bad[0], video[0] = BytesSource(b"G" * 10, etag='"v2"'), BytesSource(VIDEO[::-1], etag='"v2"')
 
-    outcome = look_again(bench)
+    outcome = look_again(harness)
 
     assert isinstance(outcome, Archived)
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert manifest.folder == f"{before.folder}/!v2"
-    assert verify_contents(bench.stores[0], manifest).ok
-    assert verify_contents(bench.stores[0], before).ok, "what was kept before is untouched"
+    assert verify_contents(harness.stores[0], manifest).ok
+    assert verify_contents(harness.stores[0], before).ok, "what was kept before is untouched"
 
 
 def test_a_replacement_that_dies_half_way_destroys_nothing() -> None:
     bad, video = [leaf(SourceGone("404"))], [BytesSource(VIDEO)]
-    bench = Bench(lambda: Tree({"s0.ts": video[0], "bad.ts": bad[0], "t.m3u8": b"#EXTM3U\n"}))
-    attempts(bench, 3)
-    before = manifest_of(bench)
+    harness = ArchiverHarness(lambda: Tree({"s0.ts": video[0], "bad.ts": bad[0], "t.m3u8": b"#EXTM3U\n"}))
+    attempts(harness, 3)
+    before = manifest_of(harness)
     bad[0], video[0] = leaf(SourceUnavailable("503")), BytesSource(VIDEO[::-1], etag='"v2"')
 
-    look_again(bench)
+    look_again(harness)
 
-    assert manifest_of(bench) == before
-    assert verify_contents(bench.stores[0], before).ok
-    assert row_of(bench).stored_objects == len(before.objects), "and it is not at risk"
+    assert manifest_of(harness) == before
+    assert verify_contents(harness.stores[0], before).ok
+    assert row_of(harness).stored_objects == len(before.objects), "and it is not at risk"
 
 
 @pytest.mark.parametrize("fault", [SourceUnavailable("503"), SourceGone("404"), SourceForbidden("403")])
 def test_what_is_kept_stays_quarantined_when_the_source_goes_away(fault: SourceError) -> None:
     gone: list[SourceError] = []
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree(
             {
                 "s0.ts": BytesSource(VIDEO, list(gone) * 9),
@@ -311,55 +313,55 @@ def test_what_is_kept_stays_quarantined_when_the_source_goes_away(fault: SourceE
             }
         )
     )
-    attempts(bench, 3)
+    attempts(harness, 3)
     gone.append(fault)
 
-    look_again(bench)
+    look_again(harness)
 
-    assert row_of(bench).state is AssetState.QUARANTINED
-    bench.clock.now = NOW + 3 * RETENTION
-    bench.ledger.reopen(bench.asset_id)
-    bench.archive_until_settled()
-    assert row_of(bench).state is AssetState.QUARANTINED, "never lost: it is stored"
+    assert row_of(harness).state is AssetState.QUARANTINED
+    harness.clock.now = NOW + 3 * RETENTION
+    harness.ledger.reopen(harness.asset_id)
+    harness.archive_until_settled()
+    assert row_of(harness).state is AssetState.QUARANTINED, "never lost: it is stored"
 
 
 def test_a_ledger_that_was_lost_finds_what_is_kept() -> None:
-    bench = Bench(lambda: tree(leaf(SourceGone("404"))))
-    attempts(bench, 3)
-    bench.ledger.clear()
+    harness = ArchiverHarness(lambda: tree(leaf(SourceGone("404"))))
+    attempts(harness, 3)
+    harness.ledger.clear()
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Kept), "at once, for it found what the manifest says"
 
 
 def test_nothing_is_kept_of_an_asset_without_media() -> None:
-    bench = Bench(lambda: Tree({"s0.ts": leaf(SourceGone("404")), "master.m3u8": b"#EXTM3U\n"}))
+    harness = ArchiverHarness(lambda: Tree({"s0.ts": leaf(SourceGone("404")), "master.m3u8": b"#EXTM3U\n"}))
 
-    outcomes = attempts(bench, 5)
+    outcomes = attempts(harness, 5)
 
     assert all(isinstance(outcome, WillRetry) for outcome in outcomes)
-    assert read_manifest(bench.stores[0], keys.manifest_key(bench.asset_id, asset().created_at)) is None
+    assert read_manifest(harness.stores[0], keys.manifest_key(harness.asset_id, asset().created_at)) is None
 
 
 def test_both_destinations_keep_it() -> None:
     stores: Sequence[StorageBackend] = [MemoryBackend("one"), MemoryBackend("two")]
-    bench = Bench(lambda: tree(leaf(SourceGone("404"))), stores=stores)
+    harness = ArchiverHarness(lambda: tree(leaf(SourceGone("404"))), stores=stores)
 
-    attempts(bench, 3)
+    attempts(harness, 3)
 
-    key = keys.manifest_key(bench.asset_id, asset().created_at)
+    key = keys.manifest_key(harness.asset_id, asset().created_at)
     assert all(kept(store, key) is not None for store in stores)
 
 
 def test_an_optional_object_that_is_busy_does_not_hold_up_the_rest() -> None:
     thumbnail = leaf(SourceUnavailable("503"))
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree({"s0.ts": BytesSource(VIDEO), "t.png": thumbnail}, optional=frozenset({"t.png"}))
     )
 
-    assert isinstance(bench.archive(), Archived)
-    assert "t.png could not be had yet and is tried again" in row_of(bench).warnings[0]
+    assert isinstance(harness.archive(), Archived)
+    assert "t.png could not be had yet and is tried again" in row_of(harness).warnings[0]
 
 
 def test_strange_answers_to_a_few_requests_cost_no_attempt() -> None:
@@ -369,19 +371,19 @@ def test_strange_answers_to_a_few_requests_cost_no_attempt() -> None:
         f"s{number}.ts": BytesSource(VIDEO, [strange[number % 4]] if number % 5 == 0 else [])
         for number in range(100)
     }
-    bench = Bench(lambda: Tree(files))
+    harness = ArchiverHarness(lambda: Tree(files))
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_an_optional_object_that_is_gone_is_a_warning_at_once() -> None:
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree(
             {"s0.ts": BytesSource(VIDEO), "t.png": leaf(SourceGone("404"))}, optional=frozenset({"t.png"})
         )
     )
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_an_item_that_two_files_want_is_a_doubt() -> None:
@@ -390,9 +392,9 @@ def test_an_item_that_two_files_want_is_a_doubt() -> None:
             yield from super().items()
             yield Item("s0.ts", "video/mp2t", source=BytesSource(b"another"))
 
-    bench = Bench(lambda: Twice({"s0.ts": BytesSource(VIDEO)}))
+    harness = ArchiverHarness(lambda: Twice({"s0.ts": BytesSource(VIDEO)}))
 
-    attempts(bench, 3)
+    attempts(harness, 3)
 
-    assert row_of(bench).state is AssetState.QUARANTINED
-    assert "two files" in (row_of(bench).reason or "")
+    assert row_of(harness).state is AssetState.QUARANTINED
+    assert "two files" in (row_of(harness).reason or "")

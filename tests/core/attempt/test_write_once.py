@@ -12,7 +12,7 @@ from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Upl
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import AccessDenied, TransientStorageError
 from storage_backends.memory import MemoryBackend, MemoryUpload
-from tests.core.bench import PART_BYTES, Bench, BytesSource, Tree
+from tests.core.harness import PART_BYTES, ArchiverHarness, BytesSource, Tree
 
 SMALL, LARGE = b"s" * (PART_BYTES // 2), b"l" * (PART_BYTES * 5 + 3)
 
@@ -59,13 +59,13 @@ def tree(large: bytes = LARGE, etag: str = '"v1"') -> Tree:
 @pytest.mark.parametrize("interrupted", [1, 3])
 def test_an_attempt_that_was_interrupted_before_its_manifest_is_completed(interrupted: int) -> None:
     store = WriteOnce(interrupted)
-    bench = Bench(tree, stores=[store])
+    harness = ArchiverHarness(tree, stores=[store])
 
-    outcome = bench.archive_until_settled(attempts=interrupted + 1)
+    outcome = harness.archive_until_settled(attempts=interrupted + 1)
 
     assert isinstance(outcome, Archived)
     assert store.refused, "the objects that were there were refused, and found to be equal"
-    assert breaker.opened(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_a_source_that_became_another_is_not_taken_for_what_is_there_and_stored_beside_it() -> None:
@@ -76,9 +76,9 @@ def test_a_source_that_became_another_is_not_taken_for_what_is_there_and_stored_
         opened.append(tree() if not opened else tree(LARGE[:-1] + b"x", '"v2"'))
         return opened[-1]
 
-    bench = Bench(source, stores=[store])
+    harness = ArchiverHarness(source, stores=[store])
 
-    outcome = bench.archive_until_settled(attempts=2)
+    outcome = harness.archive_until_settled(attempts=2)
 
     assert isinstance(outcome, Archived)
     (key,) = (info.key for info in store.list("manifests/"))

@@ -35,10 +35,10 @@ from storage_backends.base import (
 from storage_backends.errors import AccessDenied, ObjectChanged, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, manifest_of, put
-from tests.core.bench import Bench, BytesSource, Tree, file
+from tests.core.attempt.stale_workers import Audit, Pauser, Unconditional, Worker, never
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
-from tests.core.zombies import Deeds, Pauser, Unconditional, Worker, never
+from tests.core.harness import ArchiverHarness, BytesSource, Tree, file
 from tests.transfer.stores import NoChecksumStore, Wrapped
 
 KEY = keys.manifest_key(asset().id, asset().created_at)
@@ -237,28 +237,28 @@ def test_a_manifest_that_is_replaced_again_and_again_is_a_passing_fault() -> Non
 
 # -- tokens ----------------------------------------------------------------------------------------------------
 def test_a_manifest_has_the_token_of_its_lease() -> None:
-    bench = Bench(lambda: file(VIDEO))
+    harness = ArchiverHarness(lambda: file(VIDEO))
 
-    bench.archive()
+    harness.archive()
 
-    first = manifest_at(bench.stores[0]).rank
+    first = manifest_at(harness.stores[0]).rank
     assert first > NO_FENCE
-    mark_damaged(bench.stores[0], KEY, ["CRC32C"])
-    bench.ledger.reopen(bench.asset_id)
-    bench.archive()
-    assert manifest_at(bench.stores[0]).rank > first
+    mark_damaged(harness.stores[0], KEY, ["CRC32C"])
+    harness.ledger.reopen(harness.asset_id)
+    harness.archive()
+    assert manifest_at(harness.stores[0]).rank > first
 
 
 def test_after_a_flush_an_attempt_takes_a_token_above_that_of_the_manifest_it_finds() -> None:
-    bench = Bench(lambda: file(VIDEO))
+    harness = ArchiverHarness(lambda: file(VIDEO))
     high = 2**41  # tokens begin below 2**40
-    stored_with(bench.stores[0], fence=high, damage=("CRC32C",))
+    stored_with(harness.stores[0], fence=high, damage=("CRC32C",))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Archived)
-    assert manifest_at(bench.stores[0]).rank == high + 1
-    assert bench.ledger.get(bench.asset_id).state is AssetState.ARCHIVED  # type: ignore[union-attr]
+    assert manifest_at(harness.stores[0]).rank == high + 1
+    assert harness.ledger.get(harness.asset_id).state is AssetState.ARCHIVED  # type: ignore[union-attr]
 
 
 def test_a_manifest_of_a_higher_token_that_appears_during_the_copy_is_looked_at_again_at_once() -> None:
@@ -271,13 +271,13 @@ def test_a_manifest_of_a_higher_token_that_appears_during_the_copy_is_looked_at_
                 put(self.inner, KEY, theirs.to_bytes())
             return super().put(spec, data, crc32c)
 
-    bench = Bench(lambda: file(VIDEO), stores=[Appears(store)])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[Appears(store)])
 
-    assert isinstance(bench.archive(), NotOurs)
-    row = bench.ledger.get(bench.asset_id)
+    assert isinstance(harness.archive(), NotOurs)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert (row.state, row.attempts) == (AssetState.WAITING, 0)
-    assert isinstance(bench.archive(), AlreadyArchived)
+    assert isinstance(harness.archive(), AlreadyArchived)
     assert manifest_at(store) == theirs
 
 
@@ -293,26 +293,26 @@ def test_a_worker_that_was_paused_for_longer_than_its_lease_leaves_the_newer_com
     kind: Callable[[Any], StorageBackend], moment: str, body: bytes
 ) -> None:
     store = kind("one") if kind is MemoryBackend else kind(MemoryBackend("one"))
-    bench, deeds = Bench(one_file(SMALL), stores=[store]), [Deeds()]
-    zombie = Worker(bench, deeds, "zombie", one_file(SMALL), Pauser(moment, 1, after=False))
-    zombie.start()
-    bench.clock.advance(timedelta(minutes=5))
-    newer = Worker(bench, deeds, "newer", one_file(body), never())
+    harness, audits = ArchiverHarness(one_file(SMALL), stores=[store]), [Audit()]
+    stale = Worker(harness, audits, "stale", one_file(SMALL), Pauser(moment, 1, after=False))
+    stale.start()
+    harness.clock.advance(timedelta(minutes=5))
+    newer = Worker(harness, audits, "newer", one_file(body), never())
     newer.start()
     newer.finish()
     newest = manifest_at(store)
 
-    zombie.finish()
+    stale.finish()
 
-    assert isinstance(zombie.outcome, NotOurs)
-    assert deeds[0].wrong == []
-    row = bench.ledger.get(bench.asset_id)
+    assert isinstance(stale.outcome, NotOurs)
+    assert audits[0].wrong == []
+    row = harness.ledger.get(harness.asset_id)
     assert row
     overwritten = moment == "put recordings" and body == OTHER
     if overwritten:
-        assert manifest_at(store).damage, "its object is the zombie's now, and everybody can see it"
+        assert manifest_at(store).damage, "its object is the stale worker's now, and everybody can see it"
         assert row.state is AssetState.DISCOVERED
-        assert isinstance(bench.archive(), Archived)
+        assert isinstance(harness.archive(), Archived)
     else:
         assert manifest_at(store) == newest
         assert row.state is AssetState.ARCHIVED
@@ -321,22 +321,22 @@ def test_a_worker_that_was_paused_for_longer_than_its_lease_leaves_the_newer_com
 
 def test_without_compare_and_swap_a_manifest_that_may_have_replaced_a_newer_one_is_looked_at_again() -> None:
     store = Unconditional(MemoryBackend("one"))
-    bench, deeds = Bench(one_file(SMALL), stores=[store]), [Deeds()]
-    zombie = Worker(bench, deeds, "zombie", one_file(SMALL), Pauser("put manifests", 1, after=False))
-    zombie.start()
-    bench.clock.advance(timedelta(minutes=5))
-    bench.archive()
+    harness, audits = ArchiverHarness(one_file(SMALL), stores=[store]), [Audit()]
+    stale = Worker(harness, audits, "stale", one_file(SMALL), Pauser("put manifests", 1, after=False))
+    stale.start()
+    harness.clock.advance(timedelta(minutes=5))
+    harness.archive()
 
-    zombie.finish()
+    stale.finish()
 
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert row.state is AssetState.DISCOVERED
-    assert isinstance(bench.archive(), AlreadyArchived)
+    assert isinstance(harness.archive(), AlreadyArchived)
 
 
 def test_an_attempt_that_failed_marks_what_it_wrote_over() -> None:
-    """A zombie's manifest appeared while it copied another version, and then its source went away."""
+    """A stale worker's manifest appeared while it copied another version, and then its source went away."""
     store, folder = (
         MemoryBackend("one"),
         "recordings/room-1/session-1/room-composite/6400c0d3e1b2a3c4d5e6f708",
@@ -354,12 +354,14 @@ def test_an_attempt_that_failed_marks_what_it_wrote_over() -> None:
             return super().put(spec, data, crc32c)
 
     gone = BytesSource(b"", [SourceGone("404")] * 9)
-    bench = Bench(lambda: Tree({"a.ts": BytesSource(OTHER), "b.ts": gone}), stores=[Appears(store)])
+    harness = ArchiverHarness(
+        lambda: Tree({"a.ts": BytesSource(OTHER), "b.ts": gone}), stores=[Appears(store)]
+    )
 
-    bench.archive()
+    harness.archive()
 
     assert manifest_at(store).damage
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert row.state is AssetState.WAITING
 
@@ -398,18 +400,18 @@ def test_what_vanished_before_the_attempt_ended_is_never_archived(moment: str, c
     inner = MemoryBackend("one")
     store = Vanishes(inner, "0.ts", moment)
     files: dict[str, BytesSource | bytes] = {f"{n}.ts": BytesSource(SMALL) for n in range(count)}
-    bench = Bench(lambda: Tree({**files, "m.m3u8": b"#EXTM3U"}), stores=[store])
+    harness = ArchiverHarness(lambda: Tree({**files, "m.m3u8": b"#EXTM3U"}), stores=[store])
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert not isinstance(outcome, Archived)
     assert row.state is AssetState.WAITING
     assert "0.ts: missing" in (row.reason or "")
     manifest = read_manifest(inner, KEY)
     assert manifest is None or manifest.damage, "no manifest proves what is not there"
-    assert isinstance(bench.archive_until_settled(), Archived)
+    assert isinstance(harness.archive_until_settled(), Archived)
     assert verify_contents(inner, manifest_at(inner)).ok
 
 
@@ -419,9 +421,9 @@ def test_a_list_that_lags_behind_is_asked_again_for_what_it_does_not_show() -> N
             return (info for info in self.inner.list(prefix) if not info.key.endswith("0.ts"))
 
     files: dict[str, BytesSource | bytes] = {f"{n}.ts": BytesSource(SMALL) for n in range(9)}
-    bench = Bench(lambda: Tree(files), stores=[Lags(MemoryBackend("one"))])
+    harness = ArchiverHarness(lambda: Tree(files), stores=[Lags(MemoryBackend("one"))])
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 class Counting(MemoryBackend):
@@ -448,9 +450,9 @@ class Counting(MemoryBackend):
 
 def test_a_small_asset_costs_five_requests() -> None:
     store = Counting("one")
-    bench = Bench(lambda: file(SMALL), stores=[store])
+    harness = ArchiverHarness(lambda: file(SMALL), stores=[store])
 
-    bench.archive()
+    harness.archive()
 
     # is there a manifest? · the object · the manifest · the manifest read back · is the object there?
     assert store.asked == ["stat", "put", "put", "read", "stat"]
@@ -490,42 +492,42 @@ class Leaves(Wrapped):
         return super().begin(spec)
 
 
-def away_during_the_copy(calls: int) -> tuple[Bench, Away, BytesSource]:
+def away_during_the_copy(calls: int) -> tuple[ArchiverHarness, Away, BytesSource]:
     """From the middle of the copy on, for so many calls."""
     source, store = BytesSource(VIDEO), Leaves(MemoryBackend("one"))
-    bench = Bench(lambda: Tree({"a.mp4": source}), stores=[store], new_ledger=Away)
-    ledger = bench.ledger
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": source}), stores=[store], new_ledger=Away)
+    ledger = harness.ledger
     assert isinstance(ledger, Away)
     store.leave = lambda: setattr(ledger, "left", calls)
-    return bench, ledger, source
+    return harness, ledger, source
 
 
 def test_a_ledger_that_is_away_when_the_copy_ends_costs_nothing() -> None:
-    bench, ledger, _ = away_during_the_copy(6)
+    harness, ledger, _ = away_during_the_copy(6)
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Archived)
     assert ledger.refused == 6
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert (row.state, row.crashes) == (AssetState.ARCHIVED, 0)
 
 
 def test_a_ledger_that_stays_away_costs_the_next_attempt_no_byte_of_the_source() -> None:
-    bench, ledger, source = away_during_the_copy(10**6)
+    harness, ledger, source = away_during_the_copy(10**6)
 
     with pytest.raises(LedgerUnavailable):
-        bench.archive()
+        harness.archive()
 
     assert ledger.refused == 26 + 1, "the lease is confirmed once, and settling ends"
-    assert bench.paused == [1, 2, 4, *[5] * 22]
-    manifest = manifest_at(bench.stores[0])
+    assert harness.paused == [1, 2, 4, *[5] * 22]
+    manifest = manifest_at(harness.stores[0])
     ledger.left, reads = 0, source.reads
-    bench.clock.advance(timedelta(minutes=5))
-    assert isinstance(bench.archive(), AlreadyArchived)
+    harness.clock.advance(timedelta(minutes=5))
+    assert isinstance(harness.archive(), AlreadyArchived)
     assert source.reads == reads
-    assert manifest_at(bench.stores[0]) == manifest
+    assert manifest_at(harness.stores[0]) == manifest
 
 
 def test_a_ledger_that_takes_long_to_fail_is_not_waited_for_as_often() -> None:
@@ -549,21 +551,21 @@ def test_a_ledger_that_takes_long_to_fail_is_not_waited_for_as_often() -> None:
 
 
 def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_ledger() -> None:
-    bench, _, _ = away_during_the_copy(10**6)
+    harness, _, _ = away_during_the_copy(10**6)
 
     def stop(_: float) -> None:
-        bench.stopping = True
+        harness.stopping = True
 
-    bench.archiver._pause = stop
+    harness.archiver._pause = stop
     with pytest.raises(LedgerUnavailable):
-        bench.archive()
+        harness.archive()
 
-    assert manifest_at(bench.stores[0]).trusted
+    assert manifest_at(harness.stores[0]).trusted
 
 
 def test_a_newer_attempt_that_committed_while_the_ledger_was_away_from_us_keeps_its_manifest() -> None:
-    bench, ledger, _ = away_during_the_copy(10**6)
-    theirs = another(2**41, bench.stores[0])
+    harness, ledger, _ = away_during_the_copy(10**6)
+    theirs = another(2**41, harness.stores[0])
 
     class Appears(Wrapped):
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
@@ -571,27 +573,27 @@ def test_a_newer_attempt_that_committed_while_the_ledger_was_away_from_us_keeps_
                 put(self.inner, KEY, theirs.to_bytes())
             return super().put(spec, data, crc32c)
 
-    bench.archiver.deps = replace(bench.archiver.deps, destinations=[Appears(bench.stores[0])])
+    harness.archiver.deps = replace(harness.archiver.deps, destinations=[Appears(harness.stores[0])])
 
-    assert isinstance(bench.archive(), NotOurs)
+    assert isinstance(harness.archive(), NotOurs)
     assert ledger.refused
-    assert manifest_at(bench.stores[0]) == theirs
+    assert manifest_at(harness.stores[0]) == theirs
 
 
 # -- the version before ----------------------------------------------------------------------------------------
 def test_a_manifest_of_the_version_before_is_believed_and_never_rewritten() -> None:
-    bench = Bench(lambda: file(SMALL))
-    store = bench.stores[0]
+    harness = ArchiverHarness(lambda: file(SMALL))
+    store = harness.stores[0]
     archive_at([store], asset())
     before = store.read(KEY)
     assert b'"fence"' not in before
 
-    outcome = bench.archive()
+    outcome = harness.archive()
     Reconciler(
-        ledger=bench.ledger,
-        destinations=bench.stores,
-        scope=bench.archiver.deps.rules.scope,
-        clock=bench.clock,
+        ledger=harness.ledger,
+        destinations=harness.stores,
+        scope=harness.archiver.deps.rules.scope,
+        clock=harness.clock,
     ).reconcile()
 
     assert isinstance(outcome, AlreadyArchived)
@@ -611,9 +613,9 @@ def test_what_the_version_before_kept_with_doubts_is_looked_at_without_being_rew
     broken: Callable[[], Tree] = lambda: Tree(  # noqa: E731
         {"a.ts": BytesSource(SMALL), "b.ts": BytesSource(b"", [SourceGone("404")] * 99)}
     )
-    bench = Bench(broken)
-    assert isinstance(bench.archive_until_settled(), Kept)
-    store = bench.stores[0]
+    harness = ArchiverHarness(broken)
+    assert isinstance(harness.archive_until_settled(), Kept)
+    store = harness.stores[0]
     kept = json.loads(store.read(KEY))
     del kept["fence"]
     record = {"path": "asset.json", "size": 2, "crc32c": "297bd0aa", "content_type": "application/json"}
@@ -622,9 +624,9 @@ def test_what_the_version_before_kept_with_doubts_is_looked_at_without_being_rew
     put(store, f"{kept['folder']}/asset.json", b"{}")
     before = json.dumps(kept).encode()
     put(store, KEY, before)
-    bench.ledger.reopen(bench.asset_id, keep_stored=True)
+    harness.ledger.reopen(harness.asset_id, keep_stored=True)
 
-    outcome = bench.archive_until_settled()
+    outcome = harness.archive_until_settled()
 
     assert isinstance(outcome, Kept)
     assert store.read(KEY) == before
@@ -640,8 +642,8 @@ def test_the_version_before_reads_our_manifests() -> None:
 
 
 def test_a_file_of_the_source_never_gets_the_name_of_the_record() -> None:
-    bench = Bench(lambda: Tree({keys.safe_path("asset.json"): BytesSource(SMALL)}))
+    harness = ArchiverHarness(lambda: Tree({keys.safe_path("asset.json"): BytesSource(SMALL)}))
 
-    bench.archive()
+    harness.archive()
 
-    assert [item.path for item in manifest_at(bench.stores[0]).objects] == ["!61sset.json"]
+    assert [item.path for item in manifest_at(harness.stores[0]).objects] == ["!61sset.json"]

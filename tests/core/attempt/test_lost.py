@@ -13,14 +13,14 @@ from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceForbidden, SourceGone
-from tests.core.bench import Bench, BytesSource, Tree, file
 from tests.core.examples import NOW, RETENTION, asset
+from tests.core.harness import ArchiverHarness, BytesSource, Tree, file
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 VIDEO = b"video" * 40
 
 
-class World:
+class Scenario:
     """An asset whose source refuses until `refuses` says otherwise."""
 
     def __init__(self, created_at: datetime | str, error: type[Exception] = SourceForbidden) -> None:
@@ -28,7 +28,7 @@ class World:
             size=None, created_at=created_at if isinstance(created_at, str) else created_at.isoformat()
         )
         self.refuses = True
-        self.bench = Bench(
+        self.harness = ArchiverHarness(
             lambda: Tree({"a.mp4": BytesSource(b"", [error("x")])}) if self.refuses else file(VIDEO),
             assets=[made],
         )
@@ -36,21 +36,21 @@ class World:
 
     def sweep(self) -> None:
         """It is listed all the time."""
-        now = self.bench.clock()
-        self.bench.ledger.discover([judge(each, Scope(RETENTION), now) for each in self.bench.api.assets])
+        now = self.harness.clock()
+        self.harness.ledger.discover([judge(each, Scope(RETENTION), now) for each in self.harness.api.assets])
 
     def state(self) -> AssetState:
-        row = self.bench.ledger.get(self.bench.asset_id)
+        row = self.harness.ledger.get(self.harness.asset_id)
         assert row
         return row.state
 
     def run(self, duration: timedelta) -> None:
         """Attempts whenever the ledger says, a sweep and a look for second chances each hour."""
-        end = self.bench.clock() + duration
-        while self.bench.clock() < end:
-            reopen_ended(self.bench.ledger, self.bench.clock())
-            self.bench.archive()
-            self.bench.clock.advance(10 * MINUTE)
+        end = self.harness.clock() + duration
+        while self.harness.clock() < end:
+            reopen_ended(self.harness.ledger, self.harness.clock())
+            self.harness.archive()
+            self.harness.clock.advance(10 * MINUTE)
             self.sweep()
 
 
@@ -58,37 +58,37 @@ class World:
 def test_an_old_recording_that_is_refused_for_some_hours_is_saved_when_the_outage_is_over(
     error: type[Exception],
 ) -> None:
-    world = World(NOW - 40 * DAY, error)
+    scenario = Scenario(NOW - 40 * DAY, error)
 
-    world.run(20 * HOUR)
-    assert world.state() is AssetState.WAITING
-    world.refuses = False
-    world.run(2 * HOUR)
+    scenario.run(20 * HOUR)
+    assert scenario.state() is AssetState.WAITING
+    scenario.refuses = False
+    scenario.run(2 * HOUR)
 
-    assert world.state() is AssetState.ARCHIVED
+    assert scenario.state() is AssetState.ARCHIVED
 
 
 def test_it_is_lost_after_a_day_of_refusals_and_reopened_when_its_url_answers_again() -> None:
-    world = World(NOW - 16 * DAY)
+    scenario = Scenario(NOW - 16 * DAY)
 
-    world.run(LOST_AFTER + 2 * HOUR)
-    assert world.state() is AssetState.LOST
-    world.run(3 * DAY)
-    world.refuses = False
-    world.run(DAY + 3 * HOUR)
+    scenario.run(LOST_AFTER + 2 * HOUR)
+    assert scenario.state() is AssetState.LOST
+    scenario.run(3 * DAY)
+    scenario.refuses = False
+    scenario.run(DAY + 3 * HOUR)
 
-    assert world.state() is AssetState.ARCHIVED
+    assert scenario.state() is AssetState.ARCHIVED
 
 
 def test_a_second_look_at_what_is_lost_is_over_in_minutes() -> None:
-    world = World(NOW - 16 * DAY)
-    world.run(LOST_AFTER + 2 * HOUR)
+    scenario = Scenario(NOW - 16 * DAY)
+    scenario.run(LOST_AFTER + 2 * HOUR)
     lost = unsaved = 0
 
     for _ in range(5 * 24):
-        world.run(HOUR)
-        lost += world.state() is AssetState.LOST
-        unsaved += world.state() is not AssetState.LOST
+        scenario.run(HOUR)
+        lost += scenario.state() is AssetState.LOST
+        unsaved += scenario.state() is not AssetState.LOST
 
     assert unsaved <= 5
     assert lost >= 5 * 23
@@ -98,14 +98,14 @@ def test_a_second_look_at_what_is_lost_is_over_in_minutes() -> None:
     "created_at", ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2038-01-19T03:14:07Z"]
 )
 def test_an_impossible_date_is_no_reason_to_give_up(created_at: str) -> None:
-    world = World(created_at)
+    scenario = Scenario(created_at)
 
-    world.run(3 * DAY)
-    assert world.state() is AssetState.WAITING
-    world.refuses = False
-    world.run(DAY)
+    scenario.run(3 * DAY)
+    assert scenario.state() is AssetState.WAITING
+    scenario.refuses = False
+    scenario.run(DAY)
 
-    assert world.state() is AssetState.ARCHIVED
+    assert scenario.state() is AssetState.ARCHIVED
 
 
 @pytest.mark.parametrize(
@@ -122,66 +122,66 @@ def test_an_impossible_date_is_no_reason_to_give_up(created_at: str) -> None:
 def test_nothing_is_lost_while_the_clocks_of_ledger_and_api_disagree(
     api_ahead: timedelta | None, lost: bool
 ) -> None:
-    world = World(NOW - 16 * DAY)
-    clock = world.bench.clock
-    world.bench.api.clock = None if api_ahead is None else lambda: clock() + api_ahead
+    scenario = Scenario(NOW - 16 * DAY)
+    clock = scenario.harness.clock
+    scenario.harness.api.clock = None if api_ahead is None else lambda: clock() + api_ahead
 
-    world.run(3 * DAY)
+    scenario.run(3 * DAY)
 
-    assert world.state() is (AssetState.LOST if lost else AssetState.WAITING)
-    row = world.bench.ledger.get(world.bench.asset_id)
+    assert scenario.state() is (AssetState.LOST if lost else AssetState.WAITING)
+    row = scenario.harness.ledger.get(scenario.harness.asset_id)
     assert row
     assert ("clocks" in (row.reason or "")) is not lost
 
 
 def test_it_is_lost_soon_once_the_clocks_agree_again() -> None:
-    world = World(NOW - 16 * DAY)
-    world.bench.api.clock = None
-    world.run(3 * DAY)
+    scenario = Scenario(NOW - 16 * DAY)
+    scenario.harness.api.clock = None
+    scenario.run(3 * DAY)
 
-    world.bench.api.clock = world.bench.clock
-    world.run(2 * HOUR)
+    scenario.harness.api.clock = scenario.harness.clock
+    scenario.run(2 * HOUR)
 
-    assert world.state() is AssetState.LOST
+    assert scenario.state() is AssetState.LOST
 
 
 def test_an_asset_that_failed_after_it_was_completed_is_tried_on_and_saved_if_it_is_there() -> None:
-    world = World(NOW - DAY)
-    world.bench.archive()
-    world.bench.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
-    world.sweep()
+    scenario = Scenario(NOW - DAY)
+    scenario.harness.archive()
+    scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
+    scenario.sweep()
 
     with structlog.testing.capture_logs() as logs:
-        world.run(2 * HOUR)
-    assert world.state() is AssetState.WAITING
+        scenario.run(2 * HOUR)
+    assert scenario.state() is AssetState.WAITING
     assert "asset_failed_later" in {entry["event"] for entry in logs if entry["log_level"] == "error"}
-    world.refuses = False
-    world.run(3 * HOUR)
+    scenario.refuses = False
+    scenario.run(3 * HOUR)
 
-    assert world.state() is AssetState.ARCHIVED
+    assert scenario.state() is AssetState.ARCHIVED
 
 
 def test_an_asset_that_failed_after_it_was_completed_and_is_never_had_is_lost_and_not_silent() -> None:
-    world = World(NOW - DAY)
-    world.bench.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
+    scenario = Scenario(NOW - DAY)
+    scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
 
-    world.run(RETENTION - DAY)
-    before = world.state()
-    world.run(3 * DAY)
+    scenario.run(RETENTION - DAY)
+    before = scenario.state()
+    scenario.run(3 * DAY)
 
-    assert (before, world.state()) == (AssetState.WAITING, AssetState.LOST)
+    assert (before, scenario.state()) == (AssetState.WAITING, AssetState.LOST)
 
 
 def test_what_is_archived_stays_so_when_it_is_said_to_have_failed() -> None:
-    world = World(NOW - DAY)
-    world.refuses = False
-    assert isinstance(world.bench.archive(), Archived)
-    world.bench.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
+    scenario = Scenario(NOW - DAY)
+    scenario.refuses = False
+    assert isinstance(scenario.harness.archive(), Archived)
+    scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
 
-    world.run(DAY)
-    assert world.state() is AssetState.ARCHIVED
-    world.bench.ledger.reopen(world.bench.asset_id, keep_stored=True)
-    outcome = world.bench.archive()
+    scenario.run(DAY)
+    assert scenario.state() is AssetState.ARCHIVED
+    scenario.harness.ledger.reopen(scenario.harness.asset_id, keep_stored=True)
+    outcome = scenario.harness.archive()
 
     assert isinstance(outcome, AlreadyArchived)
     assert not isinstance(outcome, Ended | WillRetry)

@@ -1,4 +1,4 @@
-"""A workbench: the archiver with real engine, ledger and stores in memory, and assets made of bytes."""
+"""An archiver to test with: real engine, ledger and stores in memory, and assets made of bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.core.fakes import Clock, FakeApi
 
 TEMPLATE = "recordings/{room_id}/{session_id}/{type}/{asset_id}"
 PART_BYTES = 64
-IMPATIENT = replace(REQUEST, base=timedelta())
+NO_PAUSES = replace(REQUEST, base=timedelta())
 
 
 class BytesSource:
@@ -99,7 +99,7 @@ def file(data: bytes) -> Tree:
     return Tree({"Rec-room-1.mp4": BytesSource(data)}, form="file")
 
 
-class Bench:
+class ArchiverHarness:
     """One asset and an archiver. `contents` is called anew for each attempt, as the real one is."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Bench:
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
             should_yield=heartbeat.should_yield,
-            policy=IMPATIENT,
+            policy=NO_PAUSES,
         )
 
     def archive(self, asset_id: str | None = None) -> object:

@@ -20,8 +20,8 @@ from archiver.ledger.models import OPEN_STATES, AssetState
 from storage_backends.base import StorageBackend
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree
-from tests.core.zombies import Deeds, Pauser, Unconditional, Worker, never
+from tests.core.attempt.stale_workers import Audit, Pauser, Unconditional, Worker, never
+from tests.core.harness import ArchiverHarness, BytesSource, Tree
 from tests.transfer.stores import NoChecksumStore
 
 VIDEO = bytes(range(256))
@@ -97,12 +97,14 @@ def stores_of(kind: str) -> Iterator[list[StorageBackend]]:
         yield [MemoryBackend("one")]
 
 
-def manifest_at(bench: Bench, store: StorageBackend) -> Manifest | None:
-    described = bench.api.assets[0]
+def manifest_at(harness: ArchiverHarness, store: StorageBackend) -> Manifest | None:
+    described = harness.api.assets[0]
     return read_manifest(store, keys.manifest_key(described.id, described.created_at))
 
 
-def play(bench: Bench, deeds: list[Deeds], plan: Plan, after_each: Callable[[], None]) -> list[Worker]:
+def play(
+    harness: ArchiverHarness, audits: list[Audit], plan: Plan, after_each: Callable[[], None]
+) -> list[Worker]:
     """Every worker starts when the lease of the one before has ended."""
     workers: list[Worker] = []
     for step in plan.steps:
@@ -110,8 +112,8 @@ def play(bench: Bench, deeds: list[Deeds], plan: Plan, after_each: Callable[[], 
             number = len(workers)
             (name, at), after = plan.pauses[number]
             worker = Worker(
-                bench,
-                deeds,
+                harness,
+                audits,
                 f"worker {number}",
                 version(plan.contents[number]),
                 Pauser(name, at, after=after),
@@ -120,30 +122,30 @@ def play(bench: Bench, deeds: list[Deeds], plan: Plan, after_each: Callable[[], 
             worker.start()
         else:
             workers[step - 1].finish()
-        bench.clock.advance(timedelta(minutes=5))
+        harness.clock.advance(timedelta(minutes=5))
         after_each()
     return workers
 
 
-def bring_to_an_end(bench: Bench, deeds: list[Deeds], number: int) -> None:
+def bring_to_an_end(harness: ArchiverHarness, audits: list[Audit], number: int) -> None:
     """What beat and healthy workers do."""
     for _ in range(10):
-        row = bench.ledger.get(bench.asset_id)
+        row = harness.ledger.get(harness.asset_id)
         if row is not None and row.state not in OPEN_STATES:
             return
-        bench.clock.advance(timedelta(hours=2))
-        healthy = Worker(bench, deeds, "healthy", version(number), never())
+        harness.clock.advance(timedelta(hours=2))
+        healthy = Worker(harness, audits, "healthy", version(number), never())
         healthy.start()
         healthy.finish()
 
 
-def check_end(bench: Bench, deeds: list[Deeds], *, swaps: bool) -> None:
-    row = bench.ledger.get(bench.asset_id)
+def check_end(harness: ArchiverHarness, audits: list[Audit], *, swaps: bool) -> None:
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert row.state is AssetState.ARCHIVED, row
-    for store, seen in zip(bench.stores, deeds, strict=True):
+    for store, seen in zip(harness.stores, audits, strict=True):
         assert seen.wrong == []
-        manifest = manifest_at(bench, store)
+        manifest = manifest_at(harness, store)
         assert manifest
         assert manifest.trusted
         assert not manifest.damage
@@ -163,22 +165,22 @@ SETTINGS = settings(
 @given(plan=plans(versions=1))
 def test_workers_that_were_given_the_same_bytes_never_make_a_false_manifest(kind: str, plan: Plan) -> None:
     with stores_of(kind) as stores:
-        bench = Bench(version(0), stores=stores)
-        deeds = [Deeds() for _ in stores]
+        harness = ArchiverHarness(version(0), stores=stores)
+        audits = [Audit() for _ in stores]
 
         def proves_only_whole_objects() -> None:
-            row = bench.ledger.get(bench.asset_id)
+            row = harness.ledger.get(harness.asset_id)
             for store in stores:
-                manifest = manifest_at(bench, store)
+                manifest = manifest_at(harness, store)
                 assert manifest is None or verify_contents(store, manifest).ok
                 assert manifest is not None or row is None or row.state is not AssetState.ARCHIVED
 
-        workers = play(bench, deeds, plan, proves_only_whole_objects)
+        workers = play(harness, audits, plan, proves_only_whole_objects)
         event(f"paused at {sorted(str(worker.pauser.frozen_at) for worker in workers)}")
-        bring_to_an_end(bench, deeds, 0)
+        bring_to_an_end(harness, audits, 0)
 
         swaps = all(store.limits.conditional_replace for store in stores)
-        check_end(bench, deeds, swaps=swaps)
+        check_end(harness, audits, swaps=swaps)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,20 +188,20 @@ def test_workers_that_were_given_the_same_bytes_never_make_a_false_manifest(kind
 @given(plan=plans(versions=3))
 def test_workers_that_were_given_other_bytes_end_with_a_true_manifest(kind: str, plan: Plan) -> None:
     with stores_of(kind) as stores:
-        bench = Bench(version(0), stores=stores)
-        deeds = [Deeds() for _ in stores]
+        harness = ArchiverHarness(version(0), stores=stores)
+        audits = [Audit() for _ in stores]
 
-        play(bench, deeds, plan, lambda: None)
-        bring_to_an_end(bench, deeds, 2)
+        play(harness, audits, plan, lambda: None)
+        bring_to_an_end(harness, audits, 2)
 
         swaps = all(store.limits.conditional_replace for store in stores)
-        check_end(bench, deeds, swaps=swaps)
+        check_end(harness, audits, swaps=swaps)
 
 
 def test_the_plans_reach_every_call_that_is_named_in_them() -> None:
     for name in CALLS:
         pauser = Pauser(name, 1, after=False)
-        worker = Worker(Bench(version(0)), [Deeds()], "one", version(0), pauser)
+        worker = Worker(ArchiverHarness(version(0)), [Audit()], "one", version(0), pauser)
         worker.start()
         worker.finish()
         assert pauser.frozen_at == name

@@ -16,7 +16,7 @@ from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload, object
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import PART_BYTES, Bench, BytesSource, Tree
+from tests.core.harness import PART_BYTES, ArchiverHarness, BytesSource, Tree
 
 SMALL, LARGE = bytes(range(PART_BYTES)), bytes(range(256)) * 3
 
@@ -39,9 +39,9 @@ class Locked(MemoryBackend):
         raise AccessDenied(f"{key}: Object Lock")
 
 
-def manifest_at(bench: Bench) -> Manifest:
+def manifest_at(harness: ArchiverHarness) -> Manifest:
     manifest = read_manifest(
-        bench.stores[0], keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at)
+        harness.stores[0], keys.manifest_key(harness.asset_id, harness.api.assets[0].created_at)
     )
     assert manifest
     return manifest
@@ -55,15 +55,17 @@ def write(store: MemoryBackend, key: str, data: bytes) -> None:
 def test_a_source_that_changed_after_a_part_of_it_was_stored_is_archived(body: bytes) -> None:
     store = Locked("locked")
     a, b = [BytesSource(body)], [BytesSource(body, [SourceUnavailable("503")] * 9)]
-    bench = Bench(lambda: Tree({"a.ts": a[0], "b.ts": b[0], "m.m3u8": b"#EXTM3U"}), stores=[store])
-    assert isinstance(bench.archive(), WillRetry)
+    harness = ArchiverHarness(
+        lambda: Tree({"a.ts": a[0], "b.ts": b[0], "m.m3u8": b"#EXTM3U"}), stores=[store]
+    )
+    assert isinstance(harness.archive(), WillRetry)
     before = dict(store.store.objects)
     a[0], b[0] = BytesSource(body[::-1], etag='"v2"'), BytesSource(body[::-1], etag='"v2"')
-    bench.clock.advance(timedelta(hours=2))
+    harness.clock.advance(timedelta(hours=2))
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
-    manifest = manifest_at(bench)
+    manifest = manifest_at(harness)
     assert manifest.folder.endswith("/!v2")
     assert verify_contents(store, manifest).ok
     assert any(key.endswith("a.ts") for key in before)
@@ -72,24 +74,24 @@ def test_a_source_that_changed_after_a_part_of_it_was_stored_is_archived(body: b
 
 def test_each_attempt_goes_on_to_the_folder_that_is_free() -> None:
     store = Locked("locked")
-    bench = Bench(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
-    folder = keys.asset_folder(bench.api.assets[0], keys.DEFAULT_TEMPLATE)
+    harness = ArchiverHarness(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
+    folder = keys.asset_folder(harness.api.assets[0], keys.DEFAULT_TEMPLATE)
     for name in ("", "/!v2", "/!v3"):
         write(store, f"{folder}{name}/a.ts", b"something else")
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
-    assert manifest_at(bench).folder == f"{folder}/!v4"
+    assert manifest_at(harness).folder == f"{folder}/!v4"
 
 
 def test_where_nothing_is_free_it_is_tried_again_and_nothing_is_archived() -> None:
     store = Locked("locked")
-    bench = Bench(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
-    folder = keys.asset_folder(bench.api.assets[0], keys.DEFAULT_TEMPLATE)
+    harness = ArchiverHarness(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
+    folder = keys.asset_folder(harness.api.assets[0], keys.DEFAULT_TEMPLATE)
     for name in ("", *(f"/!v{number}" for number in range(2, 30))):
         write(store, f"{folder}{name}/a.ts", b"something else")
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert "may not be replaced" in outcome.reason
@@ -101,8 +103,8 @@ def test_credentials_that_may_not_write_are_told_as_they_are() -> None:
             raise AccessDenied(f"{spec.key}: 403")
 
     store = ReadOnly("read-only")
-    bench = Bench(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
-    folder = keys.asset_folder(bench.api.assets[0], keys.DEFAULT_TEMPLATE)
+    harness = ArchiverHarness(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
+    folder = keys.asset_folder(harness.api.assets[0], keys.DEFAULT_TEMPLATE)
     MemoryBackend.put(
         store,
         ObjectSpec(object_key(f"{folder}/a.ts"), "video/mp4", 5),
@@ -110,7 +112,7 @@ def test_credentials_that_may_not_write_are_told_as_they_are() -> None:
         crc32c(b"other"),
     )
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert "403" in outcome.reason

@@ -14,7 +14,7 @@ from tests.core.fakes import Clock
 NAME, HALF_HOUR = "s3://bucket", timedelta(minutes=30)
 
 
-class World:
+class Scenario:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -48,62 +48,62 @@ class World:
 def test_when_a_destination_is_a_fault(
     kind: failures.Kind, minutes: tuple[int, ...], codes: list[str]
 ) -> None:
-    world = World()
+    scenario = Scenario()
 
-    world.fails(kind, *minutes)
+    scenario.fails(kind, *minutes)
 
-    assert world.codes() == codes
+    assert scenario.codes() == codes
 
 
 def test_a_failure_that_is_not_recorded_again_is_forgotten() -> None:
-    world = World()
-    world.fails(failures.Kind.UNKNOWN, 0)
+    scenario = Scenario()
+    scenario.fails(failures.Kind.UNKNOWN, 0)
 
-    world.clock.advance(HALF_HOUR)
+    scenario.clock.advance(HALF_HOUR)
 
-    assert world.codes() == []
+    assert scenario.codes() == []
 
 
 def test_clearing_a_failure_leaves_that_of_another_machine() -> None:
-    world = World()
-    world.fails(failures.Kind.UNKNOWN, 0)
-    failures.record(world.ledger, NAME, "host-2", failures.Kind.UNKNOWN, "no marker", NOW, HALF_HOUR)
+    scenario = Scenario()
+    scenario.fails(failures.Kind.UNKNOWN, 0)
+    failures.record(scenario.ledger, NAME, "host-2", failures.Kind.UNKNOWN, "no marker", NOW, HALF_HOUR)
 
-    failures.clear(world.ledger, NAME, "host-1")
+    failures.clear(scenario.ledger, NAME, "host-1")
 
-    assert "host-2" in breaker.opened(world.ledger, NOW)[NAME].reason
+    assert "host-2" in breaker.opened(scenario.ledger, NOW)[NAME].reason
 
 
 def test_what_was_silent_and_is_unknown_now_is_so_since_now() -> None:
-    world = World()
-    world.fails(failures.Kind.SILENT, 0, 10)
+    scenario = Scenario()
+    scenario.fails(failures.Kind.SILENT, 0, 10)
 
-    world.fails(failures.Kind.UNKNOWN, 20)
+    scenario.fails(failures.Kind.UNKNOWN, 20)
 
-    failure = failures.failure_on(world.ledger, NAME, "host-1")
+    failure = failures.failure_on(scenario.ledger, NAME, "host-1")
     assert failure is not None
     assert failure.since == NOW + timedelta(minutes=20)
 
 
 def test_a_ledger_that_was_set_back_does_not_make_a_failure_older_than_itself() -> None:
-    world = World()
-    world.fails(failures.Kind.SILENT, 60)
+    scenario = Scenario()
+    scenario.fails(failures.Kind.SILENT, 60)
 
-    world.fails(failures.Kind.SILENT, 0)
+    scenario.fails(failures.Kind.SILENT, 0)
 
-    assert world.codes() == []
+    assert scenario.codes() == []
 
 
 @pytest.mark.parametrize("fact", [{}, {"kind": "unknown"}, {"kind": "of a newer version", "since": "x"}])
 def test_the_record_of_another_version_is_ignored(fact: dict[str, object]) -> None:
-    world = World()
-    world.ledger.remember(f"{failures.PREFIX}{NAME}#host", fact)
+    scenario = Scenario()
+    scenario.ledger.remember(f"{failures.PREFIX}{NAME}#host", fact)
 
-    assert world.codes() == []
+    assert scenario.codes() == []
 
 
 def test_a_fault_stops_no_other_machine() -> None:
-    world = World()
-    world.fails(failures.Kind.SILENT, 0, 10)
+    scenario = Scenario()
+    scenario.fails(failures.Kind.SILENT, 0, 10)
 
-    assert breaker.parse(world.ledger.recall_all(""), world.clock()) == {}
+    assert breaker.parse(scenario.ledger.recall_all(""), scenario.clock()) == {}

@@ -20,8 +20,8 @@ from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceGone, SourceUnavailable
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.examples import NOW, RETENTION, asset
+from tests.core.harness import ArchiverHarness, BytesSource, Tree
 
 VIDEO = b"video" * 100
 LONGER = VIDEO + b"and more"
@@ -39,20 +39,20 @@ class OneFile(Tree):
         return cls({"a.mp4": source}, str(hash(data)), "file", version_is_exact=exact, source_bytes=len(data))
 
 
-class World:
+class Scenario:
     """An asset that was archived with the API's word that it has `len(VIDEO)` bytes."""
 
     def __init__(self, at_first: Tree | None = None) -> None:
         self.now_at_source: Tree = at_first or OneFile.of(VIDEO)
         self.opened = 0
         self.failures: list[Exception] = []
-        self.bench = Bench(
+        self.harness = ArchiverHarness(
             self._open,
             assets=[asset(size=len(VIDEO))],
             stores=[MemoryBackend("one"), MemoryBackend("two")],
         )
         self.sweep(len(VIDEO))
-        assert isinstance(self.bench.archive(), Archived)
+        assert isinstance(self.harness.archive(), Archived)
         self.opened = 0
 
     def _open(self) -> Tree:
@@ -62,15 +62,15 @@ class World:
         return self.now_at_source
 
     def sweep(self, size: int) -> AssetState:
-        self.bench.api.assets = [asset(size=size)]
-        self.bench.ledger.discover([judge(self.bench.api.assets[0], Scope(RETENTION), NOW)])
-        row = self.bench.ledger.get(self.bench.asset_id)
+        self.harness.api.assets = [asset(size=size)]
+        self.harness.ledger.discover([judge(self.harness.api.assets[0], Scope(RETENTION), NOW)])
+        row = self.harness.ledger.get(self.harness.asset_id)
         assert row
         return row.state
 
     def manifests(self) -> Iterator[Manifest]:
-        key = keys.manifest_key(self.bench.asset_id, self.bench.api.assets[0].created_at)
-        for store in self.bench.stores:
+        key = keys.manifest_key(self.harness.asset_id, self.harness.api.assets[0].created_at)
+        for store in self.harness.stores:
             manifest = read_manifest(store, key)
             assert manifest is not None
             assert verify_contents(store, manifest).ok
@@ -99,78 +99,78 @@ class World:
 def test_another_size_is_looked_into_at_the_source_once(
     at_source: Tree, outcome: type, stored: int, warned: bool
 ) -> None:
-    world = World()
-    world.now_at_source = at_source
+    scenario = Scenario()
+    scenario.now_at_source = at_source
 
-    assert world.sweep(7) is AssetState.DISCOVERED
-    done = world.bench.archive()
+    assert scenario.sweep(7) is AssetState.DISCOVERED
+    done = scenario.harness.archive()
 
     assert isinstance(done, outcome)
     assert isinstance(done, Archived | AlreadyArchived)
     assert any("changed its size" in warning for warning in done.warnings) is warned
-    assert world.stored() == {stored}
-    looks = world.opened
+    assert scenario.stored() == {stored}
+    looks = scenario.opened
     for size in (7, len(VIDEO), 7):
-        assert world.sweep(size) is AssetState.ARCHIVED
-    assert world.opened == looks
+        assert scenario.sweep(size) is AssetState.ARCHIVED
+    assert scenario.opened == looks
 
 
 def test_a_comparison_with_the_buckets_before_the_look_does_not_end_it() -> None:
-    world = World()
-    world.now_at_source = OneFile.of(LONGER)
+    scenario = Scenario()
+    scenario.now_at_source = OneFile.of(LONGER)
     reconciler = Reconciler(
-        ledger=world.bench.ledger,
-        destinations=world.bench.stores,
+        ledger=scenario.harness.ledger,
+        destinations=scenario.harness.stores,
         scope=Scope(RETENTION),
-        clock=world.bench.clock,
+        clock=scenario.harness.clock,
     )
 
-    world.sweep(7)
+    scenario.sweep(7)
     reconciler.reconcile()
-    row = world.bench.ledger.get(world.bench.asset_id)
+    row = scenario.harness.ledger.get(scenario.harness.asset_id)
     assert row
     assert row.state is AssetState.DISCOVERED
-    world.bench.archive()
+    scenario.harness.archive()
 
-    assert world.stored() == {len(LONGER)}
+    assert scenario.stored() == {len(LONGER)}
     reconciler.reconcile()
-    assert world.sweep(7) is AssetState.ARCHIVED
+    assert scenario.sweep(7) is AssetState.ARCHIVED
 
 
 def test_what_has_doubts_replaces_nothing() -> None:
-    world = World()
-    world.now_at_source = OneFile.of(LONGER)
-    world.now_at_source.notes.doubts.append(Doubt("it looks odd"))
+    scenario = Scenario()
+    scenario.now_at_source = OneFile.of(LONGER)
+    scenario.now_at_source.notes.doubts.append(Doubt("it looks odd"))
 
-    world.sweep(7)
+    scenario.sweep(7)
 
-    assert isinstance(world.bench.archive(), AlreadyArchived)
-    assert world.stored() == {len(VIDEO)}
+    assert isinstance(scenario.harness.archive(), AlreadyArchived)
+    assert scenario.stored() == {len(VIDEO)}
 
 
 def test_a_source_that_is_away_is_asked_again_and_the_asset_is_not_at_risk_meanwhile() -> None:
-    world = World()
-    world.now_at_source = OneFile.of(LONGER)
-    world.failures = [SourceUnavailable("503"), HmsUnavailable("503")]
-    world.sweep(7)
+    scenario = Scenario()
+    scenario.now_at_source = OneFile.of(LONGER)
+    scenario.failures = [SourceUnavailable("503"), HmsUnavailable("503")]
+    scenario.sweep(7)
 
-    first = world.bench.archive()
+    first = scenario.harness.archive()
 
     assert isinstance(first, WillRetry)
     assert first.stored_objects == 1
-    assert isinstance(world.bench.archive_until_settled(attempts=5), Archived)
-    assert world.stored() == {len(LONGER)}
+    assert isinstance(scenario.harness.archive_until_settled(attempts=5), Archived)
+    assert scenario.stored() == {len(LONGER)}
 
 
 def test_a_source_that_is_gone_changes_nothing() -> None:
-    world = World()
-    world.now_at_source = Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}, version="other")
-    world.bench.clock.advance(RETENTION + timedelta(days=1))
+    scenario = Scenario()
+    scenario.now_at_source = Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}, version="other")
+    scenario.harness.clock.advance(RETENTION + timedelta(days=1))
 
-    world.sweep(7)
+    scenario.sweep(7)
 
-    assert isinstance(world.bench.archive(), AlreadyArchived)
-    assert world.stored() == {len(VIDEO)}
+    assert isinstance(scenario.harness.archive(), AlreadyArchived)
+    assert scenario.stored() == {len(VIDEO)}
 
 
 class Complete(OneFile):
@@ -183,13 +183,15 @@ class Complete(OneFile):
 def test_what_was_busy_is_added_to_an_asset_of_another_size_too() -> None:
     busy = BytesSource(b"", [SourceUnavailable("503")] * 99)
     at_first = OneFile.of(VIDEO)
-    world = World(replace(at_first, files={**at_first.files, "t.png": busy}, optional=frozenset({"t.png"})))
-    world.now_at_source = Complete.of(VIDEO)
+    scenario = Scenario(
+        replace(at_first, files={**at_first.files, "t.png": busy}, optional=frozenset({"t.png"}))
+    )
+    scenario.now_at_source = Complete.of(VIDEO)
 
-    world.sweep(7)
-    outcome = world.bench.archive()
+    scenario.sweep(7)
+    outcome = scenario.harness.archive()
 
     assert isinstance(outcome, AlreadyArchived)
-    assert [{item.path for item in manifest.objects} for manifest in world.manifests()] == [
+    assert [{item.path for item in manifest.objects} for manifest in scenario.manifests()] == [
         {"a.mp4", "t.png"}
     ] * 2

@@ -29,9 +29,9 @@ from storage_backends.errors import AccessDenied, BucketMissing, StorageError, T
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter, put
-from tests.core.bench import Bench, file
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
+from tests.core.harness import ArchiverHarness, file
 
 OURS, STAGING = "workspace-ours", "workspace-staging"
 VIDEO = bytes(range(256))
@@ -54,7 +54,7 @@ class Faulty(MemoryBackend):
         return super().put(spec, data, crc32c)
 
 
-class World:
+class Scenario:
     """A ledger, and processes that use destinations of these names."""
 
     def __init__(self, *names: str) -> None:
@@ -103,12 +103,12 @@ def marker_at(store: StorageBackend) -> dict[str, object]:
 
 
 def test_a_fresh_destination_gets_a_marker_that_the_ledger_remembers() -> None:
-    world = World()
+    scenario = Scenario()
 
-    world.process().confirm(world.name)
+    scenario.process().confirm(scenario.name)
 
-    marker = marker_at(world.one)
-    fact = world.ledger.recall(PREFIX + world.name)
+    marker = marker_at(scenario.one)
+    fact = scenario.ledger.recall(PREFIX + scenario.name)
     assert fact is not None
     assert (marker["id"], marker["created"]) == (fact["id"], NOW.isoformat())
     assert marker["workspaces"] == [OURS]
@@ -116,61 +116,61 @@ def test_a_fresh_destination_gets_a_marker_that_the_ledger_remembers() -> None:
 
 
 def test_a_second_process_finds_the_marker_right_and_writes_nothing() -> None:
-    world = World()
-    world.process().confirm(world.name)
-    world.one.writes = AssertionError("written again")
+    scenario = Scenario()
+    scenario.process().confirm(scenario.name)
+    scenario.one.writes = AssertionError("written again")
 
-    later = world.process()
-    later.confirm(world.name)
+    later = scenario.process()
+    later.confirm(scenario.name)
 
-    assert later.is_identified(world.name)
+    assert later.is_identified(scenario.name)
 
 
 def test_an_existing_archive_is_adopted_by_its_manifests() -> None:
-    world = World()
-    world.archive()
+    scenario = Scenario()
+    scenario.archive()
 
-    world.process().confirm(world.name)
+    scenario.process().confirm(scenario.name)
 
-    assert marker_at(world.one)["began_empty"] is False
+    assert marker_at(scenario.one)["began_empty"] is False
 
 
 def test_a_lost_ledger_takes_the_marker_that_is_there() -> None:
-    world = World()
-    world.process().confirm(world.name)
-    before = marker_at(world.one)
-    world.ledger.clear()
+    scenario = Scenario()
+    scenario.process().confirm(scenario.name)
+    before = marker_at(scenario.one)
+    scenario.ledger.clear()
 
-    world.process().confirm(world.name)
+    scenario.process().confirm(scenario.name)
 
-    assert marker_at(world.one) == before
-    assert (world.ledger.recall(PREFIX + world.name) or {})["id"] == before["id"]
+    assert marker_at(scenario.one) == before
+    assert (scenario.ledger.recall(PREFIX + scenario.name) or {})["id"] == before["id"]
 
 
 def test_a_flush_while_a_disk_is_unmounted_does_not_make_the_mount_point_the_destination() -> None:
-    world = World()
-    process = world.process()
-    process.confirm(world.name)
-    world.ledger.clear()
-    objects = dict(world.one.store.objects)
-    world.one.store.objects.clear()
+    scenario = Scenario()
+    process = scenario.process()
+    process.confirm(scenario.name)
+    scenario.ledger.clear()
+    objects = dict(scenario.one.store.objects)
+    scenario.one.store.objects.clear()
 
-    world.clock.advance(CHECK_EVERY)
+    scenario.clock.advance(CHECK_EVERY)
     with pytest.raises(NotTheDestination):
-        process.confirm(world.name)
+        process.confirm(scenario.name)
 
-    world.one.store.objects.update(objects)
-    world.clock.advance(CHECK_EVERY)
-    process.confirm(world.name)
-    assert world.ledger.recall(PREFIX + world.name) is not None
+    scenario.one.store.objects.update(objects)
+    scenario.clock.advance(CHECK_EVERY)
+    process.confirm(scenario.name)
+    assert scenario.ledger.recall(PREFIX + scenario.name) is not None
 
 
 def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded() -> None:
-    world = World()
-    world.archive()
-    world.process().confirm(world.name)
-    empty = world.emptied()
-    process = world.process()
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process().confirm(scenario.name)
+    empty = scenario.emptied()
+    process = scenario.process()
     store = guarded([empty], process)[0]
     data = b"x"
 
@@ -197,11 +197,11 @@ def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_man
                 self.store.objects.clear()  # what is there now is the folder below the mount point
             return super().put(spec, data, crc32c)
 
-    world = World()
-    world.stores[0] = Unmounting("one")
-    world.archive(ids=["asset-0"])
-    world.process().confirm(world.name)
-    store = guarded(world.stores, world.process())[0]
+    scenario = Scenario()
+    scenario.stores[0] = Unmounting("one")
+    scenario.archive(ids=["asset-0"])
+    scenario.process().confirm(scenario.name)
+    store = guarded(scenario.stores, scenario.process())[0]
     key = keys.manifest_key("asset-1", asset().created_at)
     assert store.stat(key) is None  # and so it was checked just now
 
@@ -210,106 +210,106 @@ def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_man
 
 
 def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again() -> None:
-    world = World()
-    world.archive()
-    world.process().confirm(world.name)
-    right = world.one
-    world.emptied()
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process().confirm(scenario.name)
+    right = scenario.one
+    scenario.emptied()
 
-    assert not world.process().check_all()
-    (hold,) = breaker.opened(world.ledger, world.clock()).values()
+    assert not scenario.process().check_all()
+    (hold,) = breaker.opened(scenario.ledger, scenario.clock()).values()
     assert "no marker" in hold.reason
     assert hold.code == "destination_unknown"
 
-    world.stores[0] = right
-    assert world.process().check_all()
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    scenario.stores[0] = right
+    assert scenario.process().check_all()
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
-    world = World()
-    world.archive()
-    world.process(machine="host-1").confirm(world.name)
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process(machine="host-1").confirm(scenario.name)
 
     with pytest.raises(NotTheDestination):
-        world.process(machine="host-2", stores=[Faulty("one")]).confirm(world.name)
+        scenario.process(machine="host-2", stores=[Faulty("one")]).confirm(scenario.name)
 
-    world.process(machine="host-1").confirm(world.name)
-    shown = breaker.opened(world.ledger, world.clock())
-    assert "host-2" in shown[world.name].reason, "whoever mends it must know where"
-    assert breaker.parse(world.ledger.recall_all(breaker.PREFIX), world.clock()) == {}, (
+    scenario.process(machine="host-1").confirm(scenario.name)
+    shown = breaker.opened(scenario.ledger, scenario.clock())
+    assert "host-2" in shown[scenario.name].reason, "whoever mends it must know where"
+    assert breaker.parse(scenario.ledger.recall_all(breaker.PREFIX), scenario.clock()) == {}, (
         "attempts go on elsewhere"
     )
 
 
 def test_production_refuses_a_staging_set_up() -> None:
-    world = World()
-    world.archive()
-    world.process(OURS).confirm(world.name)
-    before = dict(world.one.store.objects)
-    world.ledger = MemoryLedger(world.clock)
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process(OURS).confirm(scenario.name)
+    before = dict(scenario.one.store.objects)
+    scenario.ledger = MemoryLedger(scenario.clock)
 
     with pytest.raises(NotTheDestination, match="another 100ms workspace"):
-        world.process(STAGING).confirm(world.name)
+        scenario.process(STAGING).confirm(scenario.name)
 
-    assert world.one.store.objects == before
+    assert scenario.one.store.objects == before
 
 
 def test_another_access_key_of_the_same_installation_is_added_to_the_marker() -> None:
-    world = World()
-    world.process(OURS).confirm(world.name)
+    scenario = Scenario()
+    scenario.process(OURS).confirm(scenario.name)
 
-    world.process("workspace-after-rotation").confirm(world.name)
-    world.ledger.clear()
-    world.process("workspace-after-rotation").confirm(world.name)
+    scenario.process("workspace-after-rotation").confirm(scenario.name)
+    scenario.ledger.clear()
+    scenario.process("workspace-after-rotation").confirm(scenario.name)
 
-    assert marker_at(world.one)["workspaces"] == [OURS, "workspace-after-rotation"]
+    assert marker_at(scenario.one)["workspaces"] == [OURS, "workspace-after-rotation"]
 
 
 def test_a_marker_that_may_not_be_overwritten_is_said_once_and_stops_nothing() -> None:
-    world = World()
-    world.process(OURS).confirm(world.name)
-    world.one.writes = AccessDenied("storing: object is locked")
-    process = world.process("workspace-after-rotation")
+    scenario = Scenario()
+    scenario.process(OURS).confirm(scenario.name)
+    scenario.one.writes = AccessDenied("storing: object is locked")
+    process = scenario.process("workspace-after-rotation")
 
     with capture_logs() as logs:
         for _ in range(3):
-            process.confirm(world.name)
-            world.clock.advance(CHECK_EVERY)
+            process.confirm(scenario.name)
+            scenario.clock.advance(CHECK_EVERY)
 
-    assert process.is_identified(world.name)
+    assert process.is_identified(scenario.name)
     assert [entry["event"] for entry in logs].count("destination_marker_not_written") == 1
 
 
 def test_a_marker_that_is_gone_beside_our_manifests_is_written_anew_with_an_alarm() -> None:
-    world = World()
-    world.archive()
-    world.process().confirm(world.name)
-    before = marker_at(world.one)["id"]
-    world.one.delete(MARKER)
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process().confirm(scenario.name)
+    before = marker_at(scenario.one)["id"]
+    scenario.one.delete(MARKER)
 
     with capture_logs() as logs:
-        world.process().confirm(world.name)
+        scenario.process().confirm(scenario.name)
 
-    assert marker_at(world.one)["id"] == before
+    assert marker_at(scenario.one)["id"] == before
     assert [entry["log_level"] for entry in logs if entry["event"] == "destination_marker_restored"] == [
         "error"
     ]
 
 
 def test_a_marker_that_may_not_be_read_proves_nothing_and_stops_nothing() -> None:
-    world = World()
-    world.archive()
-    world.process().confirm(world.name)
-    world.one.reads = AccessDenied("reading: 403")
-    process = world.process()
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process().confirm(scenario.name)
+    scenario.one.reads = AccessDenied("reading: 403")
+    process = scenario.process()
 
     with capture_logs() as logs:
         for _ in range(3):
-            process.confirm(world.name)
-            world.clock.advance(CHECK_EVERY)
+            process.confirm(scenario.name)
+            scenario.clock.advance(CHECK_EVERY)
 
-    assert not process.is_identified(world.name)
+    assert not process.is_identified(scenario.name)
     assert [entry["event"] for entry in logs] == ["destination_not_checked"], "said once"
 
 
@@ -321,167 +321,173 @@ def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lis
                 raise self.reads
             return super().list(prefix)
 
-    world = World()
-    world.stores[0] = Listed("one")
-    world.archive()
-    process = world.process()
-    process.confirm(world.name)
-    world.one.reads = AccessDenied("403")
-    world.clock.advance(CHECK_EVERY)
+    scenario = Scenario()
+    scenario.stores[0] = Listed("one")
+    scenario.archive()
+    process = scenario.process()
+    process.confirm(scenario.name)
+    scenario.one.reads = AccessDenied("403")
+    scenario.clock.advance(CHECK_EVERY)
 
     process.check_all()
-    told = [hold.code for hold in breaker.opened(world.ledger, world.clock()).values()]
+    told = [hold.code for hold in breaker.opened(scenario.ledger, scenario.clock()).values()]
     assert told == ([] if lists else ["destination_refuses"])
 
-    world.one.reads = None
+    scenario.one.reads = None
     process.check_all()
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_the_trouble_of_a_destination_that_is_used_no_more_is_forgotten() -> None:
-    world = World("one", "two")
-    process = world.process()
+    scenario = Scenario("one", "two")
+    process = scenario.process()
     process.check_all()
     failures.record(
-        world.ledger, world.name, "host-1", failures.Kind.REFUSES, "403", world.clock(), timedelta(minutes=30)
+        scenario.ledger,
+        scenario.name,
+        "host-1",
+        failures.Kind.REFUSES,
+        "403",
+        scenario.clock(),
+        timedelta(minutes=30),
     )
 
-    world.process(stores=world.stores[1:]).check_all()
+    scenario.process(stores=scenario.stores[1:]).check_all()
 
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
-    world = World()
-    world.one.writes = AccessDenied("storing: 403")
-    process = world.process()
+    scenario = Scenario()
+    scenario.one.writes = AccessDenied("storing: 403")
+    process = scenario.process()
 
-    process.confirm(world.name)
+    process.confirm(scenario.name)
 
-    assert not process.is_identified(world.name)
+    assert not process.is_identified(scenario.name)
 
 
 def test_a_marker_that_may_not_be_written_is_not_tried_at_every_check() -> None:
-    world = World()
-    world.archive()
-    world.one.writes = AccessDenied("storing: 403")
-    process = world.process()
-    process.confirm(world.name)
-    world.one.writes = AssertionError("tried again")
+    scenario = Scenario()
+    scenario.archive()
+    scenario.one.writes = AccessDenied("storing: 403")
+    process = scenario.process()
+    process.confirm(scenario.name)
+    scenario.one.writes = AssertionError("tried again")
 
     for _ in range(20):
-        world.clock.advance(CHECK_EVERY)
-        process.confirm(world.name)
+        scenario.clock.advance(CHECK_EVERY)
+        process.confirm(scenario.name)
 
-    world.one.writes = None
-    world.clock.advance(timedelta(minutes=10))
-    process.confirm(world.name)
-    assert process.is_identified(world.name)
+    scenario.one.writes = None
+    scenario.clock.advance(timedelta(minutes=10))
+    process.confirm(scenario.name)
+    assert process.is_identified(scenario.name)
 
 
 def test_the_oldest_manifests_may_be_gone_and_the_marker_with_them() -> None:
     """A lifecycle rule took both."""
-    world = World()
+    scenario = Scenario()
     ids = [f"asset-{number:03d}" for number in range(100)]
     for number, each in enumerate(ids):
         made = asset(id=each, created_at=(NOW - timedelta(days=100 - number)).isoformat())
-        enter(world.ledger, made)
-        archive_at(world.stores, made)
-    world.process().confirm(world.name)
-    for key in [key for key in world.one.store.objects if "asset-00" in key or "asset-01" in key]:
-        del world.one.store.objects[key]
-    world.one.delete(MARKER)
+        enter(scenario.ledger, made)
+        archive_at(scenario.stores, made)
+    scenario.process().confirm(scenario.name)
+    for key in [key for key in scenario.one.store.objects if "asset-00" in key or "asset-01" in key]:
+        del scenario.one.store.objects[key]
+    scenario.one.delete(MARKER)
 
-    world.process().confirm(world.name)
+    scenario.process().confirm(scenario.name)
 
-    assert world.process().is_identified(world.name)
+    assert scenario.process().is_identified(scenario.name)
 
 
 def test_a_bucket_that_is_gone_is_not_the_destination() -> None:
-    world = World()
-    world.archive()
-    world.process().confirm(world.name)
-    world.one.reads = BucketMissing("NoSuchBucket")
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process().confirm(scenario.name)
+    scenario.one.reads = BucketMissing("NoSuchBucket")
 
     with pytest.raises(NotTheDestination, match="NoSuchBucket"):
-        world.process().confirm(world.name)
+        scenario.process().confirm(scenario.name)
 
 
 def test_a_bucket_that_was_never_there_says_so_itself() -> None:
-    world = World()
-    world.one.reads = BucketMissing("NoSuchBucket")
+    scenario = Scenario()
+    scenario.one.reads = BucketMissing("NoSuchBucket")
 
     with pytest.raises(BucketMissing):
-        world.process().confirm(world.name)
+        scenario.process().confirm(scenario.name)
 
 
 def test_what_was_found_holds_for_a_while_and_no_longer() -> None:
-    world = World()
-    world.archive()
-    process = world.process()
-    process.confirm(world.name)
-    world.one.store.objects.clear()
+    scenario = Scenario()
+    scenario.archive()
+    process = scenario.process()
+    process.confirm(scenario.name)
+    scenario.one.store.objects.clear()
 
-    process.confirm(world.name)
+    process.confirm(scenario.name)
 
-    world.clock.advance(CHECK_EVERY)
+    scenario.clock.advance(CHECK_EVERY)
     with pytest.raises(NotTheDestination):
-        process.confirm(world.name)
+        process.confirm(scenario.name)
 
 
 @pytest.mark.parametrize("step", [timedelta(days=-3), timedelta(days=3)])
 def test_a_clock_that_was_set_only_makes_it_look_again(step: timedelta) -> None:
-    world = World()
-    world.archive()
-    process = world.process()
-    process.confirm(world.name)
-    world.one.store.objects.clear()
+    scenario = Scenario()
+    scenario.archive()
+    process = scenario.process()
+    process.confirm(scenario.name)
+    scenario.one.store.objects.clear()
 
-    world.clock.advance(step)
+    scenario.clock.advance(step)
 
     with pytest.raises(NotTheDestination):
-        process.confirm(world.name)
+        process.confirm(scenario.name)
 
 
 def test_a_ledger_that_is_away_stops_no_destination_that_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    process = world.process()
-    process.confirm(world.name)
+    scenario = Scenario()
+    process = scenario.process()
+    process.confirm(scenario.name)
 
     def away(*_: object, **__: object) -> None:
         raise LedgerUnavailable("no answer")
 
     for method in ("recall", "recall_all", "remember", "lock", "forget"):
-        monkeypatch.setattr(world.ledger, method, away)
-    world.clock.advance(CHECK_EVERY)
+        monkeypatch.setattr(scenario.ledger, method, away)
+    scenario.clock.advance(CHECK_EVERY)
 
-    process.confirm(world.name)
+    process.confirm(scenario.name)
 
-    world.one.store.objects.clear()
-    world.clock.advance(CHECK_EVERY)
+    scenario.one.store.objects.clear()
+    scenario.clock.advance(CHECK_EVERY)
     with pytest.raises(LedgerUnavailable):
-        process.confirm(world.name)
+        process.confirm(scenario.name)
 
 
 def test_while_another_process_decides_nothing_is_decided_here() -> None:
-    world = World()
-    world.ledger.lock(LOCK_NAME, timedelta(minutes=1))
+    scenario = Scenario()
+    scenario.ledger.lock(LOCK_NAME, timedelta(minutes=1))
 
     with pytest.raises(TransientStorageError):
-        world.process().confirm(world.name)
+        scenario.process().confirm(scenario.name)
 
-    assert world.one.store.objects == {}
+    assert scenario.one.store.objects == {}
 
 
 # -- added, removed ------------------------------------------------------------------------------------------
 def test_a_destination_that_is_added_is_new_and_not_emptied() -> None:
-    world = World("one", "two")
-    one, two = world.stores
-    world.archive(one)
-    world.process(stores=[one]).check_all()
+    scenario = Scenario("one", "two")
+    one, two = scenario.stores
+    scenario.archive(one)
+    scenario.process(stores=[one]).check_all()
 
     with capture_logs() as logs:
-        process = world.process()
+        process = scenario.process()
         assert process.check_all()
 
     assert [(e["event"], e["store"]) for e in logs] == [("destination_added", two.name)]
@@ -491,113 +497,113 @@ def test_a_destination_that_is_added_is_new_and_not_emptied() -> None:
 
 
 def test_of_two_destinations_the_one_that_is_unmounted_at_the_upgrade_is_not_taken_for_new() -> None:
-    world = World("one", "two")
-    one, two = world.stores
-    world.archive(one)
+    scenario = Scenario("one", "two")
+    one, two = scenario.stores
+    scenario.archive(one)
 
-    process = world.process()
+    process = scenario.process()
 
     assert not process.check_all()
     with pytest.raises(NotTheDestination):
         process.confirm(two.name)
     assert two.store.objects == {}
     with pytest.raises(NotTheDestination):
-        world.process().confirm(two.name)
+        scenario.process().confirm(two.name)
 
 
 def test_a_destination_that_is_removed_is_said_once_and_is_filled_when_it_comes_back() -> None:
-    world = World("one", "two")
-    one, two = world.stores
-    world.archive(one, two)
-    world.process().check_all()
+    scenario = Scenario("one", "two")
+    one, two = scenario.stores
+    scenario.archive(one, two)
+    scenario.process().check_all()
 
     with capture_logs() as logs:
-        world.process(stores=[one]).check_all()
-        world.process(stores=[one]).check_all()
+        scenario.process(stores=[one]).check_all()
+        scenario.process(stores=[one]).check_all()
     assert [(e["event"], e["store"]) for e in logs] == [("destination_removed", two.name)]
 
-    again = world.process()
+    again = scenario.process()
     assert again.check_all()
     assert again.filling() == [two.name]
     again.filled(two.name)
-    assert world.process().filling() == []
+    assert scenario.process().filling() == []
 
 
 # -- a person ------------------------------------------------------------------------------------------------
 def test_a_person_adopts_what_is_there_as_it_is() -> None:
-    world = World()
-    world.archive()
-    world.process().confirm(world.name)
-    world.emptied()
-    assert not world.process().check_all()
-    world.clock.advance(timedelta(days=1))
+    scenario = Scenario()
+    scenario.archive()
+    scenario.process().confirm(scenario.name)
+    scenario.emptied()
+    assert not scenario.process().check_all()
+    scenario.clock.advance(timedelta(days=1))
 
-    adopted = world.process().adopt(world.name)
+    adopted = scenario.process().adopt(scenario.name)
 
-    process = world.process()
-    process.confirm(world.name)
-    assert marker_at(world.one)["id"] == adopted.id
-    assert process.filling() == [world.name]
-    assert process.began_empty_at(world.name) == world.clock()
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    process = scenario.process()
+    process.confirm(scenario.name)
+    assert marker_at(scenario.one)["id"] == adopted.id
+    assert process.filling() == [scenario.name]
+    assert process.began_empty_at(scenario.name) == scenario.clock()
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_adopting_the_bucket_of_another_workspace_keeps_its_id() -> None:
-    world = World()
-    world.process(STAGING).confirm(world.name)
-    before = marker_at(world.one)["id"]
-    world.ledger = MemoryLedger(world.clock)
+    scenario = Scenario()
+    scenario.process(STAGING).confirm(scenario.name)
+    before = marker_at(scenario.one)["id"]
+    scenario.ledger = MemoryLedger(scenario.clock)
 
-    world.process(OURS).adopt(world.name)
-    world.process(OURS).adopt(world.name)
+    scenario.process(OURS).adopt(scenario.name)
+    scenario.process(OURS).adopt(scenario.name)
 
-    assert marker_at(world.one)["id"] == before
-    assert marker_at(world.one)["workspaces"] == [STAGING, OURS]
+    assert marker_at(scenario.one)["id"] == before
+    assert marker_at(scenario.one)["workspaces"] == [STAGING, OURS]
 
 
 def test_looking_writes_nothing() -> None:
-    world = World()
+    scenario = Scenario()
 
-    assert world.process().look(world.name).verdict is Verdict.ADOPT
+    assert scenario.process().look(scenario.name).verdict is Verdict.ADOPT
 
-    assert world.one.store.objects == {}
-    assert world.ledger.recall(PREFIX + world.name) is None
+    assert scenario.one.store.objects == {}
+    assert scenario.ledger.recall(PREFIX + scenario.name) is None
 
 
 # -- it does not answer --------------------------------------------------------------------------------------
 def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
-    world = World()
-    process = world.process()
-    process.confirm(world.name)
-    world.one.reads = TransientStorageError("503")
+    scenario = Scenario()
+    process = scenario.process()
+    process.confirm(scenario.name)
+    scenario.one.reads = TransientStorageError("503")
 
     found: list[type[Exception]] = []
     shown: list[bool] = []
     for _ in range(6):
-        world.clock.advance(timedelta(minutes=1))
+        scenario.clock.advance(timedelta(minutes=1))
         with pytest.raises((TransientStorageError, DestinationSilent)) as error:
-            process.confirm(world.name)
+            process.confirm(scenario.name)
         found.append(error.type)
-        shown.append(bool(breaker.opened(world.ledger, world.clock())))
+        shown.append(bool(breaker.opened(scenario.ledger, scenario.clock())))
 
     assert found == [TransientStorageError] * 5 + [DestinationSilent], "then it costs the assets no attempt"
     assert shown == [False] * 5 + [True]
 
-    world.one.reads = None
-    world.clock.advance(timedelta(minutes=1))
-    process.confirm(world.name)
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    scenario.one.reads = None
+    scenario.clock.advance(timedelta(minutes=1))
+    process.confirm(scenario.name)
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_every_use_of_a_destination_that_fails_raises_what_the_check_met_with_its_fields() -> None:
-    world = World()
-    process = world.process()
-    world.one.reads = TransientStorageError("503", status=503, retry_after=timedelta(minutes=9))
+    scenario = Scenario()
+    process = scenario.process()
+    scenario.one.reads = TransientStorageError("503", status=503, retry_after=timedelta(minutes=9))
 
     met = []
     for _ in range(2):
         with pytest.raises(TransientStorageError) as raised:
-            process.confirm(world.name)
+            process.confirm(scenario.name)
         met.append(raised.value)
 
     assert met[0] is not met[1]
@@ -605,53 +611,53 @@ def test_every_use_of_a_destination_that_fails_raises_what_the_check_met_with_it
 
 
 def test_a_success_in_between_makes_it_a_passing_failure() -> None:
-    world = World()
-    process = world.process()
+    scenario = Scenario()
+    process = scenario.process()
     for _ in range(10):
-        world.one.reads = TransientStorageError("503")
-        world.clock.advance(timedelta(minutes=1))
+        scenario.one.reads = TransientStorageError("503")
+        scenario.clock.advance(timedelta(minutes=1))
         with pytest.raises(TransientStorageError):
-            process.confirm(world.name)
-        world.one.reads = None
-        world.clock.advance(timedelta(minutes=1))
-        process.confirm(world.name)
+            process.confirm(scenario.name)
+        scenario.one.reads = None
+        scenario.clock.advance(timedelta(minutes=1))
+        process.confirm(scenario.name)
 
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_one_failure_long_ago_is_no_fault_for_being_long_ago() -> None:
-    world = World()
-    process = world.process()
-    world.one.reads = TransientStorageError("503")
+    scenario = Scenario()
+    process = scenario.process()
+    scenario.one.reads = TransientStorageError("503")
     with pytest.raises(TransientStorageError):
-        process.confirm(world.name)
+        process.confirm(scenario.name)
 
-    world.clock.advance(timedelta(minutes=20))
+    scenario.clock.advance(timedelta(minutes=20))
 
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> None:
-    world = World()
-    process = world.process()
-    store = GuardedBackend(world.one, process)
-    process.confirm(world.name)
+    scenario = Scenario()
+    process = scenario.process()
+    store = GuardedBackend(scenario.one, process)
+    process.confirm(scenario.name)
     spec = ObjectSpec(object_key("a.txt"), "text/plain", 1)
-    world.one.writes = TransientStorageError("503 SlowDown")
+    scenario.one.writes = TransientStorageError("503 SlowDown")
 
     for _ in range(8):
-        world.clock.advance(timedelta(minutes=1))
+        scenario.clock.advance(timedelta(minutes=1))
         with pytest.raises(TransientStorageError):
             store.put(spec, b"x", 0)
-    (hold,) = breaker.opened(world.ledger, world.clock()).values()
+    (hold,) = breaker.opened(scenario.ledger, scenario.clock()).values()
     assert "503 SlowDown" in hold.reason
     assert hold.code == "destination_silent"
 
-    world.one.writes = None
+    scenario.one.writes = None
     put(store, "a.txt", b"x")
-    world.clock.advance(timedelta(minutes=1))
-    process.confirm(world.name)
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    scenario.clock.advance(timedelta(minutes=1))
+    process.confirm(scenario.name)
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
 # -- the whole -----------------------------------------------------------------------------------------------
@@ -695,32 +701,32 @@ def test_nothing_goes_to_an_unmounted_disk_and_all_goes_on_when_it_is_back(
         return guarded(stores, made[-1])
 
     assets = [asset(id="first", size=None), asset(id="second", size=None)]
-    bench = Bench(lambda: file(VIDEO), stores=stores, assets=assets, behind=behind)
-    assert isinstance(bench.archive("first"), Archived)
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=stores, assets=assets, behind=behind)
+    assert isinstance(harness.archive("first"), Archived)
 
     disk.unmount()
     if fresh_process:
         made[0].__init__(  # type: ignore[misc]
-            ledger=bench.ledger,
+            ledger=harness.ledger,
             stores=[FilesystemBackend(root)],
             workspace=OURS,
-            clock=bench.clock,
+            clock=harness.clock,
             machine="host",
             pause=lambda _: None,
         )
-    bench.clock.advance(CHECK_EVERY)
-    outcome = bench.archive("second")
+    harness.clock.advance(CHECK_EVERY)
+    outcome = harness.archive("second")
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
     assert "NotTheDestination" in outcome.reason
     assert [path for path in disk.point.rglob("*") if path.is_file()] == []
-    assert set(breaker.opened(bench.ledger, bench.clock())) == {f"file://{root}"}
-    assert breaker.parse(bench.ledger.recall_all(breaker.PREFIX), bench.clock()) == {}
+    assert set(breaker.opened(harness.ledger, harness.clock())) == {f"file://{root}"}
+    assert breaker.parse(harness.ledger.recall_all(breaker.PREFIX), harness.clock()) == {}
 
     disk.mount()
-    assert isinstance(bench.archive_until_settled(asset_id="second"), Archived)
-    assert breaker.opened(bench.ledger, bench.clock()) == {}
+    assert isinstance(harness.archive_until_settled(asset_id="second"), Archived)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_an_asset_is_never_lost_because_a_disk_that_may_have_it_is_unmounted(tmp_path: Path) -> None:
@@ -739,18 +745,18 @@ def test_an_asset_is_never_lost_because_a_disk_that_may_have_it_is_unmounted(tmp
             ),
         )
 
-    bench = Bench(lambda: file(VIDEO), stores=[FilesystemBackend(disk.point)], behind=behind)
-    assert isinstance(bench.archive(), Archived)
-    bench.ledger.reopen(bench.asset_id)
-    bench.api.assets.clear()
-    bench.clock.advance(RETENTION + timedelta(days=3))
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[FilesystemBackend(disk.point)], behind=behind)
+    assert isinstance(harness.archive(), Archived)
+    harness.ledger.reopen(harness.asset_id)
+    harness.api.assets.clear()
+    harness.clock.advance(RETENTION + timedelta(days=3))
     disk.unmount()
 
     for _ in range(10):
-        bench.archive("6400c0d3e1b2a3c4d5e6f708")
-        bench.clock.advance(timedelta(hours=13))
+        harness.archive("6400c0d3e1b2a3c4d5e6f708")
+        harness.clock.advance(timedelta(hours=13))
 
-    row = bench.ledger.get("6400c0d3e1b2a3c4d5e6f708")
+    row = harness.ledger.get("6400c0d3e1b2a3c4d5e6f708")
     assert row is not None
     assert row.state is not AssetState.LOST
     key = keys.manifest_key(row.asset_id, row.created_at)
@@ -764,22 +770,22 @@ def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
     refusal: StorageError,
 ) -> None:
     store = Faulty("one")
-    bench = Bench(lambda: file(VIDEO), stores=[store])
-    assert isinstance(bench.archive(), Archived)
-    asset_id = bench.asset_id
-    bench.ledger.reopen(asset_id)
-    bench.api.assets.clear()
-    bench.clock.advance(RETENTION + timedelta(days=3))
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store])
+    assert isinstance(harness.archive(), Archived)
+    asset_id = harness.asset_id
+    harness.ledger.reopen(asset_id)
+    harness.api.assets.clear()
+    harness.clock.advance(RETENTION + timedelta(days=3))
     store.reads = refusal
 
     for _ in range(10):
-        bench.archive(asset_id)
-        bench.clock.advance(timedelta(hours=13))
-    waiting = bench.ledger.get(asset_id)
+        harness.archive(asset_id)
+        harness.clock.advance(timedelta(hours=13))
+    waiting = harness.ledger.get(asset_id)
     store.reads = None
-    bench.archive(asset_id)
+    harness.archive(asset_id)
 
-    row = bench.ledger.get(asset_id)
+    row = harness.ledger.get(asset_id)
     assert waiting is not None
     assert waiting.state is AssetState.WAITING
     assert row is not None
@@ -787,21 +793,21 @@ def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
 
 
 def test_a_machine_that_has_no_handles_to_ask_with_says_nothing_of_a_destination() -> None:
-    world = World()
-    process = world.process()
-    process.confirm(world.name)
+    scenario = Scenario()
+    process = scenario.process()
+    process.confirm(scenario.name)
     error = TransientStorageError("no answer")
     error.__cause__ = OSError(24, "Too many open files")
 
-    world.one.reads = error
+    scenario.one.reads = error
     for _ in range(10):
-        world.clock.advance(max(CHECK_EVERY, timedelta(minutes=5)))
+        scenario.clock.advance(max(CHECK_EVERY, timedelta(minutes=5)))
         with pytest.raises(TransientStorageError) as refused:
-            process.confirm(world.name)
+            process.confirm(scenario.name)
         assert is_machine_fault(refused.value)
-        process.wrote(world.name, error)
-    assert breaker.opened(world.ledger, world.clock()) == {}
+        process.wrote(scenario.name, error)
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
-    world.one.reads = None
-    process.confirm(world.name)
-    assert breaker.opened(world.ledger, world.clock()) == {}
+    scenario.one.reads = None
+    process.confirm(scenario.name)
+    assert breaker.opened(scenario.ledger, scenario.clock()) == {}

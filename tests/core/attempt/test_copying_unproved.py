@@ -20,10 +20,10 @@ from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Engine, Sour
 from archiver.transfer.errors import SourceGone, SourceUnavailable
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree
 from tests.core.fakes import Clock
+from tests.core.harness import ArchiverHarness, BytesSource, Tree
 
-ROOM = 8  # copies that the bench's engine has under way
+ROOM = 8  # copies that the harness's engine has under way
 MIXED = "another one when it is read again"
 Names = Callable[[int, Mapping[str, int]], Sequence[str]]
 """The n-th time it is asked: which of those copied so far, with how often, are not proved."""
@@ -88,7 +88,7 @@ class Recording(MemoryLedger):
         super().add_stored(lease, destination, version, objects)
 
 
-class UnsureBench(Bench):
+class UnsureHarness(ArchiverHarness):
     """`asked`: how often each file had been copied, whenever the engine was asked."""
 
     def __init__(
@@ -124,56 +124,56 @@ def always(*names: str) -> Names:
 
 
 def test_what_is_named_is_copied_once_more_over_connections_of_its_own() -> None:
-    bench = UnsureBench(tree, once_each("s1.ts", "s3.ts"))
+    harness = UnsureHarness(tree, once_each("s1.ts", "s3.ts"))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Archived)
     assert outcome.stored_objects == 5, "four segments and the playlist: nothing counts twice"
-    assert bench.fresh == ["s1.ts", "s3.ts"]
-    assert bench.asked == [dict.fromkeys(("s0.ts", "s1.ts", "s2.ts", "s3.ts"), 1), {
+    assert harness.fresh == ["s1.ts", "s3.ts"]
+    assert harness.asked == [dict.fromkeys(("s0.ts", "s1.ts", "s2.ts", "s3.ts"), 1), {
         "s0.ts": 1, "s1.ts": 2, "s2.ts": 1, "s3.ts": 2
     }]  # fmt: skip
 
 
 def test_what_is_named_twice_is_a_doubt_and_kept_with_it_after_three_attempts() -> None:
-    bench = UnsureBench(tree, always("s1.ts"))
+    harness = UnsureHarness(tree, always("s1.ts"))
 
-    outcomes = [bench.archive_until_settled(attempts=1) for _ in range(3)]
+    outcomes = [harness.archive_until_settled(attempts=1) for _ in range(3)]
 
     assert [type(outcome) for outcome in outcomes] == [WillRetry, WillRetry, Kept]
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row
     assert row.state is AssetState.QUARANTINED
     assert f"s1.ts: what arrived may be another file's: {MIXED}" in (row.reason or "")
 
 
 def test_what_is_in_doubt_is_not_recorded() -> None:
-    bench = UnsureBench(tree, always("s1.ts"))
+    harness = UnsureHarness(tree, always("s1.ts"))
 
-    bench.archive()
+    harness.archive()
 
-    assert bench.recorded == {"s0.ts", "s2.ts", "s3.ts"}
+    assert harness.recorded == {"s0.ts", "s2.ts", "s3.ts"}
 
 
 def test_nothing_is_recorded_before_it_is_proved() -> None:
     recorded: list[set[str]] = []
 
     def look(_: int, __: Mapping[str, int]) -> Sequence[str]:
-        recorded.append(bench.recorded)
+        recorded.append(harness.recorded)
         return []
 
-    bench = UnsureBench(tree, look)
+    harness = UnsureHarness(tree, look)
 
-    bench.archive()
+    harness.archive()
 
     assert recorded == [set()]
-    assert bench.recorded == {"s0.ts", "s1.ts", "s2.ts", "s3.ts"}
+    assert harness.recorded == {"s0.ts", "s1.ts", "s2.ts", "s3.ts"}
 
 
 def test_a_copy_that_ends_early_records_what_is_proved() -> None:
     store = MemoryBackend("one")
-    bench = UnsureBench(
+    harness = UnsureHarness(
         lambda: tree(
             more={f"t{number}.ts": BytesSource(b"", [SourceUnavailable("503")] * 99) for number in range(60)}
         ),
@@ -181,14 +181,14 @@ def test_a_copy_that_ends_early_records_what_is_proved() -> None:
         stores=[store],
     )
 
-    assert isinstance(bench.archive(), WillRetry)
+    assert isinstance(harness.archive(), WillRetry)
 
-    assert bench.recorded == {"s0.ts", "s2.ts", "s3.ts"}
+    assert harness.recorded == {"s0.ts", "s2.ts", "s3.ts"}
 
 
 def test_a_second_copy_that_fails_leaves_its_file_missing() -> None:
     gone = BytesSource(b"G" * 20)
-    bench = UnsureBench(lambda: tree(more={"bad.ts": gone}), once_each("bad.ts"))
+    harness = UnsureHarness(lambda: tree(more={"bad.ts": gone}), once_each("bad.ts"))
     reads = gone.open
 
     def first_only(first_bytes: int) -> object:
@@ -198,45 +198,45 @@ def test_a_second_copy_that_fails_leaves_its_file_missing() -> None:
 
     gone.open = first_only  # type: ignore[method-assign,assignment]
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert "bad.ts: it is missing at the source" in outcome.reason
-    assert "bad.ts" not in bench.recorded
+    assert "bad.ts" not in harness.recorded
 
 
 def test_what_is_optional_is_proved_as_well() -> None:
-    bench = UnsureBench(
+    harness = UnsureHarness(
         lambda: Tree({"s0.ts": BytesSource(b"G"), "1.png": BytesSource(b"P")}, optional=frozenset({"1.png"})),
         always("1.png"),
     )
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
-    assert bench.fresh == ["1.png"]
+    assert harness.fresh == ["1.png"]
     assert not isinstance(outcome, Archived)
 
 
 @pytest.mark.parametrize("files", [20, 500])
 def test_a_proof_is_asked_for_a_bounded_number_of_times(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unproved, "PROVE_EVERY", 100)
-    bench = UnsureBench(lambda: tree(files), lambda _, __: [])
+    harness = UnsureHarness(lambda: tree(files), lambda _, __: [])
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
-    assert 1 <= len(bench.asked) <= files // 100 + 1
+    assert 1 <= len(harness.asked) <= files // 100 + 1
 
 
 def test_what_is_named_while_it_is_under_way_is_copied_again_when_it_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(unproved, "PROVE_EVERY", 1)
-    bench = UnsureBench(lambda: tree(40), lambda time, copied: list(copied) if time == 1 else [])
+    harness = UnsureHarness(lambda: tree(40), lambda time, copied: list(copied) if time == 1 else [])
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
-    assert set(bench.fresh) == set(bench.asked[0])
-    assert len(bench.fresh) == len(set(bench.fresh))
+    assert set(harness.fresh) == set(harness.asked[0])
+    assert len(harness.fresh) == len(set(harness.fresh))
 
 
 def digest(number: int) -> str:
@@ -260,12 +260,12 @@ def test_what_has_a_digest_for_an_etag_is_recorded_before_it_is_proved() -> None
     recorded: list[set[str]] = []
 
     def look(_: int, __: Mapping[str, int]) -> Sequence[str]:
-        recorded.append(bench.recorded)
+        recorded.append(harness.recorded)
         return []
 
-    bench = UnsureBench(lambda: digests(180), look)
+    harness = UnsureHarness(lambda: digests(180), look)
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
     assert 180 - len(recorded[0]) < JOURNAL_EVERY, (
         "a worker that is killed here copied these in vain, no more"
     )
@@ -302,30 +302,30 @@ def test_a_small_tree_whose_worker_is_killed_is_not_sent_again(killed_after: int
         return tree
 
     sent, lives, killed = list[str](), list[int](), list[bool]()
-    bench = Bench(contents, stores=[Counting("one")], new_ledger=Dead)
+    harness = ArchiverHarness(contents, stores=[Counting("one")], new_ledger=Dead)
     for _ in range(2):
         with pytest.raises(Killed):
-            bench.archive()
+            harness.archive()
         killed.clear()
         lives.append(len(sent))
-        bench.clock.advance(timedelta(minutes=3))
+        harness.clock.advance(timedelta(minutes=3))
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
     in_vain = len([key for key in sent if key.endswith(".ts")]) - 180
     assert in_vain <= 2 * (JOURNAL_EVERY + ROOM)
 
 
 def test_what_was_recorded_early_is_taken_back_before_it_is_copied_again() -> None:
-    bench = UnsureBench(digests, once_each("s001.ts"))
+    harness = UnsureHarness(digests, once_each("s001.ts"))
     records: list[Mapping[str, StoredObject]] = []
-    add = bench.ledger.add_stored
+    add = harness.ledger.add_stored
 
     def adding(lease: Lease, destination: str, version: str, objects: Sequence[StoredObject]) -> None:
         add(lease, destination, version, objects)
-        records.append(dict(bench.ledger.stored_objects(bench.asset_id, destination, version)))
+        records.append(dict(harness.ledger.stored_objects(harness.asset_id, destination, version)))
 
-    bench.ledger.add_stored = adding  # type: ignore[method-assign]
-    bench.archive()
+    harness.ledger.add_stored = adding  # type: ignore[method-assign]
+    harness.archive()
 
     sizes = [each["s001.ts"].size_bytes for each in records if "s001.ts" in each]
     assert sizes == [-1, 11], "void while the second copy is on its way, then as that was proved"

@@ -14,9 +14,9 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, file
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
+from tests.core.harness import ArchiverHarness, file
 from tests.transfer.stores import Wrapped
 
 MINUTE = timedelta(minutes=1)
@@ -133,22 +133,22 @@ def test_the_machine_of_a_worker_is_in_its_name(holder: str, place: str) -> None
 
 def test_a_machine_that_the_api_refuses_stops_no_other() -> None:
     assets = [asset(id=f"{number:024}", size=None) for number in range(12)]
-    bench = Bench(lambda: file(b"video" * 40), assets=assets)
-    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
-    describe, refused = bench.api.asset, True
+    harness = ArchiverHarness(lambda: file(b"video" * 40), assets=assets)
+    harness.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
+    describe, refused = harness.api.asset, True
 
     def maybe_refuse(asset_id: str) -> Asset:
-        bench.api.fail_on_page = (0, HmsUnauthorized("401")) if refused else None
+        harness.api.fail_on_page = (0, HmsUnauthorized("401")) if refused else None
         if refused:
             raise HmsUnauthorized("401")
         return describe(asset_id)
 
-    bench.api.asset = maybe_refuse  # type: ignore[method-assign]
+    harness.api.asset = maybe_refuse  # type: ignore[method-assign]
     outcomes: dict[bool, list[object]] = {True: [], False: []}
     for number, each in enumerate(assets):
         refused = number % 2 == 0
         worker = "archive@wrong-password" if refused else f"archive@host-{number % 4}"
-        outcomes[refused].append(bench.archiver.archive(each.id, worker))
+        outcomes[refused].append(harness.archiver.archive(each.id, worker))
 
     assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
     assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
@@ -185,15 +185,15 @@ class Refusing(Wrapped):
 def test_a_machine_that_a_destination_refuses_stops_no_other() -> None:
     assets = [asset(id=f"{number:024}", size=None) for number in range(12)]
     store = Refusing(MemoryBackend("one"))
-    bench = Bench(lambda: file(b"video" * 40), assets=assets, stores=[store])
-    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
+    harness = ArchiverHarness(lambda: file(b"video" * 40), assets=assets, stores=[store])
+    harness.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
     outcomes: dict[bool, list[object]] = {True: [], False: []}
 
     for number, each in enumerate(assets):
         store.refuses = number % 2 == 0
         worker = "archive@wrong-clock" if store.refuses else f"archive@host-{number % 4}"
-        outcomes[store.refuses].append(bench.archiver.archive(each.id, worker))
+        outcomes[store.refuses].append(harness.archiver.archive(each.id, worker))
 
     assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
     assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
-    assert set(breaker.opened(bench.ledger, bench.clock())) == {"memory://one (on wrong-clock)"}
+    assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://one (on wrong-clock)"}

@@ -48,8 +48,8 @@ from storage_backends.base import (
 )
 from storage_backends.errors import AccessDenied, DestinationFull, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.core.bench import Bench, BytesSource, Tree, file
 from tests.core.examples import NOW, RETENTION, asset
+from tests.core.harness import ArchiverHarness, BytesSource, Tree, file
 from tests.transfer.stores import FaultyStore, NoChecksumStore, Wrapped
 
 VIDEO = bytes(range(256)) * 3  # 12 parts
@@ -67,63 +67,63 @@ class WritesSeen(MemoryBackend):
         return super().put(spec, data, crc32c)
 
 
-def manifest_of(bench: Bench, store: StorageBackend | None = None) -> Manifest | None:
-    described = bench.api.assets[0]
-    return read_manifest(store or bench.stores[0], keys.manifest_key(described.id, described.created_at))
+def manifest_of(harness: ArchiverHarness, store: StorageBackend | None = None) -> Manifest | None:
+    described = harness.api.assets[0]
+    return read_manifest(store or harness.stores[0], keys.manifest_key(described.id, described.created_at))
 
 
 def stored_keys(store: StorageBackend) -> set[str]:
     return {str(info.key) for info in store.list()}
 
 
-def state_of(bench: Bench) -> AssetState | None:
-    row = bench.ledger.get(bench.asset_id)
+def state_of(harness: ArchiverHarness) -> AssetState | None:
+    row = harness.ledger.get(harness.asset_id)
     return row.state if row else None
 
 
 # -- the good end --------------------------------------------------------------------------------------------
 def test_an_asset_is_archived_whole_with_a_manifest_that_proves_it() -> None:
-    bench = Bench(lambda: file(VIDEO))
+    harness = ArchiverHarness(lambda: file(VIDEO))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert isinstance(outcome, Archived)
     assert manifest is not None
     assert {item.path for item in manifest.objects} == {"Rec-room-1.mp4"}
-    assert manifest.asset["id"] == bench.asset_id, "the description of 100ms is in the manifest alone"
-    assert verify_contents(bench.stores[0], manifest).ok
+    assert manifest.asset["id"] == harness.asset_id, "the description of 100ms is in the manifest alone"
+    assert verify_contents(harness.stores[0], manifest).ok
     assert outcome.stored_bytes == manifest.total_size
-    assert state_of(bench) is AssetState.ARCHIVED
+    assert state_of(harness) is AssetState.ARCHIVED
 
 
 def test_archiving_again_copies_nothing() -> None:
     source = BytesSource(VIDEO)
-    bench = Bench(lambda: Tree({"a.mp4": source}))
-    bench.archive()
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": source}))
+    harness.archive()
     reads = source.reads
-    bench.ledger.reopen(bench.asset_id)
+    harness.ledger.reopen(harness.asset_id)
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, AlreadyArchived)
     assert source.reads == reads
 
 
 def test_an_asset_that_is_settled_is_left_alone() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.archive()
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
 
-    assert isinstance(bench.archive(), NotOurs)
+    assert isinstance(harness.archive(), NotOurs)
 
 
 def test_an_asset_leased_to_another_worker_is_left_alone() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.archive()
-    bench.ledger.reopen(bench.asset_id)
-    assert bench.ledger.lease(bench.asset_id, "another", timedelta(minutes=2))
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
+    harness.ledger.reopen(harness.asset_id)
+    assert harness.ledger.lease(harness.asset_id, "another", timedelta(minutes=2))
 
-    assert isinstance(bench.archive(), NotOurs)
+    assert isinstance(harness.archive(), NotOurs)
 
 
 def test_playlists_are_written_after_all_media_and_the_manifest_last() -> None:
@@ -135,41 +135,41 @@ def test_playlists_are_written_after_all_media_and_the_manifest_last() -> None:
             return super().put(spec, data, crc32c)
 
     segments = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(20)}
-    bench = Bench(lambda: Tree({**segments, "master.m3u8": b"#EXTM3U"}), stores=[Watched("one")])
+    harness = ArchiverHarness(lambda: Tree({**segments, "master.m3u8": b"#EXTM3U"}), stores=[Watched("one")])
 
-    bench.archive()
+    harness.archive()
 
     assert set(order[:20]) == set(segments)
     assert order[20] == "master.m3u8"
-    assert order[-1] == f"{bench.asset_id}.json"
+    assert order[-1] == f"{harness.asset_id}.json"
 
 
 def test_a_signed_url_in_the_asset_never_reaches_the_bucket() -> None:
     signed = "https://storage.example/thumb.png?X-Amz-Signature=CANARY"
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree({"a.mp4": BytesSource(VIDEO)}, notes=Notes(warnings=[f"{signed} could not be had"])),
         assets=[asset(size=None, thumbnails=[signed], metadata={"deep": [{"url": signed}]})],
     )
 
-    bench.archive()
+    harness.archive()
 
-    everything = b"".join(bench.stores[0].read(object_key(key)) for key in stored_keys(bench.stores[0]))
+    everything = b"".join(harness.stores[0].read(object_key(key)) for key in stored_keys(harness.stores[0]))
     assert b"CANARY" not in everything
     assert b"https://storage.example/thumb.png" in everything
 
 
 def test_an_optional_object_that_cannot_be_had_is_a_warning_in_manifest_and_ledger() -> None:
     missing = BytesSource(b"", [SourceGone("thumb is gone")] * 9)
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree(
             {"a.mp4": BytesSource(VIDEO), "thumbnails/1.png": missing},
             optional=frozenset({"thumbnails/1.png"}),
         )
     )
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
-    manifest, row = manifest_of(bench), bench.ledger.get(bench.asset_id)
+    manifest, row = manifest_of(harness), harness.ledger.get(harness.asset_id)
     assert isinstance(outcome, Archived)
     assert manifest is not None
     assert row is not None
@@ -179,12 +179,12 @@ def test_an_optional_object_that_cannot_be_had_is_a_warning_in_manifest_and_ledg
 
 # -- what the API says ---------------------------------------------------------------------------------------
 def test_an_asset_whose_status_is_unknown_is_not_archived_but_asked_for_again() -> None:
-    bench = Bench(lambda: file(VIDEO), assets=[asset(status="processing")])
+    harness = ArchiverHarness(lambda: file(VIDEO), assets=[asset(status="processing")])
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
-    assert manifest_of(bench) is None
+    assert manifest_of(harness) is None
 
 
 def test_a_source_whose_certificate_does_not_verify_costs_no_attempt_and_is_shown() -> None:
@@ -193,106 +193,106 @@ def test_a_source_whose_certificate_does_not_verify_costs_no_attempt_and_is_show
             "asking for https://cdn.example/a.mp4: certificate has expired", "https://cdn.example"
         )
 
-    bench = Bench(untrusted)
+    harness = ArchiverHarness(untrusted)
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    (hold,) = breaker.opened(bench.ledger, bench.clock()).items()
+    (hold,) = breaker.opened(harness.ledger, harness.clock()).items()
     assert hold[0] == "https://cdn.example"
     assert "certificate has expired" in hold[1].reason
 
 
 def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.archive()
-    bench.ledger.reopen(bench.asset_id)
-    found, calls = bench.api.asset, itertools.count()
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
+    harness.ledger.reopen(harness.asset_id)
+    found, calls = harness.api.asset, itertools.count()
 
     def refuse(asset_id: str) -> object:
         next(calls)
         raise HmsUnauthorized("401")
 
-    bench.api.asset = refuse  # type: ignore[assignment, method-assign]
-    bench.api.fail_on_page = (0, HmsUnauthorized("401"))
-    first, second = bench.archive(), None
-    bench.clock.advance(timedelta(minutes=1))
-    bench.ledger.reopen(bench.asset_id)
-    second = bench.archive()
+    harness.api.asset = refuse  # type: ignore[assignment, method-assign]
+    harness.api.fail_on_page = (0, HmsUnauthorized("401"))
+    first, second = harness.archive(), None
+    harness.clock.advance(timedelta(minutes=1))
+    harness.ledger.reopen(harness.asset_id)
+    second = harness.archive()
 
     assert isinstance(first, WillRetry)
     assert isinstance(second, WillRetry)
     assert "circuit breaker" in second.reason
     assert next(calls) == 1
-    bench.api.asset = found  # type: ignore[method-assign]
-    assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+    harness.api.asset = found  # type: ignore[method-assign]
+    assert isinstance(harness.archive_until_settled(), AlreadyArchived)
 
 
 def test_an_asset_that_the_api_refuses_alone_does_not_stop_the_others() -> None:
     refused, other = asset(size=None), asset(id="other", size=None)
-    bench = Bench(lambda: file(VIDEO), assets=[refused, other])
-    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in bench.api.assets])
-    described = bench.api.asset
+    harness = ArchiverHarness(lambda: file(VIDEO), assets=[refused, other])
+    harness.ledger.discover([judge(each, Scope(RETENTION)) for each in harness.api.assets])
+    described = harness.api.asset
 
     def refuse_one(asset_id: str) -> Asset:
         if asset_id == refused.id:
             raise HmsUnauthorized("403")
         return described(asset_id)
 
-    bench.api.asset = refuse_one  # type: ignore[method-assign]
-    first = bench.archive()
+    harness.api.asset = refuse_one  # type: ignore[method-assign]
+    first = harness.archive()
 
     assert isinstance(first, WillRetry)
     assert first.costs_attempt
-    assert isinstance(bench.archiver.archive(other.id, "test"), Archived)
+    assert isinstance(harness.archiver.archive(other.id, "test"), Archived)
 
 
 # -- lost, or not --------------------------------------------------------------------------------------------
-def gone(bench: Bench) -> None:
+def gone(harness: ArchiverHarness) -> None:
     """The asset has left the API, and its time is over."""
-    bench.ledger.reopen(bench.asset_id)
-    bench.api.assets = []
-    bench.clock.advance(RETENTION)
+    harness.ledger.reopen(harness.asset_id)
+    harness.api.assets = []
+    harness.clock.advance(RETENTION)
 
 
 def test_an_asset_that_is_whole_everywhere_is_not_lost_when_it_leaves_the_api() -> None:
-    bench = Bench(lambda: file(VIDEO), stores=[MemoryBackend("one"), MemoryBackend("two")])
-    bench.archive()
-    asset_id = bench.asset_id
-    gone(bench)
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[MemoryBackend("one"), MemoryBackend("two")])
+    harness.archive()
+    asset_id = harness.asset_id
+    gone(harness)
 
-    assert isinstance(bench.archive_until_settled(asset_id=asset_id), AlreadyArchived)
+    assert isinstance(harness.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
 def test_an_asset_is_not_lost_while_a_destination_that_may_have_it_does_not_answer() -> None:
     store = FaultyStore(MemoryBackend("one"), {})
-    bench = Bench(lambda: file(VIDEO), stores=[store])
-    bench.archive()
-    asset_id = bench.asset_id
-    gone(bench)
-    begun = bench.clock()
-    while bench.clock() - begun < LOST_AFTER:  # once more, and it would be lost
-        bench.archive_until_settled(attempts=1, asset_id=asset_id)
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store])
+    harness.archive()
+    asset_id = harness.asset_id
+    gone(harness)
+    begun = harness.clock()
+    while harness.clock() - begun < LOST_AFTER:  # once more, and it would be lost
+        harness.archive_until_settled(attempts=1, asset_id=asset_id)
     store.faults["read"] = deque(["before", "before"])
 
-    outcome = bench.archive(asset_id)
+    outcome = harness.archive(asset_id)
 
     assert isinstance(outcome, WillRetry)
     assert "gone at the source" in outcome.reason
-    bench.clock.advance(timedelta(hours=1))
-    assert isinstance(bench.archive_until_settled(asset_id=asset_id), AlreadyArchived)
+    harness.clock.advance(timedelta(hours=1))
+    assert isinstance(harness.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
 def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of_the_other() -> None:
     two = MemoryBackend("two")
-    bench = Bench(lambda: file(VIDEO), stores=[MemoryBackend("one"), two])
-    bench.archive()
-    two.delete(keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at))
-    asset_id = bench.asset_id
-    gone(bench)
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[MemoryBackend("one"), two])
+    harness.archive()
+    two.delete(keys.manifest_key(harness.asset_id, harness.api.assets[0].created_at))
+    asset_id = harness.asset_id
+    gone(harness)
 
-    outcome = bench.archive_until_settled(asset_id=asset_id)
+    outcome = harness.archive_until_settled(asset_id=asset_id)
 
     assert isinstance(outcome, Ended)
     assert "whole at another destination, but not at memory://two" in outcome.reason
@@ -300,70 +300,70 @@ def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of
 
 def test_an_undated_asset_is_not_lost_at_the_first_404() -> None:
     source = BytesSource(VIDEO, [SourceGone("404")] * 9)
-    bench = Bench(lambda: Tree({"a.mp4": source}), assets=[asset(size=None, created_at=None)])
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": source}), assets=[asset(size=None, created_at=None)])
 
-    assert isinstance(bench.archive(), WillRetry)
-    assert isinstance(bench.archive_until_settled(), Archived)
+    assert isinstance(harness.archive(), WillRetry)
+    assert isinstance(harness.archive_until_settled(), Archived)
 
 
 def test_an_asset_that_got_its_date_late_stays_archived_when_ledger_and_bucket_are_compared() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    undated = replace(judge(bench.api.assets[0], Scope(RETENTION)), created_at=None)
-    bench.ledger.discover([undated])
-    bench.archive()
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    undated = replace(judge(harness.api.assets[0], Scope(RETENTION)), created_at=None)
+    harness.ledger.discover([undated])
+    harness.archive()
 
     found = Reconciler(
-        ledger=bench.ledger, destinations=bench.stores, scope=Scope(RETENTION), clock=bench.clock
+        ledger=harness.ledger, destinations=harness.stores, scope=Scope(RETENTION), clock=harness.clock
     ).reconcile()
 
     assert found
     assert found.reopened == 0
-    assert state_of(bench) is AssetState.ARCHIVED
+    assert state_of(harness) is AssetState.ARCHIVED
 
 
 def test_a_destination_that_does_not_answer_is_not_written_over() -> None:
     silent = FaultyStore(MemoryBackend("one"), {})
-    bench = Bench(lambda: file(VIDEO), stores=[silent, MemoryBackend("two")])
-    bench.archive()
-    bench.stores[1].delete(keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at))
-    bench.ledger.reopen(bench.asset_id)
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[silent, MemoryBackend("two")])
+    harness.archive()
+    harness.stores[1].delete(keys.manifest_key(harness.asset_id, harness.api.assets[0].created_at))
+    harness.ledger.reopen(harness.asset_id)
     silent.faults["read"] = deque(["before"])
     puts = silent.calls["put"]
 
-    first = bench.archive()
+    first = harness.archive()
 
     assert isinstance(first, WillRetry)
-    assert manifest_of(bench, bench.stores[1]) is not None
+    assert manifest_of(harness, harness.stores[1]) is not None
     assert silent.calls["put"] == puts
-    assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+    assert isinstance(harness.archive_until_settled(), AlreadyArchived)
 
 
 def test_the_word_of_a_worker_whose_clock_is_ahead_holds_nobody_up_for_days() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    breaker.trip(bench.ledger, breaker.API, "401", NOW + timedelta(days=3))
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    breaker.trip(harness.ledger, breaker.API, "401", NOW + timedelta(days=3))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert outcome.delay <= OPEN_FOR
 
 
 def test_a_manifest_of_other_bytes_is_replaced_though_every_size_in_it_holds() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.archive()
-    described = bench.api.assets[0]
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
+    described = harness.api.assets[0]
     key = keys.manifest_key(described.id, described.created_at)
-    right = manifest_of(bench)
+    right = manifest_of(harness)
     assert right
     old = right.model_copy(
         update={"objects": tuple(replace(item, crc32c="00000000") for item in right.objects)}
     )
     data = old.to_bytes()
-    bench.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+    harness.stores[0].put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
 
-    commit(NoChecksumStore(bench.stores[0]), key, right)
+    commit(NoChecksumStore(harness.stores[0]), key, right)
 
-    assert manifest_of(bench) == right
+    assert manifest_of(harness) == right
 
 
 # -- faults of the source ------------------------------------------------------------------------------------
@@ -372,14 +372,14 @@ def test_a_manifest_of_other_bytes_is_replaced_though_every_size_in_it_holds() -
 )
 def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Exception) -> None:
     source = BytesSource(VIDEO, [fault])
-    bench = Bench(lambda: Tree({"a.mp4": source, "b.mp4": BytesSource(b"whole")}))
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": source, "b.mp4": BytesSource(b"whole")}))
 
-    outcome = bench.archive_until_settled()
+    outcome = harness.archive_until_settled()
 
     assert isinstance(outcome, Archived)
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert manifest is not None
-    assert verify_contents(bench.stores[0], manifest).ok
+    assert verify_contents(harness.stores[0], manifest).ok
 
 
 @pytest.mark.parametrize(
@@ -387,20 +387,20 @@ def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Excepti
     [SourceMismatch("cut short"), ErrorPage("HTML with a 200"), SourceNotAllowed("a private address")],
 )
 def test_what_never_arrives_whole_waits_at_risk_and_is_lost_in_the_end(fault: Exception) -> None:
-    bench = Bench(lambda: Tree({"a.mp4": BytesSource(VIDEO, [fault] * 99)}))
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": BytesSource(VIDEO, [fault] * 99)}))
 
-    while bench.clock() < NOW + RETENTION:
-        outcome = bench.archive_until_settled(attempts=1)
+    while harness.clock() < NOW + RETENTION:
+        outcome = harness.archive_until_settled(attempts=1)
         assert isinstance(outcome, WillRetry), "without stored bytes nothing is quarantined"
         assert outcome.delay <= timedelta(days=1), "it is tried at least once a day"
-    outcome = bench.archive_until_settled(attempts=99)
+    outcome = harness.archive_until_settled(attempts=99)
 
     assert isinstance(outcome, Ended)
-    assert state_of(bench) is AssetState.LOST
-    assert bench.clock() > NOW + RETENTION - timedelta(days=1)
-    assert manifest_of(bench) is None
+    assert state_of(harness) is AssetState.LOST
+    assert harness.clock() > NOW + RETENTION - timedelta(days=1)
+    assert manifest_of(harness) is None
     record = json.loads(
-        bench.stores[0].read(keys.end_record_key(bench.asset_id, bench.api.assets[0].created_at))
+        harness.stores[0].read(keys.end_record_key(harness.asset_id, harness.api.assets[0].created_at))
     )
     assert record["state"] == "lost"
     assert str(fault) in record["reason"]
@@ -412,14 +412,14 @@ def test_a_segment_missing_for_good_never_becomes_an_archived_tree_but_the_rest_
         whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(7)}
         return Tree({**whole, "s7.ts": gone, "stream.m3u8": b"#EXTM3U"})
 
-    bench = Bench(tree)
+    harness = ArchiverHarness(tree)
 
-    bench.archive_until_settled()
+    harness.archive_until_settled()
 
-    assert state_of(bench) is AssetState.QUARANTINED
-    names = {key.rsplit("/", 1)[-1] for key in stored_keys(bench.stores[0])}
+    assert state_of(harness) is AssetState.QUARANTINED
+    names = {key.rsplit("/", 1)[-1] for key in stored_keys(harness.stores[0])}
     assert {f"s{number}.ts" for number in range(7)} | {"stream.m3u8"} <= names
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert manifest
     assert (manifest.trusted, manifest.missing) == (False, ("s7.ts",))
     assert manifest.doubts == ("s7.ts: it is missing at the source (404 or 410)",)
@@ -429,12 +429,12 @@ def test_a_second_attempt_fetches_only_what_the_first_did_not_store() -> None:
     whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(8)}
     flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)  # beyond the engine's own patience
     store = WritesSeen("one")
-    bench = Bench(lambda: Tree({**whole, "s9.ts": flaky}), stores=[store])
-    first = bench.archive()
+    harness = ArchiverHarness(lambda: Tree({**whole, "s9.ts": flaky}), stores=[store])
+    first = harness.archive()
     assert isinstance(first, WillRetry)
     store.written.clear()
 
-    outcome = bench.archive_until_settled()
+    outcome = harness.archive_until_settled()
 
     assert isinstance(outcome, Archived)
     assert [name for name in store.written if name.endswith(".ts")] == ["s9.ts"]
@@ -446,38 +446,38 @@ def test_what_the_source_replaced_since_an_earlier_attempt_is_copied_again() -> 
     new = {f"s{number}.ts": BytesSource(b"H" * 10, etag='"new"') for number in range(4)}
     late = BytesSource(b"", [SourceGone("404")] * 99)
     trees = iter([{**old, "s3.ts": late}, new])
-    bench = Bench(lambda: Tree(next(trees)))
-    assert isinstance(bench.archive(), WillRetry)
+    harness = ArchiverHarness(lambda: Tree(next(trees)))
+    assert isinstance(harness.archive(), WillRetry)
 
-    outcome = bench.archive_until_settled()
+    outcome = harness.archive_until_settled()
 
     assert isinstance(outcome, Archived)
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert manifest
     assert {item.source_etag for item in manifest.objects if item.path.endswith(".ts")} == {'"new"'}
-    assert bench.stores[0].read(manifest.key_of(manifest.objects[0]), 0, 10) == b"H" * 10
+    assert harness.stores[0].read(manifest.key_of(manifest.objects[0]), 0, 10) == b"H" * 10
 
 
 def test_another_version_of_the_source_is_copied_anew() -> None:
     versions = iter(["v1", "v2", "v2"])
     first = BytesSource(b"G" * 10)
     flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)
-    bench = Bench(lambda: Tree({"s1.ts": first, "s2.ts": flaky}, version=next(versions)))
-    bench.archive()
+    harness = ArchiverHarness(lambda: Tree({"s1.ts": first, "s2.ts": flaky}, version=next(versions)))
+    harness.archive()
 
-    bench.archive_until_settled()
+    harness.archive_until_settled()
 
     assert first.reads == 2
 
 
 def test_what_is_gone_after_the_deadline_is_lost_and_said_so_in_the_bucket() -> None:
-    bench = Bench(lambda: Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 99)}))
-    bench.clock.now = NOW + timedelta(days=20)
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 99)}))
+    harness.clock.now = NOW + timedelta(days=20)
 
-    bench.archive_until_settled()
+    harness.archive_until_settled()
 
-    assert state_of(bench) is AssetState.LOST
-    assert bench.stores[0].stat(keys.end_record_key(bench.asset_id, bench.api.assets[0].created_at))
+    assert state_of(harness) is AssetState.LOST
+    assert harness.stores[0].stat(keys.end_record_key(harness.asset_id, harness.api.assets[0].created_at))
 
 
 # -- faults of the destination: every step meets each of them, then a retry; the end is the same ---------------
@@ -488,14 +488,14 @@ FAULTS = ["before", "half", "lost", "twice", "slow"]
 @pytest.mark.parametrize(("step", "fault"), list(itertools.product(STEPS, FAULTS)))
 def test_every_step_survives_every_fault(step: str, fault: str) -> None:
     store = FaultyStore(MemoryBackend("one"), {step: [fault] * 8})
-    bench = Bench(
+    harness = ArchiverHarness(
         lambda: Tree({"big.mp4": BytesSource(VIDEO), "small.mp4": BytesSource(b"x")}), stores=[store]
     )
 
-    bench.archive_until_settled()
+    harness.archive_until_settled()
 
-    manifest = manifest_of(bench)
-    assert state_of(bench) is AssetState.ARCHIVED
+    manifest = manifest_of(harness)
+    assert state_of(harness) is AssetState.ARCHIVED
     assert manifest is not None
     assert verify_contents(store.inner, manifest).ok
     assert {item.path for item in manifest.objects} == {"big.mp4", "small.mp4"}
@@ -508,19 +508,19 @@ def test_a_destination_that_refuses_is_left_alone_and_the_others_get_their_copy(
             raise AccessDenied("403 AccessDenied")
 
     refusing, good = Refusing(MemoryBackend("refusing")), MemoryBackend("good")
-    bench = Bench(lambda: file(VIDEO), stores=[refusing, good])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[refusing, good])
 
-    first = bench.archive()
+    first = harness.archive()
     calls = refusing.calls.total()
-    bench.ledger.reopen(bench.asset_id)
-    second = bench.archive()
+    harness.ledger.reopen(harness.asset_id)
+    second = harness.archive()
 
     assert isinstance(first, WillRetry)
     assert "memory://refusing" in first.reason
-    assert manifest_of(bench, good) is not None
+    assert manifest_of(harness, good) is not None
     assert isinstance(second, WillRetry)
     assert refusing.calls.total() == calls
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row is not None
     assert row.state is AssetState.WAITING
 
@@ -549,30 +549,30 @@ class DeniesOne(Wrapped):
 def test_an_asset_that_a_destination_refuses_alone_waits_alone_and_is_never_given_up() -> None:
     denied, other = asset(id="denied", size=None), asset(id="other", size=None)
     store = DeniesOne(MemoryBackend("one"), "denied")
-    bench = Bench(lambda: file(VIDEO), stores=[store], assets=[denied, other])
-    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in (denied, other)])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[denied, other])
+    harness.ledger.discover([judge(each, Scope(RETENTION)) for each in (denied, other)])
 
-    first = bench.archive("denied")
+    first = harness.archive("denied")
 
     assert isinstance(first, WillRetry)
     assert first.costs_attempt
     assert "only this asset waits" in first.reason
-    assert breaker.opened(bench.ledger, bench.clock()) == {}
-    assert isinstance(bench.archive("other"), Archived)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
+    assert isinstance(harness.archive("other"), Archived)
     assert not [key for key in stored_keys(store) if key.startswith("doctor/")]
-    outcome = bench.archive_until_settled(asset_id="denied", attempts=20)
+    outcome = harness.archive_until_settled(asset_id="denied", attempts=20)
     assert isinstance(outcome, WillRetry), "a person may mend it at any time"
 
 
 def test_a_refusal_of_which_nothing_more_can_be_learned_holds_nobody_up_and_costs_nothing() -> None:
     store = DeniesOne(MemoryBackend("one"), "denied", probe=TransientStorageError("put: 503"))
-    bench = Bench(lambda: file(VIDEO), stores=[store], assets=[asset(id="denied", size=None)])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[asset(id="denied", size=None)])
 
-    outcome = bench.archive("denied")
+    outcome = harness.archive("denied")
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    assert breaker.opened(bench.ledger, bench.clock()) == {}
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 class HasRoomFor(Wrapped):
@@ -598,57 +598,57 @@ class HasRoomFor(Wrapped):
 def test_one_object_too_large_for_the_disk_does_not_make_the_others_wait() -> None:
     large, small = asset(id="large", size=None), asset(id="small", size=None)
     store = HasRoomFor(MemoryBackend("disk"), free_bytes=64 * 2**20)
-    bench = Bench(lambda: file(VIDEO), stores=[store], assets=[large, small])
-    bench.ledger.discover([judge(each, Scope(RETENTION)) for each in (large, small)])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[large, small])
+    harness.ledger.discover([judge(each, Scope(RETENTION)) for each in (large, small)])
 
-    first = bench.archive("large")
+    first = harness.archive("large")
 
     assert isinstance(first, WillRetry)
     assert "only this asset waits" in first.reason
-    assert breaker.opened(bench.ledger, bench.clock()) == {}
-    assert isinstance(bench.archive("small"), Archived)
-    outcome = bench.archive_until_settled(asset_id="large", attempts=20)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
+    assert isinstance(harness.archive("small"), Archived)
+    outcome = harness.archive_until_settled(asset_id="large", attempts=20)
     assert isinstance(outcome, WillRetry), "a person may make room at any time"
 
 
 def test_a_disk_that_is_full_is_left_alone_though_a_very_small_object_would_still_fit() -> None:
     store = HasRoomFor(MemoryBackend("disk"), free_bytes=2**20)
-    bench = Bench(lambda: file(VIDEO), stores=[store], assets=[asset(id="large", size=None)])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[asset(id="large", size=None)])
 
-    bench.archive("large")
+    harness.archive("large")
 
-    assert set(breaker.opened(bench.ledger, bench.clock())) == {"memory://disk (on test)"}
+    assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://disk (on test)"}
 
 
 def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_sent_it_again() -> None:
     late = FaultyStore(MemoryBackend("late"), {"begin": ["before"] * 6})
     good = Wrapped(MemoryBackend("good"))
-    bench = Bench(lambda: file(VIDEO), stores=[late, good])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[late, good])
 
-    bench.archive()
+    harness.archive()
     sent = good.calls["put"] + good.calls["put_part"]
-    bench.archive_until_settled()
+    harness.archive_until_settled()
 
-    assert state_of(bench) is AssetState.ARCHIVED
-    manifest = manifest_of(bench, late)
+    assert state_of(harness) is AssetState.ARCHIVED
+    manifest = manifest_of(harness, late)
     assert manifest is not None
     assert verify_contents(late.inner, manifest).ok
     assert good.calls["put"] + good.calls["put_part"] == sent
 
 
 def test_a_manifest_that_the_bucket_contradicts_is_made_right() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.archive()
-    manifest = manifest_of(bench)
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
+    manifest = manifest_of(harness)
     assert manifest is not None
     video = manifest.key_of(next(item for item in manifest.objects if item.path.endswith(".mp4")))
-    bench.stores[0].delete(video)
-    bench.ledger.reopen(bench.asset_id)
+    harness.stores[0].delete(video)
+    harness.ledger.reopen(harness.asset_id)
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Archived)
-    assert bench.stores[0].stat(video) is not None
+    assert harness.stores[0].stat(video) is not None
 
 
 class SilentStore(NoChecksumStore):
@@ -659,86 +659,86 @@ class SilentStore(NoChecksumStore):
         return replace(info, crc32c=None) if info else None
 
 
-def damaged_copy() -> tuple[Bench, ObjectKey]:
+def damaged_copy() -> tuple[ArchiverHarness, ObjectKey]:
     """Archived, then changed in a way that no list shows, and the manifest marked as damaged; the file's key."""
     store = SilentStore(MemoryBackend("one"))
-    bench = Bench(lambda: file(VIDEO), stores=[store])
-    bench.archive()
-    manifest = manifest_of(bench)
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[store])
+    harness.archive()
+    manifest = manifest_of(harness)
     assert manifest is not None
     video = manifest.key_of(next(item for item in manifest.objects if item.path.endswith(".mp4")))
     flipped = b"x" * len(VIDEO)
     store.put(ObjectSpec(video, "video/mp4", len(flipped)), flipped, crc32c(flipped))
-    mark_damaged(store, keys.manifest_key(bench.asset_id, bench.api.assets[0].created_at), ["CRC32C"])
-    bench.ledger.reopen(bench.asset_id)
-    return bench, video
+    mark_damaged(store, keys.manifest_key(harness.asset_id, harness.api.assets[0].created_at), ["CRC32C"])
+    harness.ledger.reopen(harness.asset_id)
+    return harness, video
 
 
 def test_a_damaged_copy_is_replaced_and_its_new_manifest_has_no_damage() -> None:
-    bench, video = damaged_copy()
+    harness, video = damaged_copy()
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
-    manifest = manifest_of(bench)
+    manifest = manifest_of(harness)
     assert isinstance(outcome, Archived)
-    assert bench.stores[0].read(video) == VIDEO
+    assert harness.stores[0].read(video) == VIDEO
     assert manifest is not None
     assert manifest.damage is None
 
 
 def test_a_damaged_copy_stays_when_the_source_is_gone_before_there_is_another() -> None:
-    bench, video = damaged_copy()
-    asset_id, described = bench.asset_id, bench.api.assets[0]
-    gone(bench)
+    harness, video = damaged_copy()
+    asset_id, described = harness.asset_id, harness.api.assets[0]
+    gone(harness)
 
-    outcome = bench.archive_until_settled(asset_id=asset_id)
+    outcome = harness.archive_until_settled(asset_id=asset_id)
 
     assert isinstance(outcome, Ended)
     assert outcome.state is AssetState.LOST
     assert "archiver verify" in outcome.reason
-    assert bench.stores[0].stat(video) is not None
-    assert read_manifest(bench.stores[0], keys.manifest_key(asset_id, described.created_at)) is not None
+    assert harness.stores[0].stat(video) is not None
+    assert read_manifest(harness.stores[0], keys.manifest_key(asset_id, described.created_at)) is not None
 
 
 def test_a_copy_wrongly_marked_as_damaged_is_not_called_lost_when_its_source_is_gone() -> None:
-    bench, video = damaged_copy()
-    asset_id = bench.asset_id
-    bench.stores[0].put(ObjectSpec(video, "video/mp4", len(VIDEO)), VIDEO, crc32c(VIDEO))
-    gone(bench)
+    harness, video = damaged_copy()
+    asset_id = harness.asset_id
+    harness.stores[0].put(ObjectSpec(video, "video/mp4", len(VIDEO)), VIDEO, crc32c(VIDEO))
+    gone(harness)
 
-    assert isinstance(bench.archive_until_settled(asset_id=asset_id), AlreadyArchived)
+    assert isinstance(harness.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"{}", b"not json", b'{"schema":"other"}', b"\xff\xfe"])
 def test_rubbish_where_the_manifest_belongs_is_not_believed(rubbish: bytes) -> None:
-    bench = Bench(lambda: file(VIDEO))
-    described = bench.api.assets[0]
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    described = harness.api.assets[0]
     key = keys.manifest_key(described.id, described.created_at)
-    bench.stores[0].put(ObjectSpec(key, "application/json"), rubbish, crc32c(rubbish))
+    harness.stores[0].put(ObjectSpec(key, "application/json"), rubbish, crc32c(rubbish))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Archived)
-    assert manifest_of(bench) is not None
+    assert manifest_of(harness) is not None
 
 
 # -- faults of ours ------------------------------------------------------------------------------------------
 def test_a_worker_that_lost_its_lease_commits_nothing() -> None:
-    bench: Bench
+    harness: ArchiverHarness
 
     class Slow(BytesSource):
         def open(self, first_bytes: int):  # type: ignore[no-untyped-def]
-            bench.clock.advance(timedelta(minutes=5))  # long enough for the lease to end
-            assert bench.ledger.lease(bench.asset_id, "another", timedelta(minutes=2))
+            harness.clock.advance(timedelta(minutes=5))  # long enough for the lease to end
+            assert harness.ledger.lease(harness.asset_id, "another", timedelta(minutes=2))
             return super().open(first_bytes)
 
-    bench = Bench(lambda: Tree({"a.mp4": Slow(b"x")}))
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": Slow(b"x")}))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, NotOurs)
-    assert manifest_of(bench) is None
-    row = bench.ledger.get(bench.asset_id)
+    assert manifest_of(harness) is None
+    row = harness.ledger.get(harness.asset_id)
     assert row is not None
     assert row.state is AssetState.RUNNING  # the other one's
 
@@ -752,10 +752,10 @@ def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
     class SlowToSay(MemoryBackend):
         def stat(self, key: ObjectKey) -> ObjectInfo | None:
             for _ in range(3):
-                bench.clock.advance(timedelta(minutes=1))  # three are more than a lease
+                harness.clock.advance(timedelta(minutes=1))  # three are more than a lease
                 renewed.clear()
                 assert renewed.wait(10)
-            assert bench.ledger.lease(bench.asset_id, "another", timedelta(minutes=2)) is None
+            assert harness.ledger.lease(harness.asset_id, "another", timedelta(minutes=2)) is None
             return super().stat(key)
 
     class Told(MemoryLedger):
@@ -763,42 +763,44 @@ def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
             super().renew(lease, duration)
             renewed.set()
 
-    bench = Bench(lambda: file(VIDEO), stores=[SlowToSay("one")], lease_renew=timedelta(0), new_ledger=Told)
+    harness = ArchiverHarness(
+        lambda: file(VIDEO), stores=[SlowToSay("one")], lease_renew=timedelta(0), new_ledger=Told
+    )
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    take_lease(bench.archiver.deps, bench.asset_id, "first", lambda: False)
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    take_lease(harness.archiver.deps, harness.asset_id, "first", lambda: False)
     for number in range(MAX_CRASHES):
-        bench.clock.advance(timedelta(minutes=3))  # the lease ends: nobody settled it
-        assert bench.ledger.take_due(10, timedelta(minutes=15))
+        harness.clock.advance(timedelta(minutes=3))  # the lease ends: nobody settled it
+        assert harness.ledger.take_due(10, timedelta(minutes=15))
         if number < MAX_CRASHES - 1:
-            assert bench.ledger.lease(bench.asset_id, f"worker {number}", timedelta(minutes=2))
+            assert harness.ledger.lease(harness.asset_id, f"worker {number}", timedelta(minutes=2))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert timedelta(hours=1) <= outcome.delay <= timedelta(days=1)
-    bench.clock.now += outcome.delay
-    assert isinstance(bench.archive(), Archived)
+    harness.clock.now += outcome.delay
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    attempt = take_lease(bench.archiver.deps, bench.asset_id, "first", lambda: False)
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    attempt = take_lease(harness.archiver.deps, harness.asset_id, "first", lambda: False)
     lease = attempt.heartbeat.lease if attempt else None
     for number in range(2 * MAX_CRASHES):
         assert lease
         path = f"{number}.ts"
-        bench.ledger.add_stored(lease, bench.stores[0].name, "another", [StoredObject(path, 1, 2)])
-        bench.clock.advance(timedelta(minutes=3))
-        assert bench.ledger.take_due(10, timedelta(minutes=15))
-        lease = bench.ledger.lease(bench.asset_id, f"worker {number}", timedelta(minutes=2))
-    bench.clock.advance(timedelta(minutes=3))
+        harness.ledger.add_stored(lease, harness.stores[0].name, "another", [StoredObject(path, 1, 2)])
+        harness.clock.advance(timedelta(minutes=3))
+        assert harness.ledger.take_due(10, timedelta(minutes=15))
+        lease = harness.ledger.lease(harness.asset_id, f"worker {number}", timedelta(minutes=2))
+    harness.clock.advance(timedelta(minutes=3))
 
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_an_interrupted_attempt_gives_the_asset_back_at_once_and_costs_nothing() -> None:
@@ -808,29 +810,29 @@ def test_an_interrupted_attempt_gives_the_asset_back_at_once_and_costs_nothing()
     def contents() -> Tree:
         raise SystemExit(0)
 
-    bench = Bench(contents)
+    harness = ArchiverHarness(contents)
 
     with pytest.raises(SystemExit):
-        bench.archive()
+        harness.archive()
 
-    row = bench.ledger.get(bench.asset_id)
+    row = harness.ledger.get(harness.asset_id)
     assert row is not None
     assert row.state is AssetState.WAITING
     assert row.next_attempt_at is not None
-    assert row.next_attempt_at <= bench.clock()
+    assert row.next_attempt_at <= harness.clock()
     assert row.attempts == 0
 
 
 def test_a_worker_told_to_stop_ends_without_a_commit_and_the_asset_is_due_again() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.stopping = True
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.stopping = True
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert not outcome.costs_attempt
-    bench.stopping = False
-    assert isinstance(bench.archive_until_settled(), Archived)
+    harness.stopping = False
+    assert isinstance(harness.archive_until_settled(), Archived)
 
 
 def test_an_attempt_whose_time_is_up_is_gone_on_with_at_once_however_often_and_costs_nothing() -> None:
@@ -848,47 +850,47 @@ def test_an_attempt_whose_time_is_up_is_gone_on_with_at_once_however_often_and_c
                 raise interruptions.pop()
             yield last
 
-    bench = Bench(lambda: Long({"a.mp4": first, "b.m3u8": b"#EXTM3U"}), time_is_up=TimeIsUp)
+    harness = ArchiverHarness(lambda: Long({"a.mp4": first, "b.m3u8": b"#EXTM3U"}), time_is_up=TimeIsUp)
 
     for _ in range(5):
-        outcome = bench.archive()
+        outcome = harness.archive()
 
-        row = bench.ledger.get(bench.asset_id)
+        row = harness.ledger.get(harness.asset_id)
         assert isinstance(outcome, WillRetry)
         assert outcome.delay <= timedelta(0)
         assert row is not None
         assert (row.attempts, row.mismatches) == (0, 0)
-    assert isinstance(bench.archive(), Archived)
+    assert isinstance(harness.archive(), Archived)
 
 
 def test_a_ledger_flushed_in_the_middle_costs_nothing() -> None:
-    bench: Bench
+    harness: ArchiverHarness
 
     class Flushing(BytesSource):
         def open(self, first_bytes: int):  # type: ignore[no-untyped-def]
-            bench.ledger.clear()
+            harness.ledger.clear()
             return super().open(first_bytes)
 
     source = Flushing(VIDEO)
-    bench = Bench(lambda: Tree({"a.mp4": source}))
+    harness = ArchiverHarness(lambda: Tree({"a.mp4": source}))
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, Archived)
-    assert state_of(bench) is AssetState.ARCHIVED
+    assert state_of(harness) is AssetState.ARCHIVED
 
 
 def test_an_unknown_asset_is_not_ours() -> None:
-    bench = Bench(lambda: file(VIDEO))
+    harness = ArchiverHarness(lambda: file(VIDEO))
 
-    assert isinstance(bench.archiver.archive("nobody", "test"), NotOurs)
+    assert isinstance(harness.archiver.archive("nobody", "test"), NotOurs)
 
 
 def test_a_passing_fault_of_the_api_is_tried_again() -> None:
-    bench = Bench(lambda: file(VIDEO))
-    bench.archive()
-    bench.ledger.reopen(bench.asset_id)
-    found = bench.api.asset
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
+    harness.ledger.reopen(harness.asset_id)
+    found = harness.api.asset
     answers = iter([HmsUnavailable("503")])
 
     def flaky(asset_id: str) -> object:
@@ -896,10 +898,10 @@ def test_a_passing_fault_of_the_api_is_tried_again() -> None:
             raise error
         return found(asset_id)
 
-    bench.api.asset = flaky  # type: ignore[assignment, method-assign]
+    harness.api.asset = flaky  # type: ignore[assignment, method-assign]
 
-    assert isinstance(bench.archive(), WillRetry)
-    assert isinstance(bench.archive_until_settled(), AlreadyArchived)
+    assert isinstance(harness.archive(), WillRetry)
+    assert isinstance(harness.archive_until_settled(), AlreadyArchived)
 
 
 def test_a_destination_that_asks_for_time_gets_it() -> None:
@@ -909,9 +911,9 @@ def test_a_destination_that_asks_for_time_gets_it() -> None:
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
             raise TransientStorageError("503", status=503, retry_after=timedelta(minutes=20))
 
-    bench = Bench(lambda: file(VIDEO), stores=[MemoryBackend("one"), Busy("two")])
+    harness = ArchiverHarness(lambda: file(VIDEO), stores=[MemoryBackend("one"), Busy("two")])
 
-    outcome = bench.archive()
+    outcome = harness.archive()
 
     assert isinstance(outcome, WillRetry)
     assert outcome.delay == timedelta(minutes=20)

@@ -43,7 +43,7 @@ class Ledger(MemoryLedger):
             assert self.asked.wait_for(lambda: self.renewals >= count, timeout=10)
 
 
-class World:
+class Scenario:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=5))
         self.clock = Clock(NOW)
@@ -71,26 +71,26 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(monkeypatch)
+def scenario(monkeypatch: pytest.MonkeyPatch) -> Scenario:
+    return Scenario(monkeypatch)
 
 
-def test_the_lease_is_renewed_while_the_block_runs_and_not_after_it(world: World) -> None:
-    with world.heartbeat() as beating:
-        world.ledger.wait_for_renewals(3)
+def test_the_lease_is_renewed_while_the_block_runs_and_not_after_it(scenario: Scenario) -> None:
+    with scenario.heartbeat() as beating:
+        scenario.ledger.wait_for_renewals(3)
         beating.check()
 
-    after = world.ledger.renewals
+    after = scenario.ledger.renewals
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("heartbeat-")]
-    assert world.ledger.renewals == after
+    assert scenario.ledger.renewals == after
 
 
-def test_a_lease_that_another_worker_was_given_ends_the_copy(world: World) -> None:
-    with world.heartbeat() as beating:
-        world.ledger.wait_for_renewals(1)
-        world.give_to_another()
-        asked = world.ledger.renewals
-        world.ledger.wait_for_renewals(asked + 1)
+def test_a_lease_that_another_worker_was_given_ends_the_copy(scenario: Scenario) -> None:
+    with scenario.heartbeat() as beating:
+        scenario.ledger.wait_for_renewals(1)
+        scenario.give_to_another()
+        asked = scenario.ledger.renewals
+        scenario.ledger.wait_for_renewals(asked + 1)
 
     with pytest.raises(LeaseLost):
         beating.check()
@@ -98,67 +98,67 @@ def test_a_lease_that_another_worker_was_given_ends_the_copy(world: World) -> No
         beating.confirm()
 
 
-def test_a_ledger_that_is_away_is_no_reason_to_stop(world: World) -> None:
-    with world.heartbeat() as beating:
-        world.ledger.away = True
-        asked = world.ledger.renewals
-        world.ledger.wait_for_renewals(asked + 3)
+def test_a_ledger_that_is_away_is_no_reason_to_stop(scenario: Scenario) -> None:
+    with scenario.heartbeat() as beating:
+        scenario.ledger.away = True
+        asked = scenario.ledger.renewals
+        scenario.ledger.wait_for_renewals(asked + 3)
 
         beating.check()
 
-        world.ledger.away = False
-        asked = world.ledger.renewals
-        world.ledger.wait_for_renewals(asked + 2)
+        scenario.ledger.away = False
+        asked = scenario.ledger.renewals
+        scenario.ledger.wait_for_renewals(asked + 2)
         beating.check()
 
 
-def test_the_last_word_before_a_commit_asks_the_ledger_itself(world: World) -> None:
-    with world.heartbeat(renew_every=timedelta(hours=1)) as beating:
+def test_the_last_word_before_a_commit_asks_the_ledger_itself(scenario: Scenario) -> None:
+    with scenario.heartbeat(renew_every=timedelta(hours=1)) as beating:
         beating.confirm()
-        world.ledger.away = True
+        scenario.ledger.away = True
         with pytest.raises(LedgerUnavailable):
             beating.confirm()
-        world.ledger.away = False
-        world.give_to_another()
+        scenario.ledger.away = False
+        scenario.give_to_another()
         beating.check()  # the thread has not asked yet
 
         with pytest.raises(LeaseLost):
             beating.confirm()
 
 
-def test_a_worker_that_is_told_to_end_stops_the_copy(world: World) -> None:
-    with world.heartbeat() as beating:
-        world.stopping = True
+def test_a_worker_that_is_told_to_end_stops_the_copy(scenario: Scenario) -> None:
+    with scenario.heartbeat() as beating:
+        scenario.stopping = True
 
         with pytest.raises(Stopped):
             beating.check()
 
 
-def test_progress_is_told_to_the_ledger(world: World) -> None:
-    with world.heartbeat() as beating:
+def test_progress_is_told_to_the_ledger(scenario: Scenario) -> None:
+    with scenario.heartbeat() as beating:
         beating.moved(object_key("recordings/a/movie.mp4"), 300)
         beating.moved(object_key("recordings/a/movie.mp4"), 200)
         beating.object_done()
-        asked = world.ledger.renewals
-        world.ledger.wait_for_renewals(asked + 2)
+        asked = scenario.ledger.renewals
+        scenario.ledger.wait_for_renewals(asked + 2)
 
-        (progress,) = world.ledger.progress()
+        (progress,) = scenario.ledger.progress()
 
     assert progress == Progress(asset().id, "room-composite", 500, 1000, 1, "recordings/a/movie.mp4")
     assert beating.bytes_done == 500
 
 
 def test_an_attempt_that_ends_at_once_has_no_thread_of_its_own(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "TICK", timedelta(hours=1))
 
     for _ in range(3):
-        with world.heartbeat() as beating:
+        with scenario.heartbeat() as beating:
             assert beating._thread is None
             beating.check()
 
-    assert world.ledger.renewals == 0
+    assert scenario.ledger.renewals == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
@@ -179,7 +179,7 @@ def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Excep
 
 
 def test_without_any_thread_the_attempt_is_told_and_the_next_one_has_a_heartbeat(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = FirstBeats()
     monkeypatch.setattr(heartbeat, "first_beats", lambda: beats)
@@ -190,21 +190,21 @@ def test_without_any_thread_the_attempt_is_told_and_the_next_one_has_a_heartbeat
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", refuse)
         for _ in range(5):
-            with world.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
+            with scenario.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
                 beating.check()
             assert is_machine_fault(told.value)
 
-    with world.heartbeat() as beating:
+    with scenario.heartbeat() as beating:
         beating.check()
-        world.ledger.wait_for_renewals(2)
+        scenario.ledger.wait_for_renewals(2)
 
 
 def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beating = Heartbeat(
-        world.ledger,
-        world.lease,
+        scenario.ledger,
+        scenario.lease,
         timedelta(0),
         renew_every=timedelta(0),
         asset_type="room-composite",
@@ -219,18 +219,18 @@ def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")], ids=repr)
 def test_a_fault_of_this_machine_does_not_end_the_renewals(
-    world: World, error: Exception, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults, renew = [error] * 3, world.ledger.renew
+    faults, renew = [error] * 3, scenario.ledger.renew
 
     def failing(lease: Lease, duration: timedelta) -> None:
         renew(lease, duration)
         if faults:
             raise faults.pop()
 
-    monkeypatch.setattr(world.ledger, "renew", failing)
-    with world.heartbeat() as beating:
-        world.ledger.wait_for_renewals(6)
+    monkeypatch.setattr(scenario.ledger, "renew", failing)
+    with scenario.heartbeat() as beating:
+        scenario.ledger.wait_for_renewals(6)
         beating.check()
 
     assert faults == []

@@ -187,10 +187,18 @@ class StorageBackend(Protocol):
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None: ...
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        """The bytes of `[start, start + length_bytes)`, fewer at the end of the object, b"" past it.
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
+        """Return the bytes of `[start, start + length_bytes)`, fewer at the end of the object, b"" past it.
 
-        The caller bounds the memory by `length_bytes`. Raises ObjectMissing.
+        `length_bytes` bounds the memory. `if_match` is an etag: raises ObjectChanged when the key holds another object,
+        so that ranges read one by one are of one object. Raises ObjectMissing.
         """
         ...
 

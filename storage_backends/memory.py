@@ -112,13 +112,21 @@ class MemoryBackend:
             stored = self.store.objects.get(self._prefix + key)
         return stored.info if stored else None
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        with self.store.lock:
-            stored = self.store.objects.get(self._prefix + key)
-        if stored is None:
-            doing = Operation("read", self._name, key, "reading")
-            with doing:
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
+        with Operation("read", self._name, key, "reading") as doing:
+            with self.store.lock:
+                stored = self.store.objects.get(self._prefix + key)
+            if stored is None:
                 raise ObjectMissing(f"{doing}: it is not there")
+            if if_match not in (None, stored.info.etag):
+                raise ObjectChanged(f"{doing}: it is another one by now")
         return stored.data[start : None if length_bytes is None else start + length_bytes]
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from storage_backends.base import StorageBackend
 from storage_backends.destination_url import DestinationUrl, parse_destination
 from storage_backends.errors import BadDestinationUrl
+from storage_backends.unconditional import with_conditional_reads
 
 GROUP = "archiver.storage_backends"
 
@@ -54,7 +55,7 @@ def open_destination(text: str) -> StorageBackend:
             f"destination {url.name}: the package that offers {url.scheme}:// "
             f"({offered[url.scheme].value}) cannot be loaded: {error}"
         ) from error
-    return open_backend(url)
+    return with_conditional_reads(open_backend(url))
 
 
 def open_destinations(texts: Iterable[str]) -> list[StorageBackend]:

@@ -187,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             del self.service.objects[bucket][name]
             self._answer(204, None)
+        elif query.get("ifGenerationMatch", resource["generation"]) != resource["generation"]:
+            self._answer(412, error("conditionNotMet", "no"))
         elif query.get("alt") == "media":
             self._media(data)
         else:

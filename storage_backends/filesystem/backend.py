@@ -28,6 +28,7 @@ from storage_backends.errors import (
     AccessDenied,
     BadDestinationUrl,
     InvalidKey,
+    ObjectChanged,
     ObjectMissing,
     StorageError,
 )
@@ -130,8 +131,17 @@ class FilesystemBackend:
         except ObjectMissing:
             return None
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        with translated(self._doing("read", key, "reading")), self._root.file(key) as file:
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
+        doing = self._doing("read", key, "reading")
+        with translated(doing), self._root.file(key) as file:
+            _require_match(key, file, if_match, doing)
             size = os.fstat(file).st_size
             left = max(0, size - start) if length_bytes is None else max(0, min(length_bytes, size - start))
             pieces = []
@@ -142,6 +152,7 @@ class FilesystemBackend:
                 pieces.append(piece)
                 start += len(piece)
                 left -= len(piece)
+            _require_match(key, file, if_match, doing)  # again: somebody may have written into the file
             return b"".join(pieces)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -196,3 +207,8 @@ class FilesystemBackend:
 
     def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
         return Operation(name, self.name, key, verb)
+
+
+def _require_match(key: ObjectKey, file: int, etag: str | None, doing: Operation) -> None:
+    if etag not in (None, described(key, os.fstat(file)).etag):
+        raise ObjectChanged(f"{doing}: it is another one by now")

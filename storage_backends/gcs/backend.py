@@ -62,6 +62,7 @@ LIMITS = Limits(
 )
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_GENERATION = re.compile("[0-9]{1,19}")
 _PAGE = 1000  # the most that a page holds
 _LISTED = "items(name,size,crc32c,generation,contentType,updated),nextPageToken"
 _ABSENT, _NEVER = (
@@ -141,7 +142,7 @@ class GcsBackend:
             info = self.stat(key)
             return None if info is None else info.etag
 
-        if not re.fullmatch("[0-9]{1,19}", expected):
+        if not _GENERATION.fullmatch(expected):
             raise ObjectChanged(f"{doing}: {expected[:40]!r} is no object's generation")
         return self._conditions.replace(expected, generation_now, change, _NEVER, doing)
 
@@ -220,14 +221,33 @@ class GcsBackend:
         blob = self._bucket.find(key)
         return None if blob is None else described(key, blob, self._doing("stat", key, "looking at"))
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
         doing = self._doing("read", key, "reading")
-        if length_bytes == 0:
-            if self.stat(key) is None:
-                with doing:
-                    raise ObjectMissing(f"{doing}: it is not there")
-            return b""
+        with doing:
+            if if_match is not None and not _GENERATION.fullmatch(if_match):
+                raise ObjectChanged(f"{doing}: {if_match[:40]!r} is no object's generation")
+            if length_bytes == 0:
+                return self._nothing_of(key, if_match, doing)
+            return self._read(key, start, length_bytes, if_match, doing)
 
+    def _nothing_of(self, key: ObjectKey, if_match: str | None, doing: Operation) -> bytes:
+        info = self.stat(key)
+        if info is None:
+            raise ObjectMissing(f"{doing}: it is not there")
+        if if_match not in (None, info.etag):
+            raise ObjectChanged(f"{doing}: it is another one by now")
+        return b""
+
+    def _read(
+        self, key: ObjectKey, start: int, length_bytes: int | None, if_match: str | None, doing: Operation
+    ) -> bytes:
         def download() -> bytes:
             try:
                 data: bytes = self._bucket.blob(key).download_as_bytes(
@@ -236,10 +256,12 @@ class GcsBackend:
                     raw_download=True,
                     checksum=None,  # there is none of a range
                     single_shot_download=True,  # not in pieces of 8 KiB, which cost four times the CPU
+                    if_generation_match=if_match,
                     **ONCE,
                 )
             except RequestRangeNotSatisfiable:
-                return b""  # the object ends before `start`
+                # the object ends before `start`
+                return self._nothing_of(key, if_match, doing) if if_match is not None else b""
             if length_bytes is not None and len(data) > length_bytes:
                 raise TransientStorageError(f"{doing}: {len(data)} bytes came of {length_bytes} asked for")
             return data
@@ -249,6 +271,8 @@ class GcsBackend:
         except ObjectMissing:
             self._bucket.require_bucket()
             raise
+        except ObjectExists as error:  # the condition does not hold
+            raise ObjectChanged(f"{doing}: it is another one by now", status=412) from error
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         doing = Operation("list", self.name, None, f"listing {prefix!r}")

@@ -59,6 +59,11 @@ def open_backend(url: DestinationUrl) -> S3Backend:
     return S3Backend(settings_of(url))
 
 
+def _require_match(etag: str | None, expected: str | None, doing: Operation) -> None:
+    if expected not in (None, etag):
+        raise ObjectChanged(f"{doing}: it is another one by now")
+
+
 def _stored(spec: ObjectSpec, size_bytes: int, crc32c: int, receipt: Receipt) -> ObjectInfo:
     """What a PUT made, as far as its answer proves it."""
     proved = crc32c if receipt.confirmed is not Confirmed.NOT else None
@@ -204,25 +209,44 @@ class S3Backend:
             answer = self._bucket.head(key)
             return None if answer is None else described(key, answer)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
         doing = self._doing("read", key, "reading")
         with translated(doing):
             if length_bytes == 0:
-                if self.stat(key) is None:
-                    raise ObjectMissing(f"{doing}: it is not there")
-                return b""
-            return self._read(key, start, length_bytes, doing)
+                return self._nothing_of(key, if_match, doing)
+            return self._read(key, start, length_bytes, if_match, doing)
 
-    def _read(self, key: ObjectKey, start: int, length_bytes: int | None, doing: Operation) -> bytes:
+    def _nothing_of(self, key: ObjectKey, if_match: str | None, doing: Operation) -> bytes:
+        info = self.stat(key)
+        if info is None:
+            raise ObjectMissing(f"{doing}: it is not there")
+        _require_match(info.etag, if_match, doing)
+        return b""
+
+    def _read(
+        self, key: ObjectKey, start: int, length_bytes: int | None, if_match: str | None, doing: Operation
+    ) -> bytes:
         last = "" if length_bytes is None else start + length_bytes - 1
         options = {"Range": f"bytes={start}-{last}"} if start or length_bytes is not None else {}
+        if if_match is not None:
+            options["IfMatch"] = if_match
         try:
             answer = self._bucket.client.get_object(**self._bucket.address(key), **options)
         except ClientError as error:
-            if status_of(error) == 416:
-                return b""  # the object ends before `start`
+            if status_of(error) == 416:  # the object ends before `start`
+                return self._nothing_of(key, if_match, doing) if if_match is not None else b""
+            if status_of(error) == 412:
+                raise ObjectChanged(f"{doing}: it is another one by now", status=412) from error
             raise
         with contextlib.closing(answer["Body"]) as body:
+            _require_match(answer.get("ETag"), if_match, doing)  # some servers ignore the condition
             content_range = answer.get("ContentRange")
             if content_range is not None and not content_range.startswith(f"bytes {start}-"):
                 raise TransientStorageError(f"{doing}: another range was answered than the one asked for")

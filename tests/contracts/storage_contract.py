@@ -362,6 +362,44 @@ class StorageContract:
 
         assert read == (data[start:] if length is None else data[start : start + length])
 
+    @pytest.mark.parametrize("span", [(0, None), (0, 4), (3, 4), (8, 100), (500, 5), (3, 0)])
+    def test_a_read_if_match_gives_the_object_that_is_expected(
+        self, store: StorageBackend, key: ObjectKey, span: tuple[int, int | None]
+    ) -> None:
+        put(store, key, b"0123456789")
+
+        read = store.read(key, *span, if_match=etag_of(store, key))
+
+        assert read == store.read(key, *span)
+
+    @pytest.mark.parametrize("other", [b"9876543210", b"short", b"longer than it was before"])
+    @pytest.mark.parametrize("span", [(0, None), (0, 4), (3, 4), (8, 100), (500, 5), (3, 0)])
+    def test_a_read_if_match_of_another_object_says_so(
+        self,
+        store: StorageBackend,
+        destination: Destination,
+        key: ObjectKey,
+        span: tuple[int, int | None],
+        other: bytes,
+    ) -> None:
+        put(store, key, b"0123456789")
+        expected = etag_of(store, key)
+        destination.side.write(key, other)
+
+        with pytest.raises(ObjectChanged):
+            store.read(key, *span, if_match=expected)
+
+    @pytest.mark.parametrize("span", [(0, None), (0, 10), (5, 0), (5, 5)])
+    def test_a_read_if_match_of_a_missing_key_says_so(
+        self, store: StorageBackend, key: ObjectKey, span: tuple[int, int | None]
+    ) -> None:
+        put(store, key, b"0123456789")
+        expected = etag_of(store, key)
+        store.delete(key)
+
+        with pytest.raises(ObjectMissing):
+            store.read(key, *span, if_match=expected)
+
     def test_a_deleted_object_is_gone_and_deleting_twice_is_no_error(
         self, store: StorageBackend, destination: Destination, key: ObjectKey
     ) -> None:

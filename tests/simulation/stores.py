@@ -207,9 +207,11 @@ class SimStore:
 
         return self._do("stat", key, stat)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         def read(backend: MemoryBackend) -> bytes:
-            data = backend.read(key, start, length_bytes)
+            data = backend.read(key, start, length_bytes, if_match=if_match)
             if self.destination.audit is not None and backend is self.destination.real:
                 self.destination.audit.read(self._process, self.destination, key, start, data)
             return data

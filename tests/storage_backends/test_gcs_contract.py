@@ -30,6 +30,9 @@ class TestGcs(StorageContract):
             "fake-gcs-server ignores conditions on sessions"
         ),
         "test_a_refusal_to_write_is_named_as_such": "fake-gcs-server takes everybody",
+        "test_a_read_if_match_of_another_object_says_so": (
+            "sometimes fake-gcs-server ignores conditions on reads: where bytes come, not where there are none"
+        ),
     }
 
     @pytest.fixture(scope="class")

@@ -62,8 +62,10 @@ class Wrapped:
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         return self.inner.stat(key)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        return self.act("read", lambda: self.inner.read(key, start, length_bytes))
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
+        return self.act("read", lambda: self.inner.read(key, start, length_bytes, if_match=if_match))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         return self.inner.list(prefix)

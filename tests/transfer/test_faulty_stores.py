@@ -180,8 +180,8 @@ def test_a_store_without_checksums_is_read_back_before_its_object_counts() -> No
 class Corrupting(NoChecksumStore):
     """Keeps what it was sent, but reads back something else."""
 
-    def read(self, key, start=0, length_bytes=None):  # type: ignore[no-untyped-def]
-        data = bytearray(super().read(key, start, length_bytes))
+    def read(self, key, start=0, length_bytes=None, *, if_match=None):  # type: ignore[no-untyped-def]
+        data = bytearray(super().read(key, start, length_bytes, if_match=if_match))
         data[-1:] = b"?" if data[-1:] != b"?" else b"!"
         return bytes(data)
 

@@ -6,7 +6,6 @@ from archiver.core.destinations.checked import Destinations
 from archiver.core.records.keys import MARKER
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
-from storage_backends.base import ObjectKey
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
@@ -82,7 +81,7 @@ def test_what_cannot_be_told_now_is_left_to_the_other_findings(monkeypatch: pyte
     assert world.verdict() is None
 
     class Silent(MemoryBackend):
-        def read(self, _key: ObjectKey, _start: int = 0, _length_bytes: int | None = None) -> bytes:
+        def read(self, *_: object, **__: object) -> bytes:
             raise TransientStorageError("503")
 
     world.store = Silent("one")

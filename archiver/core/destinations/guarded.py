@@ -71,9 +71,16 @@ class GuardedBackend:
         self._confirm()
         return self._store.stat(key)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
         self._confirm()
-        return self._store.read(key, start, length_bytes)
+        return self._store.read(key, start, length_bytes, if_match=if_match)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Checked again at the end: what an unmounted disk does not list is not gone."""

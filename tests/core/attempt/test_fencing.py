@@ -439,9 +439,11 @@ class Counting(MemoryBackend):
         self.asked.append("stat")
         return super().stat(key)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         self.asked.append("read")
-        return super().read(key, start, length_bytes)
+        return super().read(key, start, length_bytes, if_match=if_match)
 
     def list(self, prefix: str = "") -> Any:
         self.asked.append("list")

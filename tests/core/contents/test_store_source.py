@@ -58,9 +58,11 @@ class Refusing(MemoryBackend):
         self._refuse(key)
         return super().stat(key)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         self._refuse(key)
-        return super().read(key, start, length_bytes)
+        return super().read(key, start, length_bytes, if_match=if_match)
 
     def _refuse(self, key: str) -> None:
         if key in self.refused:
@@ -276,8 +278,10 @@ class Counting(MemoryBackend):
         self.lengths: list[int | None] = []
         self.after: Mapping[int, bytes] = {}  # what is put in place of `x` after so many reads
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
-        data = super().read(key, start, length_bytes)
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
+        data = super().read(key, start, length_bytes, if_match=if_match)
         self.lengths.append(length_bytes)
         if (other := self.after.get(len(self.lengths))) is not None:
             put(self, "x", other)
@@ -291,6 +295,41 @@ def test_an_object_is_read_whole_in_requests_of_bounded_size(size: int) -> None:
 
     assert read_source(StoreSource(store, object_key("x"))) == body[:size]
     assert all(length is not None and length <= MIB for length in store.lengths)
+
+
+def test_ranges_of_an_object_cost_no_look_at_it_besides() -> None:
+    class Counted(MemoryBackend):
+        looks = 0
+
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            self.looks += 1
+            return super().stat(key)
+
+    store = Counted("one")
+    put(store, "x", bytes(3 * MIB))
+    source = StoreSource(store, object_key("x"))
+
+    info, _ = source.open(1)
+    source.read_range(0, memoryview(bytearray(2 * MIB)), info)
+    source.read_range(2 * MIB, memoryview(bytearray(MIB)), info)
+
+    assert store.looks == 1
+
+
+def test_an_object_of_a_store_without_versions_is_looked_at_after_each_range() -> None:
+    class Versionless(MemoryBackend):
+        def stat(self, key: ObjectKey) -> ObjectInfo | None:
+            info = super().stat(key)
+            return info and replace(info, etag=None)
+
+    store = Versionless("one")
+    put(store, "x", b"abc")
+    source = StoreSource(store, object_key("x"))
+    info, _ = source.open(1)
+    put(store, "x", b"abcdef")
+
+    with pytest.raises(SourceChanged):
+        source.read_range(0, memoryview(bytearray(3)), info)
 
 
 def test_what_the_store_knows_of_an_object_is_told() -> None:

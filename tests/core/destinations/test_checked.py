@@ -43,10 +43,12 @@ class Faulty(MemoryBackend):
     reads: Exception | None = None
     writes: Exception | None = None
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         if self.reads:
             raise self.reads
-        return super().read(key, start, length_bytes)
+        return super().read(key, start, length_bytes, if_match=if_match)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         if self.writes:

@@ -234,10 +234,17 @@ def test_what_is_called_lost_and_whose_objects_are_gone_stays_lost() -> None:
 
 def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
     class Busy(MemoryBackend):
-        def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        def read(
+            self,
+            key: ObjectKey,
+            start: int = 0,
+            length_bytes: int | None = None,
+            *,
+            if_match: str | None = None,
+        ) -> bytes:
             if key.startswith(keys.MANIFESTS):
                 raise TransientStorageError("503")
-            return super().read(key, start, length_bytes)
+            return super().read(key, start, length_bytes, if_match=if_match)
 
     harness = Harness()
     harness.two = Busy("two")

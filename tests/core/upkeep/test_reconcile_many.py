@@ -31,10 +31,12 @@ MANY = 30  # more than 20, and than 2 %
 class Unreadable(MemoryBackend):
     """Its marker may not be read."""
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         if key == MARKER:
             raise AccessDenied("403")
-        return super().read(key, start, length_bytes)
+        return super().read(key, start, length_bytes, if_match=if_match)
 
 
 class Harness:

@@ -442,7 +442,7 @@ def test_a_run_that_loses_its_lock_ends_and_records_what_it_checked() -> None:
             harness.ledger.lock(LOCK_NAME, LOCK_TTL)
         return found
 
-    harness.store.read = slow  # type: ignore[method-assign]
+    harness.store.read = slow  # type: ignore[method-assign,assignment]
 
     result = harness.scrubber.scrub()
 
@@ -465,7 +465,7 @@ def test_a_run_whose_lock_a_flushed_ledger_forgot_continues() -> None:
             harness.ledger.clear()
         return read(key, start, length_bytes)
 
-    harness.store.read = flushed  # type: ignore[method-assign]
+    harness.store.read = flushed  # type: ignore[method-assign,assignment]
 
     result = harness.scrubber.scrub()
 
@@ -511,7 +511,7 @@ def test_no_copy_is_begun_after_the_longest_run_and_each_destination_has_its_sha
                 harness.clock.advance(timedelta(hours=1))
             return read(key, start, length_bytes)
 
-        store.read = slow  # type: ignore[method-assign]
+        store.read = slow  # type: ignore[method-assign,assignment]
 
     result = harness.scrubber.scrub()
 
@@ -534,7 +534,7 @@ def test_one_bad_answer_is_no_damage() -> None:
             return found if len(answers) > 1 else b"x" * len(found)
         return found
 
-    harness.store.read = bad_at_first  # type: ignore[method-assign]
+    harness.store.read = bad_at_first  # type: ignore[method-assign,assignment]
 
     result = harness.scrubber.scrub()
 

@@ -34,11 +34,13 @@ class FreezingStore(MemoryBackend):
         self.requests.append(("HEAD", key))
         return super().stat(key)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         self.requests.append(("GET", key))
         if key in self.cold:
             raise ObjectCold(f"reading {key!r} in {self.name}: 403 InvalidObjectState")
-        return super().read(key, start, length_bytes)
+        return super().read(key, start, length_bytes, if_match=if_match)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self.requests.append(("LIST", prefix))

@@ -46,12 +46,14 @@ class WatchedStore(MemoryBackend):
             self.looked_at[key.split("/")[1]] = self.clock()
         return self._told(info) if info else None
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
+    ) -> bytes:
         self._answer()
         if key.endswith(".mp4") and start == 0:
             self.read_at[key.split("/")[1]] = self.looked_at[key.split("/")[1]] = self.clock()
             self.reads.append(key.split("/")[1])
-        return super().read(key, start, length_bytes)
+        return super().read(key, start, length_bytes, if_match=if_match)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._answer()
@@ -339,7 +341,7 @@ def test_a_destination_that_becomes_unavailable_keeps_the_checks_so_far() -> Non
         harness.store.away = len(harness.store.reads) >= limit
         return read(key, start, length_bytes)
 
-    harness.store.read = going  # type: ignore[method-assign]
+    harness.store.read = going  # type: ignore[method-assign,assignment]
     result = harness.scrubber.scrub()
     assert result is not None
     assert result.unreadable == 5, "then it was asked whether it answers at all"

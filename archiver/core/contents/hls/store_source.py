@@ -29,7 +29,14 @@ from archiver.transfer.errors import (
 from archiver.transfer.http import HttpClient
 from archiver.transfer.source import Fetched, SecretUrl, SourceAddress
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
-from storage_backends.errors import AccessDenied, BucketMissing, InvalidKey, ObjectMissing, StorageError
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    InvalidKey,
+    ObjectChanged,
+    ObjectMissing,
+    StorageError,
+)
 
 _READ_BYTES = 1024 * 1024  # `read` returns bytes: a second copy beside the buffer
 _GZIP = b"\x1f\x8b"  # a playlist stored with Content-Encoding, which HTTP would decode
@@ -69,26 +76,22 @@ class StoreSource:
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
         filled = 0
         while filled < len(into):
-            filled += self.read_some(start + filled, into[filled:])
-        self.check_unchanged(info)
+            filled += self.read_some(start + filled, into[filled:], info)
 
-    def read_some(self, start: int, into: memoryview) -> int:
-        """Fill `into` as far as one request goes. Raises SourceChanged when the object ends early."""
+    def read_some(self, start: int, into: memoryview, info: SourceInfo) -> int:
+        """Fill `into` as far as one request goes. Raises SourceChanged when the object is not the one that `info`
+        describes, or ends early."""
         wanted = min(len(into), _READ_BYTES)
         with _as_source(self.name):
-            data = self._store.read(self._key, start, wanted)
+            data = self._store.read(self._key, start, wanted, if_match=info.etag)
         if len(data) != wanted:
             raise SourceChanged(
                 f"{self.name} ended at byte {start + len(data)}: it is shorter than at the start"
             )
+        if info.etag is None and self._stat().size_bytes != info.size_bytes:  # a store that keeps no versions
+            raise SourceChanged(f"{self.name} has another length than at the start")
         into[:wanted] = data
         return wanted
-
-    def check_unchanged(self, info: SourceInfo) -> None:
-        """Compare ETag and length after reading, since a store reads without conditions. Raises SourceChanged."""
-        found = self._stat()
-        if (found.etag, found.size_bytes) != (info.etag, info.size_bytes):
-            raise SourceChanged(f"{self.name} has another ETag or length than at the start")
 
     def _stat(self) -> ObjectInfo:
         with _as_source(self.name):
@@ -109,11 +112,8 @@ class _FirstBytes:
         left = self._size_bytes - self._position
         if not left or not len(buffer):
             return 0
-        count = self._source.read_some(self._position, buffer[:left])
-        in_one_request = count == self._info.size_bytes  # then it is of one version
+        count = self._source.read_some(self._position, buffer[:left], self._info)
         self._position += count
-        if self._position == self._size_bytes and not in_one_request:
-            self._source.check_unchanged(self._info)
         return count
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def tree_access(
 def _is_readable_playlist(store: StorageBackend, key: ObjectKey) -> bool:
     """Try to read it. False on any StorageError: the asset then needs source access and is retried later."""
     try:
-        start = store.read(key, 0, SNIFF_BYTES) if store.stat(key) is not None else b""
+        start = store.read(key, 0, SNIFF_BYTES)
     except StorageError:
         return False
     return sniff(start) is Kind.PLAYLIST or start.startswith(_GZIP)
@@ -243,6 +243,8 @@ def _as_source(name: str) -> Iterator[None]:
 
 
 def _translated(name: str, error: StorageError) -> SourceError:
+    if isinstance(error, ObjectChanged):
+        return SourceChanged(f"{name} is not the object that it was at the start")
     if isinstance(error, ObjectMissing):
         return SourceGone(f"{name} is not there: {error}")
     if isinstance(error, AccessDenied | BucketMissing):

@@ -109,12 +109,21 @@ class SqliteBackend:
         with self.transaction(f"looking at {key!r} in {self._name}") as database:
             return _stat(database, key)
 
-    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+    def read(
+        self,
+        key: ObjectKey,
+        start: int = 0,
+        length_bytes: int | None = None,
+        *,
+        if_match: str | None = None,
+    ) -> bytes:
         doing = f"reading {key!r} in {self._name}"
         with self.transaction(doing) as database:
             info = _stat(database, key)
             if info is None:
                 raise ObjectMissing(f"{doing}: it is not there")
+            if if_match not in (None, info.etag):
+                raise ObjectChanged(f"{doing}: it is another one by now")
             end = info.size_bytes if length_bytes is None else min(info.size_bytes, start + length_bytes)
             found, offset = [], 0
             for number, size in database.execute(

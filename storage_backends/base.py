@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NewType, Protocol
 
 from storage_backends.errors import InvalidKey
@@ -143,26 +143,6 @@ class Upload(Protocol):
         ...
 
 
-class SendsParts(Protocol):
-    """Optional, of an `Upload` whose parts go over our own HTTP client: `put_part` without a thread that waits."""
-
-    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part: ...
-
-
-class Sends(Protocol):
-    """Optional, of a backend whose objects go over our own HTTP client: `put` without a thread that waits."""
-
-    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo: ...
-
-
-class AbortsUploads(Protocol):
-    """Optional, of a backend that shares its bucket with other programs."""
-
-    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
-        """As `abort_stale_uploads`, of those uploads whose key, without the destination's prefix, is `ours`."""
-        ...
-
-
 class StorageBackend(Protocol):
     @property
     def name(self) -> str:
@@ -209,16 +189,6 @@ class StorageBackend(Protocol):
 
     def delete(self, key: ObjectKey) -> None:
         """Remove an object. Repeatable: a missing key is no error."""
-        ...
-
-    def abort_stale_uploads(self, older_than: timedelta) -> int:
-        """Abort this archiver's uploads begun longer ago than `older_than`, under this destination's prefix; how many.
-        None where they cannot be told from another program's. Stale uploads are billed and invisible (storage.md)."""
-        ...
-
-    def removes_stale_uploads(self) -> bool | None:
-        """Whether the store has a rule of its own that does so (an S3 lifecycle rule); None: cannot tell, or
-        nothing to remove. For `archiver doctor`."""
         ...
 
     def close(self) -> None: ...

@@ -150,9 +150,6 @@ class MemoryBackend:
                 del self.store.uploads[token]
         return len(stale)
 
-    def removes_stale_uploads(self) -> bool | None:
-        return None
-
     def close(self) -> None:
         """Nothing to give back; what is stored stays for others who opened the same name."""
 

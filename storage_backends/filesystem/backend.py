@@ -199,9 +199,6 @@ class FilesystemBackend:
                     stale += 1
         return stale
 
-    def removes_stale_uploads(self) -> bool | None:
-        return False
-
     def close(self) -> None:
         """Nothing is held open between calls."""
 

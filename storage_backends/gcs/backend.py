@@ -22,7 +22,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -147,7 +146,7 @@ class GcsBackend:
         return self._conditions.replace(expected, generation_now, change, _NEVER, doing)
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """As `put`, but attempted once: see `storage_backends.base.Sends`."""
+        """As `put`, but attempted once: see `storage_backends.optional.Sends`."""
         if spec.if_absent or spec.if_match is not None:  # to be attempted again by whoever knows its identity
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
@@ -315,11 +314,8 @@ class GcsBackend:
         except ObjectMissing:
             self._bucket.require_bucket()
 
-    def abort_stale_uploads(self, older_than: timedelta) -> int:  # noqa: ARG002 # nothing to do: see below
-        """0: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""
-        return 0
-
-    def removes_stale_uploads(self) -> bool | None:
+    def removes_stale_uploads(self) -> bool:
+        """True: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""
         return True
 
     def close(self) -> None:

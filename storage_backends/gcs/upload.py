@@ -57,7 +57,7 @@ class GcsUpload:
         return self._bucket.ask(doing, lambda: waiting.complete(self.send_part(number, data, crc32c)))
 
     async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        """As `put_part`, but attempted once: see `storage_backends.base.SendsParts`."""
+        """As `put_part`, but attempted once: see `storage_backends.optional.SendsParts`."""
         doing = self._doing("put_part", f"sending part {number} of")
         with doing:
             return await self._send_part(number, data, crc32c, doing)

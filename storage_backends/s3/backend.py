@@ -110,7 +110,7 @@ class S3Backend:
             return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """As `put`, without retries: see `storage_backends.base.Sends`."""
+        """As `put`, without retries: see `storage_backends.optional.Sends`."""
         if spec.if_absent or spec.if_match is not None:
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
@@ -300,7 +300,7 @@ class S3Backend:
         return self.abort_uploads(older_than, lambda _: True) if self._bucket.prefix else 0
 
     def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
-        """See `storage_backends.base.AbortsUploads`."""
+        """See `storage_backends.optional.AbortsUploads`."""
         limit = datetime.now(UTC) - older_than
         bucket, aborted = self._bucket, 0
         with translated(Operation("abort_stale_uploads", self.name, None, "aborting stale uploads")):

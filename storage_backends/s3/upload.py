@@ -89,7 +89,7 @@ class S3Upload:
             return self._bucket.persistently(lambda: self._send_part(number, data, crc32c))
 
     async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        """As `put_part`, without retries: see `storage_backends.base.SendsParts`."""
+        """As `put_part`, without retries: see `storage_backends.optional.SendsParts`."""
         with self._sending(number):
             return await self._send_part(number, data, crc32c)
 

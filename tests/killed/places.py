@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from storage_backends.registry import open_destination
+from tests.contracts.storage_contract import abort_stale_uploads
 from tests.gcs_by_the_book import gcs_by_the_book
 from tests.killed.sink import Sink
 from tests.servers import GcsServer, S3Server
@@ -114,7 +115,7 @@ def sweep(url: str, older_than: timedelta, env: Mapping[str, str]) -> int:
         for name, value in env.items():
             patch.setenv(name, value)
         with closing(open_destination(url)) as store:
-            return store.abort_stale_uploads(older_than)
+            return abort_stale_uploads(store, older_than)
 
 
 def _port(url: str) -> int:

@@ -240,9 +240,6 @@ class SimStore:
     def abort_stale_uploads(self, older_than: timedelta) -> int:
         return self._do("abort_stale", "", lambda backend: backend.abort_stale_uploads(older_than))
 
-    def removes_stale_uploads(self) -> bool | None:
-        return None
-
     def close(self) -> None:
         return
 

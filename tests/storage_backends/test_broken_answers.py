@@ -18,6 +18,7 @@ from storage_backends.errors import StorageError
 from storage_backends.gcs import MULTIPLE_BYTES, GcsBackend
 from storage_backends.operation import Operation
 from storage_backends.s3 import S3Backend, S3Settings
+from tests.contracts.storage_contract import abort_stale_uploads, removes_stale_uploads
 
 KEY = object_key("recordings/one.mp4")
 UPLOAD_ID = "a-secret-upload-id"
@@ -181,8 +182,8 @@ DOING: dict[str, Callable[[StorageBackend, str], object]] = {
     "read a range": lambda store, _: store.read(KEY, 3, 4),
     "list": lambda store, _: first_of_many(store),
     "delete": lambda store, _: store.delete(KEY),
-    "abort stale uploads": lambda store, _: store.abort_stale_uploads(timedelta(0)),
-    "removes stale uploads": lambda store, _: store.removes_stale_uploads(),
+    "abort stale uploads": lambda store, _: abort_stale_uploads(store, timedelta(0)),
+    "removes stale uploads": lambda store, _: removes_stale_uploads(store),
 }
 WITHOUT_A_KEY = {"list", "abort stale uploads", "removes stale uploads"}
 TAGS: dict[type, str] = {S3Backend: 'c "etag"', GcsBackend: "aGVsbG8="}

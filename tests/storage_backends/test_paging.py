@@ -13,6 +13,7 @@ from storage_backends.base import ObjectSpec, StorageBackend, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.gcs import GcsBackend
 from storage_backends.registry import open_destination
+from tests.contracts.storage_contract import abort_stale_uploads
 from tests.fault_proxy import Answer, Call, fault_proxy
 from tests.servers import GcsServer, S3Server
 
@@ -75,10 +76,10 @@ def test_stale_uploads_beyond_the_first_page_are_aborted(
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(store.begin, specs))
 
-        aborted = store.abort_stale_uploads(timedelta(hours=-1))
+        aborted = abort_stale_uploads(store, timedelta(hours=-1))
 
         assert aborted == MORE_THAN_A_PAGE
-        assert store.abort_stale_uploads(timedelta(hours=-1)) == 0
+        assert abort_stale_uploads(store, timedelta(hours=-1)) == 0
 
 
 def test_a_page_of_gcs_that_fails_is_asked_for_again_and_not_taken_for_the_last(

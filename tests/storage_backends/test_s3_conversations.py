@@ -29,6 +29,7 @@ from storage_backends.errors import (
 )
 from storage_backends.registry import open_destination
 from storage_backends.s3 import S3Backend, S3Settings
+from tests.contracts.storage_contract import abort_stale_uploads, removes_stale_uploads
 from tests.fault_proxy import Answer, Call, FaultProxy, fault_proxy, without_headers
 from tests.servers import S3Server
 
@@ -699,7 +700,7 @@ def test_without_a_prefix_the_uploads_of_other_programs_are_left(converse: Conve
                 one["Key"] for one in client.list_multipart_uploads(Bucket=talk.bucket).get("Uploads", [])
             ]
 
-        assert talk.store.abort_stale_uploads(timedelta(0)) == 0
+        assert abort_stale_uploads(talk.store, timedelta(0)) == 0
         assert sorted(open_uploads()) == ["backups/database.dump", KEY]
 
         assert isinstance(talk.store, S3Backend)
@@ -802,7 +803,7 @@ def test_lifecycle_rules_that_cannot_be_seen_are_not_guessed(
     talk = converse()
     talk.proxy.answer(lambda call: "lifecycle" in call.path, answer, times=9)
 
-    assert talk.store.removes_stale_uploads() is expected
+    assert removes_stale_uploads(talk.store) is expected
 
 
 @pytest.mark.parametrize(
@@ -830,7 +831,7 @@ def test_a_lifecycle_rule_counts_when_it_covers_the_destination(
             LifecycleConfiguration={"Rules": [full]},  # type: ignore[list-item] # a table of rules
         )
 
-    assert talk.store.removes_stale_uploads() is expected
+    assert removes_stale_uploads(talk.store) is expected
 
 
 def test_no_error_repeats_an_upload_id(converse: Converse) -> None:

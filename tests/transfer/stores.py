@@ -6,7 +6,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import TypeVar
 
 from storage_backends.base import (
@@ -72,12 +71,6 @@ class Wrapped:
 
     def delete(self, key: ObjectKey) -> None:
         self.act("delete", lambda: self.inner.delete(key))
-
-    def abort_stale_uploads(self, older_than: timedelta) -> int:
-        return self.inner.abort_stale_uploads(older_than)
-
-    def removes_stale_uploads(self) -> bool | None:
-        return self.inner.removes_stale_uploads()
 
     def close(self) -> None:
         self.inner.close()

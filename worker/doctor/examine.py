@@ -362,9 +362,12 @@ def _conditional(store: StorageBackend, *, refuses: bool) -> Finding:
 
 
 def _stale_uploads(store: StorageBackend) -> Finding:
-    removes = store.removes_stale_uploads()
-    if removes is False and store.name.startswith("file:"):
+    ask: Callable[[], bool | None] | None = getattr(
+        store, "removes_stale_uploads", None
+    )  # storage_backends/optional
+    if ask is None:
         return Finding(store.name, Verdict.OK, "unfinished uploads are removed by the daily scrub")
+    removes = ask()
     if removes is False:
         return Finding(
             store.name,

@@ -23,6 +23,7 @@ from storage_backends.base import (
 from storage_backends.errors import StorageError
 
 _RECORDS = (keys.MANIFESTS, keys.ENDS)
+_ABORTING = ("abort_stale_uploads", "abort_uploads")
 _NEVER_UNMOUNTED = ("s3://", "gs://")
 
 
@@ -92,21 +93,23 @@ class GuardedBackend:
         self._confirm(_age_for(key))
         self._store.delete(key)
 
-    def abort_stale_uploads(self, older_than: timedelta) -> int:
-        self._confirm()
-        return self._store.abort_stale_uploads(older_than)
-
-    def removes_stale_uploads(self) -> bool | None:
-        return self._store.removes_stale_uploads()
-
     def close(self) -> None:
         self._store.close()
 
     def __getattr__(self, name: str) -> Any:
-        """What a backend can do beyond the Protocol. `send` (`storage_backends.base.Sends`) must not wait, so it relies
-        on the last check."""
+        """Pass on what a backend offers beyond the contract (storage_backends/optional.py), behind the check as well.
+        `send` must not wait, so it relies on the last check."""
         found = getattr(self._store, name)
-        return self._sending(found) if name == "send" else found
+        if name == "send":
+            return self._sending(found)
+        return self._confirming(found) if name in _ABORTING else found
+
+    def _confirming(self, abort: Callable[..., int]) -> Callable[..., int]:
+        def guarded_abort(*arguments: Any) -> int:
+            self._confirm()
+            return abort(*arguments)
+
+        return guarded_abort
 
     def _sending(self, send: Callable[..., Awaitable[ObjectInfo]]) -> Callable[..., Awaitable[ObjectInfo]]:
         async def guarded_send(spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:

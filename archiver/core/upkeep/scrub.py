@@ -190,10 +190,14 @@ class Scrubber:
 
     def _abort_stale_uploads(self, store: StorageBackend, part: _Part) -> None:
         try:
-            part.stale_uploads = store.abort_stale_uploads(STALE_UPLOAD)
-            abort: Callable[..., int] | None = getattr(store, "abort_uploads", None)  # see `AbortsUploads`
+            abort: Callable[..., int] | None = getattr(
+                store, "abort_stale_uploads", None
+            )  # storage_backends/optional
             if abort is not None:
-                part.stale_uploads += abort(STALE_UPLOAD, self._is_ours)
+                part.stale_uploads = abort(STALE_UPLOAD)
+            abort_ours: Callable[..., int] | None = getattr(store, "abort_uploads", None)
+            if abort_ours is not None:
+                part.stale_uploads += abort_ours(STALE_UPLOAD, self._is_ours)
         except StorageError as error:
             log.warning("stale_uploads_left", store=store.name, reason=str(error))
 

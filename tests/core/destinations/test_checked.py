@@ -28,6 +28,7 @@ from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Sto
 from storage_backends.errors import AccessDenied, BucketMissing, StorageError, TransientStorageError
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
+from tests.contracts.storage_contract import abort_stale_uploads
 from tests.core.archived import archive_at, enter, put
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
@@ -183,7 +184,7 @@ def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded()
         lambda: store.read(object_key("a.txt")),
         lambda: list(store.list("")),
         lambda: store.delete(object_key("a.txt")),
-        lambda: store.abort_stale_uploads(timedelta(days=1)),
+        lambda: abort_stale_uploads(store, timedelta(days=1)),
     ):
         with pytest.raises(NotTheDestination, match=r"archiver adopt 'memory://one'"):
             use()

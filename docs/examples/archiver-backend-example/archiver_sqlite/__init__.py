@@ -166,9 +166,6 @@ class SqliteBackend:
             database.executemany("delete from uploads where id = ?", stale)
         return len(stale)
 
-    def removes_stale_uploads(self) -> bool | None:
-        return False
-
     def close(self) -> None:
         """Nothing stays open between calls."""
 

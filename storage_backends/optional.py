@@ -1,0 +1,56 @@
+"""What a backend or an upload may offer beyond the contract, one small Protocol for each ability.
+
+A backend offers an ability by having its method. Callers look for the method (`getattr(store, "send", None)`) and do
+without it otherwise, so a wrapper passes an ability on by `__getattr__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Part
+
+
+class Sends(Protocol):
+    """A backend whose objects go over our own HTTP client. Used by the transfer engine."""
+
+    async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        """Do what `put` does, without a thread that waits, and attempt it once."""
+        ...
+
+
+class SendsParts(Protocol):
+    """An upload whose parts go over our own HTTP client. Used by the transfer engine."""
+
+    async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
+        """Do what `put_part` does, without a thread that waits, and attempt it once."""
+        ...
+
+
+class AbortsStaleUploads(Protocol):
+    """A backend with unfinished uploads that do not end by themselves. Used by the scrub."""
+
+    def abort_stale_uploads(self, older_than: timedelta) -> int:
+        """Abort the uploads under this destination's prefix that were begun longer ago, and return how many. Return 0
+        where they cannot be told from those of another program. Stale uploads are billed and invisible (storage.md)."""
+        ...
+
+
+class AbortsUploads(Protocol):
+    """A backend that may share its bucket with other programs. Used by the scrub."""
+
+    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        """Do what `abort_stale_uploads` does, for those uploads whose key, without the destination's prefix, is
+        `ours`."""
+        ...
+
+
+class RemovesStaleUploads(Protocol):
+    """A backend that can tell whether the store removes unfinished uploads. Used by `archiver doctor`."""
+
+    def removes_stale_uploads(self) -> bool | None:
+        """Return whether the store has a rule of its own (an S3 lifecycle rule) or a lifetime for them; None when it
+        does not say."""
+        ...

@@ -101,7 +101,7 @@ def exit_code(services: AppServices, *, all_safe: bool, cancelled: bool) -> Exit
 def _unreachable(services: AppServices) -> Iterator[tuple[ExitCode, str]]:
     """Ask the API and each destination, and yield why one of them does not serve us."""
     from archiver.core.destinations import breaker
-    from storage_backends.base import object_key
+    from archiver.core.records import keys
     from storage_backends.errors import CredentialsMissing
 
     opened = breaker.opened(services.ledger, services.ledger.now())
@@ -113,7 +113,7 @@ def _unreachable(services: AppServices) -> Iterator[tuple[ExitCode, str]]:
         yield ExitCode.UNREACHABLE, str(error)
     for store in services.destinations:
         try:
-            store.stat(object_key("doctor/not-there"))
+            store.stat(keys.ABSENT)
         except CredentialsMissing as error:
             yield ExitCode.WRONG_SETTINGS, f"{store.name}: {error}"
         except StorageError as error:

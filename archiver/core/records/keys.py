@@ -9,7 +9,7 @@
     manifests/<yyyy>/<mm>/<dd>/<asset>.json           manifest: the commit; `undated` instead of an unknown date
     ends/<yyyy>/<mm>/<dd>/<asset>.json                end record, of an asset that is not archived
     checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
-    doctor/probe-<random>.bin                         probe
+    doctor/probe-<random>.bin                         probe, deleted at once
     .archiver-destination.json                        marker: which destination this is
 
 The escape character is `!`, which is plain in S3 and GCS keys, file names and URL paths, so that a key can be written
@@ -54,6 +54,8 @@ ENDS = "ends/"
 CHECKS = "checks/"
 DOCTOR = "doctor/"
 PROBES = f"{DOCTOR}probe-"
+ABSENT = object_key(f"{DOCTOR}not-there")
+"""Where nothing is ever stored: asks whether a destination answers."""
 MARKER = object_key(".archiver-destination.json")
 _OUR_ROOTS = frozenset({MANIFESTS.rstrip("/"), ENDS.rstrip("/")})
 

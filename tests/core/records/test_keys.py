@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import ast
 import string
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archiver.core.records import keys
 from archiver.core.records.keys import (
     DEFAULT_TEMPLATE,
     asset_folder,
@@ -22,6 +25,7 @@ from archiver.core.records.keys import (
 from archiver.hms.models import Asset
 from storage_backends.base import object_key
 
+ROOT = Path(__file__).parents[3]
 CREATED = datetime(2026, 8, 31, 23, 30, tzinfo=UTC)
 
 awkward = st.text(
@@ -232,3 +236,50 @@ def test_a_cut_name_keeps_its_extension() -> None:
 
 def test_thumbnails_have_a_folder_of_their_own() -> None:
     assert thumbnail_path("thumb-1.png") == "thumbnails/thumb-1.png"
+
+
+ROOTS = (keys.MANIFESTS, keys.ENDS, keys.CHECKS, keys.DOCTOR, keys.MARKER)
+
+
+def test_the_layout_that_is_drawn_names_every_root_and_folder() -> None:
+    drawn = keys.__doc__ or ""
+
+    for name in (*ROOTS, *(f"{folder}/" for folder in ("_ext", "_zip", "thumbnails", "!v2"))):
+        assert f"    {name}" in drawn, name
+
+
+def test_no_other_module_spells_a_key() -> None:
+    """So a change of the layout is a change of one file."""
+    layout = Path(keys.__file__)
+    spelled = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
+        for package in ("archiver", "storage_backends", "tasks", "worker")
+        for path in (ROOT / package).rglob("*.py")
+        if path != layout
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(ROOTS)
+    ]
+
+    assert spelled == []
+
+
+def test_a_check_record_is_known_by_its_key() -> None:
+    key = keys.check_record_key(CREATED, "0123456789abcdef")
+
+    assert key == "checks/2026/08/31-233000-0123456789abcdef.jsonl.gz"
+    assert keys.is_check_record(key)
+    assert not keys.is_check_record("checks/2026/08/31-notes.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("key", "created_on"),
+    [
+        (manifest_key("a", CREATED), datetime(2026, 8, 31, tzinfo=UTC)),
+        (manifest_key("a", None), None),
+        ("manifests/2026/13/45/a.json", None),
+        ("manifests/2026/01/a.json", None),
+        ("a.json", None),
+    ],
+)
+def test_the_day_of_a_manifest_is_in_its_key(key: str, created_on: datetime | None) -> None:
+    assert keys.created_on(object_key(key)) == created_on

@@ -22,8 +22,11 @@ from tests.core.examples import NOW
 from tests.core.fakes import Clock
 from tests.ledger.worlds import SEAL
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
-from worker.doctor.examine import _destination, _ledger, _processes, _room
+from worker.doctor.broker import check_broker
+from worker.doctor.destinations import check_destination
+from worker.doctor.disk import check_free_space
 from worker.doctor.findings import Finding, Verdict
+from worker.doctor.processes import check_processes
 
 CONTROL, ARCHIVE = "control@host", "archive@host"
 
@@ -46,33 +49,33 @@ def heard(ago: timedelta | None, *beats: str) -> MemoryLedger:
             [ARCHIVE],
             timedelta(minutes=10),
             [],
-            {"control worker": "nothing is found", "beat": "cannot be told whether it runs"},
+            {"control worker": "no sweep", "beat": "unknown: the control worker"},
         ),
         # it died a moment ago, and was heard of less than three minutes ago
         (
             [ARCHIVE],
             timedelta(seconds=30),
             ["h:1"],
-            {"control worker": "none answers", "beat": "cannot be told whether it runs"},
+            {"control worker": "none answers", "beat": "unknown: the control worker"},
         ),
         ([CONTROL], timedelta(seconds=30), ["h:1"], {"archive worker": "nothing is copied"}),
-        ([ARCHIVE, CONTROL], timedelta(seconds=150), ["h:1"], {"beat": "none has been heard of for 2 min"}),
-        ([ARCHIVE, CONTROL], timedelta(hours=5), [], {"beat": "none has been heard of for 5 h"}),
-        ([ARCHIVE, CONTROL], None, [], {"beat": "none has been heard of yet"}),
+        ([ARCHIVE, CONTROL], timedelta(seconds=150), ["h:1"], {"beat": "no message from it for 2 min"}),
+        ([ARCHIVE, CONTROL], timedelta(hours=5), [], {"beat": "no message from it for 5 h"}),
+        ([ARCHIVE, CONTROL], None, [], {"beat": "no message from it yet"}),
         ([ARCHIVE, CONTROL], -timedelta(hours=5), ["h:1"], {"beat": "5 h in the future"}),
-        ([ARCHIVE, CONTROL], timedelta(seconds=5), ["h:1", "h:2"], {"beat": "2 were heard of"}),
+        ([ARCHIVE, CONTROL], timedelta(seconds=5), ["h:1", "h:2"], {"beat": "2 sent messages"}),
         (
             [],
             None,
             [],
-            {"control worker": "none answers", "archive worker": "none answers", "beat": "cannot be told"},
+            {"control worker": "none answers", "archive worker": "none answers", "beat": "unknown"},
         ),
     ],
 )
 def test_which_process_does_not_run_is_told(
     workers: list[str], ago: timedelta | None, beats: list[str], wrong: dict[str, str]
 ) -> None:
-    found = {f.subject: f for f in _processes(heard(ago, *beats), lambda: workers, has_broker=True)}
+    found = {f.subject: f for f in check_processes(heard(ago, *beats), lambda: workers, has_broker=True)}
 
     assert set(found) == {"control worker", "archive worker", "beat"}
     assert {subject for subject, f in found.items() if f.verdict is not Verdict.OK} == set(wrong)
@@ -99,13 +102,13 @@ def test_what_does_not_run_is_a_problem_unless_cron_does_its_work(
     if ran_once is not None:
         note(ledger, RAN_ONCE_FACT, NOW - ran_once)
 
-    found = list(_processes(ledger, list, has_broker=has_broker))
+    found = list(check_processes(ledger, list, has_broker=has_broker))
 
     assert {finding.verdict for finding in found} == {verdict}
 
 
 def test_where_one_worker_runs_the_other_one_is_missed() -> None:
-    found = {f.subject: f.verdict for f in _processes(heard(None), lambda: [ARCHIVE], has_broker=False)}
+    found = {f.subject: f.verdict for f in check_processes(heard(None), lambda: [ARCHIVE], has_broker=False)}
 
     assert found["control worker"] is Verdict.PROBLEM
 
@@ -132,7 +135,7 @@ def test_a_disk_that_is_full_or_soon_will_be_is_told(
     )
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
 
-    [finding] = _room("state directory", tmp_path / "not" / "yet" / "made")
+    [finding] = check_free_space("state directory", tmp_path / "not" / "yet" / "made")
 
     assert (finding.verdict, bool(finding.remedy)) == (verdict, verdict is not Verdict.OK)
     assert words in finding.detail
@@ -151,13 +154,13 @@ class Failing(MemoryBackend):
     ("error", "remedy"),
     [
         (DestinationFull("no space left on device"), "free some space"),
-        (AccessDenied("403"), "needs to write, read, list and delete"),
+        (AccessDenied("403"), "Allow write, read, list and delete"),
         (BucketMissing("404"), "Create it, mount it"),
         (TransientStorageError("timed out"), "Check the endpoint"),
     ],
 )
 def test_the_remedy_fits_what_the_destination_said(error: Exception, remedy: str) -> None:
-    [finding] = [f for f in _destination(Failing(error)) if f.verdict is Verdict.PROBLEM]
+    [finding] = [f for f in check_destination(Failing(error)) if f.verdict is Verdict.PROBLEM]
 
     assert str(error) in finding.detail
     assert remedy in finding.remedy
@@ -171,19 +174,19 @@ class KeepsAll(MemoryBackend):
 def test_a_destination_where_nothing_can_be_deleted_is_no_problem_and_gets_one_probe() -> None:
     store, ledger = KeepsAll("keeps all"), MemoryLedger(Clock(NOW))
 
-    first, second = (list(_destination(store, ledger)) for _ in range(2))
+    first, second = (list(check_destination(store, ledger)) for _ in range(2))
 
     assert {f.verdict for f in first} == {Verdict.OK, Verdict.WARNING}
     assert any("cannot delete doctor/probe-" in f.detail for f in first)
     assert {f.verdict for f in second} == {Verdict.OK}
-    assert any("begins uploads" in f.detail for f in second)
+    assert any("accepts uploads" in f.detail for f in second)
     assert len(store.store.objects) == 1
 
 
 def test_a_destination_that_works_is_told_how_it_proves_objects() -> None:
     store = MemoryBackend("sound")
 
-    found = list(_destination(store))
+    found = list(check_destination(store))
 
     assert {f.verdict for f in found} == {Verdict.OK}
     assert any("its own CRC32C" in f.detail for f in found)
@@ -211,7 +214,7 @@ def test_a_server_that_keeps_everything_is_sound(server: RedisLedger) -> None:
     server._redis.config_set("appendonly", "yes")
     server._redis.config_set("maxmemory-policy", "noeviction")
 
-    found = verdicts(_ledger(server))
+    found = verdicts(check_broker(server))
 
     assert {subject: f.verdict for subject, f in found.items()} == {
         "broker and ledger": Verdict.OK,
@@ -232,7 +235,7 @@ def test_a_server_that_forgets_is_told(server: RedisLedger, setting: str, value:
     server._redis.config_set("maxmemory-policy", "noeviction")
     server._redis.config_set(setting, value)
 
-    finding = verdicts(_ledger(server))["persistence"]
+    finding = verdicts(check_broker(server))["persistence"]
 
     assert finding.verdict is Verdict.PROBLEM
     assert words in finding.detail
@@ -243,7 +246,7 @@ def test_a_server_that_is_full_is_told_although_it_answers(server: RedisLedger) 
     server._redis.config_set("maxmemory-policy", "noeviction")
     server._redis.config_set("maxmemory", 1)
 
-    found = verdicts(_ledger(server))
+    found = verdicts(check_broker(server))
 
     assert found["broker and ledger"].verdict is Verdict.PROBLEM
     assert "memory" in found["broker and ledger"].detail
@@ -261,6 +264,6 @@ def test_a_server_that_is_away_is_told_once() -> None:
 
     away: Any = Away()
 
-    [finding] = _ledger(away)
+    [finding] = check_broker(away)
 
     assert (finding.verdict, finding.detail) == (Verdict.PROBLEM, "nothing listens there")

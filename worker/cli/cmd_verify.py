@@ -135,13 +135,13 @@ def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] |
 def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:
     """A line for each destination whose marker is not the one that the ledger knows."""
     from archiver.ledger.clock import LedgerClock
-    from worker.doctor.identity import identity_finding
+    from worker.doctor.identities import check_identity
     from worker.identities import build_identities
 
     try:
         with open_ledger(settings) as ledger:
             identities = build_identities(settings, ledger, destinations, LedgerClock(ledger))
-            found = [identity_finding(store.name, identities) for store in destinations]
+            found = [check_identity(store.name, identities) for store in destinations]
     except LEDGER_UNAVAILABLE:  # reported by the comparison with the ledger
         return []
     wrong = [finding for finding in found if finding is not None and finding.verdict is Verdict.PROBLEM]

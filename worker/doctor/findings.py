@@ -1,4 +1,4 @@
-"""What `archiver doctor` finds: one thing looked at, and what to do about it."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `remedy` says what to do, for all but OK."""
+    """`remedy`: how to fix it; for all but OK."""
 
     subject: str
     verdict: Verdict

@@ -12,7 +12,7 @@ from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
 from worker.doctor.findings import Verdict
-from worker.doctor.identity import identity_finding
+from worker.doctor.identities import check_identity
 
 NAME = "memory://one"
 
@@ -29,7 +29,7 @@ class World:
         )
 
     def verdict(self) -> Verdict | None:
-        found = identity_finding(NAME, self.identities())
+        found = check_identity(NAME, self.identities())
         return found.verdict if found else None
 
 
@@ -53,7 +53,7 @@ def test_doctor_says_how_to_adopt_what_the_ledger_does_not_know() -> None:
     enter(world.ledger, asset())
     world.store = MemoryBackend("one")
 
-    found = identity_finding(NAME, world.identities())
+    found = check_identity(NAME, world.identities())
 
     assert found is not None
     assert found.verdict is Verdict.PROBLEM

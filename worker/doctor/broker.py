@@ -1,0 +1,41 @@
+"""Checks of the server that is broker and ledger: does it answer, and does it keep what it is given?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from archiver.ledger.errors import LedgerError
+from archiver.ledger.redis.ledger import RedisLedger
+from worker.doctor.findings import Finding, Verdict
+
+
+def check_broker(ledger: RedisLedger) -> Iterator[Finding]:
+    subject = "broker and ledger"
+    try:
+        ledger.ping()
+    except LedgerError as error:
+        yield Finding(
+            subject, Verdict.PROBLEM, str(error), "Check ARCHIVER_REDIS_URL and whether the server runs."
+        )
+    else:
+        yield Finding(subject, Verdict.OK, "answers and accepts writes")
+    try:
+        persistence = ledger.persistence()
+    except LedgerError:
+        return  # reported above
+    if persistence.sound is None:
+        yield Finding(
+            "persistence",
+            Verdict.WARNING,
+            persistence.explanation,
+            "Check on the server: appendonly yes, maxmemory-policy noeviction.",
+        )
+    elif persistence.sound:
+        yield Finding("persistence", Verdict.OK, persistence.explanation)
+    else:
+        yield Finding(
+            "persistence",
+            Verdict.PROBLEM,
+            persistence.explanation,
+            "Set appendonly yes and maxmemory-policy noeviction on the server, and give it enough disk and memory.",
+        )

@@ -1,0 +1,99 @@
+"""Check of one destination: write, read back, delete, conditional write, unfinished uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from archiver.core.destinations.probing import Probe, probe
+from archiver.ledger.base import Facts
+from storage_backends.base import StorageBackend
+from storage_backends.errors import (
+    AccessDenied,
+    BucketMissing,
+    DestinationFull,
+    StorageError,
+    TransientStorageError,
+)
+from worker.doctor.disk import check_free_space
+from worker.doctor.findings import Finding, Verdict
+
+
+def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Iterator[Finding]:
+    """Probe `store` with a small object under doctor/ and delete it. `ledger` remembers a probe that cannot be
+    deleted, so that at most one a day is left."""
+    found = probe(store, ledger)
+    error = found.error
+    if found.reads_back is False:
+        what = "returned other bytes than were written"
+        yield Finding(store.name, Verdict.PROBLEM, what, "Do not use this destination.")
+    elif error is None:
+        if store.name.startswith("file://"):
+            yield from check_free_space(store.name, Path(store.name.removeprefix("file://")))
+        yield Finding(store.name, Verdict.OK, _what_works(found))
+        if found.creates_only is not None:
+            yield _conditional_write(store, works=found.creates_only)
+        try:
+            yield _unfinished_uploads(store)
+        except StorageError as asked:
+            error = asked
+    if error is not None:
+        yield Finding(store.name, Verdict.PROBLEM, f"{type(error).__name__}: {error}", _remedy(error))
+    if found.left is not None:
+        yield Finding(
+            store.name,
+            Verdict.WARNING,
+            f"cannot delete {found.left}: {found.left_because}",
+            "Allow deletes under doctor/. Where nothing may be deleted, at most one such probe a day is left.",
+        )
+
+
+def _what_works(found: Probe) -> str:
+    if found.stored is None:
+        return "accepts uploads; nothing was written, because nothing can be deleted here and today's probe is left"
+    by = "its own CRC32C" if found.stored.crc32c is not None else "reading back (it keeps no CRC32C)"
+    return f"writes and reads; objects are verified by {by}"
+
+
+def _remedy(error: StorageError) -> str:
+    match error:
+        case DestinationFull():
+            return "Disk or quota is full: free some space, or raise the quota. Nothing is saved until then."
+        case BucketMissing():
+            return "Create it, mount it, or fix ARCHIVER_DESTINATIONS."
+        case AccessDenied():
+            return "Allow write, read, list and delete here: see The bucket in docs/operations.md."
+        case TransientStorageError():
+            return "Check the endpoint in ARCHIVER_DESTINATIONS and the network of this machine."
+        case _:
+            return "Allow write, read, list, delete and abort of uploads here."
+
+
+def _conditional_write(store: StorageBackend, *, works: bool) -> Finding:
+    if works:
+        return Finding(store.name, Verdict.OK, "refuses to overwrite when asked to (conditional write)")
+    return Finding(
+        store.name,
+        Verdict.WARNING,
+        "overwrites even when asked not to (no conditional write)",
+        "Nothing to do: leases keep two workers apart, and a rare double commit writes the same manifest twice.",
+    )
+
+
+def _unfinished_uploads(store: StorageBackend) -> Finding:
+    """`removes_stale_uploads` is optional (storage_backends/optional.py)."""
+    ask: Callable[[], bool | None] | None = getattr(store, "removes_stale_uploads", None)
+    if ask is None:
+        return Finding(store.name, Verdict.OK, "unfinished uploads are removed by the daily scrub")
+    removes = ask()
+    if removes is False:
+        return Finding(
+            store.name,
+            Verdict.WARNING,
+            "has no lifecycle rule for unfinished uploads, which are billed and invisible",
+            "Add an AbortIncompleteMultipartUpload rule of 7 days. Until then the daily scrub aborts ours.",
+        )
+    detail = (
+        "removes unfinished uploads itself" if removes else "does not say what becomes of unfinished uploads"
+    )
+    return Finding(store.name, Verdict.OK, detail)

@@ -124,19 +124,19 @@ class S3Backend:
         bucket = self._bucket
         if bucket.connection.made() is None:  # half a second of boto3's, which the engine's thread has not
             await waiting.blocking(bucket.connection.get)
-        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.headers(spec))
+        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.new_object(spec))
         return _stored(spec, len(data), crc32c, receipt)
 
     def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: Operation) -> ObjectInfo:
         # by it the object is known as ours when the answer to an earlier attempt was lost
         identity = secrets.token_hex(16)
-        bucket, headers = self._bucket, self._bucket.headers(spec, identity)
+        bucket, options = self._bucket, self._bucket.new_object(spec, identity)
         bucket.connection.get()  # which tells whether this is AWS
 
         def send(condition: Mapping[str, str]) -> ObjectInfo:
-            key, all_headers = bucket.prefix + spec.key, {**headers, **condition}
+            key, request = bucket.prefix + spec.key, {**options, **condition}
             try:
-                receipt = bucket.persistently(lambda: bucket.data.put(key, data, crc32c, all_headers))
+                receipt = bucket.persistently(lambda: bucket.data.put(key, data, crc32c, request))
             except ClientError as error:
                 lost = condition and kind_of(error) in (ObjectExists, ObjectMissing)
                 done = bucket.made_by(spec, identity, len(data)) if lost else None
@@ -182,7 +182,7 @@ class S3Backend:
     def _create(self, spec: ObjectSpec, identity: str) -> tuple[str, str]:
         """The upload id, and what was agreed on: CRC32C of the whole (`full`), of the `parts` only, or `none`."""
         client = self._bucket.client
-        request = self._bucket.address(spec.key) | self._bucket.headers(spec, identity)
+        request = self._bucket.address(spec.key) | self._bucket.new_object(spec, identity)
         if not self._bucket.data.crc32c_refused:
             try:
                 # declared here, or AWS would accept a wrong checksum of the whole (storage.md)

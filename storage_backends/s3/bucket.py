@@ -140,8 +140,8 @@ class Bucket:
     def address(self, key: ObjectKey) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + key}
 
-    def headers(self, spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
-        """What describes a new object, in one request or at the start of an upload."""
+    def new_object(self, spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
+        """The options that describe a new object, of PutObject and CreateMultipartUpload (request_options.py)."""
         metadata = {**spec.metadata, METADATA_ID: identity} if identity else dict(spec.metadata)
         return {"ContentType": spec.content_type, "Metadata": metadata, **self.encryption}
 

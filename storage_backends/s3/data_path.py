@@ -58,8 +58,8 @@ class S3DataPath:
         """Whether parts go with Content-MD5: by setting, or because the server was seen to refuse CRC32C."""
         return self._checksum is Checksum.MD5
 
-    def put(self, key: str, data: Buffer, crc32c: int, headers: Mapping[str, Any]) -> Awaitable[Receipt]:
-        request = {"Bucket": self._bucket, "Key": key, "Body": data, **headers}
+    def put(self, key: str, data: Buffer, crc32c: int, options: Mapping[str, Any]) -> Awaitable[Receipt]:
+        request = {"Bucket": self._bucket, "Key": key, "Body": data, **options}
         return self._send(self._requests().put_object, request, crc32c, whole=True)
 
     def put_part(

@@ -13,6 +13,7 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from archiver.http.session import Options, Session, Timeouts
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
 from storage_backends.errors import StorageError
+from storage_backends.s3.request_options import BOTO3_HEADERS, ELSEWHERE
 from storage_backends.s3.signing import UNSIGNED, Endpoint, PutTemplate
 
 if TYPE_CHECKING:
@@ -57,14 +59,6 @@ _OF_NOTHING = hashlib.sha256().hexdigest()
 _PERHAPS_UNSIGNED = (400, 403, 501)  # how a bucket may refuse a body that is not signed
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/s3/aws4_request, .*")
 _FORMS = 64  # kept: a few content types, for the second that is now
-_KNOWN_HEADERS = frozenset(
-    {
-        "amz-sdk-invocation-id", "amz-sdk-request", "authorization", "content-length", "content-type", "expect",
-        "host", "user-agent", "x-amz-checksum-crc32c", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token",
-        "x-amz-sdk-checksum-algorithm",
-    }
-)  # fmt: skip
-_NO_HEADER = frozenset({"Bucket", "Key", "Body", "Metadata", "UploadId", "PartNumber"})
 
 
 class S3Requests:
@@ -80,7 +74,8 @@ class S3Requests:
         self._credentials = credentials
         self._corrections = 0
         self._signs_bodies: bool | None = None  # None: not known yet; costs 0.6 CPU-s/GiB
-        self._endpoint = _learn(client, credentials, bucket) if credentials is not None else None
+        learned = _learn(client, credentials, bucket) if credentials is not None else None
+        self._endpoint = learned if isinstance(learned, Endpoint) else None
         if self._endpoint is not None:
             options = Options(
                 ca_file=ca_file,
@@ -90,12 +85,9 @@ class S3Requests:
             )
             self._session = Session(process_runtime().stores, options)
             self._form = lru_cache(maxsize=_FORMS)(partial(PutTemplate, self._endpoint))
-        elif credentials is not None:
-            log.warning(
-                "s3_sent_by_boto3",
-                bucket=bucket,
-                why="its requests to this endpoint have something of their own",
-            )
+        elif isinstance(learned, _Unusual):
+            why = "its requests to this endpoint have something of their own"
+            log.warning("s3_sent_by_boto3", bucket=bucket, why=why, headers=learned.headers)
 
     @property
     def direct(self) -> bool:
@@ -163,16 +155,23 @@ class S3Requests:
             int(time.time()),
             self._credentials.get_frozen_credentials(),
             checked_by,
-            tuple([item for item in request.items() if item[0] not in _NO_HEADER and item[0] != checked_by]),
+            tuple([item for item in request.items() if item[0] not in ELSEWHERE and item[0] != checked_by]),
             tuple(request.get("Metadata", {}).items()),
         )
         return form.request(request["Key"], query, request[checked_by], digest, request["Body"])
 
 
 # -- what boto3 would do -------------------------------------------------------------------------------------
-def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | None:
+@dataclass(frozen=True, slots=True)
+class _Unusual:
+    """A request of boto3 that ours would not equal. `headers`: the names of those that we do not know."""
+
+    headers: tuple[str, ...]
+
+
+def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | _Unusual:
     """The endpoint, addressing style and region that boto3 chooses, seen in a request that it signs and that is never
-    sent; None when it would send anything that is not repeated here."""
+    sent."""
     caught: list[AWSPreparedRequest] = []
 
     def catch(request: AWSPreparedRequest, **_: object) -> AWSResponse:
@@ -187,32 +186,33 @@ def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | Non
         )
         frozen = credentials.get_frozen_credentials()
     except (BotoCoreError, ClientError):
-        return None  # boto3 says what is wrong when it is asked in earnest
+        return _Unusual(())  # boto3 says what is wrong when it is asked in earnest
     finally:
         client.meta.events.unregister(event, catch)
     if len(caught) != 1:
-        return None
+        return _Unusual(())
     return _endpoint(caught[0], frozen, client.meta.config.proxies)
 
 
 def _endpoint(
     request: AWSPreparedRequest, frozen: ReadOnlyCredentials, proxies: Mapping[str, str] | None
-) -> Endpoint | None:
+) -> Endpoint | _Unusual:
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
     scope = _SCOPE.fullmatch(headers.get("authorization", ""))
     url = urlsplit(request.url)
+    added = tuple(sorted(headers.keys() - BOTO3_HEADERS))
     plain = (
         scope is not None
         and scope[1] == frozen.access_key
         and headers.get("x-amz-content-sha256") in (UNSIGNED, _OF_NOTHING)
         and headers.get("x-amz-security-token") == frozen.token
-        and not headers.keys() - _KNOWN_HEADERS
+        and not added
         and url.scheme in ("http", "https")
         and url.path.endswith("/key")
         and not url.query
     )
     if not plain or scope is None or url.hostname is None:
-        return None
+        return _Unusual(added)
     proxy = (proxies or get_environ_proxies(request.url)).get(url.scheme, "")
     user_agent = headers.get("user-agent", "boto3")
     path = url.path.removesuffix("key")

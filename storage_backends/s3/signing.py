@@ -13,6 +13,7 @@ from urllib.parse import quote
 from archiver.http.transfer import Request
 from storage_backends.base import Buffer
 from storage_backends.errors import StorageError
+from storage_backends.s3.request_options import HEADERS
 
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
 UNSIGNED = "UNSIGNED-PAYLOAD"
 _PLAIN_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what a path holds as it is
-HEADER_OF = {
-    "ContentType": "content-type",
-    "ContentMD5": "content-md5",
-    "ChecksumCRC32C": "x-amz-checksum-crc32c",
-    "IfMatch": "if-match",
-    "IfNoneMatch": "if-none-match",
-    "ServerSideEncryption": "x-amz-server-side-encryption",
-    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
-}
 _DIGEST_HEADER = "x-amz-content-sha256"  # sorts after either checksum's
 
 
@@ -62,10 +54,10 @@ class PutTemplate:
         metadata: tuple[tuple[str, str], ...],
     ) -> None:
         """Raises StorageError for an argument that is not known here, and for values that no header can carry."""
-        unknown = {name for name, _ in arguments} - HEADER_OF.keys()
+        unknown = {name for name, _ in arguments} - HEADERS.keys()
         if unknown:
             raise StorageError(f"a PUT to S3 cannot be sent with {', '.join(sorted(unknown))}")
-        headers = {HEADER_OF[name]: value for name, value in arguments}
+        headers = {HEADERS[name]: value for name, value in arguments}
         headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata}
         headers = {name: _header_value(name, value) for name, value in headers.items()}
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
@@ -74,7 +66,7 @@ class PutTemplate:
             headers["x-amz-security-token"] = _header_value("x-amz-security-token", credentials.token)
         # `name;` is how libcurl is told to send a header without a value
         self._lines = tuple([(f"{n}: {v}" if v else f"{n};").encode() for n, v in headers.items()])
-        self._checksum_header = HEADER_OF[checked_by]
+        self._checksum_header = HEADERS[checked_by]
         every = {**headers, "host": endpoint.host_header}
         names = sorted([*every, self._checksum_header, _DIGEST_HEADER])
         checksum, digest = names.index(self._checksum_header), names.index(_DIGEST_HEADER)

@@ -293,7 +293,7 @@ def test_a_region_and_an_addressing_style_are_those_that_boto3_chose() -> None:
     with contextlib.closing(session.client("s3", config=LEAN)) as client:
         endpoint = _learn(client, Credentials(ACCESS_KEY, SECRET_KEY), "some-bucket")
 
-    assert endpoint is not None
+    assert isinstance(endpoint, Endpoint)
     host = "some-bucket.s3.eu-central-1.amazonaws.com"
     assert (endpoint.origin, endpoint.host_header) == (f"https://{host}", host)
     assert (endpoint.path_before_key, endpoint.region, endpoint.proxy) == ("/", "eu-central-1", "")
@@ -313,6 +313,18 @@ def test_what_boto3_does_in_another_way_is_left_to_it(config: Config) -> None:
             assert not requests.direct
 
         assert [entry["event"] for entry in logs] == ["s3_sent_by_boto3"]
+
+
+def test_a_header_that_somebody_adds_is_left_to_boto3_and_named() -> None:
+    def lock(params: dict[str, Any], **_: object) -> None:
+        params["headers"]["x-amz-object-lock-mode"] = "COMPLIANCE"
+
+    with contextlib.closing(client_of("http://127.0.0.1:9")) as client, capture_logs() as logs:
+        client.meta.events.register("before-call.s3.PutObject", lock)
+        with requests_of(client, "bucket") as requests:
+            assert not requests.direct
+
+    assert [entry["headers"] for entry in logs] == [("x-amz-object-lock-mode",)]
 
 
 @pytest.mark.parametrize("named_by", ["the environment", "the client"])

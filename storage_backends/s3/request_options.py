@@ -1,0 +1,87 @@
+"""Which options of PutObject and UploadPart our own requests send, and what becomes of every other one.
+
+To send another option, such as Object Lock:
+
+1. move it from NOT_SENT to HEADERS, with its header (in lower case);
+2. let `S3Settings` have it (settings.py), and `Bucket.new_object` put it into the request (bucket.py), also into the
+   CreateMultipartUpload of an object of several parts;
+3. if UploadPart takes it as well, add it in upload.py.
+
+tests/storage_backends/test_s3_request_options.py reads the options that boto3 knows. One that is not listed here fails
+it, and so does one that the backend sets and HEADERS lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HEADERS: Mapping[str, str] = {
+    "ContentType": "content-type",
+    "ContentMD5": "content-md5",
+    "ChecksumCRC32C": "x-amz-checksum-crc32c",
+    "IfMatch": "if-match",
+    "IfNoneMatch": "if-none-match",
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+}
+"""Options that become a header of the same value."""
+
+ELSEWHERE = frozenset({"Bucket", "Key", "UploadId", "PartNumber", "Body", "ContentLength", "Metadata"})
+"""Options that stand in the URL, the body, or headers of their own name (`x-amz-meta-...`)."""
+
+_OBJECT_LOCK = "the default retention of the bucket decides; a new object has no other version to hold"
+_OTHER_CHECKSUM = "CRC32C, else Content-MD5 (data_path.py)"
+_ACCESS = "the bucket's policy decides who may read"
+_CUSTOMER_KEY = "a key in each request cannot be recovered from the bucket alone"
+_DESCRIPTION = "a recording is described by its content type and metadata"
+
+NOT_SENT: Mapping[str, str] = {
+    "ObjectLockMode": _OBJECT_LOCK,
+    "ObjectLockRetainUntilDate": _OBJECT_LOCK,
+    "ObjectLockLegalHoldStatus": _OBJECT_LOCK,
+    "ObjectLockEventHold": _OBJECT_LOCK,
+    "ObjectLockEventHoldDurationDays": _OBJECT_LOCK,
+    "ObjectLockEventHoldDurationYears": _OBJECT_LOCK,
+    "ChecksumAlgorithm": "the checksum's own header names it",
+    "ChecksumCRC32": _OTHER_CHECKSUM,
+    "ChecksumCRC64NVME": _OTHER_CHECKSUM,
+    "ChecksumMD5": _OTHER_CHECKSUM,
+    "ChecksumSHA1": _OTHER_CHECKSUM,
+    "ChecksumSHA256": _OTHER_CHECKSUM,
+    "ChecksumSHA512": _OTHER_CHECKSUM,
+    "ChecksumXXHASH128": _OTHER_CHECKSUM,
+    "ChecksumXXHASH3": _OTHER_CHECKSUM,
+    "ChecksumXXHASH64": _OTHER_CHECKSUM,
+    "ACL": _ACCESS,
+    "GrantFullControl": _ACCESS,
+    "GrantRead": _ACCESS,
+    "GrantReadACP": _ACCESS,
+    "GrantWriteACP": _ACCESS,
+    "SSECustomerAlgorithm": _CUSTOMER_KEY,
+    "SSECustomerKey": _CUSTOMER_KEY,
+    "SSECustomerKeyMD5": _CUSTOMER_KEY,
+    "SSEKMSEncryptionContext": "no setting for it: the bucket's default encryption may have one",
+    "BucketKeyEnabled": "no setting for it: the bucket's default encryption may have one",
+    "CacheControl": _DESCRIPTION,
+    "ContentDisposition": _DESCRIPTION,
+    "ContentEncoding": _DESCRIPTION,
+    "ContentLanguage": _DESCRIPTION,
+    "Expires": _DESCRIPTION,
+    "Tagging": _DESCRIPTION,
+    "WebsiteRedirectLocation": _DESCRIPTION,
+    "StorageClass": "a lifecycle rule of the bucket moves objects to another class",
+    "RequestPayer": "the owner of the bucket pays",
+    "ExpectedBucketOwner": "the marker of the destination is checked instead (archiver/core/destinations)",
+    "WriteOffsetBytes": "objects are written whole (S3 Express appends)",
+}
+"""Every other option, and why it is not sent."""
+
+BOTO3_HEADERS = frozenset(
+    {
+        "amz-sdk-invocation-id", "amz-sdk-request", "authorization", "content-length", "content-type", "expect",
+        "host", "user-agent", "x-amz-checksum-crc32c", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token",
+        "x-amz-sdk-checksum-algorithm",
+    }
+)  # fmt: skip
+"""What boto3 itself puts on a plain PutObject: repeated by our requests, or of no use there. Where it adds any other
+(by a handler, or for S3 Express), boto3 sends the requests instead, and a warning names the headers."""

@@ -30,7 +30,7 @@ from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUr
 from benchmarks.measure import ready
 from storage_backends.base import object_key
 from storage_backends.registry import open_destination
-from worker.bootstrap import bound_the_allocator, calm_the_collector
+from worker.memory import tune_garbage_collector, tune_malloc
 
 _LEASE = timedelta(minutes=2)
 _ASSET = "benchmark"
@@ -65,8 +65,8 @@ def main() -> None:
     http = HttpClient(AddressPolicy(allow_private=True), ca_file=ca_file)
     store = open_destination(task["destination"])
     store.stat(object_key("none"))  # makes the client: half a second, once in a worker's life
-    calm_the_collector()
-    bound_the_allocator()
+    tune_garbage_collector()
+    tune_malloc()
     ready()
     ledger = MemoryLedger(_now)
     ledger.discover([Seen(_ASSET, "room-vod", _now() + timedelta(days=1), AssetState.DISCOVERED)])

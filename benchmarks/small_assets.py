@@ -36,8 +36,9 @@ from redis.exceptions import RedisError
 from archiver.core.attempt.outcomes import Archived
 from benchmarks.network import NETWORKS
 from benchmarks.server import Connection, Request, serve
-from worker.bootstrap import AppServices, build_services, calm_the_collector
+from worker.bootstrap import AppServices, build_services
 from worker.logs.setup import setup_logging
+from worker.memory import tune_garbage_collector
 from worker.settings import Settings
 
 TOKEN = "token=2f6c1d"  # noqa: S105 - guards text that is made up
@@ -217,7 +218,7 @@ def _measure(services: AppServices, api: str, at_once: int) -> dict[str, float]:
     rows = services.ledger.take_due(swept.assets, timedelta(hours=1))
     services.archiver.archive(rows[0].asset_id, "benchmark")  # imports, connections, directories
     ids = [row.asset_id for row in rows[1:]]
-    calm_the_collector()
+    tune_garbage_collector()
     asked = _asked(api)
     before = {what: sum(calls.count for calls in those) for what, those in counters.items()}
     wall, cpu = time.monotonic(), time.process_time()

@@ -1,4 +1,4 @@
-"""The door to one asset. The message is a wake-up: the ledger decides whether there is anything to do."""
+"""Archive one asset. The message is only a wake-up: the ledger decides whether there is anything to do."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tasks.services import GetServices, Services
 
 
 def register(app: Celery, services: GetServices, faults: MachineFaults | None = None) -> None:
-    """`faults`: those of the process, to begin with; each child of a worker counts its own."""
+    """`faults`: the counter of machine faults; each child of a worker has its own."""
     counted = faults or MachineFaults()
 
     @app.task(name=ARCHIVE_ASSET, bind=True, shared=False)
     def archive_asset(task: Any, asset_id: str, asset_type: str = "") -> dict[str, Any]:
-        """`asset_type` is for people who look at Flower. May run twice, at once too.
+        """Idempotent; may run concurrently. `asset_type` is shown in Flower.
 
-        After a fault of this machine the process pauses, and after MOST_FAULTS in a row it ends (SystemExit): the
-        worker starts another."""
+        After a fault of this machine (memory, threads, disk) the process pauses; after MOST_FAULTS in a row it exits
+        (SystemExit) and the worker starts another."""
         holder = f"{task.request.hostname}"
         made: Services | None = None
         fault: str | None = None

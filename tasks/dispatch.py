@@ -1,4 +1,4 @@
-"""Sends for what is due."""
+"""Queue the assets that are due."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.services import GetServices
 def register(app: Celery, services: GetServices) -> None:
     @app.task(name=DISPATCH, bind=True, shared=False)
     def dispatch(task: Any) -> dict[str, Any]:
-        """May run twice, at once too."""
+        """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
         return {"sent": services().dispatcher.dispatch()}

@@ -1,4 +1,4 @@
-"""The names under which tasks travel. Frozen: a message of an old release must find its task in a new one."""
+"""Task names. Frozen: a message from an older release must find its task in a newer one."""
 
 ARCHIVE_ASSET = "archiver.archive_asset"
 SWEEP = "archiver.sweep"

@@ -1,4 +1,4 @@
-"""Beat's messages pile up while the control worker is away. One of each kind is run, the rest is skipped."""
+"""Skip the messages of beat that piled up while the control worker was down: one of each kind runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from archiver.ledger.base import Facts
 
 EVERY_HEADER = "every"
-"""Travels with each message of beat: the seconds between two of its kind."""
+"""Header of each message of beat: seconds between two messages of this task."""
 
-SKIPPED: dict[str, Any] = {"skipped": "it ran a moment ago: messages had piled up, or there are two beats"}
+SKIPPED: dict[str, Any] = {"skipped": "it ran a moment ago: messages had piled up, or two beats are running"}
 
 
 def comes_too_soon(task: Any, ledger: Facts) -> bool:
-    """Whether a task of this name began less than half of its interval ago, by the ledger's clock. Never for a task
-    that was not sent by beat, nor for one that comes back because its worker died. Raises LedgerError."""
+    """Whether a task of this name began less than half of its interval ago, by the ledger's clock. False for a task
+    that beat did not send, and for one redelivered because its worker died. Raises LedgerError."""
     request = task.request
     every = (request.headers or {}).get(EVERY_HEADER)
-    came_back = (request.delivery_info or {}).get("redelivered")
-    if came_back or not isinstance(every, int | float) or every <= 0:
+    redelivered = (request.delivery_info or {}).get("redelivered")
+    if redelivered or not isinstance(every, int | float) or every <= 0:
         return False
     return ledger.lock(f"begun:{task.name}", timedelta(seconds=every / 2)) is None

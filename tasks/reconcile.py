@@ -1,4 +1,4 @@
-"""Compares the ledger with the buckets."""
+"""Compare the ledger with the destinations and repair the differences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tasks.services import GetServices
 def register(app: Celery, services: GetServices) -> None:
     @app.task(name=RECONCILE, bind=True, shared=False)
     def reconcile(task: Any) -> dict[str, Any]:
-        """May run twice, at once too."""
+        """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
         result = services().reconciler.reconcile()
-        return asdict(result) if result else {"skipped": "another reconcile is at it"}
+        return asdict(result) if result else {"skipped": "another reconcile is already running"}

@@ -1,4 +1,4 @@
-"""Reads back a share of what is archived."""
+"""Verify a share of what is archived."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tasks.services import GetServices
 def register(app: Celery, services: GetServices) -> None:
     @app.task(name=SCRUB, bind=True, shared=False)
     def scrub(task: Any) -> dict[str, Any]:
-        """May run twice, at once too."""
+        """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
         result = services().scrubber.scrub()
-        return asdict(result) if result else {"skipped": "another scrub is at it"}
+        return asdict(result) if result else {"skipped": "another scrub is already running"}

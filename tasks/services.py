@@ -1,4 +1,4 @@
-"""What the doors open on. Built by worker.bootstrap, once per process and after the fork."""
+"""What the tasks need. Built by worker.bootstrap once per process, after the fork."""
 
 from __future__ import annotations
 

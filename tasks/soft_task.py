@@ -1,4 +1,4 @@
-"""What every task of the app is: one that fails alone."""
+"""Base class of every task: running out of memory fails the task, not the worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery import Task
 
 
 class OutOfMemory(Exception):
-    """A task ran out of memory. Not a MemoryError: Celery ends the whole worker for one."""
+    """A task ran out of memory. Not a MemoryError, for which Celery ends the whole worker."""
 
 
 class SoftTask(Task):  # type: ignore[type-arg]
@@ -18,4 +18,4 @@ class SoftTask(Task):  # type: ignore[type-arg]
         try:
             return super().__call__(*args, **kwargs)
         except MemoryError as error:
-            raise OutOfMemory(f"{self.name} ran out of memory; the worker goes on") from error
+            raise OutOfMemory(f"{self.name} ran out of memory; the worker keeps running") from error

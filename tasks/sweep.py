@@ -1,4 +1,4 @@
-"""One walk over the API's pages, a dispatch of what it found, and a look at the destinations."""
+"""List the API's assets, dispatch what is new, check the destinations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.services import GetServices
 def register(app: Celery, services: GetServices) -> None:
     @app.task(name=SWEEP, bind=True, shared=False)
     def sweep(task: Any) -> dict[str, Any]:
-        """May run twice, at once too."""
+        """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
         try:
@@ -23,4 +23,4 @@ def register(app: Celery, services: GetServices) -> None:
             services().dispatcher.dispatch()
         finally:
             services().reconciler.check_destinations()
-        return asdict(result) if result else {"skipped": "another sweep is at it"}
+        return asdict(result) if result else {"skipped": "another sweep is already running"}

@@ -1,4 +1,4 @@
-"""Looks for what is at risk and says so; notes which beat asked."""
+"""Raise an alarm for assets at risk, and record which beat sent the message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEARD_FOR = timedelta(minutes=3)  # watch is sent every minute
 def register(app: Celery, services: GetServices) -> None:
     @app.task(name=WATCH, bind=True, shared=False)
     def watch(task: Any) -> dict[str, Any]:
-        """May run twice, at once too."""
+        """Idempotent; may run concurrently."""
         made = services()
         if beat := (task.request.headers or {}).get(BEAT_HEADER):
             made.ledger.remember(_FACT + str(beat), {}, lifetime=_HEARD_FOR)
@@ -35,5 +35,6 @@ def register(app: Celery, services: GetServices) -> None:
 
 
 def beats(ledger: Facts) -> list[str]:
-    """The beat processes heard of in the last minutes, `host:pid` each. One is right. Raises LedgerError."""
+    """The beat processes that sent a watch within the last 3 minutes, `host:pid` each; there should be one. Raises
+    LedgerError."""
     return sorted(name.removeprefix(_FACT) for name in ledger.recall_all(_FACT))

@@ -1,15 +1,12 @@
-"""All wiring, by plain constructor arguments, with `ledger.py` for the ledger. Nothing else reads settings, opens a
+"""All wiring, by plain constructor arguments; `worker.ledger` builds the ledger. Nothing else reads settings, opens a
 client or makes a thread pool."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -61,21 +58,17 @@ from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.celery_setup.schedule import beat_schedule
 from worker.identities import build_identities
 from worker.ledger import build_ledger, build_watcher
+from worker.memory import buffer_bytes, tune_garbage_collector, tune_malloc
 from worker.settings import Settings
 from worker.source_access import SourceAccess
-
-PROCESS_ITSELF_BYTES = 130 * 2**20
-"""Code, libraries, cloud client, connections: 106 MiB measured, and what the allocator keeps beside the buffers."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 DISTRIBUTION = "recording-archiver"
 
 
 @dataclass(frozen=True, slots=True)
 class AppServices:
-    """One process's services. Made after the fork; closed with the process. `destinations` are the `stores` behind the
-    check that they are the ones that the ledger knows."""
+    """The services of one process. Built after the fork; closed with the process. `destinations` wrap `stores` with a
+    check that each is the one that the ledger knows."""
 
     api: HmsClient
     ledger: RedisLedger
@@ -100,7 +93,7 @@ class AppServices:
 
 
 class NoCredentials:
-    """The tokens of an installation that has no 100ms credentials: the first call says which are missing."""
+    """Token provider without 100ms credentials: the first call raises HmsUnauthorized."""
 
     def token(self, _now: datetime, /) -> SecretStr:
         raise HmsUnauthorized(
@@ -120,8 +113,8 @@ def build_services(
     stop_requested: Callable[[], bool] = lambda: False,
     time_is_up: type[Exception] = Stopped,
 ) -> AppServices:
-    """Everything one process needs. Connects to nothing yet. `send` sends the wake-up for one asset; `time_is_up`
-    is what a time limit raises in the middle of a copy."""
+    """Build every service of one process. Connects to nothing yet. `send` sends the message for one asset;
+    `time_is_up` is what a time limit raises in the middle of a copy."""
     authorities = trust.authorities(settings.ca_file)
     api = HmsClient(settings.hms_api_url, token_provider(settings), authorities=authorities)
     ledger = build_ledger(settings, redis_url)
@@ -173,7 +166,7 @@ def build_services(
 
 
 def build_app(settings: Settings) -> Celery:
-    """The Celery application with all its tasks; services are built in each process that runs one."""
+    """Build the Celery application with all its tasks. Services are built in each process that runs a task."""
     if settings.redis_url is None:
         raise RuntimeError(
             "ARCHIVER_REDIS_URL is not set: Celery's processes need a broker. `archiver up` brings its own; "
@@ -201,17 +194,17 @@ def build_app(settings: Settings) -> Celery:
             queue=URGENT_QUEUE if urgent else ARCHIVE_QUEUE,
         )
 
-    services = PerProcess(
+    services = ServicesPerProcess(
         lambda: build_services(settings, redis_url=redis_url, send=send, time_is_up=SoftTimeLimitExceeded)
     )
     signals.worker_process_shutdown.connect(services.close, weak=False)
-    for door in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
-        door.register(app, services.get)
+    for task in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
+        task.register(app, services.get)
     return app
 
 
-class PerProcess:
-    """Services built at first use in each process, never carried through a fork."""
+class ServicesPerProcess:
+    """Builds the services at first use in each process; never shares them across a fork."""
 
     def __init__(self, build: Callable[[], AppServices]) -> None:
         self._build = build
@@ -222,8 +215,8 @@ class PerProcess:
         with self._lock:
             if self._made is None or self._made[0] != os.getpid():
                 self._made = (os.getpid(), self._build())
-                calm_the_collector()
-                bound_the_allocator()
+                tune_garbage_collector()
+                tune_malloc()
             return self._made[1]
 
     def close(self, **_signal: object) -> None:
@@ -231,24 +224,6 @@ class PerProcess:
             if self._made is not None and self._made[0] == os.getpid():
                 self._made[1].close()
                 self._made = None
-
-
-def calm_the_collector() -> None:
-    """Have Python look for cycles less: it took 8 % of a long tree's CPU. What is here now stays, and of what a copy
-    makes next to nothing is part of a cycle. May be repeated."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
-
-
-def bound_the_allocator() -> None:
-    """Have glibc give the memory of large buffers back at once, and share its heaps among threads: by itself it keeps
-    what each thread ever used (283 MiB instead of 234 for a GiB over 16 connections). Nothing elsewhere. Repeatable."""
-    with suppress(AttributeError, OSError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
-        # or the memory of each small object would come from the system again
-        mallopt(_M_TRIM_THRESHOLD, 8 * 2**20)
-        mallopt(_M_ARENA_MAX, 2)
 
 
 def token_provider(settings: Settings) -> TokenProvider:
@@ -276,11 +251,6 @@ def build_scrub_rules(settings: Settings) -> ScrubRules:
         bytes_a_day=settings.scrub_bytes_a_day,
         urgent_within=settings.at_risk,
     )
-
-
-def buffer_bytes(process_bytes: int) -> int:
-    """What of a worker process's memory may be buffers: all but what it needs for itself; at least a third."""
-    return max(process_bytes - PROCESS_ITSELF_BYTES, process_bytes // 3)
 
 
 def _build_opener(

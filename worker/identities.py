@@ -1,4 +1,4 @@
-"""What checks that destinations are the ones that the ledger knows, made from the settings."""
+"""Build the check that destinations are the ones that the ledger knows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAILURE_SHOWN_FOR = timedelta(minutes=30)
 def build_identities(
     settings: Settings, ledger: Ledger, stores: Sequence[StorageBackend], clock: Callable[[], datetime]
 ) -> Destinations:
-    """For `stores`. Connects to nothing yet. `clock`: the ledger's."""
+    """Connects to nothing yet. `clock`: the ledger's."""
     return Destinations(
         ledger=ledger,
         stores=stores,

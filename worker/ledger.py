@@ -1,9 +1,8 @@
-"""The account of what is saved, for whoever only looks at it: the ledger and the watcher, without all that copies."""
+"""Build the ledger and the watcher alone, for commands that copy nothing and must start fast."""
 
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
@@ -17,12 +16,8 @@ from worker.embedded.valkey import write_private
 from worker.settings import Settings
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
-    """Connects to nothing yet."""
+    """Build the ledger. Connects to nothing yet."""
     return RedisLedger(
         redis_url, Seal(_seal_secret(settings)), authorities=trust.authorities(settings.ca_file)
     )
@@ -38,8 +33,8 @@ def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
 
 
 def _seal_secret(settings: Settings) -> SecretStr:
-    """What seals secrets in the ledger: the app secret, the same in every process. With nothing but a token, which
-    changes, a random one in the state directory; another machine then begins open uploads anew."""
+    """The key that encrypts secrets in the ledger: the app secret, the same in every process. With only a management
+    token, which changes, a random key in the state directory; another machine then restarts open uploads."""
     if settings.hms_secret is not None:
         return settings.hms_secret
     file = settings.state_dir / "ledger.seal"

@@ -1,4 +1,4 @@
-"""`archiver run --once`: a sweep, everything that is due, and an exit code. One process, no Celery, for cron."""
+"""`archiver run --once`: sweep, archive what is due, exit. One process, without Celery, for cron."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from storage_backends.errors import StorageError
 log = structlog.get_logger(__name__)
 
 POLL = timedelta(seconds=1)
-SWEEP_PATIENCE = (
-    2 * SWEEP_LOCK_TTL
-)  # a sweep that was killed lets go after one; a living one may go on for longer
-WINDOW = 1_000_000_000  # no bound: what is taken is done
-AT_ONCE = 1000  # retries not due yet that a run begins with; the others keep to their times
+SWEEP_WAIT = 2 * SWEEP_LOCK_TTL
+"""How long to wait for another sweep. The lock of a killed one expires after one TTL."""
+WINDOW = 1_000_000_000  # no limit: what is taken is archived by this run
+AT_ONCE = 1000
+"""Retries that are not due yet and that a run starts with; the others wait until they are due."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The whole account after the run. `stored_bytes`: copied by this run. `all_listed`: whether every row of the
-    API's list was read, and could be named."""
+    """The state of every asset after the run. `stored_bytes`: copied by this run. `all_listed`: whether every row of
+    the API's list was read and had an id."""
 
     counts: Counts
     stored_bytes: int
@@ -62,9 +62,9 @@ class RunResult:
 
 
 class OneRun:
-    """What waits for less than a hold's time is tried at once. Later, retries that fall due within `patience` of
-    the last thing done are waited for, and others left to the next run. `stop` ends the run early, with everything
-    in hand given back; MOST_FAULTS faults of this machine in a row end it when what is in hand has ended."""
+    """Retries that fall due soon are attempted at once. At the end the run waits for those that fall due within
+    `retry_wait` of the last attempt, and leaves the others to the next run. `cancelled` ends the run early and releases
+    the assets in flight; MOST_FAULTS faults of this machine in a row end it after the attempts in flight."""
 
     def __init__(
         self,
@@ -74,20 +74,20 @@ class OneRun:
         archiver: Archiver,
         ledger: Ledger,
         concurrency: int,
-        patience: timedelta,
+        retry_wait: timedelta,
         clock: Callable[[], datetime],
-        stop: threading.Event,
+        cancelled: threading.Event,
         pause: Callable[[float], None] | None = None,
     ) -> None:
-        """`pause`: waits so many seconds after a fault of this machine; None: no longer than until `stop`."""
+        """`pause`: sleeps so many seconds after a fault of this machine; default: until `cancelled` at most."""
         self._reconciler = reconciler
         self._sweeper = sweeper
         self._archiver = archiver
         self._ledger = ledger
         self._concurrency = concurrency
-        self._patience = patience
+        self._retry_wait = retry_wait
         self._clock = clock
-        self._stop = stop
+        self._cancelled = cancelled
         self._holder = f"run-once@{socket.gethostname()}"
         self._faults = MachineFaults(pause or self._pause)
 
@@ -104,7 +104,7 @@ class OneRun:
             try:
                 swept = self._sweep()
                 all_listed = compared and swept is not None and not swept.garbled
-            except Exception as error:  # noqa: BLE001 - told at the end; what is known must be saved all the same
+            except Exception as error:  # noqa: BLE001 - raised at the end; what is known is archived first
                 log.error("sweep_failed", reason=str(error))
                 sweep_error = error
         stored = self._archive_all(asset_ids)
@@ -113,12 +113,12 @@ class OneRun:
         return RunResult(self._ledger.counts(), stored, all_listed)
 
     def _sweep(self) -> SweepResult | None:
-        """After another's sweep, if one is under way or was killed: it may have passed by what is new. None when it
-        does not end within SWEEP_PATIENCE."""
-        until = self._clock() + SWEEP_PATIENCE
+        """Sweep, after another sweep if one is running or was killed: it may have missed what is new. None when that
+        does not end within SWEEP_WAIT."""
+        until = self._clock() + SWEEP_WAIT
         while (swept := self._sweeper.sweep()) is None:
-            if self._stop.is_set() or self._clock() >= until:
-                log.error("not_swept", reason="another sweep is at it and does not end")
+            if self._cancelled.is_set() or self._clock() >= until:
+                log.error("not_swept", reason="another sweep is running and does not end")
                 return None
             time.sleep(
                 POLL.total_seconds()
@@ -132,8 +132,8 @@ class OneRun:
             breaker.close(self._ledger, name)
 
     def _reconcile(self) -> bool:
-        """What the ledger calls archived must be in the bucket: without beat nobody else looks. False when a bucket
-        could not be listed, or lacks so much that a person is asked."""
+        """Compare the ledger with the buckets, which nothing else does without beat. False when a bucket could not be
+        listed, or so much is missing that a person must decide."""
         try:
             result = self._reconciler.reconcile()
         except StorageError as error:
@@ -147,7 +147,7 @@ class OneRun:
         named = deque(asset_ids) if asset_ids is not None else None
         idle_seconds = 0.0
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="asset") as pool:
-            while not self._stop.is_set() and not self._faults.should_end:
+            while not self._cancelled.is_set() and not self._faults.should_end:
                 free = self._concurrency - len(running)
                 for asset_id in self._next(named, free, set(running.values())):
                     if (future := self._start(pool, asset_id)) is not None:
@@ -158,7 +158,7 @@ class OneRun:
                     done, _ = wait(running, POLL.total_seconds(), FIRST_COMPLETED)
                     stored += sum(self._stored_bytes(future) for future in done)
                     running = {future: asset_id for future, asset_id in running.items() if future not in done}
-                elif named is None and self._worth_waiting(self._patience.total_seconds() - idle_seconds):
+                elif named is None and self._worth_waiting(self._retry_wait.total_seconds() - idle_seconds):
                     began = time.monotonic()
                     time.sleep(
                         POLL.total_seconds()
@@ -176,7 +176,7 @@ class OneRun:
             return None
 
     def _stored_bytes(self, ended: Future[Outcome]) -> int:
-        """By an attempt that has ended. Pauses after a fault of this machine."""
+        """Bytes stored by an attempt that has ended. Pauses after a fault of this machine."""
         try:
             outcome = ended.result()
         except Exception as error:
@@ -197,7 +197,7 @@ class OneRun:
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._stop.is_set():
+        while time.monotonic() < until and not self._cancelled.is_set():
             time.sleep(min(POLL.total_seconds(), max(until - time.monotonic(), 0)))
 
     def _next(self, named: deque[str] | None, free: int, running: set[str]) -> list[str]:
@@ -205,7 +205,7 @@ class OneRun:
             return []
         if named is not None:
             return [named.popleft() for _ in range(min(free, len(named)))]
-        # Whatever is queued is ours to do now: a message for it would find it leased, or settled.
+        # Queued assets are taken too: their messages will find them leased or settled.
         due = self._ledger.take_due(WINDOW, timedelta(0), at_most=free)
         return [row.asset_id for row in due if row.asset_id not in running]
 

@@ -1,5 +1,5 @@
-"""Buckets that assets may be read from with our own credentials: those of ARCHIVER_SOURCE_ACCESS, or, where none are
-given, the very bucket that an asset's path names, with whatever credentials the SDKs find."""
+"""Open the buckets that assets may be read from with our own credentials: those of ARCHIVER_SOURCE_ACCESS, or, if none
+are given, the bucket in an asset's path, with the credentials that the SDKs find."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from storage_backends.errors import BadDestinationUrl, InvalidKey
 from storage_backends.registry import open_destination
 
 _FROM_THE_API = ("s3", "gs")
-"""What a path may name by itself: an answer of the API must never open a directory or an installed package's store."""
+"""Schemes that a path from the API may use: it must never open a directory or a third-party backend."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
-_MAX_UNNAMED_BUCKETS = 16  # each keeps a client; a workspace's templates name a few
+_MAX_UNCONFIGURED_BUCKETS = 16  # each keeps a client open; a workspace uses a few
 
 
 class SourceAccess:
-    """Callable as `core.contents.hls.store_source.SourceStore`. Stores are opened at first use and kept; they are
-    only ever read. Safe from several threads. One for a process; close it."""
+    """Implements `core.contents.hls.store_source.SourceStore`. Opens stores at first use and keeps them; only reads.
+    Thread-safe. One per process; close it."""
 
     def __init__(self, allowed: Sequence[str]) -> None:
         """`allowed`: URLs as of destinations. Raises BadDestinationUrl."""
@@ -30,14 +30,14 @@ class SourceAccess:
         self._allowed = sorted(
             ((url.scheme, url.bucket, url.prefix.strip("/"), text) for url, text in places),
             key=lambda place: len(place[2]),
-            reverse=True,  # the longest prefix speaks first
+            reverse=True,  # the longest prefix wins
         )
         self._lock = threading.Lock()
         self._stores: dict[str, StorageBackend] = {}
 
     def __call__(self, path: str) -> tuple[StorageBackend, ObjectKey] | None:
         scheme, _, rest = path.partition("://")
-        bucket, _, key = rest.partition("/")  # a key may hold anything, so that this is no URL to be parsed
+        bucket, _, key = rest.partition("/")  # not parsed as a URL: a key may hold anything
         try:
             object_key(key)
             for allowed_scheme, allowed_bucket, prefix, text in self._allowed:
@@ -47,7 +47,7 @@ class SourceAccess:
             if self._allowed or scheme not in _FROM_THE_API or not _BUCKET.fullmatch(bucket):
                 return None
             url = f"{scheme}://{quote(bucket)}"
-            if url not in self._stores and len(self._stores) >= _MAX_UNNAMED_BUCKETS:
+            if url not in self._stores and len(self._stores) >= _MAX_UNCONFIGURED_BUCKETS:
                 return None
             return self._store(url), ObjectKey(key)
         except (InvalidKey, BadDestinationUrl):

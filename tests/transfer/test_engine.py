@@ -31,7 +31,7 @@ from storage_backends.memory import MemoryBackend
 from tests.transfer.origin import Fault, Origin, Reply, Request, cut_at, none, reset_at, status
 from tests.transfer.stores import BottomlessStore, OrderedStore, Wrapped, open_uploads, stored_in
 from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
-from worker.bootstrap import bound_the_allocator
+from worker.memory import tune_malloc
 
 MIB = 1024 * 1024
 
@@ -366,7 +366,7 @@ class _GeneratedReader:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_large_object_passes_in_the_memory_it_was_given(ranges: bool) -> None:
     """512 MiB through a budget of 24 MiB, by the budget's word and by the kernel's."""
-    bound_the_allocator()  # as a worker does
+    tune_malloc()  # as a worker does
     memory = MemoryBudget(24 * MIB)
     process = psutil.Process()
     gc.collect()

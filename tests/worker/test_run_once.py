@@ -36,12 +36,12 @@ class World:
         self.harness = ArchiverHarness(contents, assets=assets or [asset(size=None)])
         self.ledger = self.harness.ledger
         self.store = self.harness.stores[0]
-        self.stop = threading.Event()
+        self.cancelled = threading.Event()
 
     def run(
         self,
         asset_ids: list[str] | None = None,
-        patience: timedelta = timedelta(0),
+        retry_wait: timedelta = timedelta(0),
         *,
         archiver: Any = None,
         concurrency: int = 2,
@@ -64,9 +64,9 @@ class World:
             archiver=archiver or self.harness.archiver,
             ledger=self.ledger,
             concurrency=concurrency,
-            patience=patience,
+            retry_wait=retry_wait,
             clock=self._tick,
-            stop=self.stop,
+            cancelled=self.cancelled,
             pause=pause,
         ).run(asset_ids)
 
@@ -150,8 +150,8 @@ def test_a_bucket_that_cannot_be_listed_is_not_called_safe(monkeypatch: pytest.M
 def test_an_asset_that_waits_is_left_to_the_next_run_which_tries_it_at_once() -> None:
     world = World(failing_once())
 
-    first = world.run(patience=timedelta(0))
-    second = world.run(patience=timedelta(0))
+    first = world.run(retry_wait=timedelta(0))
+    second = world.run(retry_wait=timedelta(0))
 
     assert not first.all_safe
     assert first.counts.states[AssetState.WAITING] == 1
@@ -200,7 +200,7 @@ def test_named_assets_alone_are_archived_without_a_sweep() -> None:
 
 def test_a_run_that_is_told_to_stop_begins_nothing_more() -> None:
     world = World()
-    world.stop.set()
+    world.cancelled.set()
 
     result = world.run()
 

@@ -56,9 +56,9 @@ def build_run(settings: Settings, services: AppServices, cancelled: threading.Ev
         archiver=services.archiver,
         ledger=services.ledger,
         concurrency=settings.worker_concurrency,
-        patience=timedelta(seconds=wait),
+        retry_wait=timedelta(seconds=wait),
         clock=LedgerClock(services.ledger),
-        stop=cancelled,
+        cancelled=cancelled,
     )
 
 

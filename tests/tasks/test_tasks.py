@@ -1,4 +1,4 @@
-"""Celery's doors: the names under which tasks travel, and that each opens on the core."""
+"""The Celery tasks: their frozen names, and that each calls the core."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from worker.bootstrap import build_app
 from worker.celery_setup.schedule import beat_schedule
 from worker.settings import Settings
 
-DOORS = (archive_asset, dispatch, reconcile, scrub, sweep, watch)
+TASKS = (archive_asset, dispatch, reconcile, scrub, sweep, watch)
 
 
 @dataclass
@@ -84,8 +84,8 @@ def app_with(core: Core) -> Celery:
     app = Celery("test", set_as_current=False)
     app.conf.task_always_eager = True
     services: Any = core
-    for door in DOORS:
-        door.register(app, lambda: services)
+    for task in TASKS:
+        task.register(app, lambda: services)
     return app
 
 
@@ -108,7 +108,7 @@ def test_the_names_of_tasks_are_frozen() -> None:
     }
 
 
-def test_every_door_is_registered_under_its_name_in_the_products_app() -> None:
+def test_every_task_is_registered_under_its_name_in_the_products_app() -> None:
     app = build_app(Settings(_env_file=None, redis_url="redis://127.0.0.1:1/0"))
 
     ours = {name for name in app.tasks if not name.startswith("celery.")}
@@ -120,7 +120,7 @@ def test_every_door_is_registered_under_its_name_in_the_products_app() -> None:
         "services",
         "soft_task",
     }
-    assert modules == {door.__name__.removeprefix("tasks.") for door in DOORS}, "each file here is a door"
+    assert modules == {task.__name__.removeprefix("tasks.") for task in TASKS}, "each file here is a task"
 
 
 def test_beat_sends_every_task_but_the_one_that_dispatch_sends() -> None:
@@ -181,7 +181,7 @@ def test_a_sweep_is_followed_by_a_dispatch_also_when_another_one_is_at_it() -> N
 
     result = call(core, names.SWEEP)
 
-    assert result == {"skipped": "another sweep is at it"}
+    assert result == {"skipped": "another sweep is already running"}
     assert core.asked == [("sweep",), ("dispatch",), ("check_destinations",)]
 
 
@@ -267,7 +267,7 @@ def test_the_beats_are_counted_also_when_there_are_two() -> None:
     assert beats(core.ledger) == ["host:1", "host:2"]
 
 
-def test_what_a_door_cannot_handle_is_celerys_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_left_to_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     core = Core()
 
     def fail() -> None:
@@ -285,8 +285,8 @@ def test_services_are_asked_for_when_a_task_runs_and_not_before() -> None:
     def build() -> Services:
         raise AssertionError("built before the fork")
 
-    for door in DOORS:
-        door.register(app, build)
+    for task in TASKS:
+        task.register(app, build)
 
     assert names.ARCHIVE_ASSET in app.tasks
 
@@ -356,8 +356,8 @@ def test_out_of_memory_leaves_a_task_as_an_error_that_does_not_end_the_worker() 
         raise MemoryError
 
     core.reconcile = run_out
-    for door in DOORS:
-        door.register(app, lambda: core)
+    for task in TASKS:
+        task.register(app, lambda: core)
 
     failed = app.tasks[names.RECONCILE].apply()
 

@@ -81,7 +81,8 @@ def test_an_asset_is_restored_from_s3_and_checked(
         **ministack_server.env,
         "ARCHIVER_DESTINATIONS": f"./archive,{ministack_server.url(bucket, 'recordings')}",
     }
-    user.runs_once(**both)
+    user.environment.update(both)
+    user.runs_once()
     names = one_archived_tree(tmp_path / "archive")
     aws = {**ministack_server.env, "AWS_ENDPOINT_URL": ministack_server.endpoint_url}
 

@@ -11,7 +11,8 @@ from archiver.transfer.base import Check, Source, Structure
 
 
 class Phase(IntEnum):
-    """Items of a later phase are stored only when all of the earlier ones are whole (hls.md, trap 11)."""
+    """Order of storing: items of a later phase only after all earlier ones, so that no playlist names what is
+    missing."""
 
     MEDIA = 0
     PLAYLIST = 1
@@ -19,22 +20,22 @@ class Phase(IntEnum):
 
 
 class SkippableChunks(Protocol):
-    """`transfer.base.Chunks` out of a stream that leads to others: to be read once, or skipped."""
+    """`transfer.base.Chunks` from a stream shared with other items: to be read once, or skipped."""
 
     def __iter__(self) -> Iterator[bytes | memoryview]: ...
 
     def skip(self) -> None:
-        """Instead of reading: nothing of it is fetched."""
+        """Skip the chunks instead of reading them; nothing is fetched."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why an asset that arrived is perhaps not what it should be. It is kept with its doubts, and not called archived.
+    """Why an asset that arrived may not be what it should be. It is stored with its doubts, and not called archived.
 
-    `what` is for people, the same at every attempt that finds the same, and never holds a query. `path` names the
-    object concerned. `missing`: nothing is stored at `path`. `unready`: the source may still complete it, so that it
-    is final only near the deadline.
+    `what`: for people, the same at every attempt that finds the same, without queries. `path`: the object concerned.
+    `missing`: nothing is stored at `path`. `unready`: the source may still complete it, so it is final only near the
+    deadline.
     """
 
     what: str
@@ -50,16 +51,15 @@ class Doubt:
         return f"{self.path}: {rest if is_named else self.what}"
 
 
-@dataclass(slots=True)  # not frozen: to freeze one costs more than to find the segment it stands for
+@dataclass(slots=True)  # not frozen: freezing costs more than finding the segment
 class Item:
     """One object to be stored. Exactly one of `source`, `chunks` and `data` is set.
 
-    `path` is relative to the asset's folder, made by `core.records.keys.safe_path`. `chunks` must be read to its
-    end, or skipped, before the next item is asked for. `check` raises transfer.errors.UnexpectedContent or ErrorPage
-    for wrong first bytes, `structure` UnexpectedContent for a broken container. `size_bytes` is what it must turn out
-    to be by its own container (a zip's directory); `api_size_bytes` is what the API says, which may be wrong.
-    `optional` items that are gone become a warning in the manifest and in `status`; without the others the asset is
-    not archived.
+    `path`: relative to the asset's folder, from `core.records.keys.safe_path`. `chunks` must be read to the end or
+    skipped before the next item is requested. `check` raises transfer.errors.UnexpectedContent or ErrorPage for wrong
+    first bytes, `structure` UnexpectedContent for a broken container. `size_bytes`: required by a container (a zip's
+    directory); `api_size_bytes`: claimed by the API, and possibly wrong. A missing `optional` item becomes a warning in
+    the manifest and in `status`; without the others the asset is not archived.
     """
 
     path: str
@@ -74,14 +74,12 @@ class Item:
     api_size_bytes: int | None = None
     crc32c: int | None = None
     optional: bool = False
-    rewritten: Mapping[str, object] | None = (
-        None  # for the manifest: what differs from the source, and its size
-    )
+    rewritten: Mapping[str, object] | None = None  # for the manifest: what differs from the source, its size
 
 
 @dataclass(slots=True)
 class Notes:
-    """What a walk found that the manifest must tell. No URL with a query."""
+    """What a walk found that belongs in the manifest. No URL with a query."""
 
     warnings: list[str] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
@@ -89,12 +87,12 @@ class Notes:
 
 
 class Contents(Protocol):
-    """The items of one asset. `version` names the source's content: objects stored of the same version need not
-    be copied again by a later attempt."""
+    """The items of one asset. `version` names the source's content: a later attempt need not copy objects of the same
+    version again."""
 
     @property
     def form(self) -> str:
-        """`file`, `hls` or `zip`: what the bytes turned out to be."""
+        """`file`, `hls` or `zip`, by the bytes."""
         ...
 
     @property
@@ -102,15 +100,15 @@ class Contents(Protocol):
 
     @property
     def version_is_exact(self) -> bool:
-        """Whether an equal `version` means equal bytes: a strong ETag of the one file that it is. What is stored of
-        such a version is not read again."""
+        """Whether an equal `version` means equal bytes: the strong ETag (RFC 9110, section 8.8.1) of a single file.
+        What is stored of such a version is not read again."""
         ...
 
     @property
     def notes(self) -> Notes: ...
 
     def items(self) -> Iterator[Item]:
-        """Media first, playlists after it, the master last. May be walked once. What is missing or odd in it becomes
-        a doubt in `notes`, and the rest is given all the same. Raises SourceError, `core.errors.ContentsError`
-        only when nothing of it can be had."""
+        """Yield the items once: media, then playlists, the master last. What is missing or odd becomes a doubt in
+        `notes`, and the rest is yielded all the same. Raises SourceError or `core.errors.ContentsError` only when
+        nothing can be read."""
         ...

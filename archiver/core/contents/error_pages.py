@@ -1,8 +1,7 @@
-"""Error answers that a server sends with status 200 in the place of a file.
+"""Recognise error pages that a server sends with status 200 in place of a file.
 
-Status, type, size and first bytes count together. What only resembles an error answer may be the file itself (a
-transcript in HTML, a summary whose JSON says "message"), and is never refused for ever.
-"""
+Type, size and first bytes count together. What only resembles an error page may be the file itself (a transcript in
+HTML, a summary whose JSON says "message"), and is stored with a doubt in the end."""
 
 from __future__ import annotations
 
@@ -13,9 +12,9 @@ from archiver.core.contents import texts
 from archiver.transfer.base import CHECKED_BYTES, SourceInfo
 
 MAX_ERROR_PAGE_BYTES = 1024 * 1024
-"""Error and login pages with their scripts and pictures in them are smaller; a document that is larger is one."""
+"""Error and login pages are smaller, even with inline scripts and images; anything larger is a document."""
 
-_MAX_MESSAGE_CHARACTERS = 500  # more may be prose: what was said, not what went wrong
+_MAX_MESSAGE_CHARACTERS = 500  # longer texts may be prose rather than an error message
 
 _ERROR_TYPES = frozenset(
     {"", "text/html", "application/xhtml+xml", "application/xml", "text/xml", "application/json", "text/json"}
@@ -85,10 +84,10 @@ _PHRASE = re.compile(
 
 
 class Likeness(Enum):
-    """How much an answer resembles an error answer."""
+    """How much a response resembles an error page."""
 
     NONE = "no error answer"
-    PERHAPS = "perhaps an error answer"  # it may be the file; never archived without a doubt
+    PERHAPS = "perhaps an error answer"  # or the file itself: never archived without a doubt
     ERROR = "an error answer"
 
 
@@ -106,15 +105,16 @@ _NEVER_SURE = frozenset({_Form.LONG_JSON, _Form.PHRASE})
 
 
 def is_error_page(start: bytes, info: SourceInfo | None, api_size_bytes: int | None = None) -> bool:
-    """Whether an answer with status 200 that begins with `start` (CHECKED_BYTES; all, if there are fewer) is an error
-    answer. `info` is what the source said of it; None: nothing is known but its bytes."""
+    """Tell whether a 200 response that begins with `start` (CHECKED_BYTES, or all if there are fewer) is an error page.
+    `info`: what the source said about it; None: only its bytes are known."""
     return likeness(start, info, api_size_bytes) is Likeness.ERROR
 
 
 def likeness(
     start: bytes, info: SourceInfo | None, api_size_bytes: int | None = None, *, is_media: bool = False
 ) -> Likeness:
-    """`is_media`: an audio, video or image file should be there, which no document can be, whatever its type."""
+    """Rate a response. `is_media`: audio, video or an image is expected, which no document can be, whatever its
+    type."""
     form = _form(start)
     kind = _content_type(info)
     if kind in _PROBLEM_TYPES and _is_document(start):
@@ -132,7 +132,7 @@ def likeness(
 
 
 def description(start: bytes) -> str | None:
-    """What kind of error answer it resembles, for messages."""
+    """Describe the kind of error page it resembles, for messages."""
     form = _form(start)
     return f"what looks like {form.value}" if form else None
 
@@ -142,7 +142,7 @@ def is_html(start: bytes) -> bool:
 
 
 def is_large(start: bytes, info: SourceInfo | None) -> bool:
-    """Whether it is larger than any error answer."""
+    """Tell whether it is larger than any error page."""
     return max(_sizes(start, info), default=0) > MAX_ERROR_PAGE_BYTES
 
 
@@ -168,7 +168,7 @@ def _is_document(start: bytes) -> bool:
 
 
 def _json_error(start: bytes) -> _Form | None:
-    """Of a body that is wholly in `start`."""
+    """Recognise a JSON error in a complete body."""
     if not start.strip(b"\0 \t\r\n\xef\xbb\xbf\xff\xfe").startswith((b"{", b"[")):
         return None
     try:
@@ -184,7 +184,7 @@ def _json_error(start: bytes) -> _Form | None:
 
 
 def _is_envelope(value: dict[str, object]) -> bool:
-    """Whether it says that something failed, and nothing else."""
+    """Tell whether it reports a failure and nothing else."""
     said = {
         key.lower().translate({ord(each): None for each in "_- "}): held
         for key, held in value.items()
@@ -212,7 +212,7 @@ def _content_type(info: SourceInfo | None) -> str:
 
 
 def _sizes(start: bytes, info: SourceInfo | None) -> set[int]:
-    """How long it is, packed or not, as far as it is known."""
+    """Return its known lengths, compressed and not."""
     sizes = {info.size_bytes, info.encoded_bytes} if info else set()
     if len(start) < CHECKED_BYTES:
         sizes.add(len(start))

@@ -1,4 +1,4 @@
-"""What an asset is, by asking its bytes: a zip, a playlist, or one file."""
+"""Open an asset: its first bytes decide whether it is a zip, an HLS tree or one file."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl, Source
 _GZIP = b"\x1f\x8b"
 
 SMALL_BYTES = 256 * 1024
-"""Of a file that may have no more, so much is asked for first: one request has it all."""
+"""First request for a file that may be no larger, so that one request gets all of it."""
 _SMALL_TYPES = frozenset({AssetType.CHAT, AssetType.TRANSCRIPT, AssetType.SUMMARY})
 
 WebhookThumbnails = Callable[[str], Mapping[str, SecretStr]]
-"""Asset id -> signed thumbnail URLs by storage path, as webhooks brought them."""
+"""Map an asset id to signed thumbnail URLs by storage path, from webhooks."""
 
 
 def no_webhooks(_: str) -> Mapping[str, SecretStr]:
@@ -51,14 +51,14 @@ class OpeningRules:
     """The settings that opening needs."""
 
     zip_mode: ZipMode = ZipMode.UNPACK
-    sign_for: timedelta = timedelta(hours=1)  # what the API's own SDK asks for; renewed when it ends
+    sign_for: timedelta = timedelta(hours=1)  # as the API's own SDK requests; renewed when it expires
     hls: HlsLimits = field(default_factory=HlsLimits)
     zip: ZipLimits = field(default_factory=ZipLimits)
     policy: RetryPolicy = REQUEST
 
 
 class ContentsOpener:
-    """Callable as `core.attempt.context.OpenContents`. One for all assets; safe from several threads."""
+    """Callable as `core.attempt.context.OpenContents`. One for all assets. Thread-safe."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ContentsOpener:
         source_store: SourceStore = no_source_store,
         memory: MemoryBudget | None = None,
     ) -> None:
-        """`memory`: what zips are read ahead into; see `ReadAhead`."""
+        """`memory`: budget for reading zips ahead; see `ReadAhead`."""
         self._api = api
         self._client = client
         self._rules = rules
@@ -80,15 +80,15 @@ class ContentsOpener:
         self._memory = memory
 
     def __call__(self, asset: Asset) -> Contents:
-        """The contents of `asset`, decided by its first bytes. Raises HmsError, SourceError, ContentsError;
-        ErrorPage for an error answer in its place."""
+        """Open the contents of `asset`. Raises HmsError, SourceError, ContentsError; ErrorPage for an error page in its
+        place."""
 
         def sign() -> SecretUrl:
             return SecretUrl(self._api.sign(asset.id, self._rules.sign_for).url.get_secret_value())
 
         address = RenewableUrl(sign)
         contents = self._open(asset, address)
-        # only VODs have thumbnails, and a webhook may have brought some that the listing does not name
+        # only VODs have thumbnails; a webhook may have named some that the listing does not
         stored = self._webhook_thumbnails(asset.id) if asset.type == AssetType.ROOM_VOD else {}
         if not asset.thumbnails and not stored:
             return contents
@@ -102,7 +102,7 @@ class ContentsOpener:
             return self._open_as_sent(asset, as_sent(source), Doubt(f"the file {error.what}"))
         is_vod = asset.type == AssetType.ROOM_VOD
         kind = sniff.sniff(start)
-        if kind is Kind.PLAYLIST or (is_vod and _is_packed_playlist(start)):
+        if kind is Kind.PLAYLIST or (is_vod and _is_gzipped_playlist(start)):
             return HlsContents(
                 self._client,
                 address,
@@ -137,14 +137,13 @@ class ContentsOpener:
         )
 
     def _open_as_sent(self, asset: Asset, source: Source, doubt: Doubt) -> Contents:
-        """A file whose content coding cannot be undone: kept as it is sent."""
+        """Open a file whose content coding cannot be decoded: it is stored as sent."""
         info, start = self._first_bytes(source)
         version = _version(asset, info)
         return SingleFile(asset, source, start=start, version=version, info=info, doubts=[doubt])
 
     def _first_bytes(self, source: Source, *, whole: bool = False) -> tuple[SourceInfo, bytes]:
-        """The first SNIFF_BYTES. A small file is had `whole` by its first request; what is cut there may be read by
-        those that follow it."""
+        """Return the first SNIFF_BYTES. `whole`: the first request asks for all of a small file; retries do not."""
         tries = 0
 
         def once() -> tuple[SourceInfo, bytes]:
@@ -159,14 +158,14 @@ class ContentsOpener:
 
 
 def _refuse_errors(asset: Asset, source: Source, info: SourceInfo, start: bytes) -> None:
-    """Raises ErrorPage for an error answer, or nothing, in the place of a VOD."""
+    """Raise ErrorPage for an error page, or an empty body, in place of a VOD."""
     like = error_pages.likeness(start, info, asset.size_bytes, is_media=True)
     if not start or like is Likeness.ERROR:
         raise ErrorPage(f"{source.name}: expected a playlist or a zip, got {sniff.describe(start)}")
 
 
 def _is_small(asset: Asset) -> bool:
-    """By its type where the API says no size: media are looked at about daily while there is a doubt about them."""
+    """Tell by size, or by type where the API gives none. Not for media: doubtful ones are opened about daily."""
     return asset.size_bytes <= SMALL_BYTES if asset.size_bytes else asset.type in _SMALL_TYPES
 
 
@@ -183,8 +182,8 @@ def _first_bytes(source: Source) -> tuple[SourceInfo, bytes]:
 
 
 def _version(asset: Asset, info: SourceInfo) -> str:
-    """Names the file's content by its validators at the source; where there are none, by what the API says of it,
-    for a recording is not changed once it is completed."""
+    """Name the file's content by its validators (RFC 9110, section 8.8); without any, by what the API says: a completed
+    recording does not change."""
     validators = [info.etag] if info.etag else [info.last_modified, info.size_bytes]
     if not info.etag and not info.last_modified:
         validators = [asset.id, asset.path, asset.size_bytes, str(asset.created_at), info.size_bytes]
@@ -196,8 +195,8 @@ def _zip_name(asset: Asset) -> str:
     return name if sniff.extension(name) == "zip" else f"{name}.zip"
 
 
-def _is_packed_playlist(start: bytes) -> bool:
-    """A playlist stored packed and served so: `fetch_bytes` undoes it."""
+def _is_gzipped_playlist(start: bytes) -> bool:
+    """Tell a playlist served as gzip, which `fetch_bytes` decodes."""
     if not start.startswith(_GZIP):
         return False
     try:

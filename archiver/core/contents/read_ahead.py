@@ -1,7 +1,7 @@
 """Read a source by range: one range with retries, or a long stretch in order with several windows in flight.
 
-One connection is the bottleneck in real life (performance.md), so a sequential stream is read by several of them,
-each window under the source's own renewal and validation.
+One connection is the bottleneck in production, so a sequential stream uses several, each window with the source's own
+renewal and validation.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from archiver.transfer.memory import MemoryBudget, Reservation
 
 _MIB = 1024 * 1024
 WINDOW_BYTES = 4 * _MIB
-WINDOWS = 8  # in flight or waiting: 32 MiB at most; one more is being read
+WINDOWS = 8  # in flight or waiting: at most 32 MiB; one more is being consumed
 SMALL_RANGE_BYTES = 512 * 1024
-"""Servers that cap what one range may hold allow at least this much; seen: 1 MB."""
+"""Servers that cap the length of a range allow at least this much; seen: 1 MB."""
 
 
 class RangeReader:
-    """Reads ranges of one source with retries. Safe from several threads.
+    """Reads ranges of one source with retries. Thread-safe.
 
-    A server that answers a long range wrongly for good may cap the length of a range: from then on it is asked for
-    `SMALL_RANGE_BYTES` at a time.
-    """
+    A server whose answers to a long range stay wrong may cap their length: from then on, `SMALL_RANGE_BYTES` are
+    requested at a time."""
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class RangeReader:
         self._longest_bytes: int | None = None
 
     def read(self, start: int, length: int) -> memoryview:
-        """`length` bytes from `start`. Raises RangesUnreliable, SourceChanged, SourceError."""
+        """Return `length` bytes from `start`. Raises RangesUnreliable, SourceChanged, SourceError."""
         data = memoryview(bytearray(length))
         if self._longest_bytes is None or length <= self._longest_bytes:
             try:
@@ -68,8 +67,8 @@ class RangeReader:
 
 
 class ReadAhead:
-    """The bytes from `start` to `stop`, in order. Use as a context manager; leaving it ends the fetching. One thread
-    may read. The memory views it gives stay valid. Raises what `RangeReader.read` raises."""
+    """The bytes from `start` to `stop`, in order, for one reading thread. Leaving the context manager cancels all
+    fetches. Returned memory views stay valid. Raises what `RangeReader.read` raises."""
 
     def __init__(
         self,
@@ -81,10 +80,10 @@ class ReadAhead:
         windows: int = WINDOWS,
         memory: MemoryBudget | None = None,
     ) -> None:
-        """`memory`: what all windows but one are taken from, as far as there is room; None: they are not counted."""
+        """`memory`: budget for all windows but one; without free budget, fewer are in flight. None: no limit."""
         self._reader = reader
         self._stop = stop
-        self._next = start  # the first byte that no window has been asked for
+        self._next = start  # first byte not requested yet
         self._window_bytes = window_bytes
         self._windows = windows
         self._memory = memory
@@ -107,7 +106,7 @@ class ReadAhead:
         _release(self._held_in)
 
     def pieces(self, length: int, at_most: int = _MIB) -> Iterator[memoryview]:
-        """The next `length` bytes, in pieces of at most `at_most`."""
+        """Yield the next `length` bytes in pieces of at most `at_most`."""
         while length:
             if not self._held:
                 self._held = self._window()
@@ -121,7 +120,7 @@ class ReadAhead:
         return b"".join(self.pieces(length))
 
     def skip_to(self, offset: int) -> None:
-        """Continue at `offset`, which must not lie behind."""
+        """Continue at `offset`, which must not be before the current position."""
         if offset < self.position:
             raise ValueError(f"cannot go back from byte {self.position} to {offset}")
         for _ in self.pieces(offset - self.position):
@@ -137,7 +136,7 @@ class ReadAhead:
             if self._memory is not None and reserved is None and self._coming:
                 break
             try:
-                # a copy of the context each: this thread's stop signal applies to them too
+                # with a copy of the context each: this thread's cancellation applies to them too
                 window = self._pool.submit(copy_context().run, self._reader.read, self._next, length)
             except BaseException:
                 _release(reserved)

@@ -1,4 +1,4 @@
-"""An asset that is one file: every type but an HLS tree and its zip."""
+"""An asset that is one file: every type except HLS trees and zips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from archiver.hms.models import Asset, AssetType
 from archiver.transfer.base import Check, Source, SourceInfo
 from archiver.transfer.errors import ErrorPage, UnexpectedContent
 
-# What a file of this type is called and must look like where its path does not say so itself.
+# Extension and kind of a file whose path does not tell them.
 _BY_TYPE: dict[str, tuple[str, Kind]] = {
     AssetType.ROOM_COMPOSITE: ("mp4", Kind.MP4),
     AssetType.ROOM_COMPOSITE_LEGACY: ("mp4", Kind.MP4),
@@ -31,8 +31,8 @@ _QUERY = re.compile(r"\?[^?=]*=.*\Z", re.DOTALL)
 
 
 def file_name(asset: Asset, start: bytes) -> str:
-    """The name of the asset's file: the last segment of its path, made safe, with an extension in any case.
-    `start` are the first bytes of the file, for an asset whose path and type say nothing."""
+    """Return the last segment of the asset's path, made safe, always with an extension. `start`: the file's first
+    bytes, for an asset whose path and type do not tell."""
     last = _name_in_path(asset)
     if sniff.kind_of(last):
         return safe_path(last)
@@ -40,10 +40,10 @@ def file_name(asset: Asset, start: bytes) -> str:
 
 
 class SingleFile:
-    """`core.contents.base.Contents` of one file. The API's `size` means this file, unless it is a room-vod; 0 is
-    what the API says when it says nothing.
+    """`core.contents.base.Contents` of one file. The API's `size` is this file's, except for a room-vod; 0 means
+    unknown.
 
-    Media of another kind than the name says is a warning where its container shows that it is whole, else a doubt.
+    Media of another kind than its name is a warning if its container shows that it is whole, else a doubt.
     """
 
     form = "file"
@@ -59,8 +59,8 @@ class SingleFile:
         warnings: Sequence[str] = (),
         doubts: Sequence[Doubt] = (),
     ) -> None:
-        """`start`: the first sniff.SNIFF_BYTES of it. With `doubts`, which say what is wrong with it, anything but an
-        error page is taken. Raises ErrorPage when it is one already."""
+        """`start`: the first sniff.SNIFF_BYTES. `doubts`: what is known to be wrong; anything but an error page is then
+        accepted. Raises ErrorPage when `start` is one."""
         self._asset = asset
         self._source = source
         self._name = file_name(asset, start)
@@ -70,7 +70,7 @@ class SingleFile:
         self._content_type = sniff.content_type_of(self._name, start)
         self._kind, self._found = self._judge(start)
         self._check = self._make_check()
-        with suppress(UnexpectedContent):  # what comes when it is copied counts
+        with suppress(UnexpectedContent):  # the bytes that are copied count
             self._check(start, info)
 
     @property
@@ -101,7 +101,7 @@ class SingleFile:
         )
 
     def _judge(self, start: bytes) -> tuple[Kind, Kind | None]:
-        """What its first bytes are held to, and the kind whose structure is checked."""
+        """Return the kind its first bytes are checked against, and the kind whose structure is checked."""
         expected = _kind(self._asset, self._name)
         found = sniff.sniff(start)
         if not has_structure(found, start):
@@ -127,15 +127,15 @@ class SingleFile:
         if self._kind is not Kind.TEXT and self._kind is not Kind.CAPTIONS:
             return _never_empty(check, self._name)
         if self._info and is_empty(self._info) and not self._asset.size_bytes:
-            # a chat or transcript of which nobody said a word
+            # a chat or transcript in which nobody said a word
             self._notes.warnings.append(f"{self._name} is empty at the source, by the source's own checksum")
             return _empty_or(check)
         return _empty_is_doubtful(check, self._name)
 
 
 def is_empty(info: SourceInfo) -> bool:
-    """Whether the source's own checksum says that the file itself has no bytes. Without it an empty body is taken for
-    what a broken server or cache says with a 200, however often it says so."""
+    """Tell whether the source's own checksum says that the file is empty. Without one, an empty body counts as the
+    answer of a broken server or cache, however often it is repeated."""
     by_etag = (info.etag or "").removeprefix("W/").strip('"').lower() == _MD5_OF_NOTHING.hexdigest()
     return info.size_bytes == 0 and (by_etag or info.crc32c == 0 or info.md5 == _MD5_OF_NOTHING.digest())
 
@@ -158,7 +158,7 @@ def _empty_is_doubtful(check: Check, name: str) -> Check:
 
 
 def _never_empty(check: Check, name: str) -> Check:
-    """There is nothing to keep of media or JSON that is empty, with or without a doubt."""
+    """Refuse an empty body: of empty media or JSON there is nothing to store, even with a doubt."""
 
     def something_as_expected(start: bytes, info: SourceInfo | None = None) -> None:
         if not start:
@@ -169,12 +169,12 @@ def _never_empty(check: Check, name: str) -> Check:
 
 
 def _name_in_path(asset: Asset) -> str:
-    """The last segment of the API's path, without the query that a signed URL has."""
+    """Return the last segment of the API's path, without the query of a signed URL."""
     return _QUERY.sub("", asset.path or "").rsplit("/", 1)[-1]
 
 
 def _extension(asset: Asset, start: bytes) -> str:
-    """For a path that has none: by the bytes where they are media, else by the type."""
+    """Return an extension for a path without one: by the bytes if they are media, else by the type."""
     found = sniff.sniff(start)
     by_type = _BY_TYPE.get(asset.type)
     if by_type and not (by_type[1] in MEDIA and has_structure(found, start)):

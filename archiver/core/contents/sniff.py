@@ -1,7 +1,7 @@
-"""What a file should be by its name, what it is by its first bytes, and whether they agree.
+"""Compare what a file should be by its name with what it is by its first bytes.
 
-A CDN's error page with a 200 has been stored as a good segment by public tools (hls.md, trap 6); these checks
-are what stands in the way of that. An error page is never stored; what only disagrees is kept with a doubt.
+Other tools have stored a CDN's error page (status 200) as a segment; these checks prevent that. An error page is never
+stored; other disagreements are stored with a doubt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SNIFF_BYTES = CHECKED_BYTES
 
 
 class Kind(Enum):
-    """What the first bytes must look like. The value is what to call it."""
+    """What the first bytes must look like. The value is for messages."""
 
     MP4 = "an MP4 file"
     WEBM = "a WebM file"
@@ -33,7 +33,7 @@ class Kind(Enum):
     AC3 = "an AC-3 file"
     TS = "an MPEG transport stream"
     SEGMENT = "a media segment (MPEG-TS, fragmented MP4 or packed audio)"
-    CAPTIONS = "WebVTT captions"  # with or without a header, or empty: both play (hls.md, 13)
+    CAPTIONS = "WebVTT captions"  # without a header, or empty, they play too
     KEY = "a key of 16 bytes"
     KEY_256 = "a key of 32 bytes"
     PLAYLIST = "an HLS playlist"
@@ -66,8 +66,8 @@ _BINARY = MEDIA | {Kind.ZIP}
 _FORMS = (*(kind for kind in Kind if kind in _BINARY - {Kind.SEGMENT}), Kind.PLAYLIST)
 _UNKNOWN = ("application/octet-stream", None)
 
-# Python's mimetypes calls .ts a Qt translation and .key a PGP key (hls.md, trap 3). HTML, SVG and other XML are
-# stored as octets, so that no browser runs what is in them.
+# Not Python's mimetypes, where .ts is a Qt translation and .key a PGP key. HTML, SVG and other XML are stored as
+# application/octet-stream, so that no browser runs scripts in them.
 _TYPES: dict[str, tuple[str, Kind]] = {
     "mp4": ("video/mp4", Kind.MP4),
     "m4v": ("video/mp4", Kind.MP4),
@@ -144,34 +144,34 @@ _ADTS = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 
 
 def extension(name: str) -> str:
-    """`mp4` of `a/b.MP4`; empty where there is none."""
+    """Return `mp4` for `a/b.MP4`; empty if there is none."""
     stem, dot, end = name.rpartition("/")[2].rpartition(".")
     return end.lower() if dot and stem else ""
 
 
 def content_type(path: str) -> str:
-    """For the object stored at `path`, by its extension."""
+    """Return the Content-Type of the object at `path`, by its extension."""
     return type_and_kind(path)[0]
 
 
 def kind_of(path: str) -> Kind | None:
-    """What a file of this name should be; None when the extension says nothing."""
+    """Return what a file of this name should be; None for an unknown extension."""
     return type_and_kind(path)[1]
 
 
 def type_and_kind(path: str) -> tuple[str, Kind | None]:
-    """Both at once."""
+    """Return both `content_type` and `kind_of`."""
     return _TYPES.get(extension(path), _UNKNOWN)
 
 
 def extension_of(kind: Kind | None) -> str | None:
-    """The usual extension of a form that `sniff` finds."""
+    """Return the usual extension of a kind that `sniff` finds."""
     return _EXTENSIONS.get(kind) if kind else None
 
 
 def content_type_of(path: str, start: bytes) -> str:
-    """For the object stored at `path` that begins with `start`: by its bytes where they are media of another kind
-    than its name says, or markup; else by its name."""
+    """Return the Content-Type of the object at `path` that begins with `start`: by its bytes if they are markup, or
+    media of another kind than its name says; else by its name."""
     by_name, named = type_and_kind(path)
     found = sniff(start)
     if found is Kind.IMAGE:
@@ -182,9 +182,9 @@ def content_type_of(path: str, start: bytes) -> str:
 
 
 def check_for(kind: Kind, name: str, api_size_bytes: int | None = None) -> Check:
-    """Check the first SNIFF_BYTES bytes of the file `name` (all, if there are fewer) against `kind`, and against error
-    answers, which a size equal to the API's is not. Raises UnexpectedContent, and ErrorPage where the source said
-    something of itself (what comes out of a container is no answer)."""
+    """Make a check of the first SNIFF_BYTES of the file `name` (all, if there are fewer) against `kind` and for error
+    pages; a response as long as the API says is not one. The check raises UnexpectedContent, and ErrorPage if it is
+    given `info` (a member of a container is no response)."""
 
     if kind is Kind.SEGMENT and kind_of(name) is Kind.CAPTIONS:
         kind = Kind.CAPTIONS
@@ -202,12 +202,12 @@ def check_for_path(path: str) -> Check:
 
 
 def sniff(start: bytes) -> Kind | None:
-    """What a file that begins so is, if it is one of the forms in which recordings come."""
+    """Return the kind of a file that begins with `start`, if it is one in which recordings come."""
     return next((kind for kind in _FORMS if _has_signature(kind, start)), None)
 
 
 def describe(start: bytes) -> str:
-    """For a message; never more than a few bytes of the file itself."""
+    """Describe a file for messages, with at most a few of its bytes."""
     if answer := error_pages.description(start):
         return answer
     if kind := sniff(start):
@@ -220,7 +220,7 @@ def describe(start: bytes) -> str:
 
 
 def agrees(kind: Kind, name: str, start: bytes) -> bool:
-    """Whether the file `name` that begins with `start` can be of `kind`."""
+    """Tell whether the file `name` that begins with `start` can be of `kind`."""
     match kind:
         case Kind.SEGMENT:
             return _is_segment(start) or (kind_of(name) is Kind.IMAGE and _has_signature(Kind.IMAGE, start))
@@ -250,7 +250,7 @@ def _check(kind: Kind, name: str, api_size_bytes: int | None, start: bytes, info
         return
     like = error_pages.likeness(start, info, api_size_bytes, is_media=kind in MEDIA)
     if kind is Kind.HTML and error_pages.is_html(start):
-        # an error answer cannot be told from it, unless its size says so, or it is no answer at all
+        # only its size, or not being a response, tells it from an error page
         size = info.size_bytes if info and info.size_bytes is not None else len(start)
         is_the_page = info is None or size == api_size_bytes or error_pages.is_large(start, info)
         like = Likeness.NONE if is_the_page else Likeness.PERHAPS
@@ -299,14 +299,15 @@ def _has_signature(kind: Kind, start: bytes) -> bool:
 
 
 def _is_segment(start: bytes) -> bool:
-    """The container decides, not the extension: players do the same."""
+    """Tell a segment by its container, not its extension, as players do."""
     return start.startswith(_EBML) or any(
         _has_signature(kind, start) for kind in (Kind.TS, Kind.MP4, Kind.AAC, Kind.MP3, Kind.AC3)
     ) or start.removeprefix(_BOM).startswith(b"WEBVTT")  # fmt: skip
 
 
 def _is_transport_stream(start: bytes) -> bool:
-    """The sync byte at every packet (188 bytes, or 192 with a time code) that can be seen, of one packet at least."""
+    """Find the sync byte of every visible packet (188 bytes, or 192 with a time code; ISO/IEC 13818-1), at least
+    one."""
     return len(start) >= 188 and any(
         syncs and not syncs.strip(b"\x47") for syncs in (start[::188], start[4::192])
     )

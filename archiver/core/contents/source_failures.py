@@ -1,6 +1,6 @@
-"""What a source's failure says of one object, in words for a doubt: the same at every attempt that finds the same.
+"""Describe a source's failure for a doubt, in the same words at every attempt that finds the same.
 
-Hosts, and paths with a signature in them, change from attempt to attempt, so no address is in them.
+Hosts and signed paths change between attempts, so no address is included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The text in the first bytes of a file: its encoding, and whether it can be JSON, markup or binary data."""
+"""Recognise text in the first bytes of a file: encoding, JSON, markup or binary data."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import json
 import re
 
 _BOMS = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_LONGEST_TOKEN = 12  # what a cut may leave of a literal or an escape, where the decoder then finds a fault
+_LONGEST_TOKEN = 12  # a literal or escape that the end cuts, where the decoder reports an error
 
 _PROLOG = re.compile(r"(?:\s+|<\?xml[^>]*\?>|<!--.*?-->)*", re.DOTALL | re.IGNORECASE)
 _MARKUP = re.compile(r"<(?:\?xml|!doctype|html|head|body|script|svg|tt)\b|<\w+[^>]*\sxmlns", re.IGNORECASE)
 
 
 def decode(start: bytes) -> str | None:
-    """The text, without its byte order mark; None for binary data. Without a mark it is read as UTF-8, with U+FFFD
-    for what is none (other 8-bit encodings cannot be told apart)."""
+    """Return the text without its byte order mark; None for binary data. Without a mark it is read as UTF-8, with
+    U+FFFD for invalid bytes (other 8-bit encodings cannot be told apart)."""
     text = _decode(start, _encoding(start) or "utf-8")
     return None if "\0" in text else text
 
 
 def after_prolog(text: str) -> str:
-    """`text` without the blanks, comments and XML declaration that may stand before a document."""
+    """Strip leading blanks, comments and the XML declaration."""
     return text[_PROLOG.match(text).end() :]  # type: ignore[union-attr]  # it matches nothing, too
 
 
 def is_markup(start: bytes) -> bool:
-    """Whether a browser might take it for HTML, SVG or XML."""
+    """Tell whether a browser might render it as HTML, SVG or XML."""
     if start.lstrip()[:1] != b"<" and _encoding(start) is None:
         return False
     text = decode(start) or ""
@@ -40,12 +40,12 @@ def is_markup(start: bytes) -> bool:
 
 
 def parse_json(start: bytes) -> object:
-    """The value of a whole JSON text in UTF-8, UTF-16 or UTF-32. Raises ValueError, RecursionError."""
+    """Parse a complete JSON text in UTF-8, UTF-16 or UTF-32. Raises ValueError, RecursionError."""
     return json.loads(_decode(start, _encoding(start) or json.detect_encoding(start)), strict=False)
 
 
 def begins_as_json(start: bytes, *, is_whole: bool) -> bool:
-    """Whether it is JSON, or JSON Lines; the first bytes of it, unless `is_whole`."""
+    """Tell whether it is JSON or JSON Lines, or unless `is_whole` the first bytes of such."""
     text = _decode(start, _encoding(start) or json.detect_encoding(start))
     decoder = json.JSONDecoder(strict=False)
     at = len(text) - len(text.lstrip())
@@ -70,7 +70,7 @@ def begins_as_json(start: bytes, *, is_whole: bool) -> bool:
 
 
 def begins_as_one_value(start: bytes) -> bool:
-    """Whether it is one JSON value, or the first bytes of one: no JSON Lines."""
+    """Tell whether it is one JSON value or the first bytes of one, not JSON Lines."""
     text = _decode(start, _encoding(start) or json.detect_encoding(start)).strip()
     try:
         _, end = json.JSONDecoder(strict=False).raw_decode(text)
@@ -80,11 +80,11 @@ def begins_as_one_value(start: bytes) -> bool:
 
 
 def _encoding(start: bytes) -> str | None:
-    """By its byte order mark."""
+    """Return the encoding of the byte order mark."""
     return next((encoding for mark, encoding in _BOMS if start.startswith(mark)), None)
 
 
 def _decode(start: bytes, encoding: str) -> str:
-    """Without the character that the end of `start` cuts."""
+    """Decode without the character that the end of `start` cuts."""
     name = "utf-8" if encoding == "utf-8-sig" else encoding
     return codecs.getincrementaldecoder(name)("replace").decode(start).removeprefix("\ufeff")

@@ -1,4 +1,7 @@
-"""Whether a file is whole, judged by its container, or its JSON, while it is copied."""
+"""Check that a file is whole by its container, or its JSON, while it is copied.
+
+May import what archiver.core.contents may, and its root.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ _STRUCTURES: dict[Kind, Callable[[str], Structure]] = {
 
 
 def has_structure(kind: Kind | None, start: bytes) -> bool:
-    """Whether a file of this kind that begins with `start` can be told whole from cut by its bytes."""
+    """Tell whether the bytes of a file of this kind that begins with `start` show if it is cut."""
     if kind is Kind.JSON:
         return texts.begins_as_one_value(start)
     return kind in _STRUCTURES and not (kind is Kind.WAV and is_streamed(start))
 
 
 def structure_of(kind: Kind | None, name: str) -> Structure | None:
-    """Check that the file `name` of this kind is whole, for one copy of it; None for kinds without a structure."""
+    """Return the check for one copy of the file `name`; None for kinds without a structure."""
     return _STRUCTURES[kind](name) if kind in _STRUCTURES else None

@@ -1,8 +1,8 @@
-"""Whether a WebM or Matroska file is whole, by its EBML elements (RFC 8794, RFC 9559).
+"""Check that a WebM or Matroska file is whole by its EBML elements (RFC 8794, RFC 9559).
 
 The last element must end exactly at the end of the file, and there must be a cluster with a block. Segments and
-clusters of unknown size, as live recorders write them, are walked block by block; a file whose clusters and segment
-are of unknown size and that was cut exactly between two blocks cannot be told from a whole one.
+clusters of unknown size, as live recorders write them, are walked block by block; if both are of unknown size, a cut
+exactly between two blocks cannot be detected.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ _BLOCK_ID = re.compile(rb"[\xa3\xa0]")
 _BEFORE_BYTES = 4 * 1024 * 1024
 _ALL = 1 << 40
 
-# by first byte: how many bytes a number has, 0 for none
+# bytes of a variable-size integer by its first byte (RFC 8794, section 4); 0: invalid
 _LENGTHS = bytes(9 - byte.bit_length() if byte else 0 for byte in range(256))
 
 
 class Ebml:
+    """`containers.walk.Format` of EBML."""
+
     header_bytes = 12
 
     def __init__(self) -> None:
         self._is_island = False
-        self._segment_end: int | None = None  # TO_END: it does not say; None: not in a segment
-        self._cluster_end: int | None = None  # of one whose first block is looked for
+        self._segment_end: int | None = None  # TO_END: unknown; None: not in a segment
+        self._cluster_end: int | None = None  # while its first block is searched
         self._has_segment = False
         self._has_block = False
 
@@ -68,7 +70,7 @@ class Ebml:
             at = self._element(kind, at, base + content, size)
 
     def _element(self, kind: int, at: int, content: int, size: int | None) -> int:
-        """Where the walk goes on."""
+        """Handle an element; return where the walk continues."""
         if kind in _BLOCKS and size and self._segment_end is not None:
             self._has_block = True
             if self._cluster_end is not None:
@@ -129,7 +131,7 @@ class Ebml:
 
 
 def _leading_to(cluster: int, data: memoryview) -> Sequence[int]:
-    """The offsets of a cluster and of the blocks before it, where clusters have no size of their own."""
+    """Return the offsets of a cluster and of the blocks before it, if clusters are of unknown size."""
     header = _header(data, cluster)
     leads = {cluster}
     if header is not None and header[1] is None and cluster <= _BEFORE_BYTES:
@@ -140,7 +142,7 @@ def _leading_to(cluster: int, data: memoryview) -> Sequence[int]:
 
 
 def _block_end(data: memoryview, at: int) -> int | None:
-    """Where the block at `at` ends, if there is one."""
+    """Return where the block at `at` ends; None if there is none."""
     try:
         header = _header(data, at)
     except Broken:
@@ -149,7 +151,8 @@ def _block_end(data: memoryview, at: int) -> int | None:
 
 
 def _header(data: memoryview, at: int) -> tuple[int, int | None, int] | None:
-    """The ID at `at`, the size (None: unknown) and where the content begins; None when `data` ends before."""
+    """Read the element header at `at` (RFC 8794, section 4): ID, size (None: unknown), start of the content; None when
+    `data` ends before."""
     length = _LENGTHS[data[at]]
     if not 1 <= length <= 4:
         raise Broken("something that is no element stands in it")

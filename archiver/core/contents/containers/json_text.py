@@ -1,4 +1,4 @@
-"""Whether a JSON text is whole: its first bytes say nothing of its end."""
+"""Check that a JSON text (RFC 8259) is whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from archiver.core.contents import texts
 from archiver.transfer.errors import UnexpectedContent
 
-MAX_CHECKED_BYTES = 16 * 1024 * 1024  # it is kept in memory until its end; a summary has some KiB
+MAX_CHECKED_BYTES = 16 * 1024 * 1024  # held in memory until its end; a summary has some KiB
 
 
 class JsonText:

@@ -1,11 +1,11 @@
-"""Whether an mp4 (mov, m4a, 3gp) is whole, by its boxes (ISO/IEC 14496-12, section 4.2).
+"""Check that an MP4 file (mov, m4a, 3gp) is whole by its boxes (ISO/IEC 14496-12, section 4.2).
 
 The top-level boxes must end exactly at the end of the file, and there must be a `moov` with a track and an `mdat`
 with content. In a fragmented file every `moof` must be followed by its `mdat`.
 
-Tolerated, as players do: unknown boxes; a last box of size 0, which reaches to the end of the file; and behind the
-last box of a file that is not fragmented, where `moov` and `mdat` account for all of its content, fewer than 8 bytes
-or zeros. In a fragmented file zeros may stand where fragments were lost, so nothing may follow its last box.
+Tolerated, as by players: unknown boxes; a last box of size 0, which reaches to the end of the file; and after the last
+box of a file that is not fragmented and complete, fewer than 8 bytes or zeros. In a fragmented file zeros may stand for
+lost fragments, so nothing may follow its last box.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _SCAN_BYTES = 2 * 1024 * 1024  # of a part, while it is not known whether the fi
 
 
 class Mp4:
+    """`containers.walk.Format` of MP4."""
+
     header_bytes = 16
 
     def __init__(self) -> None:
@@ -33,12 +35,10 @@ class Mp4:
         self._moov_end: int | None = None  # while the walk is in it
         self._has_moov = False
         self._has_track = False
-        self._media_from: int | None = (
-            None  # of an `mdat` of size 0, whose content must begin before the file ends
-        )
+        self._media_from: int | None = None  # content of an `mdat` of size 0: must begin before the file ends
         self._has_media = False
         self._is_fragmented = False
-        self._awaits_mdat = False  # the last box but one that matters was a `moof`
+        self._awaits_mdat = False  # the last relevant box was a `moof`
 
     @property
     def is_open_ended(self) -> bool:
@@ -79,9 +79,8 @@ class Mp4:
 
     def _found(self, kind: bytes, has_content: bool) -> None:
         if self._moov_end is not None:
-            self._has_track |= (
-                kind in (b"trak", b"cmov") and has_content
-            )  # cmov: a compressed moov, of QuickTime
+            # cmov: a compressed moov, of QuickTime
+            self._has_track |= kind in (b"trak", b"cmov") and has_content
             self._is_fragmented |= kind == b"mvex"
         elif kind == b"mdat":
             self._has_media |= has_content
@@ -90,7 +89,7 @@ class Mp4:
             self._is_fragmented = self._awaits_mdat = True
 
     def _last_box(self, kind: bytes, content: int) -> int:
-        """Of size 0. Where the walk goes on."""
+        """Handle a box of size 0; return where the walk continues."""
         if self._moov_end is not None:
             self._found(kind, has_content=True)
             return self._moov_end
@@ -148,7 +147,7 @@ class Mp4:
 
 
 def _leading_to(moof: int, data: memoryview) -> Sequence[int]:
-    """The offsets of a `moof` and of the small boxes before it, as in CMAF."""
+    """Return the offsets of a `moof` and of the small boxes before it, as in CMAF."""
     leads = {moof}
     for found in reversed(list(_LEADS_A_FRAGMENT.finditer(data[:moof], max(moof - _BEFORE_BYTES, 0)))):
         start = found.start() - 4

@@ -1,4 +1,4 @@
-"""Whether an Ogg file is whole, by its pages (RFC 3533, section 6).
+"""Check that an Ogg file is whole by its pages (RFC 3533, section 6).
 
 The last page must end exactly at the end of the file and be marked as the end of its stream.
 """
@@ -17,6 +17,8 @@ _ALL = 1 << 40
 
 
 class Ogg:
+    """`containers.walk.Format` of Ogg."""
+
     header_bytes = _HEADER_BYTES + 255
 
     def __init__(self) -> None:

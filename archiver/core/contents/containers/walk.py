@@ -1,13 +1,11 @@
 """Walk a container from element to element while its bytes arrive in parts, in any order.
 
-A container that is a chain of elements with sizes (mp4 boxes, EBML elements, Ogg pages, RIFF chunks) is whole when
-the chain leads from byte 0 exactly to the last byte. Only element headers are looked at, and no part is kept.
+A container that is a chain of elements with sizes (MP4 boxes, EBML elements, Ogg pages, RIFF chunks) is whole when the
+chain leads from byte 0 exactly to the last byte. Only element headers are read, and no part is kept.
 
-The walk continues whenever the part that it waits for arrives. Of a part that arrives earlier only a summary is kept:
-its first bytes, and an `_Island`, a chain that begins at an element which can be recognized by its bytes. When the
-walk arrives at an element of that chain, it continues where the chain leaves the part. Bytes that neither showed are
-read again in `finish`.
-"""
+Of a part that arrives early only a summary is kept: its first bytes, and an `_Island`, a chain that begins at an
+element recognised by its bytes. When the walk reaches an element of that chain, it continues where the chain leaves the
+part. Bytes that neither covered are read again in `finish`."""
 
 from __future__ import annotations
 
@@ -21,36 +19,36 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from archiver.transfer.errors import UnexpectedContent
 
-TO_END = 1 << 62  # the element reaches to the end of the file, wherever that is
+TO_END = 1 << 62  # the element reaches to the end of the file
 
-_READ_BYTES = 4 * 1024  # the first catch-up read; doubled while the next one is near
+_READ_BYTES = 4 * 1024  # of the first read in `finish`; doubled while the next one is near
 _MAX_READ_BYTES = 1024 * 1024
-_MAX_TRIED = 16  # places in one part
+_MAX_TRIED = 16  # possible entries in one part
 
 
 class Broken(Exception):
-    """The container is cut, empty or no such container. The message says what is wrong."""
+    """The container is cut, empty or not of this format. The message says what is wrong."""
 
 
 class Format(Protocol):
-    """How to walk one kind of container, and what is known of one file so far."""
+    """Walks one container format, and holds what is known of one file so far."""
 
     header_bytes: int
     """The longest header of an element."""
 
     @property
     def is_open_ended(self) -> bool:
-        """Whether the walk is in an element that does not say where it ends."""
+        """Whether the walk is in an element of unknown size."""
         ...
 
     @property
     def scan_bytes(self) -> int:
-        """How much of a part that arrives early is worth searching for an element."""
+        """How many bytes of an early part to search for an element."""
         ...
 
     def walk(self, data: memoryview, base: int, at: int) -> int:
-        """Go from the element at file offset `at` as far as `data`, the bytes from `base`, shows. Returns the offset
-        of the first element whose header is not wholly in `data`, or TO_END. Raises Broken."""
+        """Walk from the element at file offset `at` through `data`, the bytes from `base`. Return the offset of the
+        first element whose header is not completely in `data`, or TO_END. Raises Broken."""
         ...
 
     def finish(self, at: int, size_bytes: int, rest: bytes) -> None:
@@ -58,15 +56,15 @@ class Format(Protocol):
         ...
 
     def island(self) -> Self:
-        """The state of a chain that begins in the middle of the file."""
+        """Return the state of a chain that begins in the middle of the file."""
         ...
 
     def join(self, island: Self) -> None:
-        """Add what the chain of `island` showed: the walk entered it, and left it at its end."""
+        """Add what the chain of `island` showed, which the walk passed through."""
         ...
 
     def entries(self, data: memoryview) -> Iterator[Sequence[int]]:
-        """Places in `data` where an element can be recognized by its bytes: its offset, which comes last, and the
+        """Yield offsets in `data` where an element can be recognised by its bytes, last in each sequence, after the
         offsets of elements that lead to it."""
         ...
 
@@ -78,7 +76,7 @@ F = TypeVar("F", bound=Format)
 class _Island(Generic[F]):
     entries: array[int]  # where it can be entered, ascending
     leaves_at: int
-    tail: bytes  # a header that the end of the part cut
+    tail: bytes  # a header cut by the end of the part
     state: F
 
 
@@ -91,11 +89,11 @@ class _Part(Generic[F]):
 
 
 class Walk(Generic[F]):
-    """`transfer.base.Structure` of a container of format `F`. May be used again after `finish`, and begins again
-    when byte 0 is shown a second time."""
+    """`transfer.base.Structure` of a container of format `F`. Reusable after `finish`; restarts when byte 0 arrives a
+    second time."""
 
     def __init__(self, name: str, begin: Callable[[], F]) -> None:
-        """`name` is what messages call the file."""
+        """`name`: the file, for messages."""
         self._name = name
         self._begin = begin
         self._lock = threading.Lock()
@@ -103,8 +101,8 @@ class Walk(Generic[F]):
         self._broken: Broken | None = None
         self._format = begin()
         self._at = 0  # of the next element
-        self._held = b""  # its first bytes, when a part ended within its header
-        self._parts: list[_Part[F]] = []  # that arrived early, by `start`
+        self._held = b""  # its first bytes, if a part ended within its header
+        self._parts: list[_Part[F]] = []  # early ones, by `start`
         self._proves_end = True
 
     @property
@@ -152,7 +150,7 @@ class Walk(Generic[F]):
             bisect.insort(self._parts, self._summary(start, data), key=lambda part: part.start)
             return
         if self._at < start:
-            self._walk_over_the_border(start, data)
+            self._walk_over_boundary(start, data)
         if start <= self._at < start + len(data):
             self._walk(data, start)
         self._join_parts()
@@ -161,8 +159,8 @@ class Walk(Generic[F]):
         self._at = self._format.walk(data, base, self._at)
         self._held = bytes(data[self._at - base :]) if self._at < base + len(data) else b""
 
-    def _walk_over_the_border(self, start: int, head: bytes | memoryview) -> None:
-        """Over the header whose first bytes are held; the rest of it is in `head`, which begins at `start`."""
+    def _walk_over_boundary(self, start: int, head: bytes | memoryview) -> None:
+        """Walk over the header whose first bytes are held and whose rest is in `head`, from `start`."""
         known = self._held[: start - self._at] + bytes(head[: self._format.header_bytes])
         self._walk(memoryview(known), self._at)
 
@@ -183,11 +181,11 @@ class Walk(Generic[F]):
         return None
 
     def _join_parts(self) -> None:
-        """Continue through the parts that arrived early, as far as their summaries lead."""
+        """Continue through the early parts, as far as their summaries lead."""
         while (part := self._part_at(self._at + len(self._held))) is not None:
             before = self._at, len(self._held)
             if self._at < part.start:
-                self._walk_over_the_border(part.start, part.head)
+                self._walk_over_boundary(part.start, part.head)
             elif not self._enter(part) and self._at < part.start + len(part.head):
                 self._walk(memoryview(part.head), part.start)
             if (self._at, len(self._held)) == before:
@@ -205,13 +203,13 @@ class Walk(Generic[F]):
         return True
 
     def _next_entry(self) -> int:
-        """Where a part that arrived early can be entered next; not so near that no header fits before it."""
+        """Return where an early part can be entered next, with room for a header before it."""
         nearest = self._at + self._format.header_bytes
         entries = (part.island.entries[-1] for part in self._parts if part.island)
         return next((entry for entry in entries if entry >= nearest), TO_END)
 
     def _part_at(self, offset: int) -> _Part[F] | None:
-        """The part that holds `offset`; those before it are forgotten."""
+        """Return the part that holds `offset`; drop those before it."""
         passed = bisect.bisect_right(self._parts, offset, key=lambda part: part.end)
         del self._parts[:passed]
         return self._parts[0] if self._parts and self._parts[0].start <= offset else None

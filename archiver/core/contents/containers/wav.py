@@ -1,8 +1,7 @@
-"""Whether a WAV file (RIFF, RF64, BW64) is whole, by its chunks.
+"""Check that a WAV file (RIFF, RF64, BW64: ITU-R BS.2088) is whole by its chunks.
 
-The chunks must reach the end of the RIFF chunk, and that must not be longer than the file. Sizes of 0 or 0xFFFFFFFF
-are those of a file that was streamed: such a chunk reaches to the end of the file. What follows the RIFF chunk is
-ignored, as players do.
+The chunks must reach the end of the RIFF chunk, which must not be longer than the file. A chunk of size 0 or 0xFFFFFFFF
+(the file was streamed) reaches to the end of the file. What follows the RIFF chunk is ignored, as by players.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ _STREAMED = (0, 0xFFFFFFFF)
 
 
 def is_streamed(start: bytes) -> bool:
-    """Whether a file that begins so does not say how long it is."""
+    """Tell whether the file does not say how long it is."""
     return start[:4] == b"RIFF" and _CHUNK.unpack_from(start)[1] in _STREAMED
 
 
 class Wav:
+    """`containers.walk.Format` of WAV."""
+
     header_bytes = 8 + _LARGE_SIZES.size
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Wav:
         return Wav()
 
     def join(self, island: Wav) -> None:
-        """Nothing: chunks are few, and what was not shown is read again."""
+        """Do nothing: chunks are few, and bytes not shown are read again."""
 
     def entries(self, data: memoryview) -> Iterator[Sequence[int]]:  # noqa: ARG002 - of Format
         return iter(())

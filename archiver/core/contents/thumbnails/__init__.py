@@ -1,4 +1,4 @@
-"""The thumbnails of an asset: which there are, how one is read, URLs that a webhook brought.
+"""The thumbnails of an asset: their names, their sources, and URLs from webhooks.
 
 May import what archiver.core.contents may, its root, and archiver.ledger.
 """

@@ -1,5 +1,4 @@
-"""Which thumbnails an asset has, and under which names they are stored: the same at every attempt, whatever could be
-had of them."""
+"""List an asset's thumbnails and the paths they are stored at, the same at every attempt."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ from archiver.transfer.urls import SecretUrl
 
 MAX_THUMBNAILS = 1000
 _FIELDS = ("url", "location", "path")
-_QUERY = re.compile(r"\?[^?]*=.*", re.DOTALL)  # a `?` alone may be a letter of a storage path
+_QUERY = re.compile(r"\?[^?]*=.*", re.DOTALL)  # a single `?` may be part of a storage path
 _USER_INFO = re.compile(r"//[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """`path` is where it is stored below the asset's folder, None where nothing names it. `location` is its storage
-    path, without a query; `webhook_key` the same as it was given. `shown` is for messages and holds no query."""
+    """`path`: where it is stored below the asset's folder; None if nothing names it. `location`: its storage path,
+    without query; `webhook_key`: the same, unchanged. `shown`: for messages, without query."""
 
     path: str | None
     location: str | None
@@ -32,8 +31,8 @@ class Thumbnail:
 
 
 def named_thumbnails(asset: Asset, from_webhook: Mapping[str, object]) -> tuple[list[Thumbnail], int]:
-    """Those of the listing, then those that only a webhook names; and how many are beyond MAX_THUMBNAILS. One of the
-    same file name as another gets its number in front; what is listed twice is there once."""
+    """Return the thumbnails of the listing, then those that only a webhook names, and how many exceed MAX_THUMBNAILS.
+    Duplicates are dropped; a file name that is taken gets its number as prefix."""
     listed = {_location_and_url(each)[0] for each in asset.thumbnails}
     given = [*asset.thumbnails, *(path for path in from_webhook if path not in listed)]
     thumbnails: list[Thumbnail] = []
@@ -72,7 +71,7 @@ def _readable(text: str | None) -> SecretUrl | None:
 
 
 def _location_and_url(thumbnail: object) -> tuple[str | None, str | None]:
-    """Documented are storage paths; a URL, or an object as in the webhook, must be expected."""
+    """Read a thumbnail: a storage path as documented, or a URL, or an object as in the webhook."""
     given = [thumbnail.get(key) for key in _FIELDS] if isinstance(thumbnail, Mapping) else [thumbnail]
     texts = [text for text in given if isinstance(text, str) and text]
     urls = [text for text in texts if text.lower().startswith(("https://", "http://"))]

@@ -1,4 +1,4 @@
-"""How one thumbnail is read, and what may be stored for it."""
+"""Read one thumbnail, and check what may be stored for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from archiver.transfer.source import Address, SourceAddress, as_sent, plain
 from archiver.transfer.urls import Origin
 
 _MOST_HOPEFUL_FIRST = (SourceUnavailable, SourceForbidden, SourceGone, SourceNotAllowed)
-"""What a source that cannot be opened says, by how likely another attempt helps."""
+"""Errors of opening a source, by how likely a retry helps."""
 
 _OCTETS = "application/octet-stream"
 _OTHER_IMAGES = (b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0")
@@ -32,7 +32,7 @@ _IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"jxl ")
 
 
 class OriginCookies:
-    """The cookies that the answer for one file sets, asked for once. Safe from several threads."""
+    """The cookies that the response for one file sets, requested once. Thread-safe."""
 
     def __init__(self, client: HttpClient, file: SourceAddress) -> None:
         self._client = client
@@ -41,8 +41,7 @@ class OriginCookies:
         self._found: tuple[Origin, str] | None = None
 
     def header_for(self, origin: Origin) -> str:
-        """The value of a Cookie header; empty for any other origin than the one that set them, and where there are
-        none."""
+        """Return the value of a Cookie header; empty for another origin than the one that set them."""
         with self._lock:
             if self._found is None:
                 self._found = self._ask(origin)
@@ -59,7 +58,7 @@ class OriginCookies:
 
 
 class CookieRetry:
-    """`transfer.source.SourceAddress` that is asked with `cookies` once it is refused without."""
+    """`transfer.source.SourceAddress` that retries with `cookies` after a refusal."""
 
     def __init__(self, address: Address, cookies: OriginCookies) -> None:
         self._current = address
@@ -80,8 +79,8 @@ class CookieRetry:
 
 
 class FirstAvailable:
-    """`transfer.base.Source` of the first of several sources that can be opened. Raises, when none can, the error that
-    leaves the most hope: one that is gone here and busy there is busy."""
+    """`transfer.base.Source` of the first of several sources that can be opened. If none can, raises the error most
+    worth a retry: gone in one and busy in another is busy."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = list(sources)
@@ -114,9 +113,9 @@ class FirstAvailable:
 
 
 def image_check(path: str, notes: Notes) -> Check:
-    """Check the first bytes of the thumbnail at `path`. Raises ErrorPage; UnexpectedContent for an empty body, for what
-    is perhaps an error answer, and for SVG or other markup that would be stored as what a browser shows. Anything else
-    that is no image is stored, with a warning in `notes`."""
+    """Make a check of the thumbnail at `path`. It raises ErrorPage; UnexpectedContent for an empty body, for a possible
+    error page, and for SVG or other markup that a browser would render. Anything else that is not an image is stored,
+    with a warning in `notes`."""
     expect_image = sniff.check_for(Kind.IMAGE, path)
     stored_as_octets = sniff.content_type(path) == _OCTETS
     warning = f"{path} is stored as it came, and is no image"

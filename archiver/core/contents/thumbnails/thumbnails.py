@@ -1,13 +1,13 @@
-"""Thumbnails of an asset. The API gives storage paths and signs none of them, so each is fetched from the first of
-these that answers:
+"""Fetch the thumbnails of an asset. The API gives storage paths and does not sign them, so each is fetched from the
+first of these that responds:
 
-    its URL, where the API gives one after all;
-    the place beside the asset that its path and the asset's path and URL tell, unless the signature covers one file
-    alone; for a tree with whatever opens the tree (cookies of its master, a token, our own credentials);
-    the signed URL of a webhook, where one was stored.
+- its URL, if the API gives one after all;
+- the URL beside the asset's, derived from both storage paths, unless the signature covers one file only; for a tree
+  with its credentials (cookies of its master, a token, our own credentials);
+- the signed URL of a webhook, if one was stored.
 
-What is gone is a warning in the manifest, never a failure of the asset. What is refused or busy is retried by whoever
-copies the items, and `ThumbnailsOnly` fetches later what is still missing, under the same names.
+A missing thumbnail is a warning in the manifest, never a failure of the asset. Refused or busy ones are retried by the
+copy, and `ThumbnailsOnly` fetches later what is still missing, to the same paths.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUr
 
 @runtime_checkable
 class OpensSiblings(Protocol):
-    """Contents that can read other files as they read their own: a tree."""
+    """Contents that can read files beside their own: a tree."""
 
     @property
     def url(self) -> SecretUrl:
-        """Where the asset's file was read in the end, after redirects."""
+        """URL of the asset's file, after redirects."""
         ...
 
     def source_beside(self, url: SecretUrl) -> Source | None:
-        """The file at `url`, which has no signature of its own. None when nothing opens any file but the asset's.
-        Cookies and tokens go to the origin of `self.url` alone. Raises SourceNotAllowed."""
+        """Return the file at `url`, which has no signature of its own; None if the credentials cover only the asset.
+        Cookies and tokens go only to the origin of `self.url`. Raises SourceNotAllowed."""
         ...
 
 
@@ -66,7 +66,7 @@ class _Thumbnails:
         self._tree = contents if isinstance(contents, OpensSiblings) else None
 
     def items(self, notes: Notes, stored: Collection[str] = ()) -> Iterator[Item]:
-        """Those whose path is not in `stored`."""
+        """Yield the thumbnails whose path is not in `stored`."""
         thumbnails, left_out = named_thumbnails(self._asset, self._from_webhook)
         for thumbnail in thumbnails:
             if thumbnail.path in stored:
@@ -94,7 +94,7 @@ class _Thumbnails:
         )
 
     def _handed_out(self, url: SecretUrl | None) -> Source | None:
-        """A URL that the API or its webhook gave; None when it is none that can be read."""
+        """Return the source at a URL from the API or a webhook; None if it cannot be read."""
         if url is None:
             return None
         try:
@@ -108,7 +108,7 @@ class _Thumbnails:
         own_path = self._asset.path
         if not location or not own_path:
             return None
-        if self._tree is not None and (url := _place(location, own_path, self._tree.url)):
+        if self._tree is not None and (url := _url_of(location, own_path, self._tree.url)):
             return self._beside_the_tree(url)
         own = self._own.current()
         if signs_one_object(own.url) or not (url := map_path(location, own_path, own.url)):
@@ -135,7 +135,7 @@ class _Thumbnails:
 
 
 class WithThumbnails:
-    """`contents` and, before anything else of it, the thumbnails of `asset`, each of them optional."""
+    """The thumbnails of `asset`, all optional, and then `contents`."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class WithThumbnails:
         own: SourceAddress,
         from_webhook: Mapping[str, SecretStr],
     ) -> None:
-        """`own` is the address of the asset itself; `from_webhook` has signed URLs by storage path."""
+        """`own`: address of the asset itself; `from_webhook`: signed URLs by storage path."""
         self._contents = contents
         self._thumbnails = _Thumbnails(contents, asset, client=client, own=own, from_webhook=from_webhook)
 
@@ -171,14 +171,14 @@ class WithThumbnails:
         yield from self._contents.items()
 
     def only_missing(self, stored: Collection[str]) -> ThumbnailsOnly:
-        """The thumbnails whose path is not in `stored` (paths as in the manifest), and nothing else of the asset."""
+        """Return only the thumbnails whose path is not in `stored` (paths as in the manifest)."""
         return ThumbnailsOnly(self._thumbnails, stored)
 
 
 class ThumbnailsOnly:
-    """`core.contents.base.Contents` of the thumbnails that are not stored yet. `notes` tells of these alone."""
+    """`core.contents.base.Contents` of only the thumbnails that are not stored yet, with their own `notes`."""
 
-    version_is_exact = False  # nothing is said of the bytes of thumbnails
+    version_is_exact = False  # the version does not cover thumbnails
 
     def __init__(self, thumbnails: _Thumbnails, stored: Collection[str]) -> None:
         self._thumbnails = thumbnails
@@ -204,23 +204,23 @@ class ThumbnailsOnly:
 def missing_thumbnails(
     stored: Collection[str], asset: Asset, from_webhook: Mapping[str, SecretStr] | None = None
 ) -> list[str]:
-    """The paths of those thumbnails of `asset` that are not in `stored` (paths as in the manifest). Asks nobody. What
-    names neither a path nor a URL is none of them, for it can never be had."""
+    """Return the paths of the thumbnails of `asset` that are not in `stored` (paths as in the manifest), without those
+    that have neither path nor URL and can never be fetched. Makes no request."""
     thumbnails, _ = named_thumbnails(asset, from_webhook or {})
     return [each.path for each in thumbnails if each.path is not None and each.path not in stored]
 
 
 def map_path(location: str, own_path: str, own_url: SecretUrl) -> SecretUrl | None:
-    """The URL of the file at storage path `location`, given that `own_path` is found at `own_url`: what both end
-    with is the same file below two roots. None when they have no end in common, or `location` lies below another
-    root. The query is carried over only where it is a token for a folder."""
-    url = _place(location, own_path, own_url)
+    """Derive the URL of storage path `location` from that of `own_path`, which is `own_url`: their common end is one
+    file below two roots. None if they have no common end, or `location` is below another root. The query is kept only
+    if it is a token for a folder."""
+    url = _url_of(location, own_path, own_url)
     token = folder_token(own_url)
     return url.with_query(token) if url and token else url
 
 
-def _place(location: str, own_path: str, own_url: SecretUrl) -> SecretUrl | None:
-    """`map_path` without a query."""
+def _url_of(location: str, own_path: str, own_url: SecretUrl) -> SecretUrl | None:
+    """Do `map_path` without a query."""
     parts = urlsplit(own_url.reveal())
     path_segments, url_segments = own_path.split("/"), [unquote(segment) for segment in parts.path.split("/")]
     common = 0

@@ -1,8 +1,5 @@
-"""Signed thumbnail URLs as a webhook brought them, kept sealed until the asset is archived.
-
-The API signs no thumbnail (100ms-api.md); the `hls.recording.success` webhook does. `archiver webhook` stores
-what one said.
-"""
+"""Keep the signed thumbnail URLs of `hls.recording.success` webhooks, encrypted, until the asset is archived. The API
+itself signs no thumbnails. Filled by `archiver webhook`."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from pydantic import SecretStr
 from archiver.hms.webhooks import RecordingEvent
 from archiver.ledger.base import Facts
 
-LIFETIME = timedelta(days=3)  # the longest that 100ms signs a URL for by default
+LIFETIME = timedelta(days=3)  # longest default lifetime of URLs that 100ms signs
 _NAME = "thumbnails:"
 
 
 def remember(ledger: Facts, event: RecordingEvent) -> int:
-    """Keep the thumbnails of `event` for each asset it names; for how many assets. Repeatable."""
+    """Keep the thumbnails of `event` for each asset it names; return the number of assets. Idempotent."""
     if not event.thumbnails:
         return 0
     urls = {thumbnail.location: thumbnail.url.get_secret_value() for thumbnail in event.thumbnails}
@@ -30,6 +27,6 @@ def remember(ledger: Facts, event: RecordingEvent) -> int:
 
 
 def recall(ledger: Facts, asset_id: str) -> Mapping[str, SecretStr]:
-    """Signed URLs by storage path; empty when none were stored, or too long ago."""
+    """Return signed URLs by storage path; empty when none were stored, or they expired."""
     stored = ledger.recall_secret(_NAME + asset_id)
     return {path: SecretStr(url) for path, url in json.loads(stored).items()} if stored else {}

@@ -1,8 +1,7 @@
-"""Read the central directory of a zip by range and judge it before any member is touched.
+"""Read and validate the central directory of a zip by range (APPNOTE 4.3.12), before any member is read.
 
-Python's `zipfile` wants a file; this reads three ranges. Zip64, stored and deflated members, with or without data
-descriptors; nothing else. Sizes and offsets are the directory's: what a member's own header says is not believed.
-"""
+Supported: Zip64, stored and deflated members, data descriptors. Sizes and offsets are the directory's; local headers
+are only compared with it. Python's `zipfile` has no such bounds (docs/decisions/0010-zip-directory.md)."""
 
 from __future__ import annotations
 
@@ -31,19 +30,19 @@ _ZIP64 = 1  # the extra field
 
 @dataclass(frozen=True, slots=True)
 class ZipLimits:
-    """A recording stays far below; a bomb does not. Video hardly deflates at all, playlists and captions do."""
+    """Limits far above any recording and below a zip bomb. Video hardly deflates; playlists and captions do."""
 
     members: int = 1_000_000
     directory_bytes: int = 256 * _MIB
     total_bytes: int = 4096 * _GIB  # inflated; 12 h in 4 layers are about 40 GiB
-    member_ratio: int = 200  # inflated over packed, of a member of more than `ratio_from_bytes`
-    total_ratio: int = 10  # of all together, above `ratio_from_bytes`
+    member_ratio: int = 200  # size over compressed size, for members of more than `ratio_from_bytes`
+    total_ratio: int = 10  # the same of all members together
     ratio_from_bytes: int = 64 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in the zip. `name` is relative, has no `..`, and is no other member's. Sizes in bytes."""
+    """A file in the zip. `name` is relative, without `..`, and unique."""
 
     name: str
     raw_name: bytes
@@ -52,12 +51,12 @@ class Member:
     packed_bytes: int
     size_bytes: int
     offset: int  # of its local header
-    room_ends: int  # the next member or the directory begins here
+    end_bound: int  # where the next member or the directory begins
 
 
 def read_directory(read: Read, size_bytes: int, limits: ZipLimits) -> list[Member]:
-    """The files of the zip in the order in which they lie in it. Raises BadContents, saying why, for a zip that
-    is broken, hostile, empty, or of a kind that is not unpacked; and what `read` raises."""
+    """Return the files of the zip in order of offset. Raises BadContents for a zip that is broken, hostile, empty or
+    not supported; and what `read` raises."""
     place = find_directory(read, size_bytes)
     if place.length_bytes > limits.directory_bytes or place.members > limits.members:
         raise BadContents(
@@ -68,20 +67,20 @@ def read_directory(read: Read, size_bytes: int, limits: ZipLimits) -> list[Membe
     if entries and entries[0].offset:
         raise BadContents(f"{entries[0].offset} bytes lie before its first member")
     _check_bomb(entries, limits)
-    with_room = (_with_room(*pair) for pair in zip_longest(entries, entries[1:]))
-    members = [member for member in with_room if not member.name.endswith("/")]
+    with_end = (_with_end(*pair) for pair in zip_longest(entries, entries[1:]))
+    members = [member for member in with_end if not member.name.endswith("/")]
     if not members:
         raise BadContents("it holds no files")
     return members
 
 
 def local_header_bytes(member: Member) -> int:
-    """As many as `data_offset` needs to see."""
+    """Return how many bytes `data_offset` needs."""
     return int(_LOCAL.size) + len(member.raw_name)
 
 
 def data_offset(member: Member, header: bytes) -> int:
-    """Where in the zip a member's data begin. Raises BadContents when `header` is not its local header."""
+    """Return where a member's data begins (APPNOTE 4.3.7). Raises BadContents when `header` is not its local header."""
     if header[:4] != b"PK\x03\x04":
         raise BadContents("it has no local header where the directory says")
     _, _, flags, method, *_, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
@@ -89,13 +88,13 @@ def data_offset(member: Member, header: bytes) -> int:
     if flags & _ENCRYPTED or method != member.method or not same_name:
         raise BadContents("its local header contradicts the directory")
     offset = member.offset + int(_LOCAL.size + name_bytes + extra_bytes)
-    if offset + member.packed_bytes > member.room_ends:
+    if offset + member.packed_bytes > member.end_bound:
         raise BadContents("it reaches into the next member")
     return offset
 
 
 def _entries(data: bytes, place: DirectoryPlace, limits: ZipLimits) -> Iterator[Member]:
-    """Files, and folders, whose names end with a slash."""
+    """Yield files, and folders, whose names end with a slash."""
     seen: set[str] = set()
     at = entries = 0
     while at < len(data):
@@ -136,13 +135,13 @@ def _entries(data: bytes, place: DirectoryPlace, limits: ZipLimits) -> Iterator[
         if offset + _LOCAL.size + name_bytes + packed > place.start:
             raise BadContents(f"member {name!r} lies outside of the zip's data")
         yield Member(name, raw_name, method, crc, packed, size, offset, place.start)
-    # packers without Zip64 write the number modulo 65,536
+    # programs without Zip64 write the number modulo 65,536
     if at != len(data) or (entries if place.is_zip64 else entries & 0xFFFF) != place.members:
         raise BadContents(f"its directory ends after {entries} of {place.members} members")
 
 
 def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
-    """The three values, each taken from the Zip64 field where the entry has no room for it."""
+    """Return the three values, from the Zip64 extra field where the entry says 0xFFFFFFFF (APPNOTE 4.5.3)."""
     if _IN_ZIP64 not in (size, packed, offset):
         return size, packed, offset
     for kind, field in extra_fields(extra):
@@ -177,8 +176,8 @@ def _check_bomb(members: list[Member], limits: ZipLimits) -> None:
             )
 
 
-def _with_room(member: Member, following: Member | None) -> Member:
-    room_ends = member.room_ends if following is None else following.offset
-    if member.offset + _LOCAL.size + len(member.raw_name) + member.packed_bytes > room_ends:
+def _with_end(member: Member, following: Member | None) -> Member:
+    end_bound = member.end_bound if following is None else following.offset
+    if member.offset + _LOCAL.size + len(member.raw_name) + member.packed_bytes > end_bound:
         raise BadContents(f"member {member.name!r} overlaps another one")
-    return replace(member, room_ends=room_ends)
+    return replace(member, end_bound=end_bound)

@@ -1,4 +1,4 @@
-"""Find the central directory of a zip by the end record, and judge whether the zip is whole around it."""
+"""Find the central directory by the end record (APPNOTE 4.3.16), and check that the zip is whole around it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from archiver.core.errors import BadContents
 
 Read = Callable[[int, int], bytes | memoryview]
-"""`read(start, length)`: exactly `length` bytes of the zip."""
+"""`read(start, length)` returns exactly `length` bytes of the zip."""
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -21,8 +21,7 @@ LONGEST_END_BYTES = _END64.size + _END64_LOCATOR.size + _END.size + 0xFFFF  # wi
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPlace:
-    """Where the directory lies, and how many members it says it has. `is_zip64`: `members` is a number of 64 bits;
-    else it may be one modulo 65,536."""
+    """Position of the directory, and its number of members. Unless `is_zip64`, `members` may be modulo 65,536."""
 
     start: int
     length_bytes: int
@@ -31,7 +30,8 @@ class DirectoryPlace:
 
 
 def find_directory(read: Read, size_bytes: int) -> DirectoryPlace:
-    """Raises BadContents when the zip is cut, split, or has bytes before or behind it; and what `read` raises."""
+    """Find the directory. Raises BadContents when the zip is cut, split, or has bytes before or after it; and what
+    `read` raises."""
     tail_start = max(0, size_bytes - LONGEST_END_BYTES)
     tail = bytes(read(tail_start, size_bytes - tail_start))
     at = _end_record(tail)
@@ -66,7 +66,7 @@ def find_directory(read: Read, size_bytes: int) -> DirectoryPlace:
 
 
 def check_whole(read: Read, size_bytes: int) -> None:
-    """Raise BadContents, saying why, for a zip that is broken, cut, split or empty. Looks at no member."""
+    """Raise BadContents for a zip that is broken, cut, split or empty, without reading members."""
     place = find_directory(read, size_bytes)
     if not place.members:
         raise BadContents("it is empty")
@@ -75,7 +75,7 @@ def check_whole(read: Read, size_bytes: int) -> None:
 
 
 def _end_record(tail: bytes) -> int:
-    """Where in `tail` the end record is whose comment reaches the end of the file."""
+    """Return the position in `tail` of the end record whose comment reaches the end of the file."""
     at = len(tail) - _END.size
     left_over: int | None = None
     while at >= 0 and (at := tail.rfind(_END_MAGIC, 0, at + len(_END_MAGIC))) >= 0:

@@ -1,4 +1,4 @@
-"""Decode the names of zip members, and refuse those that are no plain relative path."""
+"""Decode the names of zip members, and reject those that are not plain relative paths."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from archiver.core.errors import BadContents
 
 _UTF8_FLAG = 0x800
-_UNICODE_PATH = 0x7075  # Info-ZIP's extra field: the name in UTF-8, with the CRC-32 of the name it stands for
+_UNICODE_PATH = (
+    0x7075  # Info-ZIP's extra field (APPNOTE 4.6.9): the name in UTF-8, with the CRC-32 of the other name
+)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SHOWN = 80
 
 
 def member_name(raw: bytes, flags: int, extra: bytes) -> str:
-    """The name as its packer meant it. A folder's ends with a slash. Raises BadContents for one that leads out of
-    the zip or is no plain path."""
+    """Decode a name; a folder's ends with a slash. Raises BadContents for one that leads out of the zip or is not a
+    plain path."""
     name = _decode(raw, flags, extra)
     while name.startswith("./"):
         name = name[2:]
@@ -34,7 +36,7 @@ def member_name(raw: bytes, flags: int, extra: bytes) -> str:
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Id and data of each field; ends at the first that is cut."""
+    """Yield id and data of each extra field (APPNOTE 4.5.1), up to the first that is cut."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
@@ -46,7 +48,7 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _decode(raw: bytes, flags: int, extra: bytes) -> str:
-    """Without the UTF-8 flag the standard says cp437, but many packers write UTF-8 all the same."""
+    """Decode a name. Without the UTF-8 flag APPNOTE (appendix D) says cp437, but many programs write UTF-8."""
     try:
         if flags & _UTF8_FLAG:
             return raw.decode("utf-8")

@@ -1,7 +1,7 @@
-"""Find the playlists of a zip and read them, before its media is read.
+"""Find and read the playlists of a zip, before its media.
 
-A playlist is what is called so, what a master names as one, and what begins with #EXTM3U among the few files that
-nothing else explains.
+Playlists are files named so, files that a master names as such, and among the few files nothing else names those that
+begin with #EXTM3U (RFC 8216, section 4.3.1.1).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from archiver.core.errors import BadContents
 from archiver.core.records.keys import safe_path
 
 _MIB = 1024 * 1024
-MAX_PLAYLIST_BYTES = 64 * _MIB  # as of a tree (hls.md, trap 10)
-MAX_PLAYLISTS_BYTES = 256 * _MIB  # all together: held in memory until the media is stored
+MAX_PLAYLIST_BYTES = 64 * _MIB  # as for HlsLimits
+MAX_PLAYLISTS_BYTES = 256 * _MIB  # of all, held in memory until the media is stored
 MAX_PLAYLISTS = 500
-MAX_PEEKS = 200  # files whose first bytes are looked at; each costs a request
+MAX_PEEKS = 200  # files whose first bytes are read; each costs a request
 _FOLLOWED = (Role.VARIANT, Role.RENDITION)
 _MASTER_TAGS = (b"#EXT-X-STREAM-INF", b"#EXT-X-MEDIA:", b"#EXT-X-I-FRAME-STREAM-INF")
 
 
 class ZipPlaylists:
-    """`held` are the playlists by member name, `broken` what should be one and is damaged in the zip."""
+    """`held`: the playlists by member name; `broken`: those damaged in the zip, with the reason."""
 
     def __init__(self, members: Mapping[str, Member], names: MemberNames, zip_pass: ZipPass) -> None:
         self.held: dict[str, bytes] = {}
@@ -40,10 +40,10 @@ class ZipPlaylists:
         self._held_bytes = 0
         self._too_many: list[str] = []
         self._too_large: list[str] = []
-        self._explained: set[str] = set()  # what a playlist names
+        self._explained: set[str] = set()  # named by a playlist
 
     def find(self, notes: Notes) -> None:
-        """Read them all. What is damaged, too large or too many becomes a doubt. Raises what the source raises."""
+        """Read all playlists. Damaged, too large or too many ones become doubts. Raises what the source raises."""
         named = [name for name in self._members if sniff.kind_of(name) is Kind.PLAYLIST and not is_junk(name)]
         self._hold(sorted(named, key=depth))
         unknown = [name for name in self._members if sniff.kind_of(name) in (None, Kind.TEXT)]
@@ -65,7 +65,7 @@ class ZipPlaylists:
             )
 
     def _hold(self, names: Iterable[str]) -> None:
-        """Read these, and what the masters among them name."""
+        """Read these, and the playlists that masters among them name."""
         queue = list(dict.fromkeys(names))
         for name in queue:  # grows while it is walked
             if name in self.held or name in self.broken:
@@ -102,7 +102,7 @@ class ZipPlaylists:
         return list(found)
 
     def _look_at(self, names: Iterable[str]) -> None:
-        """Hold what begins as a playlist does, of the files that no playlist names: those that lie highest first."""
+        """Hold files that begin like a playlist and that no playlist names, the least nested first."""
         looked_into = peeks = 0
         for name in sorted(names, key=lambda name: (depth(name), self._members[name].size_bytes)):
             if looked_into < len(self.held):
@@ -119,13 +119,13 @@ class ZipPlaylists:
             try:
                 start = self._pass.start(member)
             except MemberBroken:
-                continue  # it is found broken again when its turn comes
+                continue  # reported when it is read
             if is_playlist(start):
                 self._hold([name])
 
 
 def references(data: bytes) -> Iterator[Reference]:
-    """As many as can be read."""
+    """Yield the references that can be parsed."""
     with suppress(BadContents):
         yield from Playlist(data).references()
 
@@ -139,7 +139,7 @@ def is_master(data: bytes) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """What macOS adds to a zip beside each file, under the same name: it is no playlist and no media."""
+    """Tell a file that macOS adds to a zip beside each file (AppleDouble), under the same name."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._")
 
 

@@ -1,4 +1,4 @@
-"""Which member of a zip a reference of one of its playlists names."""
+"""Resolve references of a zip's playlists to its members."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class MemberNames:
-    """The names of all members. macOS packs names decomposed that playlists write composed: where the exact name is no
-    member, one that differs in nothing else is taken."""
+    """The names of all members. macOS writes decomposed names (NFD) where playlists have composed ones (NFC): without
+    an exact match, a name that is equal in NFC is used."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
@@ -24,7 +24,7 @@ class MemberNames:
         }
 
     def target(self, reference: Reference, from_member: str) -> str | None:
-        """The member that `reference` names; None when it names none."""
+        """Return the member that `reference` names; None if there is none."""
         for name in candidates(reference, from_member):
             if name in self._names:
                 return name
@@ -34,7 +34,7 @@ class MemberNames:
 
 
 def candidates(reference: Reference, from_member: str) -> Iterator[str]:
-    """The names it may mean, as written and percent-decoded; none for what lies outside of the zip."""
+    """Yield the names it may mean, as written and percent-decoded; none outside of the zip."""
     path = re.split("[?#]", reference.uri)[0]
     if _SCHEME.match(path) or path.startswith("//"):
         return
@@ -46,20 +46,20 @@ def candidates(reference: Reference, from_member: str) -> Iterator[str]:
 
 
 def is_fetchable(reference: Reference) -> bool:
-    """Whether a player asks a server for it."""
+    """Tell whether a player requests it from a server."""
     scheme = _SCHEME.match(reference.uri)
     return scheme is None or scheme.group().lower() in ("http:", "https:")
 
 
 def is_required(reference: Reference) -> bool:
-    """Whether the copy is not whole without it."""
+    """Tell whether the copy is incomplete without it."""
     if reference.gap or reference.role in (Role.LINK, Role.PART):
         return False
-    # keys are named by schemes of their systems
+    # keys have the schemes of their DRM systems
     is_elsewhere = reference.role is not Role.KEY and not reference.uri.lower().startswith("data:")
     return is_fetchable(reference) or is_elsewhere
 
 
 def shown(reference: Reference) -> str:
-    """For people: without its query, which may be a credential, and without what stands before a host."""
+    """Return it for messages, without query and user information, which may be credentials."""
     return re.sub(r"//[^/@]*@", "//", re.split("[?#]", reference.uri)[0])

@@ -1,4 +1,4 @@
-"""Inflate the members of a zip from one pass over it, each checked against its size and CRC-32."""
+"""Inflate the members of a zip in one pass, checking each against its size and CRC-32."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from archiver.transfer.errors import UnexpectedContent
 from archiver.transfer.memory import MemoryBudget
 
 _MIB = 1024 * 1024
-_START_BYTES = 4096  # of a member whose first bytes are looked at
-_EXTRA_BYTES = 1024  # room for the extra fields of a local header, when it is read by itself
+_START_BYTES = 4096  # of a member, to tell its kind
+_EXTRA_BYTES = 1024  # read ahead for the extra fields of a local header
 
 
 class MemberBroken(UnexpectedContent):
-    """One member is damaged in the zip itself: its size, CRC-32 or compressed data is wrong. The others are not
-    concerned."""
+    """One member is damaged in the zip: its size, CRC-32 or compressed data is wrong. Others are not affected."""
 
 
 class ZipPass:
-    """One pass over the zip, in order, that leaves out what is skipped. Use as a context manager.
+    """One pass over the zip, in order, without what is skipped. Use as a context manager.
 
-    A member that turns out broken does not end it. What the source itself raises (`RangeReader.read`) does.
+    A broken member does not end it; an error of the source (`RangeReader.read`) does.
     """
 
     def __init__(
@@ -46,8 +45,8 @@ class ZipPass:
         self._open.close()
 
     def chunks(self, member: Member) -> Iterator[bytes | memoryview]:
-        """The inflated bytes of `member`, which must not lie before the last one read. Raises MemberBroken."""
-        # what lies between has come already, or is on its way, as far as it was read ahead
+        """Yield the inflated bytes of `member`, which must not be before the last one read. Raises MemberBroken."""
+        # within this distance the bytes between are in flight already
         if self._ahead is None or member.offset - self._ahead.position > WINDOWS * self._window_bytes:
             self._open.close()
             self._ahead = self._open.enter_context(
@@ -65,13 +64,13 @@ class ZipPass:
         yield from _checked(member, self._ahead.pieces(member.packed_bytes))
 
     def whole(self, member: Member) -> bytes:
-        """All of a small one, by itself and out of order. Raises MemberBroken."""
+        """Return a small member, out of order. Raises MemberBroken."""
         packed = self._data(member, member.packed_bytes)
         pieces = (packed[at : at + _MIB] for at in range(0, len(packed), _MIB))
         return b"".join(_checked(member, pieces))
 
     def start(self, member: Member) -> bytes:
-        """Its first bytes, 4 KiB or less, by itself and out of order; unchecked. Raises MemberBroken."""
+        """Return the first 4 KiB or less of a member, out of order and unchecked. Raises MemberBroken."""
         data = self._data(member, min(member.packed_bytes, _START_BYTES))
         if member.method == STORED:
             return bytes(data)
@@ -81,9 +80,9 @@ class ZipPass:
             raise MemberBroken(f"zip member {member.name!r} cannot be inflated: {error}") from None
 
     def _data(self, member: Member, length: int) -> memoryview:
-        """The first `length` of its packed bytes."""
+        """Return the first `length` compressed bytes."""
         header_bytes = local_header_bytes(member)
-        room = member.room_ends - member.offset
+        room = member.end_bound - member.offset
         seen = self._reader.read(member.offset, min(room, header_bytes + _EXTRA_BYTES + length))
         at = _data_offset(member, bytes(seen[:header_bytes]))
         start = at - member.offset
@@ -93,8 +92,7 @@ class ZipPass:
 
 
 class MemberChunks:
-    """The inflated bytes of one member: an iterable to be read once, or skipped. Raises MemberBroken, and what the
-    source raises."""
+    """The inflated bytes of one member, to be read once or skipped. Raises MemberBroken, and what the source raises."""
 
     def __init__(self, zip_pass: ZipPass, member: Member) -> None:
         self.broken: MemberBroken | None = None
@@ -108,12 +106,12 @@ class MemberChunks:
         return self._chunks
 
     def skip(self) -> None:
-        """Instead of reading: nothing of it is fetched."""
+        """Skip the member instead of reading it; nothing is fetched."""
         self._finished = True
 
     def finish(self) -> None:
-        """Hold the caller to the promise that it read or skipped everything before it asked for the next item. A
-        broken member is finished; what the source raised is raised again, for it ends the pass."""
+        """Check that the member was read or skipped before the next item. Raises RuntimeError if not; raises an error
+        of the source again, since it ends the pass."""
         if self._source_failed is not None:
             raise self._source_failed
         if not self._finished:

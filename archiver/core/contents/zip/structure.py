@@ -1,4 +1,4 @@
-"""Check that a zip is whole while it is copied, where its end could not be read before."""
+"""Check that a zip is whole while it is copied, if its end could not be read before."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from archiver.transfer.errors import UnexpectedContent
 
 
 class ZipStructure:
-    """`transfer.base.Structure` of a zip that is kept packed. Holds its last bytes alone, 64 KiB and a little."""
+    """`transfer.base.Structure` of a zip that is stored as it is. Holds only its last bytes, some 64 KiB."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._ends: dict[
-            int, bytes
-        ] = {}  # by offset: the last bytes of parts that may belong to the zip's end
-        self._stops: list[tuple[int, int]] = []  # a heap: where each of them ends, and its offset
+        self._ends: dict[int, bytes] = {}  # by offset: last bytes of parts that may belong to the zip's end
+        self._stops: list[tuple[int, int]] = []  # heap of their ends and offsets
         self._seen_to = 0
 
     @property
@@ -39,7 +37,7 @@ class ZipStructure:
                 self._ends.pop(heapq.heappop(self._stops)[1], None)
 
     def finish(self, size_bytes: int, read: Callable[[int, memoryview], None] | None) -> None:
-        """Raises UnexpectedContent for a zip that is cut, split, empty, or has other bytes around it."""
+        """Raise UnexpectedContent for a zip that is cut, split, empty, or has other bytes around it."""
 
         def read_or_recall(start: int, length: int) -> bytes:
             if (known := self._recall(start, length)) is not None:
@@ -53,12 +51,12 @@ class ZipStructure:
         try:
             check_whole(read_or_recall, size_bytes)
         except _NotSeen:
-            return  # the end record is whole; its directory went by long before, and nobody can read it again
+            return  # the end record is whole; the directory was not held and cannot be read again
         except BadContents as error:
             raise UnexpectedContent(f"{self._name}: it is kept packed, and doubtful: {error}") from None
 
     def _recall(self, start: int, length: int) -> bytes | None:
-        """The bytes, where every one of them was seen and is held still."""
+        """Return the bytes if all of them are still held."""
         found = bytearray()
         for offset, end in sorted(self._ends.items()):
             at = start + len(found)

@@ -1,4 +1,4 @@
-"""Judge the playlists of a zip together: what they need, what of it is missing, and how they are stored."""
+"""Judge the playlists of a zip together: which members they need, which are missing, and how to store them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from archiver.transfer.base import Check, SourceInfo
 from archiver.transfer.errors import ErrorPage, UnexpectedContent
 
 MAX_REFERENCES = 1_000_000  # of all playlists; 12 h in four layers are 86,400
-MAX_LISTED = 100_000  # missing files that are doubted one by one
+MAX_LISTED = 100_000  # missing files with a doubt of their own
 _STREAMS = {"AUDIO": Stream.RENDITION, "VIDEO": Stream.RENDITION, "SUBTITLES": Stream.SUBTITLES}
 
 
@@ -32,7 +32,7 @@ _BESIDE_THE_RECORDING = frozenset({Stream.SUBTITLES, Stream.TRICK_PLAY})
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """What a playlist needs a member for."""
+    """Why a playlist needs a member."""
 
     role: Role
     encrypted: bool = False
@@ -57,7 +57,7 @@ _SESSION_DATA = _Need(Role.DATA)
 
 
 class ZipTree:
-    """`session_data`: members that session data names. Everything else is asked by method."""
+    """The playlists of one zip. `session_data`: members named by EXT-X-SESSION-DATA."""
 
     def __init__(self, held: Mapping[str, bytes], members: Mapping[str, Member], names: MemberNames) -> None:
         self.session_data: set[str] = set()
@@ -70,7 +70,7 @@ class ZipTree:
         self._empty: set[str] = set()
         self._references = 0
         self._needs: dict[str, _Need] = {}
-        self._kinds_of_need: dict[_Need, _Need] = {}  # so that equal ones are one
+        self._kinds_of_need: dict[_Need, _Need] = {}  # equal ones share one object
         self._streams: dict[str, set[Stream]] = {}
         self._variables: dict[str, Mapping[bytes, bytes]] = {}  # by the playlist that inherits them
         self._all_variables: dict[bytes, bytes] = {}
@@ -80,7 +80,7 @@ class ZipTree:
         self._masters: set[str] = set()
 
     def judge(self, notes: Notes, expected: Expected, others: int) -> None:
-        """Read every playlist, the masters first. `others`: how many members are no playlists."""
+        """Read every playlist, masters first. `others`: the number of other members."""
         for name in sorted(self._held, key=lambda name: (not is_master(self._held[name]), depth(name))):
             self._playlist(name)
         self._playlists += [self._stored(*each) for each in self._read]
@@ -88,7 +88,7 @@ class ZipTree:
         self._facts.tell(told, others, expected)
         notes.facts.update(told.facts)
         notes.warnings += told.warnings
-        # what a zip lacks, its source can never add
+        # the source cannot complete a zip
         notes.doubts += [*self._doubts, *(replace(doubt, unready=False) for doubt in told.doubts)]
         if not self._held:
             notes.doubts.append(Doubt("the zip holds no playlist: its files were stored as they are"))
@@ -101,23 +101,23 @@ class ZipTree:
             notes.doubts.append(Doubt(f"{more} more files are named and not in the zip", missing=True))
 
     def check(self, name: str) -> Check | None:
-        """The check of a member's first bytes, by what the playlists need it for. None where nothing is expected, or
-        nothing can be seen."""
+        """Return the check of a member's first bytes, by what the playlists need it for; None if nothing is expected or
+        it is empty."""
         if not self._members[name].size_bytes or is_junk(name):
-            return None  # where it must not be empty, there is a doubt already
+            return None  # there is a doubt already where it must not be empty
         path = safe_path(name)
         if need := self._needs.get(name):
             return as_packed(need.check(path))
         by_name = sniff.kind_of(name)
         if by_name in (Kind.IMAGE, Kind.PLAYLIST):
             return as_packed(sniff.check_for(by_name, path))
-        if by_name in sniff.MEDIA:  # it may be encrypted: only a playlist could tell
+        if by_name in sniff.MEDIA:  # it may be encrypted; only a playlist could tell
             return as_packed(sniff.check_for(Kind.ANY, path))
         return partial(_check_unnamed, path)
 
     def items(self) -> Iterator[Item]:
-        """The playlists, the top master last."""
-        # nothing names the top master: with several, the one that lies highest is it
+        """Yield the playlists, the top master last."""
+        # the top master is the least nested one
         ranked = sorted(
             self._playlists, key=lambda item: (item.path not in self._masters, item.path.count("/"))
         )
@@ -150,7 +150,8 @@ class ZipTree:
         self._read.append((path, playlist, replacements))
 
     def _stored(self, path: str, playlist: Playlist, replacements: Mapping[Span, bytes]) -> Item:
-        """Made last: a value that a master defines may be used in the query of any playlist that imports it."""
+        """Make the item of a playlist, last: a variable a master defines may be used in a query of any playlist that
+        imports it."""
         if playlist.is_master:
             playlist.blank(self._used_in_queries)
         changes = {**replacements, **playlist.neutralised}
@@ -163,14 +164,14 @@ class ZipTree:
         )
 
     def _streams_of_unnamed(self, data: bytes) -> set[Stream]:
-        """Of a playlist that no master names. Without a master, every playlist is a layer."""
+        """Return the role of a playlist that no master names: without a master, every playlist is a variant."""
         return set() if self._masters and not is_master(data) else {Stream.VARIANT}
 
     # -- one reference -------------------------------------------------------------------------------------
     def _reference(
         self, reference: Reference, name: str, path: str, playlist: Playlist, streams: set[Stream]
     ) -> bytes | None:
-        """What must stand in its place; None when it stays as it is."""
+        """Return the text to replace it with; None if it stays."""
         target = self._names.target(reference, name)
         if target is None:
             return self._unmet(reference, name, path)
@@ -205,7 +206,7 @@ class ZipTree:
             self._doubts.append(Doubt(f"is empty, and needed as a {reference.role.value}", safe_path(target)))
 
     def _unmet(self, reference: Reference, name: str, path: str) -> bytes | None:
-        """A reference to what is no member: a doubt where it is needed. No query is left in it."""
+        """Handle a reference to no member: a doubt if it is required. Its query is removed."""
         inside = next(candidates(reference, name), None)
         needed = is_required(reference)
         if needed and (key := inside or shown(reference)) not in self._missing:
@@ -238,7 +239,7 @@ def _type_of_unread(data: bytes, path: str) -> str:
 
 
 def _check_unnamed(path: str, start: bytes, info: SourceInfo | None = None) -> None:  # noqa: ARG001
-    """Of a file that no playlist names: it may be anything but a playlist, whose files would be missed."""
+    """Check a file that no playlist names: anything but a playlist, whose files would be missed."""
     if is_playlist(start):
         raise UnexpectedContent(
             f"{path} is a playlist, which was not expected there, and was not looked into"
@@ -246,8 +247,8 @@ def _check_unnamed(path: str, start: bytes, info: SourceInfo | None = None) -> N
 
 
 def as_packed(strict: Check) -> Check:
-    """`strict` for a member: what looks like an error page is no answer of a server, but what was packed, and may be
-    kept with a doubt."""
+    """Adapt `strict` to a member: what looks like an error page is no response, but was packed so, and may be stored
+    with a doubt."""
     return partial(_as_packed, strict)
 
 

@@ -1,8 +1,7 @@
-"""A zipped VOD, streamed into the bucket unpacked: the directory first, then the playlists, then all other members in
-the order in which they lie in the zip, from one pass over it (hls.md, "The zip form"). Nothing touches the local disk.
-Members that are stored already are not fetched again.
+"""Unpack a zipped VOD while streaming it: the directory, then the playlists, then all other members in one pass over
+the zip. Nothing is written to the local disk. Members that are stored already are not fetched again.
 
-What cannot be unpacked is kept packed, with a doubt that says why.
+A zip that cannot be unpacked is stored as it is, with a doubt that says why.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from archiver.transfer.base import Source, SourceInfo
 from archiver.transfer.errors import RangesUnreliable, SourceChanged, SourceMismatch, SourceUnavailable
 from archiver.transfer.memory import MemoryBudget
 
-MAX_SESSION_DATA_BYTES = 16 * 1024 * 1024  # what is larger is stored as it is
+MAX_SESSION_DATA_BYTES = 16 * 1024 * 1024  # larger ones are stored unchanged
 
 
 class ZipMode(StrEnum):
@@ -45,7 +44,7 @@ class ZipMode(StrEnum):
 
 
 class ZipContents:
-    """`core.contents.base.Contents` of a zip. `name` is that of the zip as a file, for when it is kept."""
+    """`core.contents.base.Contents` of a zip. `name`: file name of the zip, if it is kept."""
 
     form = "zip"
 
@@ -64,8 +63,7 @@ class ZipContents:
         policy: RetryPolicy = REQUEST,
         memory: MemoryBudget | None = None,
     ) -> None:
-        """Reads the directory and judges it before anything is written; with KEEP, only whether the zip is whole.
-        Raises SourceError."""
+        """Read and validate the directory; with KEEP, only check that the zip is whole. Raises SourceError."""
         self._source = source
         self._info = info
         self._name = name
@@ -84,7 +82,7 @@ class ZipContents:
             mode = ZipMode.KEEP
             self._looked_into = True
             self._notes.doubts.append(Doubt(f"the zip is kept packed: {error}", self._path_packed(mode)))
-        except SourceMismatch:  # ranges that are wrong, or another ETag by each server of a CDN
+        except SourceMismatch:  # wrong ranges, or servers of a CDN with different ETags
             if mode is not ZipMode.KEEP:
                 mode = ZipMode.KEEP
                 self._notes.doubts.append(Doubt(_NOT_BY_RANGE, self._path_packed(mode)))
@@ -104,8 +102,8 @@ class ZipContents:
         return self._notes
 
     def items(self) -> Iterator[Item]:
-        """See `Contents.items`. The chunks of a member whose bytes do not have its size or CRC-32 raise MemberBroken;
-        the packed zip is then stored as well, so that nothing is lost."""
+        """See `Contents.items`. The chunks of a member with a wrong size or CRC-32 raise MemberBroken; the zip is then
+        stored as well, so that nothing is lost."""
         if self._mode is not ZipMode.UNPACK:
             yield self._packed()
         if self._mode is not ZipMode.KEEP:
@@ -113,8 +111,8 @@ class ZipContents:
 
     # -- opening -------------------------------------------------------------------------------------------
     def _open(self, mode: ZipMode, limits: ZipLimits) -> None:
-        """Raises BadContents for what cannot be unpacked (with KEEP: is not whole), SourceMismatch where it cannot be
-        read by range, SourceError."""
+        """Raises BadContents if it cannot be unpacked (with KEEP: is not whole), SourceMismatch if it cannot be read by
+        range, SourceError."""
         if not self._info.ranges and mode is not ZipMode.KEEP:
             self._open_again()
         if not self._info.ranges or self._info.size_bytes is None:
@@ -128,7 +126,7 @@ class ZipContents:
         self._looked_into = True
 
     def _open_again(self) -> None:
-        """One passing answer without ranges must not decide how the zip is stored."""
+        """Retry: one response without ranges must not decide how the zip is stored."""
 
         def attempt() -> None:
             info, reader = self._source.open(sniff.SNIFF_BYTES)
@@ -151,7 +149,7 @@ class ZipContents:
             path=self._path_packed(self._mode),
             content_type="application/zip",
             source=self._source,
-            # other bytes may lie before a zip that is doubtful
+            # a doubtful zip may have other bytes before it
             check=sniff.check_for(Kind.ANY if is_doubtful else Kind.ZIP, self._name),
             structure=None if self._looked_into else ZipStructure(self._name),
             size_bytes=self._info.size_bytes,
@@ -185,14 +183,14 @@ class ZipContents:
         if broken:
             words = f"{len(broken)} members are damaged in the zip, the first: {broken[0]}; it is kept packed as well"
             self._notes.doubts.append(Doubt(words, self._path_packed(self._mode)))
-        # texts that we rewrite are no proof of what the source had
+        # rewritten texts do not show what the source had
         if (broken or not has_media) and self._mode is ZipMode.UNPACK:
             yield self._packed()
         yield from tree.items()
 
     def _pass(self) -> ZipPass:
         assert self._reader is not None
-        stop = max((member.room_ends for member in self._members.values()), default=0)
+        stop = max((member.end_bound for member in self._members.values()), default=0)
         return ZipPass(self._reader, stop, self._window_bytes, self._memory)
 
     def _media(self, member: Member, tree: ZipTree, zip_pass: ZipPass, broken: list[str]) -> Iterator[Item]:
@@ -212,7 +210,7 @@ class ZipContents:
     def _session_data(
         self, member: Member, names: MemberNames, zip_pass: ZipPass, broken: list[str]
     ) -> Iterator[Item]:
-        """Chapters that name images of the zip name them in the copy as well."""
+        """Yield session data, with the images it names rewritten to their paths in the copy."""
         path = safe_path(member.name)
         try:
             data = zip_pass.whole(member)

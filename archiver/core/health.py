@@ -6,11 +6,12 @@ problem, never "well".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 
 from archiver.core.clocks import CLOCK_TOLERANCE
+from archiver.core.deadlines import UNDATED, alarm_level
 from archiver.core.destinations.breaker import OpenBreaker
 from archiver.core.forecast import Forecast
 from archiver.core.health_rules import Finding, finding
@@ -77,6 +78,9 @@ class Summary:
     )  # latest time in each of the ledger's facts
     next_due_at: datetime | None = None
     forecast: Forecast | None = None  # None: too little was measured
+    crossings: Mapping[int, int] = field(
+        default_factory=dict
+    )  # by ALARM_LEVELS in days: how many assets ever came under it
 
     @property
     def swept_at(self) -> datetime | None:
@@ -132,6 +136,37 @@ def find(summary: Summary) -> tuple[Finding, ...]:
     return (*_problems(summary), *_notes(summary))
 
 
+def alert_findings(summary: Summary) -> tuple[Finding, ...]:
+    """The problems, as alerts tell them: assets at risk by ALARM_LEVELS, each a cause of its own, so that a second
+    asset with a day left is told although the first one was."""
+    problems = (each for each in find(summary) if each.is_problem and each.id != "at_risk")
+    by_level: dict[int, list[Row]] = {}
+    for row in summary.at_risk:
+        if (level := alarm_level(row.expires_at, summary.at)) is not None:
+            by_level.setdefault(level.days, []).append(row)
+    at_risk = (
+        finding(
+            "at_risk",
+            _named_at_risk(rows, days, or_more=summary.at_risk_or_more),
+            cause=f"{days} d",
+            level=summary.crossings.get(days, 0),
+        )
+        for days, rows in sorted(by_level.items())
+    )
+    return (*at_risk, *problems)
+
+
+def _named_at_risk(rows: Sequence[Row], days: int, *, or_more: bool) -> str:
+    number = f"{len(rows):,} or more assets" if or_more else _assets(len(rows))
+    first = rows[0]
+    until = "unknown" if first.expires_at == UNDATED else f"{first.expires_at:%Y-%m-%d %H:%M} UTC"
+    why = f" Its last failure: {first.reason}" if first.reason else ""
+    return (
+        f"{number} not saved, with less than {'1 day' if days == 1 else f'{days} days'} left. The most urgent is "
+        f"{first.asset_id} ({first.type}), deadline {until}.{why}"
+    )
+
+
 def _headline(summary: Summary, found: tuple[Finding, ...]) -> str:
     if not any(each.is_problem for each in found):
         fewer = any(each.id == "copies_missing" for each in found)
@@ -164,7 +199,7 @@ def _problems(summary: Summary) -> Iterator[Finding]:
         until = (
             f"Circuit breaker open until {breaker.until:%H:%M:%S} UTC: " if breaker.code == "on_hold" else ""
         )
-        yield finding(breaker.code, f"{until}{reason}")
+        yield finding(breaker.code, f"{until}{reason}", cause=name)
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"
@@ -193,6 +228,7 @@ def _will_miss(summary: Summary) -> Iterator[Finding]:
         "will_miss_deadline",
         f"At this rate {_assets(likely)} ({size:,.1f} GB) will not be saved in time{band}; the first deadline that is "
         f"missed is {found.first_missed_at:%Y-%m-%d %H:%M} UTC.",
+        level=likely,
     )
 
 
@@ -221,7 +257,8 @@ def _ends(counts: Counts) -> Iterator[Finding]:
     for state, (one, many, rest) in _ENDS.items():
         number = unacknowledged(counts, state)
         if number > 0:
-            yield finding(state.value, f"{_assets(number)} {one if number == 1 else many}: {rest}")
+            text = f"{_assets(number)} {one if number == 1 else many}: {rest}"
+            yield finding(state.value, text, level=number)
 
 
 def _time(summary: Summary) -> Iterator[Finding]:

@@ -26,10 +26,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule that fires, and the sentence for people: to which asset, destination or process it applies."""
+    """A rule that fires, and the sentence for people: to which asset, destination or process it applies. `cause`: which
+    of several it is, such as a destination; it holds no secret. `level` grows as it gets worse, so that it is told
+    again."""
 
     rule: Rule
     text: str
+    cause: str = ""
+    level: int = 0
 
     @property
     def id(self) -> str:
@@ -192,6 +196,18 @@ _RULES = (
         "While 100ms has the recording: `archiver archive --again ID`; else restore the objects and "
         "`archiver verify ID`.",
     ),
+    Rule(
+        "ledger_unreachable",
+        Severity.CRITICAL,
+        "The ledger's Redis does not answer: nothing is found, copied or known.",
+        "Start Redis, or correct ARCHIVER_REDIS_URL; then `archiver doctor`. Nothing is lost with it.",
+    ),
+    Rule(
+        "alert_channel_fails",
+        Severity.WARNING,
+        "Alerts do not reach one of the channels.",
+        "Correct its URL in ARCHIVER_ALERT_URLS; try it with `archiver alerts test`.",
+    ),
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
     Rule(
         "copies_missing",
@@ -206,6 +222,6 @@ _RULES = (
 RULES: Mapping[str, Rule] = {rule.id: rule for rule in _RULES}
 
 
-def finding(rule_id: str, text: str) -> Finding:
+def finding(rule_id: str, text: str, *, cause: str = "", level: int = 0) -> Finding:
     """Raise KeyError for an id that is not in RULES."""
-    return Finding(RULES[rule_id], text)
+    return Finding(RULES[rule_id], text, cause, level)

@@ -30,6 +30,7 @@ from archiver.ledger.models import AssetState, Row
 WATCH_FACT = "watch"
 RAN_ONCE_FACT = "run_once"
 IDLE_FACT = "idle"
+CROSSINGS_FACT = "at_risk_crossings"  # by days left: how many assets ever came under that level
 
 SHOWN = 20  # rows of each kind in a summary
 NAMED = 5  # of them in one line
@@ -67,6 +68,7 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
         recorded=recorded,
         next_due_at=ledger.next_due_at(),
+        crossings=_crossings(facts.get(CROSSINGS_FACT, {})),
         forecast=throughput.last_forecast(facts),
     )
 
@@ -90,6 +92,12 @@ def _unacknowledged(ledger: Ledger) -> Iterator[Row]:
     return islice(found, SHOWN)
 
 
+def _crossings(fact: Mapping[str, object]) -> dict[int, int]:
+    return {
+        int(days): number for days, number in fact.items() if days.isdecimal() and isinstance(number, int)
+    }
+
+
 def _latest(fact: Mapping[str, object]) -> datetime | None:
     times = (parse_time(fact.get(name)) for name in RECORDED_TIMES)
     return max((time for time in times if time is not None), default=None)
@@ -102,7 +110,9 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
     for name, fact in sorted(facts.items()):
         if name.startswith(machine.FACTS):
             worker = name.removeprefix(machine.FACTS)
-            yield finding("machine_fault", f"The machine of {worker} fails: {fact.get('reason')}")
+            yield finding(
+                "machine_fault", f"The machine of {worker} fails: {fact.get('reason')}", cause=worker
+            )
     yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
     yield from _of_failed_later(ledger)
     yield from reports.verify_findings(ledger)

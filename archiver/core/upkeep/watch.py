@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -81,6 +82,7 @@ class Watcher:
     def _alarm(self, now: datetime) -> None:
         told = self._ledger.recall(ALARMS_FACT) or {}
         levels: dict[str, object] = {}
+        crossed: Counter[str] = Counter()
         for row in status.most_urgent(self._ledger, now + ALARM_LEVELS[-1], MOST_ALARMS):
             level = alarm_level(row.expires_at, now)
             if level is None:
@@ -88,6 +90,7 @@ class Watcher:
             levels[row.asset_id] = level.days
             if told.get(row.asset_id) == level.days:
                 continue
+            crossed[str(level.days)] += 1
             log.error(
                 "asset_at_risk",
                 asset_id=row.asset_id,
@@ -98,6 +101,10 @@ class Watcher:
                 attempts=row.attempts,
                 reason=row.reason,
             )
+        if crossed:
+            before = self._ledger.recall(status.CROSSINGS_FACT) or {}
+            numbers = {days: number for days, number in before.items() if isinstance(number, int)}
+            self._ledger.remember(status.CROSSINGS_FACT, dict(crossed + Counter(numbers)))
         self._ledger.remember(ALARMS_FACT, levels)
 
 

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from rich.text import Text
 
-from archiver.core.deadlines import UNDATED
 from worker.logs.escaping import escaped
 
 
@@ -35,6 +34,8 @@ def span(duration: timedelta) -> str:
 
 
 def time_left(expires_at: datetime, now: datetime) -> str:
+    from archiver.core.deadlines import UNDATED  # late: `--help` loads no pydantic
+
     if expires_at == UNDATED:
         return "unknown (no creation date)"
     return f"in {span(expires_at - now)}" if expires_at > now else f"{span(now - expires_at)} ago"

@@ -1,4 +1,4 @@
-"""When an asset is gone, and what that makes of its turn. Pure."""
+"""When 100ms deletes an asset, and what follows for its priority. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from archiver.hms.models import Asset
 from archiver.ledger.models import Row
 
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
-"""The deadline of an asset without a usable `created_at`: nobody knows how long it has, so it goes first."""
+"""The deadline of an asset without a usable `created_at`: it may be deleted any time, so it is archived first."""
 
-UNDATED_PATIENCE = timedelta(days=15)
-"""How long after it was first seen an undated asset may be believed to be gone: what 100ms documents as retention."""
+UNDATED_RETENTION = timedelta(days=15)
+"""How long after it was first seen an undated asset can exist: the retention that 100ms documents."""
 
 EARLIEST = datetime(2019, 1, 1, tzinfo=UTC)
-"""100ms recorded nothing before: an earlier `created_at` is a default such as Go's year 1 or Unix' 1970."""
+"""100ms recorded nothing before: an earlier `created_at` is a default such as Go's year 1 or Unix's 1970."""
 
 LATEST_AHEAD = timedelta(days=1)
 """How far in the future a `created_at` may lie: clocks differ, and some write local time as UTC."""
 
 ALARM_LEVELS = (timedelta(days=1), timedelta(days=3), timedelta(days=7))
-"""An asset not saved when this much is left of its time is told of, again at each level (design.md, watch)."""
+"""An asset not saved with so much time left raises an alarm, again at each level (design.md, watch)."""
 
 
 def is_plausible(created_at: datetime | None, now: datetime | None) -> bool:
-    """Whether an asset can have been created then. `now`: None when the future is not to be judged."""
+    """Whether an asset can have been created then. `now`: None to accept any time in the future."""
     if created_at is None or created_at < EARLIEST:
         return False
     return now is None or created_at - now <= LATEST_AHEAD
@@ -41,7 +41,7 @@ def expires_at(asset: Asset, retention: timedelta, now: datetime | None = None) 
 
 
 def is_undated(row: Row) -> bool:
-    """Whether nobody knows the asset's deadline. Versions before 0.2 entered any `created_at` in the ledger."""
+    """Whether the asset's deadline is not known. Versions before 0.2 entered any `created_at` in the ledger."""
     if row.expires_at < EARLIEST:
         return True
     # when it was first seen, it existed
@@ -49,15 +49,15 @@ def is_undated(row: Row) -> bool:
 
 
 def source_ends_at(row: Row) -> datetime:
-    """Until when the source may have the asset: its deadline; of an undated one, as late as it can be."""
-    return row.first_seen_at + UNDATED_PATIENCE if is_undated(row) else row.expires_at
+    """When the source deletes the asset at the latest: its deadline; for an undated asset, as late as possible."""
+    return row.first_seen_at + UNDATED_RETENTION if is_undated(row) else row.expires_at
 
 
 def is_over(row: Row, now: datetime) -> bool:
-    """Whether the source may be believed when it says that the asset is gone for good."""
+    """Whether the deadline is past, so that "gone" at the source may mean gone for good."""
     return now >= source_ends_at(row)
 
 
 def alarm_level(deadline: datetime, now: datetime) -> timedelta | None:
-    """The tightest of ALARM_LEVELS that the time left is under; None while there is plenty."""
+    """Return the tightest of ALARM_LEVELS that the time left is below; None when it is below none."""
     return next((level for level in ALARM_LEVELS if deadline - now < level), None)

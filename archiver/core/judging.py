@@ -1,4 +1,4 @@
-"""What an asset's own description says of it, before any byte is read. Pure; every sweep judges anew."""
+"""What follows from an asset's description alone, before any byte is read. Pure; repeated by every sweep."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ class Scope:
 
 
 def judge(asset: Asset, scope: Scope, now: datetime | None = None) -> Seen:
-    """The asset as the ledger is to know it, with DISCOVERED or the end that follows from the settings. `now`: by which
-    a `created_at` in the future is not believed; None when it was judged already.
+    """Return the asset for the ledger, as DISCOVERED or with the end state that follows from the settings.
 
-    A filter speaks first: what the team does not want is not reported as failed either. A status that the
-    documentation does not name is no end: the archiver asks again.
+    Filters come first: what the team does not want is not reported as failed either. An undocumented status ends
+    nothing: the archiver asks again. `now`: a `created_at` beyond it is ignored; None when that was done already.
     """
     verdict, reason = _verdict(asset, scope)
     return Seen(
@@ -43,7 +42,7 @@ def judge(asset: Asset, scope: Scope, now: datetime | None = None) -> Seen:
 
 
 def as_known(row: Row) -> Seen:
-    """The asset as the ledger knows it already, to be entered again should the ledger forget it meanwhile."""
+    """Return the asset as the ledger knows it, to enter it again if the ledger forgets it meanwhile."""
     return Seen(
         asset_id=row.asset_id,
         type=row.type,

@@ -1,4 +1,4 @@
-"""Faults of this machine: told from those of the source, the destinations and the asset, and not repeated in haste."""
+"""Faults of this machine (memory, threads, file handles, disk), which are never the asset's fault."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from storage_backends.errors import StorageError
 log = structlog.get_logger(__name__)
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""No file handle, no memory: whoever was to be reached, nothing is wrong there."""
+"""No file handles or memory here: nothing is wrong at the other side."""
 _LOCAL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
-"""This machine's disk, unless a destination says so: then it is the destination's."""
+"""This machine's disk, unless a destination raised it: then the destination's."""
 _NO_THREAD = ("can't start new thread", "can't allocate lock")
 
 FACTS = "machine:"
-"""Ledger facts, one for each worker whose machine fails: `reason`, and `faults` in a row. They end with the worker's
-next good attempt, or after FACT_LIFETIME."""
+"""Names of the ledger's facts, one for each worker whose machine fails: `reason`, and `faults` in a row. They end with
+its next good attempt, or after FACT_LIFETIME."""
 FACT_LIFETIME = timedelta(minutes=10)
 
 MOST_FAULTS = 5
@@ -34,8 +34,8 @@ MOST_FAULTS = 5
 
 
 def is_machine_fault(error: BaseException) -> bool:
-    """Whether `error`, or what it was raised from, is a lack of memory, threads or file handles on this machine, or its
-    own disk that is full or fails."""
+    """Whether `error`, or what it was raised from, is a lack of memory, threads or file handles on this machine, or a
+    full or failing disk of its own."""
     return any(_is_fault(each, at_store) for each, at_store in _chain(error))
 
 
@@ -50,7 +50,7 @@ def _is_fault(error: BaseException, at_store: bool) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
-    """`error` and all that it was raised from, `from None` as well, each with whether it came from a destination."""
+    """Yield `error` and everything it was raised from, also `from None`, and whether each came from a destination."""
     seen: set[int] = set()
     waiting: list[tuple[BaseException, bool]] = [(error, False)]
     while waiting:
@@ -69,8 +69,8 @@ def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
 
 
 class MachineFaults:
-    """Those of one process, counted in a row. Between two attempts it pauses, so that a machine which fails at once
-    does not go through the whole queue. Not thread-safe."""
+    """The faults in a row of one process, with a pause after each, so that a machine which fails at once does not go
+    through the whole queue. Not thread-safe."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         self._sleep = sleep
@@ -82,7 +82,7 @@ class MachineFaults:
 
     @property
     def should_end(self) -> bool:
-        """Whether the process is to end, and be started afresh."""
+        """Whether to end the process, so that it is restarted."""
         return self._in_a_row >= MOST_FAULTS
 
     def failed(self, reason: str, holder: str, ledger: Facts | None) -> None:
@@ -113,6 +113,6 @@ class MachineFaults:
 
 
 def failing_machines(ledger: Facts) -> Mapping[str, str]:
-    """The workers whose machines fail just now, each with the reason. Raises LedgerError."""
+    """Return the reason for each worker whose machine fails just now. Raises LedgerError."""
     found = ledger.recall_all(FACTS)
     return {name.removeprefix(FACTS): str(fact.get("reason", "")) for name, fact in sorted(found.items())}

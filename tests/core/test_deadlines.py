@@ -6,7 +6,7 @@ import pytest
 
 from archiver.core.deadlines import (
     UNDATED,
-    UNDATED_PATIENCE,
+    UNDATED_RETENTION,
     expires_at,
     is_over,
     is_undated,
@@ -69,11 +69,11 @@ def test_a_deadline_that_cannot_be_true_is_none_also_when_it_is_in_the_ledger(
     known = row(created_at=created_at, expires_at=deadline, first_seen_at=NOW)
 
     assert is_undated(known) is undated
-    assert source_ends_at(known) == (NOW + UNDATED_PATIENCE if undated else deadline)
+    assert source_ends_at(known) == (NOW + UNDATED_RETENTION if undated else deadline)
 
 
 def test_the_time_of_an_undated_asset_counts_from_when_it_was_first_seen() -> None:
     undated = row(expires_at=UNDATED, first_seen_at=NOW)
 
-    assert not is_over(undated, NOW + UNDATED_PATIENCE - timedelta(seconds=1))
-    assert is_over(undated, NOW + UNDATED_PATIENCE)
+    assert not is_over(undated, NOW + UNDATED_RETENTION - timedelta(seconds=1))
+    assert is_over(undated, NOW + UNDATED_RETENTION)

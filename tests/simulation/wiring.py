@@ -238,8 +238,8 @@ class SimThread:
             timeout -= 0.5
 
 
-class SimFirstBeats:
-    """`core.attempt.first_beats.FirstBeats` of all processes."""
+class SimHeartbeatStarter:
+    """`core.attempt.heartbeat_starter.HeartbeatStarter` of all processes."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -296,7 +296,7 @@ class Logs:
 def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
     """Within the block the product sees virtual time, greenlets as threads and seeded random numbers."""
     rng = random.Random(scheduler.seed + 1)
-    beats = SimFirstBeats(scheduler)
+    beats = SimHeartbeatStarter(scheduler)
 
     def monotonic() -> float:
         return scheduler.running.monotonic() if scheduler.running is not None else scheduler.seconds
@@ -306,7 +306,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         scheduler.running.sleep(seconds)
 
     replaced: list[tuple[Any, str, Any]] = [
-        (archiver.core.attempt.heartbeat, "first_beats", lambda: beats),
+        (archiver.core.attempt.heartbeat, "heartbeat_starter", lambda: beats),
         (archiver.core.attempt.heartbeat, "threading", Threads(scheduler)),
         (archiver.core.attempt.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.core.attempt.copying, "time", types.SimpleNamespace(monotonic=monotonic)),

@@ -20,7 +20,7 @@ from typing import NoReturn
 import structlog
 
 from archiver.core.attempt.heartbeat import Heartbeat
-from archiver.core.attempt.keeping import Tolerant, TolerantStructure
+from archiver.core.attempt.tolerant_checks import Tolerant, TolerantStructure
 from archiver.core.attempt.unproved import Unproved
 from archiver.core.contents.base import Doubt, Item, Phase
 from archiver.core.contents.source_failures import in_words

@@ -1,19 +1,20 @@
-"""From what went wrong to what happens next: one pure function.
+"""What comes of an error: one pure function.
 
-whose fault                               what happens
-the source is away, slow, invalid         retried, later each time, to the deadline and past it
-the source says gone or forbidden         the same before the deadline; after it, said in a row for a day: lost
-it did not arrive whole, nothing stored   retried on a fresh URL, a few times soon and then at least once a day; after
-                                          the deadline, the same for a day: lost
-it arrived with doubts                    the same; kept with them by the archiver (core.attempt.doubts): quarantined
-only the m3u8 is signed                   the same, then needs_source_access
-workers died with it, and got no further  put off for longer, so that others go on
-a destination or the API refuses us, or
-the source's certificate does not verify  retried when the circuit breaker closes; costs the asset no attempt
-a destination refuses this asset alone    as a source that is away: somebody must see to it, and others go on
-a fault of this machine                   retried soon, perhaps by another worker; costs no attempt (`machine`)
-a fault of ours                           retried, later each time; never the asset's fault
-we were told to stop, or time is up       at once, by whoever comes next; costs no attempt
+| what happened                              | what comes of it                                                     |
+|--------------------------------------------|----------------------------------------------------------------------|
+| source unavailable, slow, invalid          | retried with backoff, to the deadline and past it                    |
+| source says gone or forbidden              | the same; past the deadline, said for a whole day: lost              |
+| incomplete, nothing stored                 | retried on a fresh URL, soon at first, then at least once a day;     |
+|                                            | past the deadline, for a day: lost                                   |
+| complete, with doubts                      | the same; core.attempt.doubts says when it is stored and quarantined |
+| only the m3u8 is signed                    | the same, then needs_source_access                                   |
+| workers died without progress              | retried rarely, so that other assets are not held up                 |
+| destination or API refuses everything,     | retried when the circuit breaker is half-open; costs no attempt      |
+| source's certificate does not verify       |                                                                      |
+| destination refuses this asset alone       | retried with backoff until a person fixes it                         |
+| fault of this machine                      | retried soon, perhaps by another worker; costs no attempt            |
+| defect of ours                             | retried with backoff; never counts against the asset                 |
+| told to stop, or time limit over           | due at once; costs no attempt                                        |
 
 Nothing is quarantined here: only what is stored is.
 """
@@ -45,16 +46,15 @@ from archiver.transfer.errors import (
 from storage_backends.errors import DestinationRefuses, InvalidKey, StorageError
 
 LOOK_EVERY = timedelta(days=1)
-"""The longest pause between two attempts at an asset that is not saved and whose source does not give it whole."""
+"""The longest pause between two attempts at an unsaved asset whose source keeps giving the same bad answer."""
 
 LOST_AFTER = timedelta(days=1)
-"""How long after its deadline an asset must be said to be gone, or not arrive whole, before it is called lost. What is
-refused for some minutes, as in an outage, says nothing."""
+"""How long past its deadline an asset must be gone, or arrive incomplete, before it is lost. An outage of some minutes
+is no evidence."""
 
 MAX_CRASHES = 5
-"""Workers in a row that may die with an asset in hand before it is taken for the cause (celery.md, test 4). One that
-brought it further than those before begins the row anew (ledger.base, lease): its machine may be taken away after every
-hour of a copy that needs ten."""
+"""Workers in a row that may die during an asset before it counts as the cause. One that made progress resets the count
+(`ledger.base.Leases`): machines may be taken away after every hour of a copy that needs ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,12 @@ class RetryRules:
 
 
 def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> WillRetry | Ended:
-    """What comes of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
+    """Decide what comes of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
     reason = describe(error)
     if isinstance(error, Stopped):
         return WillRetry(reason, timedelta(0), costs_attempt=False)
     if is_machine_fault(error):
-        why = f"a fault of the worker's machine, not of the asset: {reason}"
+        why = f"the worker's machine failed, not the asset: {reason}"
         return WillRetry(why, rules.backoff.base * (1 + jitter), costs_attempt=False, machine_fault=True)
     if _refused(error):
         return WillRetry(reason, max(OPEN_FOR, _asked(error, row, now, rules)), costs_attempt=False)
@@ -92,29 +92,29 @@ def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter:
     if isinstance(error, NeedsSourceAccess):
         return Ended(AssetState.NEEDS_SOURCE_ACCESS, reason)
     if not isinstance(error, Doubtful) and _never_arrived(row, now, rules):
-        return Ended(AssetState.LOST, f"it never arrived whole while 100ms had it: {reason}")
+        return Ended(AssetState.LOST, f"it never arrived complete while 100ms had it: {reason}")
     if isinstance(error, Doubtful) and error.busy:
         return WillRetry(reason, delay, mismatch=True, fingerprint=found)
     return WillRetry(reason, rare_delay(row, now, rules), mismatch=True, fingerprint=found)
 
 
 def _is_gone_for_good(row: Row, now: datetime, rules: RetryRules) -> bool:
-    """Whether this attempt ends LOST_AFTER in which every attempt was told so, all of it after the deadline."""
+    """Whether every attempt of the last LOST_AFTER, all of it past the deadline, was told so."""
     if row.gone_since is None or row.mismatches + 1 < rules.mismatch_attempts:
         return False
     return now - max(row.gone_since, source_ends_at(row)) >= LOST_AFTER
 
 
 def _never_arrived(row: Row, now: datetime, rules: RetryRules) -> bool:
-    """The same of what does not arrive whole. The ledger does not note since when: the attempts are counted, which
-    after the deadline come once in `retry_max` (`rare_delay`)."""
+    """The same for incomplete copies. The ledger does not record since when: count the attempts, of which past the
+    deadline there is one per `backoff.cap` (`rare_delay`)."""
     attempts = rules.mismatch_attempts + math.ceil(LOST_AFTER / rules.backoff.cap)
     return is_over(row, now - LOST_AFTER) and row.mismatches + 1 >= attempts
 
 
 def rare_delay(row: Row, now: datetime, rules: RetryRules) -> timedelta:
-    """Of what several attempts in a row found the same: doubling from `retry_max` to a day; at most a quarter of the
-    time left to the deadline, so that it is tried more often towards it."""
+    """The pause when several attempts in a row found the same: doubling from `backoff.cap` to a day, and at most a
+    quarter of the time left, so that attempts grow denser towards the deadline."""
     delay = rules.backoff.cap * (1 << min(max(row.mismatches + 1 - rules.mismatch_attempts, 0), 10))
     left = source_ends_at(row) - now
     return (
@@ -123,26 +123,25 @@ def rare_delay(row: Row, now: datetime, rules: RetryRules) -> timedelta:
 
 
 def _refused(error: Exception) -> bool:
-    """Nothing is wrong with the asset: every failure of this attempt is one that a person must mend."""
+    """Whether nothing is wrong with the asset, and every failure is one that a person must fix."""
     if isinstance(error, DestinationsFailed):
         return all(isinstance(failure, DestinationRefuses) for failure in error.failed.values())
     return isinstance(error, DestinationRefuses | HmsUnauthorized | SourceUntrusted)
 
 
 def describe(error: Exception) -> str:
-    """The error for people: its own words when it is one of ours, only its class when it is not (a foreign
-    error's text may hold a URL)."""
+    """Return the error's text if it is one of ours, else only its class: a foreign text may contain a URL."""
     if isinstance(error, DestinationsFailed | Doubtful):
         return str(error)
     if isinstance(error, HmsError | StorageError | ArchiveError | TransferError):
         return f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno:
         return f"{type(error).__name__}: {os.strerror(error.errno)}"
-    return f"internal error {type(error).__name__}; the worker's log has the details"
+    return f"internal error {type(error).__name__}; see the worker's log"
 
 
 def _is_mismatch(error: Exception) -> bool:
-    """What arrived is not whole, or not what it should be, or may not be read."""
+    """Whether what arrived is incomplete, not what it should be, or may not be read."""
     return isinstance(error, ContentsError | Doubtful | SourceMismatch | SourceNotAllowed | InvalidKey)
 
 

@@ -1,7 +1,7 @@
-"""When an asset that arrived with doubts is kept, and how two attempts are known to have found the same.
+"""When an asset with doubts is stored, and whether two attempts found the same. Pure.
 
-An asset is kept, with its doubts in the manifest, when `mismatch_attempts` attempts in a row found the same. What the
-source may still complete is kept only near the deadline, whatever the attempts before it found. Pure.
+It is stored, its doubts in the manifest, when `mismatch_attempts` attempts in a row found the same. What the source may
+still complete is stored only near the deadline, whatever earlier attempts found.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class KeepingRules:
-    """`attempts`: how many in a row must find the same. `near`: time left to the deadline from which an asset is kept
+    """`attempts` in a row must find the same. `near`: the time left to the deadline from which an asset is stored
     although its source may still complete it."""
 
     attempts: int
@@ -36,12 +36,12 @@ def is_near(row: Row, now: datetime, rules: KeepingRules) -> bool:
 
 
 def keeps_now(row: Row, rules: KeepingRules) -> bool:
-    """Whether this attempt is the one that stores what it finds, doubts included, if it finds the same again."""
+    """Whether this attempt stores what it finds, with its doubts, if it finds the same again."""
     return row.mismatches + 1 >= rules.attempts
 
 
 def may_keep(row: Row, now: datetime, rules: KeepingRules, doubts: Sequence[Doubt], found: str) -> bool:
-    """Whether what this attempt found is committed now."""
+    """Whether what this attempt `found` may be committed now."""
     if not keeps_now(row, rules):
         return False
     if is_near(row, now, rules):
@@ -52,8 +52,10 @@ def may_keep(row: Row, now: datetime, rules: KeepingRules, doubts: Sequence[Doub
 def fingerprint(
     version: str, doubts: Iterable[Doubt], objects: Iterable[ManifestObject], *, exact: bool
 ) -> str:
-    """Names what an attempt found. Equal for two attempts that had the same doubts about the same bytes. Begins with
-    `exact_prefix(version)` where the version alone names the bytes."""
+    """Return an id of what an attempt found: equal for the same doubts about the same bytes.
+
+    Begins with `exact_prefix(version)` where the version alone identifies the bytes.
+    """
     said = sorted((doubt.path or "", doubt.what) for doubt in doubts)
     doubtful = {path for path, _ in said}
     # what is doubtful is stored by the last attempt alone
@@ -64,8 +66,10 @@ def fingerprint(
 
 
 def counted_as(row: Row, found: str) -> str:
-    """The fingerprint that `found` counts as: that of the last attempt, if only the version differs. A server whose
-    ETag is another at each request names no version, and must not keep an asset from being kept."""
+    """Return the last attempt's fingerprint if `found` differs from it in the version only, else `found`.
+
+    A server that sends another ETag with each response must not keep the asset from being stored.
+    """
     last = row.fingerprint or ""
     return last if "-" in last and "-" in found and last.split("-")[1] == found.split("-")[1] else found
 
@@ -75,18 +79,18 @@ def exact_prefix(version: str) -> str:
 
 
 def same_bytes_again(row: Row, version: str) -> bool:
-    """Whether the attempt before this one had doubts about the very bytes that `version` names."""
+    """Whether the last attempt had doubts about exactly the bytes of `version`."""
     return bool(row.fingerprint and row.fingerprint.startswith(exact_prefix(version)))
 
 
 def in_words(doubts: Sequence[object]) -> str:
-    """For a person; the first of them, and how many there are."""
+    """Name the first SHOWN of them, and how many more there are."""
     shown = "; ".join(str(doubt) for doubt in doubts[:SHOWN])
     more = len(doubts) - SHOWN
     return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def reason_kept(manifest: Manifest, note: str = "") -> str:
-    """Why an asset is quarantined, for `status`."""
+    """Say for `status` why an asset is quarantined."""
     words = f"stored, with doubts: {in_words(manifest.doubts or ())}"
     return f"{words}; {note}" if note else words

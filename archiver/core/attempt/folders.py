@@ -1,5 +1,8 @@
-"""In which folder of a destination an asset's objects are written. Nothing that a manifest lists is overwritten by
-something else: other content goes to a new folder, and the manifest switches to it last."""
+"""The folder of a destination that an asset is written to.
+
+Other content than a manifest lists goes to a new folder, and the manifest switches to it last: nothing that a manifest
+lists is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,25 @@ from archiver.core.records.manifest import Manifest
 from storage_backends.base import ObjectKey, object_key
 
 _LEDGER_RECORDS = "3"
-"""Objects recorded by a version that checked less are not reused; they are copied again."""
+"""Objects recorded by a version of the archiver that checked less are copied again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`manifests`: by store, those that list objects of this folder. `base`: the asset's first folder."""
+    """`base`: the asset's first folder. `manifests`: by store, those that list objects of this folder."""
 
     path: ObjectKey
     base: ObjectKey
     manifests: Mapping[str, Manifest]
 
     def version_in_ledger(self, version: str) -> str:
-        """What the ledger records objects of this folder under."""
+        """The key under which the ledger records objects of this folder."""
         folder = "" if self.path == self.base else f"{self.path.removeprefix(self.base)}:"
         return f"{_LEDGER_RECORDS}:{folder}{version}"
 
 
 def choose_folder(base: ObjectKey, present: Mapping[str, Manifest]) -> Folder:
-    """`base`, or the folder that the manifests `present` at the destinations name; a new one when they differ."""
+    """Return the folder that the manifests at the destinations name; a new one if they differ, `base` without any."""
     folders = {manifest.folder for manifest in present.values()}
     if len(folders) == 1:
         return Folder(object_key(folders.pop()), base, present)
@@ -37,7 +40,8 @@ def choose_folder(base: ObjectKey, present: Mapping[str, Manifest]) -> Folder:
 
 
 def next_folder(folder: Folder, present: Mapping[str, Manifest], tried: Sequence[Folder] = ()) -> Folder:
-    """One that no manifest names, nor is among `tried`. The same at the next attempt, so that it is resumed."""
+    """Return a folder that no manifest names and that was not `tried`: the same at every attempt, so that a copy is
+    resumed."""
     used = {manifest.folder for manifest in present.values()}
     return _unused(folder.base, used | {each.path for each in tried})
 

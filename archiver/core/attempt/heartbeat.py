@@ -1,4 +1,4 @@
-"""Keeps a lease alive and shows progress while an asset is copied; says when to stop."""
+"""Renewing a lease and reporting progress while an asset is copied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Self
 import structlog
 
 from archiver.core.attempt import urgency
-from archiver.core.attempt.first_beats import first_beats
+from archiver.core.attempt.heartbeat_starter import heartbeat_starter
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
 from archiver.ledger.models import Lease, Progress
@@ -27,11 +27,10 @@ LOOK_EVERY = timedelta(seconds=5)  # whether an urgent asset waits for a slot
 
 
 class Heartbeat:
-    """Renews the lease in the background for the time of one attempt, from its first second on: one that ends sooner
-    has no thread of its own. `check` is cheap and may be called from any thread.
+    """Renew the lease in a thread for the duration of one attempt; none is started for one shorter than TICK.
 
-    A ledger that is away is no reason to stop: nobody else can take the lease from it either, and the copy is
-    worth having. It ends with LeaseLost once the ledger says that another worker was given the asset.
+    While the ledger is away the copy goes on: nobody else can take the lease from it either. The attempt ends with
+    LeaseLost once the ledger says that another worker has the asset.
     """
 
     def __init__(
@@ -62,12 +61,12 @@ class Heartbeat:
         self._current = ""
         self._thread: threading.Thread | None = None
         self._unable: Exception | None = None
-        self._yields_to: str | None = None  # the urgent asset that this copy makes room for
+        self._yields_to: str | None = None  # the urgent asset that this copy ends for
         self._yields = threading.Event()
 
     def __enter__(self) -> Self:
         try:
-            first_beats().add(self._begin, TICK.total_seconds())
+            heartbeat_starter().add(self._begin, TICK.total_seconds())
         except (RuntimeError, MemoryError) as error:  # no thread: said by `check`, within the attempt
             self._unable = error
         return self
@@ -75,14 +74,14 @@ class Heartbeat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        first_beats().remove(self._begin)
+        heartbeat_starter().remove(self._begin)
         self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def check(self) -> None:
-        """Raises LeaseLost when the asset is another worker's now, Stopped when this worker is to end; RuntimeError or
-        MemoryError when this machine gives no thread to renew the lease."""
+        """Raise LeaseLost when another worker has the asset, Stopped when this worker is to end, RuntimeError or
+        MemoryError when no thread could be started to renew the lease. Cheap; safe from any thread."""
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
         if self._thread is None and self._unable is None and self._is_half_over():
@@ -93,16 +92,15 @@ class Heartbeat:
             raise Stopped("this worker is shutting down")
 
     def should_yield(self) -> bool:
-        """Whether to make room for an urgent asset, once what is under way is stored. Cheap, from any thread."""
+        """Whether to end for an urgent asset, once what is in flight is stored. Cheap; safe from any thread."""
         return self._yields.is_set()
 
     def handed_back(self) -> HandedBack:
-        """To be raised then."""
+        """The error to raise then."""
         return HandedBack(f"handed back: {self._yields_to} is urgent, and no slot was free for it")
 
     def confirm(self) -> None:
-        """Renew now: the last word before something becomes visible. Raises LeaseLost, Stopped,
-        LedgerUnavailable."""
+        """Renew now, before something becomes visible. Raises LeaseLost, Stopped, LedgerUnavailable."""
         self.check()
         self._renew()
 
@@ -120,7 +118,7 @@ class Heartbeat:
             self._current = key
 
     def object_done(self) -> None:
-        """Of use to one thread, the one that copies: it alone counts here."""
+        """Not thread-safe: only the thread that copies calls it."""
         self._objects_done += 1
 
     @property
@@ -137,7 +135,7 @@ class Heartbeat:
     def bytes_done(self) -> int:
         return self._bytes_done
 
-    def _make_room(self, urgent: str) -> None:
+    def _yield_to(self, urgent: str) -> None:
         self._yields_to = urgent
         self._yields.set()
 
@@ -163,7 +161,7 @@ class Heartbeat:
                 if time.monotonic() >= looks_at:
                     looks_at = time.monotonic() + LOOK_EVERY.total_seconds()
                     if (urgent := urgency.hand_back_for(self._ledger, self._lease.asset_id)) is not None:
-                        self._make_room(urgent)
+                        self._yield_to(urgent)
                         looks_at = math.inf
             except LeaseLost as error:
                 self._lost = error

@@ -1,4 +1,4 @@
-"""What the destinations hold of an asset, as an attempt looks at them."""
+"""What the destinations hold of an asset when an attempt begins."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Found:
-    """What the destinations hold of an asset. `missing`: without a right manifest. `silent`: they do not answer now,
-    and may well have one that nothing should be written over. `unread`: those of the missing that refuse to tell.
-    `right`: a manifest that proves the asset archived. `present`: by store, those that do not."""
+    """`right`: a manifest that verifies the asset as archived; `missing`: destinations without one. `silent`:
+    destinations that do not answer, and may have one; `unread`: those of the missing that refuse reads. `present`: by
+    store, the manifests that do not count: damaged, with doubts, or contradicted by what is stored."""
 
     missing: list[StorageBackend] = field(default_factory=list)
     silent: dict[str, StorageError] = field(default_factory=dict)
@@ -40,8 +40,8 @@ def look(
     created_at: datetime | None,
     how: Callable[[StorageBackend, ObjectKey], Look] = look_at,
 ) -> Found:
-    """What the destinations hold. One that refuses to be asked counts as missing: there are credentials that may
-    write and not read, and the copy will show what is wrong."""
+    """Read the manifest at each of `stores`. One that refuses reads counts as missing: its credentials may still allow
+    writes, and the copy shows what is wrong."""
     found = Found()
     for store in stores:
         try:
@@ -64,8 +64,7 @@ def look(
 
 
 def manifests_at(asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Manifest]:
-    """The manifests, by store, of those that have any: with doubts, damaged or contradicted. What they list is
-    not overwritten by anything else."""
+    """Return the readable manifests by store, whatever they say: nothing else overwrites what they list."""
     found: dict[str, Manifest] = {}
     for store in stores:
         with suppress(ManifestError, StorageError):
@@ -75,9 +74,9 @@ def manifests_at(asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Ma
 
 
 def what_is_left(row: Row, stores: Sequence[StorageBackend]) -> str:
-    """For a person: where a manifest still tells of a damaged copy."""
+    """Say for a person where a manifest of a damaged copy is left; empty where none is."""
     key = keys.manifest_key(row.asset_id, row.created_at)
     with suppress(StorageError):
         if names := ", ".join(store.name for store in stores if store.stat(key) is not None):
-            return f"; a copy that proves nothing is left at {names}: archiver verify {row.asset_id}"
+            return f"; a damaged copy is left at {names}: archiver verify {row.asset_id}"
     return ""

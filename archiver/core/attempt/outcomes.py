@@ -11,7 +11,7 @@ from archiver.ledger.models import AssetState, Row, Settlement
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """Whole, verified, committed at every destination by this attempt."""
+    """Complete, verified and committed at every destination by this attempt."""
 
     stored_bytes: int
     stored_objects: int
@@ -21,7 +21,7 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyArchived:
-    """Every destination held a manifest that is right; nothing was copied."""
+    """Every destination held a verified manifest; nothing was copied."""
 
     stored_bytes: int
     stored_objects: int
@@ -40,9 +40,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class WillRetry:
-    """Not archived; in how long it is tried again, and why. `costs_attempt`: whether the source was really tried.
-    `gone`: it said that the asset is gone, or forbidden. `machine_fault`: it failed for lack of something on this
-    worker's machine. `stored_bytes`, `stored_objects`: what is kept of it with doubts meanwhile."""
+    """Not archived; retried after `delay`. `costs_attempt`: the source was really tried. `gone`: it answered gone or
+    forbidden. `machine_fault`: memory, threads, handles or disk of this machine. `stored_bytes`, `stored_objects`: what
+    is stored with doubts meanwhile."""
 
     reason: str
     delay: timedelta
@@ -61,7 +61,7 @@ class WillRetry:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Not archived and not tried again by itself."""
+    """Not archived, and not retried."""
 
     state: AssetState
     reason: str
@@ -69,7 +69,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class NotOurs:
-    """Another worker holds or held the asset, or it was settled already: nothing was written by us."""
+    """Another worker has or had the lease, or the asset was settled already: this attempt committed nothing."""
 
     reason: str
 
@@ -79,7 +79,7 @@ Outcome = Settled | NotOurs
 
 
 def settlement(outcome: Settled) -> Settlement:
-    """How the ledger is to record it."""
+    """Return what the ledger records of `outcome`."""
     match outcome:
         case Archived(stored_bytes, stored_objects, seconds, warnings):
             return Settlement(

@@ -1,5 +1,5 @@
-"""What an attempt wrote may lie under the manifest of another one: two workers may copy at once, when one was paused
-until its lease was over. The same source gives the same bytes; another version of it does not."""
+"""Objects that a stale worker overwrote under the manifest of another attempt: two workers copy at once when one was
+paused until its lease expired. The same source gives the same bytes; another version of it does not."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an attempt may have written: `paths`, which grows while it copies, in `folder`. `known`: the manifests, by
-    store, that were there before; what they list was not overwritten (core.attempt.folders)."""
+    """What an attempt may have written: `paths` in `folder`, a set that grows while it copies. `known`: by store, the
+    manifests that were there before; what they list was not overwritten (core.attempt.folders)."""
 
     manifest_key: ObjectKey
     folder: str
@@ -33,10 +33,12 @@ class Written:
 def mark_overwritten(
     stores: Sequence[StorageBackend], written: Sequence[Written], fence: int, *, silent: Collection[str] = ()
 ) -> bool:
-    """After an attempt that committed nothing, or lost its lease: mark the manifests of others as damaged that list
-    objects which it wrote over with other bytes; whether the asset must be looked at again. It must be, too, when the
-    manifest of this attempt is at a store without compare-and-swap, where it may have replaced a newer one. Stores
-    in `silent`, and those that cannot be read, are left to the scrub. Idempotent."""
+    """Mark manifests of other attempts as damaged if this one overwrote their objects with other bytes.
+
+    For an attempt that committed nothing, or lost its lease. Return whether the asset must be checked again: also when
+    the manifest of this attempt is at a store without compare-and-swap, where it may have replaced a newer one. Stores
+    in `silent`, and those that cannot be read, are left to the scrub. Idempotent.
+    """
     again = False
     for store in stores:
         for one in written if store.name not in silent else ():

@@ -34,13 +34,13 @@ class TellsLength(Protocol):
 
 class Change(Enum):
     NONE = "the source has what is archived"
-    NEW = "the source has something else, and no less of it"
+    NEW = "the source has other content, at least as long"
     SHORTER = "the source has less than what is archived"
     UNKNOWN = "the source does not tell"
 
 
 def has_other_size(asset: Asset, manifest: Manifest) -> bool:
-    """Whether the API says another size than it did when `manifest` was written."""
+    """Whether the API gives another size than when `manifest` was written."""
     before = Asset.parse({**manifest.asset, "id": asset.id}).size_bytes
     return before is not None and asset.size_bytes is not None and before != asset.size_bytes
 
@@ -77,7 +77,7 @@ def copy_if_resized(
 
 
 def compare(manifest: Manifest, contents: Contents) -> Change:
-    """What the source has now, by its length and ETag, beside what `manifest` lists."""
+    """Compare what the source has now, by its length and ETag, with what `manifest` lists."""
     if contents.version == manifest.version:
         return Change.NONE
     stored = [item.size for item in manifest.objects if item.path not in OUR_FILES]

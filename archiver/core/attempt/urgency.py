@@ -1,8 +1,8 @@
-"""Urgent assets that wait for a slot, and copies that give theirs up for them.
+"""Copies that are handed back so that urgent assets get their slots.
 
-The dispatcher says which urgent assets have had a message for a while and are not taken up: every slot is busy. A copy
-that is not urgent then hands its asset back at a part's end, one copy for each of them. It is due again at once and
-resumes where it was; it costs no attempt, and no asset is handed back more often than MOST_HAND_BACKS times a day.
+The dispatcher publishes which urgent assets have been queued for a while: every slot is busy. For each of them, one
+copy that is not urgent hands its asset back at the end of a part. That asset is due again at once and is resumed; this
+costs no attempt, and happens at most MOST_HAND_BACKS times a day to one asset.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from datetime import datetime, timedelta
 from archiver.ledger.base import Facts, Ledger
 
 URGENT_AFTER = timedelta(seconds=30)
-"""How long a message of an urgent asset is out before no slot counts as free; and how long a copy has to have run
-before it is handed back."""
+"""How long an urgent asset is queued before all slots count as busy; how long a copy runs before it is handed back."""
 MOST_HAND_BACKS = 3
-"""Of one asset a day."""
+"""Of one asset in a day."""
 
 _FACT = "urgent_waiting"
 _FACT_LIFETIME = timedelta(minutes=1)  # said again by each dispatch
@@ -29,20 +28,20 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class UrgentWaiting:
-    """`asset_ids`: most urgent first. `before`: the deadline from which on an asset is not urgent."""
+    """`asset_ids`: most urgent first. `before`: assets with a later deadline are not urgent."""
 
     asset_ids: Sequence[str]
     before: datetime
 
 
 def say(ledger: Facts, asset_ids: Sequence[str], before: datetime) -> None:
-    """Let it be known for a minute that these wait for a slot. Raises LedgerError."""
+    """Publish for a minute that these wait for a slot. Raises LedgerError."""
     fact = {"asset_ids": list(asset_ids[:_MOST_NAMED]), "before": before.isoformat()}
     ledger.remember(_FACT, fact, lifetime=_FACT_LIFETIME)
 
 
 def waiting(ledger: Facts) -> UrgentWaiting | None:
-    """None: no urgent asset waits for a slot. Raises LedgerError."""
+    """Return what was published; None: no urgent asset waits for a slot. Raises LedgerError."""
     match ledger.recall(_FACT):
         case {"asset_ids": [*asset_ids], "before": str(before)}:
             return UrgentWaiting([str(asset_id) for asset_id in asset_ids], datetime.fromisoformat(before))
@@ -50,8 +49,10 @@ def waiting(ledger: Facts) -> UrgentWaiting | None:
 
 
 def hand_back_for(ledger: Ledger, asset_id: str) -> str | None:
-    """The urgent asset that a copy of `asset_id` is to make room for; None: it goes on. Counted: hand it back then.
-    Raises LedgerError."""
+    """Return the urgent asset that the copy of `asset_id` must be handed back for; None: it goes on.
+
+    The hand-back is counted, so the caller carries it out. Raises LedgerError.
+    """
     urgent = waiting(ledger)
     if urgent is None:
         return None

@@ -33,7 +33,7 @@ _OF_A_MACHINE = re.compile(r" \(on [^()]*\)\Z")
 
 @dataclass(frozen=True, slots=True)
 class OpenBreaker:
-    """`code`: the event in the logs, and the row in docs/operations.md."""
+    """`code`: the event name in the logs, and the row in docs/operations.md."""
 
     reason: str
     until: datetime

@@ -42,8 +42,8 @@ log = structlog.get_logger(__name__)
 
 CHECK_EVERY = timedelta(seconds=20)  # one small request per process and destination, while it is used
 CHECK_BEFORE_COMMIT = timedelta(seconds=3)
-EVIDENCE_FOR = timedelta(minutes=5)  # the manifests of what is not the right one are not counted anew so soon
-UNMARKED_FOR = timedelta(minutes=10)  # a marker that could not be written is not tried again so soon
+EVIDENCE_FOR = timedelta(minutes=5)  # before the manifests of a wrong destination are counted again
+UNMARKED_FOR = timedelta(minutes=10)  # before writing a marker is retried
 LOCK_NAME = "identify"
 LOCK_TTL = timedelta(minutes=2)
 LOCK_TRIES = 150
@@ -59,19 +59,21 @@ class _State:
     id: str | None = None  # the ledger may forget it meanwhile
     checked_at: datetime | None = None
     refusal: StorageError | None = None  # what every use of it raises now
-    identified: bool = False  # the marker was read, and is the right one
+    identified: bool = False  # the marker was read, and is the one that the ledger remembers
     refuses: bool = False  # to be read at all
-    said: str = ""
-    unchecked: bool = False  # and it was said
+    logged: str = ""
+    unchecked: bool = False  # the marker cannot be read, which was logged
     unmarkable_since: datetime | None = None  # the marker could not be written
-    unwritable: bool = False  # the marker's workspaces cannot be added to, and it was said
-    refuted: tuple[datetime, Manifests] | None = None  # what was found when it was not the right one
-    writes: bool | None = None  # whether the last write succeeded; None: none since the ledger was told
+    unwritable: bool = False  # no workspace can be added to the marker, which was logged
+    refuted: tuple[datetime, Manifests] | None = None  # the evidence that it is not the right one
+    writes: bool | None = (
+        None  # whether the last write succeeded; None: none since the last record in the ledger
+    )
     write_error: str = ""
 
 
 class Destinations:
-    """Of one process. Safe to use from several threads."""
+    """The checks of one process. Thread-safe."""
 
     def __init__(
         self,
@@ -84,8 +86,8 @@ class Destinations:
         failure_lifetime: timedelta = timedelta(minutes=30),
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`workspace`: ours, see `hms.workspace`. `clock`: the ledger's. `machine`: this one, for people.
-        `failure_lifetime`: how long a failure that is not met again is shown; longer than between two sweeps."""
+        """`workspace`: our own (`hms.workspace`). `clock`: the ledger's. `machine`: the name of this one.
+        `failure_lifetime`: how long a failure is shown that does not happen again; longer than between two sweeps."""
         self._ledger = ledger
         self._states = {store.name: _State(store) for store in stores}
         self._workspace = workspace
@@ -97,8 +99,10 @@ class Destinations:
     # -- for whoever uses a destination --------------------------------------------------------------------
 
     def confirm(self, name: str, max_age: timedelta = CHECK_EVERY) -> None:
-        """Return when `name` is the destination that the ledger knows, as checked within `max_age`. Raises
-        NotTheDestination, DestinationSilent, the StorageError that it answered; LedgerError."""
+        """Check that `name` is the destination that the ledger knows, unless that was done within `max_age`.
+
+        Raises NotTheDestination, DestinationSilent, the StorageError that it answered; LedgerError.
+        """
         state = self._states[name]
         with state.lock:
             now = self._clock()
@@ -109,13 +113,13 @@ class Destinations:
                 raise _again(state.refusal)
 
     def confirmed(self, name: str) -> None:
-        """Raise what the last check found, without making one: for calls that must not wait."""
+        """Raise what the last check found, for calls that must not wait for a new one."""
         refusal = self._states[name].refusal
         if refusal is not None:
             raise _again(refusal)
 
     def wrote(self, name: str, error: StorageError | None) -> None:
-        """Note how a write ended, to be told to the ledger at the next check. Does not wait."""
+        """Remember how a write ended; the next check records it in the ledger. Does not wait."""
         state = self._states[name]
         if error is None:
             state.writes = True
@@ -134,18 +138,18 @@ class Destinations:
         return self._states[name].identified
 
     def began_empty_at(self, name: str) -> datetime | None:
-        """When the destination was added with nothing in it; None when it was not. Raises LedgerError."""
+        """When the destination was added or adopted empty; None when it was not. Raises LedgerError."""
         remembered = self._registry.recall(name)
         return remembered.created if remembered is not None and remembered.began_empty else None
 
     def filling(self) -> list[str]:
-        """Destinations that were added, and lack what is archived elsewhere and still to be had at 100ms."""
+        """Destinations that were added, and still lack what is archived elsewhere and available at 100ms."""
         return [
             name for name in self._states if (one := self._registry.recall(name)) is not None and one.filling
         ]
 
     def filled(self, name: str) -> None:
-        """Nothing more is to be copied there for being new. Repeatable."""
+        """Record that a new destination has everything that can still be copied to it. Idempotent."""
         remembered = self._registry.recall(name)
         if remembered is not None and remembered.filling:
             self._registry.remember(name, replace(remembered, filling=False, removed=False))
@@ -154,8 +158,10 @@ class Destinations:
     # -- at start and at each sweep ------------------------------------------------------------------------
 
     def check_all(self) -> bool:
-        """Check every destination now, and say which were added or removed; whether all can be used. Raises
-        LedgerError."""
+        """Check every destination now, log those added or removed, and return whether all can be used.
+
+        Raises LedgerError.
+        """
         usable = True
         self._failures.clear_unused(self._states)
         for name in self._states:
@@ -174,7 +180,7 @@ class Destinations:
     # -- for a person --------------------------------------------------------------------------------------
 
     def look(self, name: str) -> Identity:
-        """What the destination is, with nothing written anywhere. Raises StorageError, LedgerError."""
+        """Identify the destination without writing anything. Raises StorageError, LedgerError."""
         state = self._states[name]
         with state.lock:
             marker = read_marker(state.store)
@@ -189,9 +195,11 @@ class Destinations:
             )
 
     def adopt(self, name: str) -> Marker:
-        """Take what answers under `name`, as it is now, for the destination from now on, because a person says so.
-        What it lacks is missing because it is new: copied while 100ms has it, and otherwise only counted. The marker
-        that is there then. Repeatable. Raises StorageError, LedgerError."""
+        """Accept what answers under `name` as the destination, because a person says so; return its marker.
+
+        It counts as new: what it lacks is copied while 100ms has it, and otherwise only counted. Idempotent. Raises
+        StorageError, LedgerError.
+        """
         state = self._states[name]
         with state.lock:
             found = read_marker(state.store)
@@ -222,7 +230,7 @@ class Destinations:
         except NotTheDestination as error:
             state.refusal = error
             self._failures.record(name, failures.Kind.UNKNOWN, str(error), now)
-            if state.said != str(error):
+            if state.logged != str(error):
                 log.error("destination_unknown", store=name, reason=str(error))
         except TransientStorageError as error:
             state.refusal = error
@@ -246,7 +254,7 @@ class Destinations:
             if not state.refuses:
                 writes, state.writes = state.writes, None
                 self._failures.record_readable(name, writes, state.write_error, now)
-        state.said = str(state.refusal or "")
+        state.logged = str(state.refusal or "")
 
     def _identify(self, state: _State, now: datetime) -> None:
         """Return when the destination can be used. Raises StorageError, LedgerError."""
@@ -280,7 +288,7 @@ class Destinations:
             self._decide(state, now)
 
     def _decide(self, state: _State, now: datetime) -> None:
-        """What is not simply known; one process at a time, for two must not give the same destination two ids."""
+        """Identify an unknown destination, under a lock: two processes must not give it two ids."""
         store = state.store
         marker, remembered = read_marker(store), self._registry.recall(store.name)
         if isinstance(marker, Marker) and _is_known(remembered, marker):
@@ -349,7 +357,7 @@ class Destinations:
         self._add_workspace(state, marker)
 
     def _add_workspace(self, state: _State, marker: Marker) -> None:
-        """Another access key of the same installation: the marker names it too, or a later set-up would be refused."""
+        """Add our access key to the marker, so that a later set-up with this key alone is not refused."""
         if self._workspace is None or self._workspace in marker.workspaces or state.unwritable:
             return
         if is_of_another(marker, self._workspace):
@@ -361,13 +369,13 @@ class Destinations:
             log.warning("destination_marker_not_written", store=state.store.name, reason=str(error))
 
     def _cannot_check(self, state: _State, error: StorageError) -> None:
-        """Go on, as before there were markers."""
+        """Go on without a marker, as the versions before markers did."""
         if not state.unchecked:
             log.warning("destination_not_checked", store=state.store.name, reason=str(error))
         state.unchecked = True
 
     def _see_whether_anything_can_be_read(self, state: _State, now: datetime) -> None:
-        """Tell people when listing is refused as well: no copy there can be verified. Attempts find out by themselves
+        """Record it when listing is refused as well: no copy there can be verified. Attempts probe by themselves
         (core.destinations.probing)."""
         try:
             next(iter(state.store.list(keys.MANIFESTS)), None)
@@ -377,7 +385,7 @@ class Destinations:
                 state.store.name, failures.Kind.REFUSES, f"it refuses to be read: {error}", now
             )
         except StorageError:
-            return  # it is found out soon enough
+            return  # the next call meets it
 
     def _new_marker(self, *, began_empty: bool, id_before: str | None = None) -> Marker:
         workspaces = (self._workspace,) if self._workspace is not None else ()
@@ -404,7 +412,7 @@ class Destinations:
         return memory.id is not None or (memory.has_archived and (memory.expected or not memory.others))
 
     def _expect_the_others(self, name: str, memory: Memory) -> None:
-        """At the first look of all, everything that is configured was there before: one that is empty was not added."""
+        """At the very first check, register every configured destination: an empty one was there before, not added."""
         if memory.others or memory.expected or not memory.has_archived:
             return
         for other in self._states:
@@ -414,7 +422,7 @@ class Destinations:
 
 @contextmanager
 def _waited_for(ledger: Facts, pause: Callable[[float], None]) -> Iterator[None]:
-    """With the ledger's lock: the processes of a machine that starts all look at once."""
+    """Hold the ledger's lock: when a machine starts, all its processes check at once."""
     for _ in range(LOCK_TRIES):
         with acquire(ledger, LOCK_NAME, LOCK_TTL) as lock:
             if lock is not None:
@@ -429,8 +437,7 @@ def _is_known(remembered: Registered | None, marker: Marker) -> bool:
 
 
 def _again(error: StorageError) -> StorageError:
-    """The same error, to be raised once more: one object raised by several threads mixes up their tracebacks. What it
-    was raised from tells whose fault it is."""
+    """Return a copy to raise: threads that raise one object mix up its traceback. The cause tells whose fault it is."""
     again = copy.copy(error)
     again.__cause__, again.__context__ = error.__cause__, error.__context__
     return again

@@ -19,8 +19,10 @@ _STORED = (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED)
 
 
 def count_manifests(store: StorageBackend, ledger: Assets) -> Manifests:
-    """Which of the archived assets have a manifest at `store`: of a sample of the ledger's, and of the first ones that
-    are there. Raises StorageError, LedgerError."""
+    """Compare samples of both: the archived assets of the ledger, and the manifests at `store`.
+
+    Raises StorageError, LedgerError.
+    """
     found = 0
     for sample in (
         list(islice(stored_rows(ledger), SAMPLE)),
@@ -36,7 +38,7 @@ def count_manifests(store: StorageBackend, ledger: Assets) -> Manifests:
 
 
 def _sampled(ledger: Assets) -> list[Row]:
-    """SAMPLE of the assets that are stored, of all ages alike: the oldest of a bucket are the first to be removed."""
+    """Return SAMPLE stored assets of all ages: a bucket loses its oldest first."""
     sample: list[Row] = []
     draw = random.Random(1)  # noqa: S311 - the same assets each time
     for number, row in enumerate(stored_rows(ledger)):
@@ -48,7 +50,7 @@ def _sampled(ledger: Assets) -> list[Row]:
 
 
 def stored_rows(ledger: Assets) -> Iterator[Row]:
-    """An asset that was quarantined by an earlier version has nothing stored."""
+    """The assets of which something is stored: not those that an earlier version quarantined without."""
     return (row for row in ledger.rows(_STORED) if row.state is AssetState.ARCHIVED or row.stored_objects > 0)
 
 

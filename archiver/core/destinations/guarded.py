@@ -1,6 +1,6 @@
-"""A destination that is used only while it is the one that the ledger knows (core.destinations.checked).
+"""A destination that checks before each call that it is the one that the ledger knows (core.destinations.checked).
 
-At the store's door, so that nothing that copies, compares, scrubs or records can forget to ask.
+A wrapper of the backend, so that nothing that copies, compares, scrubs or records can forget the check.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ _NEVER_UNMOUNTED = ("s3://", "gs://")
 
 
 def guarded(stores: Sequence[StorageBackend], destinations: Destinations) -> list[StorageBackend]:
-    """`stores`, each behind the check."""
+    """Wrap each of `stores`."""
     return [GuardedBackend(store, destinations) for store in stores]
 
 
 class GuardedBackend:
-    """See `storage_backends.base.StorageBackend`. Every call raises, besides, what `Destinations.confirm` does; a write
-    under `manifests/` or `ends/` has it checked shortly before, and again afterwards where a disk may be unmounted in
-    between: what was written then lies below the mount point."""
+    """A `storage_backends.base.StorageBackend` whose every call also raises what `Destinations.confirm` does.
+
+    A write under `manifests/` or `ends/` is preceded by a fresh check and, where a disk may be unmounted in between,
+    followed by another: what was written then lies below the mount point.
+    """
 
     def __init__(self, store: StorageBackend, destinations: Destinations) -> None:
         self._store = store
@@ -84,7 +86,7 @@ class GuardedBackend:
         return self._store.read(key, start, length_bytes, if_match=if_match)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Checked again at the end: what an unmounted disk does not list is not gone."""
+        """Check again at the end: what an unmounted disk does not list is not gone."""
         self._confirm()
         yield from self._store.list(prefix)
         self._confirm(CHECK_BEFORE_COMMIT)

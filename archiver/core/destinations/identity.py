@@ -1,5 +1,4 @@
-"""Is this the destination that the ledger knows? Told by a marker object at the destination, of which the ledger
-remembers the id, and by the manifests beside it. Pure.
+"""Whether a destination is the one that the ledger knows, by the id in its marker and the manifests beside it. Pure.
 
 An unmounted disk leaves an empty directory under the same name, and a wrong setting names somebody else's bucket: both
 answer every call, and everything concluded from them is wrong.
@@ -14,7 +13,7 @@ from archiver.core.destinations.markers import Marker, NoMarker
 
 
 class Manifests(Enum):
-    """What of the assets that the ledger calls archived has a manifest at the destination."""
+    """How many of the archived assets have a manifest at the destination."""
 
     NONE = "it holds no manifest at all"
     FOREIGN = "it holds manifests, and none of those that the ledger knows"
@@ -24,9 +23,9 @@ class Manifests(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the ledger remembers. `id`: of the destination of this name; None: not known yet. `expected`: there was a
-    destination of this name before anybody wrote markers, or before it could be asked. `others`: destinations of other
-    names are remembered. `has_archived`: the ledger calls anything archived."""
+    """What the ledger remembers. `id`: of the destination of this name; None: not known yet. `expected`: a destination
+    of this name existed before markers did, or before it could be read. `others`: destinations of other names are
+    remembered. `has_archived`: the ledger has archived assets."""
 
     id: str | None = None
     expected: bool = False
@@ -36,9 +35,9 @@ class Memory:
 
 class Verdict(Enum):
     KNOWN = "its marker is the one that the ledger remembers"
-    ADOPT = "the ledger takes it for its own from now on, with the marker that is there or a new one"
+    ADOPT = "the ledger accepts it from now on, with the marker that is there or a new one"
     NEW = "it was added: empty, while assets are archived elsewhere"
-    RESTORE = "its marker is gone and its manifests are there: the marker is written anew"
+    RESTORE = "its marker is gone and its manifests are there: the marker is written again"
     WRONG = "it is not the destination that the ledger knows: nothing is written, nothing is concluded"
 
 
@@ -51,7 +50,7 @@ class Identity:
 def identify(
     memory: Memory, marker: Marker | NoMarker, manifests: Manifests, workspace: str | None
 ) -> Identity:
-    """What the destination is to this ledger. `workspace`: ours, None when it cannot be told."""
+    """Return what the destination is to this ledger. `workspace`: our own; None when it is not known."""
     if isinstance(marker, Marker):
         return _marked(memory, marker, manifests, workspace)
     if memory.id is not None:
@@ -95,5 +94,5 @@ def _marked(memory: Memory, marker: Marker, manifests: Manifests, workspace: str
 
 
 def is_of_another(marker: Marker, workspace: str | None) -> bool:
-    """Whether the marker names workspaces, and not ours. What is not known is no contradiction."""
+    """Whether the marker names other workspaces than ours. An unknown one contradicts nothing."""
     return workspace is not None and bool(marker.workspaces) and workspace not in marker.workspaces

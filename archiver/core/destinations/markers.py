@@ -23,8 +23,8 @@ SCHEMA = "archiver.destination/1"
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What the marker object says. `workspaces`: the 100ms workspaces that are archived here, as `hms.workspace` names
-    them; empty when none was known. `began_empty`: nothing was archived here at `created`, elsewhere perhaps."""
+    """`workspaces`: the 100ms workspaces archived here, as `hms.workspace` names them; empty when none was known.
+    `began_empty`: nothing was archived here at `created`, elsewhere perhaps."""
 
     id: str
     created: datetime | None
@@ -43,20 +43,20 @@ class Marker:
         return json.dumps({**self.others, **known}, indent=1).encode()
 
     def with_workspace(self, workspace: str) -> Marker:
-        """The same destination, for another access key too."""
+        """Return the marker with one more workspace, the latest MOST_WORKSPACES of them."""
         kept = tuple(one for one in self.workspaces if one != workspace)[-MOST_WORKSPACES + 1 :]
         return Marker(self.id, self.created, (*kept, workspace), self.began_empty, self.others)
 
 
 class NoMarker(Enum):
-    """Why there is no marker to go by."""
+    """Why there is no marker."""
 
     ABSENT = "there is no marker"
     UNREADABLE = "its marker cannot be understood"
 
 
 def parse_marker(data: bytes) -> Marker | NoMarker:
-    """Of any version: the id is all that must be there."""
+    """Parse a marker of any version; only its id is required."""
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,5 +1,8 @@
-"""Does a destination take what the archiver writes? Asked by the archiver of one that refused an asset (it may refuse a
-single key, or have no room for one large object), and by `archiver doctor`: the same calls."""
+"""Probing a destination: write an object, read it back, delete it.
+
+By an attempt whose asset was refused, because a destination may refuse one key only, or have no space for one large
+object; and by `archiver doctor`.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,7 @@ from storage_backends.errors import (
 )
 
 SMALL_BYTES = 4 * 2**10
-ROOM_BYTES = (
-    8 * 2**20
-)  # what must fit into a destination that said it was full, before it is called full for all
+ROOM_BYTES = 8 * 2**20  # a destination is full for all assets when it does not take so much
 LEFT_EVERY = timedelta(days=1)
 """How often a probe may be left where nothing can be deleted."""
 
@@ -39,12 +40,12 @@ _left_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What came of writing an object, reading it back and deleting it. All that stays None was not tried.
+    """The result of a probe; what stays None was not tried.
 
-    `stored`: as the store answered the write. `reads_back`: whether it gave the same bytes. `creates_only`: whether it
-    refused to write over it when asked to. `error`: the first that a write or a read met. `left`: the probe that could
-    not be deleted, for `left_because`. `only_begun`: a probe was left within LEFT_EVERY, so an upload was begun and
-    aborted instead, which leaves nothing.
+    `stored`: the answer to the write. `reads_back`: the same bytes were read. `creates_only`: a conditional write over
+    it was refused. `error`: the first of a write or a read. `left`: the object that could not be deleted, for
+    `left_because`. `only_begun`: an object was left within LEFT_EVERY, so an upload was begun and aborted instead,
+    which leaves nothing.
     """
 
     stored: ObjectInfo | None = None
@@ -57,9 +58,11 @@ class Probe:
 
 
 def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = SMALL_BYTES) -> Probe:
-    """Write an object of `size_bytes` under `doctor/`, read it back and delete it. Its key is random: nothing is ever
-    overwritten. Never raises; may run many times at once. `ledger`: remembers what could not be deleted, for all
-    processes; without one, this process does."""
+    """Write an object of `size_bytes` under `doctor/`, read it back and delete it. Its key is random.
+
+    Never raises; safe to run many times at once. What could not be deleted is remembered in `ledger` for all processes;
+    without one, in this process.
+    """
     key = keys.probe_key(secrets.token_hex(16))
     if _left_lately(store, ledger):
         return _begin_and_abort(store, key, size_bytes)
@@ -85,8 +88,10 @@ def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = 
 def refuses_everything(
     store: StorageBackend, refusal: DestinationRefuses, ledger: Facts | None = None
 ) -> bool | None:
-    """Whether the destination that answered `refusal` refuses another object, or to give it back, as well. None when
-    that cannot be told now. One that said it was full must take ROOM_BYTES."""
+    """Whether the destination that answered `refusal` also refuses a probe; None when that is not known now.
+
+    One that reported to be full must take ROOM_BYTES.
+    """
     if isinstance(refusal, BucketMissing):  # never about one key
         return True
     size_bytes = ROOM_BYTES if isinstance(refusal, DestinationFull) else SMALL_BYTES
@@ -97,7 +102,7 @@ def refuses_everything(
 
 
 def _creates_only(store: StorageBackend, key: ObjectKey) -> bool:
-    other = b"Written by the recording archiver to see whether it may. Delete it if you like.\n"
+    other = b"Written by the recording archiver to test its permissions. Safe to delete.\n"
     try:
         store.put(ObjectSpec(key, "text/plain", len(other), if_absent=True), other, crc32c(other))
     except ObjectExists:
@@ -113,7 +118,7 @@ def _begin_and_abort(store: StorageBackend, key: ObjectKey, size_bytes: int) -> 
         upload = store.begin(ObjectSpec(key, "application/octet-stream", size_bytes, part_bytes))
     except StorageError as error:
         return Probe(error=error, only_begun=True)
-    with suppress(StorageError):  # the sweep of orphans takes what this leaves
+    with suppress(StorageError):  # the scrub aborts stale uploads
         upload.abort()
     return Probe(only_begun=True)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from archiver.core.attempt.doubts import reason_kept
-from archiver.core.deadlines import UNDATED, UNDATED_PATIENCE
+from archiver.core.deadlines import UNDATED, UNDATED_RETENTION
 from archiver.core.errors import ManifestError
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
@@ -264,7 +264,7 @@ class Rebuilder:
     def _ends_at(self, manifest: Manifest) -> datetime:
         """As `deadlines.source_ends_at`, for an asset that the ledger does not know."""
         expires_at = self._seen(manifest).expires_at
-        return manifest.archived_at + UNDATED_PATIENCE if expires_at == UNDATED else expires_at
+        return manifest.archived_at + UNDATED_RETENTION if expires_at == UNDATED else expires_at
 
     def _is_over(self, manifest: Manifest) -> bool:
         return self._clock() >= self._ends_at(manifest)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import IntEnum
 
-from archiver.core.deadlines import UNDATED_PATIENCE
+from archiver.core.deadlines import UNDATED_RETENTION
 from archiver.core.records import keys
 from archiver.core.records.check_records import LATEST, Check, Checks, Mark, tag_of
 from storage_backends.base import ObjectInfo, ObjectKey
@@ -161,7 +161,7 @@ def round_days(stock: Checks, rules: ScrubRules) -> float:
 
 def source_ends_at(key: ObjectKey, retention: timedelta, now: int) -> int:
     """When the source of an asset ends, by the day in its manifest's key."""
-    undated = now + _s(UNDATED_PATIENCE)
+    undated = now + _s(UNDATED_RETENTION)
     created_on = keys.created_on(key)
     try:
         return int((created_on + timedelta(days=1) + retention).timestamp()) if created_on else undated

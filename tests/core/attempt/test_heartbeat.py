@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.attempt import heartbeat
-from archiver.core.attempt.first_beats import FirstBeats
 from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.attempt.heartbeat_starter import HeartbeatStarter
 from archiver.core.judging import Scope, judge
 from archiver.core.machine import is_machine_fault
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
@@ -170,7 +170,7 @@ def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Excep
         if refusals:
             raise refusals.pop()
 
-    beats = FirstBeats()
+    beats = HeartbeatStarter()
     beats.add(begin, 0)
 
     assert asked.acquire(timeout=10)
@@ -181,8 +181,8 @@ def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Excep
 def test_without_any_thread_the_attempt_is_told_and_the_next_one_has_a_heartbeat(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beats = FirstBeats()
-    monkeypatch.setattr(heartbeat, "first_beats", lambda: beats)
+    beats = HeartbeatStarter()
+    monkeypatch.setattr(heartbeat, "heartbeat_starter", lambda: beats)
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

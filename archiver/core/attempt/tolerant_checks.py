@@ -1,6 +1,6 @@
-"""Checks of one object that let it be stored although it is not what it should be, and remember why.
+"""Checks of one object that record what is wrong with it instead of raising, so that it is stored with a doubt.
 
-For the attempt that keeps an asset with its doubts (`core.attempt.doubts`). An error page is refused there too.
+For the attempt that stores an asset with its doubts (`core.attempt.doubts`). Error pages still raise.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from archiver.transfer.errors import UnexpectedContent
 
 
 class Tolerant:
-    """What was found wrong with one object; None: nothing. Of use to one copy."""
+    """What was `found` wrong with one object; None: nothing. For one copy."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.found: str | None = None
 
     def check(self, strict: Check) -> Check:
-        """`strict`, but for UnexpectedContent, which is remembered."""
+        """Return `strict` with UnexpectedContent recorded instead of raised."""
 
         def tolerant(start: bytes, info: SourceInfo | None) -> None:
             try:
@@ -31,12 +31,12 @@ class Tolerant:
         return tolerant
 
     def remember(self, error: UnexpectedContent) -> None:
-        """The first of them is what a strict attempt says, too."""
+        """Record `error`, unless an earlier one was: a strict attempt would have raised that one."""
         self.found = self.found or in_words(error)
 
 
 class TolerantStructure:
-    """`transfer.base.Structure` that remembers what is wrong instead of raising UnexpectedContent."""
+    """A `transfer.base.Structure` that records UnexpectedContent instead of raising it."""
 
     def __init__(self, strict: Structure, into: Tolerant) -> None:
         self._strict = strict

@@ -1,7 +1,6 @@
-"""Threads for what lasts: an attempt that ends within moments needs none of its own.
+"""Starting heartbeat threads late: thousands of small assets an hour are archived in milliseconds each and need none.
 
-Thousands of small assets an hour are archived in milliseconds each. One thread of the process waits for all attempts
-and begins the heartbeat of those that are still there after a while.
+One thread of the process waits for all attempts, and starts the heartbeat of those that last longer.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-class FirstBeats:
-    """Calls `begin` of what was added and not removed in time. Its thread starts at the first use, and stays."""
+class HeartbeatStarter:
+    """Call `begin` of what was added and not removed in time. The thread starts at the first use, and stays."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -26,11 +25,13 @@ class FirstBeats:
         self._idle = False
 
     def add(self, begin: Callable[[], None], after_seconds: float) -> None:
-        """Have `begin` called after a while, in another thread; again each second while it cannot start one. Raises
-        RuntimeError or MemoryError when there can be no thread at all; nothing is left of the call then."""
+        """Call `begin` in `after_seconds`, from another thread; again each second while it cannot start a thread.
+
+        Raises RuntimeError or MemoryError, and adds nothing, when no thread can be started for this.
+        """
         with self._changed:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="first-beats", daemon=True)
+                thread = threading.Thread(target=self._run, name="start-heartbeats", daemon=True)
                 thread.start()
                 self._thread = thread
             self._waiting[begin] = time.monotonic() + after_seconds
@@ -38,7 +39,7 @@ class FirstBeats:
                 self._changed.notify()
 
     def remove(self, begin: Callable[[], None]) -> None:
-        """Once this returns, `begin` is not called any more. Repeatable."""
+        """Once this returns, `begin` is not called any more. Idempotent."""
         with self._changed:
             self._waiting.pop(begin, None)
 
@@ -64,12 +65,12 @@ class FirstBeats:
                     del self._waiting[begin]
 
 
-_of_this_process = FirstBeats()
+_of_this_process = HeartbeatStarter()
 
 
-def first_beats() -> FirstBeats:
-    """This process's. A child has its own: threads do not survive a fork."""
+def heartbeat_starter() -> HeartbeatStarter:
+    """Return the process's one. A child has its own: threads do not survive a fork."""
     return _of_this_process
 
 
-os.register_at_fork(after_in_child=lambda: globals().update(_of_this_process=FirstBeats()))
+os.register_at_fork(after_in_child=lambda: globals().update(_of_this_process=HeartbeatStarter()))

@@ -189,7 +189,7 @@ class Archiver:
     def _settle(self, attempt: Attempt, seen: Seen, outcome: Settled) -> None:
         settle_outcome(
             self.deps,
-            attempt.heartbeat.lease,
+            attempt.heartbeat,
             seen,
             outcome,
             pause=self._pause,

@@ -212,7 +212,7 @@ class Copier:
             if item.chunks is not None:
                 item.chunks.skip()
             self._keep_known(item, known)
-            self._heartbeat.object_done()
+            self._heartbeat.object_done(copied=False)
             return
         tolerates = (
             self._keeping or item.path in self._doubted
@@ -464,7 +464,7 @@ class Copier:
         self._worst = _worse(self._worst, error)
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
-            self._heartbeat.object_done()
+            self._heartbeat.object_done(copied=False)
             self._doubt(item, f"what an earlier attempt stored is kept, for now {in_words(error)}")
             return
         self._doubt(item, in_words(error), missing=True, unready=not isinstance(error, _FINAL))
@@ -484,7 +484,7 @@ class Copier:
     def _optional_failed(self, item: Item, error: SourceError) -> None:
         if known := self._whole.get(item.path):
             self._keep_known(item, known)
-            self._heartbeat.object_done()
+            self._heartbeat.object_done(copied=False)
             return
         words = f"{item.path} could not be had: {error}"
         if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden | ErrorPage):

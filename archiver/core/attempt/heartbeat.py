@@ -58,6 +58,7 @@ class Heartbeat:
         self._renewing = threading.Lock()
         self._bytes_done = 0
         self._objects_done = 0
+        self._objects_copied = 0
         self._current = ""
         self._thread: threading.Thread | None = None
         self._unable: Exception | None = None
@@ -117,9 +118,10 @@ class Heartbeat:
             self._bytes_done += size_bytes
             self._current = key
 
-    def object_done(self) -> None:
-        """Not thread-safe: only the thread that copies calls it."""
+    def object_done(self, *, copied: bool = True) -> None:
+        """Count an object that is stored. `copied`: by this attempt. Only the thread that copies calls it."""
         self._objects_done += 1
+        self._objects_copied += copied
 
     @property
     def lease(self) -> Lease:
@@ -134,6 +136,10 @@ class Heartbeat:
     @property
     def bytes_done(self) -> int:
         return self._bytes_done
+
+    @property
+    def objects_copied(self) -> int:
+        return self._objects_copied
 
     def _yield_to(self, urgent: str) -> None:
         self._yields_to = urgent

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from archiver.core.attempt.context import Dependencies
+from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Kept, Settled, settlement
 from archiver.core.records import end_records
 from archiver.ledger.base import Leases
@@ -23,7 +25,7 @@ LONGEST_SECONDS = 3 * 60
 
 def settle_outcome(
     deps: Dependencies,
-    lease: Lease,
+    heartbeat: Heartbeat,
     seen: Seen,
     outcome: Settled,
     *,
@@ -34,7 +36,10 @@ def settle_outcome(
 
     Waits for the ledger only when the bucket has the asset. Raises LedgerUnavailable, LeaseLost.
     """
-    how = settlement(outcome)
+    how = replace(
+        settlement(outcome), copied_bytes=heartbeat.bytes_done, copied_objects=heartbeat.objects_copied
+    )
+    lease = heartbeat.lease
     if isinstance(outcome, Archived | AlreadyArchived | Kept):
         settle(deps.ledger, lease, seen, how, pause=pause, give_up=give_up)
     else:

@@ -97,6 +97,17 @@ def test_an_asset_is_archived_whole_with_a_manifest_that_proves_it() -> None:
     assert state_of(harness) is AssetState.ARCHIVED
 
 
+def test_the_ledger_s_totals_count_what_was_copied_and_not_what_was_kept() -> None:
+    harness = ArchiverHarness(lambda: file(VIDEO))
+    harness.archive()
+    once = dict(harness.ledger.totals())
+    harness.ledger.reopen(harness.asset_id)
+    harness.archive()
+
+    assert once == {"attempts:archived": 1, "copied_bytes": len(VIDEO), "copied_objects": 1}
+    assert harness.ledger.totals() == {**once, "attempts:archived": 2}
+
+
 def test_archiving_again_copies_nothing() -> None:
     source = BytesSource(VIDEO)
     harness = ArchiverHarness(lambda: Tree({"a.mp4": source}))

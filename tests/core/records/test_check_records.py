@@ -50,7 +50,7 @@ def stored(store: MemoryBackend) -> list[ObjectKey]:
     return sorted(info.key for info in store.list(CHECKS))
 
 
-def test_what_is_written_is_read_again(store: MemoryBackend) -> None:
+def test_check_records_are_read_as_written(store: MemoryBackend) -> None:
     new = Check(tag=1, checked_at=AT)
     write_records(store, Records(records(key=CHECK, other=new).checks, allowance_bytes=-7), NOW)
 
@@ -83,7 +83,7 @@ def test_only_a_few_objects_are_kept(store: MemoryBackend) -> None:
     assert stored(store) == days[-KEPT:]
 
 
-def test_what_is_not_a_record_of_ours_is_never_deleted(store: MemoryBackend) -> None:
+def test_other_objects_in_the_folder_are_never_deleted(store: MemoryBackend) -> None:
     others = [f"{CHECKS}2026/03/01-notes.jsonl.gz", f"{CHECKS}2026/asset/movie.mp4", f"{CHECKS}x"]
     for other in others:
         put(store, other, b"not ours")
@@ -94,7 +94,7 @@ def test_what_is_not_a_record_of_ours_is_never_deleted(store: MemoryBackend) -> 
     assert set(others) < set(stored(store))
 
 
-def test_where_nothing_may_be_deleted_the_newest_are_read(
+def test_the_newest_are_read_where_nothing_may_be_deleted(
     store: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_key: ObjectKey) -> None:
@@ -164,7 +164,7 @@ def test_a_record_that_is_not_whole_is_ignored_and_the_one_before_it_is_used(
     assert dict(read.checks.items()) == {KEY: CHECK}
 
 
-def test_a_copy_that_is_checked_in_the_future_was_not_checked(store: MemoryBackend) -> None:
+def test_a_check_dated_in_the_future_is_ignored(store: MemoryBackend) -> None:
     ahead = AT + int((2 * TOLERANCE).total_seconds())
     write_records(store, records(key=replace(CHECK, checked_at=ahead), other=CHECK), NOW)
 

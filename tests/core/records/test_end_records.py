@@ -46,7 +46,7 @@ def test_a_later_end_replaces_the_earlier_one() -> None:
     assert json.loads(store.read(KEY))["state"] == "lost"
 
 
-def test_a_destination_that_cannot_take_it_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_destination_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
 
     def refuse(_spec: ObjectSpec, _data: Buffer, _crc32c: int) -> ObjectInfo:

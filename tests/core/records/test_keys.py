@@ -67,7 +67,7 @@ def test_a_template_may_lay_assets_out_by_day() -> None:
     assert asset_folder(asset(), "x/{yyyy}/{mm}/{dd}/{asset_id}") == "x/2026/08/31/a1"
 
 
-def test_what_the_api_did_not_say_is_called_unknown() -> None:
+def test_a_field_missing_from_the_api_is_called_unknown() -> None:
     bare = Asset(id="a1")
 
     assert asset_folder(bare, "{room_id}/{session_id}/{type}/{job_id}/{yyyy}/{asset_id}") == (

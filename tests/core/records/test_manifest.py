@@ -19,14 +19,14 @@ KEY = keys.manifest_key(asset().id, asset().created_at)
 SIGNED = "https://storage.example/a/b.mp4?X-Amz-Signature=abc&X-Amz-Expires=3600#part"
 
 
-def test_what_is_written_is_read_back_the_same() -> None:
+def test_a_manifest_is_read_back_as_written() -> None:
     store = MemoryBackend("one")
     archive_at([store], asset())
 
     assert read_manifest(store, KEY) == manifest_of(asset())
 
 
-def test_a_manifest_with_doubts_is_no_proof_for_a_version_that_knows_only_the_first_schema() -> None:
+def test_a_manifest_with_doubts_is_invalid_for_a_version_that_knows_only_the_first_schema() -> None:
     """Workers of two versions run side by side."""
 
     class FirstSchema(Manifest):
@@ -46,7 +46,7 @@ def test_doubts_under_the_first_schema_are_not_archived_either() -> None:
     assert not odd.trusted
 
 
-def test_where_there_is_none_there_is_none() -> None:
+def test_a_missing_manifest_is_none() -> None:
     assert read_manifest(MemoryBackend("one"), KEY) is None
 
 
@@ -66,7 +66,7 @@ def test_where_there_is_none_there_is_none() -> None:
     ],
     ids=str,
 )
-def test_a_manifest_that_is_not_understood_is_an_error_and_never_a_proof(change: dict[str, Any]) -> None:
+def test_an_invalid_manifest_is_an_error(change: dict[str, Any]) -> None:
     store = MemoryBackend("one")
     fields = {**json.loads(manifest_of(asset()).to_bytes()), **change}
     put(store, KEY, json.dumps({name: value for name, value in fields.items() if value is not None}).encode())
@@ -78,7 +78,7 @@ def test_a_manifest_that_is_not_understood_is_an_error_and_never_a_proof(change:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000], ids=lambda data: repr(data[:8])
 )
-def test_what_is_no_json_is_an_error(data: bytes) -> None:
+def test_a_manifest_that_is_not_json_is_an_error(data: bytes) -> None:
     store = MemoryBackend("one")
     put(store, KEY, data)
 
@@ -128,7 +128,7 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_taking_queries_out_keeps_the_shape_and_twice_is_once(value: Any) -> None:
+def test_removing_queries_keeps_the_shape_and_is_idempotent(value: Any) -> None:
     once = without_queries(value)
 
     assert without_queries(once) == once
@@ -147,7 +147,7 @@ def test_taking_queries_out_keeps_the_shape_and_twice_is_once(value: Any) -> Non
         ("see b.mp4?sig=CANARY and c.mp4?sig=CANARY", "see b.mp4 and c.mp4"),
     ],
 )
-def test_a_secret_is_cut_out_of_a_url_of_any_kind(given: str, kept: str) -> None:
+def test_a_secret_is_removed_from_every_kind_of_url(given: str, kept: str) -> None:
     assert without_queries({"url": given}) == {"url": kept}
 
 

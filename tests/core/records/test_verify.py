@@ -62,7 +62,7 @@ def test_a_flipped_byte_is_found(stored: tuple[MemoryBackend, Manifest, str]) ->
         assert problem.startswith(f"{path}: CRC32C")
 
 
-def test_every_problem_is_named_and_what_else_lies_there_is_no_problem() -> None:
+def test_every_problem_is_named_and_other_objects_are_no_problem() -> None:
     store = MemoryBackend("one")
     archive_at([store], asset(), MANY)
     manifest = manifest_of(asset(), MANY)

@@ -61,7 +61,7 @@ def test_an_acknowledged_end_is_no_problem_and_is_still_shown(state: AssetState)
 
 
 @pytest.mark.parametrize("state", sorted(ACKNOWLEDGED_STATES))
-def test_a_lost_ledger_does_not_lose_it(state: AssetState) -> None:
+def test_an_acknowledgement_survives_the_loss_of_the_ledger(state: AssetState) -> None:
     harness = Harness()
     enter(harness.ledger, ASSET, state, "because")
 
@@ -73,7 +73,7 @@ def test_a_lost_ledger_does_not_lose_it(state: AssetState) -> None:
         assert (record.seen.asset_id, record.seen.created_at) == ("a", ASSET.created_at)
 
 
-def test_one_that_was_not_seen_is_a_problem_beside_many_that_were() -> None:
+def test_one_unacknowledged_end_is_a_problem_beside_many_acknowledged_ones() -> None:
     harness = Harness()
     for number in range(30):
         enter(harness.ledger, asset(id=f"seen-{number}"), AssetState.LOST, "because")
@@ -87,7 +87,7 @@ def test_one_that_was_not_seen_is_a_problem_beside_many_that_were() -> None:
 
 
 @pytest.mark.parametrize("state", sorted(set(AssetState) - ACKNOWLEDGED_STATES))
-def test_what_is_in_no_such_end_cannot_be_acknowledged(state: AssetState) -> None:
+def test_an_asset_in_another_state_cannot_be_acknowledged(state: AssetState) -> None:
     harness = Harness()
     enter(harness.ledger, ASSET, state, "because")
 
@@ -102,7 +102,7 @@ def test_an_unknown_asset_cannot_be_acknowledged() -> None:
         Harness().acknowledge()
 
 
-def test_it_is_asked_for_again_when_the_same_end_comes_again() -> None:
+def test_an_end_that_comes_again_needs_a_new_acknowledgement() -> None:
     harness = Harness()
     enter(harness.ledger, ASSET, AssetState.LOST, "because")
     harness.acknowledge()
@@ -126,7 +126,9 @@ def test_a_reason_loses_its_query() -> None:
 
 
 @pytest.mark.parametrize(("state", "restored"), [(AssetState.LOST, True), (AssetState.DAMAGED, False)])
-def test_a_ledger_that_was_lost_gets_it_back_for_the_same_end(state: AssetState, restored: bool) -> None:
+def test_a_lost_ledger_restores_the_acknowledgement_of_the_same_end(
+    state: AssetState, restored: bool
+) -> None:
     harness = Harness()
     enter(harness.ledger, ASSET, AssetState.LOST, "because")
     harness.acknowledge()

@@ -46,7 +46,7 @@ def test_the_most_urgent_go_first_and_only_a_window_of_them() -> None:
     assert harness.sent == [("old", True), ("middle", False)]
 
 
-def test_what_is_queued_is_not_sent_again_until_its_message_counts_as_lost() -> None:
+def test_a_queued_asset_is_sent_again_only_when_its_message_counts_as_lost() -> None:
     harness = Harness()
     harness.discover("a", 1)
     harness.dispatcher.dispatch()
@@ -91,7 +91,7 @@ def test_a_waiting_asset_is_sent_when_its_time_comes() -> None:
     assert len(harness.sent) == 2
 
 
-def test_a_broker_that_is_down_loses_nothing() -> None:
+def test_assets_stay_due_while_the_broker_is_down() -> None:
     harness = Harness()
     harness.discover("a", 1)
     harness.broker_is_up = False

@@ -76,7 +76,7 @@ class Harness:
         ([FAILED, COMPLETED], HmsNotFound("404"), DISCOVERED, 1),
     ],
 )
-def test_what_is_listed_with_two_statuses_is_asked_for(
+def test_an_asset_listed_with_two_statuses_is_asked_for_by_id(
     page_size: int, listed: list[str], truth: str | HmsError, state: AssetState, asked: int
 ) -> None:
     harness = Harness(page_size)
@@ -130,7 +130,7 @@ def test_the_list_may_be_behind_the_assets_own_endpoint() -> None:
     assert harness.told() == []
 
 
-def test_what_was_kept_with_doubts_and_is_looked_at_again_stays_kept() -> None:
+def test_an_asset_stored_with_doubts_stays_stored_while_it_is_retried() -> None:
     harness = Harness()
     harness.sweep([COMPLETED], COMPLETED)
     lease = harness.ledger.lease("x", "test", timedelta(minutes=1))

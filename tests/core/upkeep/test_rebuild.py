@@ -104,7 +104,7 @@ def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() 
     assert row.acknowledged is not None
 
 
-def test_a_record_of_the_version_before_has_the_deadline_of_its_asset() -> None:
+def test_an_end_record_of_an_earlier_version_gets_the_deadline_of_its_asset() -> None:
     harness = Harness()
     record = {
         "schema": "archiver.end/1",
@@ -127,7 +127,7 @@ def test_a_record_of_the_version_before_has_the_deadline_of_its_asset() -> None:
 
 
 @pytest.mark.parametrize("state", ["archived", "running", "of a newer version", "discovered"])
-def test_a_record_of_no_end_that_we_know_enters_nothing(state: str) -> None:
+def test_an_end_record_of_an_unknown_state_enters_nothing(state: str) -> None:
     harness = Harness()
     put(harness.one, "ends/2026/02/01/x.json", json.dumps({"asset_id": "x", "state": state}).encode())
 
@@ -161,7 +161,7 @@ def test_a_manifest_everywhere_is_better_than_any_recorded_end() -> None:
     assert harness.state(asset()) is AssetState.ARCHIVED
 
 
-def test_an_end_that_the_ledger_knows_better_is_left_alone() -> None:
+def test_an_end_record_does_not_change_a_row_in_the_ledger() -> None:
     harness = Harness()
     enter(harness.ledger, asset(), AssetState.REJECTED, "worthless")
     harness.reconcile()
@@ -172,7 +172,7 @@ def test_an_end_that_the_ledger_knows_better_is_left_alone() -> None:
     assert harness.state(asset()) is AssetState.DISCOVERED
 
 
-def test_what_only_one_destination_has_is_due_while_100ms_has_it() -> None:
+def test_an_asset_at_one_destination_is_due_while_100ms_has_it() -> None:
     harness = Harness()
     archive_at([harness.two], asset())
 
@@ -181,7 +181,7 @@ def test_what_only_one_destination_has_is_due_while_100ms_has_it() -> None:
     assert harness.state(asset()) is AssetState.DISCOVERED
 
 
-def test_what_only_one_destination_has_needs_a_person_when_100ms_has_deleted_it() -> None:
+def test_an_asset_at_one_destination_needs_a_person_once_100ms_has_deleted_it() -> None:
     harness = Harness()
     archive_at([harness.two], asset())
     harness.clock.advance(RETENTION)
@@ -197,7 +197,7 @@ def test_what_only_one_destination_has_needs_a_person_when_100ms_has_deleted_it(
     assert (again.entered, again.found) == (0, 0)
 
 
-def test_what_only_one_destination_has_damaged_is_whole_nowhere() -> None:
+def test_an_asset_at_one_destination_and_damaged_there_is_whole_nowhere() -> None:
     harness = Harness()
     mark_damaged(harness.two, archive_at([harness.two], asset()), ["movie.mp4: missing"])
     harness.clock.advance(RETENTION)
@@ -210,7 +210,7 @@ def test_what_only_one_destination_has_damaged_is_whole_nowhere() -> None:
     assert "whole at no destination" in (row.reason or "")
 
 
-def test_what_is_called_lost_and_is_whole_somewhere_is_not_lost() -> None:
+def test_a_lost_asset_that_is_whole_somewhere_is_not_lost() -> None:
     harness = Harness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     archive_at([harness.two], asset())
@@ -220,7 +220,7 @@ def test_what_is_called_lost_and_is_whole_somewhere_is_not_lost() -> None:
     assert harness.state(asset()) is AssetState.DAMAGED
 
 
-def test_what_is_called_lost_and_whose_objects_are_gone_stays_lost() -> None:
+def test_a_lost_asset_whose_objects_are_gone_stays_lost() -> None:
     harness = Harness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     archive_at([harness.two], asset())
@@ -232,7 +232,7 @@ def test_what_is_called_lost_and_whose_objects_are_gone_stays_lost() -> None:
     assert harness.state(asset()) is AssetState.LOST
 
 
-def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_missing() -> None:
+def test_an_unreadable_manifest_does_not_count_as_missing() -> None:
     class Busy(MemoryBackend):
         def read(
             self,

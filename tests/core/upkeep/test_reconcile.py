@@ -120,7 +120,7 @@ def test_a_manifest_with_doubts_never_makes_an_asset_archived(
     assert harness.ledger.counts().balanced
 
 
-def test_what_one_destination_has_with_doubts_is_not_archived_when_the_ledger_is_rebuilt() -> None:
+def test_an_asset_with_doubts_at_one_destination_is_not_archived_when_the_ledger_is_rebuilt() -> None:
     harness = Harness()
     archive_at([harness.one], asset())
     archive_at([harness.two], asset(), doubts=KEPT)
@@ -225,7 +225,7 @@ def test_an_invalid_manifest_is_counted_and_does_not_stop_the_others() -> None:
     assert (result.entered, result.unreadable) == (1, 1)
 
 
-def test_a_manifest_that_one_destination_cannot_read_or_took_back_enters_nothing() -> None:
+def test_a_manifest_that_is_unreadable_or_damaged_at_one_destination_enters_nothing() -> None:
     harness = Harness()
     rubbish, damaged = asset(id="rubbish"), asset(id="damaged")
     for each in (rubbish, damaged):
@@ -268,7 +268,7 @@ def test_an_end_that_a_destination_has_no_record_of_is_written_there() -> None:
         assert (record["state"], record["reason"]) == ("lost", "gone before it was saved")
 
 
-def test_the_record_of_an_end_goes_when_its_asset_is_archived_after_all() -> None:
+def test_the_end_record_of_an_asset_that_is_archived_later_is_deleted() -> None:
     harness = Harness()
     enter(harness.ledger, asset(), AssetState.QUARANTINED, "HTML")
     harness.reconciler().reconcile()

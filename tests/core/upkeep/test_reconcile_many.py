@@ -114,7 +114,7 @@ def test_a_mass_deletion_in_the_right_bucket_is_copied_again_while_100ms_has_it(
     assert harness.states() == {AssetState.DISCOVERED: MANY}
 
 
-def test_what_a_mass_deletion_took_for_good_is_left_to_a_person() -> None:
+def test_assets_that_a_mass_deletion_removed_everywhere_are_left_to_a_person() -> None:
     harness = Harness()
     harness.archive(recordings(MANY, days_ago=20, name="old"))
     harness.archive(recordings(MANY, days_ago=1, name="new"))
@@ -134,7 +134,7 @@ def test_what_a_mass_deletion_took_for_good_is_left_to_a_person() -> None:
     assert harness.fact["stopped"] is False
 
 
-def test_copies_that_a_mass_deletion_took_and_another_destination_has_are_left_to_a_person() -> None:
+def test_copies_that_a_mass_deletion_removed_from_one_destination_are_left_to_a_person() -> None:
     harness = Harness()
     harness.archive(recordings(MANY, days_ago=20))
     harness.reconcile()
@@ -161,7 +161,7 @@ def test_no_archived_assets_are_reopened_in_masses_where_no_marker_identifies_th
     assert harness.reconcile(confirmed=True).reopened == MANY
 
 
-def test_a_few_gaps_are_closed_without_asking() -> None:
+def test_a_few_gaps_are_repaired_without_confirmation() -> None:
     harness = Harness(MemoryBackend("one"), Unreadable("two"))
     harness.archive(recordings(MANY))
     harness.reconcile()
@@ -172,7 +172,7 @@ def test_a_few_gaps_are_closed_without_asking() -> None:
     assert (result.reopened, result.stopped) == (10, False)
 
 
-def test_from_a_wrong_bucket_nothing_is_concluded() -> None:
+def test_nothing_is_concluded_from_a_wrong_bucket() -> None:
     harness = Harness()
     harness.archive(recordings(MANY, days_ago=20))
     harness.archive(recordings(3, name="new"))
@@ -268,7 +268,7 @@ def test_a_ledger_that_was_never_compared_is_compared_at_the_next_sweep() -> Non
     assert harness.states() == {AssetState.ARCHIVED: 2}
 
 
-def test_of_a_wrong_destination_a_sweep_compares_nothing() -> None:
+def test_a_sweep_does_not_compare_a_wrong_destination() -> None:
     harness = Harness()
     harness.archive(recordings(2))
     harness.reconcile()
@@ -280,7 +280,7 @@ def test_of_a_wrong_destination_a_sweep_compares_nothing() -> None:
     assert harness.fact == {}
 
 
-def test_what_is_older_than_an_added_destination_is_not_asked_for_one_by_one() -> None:
+def test_assets_older_than_an_added_destination_cost_no_request_each() -> None:
     asked: list[str] = []
 
     class Counting(MemoryBackend):
@@ -301,7 +301,7 @@ def test_what_is_older_than_an_added_destination_is_not_asked_for_one_by_one() -
     assert asked == []
 
 
-def test_what_waits_to_be_copied_to_a_destination_that_was_added_is_not_at_risk() -> None:
+def test_assets_to_be_copied_to_an_added_destination_are_not_at_risk() -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
     harness = Harness(one)
     harness.archive(recordings(1, days_ago=14))
@@ -314,7 +314,7 @@ def test_what_waits_to_be_copied_to_a_destination_that_was_added_is_not_at_risk(
     assert row.stored_objects == 2
 
 
-def test_what_is_deleted_from_an_added_destination_once_it_is_filled_is_a_gap_like_any_other() -> None:
+def test_a_copy_deleted_from_a_filled_destination_is_a_gap_like_any_other() -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
     harness = Harness(one)
     harness.archive(recordings(1, days_ago=20, name="old"))
@@ -331,7 +331,7 @@ def test_what_is_deleted_from_an_added_destination_once_it_is_filled_is_a_gap_li
     assert states == {"old-0000": AssetState.ARCHIVED, "new-0000": AssetState.DAMAGED}
 
 
-def test_what_is_older_than_an_added_destination_stays_so_when_the_ledger_is_lost() -> None:
+def test_assets_older_than_an_added_destination_stay_archived_when_the_ledger_is_lost() -> None:
     one, two = MemoryBackend("one"), MemoryBackend("two")
     harness = Harness(one)
     harness.archive(recordings(MANY, days_ago=20))
@@ -360,7 +360,7 @@ def test_a_destination_that_replaced_another_is_filled_and_nothing_is_called_los
     assert harness.states() == {AssetState.ARCHIVED: MANY, AssetState.DISCOVERED: MANY}
 
 
-def test_what_a_person_adopts_is_filled_and_what_cannot_be_had_any_more_is_only_counted() -> None:
+def test_an_adopted_destination_is_filled_and_what_100ms_has_deleted_is_only_counted() -> None:
     harness = Harness()
     harness.archive(recordings(MANY, days_ago=20, name="old"))
     harness.archive(recordings(MANY, days_ago=1, name="new"))

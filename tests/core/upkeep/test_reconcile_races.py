@@ -93,7 +93,7 @@ def test_a_long_run_extends_its_lock() -> None:
     assert seen[:4] == [None] * 4
 
 
-def test_a_run_that_was_killed_stands_in_the_way_for_minutes_only() -> None:
+def test_the_lock_of_a_killed_run_expires_within_minutes() -> None:
     harness = archived(MemoryBackend("one"))
     harness.ledger.lock(LOCK_NAME, LOCK_TTL)
     at_once = reconciler(harness).reconcile()

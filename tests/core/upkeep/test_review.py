@@ -43,7 +43,7 @@ class Harness:
         return reject(self.ledger, self.stores, ID, by="ann", why="an empty room", now=NOW)
 
 
-def test_what_is_accepted_is_archived_and_its_manifest_says_who_when_and_why() -> None:
+def test_an_accepted_asset_is_archived_and_its_manifest_names_who_when_and_why() -> None:
     harness = Harness()
 
     row = harness.accept()
@@ -72,7 +72,7 @@ def test_accepting_twice_changes_nothing_more() -> None:
     assert harness.stores[0].read(KEY, 0, 99_999) == before
 
 
-def test_accepting_goes_on_where_it_stopped_half_way() -> None:
+def test_accepting_resumes_where_it_stopped() -> None:
     harness = Harness()
     accept(MemoryLedgerWith(harness), harness.stores[:1], ID, by="ann", why="x", now=NOW)
     assert kept(harness.stores[1], KEY)
@@ -88,7 +88,7 @@ def MemoryLedgerWith(harness: Harness) -> MemoryLedger:  # noqa: N802
     return ledger
 
 
-def test_what_is_not_whole_any_more_cannot_be_accepted() -> None:
+def test_an_asset_that_is_not_whole_cannot_be_accepted() -> None:
     harness = Harness()
     manifest = read_manifest(harness.stores[1], KEY)
     assert manifest
@@ -131,7 +131,7 @@ def test_a_rejected_asset_is_no_problem_and_its_objects_stay(state: AssetState) 
     assert harness.ledger.take_due(10, RETENTION, ahead=RETENTION) == []
 
 
-def test_what_is_archived_cannot_be_rejected() -> None:
+def test_an_archived_asset_cannot_be_rejected() -> None:
     with pytest.raises(ReviewRefused, match="nothing to reject"):
         Harness(AssetState.ARCHIVED).reject()
 

@@ -229,7 +229,7 @@ def test_of_two_copies_the_one_that_is_whole_is_named() -> None:
     assert "whole at no destination" in str(harness.row("asset-000").reason)
 
 
-def test_a_copy_that_cannot_be_read_is_not_called_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_copy_is_not_called_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = Harness(assets=1, destinations=2)
     one, two = harness.stores
     harness.spoil("asset-000", one)
@@ -248,7 +248,7 @@ def test_a_copy_that_cannot_be_read_is_not_called_whole(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("passed", [timedelta(0), RETENTION])
-def test_a_damaged_copy_whose_manifest_cannot_be_marked_is_not_taken_for_archived(
+def test_a_damaged_copy_whose_manifest_cannot_be_marked_does_not_count_as_archived(
     passed: timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = Harness(assets=1)
@@ -267,7 +267,7 @@ def test_a_damaged_copy_whose_manifest_cannot_be_marked_is_not_taken_for_archive
     assert "RetentionPolicyNotMet" in str(harness.row("asset-000").reason)
 
 
-def test_a_manifest_that_cannot_be_read_does_not_hold_up_those_behind_it(
+def test_an_unreadable_manifest_does_not_delay_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     harness = Harness(assets=2)
@@ -332,7 +332,7 @@ def test_a_copy_that_a_worker_replaces_during_the_check_keeps_its_new_manifest()
     assert harness.state("asset-000") is AssetState.ARCHIVED
 
 
-def test_a_damaged_asset_that_a_worker_has_in_hand_is_left_to_it() -> None:
+def test_a_damaged_asset_that_a_worker_is_copying_is_left_to_it() -> None:
     harness = Harness(assets=1)
     harness.spoil("asset-000")
     harness.ledger.reopen("asset-000")
@@ -344,7 +344,7 @@ def test_a_damaged_asset_that_a_worker_has_in_hand_is_left_to_it() -> None:
     assert harness.state("asset-000") is AssetState.RUNNING
 
 
-def test_what_is_kept_with_doubts_is_read_back_too_and_due_again_when_it_is_damaged() -> None:
+def test_an_asset_with_doubts_is_read_back_too_and_reopened_when_it_is_damaged() -> None:
     harness = Harness(0)
     kept = asset(id="kept")
     archive_at(harness.stores, kept, doubts=("movie.mp4: it has 100 bytes, the API says 200",))
@@ -366,7 +366,7 @@ def test_what_is_kept_with_doubts_is_read_back_too_and_due_again_when_it_is_dama
     assert (row.state, row.stored_objects) == (AssetState.DISCOVERED, 0), "at risk again"
 
 
-def test_what_is_kept_with_doubts_and_damaged_after_its_deadline_is_damaged() -> None:
+def test_an_asset_with_doubts_that_is_damaged_after_its_deadline_is_damaged() -> None:
     harness = Harness(0)
     kept = asset(id="kept")
     archive_at(harness.stores, kept, doubts=("no ENDLIST",))
@@ -417,7 +417,7 @@ def test_reading_back_waits_while_an_urgent_asset_is_copied() -> None:
     assert result.read_bytes == 102
 
 
-def test_but_not_for_ever() -> None:
+def test_reading_back_waits_for_urgent_assets_only_so_long() -> None:
     harness = Harness(assets=1)
     urgent(harness)
     noted = Noted(harness)
@@ -544,7 +544,7 @@ def test_one_bad_answer_is_no_damage() -> None:
     assert harness.state("asset-000") is AssetState.ARCHIVED
 
 
-def test_many_that_cannot_be_read_hold_up_none_of_the_others_on_any_day(
+def test_many_unreadable_copies_never_delay_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     harness = Harness(assets=40)

@@ -103,7 +103,7 @@ def listed(key: ObjectKey, etag: str = "one") -> ObjectInfo:
     return ObjectInfo(key, 100, etag=etag)
 
 
-def test_what_is_known_stays_known_while_its_manifest_is_the_same() -> None:
+def test_a_check_is_kept_while_its_manifest_is_the_same() -> None:
     known = replace(READ, tag=tag_of(listed(GONE)))
 
     same = take_stock(stock((GONE, known)), [listed(GONE)], RULES, NOW, NOW - DAY)
@@ -114,7 +114,7 @@ def test_what_is_known_stays_known_while_its_manifest_is_the_same() -> None:
     assert is_new(replaced)
 
 
-def test_what_is_new_counts_from_the_last_list_on() -> None:
+def test_the_time_of_a_new_copy_starts_at_the_last_list() -> None:
     check = take_stock(Checks(), [listed(GONE)], RULES, NOW, NOW - 9 * DAY).get(GONE)
 
     assert check is not None
@@ -139,7 +139,7 @@ def test_a_list_of_the_future_counts_as_now() -> None:
     assert check.checked_at == NOW
 
 
-def test_what_is_listed_twice_is_one_copy_and_what_is_no_manifest_is_none() -> None:
+def test_a_manifest_listed_twice_is_one_copy_and_other_objects_are_none() -> None:
     known = replace(READ, tag=tag_of(listed(GONE)))
     notes = object_key("manifests/notes.txt")
 
@@ -148,7 +148,7 @@ def test_what_is_listed_twice_is_one_copy_and_what_is_no_manifest_is_none() -> N
     assert dict(found.items()) == {GONE: known}
 
 
-def test_what_is_not_there_any_more_is_forgotten() -> None:
+def test_the_check_of_a_deleted_manifest_is_forgotten() -> None:
     assert len(take_stock(stock((GONE, READ)), [], RULES, NOW, NOW)) == 0
 
 
@@ -162,7 +162,7 @@ def test_a_first_round_is_spread_evenly_and_begins_now(count: int) -> None:
     assert max((days.count(day) for day in days), default=0) <= count // 24 + 1
 
 
-def test_were_the_record_lost_each_day_every_copy_would_still_have_its_day() -> None:
+def test_every_copy_has_its_turn_even_if_the_record_is_lost_each_day() -> None:
     turns = set()
     for today in range(24):
         now = NOW + today * DAY
@@ -183,7 +183,7 @@ def test_were_the_record_lost_each_day_every_copy_would_still_have_its_day() -> 
         (UNDATED, None),
     ],
 )
-def test_until_when_the_source_may_have_it(key: ObjectKey, expected: datetime | None) -> None:
+def test_when_the_source_of_a_copy_ends(key: ObjectKey, expected: datetime | None) -> None:
     found = source_ends_at(key, timedelta(days=15), NOW)
 
     assert found == (int(expected.timestamp()) if expected else NOW + 15 * DAY)
@@ -212,7 +212,7 @@ def test_a_cold_copy_is_read_again_only_when_that_would_be_due_again() -> None:
         (1, Mark.COLD, 30),
     ],
 )
-def test_what_a_round_takes(budget: int | None, marks: int, expected: float) -> None:
+def test_how_many_days_a_round_takes(budget: int | None, marks: int, expected: float) -> None:
     copies = [(object_key(f"manifests/undated/{n}.json"), replace(READ, marks=marks)) for n in range(30)]
 
     takes = round_days(stock(*copies), replace(RULES, bytes_a_day=budget))

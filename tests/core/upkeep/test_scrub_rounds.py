@@ -134,7 +134,7 @@ def test_with_a_few_new_ones_each_day_everything_still_goes_round(sums: bool) ->
         assert [name for name in harness.born if harness.age(name) > RULES.every] == []
 
 
-def test_what_was_there_before_the_first_scrub_is_read_over_a_round_and_not_at_once() -> None:
+def test_copies_older_than_the_first_scrub_are_read_over_a_round_and_not_at_once() -> None:
     harness = Harness()
     for number in range(300):
         harness.add(f"old{number}", days_old=100)
@@ -179,7 +179,7 @@ def test_without_checksums_each_check_reads_everything() -> None:
     assert harness.store.reads == ["a"] * 3
 
 
-def test_those_whose_source_expires_soonest_are_read_first_of_all() -> None:
+def test_copies_whose_source_expires_soonest_are_read_first() -> None:
     harness = Harness(rules=replace(RULES, bytes_a_day=100))
     for number in range(5):
         harness.add(f"old{number}", days_old=100)
@@ -230,7 +230,7 @@ def test_a_copy_larger_than_the_budget_is_paid_for_on_the_days_after() -> None:
     assert spent == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
 
 
-def test_checks_that_cost_no_bytes_go_on_when_the_budget_is_used_up() -> None:
+def test_checks_that_read_no_bytes_continue_when_the_budget_is_used_up() -> None:
     harness = Harness()
     for number in range(10):
         harness.add(f"a{number}")
@@ -354,7 +354,7 @@ def test_a_destination_that_becomes_unavailable_keeps_the_checks_so_far() -> Non
     assert len(set(harness.store.reads)) == 20
 
 
-def test_what_is_lost_of_the_record_is_checked_again_within_a_round() -> None:
+def test_copies_missing_from_a_lost_record_are_checked_again_within_a_round() -> None:
     harness = Harness()
     for number in range(60):
         harness.add(f"old{number}", days_old=100)

@@ -344,7 +344,7 @@ def test_an_impossible_date_is_ignored(
     assert [row.expires_at == UNDATED for row in harness.ledger.rows()] == [undated]
 
 
-def test_a_sweep_that_is_answered_ends_the_hold_that_the_refusals_of_others_put() -> None:
+def test_a_successful_sweep_closes_the_breaker_that_refusals_elsewhere_opened() -> None:
     harness = Harness(newest_first(2))
     for place in ("a", "b"):
         breaker.trip_on(harness.ledger, breaker.API, place, "401", NOW)

@@ -61,7 +61,7 @@ def test_status_is_not_healthy_without_a_sweep() -> None:
     assert not harness.watcher.summary().healthy
 
 
-def test_what_is_unsaved_and_short_of_time_is_at_risk_most_urgent_first() -> None:
+def test_unsaved_assets_with_little_time_left_are_at_risk_most_urgent_first() -> None:
     harness = Harness()
     harness.enter("plenty", days_left=10)
     harness.enter("soon", days_left=2)
@@ -79,7 +79,7 @@ def test_what_is_unsaved_and_short_of_time_is_at_risk_most_urgent_first() -> Non
     "state",
     [AssetState.LOST, AssetState.DAMAGED, AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS],
 )
-def test_what_needs_a_person_is_named(state: AssetState) -> None:
+def test_ends_that_need_a_person_are_named(state: AssetState) -> None:
     harness = Harness()
     harness.enter("a", days_left=10, state=state)
 
@@ -89,7 +89,7 @@ def test_what_needs_a_person_is_named(state: AssetState) -> None:
     assert not summary.healthy
 
 
-def test_what_waits_is_shown_with_its_reason_and_when_it_is_due() -> None:
+def test_waiting_assets_are_shown_with_their_reason_and_when_they_are_due() -> None:
     harness = Harness()
     harness.enter("a", days_left=10, state=AssetState.WAITING)
 
@@ -100,7 +100,7 @@ def test_what_waits_is_shown_with_its_reason_and_when_it_is_due() -> None:
     assert summary.healthy, "a retry is nothing to wake up for"
 
 
-def test_lists_are_cut_and_the_account_is_not() -> None:
+def test_lists_are_cut_and_counts_are_not() -> None:
     harness = Harness()
     for number in range(SHOWN + 5):
         harness.enter(f"asset-{number}", days_left=10, state=AssetState.LOST)
@@ -111,7 +111,7 @@ def test_lists_are_cut_and_the_account_is_not() -> None:
     assert summary.counts.states[AssetState.LOST] == SHOWN + 5
 
 
-def test_one_missed_sweep_is_nothing_and_three_are_an_outage() -> None:
+def test_a_sweep_is_late_after_three_missed_intervals() -> None:
     harness = Harness()
 
     harness.clock.advance(2 * SWEEP_EVERY)
@@ -179,7 +179,7 @@ def test_a_recorded_time_in_the_future_is_an_alarm(fact: str) -> None:
         (10, 2, ["s3://b: timed out", "SourceMismatch: too short"], False),
     ],
 )
-def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
+def test_many_assets_that_keep_failing_for_one_reason_are_a_problem(
     number: int, attempts: int, reasons: list[str], told: bool
 ) -> None:
     harness = Harness()
@@ -209,7 +209,7 @@ def test_many_that_fail_again_and_again_for_one_reason_are_a_fault(
         ("scrub", {"since": (NOW - timedelta(days=9)).isoformat()}, "scrub_promise_slips"),
     ],
 )
-def test_what_a_part_of_the_archiver_noted_of_its_troubles_is_a_problem(
+def test_what_the_tasks_and_machines_recorded_is_a_problem(
     fact: str, noted: dict[str, object], code: str
 ) -> None:
     harness = Harness()
@@ -235,7 +235,7 @@ def test_ends_are_logged_once_and_faults_as_long_as_they_last() -> None:
     assert told() == ["lost", "on_hold"]
 
 
-def test_a_hold_is_shown_and_is_not_healthy() -> None:
+def test_an_open_circuit_breaker_is_shown_and_is_not_healthy() -> None:
     harness = Harness()
     breaker.trip(harness.ledger, "s3://bucket", "403", NOW)
 
@@ -259,7 +259,7 @@ def test_an_archived_asset_with_something_optional_missing_is_shown_and_healthy(
     assert summary.healthy
 
 
-def test_an_alarm_is_given_once_for_each_level_of_urgency() -> None:
+def test_an_alarm_is_logged_once_for_each_level_of_urgency() -> None:
     harness = Harness()
     harness.enter("a", days_left=8)
     assert harness.alarms() == []
@@ -280,7 +280,7 @@ def problems(harness: Harness) -> dict[str, str]:
     return {problem.id: problem.text for problem in assess(harness.watcher.summary()).problems}
 
 
-def test_what_failed_later_is_a_problem_until_it_is_saved() -> None:
+def test_an_asset_that_failed_later_is_a_problem_until_it_is_saved() -> None:
     harness = Harness()
     for number in range(7):
         harness.enter(f"a{number}", days_left=10)

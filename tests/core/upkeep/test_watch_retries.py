@@ -58,7 +58,7 @@ def test_what_was_given_up_is_retried_once_a_day_while_its_source_has_it(state: 
     assert harness.state() is AssetState.DISCOVERED
 
 
-def test_it_is_tried_again_on_its_last_day_too() -> None:
+def test_it_is_retried_on_its_last_day_too() -> None:
     harness = Harness(20 * HOUR)
     chances = 0
 
@@ -71,7 +71,7 @@ def test_it_is_tried_again_on_its_last_day_too() -> None:
     assert 3 <= chances <= 6
 
 
-def test_what_an_earlier_version_quarantined_with_nothing_stored_is_reopened_at_once() -> None:
+def test_an_asset_quarantined_with_nothing_stored_is_reopened_at_once() -> None:
     harness = Harness(-DAY)
     seen = Seen("old", "chat", NOW + DAY, AssetState.DISCOVERED)
     harness.ledger.discover([seen])
@@ -85,7 +85,7 @@ def test_what_an_earlier_version_quarantined_with_nothing_stored_is_reopened_at_
     assert row.state is AssetState.DISCOVERED
 
 
-def test_what_is_stored_of_it_stays_stored_while_it_is_looked_at() -> None:
+def test_what_is_stored_stays_during_a_retry() -> None:
     harness = Harness(10 * DAY)
     harness.clock.advance(DAY)
 
@@ -97,7 +97,7 @@ def test_what_is_stored_of_it_stays_stored_while_it_is_looked_at() -> None:
     assert watcher(harness).summary().at_risk == ()
 
 
-def test_it_stays_given_up_when_its_time_is_over() -> None:
+def test_it_stays_given_up_once_its_source_has_ended() -> None:
     harness = Harness(10 * DAY)
 
     harness.clock.advance(10 * DAY)
@@ -127,7 +127,7 @@ def test_no_other_end_is_touched(state: AssetState) -> None:
 
 
 @pytest.mark.parametrize("left", [DAY, -DAY, -20 * DAY])
-def test_what_is_lost_is_looked_at_once_a_day_for_a_month(left: timedelta) -> None:
+def test_a_lost_asset_is_retried_once_a_day_for_a_month(left: timedelta) -> None:
     harness = Harness(left, AssetState.LOST)
     looks = []
 
@@ -142,7 +142,7 @@ def test_what_is_lost_is_looked_at_once_a_day_for_a_month(left: timedelta) -> No
     assert until - 2 * DAY <= looks[-1] * HOUR <= until
 
 
-def test_a_lost_asset_with_an_impossible_deadline_is_looked_at_too() -> None:
+def test_a_lost_asset_with_an_impossible_deadline_is_retried_too() -> None:
     harness = Harness(timedelta(), AssetState.LOST)
     end(harness.ledger, "b", datetime.fromisoformat("0001-01-16T00:00:00Z"), AssetState.LOST)
 
@@ -204,7 +204,7 @@ def test_the_watch_reopens_what_can_be_retried() -> None:
     assert harness.state() is AssetState.DISCOVERED
 
 
-def test_many_that_were_given_up_long_ago_hide_none_that_can_be_saved() -> None:
+def test_many_assets_given_up_long_ago_hide_none_that_can_be_saved() -> None:
     harness = Harness(-DAY)
     for number in range(MOST_ALARMS):
         end(harness.ledger, f"old-{number}", NOW - DAY, AssetState.QUARANTINED)

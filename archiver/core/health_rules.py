@@ -61,7 +61,7 @@ _RULES = (
         "will_miss_deadline",
         Severity.CRITICAL,
         "At the rate measured in the last two weeks some assets will not be saved in time.",
-        "Add workers or slots (ARCHIVER_CONCURRENCY), or fix what slows them: `archiver status` and `archiver doctor`.",
+        "Add workers or slots (ARCHIVER_WORKER_CONCURRENCY), or fix what slows them: `archiver doctor`.",
     ),
     Rule(
         "lost",

@@ -43,8 +43,8 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where everything runs in one setting."""
+class Servers:
+    """The servers of one setting, and the folder of other tools."""
 
     setting: Setting
     source_url: str
@@ -76,9 +76,9 @@ def main() -> None:
         for network in options.settings.split(","):
             for tls in (False, True) if options.tls == "both" else (options.tls == "yes",):
                 setting = Setting(network, tls)
-                with _place(setting, Path(folder), pattern, options, names, peers) as place:
+                with _servers(setting, Path(folder), pattern, options, names, peers) as servers:
                     for job in jobs:
-                        runs += _interleaved(job, place, clients, options, view)
+                        runs += _interleaved(job, servers, clients, options, view)
                         _say(report.summary(runs, job.name, setting.name))
     if reached := list(targets.outcomes(runs)):
         _say(targets.table(reached))
@@ -92,14 +92,14 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _place(
+def _servers(
     setting: Setting,
     folder: Path,
     pattern: Path,
     options: argparse.Namespace,
     names: Sequence[str],
     peers: Path,
-) -> Iterator[Place]:
+) -> Iterator[Servers]:
     scheme, certificate, ca_file = "http", None, None
     if setting.tls:
         authority = trustme.CA()
@@ -120,39 +120,41 @@ def _place(
         for sink in options.sink.split(","):
             port = stack.enter_context(started(Serving(sink, verify=options.verify, **common)))
             sink_urls[sink] = f"{scheme}://127.0.0.1:{port}"
-        yield Place(setting, f"{scheme}://127.0.0.1:{source_port}", sink_urls, ca_file, peers)
+        yield Servers(setting, f"{scheme}://127.0.0.1:{source_port}", sink_urls, ca_file, peers)
 
 
 def _interleaved(
-    job: Job, place: Place, clients: Sequence[Client], options: argparse.Namespace, pattern: memoryview
+    job: Job, servers: Servers, clients: Sequence[Client], options: argparse.Namespace, pattern: memoryview
 ) -> Iterator[Run]:
     """Each client once on each sink, and all again, so that what else the machine does befalls all alike."""
     able = [client for client in clients if job.name in client.jobs]
-    if place.setting.network != "raw" and job.name in ("A", "B"):
+    if servers.setting.network != "raw" and job.name in ("A", "B"):
         able = [client for client in able if not client.single_stream]  # A1 shows what they take
-    context = ssl.create_default_context(cafile=place.ca_file) if place.ca_file else None
+    context = ssl.create_default_context(cafile=servers.ca_file) if servers.ca_file else None
     expected = _expected(job, pattern, verify=options.verify)
     tasks = {
-        sink: Task.of(job, place.source_url, url, place.ca_file, sink=sink, connections=options.connections)
-        for sink, url in place.sink_urls.items()
+        sink: Task.of(
+            job, servers.source_url, url, servers.ca_file, sink=sink, connections=options.connections
+        )
+        for sink, url in servers.sink_urls.items()
     }
-    turns = [(client, tasks[sink]) for client in able for sink in place.sink_urls if sink in client.sinks]
+    turns = [(client, tasks[sink]) for client in able for sink in servers.sink_urls if sink in client.sinks]
     for repeat in range(options.repeat if turns else 0):
         first = repeat % len(turns)
         for client, task in turns[first:] + turns[:first]:
-            command, env = client.command(task, place.peers), environment(task)
+            command, env = client.command(task, servers.peers), environment(task)
             ask(f"{task.sink_url}/-/reset", context)
             try:
                 usage = measure.run(command, env, stdin_of(task), _TIMEOUT_SECONDS)
                 arrived = ask(f"{task.sink_url}/-/report", context)
                 _check(client, arrived, expected)
             except measure.ClientFailed as failure:
-                _say(f"{job.name} {place.setting.name} {task.sink} {client.name}: FAILED: {failure}")
+                _say(f"{job.name} {servers.setting.name} {task.sink} {client.name}: FAILED: {failure}")
                 continue
             run = Run(
                 job=job.name,
                 title=job.title,
-                setting=place.setting.name,
+                setting=servers.setting.name,
                 sink=task.sink,
                 client=client.name,
                 repeat=repeat,

@@ -1,5 +1,5 @@
-"""What every ledger promises (`ledger.base.Ledger`). A test module for a ledger subclasses `LedgerContract` and gives
-the fixture `world`; nothing here is overridden."""
+"""The contract of `ledger.base.Ledger`. To test a ledger, subclass `LedgerContract` with a fixture `harness`; override
+nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NEVER_STARTED = (AssetState.DISCOVERED, *sorted(JUDGED_STATES))
 ENDS = sorted(set(AssetState) - OPEN_STATES)
 
 
-class LedgerWorld(Protocol):
+class LedgerHarness(Protocol):
     """A ledger, its clock, and what can happen to it."""
 
     @property
@@ -94,9 +94,9 @@ def waiting(delay: timedelta, reason: str = "the source answered 503") -> Settle
 UPLOAD = OpenUpload("token", 50 * 2**30, 64 * 2**20, None)
 
 
-def put(world: LedgerWorld, state: AssetState, asset_id: str = "a") -> Lease | None:
+def put(harness: LedgerHarness, state: AssetState, asset_id: str = "a") -> Lease | None:
     """Bring an unknown asset to `state` by the shortest way; its lease while RUNNING."""
-    ledger = world.ledger
+    ledger = harness.ledger
     if state in NEVER_STARTED:
         ledger.discover([seen(asset_id, verdict=state, reason=None if state == NEVER_STARTED[0] else "why")])
         return None
@@ -106,7 +106,7 @@ def put(world: LedgerWorld, state: AssetState, asset_id: str = "a") -> Lease | N
         ledger.take_due(1_000, HOUR)
         return None
 
-    lease = take_lease(world, asset_id)
+    lease = take_lease(harness, asset_id)
     if state == AssetState.WAITING:
         ledger.settle(lease, seen(asset_id), waiting(HOUR))
     elif state != AssetState.RUNNING:
@@ -115,28 +115,28 @@ def put(world: LedgerWorld, state: AssetState, asset_id: str = "a") -> Lease | N
 
 
 def take_lease(
-    world: LedgerWorld, asset_id: str = "a", holder: str = "w1", duration: timedelta = MINUTE
+    harness: LedgerHarness, asset_id: str = "a", holder: str = "w1", duration: timedelta = MINUTE
 ) -> Lease:
-    lease = world.ledger.lease(asset_id, holder, duration)
+    lease = harness.ledger.lease(asset_id, holder, duration)
     assert lease is not None
     return lease
 
 
-def crash(world: LedgerWorld, asset_id: str = "a") -> Lease:
+def crash(harness: LedgerHarness, asset_id: str = "a") -> Lease:
     """The holder dies; the lease of who comes next."""
-    world.advance(HOUR)
-    world.ledger.take_due(10, HOUR)
-    return take_lease(world, asset_id)
+    harness.advance(HOUR)
+    harness.ledger.take_due(10, HOUR)
+    return take_lease(harness, asset_id)
 
 
-def attempt(world: LedgerWorld, settlement: Settlement) -> Row:
+def attempt(harness: LedgerHarness, settlement: Settlement) -> Row:
     """One attempt at asset a that ends so."""
-    world.ledger.discover([seen()])
-    return world.ledger.settle(take_lease(world), seen(), settlement)
+    harness.ledger.discover([seen()])
+    return harness.ledger.settle(take_lease(harness), seen(), settlement)
 
 
-def row(world: LedgerWorld, asset_id: str = "a") -> Row:
-    found = world.ledger.get(asset_id)
+def row(harness: LedgerHarness, asset_id: str = "a") -> Row:
+    found = harness.ledger.get(asset_id)
     assert found is not None
     return found
 
@@ -145,40 +145,40 @@ def ids(rows: list[Row]) -> list[str]:
     return [row.asset_id for row in rows]
 
 
-def check_balance(world: LedgerWorld) -> None:
-    counts = world.ledger.counts()
+def check_balance(harness: LedgerHarness) -> None:
+    counts = harness.ledger.counts()
 
     assert counts.balanced
-    listed = [row.state for row in world.ledger.rows()]
+    listed = [row.state for row in harness.ledger.rows()]
     assert dict(counts.states) == {state: listed.count(state) for state in AssetState}
 
 
 class LedgerContract:
     @pytest.fixture
-    def world(self) -> LedgerWorld:
+    def harness(self) -> LedgerHarness:
         raise NotImplementedError("the subclass gives the ledger")
 
     # -- what exists ---------------------------------------------------------------------------------------
 
-    def test_an_unknown_asset_is_not_there(self, world: LedgerWorld) -> None:
-        assert world.ledger.get("a") is None
-        assert list(world.ledger.rows()) == []
-        assert world.ledger.counts().seen == 0
-        assert world.ledger.counts().states == dict.fromkeys(AssetState, 0)
+    def test_an_unknown_asset_is_not_there(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.get("a") is None
+        assert list(harness.ledger.rows()) == []
+        assert harness.ledger.counts().seen == 0
+        assert harness.ledger.counts().states == dict.fromkeys(AssetState, 0)
 
     @pytest.mark.parametrize("verdict", NEVER_STARTED)
     def test_a_new_asset_enters_with_its_verdict_and_every_fact(
-        self, world: LedgerWorld, verdict: AssetState
+        self, harness: LedgerHarness, verdict: AssetState
     ) -> None:
-        world.ledger.discover([seen(verdict=verdict, reason="a filter")])
+        harness.ledger.discover([seen(verdict=verdict, reason="a filter")])
 
-        assert row(world) == Row(
+        assert row(harness) == Row(
             asset_id="a",
             type="room-composite",
             state=verdict,
             expires_at=START + 15 * DAY,
-            first_seen_at=world.now,
-            changed_at=world.now,
+            first_seen_at=harness.now,
+            changed_at=harness.now,
             created_at=START - DAY,
             room_id="6501aa",
             session_id="6502bb",
@@ -186,787 +186,793 @@ class LedgerContract:
             reason="a filter",
         )
 
-    def test_facts_that_the_api_does_not_give_stay_unknown(self, world: LedgerWorld) -> None:
-        world.ledger.discover([Seen("a", "chat", START, AssetState.DISCOVERED)])
+    def test_facts_that_the_api_does_not_give_stay_unknown(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([Seen("a", "chat", START, AssetState.DISCOVERED)])
 
-        assert row(world) == Row("a", "chat", AssetState.DISCOVERED, START, world.now, world.now)
+        assert row(harness) == Row("a", "chat", AssetState.DISCOVERED, START, harness.now, harness.now)
 
-    def test_a_size_of_nought_is_a_fact(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(size_bytes=0)])
+    def test_a_size_of_nought_is_a_fact(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(size_bytes=0)])
 
-        assert row(world).size_bytes == 0
+        assert row(harness).size_bytes == 0
 
-    def test_a_page_counts_only_what_is_new(self, world: LedgerWorld) -> None:
+    def test_a_page_counts_only_what_is_new(self, harness: LedgerHarness) -> None:
         page = [seen(f"a{n}") for n in range(100)]
 
         first, again, more = (
-            world.ledger.discover(page),
-            world.ledger.discover(page),
-            world.ledger.discover([*page, seen("b"), seen("b")]),
+            harness.ledger.discover(page),
+            harness.ledger.discover(page),
+            harness.ledger.discover([*page, seen("b"), seen("b")]),
         )
 
         assert (first, again, more) == (100, 0, 1)
-        assert world.ledger.counts().seen == 101
-        check_balance(world)
+        assert harness.ledger.counts().seen == 101
+        check_balance(harness)
 
-    def test_an_empty_page_is_nothing(self, world: LedgerWorld) -> None:
-        assert world.ledger.discover([]) == 0
+    def test_an_empty_page_is_nothing(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.discover([]) == 0
 
     @pytest.mark.parametrize("asset_id", ["a:b/../c", "ä ☃ \n", '["x","y"]', "a|b", "0", "x" * 500])
-    def test_an_id_may_be_any_text(self, world: LedgerWorld, asset_id: str) -> None:
-        world.ledger.discover([seen(asset_id), seen("other")])
-        lease = take_lease(world, asset_id)
-        world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject("x", 1, 2)])
+    def test_an_id_may_be_any_text(self, harness: LedgerHarness, asset_id: str) -> None:
+        harness.ledger.discover([seen(asset_id), seen("other")])
+        lease = take_lease(harness, asset_id)
+        harness.ledger.add_stored(lease, "s3://b", "v1", [StoredObject("x", 1, 2)])
 
-        assert row(world, asset_id).state == AssetState.RUNNING
-        assert world.ledger.stored_objects(asset_id, "s3://b", "v1") == {"x": StoredObject("x", 1, 2)}
-        assert world.ledger.settle(lease, seen(asset_id), ARCHIVED).asset_id == asset_id
-        assert {row.asset_id for row in world.ledger.rows()} == {asset_id, "other"}
+        assert row(harness, asset_id).state == AssetState.RUNNING
+        assert harness.ledger.stored_objects(asset_id, "s3://b", "v1") == {"x": StoredObject("x", 1, 2)}
+        assert harness.ledger.settle(lease, seen(asset_id), ARCHIVED).asset_id == asset_id
+        assert {row.asset_id for row in harness.ledger.rows()} == {asset_id, "other"}
 
     @pytest.mark.parametrize("state", AssetState)
-    def test_a_known_asset_gets_new_facts_in_any_state(self, world: LedgerWorld, state: AssetState) -> None:
-        put(world, state)
-        before = row(world)
+    def test_a_known_asset_gets_new_facts_in_any_state(
+        self, harness: LedgerHarness, state: AssetState
+    ) -> None:
+        put(harness, state)
+        before = row(harness)
 
-        world.ledger.discover([replace(seen(expires_in=3 * DAY, size_bytes=7), verdict=before.state)])
+        harness.ledger.discover([replace(seen(expires_in=3 * DAY, size_bytes=7), verdict=before.state)])
 
-        assert (row(world).expires_at, row(world).size_bytes) == (START + 3 * DAY, 7)
-        assert row(world).state == state
-        assert ids(list(world.ledger.rows(expiring_before=START + 4 * DAY))) == ["a"]
+        assert (row(harness).expires_at, row(harness).size_bytes) == (START + 3 * DAY, 7)
+        assert row(harness).state == state
+        assert ids(list(harness.ledger.rows(expiring_before=START + 4 * DAY))) == ["a"]
 
-    def test_a_size_that_is_not_told_again_is_kept(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(size_bytes=7)])
+    def test_a_size_that_is_not_told_again_is_kept(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(size_bytes=7)])
 
-        world.ledger.discover([seen(size_bytes=None)])
+        harness.ledger.discover([seen(size_bytes=None)])
 
-        assert row(world).size_bytes == 7
+        assert row(harness).size_bytes == 7
 
     @pytest.mark.parametrize("state", AssetState)
     @pytest.mark.parametrize("verdict", NEVER_STARTED)
     def test_a_known_asset_is_judged_anew(
-        self, world: LedgerWorld, state: AssetState, verdict: AssetState
+        self, harness: LedgerHarness, state: AssetState, verdict: AssetState
     ) -> None:
-        put(world, state)
+        put(harness, state)
         moves = (
             state in JUDGED_STATES
             if verdict in (AssetState.DISCOVERED, AssetState.SOURCE_FAILED)
             else state in JUDGED_STATES or state in OPEN_STATES - {AssetState.RUNNING}
         )
 
-        world.advance(MINUTE / 2)
-        new = world.ledger.discover([seen(verdict=verdict, reason="judged anew")])
+        harness.advance(MINUTE / 2)
+        new = harness.ledger.discover([seen(verdict=verdict, reason="judged anew")])
 
         assert new == 0
-        assert row(world).state == (verdict if moves else state)
+        assert row(harness).state == (verdict if moves else state)
         if moves:
-            assert row(world).reason == (None if verdict == AssetState.DISCOVERED else "judged anew")
-        assert (row(world).changed_at == world.now) == (moves and verdict != state)
-        check_balance(world)
+            assert row(harness).reason == (None if verdict == AssetState.DISCOVERED else "judged anew")
+        assert (row(harness).changed_at == harness.now) == (moves and verdict != state)
+        check_balance(harness)
 
     @pytest.mark.parametrize("state", [AssetState.DISCOVERED, AssetState.QUEUED, AssetState.WAITING])
     def test_what_was_there_to_be_saved_is_tried_on_when_the_api_says_that_it_failed(
-        self, world: LedgerWorld, state: AssetState
+        self, harness: LedgerHarness, state: AssetState
     ) -> None:
-        put(world, state)
-        before = row(world)
+        put(harness, state)
+        before = row(harness)
 
         for _ in range(2):
-            world.ledger.discover([seen(verdict=AssetState.SOURCE_FAILED, reason="failed")])
+            harness.ledger.discover([seen(verdict=AssetState.SOURCE_FAILED, reason="failed")])
 
-        assert row(world) == before
-        world.advance(2 * HOUR)
-        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
+        assert row(harness) == before
+        harness.advance(2 * HOUR)
+        assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
 
-    def test_another_size_reopens_what_is_archived_once_for_each_size(self, world: LedgerWorld) -> None:
-        put(world, AssetState.ARCHIVED)
+    def test_another_size_reopens_what_is_archived_once_for_each_size(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.ARCHIVED)
         looks = []
 
         for size in (1000, 7, 7, 1000, 7, None, 8, 1000, 8):
-            world.ledger.discover([seen(size_bytes=size)])
-            if row(world).state == AssetState.DISCOVERED:
+            harness.ledger.discover([seen(size_bytes=size)])
+            if row(harness).state == AssetState.DISCOVERED:
                 looks.append(size)
-                reopened = row(world)
+                reopened = row(harness)
                 assert (reopened.stored_bytes, reopened.stored_objects) == (5_000_000_000, 4)
-                world.ledger.settle(take_lease(world), seen(size_bytes=size), ARCHIVED)
+                harness.ledger.settle(take_lease(harness), seen(size_bytes=size), ARCHIVED)
 
         assert looks == [7, 8]
-        assert row(world).size_bytes == 8
+        assert row(harness).size_bytes == 8
 
-    def test_a_size_that_never_stays_the_same_says_nothing_any_more(self, world: LedgerWorld) -> None:
-        put(world, AssetState.ARCHIVED)
+    def test_a_size_that_never_stays_the_same_says_nothing_any_more(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.ARCHIVED)
         looks = 0
 
         for size in range(2000, 2050):
-            world.ledger.discover([seen(size_bytes=size)])
-            if row(world).state == AssetState.DISCOVERED:
+            harness.ledger.discover([seen(size_bytes=size)])
+            if row(harness).state == AssetState.DISCOVERED:
                 looks += 1
-                world.ledger.settle(take_lease(world), seen(size_bytes=size), ARCHIVED)
+                harness.ledger.settle(take_lease(harness), seen(size_bytes=size), ARCHIVED)
 
         assert looks == MAX_SIZES - 1
 
-    def test_a_size_that_is_told_at_last_is_no_other_size(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(size_bytes=None)])
-        world.ledger.settle(take_lease(world), seen(size_bytes=None), ARCHIVED)
+    def test_a_size_that_is_told_at_last_is_no_other_size(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(size_bytes=None)])
+        harness.ledger.settle(take_lease(harness), seen(size_bytes=None), ARCHIVED)
 
-        world.ledger.discover([seen(size_bytes=7)])
+        harness.ledger.discover([seen(size_bytes=7)])
 
-        assert row(world).state == AssetState.ARCHIVED
+        assert row(harness).state == AssetState.ARCHIVED
 
-    def test_a_size_that_changed_while_it_was_copied_asks_for_a_look(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_size_that_changed_while_it_was_copied_asks_for_a_look(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.discover([seen(size_bytes=7)])
-        world.ledger.settle(lease, seen(size_bytes=1000), ARCHIVED)
+        harness.ledger.discover([seen(size_bytes=7)])
+        harness.ledger.settle(lease, seen(size_bytes=1000), ARCHIVED)
 
-        world.ledger.discover([seen(size_bytes=7)])
+        harness.ledger.discover([seen(size_bytes=7)])
 
-        assert row(world).state == AssetState.DISCOVERED
+        assert row(harness).state == AssetState.DISCOVERED
 
     @pytest.mark.parametrize("verdict", JUDGED_STATES)
     def test_what_is_archived_stays_so_whatever_else_is_said_of_it(
-        self, world: LedgerWorld, verdict: AssetState
+        self, harness: LedgerHarness, verdict: AssetState
     ) -> None:
-        put(world, AssetState.ARCHIVED)
+        put(harness, AssetState.ARCHIVED)
 
-        world.ledger.discover([seen(verdict=verdict, size_bytes=7)])
+        harness.ledger.discover([seen(verdict=verdict, size_bytes=7)])
 
-        assert row(world).state == AssetState.ARCHIVED
+        assert row(harness).state == AssetState.ARCHIVED
 
-    def test_a_judged_asset_that_is_reopened_is_due(self, world: LedgerWorld) -> None:
-        put(world, AssetState.SKIPPED)
+    def test_a_judged_asset_that_is_reopened_is_due(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.SKIPPED)
 
-        world.ledger.discover([seen()])
+        harness.ledger.discover([seen()])
 
-        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
+        assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
 
-    def test_what_is_judged_away_is_no_longer_due(self, world: LedgerWorld) -> None:
-        put(world, AssetState.WAITING)
-        world.advance(2 * HOUR)
-        put(world, AssetState.DISCOVERED, "b")
+    def test_what_is_judged_away_is_no_longer_due(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.WAITING)
+        harness.advance(2 * HOUR)
+        put(harness, AssetState.DISCOVERED, "b")
 
-        world.ledger.discover([seen("a", verdict=AssetState.SKIPPED), seen("b", verdict=AssetState.EXTERNAL)])
+        harness.ledger.discover(
+            [seen("a", verdict=AssetState.SKIPPED), seen("b", verdict=AssetState.EXTERNAL)]
+        )
 
-        assert world.ledger.take_due(10, HOUR) == []
-        assert world.ledger.next_due_at() is None
+        assert harness.ledger.take_due(10, HOUR) == []
+        assert harness.ledger.next_due_at() is None
 
-    def test_a_manifest_enters_an_unknown_asset_archived(self, world: LedgerWorld) -> None:
-        changed = world.ledger.record_archived(seen(), ARCHIVED)
+    def test_a_manifest_enters_an_unknown_asset_archived(self, harness: LedgerHarness) -> None:
+        changed = harness.ledger.record_archived(seen(), ARCHIVED)
 
         assert changed
-        assert row(world).state == AssetState.ARCHIVED
-        assert (row(world).stored_bytes, row(world).stored_objects) == (5_000_000_000, 4)
-        assert row(world).warnings == ARCHIVED.warnings
-        check_balance(world)
+        assert row(harness).state == AssetState.ARCHIVED
+        assert (row(harness).stored_bytes, row(harness).stored_objects) == (5_000_000_000, 4)
+        assert row(harness).warnings == ARCHIVED.warnings
+        check_balance(harness)
 
     @pytest.mark.parametrize("state", AssetState)
-    def test_a_manifest_archives_whatever_does_not_run(self, world: LedgerWorld, state: AssetState) -> None:
-        put(world, state)
+    def test_a_manifest_archives_whatever_does_not_run(
+        self, harness: LedgerHarness, state: AssetState
+    ) -> None:
+        put(harness, state)
         moves = state not in (AssetState.RUNNING, AssetState.ARCHIVED)
 
-        first, again = (world.ledger.record_archived(seen(), ARCHIVED) for _ in range(2))
+        first, again = (harness.ledger.record_archived(seen(), ARCHIVED) for _ in range(2))
 
         assert (first, again) == (moves, False)
-        assert row(world).state == (
+        assert row(harness).state == (
             AssetState.RUNNING if state == AssetState.RUNNING else AssetState.ARCHIVED
         )
-        check_balance(world)
+        check_balance(harness)
 
     def test_what_was_archived_can_turn_out_damaged_and_its_reason_is_the_latest(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        put(world, AssetState.ARCHIVED)
+        put(harness, AssetState.ARCHIVED)
 
         first, again = (
-            world.ledger.record_archived(seen(), Settlement(AssetState.DAMAGED, reason=reason))
+            harness.ledger.record_archived(seen(), Settlement(AssetState.DAMAGED, reason=reason))
             for reason in ("a copy", "both copies")
         )
 
         assert (first, again) == (True, False)
-        assert (row(world).state, row(world).reason) == (AssetState.DAMAGED, "both copies")
-        assert ids(list(world.ledger.rows([AssetState.DAMAGED]))) == ["a"]
-        assert world.ledger.warned(10) == []
-        check_balance(world)
+        assert (row(harness).state, row(harness).reason) == (AssetState.DAMAGED, "both copies")
+        assert ids(list(harness.ledger.rows([AssetState.DAMAGED]))) == ["a"]
+        assert harness.ledger.warned(10) == []
+        check_balance(harness)
 
-    def test_rows_come_by_state_and_deadline(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen("late", expires_in=9 * DAY), seen("soon", expires_in=DAY)])
-        world.ledger.discover([seen("skipped", verdict=AssetState.SKIPPED, expires_in=HOUR)])
+    def test_rows_come_by_state_and_deadline(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen("late", expires_in=9 * DAY), seen("soon", expires_in=DAY)])
+        harness.ledger.discover([seen("skipped", verdict=AssetState.SKIPPED, expires_in=HOUR)])
 
-        assert ids(list(world.ledger.rows())) == ["soon", "late", "skipped"]
-        assert ids(list(world.ledger.rows([AssetState.SKIPPED, AssetState.DISCOVERED]))) == [
+        assert ids(list(harness.ledger.rows())) == ["soon", "late", "skipped"]
+        assert ids(list(harness.ledger.rows([AssetState.SKIPPED, AssetState.DISCOVERED]))) == [
             "skipped",
             "soon",
             "late",
         ]
-        assert ids(list(world.ledger.rows([AssetState.DISCOVERED], limit=1))) == ["soon"]
-        assert ids(list(world.ledger.rows(limit=0))) == []
-        assert ids(list(world.ledger.rows(expiring_before=START + DAY))) == ["skipped"]
+        assert ids(list(harness.ledger.rows([AssetState.DISCOVERED], limit=1))) == ["soon"]
+        assert ids(list(harness.ledger.rows(limit=0))) == []
+        assert ids(list(harness.ledger.rows(expiring_before=START + DAY))) == ["skipped"]
 
-    def test_rows_come_in_batches_whole_although_all_have_one_deadline(self, world: LedgerWorld) -> None:
+    def test_rows_come_in_batches_whole_although_all_have_one_deadline(self, harness: LedgerHarness) -> None:
         all_ids = [f"a{n:05}" for n in range(1_234)]
-        world.ledger.discover([seen(asset_id) for asset_id in all_ids])
+        harness.ledger.discover([seen(asset_id) for asset_id in all_ids])
 
-        assert ids(list(world.ledger.rows())) == all_ids
-        assert ids(list(world.ledger.rows(limit=777))) == all_ids[:777]
+        assert ids(list(harness.ledger.rows())) == all_ids
+        assert ids(list(harness.ledger.rows(limit=777))) == all_ids[:777]
 
-    def test_rows_that_are_moved_while_they_are_read_hide_no_others(self, world: LedgerWorld) -> None:
+    def test_rows_that_are_moved_while_they_are_read_hide_no_others(self, harness: LedgerHarness) -> None:
         all_ids = [f"a{n:05}" for n in range(1_234)]
-        world.ledger.discover([seen(asset_id, verdict=AssetState.SKIPPED) for asset_id in all_ids])
+        harness.ledger.discover([seen(asset_id, verdict=AssetState.SKIPPED) for asset_id in all_ids])
 
         read = []
-        for found in world.ledger.rows([AssetState.SKIPPED]):
+        for found in harness.ledger.rows([AssetState.SKIPPED]):
             read.append(found.asset_id)
-            world.ledger.reopen(found.asset_id)
+            harness.ledger.reopen(found.asset_id)
 
         assert read == all_ids
 
-    def test_rows_whose_deadline_moves_while_they_are_read_come_once(self, world: LedgerWorld) -> None:
+    def test_rows_whose_deadline_moves_while_they_are_read_come_once(self, harness: LedgerHarness) -> None:
         all_ids = [f"a{n:05}" for n in range(1_100)]
-        world.ledger.discover([seen(asset_id) for asset_id in all_ids])
+        harness.ledger.discover([seen(asset_id) for asset_id in all_ids])
 
         read = []
-        for found in world.ledger.rows([AssetState.DISCOVERED]):
+        for found in harness.ledger.rows([AssetState.DISCOVERED]):
             read.append(found.asset_id)
             sooner = replace(seen(found.asset_id), expires_at=found.expires_at - DAY)
-            world.ledger.discover([sooner])
+            harness.ledger.discover([sooner])
 
         assert read == all_ids
 
     # -- what is due ---------------------------------------------------------------------------------------
 
-    def test_the_most_urgent_are_taken_first(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
+    def test_the_most_urgent_are_taken_first(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
 
-        taken = world.ledger.take_due(3, HOUR)
+        taken = harness.ledger.take_due(3, HOUR)
 
         assert ids(taken) == ["a4", "a3", "a2"]
         assert {row.state for row in taken} == {AssetState.QUEUED}
-        assert world.ledger.counts().states[AssetState.QUEUED] == 3
+        assert harness.ledger.counts().states[AssetState.QUEUED] == 3
 
-    def test_no_more_than_the_window_is_queued_in_all(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(f"a{n}") for n in range(5)])
+    def test_no_more_than_the_window_is_queued_in_all(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(f"a{n}") for n in range(5)])
 
-        assert len(world.ledger.take_due(3, HOUR)) == 3
-        assert world.ledger.take_due(3, HOUR) == []
-        assert len(world.ledger.take_due(4, HOUR)) == 1
-        assert world.ledger.take_due(0, HOUR) == []
+        assert len(harness.ledger.take_due(3, HOUR)) == 3
+        assert harness.ledger.take_due(3, HOUR) == []
+        assert len(harness.ledger.take_due(4, HOUR)) == 1
+        assert harness.ledger.take_due(0, HOUR) == []
 
-        take_lease(world, "a0")
+        take_lease(harness, "a0")
 
-        assert len(world.ledger.take_due(4, HOUR)) == 1
+        assert len(harness.ledger.take_due(4, HOUR)) == 1
 
-    def test_a_window_wider_than_a_batch_is_filled(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(f"a{n:05}") for n in range(1_300)])
+    def test_a_window_wider_than_a_batch_is_filled(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(f"a{n:05}") for n in range(1_300)])
 
-        taken = world.ledger.take_due(1_200, HOUR)
+        taken = harness.ledger.take_due(1_200, HOUR)
 
         assert ids(taken) == [f"a{n:05}" for n in range(1_200)]
 
-    def test_a_wait_is_due_when_it_is_over(self, world: LedgerWorld) -> None:
-        put(world, AssetState.WAITING)
-        assert row(world).next_attempt_at == world.now + HOUR
+    def test_a_wait_is_due_when_it_is_over(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.WAITING)
+        assert row(harness).next_attempt_at == harness.now + HOUR
 
-        world.advance(HOUR - timedelta(microseconds=1))
-        assert world.ledger.take_due(10, HOUR) == []
-        world.advance(timedelta(microseconds=1))
-        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
-        assert row(world).next_attempt_at is None
+        harness.advance(HOUR - timedelta(microseconds=1))
+        assert harness.ledger.take_due(10, HOUR) == []
+        harness.advance(timedelta(microseconds=1))
+        assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
+        assert row(harness).next_attempt_at is None
 
-    def test_a_wait_that_is_over_soon_may_be_taken_before_it_is(self, world: LedgerWorld) -> None:
-        put(world, AssetState.WAITING)
+    def test_a_wait_that_is_over_soon_may_be_taken_before_it_is(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.WAITING)
 
-        assert world.ledger.take_due(10, HOUR, ahead=HOUR - timedelta(microseconds=1)) == []
-        assert world.ledger.take_due(10, HOUR, ahead=-HOUR) == []
-        assert ids(world.ledger.take_due(10, HOUR, ahead=HOUR)) == ["a"]
+        assert harness.ledger.take_due(10, HOUR, ahead=HOUR - timedelta(microseconds=1)) == []
+        assert harness.ledger.take_due(10, HOUR, ahead=-HOUR) == []
+        assert ids(harness.ledger.take_due(10, HOUR, ahead=HOUR)) == ["a"]
 
-    def test_waits_that_are_over_queue_by_deadline_with_the_others(self, world: LedgerWorld) -> None:
+    def test_waits_that_are_over_queue_by_deadline_with_the_others(self, harness: LedgerHarness) -> None:
         for asset_id, days in (("w-late", 9), ("w-soon", 1), ("w-middle", 5)):
-            world.ledger.discover([seen(asset_id, expires_in=days * DAY)])
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(HOUR))
-        world.ledger.discover([seen("d-late", expires_in=8 * DAY), seen("d-soon", expires_in=2 * DAY)])
+            harness.ledger.discover([seen(asset_id, expires_in=days * DAY)])
+            harness.ledger.settle(take_lease(harness, asset_id), seen(asset_id), waiting(HOUR))
+        harness.ledger.discover([seen("d-late", expires_in=8 * DAY), seen("d-soon", expires_in=2 * DAY)])
 
-        world.advance(2 * HOUR)
+        harness.advance(2 * HOUR)
 
-        assert ids(world.ledger.take_due(2, 3 * HOUR)) == ["w-soon", "d-soon"]
-        assert ids(world.ledger.take_due(4, 3 * HOUR)) == ["w-middle", "d-late"]
-        assert ids(world.ledger.take_due(9, 3 * HOUR)) == ["w-late"]
+        assert ids(harness.ledger.take_due(2, 3 * HOUR)) == ["w-soon", "d-soon"]
+        assert ids(harness.ledger.take_due(4, 3 * HOUR)) == ["w-middle", "d-late"]
+        assert ids(harness.ledger.take_due(9, 3 * HOUR)) == ["w-late"]
 
-    def test_a_wait_without_a_time_is_due_at_once(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
+    def test_a_wait_without_a_time_is_due_at_once(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
 
-        world.ledger.settle(take_lease(world), seen(), Settlement(AssetState.WAITING))
+        harness.ledger.settle(take_lease(harness), seen(), Settlement(AssetState.WAITING))
 
-        assert world.ledger.next_due_at() == world.now
-        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
+        assert harness.ledger.next_due_at() == harness.now
+        assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
 
-    def test_a_queued_asset_whose_message_was_lost_is_due_again(self, world: LedgerWorld) -> None:
-        put(world, AssetState.QUEUED)
+    def test_a_queued_asset_whose_message_was_lost_is_due_again(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.QUEUED)
 
-        world.advance(10 * MINUTE)
-        assert world.ledger.take_due(1, 10 * MINUTE) == []
+        harness.advance(10 * MINUTE)
+        assert harness.ledger.take_due(1, 10 * MINUTE) == []
 
-        world.advance(SECOND)
-        assert ids(world.ledger.take_due(1, 10 * MINUTE)) == ["a"]
-        assert world.ledger.take_due(1, 10 * MINUTE) == []
+        harness.advance(SECOND)
+        assert ids(harness.ledger.take_due(1, 10 * MINUTE)) == ["a"]
+        assert harness.ledger.take_due(1, 10 * MINUTE) == []
 
     def test_what_is_queued_for_too_long_has_no_precedence_over_what_is_more_urgent(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        world.ledger.discover([seen(f"queued{n}", expires_in=(5 + n) * DAY) for n in (2, 0, 1)])
-        world.ledger.take_due(10, HOUR)
-        world.advance(SECOND)
-        world.ledger.discover([seen("urgent", expires_in=HOUR), seen("middle", expires_in=5 * DAY + HOUR)])
+        harness.ledger.discover([seen(f"queued{n}", expires_in=(5 + n) * DAY) for n in (2, 0, 1)])
+        harness.ledger.take_due(10, HOUR)
+        harness.advance(SECOND)
+        harness.ledger.discover([seen("urgent", expires_in=HOUR), seen("middle", expires_in=5 * DAY + HOUR)])
         order = []
         for _ in range(5):
-            order += ids(world.ledger.take_due(100, timedelta(0), at_most=1))
-            take_lease(world, order[-1])
+            order += ids(harness.ledger.take_due(100, timedelta(0), at_most=1))
+            take_lease(harness, order[-1])
 
         assert order == ["urgent", "queued0", "middle", "queued1", "queued2"]
 
-    def test_at_most_so_many_are_taken_the_most_urgent_of_all(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
+    def test_at_most_so_many_are_taken_the_most_urgent_of_all(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(f"a{n}", expires_in=(7 - n) * DAY) for n in range(5)])
 
-        assert ids(world.ledger.take_due(10, HOUR, at_most=2)) == ["a4", "a3"]
-        assert ids(world.ledger.take_due(3, HOUR, at_most=2)) == ["a2"]
-        assert world.ledger.take_due(10, HOUR, at_most=0) == []
+        assert ids(harness.ledger.take_due(10, HOUR, at_most=2)) == ["a4", "a3"]
+        assert ids(harness.ledger.take_due(3, HOUR, at_most=2)) == ["a2"]
+        assert harness.ledger.take_due(10, HOUR, at_most=0) == []
 
-    def test_an_asset_whose_worker_died_is_due_again(self, world: LedgerWorld) -> None:
-        put(world, AssetState.RUNNING)
+    def test_an_asset_whose_worker_died_is_due_again(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.RUNNING)
 
-        world.advance(MINUTE - SECOND)
-        assert world.ledger.take_due(10, HOUR) == []
+        harness.advance(MINUTE - SECOND)
+        assert harness.ledger.take_due(10, HOUR) == []
 
-        world.advance(SECOND)
-        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
-        assert row(world).attempts == 1
+        harness.advance(SECOND)
+        assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
+        assert row(harness).attempts == 1
 
     @pytest.mark.parametrize("state", ENDS)
-    def test_an_end_is_never_due(self, world: LedgerWorld, state: AssetState) -> None:
-        put(world, state)
+    def test_an_end_is_never_due(self, harness: LedgerHarness, state: AssetState) -> None:
+        put(harness, state)
 
-        world.advance(20 * DAY)
+        harness.advance(20 * DAY)
 
-        assert world.ledger.take_due(10, HOUR) == []
+        assert harness.ledger.take_due(10, HOUR) == []
 
-    def test_a_due_asset_whose_deadline_changed_keeps_its_order(self, world: LedgerWorld) -> None:
+    def test_a_due_asset_whose_deadline_changed_keeps_its_order(self, harness: LedgerHarness) -> None:
         for asset_id in ("a", "b", "c"):
-            world.ledger.discover([seen(asset_id, expires_in=3 * DAY)])
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(AT_ONCE))
-        assert ids(world.ledger.take_due(1, HOUR)) == ["a"]
+            harness.ledger.discover([seen(asset_id, expires_in=3 * DAY)])
+            harness.ledger.settle(take_lease(harness, asset_id), seen(asset_id), waiting(AT_ONCE))
+        assert ids(harness.ledger.take_due(1, HOUR)) == ["a"]
 
-        world.ledger.discover([seen("b", expires_in=9 * DAY)])
+        harness.ledger.discover([seen("b", expires_in=9 * DAY)])
 
-        assert ids(world.ledger.take_due(2, HOUR)) == ["c"]
+        assert ids(harness.ledger.take_due(2, HOUR)) == ["c"]
 
-    def test_the_next_wait_to_end_is_known_until_it_is_queued(self, world: LedgerWorld) -> None:
-        assert world.ledger.next_due_at() is None
+    def test_the_next_wait_to_end_is_known_until_it_is_queued(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.next_due_at() is None
         for asset_id, hours in (("a", 2), ("b", 1), ("c", 3)):
-            put(world, AssetState.DISCOVERED, asset_id)
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), waiting(hours * HOUR))
+            put(harness, AssetState.DISCOVERED, asset_id)
+            harness.ledger.settle(take_lease(harness, asset_id), seen(asset_id), waiting(hours * HOUR))
 
-        assert world.ledger.next_due_at() == START + HOUR
-        world.advance(2 * HOUR)
-        world.ledger.take_due(0, HOUR)
-        assert world.ledger.next_due_at() == START + HOUR
-        world.ledger.take_due(2, HOUR)
-        assert world.ledger.next_due_at() == START + 3 * HOUR
+        assert harness.ledger.next_due_at() == START + HOUR
+        harness.advance(2 * HOUR)
+        harness.ledger.take_due(0, HOUR)
+        assert harness.ledger.next_due_at() == START + HOUR
+        harness.ledger.take_due(2, HOUR)
+        assert harness.ledger.next_due_at() == START + 3 * HOUR
 
     @pytest.mark.parametrize("state", AssetState)
     def test_an_operator_reopens_whatever_is_not_under_way(
-        self, world: LedgerWorld, state: AssetState
+        self, harness: LedgerHarness, state: AssetState
     ) -> None:
-        put(world, state)
+        put(harness, state)
 
-        reopened = world.ledger.reopen("a")
+        reopened = harness.ledger.reopen("a")
 
-        assert reopened == row(world)
+        assert reopened == row(harness)
         if state == AssetState.RUNNING:
-            assert (row(world).state, row(world).attempts) == (AssetState.RUNNING, 1)
+            assert (row(harness).state, row(harness).attempts) == (AssetState.RUNNING, 1)
         else:
-            assert row(world) == Row(
+            assert row(harness) == Row(
                 "a",
                 "room-composite",
                 AssetState.DISCOVERED,
                 START + 15 * DAY,
-                world.now,
-                world.now,
+                harness.now,
+                harness.now,
                 START - DAY,
                 "6501aa",
                 "6502bb",
                 1000,
             )
-            assert world.ledger.reopen("a") == reopened
-            assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
-        check_balance(world)
+            assert harness.ledger.reopen("a") == reopened
+            assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
+        check_balance(harness)
 
-    def test_an_operator_reopens_what_a_dead_worker_holds(self, world: LedgerWorld) -> None:
-        put(world, AssetState.RUNNING)
-        world.advance(MINUTE)
+    def test_an_operator_reopens_what_a_dead_worker_holds(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.RUNNING)
+        harness.advance(MINUTE)
 
-        reopened = world.ledger.reopen("a")
+        reopened = harness.ledger.reopen("a")
 
         assert reopened
         assert (reopened.state, reopened.attempts) == (AssetState.DISCOVERED, 0)
 
-    def test_an_unknown_asset_cannot_be_reopened(self, world: LedgerWorld) -> None:
-        assert world.ledger.reopen("a") is None
+    def test_an_unknown_asset_cannot_be_reopened(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.reopen("a") is None
 
     # -- what a person has seen ----------------------------------------------------------------------------
 
     @pytest.mark.parametrize("state", AssetState)
     def test_an_end_that_a_person_must_see_can_be_acknowledged(
-        self, world: LedgerWorld, state: AssetState
+        self, harness: LedgerHarness, state: AssetState
     ) -> None:
-        put(world, state)
-        before = row(world)
+        put(harness, state)
+        before = row(harness)
 
-        found = world.ledger.acknowledge("a", "ann", "100ms said sorry: \U0001f600")
+        found = harness.ledger.acknowledge("a", "ann", "100ms said sorry: \U0001f600")
 
-        expected = Acknowledgement("ann", "100ms said sorry: \U0001f600", world.now)
+        expected = Acknowledgement("ann", "100ms said sorry: \U0001f600", harness.now)
         is_end = state in ACKNOWLEDGED_STATES
         assert found == replace(before, acknowledged=expected if is_end else None)
-        assert row(world) == found
-        assert [one.acknowledged for one in world.ledger.rows([state])] == [found.acknowledged]
-        assert {s: n for s, n in world.ledger.counts().acknowledged.items() if n} == (
+        assert row(harness) == found
+        assert [one.acknowledged for one in harness.ledger.rows([state])] == [found.acknowledged]
+        assert {s: n for s, n in harness.ledger.counts().acknowledged.items() if n} == (
             {state: 1} if is_end else {}
         )
-        check_balance(world)
+        check_balance(harness)
 
-    def test_an_unknown_asset_cannot_be_acknowledged(self, world: LedgerWorld) -> None:
-        assert world.ledger.acknowledge("a", "ann", "") is None
+    def test_an_unknown_asset_cannot_be_acknowledged(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.acknowledge("a", "ann", "") is None
 
-    def test_the_last_acknowledgement_counts_and_once(self, world: LedgerWorld) -> None:
-        put(world, AssetState.LOST)
-        world.ledger.acknowledge("a", "ann", "one")
-        world.advance(MINUTE)
+    def test_the_last_acknowledgement_counts_and_once(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.LOST)
+        harness.ledger.acknowledge("a", "ann", "one")
+        harness.advance(MINUTE)
 
-        world.ledger.acknowledge("a", "bob", "two")
+        harness.ledger.acknowledge("a", "bob", "two")
 
-        assert row(world).acknowledged == Acknowledgement("bob", "two", world.now)
-        assert world.ledger.counts().acknowledged[AssetState.LOST] == 1
+        assert row(harness).acknowledged == Acknowledgement("bob", "two", harness.now)
+        assert harness.ledger.counts().acknowledged[AssetState.LOST] == 1
 
-    def test_an_acknowledgement_lasts_while_the_asset_stays_as_it_is(self, world: LedgerWorld) -> None:
-        put(world, AssetState.SOURCE_FAILED)
-        world.ledger.acknowledge("a", "ann", "")
-        world.advance(DAY)
+    def test_an_acknowledgement_lasts_while_the_asset_stays_as_it_is(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.SOURCE_FAILED)
+        harness.ledger.acknowledge("a", "ann", "")
+        harness.advance(DAY)
 
-        world.ledger.discover([seen(verdict=AssetState.SOURCE_FAILED, reason="why", size_bytes=7)])
+        harness.ledger.discover([seen(verdict=AssetState.SOURCE_FAILED, reason="why", size_bytes=7)])
 
-        assert row(world).acknowledged is not None
-        assert world.ledger.counts().acknowledged[AssetState.SOURCE_FAILED] == 1
+        assert row(harness).acknowledged is not None
+        assert harness.ledger.counts().acknowledged[AssetState.SOURCE_FAILED] == 1
 
     @pytest.mark.parametrize("again", [False, True])
     def test_an_acknowledgement_ends_when_the_asset_is_reopened(
-        self, world: LedgerWorld, again: bool
+        self, harness: LedgerHarness, again: bool
     ) -> None:
-        put(world, AssetState.LOST)
-        world.ledger.acknowledge("a", "ann", "")
+        put(harness, AssetState.LOST)
+        harness.ledger.acknowledge("a", "ann", "")
 
-        world.ledger.reopen("a")
+        harness.ledger.reopen("a")
         if again:
-            world.ledger.settle(take_lease(world), seen(), Settlement(AssetState.LOST))
+            harness.ledger.settle(take_lease(harness), seen(), Settlement(AssetState.LOST))
 
-        assert row(world).acknowledged is None
-        assert not any(world.ledger.counts().acknowledged.values())
+        assert row(harness).acknowledged is None
+        assert not any(harness.ledger.counts().acknowledged.values())
 
-    def test_an_acknowledgement_ends_with_the_state(self, world: LedgerWorld) -> None:
-        put(world, AssetState.LOST)
-        world.ledger.acknowledge("a", "ann", "")
+    def test_an_acknowledgement_ends_with_the_state(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.LOST)
+        harness.ledger.acknowledge("a", "ann", "")
 
-        world.ledger.record_archived(seen(), ARCHIVED)
+        harness.ledger.record_archived(seen(), ARCHIVED)
 
-        assert row(world).acknowledged is None
-        assert not any(world.ledger.counts().acknowledged.values())
+        assert row(harness).acknowledged is None
+        assert not any(harness.ledger.counts().acknowledged.values())
 
     # -- one worker at a time ------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("state", sorted(OPEN_STATES - {AssetState.RUNNING}))
-    def test_an_open_asset_is_leased_to_who_asks(self, world: LedgerWorld, state: AssetState) -> None:
-        put(world, state)
-        before = row(world).attempts
-        world.advance(HOUR)
+    def test_an_open_asset_is_leased_to_who_asks(self, harness: LedgerHarness, state: AssetState) -> None:
+        put(harness, state)
+        before = row(harness).attempts
+        harness.advance(HOUR)
 
-        lease = take_lease(world, holder="w7")
+        lease = take_lease(harness, holder="w7")
 
         assert (lease.asset_id, lease.holder) == ("a", "w7")
-        assert (row(world).state, row(world).attempts) == (AssetState.RUNNING, before + 1)
-        assert row(world).next_attempt_at is None
-        check_balance(world)
+        assert (row(harness).state, row(harness).attempts) == (AssetState.RUNNING, before + 1)
+        assert row(harness).next_attempt_at is None
+        check_balance(harness)
 
     @pytest.mark.parametrize("state", [AssetState.RUNNING, *ENDS])
     def test_nobody_gets_a_lease_of_what_is_held_or_ended(
-        self, world: LedgerWorld, state: AssetState
+        self, harness: LedgerHarness, state: AssetState
     ) -> None:
-        put(world, state)
+        put(harness, state)
 
-        assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert row(world).state == state
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        assert row(harness).state == state
 
-    def test_a_late_message_does_not_cut_a_wait_short(self, world: LedgerWorld) -> None:
-        put(world, AssetState.WAITING)
-        world.advance(HOUR - MINUTE)
+    def test_a_late_message_does_not_cut_a_wait_short(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.WAITING)
+        harness.advance(HOUR - MINUTE)
 
-        assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert row(world).state == AssetState.WAITING
-        assert row(world).attempts == 1
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        assert row(harness).state == AssetState.WAITING
+        assert row(harness).attempts == 1
 
-    def test_leases_that_nobody_settles_are_counted_until_somebody_does(self, world: LedgerWorld) -> None:
-        put(world, AssetState.RUNNING)
+    def test_leases_that_nobody_settles_are_counted_until_somebody_does(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.RUNNING)
         for _ in range(2):
-            world.advance(HOUR)
-            world.ledger.take_due(10, HOUR)
-            lease = take_lease(world)
-        crashes = row(world).crashes
+            harness.advance(HOUR)
+            harness.ledger.take_due(10, HOUR)
+            lease = take_lease(harness)
+        crashes = row(harness).crashes
 
-        world.ledger.settle(lease, seen("a"), waiting(AT_ONCE))
-        take_lease(world)
+        harness.ledger.settle(lease, seen("a"), waiting(AT_ONCE))
+        take_lease(harness)
 
         assert crashes == 2
-        assert row(world).crashes == 0
+        assert row(harness).crashes == 0
 
     def test_a_crash_that_brought_the_copy_further_than_any_before_is_not_counted(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.save_upload(lease, "s3://b", "large.mp4", UPLOAD)
+        harness.ledger.save_upload(lease, "s3://b", "large.mp4", UPLOAD)
 
         for number in range(1, 8):
-            world.ledger.add_part(lease, "s3://b", "large.mp4", number, (5, 6, "t"))
-            lease = crash(world)
-        assert row(world).crashes == 0
+            harness.ledger.add_part(lease, "s3://b", "large.mp4", number, (5, 6, "t"))
+            lease = crash(harness)
+        assert row(harness).crashes == 0
 
         # the parts of what is whole are forgotten, and that is no step back
-        world.ledger.forget_upload("a", "s3://b", "large.mp4")
+        harness.ledger.forget_upload("a", "s3://b", "large.mp4")
         for number in range(7):
-            world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject(f"{number}.ts", 10, 2)])
-            lease = crash(world)
-        assert row(world).crashes == 0
+            harness.ledger.add_stored(lease, "s3://b", "v1", [StoredObject(f"{number}.ts", 10, 2)])
+            lease = crash(harness)
+        assert row(harness).crashes == 0
 
-        crash(world)
-        assert row(world).crashes == 1
+        crash(harness)
+        assert row(harness).crashes == 1
 
     @pytest.mark.parametrize("without_progress", [1, 2, 4])
     def test_crashes_are_counted_in_a_row_and_not_in_sum(
-        self, world: LedgerWorld, without_progress: int
+        self, harness: LedgerHarness, without_progress: int
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
 
         for number in range(6):
-            world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject(f"{number}.ts", 10, 2)])
-            lease = crash(world)
-            assert row(world).crashes == 0, "this one brought it further"
+            harness.ledger.add_stored(lease, "s3://b", "v1", [StoredObject(f"{number}.ts", 10, 2)])
+            lease = crash(harness)
+            assert row(harness).crashes == 0, "this one brought it further"
             for count in range(1, without_progress + 1):
-                lease = crash(world)
-                assert row(world).crashes == count
+                lease = crash(harness)
+                assert row(harness).crashes == count
 
     def test_a_copy_that_is_begun_from_nothing_at_each_crash_counts_them_however_much_it_wrote(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
 
         for attempt in range(6):
-            world.ledger.save_upload(lease, "s3://b", "large.mp4", UPLOAD)
+            harness.ledger.save_upload(lease, "s3://b", "large.mp4", UPLOAD)
             for number in (1, 2, 3):
-                world.ledger.add_part(lease, "s3://b", "large.mp4", number, (5, 6, "t"))
+                harness.ledger.add_part(lease, "s3://b", "large.mp4", number, (5, 6, "t"))
             objects = [StoredObject(path, 10, 2) for path in ("a.ts", "b.ts")]
-            world.ledger.add_stored(lease, "s3://b", f"v{attempt}", objects)
-            lease = crash(world)
+            harness.ledger.add_stored(lease, "s3://b", f"v{attempt}", objects)
+            lease = crash(harness)
 
-        assert row(world).crashes == 5, "the first alone brought it further"
+        assert row(harness).crashes == 5, "the first alone brought it further"
 
     def test_what_was_stored_at_a_crash_is_compared_until_the_asset_is_settled(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.add_stored(lease, "s3://b", "v1", [StoredObject("a.ts", 10, 2)])
-        crash(world)
-        lease = crash(world)
-        before = row(world).crashes
+        harness.ledger.add_stored(lease, "s3://b", "v1", [StoredObject("a.ts", 10, 2)])
+        crash(harness)
+        lease = crash(harness)
+        before = row(harness).crashes
 
-        world.ledger.settle(lease, seen("a"), waiting(AT_ONCE))
-        take_lease(world)
-        crash(world)
-        first = row(world).crashes
-        crash(world)
+        harness.ledger.settle(lease, seen("a"), waiting(AT_ONCE))
+        take_lease(harness)
+        crash(harness)
+        first = row(harness).crashes
+        crash(harness)
 
-        assert (before, first, row(world).crashes) == (1, 0, 1)
+        assert (before, first, row(harness).crashes) == (1, 0, 1)
 
-    def test_what_was_archived_with_a_warning_is_found_the_latest_first(self, world: LedgerWorld) -> None:
+    def test_what_was_archived_with_a_warning_is_found_the_latest_first(self, harness: LedgerHarness) -> None:
         for asset_id in ("a", "b", "c"):
-            world.ledger.discover([seen(asset_id)])
+            harness.ledger.discover([seen(asset_id)])
             done = replace(ARCHIVED, warnings=() if asset_id == "b" else ("no thumbnail",))
-            world.ledger.settle(take_lease(world, asset_id), seen(asset_id), done)
-            world.advance(MINUTE)
+            harness.ledger.settle(take_lease(harness, asset_id), seen(asset_id), done)
+            harness.advance(MINUTE)
 
-        assert ids(world.ledger.warned(10)) == ["c", "a"]
-        assert ids(world.ledger.warned(1)) == ["c"]
-        world.ledger.reopen("c")
-        assert ids(world.ledger.warned(10)) == ["a"]
+        assert ids(harness.ledger.warned(10)) == ["c", "a"]
+        assert ids(harness.ledger.warned(1)) == ["c"]
+        harness.ledger.reopen("c")
+        assert ids(harness.ledger.warned(10)) == ["a"]
 
-    def test_the_holder_itself_gets_no_second_lease(self, world: LedgerWorld) -> None:
-        put(world, AssetState.RUNNING)
+    def test_the_holder_itself_gets_no_second_lease(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.RUNNING)
 
-        assert world.ledger.lease("a", "w1", MINUTE) is None
+        assert harness.ledger.lease("a", "w1", MINUTE) is None
 
-    def test_an_unknown_asset_is_not_leased(self, world: LedgerWorld) -> None:
-        assert world.ledger.lease("a", "w1", MINUTE) is None
+    def test_an_unknown_asset_is_not_leased(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.lease("a", "w1", MINUTE) is None
 
     def test_an_attempt_begins_with_its_lease_its_row_and_the_facts_it_names(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        put(world, AssetState.QUEUED)
-        world.ledger.remember("hold:s3://b", {"reason": "403"}, HOUR)
-        world.ledger.remember("hold:over", {"reason": "403"}, MINUTE / 4)
-        world.ledger.remember("sweep", {"pages": 1})
-        world.advance(MINUTE / 2)
+        put(harness, AssetState.QUEUED)
+        harness.ledger.remember("hold:s3://b", {"reason": "403"}, HOUR)
+        harness.ledger.remember("hold:over", {"reason": "403"}, MINUTE / 4)
+        harness.ledger.remember("sweep", {"pages": 1})
+        harness.advance(MINUTE / 2)
 
-        begun = world.ledger.begin("a", "w1", HOUR, "hold:")
+        begun = harness.ledger.begin("a", "w1", HOUR, "hold:")
 
         assert begun.lease is not None
         assert (begun.lease.asset_id, begun.lease.holder) == ("a", "w1")
-        assert begun.row == row(world)
-        assert (row(world).state, row(world).attempts) == (AssetState.RUNNING, 1)
+        assert begun.row == row(harness)
+        assert (row(harness).state, row(harness).attempts) == (AssetState.RUNNING, 1)
         assert begun.facts == {"hold:s3://b": {"reason": "403"}}
         assert not begun.has_work
-        world.ledger.renew(begun.lease, HOUR)
-        check_balance(world)
+        harness.ledger.renew(begun.lease, HOUR)
+        check_balance(harness)
 
     @pytest.mark.parametrize("state", AssetState)
     def test_an_attempt_begins_where_a_lease_would_be_given(
-        self, world: LedgerWorld, state: AssetState
+        self, harness: LedgerHarness, state: AssetState
     ) -> None:
-        put(world, state)
+        put(harness, state)
 
-        begun = world.ledger.begin("a", "w2", HOUR, "hold:")
+        begun = harness.ledger.begin("a", "w2", HOUR, "hold:")
 
         leased = state in OPEN_STATES - {AssetState.RUNNING, AssetState.WAITING}
         assert (begun.lease is not None) == leased
-        assert begun.row == row(world)
-        check_balance(world)
+        assert begun.row == row(harness)
+        check_balance(harness)
 
-    def test_an_attempt_at_an_unknown_asset_finds_nothing(self, world: LedgerWorld) -> None:
-        begun = world.ledger.begin("a", "w1", HOUR, "hold:")
+    def test_an_attempt_at_an_unknown_asset_finds_nothing(self, harness: LedgerHarness) -> None:
+        begun = harness.ledger.begin("a", "w1", HOUR, "hold:")
 
         assert begun == AttemptStart(None, None, False, {})
-        assert world.ledger.counts().seen == 0
+        assert harness.ledger.counts().seen == 0
 
     @pytest.mark.parametrize("what", ["a stored object", "an upload"])
     def test_an_attempt_is_told_of_the_work_of_an_earlier_one_until_an_end(
-        self, world: LedgerWorld, what: str
+        self, harness: LedgerHarness, what: str
     ) -> None:
-        world.ledger.discover([seen()])
-        lease = take_lease(world)
+        harness.ledger.discover([seen()])
+        lease = take_lease(harness)
         if what == "an upload":
-            world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 10, 5, None, {1: (5, 1, "tag")}))
+            harness.ledger.save_upload(lease, "d", "k", OpenUpload("t", 10, 5, None, {1: (5, 1, "tag")}))
         else:
-            world.ledger.add_stored(lease, "d", "v1", [StoredObject("x", 1, 2)])
-        world.advance(2 * MINUTE)
+            harness.ledger.add_stored(lease, "d", "v1", [StoredObject("x", 1, 2)])
+        harness.advance(2 * MINUTE)
 
-        begun = world.ledger.begin("a", "w2", MINUTE, "hold:")
+        begun = harness.ledger.begin("a", "w2", MINUTE, "hold:")
         assert begun.has_work
         assert begun.lease
 
-        world.ledger.settle(begun.lease, seen(), ARCHIVED)
-        world.ledger.reopen("a")
-        assert not world.ledger.begin("a", "w3", MINUTE, "hold:").has_work
+        harness.ledger.settle(begun.lease, seen(), ARCHIVED)
+        harness.ledger.reopen("a")
+        assert not harness.ledger.begin("a", "w3", MINUTE, "hold:").has_work
 
-    def test_an_ended_lease_passes_on_and_the_first_holder_is_told(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
-        first = take_lease(world, holder="w1")
-        world.advance(MINUTE)
+    def test_an_ended_lease_passes_on_and_the_first_holder_is_told(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
+        first = take_lease(harness, holder="w1")
+        harness.advance(MINUTE)
 
-        second = take_lease(world, holder="w2")
+        second = take_lease(harness, holder="w2")
 
         assert second.fence > first.fence
         for act in (
-            lambda: world.ledger.renew(first, HOUR),
-            lambda: world.ledger.settle(first, seen(), ARCHIVED),
-            lambda: world.ledger.add_stored(first, "d", "v", [StoredObject("x", 1, 1)]),
-            lambda: world.ledger.save_upload(first, "d", "k", OpenUpload("t", 1, 1, None)),
-            lambda: world.ledger.add_part(first, "d", "k", 1, (1, 1, "t")),
+            lambda: harness.ledger.renew(first, HOUR),
+            lambda: harness.ledger.settle(first, seen(), ARCHIVED),
+            lambda: harness.ledger.add_stored(first, "d", "v", [StoredObject("x", 1, 1)]),
+            lambda: harness.ledger.save_upload(first, "d", "k", OpenUpload("t", 1, 1, None)),
+            lambda: harness.ledger.add_part(first, "d", "k", 1, (1, 1, "t")),
         ):
             with pytest.raises(LeaseLost, match="asset a"):
                 act()
-        assert row(world).state == AssetState.RUNNING
-        assert not world.ledger.stored_objects("a", "d", "v")
-        assert world.ledger.load_upload("a", "d", "k") is None
-        assert world.ledger.settle(second, seen(), ARCHIVED).state == AssetState.ARCHIVED
+        assert row(harness).state == AssetState.RUNNING
+        assert not harness.ledger.stored_objects("a", "d", "v")
+        assert harness.ledger.load_upload("a", "d", "k") is None
+        assert harness.ledger.settle(second, seen(), ARCHIVED).state == AssetState.ARCHIVED
 
-    def test_a_renewed_lease_lives_on(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_renewed_lease_lives_on(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
 
         for _ in range(3):
-            world.advance(MINUTE - SECOND)
-            world.ledger.renew(lease, MINUTE)
+            harness.advance(MINUTE - SECOND)
+            harness.ledger.renew(lease, MINUTE)
 
-        assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert world.ledger.take_due(10, HOUR) == []
-        assert row(world).attempts == 1
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        assert harness.ledger.take_due(10, HOUR) == []
+        assert row(harness).attempts == 1
 
     @pytest.mark.parametrize("dispatched", [False, True])
     def test_a_holder_that_comes_back_before_anybody_else_goes_on(
-        self, world: LedgerWorld, dispatched: bool
+        self, harness: LedgerHarness, dispatched: bool
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.advance(HOUR)
-        world.ledger.take_due(1 if dispatched else 0, HOUR)
+        harness.advance(HOUR)
+        harness.ledger.take_due(1 if dispatched else 0, HOUR)
 
-        world.ledger.renew(lease, MINUTE)
+        harness.ledger.renew(lease, MINUTE)
 
-        assert row(world).state == AssetState.RUNNING
-        assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert world.ledger.take_due(10, HOUR) == []
-        assert world.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
-        check_balance(world)
+        assert row(harness).state == AssetState.RUNNING
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        assert harness.ledger.take_due(10, HOUR) == []
+        assert harness.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
+        check_balance(harness)
 
-    def test_fences_grow_with_every_lease(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
+    def test_fences_grow_with_every_lease(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
 
         fences = []
         for _ in range(5):
-            lease = take_lease(world)
+            lease = take_lease(harness)
             fences.append(lease.fence)
-            world.ledger.settle(lease, seen(), waiting(AT_ONCE))
+            harness.ledger.settle(lease, seen(), waiting(AT_ONCE))
 
         assert fences == sorted(set(fences))
-        assert row(world).attempts == 5
+        assert row(harness).attempts == 5
 
     @pytest.mark.parametrize("state", [AssetState.WAITING, *ENDS])
-    def test_a_settled_lease_is_over(self, world: LedgerWorld, state: AssetState) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_settled_lease_is_over(self, harness: LedgerHarness, state: AssetState) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
         settlement = Settlement(state, reason="why", delay=AT_ONCE)
 
-        settled = world.ledger.settle(lease, seen(), settlement)
+        settled = harness.ledger.settle(lease, seen(), settlement)
 
-        assert settled == row(world)
+        assert settled == row(harness)
         assert (settled.state, settled.reason) == (state, "why")
         with pytest.raises(LeaseLost):
-            world.ledger.renew(lease, MINUTE)
+            harness.ledger.renew(lease, MINUTE)
         with pytest.raises(LeaseLost):
-            world.ledger.settle(lease, seen(), settlement)
+            harness.ledger.settle(lease, seen(), settlement)
         with pytest.raises(LeaseLost):
-            world.ledger.add_stored(lease, "d", "v", [])
-        assert row(world) == settled
-        check_balance(world)
+            harness.ledger.add_stored(lease, "d", "v", [])
+        assert row(harness) == settled
+        check_balance(harness)
 
     def test_a_lease_ends_when_its_asset_is_judged_away_after_its_worker_seemed_dead(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.advance(HOUR)
-        world.ledger.take_due(1, HOUR)
+        harness.advance(HOUR)
+        harness.ledger.take_due(1, HOUR)
 
-        world.ledger.discover([seen(verdict=AssetState.SKIPPED)])
+        harness.ledger.discover([seen(verdict=AssetState.SKIPPED)])
 
         with pytest.raises(LeaseLost):
-            world.ledger.renew(lease, MINUTE)
+            harness.ledger.renew(lease, MINUTE)
 
     @pytest.mark.parametrize(
         ("delay", "left", "waits"),
@@ -982,158 +988,158 @@ class LedgerContract:
         ],
     )
     def test_no_wait_runs_past_the_deadline_or_is_longer_than_a_day(
-        self, world: LedgerWorld, delay: timedelta | None, left: timedelta, waits: timedelta
+        self, harness: LedgerHarness, delay: timedelta | None, left: timedelta, waits: timedelta
     ) -> None:
-        world.ledger.discover([seen(expires_in=left)])
-        lease = take_lease(world)
+        harness.ledger.discover([seen(expires_in=left)])
+        lease = take_lease(harness)
 
-        settled = world.ledger.settle(lease, seen(), Settlement(AssetState.WAITING, delay=delay))
+        settled = harness.ledger.settle(lease, seen(), Settlement(AssetState.WAITING, delay=delay))
 
-        assert settled.next_attempt_at == world.now + waits
-        assert world.ledger.next_due_at() == world.now + waits
+        assert settled.next_attempt_at == harness.now + waits
+        assert harness.ledger.next_due_at() == harness.now + waits
 
-    def test_it_is_known_since_when_an_asset_is_said_to_be_gone(self, world: LedgerWorld) -> None:
+    def test_it_is_known_since_when_an_asset_is_said_to_be_gone(self, harness: LedgerHarness) -> None:
         def attempt(settlement: Settlement) -> Row:
-            world.advance(HOUR)
-            world.ledger.take_due(10, HOUR)
-            return world.ledger.settle(take_lease(world), seen(), settlement)
+            harness.advance(HOUR)
+            harness.ledger.take_due(10, HOUR)
+            return harness.ledger.settle(take_lease(harness), seen(), settlement)
 
         gone, other = Settlement(AssetState.WAITING, gone=True), Settlement(AssetState.WAITING)
         nothing_tried = replace(other, counts_as_attempt=False)
-        world.ledger.discover([seen()])
+        harness.ledger.discover([seen()])
 
         assert attempt(other).gone_since is None
         since = attempt(gone).gone_since
-        assert since == world.now
+        assert since == harness.now
         assert attempt(gone).gone_since == since
         assert attempt(nothing_tried).gone_since == since
         assert attempt(other).gone_since is None
-        assert attempt(gone).gone_since == world.now
+        assert attempt(gone).gone_since == harness.now
         since = attempt(replace(gone, state=AssetState.LOST)).gone_since
-        assert since == world.now - HOUR
-        looked_at_again = world.ledger.reopen("a", keep_stored=True)
+        assert since == harness.now - HOUR
+        looked_at_again = harness.ledger.reopen("a", keep_stored=True)
         assert looked_at_again
         assert looked_at_again.gone_since == since
-        reopened = world.ledger.reopen("a")
+        reopened = harness.ledger.reopen("a")
         assert reopened
         assert reopened.gone_since is None
 
-    def test_a_lease_may_be_raised_above_the_fence_of_a_manifest(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_lease_may_be_raised_above_the_fence_of_a_manifest(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
 
-        higher = world.ledger.outrank(lease, lease.fence + 10)
+        higher = harness.ledger.outrank(lease, lease.fence + 10)
 
         assert higher == replace(lease, fence=lease.fence + 11)
-        assert world.ledger.outrank(higher, 5) == higher
+        assert harness.ledger.outrank(higher, 5) == higher
         with pytest.raises(LeaseLost):
-            world.ledger.renew(lease, MINUTE)
+            harness.ledger.renew(lease, MINUTE)
         with pytest.raises(LeaseLost):
-            world.ledger.outrank(lease, 5)
-        world.ledger.renew(higher, MINUTE)
-        world.ledger.settle(higher, seen(), ARCHIVED)
+            harness.ledger.outrank(lease, 5)
+        harness.ledger.renew(higher, MINUTE)
+        harness.ledger.settle(higher, seen(), ARCHIVED)
 
-    def test_the_next_lease_is_above_one_that_was_raised(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_the_next_lease_is_above_one_that_was_raised(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        higher = world.ledger.outrank(lease, lease.fence + 10**12)
+        higher = harness.ledger.outrank(lease, lease.fence + 10**12)
 
-        assert crash(world).fence > higher.fence
+        assert crash(harness).fence > higher.fence
 
-    def test_a_lease_that_a_flush_forgot_may_be_raised(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_lease_that_a_flush_forgot_may_be_raised(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.flush()
+        harness.flush()
 
-        higher = world.ledger.outrank(lease, lease.fence + 10)
-        world.ledger.renew(higher, MINUTE)
-        world.ledger.discover([seen()])
-        assert world.ledger.outrank(higher, 5) == higher
+        higher = harness.ledger.outrank(lease, lease.fence + 10)
+        harness.ledger.renew(higher, MINUTE)
+        harness.ledger.discover([seen()])
+        assert harness.ledger.outrank(higher, 5) == higher
 
-        settled = world.ledger.settle(higher, seen(), ARCHIVED)
+        settled = harness.ledger.settle(higher, seen(), ARCHIVED)
         assert (settled.state, settled.attempts) == (AssetState.ARCHIVED, 1)
 
-    def test_its_clock_is_told(self, world: LedgerWorld) -> None:
-        before = world.ledger.now()
-        world.advance(HOUR)
+    def test_its_clock_is_told(self, harness: LedgerHarness) -> None:
+        before = harness.ledger.now()
+        harness.advance(HOUR)
 
         assert before == START
-        assert world.ledger.now() == START + HOUR
+        assert harness.ledger.now() == START + HOUR
 
-    def test_a_settled_row_has_the_date_that_its_manifest_lies_under(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_settled_row_has_the_date_that_its_manifest_lies_under(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
 
-        settled = world.ledger.settle(lease, replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
+        settled = harness.ledger.settle(lease, replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
 
         assert settled.created_at == START - 3 * DAY
-        assert row(world).created_at == START - 3 * DAY
+        assert row(harness).created_at == START - 3 * DAY
 
-    def test_a_date_that_is_not_told_again_is_kept(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_a_date_that_is_not_told_again_is_kept(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
 
-        settled = world.ledger.settle(lease, replace(seen(), created_at=None), ARCHIVED)
+        settled = harness.ledger.settle(lease, replace(seen(), created_at=None), ARCHIVED)
 
         assert settled.created_at == START - DAY
 
-    def test_a_row_that_a_manifest_archives_has_the_manifest_s_date(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
+    def test_a_row_that_a_manifest_archives_has_the_manifest_s_date(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
 
-        world.ledger.record_archived(replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
+        harness.ledger.record_archived(replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
 
-        assert row(world).created_at == START - 3 * DAY
+        assert row(harness).created_at == START - 3 * DAY
 
-    def test_what_was_archived_is_on_the_row(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_what_was_archived_is_on_the_row(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.advance(SECOND)
+        harness.advance(SECOND)
 
-        settled = world.ledger.settle(lease, seen(), ARCHIVED)
+        settled = harness.ledger.settle(lease, seen(), ARCHIVED)
 
         assert (settled.stored_bytes, settled.stored_objects) == (5_000_000_000, 4)
         assert (settled.seconds, settled.warnings) == (12.75, ("thumbnail 2: 403", "a second one"))
-        assert (settled.changed_at, settled.first_seen_at) == (world.now, world.now - SECOND)
+        assert (settled.changed_at, settled.first_seen_at) == (harness.now, harness.now - SECOND)
         assert (settled.next_attempt_at, settled.reason) == (None, None)
 
-    def test_an_attempt_in_which_nothing_was_tried_does_not_count(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
+    def test_an_attempt_in_which_nothing_was_tried_does_not_count(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
 
         for _ in range(3):
             held = replace(waiting(AT_ONCE), counts_as_attempt=False)
-            settled = world.ledger.settle(take_lease(world), seen(), held)
+            settled = harness.ledger.settle(take_lease(harness), seen(), held)
 
         assert settled.attempts == 0
 
-    def test_mismatches_count_in_a_row_only(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
+    def test_mismatches_count_in_a_row_only(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
 
         counted = []
         for mismatch in (True, True, False, True):
             settlement = replace(waiting(AT_ONCE), mismatch=mismatch)
-            counted.append(world.ledger.settle(take_lease(world), seen(), settlement).mismatches)
+            counted.append(harness.ledger.settle(take_lease(harness), seen(), settlement).mismatches)
 
         assert counted == [1, 2, 0, 1]
 
-    def test_only_mismatches_that_found_the_same_count_together(self, world: LedgerWorld) -> None:
-        put(world, AssetState.DISCOVERED)
+    def test_only_mismatches_that_found_the_same_count_together(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
 
         counted = []
         for fingerprint in ("a", "a", "b", "b", None, "b"):
             settlement = replace(waiting(AT_ONCE), mismatch=True, fingerprint=fingerprint)
-            settled = world.ledger.settle(take_lease(world), seen(), settlement)
+            settled = harness.ledger.settle(take_lease(harness), seen(), settlement)
             counted.append((settled.mismatches, settled.fingerprint))
 
         assert counted == [(1, "a"), (2, "a"), (1, "b"), (2, "b"), (3, None), (1, "b")]
 
     def test_what_is_kept_with_doubts_stays_stored_when_it_is_looked_at_again(
-        self, world: LedgerWorld
+        self, harness: LedgerHarness
     ) -> None:
-        put(world, AssetState.DISCOVERED)
+        put(harness, AssetState.DISCOVERED)
         kept = Settlement(AssetState.QUARANTINED, "a doubt", stored_bytes=7, stored_objects=2)
-        world.ledger.settle(take_lease(world), seen(), kept)
+        harness.ledger.settle(take_lease(harness), seen(), kept)
 
-        reopened = world.ledger.reopen("a", keep_stored=True)
+        reopened = harness.ledger.reopen("a", keep_stored=True)
 
         assert reopened
         assert (reopened.state, reopened.stored_bytes, reopened.stored_objects) == (
@@ -1141,338 +1147,346 @@ class LedgerContract:
             7,
             2,
         )
-        assert ids(world.ledger.take_due(10, HOUR)) == ["a"]
+        assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
 
     # -- a ledger that was flushed -------------------------------------------------------------------------
 
-    def test_after_a_flush_a_holder_goes_on_and_its_result_enters_the_asset(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_after_a_flush_a_holder_goes_on_and_its_result_enters_the_asset(
+        self, harness: LedgerHarness
+    ) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.flush()
+        harness.flush()
 
-        world.ledger.renew(lease, MINUTE)
-        world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 2)])
-        settled = world.ledger.settle(lease, seen(), ARCHIVED)
+        harness.ledger.renew(lease, MINUTE)
+        harness.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 2)])
+        settled = harness.ledger.settle(lease, seen(), ARCHIVED)
 
-        assert settled == row(world)
-        assert (settled.state, settled.attempts, settled.first_seen_at) == (AssetState.ARCHIVED, 1, world.now)
+        assert settled == row(harness)
+        assert (settled.state, settled.attempts, settled.first_seen_at) == (
+            AssetState.ARCHIVED,
+            1,
+            harness.now,
+        )
         assert (settled.room_id, settled.size_bytes) == ("6501aa", 1000)
-        assert not world.ledger.stored_objects("a", "d", "v")
-        assert world.ledger.counts().seen == 1
-        check_balance(world)
+        assert not harness.ledger.stored_objects("a", "d", "v")
+        assert harness.ledger.counts().seen == 1
+        check_balance(harness)
         with pytest.raises(LeaseLost):
-            world.ledger.renew(lease, MINUTE)
+            harness.ledger.renew(lease, MINUTE)
 
-    def test_after_a_flush_a_holder_may_settle_for_another_attempt(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_after_a_flush_a_holder_may_settle_for_another_attempt(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.flush()
+        harness.flush()
 
-        settled = world.ledger.settle(lease, seen(), replace(waiting(HOUR), counts_as_attempt=False))
+        settled = harness.ledger.settle(lease, seen(), replace(waiting(HOUR), counts_as_attempt=False))
 
         assert (settled.state, settled.attempts) == (AssetState.WAITING, 0)
-        assert ids(world.ledger.take_due(1, HOUR, ahead=HOUR)) == ["a"]
+        assert ids(harness.ledger.take_due(1, HOUR, ahead=HOUR)) == ["a"]
 
-    def test_after_a_flush_and_a_sweep_a_renewal_keeps_others_out(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_after_a_flush_and_a_sweep_a_renewal_keeps_others_out(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.flush()
-        world.ledger.discover([seen()])
+        harness.flush()
+        harness.ledger.discover([seen()])
 
-        world.ledger.renew(lease, MINUTE)
+        harness.ledger.renew(lease, MINUTE)
 
-        assert row(world).state == AssetState.RUNNING
-        assert world.ledger.lease("a", "w2", MINUTE) is None
-        assert world.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
-        check_balance(world)
+        assert row(harness).state == AssetState.RUNNING
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        assert harness.ledger.settle(lease, seen(), ARCHIVED).attempts == 1
+        check_balance(harness)
 
-    def test_after_a_flush_and_a_sweep_a_settlement_counts(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_after_a_flush_and_a_sweep_a_settlement_counts(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.flush()
-        world.ledger.discover([seen()])
+        harness.flush()
+        harness.ledger.discover([seen()])
 
-        assert world.ledger.settle(lease, seen(), ARCHIVED).state == AssetState.ARCHIVED
-        check_balance(world)
+        assert harness.ledger.settle(lease, seen(), ARCHIVED).state == AssetState.ARCHIVED
+        check_balance(harness)
 
-    def test_after_a_flush_and_another_lease_the_first_holder_stops(self, world: LedgerWorld) -> None:
-        first = put(world, AssetState.RUNNING)
+    def test_after_a_flush_and_another_lease_the_first_holder_stops(self, harness: LedgerHarness) -> None:
+        first = put(harness, AssetState.RUNNING)
         assert first
-        world.flush()
-        world.ledger.discover([seen()])
-        world.advance(timedelta(microseconds=1))
-        second = take_lease(world, holder="w1")
+        harness.flush()
+        harness.ledger.discover([seen()])
+        harness.advance(timedelta(microseconds=1))
+        second = take_lease(harness, holder="w1")
 
         with pytest.raises(LeaseLost):
-            world.ledger.renew(first, MINUTE)
-        world.ledger.renew(second, MINUTE)
+            harness.ledger.renew(first, MINUTE)
+        harness.ledger.renew(second, MINUTE)
 
-    def test_after_a_flush_a_manifest_settles_it_for_the_holder(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_after_a_flush_a_manifest_settles_it_for_the_holder(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.flush()
-        world.ledger.record_archived(seen(), ARCHIVED)
+        harness.flush()
+        harness.ledger.record_archived(seen(), ARCHIVED)
 
         with pytest.raises(LeaseLost):
-            world.ledger.settle(lease, seen(), waiting(AT_ONCE))
-        assert row(world).state == AssetState.ARCHIVED
+            harness.ledger.settle(lease, seen(), waiting(AT_ONCE))
+        assert row(harness).state == AssetState.ARCHIVED
 
-    def test_after_a_flush_everything_else_starts_empty(self, world: LedgerWorld) -> None:
-        put(world, AssetState.WAITING)
-        world.ledger.remember("sweep", {"n": 1})
-        token = world.ledger.lock("sweep", HOUR)
+    def test_after_a_flush_everything_else_starts_empty(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.WAITING)
+        harness.ledger.remember("sweep", {"n": 1})
+        token = harness.ledger.lock("sweep", HOUR)
         assert token
-        world.flush()
+        harness.flush()
 
-        assert world.ledger.counts().seen == 0
-        assert world.ledger.take_due(10, HOUR, ahead=DAY) == []
-        assert world.ledger.next_due_at() is None
-        assert world.ledger.recall("sweep") is None
-        assert world.ledger.extend_lock("sweep", token, HOUR) is False
-        world.ledger.unlock("sweep", token)
+        assert harness.ledger.counts().seen == 0
+        assert harness.ledger.take_due(10, HOUR, ahead=DAY) == []
+        assert harness.ledger.next_due_at() is None
+        assert harness.ledger.recall("sweep") is None
+        assert harness.ledger.extend_lock("sweep", token, HOUR) is False
+        harness.ledger.unlock("sweep", token)
 
     # -- what an unfinished copy has done ------------------------------------------------------------------
 
-    def test_stored_objects_come_back_by_path_and_only_of_that_version(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_stored_objects_come_back_by_path_and_only_of_that_version(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
         one = StoredObject("v/seg 1.ts", 10, 0xDEADBEEF, "video/mp2t", '"etag"')
         two = StoredObject("version", 20, 0)
 
-        world.ledger.add_stored(lease, "s3://b/p", "v1", [one])
-        world.ledger.add_stored(lease, "s3://b/p", "v1", [two])
-        world.ledger.add_stored(lease, "s3://b/p", "v1", [two])
+        harness.ledger.add_stored(lease, "s3://b/p", "v1", [one])
+        harness.ledger.add_stored(lease, "s3://b/p", "v1", [two])
+        harness.ledger.add_stored(lease, "s3://b/p", "v1", [two])
 
-        assert world.ledger.stored_objects("a", "s3://b/p", "v1") == {one.path: one, two.path: two}
-        assert world.ledger.stored_objects("a", "s3://b/p", "v2") == {}
-        assert world.ledger.stored_objects("a", "s3://other", "v1") == {}
-        assert world.ledger.stored_objects("b", "s3://b/p", "v1") == {}
+        assert harness.ledger.stored_objects("a", "s3://b/p", "v1") == {one.path: one, two.path: two}
+        assert harness.ledger.stored_objects("a", "s3://b/p", "v2") == {}
+        assert harness.ledger.stored_objects("a", "s3://other", "v1") == {}
+        assert harness.ledger.stored_objects("b", "s3://b/p", "v1") == {}
 
-    def test_another_version_replaces_what_was_stored(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_another_version_replaces_what_was_stored(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.add_stored(lease, "d", "v1", [StoredObject("x", 1, 1)])
+        harness.ledger.add_stored(lease, "d", "v1", [StoredObject("x", 1, 1)])
 
-        world.ledger.add_stored(lease, "d", "v2", [StoredObject("y", 2, 2)])
+        harness.ledger.add_stored(lease, "d", "v2", [StoredObject("y", 2, 2)])
 
-        assert list(world.ledger.stored_objects("a", "d", "v2")) == ["y"]
-        assert world.ledger.stored_objects("a", "d", "v1") == {}
+        assert list(harness.ledger.stored_objects("a", "d", "v2")) == ["y"]
+        assert harness.ledger.stored_objects("a", "d", "v1") == {}
 
-    def test_ten_thousand_objects_are_stored_in_one_call(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_ten_thousand_objects_are_stored_in_one_call(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
         objects = [StoredObject(f"seg{n}.ts", n, n) for n in range(10_000)]
 
-        world.ledger.add_stored(lease, "d", "v", objects)
+        harness.ledger.add_stored(lease, "d", "v", objects)
 
-        assert world.ledger.stored_objects("a", "d", "v") == {one.path: one for one in objects}
+        assert harness.ledger.stored_objects("a", "d", "v") == {one.path: one for one in objects}
 
-    def test_names_with_separators_in_them_do_not_meet(self, world: LedgerWorld) -> None:
+    def test_names_with_separators_in_them_do_not_meet(self, harness: LedgerHarness) -> None:
         for asset_id in ("a", 'a","b', "a:b"):
-            world.ledger.discover([seen(asset_id)])
-            lease = take_lease(world, asset_id)
+            harness.ledger.discover([seen(asset_id)])
+            lease = take_lease(harness, asset_id)
             for key in ("k", 'b","k', "b:k"):
-                world.ledger.save_upload(lease, "d", key, OpenUpload(f"{asset_id} {key}", 1, 1, None))
+                harness.ledger.save_upload(lease, "d", key, OpenUpload(f"{asset_id} {key}", 1, 1, None))
 
         for asset_id in ("a", 'a","b', "a:b"):
             for key in ("k", 'b","k', "b:k"):
-                upload = world.ledger.load_upload(asset_id, "d", key)
+                upload = harness.ledger.load_upload(asset_id, "d", key)
                 assert upload
                 assert upload.token == f"{asset_id} {key}"
 
-    def test_an_open_upload_comes_back_with_its_parts(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_an_open_upload_comes_back_with_its_parts(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
         upload = OpenUpload("token", 50 * 2**30, 64 * 2**20, '"etag"', {1: (5, 6, '"tag"')})
 
-        world.ledger.save_upload(lease, "d", "k", upload)
-        world.ledger.add_part(lease, "d", "k", 3, (7, 0xFFFFFFFF, "t3"))
-        world.ledger.add_part(lease, "d", "k", 3, (7, 0xFFFFFFFF, "t3"))
+        harness.ledger.save_upload(lease, "d", "k", upload)
+        harness.ledger.add_part(lease, "d", "k", 3, (7, 0xFFFFFFFF, "t3"))
+        harness.ledger.add_part(lease, "d", "k", 3, (7, 0xFFFFFFFF, "t3"))
 
         parts = {1: (5, 6, '"tag"'), 3: (7, 0xFFFFFFFF, "t3")}
-        assert world.ledger.load_upload("a", "d", "k") == replace(upload, parts=parts)
+        assert harness.ledger.load_upload("a", "d", "k") == replace(upload, parts=parts)
 
-    def test_an_upload_that_is_saved_again_starts_again(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_an_upload_that_is_saved_again_starts_again(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.save_upload(lease, "d", "k", OpenUpload("one", 1, 1, None, {1: (1, 1, "t")}))
+        harness.ledger.save_upload(lease, "d", "k", OpenUpload("one", 1, 1, None, {1: (1, 1, "t")}))
 
-        world.ledger.save_upload(lease, "d", "k", OpenUpload("two", 2, 2, "e"))
+        harness.ledger.save_upload(lease, "d", "k", OpenUpload("two", 2, 2, "e"))
 
-        assert world.ledger.load_upload("a", "d", "k") == OpenUpload("two", 2, 2, "e")
+        assert harness.ledger.load_upload("a", "d", "k") == OpenUpload("two", 2, 2, "e")
 
-    def test_an_upload_that_is_forgotten_takes_no_more_parts(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_an_upload_that_is_forgotten_takes_no_more_parts(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.save_upload(lease, "d", "k", OpenUpload("one", 1, 1, None))
+        harness.ledger.save_upload(lease, "d", "k", OpenUpload("one", 1, 1, None))
 
-        world.ledger.forget_upload("a", "d", "k")
-        world.ledger.forget_upload("a", "d", "k")
-        world.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
+        harness.ledger.forget_upload("a", "d", "k")
+        harness.ledger.forget_upload("a", "d", "k")
+        harness.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
 
-        assert world.ledger.load_upload("a", "d", "k") is None
+        assert harness.ledger.load_upload("a", "d", "k") is None
 
     @pytest.mark.parametrize("state", [AssetState.WAITING, *ENDS])
     def test_unfinished_work_is_kept_for_the_next_attempt_and_forgotten_at_the_end(
-        self, world: LedgerWorld, state: AssetState
+        self, harness: LedgerHarness, state: AssetState
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
         stored = StoredObject("x", 1, 1)
-        world.ledger.add_stored(lease, "d", "v", [stored])
-        world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
-        world.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
+        harness.ledger.add_stored(lease, "d", "v", [stored])
+        harness.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+        harness.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
 
-        world.ledger.settle(lease, seen(), Settlement(state))
+        harness.ledger.settle(lease, seen(), Settlement(state))
 
         kept = state == AssetState.WAITING
-        assert world.ledger.stored_objects("a", "d", "v") == ({"x": stored} if kept else {})
-        assert (world.ledger.load_upload("a", "d", "k") is not None) == kept
-        assert world.ledger.progress() == []
+        assert harness.ledger.stored_objects("a", "d", "v") == ({"x": stored} if kept else {})
+        assert (harness.ledger.load_upload("a", "d", "k") is not None) == kept
+        assert harness.ledger.progress() == []
 
     @pytest.mark.parametrize("judged", [True, False])
     def test_unfinished_work_is_forgotten_when_the_asset_ends_otherwise(
-        self, world: LedgerWorld, judged: bool
+        self, harness: LedgerHarness, judged: bool
     ) -> None:
-        lease = put(world, AssetState.RUNNING)
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
-        world.ledger.settle(lease, seen(), waiting(AT_ONCE))
+        harness.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+        harness.ledger.settle(lease, seen(), waiting(AT_ONCE))
 
         if judged:
-            world.ledger.discover([seen(verdict=AssetState.SKIPPED)])
+            harness.ledger.discover([seen(verdict=AssetState.SKIPPED)])
         else:
-            world.ledger.record_archived(seen(), ARCHIVED)
+            harness.ledger.record_archived(seen(), ARCHIVED)
 
-        assert world.ledger.load_upload("a", "d", "k") is None
+        assert harness.ledger.load_upload("a", "d", "k") is None
 
-    def test_unfinished_work_lives_thirty_days_from_its_last_change(self, world: LedgerWorld) -> None:
-        lease = put(world, AssetState.RUNNING)
+    def test_unfinished_work_lives_thirty_days_from_its_last_change(self, harness: LedgerHarness) -> None:
+        lease = put(harness, AssetState.RUNNING)
         assert lease
-        world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
-        world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+        harness.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
+        harness.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
 
-        world.advance(20 * DAY)
-        world.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
-        world.advance(11 * DAY)
+        harness.advance(20 * DAY)
+        harness.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
+        harness.advance(11 * DAY)
 
-        assert world.ledger.stored_objects("a", "d", "v") == {}
-        assert world.ledger.load_upload("a", "d", "k") is not None
-        world.advance(20 * DAY)
-        assert world.ledger.load_upload("a", "d", "k") is None
+        assert harness.ledger.stored_objects("a", "d", "v") == {}
+        assert harness.ledger.load_upload("a", "d", "k") is not None
+        harness.advance(20 * DAY)
+        assert harness.ledger.load_upload("a", "d", "k") is None
 
-    def test_progress_is_what_was_reported_last_for_two_minutes(self, world: LedgerWorld) -> None:
-        world.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
+    def test_progress_is_what_was_reported_last_for_two_minutes(self, harness: LedgerHarness) -> None:
+        harness.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
         last = Progress("a", "chat", 2, 10, 1, "ä y")
-        world.ledger.report(last)
-        world.advance(MINUTE)
+        harness.ledger.report(last)
+        harness.advance(MINUTE)
         other = Progress("b", "stream", 5, 5, 0, "z")
-        world.ledger.report(other)
+        harness.ledger.report(other)
 
-        assert sorted(world.ledger.progress(), key=lambda one: one.asset_id) == [last, other]
-        world.advance(MINUTE)
-        assert world.ledger.progress() == [other]
-        world.advance(MINUTE)
-        assert world.ledger.progress() == []
+        assert sorted(harness.ledger.progress(), key=lambda one: one.asset_id) == [last, other]
+        harness.advance(MINUTE)
+        assert harness.ledger.progress() == [other]
+        harness.advance(MINUTE)
+        assert harness.ledger.progress() == []
 
     # -- what the whole tool remembers ---------------------------------------------------------------------
 
-    def test_a_lock_has_one_holder_until_it_is_let_go(self, world: LedgerWorld) -> None:
-        token = world.ledger.lock("sweep", MINUTE)
+    def test_a_lock_has_one_holder_until_it_is_let_go(self, harness: LedgerHarness) -> None:
+        token = harness.ledger.lock("sweep", MINUTE)
 
         assert token
-        assert world.ledger.lock("sweep", MINUTE) is None
-        assert world.ledger.lock("other", MINUTE)
+        assert harness.ledger.lock("sweep", MINUTE) is None
+        assert harness.ledger.lock("other", MINUTE)
 
-        world.ledger.unlock("sweep", "not the token")
-        assert world.ledger.lock("sweep", MINUTE) is None
-        world.ledger.unlock("sweep", token)
-        assert world.ledger.lock("sweep", MINUTE)
+        harness.ledger.unlock("sweep", "not the token")
+        assert harness.ledger.lock("sweep", MINUTE) is None
+        harness.ledger.unlock("sweep", token)
+        assert harness.ledger.lock("sweep", MINUTE)
 
-    def test_a_lock_ends_by_itself_unless_it_is_extended(self, world: LedgerWorld) -> None:
-        token = world.ledger.lock("sweep", MINUTE)
+    def test_a_lock_ends_by_itself_unless_it_is_extended(self, harness: LedgerHarness) -> None:
+        token = harness.ledger.lock("sweep", MINUTE)
         assert token
 
-        world.advance(MINUTE / 2)
-        assert world.ledger.extend_lock("sweep", token, MINUTE)
-        assert not world.ledger.extend_lock("sweep", "not the token", MINUTE)
-        world.advance(MINUTE - SECOND)
-        assert world.ledger.lock("sweep", MINUTE) is None
-        world.advance(SECOND)
-        assert not world.ledger.extend_lock("sweep", token, MINUTE)
-        assert world.ledger.lock("sweep", MINUTE)
+        harness.advance(MINUTE / 2)
+        assert harness.ledger.extend_lock("sweep", token, MINUTE)
+        assert not harness.ledger.extend_lock("sweep", "not the token", MINUTE)
+        harness.advance(MINUTE - SECOND)
+        assert harness.ledger.lock("sweep", MINUTE) is None
+        harness.advance(SECOND)
+        assert not harness.ledger.extend_lock("sweep", token, MINUTE)
+        assert harness.ledger.lock("sweep", MINUTE)
 
-    def test_facts_are_remembered_until_they_are_replaced_or_forgotten(self, world: LedgerWorld) -> None:
+    def test_facts_are_remembered_until_they_are_replaced_or_forgotten(self, harness: LedgerHarness) -> None:
         fact: Mapping[str, object] = {"at": "2026", "pages": [1, 2.5, None], "ok": True, "of": {"ä": "|"}}
-        world.ledger.remember("sweep", {"old": 1})
-        world.ledger.remember("sweep", fact)
-        world.advance(400 * DAY)
+        harness.ledger.remember("sweep", {"old": 1})
+        harness.ledger.remember("sweep", fact)
+        harness.advance(400 * DAY)
 
-        assert world.ledger.recall("sweep") == fact
-        world.ledger.forget("sweep")
-        world.ledger.forget("sweep")
-        assert world.ledger.recall("sweep") is None
-        assert world.ledger.recall("never") is None
+        assert harness.ledger.recall("sweep") == fact
+        harness.ledger.forget("sweep")
+        harness.ledger.forget("sweep")
+        assert harness.ledger.recall("sweep") is None
+        assert harness.ledger.recall("never") is None
 
-    def test_a_fact_with_a_lifetime_ends(self, world: LedgerWorld) -> None:
-        world.ledger.remember("hold", {"why": "403"}, MINUTE)
+    def test_a_fact_with_a_lifetime_ends(self, harness: LedgerHarness) -> None:
+        harness.ledger.remember("hold", {"why": "403"}, MINUTE)
 
-        world.advance(MINUTE - SECOND)
-        assert world.ledger.recall("hold") == {"why": "403"}
-        world.advance(SECOND)
-        assert world.ledger.recall("hold") is None
-        assert world.ledger.recall_all("") == {}
+        harness.advance(MINUTE - SECOND)
+        assert harness.ledger.recall("hold") == {"why": "403"}
+        harness.advance(SECOND)
+        assert harness.ledger.recall("hold") is None
+        assert harness.ledger.recall_all("") == {}
 
-    def test_facts_are_listed_by_the_start_of_their_name(self, world: LedgerWorld) -> None:
-        world.ledger.remember("hold:s3://a", {"n": 1})
-        world.ledger.remember("hold:s3://b", {"n": 2}, MINUTE)
-        world.ledger.remember("holder", {"n": 3})
+    def test_facts_are_listed_by_the_start_of_their_name(self, harness: LedgerHarness) -> None:
+        harness.ledger.remember("hold:s3://a", {"n": 1})
+        harness.ledger.remember("hold:s3://b", {"n": 2}, MINUTE)
+        harness.ledger.remember("holder", {"n": 3})
 
-        assert world.ledger.recall_all("hold:") == {"hold:s3://a": {"n": 1}, "hold:s3://b": {"n": 2}}
-        world.advance(MINUTE)
-        assert world.ledger.recall_all("hold:") == {"hold:s3://a": {"n": 1}}
+        assert harness.ledger.recall_all("hold:") == {"hold:s3://a": {"n": 1}, "hold:s3://b": {"n": 2}}
+        harness.advance(MINUTE)
+        assert harness.ledger.recall_all("hold:") == {"hold:s3://a": {"n": 1}}
 
-    def test_a_secret_comes_back_until_its_lifetime_ends(self, world: LedgerWorld) -> None:
-        world.ledger.remember_secret("thumbnail:a", "https://cdn/x?sig=ä", MINUTE)
+    def test_a_secret_comes_back_until_its_lifetime_ends(self, harness: LedgerHarness) -> None:
+        harness.ledger.remember_secret("thumbnail:a", "https://cdn/x?sig=ä", MINUTE)
 
-        assert world.ledger.recall_secret("thumbnail:a") == "https://cdn/x?sig=ä"
-        assert world.ledger.recall_secret("thumbnail:b") is None
-        world.advance(MINUTE)
-        assert world.ledger.recall_secret("thumbnail:a") is None
+        assert harness.ledger.recall_secret("thumbnail:a") == "https://cdn/x?sig=ä"
+        assert harness.ledger.recall_secret("thumbnail:b") is None
+        harness.advance(MINUTE)
+        assert harness.ledger.recall_secret("thumbnail:a") is None
 
-    def test_amounts_are_summed_by_state_and_by_the_hour_of_the_deadline(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen("a"), seen("b", size_bytes=500), seen("c", size_bytes=None)])
-        world.ledger.discover([seen("d", expires_in=DAY), seen("e", verdict=AssetState.SKIPPED)])
+    def test_amounts_are_summed_by_state_and_by_the_hour_of_the_deadline(
+        self, harness: LedgerHarness
+    ) -> None:
+        harness.ledger.discover([seen("a"), seen("b", size_bytes=500), seen("c", size_bytes=None)])
+        harness.ledger.discover([seen("d", expires_in=DAY), seen("e", verdict=AssetState.SKIPPED)])
         first, last = START.replace(minute=0, second=0, microsecond=0) + DAY, START + 15 * DAY
         last = last.replace(minute=0, second=0, microsecond=0)
 
-        found = world.ledger.amounts()
+        found = harness.ledger.amounts()
 
         assert set(found) == set(AssetState)
         assert found[AssetState.DISCOVERED] == {last: Amount(3, 1500, unsized=1), first: Amount(1, 1000)}
         assert found[AssetState.SKIPPED] == {last: Amount(1, 1000)}
         assert found[AssetState.ARCHIVED] == {}
-        assert set(world.ledger.amounts([AssetState.WAITING])) == {AssetState.WAITING}
+        assert set(harness.ledger.amounts([AssetState.WAITING])) == {AssetState.WAITING}
 
-    def test_what_is_archived_amounts_to_what_was_stored(self, world: LedgerWorld) -> None:
-        attempt(world, replace(ARCHIVED, stored_bytes=7777))
+    def test_what_is_archived_amounts_to_what_was_stored(self, harness: LedgerHarness) -> None:
+        attempt(harness, replace(ARCHIVED, stored_bytes=7777))
 
-        [amount] = world.ledger.amounts()[AssetState.ARCHIVED].values()
+        [amount] = harness.ledger.amounts()[AssetState.ARCHIVED].values()
 
         assert amount == Amount(1, 7777)
 
-    def test_more_assets_than_one_step_reads_are_summed(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen(f"{number}") for number in range(1203)])
+    def test_more_assets_than_one_step_reads_are_summed(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen(f"{number}") for number in range(1203)])
 
-        assert sum(a.assets for a in world.ledger.amounts()[AssetState.DISCOVERED].values()) == 1203
+        assert sum(a.assets for a in harness.ledger.amounts()[AssetState.DISCOVERED].values()) == 1203
 
-    def test_totals_count_what_attempts_did(self, world: LedgerWorld) -> None:
+    def test_totals_count_what_attempts_did(self, harness: LedgerHarness) -> None:
         failed = Settlement(AssetState.WAITING, delay=AT_ONCE, copied_bytes=30, copied_objects=2)
-        attempt(world, failed)
-        attempt(world, replace(failed, counts_as_attempt=False, copied_bytes=0, copied_objects=0))
-        attempt(world, replace(ARCHIVED, copied_bytes=1000, copied_objects=1))
+        attempt(harness, failed)
+        attempt(harness, replace(failed, counts_as_attempt=False, copied_bytes=0, copied_objects=0))
+        attempt(harness, replace(ARCHIVED, copied_bytes=1000, copied_objects=1))
 
-        assert world.ledger.totals() == {
+        assert harness.ledger.totals() == {
             "attempts:waiting": 1,
             "attempts_postponed": 1,
             "attempts:archived": 1,
@@ -1480,21 +1494,21 @@ class LedgerContract:
             "copied_objects": 3,
         }
 
-    def test_totals_of_other_things_are_added_by_name(self, world: LedgerWorld) -> None:
-        world.ledger.add_totals({"api_calls": 2, "x": 1})
-        world.ledger.add_totals({"api_calls": 3})
+    def test_totals_of_other_things_are_added_by_name(self, harness: LedgerHarness) -> None:
+        harness.ledger.add_totals({"api_calls": 2, "x": 1})
+        harness.ledger.add_totals({"api_calls": 3})
 
-        assert world.ledger.totals() == {"api_calls": 5, "x": 1}
+        assert harness.ledger.totals() == {"api_calls": 5, "x": 1}
 
-    def test_an_attempt_whose_lease_was_lost_adds_nothing_to_the_totals(self, world: LedgerWorld) -> None:
-        world.ledger.discover([seen()])
-        lost = take_lease(world)
-        crash(world)
+    def test_an_attempt_whose_lease_was_lost_adds_nothing_to_the_totals(self, harness: LedgerHarness) -> None:
+        harness.ledger.discover([seen()])
+        lost = take_lease(harness)
+        crash(harness)
 
         with pytest.raises(LeaseLost):
-            world.ledger.settle(lost, seen(), replace(ARCHIVED, copied_bytes=5))
+            harness.ledger.settle(lost, seen(), replace(ARCHIVED, copied_bytes=5))
 
-        assert world.ledger.totals() == {}
+        assert harness.ledger.totals() == {}
 
-    def test_it_answers(self, world: LedgerWorld) -> None:
-        world.ledger.ping()
+    def test_it_answers(self, harness: LedgerHarness) -> None:
+        harness.ledger.ping()

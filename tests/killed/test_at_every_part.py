@@ -15,8 +15,14 @@ import google_crc32c
 import pytest
 
 from archiver.core.contents.sniff import SNIFF_BYTES
+from tests.killed.destinations import (
+    Destination,
+    directory_destination,
+    fake_gcs_destination,
+    gcs_book_destination,
+    s3_destination,
+)
 from tests.killed.nursery import Nursery
-from tests.killed.places import Place, directory_place, fake_gcs_place, gcs_book_place, s3_place
 from tests.killed.sink import Moment
 from tests.killed.worker import CONNECTIONS
 from tests.killed.world import FOLDER, Life, World, flush
@@ -45,7 +51,7 @@ MOMENTS = {
 # were under way, one a connection
 AGAIN = {"ministack": 0, "rclone": CONNECTIONS, "gcs-by-the-book": 1, "fake-gcs-server": 1}
 
-Servers = dict[str, Callable[[], AbstractContextManager[Place]]]
+Servers = dict[str, Callable[[], AbstractContextManager[Destination]]]
 
 
 def video(part_bytes: int, seed: int = 1) -> bytes:
@@ -57,22 +63,22 @@ def video(part_bytes: int, seed: int = 1) -> bytes:
 @pytest.fixture(scope="module")
 def servers(ministack_server: S3Server, rclone_server: S3Server, gcs_server: GcsServer) -> Servers:
     return {
-        "ministack": lambda: s3_place(ministack_server),
-        "rclone": lambda: s3_place(rclone_server),
-        "gcs-by-the-book": gcs_book_place,
-        "fake-gcs-server": lambda: fake_gcs_place(gcs_server),
+        "ministack": lambda: s3_destination(ministack_server),
+        "rclone": lambda: s3_destination(rclone_server),
+        "gcs-by-the-book": gcs_book_destination,
+        "fake-gcs-server": lambda: fake_gcs_destination(gcs_server),
     }
 
 
 @pytest.fixture
-def place(servers: Servers, where: str) -> Iterator[Place]:
+def destination(servers: Servers, where: str) -> Iterator[Destination]:
     with servers[where]() as made:
         yield made
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Place]:
-    with directory_place(tmp_path / "archive") as made:
+def directory(tmp_path: Path) -> Iterator[Destination]:
+    with directory_destination(tmp_path / "archive") as made:
         yield made
 
 
@@ -82,21 +88,21 @@ def origin() -> Iterator[Origin]:
         yield made
 
 
-def world_of(nursery: Nursery, redis_url: str, origin: Origin, place: Place) -> World:
-    content = origin.files["/rec.mp4"] = video(place.part_bytes)
-    return World(nursery, redis_url, origin, place, "/rec.mp4", size=len(content))
+def world_of(nursery: Nursery, redis_url: str, origin: Origin, destination: Destination) -> World:
+    content = origin.files["/rec.mp4"] = video(destination.part_bytes)
+    return World(nursery, redis_url, origin, destination, "/rec.mp4", size=len(content))
 
 
 def assert_archived(world: World, last: Life) -> None:
     """Whole, proved, and nothing left of any upload."""
     content = world.origin.files["/rec.mp4"]
     assert last.told().outcome in ("Archived", "AlreadyArchived"), last.told()
-    assert world.place.read(KEY) == content
+    assert world.destination.read(KEY) == content
     (proof,) = (one for one in world.manifest()["objects"] if one["path"] == NAME)
     assert (proof["size"], proof["crc32c"]) == (len(content), f"{google_crc32c.value(content):08x}")
     assert world.state() == "archived"
     assert world.ledger_keys("upload") == []
-    assert world.place.open_uploads() in (0, None)
+    assert world.destination.open_uploads() in (0, None)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +111,9 @@ def assert_archived(world: World, last: Life) -> None:
     ids=str,
 )
 def test_killed_there_the_next_worker_sends_what_is_missing(
-    nursery: Nursery, redis_url: str, origin: Origin, place: Place, where: str, moment: Moment
+    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination, where: str, moment: Moment
 ) -> None:
-    world = world_of(nursery, redis_url, origin, place)
+    world = world_of(nursery, redis_url, origin, destination)
     content = origin.files["/rec.mp4"]
 
     killed = world.live(moment)
@@ -115,7 +121,7 @@ def test_killed_there_the_next_worker_sends_what_is_missing(
 
     assert killed.report is None
     assert_archived(world, second)
-    missing = len(content) - killed.seen.held_bytes + AGAIN[where] * place.part_bytes
+    missing = len(content) - killed.seen.held_bytes + AGAIN[where] * destination.part_bytes
     assert second.seen.media_bytes <= missing
     assert second.source_bytes <= missing + PROBES
     if AGAIN[where] == 0:
@@ -124,25 +130,29 @@ def test_killed_there_the_next_worker_sends_what_is_missing(
 
 @pytest.mark.parametrize("where", ["ministack", "rclone"])
 def test_an_upload_that_nobody_knows_of_is_for_the_sweep_of_orphans(
-    nursery: Nursery, redis_url: str, origin: Origin, place: Place, monkeypatch: pytest.MonkeyPatch
+    nursery: Nursery,
+    redis_url: str,
+    origin: Origin,
+    destination: Destination,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = world_of(nursery, redis_url, origin, place)
+    world = world_of(nursery, redis_url, origin, destination)
     world.live(Moment("begin"))
 
     second = world.live()
 
     assert second.told().outcome == "Archived"
     assert second.seen.media_bytes == len(origin.files["/rec.mp4"])
-    assert place.open_uploads() == 1
-    assert place.sweep(timedelta(0)) == 1
+    assert destination.open_uploads() == 1
+    assert destination.sweep(timedelta(0)) == 1
     assert_archived(world, second)
 
 
 @pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
 def test_workers_that_die_one_after_the_other_each_go_on(
-    nursery: Nursery, redis_url: str, origin: Origin, place: Place, where: str
+    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination, where: str
 ) -> None:
-    world = world_of(nursery, redis_url, origin, place)
+    world = world_of(nursery, redis_url, origin, destination)
 
     lives = [world.live(Moment("part", 2)) for _ in range(3)]
     lives.append(world.live())
@@ -150,14 +160,14 @@ def test_workers_that_die_one_after_the_other_each_go_on(
     assert [life.report for life in lives[:-1]] == [None] * 3
     assert_archived(world, lives[-1])
     sent = sum(life.seen.held_bytes for life in lives)
-    assert sent <= len(origin.files["/rec.mp4"]) + 3 * AGAIN[where] * place.part_bytes
+    assert sent <= len(origin.files["/rec.mp4"]) + 3 * AGAIN[where] * destination.part_bytes
 
 
 def test_a_server_that_appends_what_is_sent_again_is_refused_its_object_and_then_gets_it_right(
     nursery: Nursery, redis_url: str, origin: Origin, servers: Servers
 ) -> None:
-    with servers["fake-gcs-server"]() as place:
-        world = world_of(nursery, redis_url, origin, place)
+    with servers["fake-gcs-server"]() as destination:
+        world = world_of(nursery, redis_url, origin, destination)
         world.live(Moment("part", 3))
 
         second = world.live()
@@ -170,11 +180,11 @@ def test_a_server_that_appends_what_is_sent_again_is_refused_its_object_and_then
 
 @pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
 def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
-    nursery: Nursery, redis_url: str, origin: Origin, place: Place
+    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
-    world = world_of(nursery, redis_url, origin, place)
+    world = world_of(nursery, redis_url, origin, destination)
     world.live(Moment("part", 4))
-    other = origin.files["/rec.mp4"] = video(place.part_bytes, seed=2)
+    other = origin.files["/rec.mp4"] = video(destination.part_bytes, seed=2)
     origin.etag = '"v2"'
 
     second = world.live()
@@ -188,7 +198,7 @@ def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
 # -- a directory ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("parts", range(1, PARTS + 1))
 def test_killed_with_parts_in_a_directory_the_next_worker_writes_what_is_missing(
-    nursery: Nursery, redis_url: str, origin: Origin, directory: Place, parts: int
+    nursery: Nursery, redis_url: str, origin: Origin, directory: Destination, parts: int
 ) -> None:
     world = world_of(nursery, redis_url, origin, directory)
     content = origin.files["/rec.mp4"]
@@ -212,14 +222,14 @@ def test_killed_after_any_change_to_a_directory_the_next_worker_brings_it_to_the
     step, killed = 0, True
     while killed:
         step += 1
-        with directory_place(tmp_path / str(step)) as place:
+        with directory_destination(tmp_path / str(step)) as destination:
             flush(redis_url)
-            world = World(nursery, redis_url, origin, place, "/rec.mp4", size=len(content))
+            world = World(nursery, redis_url, origin, destination, "/rec.mp4", size=len(content))
             last = world.live(steps=step)
             if killed := last.report is None:
-                held_bytes = place.held_bytes()
+                held_bytes = destination.held_bytes()
                 last = world.live()
                 assert last.told().part_bytes_sent <= len(content) - held_bytes, step
-                place.sweep(timedelta(0))  # what was made and could not be noted any more
+                destination.sweep(timedelta(0))  # what was made and could not be noted any more
             assert_archived(world, last)
     assert step > 30

@@ -13,8 +13,8 @@ import pytest
 from archiver.core.attempt.copying import IN_FLIGHT, JOURNAL_EVERY
 from archiver.core.attempt.unproved import PROVE_EVERY
 from archiver.transfer.base import CHECKED_BYTES
+from tests.killed.destinations import Destination, s3_destination
 from tests.killed.nursery import Nursery
-from tests.killed.places import Place, s3_place
 from tests.killed.sink import Moment
 from tests.killed.world import FOLDER, Life, World
 from tests.servers import S3Server
@@ -51,8 +51,8 @@ MEMBERS = tree(MEMBERS_SENT + 12)
 
 
 @pytest.fixture
-def place(ministack_server: S3Server) -> Iterator[Place]:
-    with s3_place(ministack_server) as made:
+def destination(ministack_server: S3Server) -> Iterator[Destination]:
+    with s3_destination(ministack_server) as made:
         yield made
 
 
@@ -67,7 +67,7 @@ def assert_whole(world: World, last: Life, files: Mapping[str, bytes]) -> None:
     proofs = {one["path"]: (one["size"], one["crc32c"]) for one in world.manifest()["objects"]}
     assert proofs == {path: (len(body), f"{google_crc32c.value(body):08x}") for path, body in files.items()}
     for path in ("0/0.ts", f"0/{len(files) - 3}.ts", "0/stream.m3u8", "master.m3u8"):
-        assert world.place.read(f"{FOLDER}/{path}") == files[path]
+        assert world.destination.read(f"{FOLDER}/{path}") == files[path]
 
 
 def put_again(world: World, life: Life, paths: set[str]) -> set[str]:
@@ -76,10 +76,10 @@ def put_again(world: World, life: Life, paths: set[str]) -> set[str]:
 
 
 def test_a_tree_goes_on_at_the_object_for_lists_alone(
-    nursery: Nursery, redis_url: str, origin: Origin, place: Place
+    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     origin.files = {f"/vod/{path}": body for path, body in FILES.items()}
-    world = World(nursery, redis_url, origin, place, "/vod/master.m3u8", type="room-vod", size=None)
+    world = World(nursery, redis_url, origin, destination, "/vod/master.m3u8", type="room-vod", size=None)
 
     killed = world.live(Moment("put", SENT))
     known = world.stored_paths()
@@ -98,9 +98,11 @@ def test_a_tree_goes_on_at_the_object_for_lists_alone(
     assert second.seen.asked["put"] <= len(FILES) + 1 - len(known)  # and the manifest
 
 
-def test_a_zip_goes_on_at_the_member(nursery: Nursery, redis_url: str, origin: Origin, place: Place) -> None:
+def test_a_zip_goes_on_at_the_member(
+    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
+) -> None:
     data = origin.files["/vod.zip"] = zipped(MEMBERS)
-    world = World(nursery, redis_url, origin, place, "/vod.zip", type="room-vod", size=None)
+    world = World(nursery, redis_url, origin, destination, "/vod.zip", type="room-vod", size=None)
 
     killed = world.live(Moment("put", MEMBERS_SENT))
     known = world.stored_paths()
@@ -116,12 +118,12 @@ def test_a_zip_goes_on_at_the_member(nursery: Nursery, redis_url: str, origin: O
 
 
 def test_a_zip_that_changed_meanwhile_is_unpacked_anew(
-    nursery: Nursery, redis_url: str, origin: Origin, place: Place
+    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     origin.files["/vod.zip"] = zipped(
         {path: body[:-1] + b"!" for path, body in MEMBERS.items() if ".ts" in path}
     )
-    world = World(nursery, redis_url, origin, place, "/vod.zip", type="room-vod", size=None)
+    world = World(nursery, redis_url, origin, destination, "/vod.zip", type="room-vod", size=None)
     world.live(Moment("put", MEMBERS_SENT))
     origin.files["/vod.zip"], origin.etag = zipped(MEMBERS), '"v2"'
 

@@ -15,8 +15,8 @@ from archiver.core.records.keys import manifest_key
 from archiver.hms.models import Asset
 from archiver.ledger.redis.ledger import RedisLedger
 from tests.core.examples import asset
+from tests.killed.destinations import Destination
 from tests.killed.nursery import Nursery, Worker
-from tests.killed.places import Place
 from tests.killed.sink import Moment, Seen
 from tests.killed.worker import SEAL, TEMPLATE, Job, Report
 from tests.transfer.origin import Origin, Reply, Request
@@ -45,10 +45,16 @@ class Life:
 
 class World:
     def __init__(
-        self, nursery: Nursery, redis_url: str, origin: Origin, place: Place, path: str, **facts: Any
+        self,
+        nursery: Nursery,
+        redis_url: str,
+        origin: Origin,
+        destination: Destination,
+        path: str,
+        **facts: Any,
     ) -> None:
         self.origin = origin
-        self.place = place
+        self.destination = destination
         self._nursery = nursery
         self._redis_url = redis_url
         self._path = path
@@ -67,16 +73,16 @@ class World:
         job = Job(
             asset=self._asset,
             source_url=f"{self.origin.url}{self._path}?token={self._signature}",
-            destination=self.place.url,
+            destination=self.destination.url,
             redis_url=self._redis_url,
             life=self._lives,
-            part_bytes=self.place.part_bytes,
-            env=self.place.env,
+            part_bytes=self.destination.part_bytes,
+            env=self.destination.env,
             parts=parts,
             steps=steps,
         )
         born: Future[Worker] = Future()
-        sink = self.place.sink
+        sink = self.destination.sink
         with (
             sink.serving(moment, kill=lambda: born.result(_BORN_SECONDS).kill())
             if sink
@@ -104,7 +110,9 @@ class World:
 
     def manifest(self) -> dict[str, Any]:
         parsed = Asset.parse(self._asset)
-        manifest: dict[str, Any] = json.loads(self.place.read(manifest_key(parsed.id, parsed.created_at)))
+        manifest: dict[str, Any] = json.loads(
+            self.destination.read(manifest_key(parsed.id, parsed.created_at))
+        )
         return manifest
 
     def state(self) -> str | None:

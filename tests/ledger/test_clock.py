@@ -14,7 +14,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-class World:
+class Harness:
     """The ledger's clock, and seconds of this machine's monotonic one, which may go at another rate."""
 
     def __init__(self) -> None:
@@ -37,46 +37,46 @@ class World:
 
 
 def test_it_is_the_ledger_s_time_carried_on_between_two_questions() -> None:
-    world = World()
+    harness = Harness()
 
-    assert world.clock() == NOON
-    world.advance(10 * SECOND, 10 * SECOND)
-    assert world.clock() == NOON + 10 * SECOND
-    assert world.asked == 1
+    assert harness.clock() == NOON
+    harness.advance(10 * SECOND, 10 * SECOND)
+    assert harness.clock() == NOON + 10 * SECOND
+    assert harness.asked == 1
 
 
 def test_it_is_asked_for_again_so_that_a_step_of_the_ledger_s_clock_is_followed() -> None:
-    world = World()
-    world.clock()
+    harness = Harness()
+    harness.clock()
 
-    world.advance(timedelta(hours=5), MEASURE_EVERY)
+    harness.advance(timedelta(hours=5), MEASURE_EVERY)
 
-    assert world.clock() == NOON + timedelta(hours=5)
+    assert harness.clock() == NOON + timedelta(hours=5)
 
 
 def test_while_the_ledger_is_away_the_last_answer_is_carried_on_and_it_is_asked_seldom() -> None:
-    world = World()
-    world.clock()
-    world.away = True
+    harness = Harness()
+    harness.clock()
+    harness.away = True
 
     for _ in range(5):
-        world.advance(MEASURE_EVERY / 2, MEASURE_EVERY / 2)
-        assert world.clock() == world.now
-    assert world.asked == 3
+        harness.advance(MEASURE_EVERY / 2, MEASURE_EVERY / 2)
+        assert harness.clock() == harness.now
+    assert harness.asked == 3
 
-    world.away = False
-    world.advance(MEASURE_EVERY, MEASURE_EVERY)
-    assert world.clock() == world.now
+    harness.away = False
+    harness.advance(MEASURE_EVERY, MEASURE_EVERY)
+    assert harness.clock() == harness.now
 
 
 def test_without_any_answer_there_is_no_time() -> None:
-    world = World()
-    world.away = True
+    harness = Harness()
+    harness.away = True
     with pytest.raises(LedgerUnavailable):
-        world.clock()
+        harness.clock()
 
-    world.away = False
-    assert world.clock() == NOON
+    harness.away = False
+    assert harness.clock() == NOON
 
 
 def test_by_itself_it_goes_on_while_the_machine_sleeps_where_the_system_has_such_a_clock(

@@ -6,17 +6,17 @@ from concurrent.futures import ProcessPoolExecutor
 from archiver.ledger.models import AssetState
 from archiver.ledger.redis.ledger import RedisLedger
 from tests.contracts.ledger_contract import HOUR, seen
-from tests.ledger.fighters import ASSETS, fight
-from tests.ledger.worlds import SEAL
+from tests.ledger.contenders import ASSETS, contend
+from tests.ledger.harnesses import SEAL
 
 
-def test_eight_processes_that_fight_for_three_assets_never_hold_one_twice(redis_url: str) -> None:
+def test_eight_contending_processes_never_lease_one_of_three_assets_twice(redis_url: str) -> None:
     ledger = RedisLedger(redis_url, SEAL)
     ledger.discover([seen(asset_id) for asset_id in ASSETS])
 
     with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as processes:
-        fights = [processes.submit(fight, redis_url, f"w{n}", 150) for n in range(8)]
-        results = [fight.result(timeout=60) for fight in fights]
+        contests = [processes.submit(contend, redis_url, f"w{n}", 150) for n in range(8)]
+        results = [contend.result(timeout=60) for contend in contests]
 
     assert [wrong for _, _, wrongs in results for wrong in wrongs] == []
     taken = sum(taken for taken, _, _ in results)

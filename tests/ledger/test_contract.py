@@ -1,4 +1,4 @@
-"""Both ledgers keep the contract, the one in Redis against a real Valkey."""
+"""Run the contract on both ledgers, the one in Redis against a real Valkey. A new ledger needs a class here."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contracts.ledger_contract import LedgerContract
-from tests.ledger.worlds import MemoryWorld, RedisWorld
+from tests.ledger.harnesses import MemoryHarness, RedisHarness
 
 
 class TestMemoryLedger(LedgerContract):
     @pytest.fixture
-    def world(self) -> MemoryWorld:
-        return MemoryWorld()
+    def harness(self) -> MemoryHarness:
+        return MemoryHarness()
 
 
 class TestRedisLedger(LedgerContract):
     @pytest.fixture
-    def world(self, redis_url: str) -> Iterator[RedisWorld]:
-        world = RedisWorld(redis_url)
-        yield world
-        world.close()
+    def harness(self, redis_url: str) -> Iterator[RedisHarness]:
+        harness = RedisHarness(redis_url)
+        yield harness
+        harness.close()

@@ -18,16 +18,16 @@ from archiver.ledger.redis.calls import connect
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, put, row, seen, take_lease, waiting
-from tests.ledger.worlds import SEAL, RedisWorld
+from tests.ledger.harnesses import SEAL, RedisHarness
 
 SECRET = "marked-secret-7f3a"
 
 
 @pytest.fixture
-def world(redis_url: str) -> Iterator[RedisWorld]:
-    world = RedisWorld(redis_url)
-    yield world
-    world.close()
+def harness(redis_url: str) -> Iterator[RedisHarness]:
+    harness = RedisHarness(redis_url)
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_leases_are_timed_by_the_server(ledger: RedisLedger) -> None:
     assert ledger.lease("ended", "w2", HOUR)
 
 
-def test_rows_are_stamped_by_the_server(ledger: RedisLedger, world: RedisWorld) -> None:
+def test_rows_are_stamped_by_the_server(ledger: RedisLedger, harness: RedisHarness) -> None:
     def server_time() -> datetime:
-        seconds, microseconds = world.side.time()
+        seconds, microseconds = harness.side.time()
         return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     before = server_time()
@@ -70,13 +70,13 @@ def test_rows_are_stamped_by_the_server(ledger: RedisLedger, world: RedisWorld) 
     assert before <= found.first_seen_at == found.changed_at <= server_time()
 
 
-def test_a_clock_that_goes_back_gives_no_fence_twice(world: RedisWorld) -> None:
-    put(world, AssetState.DISCOVERED)
-    first = take_lease(world, duration=timedelta())
-    world.now -= HOUR
-    world.ledger.settle(first, seen(), waiting(timedelta(0)))
+def test_a_clock_that_goes_back_gives_no_fence_twice(harness: RedisHarness) -> None:
+    put(harness, AssetState.DISCOVERED)
+    first = take_lease(harness, duration=timedelta())
+    harness.now -= HOUR
+    harness.ledger.settle(first, seen(), waiting(timedelta(0)))
 
-    assert take_lease(world).fence > first.fence
+    assert take_lease(harness).fence > first.fence
 
 
 # -- an answer that was lost -----------------------------------------------------------------------------------
@@ -192,114 +192,114 @@ def everything(side: Redis) -> str:
     return json.dumps(found, ensure_ascii=False)
 
 
-def live(world: RedisWorld) -> None:
+def live(harness: RedisHarness) -> None:
     """Use everything that makes a key."""
     for state in AssetState:
-        lease = put(world, state, f"asset-{state}")
-    world.advance(HOUR)  # the wait of the waiting one
-    assert world.ledger.lock("sweep", HOUR)
-    world.ledger.remember("sweep", {"n": 1})
-    world.ledger.remember_secret("thumbnail", SECRET, HOUR)
-    lease = take_lease(world, "asset-waiting")
-    world.ledger.save_upload(lease, "d", "k", OpenUpload(SECRET, 1, 1, None, {1: (1, 1, "tag")}))
-    world.ledger.add_part(lease, "d", "k", 2, (1, 1, "tag"))
-    world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
-    world.ledger.report(Progress("asset-waiting", "chat", 1, None, 0, "x"))
+        lease = put(harness, state, f"asset-{state}")
+    harness.advance(HOUR)  # the wait of the waiting one
+    assert harness.ledger.lock("sweep", HOUR)
+    harness.ledger.remember("sweep", {"n": 1})
+    harness.ledger.remember_secret("thumbnail", SECRET, HOUR)
+    lease = take_lease(harness, "asset-waiting")
+    harness.ledger.save_upload(lease, "d", "k", OpenUpload(SECRET, 1, 1, None, {1: (1, 1, "tag")}))
+    harness.ledger.add_part(lease, "d", "k", 2, (1, 1, "tag"))
+    harness.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
+    harness.ledger.report(Progress("asset-waiting", "chat", 1, None, 0, "x"))
 
 
-def test_no_secret_lies_in_the_store_in_clear(world: RedisWorld) -> None:
-    live(world)
+def test_no_secret_lies_in_the_store_in_clear(harness: RedisHarness) -> None:
+    live(harness)
 
-    kept = everything(world.side)
+    kept = everything(harness.side)
 
     assert "asset-waiting" in kept
     assert SECRET not in kept
-    upload = world.ledger.load_upload("asset-waiting", "d", "k")
+    upload = harness.ledger.load_upload("asset-waiting", "d", "k")
     assert upload
     assert upload.token == SECRET
-    assert world.ledger.recall_secret("thumbnail") == SECRET
+    assert harness.ledger.recall_secret("thumbnail") == SECRET
 
 
-def test_under_another_secret_uploads_and_secrets_are_unknown(world: RedisWorld, redis_url: str) -> None:
-    live(world)
-    other = RedisLedger(redis_url, Seal(SecretStr("a new app secret")), clock=lambda: world.now)
+def test_under_another_secret_uploads_and_secrets_are_unknown(harness: RedisHarness, redis_url: str) -> None:
+    live(harness)
+    other = RedisLedger(redis_url, Seal(SecretStr("a new app secret")), clock=lambda: harness.now)
 
     assert other.load_upload("asset-waiting", "d", "k") is None
     assert other.recall_secret("thumbnail") is None
-    assert other.get("asset-waiting") == row(world, "asset-waiting")
+    assert other.get("asset-waiting") == row(harness, "asset-waiting")
     other.close()
 
 
-def test_every_key_is_owned_by_the_ledger_or_has_a_lifetime(world: RedisWorld) -> None:
-    live(world)
-    owned = ("asset:", "seen", "state:", "time:", "ready", "facts", "warned")
+def test_every_key_is_owned_by_the_ledger_or_has_a_lifetime(harness: RedisHarness) -> None:
+    live(harness)
+    owned = ("asset:", "seen", "state:", "time:", "ready", "facts", "warned", "totals")
 
-    keys = list(world.side.scan_iter(count=1_000))
+    keys = list(harness.side.scan_iter(count=1_000))
 
     assert all(key.startswith("archiver:") for key in keys)
     mortal = {key for key in keys if not key.removeprefix("archiver:").startswith(owned)}
     assert {key.split(":")[1] for key in mortal} == {"stored", "upload", "work", "progress", "secret", "lock"}
-    assert all(0 < world.side.pttl(key) <= 30 * 86_400_000 for key in mortal)
+    assert all(0 < harness.side.pttl(key) <= 30 * 86_400_000 for key in mortal)
 
 
-def test_an_asset_that_ended_leaves_its_row_and_its_place_alone(world: RedisWorld) -> None:
-    lease = put(world, AssetState.RUNNING)
+def test_an_asset_that_ended_leaves_its_row_and_its_place_alone(harness: RedisHarness) -> None:
+    lease = put(harness, AssetState.RUNNING)
     assert lease
-    world.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
-    world.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
-    world.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
+    harness.ledger.save_upload(lease, "d", "k", OpenUpload("t", 1, 1, None))
+    harness.ledger.add_stored(lease, "d", "v", [StoredObject("x", 1, 1)])
+    harness.ledger.report(Progress("a", "chat", 1, None, 0, "x"))
 
-    world.ledger.settle(lease, seen(), ARCHIVED)
+    harness.ledger.settle(lease, seen(), ARCHIVED)
 
-    kept = {"asset:a", "seen", "state:archived", "warned"}
-    assert set(world.side.scan_iter()) == {f"archiver:{name}" for name in kept}
+    kept = {"asset:a", "seen", "state:archived", "warned", "totals"}
+    assert set(harness.side.scan_iter()) == {f"archiver:{name}" for name in kept}
 
 
-def test_a_part_of_a_forgotten_upload_leaves_no_key(world: RedisWorld) -> None:
-    lease = put(world, AssetState.RUNNING)
+def test_a_part_of_a_forgotten_upload_leaves_no_key(harness: RedisHarness) -> None:
+    lease = put(harness, AssetState.RUNNING)
     assert lease
 
-    world.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
+    harness.ledger.add_part(lease, "d", "k", 1, (1, 1, "t"))
 
-    assert not list(world.side.scan_iter("archiver:upload:*"))
+    assert not list(harness.side.scan_iter("archiver:upload:*"))
 
 
-def test_two_prefixes_are_two_ledgers(world: RedisWorld, redis_url: str) -> None:
-    other = RedisLedger(redis_url, SEAL, key_prefix="team-b:", clock=lambda: world.now)
-    live(world)
+def test_two_prefixes_are_two_ledgers(harness: RedisHarness, redis_url: str) -> None:
+    other = RedisLedger(redis_url, SEAL, key_prefix="team-b:", clock=lambda: harness.now)
+    live(harness)
 
     assert other.counts().seen == 0
     other.discover([seen("asset-waiting")])
-    assert world.ledger.counts().balanced
-    assert row(world, "asset-waiting").state == AssetState.RUNNING
+    assert harness.ledger.counts().balanced
+    assert row(harness, "asset-waiting").state == AssetState.RUNNING
     other.close()
 
 
-def test_half_a_surrogate_pair_in_an_id_is_kept(world: RedisWorld) -> None:
+def test_half_a_surrogate_pair_in_an_id_is_kept(harness: RedisHarness) -> None:
     asset_id = json.loads('"x\\ud83d"')
 
-    world.ledger.discover([seen(asset_id)])
+    harness.ledger.discover([seen(asset_id)])
 
-    assert [row.asset_id for row in world.ledger.take_due(1, HOUR)] == [asset_id]
-
-
-def test_a_row_that_the_server_evicted_is_found_again_by_the_next_sweep(world: RedisWorld) -> None:
-    world.ledger.discover([seen("a"), seen("b"), seen("c", verdict=AssetState.SKIPPED)])
-    world.side.delete("archiver:asset:a", "archiver:asset:c")
-
-    assert [row.asset_id for row in world.ledger.take_due(10, HOUR)] == ["b"]
-    assert [row.asset_id for row in world.ledger.rows()] == ["b"]
-    assert world.ledger.lease("a", "w1", HOUR) is None
-    assert not world.ledger.counts().balanced
-    world.ledger.discover([seen("a")])
-    assert [row.asset_id for row in world.ledger.take_due(10, HOUR)] == ["a"]
+    assert [row.asset_id for row in harness.ledger.take_due(1, HOUR)] == [asset_id]
 
 
-def test_scripts_that_the_server_forgot_are_loaded_again(world: RedisWorld) -> None:
-    world.ledger.discover([seen("a")])
-    world.side.script_flush()
+def test_a_row_that_the_server_evicted_is_found_again_by_the_next_sweep(harness: RedisHarness) -> None:
+    harness.ledger.discover([seen("a"), seen("b"), seen("c", verdict=AssetState.SKIPPED)])
+    harness.side.delete("archiver:asset:a", "archiver:asset:c")
 
-    assert world.ledger.discover([seen("a"), seen("b")]) == 1
+    assert [row.asset_id for row in harness.ledger.take_due(10, HOUR)] == ["b"]
+    assert [row.asset_id for row in harness.ledger.rows()] == ["b"]
+    assert harness.ledger.lease("a", "w1", HOUR) is None
+    assert not harness.ledger.counts().balanced
+    harness.ledger.discover([seen("a")])
+    assert [row.asset_id for row in harness.ledger.take_due(10, HOUR)] == ["a"]
+
+
+def test_scripts_that_the_server_forgot_are_loaded_again(harness: RedisHarness) -> None:
+    harness.ledger.discover([seen("a")])
+    harness.side.script_flush()
+
+    assert harness.ledger.discover([seen("a"), seen("b")]) == 1
 
 
 def test_a_client_that_would_answer_in_bytes_is_refused(redis_url: str) -> None:
@@ -313,91 +313,91 @@ def test_a_client_that_would_answer_in_bytes_is_refused(redis_url: str) -> None:
 # -- what it costs ---------------------------------------------------------------------------------------------
 
 
-def test_a_page_of_a_hundred_is_one_round_trip(world: RedisWorld) -> None:
-    world.ledger.discover([seen("warm up")])
-    before = calls(world.side)
+def test_a_page_of_a_hundred_is_one_round_trip(harness: RedisHarness) -> None:
+    harness.ledger.discover([seen("warm up")])
+    before = calls(harness.side)
 
     for page in range(10):
-        world.ledger.discover([seen(f"a{page}-{n}") for n in range(100)])
+        harness.ledger.discover([seen(f"a{page}-{n}") for n in range(100)])
 
-    after = calls(world.side)
+    after = calls(harness.side)
     assert after["evalsha"] - before["evalsha"] == 10
     assert after["incr"] - before["incr"] == 1_000
 
 
-def test_a_page_of_known_assets_is_one_read_each(world: RedisWorld) -> None:
+def test_a_page_of_known_assets_is_one_read_each(harness: RedisHarness) -> None:
     page = [seen(f"a{n}") for n in range(100)]
-    world.ledger.discover(page)
-    before = calls(world.side)
+    harness.ledger.discover(page)
+    before = calls(harness.side)
 
-    world.ledger.discover(page)
+    harness.ledger.discover(page)
 
-    after = calls(world.side)
+    after = calls(harness.side)
     ran = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
     ran.pop("info", None)
     assert ran == {"evalsha": 1, "hmget": 100}
 
 
 @pytest.mark.parametrize("act", ["take_due", "lease", "counts", "next_due_at"])
-def test_the_cost_of_a_call_does_not_grow_with_the_backlog(world: RedisWorld, act: str) -> None:
+def test_the_cost_of_a_call_does_not_grow_with_the_backlog(harness: RedisHarness, act: str) -> None:
     def cost() -> int:
-        before = sum(calls(world.side).values())
+        before = sum(calls(harness.side).values())
         match act:
             case "take_due":
-                assert len(world.ledger.take_due(5, HOUR)) == 5
+                assert len(harness.ledger.take_due(5, HOUR)) == 5
             case "lease":
-                assert world.ledger.lease("a00001", "w", timedelta())
+                assert harness.ledger.lease("a00001", "w", timedelta())
             case "counts":
-                world.ledger.counts()
+                harness.ledger.counts()
             case _:
-                world.ledger.next_due_at()
-        return sum(calls(world.side).values()) - before
+                harness.ledger.next_due_at()
+        return sum(calls(harness.side).values()) - before
 
     def add(names: range) -> None:
         for start in range(names.start, names.stop, 100):
-            world.ledger.discover([seen(f"a{n:05}") for n in range(start, start + 100)])
+            harness.ledger.discover([seen(f"a{n:05}") for n in range(start, start + 100)])
 
     add(range(100))
     cost()
-    world.flush()
+    harness.flush()
     add(range(100))
     few = cost()
-    world.flush()
+    harness.flush()
     add(range(5_000))
 
     assert cost() == few
 
 
-def test_many_waits_that_end_at_once_are_promoted_in_short_steps(world: RedisWorld) -> None:
-    world.ledger.take_due(1, HOUR)  # a script's first EVALSHA at a server is answered NOSCRIPT
+def test_many_waits_that_end_at_once_are_promoted_in_short_steps(harness: RedisHarness) -> None:
+    harness.ledger.take_due(1, HOUR)  # a script's first EVALSHA at a server is answered NOSCRIPT
     names = [f"a{n:04}" for n in range(1_100)]
-    world.ledger.discover([seen(name, expires_in=(2_000 - n) * MINUTE) for n, name in enumerate(names)])
+    harness.ledger.discover([seen(name, expires_in=(2_000 - n) * MINUTE) for n, name in enumerate(names)])
     for name in names:
-        world.ledger.settle(take_lease(world, name), seen(name), waiting(timedelta(0)))
-    before = calls(world.side)
+        harness.ledger.settle(take_lease(harness, name), seen(name), waiting(timedelta(0)))
+    before = calls(harness.side)
 
-    taken = world.ledger.take_due(2, HOUR)
+    taken = harness.ledger.take_due(2, HOUR)
 
     assert [row.asset_id for row in taken] == names[:-3:-1]
-    assert calls(world.side)["evalsha"] - before["evalsha"] == 4  # 500, 500, 100; and the taking
+    assert calls(harness.side)["evalsha"] - before["evalsha"] == 4  # 500, 500, 100; and the taking
 
 
 def test_an_acknowledgement_that_a_worker_of_an_older_version_left_behind_does_not_count(
-    world: RedisWorld,
+    harness: RedisHarness,
 ) -> None:
-    put(world, AssetState.LOST)
-    world.ledger.acknowledge("a", "ann", "")
-    key = next(world.side.scan_iter("*asset:a"))
+    put(harness, AssetState.LOST)
+    harness.ledger.acknowledge("a", "ann", "")
+    key = next(harness.side.scan_iter("*asset:a"))
 
-    world.side.hset(
-        key, "ch", int(world.side.hget(key, "ch") or 0) + 1
+    harness.side.hset(
+        key, "ch", int(harness.side.hget(key, "ch") or 0) + 1
     )  # as its `move` does, which knows no `ak`
 
-    found = world.ledger.get("a")
+    found = harness.ledger.get("a")
     assert found is not None
     assert found.acknowledged is None
-    assert not any(world.ledger.counts().acknowledged.values())
+    assert not any(harness.ledger.counts().acknowledged.values())
 
-    world.side.hset(key, "st", AssetState.DISCOVERED)
-    world.ledger.record_archived(seen(), ARCHIVED)
-    assert not world.side.exists("archiver:acknowledged"), "it is cleared away with the next end"
+    harness.side.hset(key, "st", AssetState.DISCOVERED)
+    harness.ledger.record_archived(seen(), ARCHIVED)
+    assert not harness.side.exists("archiver:acknowledged"), "it is cleared away with the next end"

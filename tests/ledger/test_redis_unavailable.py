@@ -15,7 +15,7 @@ from archiver.ledger.models import AssetState, Progress
 from archiver.ledger.redis.errors import meaning, translated
 from archiver.ledger.redis.ledger import RedisLedger
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, seen
-from tests.ledger.worlds import SEAL
+from tests.ledger.harnesses import SEAL
 from tests.valkey import ValkeyServer, valkey_server
 
 PASSWORD = "hunter2-marked"

@@ -27,7 +27,7 @@ from archiver.ledger.models import (
     StoredObject,
 )
 from tests.contracts.ledger_contract import START, seen
-from tests.ledger.worlds import MemoryWorld, RedisWorld
+from tests.ledger.harnesses import MemoryHarness, RedisHarness
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -69,8 +69,8 @@ class LedgersAgree(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = MemoryWorld()
-        self.redis = RedisWorld(self.url)
+        self.memory = MemoryHarness()
+        self.redis = RedisHarness(self.url)
         self.redis.flush()
         self.leases: list[tuple[Lease, Lease]] = []
         self.tokens: list[tuple[str, str, str]] = []
@@ -202,9 +202,9 @@ class LedgersAgree(RuleBasedStateMachine):
     @rule(really=st.integers(0, 9))
     def flush(self, really: int) -> None:
         if really == 0:
-            for world in (self.memory, self.redis):
-                world.flush()
-                world.advance(timedelta(microseconds=1))  # no two leases are given in one
+            for harness in (self.memory, self.redis):
+                harness.flush()
+                harness.advance(timedelta(microseconds=1))  # no two leases are given in one
 
     @invariant()
     def the_account_balances(self) -> None:

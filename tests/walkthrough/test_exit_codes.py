@@ -12,7 +12,7 @@ import pytest
 
 from archiver.core import machine
 from archiver.ledger.redis.ledger import RedisLedger
-from tests.ledger.worlds import SEAL
+from tests.ledger.harnesses import SEAL
 from tests.simulator.process import Simulator
 from tests.walkthrough.user import TRACEBACK, User, user_of
 

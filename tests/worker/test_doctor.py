@@ -20,7 +20,7 @@ from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
-from tests.ledger.worlds import SEAL
+from tests.ledger.harnesses import SEAL
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
 from worker.doctor.broker import check_broker
 from worker.doctor.destinations import check_destination

@@ -22,7 +22,7 @@ KIB = 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """`open_uploads` counts what is unfinished there; None where the server does not tell. `held_bytes`: of parts
     durably there, for one without a sink."""
 
@@ -37,10 +37,10 @@ class Place:
 
 
 @contextmanager
-def s3_place(server: S3Server) -> Iterator[Place]:
+def s3_destination(server: S3Server) -> Iterator[Destination]:
     bucket = server.new_bucket()
     with closing(Sink(_port(server.endpoint_url))) as sink, closing(server.client()) as client:
-        yield Place(
+        yield Destination(
             url=f"s3://{bucket}/pre?endpoint_url={quote(sink.endpoint_url, safe='')}",
             read=lambda key: client.get_object(Bucket=bucket, Key=f"pre/{key}")["Body"].read(),
             open_uploads=lambda: len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])),
@@ -51,7 +51,7 @@ def s3_place(server: S3Server) -> Iterator[Place]:
 
 
 @contextmanager
-def fake_gcs_place(server: GcsServer) -> Iterator[Place]:
+def fake_gcs_destination(server: GcsServer) -> Iterator[Destination]:
     bucket = server.new_bucket()
     with closing(Sink(_port(server.endpoint_url))) as sink:
 
@@ -63,7 +63,7 @@ def fake_gcs_place(server: GcsServer) -> Iterator[Place]:
                 body: bytes = answer.read()
                 return body
 
-        yield Place(
+        yield Destination(
             url=f"gs://{bucket}/pre",
             read=read,
             part_bytes=256 * KIB,
@@ -73,10 +73,10 @@ def fake_gcs_place(server: GcsServer) -> Iterator[Place]:
 
 
 @contextmanager
-def gcs_book_place() -> Iterator[Place]:
+def gcs_book_destination() -> Iterator[Destination]:
     with gcs_by_the_book() as service, closing(Sink(_port(f"http://{service.authority}"))) as sink:
         service.objects["bucket"] = {}
-        yield Place(
+        yield Destination(
             url="gs://bucket/pre",
             read=lambda key: service.objects["bucket"][f"pre/{key}"][1],
             part_bytes=256 * KIB,
@@ -89,7 +89,7 @@ def gcs_book_place() -> Iterator[Place]:
 
 
 @contextmanager
-def directory_place(root: Path) -> Iterator[Place]:
+def directory_destination(root: Path) -> Iterator[Destination]:
     uploads = root / ".uploads"
 
     def held_bytes() -> int:
@@ -101,7 +101,7 @@ def directory_place(root: Path) -> Iterator[Place]:
                 parts[number] = int(rest[0]) if rest != [b"-"] else 0
         return sum(parts.values())
 
-    yield Place(
+    yield Destination(
         url=f"file://{root}",
         read=lambda key: (root / key).read_bytes(),
         open_uploads=lambda: len(list(uploads.iterdir())) if uploads.exists() else 0,

@@ -1,4 +1,4 @@
-"""The two ledgers, each with a clock that stands still until it is moved."""
+"""The two ledgers, each with a clock that moves only when told to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.contracts.ledger_contract import START
 SEAL = Seal(SecretStr("the app secret of the tests"))
 
 
-class MemoryWorld:
+class MemoryHarness:
     def __init__(self) -> None:
         self.now: datetime = START
         self.ledger = MemoryLedger(lambda: self.now)
@@ -27,8 +27,8 @@ class MemoryWorld:
         self.ledger.clear()
 
 
-class RedisWorld:
-    """`side` is the side door: what the ledger really holds."""
+class RedisHarness:
+    """`side`: a client of its own, to see what the ledger really stores."""
 
     def __init__(self, url: str) -> None:
         self.now: datetime = START
@@ -37,7 +37,7 @@ class RedisWorld:
 
     def advance(self, duration: timedelta) -> None:
         self.now += duration
-        for key in self.side.scan_iter(count=1_000):  # what Redis times itself is brought forward as much
+        for key in self.side.scan_iter(count=1_000):  # Redis's own lifetimes are shortened as much
             left = self.side.pttl(key)
             if left > 0:
                 self.side.pexpire(key, left - duration // timedelta(milliseconds=1))

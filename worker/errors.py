@@ -1,7 +1,7 @@
-"""Why a command cannot begin. Imports nothing, so that `archiver --help` need not.
+"""Errors that keep a command from starting. Imports nothing, for a fast `archiver --help`.
 
 ├── SettingsError       the environment or `.env` holds something that cannot be used
-└── SupervisorError     the set-up on this machine cannot start (worker.embedded.supervisor has its kinds)
+└── SupervisorError     the processes on this machine cannot start (worker/embedded/errors.py)
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ class SettingsError(Exception):
 
 
 class SupervisorError(Exception):
-    """The set-up on this machine cannot start."""
+    """The processes on this machine cannot start."""

@@ -1,7 +1,7 @@
 """Real processes for tests that kill them: a broker, workers, beats, each with a log of its own.
 
-Every process is on the product's leash, so that a test that is killed itself leaves nothing behind. All starts of
-one `World` must come from one thread (see worker/embedded/child.py).
+Every process is killed with its parent, as the product's are, so that a test that is killed itself leaves nothing
+behind. All starts of one `World` must come from one thread (see worker/embedded/child.py).
 """
 
 from __future__ import annotations

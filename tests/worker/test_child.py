@@ -42,19 +42,19 @@ def test_a_process_that_cannot_be_started_now_is_started_later(
     until_dead = child._process
     assert until_dead is not None
     until_dead.wait(20)
-    assert child.tend(), "it fell"
+    assert child.check(), "it crashed"
 
     with monkeypatch.context() as starved:
         starved.setattr(subprocess, "Popen", lacking(number))
         for _ in range(3):
             clock[0] += 60
-            assert child.tend(), "and could not be started"
+            assert child.check(), "and could not be started"
     status = child.status()
     assert status.state is ProcessState.RESTARTING
     assert status.last_exit == f"it could not be started: {os.strerror(number)}"
 
     clock[0] += 60
-    assert not child.tend()
+    assert not child.check()
     assert child.is_alive()
 
 

@@ -160,7 +160,7 @@ def test_every_service_comes_up_healthy_archives_to_s3_and_stops_within_its_grac
     project.wait_healthy("redis")
     bucket = project.up("bucket")
     until(lambda: not bucket.is_alive(), seconds=30, what="the bucket to be made")
-    assert bucket.exit_in_words() == "exit code 0", bucket.last_lines()
+    assert bucket.exit_description() == "exit code 0", bucket.last_lines()
     project.up("s3")
     for name in ("simulator", "worker", "control", "beat", "flower"):
         project.up(name)

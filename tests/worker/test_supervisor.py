@@ -26,7 +26,9 @@ from tests.chaos.world import APP, World, descendants, until, wait_gone
 from worker.celery_setup import processes
 from worker.celery_setup.config import celery_settings
 from worker.embedded.child import ProcessState
-from worker.embedded.supervisor import STOP_GRACE, AlreadyRunning, FlowerOptions, StartFailed, Supervisor
+from worker.embedded.errors import AlreadyRunning, StartFailed
+from worker.embedded.flower import FlowerOptions
+from worker.embedded.supervisor import STOP_GRACE, Supervisor
 from worker.embedded.valkey import EmbeddedValkey, embedded_redis_url
 
 pytestmark = pytest.mark.chaos
@@ -246,7 +248,7 @@ def test_a_process_that_cannot_start_ends_the_start_with_its_last_words_and_noth
     before = psutil.Process().children(recursive=True)
     with (
         Supervisor(tmp_path, environment=os.environ, app="tests.chaos.no_such_app") as supervisor,
-        pytest.raises(StartFailed, match=r"(?s)-worker ended while it started.*no_such_app"),
+        pytest.raises(StartFailed, match=r"(?s)-worker exited while it started.*no_such_app"),
     ):
         supervisor.start()
 

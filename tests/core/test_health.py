@@ -272,12 +272,3 @@ def test_a_problem_alone_makes_the_account_unhealthy() -> None:
 
         assert [each.rule for each in health.findings] == [rule]
         assert health.exit_code == (0 if rule.severity is Severity.INFO else 1)
-
-
-def test_every_rule_is_used() -> None:
-    core = Path(__file__).parents[2] / "archiver/core"
-    rules = core / "health_rules.py"
-    code = "".join(path.read_text() for path in core.rglob("*.py") if path != rules)
-    from_enums = {*(state.value for state in ATTENTION_STATES), *(kind.code for kind in Kind)}
-
-    assert {rule for rule in RULES if f'"{rule}"' not in code} <= from_enums

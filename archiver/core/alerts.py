@@ -28,6 +28,8 @@ FAILING_AFTER = 3
 MOST_ALERTS = 200
 """Kept at once. More causes than this are one disaster, and told by the first."""
 
+BOOK_FACT = "alert_book"
+
 _ORDER = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
 
 
@@ -37,6 +39,10 @@ class Channel:
 
     name: str
     lowest: Severity
+
+    @property
+    def wants_digest(self) -> bool:
+        return self.lowest is not Severity.CRITICAL
 
     def wants(self, severity: Severity) -> bool:
         return _ORDER.index(severity) >= _ORDER.index(self.lowest)
@@ -213,6 +219,9 @@ class AlertBook:
         """Whether the digest of today (UTC) is due: at `hour`, or later when nobody was there."""
         today = now.replace(hour=hour, minute=0, second=0, microsecond=0)
         return now >= today and (self.digest_at is None or self.digest_at < today)
+
+    def with_digest(self, now: datetime) -> AlertBook:
+        return replace(self, digest_at=now)
 
     # -- as a fact in the ledger -----------------------------------------------------------------------------
     def as_fact(self) -> dict[str, object]:

@@ -194,7 +194,12 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
     """A new SecretStr field that `secrets_of` forgets fails here."""
     fields = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
     for name in fields:
-        value = "redis://:MARKED@h:1/0" if name == "redis_url" else "u:MARKED"
+        urls = {
+            "redis_url": "redis://:MARKED@h:1/0",
+            "heartbeat_url": "https://h/MARKED",
+            "alert_urls": "slack://MARKED",
+        }
+        value = urls.get(name, "u:MARKED")
         needed = {"hms_access_key": "key"} if name == "hms_secret" else {}
         settings = Settings.model_validate({name: value, **needed})
 

@@ -21,6 +21,7 @@ from storage_backends.errors import BadDestinationUrl, StorageError
 from worker.cli.cmd_accept import accept
 from worker.cli.cmd_ack import ack
 from worker.cli.cmd_adopt import adopt
+from worker.cli.cmd_alerts import alerts
 from worker.cli.cmd_archive import archive
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
@@ -49,7 +50,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, up, run, sweep, archive, webhook),
-    "Inspect and check": (status, show, verify, doctor, reconcile),
+    "Inspect and check": (status, show, alerts, verify, doctor, reconcile),
     "Decide": (accept, reject, ack, adopt),
 }
 """In the order of the help, by its sections."""

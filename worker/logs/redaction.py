@@ -99,7 +99,8 @@ def secrets_of(settings: Settings) -> Iterator[str]:
     """Every secret value that this process knows of: of the settings, and of the environment for the cloud SDKs."""
     if settings.hms_access_key:
         yield settings.hms_access_key
-    for secret in (settings.hms_secret, settings.hms_management_token, settings.flower_basic_auth):
+    one_each = (settings.hms_secret, settings.hms_management_token, settings.flower_basic_auth)
+    for secret in (*one_each, settings.heartbeat_url, *(url for _, url in settings.channels)):
         if secret is not None:
             yield secret.get_secret_value()
     if settings.flower_basic_auth is not None:

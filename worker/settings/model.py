@@ -10,6 +10,7 @@ from pydantic import ByteSize, PrivateAttr, model_validator
 
 from archiver.hms.models import AssetType
 from worker.settings.account import AccountSettings
+from worker.settings.alerting import AlertSettings
 from worker.settings.destinations import DestinationSettings
 from worker.settings.discovery import DiscoverySettings
 from worker.settings.group import PREFIX, is_loopback
@@ -22,6 +23,7 @@ from worker.settings.verification import VerificationSettings
 
 
 class Settings(  # pydantic takes the fields of the last base first
+    AlertSettings,
     ObservabilitySettings,
     NetworkSettings,
     StateSettings,

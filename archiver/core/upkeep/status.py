@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from archiver.core import machine
+from archiver.core.alerts import BOOK_FACT, AlertBook
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations import breaker
 from archiver.core.health import (
@@ -115,6 +116,12 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
             )
     yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
     yield from _of_failed_later(ledger)
+    for name, delivery in AlertBook.from_fact(facts.get(BOOK_FACT)).failing_channels.items():
+        yield finding(
+            "alert_channel_fails",
+            f"Alerts do not reach {name}: {delivery.reason}, {delivery.failures} times in a row.",
+            cause=name,
+        )
     yield from reports.verify_findings(ledger)
 
 

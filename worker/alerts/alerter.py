@@ -1,0 +1,125 @@
+"""The loop that looks and tells. It runs outside Celery, so that a dead Redis, beat or worker is told too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from archiver.core.alerts import BOOK_FACT, AlertBook
+from archiver.core.health import Summary, alert_findings, assess
+from archiver.core.health_rules import finding
+from archiver.ledger.base import Facts
+from archiver.ledger.errors import LedgerError
+from worker.alerts.channels import DeliveryFailed, OpenChannel
+from worker.alerts.messages import body_of, digest, title_of
+
+log = structlog.get_logger(__name__)
+
+EVERY = timedelta(minutes=1)
+AWAY_AFTER = timedelta(minutes=2)
+"""A ledger that does not answer for less than this is being restarted."""
+_LOCK = "alerts"
+
+
+class Alerter:
+    """Looks at the account each minute and tells each channel what it does not know yet.
+
+    Two of them tell nothing twice: one looks at a time, and the ledger keeps what was told. While the ledger is away
+    each goes by its memory."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Facts,
+        summarize: Callable[[], Summary],
+        channels: Sequence[OpenChannel],
+        digest_hour: int,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`digest_hour`: UTC; negative for no digest."""
+        self._ledger = ledger
+        self._summarize = summarize
+        self._channels = channels
+        self._digest_hour = digest_hour
+        self._steady = steady
+        self._book = AlertBook()
+        self._seen_at: tuple[datetime, float] | None = None  # the ledger's time, and ours then
+        self._away_since: float | None = None
+        self.looked_at = steady()
+        """When the last look ended, by `steady`."""
+
+    def run(self, stopped: threading.Event) -> None:
+        """Look each minute until `stopped`. Never raises: what goes wrong is logged, and the next look comes."""
+        while True:
+            try:
+                self.look()
+            except Exception:  # the loop must outlive whatever one look meets
+                log.exception("alerts_failed")
+            if stopped.wait(EVERY.total_seconds()):
+                return
+
+    def look(self) -> None:
+        """Look once, and tell. Raises nothing for a ledger that is away or a channel that fails."""
+        try:
+            if self._ledger.lock(_LOCK, EVERY / 2) is not None:
+                self._look()
+            self._away_since = None
+        except LedgerError as error:
+            self._without_ledger(error)
+        self.looked_at = self._steady()
+
+    def _look(self) -> None:
+        summary = self._summarize()
+        now = summary.at
+        self._seen_at = (now, self._steady())
+        kept = AlertBook.from_fact(self._ledger.recall(BOOK_FACT))
+        book = self._book.merge(kept).only(each.channel for each in self._channels)
+        self._book = book.observe(alert_findings(summary), now)
+        self._deliver(now)
+        if self._digest_hour >= 0 and self._book.digest_is_due(now, self._digest_hour):
+            self._send_digest(summary)
+        self._ledger.remember(BOOK_FACT, self._book.as_fact())
+
+    def _without_ledger(self, error: LedgerError) -> None:
+        if self._away_since is None:
+            self._away_since = self._steady()
+        if self._steady() - self._away_since < AWAY_AFTER.total_seconds():
+            return
+        log.error("ledger_unreachable", reason=str(error))
+        if self._seen_at is None:  # it never answered: there is no time to go by but this machine's
+            self._seen_at = (datetime.now().astimezone(), self._steady())
+        seen_at, steadily = self._seen_at
+        now = seen_at + timedelta(seconds=self._steady() - steadily)
+        self._book = self._book.add(
+            finding("ledger_unreachable", f"The ledger does not answer: {error}"), now
+        )
+        self._deliver(now)
+
+    def _deliver(self, now: datetime) -> None:
+        for each in self._channels:
+            message = self._book.message(each.channel, now)
+            if message is None:
+                continue
+            try:
+                each.send(title_of(message), body_of(message), message.severity)
+            except DeliveryFailed as error:
+                log.warning("alert_not_delivered", channel=each.channel.name, reason=str(error))
+                self._book = self._book.failed(each.channel, str(error), now)
+            else:
+                names = [alert.rule_id for alert in (*message.firing, *message.resolved)]
+                log.info("alert_delivered", channel=each.channel.name, rules=names)
+                self._book = self._book.delivered(each.channel, message, now)
+
+    def _send_digest(self, summary: Summary) -> None:
+        title, severity, body = digest(summary, assess(summary), self._book.firing())
+        for each in self._channels:
+            if each.channel.wants_digest:
+                try:
+                    each.send(title, body, severity)
+                except DeliveryFailed as error:  # tomorrow there is another
+                    log.warning("digest_not_delivered", channel=each.channel.name, reason=str(error))
+        self._book = self._book.with_digest(summary.at)

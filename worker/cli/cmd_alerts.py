@@ -1,0 +1,105 @@
+"""`archiver alerts`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.opening import open_ledger
+from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
+from worker.logs.escaping import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from archiver.core.alerts import Alert
+    from worker.settings import Settings
+
+
+class Action(StrEnum):
+    TEST = "test"
+
+
+def alerts(
+    action: Annotated[
+        Action | None, typer.Argument(metavar="[test]", help="`test`: send a message to each channel.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the alerts that fire and who was told; with `test`, send a test message to every channel of
+    ARCHIVER_ALERT_URLS.
+
+    Exit code 1 when an alert fires, or when a channel does not take the test.
+
+    Examples:
+      archiver alerts
+      archiver alerts test
+    """
+    settings = read_settings()
+    if action is Action.TEST:
+        _test(settings)
+        return
+    from archiver.core.alerts import BOOK_FACT, AlertBook
+
+    with open_ledger(settings) as ledger:
+        firing = AlertBook.from_fact(ledger.recall(BOOK_FACT)).firing()
+    if as_json:
+        print_json(json.dumps([_json(alert) for alert in firing]))
+    elif firing:
+        out.print(_table(firing))
+    else:
+        out.print("No alert fires.")
+    if not settings.alert_urls:
+        err.print("ARCHIVER_ALERT_URLS is not set: alerts are only logged.", style="yellow")
+    sys.exit(ExitCode.NOT_SAVED if firing else ExitCode.OK)
+
+
+def _test(settings: Settings) -> None:
+    from archiver.core.health_rules import Severity
+    from worker.alerts.channels import DeliveryFailed, open_channels
+    from worker.errors import SettingsError
+
+    if not settings.alert_urls:
+        raise SettingsError("ARCHIVER_ALERT_URLS is not set: there is no channel to test.")
+    failed = False
+    for each in open_channels(settings.channels):
+        try:
+            each.send(
+                "archiver: test",
+                "This is a test of the recording archiver's alerts. Nothing is wrong.",
+                Severity.INFO,
+            )
+        except DeliveryFailed as error:
+            failed = True
+            out.print(Text(f"✗ {each.channel.name}: {error}", style="red"))
+        else:
+            out.print(Text(f"✓ {each.channel.name}: delivered", style="green"))
+    sys.exit(ExitCode.NOT_SAVED if failed else ExitCode.OK)
+
+
+def _table(firing: Sequence[Alert]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("severity", "alert", "since (UTC)", "told", "what"):
+        table.add_column(name)
+    for alert in firing:
+        told = ", ".join(sorted(alert.told)) or "nobody"
+        text = Text(escaped(alert.text))
+        table.add_row(alert.severity.value, alert.rule_id, f"{alert.since:%Y-%m-%d %H:%M}", told, text)
+    return table
+
+
+def _json(alert: Alert) -> dict[str, object]:
+    return {
+        "rule": alert.rule_id,
+        "cause": alert.cause,
+        "severity": alert.severity.value,
+        "since": alert.since.isoformat(),
+        "text": alert.text,
+        "told": sorted(alert.told),
+    }

@@ -5,10 +5,12 @@ What fails for good at one level is retried at the next, where a retry is rarer 
 | policy        | what is tried again                                | attempts            | pauses                    |
 |---------------|----------------------------------------------------|---------------------|---------------------------|
 | REQUEST       | one request to a source or a store, during a copy  | 4                   | 0 to 3.5 s in all         |
+| STORE_CALL    | one call of a vendor's library, as boto3 does      | 5 (S3: an option)   | 0 to 15 s in all          |
 | API_CALL      | one call of the 100ms API                          | 5, within 60 s      | 3.75 to 7.5 s in all      |
 | SETTLING      | recording a finished copy while the ledger is away | 26, within 3 min    | 117 s in all              |
 | ATTEMPT       | one asset (ARCHIVER_RETRY_*_SECONDS)               | until it is settled | 15 to 30 s, up to 1 h     |
 | MACHINE_FAULT | the next asset, after a fault of this machine      | 5, then a restart   | 5 s, doubling to 1 minute |
+| RESTART       | a process of `archiver up` that exited             | no limit            | 1 s, doubling to 30 s     |
 """
 
 from __future__ import annotations
@@ -77,4 +79,6 @@ REQUEST = RetryPolicy(base=timedelta(milliseconds=500), cap=timedelta(seconds=8)
 API_CALL = RetryPolicy(base=timedelta(milliseconds=500), cap=timedelta(seconds=8), jitter=0.5, attempts=5)
 SETTLING = RetryPolicy(base=timedelta(seconds=1), cap=timedelta(seconds=5), jitter=0.0, attempts=26)
 ATTEMPT = RetryPolicy(base=timedelta(seconds=30), cap=timedelta(hours=1), jitter=0.5)
+STORE_CALL = RetryPolicy(base=timedelta(seconds=1), cap=timedelta(seconds=20), jitter=1.0, attempts=5)
 MACHINE_FAULT = RetryPolicy(base=timedelta(seconds=5), cap=timedelta(minutes=1), jitter=0.0)
+RESTART = RetryPolicy(base=timedelta(seconds=1), cap=timedelta(seconds=30), jitter=0.0)

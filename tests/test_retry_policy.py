@@ -9,7 +9,16 @@ from datetime import timedelta
 import pytest
 
 from archiver.http.waiting import Pause
-from archiver.retry_policy import API_CALL, ATTEMPT, MACHINE_FAULT, REQUEST, SETTLING, RetryPolicy
+from archiver.retry_policy import (
+    API_CALL,
+    ATTEMPT,
+    MACHINE_FAULT,
+    REQUEST,
+    RESTART,
+    SETTLING,
+    STORE_CALL,
+    RetryPolicy,
+)
 from archiver.transfer.errors import SourceForbidden, SourceUnavailable
 
 
@@ -21,6 +30,8 @@ def pauses(policy: RetryPolicy, failures: int, chance: float) -> list[float]:
     ("policy", "failures", "shortest", "longest"),
     [
         (REQUEST, 3, [0, 0, 0], [0.5, 1, 2]),
+        (STORE_CALL, 6, [0] * 6, [1, 2, 4, 8, 16, 20]),
+        (RESTART, 7, [1, 2, 4, 8, 16, 30, 30], [1, 2, 4, 8, 16, 30, 30]),
         (API_CALL, 4, [0.25, 0.5, 1, 2], [0.5, 1, 2, 4]),
         (SETTLING, 5, [1, 2, 4, 5, 5], [1, 2, 4, 5, 5]),
         (

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from archiver.http import waiting
+from archiver.retry_policy import STORE_CALL
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.errors import (
@@ -27,8 +28,6 @@ from storage_backends.per_process import PerProcess
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
-_LONGEST_PAUSE_SECONDS = 20
-_ATTEMPTS = 5  # of one call, waiting up to 1, 2, 4, 8 s in between, as boto3 does
 # For every call of the library. Its own retries are bounded by time alone (120 s of its default), leave out what is
 # not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our requests alike.
 ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
@@ -48,18 +47,19 @@ class Bucket:
 
     def ask(self, doing: Operation, call: Callable[[], T]) -> T:
         """Return what `call` returns, its errors as ours. Transient ones are retried, never sooner than the service
-        asked for; longer than _LONGEST_PAUSE_SECONDS is left to the caller's policy."""
-        for attempt in range(1, _ATTEMPTS):
+        asked for; longer than STORE_CALL.longest_asked is left to the caller's policy."""
+        failures = 0
+        while True:
             try:
                 with translated(doing):
                     return call()
             except TransientStorageError as error:
-                asked = (error.retry_after or timedelta()).total_seconds()
-                if asked > _LONGEST_PAUSE_SECONDS:
+                failures += 1
+                asked = error.retry_after or timedelta()
+                if failures == STORE_CALL.attempts or asked > STORE_CALL.longest_asked:
                     raise
-            self._sleep(max(asked, random.uniform(0, 2 ** (attempt - 1))))  # noqa: S311 # jitter
-        with translated(doing):
-            return call()
+            pause = STORE_CALL.pause(failures, random.uniform(0, 1))  # noqa: S311
+            self._sleep(max(asked, pause).total_seconds())
 
     async def requests(self) -> GcsRequests:
         """Those of this process. To find credentials may take a while."""

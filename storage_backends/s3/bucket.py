@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from archiver.http import trust, waiting
+from archiver.retry_policy import STORE_CALL
 from storage_backends import crc32c as crc
 from storage_backends.base import (
     ObjectInfo,
@@ -51,7 +52,6 @@ T = TypeVar("T")
 # Threads that share one client: the engine's, for several assets; a pool too small drops connections, a large one
 # costs nothing until it is used.
 _CONNECTIONS = 66
-_LONGEST_PAUSE_SECONDS = 20  # between attempts, as in botocore's standard mode
 METADATA_ID = "archiverupload"
 _AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 
@@ -121,18 +121,18 @@ class Bucket:
 
     def persistently(self, action: Callable[[], Awaitable[T]]) -> T:
         """Return what `action` returns, blocking; retried as boto3 retries its own requests, with the same backoff but
-        never sooner than the store asked for. Longer than _LONGEST_PAUSE_SECONDS is left to the caller's policy."""
+        never sooner than the store asked for. Longer than STORE_CALL.longest_asked is left to the caller's policy."""
 
         async def run() -> T:
             for attempt in range(1, self._settings.attempts):
                 try:
                     return await action()
                 except VENDOR_ERRORS as error:
-                    asked = (retry_after_of(error) or timedelta()).total_seconds()
-                    if not is_passing(error) or asked > _LONGEST_PAUSE_SECONDS:
+                    asked = retry_after_of(error) or timedelta()
+                    if not is_passing(error) or asked > STORE_CALL.longest_asked:
                         raise
-                backoff = random.uniform(0, min(2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS))  # noqa: S311
-                await waiting.Pause(max(asked, backoff))
+                pause = STORE_CALL.pause(attempt, random.uniform(0, 1))  # noqa: S311
+                await waiting.Pause(max(asked, pause).total_seconds())
             return await action()
 
         return waiting.complete(run())

@@ -15,9 +15,9 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from archiver.retry_policy import RESTART
+
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
-FIRST_BACKOFF = timedelta(seconds=1)
-MAX_BACKOFF = timedelta(seconds=30)
 RECOVERED_AFTER = timedelta(minutes=1)
 """The backoff starts over after a process ran for this long."""
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
@@ -179,9 +179,8 @@ class Child:
         self._signal_group(signal.SIGKILL)
         if why is None and now - self._started_at > RECOVERED_AFTER.total_seconds():
             self._crashes_in_a_row = 0
-        backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2**self._crashes_in_a_row)
-        self._crashes_in_a_row = min(self._crashes_in_a_row + 1, 10)
-        self._restart_at = now + backoff.total_seconds()
+        self._crashes_in_a_row += 1
+        self._restart_at = now + RESTART.pause(self._crashes_in_a_row).total_seconds()
         self._state = ProcessState.RESTARTING
 
     def _signal_group(self, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""`celery -A worker.app worker|beat|flower`. The only module that acts at import."""
+"""`celery -A worker.app worker|beat|flower`. The only module with side effects at import."""
 
 from __future__ import annotations
 

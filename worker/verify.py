@@ -17,7 +17,7 @@ from storage_backends.errors import ObjectCold, StorageError
 
 STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED)
 EVERYTHING = "*"
-"""In place of an asset id: of a destination that could not be listed."""
+"""In place of an asset id, for a destination that could not be listed."""
 
 
 @dataclass(frozen=True, slots=True)

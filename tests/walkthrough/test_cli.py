@@ -168,7 +168,7 @@ def test_status_says_what_waits_and_why_what_needs_a_person_and_what_is_at_risk(
         assert problem in said.text
     for title, asset, why in (
         ("At risk", risky, "answered 503"),
-        ("Will be tried again", waiting, "answered 503"),
+        ("Will be retried", waiting, "answered 503"),
         ("Need a person", bad, "stored, with doubts"),
     ):
         _, _, section = said.text.partition(title)

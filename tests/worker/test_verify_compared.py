@@ -106,7 +106,7 @@ def test_what_is_wholly_gone_at_one_destination_or_at_both_is_named(world: World
     assert not_ok(checks) == {("a", "two"), ("b", "one"), ("b", "two")}
     assert checks["a", "two"].problems == ("no manifest: the ledger calls it archived",)
     assert len(checks) == 6
-    assert "3 copies of what it calls archived have no manifest" in told(checks, world)
+    assert "3 copies that it calls archived have no manifest" in told(checks, world)
 
 
 def test_an_emptied_destination_is_not_well(world: World) -> None:
@@ -125,7 +125,7 @@ def test_a_named_asset_is_compared_alone(world: World) -> None:
     assert set(checks) == {("b", "one"), ("b", "two")}
     assert not_ok(checks) == {("b", "two")}
     assert "3" not in told(world.verify("c"), world, "c").split("Compared")[1]
-    assert "Other assets than the named ones were not looked at" in told(world.verify("c"), world, "c")
+    assert "Only the named assets were checked" in told(world.verify("c"), world, "c")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_unknown_and_stops_nothing_else(
     assert str(error) in str(checks["b", "one"].unchecked)
     said = told(checks, world)
     assert "5 of 5 copies are whole" in said
-    assert "1 could not be checked: nobody knows" in said
+    assert "1 could not be checked: it is unknown" in said
 
 
 def test_a_manifest_that_cannot_be_understood_stops_nothing_else(world: World) -> None:
@@ -219,7 +219,7 @@ def test_a_destination_that_is_away_is_unknown_and_stops_no_other(
     assert not_ok(world.verify("b")) == {("b", "one")}
 
     monkeypatch.setattr(world.two, "list", away)
-    assert "Not compared with the ledger: nothing could be looked at." in told(world.verify(), world)
+    assert "Not compared with the ledger: nothing could be checked." in told(world.verify(), world)
 
 
 def test_a_cold_copy_is_not_called_whole_and_by_names_and_sizes_it_is(
@@ -246,7 +246,7 @@ def test_in_the_end_it_says_what_was_checked_and_what_was_not(world: World) -> N
     )
     alone = told(checks, world, stored=False)
     assert "Not compared with the ledger: nothing listens there" in alone
-    assert "Assets of which nothing is left were not looked for." in alone
+    assert "Assets that are missing altogether were not looked for." in alone
 
 
 def test_what_others_wrote_does_nothing_to_the_terminal(world: World) -> None:

@@ -1,7 +1,7 @@
-"""`celery`, with our own modules and nobody else's: `python -P -m worker.celery_setup.command -A worker.app ...`.
+"""`celery`, importing our modules only: `python -P -m worker.celery_setup.command -A worker.app ...`.
 
-Celery puts the current directory before everything else while it imports the application, so that a folder with a
-`tasks.py` or a `worker/` of its own would be imported instead of ours. What is imported already stays.
+Celery puts the current directory first on the path while it imports the application, so that a folder with a
+`tasks.py` or a `worker/` would shadow ours. Modules imported before that are not affected.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Celery's consumer, with one fault of 5.6.3 mended: after a lost connection it forgets which of its children are busy.
+"""Celery's consumer with a fix for 5.6.3: after a lost connection it forgets which of its children are busy.
 
-It then hands a new message to a child that already copies, where it waits for hours while other children idle: in our
-test every time. Celery mended it after 5.6 (celery/celery#10346); this file goes when the pin in pyproject.toml does
-(docs/decisions/0002-celery-pin.md), and tests/chaos/test_broker_restart.py tells whether it may.
+It then gives new messages to a child that is copying, where they wait for hours while other children idle. Fixed in
+Celery after 5.6 (celery/celery#10346). Delete this file together with the pin in pyproject.toml
+(docs/decisions/0002-celery-pin.md), once tests/chaos/test_broker_restart.py passes without it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ class Consumer(consumer.Consumer):
     """Set as `worker_consumer`."""
 
     def on_close(self) -> None:
-        """Called at each loss of the connection, and at the end."""
-        super().on_close()  # flushes the pool, which is where the busy ones are forgotten
+        """Called after each lost connection and at shutdown."""
+        super().on_close()  # flushes the pool, which forgets the busy children
         pool = getattr(self.pool, "_pool", None)
         if isinstance(pool, AsynPool):
             pool._busy_workers.update(_busy(pool))  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _busy(pool: AsynPool) -> set[int]:
-    """The pipes of the children that accepted a task and have not answered."""
+    """The pipes of the children that accepted a task and have not finished it."""
     return {
         job._write_to.inqW_fd  # noqa: SLF001
         for job in pool._cache.values()  # type: ignore[attr-defined]  # noqa: SLF001

@@ -1,7 +1,7 @@
-"""What beat sends, and when. Every task here is harmless when it comes twice, late, or not at all this time.
+"""What beat sends, and when. Every task here tolerates being sent twice, late, or not at all.
 
-No absolute time leaves this process, and none is believed by it: messages carry no `expires`, which a worker would
-compare with its own clock (`tasks.pacing` skips what piled up instead), and beat's clock is never set.
+Wall clocks are not trusted: messages carry no `expires`, which a worker would compare with its own clock
+(`tasks.pacing` skips what piled up instead), and beat runs on a monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tasks.watch import BEAT_HEADER
 from worker.celery_setup.processes import CONTROL_QUEUE
 
 WATCH_EVERY = timedelta(minutes=1)
-RECONCILE_MINUTE = 17  # of each hour; not on the hour, when everybody else's jobs start
+RECONCILE_MINUTE = 17  # of each hour; not on the hour, when other jobs start
 SCRUB_HOUR = 3  # UTC, at SCRUB_MINUTE
 SCRUB_MINUTE = 41
 
 
 class SteadyClock:
-    """The time when it was made, carried on by a monotonic clock: beat goes on when the wall clock is set."""
+    """Its creation time plus a monotonic clock, so that setting the wall clock does not disturb beat."""
 
     def __init__(
         self, started_at: datetime | None = None, elapsed: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""Ctrl-C for a command that stays until somebody presses it."""
+"""Ctrl-C for a command that runs until it is pressed."""
 
 from __future__ import annotations
 

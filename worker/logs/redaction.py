@@ -1,6 +1,6 @@
-"""Takes secrets out of text: by their value, where we know it, and by what secrets look like, where we do not.
+"""Redact secrets in text: known ones by value, others by pattern.
 
-It would rather take too much: a query is cut to the next space, whatever it holds. Linear in the length of the text.
+Redacts too much rather than too little: a query is cut up to the next space. Linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.settings import Settings
 
 REDACTED = "[redacted]"
 LEAST_LENGTH = 6
-"""Shorter values are not looked for: a password `a` would shred every line. They are still cut out of URLs."""
+"""Shorter known values are not searched for: a password `a` would redact every line. URLs are redacted anyway."""
 
 _SDK_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _PARAMETERS = (
@@ -66,8 +66,7 @@ _lock = threading.Lock()
 
 
 def redact(text: str) -> str:
-    """`text` without secrets. For every text that leaves the process: logs, task results, the ledger, a terminal.
-    Doing it twice changes nothing more."""
+    """Redact `text`. For every text that leaves the process: logs, task results, the ledger, a terminal. Idempotent."""
     known = _known_pattern
     if known is not None:
         text = known.sub(REDACTED, text)
@@ -83,7 +82,7 @@ def _without_jwt(dotted: re.Match[str]) -> str:
 
 
 def remember_secrets(values: Iterable[str]) -> None:
-    """From now on `redact` takes out these values too, also as JSON, Python and URLs write them. Repeatable."""
+    """Make `redact` redact these values too, also as spelled in JSON, Python and URLs. Idempotent."""
     global _known, _known_pattern  # noqa: PLW0603  (one process has one set of secrets)
     with _lock:
         spellings = {
@@ -96,7 +95,7 @@ def remember_secrets(values: Iterable[str]) -> None:
 
 
 def secrets_of(settings: Settings) -> Iterator[str]:
-    """Every secret value that this process knows of: of the settings, and of the environment for the cloud SDKs."""
+    """Every secret value that this process knows: from the settings, and from the environment of the cloud SDKs."""
     if settings.hms_access_key:
         yield settings.hms_access_key
     one_each = (settings.hms_secret, settings.hms_management_token, settings.flower_basic_auth)

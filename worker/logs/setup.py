@@ -1,8 +1,7 @@
-"""Logs as events: a constant name, data as fields, context bound once; and never a secret in them.
+"""Set up logging: events with a constant name and fields, without secrets.
 
-Whatever is logged, by us or by a library, by structlog or by `logging`, goes through one handler. There it is turned
-into plain text, tracebacks included, and redacted before it is rendered. What others wrote cannot move the cursor, nor
-look like a line of ours.
+Every record, ours or a library's, from structlog or `logging`, goes through one handler, which converts it to plain
+text, including tracebacks, redacts secrets and escapes control characters.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from worker.settings import Settings
 __all__ = ["log_uncaught_exceptions", "redact", "setup_celery_logging", "setup_logging"]
 
 QUIET = (
-    # httpx and urllib3 log whole URLs, botocore what it signs; at every level below WARNING
+    # below WARNING httpx and urllib3 log whole URLs, and botocore what it signs
     *("httpx", "httpcore", "hpack", "urllib3", "botocore", "boto3", "s3transfer", "google", "asyncio"),
 )
 _DEPTH = 8  # of nested fields; deeper ones are written as text
@@ -33,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 
 def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
-    """Log to `stream` (default: stderr), as the settings say. Repeatable: the last call counts.
+    """Log to `stream` (default: stderr). Idempotent; the last call wins.
 
-    Takes the place of every handler that writes to a stream, so that nothing is written unredacted.
+    Replaces every handler that writes to a stream, so that nothing is written unredacted.
     """
     remember_secrets(secrets_of(settings))
     target = stream if stream is not None else sys.stderr
@@ -64,8 +63,8 @@ def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def setup_celery_logging(settings: Settings) -> None:
-    """The same for a process that `celery` started: now, and again in place of Celery's own set-up, which would
-    bring handlers that do not redact. Celery's `--loglevel` has no effect then; ARCHIVER_LOG_LEVEL has."""
+    """Set up logging in a process that `celery` started, and replace Celery's own set-up, whose handlers do not redact.
+    ARCHIVER_LOG_LEVEL overrides Celery's `--loglevel`."""
 
     def instead_of_celerys(**_: object) -> None:
         setup_logging(settings)
@@ -78,8 +77,8 @@ def setup_celery_logging(settings: Settings) -> None:
 
 
 def log_uncaught_exceptions() -> None:
-    """Exceptions that nobody caught, in any thread, become events, instead of tracebacks that Python writes to
-    stderr with whatever URL they hold. For the first lines of a process."""
+    """Log uncaught exceptions of every thread as events, redacted, instead of Python's tracebacks on stderr. Call it at
+    the start of a process."""
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
@@ -107,7 +106,7 @@ def log_uncaught_exceptions() -> None:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """`logging` answers a record that cannot be rendered by printing its arguments, secrets and all."""
+    """Without this, `logging` prints the arguments of a record that cannot be rendered, with their secrets."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the base class's name)
         error = sys.exc_info()[0]
@@ -117,7 +116,7 @@ class _Handler(logging.StreamHandler[TextIO]):
                 f"a log record of {escaped(redact(record.name))} could not be written ({reason})\n"
             )
             self.stream.flush()
-        except (OSError, ValueError):  # the stream itself is gone: there is nowhere to say so
+        except (OSError, ValueError):  # the stream is closed: nowhere to report it
             return
 
 
@@ -172,12 +171,12 @@ def _escaped(value: object) -> object:
 
 
 def _framed(value: object) -> str:
-    """The lines of a traceback, which may quote anything."""
+    """The lines of a traceback, escaped: it may quote anything."""
     return "\n".join(f"| {escaped(line)}" for line in str(value).split("\n"))
 
 
 def _plain(value: object, depth: int) -> object:
-    """`value` of text, numbers, lists and dicts alone, redacted: a renderer calls no `repr` of its own."""
+    """`value` as redacted text, numbers, lists and dicts, so that the renderer calls no `repr`."""
     if type(value) in (type(None), bool, int) or (type(value) is float and math.isfinite(value)):
         return value
     if depth > 0 and isinstance(value, Mapping):

@@ -37,7 +37,7 @@ def states_table(counts: Mapping[AssetState, int], seen: int) -> Table:
 
 
 def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableType:
-    """A line for each asset, and under it why: at its full width, for a reason is a sentence."""
+    """One line per asset, and the reason below it."""
     parts: list[RenderableType] = [Text(title, style="bold")] if title else []
     widths = [max((len(text) for text in texts), default=0) for texts in zip(*map(_cells, rows), strict=True)]
     for row in rows:
@@ -66,7 +66,9 @@ def in_words(ack: Acknowledgement) -> str:
 
 
 def _left(expires_at: datetime, now: datetime) -> str:
-    return f"gone {time_left(expires_at, now)}" if expires_at != UNDATED else "gone at an unknown time"
+    if expires_at == UNDATED:
+        return "expires at an unknown time"
+    return f"{'expires' if expires_at > now else 'expired'} {time_left(expires_at, now)}"
 
 
 def row_json(row: Row) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from worker.views.rows import row_json, rows_view, states_table
 from worker.views.text import shown, size, span, time_left
 
 ATTENTION_HINT = (
-    "`archiver show ID` says why. What is stored with doubts: `archiver accept ID` or `archiver reject ID`. What "
-    "nothing can be done about: `archiver ack ID --why ...`, and it is no longer a problem."
+    "`archiver show ID` prints why. If it is stored with doubts: `archiver accept ID` or `archiver reject ID`. If "
+    "nothing can be done: `archiver ack ID --why ...`; it is then no longer reported as a problem."
 )
-WAITING_SHOWN = 5  # they mostly wait for one and the same reason; the states above say how many
+WAITING_SHOWN = 5  # most wait for the same reason; the table of states has the total
 
 
 def progress_table(running: tuple[Progress, ...]) -> Table:
@@ -63,7 +63,7 @@ def summary_view(summary: Summary) -> RenderableType:
     waiting = tuple(row for row in summary.waiting if row.asset_id not in urgent)[:WAITING_SHOWN]
     for title, rows in (
         ("At risk", summary.at_risk),
-        ("Will be tried again", waiting),
+        ("Will be retried", waiting),
         ("Need a person", summary.needs_attention),
         ("Archived, with warnings", summary.with_warnings),
     ):

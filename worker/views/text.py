@@ -10,7 +10,7 @@ from worker.logs.escaping import escaped
 
 
 def shown(value: object, style: str = "") -> Text:
-    """Text that others may have written: it is shown, and does nothing to the terminal."""
+    """Text of foreign origin, escaped so that it cannot control the terminal."""
     return Text(escaped(str(value)), style=style)
 
 

@@ -1,4 +1,4 @@
-"""What `archiver verify` tells people: each copy that is not well, and in the end what was and was not checked."""
+"""What `archiver verify` prints: each bad copy, and a summary of what was and was not checked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from worker.verify import EVERYTHING, Checked, Tally
 from worker.views.text import shown, size
 
 COPY_AGAIN = (
-    "`archiver archive --again ID` copies an asset anew, while 100ms still has it. Afterwards: restore what is named "
-    "from the bucket's versions or another destination, and verify it again."
+    "`archiver archive --again ID` copies an asset again while 100ms still has it. Once 100ms has deleted it, restore "
+    "the objects named above from the bucket's versions or another destination, and run `archiver verify ID`."
 )
 
 
 def checked_view(checked: Checked) -> RenderableType:
-    """Of a copy that is not `ok`."""
+    """For a copy that is not `ok`."""
     what = "Everything" if checked.asset_id == EVERYTHING else checked.asset_id
     lines = [shown(f"{what} at {checked.destination}:", "bold red")]
     lines += [shown(f"  {problem}") for problem in checked.problems]
@@ -30,8 +30,8 @@ def checked_view(checked: Checked) -> RenderableType:
 def tally_view(
     tally: Tally, *, named: Sized, quick: bool, stored: Sized | None, ledger_trouble: str | None
 ) -> RenderableType:
-    """`named`: the asset ids that were asked for; none for all. `stored`: what the ledger calls archived; None when it
-    was not asked, or could not be, because of `ledger_trouble`."""
+    """`named`: the asset ids given on the command line; empty for all. `stored`: what the ledger calls archived; None
+    when it was not asked, or could not be because of `ledger_trouble`."""
     how = "by name and size" if quick else f"by reading {size(tally.read_bytes)} back"
     well = not (tally.bad or tally.unchecked) and tally.copies
     lines = []
@@ -39,14 +39,14 @@ def tally_view(
         whole = f"{tally.copies - tally.bad} of {tally.copies} copies are whole, checked {how}."
         lines.append(Text(whole, style="bold green" if well else "bold red"))
     if tally.unchecked:
-        unknown = f"{tally.unchecked} could not be checked: nobody knows whether they are whole."
+        unknown = f"{tally.unchecked} could not be checked: it is unknown whether they are whole."
         lines.append(Text(unknown, style="bold red"))
     lines.append(_compared(tally, named, stored, ledger_trouble))
     if tally.bad:
         lines.append(Text(COPY_AGAIN))
     if tally.doubted:
-        verdicts = "`archiver accept ID` or `archiver reject ID` after a look."
-        lines.append(Text(f"{tally.doubted} of them are stored with doubts: {verdicts}"))
+        decide = "Check what is stored, then run `archiver accept ID` or `archiver reject ID`."
+        lines.append(Text(f"{tally.doubted} of them are stored with doubts. {decide}"))
     return Group(*lines)
 
 
@@ -55,14 +55,14 @@ def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | N
         why = f": {trouble}" if trouble else "."
         style = "yellow" if trouble else ""
         said = shown(f"Not compared with the ledger{why}", style)
-        return said.append("\nAssets of which nothing is left were not looked for.", style)
+        return said.append("\nAssets that are missing altogether were not looked for.", style)
     if tally.missing:
-        text = f"Compared with the ledger: {tally.missing} copies of what it calls archived have no manifest."
+        text = f"Compared with the ledger: {tally.missing} copies that it calls archived have no manifest."
         return Text(text, style="bold red")
     if len(named):
-        return Text("Compared with the ledger. Other assets than the named ones were not looked at.")
+        return Text("Compared with the ledger. Only the named assets were checked.")
     if tally.unchecked and not tally.copies:
-        return Text("Not compared with the ledger: nothing could be looked at.", style="bold red")
+        return Text("Not compared with the ledger: nothing could be checked.", style="bold red")
     where = "each destination that could be listed" if tally.unchecked else "each destination"
     return Text(
         f"Compared with the ledger: each of the {len(stored)} assets that it calls archived has a manifest at {where}."

@@ -82,7 +82,7 @@ def state_of(harness: ArchiverHarness) -> AssetState | None:
 
 
 # -- the good end --------------------------------------------------------------------------------------------
-def test_an_asset_is_archived_whole_with_a_manifest_that_proves_it() -> None:
+def test_an_archived_asset_is_complete_and_has_a_manifest_that_verifies() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
 
     outcome = harness.archive()
@@ -121,14 +121,14 @@ def test_archiving_again_copies_nothing() -> None:
     assert source.reads == reads
 
 
-def test_an_asset_that_is_settled_is_left_alone() -> None:
+def test_a_settled_asset_is_not_touched() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     harness.archive()
 
     assert isinstance(harness.archive(), NotOurs)
 
 
-def test_an_asset_leased_to_another_worker_is_left_alone() -> None:
+def test_an_asset_leased_to_another_worker_is_not_touched() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     harness.archive()
     harness.ledger.reopen(harness.asset_id)
@@ -169,7 +169,7 @@ def test_a_signed_url_in_the_asset_never_reaches_the_bucket() -> None:
     assert b"https://storage.example/thumb.png" in everything
 
 
-def test_an_optional_object_that_cannot_be_had_is_a_warning_in_manifest_and_ledger() -> None:
+def test_an_unavailable_optional_object_is_a_warning_in_manifest_and_ledger() -> None:
     missing = BytesSource(b"", [SourceGone("thumb is gone")] * 9)
     harness = ArchiverHarness(
         lambda: Tree(
@@ -189,7 +189,7 @@ def test_an_optional_object_that_cannot_be_had_is_a_warning_in_manifest_and_ledg
 
 
 # -- what the API says ---------------------------------------------------------------------------------------
-def test_an_asset_whose_status_is_unknown_is_not_archived_but_asked_for_again() -> None:
+def test_an_asset_of_unknown_status_is_not_archived_but_retried() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO), assets=[asset(status="processing")])
 
     outcome = harness.archive()
@@ -215,7 +215,7 @@ def test_a_source_whose_certificate_does_not_verify_costs_no_attempt_and_is_show
     assert "certificate has expired" in hold[1].reason
 
 
-def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
+def test_an_api_that_refuses_opens_its_breaker_and_costs_no_attempts() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     harness.archive()
     harness.ledger.reopen(harness.asset_id)
@@ -240,7 +240,7 @@ def test_an_api_that_refuses_holds_the_line_without_costing_attempts() -> None:
     assert isinstance(harness.archive_until_settled(), AlreadyArchived)
 
 
-def test_an_asset_that_the_api_refuses_alone_does_not_stop_the_others() -> None:
+def test_an_asset_that_the_api_refuses_alone_opens_no_breaker() -> None:
     refused, other = asset(size=None), asset(id="other", size=None)
     harness = ArchiverHarness(lambda: file(VIDEO), assets=[refused, other])
     harness.ledger.discover([judge(each, Scope(RETENTION)) for each in harness.api.assets])
@@ -267,7 +267,7 @@ def gone(harness: ArchiverHarness) -> None:
     harness.clock.advance(RETENTION)
 
 
-def test_an_asset_that_is_whole_everywhere_is_not_lost_when_it_leaves_the_api() -> None:
+def test_an_asset_verified_everywhere_is_not_lost_when_the_api_forgets_it() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[MemoryBackend("one"), MemoryBackend("two")])
     harness.archive()
     asset_id = harness.asset_id
@@ -295,7 +295,7 @@ def test_an_asset_is_not_lost_while_a_destination_that_may_have_it_does_not_answ
     assert isinstance(harness.archive_until_settled(asset_id=asset_id), AlreadyArchived)
 
 
-def test_an_asset_that_is_whole_at_one_destination_only_is_lost_with_the_name_of_the_other() -> None:
+def test_an_asset_verified_at_one_destination_only_is_lost_with_the_name_of_the_other() -> None:
     two = MemoryBackend("two")
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[MemoryBackend("one"), two])
     harness.archive()
@@ -332,7 +332,7 @@ def test_an_asset_that_got_its_date_late_stays_archived_when_ledger_and_bucket_a
     assert state_of(harness) is AssetState.ARCHIVED
 
 
-def test_a_destination_that_does_not_answer_is_not_written_over() -> None:
+def test_a_destination_that_does_not_answer_is_not_overwritten() -> None:
     silent = FaultyStore(MemoryBackend("one"), {})
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[silent, MemoryBackend("two")])
     harness.archive()
@@ -349,7 +349,7 @@ def test_a_destination_that_does_not_answer_is_not_written_over() -> None:
     assert isinstance(harness.archive_until_settled(), AlreadyArchived)
 
 
-def test_the_word_of_a_worker_whose_clock_is_ahead_holds_nobody_up_for_days() -> None:
+def test_a_worker_whose_clock_is_ahead_delays_no_asset_for_days() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     breaker.trip(harness.ledger, breaker.API, "401", NOW + timedelta(days=3))
 
@@ -381,7 +381,7 @@ def test_a_manifest_of_other_bytes_is_replaced_though_every_size_in_it_holds() -
 @pytest.mark.parametrize(
     "fault", [SourceUnavailable("503"), SourceForbidden("403"), SourceMismatch("HTML"), SourceGone("404")]
 )
-def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Exception) -> None:
+def test_a_transient_fault_of_the_source_ends_archived(fault: Exception) -> None:
     source = BytesSource(VIDEO, [fault])
     harness = ArchiverHarness(lambda: Tree({"a.mp4": source, "b.mp4": BytesSource(b"whole")}))
 
@@ -397,7 +397,7 @@ def test_a_passing_fault_of_the_source_ends_archived_all_the_same(fault: Excepti
     "fault",
     [SourceMismatch("cut short"), ErrorPage("HTML with a 200"), SourceNotAllowed("a private address")],
 )
-def test_what_never_arrives_whole_waits_at_risk_and_is_lost_in_the_end(fault: Exception) -> None:
+def test_what_never_arrives_complete_waits_at_risk_and_is_lost_in_the_end(fault: Exception) -> None:
     harness = ArchiverHarness(lambda: Tree({"a.mp4": BytesSource(VIDEO, [fault] * 99)}))
 
     while harness.clock() < NOW + RETENTION:
@@ -417,7 +417,7 @@ def test_what_never_arrives_whole_waits_at_risk_and_is_lost_in_the_end(fault: Ex
     assert str(fault) in record["reason"]
 
 
-def test_a_segment_missing_for_good_never_becomes_an_archived_tree_but_the_rest_is_kept() -> None:
+def test_a_tree_with_a_segment_missing_for_good_is_stored_but_never_archived() -> None:
     def tree() -> Tree:
         gone = BytesSource(b"", [SourceGone("segment 7: 404")] * 99)
         whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(7)}
@@ -469,7 +469,7 @@ def test_what_the_source_replaced_since_an_earlier_attempt_is_copied_again() -> 
     assert harness.stores[0].read(manifest.key_of(manifest.objects[0]), 0, 10) == b"H" * 10
 
 
-def test_another_version_of_the_source_is_copied_anew() -> None:
+def test_another_version_of_the_source_is_copied_again() -> None:
     versions = iter(["v1", "v2", "v2"])
     first = BytesSource(b"G" * 10)
     flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)
@@ -481,7 +481,7 @@ def test_another_version_of_the_source_is_copied_anew() -> None:
     assert first.reads == 2
 
 
-def test_what_is_gone_after_the_deadline_is_lost_and_said_so_in_the_bucket() -> None:
+def test_what_is_gone_past_the_deadline_is_lost_and_has_an_end_record() -> None:
     harness = ArchiverHarness(lambda: Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 99)}))
     harness.clock.now = NOW + timedelta(days=20)
 
@@ -512,7 +512,7 @@ def test_every_step_survives_every_fault(step: str, fault: str) -> None:
     assert {item.path for item in manifest.objects} == {"big.mp4", "small.mp4"}
 
 
-def test_a_destination_that_refuses_is_left_alone_and_the_others_get_their_copy() -> None:
+def test_a_destination_that_refuses_opens_its_breaker_and_the_others_get_their_copy() -> None:
     class Refusing(Wrapped):
         def act(self, method, action):  # type: ignore[no-untyped-def]
             super().act(method, lambda: None)
@@ -575,7 +575,7 @@ def test_an_asset_that_a_destination_refuses_alone_waits_alone_and_is_never_give
     assert isinstance(outcome, WillRetry), "a person may mend it at any time"
 
 
-def test_a_refusal_of_which_nothing_more_can_be_learned_holds_nobody_up_and_costs_nothing() -> None:
+def test_a_refusal_that_a_probe_cannot_explain_opens_no_breaker_and_costs_no_attempt() -> None:
     store = DeniesOne(MemoryBackend("one"), "denied", probe=TransientStorageError("put: 503"))
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[asset(id="denied", size=None)])
 
@@ -606,7 +606,7 @@ class HasRoomFor(Wrapped):
             raise DestinationFull(f"storing {key}: no space left on device")
 
 
-def test_one_object_too_large_for_the_disk_does_not_make_the_others_wait() -> None:
+def test_one_object_too_large_for_the_disk_delays_no_other_asset() -> None:
     large, small = asset(id="large", size=None), asset(id="small", size=None)
     store = HasRoomFor(MemoryBackend("disk"), free_bytes=64 * 2**20)
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[large, small])
@@ -622,7 +622,7 @@ def test_one_object_too_large_for_the_disk_does_not_make_the_others_wait() -> No
     assert isinstance(outcome, WillRetry), "a person may make room at any time"
 
 
-def test_a_disk_that_is_full_is_left_alone_though_a_very_small_object_would_still_fit() -> None:
+def test_a_full_disk_opens_its_breaker_though_a_very_small_object_would_still_fit() -> None:
     store = HasRoomFor(MemoryBackend("disk"), free_bytes=2**20)
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[store], assets=[asset(id="large", size=None)])
 
@@ -631,7 +631,7 @@ def test_a_disk_that_is_full_is_left_alone_though_a_very_small_object_would_stil
     assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://disk (on test)"}
 
 
-def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_sent_it_again() -> None:
+def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_nothing() -> None:
     late = FaultyStore(MemoryBackend("late"), {"begin": ["before"] * 6})
     good = Wrapped(MemoryBackend("good"))
     harness = ArchiverHarness(lambda: file(VIDEO), stores=[late, good])
@@ -647,7 +647,7 @@ def test_a_destination_that_recovers_gets_what_it_missed_and_the_others_are_not_
     assert good.calls["put"] + good.calls["put_part"] == sent
 
 
-def test_a_manifest_that_the_bucket_contradicts_is_made_right() -> None:
+def test_a_manifest_that_the_bucket_contradicts_is_replaced_by_a_new_copy() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     harness.archive()
     manifest = manifest_of(harness)
@@ -721,7 +721,7 @@ def test_a_copy_wrongly_marked_as_damaged_is_not_called_lost_when_its_source_is_
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"{}", b"not json", b'{"schema":"other"}', b"\xff\xfe"])
-def test_rubbish_where_the_manifest_belongs_is_not_believed(rubbish: bytes) -> None:
+def test_an_invalid_manifest_is_replaced(rubbish: bytes) -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     described = harness.api.assets[0]
     key = keys.manifest_key(described.id, described.created_at)
@@ -781,7 +781,7 @@ def test_the_lease_is_kept_while_a_destination_is_slow_to_say_what_it_has(
     assert isinstance(harness.archive(), Archived)
 
 
-def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on() -> None:
+def test_an_asset_during_which_workers_keep_dying_is_retried_rarely() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     take_lease(harness.archiver.deps, harness.asset_id, "first", lambda: False)
     for number in range(MAX_CRASHES):
@@ -798,7 +798,7 @@ def test_an_asset_that_workers_keep_dying_with_is_put_off_so_that_others_go_on()
     assert isinstance(harness.archive(), Archived)
 
 
-def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it() -> None:
+def test_workers_that_die_after_progress_do_not_delay_the_asset() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     attempt = take_lease(harness.archiver.deps, harness.asset_id, "first", lambda: False)
     lease = attempt.heartbeat.lease if attempt else None
@@ -814,7 +814,7 @@ def test_workers_that_die_in_the_middle_but_bring_it_further_each_do_not_end_it(
     assert isinstance(harness.archive(), Archived)
 
 
-def test_an_interrupted_attempt_gives_the_asset_back_at_once_and_costs_nothing() -> None:
+def test_an_interrupted_attempt_makes_the_asset_due_at_once_and_costs_nothing() -> None:
     class Interrupted(BytesSource):
         pass
 
@@ -846,7 +846,7 @@ def test_a_worker_told_to_stop_ends_without_a_commit_and_the_asset_is_due_again(
     assert isinstance(harness.archive_until_settled(), Archived)
 
 
-def test_an_attempt_whose_time_is_up_is_gone_on_with_at_once_however_often_and_costs_nothing() -> None:
+def test_an_attempt_past_its_time_limit_is_resumed_at_once_and_costs_nothing() -> None:
     class TimeIsUp(Exception):
         pass
 
@@ -897,7 +897,7 @@ def test_an_unknown_asset_is_not_ours() -> None:
     assert isinstance(harness.archiver.archive("nobody", "test"), NotOurs)
 
 
-def test_a_passing_fault_of_the_api_is_tried_again() -> None:
+def test_a_transient_fault_of_the_api_is_retried() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
     harness.archive()
     harness.ledger.reopen(harness.asset_id)

@@ -46,7 +46,7 @@ from storage_backends.errors import (
 from tests.core.examples import NOW, row
 
 RULES = RetryRules()
-PASSING = [
+TRANSIENT = [
     HmsUnavailable("x"),
     HmsInvalidResponse("x"),
     SourceUnavailable("x"),
@@ -54,7 +54,7 @@ PASSING = [
     DestinationsFailed({"s3://b": TransientStorageError("x")}),
 ]
 GONE = [SourceGone("x"), SourceForbidden("x"), HmsNotFound("x")]
-DOES_NOT_CHECK_OUT = [
+MISMATCHES = [
     SourceMismatch("x"),
     SourceNotAllowed("x"),
     BadContents("x"),
@@ -63,9 +63,9 @@ DOES_NOT_CHECK_OUT = [
 ]
 
 
-@pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [*TRANSIENT, *GONE], ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("attempts", [1, 7, 1000])
-def test_a_source_that_is_away_is_never_given_up_before_the_deadline(error: Exception, attempts: int) -> None:
+def test_an_unavailable_source_is_never_given_up_before_the_deadline(error: Exception, attempts: int) -> None:
     outcome = decide(error, row(attempts=attempts), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
@@ -97,7 +97,7 @@ HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
         (-MINUTE, 10 * DAY, 99, False),
     ],
 )
-def test_what_is_gone_is_lost_when_every_attempt_of_a_day_after_the_deadline_was_told_so(
+def test_an_asset_that_is_gone_at_every_attempt_of_a_day_past_the_deadline_is_lost(
     error: Exception, past_deadline: timedelta, gone_for: timedelta | None, mismatches: int, lost: bool
 ) -> None:
     gone_since = None if gone_for is None else NOW - gone_for
@@ -124,23 +124,23 @@ def test_an_asset_with_an_impossible_date_is_not_lost_before_100ms_would_have_de
     assert isinstance(decide(SourceGone("x"), known, NOW + 2 * DAY, RULES, 0.5), Ended)
 
 
-@pytest.mark.parametrize("error", [*PASSING, *GONE], ids=lambda error: type(error).__name__)
-def test_only_what_was_said_to_be_gone_counts_as_such(error: Exception) -> None:
+@pytest.mark.parametrize("error", [*TRANSIENT, *GONE], ids=lambda error: type(error).__name__)
+def test_only_gone_and_forbidden_count_as_gone(error: Exception) -> None:
     outcome = decide(error, row(), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
     assert outcome.gone is (error in GONE)
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
-def test_a_passing_fault_after_the_deadline_is_still_tried_again(error: Exception) -> None:
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+def test_a_transient_fault_past_the_deadline_is_retried(error: Exception) -> None:
     outcome = decide(error, row(expires_at=NOW - timedelta(days=2)), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
 
 
-@pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
-def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_then_daily(
+@pytest.mark.parametrize("error", MISMATCHES, ids=lambda error: type(error).__name__)
+def test_an_incomplete_copy_is_retried_soon_a_few_times_and_then_daily(
     error: Exception,
 ) -> None:
     ends = [
@@ -156,7 +156,7 @@ def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_th
     assert timedelta(hours=12) <= late.delay <= timedelta(days=1)
 
 
-@pytest.mark.parametrize("error", DOES_NOT_CHECK_OUT, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", MISMATCHES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("past_deadline", "mismatches", "lost"),
     [
@@ -168,7 +168,7 @@ def test_what_does_not_arrive_whole_is_retried_soon_a_set_number_of_times_and_th
         (-HOUR, 99, False),
     ],
 )
-def test_what_does_not_arrive_whole_is_lost_after_a_day_of_trying_past_its_deadline(
+def test_an_incomplete_copy_is_lost_after_a_day_of_attempts_past_the_deadline(
     error: Exception, past_deadline: timedelta, mismatches: int, lost: bool
 ) -> None:
     known = row(expires_at=NOW - past_deadline, mismatches=mismatches)
@@ -221,7 +221,7 @@ def test_a_defect_of_ours_is_never_the_assets_fault() -> None:
     assert not outcome.mismatch
 
 
-def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
+def test_a_playlist_whose_children_stay_forbidden_needs_source_access() -> None:
     outcome = decide(NeedsSourceAccess("x"), row(mismatches=2), NOW, RULES, 0.5)
 
     assert outcome == Ended(AssetState.NEEDS_SOURCE_ACCESS, "NeedsSourceAccess: x")
@@ -236,7 +236,7 @@ def test_a_master_whose_children_stay_forbidden_needs_source_access() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_refusal_that_a_person_must_mend_costs_the_asset_no_attempt(error: Exception) -> None:
+def test_a_refusal_that_a_person_must_fix_costs_no_attempt(error: Exception) -> None:
     outcome = decide(error, row(), NOW, RULES, 0.5)
 
     assert isinstance(outcome, WillRetry)
@@ -337,7 +337,7 @@ def test_a_foreign_error_is_named_but_not_quoted() -> None:
     assert "secret" not in text
 
 
-def test_every_error_of_our_trees_has_a_decision_made_on_purpose() -> None:
+def test_every_error_of_our_trees_has_a_description() -> None:
     roots = [
         archiver.hms.errors.HmsError,
         archiver.transfer.errors.TransferError,

@@ -134,7 +134,7 @@ def test_a_worker_that_is_told_to_end_stops_the_copy(scenario: Scenario) -> None
             beating.check()
 
 
-def test_progress_is_told_to_the_ledger(scenario: Scenario) -> None:
+def test_progress_is_reported_to_the_ledger(scenario: Scenario) -> None:
     with scenario.heartbeat() as beating:
         beating.moved(object_key("recordings/a/movie.mp4"), 300)
         beating.moved(object_key("recordings/a/movie.mp4"), 200)

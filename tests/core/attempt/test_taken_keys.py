@@ -97,7 +97,7 @@ def test_where_nothing_is_free_it_is_tried_again_and_nothing_is_archived() -> No
     assert "may not be replaced" in outcome.reason
 
 
-def test_credentials_that_may_not_write_are_told_as_they_are() -> None:
+def test_credentials_without_write_permission_are_reported_as_such() -> None:
     class ReadOnly(MemoryBackend):
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
             raise AccessDenied(f"{spec.key}: 403")

@@ -109,7 +109,7 @@ def test_an_urgent_copy_goes_on() -> None:
     assert scenario.hand_back("one") is None
 
 
-def test_once_it_is_taken_nobody_makes_room_any_more() -> None:
+def test_once_the_urgent_asset_is_leased_no_other_copy_is_handed_back() -> None:
     scenario = busy("one")
     scenario.discover("urgent", timedelta(hours=1))
     scenario.dispatch(4)

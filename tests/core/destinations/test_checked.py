@@ -269,7 +269,7 @@ def test_another_access_key_of_the_same_installation_is_added_to_the_marker() ->
     assert marker_at(scenario.one)["workspaces"] == [OURS, "workspace-after-rotation"]
 
 
-def test_a_marker_that_may_not_be_overwritten_is_said_once_and_stops_nothing() -> None:
+def test_a_marker_that_may_not_be_overwritten_is_logged_once_and_stops_nothing() -> None:
     scenario = Scenario()
     scenario.process(OURS).confirm(scenario.name)
     scenario.one.writes = AccessDenied("storing: object is locked")
@@ -284,7 +284,7 @@ def test_a_marker_that_may_not_be_overwritten_is_said_once_and_stops_nothing() -
     assert [entry["event"] for entry in logs].count("destination_marker_not_written") == 1
 
 
-def test_a_marker_that_is_gone_beside_our_manifests_is_written_anew_with_an_alarm() -> None:
+def test_a_marker_that_is_gone_beside_our_manifests_is_restored_with_an_alarm() -> None:
     scenario = Scenario()
     scenario.archive()
     scenario.process().confirm(scenario.name)
@@ -300,7 +300,7 @@ def test_a_marker_that_is_gone_beside_our_manifests_is_written_anew_with_an_alar
     ]
 
 
-def test_a_marker_that_may_not_be_read_proves_nothing_and_stops_nothing() -> None:
+def test_an_unreadable_marker_identifies_nothing_and_stops_nothing() -> None:
     scenario = Scenario()
     scenario.archive()
     scenario.process().confirm(scenario.name)
@@ -317,7 +317,7 @@ def test_a_marker_that_may_not_be_read_proves_nothing_and_stops_nothing() -> Non
 
 
 @pytest.mark.parametrize("lists", [True, False])
-def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lists: bool) -> None:
+def test_a_destination_that_refuses_reads_is_a_fault_until_it_allows_them(lists: bool) -> None:
     class Listed(Faulty):
         def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
             if self.reads and not lists:
@@ -341,7 +341,7 @@ def test_what_refuses_to_be_read_at_all_is_a_fault_at_once_until_it_does_not(lis
     assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
-def test_the_trouble_of_a_destination_that_is_used_no_more_is_forgotten() -> None:
+def test_the_failure_of_a_removed_destination_is_forgotten() -> None:
     scenario = Scenario("one", "two")
     process = scenario.process()
     process.check_all()
@@ -416,7 +416,7 @@ def test_a_bucket_that_is_gone_is_not_the_destination() -> None:
         scenario.process().confirm(scenario.name)
 
 
-def test_a_bucket_that_was_never_there_says_so_itself() -> None:
+def test_a_bucket_that_never_existed_is_reported_as_missing() -> None:
     scenario = Scenario()
     scenario.one.reads = BucketMissing("NoSuchBucket")
 
@@ -424,7 +424,7 @@ def test_a_bucket_that_was_never_there_says_so_itself() -> None:
         scenario.process().confirm(scenario.name)
 
 
-def test_what_was_found_holds_for_a_while_and_no_longer() -> None:
+def test_a_check_holds_for_a_while_and_no_longer() -> None:
     scenario = Scenario()
     scenario.archive()
     process = scenario.process()
@@ -514,7 +514,7 @@ def test_of_two_destinations_the_one_that_is_unmounted_at_the_upgrade_is_not_tak
         scenario.process().confirm(two.name)
 
 
-def test_a_destination_that_is_removed_is_said_once_and_is_filled_when_it_comes_back() -> None:
+def test_a_removed_destination_is_logged_once_and_filled_when_it_comes_back() -> None:
     scenario = Scenario("one", "two")
     one, two = scenario.stores
     scenario.archive(one, two)
@@ -598,7 +598,7 @@ def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
     assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
-def test_every_use_of_a_destination_that_fails_raises_what_the_check_met_with_its_fields() -> None:
+def test_every_use_of_a_failing_destination_raises_the_error_of_the_check_with_its_fields() -> None:
     scenario = Scenario()
     process = scenario.process()
     scenario.one.reads = TransientStorageError("503", status=503, retry_after=timedelta(minutes=9))
@@ -613,7 +613,7 @@ def test_every_use_of_a_destination_that_fails_raises_what_the_check_met_with_it
     assert [(error.status, error.retry_after) for error in met] == [(503, timedelta(minutes=9))] * 2
 
 
-def test_a_success_in_between_makes_it_a_passing_failure() -> None:
+def test_a_success_in_between_makes_it_a_transient_failure() -> None:
     scenario = Scenario()
     process = scenario.process()
     for _ in range(10):
@@ -628,7 +628,7 @@ def test_a_success_in_between_makes_it_a_passing_failure() -> None:
     assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
-def test_one_failure_long_ago_is_no_fault_for_being_long_ago() -> None:
+def test_one_failure_long_ago_is_no_fault() -> None:
     scenario = Scenario()
     process = scenario.process()
     scenario.one.reads = TransientStorageError("503")
@@ -640,7 +640,7 @@ def test_one_failure_long_ago_is_no_fault_for_being_long_ago() -> None:
     assert breaker.opened(scenario.ledger, scenario.clock()) == {}
 
 
-def test_a_destination_that_can_be_read_and_takes_nothing_is_a_fault_too() -> None:
+def test_a_destination_that_accepts_no_writes_is_a_fault_too() -> None:
     scenario = Scenario()
     process = scenario.process()
     store = GuardedBackend(scenario.one, process)
@@ -795,7 +795,7 @@ def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
     assert row.state is AssetState.ARCHIVED
 
 
-def test_a_machine_that_has_no_handles_to_ask_with_says_nothing_of_a_destination() -> None:
+def test_a_machine_without_file_handles_blames_no_destination() -> None:
     scenario = Scenario()
     process = scenario.process()
     process.confirm(scenario.name)

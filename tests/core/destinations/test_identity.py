@@ -106,7 +106,7 @@ def test_what_a_destination_is(
     assert bool(identity.why) is (verdict is not Verdict.KNOWN)
 
 
-def test_whoever_does_not_know_their_workspace_contradicts_nobody() -> None:
+def test_an_unknown_workspace_contradicts_no_marker() -> None:
     assert identify(EMPTY, marker("A", OURS), Manifests.FOREIGN, None).verdict is Verdict.ADOPT
 
 

@@ -76,7 +76,7 @@ def test_a_destination_that_works_is_found_to_and_nothing_is_left_there() -> Non
     assert stored_in(store) == {}
 
 
-def test_a_store_without_checksums_is_told_from_one_with() -> None:
+def test_a_probe_distinguishes_stores_with_and_without_checksums() -> None:
     found = probe(NoChecksumStore(MemoryBackend("tests")))
 
     assert found.stored is not None

@@ -1,4 +1,4 @@
-"""A 100ms of our own, with faults, for the demo and for tests.
+"""A simulated 100ms with named faults, for the demo and for tests.
 
 Imports nothing else of this project.
 """

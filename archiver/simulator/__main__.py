@@ -1,4 +1,4 @@
-"""`python -m simulator`: a stand-in 100ms, as a process of its own."""
+"""`python -m archiver.simulator`: a simulated 100ms, as its own process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from archiver.simulator.config import Flavour, LastPage, Order, SimulatorConfig
-from archiver.simulator.sets import SETS
+from archiver.simulator.recordings.sets import SETS
 
 
 def main(argv: Sequence[str] | None = None, program: str = "simulator") -> int:
-    """Serve until told to stop. Returns the exit code: 0, or 1 when it could not start. `program`: the command in
-    the help."""
+    """Serve until stopped. Return the exit code: 0, or 1 when it could not start. `program`: the command in the
+    help."""
     config = _config(argv, program)
-    # The `archiver` command imports this door; the server behind it takes half a second.
+    # imported here: the `archiver` command imports this module, and the server takes half a second
     from archiver.simulator.server import run
 
     try:
@@ -31,14 +31,14 @@ def _config(argv: Sequence[str] | None, program: str) -> SimulatorConfig:
     default = SimulatorConfig()
     parser = argparse.ArgumentParser(
         prog=program,
-        description="A stand-in for 100ms: API, storage with expiring URLs, CDN, sample recordings, named faults.",
+        description="A simulated 100ms: API, storage with expiring URLs, CDN, sample recordings, named faults.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--set", choices=sorted(SETS), default=default.set_name, help="the assets to begin with")
-    add("--state", type=Path, metavar="DIR", help="keep what a restart needs here, and write ready.json")
+    add("--set", choices=sorted(SETS), default=default.set_name, help="the initial assets")
+    add("--state", type=Path, metavar="DIR", help="keep state across restarts here, and write ready.json")
     add("--host", default=default.host, help="the address to listen on")
-    add("--public-host", help="the host name in the URLs that are handed out, if not --host")
+    add("--public-host", help="the host name in returned URLs, if not --host")
     add("--port", type=int, default=0, help="of the API; 0: any free one")
     add("--storage-port", type=int, default=0, help="of the storage")
     add("--cdn-port", type=int, default=0, help="of the CDN")
@@ -58,16 +58,14 @@ def _config(argv: Sequence[str] | None, program: str) -> SimulatorConfig:
         "--flavour", type=Flavour, choices=list(Flavour), default=default.flavour.value, help="of the storage"
     )
     add("--retention-days", type=float, default=15, help="after which files are deleted")
-    add("--hide-expired", action="store_true", help="list no asset whose files are gone")
+    add("--hide-expired", action="store_true", help="do not list assets whose files are gone")
     add("--count", type=int, default=default.count, help="assets of the set `many`")
     add("--size-bytes", type=int, default=default.size_bytes, help="of the file of the set `large`")
     add("--layers", type=int, default=default.layers, help="of the sets `tree` and `zip-tree`")
     add("--segments", type=int, default=default.segments, help="of each layer")
     add("--segment-bytes", type=int, default=default.segment_bytes, help="of each segment")
-    add(
-        "--chaos-rate", type=float, default=0.0, help="the share of requests that meet a random fault, 0 to 1"
-    )
-    add("--chaos-seed", type=int, help="to meet the same faults again")
+    add("--chaos-rate", type=float, default=0.0, help="the share of requests with a random fault, 0 to 1")
+    add("--chaos-seed", type=int, help="to repeat the same faults")
     add("--webhook-url", help="where to POST events")
     add("--webhook-header", default=default.webhook_header, help="the header that carries the secret")
     add("--webhook-secret", default=default.webhook_secret, help="its value")
@@ -75,7 +73,7 @@ def _config(argv: Sequence[str] | None, program: str) -> SimulatorConfig:
     add(
         "--until-stdin-closes",
         action="store_true",
-        help="end when stdin does, so that it cannot outlive its parent",
+        help="exit when stdin closes, so that it cannot outlive its parent",
     )
     chosen = vars(parser.parse_args(argv))
     if bool(chosen["tls_certificate"]) != bool(chosen["tls_key"]):

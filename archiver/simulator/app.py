@@ -1,4 +1,4 @@
-"""Everything behind the sockets: which origin was asked, which fault it meets, and a line in the log."""
+"""Route each request to its origin and its fault, and log it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from archiver.simulator.api import ASSETS, build_api
-from archiver.simulator.assets import HMS_BUCKET, Asset
-from archiver.simulator.cdn import Cdn
-from archiver.simulator.connection import ClientGone, check_client, connection_number
-from archiver.simulator.control import build_control
-from archiver.simulator.faults import FAULTS, Asked, Call
-from archiver.simulator.request_log import Request
+from archiver.simulator.endpoints.api import ASSETS, build_api
+from archiver.simulator.endpoints.cdn import Cdn
+from archiver.simulator.endpoints.control import build_control
+from archiver.simulator.endpoints.request_log import Request
+from archiver.simulator.endpoints.storage import REDIRECT, Storage
+from archiver.simulator.endpoints.webhooks import Deliveries
+from archiver.simulator.faults.behaviours import FAULTS, Asked, Call
+from archiver.simulator.faults.connection import ClientGone, check_client, connection_number
+from archiver.simulator.recordings.assets import HMS_BUCKET, Asset
 from archiver.simulator.signing import cookies_of, signature_of
-from archiver.simulator.storage import REDIRECT, Storage
-from archiver.simulator.webhooks import Deliveries
-from archiver.simulator.world import World
+from archiver.simulator.workspace import Workspace
 
 
 class Simulator:
-    """An ASGI application for three ports: `ports` says which is `api`, `storage` and `cdn`."""
+    """An ASGI application for three ports. `ports`: which is `api`, `storage` and `cdn`."""
 
-    def __init__(self, world: World, ports: Mapping[int, str]) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace, ports: Mapping[int, str]) -> None:
+        self._workspace = workspace
         self._ports = ports
-        self.deliveries = Deliveries(world)
-        self._control = build_control(world, self.deliveries)
+        self.deliveries = Deliveries(workspace)
+        self._control = build_control(workspace, self.deliveries)
         self._origins: Mapping[str, ASGIApp] = {
-            "api": build_api(world),
-            "storage": Storage(world),
-            "cdn": Cdn(world),
+            "api": build_api(workspace),
+            "storage": Storage(workspace),
+            "cdn": Cdn(workspace),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,8 +48,8 @@ class Simulator:
 
     async def _answer(self, on: str, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._asked(on, scope)
-        taken = self._world.faults.take(asked)
-        status, sent, began = 0, 0, self._world.log.now_seconds()
+        taken = self._workspace.faults.take(asked)
+        status, sent, began = 0, 0, self._workspace.log.now_seconds()
 
         async def counted(message: Message) -> None:
             nonlocal status, sent
@@ -65,12 +65,12 @@ class Simulator:
                 await self._origins[on](scope, receive, counted)
             else:
                 name, args = taken
-                call = Call(self._origins[on], scope, receive, counted, asked, self._world.faults.revoke)
+                call = Call(self._origins[on], scope, receive, counted, asked, self._workspace.faults.revoke)
                 await FAULTS[name](call, **args)
         except ClientGone:
             pass
         finally:
-            self._world.log.add(
+            self._workspace.log.add(
                 Request(
                     on=on,
                     method=asked.method,
@@ -81,7 +81,7 @@ class Simulator:
                     asset=asked.asset_id,
                     fault=None if taken is None else taken[0],
                     seconds=began,
-                    took_seconds=self._world.log.now_seconds() - began,
+                    took_seconds=self._workspace.log.now_seconds() - began,
                     connection=connection_number(scope),
                 )
             )
@@ -105,13 +105,13 @@ class Simulator:
     def _asset(self, on: str, scope: Scope) -> Asset | None:
         if on == "api":
             raw = bytes(scope["raw_path"]).decode("latin-1").removeprefix(f"{ASSETS}/")
-            return self._world.catalogue.by_id(unquote(raw.partition("/")[0]))
+            return self._workspace.catalogue.by_id(unquote(raw.partition("/")[0]))
         path = str(scope["path"]).removeprefix(REDIRECT)
-        found = self._world.find(path if on == "storage" else f"/{HMS_BUCKET}{path}")
+        found = self._workspace.find(path if on == "storage" else f"/{HMS_BUCKET}{path}")
         return found.asset if found else None
 
     def _dated(self, on: str, send: Send) -> Send:
-        clock = self._world.clock
+        clock = self._workspace.clock
 
         async def dated(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -123,6 +123,6 @@ class Simulator:
         return dated
 
 
-def build_app(world: World, ports: Mapping[int, str]) -> Simulator:
-    """The application; `world.origins` must be set before the first request."""
-    return Simulator(world, ports)
+def build_app(workspace: Workspace, ports: Mapping[int, str]) -> Simulator:
+    """Build the application. Set `workspace.origins` before the first request."""
+    return Simulator(workspace, ports)

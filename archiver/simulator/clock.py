@@ -1,4 +1,4 @@
-"""The time as the simulator sees it."""
+"""The simulator's clocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import timedelta
 
 @dataclass
 class Clock:
-    """`shift` moves retention and the end of signed URLs, so that tests need not wait. `api_skew` moves only what
-    the API takes for now (its Date header, the validity of tokens): a client whose clock is wrong sees this."""
+    """`shift` moves retention and the expiry of signed URLs, so that tests need not wait. `api_skew` moves only the
+    API's clock (its Date header, the validity of tokens), as a client with a wrong clock sees it."""
 
     shift: timedelta = timedelta(0)
     api_skew: timedelta = timedelta(0)

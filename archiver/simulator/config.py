@@ -1,4 +1,4 @@
-"""What a simulator is asked to be."""
+"""Configuration of a simulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
-# They open nothing but a simulator; real ones come from the 100ms dashboard.
+# Valid only for a simulator; real ones come from the 100ms dashboard.
 FAKE_ACCESS_KEY = "simulated-access-key"
 FAKE_SECRET = "simulated-app-secret-of-nobody-at-all"  # noqa: S105 (32 bytes or more, as HS256 wants)
 # Customers' own buckets: `external` when its path is among ARCHIVER_OWN_PATHS; and one that nobody declared.
@@ -16,12 +16,12 @@ UNDECLARED_BUCKET = "acme-undeclared-recordings"
 
 
 class LastPage(StrEnum):
-    """How the listing says that it is over; the documentation knows all of these."""
+    """How the last page of the listing looks; all are documented."""
 
     SHORT = "short"  # fewer rows than `limit`, `last` set as ever
     LAST_NULL = "last-null"
     LAST_EMPTY = "last-empty"
-    DATA_NULL = "data-null"  # one more page, whose `data` is null
+    DATA_NULL = "data-null"  # one more page with `data` null
 
 
 class Order(StrEnum):
@@ -42,7 +42,7 @@ class Flavour(StrEnum):
 @dataclass(frozen=True)
 class SimulatorConfig:
     set_name: str = "demo"
-    state_dir: Path | None = None  # None: a restart begins anew
+    state_dir: Path | None = None  # None: nothing survives a restart
     host: str = "127.0.0.1"
     public_host: str | None = None  # the name in URLs; None: `host`
     port: int = 0  # 0: any free one
@@ -67,7 +67,7 @@ class SimulatorConfig:
     segment_bytes: int = 250 * 1024
 
     chaos_seed: int | None = None
-    chaos_rate: float = 0.0  # the share of requests that meet a fault
+    chaos_rate: float = 0.0  # the share of requests with a fault
 
     webhook_url: str | None = None
     webhook_header: str = "x-webhook-secret"

@@ -1,4 +1,4 @@
-"""The process: three sockets, one server, and a line that says that it is ready."""
+"""Run the server on three sockets, and announce when it is ready."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import uvicorn
 
 from archiver.simulator.app import Simulator, build_app
 from archiver.simulator.config import SimulatorConfig
-from archiver.simulator.connection import ConnectionInScope
+from archiver.simulator.faults.connection import ConnectionInScope
 from archiver.simulator.state import write_whole
-from archiver.simulator.world import Origins, World
+from archiver.simulator.workspace import Origins, Workspace
 
-# Longer than any client keeps a connection that it means to use again.
+# Longer than any client keeps an idle connection.
 _KEEP_ALIVE_SECONDS = 75
-# Answers end when their connections do; this is for those that do not notice.
+# Responses end with their connections; this is for those that do not.
 _SHUTDOWN_SECONDS = 1
 
 
 class _Server(uvicorn.Server):
-    """Ends when it is told to, and leaves the process to its caller."""
+    """A uvicorn server that leaves signals to its caller."""
 
     def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
         self._when_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A stalled or slow answer would outlast anybody's patience.
+        # A stalled or slow response would delay the shutdown.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
@@ -52,25 +52,26 @@ class _Server(uvicorn.Server):
 def run(config: SimulatorConfig) -> None:
     """Serve until SIGINT or SIGTERM (or the end of stdin, if so configured).
 
-    Says on stdout in one line of JSON, and in `<state_dir>/ready.json`, when it is ready and where. Raises OSError
-    when a port is taken or the state cannot be kept.
-    """
+    When ready, writes its addresses as one line of JSON to stdout and to `<state_dir>/ready.json`. Raises OSError when
+    a port is taken or the state cannot be saved."""
     if config.access_log:
         logging.basicConfig(stream=sys.stderr, format="%(message)s")
         logging.getLogger("simulator.access").setLevel(logging.INFO)
-    world = World(config)
+    workspace = Workspace(config)
     with contextlib.ExitStack() as stack:
         names = ("api", "storage", "cdn")
         wanted = (config.port, config.storage_port, config.cdn_port)
         sockets = [stack.enter_context(contextlib.closing(_listen(config.host, port))) for port in wanted]
         ports = {sock.getsockname()[1]: name for sock, name in zip(sockets, names, strict=True)}
-        world.origins = Origins(*(_origin(config, port) for port in ports))
-        app = build_app(world, ports)
-        # uvloop, where it is, would only make the simulator differ from machine to machine
-        asyncio.run(_serve(config, world, app, sockets))
+        workspace.origins = Origins(*(_origin(config, port) for port in ports))
+        app = build_app(workspace, ports)
+        # without uvloop, which is not on every machine
+        asyncio.run(_serve(config, workspace, app, sockets))
 
 
-async def _serve(config: SimulatorConfig, world: World, app: Simulator, sockets: list[socket.socket]) -> None:
+async def _serve(
+    config: SimulatorConfig, workspace: Workspace, app: Simulator, sockets: list[socket.socket]
+) -> None:
     server = _Server(
         uvicorn.Config(
             app,
@@ -86,7 +87,7 @@ async def _serve(config: SimulatorConfig, world: World, app: Simulator, sockets:
             ssl_certfile=config.tls_certificate,
             ssl_keyfile=config.tls_key,
         ),
-        lambda: _ready(config, world, app),
+        lambda: _ready(config, workspace, app),
     )
 
     def stop() -> None:
@@ -104,16 +105,16 @@ async def _serve(config: SimulatorConfig, world: World, app: Simulator, sockets:
         await app.deliveries.stop()
 
 
-def _ready(config: SimulatorConfig, world: World, app: Simulator) -> None:
+def _ready(config: SimulatorConfig, workspace: Workspace, app: Simulator) -> None:
     text = json.dumps(
         {
-            "api_url": f"{world.origins.api}/v2",
-            "control_url": f"{world.origins.api}/simulator",
-            "storage_url": world.origins.storage,
-            "cdn_url": world.origins.cdn,
+            "api_url": f"{workspace.origins.api}/v2",
+            "control_url": f"{workspace.origins.api}/simulator",
+            "storage_url": workspace.origins.storage,
+            "cdn_url": workspace.origins.cdn,
             "access_key": config.access_key,
             "set": config.set_name,
-            "chaos_seed": world.faults.chaos_seed if config.chaos_rate else None,
+            "chaos_seed": workspace.faults.chaos_seed if config.chaos_rate else None,
             "pid": os.getpid(),
         }
     )
@@ -122,7 +123,7 @@ def _ready(config: SimulatorConfig, world: World, app: Simulator) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     if config.webhook_url is not None:
-        for asset in world.catalogue:
+        for asset in workspace.catalogue:
             app.deliveries.send(asset)
 
 

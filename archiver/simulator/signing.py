@@ -1,4 +1,4 @@
-"""Signed URLs: of one path at the storage (S3's and GCS's names), of a folder at the CDN (CloudFront's names)."""
+"""Sign URLs: of one path at the storage (as S3 or GCS), of a folder at the CDN (as CloudFront)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Signer:
     flavour: Flavour = Flavour.S3
 
     def sign_path(self, method: str, path: str, now_seconds: float, duration_seconds: int) -> str:
-        """The query that lets `method` at `path` (decoded) through for `duration_seconds`."""
+        """Return the query that authorizes `method` at `path` (decoded) for `duration_seconds`."""
         prefix = _PREFIX[self.flavour]
         signed_at = datetime.fromtimestamp(now_seconds, UTC).strftime(_TIME)
         query = {
@@ -45,7 +45,7 @@ class Signer:
             f"{prefix}Date": signed_at,
             f"{prefix}Expires": str(duration_seconds),
             f"{prefix}SignedHeaders": "host",
-            # Two URLs signed in one second differ, so that one of them can die alone.
+            # Two URLs signed in one second differ, so that one can be revoked alone.
             f"{prefix}Security-Token": secrets.token_urlsafe(24),
         }
         query[f"{prefix}Signature"] = self._path_signature(method, path, query)
@@ -64,7 +64,7 @@ class Signer:
         return Verdict.GOOD if now_seconds < ends_at else Verdict.EXPIRED
 
     def sign_folder(self, resource: str, now_seconds: float, duration_seconds: int) -> dict[str, str]:
-        """CloudFront's three values for `resource`, a URL that may end in `*`."""
+        """Return CloudFront's three values for `resource`, a URL that may end in `*`."""
         ends_at = int(now_seconds) + duration_seconds
         statement = {
             "Sid": secrets.token_hex(8),  # as above
@@ -75,7 +75,7 @@ class Signer:
         return {"Policy": policy, "Signature": self._policy_signature(policy), "Key-Pair-Id": "KSIMULATED"}
 
     def check_folder(self, url: str, values: Mapping[str, str], now_seconds: float) -> Verdict:
-        """Whether `values` (of a query or of cookies) let `url`, without its query, through."""
+        """Check whether `values` (of a query or cookies) authorize `url`, without its query."""
         if any(name not in values for name in CDN_NAMES):
             return Verdict.MISSING
         policy = values["Policy"]
@@ -98,7 +98,7 @@ class Signer:
 
 
 def signature_of(raw_query: str, cookies: Mapping[str, str]) -> str | None:
-    """What tells one signed URL, or one set of cookies, from another."""
+    """Return what identifies a signed URL, or a set of cookies."""
     query = dict(parse_qsl(raw_query, keep_blank_values=True))
     for name in ("X-Amz-Signature", "X-Goog-Signature", "Signature"):
         if name in query:
@@ -107,7 +107,7 @@ def signature_of(raw_query: str, cookies: Mapping[str, str]) -> str | None:
 
 
 def cookies_of(header: str) -> dict[str, str]:
-    """The cookies of a Cookie header, those of the CDN by the names that they have in a query."""
+    """Parse a Cookie header; the CDN's cookies get their names in a query."""
     return {name.removeprefix(COOKIE_PREFIX): morsel.value for name, morsel in SimpleCookie(header).items()}
 
 

@@ -1,4 +1,4 @@
-"""What a simulator with a state directory still knows after a restart."""
+"""State of a simulator that survives a restart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Addition:
 
 @dataclass
 class State:
-    """`born_seconds`, since 1970, is what the ages of a set's assets count from; the key keeps URLs valid."""
+    """`born_seconds`: since 1970, when the ages of a set's assets are 0; the key keeps URLs valid."""
 
     born_seconds: float = field(default_factory=time.time)
     signing_key_hex: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
@@ -32,13 +32,13 @@ class State:
 
 
 class StateFile:
-    """`simulator.json` in the directory; without a directory, nothing is kept."""
+    """`simulator.json` in the directory; without one, nothing is kept."""
 
     def __init__(self, directory: Path | None) -> None:
         self._path = directory / "simulator.json" if directory else None
 
     def load(self) -> State:
-        """What was saved, else a new state, saved. Raises OSError."""
+        """Load the state, or save and return a new one. Raises OSError."""
         if self._path is not None and self._path.exists():
             saved = json.loads(self._path.read_text())
             return State(**{**saved, "additions": [Addition(**addition) for addition in saved["additions"]]})
@@ -54,7 +54,7 @@ class StateFile:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, and nobody else on the machine reads it."""
+    """Replace a file atomically, readable only by this user."""
     beside = path.with_name(f"{path.name}.new")
     beside.touch(mode=0o600)
     beside.write_text(text)

@@ -5,8 +5,9 @@ from collections import Counter
 import httpx
 import pytest
 
-from archiver.simulator.chaos import Chaos
-from archiver.simulator.faults import FAULTS, Faults, Match
+from archiver.simulator.faults.behaviours import FAULTS
+from archiver.simulator.faults.chaos import Chaos
+from archiver.simulator.faults.plan import Faults, Match
 from tests.simulator.process import Simulator, running_simulator
 
 REQUESTS = [("storage", "GET", f"/bucket/{number}.mp4", None) for number in range(300)]

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.simulator import zips
-from archiver.simulator.content import MP4_HEAD, Content, Held, Joined, Synthetic, digests
-from archiver.simulator.trees import SyntheticTree
-from archiver.simulator.zips import streamed_zip, zipped
+from archiver.simulator.recordings import zips
+from archiver.simulator.recordings.content import MP4_HEAD, Content, Held, Joined, Synthetic, digests
+from archiver.simulator.recordings.trees import SyntheticTree
+from archiver.simulator.recordings.zips import streamed_zip, zipped
 
 SIZE = 600_001  # a little over two blocks
 SYNTHETIC = (

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from archiver.simulator.faults import FAULTS
+from archiver.simulator.faults.behaviours import FAULTS
 from tests.simulator.process import Simulator
 
 

@@ -13,8 +13,8 @@ import google_crc32c
 import httpx
 import pytest
 
-from archiver.simulator.kinds import KINDS
-from archiver.simulator.sets import SETS
+from archiver.simulator.recordings.kinds import KINDS
+from archiver.simulator.recordings.sets import SETS
 from tests.simulator.process import Simulator, running_simulator
 
 PRESENT = (

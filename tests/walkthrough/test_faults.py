@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
-from archiver.simulator.faults import FAULTS
+from archiver.simulator.faults.behaviours import FAULTS
 from tests.simulator.process import Simulator, running_simulator
 from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.stored import check_against_truth, check_asset, manifests

@@ -1,4 +1,5 @@
-"""Makes the sample recordings of this folder: `python -m simulator.media.make`. Needs the `imageio-ffmpeg` wheel.
+"""Makes the sample recordings of this folder: `python -m archiver.simulator.media.make`. Needs the `imageio-ffmpeg`
+wheel.
 
 Its output is committed, so that the simulator needs no ffmpeg. Every file holds six seconds of a moving test
 picture and a tone, each with another picture size and pitch, so that no two recordings are alike.

@@ -1,4 +1,4 @@
-"""The bucket's own origin: `/<bucket>/<key>` with a signature in the query, as S3 answers."""
+"""The storage: `/<bucket>/<key>` with a signature in the query, as S3 answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import lru_cache
 from starlette.types import Receive, Scope, Send
 
 from archiver.simulator.config import Flavour
-from archiver.simulator.content import Content, Held, crc32c_of
-from archiver.simulator.serving import answer, answer_xml, serve
+from archiver.simulator.endpoints.serving import answer, answer_xml, serve
+from archiver.simulator.recordings.content import Content, Held, crc32c_of
 from archiver.simulator.signing import Verdict
-from archiver.simulator.world import World
+from archiver.simulator.workspace import Workspace
 
 REDIRECT = "/redirect"
 _REFUSALS: Mapping[Verdict, tuple[str, str]] = {
@@ -21,21 +21,21 @@ _REFUSALS: Mapping[Verdict, tuple[str, str]] = {
     Verdict.EXPIRED: ("AccessDenied", "Request has expired"),
     Verdict.WRONG: ("SignatureDoesNotMatch", "The request signature we calculated does not match yours"),
 }
-# The whole of a larger file is not read for a header; GCS leaves x-goog-hash out for some objects too.
+# Larger files are not hashed for a header; GCS omits x-goog-hash for some objects too.
 _HASHED_BYTES = 64 << 20
 
 
 class Storage:
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             await answer_xml(405, "MethodNotAllowed", "The specified method is not allowed", scope, send)
             return
         path, query = str(scope["path"]), bytes(scope["query_string"]).decode("latin-1")
-        now = self._world.clock.storage_seconds()
-        verdict = self._world.signer.check_path(scope["method"], path, query, now)
+        now = self._workspace.clock.storage_seconds()
+        verdict = self._workspace.signer.check_path(scope["method"], path, query, now)
         if verdict is not Verdict.GOOD:
             await answer_xml(403, *_REFUSALS[verdict], scope, send)
             return
@@ -47,23 +47,23 @@ class Storage:
         if path.startswith(f"{REDIRECT}/"):
             await self._redirect(path, scope, send)
             return
-        found = self._world.find(path)
+        found = self._workspace.find(path)
         if found is None:
             await answer_xml(404, "NoSuchKey", "The specified key does not exist.", scope, send)
             return
         await serve(found.content, found.key, self._headers(found.content), scope, send)
 
     async def _redirect(self, path: str, scope: Scope, send: Send) -> None:
-        found = self._world.find(path.removeprefix(REDIRECT))
+        found = self._workspace.find(path.removeprefix(REDIRECT))
         if found is None or found.asset.redirect is None:
             await answer_xml(404, "NoSuchKey", "The specified key does not exist.", scope, send)
             return
-        target = self._world.redirect_target(found.asset)
+        target = self._workspace.redirect_target(found.asset)
         await answer(302, b"", [("location", target)], scope, send)
 
     def _headers(self, content: Content) -> list[tuple[str, str]]:
-        request_id = self._world.request_id()
-        if self._world.config.flavour is Flavour.S3:
+        request_id = self._workspace.request_id()
+        if self._workspace.config.flavour is Flavour.S3:
             return [("server", "AmazonS3"), ("x-amz-request-id", request_id)]
         headers = [
             ("server", "UploadServer"),
@@ -85,5 +85,5 @@ def _goog_hashes(content: Content) -> tuple[str, ...]:
 
 
 def _has_unsigned_headers(scope: Scope) -> bool:
-    # S3 refuses a pre-signed request with more x-amz- headers than were signed, so nobody can ask for checksums.
+    # S3 refuses a pre-signed request with unsigned x-amz- headers, so a client cannot request checksums.
     return any(name.startswith(b"x-amz-") for name, _ in scope["headers"])

@@ -1,4 +1,4 @@
-"""Management tokens, verified as the documentation describes them."""
+"""Verify management tokens as documented."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_VALIDITY_SECONDS = 14 * 24 * 3600
 
 
 class TokenRefused(Exception):
-    """`status` is what the API answers: 401 for a token that proves nothing, 403 for one that may not do this."""
+    """`status`: 401 for an invalid token, 403 for one that may not do this."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -20,7 +20,7 @@ class TokenRefused(Exception):
 
 
 def check_token(authorization: str | None, access_key: str, secret: str, now_seconds: float) -> None:
-    """Returns when the header carries a good management token. Raises TokenRefused."""
+    """Raise TokenRefused unless the header carries a valid management token."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise TokenRefused(401, "missing bearer token")

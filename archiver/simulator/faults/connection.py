@@ -1,4 +1,4 @@
-"""The TCP connection under a request, for faults that HTTP has no words for."""
+"""The TCP connection of a request, for faults below HTTP."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _TRANSPORT = "simulator.transport"
-_NUMBER = "archiver.simulator.connection"
+_NUMBER = "simulator.connection"
 _numbers = count(1)
 
 
 class ConnectionInScope(H11Protocol):
-    """uvicorn's own HTTP/1.1, which hands the transport on to the application."""
+    """uvicorn's HTTP/1.1, with the transport in the scope."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -28,40 +28,40 @@ class ConnectionInScope(H11Protocol):
 
 
 def connection_number(scope: Scope) -> int:
-    """Tells connections apart: requests with the same number shared one."""
+    """Return the number of the connection; requests with the same number shared it."""
     return int(scope[_NUMBER])
 
 
 def write_raw(scope: Scope, data: bytes) -> None:
-    """Bytes past what HTTP was told about."""
+    """Write bytes that are not part of the HTTP response."""
     _transport(scope).write(data)
 
 
 async def close(scope: Scope, receive: Receive) -> None:
-    """End the connection in the middle of the answer; the client gets what was sent, then the end."""
+    """Close the connection in the middle of the response; the client gets what was sent."""
     _transport(scope).close()
     await until_gone(receive)
 
 
 async def reset(scope: Scope, receive: Receive) -> None:
-    """Drop the connection with a TCP reset; bytes on their way may be lost."""
+    """Reset the connection; bytes in flight may be lost."""
     _transport(scope).abort()
     await until_gone(receive)
 
 
 class ClientGone(Exception):
-    """Nobody reads the answer any more."""
+    """The client has disconnected."""
 
 
 def check_client(scope: Scope) -> None:
-    """Raises ClientGone. uvicorn drops what is sent after that without a word, and without a pause in which
-    others could be served."""
+    """Raise ClientGone if the client has disconnected. uvicorn would drop what is sent silently, without yielding to
+    other requests."""
     if _transport(scope).is_closing():
         raise ClientGone
 
 
 async def pause(receive: Receive, seconds: float) -> None:
-    """Wait. Raises ClientGone as soon as nobody waits for the answer."""
+    """Wait. Raises ClientGone as soon as the client disconnects."""
     try:
         await asyncio.wait_for(until_gone(receive), seconds)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Every asset of the workspace: in the order of the listing, by id, and by the key of a file."""
+"""All assets of the workspace: in listing order, by id, and by the key of a file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import timedelta
 from math import gcd
 from typing import Protocol
 
-from archiver.simulator.assets import Asset
 from archiver.simulator.clock import Clock
 from archiver.simulator.config import Order
-from archiver.simulator.content import Content
+from archiver.simulator.recordings.assets import Asset
+from archiver.simulator.recordings.content import Content
 
 
 class Series(Protocol):
-    """Many assets that are made when they are asked for. The newest is number 0."""
+    """Many assets, made on demand. The newest is number 0."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Found:
-    """A file, and whose it is. `name` is a key of the asset's `objects`; `key` is the file's whole key."""
+    """A file of an asset. `name`: key of the asset's `objects`; `key`: the full key in the bucket."""
 
     asset: Asset
     name: str
@@ -86,7 +86,7 @@ class Catalogue:
         return len(self._assets) + self._series_length
 
     def __iter__(self) -> Iterator[Asset]:
-        """In the order of the listing, those with deleted files too."""
+        """Iterate in listing order, including assets with deleted files."""
         for position in range(len(self)):
             yield self._at(position)
 
@@ -97,7 +97,7 @@ class Catalogue:
         return self._series.at(number) if self._series and number is not None else None
 
     def page(self, filters: Filters, start: str | None, limit: int) -> tuple[list[Asset], bool]:
-        """Up to `limit` assets behind the one called `start`, and whether more follow. Raises UnknownStart."""
+        """Return up to `limit` assets after the one with id `start`, and whether more follow. Raises UnknownStart."""
         position = 0 if not start else self._position(start) + 1
         rows: list[Asset] = []
         while position < len(self):
@@ -110,23 +110,23 @@ class Catalogue:
         return rows, False
 
     def expires_seconds(self, asset: Asset) -> float | None:
-        """When its files go, since 1970; None for a bucket without retention."""
+        """Return when its files are deleted, since 1970; None for a bucket without retention."""
         if not asset.has_retention:
             return None
         return asset.identity.created_seconds + self._retention.total_seconds()
 
     def delete_expired(self) -> None:
-        """What is deleted now stays deleted, also when the clock is turned back."""
+        """Delete expired files for good, even if the clock is set back later."""
         self._latest_seconds = max(self._latest_seconds, self._clock.storage_seconds())
 
     def expired(self, asset: Asset) -> bool:
-        """Whether its files were deleted."""
+        """Tell whether its files were deleted."""
         self.delete_expired()
         expires = self.expires_seconds(asset)
         return expires is not None and expires <= self._latest_seconds
 
     def find(self, bucket: str, key: str) -> Found | None:
-        """The file, if it exists (still)."""
+        """Return the file; None if it does not exist, or no longer."""
         number = self._series.number_of_key(key) if self._series else None
         candidates = (
             [self._series.at(number)] if self._series and number is not None else self._near(bucket, key)
@@ -155,7 +155,7 @@ class Catalogue:
         sign = -1 if self._order is Order.NEWEST_FIRST else 1
         return sign * asset.identity.created_seconds, asset.id
 
-    # Assets of the series are older than all others; a shuffled order keeps its place when assets are added.
+    # Assets of the series are older than all others; added assets do not change a shuffled order.
 
     def _at(self, position: int) -> Asset:
         if self._order is Order.OLDEST_FIRST:
@@ -190,7 +190,7 @@ class Catalogue:
 
     @property
     def _step(self) -> int:
-        # About the golden section, and without a common divisor: visits each number once, far apart.
+        # Near the golden ratio and coprime to the length: visits each number once, far apart.
         length = self._series_length
         return next(
             step for step in range(int(length * 0.618) or 1, 2 * length + 2) if gcd(step, length) == 1

@@ -1,4 +1,4 @@
-"""What was asked and answered: for tests that count requests and bytes. Never a query."""
+"""Log of requests and responses, for tests that count them. Without queries."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _access = logging.getLogger("simulator.access")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`bytes` of the body were given to the socket. `seconds` is when it began, on the simulator's monotonic clock;
-    `took_seconds` how long the answer took. `fault` is the name of the fault it met, if any."""
+    """`bytes`: of the body, given to the socket. `seconds`: its start, by the simulator's monotonic clock;
+    `took_seconds`: duration of the response. `fault`: name of its fault, if any."""
 
     on: str
     method: str
@@ -51,11 +51,11 @@ class RequestLog:
         self._totals.clear()
 
     def totals(self) -> dict[str, dict[str, int]]:
-        """Requests and bytes by origin, of all requests since the last clear."""
+        """Return requests and bytes by origin since the last clear."""
         return self._totals
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The latest requests, oldest first, in the order in which their answers ended."""
+        """Return the latest requests in the order in which their responses ended."""
         return map(asdict, self._requests)
 
     @staticmethod

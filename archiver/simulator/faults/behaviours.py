@@ -1,32 +1,25 @@
-"""Faults by name: each wraps the application that would have answered properly.
-
-Which request meets which fault is asked for (`Faults.add`) or drawn from a seed (`simulator.chaos`).
-"""
+"""Faults by name: each wraps the application that would have answered correctly. See `plan` for which request meets
+which."""
 
 from __future__ import annotations
 
 import base64
 import gzip as gzip_format
-import inspect
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from archiver.simulator.chaos import Chaos
-from archiver.simulator.connection import close, pause, reset, write_raw
-from archiver.simulator.serving import answer, answer_xml
+from archiver.simulator.endpoints.serving import answer, answer_xml
+from archiver.simulator.faults.connection import close, pause, reset, write_raw
 
 _LONGEST_STALL_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a fault is matched against. `on` is `api`, `storage` or `cdn`."""
+    """The request, for matching faults. `on`: `api`, `storage` or `cdn`."""
 
     on: str
     method: str
@@ -37,30 +30,9 @@ class Asked:
     signature: str | None = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Match:
-    """Each condition that is set must hold. `on="storage"` means wherever bytes come from, the CDN included;
-    `path` is a regular expression that must be found in the path."""
-
-    on: str | None = None
-    path: str | None = None
-    asset: str | None = None
-    type: str | None = None
-    method: str | None = None
-
-    def meets(self, asked: Asked) -> bool:
-        return (
-            (self.on is None or self.on == asked.on or (self.on == "storage" and asked.on == "cdn"))
-            and (self.path is None or re.search(self.path, asked.path) is not None)
-            and (self.asset is None or self.asset == asked.asset_id)
-            and (self.type is None or self.type == asked.asset_type)
-            and (self.method is None or self.method == asked.method)
-        )
-
-
 @dataclass
 class Call:
-    """One request on its way to the application that would have answered it properly."""
+    """One request on its way to the application that would have answered it correctly."""
 
     app: ASGIApp
     scope: Scope
@@ -71,10 +43,10 @@ class Call:
 
 
 class _Ended(Exception):
-    """The answer was ended on purpose."""
+    """The response was ended on purpose."""
 
 
-# --- answers instead of the proper one
+# --- responses instead of the correct one
 
 
 async def too_many_requests(call: Call, retry_after: str | int | None = None) -> None:
@@ -96,7 +68,7 @@ async def token_refused(call: Call, status: int = 401) -> None:
 
 
 async def early_expiry(call: Call) -> None:
-    """403, and this very signature stays dead; a URL signed anew works."""
+    """Answer 403 and revoke the signature; a new URL works."""
     if call.asked.signature is not None:
         call.revoke(call.asked.signature)
     await _refuse(call, 403, "ExpiredToken", "The provided token has expired.")
@@ -115,23 +87,23 @@ async def garbled_json(call: Call, body: str = '{"limit": 10, "data": [{"id": "6
     await answer(200, body.encode(), [("content-type", "application/json")], call.scope, call.send)
 
 
-# --- the proper answer, ended early or late
+# --- the correct response, ended early or late
 
 
 async def cut(call: Call, at_byte: int | None = None) -> None:
-    """The connection ends after `at_byte` bytes of the body (half of it, if not said)."""
+    """Close the connection after `at_byte` bytes of the body (default: half of it)."""
     if await _stopped_at(call, at_byte):
         await close(call.scope, call.receive)
 
 
 async def connection_reset(call: Call, at_byte: int | None = None) -> None:
-    """Like `cut`, with a TCP reset; -1: before the first byte of the answer."""
+    """Like `cut`, with a TCP reset; -1: before the first byte of the response."""
     if at_byte == -1 or await _stopped_at(call, at_byte):
         await reset(call.scope, call.receive)
 
 
 async def stall(call: Call, at_byte: int | None = None, seconds: float = _LONGEST_STALL_SECONDS) -> None:
-    """Nothing comes after `at_byte` bytes (-1: not even a status); after `seconds` the connection ends."""
+    """Send nothing after `at_byte` bytes (-1: not even a status), and close the connection after `seconds`."""
     if at_byte == -1 or await _stopped_at(call, at_byte):
         await pause(call.receive, seconds)
         await close(call.scope, call.receive)
@@ -143,7 +115,7 @@ async def delay(call: Call, seconds: float = 1.0) -> None:
 
 
 async def slow(call: Call, bytes_per_second: int = 64 * 1024) -> None:
-    """The body comes at this pace, per connection."""
+    """Limit the rate of the body, per connection."""
     step = max(1, bytes_per_second // 20)
 
     async def paced(message: Message) -> None:
@@ -162,12 +134,12 @@ async def slow(call: Call, bytes_per_second: int = 64 * 1024) -> None:
     await call.app(call.scope, call.receive, paced)
 
 
-# --- the proper answer with something wrong about it
+# --- the correct response, altered
 
 
 async def short_body(call: Call, missing_bytes: int | None = None, content_length: str = "agrees") -> None:
-    """The body lacks its last `missing_bytes` (half, if not said). Content-Length says so too (`agrees`), or
-    promises the whole (`full`) and the connection ends."""
+    """Omit the last `missing_bytes` of the body (default: half). Content-Length agrees (`agrees`), or is that of the
+    whole (`full`) and the connection is closed."""
     if content_length == "full":
         whole = await _body_length(call)
         await cut(call, None if missing_bytes is None or whole is None else max(0, whole - missing_bytes))
@@ -189,8 +161,7 @@ async def short_body(call: Call, missing_bytes: int | None = None, content_lengt
 
 
 async def long_body(call: Call, extra_bytes: int = 1000, content_length: str = "agrees") -> None:
-    """`extra_bytes` too many. Content-Length counts them (`agrees`), or they follow behind a proper answer
-    (`original`), as from a server that lies."""
+    """Append `extra_bytes`. Content-Length counts them (`agrees`), or they follow a correct response (`original`)."""
     agrees = content_length == "agrees"
 
     async def lengthened(message: Message) -> None:
@@ -214,8 +185,8 @@ async def long_body(call: Call, extra_bytes: int = 1000, content_length: str = "
 
 
 async def other_etag(call: Call, ignore_preconditions: bool = False) -> None:
-    """As if the file had been replaced: the ETag differs each time. If-Match fails, If-Range gets the whole;
-    unless `ignore_preconditions`, as at servers that know neither."""
+    """Change the ETag each time, as if the file had been replaced. If-Match fails and If-Range gets the whole, unless
+    `ignore_preconditions`, as at servers that support neither."""
     headers = dict(call.scope["headers"])
     if b"if-match" in headers and not ignore_preconditions:
         await answer_xml(412, "PreconditionFailed", "The file was replaced", call.scope, call.send)
@@ -228,17 +199,17 @@ async def other_etag(call: Call, ignore_preconditions: bool = False) -> None:
 
 
 async def range_ignored(call: Call) -> None:
-    """200 and the whole file, whatever range was asked for."""
+    """Answer 200 with the whole file, whatever the range."""
     await _with_request_without(call, {b"range"}, {})
 
 
 async def no_length(call: Call) -> None:
-    """Chunked, no Content-Length, no ranges."""
+    """Answer chunked, without Content-Length and ranges."""
     await _with_request_without(call, {b"range"}, {}, {"content-length", "accept-ranges"})
 
 
 async def wrong_checksum(call: Call, header: str = "x-goog-hash") -> None:
-    """A checksum header (`x-goog-hash`, `x-amz-checksum-crc32c`, `etag`) that is not the file's."""
+    """Send a wrong checksum header (`x-goog-hash`, `x-amz-checksum-crc32c`, `etag`)."""
     values = {
         "x-goog-hash": f"crc32c={_random_base64(4)},md5={_random_base64(16)}",
         "x-amz-checksum-crc32c": _random_base64(4),
@@ -248,7 +219,7 @@ async def wrong_checksum(call: Call, header: str = "x-goog-hash") -> None:
 
 
 async def gzip(call: Call, force: bool = False) -> None:
-    """Content-Encoding: gzip, for a client that accepts it; with `force`, for any."""
+    """Send Content-Encoding: gzip to a client that accepts it; with `force`, to any."""
     accepted = dict(call.scope["headers"]).get(b"accept-encoding", b"")
     if not force and b"gzip" not in accepted:
         await call.app(call.scope, call.receive, call.send)
@@ -295,73 +266,6 @@ FAULTS: Mapping[str, Callable[..., Awaitable[None]]] = {
 }
 
 
-@dataclass
-class Fault:
-    """`skip`: let so many matching requests through first. `times`: then this many meet it (None: all)."""
-
-    id: int
-    name: str
-    match: Match
-    times: int | None
-    skip: int
-    args: Mapping[str, Any]
-    fired: int = 0
-
-
-class Faults:
-    """Which request meets which fault. The one that was asked for first has precedence; chaos comes last."""
-
-    def __init__(self, chaos_seed: int | None, chaos_rate: float) -> None:
-        self._chaos = Chaos(chaos_seed, chaos_rate)
-        self._faults: dict[int, Fault] = {}
-        self._revoked: set[str] = set()
-        self._ids = count(1)
-
-    @property
-    def chaos_seed(self) -> int:
-        return self._chaos.seed
-
-    def add(self, name: str, match: Match, times: int | None, skip: int, args: Mapping[str, Any]) -> Fault:
-        """Raises ValueError for a fault or an argument that does not exist, or a bad pattern."""
-        if name not in FAULTS:
-            raise ValueError(f"unknown fault {name!r}; known: {', '.join(sorted(FAULTS))}")
-        try:
-            inspect.signature(FAULTS[name]).bind(None, **args)
-            re.compile(match.path or "")
-        except (TypeError, re.error) as error:
-            raise ValueError(f"fault {name!r}: {error}") from error
-        fault = Fault(next(self._ids), name, match, times, skip, dict(args))
-        self._faults[fault.id] = fault
-        return fault
-
-    def clear(self) -> None:
-        """No fault is left, and no chaos; revoked signatures stay dead."""
-        self._faults.clear()
-        self._chaos.stop()
-
-    def all(self) -> list[Fault]:
-        return list(self._faults.values())
-
-    def take(self, asked: Asked) -> tuple[str, Mapping[str, Any]] | None:
-        """The fault that this request meets, counted; its name and arguments."""
-        if asked.signature in self._revoked:
-            return "early-expiry", {}
-        for fault in self._faults.values():
-            if not fault.match.meets(asked) or fault.times == 0:
-                continue
-            if fault.skip:
-                fault.skip -= 1
-                continue
-            fault.fired += 1
-            if fault.times is not None:
-                fault.times -= 1
-            return fault.name, fault.args
-        return self._chaos.draw(asked.on, asked.method, asked.path, asked.range)
-
-    def revoke(self, signature: str) -> None:
-        self._revoked.add(signature)
-
-
 async def _refuse(
     call: Call, status: int, code: str, message: str, headers: list[tuple[str, str]] | None = None
 ) -> None:
@@ -374,7 +278,7 @@ async def _refuse(
 
 
 async def _stopped_at(call: Call, at_byte: int | None) -> bool:
-    """Let the answer begin and stop it behind `at_byte` bytes; False when it was shorter and is complete."""
+    """Stop the response after `at_byte` bytes; False when it was shorter and is complete."""
     left = at_byte or 0
 
     async def limited(message: Message) -> None:
@@ -416,7 +320,7 @@ async def _with_request_without(
 
 
 async def _body_length(call: Call) -> int | None:
-    """What the proper answer would say, without sending it."""
+    """Return the Content-Length of the correct response, without sending it."""
     length: int | None = None
 
     async def noted(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""One asset: the row that the API lists, and the files behind it."""
+"""One asset: its row in the listing, and its files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from archiver.simulator.content import Content
+from archiver.simulator.recordings.content import Content
 
 HMS_BUCKET = "simulated-hms-recordings"
 HMS_PREFIX = "ap-south-1/5f7c1d2e"
@@ -18,10 +18,10 @@ OWN_PREFIX = "recordings"
 
 
 class Delivery(StrEnum):
-    """What `presigned-url` hands out, and what the children of a playlist need."""
+    """What `presigned-url` returns, and what the children of a playlist need."""
 
-    SIGNED = "signed"  # one file at the storage; the files beside it answer 403
-    CDN_RELATIVE = "cdn-relative"  # whoever knows the URL may read the folder
+    SIGNED = "signed"  # one file at the storage; files beside it get 403
+    CDN_RELATIVE = "cdn-relative"  # the folder is readable without credentials
     CDN_TOKEN = "cdn-token"  # noqa: S105 (the query of the master is needed on every child)
     CDN_COOKIES = "cdn-cookies"  # the master sets cookies; the children need them
 
@@ -35,7 +35,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True)
 class Identity:
-    """Where and when an asset was made. Everything else that names it follows from `name`."""
+    """Where and when an asset was made; ids derive from `name`."""
 
     name: str
     room: str
@@ -56,7 +56,7 @@ class Identity:
 
     @property
     def created_at(self) -> str:
-        """As the API writes it: with nanoseconds."""
+        """With nanoseconds, as the API writes it."""
         moment = datetime.fromtimestamp(int(self.created_seconds), UTC)
         nanoseconds = int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 1_000_000_000
         return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
@@ -82,9 +82,8 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Asset:
-    """`objects` are all files of the asset by their name below `folder`; `main` is the one that
-    `presigned-url` names. `whole` is what a perfect archive of it holds, byte by byte: by the path below
-    the folder of `main`, or inside the zip."""
+    """`objects`: all files by their name below `folder`; `main`: the one that `presigned-url` returns. `whole`: the
+    files of a perfect archive, by path below the folder of `main`, or inside the zip."""
 
     kind: str
     identity: Identity
@@ -110,7 +109,7 @@ class Asset:
 
     @property
     def main_folder(self) -> str:
-        """The key, with its slash at the end, of the folder that holds `main`."""
+        """The key of the folder of `main`, with a trailing slash."""
         return f"{PurePosixPath(self.main_key or self.folder).parent}/"
 
     @property
@@ -127,12 +126,12 @@ def prefix_of(bucket: str) -> str:
 
 
 def hexadecimal(*parts: object) -> str:
-    """24 hexadecimal digits, as 100ms's ids have."""
+    """Return 24 hexadecimal digits, like 100ms's ids."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:24]
 
 
 def row_of(identity: Identity, **fields: Any) -> dict[str, Any]:
-    """The API's object, with what every type has and a field that no documentation names."""
+    """Return a row of the listing, with the fields of all types and an undocumented one."""
     row: dict[str, Any] = {
         "id": identity.asset_id,
         "job_id": hexadecimal("job", identity.room, identity.session, identity.name),

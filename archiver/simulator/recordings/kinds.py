@@ -1,4 +1,4 @@
-"""Every kind of asset the simulator can make, by name."""
+"""Make assets of every kind, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from archiver.simulator.assets import (
+from archiver.simulator.config import OWN_BUCKET, UNDECLARED_BUCKET
+from archiver.simulator.recordings.assets import (
     HMS_BUCKET,
     Asset,
     Delivery,
@@ -19,10 +20,9 @@ from archiver.simulator.assets import (
     row_of,
     storage_path,
 )
-from archiver.simulator.config import OWN_BUCKET, UNDECLARED_BUCKET
-from archiver.simulator.content import MP4_HEAD, Content, Held, Synthetic
-from archiver.simulator.trees import MASTER, SyntheticTree, medium, recorded_tree
-from archiver.simulator.zips import streamed_zip, zipped
+from archiver.simulator.recordings.content import MP4_HEAD, Content, Held, Synthetic
+from archiver.simulator.recordings.trees import MASTER, SyntheticTree, medium, recorded_tree
+from archiver.simulator.recordings.zips import streamed_zip, zipped
 
 SECONDS = 6  # how long the recorded samples are
 _THUMBNAILS = ("thumbnail-0.png", "thumbnail-1.png")
@@ -30,7 +30,7 @@ _THUMBNAILS = ("thumbnail-0.png", "thumbnail-1.png")
 
 @dataclass(frozen=True)
 class Options:
-    """What a kind may be told; each reads only what it knows."""
+    """Options of all kinds; each reads only its own."""
 
     size_bytes: int = 1 << 20
     layer: int = 1
@@ -47,7 +47,7 @@ class Options:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Options:
-        """Raises ValueError for a name that no kind knows."""
+        """Parse options. Raises ValueError for an unknown name."""
         unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown options {sorted(unknown)}")
@@ -59,7 +59,7 @@ Kind = Callable[[Identity, Options], Asset]
 
 
 def make(kind: str, identity: Identity, options: Options, row: Mapping[str, Any] | None = None) -> Asset:
-    """The asset, with the fields of `row` in place of its own. Raises ValueError for an unknown kind."""
+    """Make an asset; `row` overrides fields of its row. Raises ValueError for an unknown kind."""
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(sorted(KINDS))}")
     asset = replace(KINDS[kind](identity, options), kind=kind)
@@ -173,14 +173,14 @@ def failed(identity: Identity, _: Options) -> Asset:
 
 
 def large(identity: Identity, options: Options) -> Asset:
-    """An mp4 by its first bytes, `size_bytes` long, made as it is read."""
+    """Make an MP4 of `size_bytes`, generated while read."""
     content = Synthetic(options.size_bytes, identity.asset_id, head=MP4_HEAD)
     metadata = {"resolution": {"width": 1920, "height": 1080}, "layer": "0"}
     return _one_file(identity, "room-composite", _beam(identity), content, metadata)
 
 
 def file(identity: Identity, options: Options) -> Asset:
-    """Any bytes under any name: `data_base64`, `name`, `type`."""
+    """Make a file of any bytes and name: `data_base64`, `name`, `type`."""
     data = base64.b64decode(options.data_base64 or "")
     key = _in_session(identity, f"{identity.asset_id}/{options.name or 'file.mp4'}")
     return _one_file(
@@ -232,13 +232,13 @@ def _vod(
 
 
 def vod_ts(identity: Identity, options: Options) -> Asset:
-    """Children need the master's query, which covers the thumbnails too."""
+    """Make a VOD whose children, and thumbnails, need the master's query."""
     delivery = options.delivery or Delivery.CDN_TOKEN
     return _vod(identity, recorded_tree("vod-ts"), delivery, thumbnails_in="vod/thumbnails/")
 
 
 def vod_fmp4(identity: Identity, options: Options) -> Asset:
-    """Its thumbnails lie outside of what its URL opens: they can be had from the webhook alone."""
+    """Make a VOD whose URL does not cover its thumbnails: only the webhook does."""
     delivery = options.delivery or Delivery.CDN_RELATIVE
     return _vod(identity, recorded_tree("vod-fmp4"), delivery, thumbnails_in="thumbnails/")
 
@@ -248,13 +248,13 @@ def vod_cookies(identity: Identity, _: Options) -> Asset:
 
 
 def vod_redirect(identity: Identity, options: Options) -> Asset:
-    """The master's URL redirects to another folder, which its children are relative to."""
+    """Make a VOD whose master redirects to another folder, which its children are relative to."""
     delivery = options.delivery or Delivery.CDN_TOKEN
     return _vod(identity, recorded_tree("vod-fmp4"), delivery, redirect=options.redirect or "here")
 
 
 def vod_source_access(identity: Identity, _: Options) -> Asset:
-    """Form 3: in the customer's own bucket, and only the master is signed."""
+    """Make a VOD in the customer's own bucket, of which only the master is signed."""
     tree = recorded_tree("vod-ts")
     return _vod(
         identity, tree, Delivery.SIGNED, bucket=UNDECLARED_BUCKET, expected_state="needs_source_access"
@@ -268,7 +268,7 @@ def tree(identity: Identity, options: Options) -> Asset:
 
 
 def files(identity: Identity, options: Options) -> Asset:
-    """Any tree: `files_base64`, `main`, `delivery`."""
+    """Make any tree: `files_base64`, `main`, `delivery`."""
     given = {path: Held(base64.b64decode(data)) for path, data in (options.files_base64 or {}).items()}
     delivery = options.delivery or Delivery.CDN_RELATIVE
     return _vod(identity, given, delivery, main=options.main, redirect=options.redirect)
@@ -283,7 +283,7 @@ def _zip(identity: Identity, content: Content, whole: Mapping[str, Content], **c
 
 
 def vod_zip_stored(identity: Identity, _: Options) -> Asset:
-    """Members are stored, with data descriptors."""
+    """Make a zip of stored members, with data descriptors."""
     files = recorded_tree("vod-ts")
     return _zip(identity, zipped(files, deflate=False), files)
 
@@ -294,13 +294,13 @@ def vod_zip_deflated(identity: Identity, _: Options) -> Asset:
 
 
 def zip_tree(identity: Identity, options: Options) -> Asset:
-    """A stored zip of the kind `tree`, of any size."""
+    """Make a zip of stored members of the kind `tree`, of any size."""
     made = SyntheticTree(identity.asset_id, options.layers, options.segments, options.segment_bytes)
     return _zip(identity, streamed_zip(made), made)
 
 
 def hostile_playlist(identity: Identity, _: Options) -> Asset:
-    """Its master leads to addresses that nobody outside should be able to make us ask."""
+    """Make a VOD whose master names internal addresses (SSRF)."""
     master = (
         "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\nhttp://169.254.169.254/latest/meta-data/a.m3u8\n"
         "#EXT-X-STREAM-INF:BANDWIDTH=2000\nhttp://127.0.0.1:1/b.m3u8\n"
@@ -320,7 +320,7 @@ def hostile_zip_bomb(identity: Identity, _: Options) -> Asset:
 
 
 def hostile_redirect(identity: Identity, options: Options) -> Asset:
-    """Its URL redirects to where a cloud machine keeps its credentials, or to `redirect`."""
+    """Make an asset that redirects to a cloud metadata address, or to `redirect`."""
     target = options.redirect or "http://169.254.169.254/latest/meta-data/"
     return replace(composite(identity, options), redirect=target, expected_state="refused")
 
@@ -331,7 +331,7 @@ def hostile_id(identity: Identity, options: Options) -> Asset:
 
 
 def hostile_html(identity: Identity, _: Options) -> Asset:
-    """An mp4 that is a web page, always."""
+    """Make an MP4 that is always a web page."""
     page = Held(b"<!DOCTYPE html><html><body>Please log in</body></html>")
     metadata = {"resolution": {"width": 426, "height": 240}, "layer": "0"}
     return _one_file(

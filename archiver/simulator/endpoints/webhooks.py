@@ -1,4 +1,4 @@
-"""The events that 100ms would send: to be read, and sent to a URL when there is one."""
+"""The events that 100ms would send, for reading, and sent to a URL if there is one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from archiver.simulator.assets import Asset, hexadecimal, storage_path
-from archiver.simulator.world import World
+from archiver.simulator.recordings.assets import Asset, hexadecimal, storage_path
+from archiver.simulator.workspace import Workspace
 
 # as documented: 3 retries
 RETRIES_AFTER_SECONDS = (1.0, 3.0, 10.0)
@@ -24,8 +24,8 @@ _EVENTS = {
 _log = logging.getLogger("archiver.simulator.webhooks")
 
 
-def event_of(world: World, asset: Asset) -> dict[str, Any] | None:
-    """The event of a completed asset, its URLs signed now; None for types that 100ms announces with none."""
+def event_of(workspace: Workspace, asset: Asset) -> dict[str, Any] | None:
+    """Return the event of a completed asset, its URLs signed now; None for types without one."""
     type_ = _EVENTS.get(str(asset.row["type"]))
     if type_ is None or asset.main is None:
         return None
@@ -42,7 +42,7 @@ def event_of(world: World, asset: Asset) -> dict[str, Any] | None:
         data["recording_single_files"] = [{"asset_id": asset.id, "path": row["path"], "size": row["size"]}]
         data["recording_thumbnails"] = [
             {
-                "url": world.thumbnail_url(asset, thumbnail),
+                "url": workspace.thumbnail_url(asset, thumbnail),
                 "location": storage_path(asset.bucket, f"{asset.folder}/{thumbnail.name}"),
                 "offset": thumbnail.offset_seconds,
                 "width": thumbnail.width,
@@ -58,7 +58,7 @@ def event_of(world: World, asset: Asset) -> dict[str, Any] | None:
         "id": hexadecimal("event", asset.id),
         "account_id": hexadecimal("account"),
         "app_id": hexadecimal("app"),
-        "timestamp": datetime.fromtimestamp(world.clock.storage_seconds(), UTC).isoformat(),
+        "timestamp": datetime.fromtimestamp(workspace.clock.storage_seconds(), UTC).isoformat(),
         "type": type_,
         "data": data,
     }
@@ -67,22 +67,24 @@ def event_of(world: World, asset: Asset) -> dict[str, Any] | None:
 class Deliveries:
     """Posts events to the configured URL, each in the background, and remembers what was answered."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._tasks: set[asyncio.Task[None]] = set()
         self.answers: dict[str, list[str]] = {}
 
     def send(self, asset: Asset) -> None:
-        """Does nothing without a URL. A receiver that never answers 200 loses the event, as with 100ms."""
-        event = event_of(self._world, asset)
-        if self._world.config.webhook_url is None or event is None:
+        """Send the event, if there is a URL. A receiver that never answers 200 loses it, as with 100ms."""
+        event = event_of(self._workspace, asset)
+        if self._workspace.config.webhook_url is None or event is None:
             return
-        task = asyncio.get_running_loop().create_task(self._deliver(self._world.config.webhook_url, event))
+        task = asyncio.get_running_loop().create_task(
+            self._deliver(self._workspace.config.webhook_url, event)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """What is not delivered yet is lost."""
+        """Drop what is not delivered yet."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -90,7 +92,7 @@ class Deliveries:
     async def _deliver(self, url: str, event: dict[str, Any]) -> None:
         import httpx  # a tenth of the start of a simulator that sends nothing
 
-        headers = {self._world.config.webhook_header: self._world.config.webhook_secret}
+        headers = {self._workspace.config.webhook_header: self._workspace.config.webhook_secret}
         answers = self.answers.setdefault(str(event["id"]), [])
         async with httpx.AsyncClient(timeout=10.0) as client:
             for pause in (0.0, *RETRIES_AFTER_SECONDS):
@@ -103,4 +105,4 @@ class Deliveries:
                 answers.append(str(status))
                 if status == 200:
                     return
-        _log.warning("webhook %s was not taken: %s", event["type"], ", ".join(answers))
+        _log.warning("webhook %s was not accepted: %s", event["type"], ", ".join(answers))

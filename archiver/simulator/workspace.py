@@ -1,4 +1,4 @@
-"""The simulated workspace: what it holds, what time it is, how its URLs look."""
+"""The simulated workspace: its assets, clock, faults and signed URLs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from archiver.simulator.assets import Asset, Delivery, Identity, Thumbnail
-from archiver.simulator.catalogue import Catalogue, Found
 from archiver.simulator.clock import Clock
 from archiver.simulator.config import SimulatorConfig
-from archiver.simulator.faults import Faults
-from archiver.simulator.kinds import Options, make
-from archiver.simulator.request_log import RequestLog
-from archiver.simulator.sets import assets_of, series_of
+from archiver.simulator.endpoints.request_log import RequestLog
+from archiver.simulator.faults.plan import Faults
+from archiver.simulator.recordings.assets import Asset, Delivery, Identity, Thumbnail
+from archiver.simulator.recordings.catalogue import Catalogue, Found
+from archiver.simulator.recordings.kinds import Options, make
+from archiver.simulator.recordings.sets import assets_of, series_of
 from archiver.simulator.signing import Signer
 from archiver.simulator.state import Addition, StateFile
 
@@ -33,8 +33,8 @@ class Origins:
     cdn: str
 
 
-class World:
-    """Built before the sockets are: `origins` is set once their ports are known."""
+class Workspace:
+    """Set `origins` once the ports are known."""
 
     origins: Origins
 
@@ -59,7 +59,7 @@ class World:
             self.catalogue.add(_made(addition))
 
     def add(self, kind: str, age_seconds: float, options: Mapping[str, Any], row: Mapping[str, Any]) -> Asset:
-        """A new asset, which a restart keeps. Raises ValueError for what cannot be made."""
+        """Add an asset that survives restarts. Raises ValueError for invalid options."""
         addition = Addition(
             name=f"added-{len(self._state.additions)}-{uuid.uuid4().hex[:8]}",
             kind=kind,
@@ -74,19 +74,19 @@ class World:
         return asset
 
     def shift_clock(self, shift: timedelta) -> None:
-        """Set how far the storage's clock is ahead; what retention deleted stays deleted."""
+        """Set how far the storage's clock is ahead. Files that retention deleted stay deleted."""
         self.clock.shift = shift
         self._state.shift_seconds = shift.total_seconds()
         self._state_file.save(self._state)
         self.catalogue.delete_expired()
 
     def find(self, path: str) -> Found | None:
-        """The file at `/<bucket>/<key>`, if it exists (still)."""
+        """Return the file at `/<bucket>/<key>`; None if it does not exist, or no longer."""
         bucket, _, key = path.removeprefix("/").partition("/")
         return self.catalogue.find(bucket, key)
 
     def url_of(self, asset: Asset, duration_seconds: int) -> str:
-        """What `presigned-url` answers. The asset has a file."""
+        """Return the URL for `presigned-url`. The asset must have a file."""
         key, hop = asset.main_key or "", "/redirect" if asset.redirect else ""
         if asset.delivery is Delivery.SIGNED:
             return self._storage_url(f"{hop}/{asset.bucket}/{key}", duration_seconds)
@@ -100,7 +100,7 @@ class World:
         return f"{url}?{urlencode(values)}"
 
     def redirect_target(self, asset: Asset) -> str:
-        """Where the `/redirect` of the asset leads; at the CDN, without the query."""
+        """Return the target of the asset's `/redirect`; at the CDN, without the query."""
         key = asset.main_key or ""
         behind_cdn = asset.delivery is not Delivery.SIGNED
         if asset.redirect not in ("here", "elsewhere"):
@@ -110,7 +110,7 @@ class World:
         return self._storage_url(f"/{asset.bucket}/{key}", _THUMBNAIL_SECONDS)
 
     def thumbnail_url(self, asset: Asset, thumbnail: Thumbnail) -> str:
-        """Signed, as the webhook has it."""
+        """Return the signed URL of a thumbnail, for the webhook."""
         return self._storage_url(f"/{asset.bucket}/{asset.folder}/{thumbnail.name}", _THUMBNAIL_SECONDS)
 
     def request_id(self) -> str:

@@ -1,4 +1,4 @@
-"""One file over HTTP: GET and HEAD, ranges, preconditions (RFC 9110 as S3 does it)."""
+"""Serve one file over HTTP: GET, HEAD, ranges and preconditions (RFC 9110, sections 13 and 14, as in S3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from starlette.datastructures import Headers
 from starlette.types import Scope, Send
 
-from archiver.simulator.content import Content
+from archiver.simulator.recordings.content import Content
 
 Header = tuple[bytes, bytes]
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -32,7 +32,7 @@ CONTENT_TYPES: Mapping[str, str] = {
 async def serve(
     content: Content, key: str, headers: Iterable[tuple[str, str]], scope: Scope, send: Send
 ) -> None:
-    """Answer `scope`'s request with `content`; `headers` are added to every answer."""
+    """Answer the request of `scope` with `content`, adding `headers`."""
     request = Headers(scope=scope)
     quoted = f'"{content.etag}"'
     common = [
@@ -69,7 +69,7 @@ async def serve(
 async def answer(
     status: int, body: bytes, headers: Iterable[tuple[str, str]], scope: Scope, send: Send
 ) -> None:
-    """A whole answer at once. The answer to HEAD keeps its Content-Length."""
+    """Send a complete response. To HEAD, it keeps its Content-Length."""
     await send({"type": "http.response.start", "status": status, "headers": _raw(headers, len(body), status)})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -77,7 +77,7 @@ async def answer(
 async def answer_xml(
     status: int, code: str, message: str, scope: Scope, send: Send, headers: Iterable[tuple[str, str]] = ()
 ) -> None:
-    """An error as S3 and CloudFront write it."""
+    """Send an error as S3 and CloudFront do."""
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
     await answer(status, body.encode(), [("content-type", "application/xml"), *headers], scope, send)
 

@@ -1,4 +1,4 @@
-"""The bytes of one file: held, or made as they are read so that any size costs no memory and no disk."""
+"""The bytes of one file: held, or generated while read, so that any size needs no memory and no disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import google_crc32c
 TS_PACKET_BYTES = 188
 TS_SYNC = 0x47
 _STAMP_BYTES = 16
-# As large as helps (bigger writes cost no less each), and whole TS packets, so that a block can be repeated.
+# Larger writes are not faster; whole TS packets, so that blocks can be repeated.
 _BLOCK_BYTES = TS_PACKET_BYTES * 1394
-# ftyp, then an mdat with a 64-bit size (of nothing): enough for whoever looks at the first bytes.
+# ftyp, moov with a track, mdat: enough for structure checks.
 MP4_HEAD = (
     b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41"
     b"\x00\x00\x00\x18moov\x00\x00\x00\x10trak\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -27,20 +27,20 @@ MP4_HEAD = (
 
 
 class Content(Protocol):
-    """Reading it again gives the same bytes."""
+    """The bytes of a file, the same at every read."""
 
     @property
     def size_bytes(self) -> int: ...
 
     @property
     def etag(self) -> str:
-        """Without quotes. A plain MD5, or what S3 gives an object that was uploaded in parts."""
+        """Without quotes: an MD5, or as S3 makes it for a multipart upload."""
         ...
 
     def __hash__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes `start` to `stop` - 1, in pieces; `stop` is not past the end."""
+        """Yield bytes `start` to `stop` - 1 in pieces; `stop` must not exceed the size."""
         ...
 
 
@@ -63,8 +63,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Bytes that follow from `seed` alone. One noisy block is repeated, each time with another stamp in it, so
-    that parts of a copy in the wrong order, or from another file, are noticed."""
+    """Bytes generated from `seed`. A random block is repeated with a different stamp each time, so that parts in the
+    wrong order, or of another file, are detected."""
 
     size_bytes: int
     seed: str
@@ -79,7 +79,7 @@ class Synthetic:
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         seed = hashlib.md5(self.seed.encode(), usedforsecurity=False).digest()
         base = _transport_stream_block() if self.transport_stream else _noise_block()
-        stamped_at = 4 if self.transport_stream else 0  # behind the four bytes of a TS packet's header
+        stamped_at = 4 if self.transport_stream else 0  # after the four bytes of a TS packet header
         before, after = base[:stamped_at], base[stamped_at + _STAMP_BYTES :]
         for number in range(start // _BLOCK_BYTES, -(-stop // _BLOCK_BYTES)):
             stamp = number.to_bytes(8, "big") + seed[:8]
@@ -92,7 +92,7 @@ class Synthetic:
 
 
 class Joined:
-    """Several contents, one after the other."""
+    """Several contents, concatenated."""
 
     def __init__(self, parts: Sequence[Content], etag: str) -> None:
         self._parts = parts
@@ -120,7 +120,7 @@ class Digests:
 
 
 def digests(content: Content) -> Digests:
-    """Reads it all: about a second for 500 MB."""
+    """Digest the content, about a second per 500 MB."""
     sha256, crc32c = hashlib.sha256(), 0
     for piece in content.read(0, content.size_bytes):
         sha256.update(piece)

@@ -1,4 +1,4 @@
-"""Named sets of assets that a simulator can start with."""
+"""Named initial sets of assets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from archiver.simulator.assets import HMS_BUCKET, HMS_PREFIX, Asset, Form, Identity, row_of, storage_path
-from archiver.simulator.catalogue import Series
 from archiver.simulator.config import SimulatorConfig
-from archiver.simulator.content import MP4_HEAD, Synthetic
-from archiver.simulator.kinds import KINDS, Options, make
+from archiver.simulator.recordings.assets import (
+    HMS_BUCKET,
+    HMS_PREFIX,
+    Asset,
+    Form,
+    Identity,
+    row_of,
+    storage_path,
+)
+from archiver.simulator.recordings.catalogue import Series
+from archiver.simulator.recordings.content import MP4_HEAD, Synthetic
+from archiver.simulator.recordings.kinds import KINDS, Options, make
 
 _HOUR = 3600
 _EVERYTHING = (
@@ -35,7 +43,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
 
 
 def assets_of(config: SimulatorConfig, born_seconds: float) -> list[Asset]:
-    """The set's assets; the first is an hour old at `born_seconds`, each other an hour older than the one before."""
+    """Make the set's assets: one hour old at `born_seconds`, two hours, and so on."""
     made = []
     for number, name in enumerate(SETS[config.set_name], start=1):
         kind, layer = (name[:-2], int(name[-1])) if name.startswith("composite-layer-") else (name, 1)
@@ -46,7 +54,7 @@ def assets_of(config: SimulatorConfig, born_seconds: float) -> list[Asset]:
             segments=config.segments,
             segment_bytes=config.segment_bytes,
         )
-        # Layers are outputs of one recording, so they share its time and folder.
+        # Layers are outputs of one recording and share its time and folder.
         hours = number - layer + 1 if kind == "composite-layer" else number
         session = "town-hall" if hours % 2 else "weekly"
         made.append(make(kind, Identity(name, session, session, born_seconds - hours * _HOUR), options))
@@ -54,13 +62,13 @@ def assets_of(config: SimulatorConfig, born_seconds: float) -> list[Asset]:
 
 
 def series_of(config: SimulatorConfig, born_seconds: float) -> Series | None:
-    """What `many` lists: `config.count` small files."""
+    """Make the `config.count` small files of the set `many`."""
     return ManyAssets(config.count, born_seconds) if config.set_name == "many" else None
 
 
 @dataclass(frozen=True)
 class ManyAssets:
-    """Composite recordings of 4 KiB, one made every second before the simulator was born; a thousand to a room."""
+    """Composite recordings of 4 KiB, one for every second before `born_seconds`, a thousand per room."""
 
     count: int
     born_seconds: float

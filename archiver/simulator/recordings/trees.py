@@ -1,4 +1,4 @@
-"""HLS trees: the recorded ones of `media/`, and synthetic ones of any size."""
+"""HLS trees: recorded ones from `media/`, and synthetic ones of any size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from archiver.simulator.content import Content, Held, Synthetic
+from archiver.simulator.recordings.content import Content, Held, Synthetic
 
-MEDIA = Path(__file__).parent / "media"
+MEDIA = Path(__file__).parents[1] / "media"
 MASTER = "master.m3u8"
 _SEGMENT = re.compile(r"stream_(\d+)/segment_(\d{5,})\.ts")
 _STREAM = re.compile(r"stream_(\d+)/stream\.m3u8")
@@ -17,20 +17,20 @@ _STREAM = re.compile(r"stream_(\d+)/stream\.m3u8")
 
 @cache
 def medium(name: str) -> Held:
-    """A file of `media/`."""
+    """Return a file of `media/`."""
     return Held((MEDIA / name).read_bytes())
 
 
 def recorded_tree(name: str) -> dict[str, Content]:
-    """`vod-ts` or `vod-fmp4`, by paths below it."""
+    """Return `vod-ts` or `vod-fmp4` by path."""
     folder = MEDIA / name
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): medium(path.relative_to(MEDIA).as_posix()) for path in paths}
 
 
 class SyntheticTree(Mapping[str, Content]):
-    """`layers` × `segments` transport-stream segments of `segment_bytes` (less what is over 188 bytes), which
-    exist only while they are read."""
+    """`layers` × `segments` transport-stream segments of `segment_bytes` (rounded down to 188), generated while
+    read."""
 
     def __init__(self, seed: str, layers: int, segments: int, segment_bytes: int) -> None:
         self._seed = seed
@@ -68,7 +68,7 @@ class SyntheticTree(Mapping[str, Content]):
         )
 
     def _stream(self) -> Held:
-        # The names in it are relative, so all layers share one.
+        # Its names are relative, so all layers share one.
         if self._playlist is None:
             head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD\n"
             body = "".join(f"#EXTINF:2.000000,\nsegment_{number:05}.ts\n" for number in range(self._segments))

@@ -1,4 +1,4 @@
-"""Faults at random, from a seed."""
+"""Random faults from a seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-# All of them pass: the same request succeeds when it is made again, under a fresh URL if need be.
+# All are transient: a retry succeeds, with a new URL if needed.
 _ANYWHERE: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("too-many-requests", {}),
     ("too-many-requests", {"retry_after": 1}),
@@ -28,14 +28,14 @@ _AT_STORAGE: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("early-expiry", {}),
 )
 _AT_API: tuple[tuple[str, Mapping[str, Any]], ...] = (("garbled-json", {}), ("token-refused", {}))
-# A client that tries three times must get through, or a test with chaos could fail by bad luck.
+# Three attempts must succeed, or a test with chaos could fail by bad luck.
 _MOST_IN_A_ROW = 2
-# Dates and epochs in paths differ from run to run, and the faults must not.
+# Dates and epochs in paths differ between runs; the faults must not.
 _WHEN = re.compile(r"\b(\d{8}|\d{10})\b")
 
 
 class Chaos:
-    """Draws by seed, request and how often it came before: the order in which requests arrive changes nothing."""
+    """Draws by seed, request and number of repetitions, so that the order of requests does not matter."""
 
     def __init__(self, seed: int | None, rate: float) -> None:
         self.seed = seed if seed is not None else random.SystemRandom().randrange(1 << 32)
@@ -49,7 +49,7 @@ class Chaos:
     def draw(
         self, on: str, method: str, path: str, range_: str | None
     ) -> tuple[str, Mapping[str, Any]] | None:
-        """The fault for this request, if any."""
+        """Return the fault for this request, if any."""
         if self._rate <= 0:
             return None
         request = (on, method, _WHEN.sub("", path), range_ or "")

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from archiver.simulator.assets import Asset
-from archiver.simulator.catalogue import Filters, UnknownStart
 from archiver.simulator.config import LastPage
-from archiver.simulator.tokens import TokenRefused, check_token
-from archiver.simulator.world import World
+from archiver.simulator.endpoints.tokens import TokenRefused, check_token
+from archiver.simulator.recordings.assets import Asset
+from archiver.simulator.recordings.catalogue import Filters, UnknownStart
+from archiver.simulator.workspace import Workspace
 
 ASSETS = "/v2/recording-assets"
 _FEWEST_ROWS, _MOST_ROWS = 10, 100
@@ -29,8 +29,8 @@ class ApiError(Exception):
 
 
 class Api:
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
 
     def list_assets(self, request: Request) -> Response:
         self._authorize(request)
@@ -40,17 +40,17 @@ class Api:
             *(request.query_params.get(name) or None for name in ("room_id", "session_id", "status", "type"))
         )
         try:
-            assets, more = self._world.catalogue.page(filters, start, limit)
+            assets, more = self._workspace.catalogue.page(filters, start, limit)
         except UnknownStart:
             raise ApiError(400, "bad request", "start names no recording asset") from None
         return JSONResponse(self._page(assets, limit, more=more))
 
     def one_asset(self, request: Request) -> Response:
-        """`<id>` and `<id>/presigned-url`; an id may hold an encoded slash, so the raw path decides."""
+        """Answer `<id>` and `<id>/presigned-url`, by the raw path, since an id may hold an encoded slash."""
         self._authorize(request)
         raw = bytes(request.scope["raw_path"]).partition(b"?")[0].decode("latin-1")
         asset_id, _, action = raw.removeprefix(f"{ASSETS}/").partition("/")
-        asset = self._world.catalogue.by_id(unquote(asset_id))
+        asset = self._workspace.catalogue.by_id(unquote(asset_id))
         if asset is None or action not in ("", "presigned-url"):
             raise ApiError(404, "recording asset not found", "no such id")
         if not action:
@@ -63,13 +63,13 @@ class Api:
         if asset.main is None:
             raise ApiError(404, "recording asset not found", "it has no file")
         seconds = int(duration) if duration else _DEFAULT_SECONDS
-        url = self._world.url_of(asset, seconds)
+        url = self._workspace.url_of(asset, seconds)
         return {"id": asset.id, "path": asset.row["path"], "url": url, "expiry": seconds}
 
     def _page(self, assets: list[Asset], limit: int, *, more: bool) -> dict[str, Any]:
         rows: list[dict[str, Any]] | None = [dict(asset.row) for asset in assets]
         last: str | None = assets[-1].id if assets else ""
-        match self._world.config.last_page:
+        match self._workspace.config.last_page:
             case LastPage.LAST_NULL if not more:
                 last = None
             case LastPage.LAST_EMPTY if not more:
@@ -88,22 +88,22 @@ class Api:
         return int(text)
 
     def _authorize(self, request: Request) -> None:
-        config = self._world.config
+        config = self._workspace.config
         try:
             check_token(
                 request.headers.get("authorization"),
                 config.access_key,
                 config.secret,
-                self._world.clock.api_seconds(),
+                self._workspace.clock.api_seconds(),
             )
         except TokenRefused as refused:
             message = "unauthorized" if refused.status == 401 else "forbidden"
             raise ApiError(refused.status, message, refused.reason) from None
 
 
-def build_api(world: World) -> Starlette:
-    """The application of the API's origin, without its control endpoints."""
-    api = Api(world)
+def build_api(workspace: Workspace) -> Starlette:
+    """Build the application of the API's origin, without the control endpoints."""
+    api = Api(workspace)
     return Starlette(
         routes=[
             Route(ASSETS, _direct(api.list_assets)),
@@ -120,7 +120,7 @@ def build_api(world: World) -> Starlette:
 
 
 def _direct(handler: Any) -> Any:
-    # Starlette sends plain functions to threads; these are over in less time than that takes.
+    # Starlette runs plain functions in threads, which takes longer than these do.
     async def endpoint(request: Request) -> Response:
         response: Response = handler(request)
         return response

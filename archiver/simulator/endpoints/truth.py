@@ -5,20 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from archiver.simulator.assets import Asset, storage_path
-from archiver.simulator.content import Content, Digests, digests
-from archiver.simulator.world import World
+from archiver.simulator.recordings.assets import Asset, storage_path
+from archiver.simulator.recordings.content import Content, Digests, digests
+from archiver.simulator.workspace import Workspace
 
 
-def truth_of(world: World, asset: Asset, *, checksums: bool) -> dict[str, Any]:
-    """`objects`: by path below the folder of the playlist, or inside the zip, or the file's own name.
+def truth_of(workspace: Workspace, asset: Asset, *, checksums: bool) -> dict[str, Any]:
+    """Describe an asset. `objects`: by path below the folder of the playlist, inside the zip, or the file's name.
     Without `checksums`, sha256 and crc32c are null; with them, every byte is read (see `content.digests`)."""
     objects = [_object(path, content, checksums=checksums) for path, content in asset.whole.items()]
     thumbnails = [
         {
             **_object(thumbnail.name, asset.objects[thumbnail.name], checksums=checksums),
             "path": storage_path(asset.bucket, f"{asset.folder}/{thumbnail.name}"),
-            # whether the asset's own URL opens it too, or the webhook's alone
+            # whether the asset's own URL covers it, or only the webhook's
             "covered_by_url": f"{asset.folder}/{thumbnail.name}".startswith(asset.main_folder),
         }
         for thumbnail in asset.thumbnails
@@ -33,8 +33,8 @@ def truth_of(world: World, asset: Asset, *, checksums: bool) -> dict[str, Any]:
         "form": asset.form.value,
         "delivery": asset.delivery.value,
         "expected_state": asset.expected_state,
-        "files_deleted": world.catalogue.expired(asset),
-        "expires_seconds": world.catalogue.expires_seconds(asset),
+        "files_deleted": workspace.catalogue.expired(asset),
+        "expires_seconds": workspace.catalogue.expires_seconds(asset),
         "main": asset.main,
         "objects": objects,
         "thumbnails": thumbnails,

@@ -1,4 +1,4 @@
-"""`/simulator/...`: what tests and people ask of the simulator itself. Needs no token."""
+"""`/simulator/...`: control of the simulator, for tests and people. Needs no token."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from archiver.simulator.assets import Asset
 from archiver.simulator.config import OWN_BUCKET
-from archiver.simulator.faults import Match
-from archiver.simulator.truth import truth_of
-from archiver.simulator.webhooks import Deliveries, event_of
-from archiver.simulator.world import World
+from archiver.simulator.endpoints.truth import truth_of
+from archiver.simulator.endpoints.webhooks import Deliveries, event_of
+from archiver.simulator.faults.plan import Match
+from archiver.simulator.recordings.assets import Asset
+from archiver.simulator.workspace import Workspace
 
 
 class Control:
-    def __init__(self, world: World, deliveries: Deliveries) -> None:
-        self._world = world
+    def __init__(self, workspace: Workspace, deliveries: Deliveries) -> None:
+        self._workspace = workspace
         self._deliveries = deliveries
 
     async def state(self, _: Request) -> Response:
-        config = self._world.config
+        config = self._workspace.config
         return JSONResponse(
             {
                 "set": config.set_name,
-                "assets": len(self._world.catalogue),
-                "chaos_seed": self._world.faults.chaos_seed,
+                "assets": len(self._workspace.catalogue),
+                "chaos_seed": self._workspace.faults.chaos_seed,
                 "chaos_rate": config.chaos_rate,
                 "clock": self._clock(),
                 "own_paths": f"s3://{OWN_BUCKET}/",
@@ -40,30 +40,30 @@ class Control:
         )
 
     async def assets(self, request: Request) -> Response:
-        """The truth: of `?asset=<id>`, or of all; `?checksums=no` reads no byte of them."""
+        """Return the truth about `?asset=<id>`, or about all; `?checksums=no` reads no file."""
         checksums = request.query_params.get("checksums") != "no"
         asset_id = request.query_params.get("asset")
-        chosen = list(self._world.catalogue) if asset_id is None else [self._known(asset_id)]
-        # Digests of large files take seconds, in which the simulator must go on serving.
+        chosen = list(self._workspace.catalogue) if asset_id is None else [self._known(asset_id)]
+        # Digests of large files take seconds, during which the simulator must keep serving.
         truths = await asyncio.to_thread(
-            lambda: [truth_of(self._world, asset, checksums=checksums) for asset in chosen]
+            lambda: [truth_of(self._workspace, asset, checksums=checksums) for asset in chosen]
         )
         return JSONResponse({"own_paths": f"s3://{OWN_BUCKET}/", "assets": truths})
 
     async def add_asset(self, request: Request) -> Response:
-        """`{kind, age_seconds, options, row}`; the answer is its truth, without checksums."""
+        """Add `{kind, age_seconds, options, row}`; return its truth, without checksums."""
         body = await _body(request, {"kind", "age_seconds", "options", "row"})
-        asset = self._world.add(
+        asset = self._workspace.add(
             str(body.get("kind", "composite")),
             float(body.get("age_seconds", 0)),
             body.get("options") or {},
             body.get("row") or {},
         )
         self._deliveries.send(asset)
-        return JSONResponse(truth_of(self._world, asset, checksums=False), 201)
+        return JSONResponse(truth_of(self._workspace, asset, checksums=False), 201)
 
     async def content(self, request: Request) -> Response:
-        """The bytes of `?asset=<id>&path=<path>`, a path of the truth's objects: a door without signatures."""
+        """Return the bytes of `?asset=<id>&path=<path>`, a path of the truth's objects, without a signature."""
         asset = self._known(request.query_params.get("asset", ""))
         content = asset.whole.get(request.query_params.get("path", ""))
         if content is None:
@@ -76,17 +76,17 @@ class Control:
         return StreamingResponse(pieces(), headers={"content-length": str(content.size_bytes)})
 
     async def faults(self, _: Request) -> Response:
-        return JSONResponse([asdict(fault) for fault in self._world.faults.all()])
+        return JSONResponse([asdict(fault) for fault in self._workspace.faults.all()])
 
     async def add_fault(self, request: Request) -> Response:
-        """`{fault, match: {on, path, asset, type, method}, times, skip, args}`; `times` null: until cleared."""
+        """Add `{fault, match: {on, path, asset, type, method}, times, skip, args}`; `times` null: until cleared."""
         body = await _body(request, {"fault", "match", "times", "skip", "args"})
         try:
             match = Match(**(body.get("match") or {}))
         except TypeError as error:
             raise ValueError(f"match: {error}") from error
         times = body.get("times", 1)
-        fault = self._world.faults.add(
+        fault = self._workspace.faults.add(
             str(body.get("fault")),
             match,
             None if times is None else int(times),
@@ -96,33 +96,33 @@ class Control:
         return JSONResponse(asdict(fault), 201)
 
     async def clear_faults(self, _: Request) -> Response:
-        self._world.faults.clear()
+        self._workspace.faults.clear()
         return Response(status_code=204)
 
     async def requests(self, request: Request) -> Response:
-        """The log; `?rows=no` for the totals alone."""
-        rows = [] if request.query_params.get("rows") == "no" else list(self._world.log.rows())
-        return JSONResponse({"totals": self._world.log.totals(), "requests": rows})
+        """Return the request log; `?rows=no` for totals only."""
+        rows = [] if request.query_params.get("rows") == "no" else list(self._workspace.log.rows())
+        return JSONResponse({"totals": self._workspace.log.totals(), "requests": rows})
 
     async def clear_requests(self, _: Request) -> Response:
-        self._world.log.clear()
+        self._workspace.log.clear()
         return Response(status_code=204)
 
     async def clock(self, _: Request) -> Response:
         return JSONResponse(self._clock())
 
     async def set_clock(self, request: Request) -> Response:
-        """`{shift_seconds}` moves retention and the end of URLs, `{api_skew_seconds}` the API's idea of now."""
+        """Set `{shift_seconds}` of retention and URL expiry, `{api_skew_seconds}` of the API's clock."""
         body = await _body(request, {"shift_seconds", "api_skew_seconds"})
         if "shift_seconds" in body:
-            self._world.shift_clock(timedelta(seconds=float(body["shift_seconds"])))
+            self._workspace.shift_clock(timedelta(seconds=float(body["shift_seconds"])))
         if "api_skew_seconds" in body:
-            self._world.clock.api_skew = timedelta(seconds=float(body["api_skew_seconds"]))
+            self._workspace.clock.api_skew = timedelta(seconds=float(body["api_skew_seconds"]))
         return JSONResponse(self._clock())
 
     async def webhooks(self, _: Request) -> Response:
-        """Every asset's event, signed now, and what the receiver answered."""
-        events = [event_of(self._world, asset) for asset in self._world.catalogue]
+        """Return every asset's event, signed now, and the receiver's responses."""
+        events = [event_of(self._workspace, asset) for asset in self._workspace.catalogue]
         return JSONResponse(
             [
                 {"event": event, "answers": self._deliveries.answers.get(str(event["id"]), [])}
@@ -132,13 +132,13 @@ class Control:
         )
 
     def _known(self, asset_id: str) -> Asset:
-        asset = self._world.catalogue.by_id(asset_id)
+        asset = self._workspace.catalogue.by_id(asset_id)
         if asset is None:
             raise ValueError(f"no asset {asset_id!r}")
         return asset
 
     def _clock(self) -> dict[str, float]:
-        clock = self._world.clock
+        clock = self._workspace.clock
         return {
             "shift_seconds": clock.shift.total_seconds(),
             "api_skew_seconds": clock.api_skew.total_seconds(),
@@ -147,8 +147,8 @@ class Control:
         }
 
 
-def build_control(world: World, deliveries: Deliveries) -> Starlette:
-    control = Control(world, deliveries)
+def build_control(workspace: Workspace, deliveries: Deliveries) -> Starlette:
+    control = Control(workspace, deliveries)
     return Starlette(
         routes=[
             Route("/simulator", control.state),

@@ -1,4 +1,4 @@
-"""Zips of VOD trees, as a packer that writes to a socket makes them: sizes and CRCs behind each member."""
+"""Zips of VOD trees, written as to a socket: with data descriptors after each member (APPNOTE 4.3.9)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 
-from archiver.simulator.content import Content, Held, Joined
+from archiver.simulator.recordings.content import Content, Held, Joined
 
 _TIME = (2024, 1, 1, 0, 0, 0)  # zips of the same files are the same bytes
 _DESCRIPTOR_FOLLOWS = 0x08
 _DOS_DATE = (2024 - 1980) << 9 | 1 << 5 | 1
 _MOST_16, _MOST_32 = 0xFFFF, 0xFFFFFFFF
-FARTHEST = _MOST_32  # from here on, an offset stands in a Zip64 field
+FARTHEST = _MOST_32  # from here on, an offset needs a Zip64 field
 
 
 class _Socket(io.RawIOBase):
@@ -34,7 +34,7 @@ class _Socket(io.RawIOBase):
 
 
 def zipped(files: Mapping[str, Content], *, deflate: bool) -> Held:
-    """Small trees only: it is held in memory."""
+    """Zip a small tree, in memory."""
     method = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
     socket = _Socket()
     with zipfile.ZipFile(socket, "w") as archive:
@@ -46,8 +46,7 @@ def zipped(files: Mapping[str, Content], *, deflate: bool) -> Held:
 
 
 def streamed_zip(files: Mapping[str, Content]) -> Joined:
-    """A zip of stored members, of any size, whose members are made as they are read. It reads every member
-    once, for its CRC."""
+    """Make a zip of stored members, of any size, generated while read. Reads every member once for its CRC."""
     parts: list[Content] = []
     directory: list[bytes] = []
     offset = 0

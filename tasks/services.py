@@ -14,6 +14,16 @@ from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.base import Facts
 
 
+class DeadMansSwitch(Protocol):
+    """Tells somebody else that sweeps go on. Never raises."""
+
+    def start(self) -> None: ...
+
+    def success(self) -> None: ...
+
+    def fail(self) -> None: ...
+
+
 class Services(Protocol):
     @property
     def ledger(self) -> Facts: ...
@@ -35,6 +45,9 @@ class Services(Protocol):
 
     @property
     def watcher(self) -> Watcher: ...
+
+    @property
+    def dead_mans_switch(self) -> DeadMansSwitch: ...
 
 
 GetServices = Callable[[], Services]

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 
+from archiver.core.health import find
 from tasks.names import SWEEP
 from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
@@ -18,9 +19,17 @@ def register(app: Celery, services: GetServices) -> None:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
+        switch = services().dead_mans_switch
+        switch.start()
         try:
             result = services().sweeper.sweep()
             services().dispatcher.dispatch()
+        except BaseException:
+            switch.fail()
+            raise
         finally:
             services().reconciler.check_destinations()
+        if result is not None:
+            silent = any(each.id == "workers_are_silent" for each in find(services().watcher.summary()))
+            (switch.fail if silent else switch.success)()
         return asdict(result) if result else {"skipped": "another sweep is already running"}

@@ -53,6 +53,7 @@ from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
 from tasks.soft_task import SoftTask
+from worker.alerts.dead_mans_switch import DeadMansSwitch
 from worker.celery_setup.config import celery_settings
 from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.celery_setup.schedule import beat_schedule
@@ -81,6 +82,7 @@ class AppServices:
     reconciler: Reconciler
     scrubber: Scrubber
     watcher: Watcher
+    dead_mans_switch: DeadMansSwitch
     source_access: SourceAccess
     open_contents: OpenContents
 
@@ -160,6 +162,7 @@ def build_services(
             ledger=ledger, destinations=destinations, clock=clock, rules=build_scrub_rules(settings)
         ),
         watcher=build_watcher(settings, ledger),
+        dead_mans_switch=DeadMansSwitch(settings.heartbeat_url, authorities),
         source_access=source_access,
         open_contents=open_contents,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from archiver.core.health import Summary
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.scrub import ScrubResult
+from archiver.core.upkeep.sweep import SweepResult
 from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Counts
@@ -35,6 +36,20 @@ TASKS = (archive_asset, dispatch, reconcile, scrub, sweep, watch)
 
 
 @dataclass
+class Switch:
+    said: list[tuple[Any, ...]]
+
+    def start(self) -> None:
+        self.said.append(("switch", "start"))
+
+    def success(self) -> None:
+        self.said.append(("switch", "success"))
+
+    def fail(self) -> None:
+        self.said.append(("switch", "fail"))
+
+
+@dataclass
 class Core:
     """Every service in one, saying what is asked of it."""
 
@@ -42,12 +57,14 @@ class Core:
     swept: Any = None
     reconciled: ReconcileResult | None = None
     scrubbed: ScrubResult | None = None
+    idle_since: datetime | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
+        self.dead_mans_switch = Switch(self.asked)
 
     def archive(self, asset_id: str, holder: str) -> Outcome:
         self.asked.append(("archive", asset_id))
@@ -71,12 +88,16 @@ class Core:
         return self.scrubbed
 
     def watch(self) -> Summary:
+        return self.summary()
+
+    def summary(self) -> Summary:
         return Summary(
             at=NOW,
             counts=Counts(2, {AssetState.ARCHIVED: 2}),
             at_risk_within=timedelta(days=3),
             sweep_every=timedelta(minutes=5),
             last_sweep={"started_at": NOW.isoformat()},
+            idle_since=self.idle_since,
         )
 
 
@@ -182,7 +203,7 @@ def test_a_sweep_is_followed_by_a_dispatch_also_when_another_one_is_at_it() -> N
     result = call(core, names.SWEEP)
 
     assert result == {"skipped": "another sweep is already running"}
-    assert core.asked == [("sweep",), ("dispatch",), ("check_destinations",)]
+    assert core.asked == [("switch", "start"), ("sweep",), ("dispatch",), ("check_destinations",)]
 
 
 def test_the_destinations_are_looked_at_also_when_the_api_does_not_answer() -> None:
@@ -195,7 +216,20 @@ def test_the_destinations_are_looked_at_also_when_the_api_does_not_answer() -> N
 
     with pytest.raises(HmsUnavailable):
         call(core, names.SWEEP)
-    assert core.asked == [("check_destinations",)]
+    assert core.asked == [("switch", "start"), ("switch", "fail"), ("check_destinations",)]
+
+
+@pytest.mark.parametrize(("idle_since", "said"), [(None, "success"), (NOW - timedelta(hours=1), "fail")])
+def test_the_dead_mans_switch_is_told_whether_a_sweep_ended_well_and_something_copies(
+    idle_since: datetime | None, said: str
+) -> None:
+    core = Core(
+        swept=SweepResult(1, 1, 0, 0, full=True, newest_first=None, seconds=0.1), idle_since=idle_since
+    )
+
+    call(core, names.SWEEP)
+
+    assert core.asked[-1] == ("switch", said)
 
 
 def test_dispatch_tells_how_many_it_sent() -> None:

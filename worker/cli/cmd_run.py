@@ -37,20 +37,36 @@ def run(
     from archiver.core.health import assess
     from archiver.core.upkeep.status import RAN_ONCE_FACT
     from archiver.core.upkeep.watch import note
+    from worker.alerts.alerter import Alerter
+    from worker.alerts.channels import open_channels
     from worker.run_once import result_json
     from worker.views.status import summary_view
     from worker.views.text import size
 
     settings = require_credentials(read_settings())
+    channels = open_channels(settings.channels) if settings.alert_urls else []
     with (
         cancelled_by_signal() as cancelled,
         open_services(settings, stop_requested=cancelled.is_set) as services,
     ):
-        with progress_shown(services, quiet=as_json):
-            result = build_run(settings, services, cancelled, wait).run()
+        services.dead_mans_switch.start()
+        try:
+            with progress_shown(services, quiet=as_json):
+                result = build_run(settings, services, cancelled, wait).run()
+        except BaseException:
+            services.dead_mans_switch.fail()
+            raise
         if not cancelled.is_set():
             note(services.ledger, RAN_ONCE_FACT, services.ledger.now())
+            if result.all_listed:
+                services.dead_mans_switch.success()
         summary = services.watcher.summary()
+        Alerter(
+            ledger=services.ledger,
+            summarize=lambda: summary,
+            channels=channels,
+            digest_hour=settings.alert_digest_hour,
+        ).look()
         if as_json:
             print_json(json.dumps(result_json(result)))
         else:

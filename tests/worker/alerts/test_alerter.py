@@ -1,0 +1,267 @@
+"""The loop that tells people: once, whatever restarts, and also when the ledger is away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.alerts import BOOK_FACT, FAILING_AFTER, RESOLVED_AFTER, AlertBook, Channel
+from archiver.core.destinations import breaker
+from archiver.core.health import Summary
+from archiver.core.health_rules import Severity
+from archiver.core.upkeep import status
+from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.models import AssetState, Seen, Settlement
+from tests.core.examples import NOW
+from tests.core.fakes import Clock
+from worker.alerts.alerter import AWAY_AFTER, Alerter
+from worker.alerts.channels import DeliveryFailed, OpenChannel
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+
+class Inbox:
+    """What one channel was told: title and body."""
+
+    def __init__(self, name: str, lowest: Severity = Severity.WARNING) -> None:
+        self.channel = Channel(name, lowest)
+        self.titles: list[str] = []
+        self.bodies: list[str] = []
+        self.down = False
+
+    def send(self, title: str, body: str, _severity: Severity) -> None:
+        if self.down:
+            raise DeliveryFailed("the service answered 500")
+        self.titles.append(title)
+        self.bodies.append(body)
+
+
+class Installation:
+    """A ledger whose account is well, and its clock. `away`: the ledger does not answer."""
+
+    def __init__(self) -> None:
+        self.clock = Clock(NOW)
+        self.away = False
+        installation = self
+
+        class Ledger(MemoryLedger):
+            def lock(self, name: str, duration: timedelta) -> str | None:
+                if installation.away:
+                    raise LedgerUnavailable("redis://h: connection refused")
+                return super().lock(name, duration)
+
+        self.ledger = Ledger(self.clock)
+        self.works()
+
+    def works(self) -> None:
+        """What runs well leaves behind."""
+        now = self.clock().isoformat()
+        self.ledger.remember("sweep", {"started_at": now, "ended_at": now})
+        self.ledger.remember(status.WATCH_FACT, {"at": now})
+
+    def summary(self) -> Summary:
+        return status.summarize(self.ledger, self.clock(), at_risk_within=3 * DAY, sweep_every=HOUR)
+
+    def loses(self, asset_id: str) -> None:
+        seen = Seen(asset_id, "chat", self.clock() + 10 * DAY, AssetState.DISCOVERED)
+        self.ledger.discover([seen])
+        lease = self.ledger.lease(asset_id, "w", HOUR)
+        assert lease is not None
+        self.ledger.settle(lease, seen, Settlement(AssetState.LOST, reason="404"))
+
+
+Look = Callable[..., None]
+
+
+@pytest.fixture
+def installation() -> Installation:
+    return Installation()
+
+
+def alerter(installation: Installation, *inboxes: Inbox, digest_hour: int = -1) -> Alerter:
+    began = installation.clock()
+
+    def steady() -> float:
+        return (installation.clock() - began).total_seconds()
+
+    return Alerter(
+        ledger=installation.ledger,
+        summarize=installation.summary,
+        channels=[OpenChannel(inbox.channel, inbox.send) for inbox in inboxes],
+        digest_hour=digest_hour,
+        steady=steady,
+    )
+
+
+def look(installation: Installation, *alerters: Alerter, times: int = 1, working: bool = True) -> None:
+    """Every minute."""
+    for _ in range(times):
+        installation.clock.advance(MINUTE)
+        if working:
+            installation.works()
+        for each in alerters:
+            each.look()
+
+
+def test_all_is_well_and_nobody_is_told(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    look(installation, alerter(installation, inbox), times=60)
+
+    assert inbox.titles == []
+
+
+def test_a_loss_is_told_with_what_to_do(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling, times=60)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+    [body] = inbox.bodies
+    assert "1 asset is lost" in body
+    assert "What to do: Ask 100ms support at once." in body
+
+
+def test_dead_control_worker_is_told_and_so_is_its_return(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    look(installation, telling, times=10, working=False)
+    look(installation, telling, times=15)
+
+    assert inbox.titles == [
+        "archiver: critical: control is silent",
+        "archiver: resolved: control is silent",
+    ]
+
+
+def test_a_ledger_that_is_away_is_told_from_memory_and_resolves_nothing(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling)
+    installation.away = True
+    look(installation, telling, times=60)
+    installation.away = False
+    look(installation, telling, times=15)
+
+    assert inbox.titles == [
+        "archiver: critical: lost",
+        "archiver: critical: ledger unreachable",
+        "archiver: resolved: ledger unreachable",
+    ]
+
+
+def test_a_ledger_that_is_away_for_a_moment_is_not_told(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    look(installation, telling)
+    installation.away = True
+    look(installation, telling, times=AWAY_AFTER // MINUTE)
+    installation.away = False
+    look(installation, telling, times=15)
+
+    assert inbox.titles == []
+
+
+def test_a_ledger_that_never_answered_is_told(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    installation.away = True
+    look(installation, alerter(installation, inbox), times=5)
+
+    assert inbox.titles == ["archiver: critical: ledger unreachable"]
+
+
+def test_two_processes_and_a_restart_tell_nothing_twice(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    installation.loses("a1")
+    look(installation, alerter(installation, inbox), alerter(installation, inbox), times=5)
+    look(installation, alerter(installation, inbox), times=5)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+def test_a_flushed_ledger_makes_a_running_process_tell_nothing_twice(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling)
+    installation.ledger.clear()
+    installation.loses("a1")
+    look(installation, telling, times=5)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+def test_a_channel_that_fails_is_told_through_the_others_and_in_status(installation: Installation) -> None:
+    chat, mail = Inbox("slack 1"), Inbox("mailto 2")
+    telling = alerter(installation, chat, mail)
+    mail.down = True
+    installation.loses("a1")
+    look(installation, telling, times=5 * FAILING_AFTER)
+
+    assert chat.titles == ["archiver: critical: lost", "archiver: warning: alert channel fails"]
+    assert any("Alerts do not reach mailto 2" in each.text for each in installation.summary().reported)
+    mail.down = False
+    look(installation, telling, times=60)
+    assert mail.titles[0] == "archiver: critical: lost, alert channel fails"
+    assert not AlertBook.from_fact(installation.ledger.recall(BOOK_FACT)).failing_channels
+
+
+def test_a_destination_that_is_away_is_one_alert_with_its_name(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    for _ in range(30):
+        breaker.trip(installation.ledger, "s3://bucket", "s3://bucket: 503", installation.clock())
+        look(installation, telling)
+
+    assert inbox.titles == ["archiver: warning: on hold"]
+    assert "s3://bucket" in inbox.bodies[0]
+
+
+class TestDigest:
+    def test_it_comes_once_a_day_to_those_who_get_warnings(self, installation: Installation) -> None:
+        chat, pager = Inbox("slack 1"), Inbox("pagerduty 2", Severity.CRITICAL)
+        telling = alerter(installation, chat, pager, digest_hour=8)
+        for _ in range(3 * 24):
+            installation.clock.advance(HOUR - MINUTE)
+            look(installation, telling)
+
+        assert chat.titles == [f"archiver: daily digest, 2026-03-0{day}" for day in (1, 2, 3, 4)], (
+            "NOW is 12:00, so the first one is due at once"
+        )
+        assert pager.titles == []
+        assert "No asset seen yet" in chat.bodies[0] or "100ms lists no asset" in chat.bodies[0]
+
+    def test_none_is_sent_where_none_is_wanted(self, installation: Installation) -> None:
+        inbox = Inbox("slack 1")
+        look(installation, alerter(installation, inbox, digest_hour=-1), times=3)
+
+        assert inbox.titles == []
+
+
+def test_the_loop_survives_whatever_a_look_meets(installation: Installation) -> None:
+    looks: list[int] = []
+    stopped = threading.Event()
+
+    def summarize() -> Summary:
+        looks.append(1)
+        stopped.set()
+        raise RuntimeError("an error in a rule")
+
+    telling = Alerter(ledger=installation.ledger, summarize=summarize, channels=[], digest_hour=-1)
+    telling.run(stopped)
+
+    assert looks == [1]
+
+
+def test_a_resolved_note_waits_until_nobody_can_be_mistaken(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    look(installation, telling, times=10, working=False)
+    look(installation, telling, times=RESOLVED_AFTER // MINUTE)
+
+    assert inbox.titles == ["archiver: critical: control is silent"]

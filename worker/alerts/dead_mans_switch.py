@@ -1,0 +1,52 @@
+"""Call somebody else's clock after each sweep, so that silence is noticed too (the convention of healthchecks.io)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import structlog
+from pydantic import SecretStr
+
+from archiver.http import trust
+
+log = structlog.get_logger(__name__)
+
+TIMEOUT_SECONDS = 10
+"""For the whole call, which comes between sweeps: nothing waits for it but the next one."""
+
+
+class DeadMansSwitch:
+    """Never raises: a sweep is worth more than a call. Does nothing without a URL."""
+
+    def __init__(self, url: SecretStr | None, authorities: Path) -> None:
+        self._url = url
+        self._authorities = authorities
+
+    def start(self) -> None:
+        """A sweep begins."""
+        self._call("/start")
+
+    def success(self) -> None:
+        """A sweep ended well, and what copies is alive."""
+        self._call("")
+
+    def fail(self) -> None:
+        """A sweep failed, or nothing copies what it found."""
+        self._call("/fail")
+
+    def _call(self, suffix: str) -> None:
+        if self._url is None:
+            return
+        url = httpx.URL(self._url.get_secret_value())
+        try:
+            answer = httpx.get(
+                url.copy_with(path=url.path.rstrip("/") + suffix),
+                timeout=TIMEOUT_SECONDS,
+                verify=trust.context(self._authorities),
+            )
+            answer.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            log.warning("heartbeat_failed", signal=suffix or "success", status=error.response.status_code)
+        except (httpx.HTTPError, OSError, ValueError) as error:  # its text may name the URL
+            log.warning("heartbeat_failed", signal=suffix or "success", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""The ledger's clock in a worker: one time for the whole fleet."""
+"""The ledger's time in a worker, the same for all workers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MEASURE_EVERY = timedelta(minutes=1)
 
 
 def since_boot() -> float:
-    """Seconds of a clock that is never set and, where the system has one, goes on while the machine sleeps: a
-    monotonic one stands still then, and would be that far behind after it."""
+    """Return seconds of a monotonic clock that also runs while the machine sleeps, if the system has one; a plain
+    monotonic clock would be behind afterwards."""
     if _BOOT is None:
         return time.monotonic()
     return time.clock_gettime(_BOOT)
@@ -25,12 +25,12 @@ _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
 
 
 class LedgerClock:
-    """Gives the ledger's time, aware UTC, whatever the clock of this machine says: asked for once in MEASURE_EVERY and
-    carried on by a clock that is never set. While the ledger is away, the last answer is carried on. Raises
-    LedgerUnavailable when there was none yet. Safe to use from several threads."""
+    """Returns the ledger's time, aware UTC, independent of this machine's wall clock: read every MEASURE_EVERY and
+    advanced by a monotonic clock, also while the ledger is unavailable. Raises LedgerUnavailable if it was never read.
+    Thread-safe."""
 
     def __init__(self, ledger: Facts, elapsed: Callable[[], float] = since_boot) -> None:
-        """`elapsed`: seconds of a clock that is never set."""
+        """`elapsed`: seconds of a monotonic clock."""
         self._ledger = ledger
         self._elapsed = elapsed
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Secrets at rest: what the ledger holds is unreadable to who sees the store but not the settings."""
+"""Encrypt secrets in the ledger: unreadable in the store without the settings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ if TYPE_CHECKING:
 
 
 class Seal:
-    """Seals and unseals short strings under a key derived from `secret`.
+    """Encrypts and decrypts short strings (Fernet) under a key derived from `secret` (HKDF, RFC 5869).
 
-    Every process that shares a ledger needs the same secret, and across restarts: the 100ms app secret will do.
-    Where there is none, the caller keeps a random one in a file of its own; a key made up here, per process, would
-    make every sealed value worthless to the next process. Another secret later costs open uploads (they start
-    again) and sealed facts, nothing else.
+    All processes that share a ledger need the same secret, across restarts too: the 100ms app secret, or else a random
+    one that the caller keeps in a file. Changing it loses open uploads (they restart) and sealed facts, nothing else.
     """
 
     def __init__(self, secret: SecretStr) -> None:
@@ -28,12 +26,12 @@ class Seal:
 
     @cached_property
     def _fernet(self) -> Fernet:
-        """At first use: `archiver status` seals nothing, and need not wait for a library of cryptography."""
+        """Made at first use: importing cryptography is slow, and `archiver status` seals nothing."""
         from cryptography.fernet import Fernet
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        # `info` keeps this key apart from any other that is ever derived from the same secret
+        # `info` separates this key from any other derived from the same secret
         key = HKDF(SHA256(), length=32, salt=None, info=b"recording-archiver: ledger seal, version 1")
         return Fernet(base64.urlsafe_b64encode(key.derive(self._secret.get_secret_value().encode())))
 
@@ -41,7 +39,7 @@ class Seal:
         return self._fernet.encrypt(value.encode()).decode()
 
     def unseal(self, sealed: str) -> str | None:
-        """None when it was sealed under another key, or tampered with."""
+        """Decrypt a value; None when it was encrypted under another key, or tampered with."""
         from cryptography.fernet import InvalidToken
 
         try:

@@ -1,8 +1,8 @@
--- Stands before every script of this folder. Each script runs alone on the server, so that what it does
--- happens whole or not at all. Keys and the letters of a row's fields: the table in ledger.py.
+-- Prepended to every script of this folder. Redis runs each script atomically. Keys: the table in ledger.py; letters
+-- of a row's fields: rows.py.
 
 local prefix = ARGV[1]
-local now = tonumber(ARGV[2]) -- microseconds; empty: the server's clock, so that workers' clocks do not matter
+local now = tonumber(ARGV[2]) -- microseconds; empty: by the server's clock
 if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -37,7 +37,7 @@ local function time_key(state)
   return prefix .. 'time:' .. state
 end
 
--- Writes fields of a row. A default is not kept: '' and the number 0 remove the field.
+-- Writes fields of a row. Defaults are not stored: '' and the number 0 remove the field.
 local function set(id, fields)
   local kept, gone = {}, {}
   for name, value in pairs(fields) do
@@ -52,7 +52,7 @@ local function set(id, fields)
   if #gone > 0 then redis.call('HDEL', asset_key(id), unpack(gone)) end
 end
 
--- What the scripts decide on; nil for an asset that the ledger does not know.
+-- Reads the fields the scripts decide on; nil for an unknown asset.
 local function read(id)
   local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca', 'de', 'nx', 'mo',
     'fp')
@@ -79,8 +79,8 @@ local function forget_work(id)
   redis.call('HDEL', prefix .. 'progress', id)
 end
 
--- The one place where an asset's state changes: the row and every index together. `from` is nil for a new
--- asset; `at` is what the new state is timed by (when it was queued, its lease ends, its wait ends).
+-- Changes an asset's state, in the row and every index; the only place that does. `from`: nil for a new asset; `at`:
+-- the time that belongs to the new state (when it was queued, its lease ends, its wait ends).
 local function move(id, from, to, expires, at)
   if from then
     redis.call('ZREM', state_key(from), id)
@@ -95,7 +95,7 @@ local function move(id, from, to, expires, at)
   if TIMED[to] then redis.call('ZADD', time_key(to), at, id) end
   set(id, {st = to, ch = now, nx = to == 'waiting' and at or '', ak = ''})
   if not OPEN[to] then
-    set(id, {ho = ''}) -- whoever holds a lease has lost it
+    set(id, {ho = ''}) -- any lease is lost
     forget_work(id)
   end
 end
@@ -107,12 +107,12 @@ local function take_seen()
   }
 end
 
--- What its manifest lies under: the date that the copy was made by, not the one that was first seen.
+-- The manifest's key holds the date the copy used, not the first one seen.
 local function set_created(id, seen)
   if seen.cr ~= '' then set(id, {cr = seen.cr}) end
 end
 
--- An asset that the ledger does not know. `seen` is counted here, apart from the states.
+-- Enters an unknown asset, and counts it in `seen`.
 local function enter(seen, state)
   redis.call('INCR', prefix .. 'seen')
   set(seen.id, {
@@ -141,7 +141,7 @@ local function take_settlement()
   }
 end
 
--- What an attempt, or a manifest, says of the asset now.
+-- Sets the result of an attempt, or of a manifest.
 local function set_result(id, done)
   set(id, {re = done.re, sb = done.sb, so = done.so, sc = done.sc, wa = done.wa, de = '', mo = ''})
   if done.wa ~= '' and done.state == 'archived' then
@@ -156,27 +156,27 @@ local function living(id, row)
   return ends and tonumber(ends) > now
 end
 
--- Whether the lease with this fence may still write. A row that never had a lease belongs to a ledger that was
--- flushed and filled again: nobody else was let in, so the holder goes on.
+-- Whether the lease with this fencing token may still write. A row that never had a lease belongs to a ledger that was
+-- flushed and filled again: nobody else got a lease, so this one stays valid.
 local function owns(row, fence)
   if not row then return true end
   if not row.fe then return OPEN[row.st] end
   return row.fe == fence and row.ho
 end
 
--- How far the copy has come: an object stands above all parts, for the parts of one that is whole are forgotten.
+-- How much is stored: an object counts more than all parts, since the parts of a complete object are forgotten.
 local function stored(id)
   local amount = 0
   for _, key in ipairs(redis.call('SMEMBERS', prefix .. 'work:' .. id)) do
     local is_upload = string.sub(key, #prefix + 1, #prefix + 7) == 'upload:'
-    -- each has one field that names what it is of
+    -- each has one field besides the parts or objects
     amount = amount + math.max(0, redis.call('HLEN', key) - 1) * (is_upload and 1 or 10000000)
   end
   return amount
 end
 
--- Returns the fence, or nothing. `call` is this call's own number: a client that sends it again, because the
--- connection broke before the answer, gets the lease that it was given.
+-- Returns the fencing token, or nothing. `call`: an idempotency key; a client that sends the call again, because the
+-- connection broke before the answer, gets the same lease.
 local function lease(id, holder, duration, call)
   local row = read(id)
   if not row or not OPEN[row.st] then return false end
@@ -188,15 +188,15 @@ local function lease(id, holder, duration, call)
     set(id, amount > row.mo and {mo = amount, de = 0} or {de = row.de + 1})
   end
 
-  -- By time, so that fences grow also across a flush; and never backwards, should the clock go back.
+  -- By time, so that tokens grow across a flush; never smaller, should the clock go back.
   local fence = whole(math.max(now, (tonumber(row.fe) or 0) + 1))
   set(id, {fe = fence, ho = holder, ca = call, at = row.at + 1})
   move(id, row.st, 'running', row.ex, whole(now + duration))
   return fence
 end
 
--- The living fields of a hash whose fields have each its end in front, as name, value, ...: all of them, or the one
--- that is named, or those that begin with `start`. What has ended is removed on the way.
+-- Returns the fields of a hash that have not expired (each value begins with its expiry), as name, value, ...: all,
+-- the one named `only`, or those that begin with `start`. Removes expired fields.
 local function living_fields(key, only, start)
   local found = only and {only, redis.call('HGET', key, only)} or redis.call('HGETALL', key)
   local living_ones = {}

@@ -1,4 +1,4 @@
--- A person has seen this end. Returns the row as it is then, or nothing for an unknown asset. `words`: who and why.
+-- Acknowledges an end state. Returns the row, or nothing for an unknown asset. `words`: who and why, as JSON.
 local id, words, state_list = take(), take(), {}
 for state in take do
   state_list[state] = true

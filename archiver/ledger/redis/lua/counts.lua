@@ -1,5 +1,5 @@
--- `seen`, then the size of each state that is named, then a state for each asset that was acknowledged in it. Each word
--- is compared with the row: a worker of an older version changes states and leaves the word where it is.
+-- Returns `seen`, the size of each named state, and a state for each asset acknowledged in it. The acknowledgement
+-- must match the row: a worker of an older version changes the state and leaves it.
 local counts = {redis.call('GET', prefix .. 'seen') or 0}
 for state in take do
   counts[#counts + 1] = redis.call('ZCARD', state_key(state))

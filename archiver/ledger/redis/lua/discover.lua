@@ -1,7 +1,7 @@
--- One page of a sweep: count, then that many assets. Returns how many were new.
+-- Enters one page of a sweep: a count, then that many assets. Returns how many were new.
 local MAX_SIZES = 16 -- ledger.models.MAX_SIZES
 
--- Whether an archived asset has a size that it never had before. The sizes that it had are in `zs`, each between spaces.
+-- Whether an archived asset has a new size. Its sizes so far are in `zs`, each between spaces.
 local function is_new_size(id, before, size)
   if before == '' then return false end
   local known = redis.call('HGET', asset_key(id), 'zs') or (' ' .. before .. ' ')

@@ -1,2 +1,2 @@
--- Returns the fence, or nothing.
+-- Returns the fencing token, or nothing.
 return lease(take(), take(), tonumber(take()), take())

@@ -1,2 +1,2 @@
--- By the clock that all scripts go by.
+-- Returns the time of the clock that all scripts use.
 return whole(now)

@@ -1,4 +1,4 @@
--- Returns the new fence, or nothing when the lease is lost. `call`: see `lease` in _shared.lua.
+-- Returns the new fencing token, or nothing when the lease is lost. `call`: see `lease` in _shared.lua.
 local id, fence, holder, above, call = take(), take(), take(), tonumber(take()), take()
 local row = read(id)
 if row and row.ca == call then return row.fe end

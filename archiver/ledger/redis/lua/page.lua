@@ -1,5 +1,5 @@
--- Up to `limit` rows of one state, by deadline, after the asset `after` (none: from the first) that had the
--- deadline `expires` when it was read. It may have gone since: then its place is found by putting it back for a moment.
+-- Returns up to `limit` rows of one state, by deadline, after the asset `after` (none: from the first), whose
+-- deadline was `expires` when it was read. If it is gone, it is put back for a moment to find its rank.
 local state, limit, after, expires = take(), tonumber(take()), take(), take()
 local key, first = state_key(state), 0
 if after ~= '' then

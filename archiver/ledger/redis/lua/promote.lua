@@ -1,6 +1,6 @@
--- Waits that are over and leases that ended go to `ready`, which orders them by deadline; at most `limit` of each,
--- so that no call holds the server up. Returns 1 when there may be more. An asset is promoted once a wait, so the
--- cost is spread over its attempts.
+-- Moves waits that are over and expired leases to `ready`, ordered by deadline; at most `limit` of each, so that no
+-- call blocks the server for long. Returns 1 when there may be more. Each wait is promoted once, so the cost is
+-- amortised.
 local due, limit = whole(now + math.max(tonumber(take()), 0)), tonumber(take())
 
 local function promote(state, before)

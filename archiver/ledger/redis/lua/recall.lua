@@ -1,3 +1,3 @@
--- See living_fields.
+-- Returns facts; see living_fields.
 local key, only = prefix .. take(), take()
 return living_fields(key, only, '')

@@ -1,4 +1,4 @@
--- A manifest proves it. Returns 1 when that changed the asset's state.
+-- Records an end state known from manifests or a person. Returns 1 when the state changed.
 local seen, done = take_seen(), take_settlement()
 local row = read(seen.id)
 if row and row.st == 'running' then return 0 end

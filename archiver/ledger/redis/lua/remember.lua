@@ -1,4 +1,5 @@
--- A field of a hash that ends with `lifetime` (microseconds; empty: never), and with it, if told to, the hash.
+-- Sets a field of a hash that expires after `lifetime` (microseconds; empty: never), and with `whole_hash` the hash
+-- too.
 local key, name, value, lifetime, whole_hash = prefix .. take(), take(), take(), take(), take()
 local ends = lifetime ~= '' and whole(now + lifetime) or ''
 redis.call('HSET', key, name, ends .. '|' .. value)

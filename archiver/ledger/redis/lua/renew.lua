@@ -8,7 +8,7 @@ local ends = whole(now + duration)
 if not row.fe then set(id, {fe = fence, ho = holder, at = row.at + 1}) end
 if row.st == 'running' then
   redis.call('ZADD', time_key('running'), ends, id)
-  redis.call('ZREM', prefix .. 'ready', id) -- it had ended, and nobody came
+  redis.call('ZREM', prefix .. 'ready', id) -- it had expired, and nobody else took it
 else
   move(id, row.st, 'running', row.ex, ends)
 end

@@ -1,4 +1,4 @@
--- Returns the row as it is then, or nothing for an unknown asset.
+-- Returns the row, or nothing for an unknown asset.
 local id, keep_stored = take(), take() == '1'
 local row = read(id)
 if not row then return false end

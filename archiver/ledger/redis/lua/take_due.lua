@@ -12,7 +12,7 @@ local function queue(id, from)
   end
 end
 
--- Queued for too long: its message was lost. It keeps its place in the window.
+-- Queued for too long: the message was lost. It still counts in the window.
 local overdue = '(' .. whole(now - requeue_after)
 local number_late = math.min(redis.call('ZCOUNT', time_key('queued'), '-inf', overdue), limit, window)
 local late, first = {}, 0

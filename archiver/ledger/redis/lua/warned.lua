@@ -1,4 +1,4 @@
--- Up to `limit` rows that were archived with a warning, the latest first.
+-- Returns up to `limit` rows archived with a warning, the latest first.
 local limit = tonumber(take())
 local rows = {}
 if limit < 1 then return rows end

@@ -1,4 +1,4 @@
--- What an unfinished copy has done: fields of one hash, under the asset's lease. Returns 0 when that is lost.
+-- Writes fields of one hash of an unfinished copy. Returns 0 when the lease is lost.
 -- `mode`: 'new' replaces the hash; 'version' replaces it when it is of another version; 'add' needs it to exist.
 local id, fence, key, lifetime, mode, version = take(), take(), take(), take(), take(), take()
 if not owns(read(id), fence) then return 0 end

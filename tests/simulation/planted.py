@@ -253,7 +253,7 @@ def _(stack: ExitStack) -> None:
 # -- the account -----------------------------------------------------------------------------------------------
 @bug("lost although a manifest proves it")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.core.attempt.archiver, "unless_whole", lambda _deps, _row, decided: decided)
+    _instead(stack, archiver.core.attempt.archiver, "unless_verified", lambda _deps, _row, decided: decided)
     _instead(
         stack, archiver.core.attempt.archiver, "unless_stored", lambda _deps, _row, _error, decided: decided
     )

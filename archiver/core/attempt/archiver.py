@@ -34,7 +34,7 @@ from archiver.core.attempt.leasing import take_lease
 from archiver.core.attempt.looking import look
 from archiver.core.attempt.outcomes import AlreadyArchived, Ended, NotOurs, Outcome, Settled, WillRetry
 from archiver.core.attempt.overwritten import mark_overwritten
-from archiver.core.attempt.rechecking import unless_stored, unless_whole
+from archiver.core.attempt.rechecking import unless_stored, unless_verified
 from archiver.core.attempt.refusing import trip_breakers
 from archiver.core.attempt.resized import copy_if_resized
 from archiver.core.attempt.settling import settle_outcome
@@ -175,7 +175,7 @@ class Archiver:
         )
         silent = failure.failed if isinstance(failure, DestinationsFailed) else ()
         mark_overwritten(deps.destinations, attempt.written, attempt.heartbeat.lease.fence, silent=silent)
-        return unless_whole(deps, row, unless_stored(deps, row, failure, decided))
+        return unless_verified(deps, row, unless_stored(deps, row, failure, decided))
 
     def _after_lost_lease(self, attempt: Attempt, seen: Seen, error: LeaseLost | Outranked) -> NotOurs:
         if isinstance(error, Outranked):  # the lease may be ours all the same: the ledger was flushed

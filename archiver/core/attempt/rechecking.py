@@ -53,7 +53,7 @@ def unless_stored(
     return Kept(why, one.total_size, len(one.objects))
 
 
-def unless_whole(deps: Dependencies, row: Row, decided: Decided) -> Decided:
+def unless_verified(deps: Dependencies, row: Row, decided: Decided) -> Decided:
     """`decided`, unless it is LOST and a manifest proves the asset whole, a destination that may have one is silent, or
     the clocks disagree about the deadline."""
     if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:

@@ -100,7 +100,7 @@ def test_a_manifest_is_never_replaced_by_one_of_a_lower_token(
     assert manifest_at(store) == (manifest if replaced else before)
 
 
-def test_a_manifest_of_a_higher_token_that_says_the_same_is_as_good() -> None:
+def test_an_equal_manifest_of_a_higher_token_counts_as_the_commit() -> None:
     store = MemoryBackend("one")
     before = stored_with(store, fence=9)
 
@@ -109,9 +109,7 @@ def test_a_manifest_of_a_higher_token_that_says_the_same_is_as_good() -> None:
     assert manifest_at(store) == before
 
 
-def test_the_manifest_that_the_attempt_found_stays_when_it_says_the_same_and_any_other_gets_the_new_token() -> (
-    None
-):
+def test_an_equal_manifest_from_before_the_attempt_stays_and_any_other_gets_the_new_token() -> None:
     store = MemoryBackend("one")
     before = stored_with(store, fence=5)
 
@@ -131,7 +129,7 @@ class WriteOnce(Wrapped):
         return super().put(spec, data, crc32c)
 
 
-def test_where_nothing_may_be_overwritten_a_manifest_that_says_the_same_has_to_do() -> None:
+def test_where_nothing_may_be_overwritten_an_equal_manifest_counts_as_the_commit() -> None:
     store = MemoryBackend("one")
     before = stored_with(store, fence=5)
 
@@ -186,7 +184,7 @@ CHANGES: dict[str, Callable[[StorageBackend, Manifest], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("moment", ["before", "at the write"])
-def test_a_manifest_that_was_replaced_since_it_was_read_is_left_as_it_is(change: str, moment: str) -> None:
+def test_a_manifest_replaced_since_it_was_read_is_not_changed(change: str, moment: str) -> None:
     store = MemoryBackend("one")
     read = stored_with(store, fence=5)
     theirs = another(7, store)
@@ -200,7 +198,7 @@ def test_a_manifest_that_was_replaced_since_it_was_read_is_left_as_it_is(change:
     assert manifest_at(store) == theirs
 
 
-def test_a_verdict_on_what_was_replaced_meanwhile_changes_nothing() -> None:
+def test_a_decision_on_a_manifest_replaced_meanwhile_changes_nothing() -> None:
     store = MemoryBackend("one")
     archive_at([store], asset(), doubts=("no ENDLIST",))
     theirs = another(7, store)
@@ -223,7 +221,7 @@ def test_a_change_of_a_manifest_keeps_its_token(change: str) -> None:
     assert bool(manifest_at(store).damage) is (change == "mark_damaged")
 
 
-def test_a_manifest_that_is_replaced_again_and_again_is_a_passing_fault() -> None:
+def test_a_manifest_replaced_again_and_again_is_a_transient_fault() -> None:
     store = MemoryBackend("one")
     read = stored_with(store, fence=5)
 
@@ -261,7 +259,7 @@ def test_after_a_flush_an_attempt_takes_a_token_above_that_of_the_manifest_it_fi
     assert harness.ledger.get(harness.asset_id).state is AssetState.ARCHIVED  # type: ignore[union-attr]
 
 
-def test_a_manifest_of_a_higher_token_that_appears_during_the_copy_is_looked_at_again_at_once() -> None:
+def test_a_manifest_of_a_higher_token_that_appears_during_the_copy_makes_the_asset_due_at_once() -> None:
     store = MemoryBackend("one")
     theirs = another(2**41, store)
 
@@ -289,7 +287,7 @@ def one_file(body: bytes) -> Callable[[], Tree]:
 @pytest.mark.parametrize("kind", [MemoryBackend, NoChecksumStore])
 @pytest.mark.parametrize("moment", ["put recordings", "put manifests", "settle"])
 @pytest.mark.parametrize("body", [SMALL, OTHER], ids=["the same bytes", "other bytes"])
-def test_a_worker_that_was_paused_for_longer_than_its_lease_leaves_the_newer_commit_whole(
+def test_a_worker_paused_for_longer_than_its_lease_does_not_damage_the_newer_commit(
     kind: Callable[[Any], StorageBackend], moment: str, body: bytes
 ) -> None:
     store = kind("one") if kind is MemoryBackend else kind(MemoryBackend("one"))
@@ -319,7 +317,7 @@ def test_a_worker_that_was_paused_for_longer_than_its_lease_leaves_the_newer_com
     assert verify_contents(store, manifest_at(store)).ok
 
 
-def test_without_compare_and_swap_a_manifest_that_may_have_replaced_a_newer_one_is_looked_at_again() -> None:
+def test_without_compare_and_swap_an_asset_whose_newer_manifest_may_be_replaced_is_reopened() -> None:
     store = Unconditional(MemoryBackend("one"))
     harness, audits = ArchiverHarness(one_file(SMALL), stores=[store]), [Audit()]
     stale = Worker(harness, audits, "stale", one_file(SMALL), Pauser("put manifests", 1, after=False))
@@ -335,7 +333,7 @@ def test_without_compare_and_swap_a_manifest_that_may_have_replaced_a_newer_one_
     assert isinstance(harness.archive(), AlreadyArchived)
 
 
-def test_an_attempt_that_failed_marks_what_it_wrote_over() -> None:
+def test_a_failed_attempt_marks_the_manifests_it_overwrote_as_damaged() -> None:
     """A stale worker's manifest appeared while it copied another version, and then its source went away."""
     store, folder = (
         MemoryBackend("one"),
@@ -396,7 +394,7 @@ MOMENTS = ["while it is copied", "before the commit", "after the commit"]
 
 @pytest.mark.parametrize("count", [2, 9], ids=["a few requests", "a list"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_what_vanished_before_the_attempt_ended_is_never_archived(moment: str, count: int) -> None:
+def test_an_object_that_vanished_before_the_commit_is_never_archived(moment: str, count: int) -> None:
     inner = MemoryBackend("one")
     store = Vanishes(inner, "0.ts", moment)
     files: dict[str, BytesSource | bytes] = {f"{n}.ts": BytesSource(SMALL) for n in range(count)}
@@ -415,7 +413,7 @@ def test_what_vanished_before_the_attempt_ended_is_never_archived(moment: str, c
     assert verify_contents(inner, manifest_at(inner)).ok
 
 
-def test_a_list_that_lags_behind_is_asked_again_for_what_it_does_not_show() -> None:
+def test_objects_missing_from_a_stale_list_are_checked_one_by_one() -> None:
     class Lags(Wrapped):
         def list(self, prefix: str = "") -> Any:
             return (info for info in self.inner.list(prefix) if not info.key.endswith("0.ts"))
@@ -532,7 +530,7 @@ def test_a_ledger_that_stays_away_costs_the_next_attempt_no_byte_of_the_source()
     assert manifest_at(harness.stores[0]) == manifest
 
 
-def test_a_ledger_that_takes_long_to_fail_is_not_waited_for_as_often() -> None:
+def test_a_ledger_whose_calls_take_long_to_fail_is_retried_less_often() -> None:
     ledger = Away(Clock(NOW))
     ledger.left = 10**6
     paused: list[float] = []
@@ -552,7 +550,7 @@ def test_a_ledger_that_takes_long_to_fail_is_not_waited_for_as_often() -> None:
     assert paused == [1, 2]
 
 
-def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_ledger() -> None:
+def test_a_stopping_worker_does_not_wait_for_the_ledger() -> None:
     harness, _, _ = away_during_the_copy(10**6)
 
     def stop(_: float) -> None:
@@ -583,7 +581,7 @@ def test_a_newer_attempt_that_committed_while_the_ledger_was_away_from_us_keeps_
 
 
 # -- the version before ----------------------------------------------------------------------------------------
-def test_a_manifest_of_the_version_before_is_believed_and_never_rewritten() -> None:
+def test_a_manifest_of_the_previous_version_is_accepted_and_never_rewritten() -> None:
     harness = ArchiverHarness(lambda: file(SMALL))
     store = harness.stores[0]
     archive_at([store], asset())
@@ -603,7 +601,7 @@ def test_a_manifest_of_the_version_before_is_believed_and_never_rewritten() -> N
     assert store.stat(object_key(f"recordings/{asset().id}/asset.json")), "and its record stays"
 
 
-def test_a_record_of_the_version_before_stays_verified() -> None:
+def test_a_record_of_the_previous_version_stays_verified() -> None:
     store = MemoryBackend("one")
     archive_at([store], asset())
     store.delete(object_key(f"recordings/{asset().id}/asset.json"))
@@ -611,7 +609,7 @@ def test_a_record_of_the_version_before_stays_verified() -> None:
     assert verify_contents(store, manifest_at(store)).problems == ("asset.json: missing",)
 
 
-def test_what_the_version_before_kept_with_doubts_is_looked_at_without_being_rewritten() -> None:
+def test_what_the_previous_version_stored_with_doubts_is_not_rewritten() -> None:
     broken: Callable[[], Tree] = lambda: Tree(  # noqa: E731
         {"a.ts": BytesSource(SMALL), "b.ts": BytesSource(b"", [SourceGone("404")] * 99)}
     )
@@ -634,7 +632,7 @@ def test_what_the_version_before_kept_with_doubts_is_looked_at_without_being_rew
     assert store.read(KEY) == before
 
 
-def test_the_version_before_reads_our_manifests() -> None:
+def test_the_previous_version_reads_our_manifests() -> None:
     """Its model had no token, and ignored what it did not know, as ours does."""
     ours = json.loads(fenced(5).to_bytes())
     theirs = json.loads(fenced(None).to_bytes())

@@ -112,7 +112,7 @@ def test_a_ledger_that_is_away_is_no_reason_to_stop(scenario: Scenario) -> None:
         beating.check()
 
 
-def test_the_last_word_before_a_commit_asks_the_ledger_itself(scenario: Scenario) -> None:
+def test_the_confirmation_before_a_commit_asks_the_ledger_itself(scenario: Scenario) -> None:
     with scenario.heartbeat(renew_every=timedelta(hours=1)) as beating:
         beating.confirm()
         scenario.ledger.away = True
@@ -126,7 +126,7 @@ def test_the_last_word_before_a_commit_asks_the_ledger_itself(scenario: Scenario
             beating.confirm()
 
 
-def test_a_worker_that_is_told_to_end_stops_the_copy(scenario: Scenario) -> None:
+def test_a_stopping_worker_ends_the_copy(scenario: Scenario) -> None:
     with scenario.heartbeat() as beating:
         scenario.stopping = True
 
@@ -162,7 +162,7 @@ def test_an_attempt_that_ends_at_once_has_no_thread_of_its_own(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
-def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Exception) -> None:
+def test_starting_the_thread_is_retried_after_any_error(error: Exception) -> None:
     asked, refusals = threading.Semaphore(0), [error]
 
     def begin() -> None:
@@ -178,7 +178,7 @@ def test_a_thread_is_asked_for_again_whatever_kept_it_from_starting(error: Excep
     beats.remove(begin)
 
 
-def test_without_any_thread_the_attempt_is_told_and_the_next_one_has_a_heartbeat(
+def test_without_any_thread_the_attempt_fails_and_the_next_one_has_a_heartbeat(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = HeartbeatStarter()

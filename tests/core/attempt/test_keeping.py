@@ -130,7 +130,7 @@ def row_of_or_none(harness: ArchiverHarness) -> Row | None:
     return harness.ledger.get(harness.asset_id)
 
 
-def test_an_unready_doubt_of_the_contents_waits_for_the_deadline_and_is_looked_at_daily() -> None:
+def test_contents_that_may_still_be_completed_wait_for_the_deadline_with_daily_attempts() -> None:
     doubt = Doubt("it has no EXT-X-ENDLIST", "s.m3u8", unready=True)
     harness = ArchiverHarness(lambda: Tree({"s0.ts": BytesSource(VIDEO)}, notes=Notes(doubts=[doubt])))
     looks = 0
@@ -156,7 +156,7 @@ def test_attempts_that_find_something_else_each_time_do_not_count_together() -> 
     assert row_of(harness).mismatches == 2
 
 
-def test_what_changes_at_every_look_is_kept_near_the_deadline_all_the_same() -> None:
+def test_contents_that_change_at_every_attempt_are_stored_near_the_deadline() -> None:
     number = iter(range(10_000))
     harness = ArchiverHarness(lambda: tree(leaf(UnexpectedContent(f"another word {next(number)}"))))
 
@@ -227,7 +227,7 @@ def test_another_size_than_the_apis_without_a_structure_to_check_is_a_doubt() ->
     assert "the API says 769" in (row_of(harness).reason or "")
 
 
-def test_a_doubt_that_is_gone_at_a_later_look_makes_it_archived_without_reading_it_again() -> None:
+def test_an_asset_whose_doubt_is_gone_later_is_archived_without_reading_it_again() -> None:
     source = BytesSource(VIDEO)
     said = [len(VIDEO) + 1]
     harness = ArchiverHarness(lambda: Checked(source, always_right, size=said[0]))
@@ -243,7 +243,7 @@ def test_a_doubt_that_is_gone_at_a_later_look_makes_it_archived_without_reading_
     assert source.reads == reads + 1, "one small request: is it still the same?"
 
 
-def test_a_doubtful_object_stays_doubtful_at_a_later_look() -> None:
+def test_a_doubtful_object_stays_doubtful_at_later_attempts() -> None:
     harness = ArchiverHarness(lambda: Checked(BytesSource(VIDEO), never_right))
     attempts(harness, 3)
 
@@ -287,7 +287,7 @@ def test_other_content_than_a_manifest_lists_goes_to_a_new_folder() -> None:
     assert verify_contents(harness.stores[0], before).ok, "what was kept before is untouched"
 
 
-def test_a_replacement_that_dies_half_way_destroys_nothing() -> None:
+def test_a_replacement_interrupted_half_way_destroys_nothing() -> None:
     bad, video = [leaf(SourceGone("404"))], [BytesSource(VIDEO)]
     harness = ArchiverHarness(lambda: Tree({"s0.ts": video[0], "bad.ts": bad[0], "t.m3u8": b"#EXTM3U\n"}))
     attempts(harness, 3)
@@ -302,7 +302,7 @@ def test_a_replacement_that_dies_half_way_destroys_nothing() -> None:
 
 
 @pytest.mark.parametrize("fault", [SourceUnavailable("503"), SourceGone("404"), SourceForbidden("403")])
-def test_what_is_kept_stays_quarantined_when_the_source_goes_away(fault: SourceError) -> None:
+def test_a_quarantined_asset_stays_so_when_its_source_is_gone(fault: SourceError) -> None:
     gone: list[SourceError] = []
     harness = ArchiverHarness(
         lambda: Tree(
@@ -325,7 +325,7 @@ def test_what_is_kept_stays_quarantined_when_the_source_goes_away(fault: SourceE
     assert row_of(harness).state is AssetState.QUARANTINED, "never lost: it is stored"
 
 
-def test_a_ledger_that_was_lost_finds_what_is_kept() -> None:
+def test_a_rebuilt_ledger_finds_quarantined_assets() -> None:
     harness = ArchiverHarness(lambda: tree(leaf(SourceGone("404"))))
     attempts(harness, 3)
     harness.ledger.clear()
@@ -335,7 +335,7 @@ def test_a_ledger_that_was_lost_finds_what_is_kept() -> None:
     assert isinstance(outcome, Kept), "at once, for it found what the manifest says"
 
 
-def test_nothing_is_kept_of_an_asset_without_media() -> None:
+def test_nothing_is_stored_of_an_asset_without_media() -> None:
     harness = ArchiverHarness(lambda: Tree({"s0.ts": leaf(SourceGone("404")), "master.m3u8": b"#EXTM3U\n"}))
 
     outcomes = attempts(harness, 5)
@@ -354,7 +354,7 @@ def test_both_destinations_keep_it() -> None:
     assert all(kept(store, key) is not None for store in stores)
 
 
-def test_an_optional_object_that_is_busy_does_not_hold_up_the_rest() -> None:
+def test_a_busy_optional_object_does_not_delay_the_rest() -> None:
     thumbnail = leaf(SourceUnavailable("503"))
     harness = ArchiverHarness(
         lambda: Tree({"s0.ts": BytesSource(VIDEO), "t.png": thumbnail}, optional=frozenset({"t.png"}))
@@ -364,7 +364,7 @@ def test_an_optional_object_that_is_busy_does_not_hold_up_the_rest() -> None:
     assert "t.png could not be had yet and is tried again" in row_of(harness).warnings[0]
 
 
-def test_strange_answers_to_a_few_requests_cost_no_attempt() -> None:
+def test_invalid_responses_to_a_few_requests_cost_no_attempt() -> None:
     """At every attempt other ones of many objects get one; an attempt without any may never come."""
     strange = [SourceGone("404"), ErrorPage("HTML"), SourceForbidden("403"), SourceMismatch("cut short")]
     files = {
@@ -386,7 +386,7 @@ def test_an_optional_object_that_is_gone_is_a_warning_at_once() -> None:
     assert isinstance(harness.archive(), Archived)
 
 
-def test_an_item_that_two_files_want_is_a_doubt() -> None:
+def test_two_files_of_one_path_are_a_doubt() -> None:
     class Twice(Tree):
         def items(self):  # type: ignore[no-untyped-def]
             yield from super().items()

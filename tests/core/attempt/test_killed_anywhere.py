@@ -86,7 +86,7 @@ def next_worker(harness: ArchiverHarness) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-the-call", "after-the-call"])
-def test_killed_at_any_call_the_next_worker_archives_it_whole(after: bool) -> None:
+def test_killed_at_any_call_the_next_worker_archives_the_asset(after: bool) -> None:
     killed = step = 0
     alive = False
     while not alive:
@@ -110,7 +110,7 @@ def test_killed_at_any_call_the_next_worker_archives_it_whole(after: bool) -> No
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-the-call", "after-the-call"])
-def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded_all_the_same(after: bool) -> None:
+def test_killed_at_any_call_of_a_bad_asset_its_end_is_recorded(after: bool) -> None:
     step, alive = 0, False
     while not alive:
         step += 1

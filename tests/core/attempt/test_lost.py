@@ -80,7 +80,7 @@ def test_it_is_lost_after_a_day_of_refusals_and_reopened_when_its_url_answers_ag
     assert scenario.state() is AssetState.ARCHIVED
 
 
-def test_a_second_look_at_what_is_lost_is_over_in_minutes() -> None:
+def test_another_attempt_at_a_lost_asset_ends_within_minutes() -> None:
     scenario = Scenario(NOW - 16 * DAY)
     scenario.run(LOST_AFTER + 2 * HOUR)
     lost = unsaved = 0
@@ -145,7 +145,7 @@ def test_it_is_lost_soon_once_the_clocks_agree_again() -> None:
     assert scenario.state() is AssetState.LOST
 
 
-def test_an_asset_that_failed_after_it_was_completed_is_tried_on_and_saved_if_it_is_there() -> None:
+def test_an_asset_that_failed_after_it_was_completed_is_retried_and_saved_if_available() -> None:
     scenario = Scenario(NOW - DAY)
     scenario.harness.archive()
     scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
@@ -161,7 +161,7 @@ def test_an_asset_that_failed_after_it_was_completed_is_tried_on_and_saved_if_it
     assert scenario.state() is AssetState.ARCHIVED
 
 
-def test_an_asset_that_failed_after_it_was_completed_and_is_never_had_is_lost_and_not_silent() -> None:
+def test_an_asset_that_failed_after_it_was_completed_and_is_never_available_is_reported_as_lost() -> None:
     scenario = Scenario(NOW - DAY)
     scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
 
@@ -172,7 +172,7 @@ def test_an_asset_that_failed_after_it_was_completed_and_is_never_had_is_lost_an
     assert (before, scenario.state()) == (AssetState.WAITING, AssetState.LOST)
 
 
-def test_what_is_archived_stays_so_when_it_is_said_to_have_failed() -> None:
+def test_an_archived_asset_stays_so_when_the_api_reports_it_as_failed() -> None:
     scenario = Scenario(NOW - DAY)
     scenario.refuses = False
     assert isinstance(scenario.harness.archive(), Archived)

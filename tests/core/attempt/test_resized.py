@@ -96,7 +96,7 @@ class Scenario:
         (Tree({"a.m3u8": b"#EXTM3U"}, version="other"), AlreadyArchived, len(VIDEO), True),
     ],
 )
-def test_another_size_is_looked_into_at_the_source_once(
+def test_another_size_is_compared_with_the_source_once(
     at_source: Tree, outcome: type, stored: int, warned: bool
 ) -> None:
     scenario = Scenario()
@@ -137,7 +137,7 @@ def test_a_comparison_with_the_buckets_before_the_look_does_not_end_it() -> None
     assert scenario.sweep(7) is AssetState.ARCHIVED
 
 
-def test_what_has_doubts_replaces_nothing() -> None:
+def test_a_copy_with_doubts_replaces_no_archived_one() -> None:
     scenario = Scenario()
     scenario.now_at_source = OneFile.of(LONGER)
     scenario.now_at_source.notes.doubts.append(Doubt("it looks odd"))
@@ -148,7 +148,7 @@ def test_what_has_doubts_replaces_nothing() -> None:
     assert scenario.stored() == {len(VIDEO)}
 
 
-def test_a_source_that_is_away_is_asked_again_and_the_asset_is_not_at_risk_meanwhile() -> None:
+def test_an_unavailable_source_is_retried_and_the_asset_is_not_at_risk_meanwhile() -> None:
     scenario = Scenario()
     scenario.now_at_source = OneFile.of(LONGER)
     scenario.failures = [SourceUnavailable("503"), HmsUnavailable("503")]
@@ -180,7 +180,7 @@ class Complete(OneFile):
         return Tree({"t.png": BytesSource(b"png")}) if "t.png" not in stored else Tree({})
 
 
-def test_what_was_busy_is_added_to_an_asset_of_another_size_too() -> None:
+def test_late_additions_reach_an_asset_of_another_size_too() -> None:
     busy = BytesSource(b"", [SourceUnavailable("503")] * 99)
     at_first = OneFile.of(VIDEO)
     scenario = Scenario(

@@ -163,7 +163,7 @@ SETTINGS = settings(
 @pytest.mark.parametrize("kind", KINDS)
 @SETTINGS
 @given(plan=plans(versions=1))
-def test_workers_that_were_given_the_same_bytes_never_make_a_false_manifest(kind: str, plan: Plan) -> None:
+def test_workers_with_the_same_bytes_never_commit_a_false_manifest(kind: str, plan: Plan) -> None:
     with stores_of(kind) as stores:
         harness = ArchiverHarness(version(0), stores=stores)
         audits = [Audit() for _ in stores]
@@ -186,7 +186,7 @@ def test_workers_that_were_given_the_same_bytes_never_make_a_false_manifest(kind
 @pytest.mark.parametrize("kind", KINDS)
 @SETTINGS
 @given(plan=plans(versions=3))
-def test_workers_that_were_given_other_bytes_end_with_a_true_manifest(kind: str, plan: Plan) -> None:
+def test_workers_with_different_bytes_end_with_a_true_manifest(kind: str, plan: Plan) -> None:
     with stores_of(kind) as stores:
         harness = ArchiverHarness(version(0), stores=stores)
         audits = [Audit() for _ in stores]

@@ -72,7 +72,7 @@ def test_a_source_that_changed_after_a_part_of_it_was_stored_is_archived(body: b
     assert before.items() <= store.store.objects.items(), "what was there is untouched"
 
 
-def test_each_attempt_goes_on_to_the_folder_that_is_free() -> None:
+def test_each_attempt_uses_the_first_free_folder() -> None:
     store = Locked("locked")
     harness = ArchiverHarness(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
     folder = keys.asset_folder(harness.api.assets[0], keys.DEFAULT_TEMPLATE)
@@ -84,7 +84,7 @@ def test_each_attempt_goes_on_to_the_folder_that_is_free() -> None:
     assert manifest_at(harness).folder == f"{folder}/!v4"
 
 
-def test_where_nothing_is_free_it_is_tried_again_and_nothing_is_archived() -> None:
+def test_without_a_free_folder_the_asset_is_retried_and_not_archived() -> None:
     store = Locked("locked")
     harness = ArchiverHarness(lambda: Tree({"a.ts": BytesSource(SMALL)}, form="file"), stores=[store])
     folder = keys.asset_folder(harness.api.assets[0], keys.DEFAULT_TEMPLATE)

@@ -83,7 +83,7 @@ def test_two_urgent_assets_get_two_slots() -> None:
 
 
 @pytest.mark.parametrize("dispatches", [0, 1, 2])
-def test_a_slot_has_time_to_take_it_first(dispatches: int) -> None:
+def test_a_free_slot_gets_time_to_lease_it_first(dispatches: int) -> None:
     scenario = busy("one")
     scenario.discover("urgent", timedelta(hours=1))
     scenario.dispatch(dispatches)
@@ -157,7 +157,7 @@ def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
     assert scenario.hand_back("one") is None
 
 
-def test_a_copy_stops_and_resumes_and_it_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_is_handed_back_is_resumed_and_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that was stored before is read again."""
     hurry(monkeypatch)
     digest = '"' + "0" * 32 + '"'
@@ -233,7 +233,7 @@ def wait_for_the_heartbeat(
         waits(source)
 
 
-def test_what_is_whole_is_committed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_copy_is_committed_instead_of_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     harness = ArchiverHarness(lambda: file_with(only), time_is_up=TimeoutError)
     only = BytesSource(b"m" * 20)

@@ -68,7 +68,7 @@ def test_an_attempt_that_was_interrupted_before_its_manifest_is_completed(interr
     assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
-def test_a_source_that_became_another_is_not_taken_for_what_is_there_and_stored_beside_it() -> None:
+def test_another_version_of_the_source_is_stored_beside_what_is_there() -> None:
     store = WriteOnce(interrupted=1)
     opened: list[Tree] = []
 

@@ -74,7 +74,7 @@ def test_clearing_a_failure_leaves_that_of_another_machine() -> None:
     assert "host-2" in breaker.opened(scenario.ledger, NOW)[NAME].reason
 
 
-def test_what_was_silent_and_is_unknown_now_is_so_since_now() -> None:
+def test_a_silent_destination_that_becomes_unknown_is_so_from_now_on() -> None:
     scenario = Scenario()
     scenario.fails(failures.Kind.SILENT, 0, 10)
 

@@ -116,7 +116,7 @@ def test_a_marker_is_read_as_it_was_written() -> None:
     assert parse_marker(written.to_bytes()) == written
 
 
-def test_what_a_newer_version_wrote_in_a_marker_outlives_our_writing() -> None:
+def test_fields_of_a_newer_version_in_a_marker_survive_our_writes() -> None:
     raw = json.dumps({"id": "A", "schema": "archiver.destination/2", "colour": "red"}).encode()
 
     found = parse_marker(raw)
@@ -129,7 +129,7 @@ def test_what_a_newer_version_wrote_in_a_marker_outlives_our_writing() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"\xff\xfe", b"[]", b"{}", b'{"id": 7}', b'{"id": ""}', b"[" * 20_000]
 )
-def test_what_is_no_marker_is_not_taken_for_one(data: bytes) -> None:
+def test_an_invalid_marker_is_unreadable(data: bytes) -> None:
     assert parse_marker(data) is NoMarker.UNREADABLE
 
 
@@ -143,7 +143,7 @@ def test_a_marker_stays_small_however_often_access_keys_change() -> None:
     assert growing.with_workspace(growing.workspaces[0]).workspaces[-1] == growing.workspaces[0]
 
 
-def test_a_marker_of_a_wrong_clock_is_dated_all_the_same() -> None:
+def test_a_marker_of_a_wrong_clock_keeps_its_date() -> None:
     ahead = Marker("A", NOW + timedelta(days=10_000))
 
     assert parse_marker(ahead.to_bytes()) == ahead

@@ -65,7 +65,7 @@ def ledger(clock: Clock) -> MemoryLedger:
     return MemoryLedger(clock)
 
 
-def test_a_destination_that_works_is_found_to_and_nothing_is_left_there() -> None:
+def test_a_probe_of_a_working_destination_leaves_nothing_there() -> None:
     store = MemoryBackend("tests")
 
     found = probe(store)
@@ -139,7 +139,7 @@ def test_a_probe_that_was_left_is_found_by_a_run_without_a_lasting_ledger(
     assert not probe(store, MemoryLedger(clock)).only_begun
 
 
-def test_a_ledger_that_is_away_leaves_it_to_the_process() -> None:
+def test_without_a_ledger_the_process_remembers_left_probes() -> None:
     class Away(MemoryLedger):
         def recall(self, name: str) -> None:
             raise LedgerUnavailable("away")
@@ -155,7 +155,7 @@ def test_a_ledger_that_is_away_leaves_it_to_the_process() -> None:
     assert len(stored_in(store)) == 1
 
 
-def test_what_only_begins_an_upload_tells_a_refusal_too() -> None:
+def test_a_probe_that_only_begins_an_upload_meets_a_refusal_too() -> None:
     store = KeepsAll(MemoryBackend("tests"))
     probe(store)
 
@@ -176,7 +176,7 @@ def test_what_only_begins_an_upload_tells_a_refusal_too() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["put", "read"])
-def test_everything_is_refused_when_another_object_is_as_well(
+def test_a_destination_that_refuses_the_probe_refuses_everything(
     method: str, error: StorageError, expected: bool | None
 ) -> None:
     store = BrokenStore(MemoryBackend("tests"), method, error)

@@ -96,7 +96,7 @@ class Transfer(Wait["Transfer"]):
         self._session = session
         self._make: Callable[[], Request] | None = None if isinstance(request, Request) else request
         self._request: Request | None = request if isinstance(request, Request) else None
-        self._decide = decide
+        self.decide = decide
         self._max_bytes = max_bytes
         self.lines: list[bytes] = []
         self._chunks: list[bytes] = []
@@ -196,7 +196,7 @@ class Transfer(Wait["Transfer"]):
 
     def _look_at_head(self, head: Head) -> None:
         # `decide` may hold who made this transfer: bodies must not wait for the garbage collector
-        decide, self._decide = self._decide, None
+        decide, self.decide = self.decide, None
         if decide is not None:
             decide(self)
         limit, length = self._bytes_allowed(), head.length_bytes
@@ -247,7 +247,7 @@ class Transfer(Wait["Transfer"]):
         if self.append is not None:
             self.append = None
             self.size_bytes = sum(map(len, self._chunks))
-        self.easy = self._decide = self._make = self._memory = None
+        self.easy = self.decide = self._make = self._memory = None
         self.error = error
         if self._streaming is not None:
             self._streaming.end(error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from archiver.http.session import Session
@@ -120,21 +121,21 @@ async def fetch(
 ) -> Response:
     """`HttpClient.fetch`, or `fetch_range` of what is `wanted`; once more after one renewal, when the first response is
     a refusal that a fresh signature may lift."""
-
-    def once(asked: Address) -> Awaitable[Response]:
-        if wanted is not None:
-            return client.fetch_range(asked, headers, wanted, decide)
-        return client.fetch(asked, headers, decide, session)
-
     known = address.peek()
     asked = known if known is not None else await blocking(address.current, "source")
-    response = await once(asked)
-    if response.status in RENEWED_ON:
-        renewed = await blocking(lambda: address.renew(asked), "source")
-        if renewed is not asked:
-            response.close()
-            response = await once(renewed)
-    return response
+    renewed = False
+    while True:
+        if wanted is None:
+            response = await client.fetch(asked, headers, decide, session)
+        else:
+            response = await client.fetch_range(asked, headers, wanted, decide)
+        if renewed or response.status not in RENEWED_ON:
+            return response
+        refused, renewed = asked, True
+        asked = await blocking(partial(address.renew, refused), "source")
+        if asked is refused:
+            return response
+        response.close()
 
 
 def get(client: HttpClient, address: SourceAddress, headers: Mapping[str, str]) -> Response:

@@ -69,7 +69,7 @@ class AddressPolicy:
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         return (f"{host}:{origin.port}:{addresses}",)
 
-    def check(self, origin: Origin, ip: str, handed_out: Collection[Origin]) -> None:
+    def check(self, origin: Origin, handed_out: Collection[Origin], ip: str) -> None:
         """Whether `origin` may be read from the address `ip`. Raises SourceNotAllowed."""
         self._check_name(origin, handed_out)
         why = _refusal(ip, self._allow_private and origin in handed_out)

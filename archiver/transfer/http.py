@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from archiver.http import trust
@@ -159,23 +160,25 @@ class HttpClient:
         home = origin = url.origin
         fresh, alone = fresh or session is None, alone or session is None
         session = session or self._own.get()
-        unproved = session is self._own.get() and not fresh  # a redirect names no range
         cookies: list[tuple[Origin, str]] = []
         redirects: list[Transfer] = []
-        for _ in range(_MAX_REDIRECTS + 1):
+        while len(redirects) <= _MAX_REDIRECTS:
             lines = {**address.headers, **headers} if address.headers and origin == home else headers
-            response = await self._request(
-                session, url, origin, lines, address, decide, fresh=fresh, alone=alone
-            )
-            if unproved and response.status in REDIRECTS and response.transfer.ordinal != 1:
-                unproved, fresh = False, True
-                response = await self._request(
-                    session, url, origin, lines, address, decide, fresh=fresh, alone=alone
-                )
-            answered = response.head.headers
-            cookies += [(origin, value) for value in answered.all("set-cookie")]
-            location = answered.get("location")
-            if location is None or response.status not in REDIRECTS:
+            request = self._request(url, lines, address.handed_out, fresh=fresh, alone=alone)
+            response = Response(url, Transfer(session, request))
+            response.transfer.decide = partial(_take, response, decide)
+            try:
+                await response.transfer
+            except HttpError as error:
+                _raise_unless_unwanted(error, response)
+            head = response.head
+            redirected = head.status in REDIRECTS
+            if redirected and not fresh and response.transfer.ordinal != 1 and session is self._own.get():
+                fresh = True  # a redirect names no range that proves it: it is asked for again
+                continue
+            cookies += [(origin, value) for value in head.headers.all("set-cookie")]
+            location = head.headers.get("location")
+            if location is None or not redirected:
                 if cookies:
                     response.cookies = tuple([value for where, value in cookies if where == origin])
                 response.redirects = tuple(redirects)
@@ -206,47 +209,44 @@ class HttpClient:
         if (session := self._own.drop()) is not None:
             session.close()
 
-    async def _request(
+    def _request(
         self,
-        session: Session,
         url: SecretUrl,
-        origin: Origin,
         headers: Mapping[str, str],
-        address: Address,
-        decide: Decide,
+        handed_out: frozenset[Origin],
         *,
         fresh: bool,
         alone: bool,
-    ) -> Response:
-        policy, handed_out = self._policy, address.handed_out
-        resolve = policy.resolved(origin, handed_out)
-        request = Request(
+    ) -> Request:
+        """Raises SourceNotAllowed, SourceUnavailable."""
+        origin = url.origin
+        return Request(
             f"{origin}{url.target}",
             headers,
-            admits=lambda ip: policy.check(origin, ip, handed_out),
-            resolve=resolve,
+            admits=partial(self._policy.check, origin, handed_out),
+            resolve=self._policy.resolved(origin, handed_out),
             fresh=fresh,
             alone=alone,
         )
-        transfer = Transfer(session, request, lambda _: _take(response, decide))
-        response = Response(url, transfer)
-        try:
-            await transfer
-        except TooLong as error:  # of what is not wanted anyway
-            if transfer.head is None or (transfer.head.status == 200 or transfer.head.status == 206):
-                raise SourceMismatch(f"reading {url.name}: {error}") from error
-        except InvalidRequest as error:
-            raise SourceNotAllowed(f"{url.name} cannot be asked for: {error}") from error
-        except HttpError as error:
-            raise _unavailable(error, url, "asking for") from error
-        return response
 
 
-def _take(response: Response, decide: Decide) -> None:
+def _take(response: Response, decide: Decide, _: Transfer) -> None:
     if response.status in REDIRECTS:
         response.transfer.limit(UNWANTED_BYTES)
     else:
         decide(response)
+
+
+def _raise_unless_unwanted(error: HttpError, response: Response) -> None:
+    """Raise a SourceError for `error`, unless the response is too long and not wanted anyway."""
+    url, head = response.url, response.transfer.head
+    if isinstance(error, TooLong):
+        if head is None or head.status in (200, 206):
+            raise SourceMismatch(f"reading {url.name}: {error}") from error
+    elif isinstance(error, InvalidRequest):
+        raise SourceNotAllowed(f"{url.name} cannot be asked for: {error}") from error
+    else:
+        raise _unavailable(error, url, "asking for") from error
 
 
 def stream_it(response: Response) -> None:

@@ -156,7 +156,6 @@ class HttpReading:
         self._memory = memory
         self._proofs = proofs
         self._runs = runs
-        self._blocking = BlockingReading(source, memory)
 
     @property
     def source(self) -> HttpSource:
@@ -197,7 +196,7 @@ class HttpReading:
         if answer.filled is not None:  # it came whole in the meantime
             return answer.take_filled()
         if answer.reader is not None:  # its length was not told beforehand
-            return await self._blocking.first_part(answer, size_bytes)
+            return await BlockingReading(self._http, self._memory).first_part(answer, size_bytes)
         data = await self._rest(answer)
         if len(data) != size_bytes:
             raise SourceUnavailable(f"{self._http.name}: the body ended {size_bytes - len(data)} bytes early")
@@ -208,7 +207,7 @@ class HttpReading:
         if answer.filled is not None:
             return answer.filled.data[:CHECKED_BYTES]
         if answer.reader is not None:
-            return await self._blocking.first_bytes(answer)
+            return await BlockingReading(self._http, self._memory).first_bytes(answer)
         return (await self._rest(answer))[:CHECKED_BYTES]
 
     async def _rest(self, answer: Answer) -> bytes:

@@ -42,7 +42,12 @@ class Origin(NamedTuple):
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+        return _origin_text(self)
+
+
+@lru_cache(maxsize=1024)
+def _origin_text(origin: Origin) -> str:
+    return f"{origin.scheme}://{origin.authority}"
 
 
 class SecretUrl:

@@ -16,7 +16,7 @@ def ask(origin: Origin, ip: str, handed_out: Collection[Origin] = (), *, allow_p
     """As a request does: the name is checked before it is looked up, the address when it is connected to."""
     policy = AddressPolicy(allow_private, lambda _host, _port: [ip])
     assert policy.resolved(origin, handed_out)
-    policy.check(origin, ip, handed_out)
+    policy.check(origin, handed_out, ip)
 
 
 HTTPS = Origin("https", "cdn.example.com", 443)

@@ -80,7 +80,7 @@ class TransferEngine:
         self.call_soon = self._runtime.call_soon
         self.call_later = self._runtime.call_later
         self._stopped: BaseException | None = None
-        self._tasks: dict[Task, Callable[[BaseException], None]] = {}  # and how to end its future
+        self._tasks: dict[Task, _Running] = {}
         self._sessions: dict[HttpClient, Session] = {}
         self._proofs = Proofs(policy)
         self._timer: Timer | None = None
@@ -219,12 +219,11 @@ class TransferEngine:
         """Run it in the engine's thread. `never_began` is called where the engine was stopped before."""
         future: Future[Any] = self._runtime.future()
         future.set_running_or_notify_cancel()
+        running = _Running(future, coroutine, ended, never_began)
         try:
-            self._runtime.call_soon(lambda: self._begin(future, coroutine, ended, never_began))
+            self._runtime.call_soon(partial(self._begin, running))
         except BaseException as error:  # noqa: BLE001 - no thread: it is this copy's error, as later ones are
-            never_began()
-            ended()
-            future.set_exception(error)
+            running.refuse(error)
         return future
 
     def _check(self) -> None:
@@ -240,46 +239,24 @@ class TransferEngine:
             raise
 
     # -- in the engine's thread ----------------------------------------------------------------------------
-    def _begin(
-        self,
-        future: Future[Any],
-        coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
-        ended: Callable[[], None],
-        never_began: Callable[[], None],
-    ) -> None:
-        over = False
-
-        def resolve(value: Any, error: BaseException | None) -> None:
-            nonlocal over
-            if over:
-                return
-            over = True
-            ended()
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error.cause if isinstance(error, Cancelled) else error)
-
+    def _begin(self, running: _Running) -> None:
         if self._stopped is not None:
-            never_began()
-            resolve(None, self._stopped)
+            running.refuse(self._stopped)
             return
         try:
-            task = Task(self, coroutine())
+            task = Task(self, running.coroutine())
         except BaseException as error:  # noqa: BLE001 - no memory, no file handle: it is this copy's error
-            never_began()
-            resolve(None, error)
+            running.refuse(error)
             return
-        self._tasks[task] = lambda error: resolve(None, error)
-
-        def finished(value: Any, error: BaseException | None) -> None:
-            self._tasks.pop(task, None)
-            resolve(value, error)
-
-        task.start(finished)
+        self._tasks[task] = running
+        task.start(partial(self._finished, task))
         if self._timer is None:
             self._timer = self.call_later(cancellation.POLL_SECONDS, self._tick)
         task.begin()
+
+    def _finished(self, task: Task, value: Any, error: BaseException | None) -> None:
+        if (running := self._tasks.pop(task, None)) is not None:
+            running.end(value, error)
 
     def _tick(self) -> None:
         self._timer = None
@@ -289,9 +266,9 @@ class TransferEngine:
             self._timer = self.call_later(cancellation.POLL_SECONDS, self._tick)
 
     def _stop(self, error: BaseException) -> None:
-        for task, resolve in list(self._tasks.items()):
+        for task, running in list(self._tasks.items()):
             task.stop(Cancelled(error))
-            resolve(error)
+            running.end(None, error)
 
     def _close(self, over: Future[None]) -> None:
         assert self._stopped is not None
@@ -313,6 +290,41 @@ class TransferEngine:
         if request.fresh:
             reading.be_certain()
         return reading
+
+
+class _Running:
+    """A coroutine that was submitted, and its future. `ended` is called before the future is done."""
+
+    __slots__ = ("_ended", "_never_began", "_over", "coroutine", "future")
+
+    def __init__(
+        self,
+        future: Future[Any],
+        coroutine: Callable[[], Coroutine[Wait[Any], Any, Any]],
+        ended: Callable[[], None],
+        never_began: Callable[[], None],
+    ) -> None:
+        self.future = future
+        self.coroutine = coroutine
+        self._ended = ended
+        self._never_began = never_began
+        self._over = False
+
+    def end(self, value: Any, error: BaseException | None) -> None:
+        """Idempotent: the first end counts."""
+        if self._over:
+            return
+        self._over = True
+        self._ended()
+        if error is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(error.cause if isinstance(error, Cancelled) else error)
+
+    def refuse(self, error: BaseException) -> None:
+        """End it without having begun."""
+        self._never_began()
+        self.end(None, error)
 
 
 class _InCaller(Wait[Any]):

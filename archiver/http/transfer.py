@@ -79,6 +79,7 @@ class Transfer(Wait["Transfer"]):
     _limit: int | None = None
     _file: BytesIO | None = None  # instead of chunks, for a body of known length
     _memory: Callable[[], BytesIO | None] | None = None  # where that comes from
+    _take: Callable[[bytes], None] | None = None  # instead of both
     _held = False
     _announced = False
     _streaming: Streamed | None = None
@@ -167,6 +168,10 @@ class Transfer(Wait["Transfer"]):
         that after `take_body`. None: to memory of its own."""
         self._memory = memory
 
+    def consume(self, take: Callable[[bytes], None]) -> None:
+        """Give the body to `take`, piece by piece as it comes, and keep nothing of it."""
+        self._take = take
+
     def hold(self) -> None:
         """Let nothing of the body come before `release` is called."""
         self._held = True
@@ -220,6 +225,8 @@ class Transfer(Wait["Transfer"]):
                 return False
         elif self._file is not None:
             self._file.write(chunk)
+        elif self._take is not None:
+            self._take(chunk)
         else:
             self._buffer(chunk)
         self.size_bytes = size_bytes
@@ -247,7 +254,7 @@ class Transfer(Wait["Transfer"]):
         if self.append is not None:
             self.append = None
             self.size_bytes = sum(map(len, self._chunks))
-        self.easy = self.decide = self._make = self._memory = None
+        self.easy = self.decide = self._make = self._memory = self._take = None
         self.error = error
         if self._streaming is not None:
             self._streaming.end(error)

@@ -12,7 +12,7 @@ from archiver.http.session import Session
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import blocking
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
-from archiver.transfer.bodies import Body, Filled, filled_bytes, measure
+from archiver.transfer.bodies import Body, Filled, filled_bytes
 from archiver.transfer.checksums import Crc32c, crc32c
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable
 from archiver.transfer.memory import Asked, MemoryBudget, Reservation
@@ -244,14 +244,10 @@ class HttpReading:
                 return crc32c((await self._http.fetch_range(start, size_bytes, info))[0])
             finally:
                 reservation.release()
-
-        def read() -> int:
-            found_bytes, crc = measure(self._http.open(max(1, size_bytes))[1])
-            if found_bytes != size_bytes:
-                raise SourceMismatch(f"{self._http.name} had {size_bytes} bytes, and then {found_bytes}")
-            return crc
-
-        return await blocking(read, "source")
+        found_bytes, crc = await self._http.measure(max(1, size_bytes))
+        if found_bytes != size_bytes:
+            raise SourceMismatch(f"{self._http.name} had {size_bytes} bytes, and then {found_bytes}")
+        return crc
 
 
 class Measured:

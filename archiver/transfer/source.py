@@ -14,6 +14,8 @@ from archiver.http.waiting import blocking, complete
 from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
 from archiver.transfer.announced import source_info
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
+from archiver.transfer.bodies import measure
+from archiver.transfer.checksums import Crc32c
 from archiver.transfer.codings import can_undo, codings_in, undo
 from archiver.transfer.documents import Fetched, fetch_bytes
 from archiver.transfer.errors import (
@@ -133,10 +135,7 @@ class HttpSource:
         async def all_of_it() -> tuple[Opened, Transfers]:
             opened, transfers = await self.fetch(first_bytes, intake=_Unbudgeted())
             if opened.rest is not None:
-                try:
-                    await opened.rest.rest()
-                except HttpError as error:
-                    raise SourceUnavailable(f"reading {self.name}: {error}") from error
+                await self._rest(opened.rest)
             return opened, transfers
 
         opened, transfers = complete(all_of_it())
@@ -151,6 +150,23 @@ class HttpSource:
             return opened.info, _first(opened.reader, min(first_bytes, CHECKED_BYTES))
         finally:
             opened.reader.close()
+
+    async def measure(self, first_bytes: int) -> tuple[int, int]:
+        """The length and CRC32C of what `open` gives, read over a new connection."""
+        self._held = None
+        measured = _Measuring()
+        opened, _ = await self.fetch(first_bytes, intake=measured)
+        if (reader := opened.reader) is not None:
+            return await blocking(lambda: measure(reader), "source")
+        if opened.rest is not None:
+            await self._rest(opened.rest)
+        return measured.size_bytes, measured.crc.value
+
+    async def _rest(self, transfer: Transfer) -> None:
+        try:
+            await transfer.rest()
+        except HttpError as error:
+            raise SourceUnavailable(f"reading {self.name}: {error}") from error
 
     def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
         into[:] = complete(self.fetch_range(start, len(into), info))[0]
@@ -363,6 +379,21 @@ class _Unbudgeted:
 
     def admit(self, transfer: Transfer, size_bytes: int) -> None:  # noqa: ARG002 - as the Protocol has them
         return
+
+
+class _Measuring:
+    """An `Intake` that keeps nothing of a body but its length and CRC32C."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.crc = Crc32c()
+
+    def admit(self, transfer: Transfer, size_bytes: int) -> None:  # noqa: ARG002 - as the Protocol has them
+        transfer.consume(self._take)
+
+    def _take(self, piece: bytes) -> None:
+        self.size_bytes += len(piece)
+        self.crc.update(piece)
 
 
 def _first(reader: Reader, size_bytes: int) -> bytes:

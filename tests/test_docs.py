@@ -47,3 +47,12 @@ def test_the_readme_names_every_command() -> None:
     ]
 
     assert missing == []
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = set(re.findall(r"^#?(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    texts = [*PAGES, *(ROOT / "changelog.d").iterdir(), ROOT / "archiver/core/health_rules.py"]
+
+    for path in texts:
+        named = set(re.findall(r"\bARCHIVER_[A-Z]+(?:_[A-Z]+)*\b(?!_)", path.read_text()))
+        assert named <= known, path

@@ -128,7 +128,7 @@ class OneRun:
     def _close_breakers(self) -> None:
         """Close every circuit breaker: whoever starts a run may have just fixed what opened it."""
         failures.clear_refusals(self._ledger)
-        for name in breaker.opened(self._ledger, self._clock()):
+        for name in breaker.not_closed(self._ledger, self._clock()):
             breaker.close(self._ledger, name)
 
     def _reconcile(self) -> bool:

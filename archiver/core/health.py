@@ -196,10 +196,11 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from _time(summary)
     for name, breaker in summary.open_breakers.items():
         reason = breaker.reason if name in breaker.reason else f"{name}: {breaker.reason}"
-        until = (
-            f"Circuit breaker open until {breaker.until:%H:%M:%S} UTC: " if breaker.code == "on_hold" else ""
-        )
-        yield finding(breaker.code, f"{until}{reason}", cause=name)
+        state = ""
+        if breaker.code == "on_hold":
+            is_open = breaker.until > summary.at
+            state = f"Circuit breaker {'open until' if is_open else 'half-open since'} {breaker.until:%H:%M:%S} UTC: "
+        yield finding(breaker.code, f"{state}{reason}", cause=name)
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"

@@ -122,6 +122,11 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
             "7 assets queued, and nothing has been copied for 6 min",
         ),
         (
+            {"open_breakers": {"s3://b": OpenBreaker("s3://b: AccessDenied", NOW - MINUTE)}},
+            "on_hold",
+            "Circuit breaker half-open since 11:59:00 UTC: s3://b: AccessDenied",
+        ),
+        (
             {"open_breakers": {"s3://b": OpenBreaker("s3://b: AccessDenied", NOW + MINUTE)}},
             "on_hold",
             "Circuit breaker open until 12:01:00 UTC: s3://b: AccessDenied",

@@ -17,6 +17,11 @@ from tests.simulation.scheduler import Process
 
 T = TypeVar("T")
 
+READS = (
+    "now", "get", "recall", "recall_all", "rows", "counts", "progress", "warned", "next_due_at", "stored_objects",
+)  # fmt: skip
+"""What a ledger still answers that cannot write (a read-only replica, out of memory, a full disk)."""
+
 _KEPT = ("_clock", "_mutex")  # not part of what a snapshot holds
 
 
@@ -159,8 +164,9 @@ class SimLedger:
 
     def _call(self, what: str, action: Callable[[], T]) -> T:
         def act() -> T:
-            if self._faults.active("ledger", self._process.scheduler.seconds) is not None:
-                raise LedgerUnavailable(f"{what}: connection refused")
+            kind = self._faults.active("ledger", self._process.scheduler.seconds)
+            if kind == "away" or (kind == "read only" and what not in READS):
+                raise LedgerUnavailable(f"{what}: {kind}")
             return action()
 
         return self._process.call(f"ledger {what}", act, lambda: LedgerUnavailable(f"{what}: no answer"))

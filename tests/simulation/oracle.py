@@ -26,6 +26,8 @@ NOTICED_WITHIN = {"rot": RE_READ_WITHIN, "object deleted": RE_READ_WITHIN, "mani
 A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old one
 UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
 """So long a destination may be unmounted before nothing is written any more: it is asked again after 3 and 20 s."""
+REFUSALS = 6
+"""One attempt is refused twice or more, and its worker may be killed before it has recorded that."""
 CLEAR_ENOUGH = 2 * DAY
 """An asset that could be had for so long without any fault must have been had."""
 
@@ -367,6 +369,17 @@ class Oracle:
                 told = fault.where == f"store:{store.name}" and fault.kind == "unmounted"
                 if told and fault.start + 8 * HOUR < seconds < fault.end and self._is_needed():
                     self._broken("healthy only when it is", f"{store.name} is {fault.kind}")
+
+            if self._refuses(store):
+                self._broken("healthy only when it is", f"{store.name} refuses what is written")
+
+    def _refuses(self, store: Destination) -> bool:
+        """Whether it refused workers so often within the last hour that one of them must have recorded it."""
+        now = self.scheduler.seconds
+        since = now - HOUR
+        if self.epoch_began > since or any(end > since for _, end in self.faults.windows("ledger")):
+            return False
+        return sum(since < at < now - MINUTE for at in store.refusals) >= REFUSALS
 
     def _is_needed(self) -> bool:
         return any(row.state in OPEN_STATES for row in self.ledger.all_rows())

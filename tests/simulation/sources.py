@@ -29,13 +29,14 @@ from archiver.transfer.checksums import crc32c
 from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from tests.simulation.faults import Faults
-from tests.simulation.scheduler import HOUR, Process, Scheduler
+from tests.simulation.scheduler import DAY, HOUR, Process, Scheduler
 from tests.simulation.truth import HOST, TrueAsset
 
 T = TypeVar("T")
 
 PAGE = 10
 SIGNED_FOR = 1 * HOUR
+CLOCK_FAULTS = {"an hour ahead": HOUR, "a day ahead": DAY, "a day behind": -DAY, "20 days ahead": 20 * DAY}
 ERROR_XML = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code></Error>'
 
 
@@ -48,6 +49,13 @@ class Sources:
         self.assets = {asset.id: asset for asset in assets}
 
     # -- the API ---------------------------------------------------------------------------------------------
+    def api_clock(self) -> datetime:
+        skew = CLOCK_FAULTS.get(self.faults.active("api clock", self.scheduler.seconds) or "", 0.0)
+        return self.scheduler.now() + timedelta(seconds=skew)
+
+    def rows_without_id(self) -> int:
+        return 2 if self.faults.active("api rows", self.scheduler.seconds) else 0
+
     def listed(self) -> list[TrueAsset]:
         """Newest first."""
         now = self.scheduler.seconds
@@ -99,6 +107,8 @@ class Sources:
             return _head(404, len(ERROR_XML)), ERROR_XML, None
         if kind == "404 on one file" and path.endswith("1.ts"):
             return _head(404, len(ERROR_XML)), ERROR_XML, None
+        if kind == "only the first half" and _is_second_half(version.files[path], path, request):
+            return _head(503, len(ERROR_XML)), ERROR_XML, None
         if kind == "error page":
             return _head(200, len(ERROR_XML), {"Content-Type": "application/xml"}), ERROR_XML, None
         return self._file(asset, path, request, kind)
@@ -141,6 +151,11 @@ class Sources:
         return _head(status, announced, extra), body, error
 
 
+def _is_second_half(body: bytes, path: str, request: Request) -> bool:
+    found = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
+    return path.endswith("1.ts") or (found is not None and int(found[1]) > len(body) // 2)
+
+
 def _base64(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
@@ -162,8 +177,8 @@ class SimApi:
         self._answered = False
 
     def api_time(self) -> datetime | None:
-        """See `hms.base.TellsTime`: the API's clock is right."""
-        return self._sources.scheduler.now() if self._answered else None
+        """See `hms.base.TellsTime`."""
+        return self._sources.api_clock() if self._answered else None
 
     def pages(
         self,
@@ -209,7 +224,8 @@ class SimApi:
         chosen = rows[at : at + PAGE]
         more = at + PAGE < len(rows)
         described = tuple(row.described(self._sources.scheduler.seconds) for row in chosen)
-        return Page(assets=described, next_start=chosen[-1].id if more else None)
+        nameless = self._sources.rows_without_id() if after is None else 0
+        return Page(assets=described, next_start=chosen[-1].id if more else None, invalid_rows=nameless)
 
     def _ask(self, what: str, answer: Callable[[], T]) -> T:
         def lost() -> HmsError:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 FOREIGN = "others/report.csv"
 MANIFESTS = "manifests/"
+REFUSING = ("denied", "bucket missing", "read only", "full")
+"""The faults of a store that takes nothing."""
 
 
 class StoreAudit(Protocol):
@@ -68,6 +70,7 @@ class Destination:
         self.no_overwrite = no_overwrite
         self.audit: StoreAudit | None = None
         self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
+        self.refusals: list[float] = []  # when it refused what a worker wrote, since it last took something
         self.objects["others/report.csv"] = self._foreign()
 
     @property
@@ -101,10 +104,12 @@ class Destination:
             self.empty = MemoryBackend(self.real.name.removeprefix("memory://"), store=Store())
         return self.real
 
-    def check(self, operation: str) -> None:
+    def check(self, process: Process, operation: str) -> None:
         kind = self.kind_of_fault
         doing = f"{operation} at {self.name}"
         writes = operation in ("put", "begin", "put_part", "complete")
+        if writes and kind in REFUSING and process.name.startswith("worker"):
+            self.refusals.append(self.scheduler.seconds)
         if kind == "503" or (kind == "flaky" and self.scheduler.rng.random() < 0.3):
             raise TransientStorageError(f"{doing}: 503")
         if kind == "denied":
@@ -245,7 +250,7 @@ class SimStore:
 
     def _do(self, operation: str, key: str, action: Callable[[MemoryBackend], T]) -> T:
         def act() -> T:
-            self.destination.check(operation)
+            self.destination.check(self._process, operation)
             return action(self.destination.backend())
 
         def lost() -> StorageError:
@@ -254,6 +259,7 @@ class SimStore:
         return self._process.call(f"{self.name[9:]} {operation} {key[-40:]}", act, lost)
 
     def _wrote(self, backend: MemoryBackend, key: str, before: StoredObject | None) -> None:
+        self.destination.refusals.clear()
         if self.destination.audit is not None:
             mounted = backend is self.destination.real
             self.destination.audit.wrote(self._process, self.destination, key, before, mounted)

@@ -116,7 +116,8 @@ def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
     ready = max(created, 0.0) + rng.choice([0.0, 0.0, 0.0, rng.uniform(0, 6 * HOUR)])
     if rng.random() < (0.5 if kind == "room-vod" else 0.2):
         later = rng.choice([2 * HOUR, 8 * HOUR, 3 * DAY])
-        versions.append(Version(ready + rng.uniform(0, later), 2, _files(rng, kind, 2)))
+        length = len(next(iter(versions[0].files.values()))) if rng.random() < 0.7 else None
+        versions.append(Version(ready + rng.uniform(0, later), 2, _files(rng, kind, 2, length)))
     listed = max(created, 0.0)
     odd_date = rng.choice([None, "1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
     told = (START + timedelta(seconds=created)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "123Z"
@@ -137,7 +138,8 @@ def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
     )
 
 
-def _files(rng: random.Random, kind: str, version: int) -> Mapping[str, bytes]:
+def _files(rng: random.Random, kind: str, version: int, length: int | None = None) -> Mapping[str, bytes]:
+    """`length`: of a recording, when it is to be that of another version."""
     if kind == "room-vod":
         return _tree(rng, rng.randrange(2, 7), version)
     if kind == "chat":
@@ -147,7 +149,8 @@ def _files(rng: random.Random, kind: str, version: int) -> Mapping[str, bytes]:
         return {"talk.txt": " ".join(f"word{rng.randrange(10**6)}" for _ in range(80)).encode()}
     if kind == "track":
         return {"track.mp4": _mp4(rng.randbytes(rng.randrange(100, 9_000)))}
-    return {"Rec.mp4": _mp4(rng.randbytes(rng.choice([900, 5_000, 14_000, 22_000])))}
+    media_bytes = rng.choice([900, 5_000, 14_000, 22_000])
+    return {"Rec.mp4": _mp4(rng.randbytes(media_bytes if length is None else length - len(_mp4(b""))))}
 
 
 def _box(kind: bytes, content: bytes = b"") -> bytes:

@@ -19,7 +19,9 @@ import structlog
 
 import archiver.core.attempt.copying
 import archiver.core.attempt.heartbeat
+import archiver.core.attempt.settling
 import archiver.core.contents.hls.access
+import archiver.core.destinations.probing
 import archiver.http.waiting
 import storage_backends.memory
 from archiver.core.attempt.archiver import Archiver
@@ -53,6 +55,7 @@ from tests.transfer.single_threaded import SingleThreaded
 
 PART_BYTES = 4096
 MEMORY_BYTES = 256 * 1024
+ROOM_BYTES = 64 * 1024  # the probes' megabytes of random bytes were half of the time that a run took
 LEASE = timedelta(minutes=2)
 SWEEP_EVERY = 2 * HOUR
 DISPATCH_EVERY = 15 * MINUTE
@@ -310,6 +313,10 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.attempt.heartbeat, "threading", Threads(scheduler)),
         (archiver.core.attempt.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.core.attempt.copying, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiver.core.attempt.settling.settle, "__kwdefaults__", {"clock": monotonic}),
+        (archiver.core.destinations.probing, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiver.core.destinations.probing, "_left", {}),
+        (archiver.core.destinations.probing, "ROOM_BYTES", ROOM_BYTES),
         (archiver.http.waiting, "pause", pause),
         (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
         *_everywhere("secrets", secrets, Secrets(rng)),

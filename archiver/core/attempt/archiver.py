@@ -119,7 +119,7 @@ class Archiver:
         if waits := attempt.waits_for(breaker.API):
             return known, waits
         asset = deps.api.asset(row.asset_id)
-        breaker.note_success(deps.ledger, attempt.breakers, breaker.API)
+        attempt.note_success(breaker.API)
         seen, ended = self._judge(attempt, asset)
         if ended is not None:
             return seen, ended

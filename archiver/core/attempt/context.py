@@ -13,7 +13,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.outcomes import WillRetry
 from archiver.core.attempt.overwritten import Written
 from archiver.core.contents.base import Contents
-from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker
+from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker, close_half_open, note_success
 from archiver.core.judging import Scope
 from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset
@@ -59,7 +59,7 @@ class Attempt:
     """One attempt at one asset, under a lease that `heartbeat` renews.
 
     `has_work`: an earlier attempt recorded objects it stored. `breakers`: the open circuit breakers of all machines,
-    `own_breakers` those that stop this one. `written` grows with what this attempt may have written.
+    `own_breakers` those that stop this one, `half_open` those that a success closes. `written` grows with what this attempt may have written.
     """
 
     deps: Dependencies
@@ -68,7 +68,14 @@ class Attempt:
     has_work: bool
     breakers: Mapping[str, OpenBreaker]
     own_breakers: Mapping[str, OpenBreaker]
+    half_open: Mapping[str, OpenBreaker]
+    machine: str
     written: list[Written] = field(default_factory=list)
+
+    def note_success(self, name: str) -> None:
+        """Close the circuit breaker of `name`, as far as a success on this machine does. Never raises."""
+        note_success(self.deps.ledger, self.breakers, name)
+        close_half_open(self.deps.ledger, self.half_open, name, self.machine)
 
     def waits_for(self, name: str) -> WillRetry | None:
         """The outcome while the circuit breaker of `name` is open on this machine; None while it is not."""

@@ -16,7 +16,6 @@ from archiver.core.attempt.outcomes import Archived, Kept
 from archiver.core.attempt.overwritten import Written
 from archiver.core.attempt.upload_journal import LedgerUploadJournal
 from archiver.core.contents.base import Contents
-from archiver.core.destinations import breaker
 from archiver.core.errors import DestinationsFailed, Doubtful, WouldOverwrite
 from archiver.core.records import keys
 from archiver.core.records.commit import commit
@@ -109,4 +108,4 @@ def _commit_at(
 ) -> None:
     attempt.heartbeat.confirm_if_possible()
     commit(store, keys.manifest_key(asset.id, asset.created_at), manifest, known)
-    breaker.note_success(attempt.deps.ledger, attempt.breakers, store.name)
+    attempt.note_success(store.name)

@@ -42,5 +42,7 @@ def take_lease(
             stop_requested=stop_requested,
         )
     )
-    own = breaker.opened_on(breakers, breaker.machine_of(holder))
-    return Attempt(deps, heartbeat, found.row, found.has_work, breakers, own)
+    machine = breaker.machine_of(holder)
+    own = breaker.opened_on(breakers, machine)
+    half_open = breaker.half_open(found.facts, deps.clock())
+    return Attempt(deps, heartbeat, found.row, found.has_work, breakers, own, half_open, machine)

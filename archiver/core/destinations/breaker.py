@@ -3,7 +3,8 @@ asset in turn.
 
     closed     nothing is known to be wrong
     open       for OPEN_FOR after a refusal: assets wait, which costs them no attempt
-    half-open  afterwards: the next asset tries it, and opens the breaker again or not
+    half-open  afterwards: the next asset tries it, and opens the breaker again or closes it; people are told of it for
+               HALF_OPEN_FOR, because nothing shows that it works again
 
 A refusal opens the breaker of one machine, because its credentials, clock or disk may be the cause. It opens for every
 machine only when a second one is refused while none succeeds. So one machine with an old password cannot stop the rest.
@@ -24,8 +25,11 @@ from archiver.ledger.errors import LedgerError
 
 API = "the 100ms API"
 OPEN_FOR = timedelta(minutes=5)
+HALF_OPEN_FOR = timedelta(hours=1)
+"""The next attempt may be late, or its worker paused; what was not tried within the hour had nothing waiting for it."""
+
 PREFIX = "hold:"
-"""Of the names of the ledger's facts, one for each open breaker."""
+"""Of the names of the ledger's facts, one for each breaker that is open or half-open."""
 
 _ANSWERED = "answered:"
 _OF_A_MACHINE = re.compile(r" \(on [^()]*\)\Z")
@@ -43,7 +47,7 @@ class OpenBreaker:
 def trip(ledger: Facts, name: str, reason: str, now: datetime) -> None:
     """Open the breaker of `name` for every machine. Idempotent; the last reason counts. Raises LedgerError."""
     fact = {"reason": reason, "until": (now + OPEN_FOR).isoformat()}
-    ledger.remember(PREFIX + name, fact, lifetime=OPEN_FOR)
+    ledger.remember(PREFIX + name, fact, lifetime=OPEN_FOR + HALF_OPEN_FOR)
 
 
 def trip_on(ledger: Facts, name: str, machine: str, reason: str, now: datetime) -> None:
@@ -74,6 +78,19 @@ def note_success(ledger: Facts, opened: Mapping[str, OpenBreaker], name: str) ->
             close(ledger, name)
 
 
+def close_half_open(ledger: Facts, half_open: Mapping[str, OpenBreaker], name: str, machine: str) -> None:
+    """After a success on `machine`: close those of the `half_open` that are of `name` and of this machine or of all.
+    Writes nothing while the ledger is away."""
+    with suppress(LedgerError):
+        for each in {name, _on(name, machine)} & half_open.keys():
+            close(ledger, each)
+
+
+def not_closed(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
+    """`opened`, and the half-open breakers. Raises LedgerError."""
+    return {**half_open(ledger.recall_all(PREFIX), now), **opened(ledger, now)}
+
+
 def opened(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
     """The open breakers by name, and the failures of single machines that a person must see. Raises LedgerError."""
     faults = {
@@ -86,10 +103,19 @@ def opened(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
 
 def parse(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:
     """The open breakers by name, out of the ledger's facts."""
+    return {name: each for name, each in _parsed(facts).items() if each.until > now}
+
+
+def half_open(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:
+    """The half-open breakers by name, out of the ledger's facts. Their `until` is past."""
+    return {name: each for name, each in _parsed(facts).items() if each.until <= now}
+
+
+def _parsed(facts: Mapping[str, Mapping[str, object]]) -> dict[str, OpenBreaker]:
     found = {}
     for key, fact in facts.items():
         until = parse_time(fact.get("until"))
-        if key.startswith(PREFIX) and until is not None and until > now:
+        if key.startswith(PREFIX) and until is not None:
             found[key.removeprefix(PREFIX)] = OpenBreaker(str(fact.get("reason", "")), until)
     return found
 

@@ -63,7 +63,7 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
         needs_attention=tuple(_unacknowledged(ledger)),
         with_warnings=tuple(ledger.warned(SHOWN)),
         running=tuple(ledger.progress()),
-        open_breakers=breaker.opened(ledger, now),
+        open_breakers=breaker.not_closed(ledger, now),
         failing=tuple(_failing(waiting)),
         reported=tuple(_reported(ledger, facts, now)),
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),

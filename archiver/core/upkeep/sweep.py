@@ -198,8 +198,10 @@ class Sweeper:
 
     def _note_answer(self) -> None:
         """Note that the API accepts our credentials: a refusal on one machine is then that machine's."""
-        opened = breaker.opened(self._ledger, self._clock())
-        breaker.note_success(self._ledger, opened, breaker.API)
+        now = self._clock()
+        breaker.note_success(self._ledger, breaker.opened(self._ledger, now), breaker.API)
+        half_open = breaker.half_open(self._ledger.recall_all(breaker.PREFIX), now)
+        breaker.close_half_open(self._ledger, half_open, breaker.API, machine="")
 
 
 class _Order:

@@ -197,3 +197,43 @@ def test_a_machine_that_a_destination_refuses_stops_no_other() -> None:
     assert all(isinstance(outcome, WillRetry) and not outcome.costs_attempt for outcome in outcomes[True])
     assert all(isinstance(outcome, Archived) for outcome in outcomes[False])
     assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://one (on wrong-clock)"}
+
+
+def test_a_half_open_breaker_is_told_for_an_hour_or_until_it_is_closed() -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    for name in ("s3://tried", "s3://not-tried"):
+        breaker.trip(ledger, name, "403 AccessDenied", NOW)
+    clock.advance(2 * OPEN_FOR)
+    assert breaker.opened(ledger, clock()) == {}
+
+    breaker.close(ledger, "s3://tried")
+    assert set(breaker.not_closed(ledger, clock())) == {"s3://not-tried"}
+    clock.advance(breaker.HALF_OPEN_FOR)
+    assert breaker.not_closed(ledger, clock()) == {}
+
+
+def test_a_success_closes_the_half_open_breaker_of_its_machine() -> None:
+    first, second = assets = [asset(id=f"{number:024}", size=None) for number in range(2)]
+    store = Refusing(MemoryBackend("one"))
+    harness = ArchiverHarness(lambda: file(b"video" * 40), assets=assets, stores=[store])
+    harness.ledger.discover([judge(each, Scope(RETENTION)) for each in assets])
+    store.refuses = True
+    harness.archiver.archive(first.id, "archive@a")
+    harness.clock.advance(OPEN_FOR)
+    assert set(breaker.not_closed(harness.ledger, harness.clock())) == {"memory://one (on a)"}
+
+    store.refuses = False
+    harness.archiver.archive(second.id, "archive@a")
+
+    assert breaker.not_closed(harness.ledger, harness.clock()) == {}
+
+
+def test_a_success_of_another_machine_leaves_a_breaker_half_open() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    breaker.trip_on(ledger, "s3://bucket", "a", "403", NOW)
+
+    half_open = breaker.half_open(ledger.recall_all(""), NOW + OPEN_FOR)
+    breaker.close_half_open(ledger, half_open, "s3://bucket", "b")
+
+    assert set(breaker.not_closed(ledger, NOW + OPEN_FOR)) == {"s3://bucket (on a)"}

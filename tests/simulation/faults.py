@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`where`: api, api:<process>, ledger, store:<name>, source, source:<asset>. `kind`: see who acts on it."""
+    """`where`: api, api:<process>, api clock, api rows, ledger, store:<name>, source, source:<asset>. `kind`: see who
+    acts on it."""
 
     where: str
     kind: str
@@ -33,10 +34,12 @@ class Faults:
                 return fault.kind
         return None
 
-    def began(self, where: str, kind: str, seconds: float) -> float:
-        """When the one of that kind began that is active; `seconds` itself when there is none."""
+    def began(self, where: str, kind: str | None, seconds: float) -> float:
+        """When the one of that kind (None: any) began that is active; `seconds` itself when there is none."""
         found = (
-            fault.start for fault in self._by_place[where] if fault.kind == kind and fault.active(seconds)
+            fault.start
+            for fault in self._by_place[where]
+            if kind in (None, fault.kind) and fault.active(seconds)
         )
         return max(found, default=seconds)
 

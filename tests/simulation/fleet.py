@@ -20,9 +20,9 @@ from tests.simulation.faults import Fault, Faults
 from tests.simulation.ledgers import AuditedLedger, SimLedger
 from tests.simulation.oracle import Oracle
 from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler, Violation, Weather
-from tests.simulation.sources import Sources
-from tests.simulation.stores import MANIFESTS, Destination, SimStore
-from tests.simulation.truth import make_assets
+from tests.simulation.sources import CLOCK_FAULTS, Sources
+from tests.simulation.stores import MANIFESTS, Conditional, Destination, SimStore
+from tests.simulation.truth import TrueAsset, make_assets
 from tests.simulation.wiring import DISPATCH_EVERY, SWEEP_EVERY, Logs, Services, build, virtual
 from worker.verify import verify
 
@@ -33,7 +33,7 @@ ASSETS = 14
 
 SOURCE_FAULTS = [
     "503", "429", "403", "404", "cut", "cut", "unframed", "wrong bytes", "wrong bytes", "error page", "slow",
-    "no ranges", "refused", "silent", "404 on one file",
+    "no ranges", "refused", "silent", "404 on one file", "only the first half",
 ]  # fmt: skip
 
 EXPECTED = (HmsError, LedgerError, StorageError)
@@ -96,7 +96,7 @@ class Fleet:
                 self.faults,
                 name,
                 checksums=rng.random() < 0.7,
-                honours_conditions=rng.random() < 0.7,
+                conditions=rng.choice(list(Conditional)),
                 no_overwrite=rng.random() < 0.1,
             )
             for name in names
@@ -168,8 +168,8 @@ class Fleet:
         if not losses:  # nobody could tell an empty directory from a new destination without the ledger
             unmounts = rng.choice([0, 1, 1, 2])
             self._soon += [(rng.uniform(DAY, STORM - HOUR), self._unmount) for _ in range(unmounts)]
-        if rng.random() < 0.3:  # in the calm: what is gone at the source is known to the buckets alone
-            scheduler.at(rng.uniform(STORM, SETTLED - 5 * DAY), self._flush_or_roll_back)
+        if rng.random() < 0.5:  # in the calm: what is gone at the source is known to the buckets alone
+            scheduler.at(rng.uniform(STORM + 2 * DAY, SETTLED - 3 * DAY), self._flush_or_roll_back)
         self._soon += [(rng.uniform(0, STORM), self._harm_new) for _ in range(rng.choice([0, 0, 1, 2]))]
         for _ in range(rng.choice([0, 1, 2, 3])):
             scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), self._harm)
@@ -191,7 +191,8 @@ class Fleet:
         kinds: list[tuple[str, list[str]]] = [
             ("api", ["503", "429", "403", "404", "garbled"]),
             (f"api:{self.workers[0].name}", ["403"]),
-            ("ledger", ["away"]),
+            ("ledger", ["away", "read only"]),
+            ("api rows", ["without id"]),
             ("source", SOURCE_FAULTS),
             *(
                 (f"store:{store.name}", ["503", "flaky", "denied", "full", "read only", "bucket missing", "corrupting"])
@@ -203,15 +204,27 @@ class Fleet:
             near = rng.choice(sorted(self.sources.assets.values(), key=lambda asset: asset.number))
             self._add_fault(where, rng.choice(names), near.listed_from + rng.uniform(-HOUR, HOUR / 2))
         for asset in self.sources.assets.values():
-            if rng.random() < (0.7 if asset.is_tree else 0.4):
-                start = max(asset.ready_from - HOUR, 0.0)
-                half = asset.is_tree and rng.random() < 0.5
-                kind = "404 on one file" if half else rng.choice(SOURCE_FAULTS)
-                self._add_fault(f"source:{asset.id}", kind, start)
-
-        never = self.sources.assets[rng.choice(sorted(self.sources.assets))]
-        if rng.random() < 0.4:
+            self._plan_faults_of(asset)
+        for _ in range(rng.choice([0, 1, 1])):
+            start = rng.uniform(0, SETTLED - 4 * DAY)
+            kind = rng.choice(list(CLOCK_FAULTS))
+            self.faults.add(Fault("api clock", kind, start, start + rng.uniform(6 * HOUR, 3 * DAY)))
+        if rng.random() < 0.6:  # it is never had
+            never = rng.choice(sorted(self.sources.assets.values(), key=lambda asset: asset.created)[:8])
             self.faults.add(Fault(f"source:{never.id}", rng.choice(["403", "404"]), 0.0, END))
+
+    def _plan_faults_of(self, asset: TrueAsset) -> None:
+        """While it is copied for the first time, and, of what changes at its source, until a moment after that."""
+        rng = self.scheduler.rng
+        where, start = f"source:{asset.id}", max(asset.ready_from - HOUR, 0.0)
+        changes_at = asset.versions[-1].since
+        if start < changes_at < STORM - HOUR and rng.random() < 0.8:
+            self.faults.add(Fault(where, "only the first half", start, changes_at + rng.uniform(0, MINUTE)))
+        elif asset.checksums and not asset.is_tree and rng.random() < 0.3:
+            self._add_fault(where, "wrong bytes", start)
+        elif rng.random() < (0.7 if asset.is_tree else 0.4):
+            half = asset.is_tree and rng.random() < 0.5
+            self._add_fault(where, "404 on one file" if half else rng.choice(SOURCE_FAULTS), start)
 
     def _add_fault(self, where: str, kind: str, start: float) -> None:
         rng = self.scheduler.rng
@@ -347,9 +360,9 @@ class Fleet:
             process.sleep(due[name] - self.scheduler.seconds)
             interval = intervals[name]
             if self.scheduler.seconds > STORM:  # little happens any more
-                interval *= {"dispatch": 2, "watch": 3}.get(name, 1)
+                interval *= {"dispatch": 4, "sweep": 2, "watch": 3, "reconcile": 1.5}.get(name, 1)
             if self.scheduler.seconds > SETTLED:
-                interval *= {"dispatch": 8, "sweep": 6, "reconcile": 3}.get(name, 1)
+                interval *= {"dispatch": 8, "sweep": 6, "watch": 2, "reconcile": 2}.get(name, 1)
             due[name] = self.scheduler.seconds + interval
             self.broker.send("control", (name, self.scheduler.seconds + 0.9 * interval))
 

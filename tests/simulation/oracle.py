@@ -87,6 +87,8 @@ class Oracle:
     calm_from: float = float("inf")
     swept_at: float | None = None
     leases: int = 0
+    met: dict[str, int] = field(default_factory=dict)
+    """By fault of the API, the epoch in which the last whole sweep met it from first to last."""
 
     def __post_init__(self) -> None:
         self._writers: dict[tuple[str, str], tuple[int, int]] = {}
@@ -189,6 +191,8 @@ class Oracle:
                 self._broken("nothing is lost before its deadline", after.asset_id)
             if self.scheduler.seconds < asset.created + 16 * DAY:
                 self._broken("nothing is lost within a day of its deadline", after.asset_id)
+            if self.faults.began("api clock", None, self.scheduler.seconds) < process.attempt_began:
+                self._broken("nothing is lost while the clocks disagree", after.asset_id)
             if all(self.problem(store, after.asset_id) is None for store in self.destinations):
                 self._broken("nothing is lost that is whole everywhere", after.asset_id)
 
@@ -364,6 +368,9 @@ class Oracle:
                 )
         if self.swept_at is None or seconds - self.swept_at > 4 * SWEEP_EVERY:
             self._broken("healthy only when it is", f"the last whole sweep was at {self.swept_at}")
+        for met, epoch in self.met.items():
+            if epoch == self.epoch:
+                self._broken("healthy only when it is", f"the last sweep met a fault of the {met}")
         for store in self.destinations:
             for fault in self.faults.all:
                 told = fault.where == f"store:{store.name}" and fault.kind == "unmounted"
@@ -391,6 +398,9 @@ class Oracle:
         """A whole sweep has ended: what was listed all the time is known."""
         if self.epoch_began >= began:
             return
+        kinds = ("api rows", "api clock")
+        active = [kind for kind in kinds if self.faults.began(kind, None, self.scheduler.seconds) < began]
+        self.met = dict.fromkeys(active, self.epoch)
         known = {row.asset_id for row in self.ledger.all_rows()}
         for asset in self.assets.values():
             if asset.listed(began) and asset.listed(self.scheduler.seconds) and asset.id not in known:
@@ -450,7 +460,9 @@ class Oracle:
                         )
                     first = self._first_read.get((store.name, key), now)
                     kept = "scrub_promise_slips" not in self.logs.errors  # else it was told
-                    if kept and committed + 3 * DAY < min(over_at, now) and first > over_at + DAY / 2:
+                    faults = self.faults.windows("ledger", f"store:{store.name}")
+                    clear = longest_clear(committed, min(over_at, now), faults)
+                    if kept and clear > 3 * DAY and first > over_at + DAY / 2:
                         self._broken("what is new is read before its source ends", f"{key} at {store.name}")
                     if read == _NEVER and committed + 3 * DAY < now:
                         self._broken("what is new is read in full", f"{key} at {store.name}")

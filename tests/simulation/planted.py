@@ -43,6 +43,7 @@ from archiver.transfer.checks import Checks
 from archiver.transfer.errors import SourceGone
 from archiver.transfer.storing import PartsUpload, StoreTools
 from storage_backends.base import ObjectInfo
+from storage_backends.conditional import Conditions
 
 Plant = Callable[[ExitStack], None]
 PLANTED: dict[str, Plant] = {}
@@ -178,6 +179,12 @@ def _(stack: ExitStack) -> None:
     _instead(stack, MemoryLedger, "_check", lambda *_: None)
 
 
+@bug("a store is trusted with conditions that it was not seen to honour")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Conditions, "replaces", property(lambda self: self._replaces is not False))
+    _instead(stack, Conditions, "_ignored", lambda *_: None)
+
+
 @bug("a scrub deletes what it does not know")
 def _(stack: ExitStack) -> None:
     real = Scrubber.scrub
@@ -236,6 +243,11 @@ def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
         return decided if isinstance(decided, Ended) else replace(decided, delay=delay)
 
     return decide
+
+
+@bug("lost although the clocks disagree")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Archiver, "_clocks_agree", lambda _self: True)
 
 
 @bug("lost at the first 404")
@@ -327,6 +339,17 @@ def _(stack: ExitStack) -> None:
 @bug("nothing is told of what is at risk")
 def _(stack: ExitStack) -> None:
     _instead(stack, archiver.core.upkeep.status, "most_urgent", lambda *_: iter(()))
+
+
+@bug("rows without an id, and a wrong clock, are not told")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.upkeep.status, "_of_sweep", lambda _sweep: iter(()))
+
+
+@bug("a destination that refuses is well between two attempts")
+def _(stack: ExitStack) -> None:
+    breaker = archiver.core.destinations.breaker
+    _instead(stack, breaker, "not_closed", breaker.opened)
 
 
 # -- the fleet goes on -----------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload
+from storage_backends.conditional import Conditions, with_conditions
 from storage_backends.crc32c import crc32c_of
 from storage_backends.equal import equal_or_raise
 from storage_backends.errors import (
@@ -47,6 +49,16 @@ class StoreAudit(Protocol):
     def looked(self, process: Process, store: Destination, keys: Sequence[str]) -> None: ...
 
 
+class Conditional(StrEnum):
+    """What a store does about If-Match and If-None-Match."""
+
+    HONOURED = "honoured"
+    LEARNED = "learned"  # the same, and our backend finds it out, as that for S3 does
+    IGNORED = "ignored"  # it takes them and does not look: our backend finds it out
+    REFUSED = "refused"  # 501: our backend finds it out
+    UNKNOWN = "unknown"  # our backend never asks
+
+
 class Destination:
     """One destination, shared by all processes. `real` is what the oracle looks at; `empty` is what is there while it
     is unmounted."""
@@ -58,7 +70,7 @@ class Destination:
         name: str,
         *,
         checksums: bool,
-        honours_conditions: bool,
+        conditions: Conditional,
         no_overwrite: bool,
     ) -> None:
         self.scheduler = scheduler
@@ -66,7 +78,7 @@ class Destination:
         self.real = MemoryBackend(name)
         self.empty = MemoryBackend(name)
         self.checksums = checksums
-        self.honours_conditions = honours_conditions
+        self.conditions = conditions
         self.no_overwrite = no_overwrite
         self.audit: StoreAudit | None = None
         self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
@@ -172,6 +184,7 @@ class SimStore:
     def __init__(self, process: Process, destination: Destination) -> None:
         self._process = process
         self.destination = destination
+        self._conditions = Conditions()  # what this process has found out
 
     @property
     def name(self) -> str:
@@ -179,16 +192,45 @@ class SimStore:
 
     @property
     def limits(self) -> Limits:
-        honours = self.destination.honours_conditions
-        return replace(self.destination.real.limits, conditional_create=honours, conditional_replace=honours)
+        limits, kind = self.destination.real.limits, self.destination.conditions
+        if kind in (Conditional.HONOURED, Conditional.UNKNOWN):
+            honours = kind is Conditional.HONOURED
+            return replace(limits, conditional_create=honours, conditional_replace=honours)
+        return with_conditions(limits, creates=self._conditions.creates, replaces=self._conditions.replaces)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        doing = f"put at {self.name}"
+        if self.destination.conditions in (Conditional.HONOURED, Conditional.UNKNOWN):
+            return self._put(spec, data, crc32c)
+        if spec.if_absent:
+            return self._conditions.create(
+                lambda: self.stat(spec.key) is not None,
+                lambda absent: self._put(replace(spec, if_absent=absent), data, crc32c),
+                doing,
+            )
+        if spec.if_match is None:
+            return self._put(spec, data, crc32c)
+        return self._conditions.replace(
+            spec.if_match,
+            lambda: self._etag(spec.key),
+            lambda etag: self._put(replace(spec, if_match=etag), data, crc32c),
+            "never",
+            doing,
+        )
+
+    def _etag(self, key: ObjectKey) -> str | None:
+        there = self.stat(key)
+        return there.etag if there is not None else None
+
+    def _put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         def put(backend: MemoryBackend) -> ObjectInfo:
             if self.destination.no_overwrite and spec.key in backend.store.objects and not spec.if_absent:
                 refusal = self.destination.refusal(spec.key)
                 return self._told(equal_or_raise(refusal, backend, spec.key, len(data), crc32c))
             asked = spec
-            if not self.destination.honours_conditions:
+            if self.destination.conditions is Conditional.REFUSED and (spec.if_absent or spec.if_match):
+                raise StorageError(f"{self.name}: 501 NotImplemented")
+            if self.destination.conditions in (Conditional.IGNORED, Conditional.UNKNOWN):
                 asked = replace(spec, if_absent=False, if_match=None)
             before = backend.store.objects.get(spec.key)
             info = backend.put(asked, data, crc32c)

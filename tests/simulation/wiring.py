@@ -188,10 +188,8 @@ class Threads:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
-    def Lock(self) -> Any:  # noqa: N802 - as the module has it
-        import threading
-
-        return threading.Lock()
+    def Lock(self) -> SimLock:  # noqa: N802 - as the module has it
+        return SimLock(self._scheduler)
 
     def Event(self) -> SimEvent:  # noqa: N802
         return SimEvent(self._scheduler)
@@ -200,6 +198,23 @@ class Threads:
         self, *, target: Callable[[], None], name: str, daemon: bool
     ) -> SimThread:
         return SimThread(self._scheduler, target)
+
+
+class SimLock:
+    """Held across calls to the ledger, so that a greenlet which waits for it must let the others go on."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._is_held = False
+
+    def __enter__(self) -> None:
+        while self._is_held and not self._scheduler.in_hub:
+            assert self._scheduler.running is not None
+            self._scheduler.running.sleep(0.01)
+        self._is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_held = False
 
 
 class SimEvent:

@@ -59,7 +59,8 @@ class Attempt:
     """One attempt at one asset, under a lease that `heartbeat` renews.
 
     `has_work`: an earlier attempt recorded objects it stored. `breakers`: the open circuit breakers of all machines,
-    `own_breakers` those that stop this one, `half_open` those that a success closes. `written` grows with what this attempt may have written.
+    `own_breakers` those that stop this one, `half_open` those that a success closes.
+    `written` grows with what this attempt may have written.
     """
 
     deps: Dependencies

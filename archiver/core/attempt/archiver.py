@@ -1,15 +1,15 @@
 """archive(asset_id): the whole algorithm.
 
-    take the lease         leasing.py          held by another worker: nothing is done; renewed until the attempt ends
-    ask the API            judging.py          the asset may be failed, external, or not ready
-    look at what is there  looking.py          destinations with a right manifest are left out, as are open breakers
-    copy                   copying.py          every object to every destination; what is missing or odd is a doubt
-    verify                 committable.py      committed now, or after more attempts that find the same doubts?
-    commit                 copy_and_commit.py  the manifest, last, and only with the lease confirmed
-    decide                 decisions.py        what comes of a failure; rechecking.py: is the asset stored all the same?
-    settle                 settling.py         archived, quarantined (stored with doubts), or when to retry and why
+    take the lease         leasing.py      held by another worker: nothing is done; renewed until the attempt ends
+    ask the API            judging.py      the asset may be failed, external, or not ready
+    look at what is there  looking.py      destinations with a verified manifest are left out, as are open breakers
+    copy                   copying.py      every object to every destination; what is missing or odd is a doubt
+    verify                 committable.py  committed now, or after more attempts that find the same doubts?
+    commit                 saving.py       the manifest, last, and only with the lease confirmed
+    decide                 decisions.py    what comes of a failure; rechecking.py: is the asset stored all the same?
+    settle                 settling.py     archived, quarantined (stored with doubts), or when to retry and why
 
-Idempotent, also when it runs twice at once: keys are stable, a right manifest is never replaced, nothing that a
+Idempotent, also when it runs twice at once: keys are stable, a verified manifest is never replaced, nothing that a
 manifest lists is overwritten by something else, and a worker that lost its lease replaces no manifest of a later one
 (docs/decisions/0008-fencing.md).
 """
@@ -26,7 +26,6 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiver.core.attempt.context import Attempt, Dependencies, OpenContents, Rules
-from archiver.core.attempt.copy_and_commit import copy_and_commit
 from archiver.core.attempt.copying import EngineFactory
 from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
 from archiver.core.attempt.late_additions import add_missing
@@ -37,6 +36,7 @@ from archiver.core.attempt.overwritten import mark_overwritten
 from archiver.core.attempt.rechecking import unless_stored, unless_verified
 from archiver.core.attempt.refusing import trip_breakers
 from archiver.core.attempt.resized import copy_if_resized
+from archiver.core.attempt.saving import save
 from archiver.core.attempt.settling import settle_outcome
 from archiver.core.destinations import breaker
 from archiver.core.errors import ArchiveError, DestinationsFailed, Outranked
@@ -133,7 +133,7 @@ class Archiver:
             warnings = tuple(dict.fromkeys([*manifest.warnings, *changed]))
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), warnings)
         stores = [store for store in found.missing if store.name not in attempt.own_breakers]
-        outcome = copy_and_commit(attempt, asset, stores, found) if stores else None
+        outcome = save(attempt, asset, stores, found) if stores else None
         if found.silent:
             raise DestinationsFailed(found.silent)
         for store in found.missing:

@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 import structlog
 
 from archiver.core.attempt.context import Attempt
-from archiver.core.attempt.copy_and_commit import copy_and_commit
 from archiver.core.attempt.decisions import describe
 from archiver.core.attempt.looking import Found, manifests_at
 from archiver.core.attempt.outcomes import Archived, WillRetry
+from archiver.core.attempt.saving import save
 from archiver.core.contents.base import Contents
 from archiver.core.deadlines import is_over
 from archiver.core.errors import Doubtful
@@ -51,7 +51,7 @@ def copy_if_resized(
     """Copy the asset again if the API tells another size than when `manifest` was written, and its source has something
     else now, and no less of it; otherwise return the warnings.
 
-    Raises Doubtful while the source cannot be asked, and what `copy_and_commit` raises.
+    Raises Doubtful while the source cannot be asked, and what `save` raises.
     """
     if not has_other_size(asset, manifest):
         return ()
@@ -65,7 +65,7 @@ def copy_if_resized(
                 if waits := attempt.waits_for(store.name):
                     return waits
             found = Found(missing=deps.destinations, present=manifests_at(asset, deps.destinations))
-            outcome = copy_and_commit(attempt, asset, deps.destinations, found)
+            outcome = save(attempt, asset, deps.destinations, found)
             if isinstance(outcome, Archived):
                 return outcome  # what has doubts never replaces what is archived
     except (SourceUnavailable, HmsUnavailable) as error:

@@ -1,4 +1,4 @@
-"""Copying an asset to the destinations that lack it, and committing it at each that took everything."""
+"""Saving an asset at the destinations that lack it: copy, verify, commit."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ from storage_backends.errors import StorageError
 log = structlog.get_logger(__name__)
 
 MOST_FOLDERS = 5
-"""That one attempt tries, when what is in them must stay."""
+"""That one attempt tries when existing objects must stay."""
 
 
-def copy_and_commit(
-    attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend], found: Found
-) -> Archived | Kept:
+def save(attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend], found: Found) -> Archived | Kept:
     """Copy to `stores` and commit at each that took everything.
 
     Raises DestinationsFailed when one did not, with those that were silent before; Doubtful when it is not to be

@@ -1,9 +1,8 @@
-"""What a store promises the archiver. One contract suite (`tests/contracts/storage_contract.py`) holds every
-backend to each sentence here.
+"""The contract of a storage backend, tested on every backend by `tests/contracts/storage_contract.py`.
 
-A backend is opened on one destination (`s3://bucket/prefix`, `gs://...`, `file:///...`); keys are relative to
-the destination's prefix. All methods are safe to call from several threads. Every call has a timeout. Every
-failure is a `storage_backends.errors.StorageError`.
+A backend is opened on one destination (`s3://bucket/prefix`, `gs://...`, `file:///...`); keys are relative to the
+destination's prefix. All methods may be called from several threads. Every call has a timeout. Every failure is a
+`storage_backends.errors.StorageError`.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from typing import NewType, Protocol
 from storage_backends.errors import InvalidKey
 
 ObjectKey = NewType("ObjectKey", str)
-"""A key that every store accepts: made by `object_key`, never by a cast."""
+"""A key that every store accepts. Make it with `object_key`, never with a cast."""
 
 Buffer = bytes | bytearray | memoryview
 
 MAX_KEY_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
 
-# Nearly all keys are like this and break no rule; a tree has tens of thousands.
+# A fast path for nearly all keys; an HLS tree has tens of thousands.
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,254}(?:/[A-Za-z0-9_][A-Za-z0-9_.=-]{0,254})*")
 
 
 def object_key(text: str) -> ObjectKey:
-    """`text` as a key that means the same in every store, or `InvalidKey`.
+    """Return `text` as a key that means the same in every store. Raises InvalidKey.
 
-    The rules (storage.md): NFC, at most 1024 bytes, segments of 1 to 255 bytes, none of them `.` or
+    The rules: NFC, at most 1024 bytes, segments of 1 to 255 bytes, none of them `.` or
     `..`, no control character, no backslash, no leading slash, not `.well-known/acme-challenge/...` (GCS).
     """
     if len(text) <= MAX_KEY_BYTES and _PLAIN_KEY.fullmatch(text):
@@ -63,7 +62,7 @@ def _check_key(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one store can do. Sizes in bytes."""
+    """What a store can do. Sizes in bytes."""
 
     min_part_bytes: int  # every part but the last
     max_part_bytes: int
@@ -72,16 +71,16 @@ class Limits:
     max_object_bytes: int
     parallel_parts: bool  # parts may be sent several at once, in any order
     conditional_create: bool  # `if_absent` is honoured by the store itself, atomically
-    conditional_replace: bool = False  # and so is `if_match`; backends of others may not know it
+    conditional_replace: bool = False  # and so is `if_match` of a `put`
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectSpec:
-    """An object to be stored. `metadata` keys match `[a-z][a-z0-9]*` (storage.md: two servers change others)."""
+    """An object to store. `metadata` keys match `[a-z][a-z0-9]*`, since some servers change any other."""
 
     key: ObjectKey
     content_type: str
-    size_bytes: int | None = None  # None: not known until the end
+    size_bytes: int | None = None  # None: unknown until the end
     part_bytes: int = 0  # fixed slots: part n (from 1) covers [(n-1)*part_bytes, ...); unused by `put`
     metadata: Mapping[str, str] = field(default_factory=dict)
     if_absent: bool = False  # raise ObjectExists rather than replace, where limits.conditional_create
@@ -102,7 +101,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part that the store durably holds. `tag` is the store's receipt for it (an S3 ETag); opaque."""
+    """A part that the store durably holds. `tag` is what the store returned for it (an S3 ETag); opaque."""
 
     number: int  # from 1
     size_bytes: int
@@ -111,58 +110,59 @@ class Part:
 
 
 class Upload(Protocol):
-    """One object on its way, invisible until `complete`."""
+    """An upload in parts. The object is invisible until `complete`."""
 
     @property
     def spec(self) -> ObjectSpec: ...
 
     @property
     def token(self) -> str:
-        """What `resume` needs, in this or another process. A SECRET (a GCS session URI is a bearer token)."""
+        """What `resume` needs, in this or another process. SECRET: a GCS session URI is a bearer token."""
         ...
 
     def parts(self) -> Mapping[int, Part] | None:
-        """The parts the store itself can prove it holds, by number; None where it cannot tell (then the
-        caller's own journal is all there is)."""
+        """Return the parts that the store holds, by number; None where it cannot list them, and only the caller's own
+        journal knows."""
         ...
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        """Send part `number`. May be repeated; the last one counts. Raises ChecksumRejected, UploadGone."""
+        """Send part `number`. Idempotent; of two sends the last counts. Raises ChecksumRejected, UploadGone."""
         ...
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
-        """Make the object visible, atomically, with `parts` in order. `crc32c` is that of the whole object.
+        """Make the object visible, atomically, from `parts` in order. `crc32c` is that of the whole object.
 
-        May be repeated after an answer was lost: completing twice ends in the same object. Raises
-        ObjectExists (if_absent), UploadGone, ChecksumRejected.
+        Idempotent, also after a lost answer. Raises ObjectExists (if_absent), UploadGone, ChecksumRejected.
         """
         ...
 
     def abort(self) -> None:
-        """Forget the upload and free what it holds. May be repeated; never touches a completed object."""
+        """Discard the upload and its parts. Idempotent; never touches a completed object."""
         ...
 
 
 class StorageBackend(Protocol):
+    """One destination. Optional abilities are in `storage_backends.optional`."""
+
     @property
     def name(self) -> str:
-        """The destination as a person wrote it, without query or credentials: `s3://bucket/prefix`, or
-        `s3://bucket/prefix (minio.example:9000)`. What the ledger and messages know it by: stable, and no two alike."""
+        """The destination's URL without query or credentials: `s3://bucket/prefix`, or
+        `s3://bucket/prefix (minio.example:9000)`. Stable and unique: the ledger and messages use it."""
         ...
 
     @property
     def limits(self) -> Limits: ...
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """Store a small object in one request. Replaces what is there unless `if_absent`. Repeatable. With `if_match`,
-        which only `put` knows, raises ObjectChanged when there is another object, or none. Where overwriting is refused
-        and the same content is there already, that is success."""
+        """Store a small object in one request. Idempotent. Replaces an existing object unless `if_absent`; with
+        `if_match` (of `put` only) raises ObjectChanged when the key holds another object, or none. Where overwriting is
+        refused and the same content is there already, that is success."""
         ...
 
     def begin(self, spec: ObjectSpec) -> Upload: ...
 
     def resume(self, spec: ObjectSpec, token: str) -> Upload:
-        """Continue an upload begun with the same `spec`, perhaps by another process. Raises UploadGone."""
+        """Resume an upload begun with the same `spec`, perhaps by another process. Raises UploadGone."""
         ...
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None: ...
@@ -183,12 +183,12 @@ class StorageBackend(Protocol):
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every visible object whose key starts with `prefix`, in no promised order; pages are fetched as
-        the iterator advances. Entries may lack crc32c and content_type."""
+        """Iterate over the visible objects whose key starts with `prefix`, in any order, fetching page by page. Entries
+        may lack crc32c and content_type."""
         ...
 
     def delete(self, key: ObjectKey) -> None:
-        """Remove an object. Repeatable: a missing key is no error."""
+        """Delete an object. Idempotent: a missing key is no error."""
         ...
 
     def close(self) -> None: ...

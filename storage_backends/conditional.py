@@ -1,7 +1,7 @@
-"""Write only over what is expected, whatever the store can do about it.
+"""Conditional writes, on stores that support conditions and on those that do not.
 
-A store is trusted with a condition only after it was seen to refuse one that does not hold: many S3 compatibles ignore
-If-Match and If-None-Match without a word, others refuse every request that has one. On all of those: look, then write.
+A store's conditions are relied on only after it was seen to refuse one that does not hold: many S3 compatibles silently
+ignore If-Match and If-None-Match, others refuse every request that has one. On all of those: check, then write.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ T = TypeVar("T")
 def replace_if(
     store: StorageBackend, spec: ObjectSpec, data: Buffer, crc32c: int, expected: ObjectInfo | None
 ) -> ObjectInfo:
-    """Put `data` at `spec.key` while the key holds `expected` (None: nothing), and return what is there then.
+    """Put `data` at `spec.key` while the key holds `expected` (None: nothing), and return the object there.
 
-    Take `expected` by `stat` before reading the object it describes. The same content already there is success,
-    whoever wrote it: idempotent, also after an answer that was lost, and where overwriting is refused. Raises
-    ObjectChanged when another object, or none, is there; it is left as it is. Other errors as `put`.
+    Take `expected` by `stat` before reading the object it describes. The same content already there is success: the
+    call is idempotent, also after a lost answer and where overwriting is refused. Raises ObjectChanged when another
+    object, or none, is there, and leaves it. Other errors as `put`.
 
     Atomic where `store.limits` says so (`conditional_create`, `conditional_replace`). Elsewhere the key is compared
-    just before the write, and what somebody else writes in between is lost. `if_absent` and `if_match` of `spec` are
-    set here.
+    just before the write, and another writer's object in between is lost. Sets `if_absent` and `if_match` of `spec`.
     """
     limits = store.limits
     if expected is None:
@@ -52,7 +51,7 @@ def replace_if(
 def _compare(store: StorageBackend, spec: ObjectSpec, expected: ObjectInfo | None) -> None:
     there = store.stat(spec.key)
     if _version(there) != _version(expected):
-        raise ObjectChanged(f"replacing {spec.key!r} in {store.name}: it is another one by now")
+        raise ObjectChanged(f"replacing {spec.key!r} in {store.name}: the key holds another object")
 
 
 def _version(info: ObjectInfo | None) -> object:
@@ -63,40 +62,39 @@ def _version(info: ObjectInfo | None) -> object:
 
 @lru_cache(maxsize=64)
 def with_conditions(limits: Limits, *, creates: bool, replaces: bool) -> Limits:
-    """`limits`, with what is known of conditional writes by now. They are asked for at each object."""
+    """Return `limits` with what is known of conditional writes by now. Cached: called for every object."""
     return replace(limits, conditional_create=creates, conditional_replace=replaces)
 
 
 class Conditions:
-    """What this process has seen of one store's conditional writes. For backends; safe to share between threads.
+    """What this process has learned of one store's conditional writes. For backends; thread-safe.
 
-    `send` raises our errors: ObjectExists or ObjectChanged for a condition that does not hold, and a plain StorageError
-    or AccessDenied for one that the store does not know; it recognises an object that an earlier attempt of its own
-    made.
+    `send` raises ObjectExists or ObjectChanged for a condition that does not hold, and a plain StorageError or
+    AccessDenied for one that the store does not support; it recognises an object made by an earlier attempt of its own.
     """
 
     def __init__(self) -> None:
-        self._creates: bool | None = None  # None: not seen yet
+        self._creates: bool | None = None  # None: not known yet
         self._replaces: bool | None = None
 
     @property
     def creates(self) -> bool:
-        """Whether creating only what is absent was seen to work."""
+        """Whether the store was seen to refuse to create what exists."""
         return self._creates is True
 
     @property
     def replaces(self) -> bool:
-        """Whether replacing only what is expected was seen to work."""
+        """Whether the store was seen to refuse to replace what is not expected."""
         return self._replaces is True
 
     def trust_creates(self) -> None:
-        """For a service that is known to."""
+        """For a service that documents it."""
         if self._creates is None:
             self._creates = True
 
     def create(self, look: Callable[[], bool], send: Callable[[bool], T], doing: object) -> T:
-        """`send(True)` asks the store to refuse when the key is taken, `send(False)` does not. `look`: whether it is.
-        Raises ObjectExists."""
+        """Create an object. `send(True)` sends the condition, `send(False)` does not; `look` says whether the key is
+        taken. Raises ObjectExists."""
         taken = ObjectExists(f"{doing}: the key is taken")
         if not self.creates and look():
             raise taken
@@ -107,14 +105,14 @@ class Conditions:
                 if self.creates or look():
                     self._creates = True
                     raise
-                # it refuses where nothing is: no condition can be had here
+                # it refuses although the key is free: conditions do not work here
             except StorageError as error:
                 if not _may_be_unknown(error):
                     raise
                 if self.creates and look():
                     raise taken from error
         done = send(False)
-        self._creates = False  # learned: without it, it is taken
+        self._creates = False  # learned: without the condition, it is accepted
         return done
 
     def replace(
@@ -125,13 +123,13 @@ class Conditions:
         never: str,
         doing: object,
     ) -> T:
-        """`send(etag)` asks the store to refuse unless that is what the key holds, `send(None)` does not. `look`: what
-        it holds. `never`: an etag that no object has. Raises ObjectChanged.
+        """Replace an object. `send(etag)` sends the condition, `send(None)` does not; `look` returns the etag that the
+        key holds; `never` is an etag that no object has. Raises ObjectChanged.
 
-        The first one is also sent with `never`. A store that takes it ignores conditions, and has done what would have
-        been done there anyway.
+        The first replacement is sent with `never` before. A store that accepts that ignores conditions, and has written
+        what an unconditional write would have written.
         """
-        changed = ObjectChanged(f"{doing}: it is another one by now")
+        changed = ObjectChanged(f"{doing}: the key holds another object")
         if not self.replaces and look() != expected:
             raise changed
         if self._replaces is not False:
@@ -145,7 +143,7 @@ class Conditions:
             except ObjectChanged:
                 if look() != expected:
                     raise
-                # it refuses what holds: no condition can be had here
+                # it refuses a condition that holds: conditions do not work here
             except StorageError as error:
                 if not _may_be_unknown(error):
                     raise
@@ -156,7 +154,7 @@ class Conditions:
         return done
 
     def _ignored(self, send: Callable[[str | None], T], never: str) -> tuple[T] | None:
-        """What was written although the condition does not hold; None when it was refused for that."""
+        """Return what was written although the condition does not hold; None when it was refused."""
         try:
             return (send(never),)
         except ObjectChanged:
@@ -164,5 +162,5 @@ class Conditions:
 
 
 def _may_be_unknown(error: StorageError) -> bool:
-    """Whether a request may have been refused only because it had a condition: 400, 403, 405, 411, 501..."""
+    """Whether a request may have been refused only for its condition: 400, 403, 405, 411, 501..."""
     return type(error) in (StorageError, AccessDenied)

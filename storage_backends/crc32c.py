@@ -1,7 +1,7 @@
-"""CRC32C: of bytes, of a whole from its parts, and as the stores write it (base64 of four big-endian bytes).
+"""CRC32C of bytes, of an object from its parts, and as stores write it (base64 of four big-endian bytes).
 
-Every store we know speaks CRC32C and it costs next to nothing (storage.md); parts are checked one by one and the
-whole follows by arithmetic, without the bytes.
+About 0.05 CPU-seconds a GiB. Parts are checked one by one; the CRC of the whole follows by arithmetic, without the
+bytes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from storage_backends.base import Buffer, Part
 from storage_backends.errors import ChecksumRejected
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
-# the library takes `bytes` only; a copy of this size stays in the processor's cache, and is memory that is there
-# already: larger ones are fetched from the system each time, which cost a small object 0.05 ms
+# The library takes `bytes` only. A copy of this size stays in the processor's cache and comes from memory that is
+# already allocated; larger ones are allocated by the system each time (0.05 ms for a small object).
 _CHUNK_BYTES = 64 * 1024
 
 
 def crc32c_of(data: Buffer, crc: int = 0) -> int:
-    """The CRC32C of `data`, going on from `crc`."""
+    """Return the CRC32C of `data`, continued from `crc`."""
     if isinstance(data, bytes):
         return int(google_crc32c.extend(crc, data))
     view = memoryview(data)
@@ -64,7 +64,7 @@ def _zero_bits(power: int) -> tuple[int, ...]:
 
 
 def combine(first: int, second: int, second_bytes: int) -> int:
-    """The CRC32C of A + B, from those of A and of B and the length of B (the method of zlib's crc32_combine)."""
+    """Return the CRC32C of A + B from those of A and B and the length of B (as zlib's crc32_combine does)."""
     bits, power = second_bytes * 8, 0
     while bits:
         if bits & 1:
@@ -75,7 +75,7 @@ def combine(first: int, second: int, second_bytes: int) -> int:
 
 
 def of_parts(parts: Iterable[Part]) -> int:
-    """The CRC32C of the object that `parts` make up, in the order given."""
+    """Return the CRC32C of the object made of `parts`, in the order given."""
     crc = 0
     for part in parts:
         crc = combine(crc, part.crc32c, part.size_bytes)
@@ -87,8 +87,8 @@ def to_base64(crc: int) -> str:
 
 
 def from_base64(text: str | None) -> int | None:
-    """The number in a store's answer; None when there is none, or it is not the checksum of a whole object (S3
-    writes `...-3` for three parts)."""
+    """Parse a store's checksum. None when there is none, or it is not that of a whole object (S3 writes `...-3` for
+    three parts)."""
     try:
         raw = base64.b64decode(text or "", validate=True)
     except binascii.Error:

@@ -1,11 +1,11 @@
-"""A destination URL, taken apart and checked, before any backend sees it.
+"""Parse and validate destination URLs.
 
     s3://bucket/prefix?endpoint_url=https://minio.example:9000&region=eu-west-1
     gs://bucket/prefix
     file:///srv/archive    ./archive    ../archive    /srv/archive
     memory://name          anything an installed package adds
 
-What is wrong is said without repeating a query's values or what stands before an `@`: either may be a credential.
+Messages never repeat the query's values or what precedes an `@`: either may be a credential.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CREDENTIAL_OPTION = re.compile(
 _PLAIN_OPTION = re.compile(r"[a-z_]{1,40}")  # a digit could make it a key
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 CREDENTIALS_HELP = (
-    "credentials never stand in a destination URL; give them the way the SDKs find them "
+    "a destination URL holds no credentials; give them where the SDKs find them "
     "(AWS_* variables, a profile, an instance role, GOOGLE_APPLICATION_CREDENTIALS)"
 )
 
@@ -42,14 +42,14 @@ class DestinationUrl:
 
     @property
     def name(self) -> str:
-        """The destination for messages and records: no options, but the host of `endpoint_url`, which tells buckets of
-        one name at two providers apart: `s3://bucket/prefix (minio.example:9000)`."""
+        """The destination in messages and records: without options, but with the host of `endpoint_url`, which tells
+        buckets of one name at two providers apart: `s3://bucket/prefix (minio.example:9000)`."""
         place = f"{self.scheme}://{self.bucket}/{self.prefix.lstrip('/')}".rstrip("/")
         host = _host_of(self.options.get("endpoint_url", ""))
         return f"{place} ({host})" if host else place
 
     def only_options(self, known: Collection[str]) -> None:
-        """Raise BadDestinationUrl when an option is not one of `known`: a misspelt one must not pass unseen."""
+        """Raise BadDestinationUrl when an option is not one of `known`, such as a misspelt one."""
         for option in self.options:
             if option not in known:
                 shown = repr(option) if _PLAIN_OPTION.fullmatch(option) else "(not shown)"
@@ -60,7 +60,7 @@ class DestinationUrl:
 
 
 def _host_of(endpoint_url: str) -> str:
-    """Host and port as written; empty where there is none to be read. Never what stands before an `@`."""
+    """Return host and port as written, or an empty text. Never what precedes an `@`."""
     try:
         split = urlsplit(endpoint_url)
         host, port = split.hostname or "", split.port
@@ -72,7 +72,7 @@ def _host_of(endpoint_url: str) -> str:
 
 
 def shown(text: str) -> str:
-    """As much of a destination URL as a message may repeat."""
+    """Return as much of a destination URL as a message may repeat."""
     text = re.split(r"[?#]", text, maxsplit=1)[0]
     if "@" in text:
         return repr(text.partition(":")[0] + "://...")
@@ -80,13 +80,13 @@ def shown(text: str) -> str:
 
 
 def is_plain_path(text: str) -> bool:
-    """A directory written without a scheme. It must begin with `/`, `./`, `../` or `~/`: a misspelt `s3//bucket`
-    must not quietly become a directory of that name."""
+    """Return whether `text` is a directory without a scheme. It must begin with `/`, `./`, `../` or `~/`, so that a
+    misspelt `s3//bucket` does not become a directory of that name."""
     return text in (".", "..") or text.startswith(("/", "./", "../", "~/"))
 
 
 def parse_destination(text: str) -> DestinationUrl:
-    """`text` as a destination of whatever scheme, or BadDestinationUrl saying what is wrong and what is right."""
+    """Parse a destination of any scheme. Raises BadDestinationUrl, which says what is wrong and what is right."""
     text = text.strip()
     if not text:
         raise BadDestinationUrl("a destination is empty; examples: ./archive, s3://bucket/prefix")

@@ -1,5 +1,4 @@
-"""Whether what we would write is there already: success where overwriting is refused (retention, WORM, no right to
-delete)."""
+"""Success where overwriting is refused (retention, WORM, no right to delete) and the same content is there already."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ _PIECE_BYTES = 2**20
 
 
 def found_equal(store: StorageBackend, key: ObjectKey, size_bytes: int, crc32c: int) -> ObjectInfo | None:
-    """The object at `key` if it has this size and CRC32C, by the store's word or, where it keeps none, read back whole.
-    Else None. Raises StorageError."""
+    """Return the object at `key` if it has this size and CRC32C, else None. Reads the object back where the store keeps
+    no CRC32C. Raises StorageError."""
     info = store.stat(key)
     if info is None or info.size_bytes != size_bytes:
         return None
@@ -36,7 +35,7 @@ def found_equal(store: StorageBackend, key: ObjectKey, size_bytes: int, crc32c: 
 def equal_or_raise(
     refusal: AccessDenied, store: StorageBackend, key: ObjectKey, size_bytes: int, crc32c: int
 ) -> ObjectInfo:
-    """The object that is there, if it is the one whose write met `refusal`; else `refusal` is raised."""
+    """Return the object at `key` if it equals the one whose write was refused; else raise `refusal`."""
     try:
         there = found_equal(store, key, size_bytes, crc32c)
     except StorageError:
@@ -47,8 +46,8 @@ def equal_or_raise(
 
 
 class UploadOfEqual:
-    """Stands in for an upload that the store refuses to begin because its key is taken for good. It sends nothing:
-    `complete` compares what would have been sent with what is there."""
+    """An upload that the store refuses to begin because its key may not be overwritten. Sends nothing; `complete`
+    compares what would have been sent with the object there."""
 
     def __init__(self, store: StorageBackend, spec: ObjectSpec, refusal: AccessDenied) -> None:
         self._store = store
@@ -57,7 +56,7 @@ class UploadOfEqual:
 
     @classmethod
     def instead(cls, store: StorageBackend, spec: ObjectSpec, refusal: AccessDenied) -> UploadOfEqual:
-        """Raises `refusal` when no object of the right size is there to be compared with."""
+        """Return an upload, or raise `refusal` when the key holds no object of the right size."""
         try:
             there = store.stat(spec.key)
         except StorageError:
@@ -93,7 +92,7 @@ class UploadOfEqual:
         return there
 
     def abort(self) -> None:
-        """Nothing was begun."""
+        """Do nothing: no upload was begun."""
 
     def _doing(self, name: str, verb: str) -> Operation:
         return Operation(name, self._store.name, self._spec.key, verb)

@@ -1,4 +1,4 @@
-"""A store in this process's memory: for tests and to try things. Gone with the process, bounded by nothing.
+"""A store in this process's memory, for tests and experiments. Unbounded, and gone with the process.
 
 `memory://name` is the same store for everyone in the process who opens that name.
 """
@@ -52,7 +52,7 @@ class _OpenUpload:
 
 
 class Store:
-    """What several `MemoryBackend`s of one name share. `objects` is there for tests to look at."""
+    """Shared by the `MemoryBackend`s of one name. Tests may read `objects`."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -126,7 +126,7 @@ class MemoryBackend:
             if stored is None:
                 raise ObjectMissing(f"{doing}: it is not there")
             if if_match not in (None, stored.info.etag):
-                raise ObjectChanged(f"{doing}: it is another one by now")
+                raise ObjectChanged(f"{doing}: the key holds another object")
         return stored.data[start : None if length_bytes is None else start + length_bytes]
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -151,7 +151,7 @@ class MemoryBackend:
         return len(stale)
 
     def close(self) -> None:
-        """Nothing to give back; what is stored stays for others who opened the same name."""
+        """Do nothing: the objects stay for others who opened the same name."""
 
     def _publish(self, spec: ObjectSpec, data: bytes, crc32c: int, upload_id: str) -> ObjectInfo:
         info = ObjectInfo(
@@ -163,7 +163,9 @@ class MemoryBackend:
             if spec.if_match is not None:
                 there = self.store.objects.get(self._prefix + spec.key)
                 if there is None or there.info.etag != spec.if_match:
-                    raise ObjectChanged(f"replacing {spec.key!r} in {self._name}: it is another one by now")
+                    raise ObjectChanged(
+                        f"replacing {spec.key!r} in {self._name}: the key holds another object"
+                    )
             self.store.objects[self._prefix + spec.key] = StoredObject(
                 data, info, dict(spec.metadata), upload_id
             )
@@ -189,7 +191,7 @@ class MemoryUpload:
     def parts(self) -> Mapping[int, Part] | None:
         with self._doing("parts", "listing the parts of") as doing, self._backend.store.lock:
             if self._already_completed() is not None:
-                return None  # `complete` will answer the same again
+                return None  # `complete` will return the same object again
             return {number: part for number, (part, _) in self._open(doing).parts.items()}
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
@@ -212,7 +214,7 @@ class MemoryUpload:
                 raise UploadGone(f"{doing}: a part is not there")
             data = b"".join(mine[1] for mine in chosen if mine is not None)
             crc.check(data, crc32c, doing)
-            info = self._backend._publish(self._spec, data, crc32c, self._token)  # noqa: SLF001 # one thing in two classes
+            info = self._backend._publish(self._spec, data, crc32c, self._token)  # noqa: SLF001 # the two classes are one backend
             del self._backend.store.uploads[self._token]
             return info
 
@@ -230,6 +232,6 @@ class MemoryUpload:
         return upload
 
     def _already_completed(self) -> ObjectInfo | None:
-        """What an earlier `complete` of this very upload made, if it is still what the key holds."""
+        """Return the object that an earlier `complete` of this upload made, if the key still holds it."""
         stored = self._backend.store.objects.get(self._backend._prefix + self._spec.key)  # noqa: SLF001
         return stored.info if stored is not None and stored.upload_id == self._token else None

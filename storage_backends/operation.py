@@ -13,8 +13,8 @@ from storage_backends.errors import StorageError
 class Operation:
     """One call of a backend. As a context manager it adds itself to every StorageError that passes.
 
-    `name` is the method of the contract (`put`, `put_part`, ...), `verb` what messages say ("storing"). Fields that the
-    error already has are kept: the innermost operation is the one that failed.
+    `name` is the method of the contract (`put`, `put_part`, ...), `verb` what messages say ("storing"), `key` None for
+    a call about the whole destination. Fields that an error already has are kept: the innermost operation has failed.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Destination URLs → backends, by scheme, through the entry-point group `archiver.storage_backends`.
+"""Open destinations by the scheme of their URL, through the entry-point group `archiver.storage_backends`.
 
-Ours are registered the same way as anybody's (pyproject.toml). An entry point names a callable
+Our own backends are registered in the same way (pyproject.toml). An entry point names a callable
 `open_backend(url: DestinationUrl) -> StorageBackend`; see docs/storage-backends.md.
 """
 
@@ -21,7 +21,7 @@ OpenBackend = Callable[[DestinationUrl], StorageBackend]
 
 
 def schemes() -> dict[str, EntryPoint]:
-    """Every scheme that an installed package offers. Raises BadDestinationUrl when two offer the same one."""
+    """Return every scheme of the installed packages. Raises BadDestinationUrl when two packages offer the same one."""
     found: dict[str, EntryPoint] = {}
     for entry_point in entry_points(group=GROUP):
         other = found.setdefault(entry_point.name, entry_point)
@@ -34,10 +34,10 @@ def schemes() -> dict[str, EntryPoint]:
 
 
 def open_destination(text: str) -> StorageBackend:
-    """The backend for a destination URL (or a directory's path beginning with `/`, `./` or `../`).
+    """Return the backend for a destination URL (or a directory's path beginning with `/`, `./` or `../`).
 
-    Touches neither network nor disk: a backend makes its clients at first use, in the process that uses it.
-    Raises BadDestinationUrl, never repeating a credential.
+    Touches neither network nor disk: a backend makes its clients at first use, in the process that uses it. Raises
+    BadDestinationUrl, whose message holds no credential.
     """
     url = parse_destination(text)
     offered = schemes()
@@ -59,15 +59,15 @@ def open_destination(text: str) -> StorageBackend:
 
 
 def open_destinations(texts: Iterable[str]) -> list[StorageBackend]:
-    """The backends for several destinations. They are told apart by name everywhere (ledger, manifests), so two
-    of one name are refused."""
+    """Return the backends for several destinations. Raises BadDestinationUrl for two of one name: the ledger and
+    manifests tell destinations apart by name."""
     backends: list[StorageBackend] = []
     for text in texts:
         backend = open_destination(text)
         if any(backend.name == other.name for other in backends):
             raise BadDestinationUrl(
-                f"destination {backend.name} is given twice (only bucket, prefix and the host of endpoint_url tell two "
-                "apart: give one of them another prefix)"
+                f"destination {backend.name} is given twice (two destinations differ in bucket, prefix or the host "
+                "of endpoint_url: give one of them another prefix)"
             )
         backends.append(backend)
     return backends

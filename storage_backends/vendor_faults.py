@@ -1,5 +1,5 @@
-"""Did an exception come out of a vendor's library? Some let raw ones through where an answer is cut or malformed: of
-urllib3, of a parser, a plain ValueError. Those are the store's; the same ones raised by our own code are defects."""
+"""Raw exceptions of a vendor's library: where an answer is cut or malformed, some let those of urllib3, of a parser or
+a plain ValueError through. They are faults of the store; the same ones raised by our own code are defects."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def came_through(error: BaseException, packages: Collection[str]) -> bool:
 
 
 def unreadable(error: BaseException, doing: object) -> str:
-    """Its text may hold a URL: only its class is told."""
-    return f"{doing}: {type(error).__name__}: the answer was broken off, or cannot be read"
+    """Return a message with the error's class only: its text may hold a URL."""
+    return f"{doing}: {type(error).__name__}: the response was cut, or cannot be parsed"

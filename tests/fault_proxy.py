@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of a real server, which can spoil one conversation by name:
+"""An HTTP proxy in front of a real server, which can spoil one exchange by name:
 
 lose_answer   the request reaches the server and is done; the client gets a closed connection
 answer        the server never sees the request; the client gets the given answer
@@ -45,7 +45,7 @@ class Fault:
 
 
 class FaultProxy:
-    """`calls` holds what came through, in order."""
+    """`calls` holds the requests in order."""
 
     def __init__(self, port_behind: int) -> None:
         self.calls: list[Call] = []

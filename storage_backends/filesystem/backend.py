@@ -1,13 +1,13 @@
-"""A directory as a destination: for a NAS, a disk, and the default `./archive`.
+"""A directory as a destination: a disk, a NAS, and the default `./archive`.
 
-    <root>/<key>                     an object: always whole
-    <root>/.uploads/<id>/data        an object on its way: parts at their place
-    <root>/.uploads/<id>/parts       which parts are durably in `data`, one line each
-    <root>/.uploads/<id>.put         a small object on its way
+    <root>/<key>                     an object, always whole
+    <root>/.uploads/<id>/data        an unfinished upload: parts at their offsets
+    <root>/.uploads/<id>/parts       its journal: the parts that are durable, one line each
+    <root>/.uploads/<id>.put         an unfinished small object
 
-An object appears by `link` (which never replaces) or `rename` (which replaces at once), after its bytes were read back
-and flushed. A flush that failed is never tried again, for a second one succeeds without having written (fsync(2)): the
-object is written anew from the start. No path is ever followed through a symbolic link below the root (directories.py).
+An object appears by `link` (which never replaces) or `rename` (which replaces atomically), after its bytes were read
+back and flushed. A failed flush is never retried, because a second one succeeds without having written (fsync(2)): the
+object is written again from the start. No symbolic link below the root is followed (directories.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from storage_backends.operation import Operation
 LIMITS = Limits(
     min_part_bytes=1,
     max_part_bytes=2**40,
-    max_parts=100_000,  # the journal of parts is read whole at resume: some megabytes
+    max_parts=100_000,  # `resume` reads the whole journal: some megabytes
     part_multiple_bytes=1,
     max_object_bytes=2**63 - 1,
     parallel_parts=True,
@@ -59,7 +59,7 @@ def open_backend(url: DestinationUrl) -> FilesystemBackend:
 
 
 class FilesystemBackend:
-    """See `storage_backends.base.StorageBackend`. The root is made at first use when its parent exists."""
+    """See `storage_backends.base.StorageBackend`. Creates the root at first use when its parent exists."""
 
     def __init__(self, root: Path) -> None:
         self._root = Root(root)
@@ -85,7 +85,7 @@ class FilesystemBackend:
                 check_file(file, len(data), crc32c, doing)
                 try:
                     return self._root.publish(spec, uploads, temporary, file, crc32c)
-                except PermissionError as error:  # immutable, append-only, or the directory is
+                except PermissionError as error:  # the file or its directory is immutable or append-only
                     refusal = translate(error, doing)
                     assert isinstance(refusal, AccessDenied)
                     return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
@@ -93,7 +93,7 @@ class FilesystemBackend:
                 os.close(file)
                 with contextlib.suppress(
                     FileNotFoundError, PermissionError
-                ):  # `rename` took it; nothing is deleted here
+                ):  # moved by `rename`; or nothing may be deleted here
                     os.unlink(temporary, dir_fd=uploads)
 
     def begin(self, spec: ObjectSpec) -> FilesystemUpload:
@@ -110,7 +110,9 @@ class FilesystemBackend:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                     with opened_file("parts", flags, folder), opened_file("data", flags, folder) as data:
                         if spec.size_bytes:
-                            os.posix_fallocate(data, 0, spec.size_bytes)  # a full disk shows before the work
+                            os.posix_fallocate(
+                                data, 0, spec.size_bytes
+                            )  # fail on a full disk before the work
                     os.fsync(folder)
                 os.fsync(uploads)
             except OSError:
@@ -148,11 +150,11 @@ class FilesystemBackend:
             while left:
                 piece = os.pread(file, left, start)
                 if not piece:
-                    break  # made shorter meanwhile by someone else
+                    break  # truncated by somebody else meanwhile
                 pieces.append(piece)
                 start += len(piece)
                 left -= len(piece)
-            _require_match(key, file, if_match, doing)  # again: somebody may have written into the file
+            _require_match(key, file, if_match, doing)  # again: somebody may have written to the file
             return b"".join(pieces)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -162,7 +164,7 @@ class FilesystemBackend:
             waiting = ["/".join(self._root.segments(start))] if start else [""]
         except InvalidKey:
             return  # no object can have such a key
-        while waiting:  # memory is bounded by one directory's files and the tree's directories
+        while waiting:  # memory: one directory's files and the tree's directories
             folder = waiting.pop()
             with translated(doing), self._root.opened() as root:
                 files, folders = entries_of(folder, root)
@@ -175,7 +177,7 @@ class FilesystemBackend:
             try:
                 with walk(folders, root) as folder:
                     if self._root.named_otherwise(key, root) is not None:
-                        return  # what stands there is another key's
+                        return  # the file is another key's
                     os.unlink(last, dir_fd=folder)
                     os.fsync(folder)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -200,7 +202,7 @@ class FilesystemBackend:
         return stale
 
     def close(self) -> None:
-        """Nothing is held open between calls."""
+        """Do nothing: no file is open between calls."""
 
     def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
         return Operation(name, self.name, key, verb)
@@ -208,4 +210,4 @@ class FilesystemBackend:
 
 def _require_match(key: ObjectKey, file: int, etag: str | None, doing: Operation) -> None:
     if etag not in (None, described(key, os.fstat(file)).etag):
-        raise ObjectChanged(f"{doing}: it is another one by now")
+        raise ObjectChanged(f"{doing}: the key holds another object")

@@ -1,5 +1,5 @@
-"""Directories opened from the one above, never through a symbolic link: neither a key nor a link that somebody left
-inside can lead out. And flushes that are not forgotten."""
+"""Open directories from their parent, never through a symbolic link, so that neither a key nor a link inside the
+destination leads out of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotFlushed(OSError):
-    """What was written may not be on the disk. Trying the flush again proves nothing: the error is told once."""
+    """What was written may not be on the disk. Another flush proves nothing: the kernel reports the error once."""
 
 
 def flush(file: int, *, data_only: bool = False) -> None:
-    """Raises NotFlushed."""
+    """Flush to the disk. Raises NotFlushed."""
     try:
         os.fdatasync(file) if data_only else os.fsync(file)
     except OSError as error:
@@ -33,7 +33,7 @@ def open_folder(name: str, above: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[int]:
-    """The directory `segments` below `root`, never through a symbolic link (ENOTDIR or ELOOP)."""
+    """Open the directory `segments` below `root`. A symbolic link on the way raises ENOTDIR or ELOOP."""
     folder = os.dup(root)
     try:
         for segment in segments:
@@ -52,11 +52,11 @@ def walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[
 
 
 def _make(name: str, above: int) -> None:
-    with contextlib.suppress(FileExistsError):  # another thread was quicker
+    with contextlib.suppress(FileExistsError):  # created by another thread
         os.mkdir(name, dir_fd=above)
     try:
         flush(above)
     except NotFlushed:
-        with contextlib.suppress(OSError):  # or the next attempt would find it, and not flush it
+        with contextlib.suppress(OSError):  # or the next attempt would find it and not flush it
             os.rmdir(name, dir_fd=above)
         raise

@@ -23,8 +23,8 @@ _OUR_KEY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno
 
 
 def translate(error: OSError, doing: object) -> StorageError:
-    """`error` as one of ours. Whatever is not the disk's fullness, a permission, the key or the object's size is taken
-    for passing (EIO, ESTALE on NFS, EMFILE): tried again, and seen by a person if it persists."""
+    """Return `error` as one of ours. Whatever is not a full disk, a permission, the key or the object's size counts as
+    transient (EIO, ESTALE on NFS, EMFILE)."""
     said = (
         f"{doing}: {os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})"
         if error.errno
@@ -32,19 +32,19 @@ def translate(error: OSError, doing: object) -> StorageError:
     )
     if error.errno in FULL:
         return DestinationFull(f"{said}; free space or raise the quota")
-    if error.errno == errno.EFBIG:  # this object alone: smaller ones are taken
+    if error.errno == errno.EFBIG:  # of this object alone: smaller ones still fit
         return StorageError(f"{said}; it is larger than {_largest_file()}")
     if error.errno in _DENIED:
         return AccessDenied(f"{said}; let this user write there, or remount it for writing")
     if error.errno in _OUR_KEY:
         return InvalidKey(
-            f"{said}; a file or a symbolic link stands where the key needs a directory, or the reverse"
+            f"{said}; a file or a symbolic link is where the key needs a directory, or the reverse"
         )
     return TransientStorageError(said)
 
 
 def _largest_file() -> str:
-    """What a file may not be larger than; a file system does not tell its own limit."""
+    """Describe the largest file possible; a file system does not report its own limit."""
     ours, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if ours != resource.RLIM_INFINITY:
         return f"the {ours} bytes that this process may write to one file (ulimit -f), or than its file system takes"

@@ -14,8 +14,8 @@ from storage_backends.errors import (
     ChecksumRejected,
 )
 
-_READ_BACK_BYTES = 2**20  # by each of the calls at once
-_CONTENT_TYPES = {  # a directory keeps none; what recordings hold, the same on every machine
+_READ_BACK_BYTES = 2**20  # for each concurrent call
+_CONTENT_TYPES = {  # a directory keeps none: those of recordings, the same on every machine
     ".aac": "audio/aac",
     ".jpg": "image/jpeg",
     ".json": "application/json",
@@ -51,7 +51,7 @@ def write_all(file: int, data: Buffer, offset: int) -> None:
 
 
 def check_file(file: int, size_bytes: int, crc32c: int, doing: object) -> None:
-    """Read the file back: what it holds is the proof, not what we meant to write."""
+    """Read the file back and raise ChecksumRejected unless it has this size and CRC32C."""
     actual, offset = 0, 0
     while piece := os.pread(file, _READ_BACK_BYTES, offset):
         actual = crc.crc32c_of(piece, actual)

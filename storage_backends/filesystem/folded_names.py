@@ -1,8 +1,8 @@
-"""File systems that take two names for one: `A` and `a` (macOS as it comes, Windows, some network shares, ext4 by
-folder), or the same text in two normal forms of Unicode.
+"""File systems that ignore case (macOS by default, Windows, some network shares, ext4 per directory) or normal forms of
+Unicode.
 
-Keys are in normal form C, so no two of them differ in normal form alone. Two that differ in case do exist, and one
-must never replace the other.
+Keys are in normal form C, so no two differ in normal form alone. Two may differ in case alone, and one must never
+replace the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from storage_backends.filesystem.directories import walk
 
 
 def folds_case(name: str, folder: int) -> bool | None:
-    """Whether the file `name` is found by another case as well. None when there is no such file to try it with."""
+    """Return whether the file `name` is also found in another case; None when there is no such file."""
     try:
         ours = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -28,8 +28,8 @@ def folds_case(name: str, folder: int) -> bool | None:
 
 
 def named_otherwise(key: ObjectKey, root: int) -> str | None:
-    """The path that stands in the place of `key` under another name, or of the first directory on the way; None when
-    there is none, or all of it is not there. Reads each of those directories."""
+    """Return the existing path that the file system takes `key` for, or one of its directories for; None when there is
+    none. Lists each of these directories."""
     segments = key.split("/")
     for depth, segment in enumerate(segments):
         try:
@@ -47,8 +47,8 @@ def named_otherwise(key: ObjectKey, root: int) -> str | None:
 
 
 def key_of(path: str, name: str, folder: int) -> ObjectKey:
-    """The key of the file `path`, whose last segment is `name` in `folder`: in normal form C also where the file system
-    keeps names in form D. Raises InvalidKey."""
+    """Return the key of the file `path`, whose last segment is `name` in `folder`: in normal form C also where the file
+    system keeps names in form D. Raises InvalidKey."""
     composed = unicodedata.normalize("NFC", name)
     if composed != name:
         with contextlib.suppress(FileNotFoundError):

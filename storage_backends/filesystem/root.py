@@ -1,4 +1,4 @@
-"""The directory of a destination: never through a symbolic link, objects published whole or not at all."""
+"""The root directory of a destination: opens files without following symbolic links, publishes objects atomically."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from storage_backends.filesystem.folded_names import named_otherwise as other_na
 
 UPLOADS = ".uploads"
 
-# where a directory has no hard links (FUSE, SMB, FAT) or no locks (some NFS)
+# errors of a file system without hard links (FUSE, SMB, FAT) or without locks (some NFS)
 _NO_LINKS = {
     errno.EPERM,
     errno.ENOTSUP,
@@ -46,7 +46,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 class Root:
-    """What the backend and its uploads share. `links`, `locks`: whether the file system has them, until it refuses."""
+    """Shared by the backend and its uploads. `links`, `locks`: whether the file system supports them, as far as
+    known."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,7 +55,7 @@ class Root:
         self.locks = True
         self._made = False
         self._lock = threading.Lock()
-        self._folds: bool | None = None  # None: not looked yet
+        self._folds: bool | None = None  # None: not known yet
 
     @property
     def name(self) -> str:
@@ -70,25 +71,23 @@ class Root:
     def opened(self) -> Iterator[int]:
         flags = (
             os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        )  # the root itself may be a link: a person chose it
+        )  # the root itself may be a link: that is the user's choice
         with self._lock:
             if not self._made:
                 try:
                     self.path.mkdir(exist_ok=True)
                 except (FileNotFoundError, NotADirectoryError):
                     raise BucketMissing(
-                        f"{self.name}: its parent directory {self.path.parent} does not exist; create it, or is "
-                        "a disk not mounted?"
+                        f"{self.name}: its parent directory {self.path.parent} does not exist; create it, or "
+                        "mount the disk"
                     ) from None
                 except FileExistsError:
                     raise BucketMissing(f"{self.name} is not a directory") from None
-                self._made = True  # only once: a root that vanishes later is an unmounted disk, not a new one
+                self._made = True  # once: a root that vanishes later is an unmounted disk
         try:
             root = os.open(self.path, flags)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise BucketMissing(
-                f"{self.name} was there and is gone; is the disk not mounted any more?"
-            ) from error
+            raise BucketMissing(f"{self.name} existed and is gone; check that its disk is mounted") from error
         try:
             yield root
         finally:
@@ -121,8 +120,8 @@ class Root:
     def publish(
         self, spec: ObjectSpec, source_folder: int, source: str, file: int, crc32c: int
     ) -> ObjectInfo:
-        """Make the checked and flushed file `source` the object. Repeatable: a link that is already there is
-        recognised by its inode."""
+        """Make the checked and flushed file `source` the object. Idempotent: an existing link is recognised by its
+        inode."""
         *folders, last = self.segments(spec.key)
         with self.opened() as root, walk(folders, root, make=True) as folder:
             self._refuse_collision(spec.key, root)
@@ -136,7 +135,7 @@ class Root:
             try:
                 flush(folder)
             except NotFlushed:
-                if spec.if_absent:  # or the next attempt would find it, and take it for kept
+                if spec.if_absent:  # or the next attempt would find it and take it for durable
                     with contextlib.suppress(OSError):
                         os.unlink(last, dir_fd=folder)
                 raise
@@ -166,18 +165,18 @@ class Root:
                     raise
             else:
                 return
-        with contextlib.suppress(FileNotFoundError):  # no links here: look first, then write
+        with contextlib.suppress(FileNotFoundError):  # no hard links here: check, then write
             os.stat(last, dir_fd=folder, follow_symlinks=False)
             raise taken
         os.rename(source, last, src_dir_fd=source_folder, dst_dir_fd=folder)
-        self.links = False  # learned: without one, it is taken
+        self.links = False  # learned: without a link, it is accepted
 
     @contextlib.contextmanager
     def _expected(self, key: ObjectKey, etag: str, folder: int, last: str) -> Iterator[None]:
-        """Hold the object with this etag, so that nobody else who asks for it replaces it meanwhile. Two who expect
-        the same object lock the same file; the one who comes later finds that the name is another file's."""
+        """Lock the object with this etag while it is replaced. Two writers who expect the same object lock the same
+        file; the later one finds that the name is another file's."""
         doing = f"replacing {key!r} in {self.name}"
-        changed = ObjectChanged(f"{doing}: it is another one by now")
+        changed = ObjectChanged(f"{doing}: the key holds another object")
         try:
             held = _opened_for_locking(last, folder)
         except (FileNotFoundError, IsADirectoryError):
@@ -204,19 +203,19 @@ class Root:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            self.locks = False  # learned: compare, then write
+            self.locks = False  # learned: compare without a lock, then write
 
     def _refuse_collision(self, key: ObjectKey, root: int) -> None:
-        """Raise InvalidKey when `key` would fall on the file, or in the directory, of another key."""
+        """Raise InvalidKey when the file system takes `key`, or one of its directories, for another name."""
         other = self.named_otherwise(key, root)
         if other is not None:
             raise InvalidKey(
-                f"storing {key!r} in {self.name}: this file system takes it for {other!r}, which is there already and "
-                "is another key; use a file system that tells upper from lower case"
+                f"storing {key!r} in {self.name}: this file system ignores case, and {other!r} exists already; "
+                "use a case-sensitive file system"
             )
 
     def named_otherwise(self, key: ObjectKey, root: int) -> str | None:
-        """The path of another key that this file system takes `key` for; None nearly always."""
+        """Return the existing path that this file system takes `key` for; None nearly always."""
         if self._folds is None:
             self._folds = folds_case(UPLOADS, root)
         return other_name_of(key, root) if self._folds else None
@@ -225,13 +224,15 @@ class Root:
 def _opened_for_locking(name: str, folder: int) -> int:
     flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        return os.open(name, os.O_RDWR | flags, dir_fd=folder)  # NFS locks only what may be written
+        return os.open(
+            name, os.O_RDWR | flags, dir_fd=folder
+        )  # NFS locks only files that are open for writing
     except PermissionError:
         return os.open(name, os.O_RDONLY | flags, dir_fd=folder)
 
 
 def entries_of(folder: str, root: int) -> tuple[list[ObjectInfo], list[str]]:
-    """The files of one directory, and the paths of the directories in it."""
+    """Return the files of one directory, and the paths of its directories."""
     files: list[ObjectInfo] = []
     folders: list[str] = []
     try:
@@ -243,11 +244,11 @@ def entries_of(folder: str, root: int) -> tuple[list[ObjectInfo], list[str]]:
                 try:
                     key = key_of(path, entry.name, opened)
                 except InvalidKey:
-                    continue  # not ours: no key can name it
+                    continue  # not ours: not a valid key
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(path)
                 elif entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):  # deleted while we list
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                         files.append(described(key, entry.stat(follow_symlinks=False)))
     except (FileNotFoundError, NotADirectoryError):
         return [], []

@@ -1,4 +1,4 @@
-"""One upload into a directory: parts at their place, and a journal of those that are durable."""
+"""One upload to a directory: parts at their offsets in one file, and a journal of those that are durable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _JOURNAL_LINE = re.compile(rb"([0-9]+) (?:-|([0-9]+) ([0-9a-f]{8}))")
 
 
 class _Discarded(UploadGone):
-    """An upload that was discarded because a flush failed."""
+    """The upload was discarded because a flush failed."""
 
 
 class FilesystemUpload:
@@ -66,7 +66,7 @@ class FilesystemUpload:
             stored = self._store.stat(self._spec.key) if TOKEN.fullmatch(self._token) else None
             if stored is None or stored.size_bytes != self._spec.size_bytes:
                 raise
-            return None  # perhaps completed, and the answer was lost: `complete` compares the content
+            return None  # perhaps completed with a lost answer: `complete` compares the content
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         doing = self._doing("put_part", f"sending part {number} of")
@@ -79,7 +79,7 @@ class FilesystemUpload:
             self._discarded_when_not_flushed(doing),
             opened_file("parts", os.O_WRONLY | os.O_APPEND, folder) as journal,
         ):
-            # a part that is sent again is not held while its bytes are being replaced
+            # a part that is sent again does not count while its bytes are being replaced
             os.write(journal, b"\n%d -\n" % number)
             with opened_file("data", os.O_WRONLY, folder) as file:
                 write_all(file, data, (number - 1) * self._spec.part_bytes)
@@ -115,8 +115,8 @@ class FilesystemUpload:
             info = done
         except AccessDenied as refusal:
             return equal_or_raise(refusal, self._store, self._spec.key, size, crc32c)
-        with contextlib.suppress(AccessDenied):  # where nothing may be deleted
-            self.abort()  # what is left of the upload; the object has its own name now
+        with contextlib.suppress(AccessDenied):  # nothing may be deleted here
+            self.abort()  # the rest of the upload: the object has its own name now
         return info
 
     def abort(self) -> None:
@@ -137,12 +137,12 @@ class FilesystemUpload:
                     raise gone from None
                 try:
                     yield folder
-                except FileNotFoundError:  # aborted under our hands
+                except FileNotFoundError:  # aborted meanwhile
                     raise gone from None
 
     @contextlib.contextmanager
     def _discarded_when_not_flushed(self, doing: Operation) -> Iterator[None]:
-        """What a flush failed for may be nowhere, the parts before it included: discard them all."""
+        """Discard the upload when a flush fails: parts written before may be lost as well."""
         try:
             yield
         except NotFlushed as error:
@@ -162,12 +162,13 @@ class FilesystemUpload:
         for place, part in enumerate(parts, start=1):
             full = part.size_bytes == self._spec.part_bytes or place == len(parts)
             if part.number != place or not full:
-                raise StorageError(f"{doing}: part {part.number} is not in its place")
+                raise StorageError(f"{doing}: part {part.number} is out of order")
             if held.get(part.number) != part:
-                raise UploadGone(f"{doing}: part {part.number} is not held any more")
+                raise UploadGone(f"{doing}: part {part.number} is missing")
 
     def _already_completed(self, size_bytes: int, crc32c: int, doing: Operation) -> ObjectInfo | None:
-        """The object that an earlier `complete` made, recognised by its content. It may have ended before the flush."""
+        """Return the object that an earlier `complete` made, recognised by its content. Flushes it: the earlier call
+        may not have."""
         folders = self._spec.key.split("/")[:-1]
         try:
             with (
@@ -181,7 +182,7 @@ class FilesystemUpload:
                     flush(file)
                     flush(folder)
                 except NotFlushed:
-                    return None  # to be written anew
+                    return None  # to be written again
                 info = described(self._spec.key, os.fstat(file))
         except (ObjectMissing, ChecksumRejected):
             return None
@@ -189,7 +190,7 @@ class FilesystemUpload:
 
 
 def _parse_journal(text: bytes) -> dict[int, Part]:
-    """The parts held. The last line about a part counts; a line without its end was cut by a crash."""
+    """Return the durable parts. The last line about a part counts; a line without its end was cut by a crash."""
     parts: dict[int, Part] = {}
     for line in text.split(b"\n")[:-1]:
         match = _JOURNAL_LINE.fullmatch(line)

@@ -1,4 +1,4 @@
-"""What Google Cloud Storage says of an object, and what a session says that it holds."""
+"""Parse what Google Cloud Storage says about an object or a session."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from storage_backends.operation import Operation
 
 
 def bytes_held(answer: Answer) -> int:
-    """What a session says it holds: `Range: bytes=0-n`; none at all when it holds nothing."""
+    """Return how many bytes a session holds: `Range: bytes=0-n`, or no header when it holds none."""
     match = re.fullmatch(r"bytes=0-([0-9]+)", answer.header("range") or "")
     return int(match[1]) + 1 if match else 0
 
 
 def described(key: ObjectKey, blob: Any, doing: Operation) -> ObjectInfo:
-    """What the library says of an object. It parses the answer only when a property is read."""
+    """Describe an object of the library, which parses the response only when a property is read."""
     with translated(doing):
         size_bytes, generation, updated_at = blob.size, blob.generation, blob.updated
         crc32c, content_type = blob.crc32c, blob.content_type
         if size_bytes is None:
-            raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+            raise TransientStorageError(f"{doing}: the response does not describe an object")
     version = None if generation is None else str(generation)
     return ObjectInfo(key, size_bytes, crc.from_base64(crc32c), version, content_type, updated_at)
 
@@ -40,17 +40,17 @@ def resource_of(answer: Answer, doing: object) -> Mapping[str, Any]:
     except ValueError:
         resource = None
     if not isinstance(resource, dict) or "generation" not in resource:
-        raise TransientStorageError(f"{doing}: the server's answer does not describe an object")
+        raise TransientStorageError(f"{doing}: the response does not describe an object")
     return resource
 
 
 def info_of(key: ObjectKey, resource: Mapping[str, Any], doing: object) -> ObjectInfo:
-    """What an answer of our own requests says of an object."""
+    """Describe an object by the response to a request of our own."""
     try:
         size_bytes, updated = int(resource["size"]), resource.get("updated")
         updated_at = None if updated is None else datetime.fromisoformat(updated)
         crc32c = crc.from_base64(resource.get("crc32c"))
     except (KeyError, TypeError, ValueError):
-        raise TransientStorageError(f"{doing}: the server's answer does not describe an object") from None
+        raise TransientStorageError(f"{doing}: the response does not describe an object") from None
     generation, content_type = str(resource["generation"]), resource.get("contentType")
     return ObjectInfo(key, size_bytes, crc32c, generation, content_type, updated_at)

@@ -1,19 +1,20 @@
-"""Google Cloud Storage: control by google-cloud-storage, the bytes' way in requests.py.
+"""Google Cloud Storage. Control calls use google-cloud-storage; objects and parts take the data path (requests.py).
 
 A large object is one resumable session: sequential, invisible until its last byte, resumable by its URI from any
-process for a week, with condition and checksum checked by the server. Three facts of the protocol shape this
+process for a week, with condition and checksum verified by the service. Three facts of the protocol shape the code
 (https://cloud.google.com/storage/docs/performing-resumable-uploads):
 
-- Only multiples of 256 KiB are kept until the last chunk. What a part has beyond that (at most 262,143 bytes, of the
-  last part) travels in the part's tag and is sent by `complete`: the caller's journal holds what the server cannot.
-- The last chunk publishes the object; so it is `complete` that sends it.
-- Bytes sent again at an offset that is already kept are ignored: repeating a part is harmless. No status query is
-  needed, and none is made (fake-gcs-server publishes a truncated object when asked for one).
+- Only multiples of 256 KiB are kept until the last chunk. The rest of the last part (at most 262,143 bytes) travels in
+  the part's tag and is sent by `complete`: the caller's journal holds what the service cannot.
+- The last chunk publishes the object, so `complete` sends it.
+- Bytes sent again at an offset that is already kept are ignored, so sending a part is idempotent. No status query is
+  needed, and none is made (fake-gcs-server publishes a truncated object when it gets one).
 
-The library begins such a session but cannot resume one in another process (docs/decisions/0005-gcs-client.md).
+The library begins such a session but cannot resume one in another process (docs/decisions/0005-gcs-client.md). No XML
+API multipart upload is used.
 
-There is one layer of retries. What the engine calls (`send`, `send_part`) makes one attempt, for the engine retries;
-everything else is retried by `ask`.
+There is one layer of retries: the engine retries `send` and `send_part`, which attempt once; `Bucket.retry` retries
+every other call.
 """
 
 from __future__ import annotations
@@ -67,16 +68,16 @@ _LISTED = "items(name,size,crc32c,generation,contentType,updated),nextPageToken"
 _ABSENT, _NEVER = (
     "0",
     "4102444800000000",
-)  # generations; those of objects are microseconds since 1970, this is 2100
+)  # generations: of no object, and of the year 2100 (they are microseconds since 1970)
 
 
 def open_backend(url: DestinationUrl) -> GcsBackend:
-    """`gs://bucket/prefix`; STORAGE_EMULATOR_HOST is honoured at first use. Raises BadDestinationUrl; asks nobody."""
+    """Open `gs://bucket/prefix`; STORAGE_EMULATOR_HOST is honoured. Sends no request. Raises BadDestinationUrl."""
     url.only_options(())
     if not url.bucket:
         raise BadDestinationUrl("a gs destination names a bucket: gs://bucket/prefix")
     if not _BUCKET.fullmatch(url.bucket):
-        raise BadDestinationUrl(f"destination {url.name}: {url.bucket!r} cannot be a bucket's name")
+        raise BadDestinationUrl(f"destination {url.name}: {url.bucket!r} is not a valid bucket name")
     return GcsBackend(url.bucket, url.prefix)
 
 
@@ -85,7 +86,7 @@ class GcsBackend:
 
     def __init__(self, bucket: str, prefix: str = "", sleep: Callable[[float], None] = time.sleep) -> None:
         self._bucket = Bucket(bucket, prefix, sleep)
-        self._checks_crc32c = False  # seen to answer with the right one
+        self._checks_crc32c = False  # it has returned the right one
         self._conditions = Conditions()
         self._conditions.trust_creates()
 
@@ -107,11 +108,11 @@ class GcsBackend:
 
         def send(condition: str | None) -> ObjectInfo:
             try:
-                return self._bucket.ask(
+                return self._bucket.retry(
                     doing, lambda: waiting.complete(self._send(spec, data, crc32c, identity, condition))
                 )
             except ObjectExists:
-                # of an attempt whose answer was lost, perhaps
+                # perhaps made by an attempt whose answer was lost
                 done = self._bucket.made_by(spec, identity, len(data))
                 if done is None:
                     raise
@@ -129,25 +130,27 @@ class GcsBackend:
     def _put_if_match(
         self, expected: str, key: ObjectKey, send: Callable[[str | None], ObjectInfo], doing: Operation
     ) -> ObjectInfo:
-        """Google compares at one stroke; what stands in its place is believed when it was seen to."""
+        """Replace atomically. Google documents it; an emulator is relied on once it was seen to refuse."""
 
         def change(generation: str | None) -> ObjectInfo:
             try:
                 return send(generation)
             except ObjectExists as error:
-                raise ObjectChanged(str(error)) from error
+                raise ObjectChanged(str(error), status=error.status) from error
 
         def generation_now() -> str | None:
             info = self.stat(key)
             return None if info is None else info.etag
 
         if not _GENERATION.fullmatch(expected):
-            raise ObjectChanged(f"{doing}: {expected[:40]!r} is no object's generation")
+            raise ObjectChanged(f"{doing}: {expected[:40]!r} is not a generation")
         return self._conditions.replace(expected, generation_now, change, _NEVER, doing)
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """As `put`, but attempted once: see `storage_backends.optional.Sends`."""
-        if spec.if_absent or spec.if_match is not None:  # to be attempted again by whoever knows its identity
+        """Do what `put` does, but attempt it once: see `storage_backends.optional.Sends`."""
+        if (
+            spec.if_absent or spec.if_match is not None
+        ):  # retried by `put`, which knows the identity of each attempt
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
             return await self._send(spec, data, crc32c, secrets.token_hex(16), None)
@@ -166,14 +169,14 @@ class GcsBackend:
                 "name": self._bucket.prefix + spec.key,
                 "contentType": spec.content_type,
                 "metadata": {**spec.metadata, METADATA_ID: identity},
-                "crc32c": crc.to_base64(crc32c),  # for the service to check
+                "crc32c": crc.to_base64(crc32c),  # for the service to verify
             }
             requests = await self._bucket.requests()
             answer = await requests.insert(self._bucket.bucket, resource, data, if_generation_match=condition)
             if not answer.ok:
                 error = refused(answer, doing)
                 raise self._bucket.missing(doing) if isinstance(error, ObjectMissing) else error
-            info = await self._bucket.proved(spec, answer, identity, len(data), crc32c, doing)
+            info = await self._bucket.verify(spec, answer, identity, len(data), crc32c, doing)
         self._checks_crc32c = True
         return info
 
@@ -191,23 +194,23 @@ class GcsBackend:
             return uri
 
         try:
-            return GcsUpload(self, self._bucket, spec, identity, self._bucket.ask(doing, begun))
+            return GcsUpload(self, self._bucket, spec, identity, self._bucket.retry(doing, begun))
         except ObjectMissing:
             raise self._bucket.missing(doing) from None
         except AccessDenied as refusal:
             return UploadOfEqual.instead(self, spec, refusal)
 
     def resume(self, spec: ObjectSpec, token: str) -> GcsUpload:
-        """Asks nobody: that the session has ended shows at the next part, or at `complete`."""
+        """Send no request: a session that has ended is found at the next part, or at `complete`."""
         identity, _, uri = token.partition(" ")
         if not re.fullmatch("[0-9a-f]{32}", identity) or not self._is_ours(uri):
             doing = self._doing("resume", spec.key, "resuming the upload of")
             with doing:
-                raise UploadGone(f"{doing}: the token is not one of a GCS upload")
+                raise UploadGone(f"{doing}: the token is not that of a GCS upload")
         return GcsUpload(self, self._bucket, spec, identity, uri)
 
     def _is_ours(self, uri: str) -> bool:
-        """Whether a session's URI leads to the service: we send bytes and credentials there."""
+        """Return whether a session's URI leads to the service, since bytes and credentials are sent there."""
         endpoint = urlsplit(self._bucket.connected().api_endpoint)
         try:
             split = urlsplit(uri)
@@ -231,7 +234,7 @@ class GcsBackend:
         doing = self._doing("read", key, "reading")
         with doing:
             if if_match is not None and not _GENERATION.fullmatch(if_match):
-                raise ObjectChanged(f"{doing}: {if_match[:40]!r} is no object's generation")
+                raise ObjectChanged(f"{doing}: {if_match[:40]!r} is not a generation")
             if length_bytes == 0:
                 return self._nothing_of(key, if_match, doing)
             return self._read(key, start, length_bytes, if_match, doing)
@@ -241,7 +244,7 @@ class GcsBackend:
         if info is None:
             raise ObjectMissing(f"{doing}: it is not there")
         if if_match not in (None, info.etag):
-            raise ObjectChanged(f"{doing}: it is another one by now")
+            raise ObjectChanged(f"{doing}: the key holds another object")
         return b""
 
     def _read(
@@ -253,8 +256,8 @@ class GcsBackend:
                     start=start or None,
                     end=None if length_bytes is None else start + length_bytes - 1,
                     raw_download=True,
-                    checksum=None,  # there is none of a range
-                    single_shot_download=True,  # not in pieces of 8 KiB, which cost four times the CPU
+                    checksum=None,  # a range has none
+                    single_shot_download=True,  # pieces of 8 KiB cost four times the CPU
                     if_generation_match=if_match,
                     **ONCE,
                 )
@@ -262,22 +265,24 @@ class GcsBackend:
                 # the object ends before `start`
                 return self._nothing_of(key, if_match, doing) if if_match is not None else b""
             if length_bytes is not None and len(data) > length_bytes:
-                raise TransientStorageError(f"{doing}: {len(data)} bytes came of {length_bytes} asked for")
+                raise TransientStorageError(
+                    f"{doing}: {len(data)} bytes arrived, {length_bytes} were requested"
+                )
             return data
 
         try:
-            return self._bucket.ask(doing, download)
+            return self._bucket.retry(doing, download)
         except ObjectMissing:
             self._bucket.require_bucket()
             raise
         except ObjectExists as error:  # the condition does not hold
-            raise ObjectChanged(f"{doing}: it is another one by now", status=412) from error
+            raise ObjectChanged(f"{doing}: the key holds another object", status=412) from error
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         doing = Operation("list", self.name, None, f"listing {prefix!r}")
 
         def page(token: str | None) -> tuple[list[Any], str | None]:
-            # page by page: the library's own iterator ends, as if all had been said, after an error
+            # page by page: after an error the library's own iterator ends as if there were no more
             found = self._bucket.connected().list_blobs(
                 self._bucket.bucket,
                 prefix=self._bucket.prefix + prefix,
@@ -292,17 +297,17 @@ class GcsBackend:
         while True:
             at = token
             try:
-                blobs, token = self._bucket.ask(doing, lambda: page(at))  # noqa: B023 # called at once
+                blobs, token = self._bucket.retry(doing, lambda: page(at))  # noqa: B023 # called immediately
             except ObjectMissing:
                 raise self._bucket.missing(doing) from None
             for blob in blobs:
                 if not isinstance(blob.name, str):
                     with doing:
-                        raise TransientStorageError(f"{doing}: the server's answer does not describe objects")
+                        raise TransientStorageError(f"{doing}: the response does not describe objects")
                 try:
                     key = object_key(blob.name.removeprefix(self._bucket.prefix))
                 except InvalidKey:
-                    continue  # not ours: a folder's marker, say
+                    continue  # not ours, such as a folder marker
                 yield described(key, blob, doing)
             if not token:
                 return
@@ -310,7 +315,7 @@ class GcsBackend:
     def delete(self, key: ObjectKey) -> None:
         try:
             doing = self._doing("delete", key, "deleting")
-            self._bucket.ask(doing, lambda: self._bucket.blob(key).delete(**ONCE))
+            self._bucket.retry(doing, lambda: self._bucket.blob(key).delete(**ONCE))
         except ObjectMissing:
             self._bucket.require_bucket()
 

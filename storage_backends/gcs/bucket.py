@@ -1,4 +1,4 @@
-"""One bucket and prefix: calls with retries, and what the service says of an object."""
+"""One bucket and prefix: clients, retries, and verification of what the service stored."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from storage_backends.per_process import PerProcess
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
-# For every call of the library. Its own retries are bounded by time alone (120 s of its default), leave out what is
-# not conditional, and do not know Google's 403 for "slow down"; ours serve its calls and our requests alike.
+# For every call of the library. Its own retries are bounded by time alone (120 s by default), skip unconditional
+# uploads, and do not know Google's 403 for "slow down".
 ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
 METADATA_ID = "archiverupload"
 
 
 class Bucket:
-    """What the backend and its uploads share. `sleep` takes seconds."""
+    """Shared by the backend and its uploads. `sleep` takes seconds."""
 
     def __init__(self, bucket: str, prefix: str, sleep: Callable[[float], None]) -> None:
         self.name = DestinationUrl("gs", bucket, prefix).name
@@ -45,7 +45,7 @@ class Bucket:
         self._sleep = sleep
         self._seen = False
 
-    def ask(self, doing: Operation, call: Callable[[], T]) -> T:
+    def retry(self, doing: Operation, call: Callable[[], T]) -> T:
         """Return what `call` returns, its errors as ours. Transient ones are retried, never sooner than the service
         asked for; longer than STORE_CALL.longest_asked is left to the caller's policy."""
         failures = 0
@@ -62,7 +62,7 @@ class Bucket:
             self._sleep(max(asked, pause).total_seconds())
 
     async def requests(self) -> GcsRequests:
-        """Those of this process. To find credentials may take a while."""
+        """Return this process's client. Finding credentials may take a while."""
         connection = self.connection.made()
         if connection is None:
             with translated(Operation("open", self.name, None, "connecting")):
@@ -70,33 +70,31 @@ class Bucket:
         return connection.requests
 
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int) -> ObjectInfo | None:
-        """The object at the key, when it is what the request with this identity made and we lost its answer."""
+        """Return the object at the key if the request with this identity made it and its answer was lost."""
         blob = self.find(spec.key)
         if blob is None or (blob.metadata or {}).get(METADATA_ID) != identity or blob.size != size_bytes:
             return None
         return described(spec.key, blob, Operation("stat", self.name, spec.key, "looking at"))
 
-    async def proved(
+    async def verify(
         self, spec: ObjectSpec, answer: Answer, identity: str, size_bytes: int, crc32c: int, doing: Operation
     ) -> ObjectInfo:
-        """What the service says it has just made. When that is not what we sent, exactly that is deleted again.
-
-        Raises TransientStorageError for what is no answer to this request.
-        """
+        """Return the object that the response describes if it is what was sent. Otherwise delete exactly that object
+        and raise ChecksumRejected. Raises TransientStorageError for a response to another request."""
         resource = resource_of(answer, doing)
         metadata = resource.get("metadata")
         made_by = metadata.get(METADATA_ID) if isinstance(metadata, dict) else None
         if (resource.get("name"), made_by) != (self.prefix + spec.key, identity):
-            raise TransientStorageError(f"{doing}: the answer describes an object of another request")
+            raise TransientStorageError(f"{doing}: the response describes an object of another request")
         info = info_of(spec.key, resource, doing)
         if (info.size_bytes, info.crc32c) == (size_bytes, crc32c):
             return info
         made, generation = self.blob(spec.key), resource["generation"]
         delete = lambda: made.delete(if_generation_match=generation, **ONCE)  # noqa: E731
-        await waiting.blocking(lambda: self.ask(doing, delete))
+        await waiting.blocking(lambda: self.retry(doing, delete))
         raise ChecksumRejected(
-            f"{doing}: the server made {info.size_bytes} bytes with CRC32C {info.crc32c or 0:08x} of {size_bytes} with "
-            f"{crc32c:08x}; that object was deleted"
+            f"{doing}: the service stored {info.size_bytes} bytes with CRC32C {info.crc32c or 0:08x}, not {size_bytes} "
+            f"with {crc32c:08x}; that object was deleted"
         )
 
     def connected(self) -> Any:
@@ -115,24 +113,24 @@ class Bucket:
     def find(self, key: ObjectKey) -> Any | None:
         bucket = self.connected().bucket(self.bucket)
         doing = Operation("stat", self.name, key, "looking at")
-        blob = self.ask(doing, lambda: bucket.get_blob(self.prefix + key, **ONCE))
+        blob = self.retry(doing, lambda: bucket.get_blob(self.prefix + key, **ONCE))
         if blob is None:
             self.require_bucket()
         return blob
 
     def require_bucket(self) -> None:
-        """Raise BucketMissing unless the bucket is there; asked once."""
+        """Raise BucketMissing unless the bucket exists; asked once."""
         if self._seen:
             return
         doing = Operation("list", self.name, None, "looking for the bucket")
-        # a list, for `bucket.exists()` needs storage.buckets.get, which an account that writes objects lacks
+        # a list: `bucket.exists()` needs storage.buckets.get, which an account that writes objects lacks
         found = self.connected().list_blobs
         try:
-            self.ask(doing, lambda: next(found(self.bucket, max_results=1, fields="kind", **ONCE).pages))
+            self.retry(doing, lambda: next(found(self.bucket, max_results=1, fields="kind", **ONCE).pages))
         except ObjectMissing:
             raise self.missing(doing) from None
         except AccessDenied:
-            pass  # we may not list it: then a missing key is all that can be told
+            pass  # listing is not permitted: only the missing key is known
         self._seen = True
 
     def missing(self, doing: Operation) -> BucketMissing:

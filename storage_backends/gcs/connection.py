@@ -28,7 +28,7 @@ class Connection:
 
 
 def connect() -> Connection:
-    """With credentials as the library finds them, for no project: objects need none."""
+    """Make the clients, with credentials as the library finds them, and no project, which objects do not need."""
     options = {}
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:  # `host:port` as well, as Google's other libraries take it
@@ -36,18 +36,18 @@ def connect() -> Connection:
     try:
         client = Client(project=None, client_options=options)
     except ValueError as error:
-        # a file of credentials that is none, or one for another of Google's clouds than googleapis.com
+        # not a credentials file, or one for another cloud of Google than googleapis.com
         raise AccessDenied(f"the credentials cannot be used with Google Cloud Storage: {error}") from None
-    # or a thread of its own asks for the bucket's metadata, for traces, with a permission that ours need not have
+    # else a thread requests the bucket's metadata for traces, with a permission that we do not need
     client._bucket_metadata_cache = None  # noqa: SLF001 # the public switch is a variable for the whole process
     authorities = trust.authorities(also=trust.of_requests())
     context = trust.context(authorities)
     adapter = TrustingAdapter(context, pool_maxsize=_CONNECTIONS, max_retries=0)
     client._http.mount("https://", adapter)  # noqa: SLF001 # the library's documented way to set the pool
     client._http.mount("http://", adapter)  # noqa: SLF001
-    tokens = client._http._auth_request.session  # noqa: SLF001 # where tokens are fetched, a session of its own
+    tokens = client._http._auth_request.session  # noqa: SLF001 # the session that fetches tokens
     tokens.mount("https://", TrustingAdapter(context, max_retries=3))
-    client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and our bytes go nowhere else
+    client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and bytes go nowhere else
     return Connection(client, GcsRequests(client, authorities))
 
 
@@ -67,4 +67,4 @@ class TrustingAdapter(requests.adapters.HTTPAdapter):
         return host, tls | {"ssl_context": self._context}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Add no authorities: the context has them all."""
+        """Do nothing: the context has all authorities."""

@@ -1,9 +1,8 @@
-"""What Google's libraries and servers say → our errors. Six sources: the answer's status and reason, the trees of
-google.api_core, google-auth and google-cloud-storage (whose two classes come from google-resumable-media), requests'
-(with urllib3's beneath it), and that of our own HTTP client. tests/storage_backends/test_gcs_errors.py enumerates them.
+"""Translate the errors of Google's libraries and service to ours. Six sources: the status and reason of a response,
+google.api_core, google-auth, google-cloud-storage (whose two classes come from google-resumable-media), requests (with
+urllib3 below it), and our own HTTP client. tests/storage_backends/test_gcs_errors.py enumerates them.
 
-The text of most of them holds the whole URL, a session's among them, which is a bearer token; it is never repeated nor
-chained.
+The text of most holds the whole URL; that of a session is a bearer token. It is neither repeated nor chained.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from storage_backends.errors import (
 from storage_backends.operation import Operation
 from storage_backends.vendor_faults import came_through, unreadable
 
-# of the answers with status 403, by `reason`: https://cloud.google.com/storage/docs/json_api/v1/status-codes
+# reasons of a 403: https://cloud.google.com/storage/docs/json_api/v1/status-codes
 _RATE_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
 _FULL_REASONS = {"storageQuotaExceeded"}
 _CHECKSUM_WORDS = ("crc32c", "md5", "checksum", "hash")
@@ -51,7 +50,7 @@ _ADVICE: dict[type[StorageError], str] = {
 
 _UNREACHABLE = (
     requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ConnectionError,  # ProxyError, SSLError, ConnectTimeout are of it
+    requests.exceptions.ConnectionError,  # base of ProxyError, SSLError, ConnectTimeout
     requests.exceptions.ContentDecodingError,
     requests.exceptions.RetryError,
     requests.exceptions.StreamConsumedError,
@@ -63,8 +62,8 @@ _UNREACHABLE = (
     auth_errors.TransportError,
     auth_errors.TimeoutError,
     auth_errors.ResponseError,
-    api_errors.RetryError,  # of retries that the library makes on its own
-    ConnectionError,  # the library's word for a download that ended early
+    api_errors.RetryError,  # of the library's own retries
+    ConnectionError,  # raised by the library for a download that ended early
 )
 _PACKAGES = frozenset({"google", "requests", "urllib3"})
 _ANSWERED = (api_errors.GoogleAPICallError, media_errors.InvalidResponse, library_errors.InvalidResponse)
@@ -73,7 +72,7 @@ _CORRUPTED = (media_errors.DataCorruption, library_errors.DataCorruption)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response. `header`: by its name in lower case."""
+    """An HTTP response. `header` returns a header by its name in lower case."""
 
     status: int
     header: Callable[[str], str | None]
@@ -89,7 +88,7 @@ class Answer:
 
 
 def reason_of(answer: Answer) -> tuple[str, str]:
-    """Google's `reason` and message; empty where the body is not Google's."""
+    """Return Google's `reason` and message; empty where the body is not Google's."""
     try:
         body: Any = json.loads(answer.body)
         error = body["error"]
@@ -99,10 +98,11 @@ def reason_of(answer: Answer) -> tuple[str, str]:
 
 
 def refused(answer: Answer, doing: object) -> StorageError:
-    """An answer that is no success, as one of ours. A 404 is ObjectMissing: the caller knows what was asked for."""
+    """Return an unsuccessful response as one of our errors. A 404 is ObjectMissing: the caller knows what is
+    missing."""
     reason, message = reason_of(answer)
     kind = kind_of(answer.status, reason, message)
-    # enough of its id to find it, too little to use it: it is also that of a session
+    # enough of the id to find the request; all of it would be the upload id of a session
     request_id = (answer.header("x-guploader-uploadid") or "-")[:24]
     text = f"{doing}: {answer.status} {reason} {message}, request {request_id}"
     asked = retry_after(answer.header) if answer.status in (429, 503) else None
@@ -131,8 +131,8 @@ def kind_of(status: int, reason: str, message: str) -> type[StorageError]:
 
 
 def translate(error: Exception, doing: object) -> StorageError:
-    """A library's exception as one of ours; one that says nothing of an answer or the network is a defect of ours
-    (a plain StorageError)."""
+    """Return a library's exception as one of ours; anything unknown counts as a defect of ours (a plain
+    StorageError)."""
     name = type(error).__name__
     if isinstance(error, _ANSWERED):
         answer = error.response
@@ -141,7 +141,7 @@ def translate(error: Exception, doing: object) -> StorageError:
         status = getattr(error, "code", None) or 0
         return kind_of(status, "", "")(f"{doing}: {name}, status {status}", status=status or None)
     if isinstance(error, _CORRUPTED):
-        return ChecksumRejected(f"{doing}: {name}: other bytes arrived than were sent")
+        return ChecksumRejected(f"{doing}: {name}: the bytes that arrived are not those that were sent")
     if (reason := trust.rejection(error)) is not None:
         return DestinationRefuses(f"{doing}: {trust.rejected(reason)}")
     if isinstance(error, trust.UnusableCaFile):
@@ -151,16 +151,14 @@ def translate(error: Exception, doing: object) -> StorageError:
     if isinstance(error, _UNREACHABLE) or (
         isinstance(error, auth_errors.GoogleAuthError) and error.retryable
     ):
-        return TransientStorageError(
-            f"{doing}: {name}: the server could not be reached, or broke off its answer"
-        )
+        return TransientStorageError(f"{doing}: {name}: the server could not be reached, or cut its response")
     if isinstance(error, auth_errors.GoogleAuthError):
         kind = CredentialsMissing if isinstance(error, auth_errors.DefaultCredentialsError) else AccessDenied
         return kind(
             f"{doing}: {name}: no usable Google credentials; set GOOGLE_APPLICATION_CREDENTIALS, run "
             "`gcloud auth application-default login`, or give the machine a service account"
         )
-    return StorageError(f"{doing}: {name}: this request is not one that can be made")
+    return StorageError(f"{doing}: {name}: this request cannot be made")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
-"""The bytes' way to Google Cloud Storage: uploads in one request, and the requests of resumable sessions.
+"""The data path to Google Cloud Storage: uploads in one request, and the requests of resumable sessions.
 
-google-cloud-storage spends about 1.2 ms of processor time on a small upload, most of what a small object costs, and
-needs a thread that waits. So these requests go over our own HTTP client. The library stays in charge of the endpoint
-and of the credentials: a request carries what they would add to one of the library's own.
+google-cloud-storage spends about 1.2 ms of CPU on a small upload, most of what a small object costs, and needs a
+waiting thread. So these requests go over our own HTTP client. Endpoint and credentials are the library's: a request
+carries what they add to the library's own.
 
-Nothing is retried here but what was refused with 401, once, with a new token.
+Only a 401 is retried, once, with a new token.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _TOKEN_TIMEOUT_SECONDS = 60.0  # google-auth's own default is 120
 _ANSWER_BYTES = 64 * 1024
 _JOINED_BYTES = (
     256 * 1024
-)  # an object up to this size is copied into its request; that takes less than sending pieces
+)  # objects up to this size are copied into the request, which is faster than sending pieces
 _CONTENT_TYPE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 
 
 class GcsRequests:
-    """One of each process. `client`: the library's. `ca_file`: the authorities that are trusted."""
+    """One for each process. `client`: the library's. `ca_file`: the trusted authorities."""
 
     def __init__(self, client: Any, ca_file: Path) -> None:
-        http = client._http  # noqa: SLF001 # as its documentation says
+        http = client._http  # noqa: SLF001 # documented
         if http.is_mtls:
             raise DestinationRefuses(
                 "Google Cloud Storage cannot be used with a client certificate: unset GOOGLE_API_USE_CLIENT_CERTIFICATE"
@@ -66,7 +66,7 @@ class GcsRequests:
     async def insert(
         self, bucket: str, resource: Mapping[str, Any], data: Buffer, *, if_generation_match: str | None
     ) -> Answer:
-        """Upload an object with its description in one request. `if_generation_match`: replace only that; "0" is none.
+        """Upload an object with its metadata in one request. `if_generation_match`: replace only that; "0" is none.
 
         Raises HttpError and google-auth's errors. https://cloud.google.com/storage/docs/json_api/v1/objects/insert
         """
@@ -77,7 +77,7 @@ class GcsRequests:
         return await self._send(partial(_related, url, resource, data))
 
     async def session(self, method: str, uri: str, headers: Mapping[str, str], data: Buffer) -> Answer:
-        """One request to a resumable session, whose URI is a SECRET. Raises HttpError and google-auth's errors."""
+        """Send one request to a resumable session, whose URI is a SECRET. Raises HttpError and google-auth's errors."""
         body = data if isinstance(data, bytes) else (memoryview(data),)
         return await self._send(lambda with_token: Request(uri, {**headers, **with_token}, method, body))
 
@@ -86,10 +86,10 @@ class GcsRequests:
 
     async def _send(self, make: Callable[[Headers], Request]) -> Answer:
         if not self._credentials.valid:
-            await blocking(self._see_to_a_token)
+            await blocking(self._ensure_token)
         token = self._credentials.token
         answer = await self._once(make)
-        if answer.status == 401 and token is not None:  # withdrawn, or this machine's clock is slow
+        if answer.status == 401 and token is not None:  # revoked, or this machine's clock is slow
             await blocking(partial(self._renew, token))
             answer = await self._once(make)
         return answer
@@ -102,14 +102,14 @@ class GcsRequests:
         return Answer(transfer.head.status, transfer.head.headers.get, transfer.take_body())
 
     def _authorization(self) -> Headers:
-        """What the credentials add to a request; nothing where there are none."""
+        """Return the headers that the credentials add to a request."""
         headers: Headers = {}
         self._credentials.apply(headers)
         return headers
 
-    # -- where it may block
-    def _see_to_a_token(self) -> None:
-        with self._renewing:  # one asks, and all who wait have it
+    # -- these may block
+    def _ensure_token(self) -> None:
+        with self._renewing:  # one thread fetches it, and all that wait use it
             self._credentials.before_request(self._ask_for_tokens, "POST", self._origin, {})
 
     def _renew(self, refused_token: str) -> None:
@@ -119,10 +119,12 @@ class GcsRequests:
 
 
 def _related(url: str, resource: Mapping[str, Any], data: Buffer, with_token: Headers) -> Request:
-    """multipart/related (RFC 2387): the resource, then the bytes."""
+    """Make a multipart/related request (RFC 2387): the resource, then the bytes."""
     content_type = resource["contentType"]
     if not _CONTENT_TYPE.fullmatch(content_type):
-        raise StorageError(f"an upload to Google Cloud Storage cannot carry the type {content_type[:80]!r}")
+        raise StorageError(
+            f"an upload to Google Cloud Storage cannot carry the content type {content_type[:80]!r}"
+        )
     boundary = secrets.token_hex(16)
     before = (
         f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}\r\n"

@@ -50,14 +50,14 @@ class GcsUpload:
         return f"{self._identity} {self._uri}"
 
     def parts(self) -> Mapping[int, Part] | None:
-        return None  # the session knows how many bytes it holds, nothing of parts and their checksums
+        return None  # a session knows how many bytes it holds, not the parts and their checksums
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         doing = self._doing("put_part", f"sending part {number} of")
-        return self._bucket.ask(doing, lambda: waiting.complete(self.send_part(number, data, crc32c)))
+        return self._bucket.retry(doing, lambda: waiting.complete(self.send_part(number, data, crc32c)))
 
     async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        """As `put_part`, but attempted once: see `storage_backends.optional.SendsParts`."""
+        """Do what `put_part` does, but attempt it once: see `storage_backends.optional.SendsParts`."""
         doing = self._doing("put_part", f"sending part {number} of")
         with doing:
             return await self._send_part(number, data, crc32c, doing)
@@ -93,18 +93,18 @@ class GcsUpload:
             raise ChecksumRejected(f"{doing}: the parts make CRC32C {made:08x}, not {crc32c:08x}")
         for place, part in enumerate(parts, start=1):
             if part.number != place or (part.size_bytes != self._spec.part_bytes and place != len(parts)):
-                raise StorageError(f"{doing}: part {part.number} is not in its place")
+                raise StorageError(f"{doing}: part {part.number} is out of order")
         try:
             rest = base64.b64decode(parts[-1].tag, validate=True) if parts else b""
         except binascii.Error:
-            known_not = f"{doing}: its last part was noted in a way that this version does not know"
-            raise UploadGone(known_not) from None
+            unknown = f"{doing}: its last part was recorded in a format that this version does not know"
+            raise UploadGone(unknown) from None
         headers = {
             "Content-Range": f"bytes {size - len(rest)}-{size - 1}/{size}" if rest else f"bytes */{size}",
             "x-goog-hash": f"crc32c={crc.to_base64(crc32c)}",
         }
         try:
-            answer = self._ask("PUT", doing, headers, rest)
+            answer = self._retried("PUT", doing, headers, rest)
         except (UploadGone, ObjectExists):
             done = self._bucket.made_by(self._spec, self._identity, size)
             if done is None:
@@ -116,21 +116,23 @@ class GcsUpload:
             raise UploadGone(
                 f"{doing}: the session holds {bytes_held(answer)} of {size} bytes; restart the upload"
             )
-        return waiting.complete(self._bucket.proved(self._spec, answer, self._identity, size, crc32c, doing))
+        return waiting.complete(self._bucket.verify(self._spec, answer, self._identity, size, crc32c, doing))
 
     def abort(self) -> None:
         self._aborted = True
-        with contextlib.suppress(UploadGone):  # 499 is how a session says that it was cancelled
-            self._ask("DELETE", self._doing("abort", "aborting the upload of"), {}, b"")
+        with contextlib.suppress(UploadGone):  # 499: the session was cancelled
+            self._retried("DELETE", self._doing("abort", "aborting the upload of"), {}, b"")
 
-    def _ask(self, method: str, doing: Operation, headers: Mapping[str, str], data: Buffer) -> Answer:
-        return self._bucket.ask(doing, lambda: waiting.complete(self._request(method, doing, headers, data)))
+    def _retried(self, method: str, doing: Operation, headers: Mapping[str, str], data: Buffer) -> Answer:
+        return self._bucket.retry(
+            doing, lambda: waiting.complete(self._request(method, doing, headers, data))
+        )
 
     async def _request(
         self, method: str, doing: Operation, headers: Mapping[str, str], data: Buffer
     ) -> Answer:
-        """One request to the session. Return successes and "Resume Incomplete" (308). Raises UploadGone, ObjectExists,
-        ChecksumRejected and all that `refused` knows."""
+        """Send one request to the session. Return successes and "Resume Incomplete" (308). Raises UploadGone,
+        ObjectExists, ChecksumRejected and the other errors of `refused`."""
         with translated(doing):
             requests = await self._bucket.requests()
             answer = await requests.session(method, self._uri, headers, data)

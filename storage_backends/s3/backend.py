@@ -1,7 +1,7 @@
-"""S3 and its compatibles, by boto3: control here, the bytes' way in data_path.py and requests.py.
+"""S3 and compatible servers. Control calls use boto3; objects and parts take the data path (data_path.py, requests.py).
 
-An object is proved by the server's own checksum or not at all: `ObjectInfo.crc32c` is None unless the server showed
-that it computed the same. Which servers do what is in storage.md; none of it is believed here before it is seen.
+`ObjectInfo.crc32c` is None unless the server showed that it computed the same checksum. Servers differ in what they
+support; each ability is used only after it was seen to work.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ def open_backend(url: DestinationUrl) -> S3Backend:
 
 def _require_match(etag: str | None, expected: str | None, doing: Operation) -> None:
     if expected not in (None, etag):
-        raise ObjectChanged(f"{doing}: it is another one by now")
+        raise ObjectChanged(f"{doing}: the key holds another object")
 
 
 def _stored(spec: ObjectSpec, size_bytes: int, crc32c: int, receipt: Receipt) -> ObjectInfo:
-    """What a PUT made, as far as its answer proves it."""
-    proved = crc32c if receipt.confirmed is not Confirmed.NOT else None
-    return ObjectInfo(spec.key, size_bytes, proved, receipt.etag, spec.content_type, datetime.now(UTC))
+    """Describe what a PUT stored, with the checksum if the server confirmed it."""
+    verified = crc32c if receipt.confirmed is not Confirmed.NOT else None
+    return ObjectInfo(spec.key, size_bytes, verified, receipt.etag, spec.content_type, datetime.now(UTC))
 
 
 class S3Backend:
     """See `storage_backends.base.StorageBackend`.
 
-    Conditions are believed when they were seen to work (storage_backends/conditional.py), `if_absent` on AWS at once.
-    Elsewhere the key is looked at first, and a server that ignores them (radosgw and rclone do) leaves a gap.
+    Conditions are relied on once they were seen to work (storage_backends/conditional.py), `if_absent` on AWS at once.
+    Elsewhere the key is checked first, so a server that ignores them (radosgw and rclone do) leaves a race.
     """
 
     def __init__(self, settings: S3Settings) -> None:
@@ -105,12 +105,12 @@ class S3Backend:
                 return self._put_conditionally(spec, data, crc32c, doing)
         try:
             with translated(doing):
-                return self._bucket.persistently(lambda: self._send(spec, data, crc32c))
+                return self._bucket.with_retries(lambda: self._send(spec, data, crc32c))
         except AccessDenied as refusal:
             return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        """As `put`, without retries: see `storage_backends.optional.Sends`."""
+        """Do what `put` does, without retries: see `storage_backends.optional.Sends`."""
         if spec.if_absent or spec.if_match is not None:
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
@@ -122,21 +122,21 @@ class S3Backend:
 
     async def _send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         bucket = self._bucket
-        if bucket.connection.made() is None:  # half a second of boto3's, which the engine's thread has not
+        if bucket.connection.made() is None:  # boto3 takes half a second, too long for the engine's thread
             await waiting.blocking(bucket.connection.get)
         receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.new_object(spec))
         return _stored(spec, len(data), crc32c, receipt)
 
     def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: Operation) -> ObjectInfo:
-        # by it the object is known as ours when the answer to an earlier attempt was lost
+        # recognises the object as ours when the answer to an earlier attempt was lost
         identity = secrets.token_hex(16)
         bucket, options = self._bucket, self._bucket.new_object(spec, identity)
-        bucket.connection.get()  # which tells whether this is AWS
+        bucket.connection.get()  # learns whether this is AWS
 
         def send(condition: Mapping[str, str]) -> ObjectInfo:
             key, request = bucket.prefix + spec.key, {**options, **condition}
             try:
-                receipt = bucket.persistently(lambda: bucket.data.put(key, data, crc32c, request))
+                receipt = bucket.with_retries(lambda: bucket.data.put(key, data, crc32c, request))
             except ClientError as error:
                 lost = condition and kind_of(error) in (ObjectExists, ObjectMissing)
                 done = bucket.made_by(spec, identity, len(data)) if lost else None
@@ -154,7 +154,7 @@ class S3Backend:
                 with translated(doing):
                     return send({} if etag is None else {"IfMatch": etag})
             except (ObjectExists, ObjectMissing) as error:  # 412, and AWS's 404 where no object is
-                raise ObjectChanged(str(error)) from error
+                raise ObjectChanged(str(error), status=error.status) from error
 
         def etag_now() -> str | None:
             info = self.stat(spec.key)
@@ -180,12 +180,13 @@ class S3Backend:
         return S3Upload(self, bucket, spec, Token(identity, algorithm, upload_id))
 
     def _create(self, spec: ObjectSpec, identity: str) -> tuple[str, str]:
-        """The upload id, and what was agreed on: CRC32C of the whole (`full`), of the `parts` only, or `none`."""
+        """Return the upload id and the agreed checksum: CRC32C of the whole (`full`), of the `parts` only, or
+        `none`."""
         client = self._bucket.client
         request = self._bucket.address(spec.key) | self._bucket.new_object(spec, identity)
         if not self._bucket.data.crc32c_refused:
             try:
-                # declared here, or AWS would accept a wrong checksum of the whole (storage.md)
+                # without it AWS accepts a wrong checksum of the whole
                 answer = client.create_multipart_upload(
                     **request, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT"
                 )
@@ -243,14 +244,16 @@ class S3Backend:
             if status_of(error) == 416:  # the object ends before `start`
                 return self._nothing_of(key, if_match, doing) if if_match is not None else b""
             if status_of(error) == 412:
-                raise ObjectChanged(f"{doing}: it is another one by now", status=412) from error
+                raise ObjectChanged(f"{doing}: the key holds another object", status=412) from error
             raise
         with contextlib.closing(answer["Body"]) as body:
-            _require_match(answer.get("ETag"), if_match, doing)  # some servers ignore the condition
+            _require_match(answer.get("ETag"), if_match, doing)  # for servers that ignore the condition
             content_range = answer.get("ContentRange")
             if content_range is not None and not content_range.startswith(f"bytes {start}-"):
-                raise TransientStorageError(f"{doing}: another range was answered than the one asked for")
-            to_skip = start if content_range is None else 0  # the whole object came instead of a range
+                raise TransientStorageError(f"{doing}: the server sent another range than the one requested")
+            to_skip = (
+                start if content_range is None else 0
+            )  # the server sent the whole object instead of a range
             expected = max(0, needed(answer, "ContentLength") - to_skip)
             if length_bytes is not None:
                 expected = min(expected, length_bytes)
@@ -258,7 +261,7 @@ class S3Backend:
                 to_skip -= len(skipped)
             data: bytes = body.read(expected) if expected else b""
         if len(data) != expected:
-            raise TransientStorageError(f"{doing}: {len(data)} bytes came, {expected} were announced")
+            raise TransientStorageError(f"{doing}: {len(data)} bytes arrived, {expected} were announced")
         return data
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -275,14 +278,14 @@ class S3Backend:
                 page = next(pages, None)
                 if page is None:
                     return
-                needed(page, "IsTruncated")  # or a portal's page would be an empty bucket
+                needed(page, "IsTruncated")  # else a portal's page would look like an empty bucket
             for entry in page.get("Contents", []):
                 with translated(doing):
                     name, size_bytes = needed(entry, "Key"), needed(entry, "Size")
                 try:
                     key = object_key(name.removeprefix(bucket.prefix))
                 except InvalidKey:
-                    continue  # not ours: a folder's marker, say
+                    continue  # not ours, such as a folder marker
                 yield ObjectInfo(
                     key, size_bytes, etag=entry.get("ETag"), updated_at=entry.get("LastModified")
                 )
@@ -296,7 +299,7 @@ class S3Backend:
                     raise
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
-        """0 without a prefix: the uploads of the bucket's other programs would be among them. See `abort_uploads`."""
+        """Return 0 without a prefix: uploads of other programs would be among them. See `abort_uploads`."""
         return self.abort_uploads(older_than, lambda _: True) if self._bucket.prefix else 0
 
     def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
@@ -334,7 +337,7 @@ class S3Backend:
                     return False
                 if kind_of(error) in (BucketMissing, TransientStorageError):
                     raise
-                return None  # not allowed to ask, or a server without such rules
+                return None  # not permitted, or a server without such rules
         return any(_aborts_uploads(rule, self._bucket.prefix) for rule in answer.get("Rules", []))
 
     def close(self) -> None:
@@ -348,7 +351,7 @@ class S3Backend:
 
 
 def _aborts_uploads(rule: Mapping[str, Any], prefix: str) -> bool:
-    """Whether a lifecycle rule aborts unfinished uploads of every key under `prefix`."""
+    """Return whether a lifecycle rule aborts unfinished uploads of every key under `prefix`."""
     if rule.get("Status") != "Enabled" or "AbortIncompleteMultipartUpload" not in rule:
         return False
     chosen = rule.get("Filter", {})

@@ -1,4 +1,4 @@
-"""One bucket and prefix: this process's clients, and what its endpoint was seen to do."""
+"""One bucket and prefix: clients, retries, and what this process has learned of the endpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from storage_backends.s3.data_path import S3DataPath
 from storage_backends.s3.errors import (
     VENDOR_ERRORS,
     give_up_on_certificates,
-    is_passing,
+    is_transient,
     kind_of,
     needed,
     retry_after_of,
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Threads that share one client: the engine's, for several assets; a pool too small drops connections, a large one
-# costs nothing until it is used.
+# Threads that share one client: the engine's, for several assets. A pool that is too small drops connections, a large
+# one costs nothing until it is used.
 _CONNECTIONS = 66
 METADATA_ID = "archiverupload"
 _AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
@@ -65,7 +65,7 @@ class _Connection:
 
 
 class Bucket:
-    """What the backend and its uploads share: the client, the data path, and what this endpoint was seen to do."""
+    """Shared by the backend and its uploads."""
 
     def __init__(self, settings: S3Settings) -> None:
         options = {"endpoint_url": settings.endpoint_url} if settings.endpoint_url else {}
@@ -78,28 +78,28 @@ class Bucket:
         self.data = S3DataPath(lambda: self.connection.get().requests, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
-        self._head_gives_checksums = True  # until it refuses (with KMS it needs another permission)
+        self._head_gives_checksums = True  # until it refuses: with KMS that needs another permission
 
     @property
     def client(self) -> Any:
-        """boto3's; `Any` because its stubs accept no arguments that are put together."""
+        """boto3's client; `Any` because its stubs do not accept unpacked arguments."""
         return self.connection.get().control
 
     def _connect(self) -> _Connection:
         core = botocore.session.get_session()
         trusted = str(trust.authorities(also=trust.of_aws(core.get_config_variable("ca_bundle"))))
-        core.set_config_variable("ca_bundle", trusted)  # for every client, those that fetch credentials too
+        core.set_config_variable("ca_bundle", trusted)  # for every client, also those that fetch credentials
         session = boto3.session.Session(botocore_session=core)
         region = self._settings.region or session.region_name
         if region is None and self._settings.endpoint_url is not None:
-            region = "us-east-1"  # compatibles do not care, and the signature needs one
+            region = "us-east-1"  # compatible servers ignore it, but the signature needs one
         s3: Any = {"payload_signing_enabled": True, "addressing_style": self._settings.addressing_style}
         control = session.client(
             "s3",
             region_name=region,
             endpoint_url=self._settings.endpoint_url,
-            # storage.md: the default sends aws-chunked trailers that compatibles refuse or store in the object. What is
-            # sent from here is small, and signed: some buckets demand it. Parts are another matter (requests.py)
+            # The default sends aws-chunked trailers that compatible servers refuse or store in the object. These
+            # requests are small, and their bodies signed, as some buckets demand; for the data path see requests.py.
             config=Config(
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
@@ -107,19 +107,19 @@ class Bucket:
                 retries={"mode": "standard", "total_max_attempts": self._settings.attempts},
                 max_pool_connections=_CONNECTIONS,
                 connect_timeout=10,
-                read_timeout=60,  # a Complete of 10,000 parts takes its time
+                read_timeout=60,  # a CompleteMultipartUpload of 10,000 parts is slow
                 tcp_keepalive=True,
             ),
         )
         control.meta.events.register_first("needs-retry.s3", give_up_on_certificates)
-        # seen from the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
+        # ask the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
         if _AWS_HOST.fullmatch(urlsplit(control.meta.endpoint_url).hostname or ""):
             self.conditions.trust_creates()
         return _Connection(
             control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
         )
 
-    def persistently(self, action: Callable[[], Awaitable[T]]) -> T:
+    def with_retries(self, action: Callable[[], Awaitable[T]]) -> T:
         """Return what `action` returns, blocking; retried as boto3 retries its own requests, with the same backoff but
         never sooner than the store asked for. Longer than STORE_CALL.longest_asked is left to the caller's policy."""
 
@@ -129,7 +129,7 @@ class Bucket:
                     return await action()
                 except VENDOR_ERRORS as error:
                     asked = retry_after_of(error) or timedelta()
-                    if not is_passing(error) or asked > STORE_CALL.longest_asked:
+                    if not is_transient(error) or asked > STORE_CALL.longest_asked:
                         raise
                 pause = STORE_CALL.pause(attempt, random.uniform(0, 1))  # noqa: S311
                 await waiting.Pause(max(asked, pause).total_seconds())
@@ -154,8 +154,8 @@ class Bucket:
         return {name: value for name, value in asked.items() if value is not None}
 
     def head(self, key: ObjectKey) -> Mapping[str, Any] | None:
-        """HEAD answers without a body, so a missing key, a missing bucket and a refusal of the checksum mode look
-        alike at first. Raises boto3's errors, and BucketMissing."""
+        """Send a HEAD; None for a missing key. Its response has no body, so a missing key, a missing bucket and a
+        refusal of the checksum mode are told apart by further requests. Raises boto3's errors, and BucketMissing."""
         answer: Mapping[str, Any]
         try:
             try:
@@ -165,16 +165,16 @@ class Bucket:
                 if not self._head_gives_checksums or status_of(error) not in (400, 403, 501):
                     raise
                 answer = self.client.head_object(**self.address(key))
-                self._head_gives_checksums = False  # learned: without it, it answers
+                self._head_gives_checksums = False  # learned: it answers without the checksum mode
         except ClientError as error:
             if status_of(error) != 404:
                 raise
-            self._see()
+            self._require_bucket()
             return None
         return answer
 
-    def _see(self) -> None:
-        """Raise BucketMissing unless the bucket is there; asked once."""
+    def _require_bucket(self) -> None:
+        """Raise BucketMissing unless the bucket exists; asked once."""
         if self._seen:
             return
         try:
@@ -189,7 +189,7 @@ class Bucket:
         self._seen = True
 
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int | None) -> ObjectInfo | None:
-        """The object at the key, when it is what the request with this identity made and we lost its answer."""
+        """Return the object at the key if the request with this identity made it and its answer was lost."""
         answer = self.head(spec.key)
         if answer is None or size_bytes not in (None, needed(answer, "ContentLength")):
             return None
@@ -198,8 +198,8 @@ class Bucket:
 
 
 def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
-    """What a HEAD says. A composite checksum is not that of the bytes, and one without a type is a header of ours that
-    a server kept unread (rclone does)."""
+    """Describe an object by the response to a HEAD. A composite checksum is not that of the bytes, and one without a
+    type is only our own header, stored unread (rclone does that)."""
     return ObjectInfo(
         key,
         needed(answer, "ContentLength"),

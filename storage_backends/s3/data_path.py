@@ -1,7 +1,6 @@
-"""The bytes' way to S3: one PUT for an object or a part, with a checksum that the server is made to check.
+"""The data path to S3: one PUT for an object or a part, with a checksum that the server must verify.
 
-Apart from control (backend.py), for bytes go by a leaner client (requests.py). What an endpoint can do is learned from
-what it does (storage.md: servers differ, and say nothing): CRC32C first, Content-MD5 when that is refused.
+CRC32C first, Content-MD5 when that is refused: what an endpoint supports is learned from its answers.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Checksum(Enum):
 
 
 class Confirmed(Enum):
-    """By which checksum of its own the server showed that it holds our bytes. The value stands in a part's tag."""
+    """The checksum by which the server confirmed the bytes. The value is part of a part's tag."""
 
     CRC32C = "c"
     MD5 = "m"
@@ -45,17 +44,17 @@ class Receipt:
 
 
 class S3DataPath:
-    """`put` and `put_part` raise boto3's errors, and ChecksumRejected. Safe to use from several threads."""
+    """`put` and `put_part` raise boto3's errors, and ChecksumRejected. Thread-safe."""
 
     def __init__(self, requests: Callable[[], S3Requests], bucket: str, checksum: Checksum) -> None:
         self._requests = requests
         self._bucket = bucket
         self._checksum = checksum
-        self._server_checks_crc32c = False  # seen to answer with the right one
+        self._server_checks_crc32c = False  # it has returned the right one
 
     @property
     def crc32c_refused(self) -> bool:
-        """Whether parts go with Content-MD5: by setting, or because the server was seen to refuse CRC32C."""
+        """Whether parts are sent with Content-MD5: by setting, or because the server refused CRC32C."""
         return self._checksum is Checksum.MD5
 
     def put(self, key: str, data: Buffer, crc32c: int, options: Mapping[str, Any]) -> Awaitable[Receipt]:
@@ -65,8 +64,8 @@ class S3DataPath:
     def put_part(
         self, address: Mapping[str, str], number: int, data: Buffer, crc32c: int, *, crc32c_declared: bool
     ) -> Awaitable[Receipt]:
-        """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was begun with that algorithm; AWS refuses
-        such a part otherwise."""
+        """`address`: Bucket, Key and UploadId. `crc32c_declared`: the upload was created with that algorithm; AWS
+        refuses a part with CRC32C otherwise."""
         request = {**address, "PartNumber": number, "Body": data}
         return self._send(
             self._requests().upload_part, request, crc32c, whole=False, crc32c_allowed=crc32c_declared
@@ -96,7 +95,7 @@ class S3DataPath:
             if self._checksum is Checksum.CRC32C or self._server_checks_crc32c or not may_be_unknown_to_it:
                 raise
             receipt = await self._with_md5(send, request, crc32c)
-            self._checksum = Checksum.MD5  # learned: the same bytes pass without the CRC32C
+            self._checksum = Checksum.MD5  # learned: the same bytes are accepted without the CRC32C
             return receipt
         said = answer.get("ChecksumCRC32C")
         if said == sent:
@@ -105,23 +104,21 @@ class S3DataPath:
         answered = crc.from_base64(said)
         if answered is not None and self._server_checks_crc32c:
             raise ChecksumRejected(f"the server received CRC32C {answered:08x}, {crc32c:08x} was sent")
-        # It ignores CRC32C, or computes another (moto without the crc32c package). The ETag of a small object may tell
-        # for less than reading it back; that of a part proves nothing about the whole on many such servers.
+        # It ignores CRC32C, or computes another (moto without the crc32c package). The ETag may verify a small object,
+        # for less than reading it back; that of a part says nothing about the whole on many such servers.
         if whole and _is_md5(needed(answer, "ETag"), body):
             return Receipt(needed(answer, "ETag"), Confirmed.MD5)
         return Receipt(needed(answer, "ETag"), Confirmed.NOT)
 
     async def _with_md5(self, send: _Send, request: Mapping[str, Any], crc32c: int) -> Receipt:
         body: Buffer = request["Body"]
-        if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else done by the caller
+        if self._server_checks_crc32c and crc.crc32c_of(body) != crc32c:  # else the caller has checked
             raise ChecksumRejected(
                 f"sending {len(body)} bytes: they changed in memory since their CRC32C was computed"
             )
         md5 = hashlib.md5(body, usedforsecurity=False)
         answer = await send({**request, "ContentMD5": base64.b64encode(md5.digest()).decode()})
-        same = (
-            needed(answer, "ETag").strip('"') == md5.hexdigest()
-        )  # not so with SSE-KMS, and that is no error
+        same = needed(answer, "ETag").strip('"') == md5.hexdigest()  # not with SSE-KMS, which is no error
         return Receipt(needed(answer, "ETag"), Confirmed.MD5 if same else Confirmed.NOT)
 
 

@@ -1,7 +1,8 @@
-"""What boto3 raises → our errors. It has no single base: `ClientError` is no `BotoCoreError`, a response that cannot be
-parsed is neither, and s3transfer has a third kind. tests/storage_backends/test_s3_errors.py enumerates them all.
+"""Translate boto3's errors to ours. They have no common base: `ClientError` is no `BotoCoreError`, a response that
+cannot be parsed is neither, and s3transfer has a third kind. tests/storage_backends/test_s3_errors.py enumerates them
+all.
 
-The text of a BotoCoreError holds the whole URL, an upload id in its query among it; it is never repeated nor chained.
+The text of a BotoCoreError holds the whole URL, with the upload id in its query; it is neither repeated nor chained.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _CODES: dict[type[StorageError], tuple[str, ...]] = {
     UploadGone: ("InvalidPart", "NoSuchUpload"),
     ChecksumRejected: ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
     InvalidKey: ("InvalidURI", "KeyTooLongError", "XMinioInvalidObjectName"),
-    # our own defect, or something the server does not have: no use to repeat it as it is
+    # a defect of ours, or unsupported by the server: do not retry
     StorageError: (
         "EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidPartOrder", "InvalidRequest",
         "MalformedXML", "MethodNotAllowed", "MissingContentLength", "NotImplemented",
@@ -143,7 +144,7 @@ _PACKAGES = frozenset({"boto3", "botocore", "urllib3"})
 
 
 class UnlikeS3(Exception):
-    """A success that lacks what every S3 server's answer has: a portal or a proxy answered in its place."""
+    """A success without what every S3 server returns: a portal or a proxy answered instead."""
 
 
 VENDOR_ERRORS = (
@@ -152,14 +153,14 @@ VENDOR_ERRORS = (
     Boto3Error,
     ResponseParserError,
     UnlikeS3,
-    HttpError,  # of the requests that are ours
-    trust.UnusableCaFile,  # AWS_CA_BUNDLE's, found when the client is made
+    HttpError,  # of our own requests
+    trust.UnusableCaFile,  # AWS_CA_BUNDLE, read when the client is made
 )
 
 
 def give_up_on_certificates(caught_exception: Exception | None = None, **_of_the_event: object) -> None:
-    """Handler of botocore's `needs-retry`: a certificate that does not verify is not asked for again, which would take
-    some ten seconds each time. Raises what botocore caught."""
+    """Handle botocore's `needs-retry`: do not retry a certificate that does not verify, which would take ten seconds.
+    Raises what botocore caught."""
     if caught_exception is not None and trust.rejection(caught_exception) is not None:
         raise caught_exception
 
@@ -186,7 +187,7 @@ def retry_after_of(error: Exception) -> timedelta | None:
 
 
 def kind_of(error: ClientError) -> type[StorageError]:
-    """By code where it is one we know; else, and for a HEAD, which has no body, by status."""
+    """Classify by the error code if it is known; else, and for a HEAD, which has no body, by status."""
     code, status = code_of(error), status_of(error)
     if code in _BY_CODE:
         return _BY_CODE[code]
@@ -205,15 +206,15 @@ def kind_of(error: ClientError) -> type[StorageError]:
     return StorageError
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether the same request may succeed in a moment."""
+def is_transient(error: Exception) -> bool:
+    """Return whether the same request may succeed if retried."""
     if isinstance(error, ClientError):
         return kind_of(error) is TransientStorageError
     return isinstance(error, HttpError) and trust.rejection(error) is None
 
 
 def translate(error: Exception, doing: Operation) -> StorageError:
-    """`error` as one of ours; what is no error of boto3's is taken for our own defect (a plain StorageError)."""
+    """Return `error` as one of ours; anything unknown counts as a defect of ours (a plain StorageError)."""
     if isinstance(error, ClientError):
         return _answered(error, doing)
     name = type(error).__name__
@@ -237,13 +238,11 @@ def translate(error: Exception, doing: Operation) -> StorageError:
         )
     if isinstance(error, UnlikeS3):
         return TransientStorageError(
-            f"{doing}: answered with success but without {error}: something other than an S3 server answered"
+            f"{doing}: a success without {error}: something other than an S3 server answered"
         )
     if isinstance(error, (*_CONNECTION, ResponseParserError)):
-        return TransientStorageError(
-            f"{doing}: {name}: the server could not be reached, or broke off its answer"
-        )
-    return StorageError(f"{doing}: {name}: this request is not one that the S3 client can make")
+        return TransientStorageError(f"{doing}: {name}: the server could not be reached, or cut its response")
+    return StorageError(f"{doing}: {name}: the S3 client cannot make this request")
 
 
 def _answered(error: ClientError, doing: Operation) -> StorageError:

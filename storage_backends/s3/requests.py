@@ -1,10 +1,9 @@
-"""PutObject and UploadPart as requests of our own client, signed here.
+"""PutObject and UploadPart over our own HTTP client.
 
-boto3 spends about 1 ms of processor time on each request, more than everything else together does on a small object
-(docs/decisions/0004-data-path.md). So it is asked once how it would send a PUT (`_learn`), and the like is then sent
-without it. It stays in charge of what it knows and we do not: where its own request has anything unusual about it, and
-where a server answers with something that it knows how to put right (another region, a skewed clock, credentials that
-expired), the request is sent by it, and that is logged.
+boto3 spends about 1 ms of CPU on each request, more than everything else on a small object
+(docs/decisions/0004-data-path.md). So boto3 is asked once how it would send a PUT (`_learn`), and equal requests are
+then sent without it. boto3 sends them itself, and that is logged, where its own request has anything unusual, and where
+a server answers with something that it knows how to correct (another region, a skewed clock, expired credentials).
 """
 
 from __future__ import annotations
@@ -54,17 +53,17 @@ _CORRECTED_BY_BOTO3 = frozenset(
     }
 )  # fmt: skip
 
-_OF_THE_CHECKSUM = frozenset({"BadDigest", "InvalidDigest"})
-_OF_NOTHING = hashlib.sha256().hexdigest()
-_PERHAPS_UNSIGNED = (400, 403, 501)  # how a bucket may refuse a body that is not signed
+_CHECKSUM_CODES = frozenset({"BadDigest", "InvalidDigest"})
+_EMPTY_DIGEST = hashlib.sha256().hexdigest()
+_REFUSES_UNSIGNED = (400, 403, 501)  # how a bucket may refuse an unsigned body
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([^/]+)/s3/aws4_request, .*")
-_FORMS = 64  # kept: a few content types, for the second that is now
+_TEMPLATES = 64  # a few content types, in the current second
 
 
 class S3Requests:
-    """`put_object` and `upload_part` of `client`, with the same arguments (in one mapping), answers and errors, for one
-    bucket; `Body` may be any buffer. Nothing is retried. One of each process. Made before threads share `client`.
-    `ca_file`: the authorities that are trusted."""
+    """`put_object` and `upload_part` of `client` for one bucket, with the same arguments (in one mapping), responses
+    and errors; `Body` may be any buffer. Retries nothing. One for each process, made before threads share `client`.
+    `ca_file`: the trusted authorities."""
 
     def __init__(
         self, client: Any, credentials: Credentials | None, bucket: str, ca_file: Path | None
@@ -73,7 +72,7 @@ class S3Requests:
         self._bucket = bucket
         self._credentials = credentials
         self._corrections = 0
-        self._signs_bodies: bool | None = None  # None: not known yet; costs 0.6 CPU-s/GiB
+        self._signs_bodies: bool | None = None  # None: not known yet. Signing costs 0.6 CPU-s/GiB
         learned = _learn(client, credentials, bucket) if credentials is not None else None
         self._endpoint = learned if isinstance(learned, Endpoint) else None
         if self._endpoint is not None:
@@ -84,22 +83,22 @@ class S3Requests:
                 proxy=self._endpoint.proxy,
             )
             self._session = Session(process_runtime().stores, options)
-            self._form = lru_cache(maxsize=_FORMS)(partial(PutTemplate, self._endpoint))
+            self._template = lru_cache(maxsize=_TEMPLATES)(partial(PutTemplate, self._endpoint))
         elif isinstance(learned, _Unusual):
-            why = "its requests to this endpoint have something of their own"
+            why = "its own requests to this endpoint are unusual"
             log.warning("s3_sent_by_boto3", bucket=bucket, why=why, headers=learned.headers)
 
     @property
     def direct(self) -> bool:
-        """Whether requests are sent from here; else boto3 sends them all."""
+        """Whether requests are sent over our own client; else boto3 sends them all."""
         return self._endpoint is not None and self._corrections < _CORRECTIONS
 
     def put_object(self, request: Mapping[str, Any]) -> Awaitable[Mapping[str, Any]]:
-        """Raises boto3's errors, and HttpError."""
+        """Send an object. Raises boto3's errors, and HttpError."""
         return self._send(self._client.put_object, request, "")
 
     def upload_part(self, request: Mapping[str, Any]) -> Awaitable[Mapping[str, Any]]:
-        """Raises boto3's errors, and HttpError. Of ours alone, also with ServerSideEncryption."""
+        """Send a part. Raises boto3's errors, and HttpError. Unlike boto3, accepts ServerSideEncryption as well."""
         query = f"partNumber={request['PartNumber']}&uploadId={quote(request['UploadId'], safe='-._~')}"
         return self._send(self._client.upload_part, request, query)
 
@@ -114,7 +113,7 @@ class S3Requests:
             return await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
         signs = self._signs_bodies is True
         answer = await self._sent(request, query, signs=signs)
-        if self._signs_bodies is None and answer.may_be_about_the_signature:
+        if self._signs_bodies is None and answer.may_refuse_unsigned:
             again = await self._sent(request, query, signs=True)
             if again.status == 200:
                 log.info("s3_bodies_are_signed", bucket=self._bucket, code=answer.code)
@@ -143,25 +142,25 @@ class S3Requests:
         return _Answer(transfer)
 
     def _signed(self, request: Mapping[str, Any], query: str, digest: str) -> Request:
-        """Made when it is sent. `digest`: the body's, or that it has none. Raises StorageError for what it cannot
-        carry."""
+        """Make the request at the time it is sent. `digest`: x-amz-content-sha256. Raises StorageError for what it
+        cannot carry."""
         assert self._credentials is not None, "without credentials nothing is sent from here"
         if request["Bucket"] != self._bucket:
             raise StorageError(f"a request for the bucket {request['Bucket']} among those for {self._bucket}")
         checked_by = "ChecksumCRC32C" if "ChecksumCRC32C" in request else "ContentMD5"
         if checked_by not in request:
             raise StorageError("a PUT to S3 without a checksum")
-        form = self._form(
+        template = self._template(
             int(time.time()),
             self._credentials.get_frozen_credentials(),
             checked_by,
             tuple([item for item in request.items() if item[0] not in ELSEWHERE and item[0] != checked_by]),
             tuple(request.get("Metadata", {}).items()),
         )
-        return form.request(request["Key"], query, request[checked_by], digest, request["Body"])
+        return template.request(request["Key"], query, request[checked_by], digest, request["Body"])
 
 
-# -- what boto3 would do -------------------------------------------------------------------------------------
+# -- how boto3 would send it -------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Unusual:
     """A request of boto3 that ours would not equal. `headers`: the names of those that we do not know."""
@@ -170,8 +169,8 @@ class _Unusual:
 
 
 def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | _Unusual:
-    """The endpoint, addressing style and region that boto3 chooses, seen in a request that it signs and that is never
-    sent."""
+    """Return the endpoint, addressing style and region that boto3 chooses, from a request that it signs and that is
+    never sent."""
     caught: list[AWSPreparedRequest] = []
 
     def catch(request: AWSPreparedRequest, **_: object) -> AWSResponse:
@@ -186,7 +185,7 @@ def _learn(client: Any, credentials: Credentials, bucket: str) -> Endpoint | _Un
         )
         frozen = credentials.get_frozen_credentials()
     except (BotoCoreError, ClientError):
-        return _Unusual(())  # boto3 says what is wrong when it is asked in earnest
+        return _Unusual(())  # boto3 reports what is wrong with the first real request
     finally:
         client.meta.events.unregister(event, catch)
     if len(caught) != 1:
@@ -204,7 +203,7 @@ def _endpoint(
     plain = (
         scope is not None
         and scope[1] == frozen.access_key
-        and headers.get("x-amz-content-sha256") in (UNSIGNED, _OF_NOTHING)
+        and headers.get("x-amz-content-sha256") in (UNSIGNED, _EMPTY_DIGEST)
         and headers.get("x-amz-security-token") == frozen.token
         and not added
         and url.scheme in ("http", "https")
@@ -240,8 +239,8 @@ class _Answer:
         return self._said("Code") or str(self.status)
 
     @property
-    def may_be_about_the_signature(self) -> bool:
-        return self.status in _PERHAPS_UNSIGNED and self.code not in _CORRECTED_BY_BOTO3 | _OF_THE_CHECKSUM
+    def may_refuse_unsigned(self) -> bool:
+        return self.status in _REFUSES_UNSIGNED and self.code not in _CORRECTED_BY_BOTO3 | _CHECKSUM_CODES
 
     def as_boto3(self) -> Mapping[str, Any]:
         named = (("ETag", "etag"), ("ChecksumCRC32C", "x-amz-checksum-crc32c"))

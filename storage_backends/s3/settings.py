@@ -1,4 +1,4 @@
-"""What an S3 destination URL may say."""
+"""The options of an S3 destination URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from storage_backends.errors import (
 )
 from storage_backends.s3.data_path import Checksum
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # AWS: 3 to 63, lower case; compatibles are laxer
+_BUCKET = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}"
+)  # AWS: 3 to 63, lower case; compatible servers allow more
 _ADDRESSING_STYLES = ("auto", "path", "virtual")
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _OPTIONS = ("endpoint_url", "region", "addressing_style", "checksum", "encryption", "kms_key_id")
@@ -26,22 +28,22 @@ class S3Settings:
     region: str | None = None  # None: as the SDK finds it
     addressing_style: str = "auto"
     checksum: Checksum = Checksum.AUTO
-    encryption: str | None = None  # asked for with every object; None: as the bucket does by itself
+    encryption: str | None = None  # requested for every object; None: the bucket's default
     kms_key_id: str | None = None
     attempts: int = (
-        5  # of one request, by botocore, within about 20 s; the archiver's own retries stand above
+        5  # of one request, by botocore, within about 20 s; the archiver's own retry policies are outside
     )
 
 
 def settings_of(url: DestinationUrl) -> S3Settings:
-    """`s3://bucket/prefix`, with `endpoint_url`, `region`, `addressing_style` (auto, path, virtual), `checksum` (auto,
-    crc32c, md5), `encryption` (AES256, aws:kms, aws:kms:dsse) and `kms_key_id` as options. Raises BadDestinationUrl;
-    asks nobody."""
+    """Parse `s3://bucket/prefix`, with `endpoint_url`, `region`, `addressing_style` (auto, path, virtual), `checksum`
+    (auto, crc32c, md5), `encryption` (AES256, aws:kms, aws:kms:dsse) and `kms_key_id` as options. Sends no request.
+    Raises BadDestinationUrl."""
     url.only_options(_OPTIONS)
     if not url.bucket:
         raise BadDestinationUrl("an s3 destination names a bucket: s3://bucket/prefix")
     if not _BUCKET.fullmatch(url.bucket):
-        raise BadDestinationUrl(f"destination {url.name}: {url.bucket!r} cannot be a bucket's name")
+        raise BadDestinationUrl(f"destination {url.name}: {url.bucket!r} is not a valid bucket name")
     endpoint_url = url.options.get("endpoint_url")
     if endpoint_url is not None:
         _check_endpoint(endpoint_url, url.name)
@@ -70,7 +72,7 @@ def _encryption(url: DestinationUrl) -> tuple[str | None, str | None]:
         if encryption not in _ENCRYPTIONS[1:]:
             raise BadDestinationUrl(f"destination {url.name}: kms_key_id goes with encryption=aws:kms")
         if not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", kms_key_id):
-            raise BadDestinationUrl(f"destination {url.name}: kms_key_id is a key's id, ARN or alias")
+            raise BadDestinationUrl(f"destination {url.name}: kms_key_id is the id, ARN or alias of a key")
     return encryption, kms_key_id
 
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 _PLAIN_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
-_UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # what a path holds as it is
-_DIGEST_HEADER = "x-amz-content-sha256"  # sorts after either checksum's
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]+")  # characters that a path does not encode
+_DIGEST_HEADER = "x-amz-content-sha256"  # sorts after both checksum headers
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where PUTs of one bucket go, and as what."""
+    """Where and how PUTs of one bucket are sent."""
 
     origin: str  # https://host:port
     host_header: str
@@ -38,10 +38,10 @@ class Endpoint:
 
 
 class PutTemplate:
-    """A PUT but for what is each one's own: all that is the same for a tree's objects within one second.
+    """What the PUTs of a tree's objects within one second have in common.
 
-    Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"), except for the body
-    unless the bucket demands it: its checksum is, and TLS guards the rest. Holds a SECRET.
+    Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"). The body is signed
+    only where the bucket demands it; else its checksum is signed, and TLS protects the rest. Holds a SECRET.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PutTemplate:
         arguments: tuple[tuple[str, str], ...],
         metadata: tuple[tuple[str, str], ...],
     ) -> None:
-        """Raises StorageError for an argument that is not known here, and for values that no header can carry."""
+        """Raise StorageError for an option that is not in HEADERS, and for values that no header can carry."""
         unknown = {name for name, _ in arguments} - HEADERS.keys()
         if unknown:
             raise StorageError(f"a PUT to S3 cannot be sent with {', '.join(sorted(unknown))}")
@@ -86,7 +86,7 @@ class PutTemplate:
         self._key = f"AWS4{credentials.secret_key or ''}".encode()
         for part in (day, endpoint.region, "s3", "aws4_request"):
             self._key = hmac.digest(self._key, part.encode(), "sha256")
-        # HMAC (RFC 2104) by its definition: the key has 32 bytes of the block's 64
+        # HMAC by its definition (RFC 2104): the key has 32 of the block's 64 bytes
         block = self._key.ljust(64, b"\0")
         self._inner = hashlib.sha256(bytes([byte ^ 0x36 for byte in block]))
         self._outer = hashlib.sha256(bytes([byte ^ 0x5C for byte in block]))
@@ -95,13 +95,16 @@ class PutTemplate:
         self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
 
     def request(self, key: str, query: str, checksum: str, digest: str, body: Buffer) -> Request:
-        """`query` as it is sent, its names in order. `digest`: x-amz-content-sha256."""
+        """Make a request. `query`: encoded, its names in order. `digest`: x-amz-content-sha256."""
         path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
         canonical = (
             f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._before_digest}{digest}"
             f"{self._after_digest}{digest}"
         )
-        inner, outer = self._inner.copy(), self._outer.copy()  # `hmac.digest` gives the interpreter lock away
+        inner, outer = (
+            self._inner.copy(),
+            self._outer.copy(),
+        )  # `hmac.digest` would release the interpreter lock
         inner.update(f"{self._to_sign}{hashlib.sha256(canonical.encode()).hexdigest()}".encode())
         outer.update(inner.digest())
         signature = outer.hexdigest()
@@ -116,7 +119,7 @@ class PutTemplate:
 
 
 def _header_value(name: str, value: str) -> str:
-    """As it is sent and signed: blanks in a row are one, which is how a signature counts them."""
+    """Return the value as it is sent and signed: a signature collapses consecutive blanks."""
     plain = " ".join(value.split())
     if plain and not _PLAIN_VALUE.fullmatch(plain):
         raise StorageError(f"a PUT to S3 cannot carry the value of {name}: not printable ASCII")

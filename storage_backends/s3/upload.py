@@ -69,7 +69,7 @@ class S3Upload:
                     for part in page.get("Parts", []):
                         checksum = crc.from_base64(part.get("ChecksumCRC32C"))
                         if checksum is None:
-                            return None  # the server knows only its ETags
+                            return None  # the server returns only ETags
                         tag = _tag(Receipt(needed(part, "ETag"), Confirmed.CRC32C))
                         number = needed(part, "PartNumber")
                         held[number] = Part(number, needed(part, "Size"), checksum, tag)
@@ -79,17 +79,17 @@ class S3Upload:
                     return None  # a server without ListParts
                 if kind in (UploadGone, ObjectMissing):
                     if self._made(self._spec.size_bytes) is not None:
-                        return None  # completed, and the answer was lost: `complete` will find that out again
+                        return None  # completed with a lost answer: `complete` finds out again
                     raise UploadGone(f"{doing}: the store does not know this upload") from error
                 raise
         return held
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
         with self._sending(number):
-            return self._bucket.persistently(lambda: self._send_part(number, data, crc32c))
+            return self._bucket.with_retries(lambda: self._send_part(number, data, crc32c))
 
     async def send_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        """As `put_part`, without retries: see `storage_backends.optional.SendsParts`."""
+        """Do what `put_part` does, without retries: see `storage_backends.optional.SendsParts`."""
         with self._sending(number):
             return await self._send_part(number, data, crc32c)
 
@@ -109,14 +109,14 @@ class S3Upload:
         try:
             receipt = await put(bucket.part_headers)
         except ClientError as error:
-            # AWS refuses these headers with a part; a policy elsewhere may demand them with everything
+            # AWS refuses these headers with a part; a policy elsewhere may demand them with every request
             if kind_of(error) is not AccessDenied or bucket.part_headers == bucket.encryption:
                 raise
             try:
                 receipt = await put(bucket.encryption)
-            except ParamValidationError:  # boto3, which sends in place of us, does not know them here
+            except ParamValidationError:  # boto3 sends instead of us, and does not accept them here
                 raise error from None
-            bucket.part_headers = bucket.encryption  # learned: with them, it is taken
+            bucket.part_headers = bucket.encryption  # learned: it is accepted with them
         return Part(number, len(data), crc32c, _tag(receipt))
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
@@ -146,7 +146,7 @@ class S3Upload:
                         **self._address, MultipartUpload={"Parts": named}, **whole, **condition
                     )
                 except ClientError as error:
-                    # the answer to an earlier attempt may have been lost, boto3's own attempts included
+                    # the answer to an earlier attempt, also one of boto3's, may have been lost
                     if kind_of(error) in (UploadGone, ObjectExists, ObjectMissing):
                         done = self._made(size)
                         if done is not None:
@@ -178,9 +178,9 @@ class S3Upload:
             return ObjectInfo(self._spec.key, size, crc32c, etag, content_type, datetime.now(UTC))
         stored = self._bucket.head(self._spec.key)
         if stored is None:
-            raise TransientStorageError(f"{doing}: answered with success, yet the object is not there")
+            raise TransientStorageError(f"{doing}: a success, yet the object does not exist")
         info = described(self._spec.key, stored)
-        # a server that computes another CRC than it says (moto) is no proof of damage: reading back decides
+        # a server that computes another checksum (moto) does not mean damage: reading back decides
         return info if info.crc32c == crc32c else replace(info, crc32c=None)
 
     def abort(self) -> None:
@@ -200,7 +200,7 @@ class S3Upload:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`<our id, in the object's metadata>.<full | parts | none>.<the server's upload id>`"""
+    """`<id in the object's metadata>.<full | parts | none>.<the server's upload id>`"""
 
     identity: str
     algorithm: str
@@ -222,7 +222,7 @@ class Token:
 
 @contextlib.contextmanager
 def _no_upload(doing: Operation) -> Iterator[None]:
-    """In an upload's own requests a 404 without a code we know means the upload."""
+    """Raise UploadGone for a 404 without a known code: in an upload's own requests it means the upload."""
     try:
         yield
     except ClientError as error:
@@ -238,16 +238,18 @@ def _tag(receipt: Receipt) -> str:
 
 
 def _receipt(part: Part) -> Receipt:
-    """Raises UploadGone for a tag that is none of ours: the upload begins again."""
+    """Parse a tag. Raises UploadGone for one that is not ours: the upload restarts."""
     confirmed, _, etag = part.tag.partition(" ")
     try:
         return Receipt(etag, Confirmed(confirmed))
     except ValueError:
-        raise UploadGone(f"part {part.number} was noted in a way that this version does not know") from None
+        raise UploadGone(
+            f"part {part.number} was recorded in a format that this version does not know"
+        ) from None
 
 
 def _named(part: Part) -> dict[str, Any]:
-    """A part as Complete names it; with its CRC32C where the server computed the same."""
+    """Return a part as CompleteMultipartUpload names it, with its CRC32C where the server computed the same."""
     receipt = _receipt(part)
     named: dict[str, Any] = {"PartNumber": part.number, "ETag": receipt.etag}
     if receipt.confirmed is Confirmed.CRC32C:
@@ -256,10 +258,10 @@ def _named(part: Part) -> dict[str, Any]:
 
 
 def _confirms(answer: Mapping[str, Any], parts: Sequence[Part], crc32c: int) -> bool:
-    """Whether the server's own word, in its answer to Complete, proves that the object is ours.
+    """Return whether the response to CompleteMultipartUpload verifies the object.
 
-    Either it computed the CRC32C of the whole, or that of the CRC32Cs of the parts; or it checked each part when it
-    came, and the ETag says that the object is made of just these.
+    Either the server computed the CRC32C of the whole, or that of the CRC32Cs of the parts; or it verified each part
+    when it arrived, and the ETag says that the object consists of exactly these.
     """
     checksum = str(answer.get("ChecksumCRC32C", ""))
     if checksum == crc.to_base64(crc32c) and answer.get("ChecksumType") == "FULL_OBJECT":

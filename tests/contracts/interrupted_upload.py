@@ -1,4 +1,4 @@
-"""A worker to be killed: it begins an upload, sends three parts, writes down what it has done, and waits.
+"""A worker to be killed: it begins an upload, sends three parts, records what it has done, and waits.
 
 python -m tests.contracts.interrupted_upload URL KEY SIZE_BYTES PART_BYTES
 """
@@ -25,7 +25,7 @@ def content(size_bytes: int) -> bytes:
 
 
 def read_journal(lines: Iterable[str]) -> tuple[str, dict[int, Part]]:
-    """What the worker wrote down: the token, and the parts. Returns after the third."""
+    """Return what the worker recorded: the token, and the parts. Returns after the third."""
     source = iter(lines)
     token: str = json.loads(next(source))
     parts: dict[int, Part] = {}

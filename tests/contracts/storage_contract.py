@@ -1,4 +1,4 @@
-"""The promises of `storage_backends.base`, as a suite that every backend runs unchanged, against a real server.
+"""The contract of `storage_backends.base`: a suite that every backend runs unchanged, against a real server.
 
 Subclass `StorageContract`, give it a class-scoped fixture `destination`, and name in `cannot` what this store (or this
 test server) is known not to do, with the reason: those tests must then fail. Nothing else may be overridden
@@ -84,7 +84,7 @@ class StorageContract:
     cannot: ClassVar[Mapping[str, str]] = {}
     """Test (or `test[parameter]`) → why this store cannot do it. A strict expected failure, but for "sometimes ..."."""
 
-    # -- what the tests stand on
+    # -- fixtures
 
     @pytest.fixture(autouse=True)
     def _cannot_here(self, request: pytest.FixtureRequest) -> None:
@@ -110,7 +110,7 @@ class StorageContract:
     @pytest.fixture(scope="class")
     @classmethod
     def nowhere(cls, destination: Destination, environment: None) -> Iterator[StorageBackend | None]:
-        """A destination whose bucket does not exist; None where it is made when it is missing."""
+        """A destination whose bucket does not exist; None where a missing one is created."""
         if destination.missing_url is None:
             yield None
             return
@@ -119,7 +119,7 @@ class StorageContract:
 
     @pytest.fixture
     def reopen(self, destination: Destination) -> Iterator[Callable[[], StorageBackend]]:
-        """The destination opened anew, as another worker would."""
+        """Open the destination again, as another worker would."""
         with contextlib.ExitStack() as stack:
             yield lambda: stack.enter_context(contextlib.closing(open_destination(destination.url)))
 
@@ -236,7 +236,7 @@ class StorageContract:
         assert {info.key: info.size_bytes for info in store.list(own)} == {key: len(key) for key in keys}
         assert all(store.read(key) == key.encode() for key in keys[:4])
 
-    # -- creating only
+    # -- conditional creates
 
     def test_put_if_absent_stores_at_a_free_key(self, store: StorageBackend, key: ObjectKey) -> None:
         put(store, key, b"new", if_absent=True)
@@ -275,7 +275,7 @@ class StorageContract:
                 assert won.count(True) == 1
                 assert store.read(contested) == b"writer %d" % won.index(True)
 
-    # -- replacing only what is expected
+    # -- conditional replaces
 
     def test_put_if_match_replaces_what_is_expected(
         self, store: StorageBackend, destination: Destination, key: ObjectKey
@@ -336,7 +336,7 @@ class StorageContract:
 
         assert destination.side.read(key) == b"second"
 
-    # -- looking, reading, deleting
+    # -- stat, read, list, delete
 
     def test_a_missing_key_is_described_by_none(self, store: StorageBackend, key: ObjectKey) -> None:
         assert store.stat(key) is None
@@ -658,7 +658,7 @@ class StorageContract:
         assert stored in (None, data)
         upload.abort()
 
-    # -- twice, too late, by another
+    # -- repeated, late, or by another worker
 
     def test_completing_twice_ends_in_the_same_object(
         self, store: StorageBackend, destination: Destination, key: ObjectKey
@@ -809,7 +809,7 @@ class StorageContract:
         assert upload.token not in repr(upload)
         upload.abort()
 
-    # -- uploads that nobody continues
+    # -- stale uploads
 
     def test_stale_uploads_end(self, store: StorageBackend, key: ObjectKey) -> None:
         upload = store.begin(ObjectSpec(key, "video/mp4", 10, part_bytes(store)))
@@ -836,7 +836,7 @@ class StorageContract:
     def test_the_store_says_whether_it_removes_stale_uploads_itself(self, store: StorageBackend) -> None:
         assert removes_stale_uploads(store) in (True, False, None)
 
-    # -- failing properly
+    # -- errors
 
     @pytest.mark.parametrize("operation", ["put", "begin", "stat", "read", "list", "delete"])
     def test_a_missing_bucket_is_named_as_such(
@@ -869,7 +869,7 @@ class StorageContract:
             with pytest.raises(AccessDenied):
                 doing[operation]()
 
-    # -- being told apart
+    # -- names
 
     def test_the_name_holds_no_query_and_no_credential(
         self, store: StorageBackend, destination: Destination
@@ -888,7 +888,7 @@ class StorageContract:
         store.close()
 
 
-# -- words for the tests above; free functions, so that they cannot be overridden either
+# -- helpers; free functions, so that they cannot be overridden either
 
 
 def put(
@@ -926,7 +926,7 @@ def etag_of(store: StorageBackend, key: ObjectKey) -> str:
 
 
 def part_bytes(store: StorageBackend) -> int:
-    """The smallest parts that the store takes (of a few KiB where it takes any), so that the suite stays quick."""
+    """Return the smallest part size that the store accepts, at least 4 KiB, so that the suite is fast."""
     limits = store.limits
     least = max(limits.min_part_bytes, 4096)
     return -(-least // limits.part_multiple_bytes) * limits.part_multiple_bytes
@@ -966,7 +966,7 @@ class Journal:
 
 
 def killed_after_three_parts(destination: Destination, spec: ObjectSpec) -> Journal:
-    """What a worker wrote down that began `spec`, sent three parts, and got a SIGKILL."""
+    """Return the journal of a worker that began `spec`, sent three parts, and got a SIGKILL."""
     arguments = [destination.url, spec.key, str(spec.size_bytes), str(spec.part_bytes)]
     path = os.pathsep.join([str(ROOT), *sys.path])
     with subprocess.Popen(

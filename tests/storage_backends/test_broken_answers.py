@@ -1,4 +1,4 @@
-"""Whatever a server answers, or does not: what leaves a backend is a StorageError, and its text holds no secret."""
+"""Whatever a server answers, a backend raises a StorageError with its fields, whose text holds no secret."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ RAW = {
 
 @contextlib.contextmanager
 def answering(raw: bytes) -> Iterator[int]:
-    """A server that gives every request the same bytes and closes the connection. Its port."""
+    """Serve the same bytes to every request and close the connection. Yields the port."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""Writing only over what is expected, on stores that know conditions, ignore them, refuse them, or get them wrong."""
+"""Conditional writes on stores that support conditions, ignore them, refuse them, or get them wrong."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KEY = object_key("manifests/2026/01/01/a.json")
 
 
 class Unconditional(Wrapped):
-    """A backend of somebody else's, from before there were conditions: it ignores both."""
+    """A third-party backend written before there were conditions: it ignores both."""
 
     @property
     def limits(self) -> Limits:
@@ -50,7 +50,7 @@ class Unconditional(Wrapped):
 
 
 class Nameless(Unconditional):
-    """One that tells no etags either."""
+    """The same, without etags."""
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         info = super().stat(key)
@@ -201,7 +201,7 @@ def test_nothing_is_equal_to_what_is_not_there(store: StorageBackend) -> None:
 
 
 class Server:
-    """One key. `knows`: what it makes of a condition: honours, ignores, inverts, or raises `refuses` for any."""
+    """One key. `knows`: how it treats a condition: honours, ignores or inverts it, or raises `refuses` for any."""
 
     def __init__(self, knows: str, refuses: StorageError | None = None) -> None:
         self.knows, self.refuses = knows, refuses
@@ -281,7 +281,7 @@ def test_an_absent_object_is_created_on_every_store(knows: str) -> None:
     assert there.etag == "two"
 
 
-def test_a_store_that_was_seen_to_compare_is_not_asked_first() -> None:
+def test_a_store_that_was_seen_to_compare_is_not_checked_first() -> None:
     there = server("honours")
     there.replace("one")
     assert there.requests == ["look", "never", "one"]
@@ -291,7 +291,7 @@ def test_a_store_that_was_seen_to_compare_is_not_asked_first() -> None:
     assert there.requests == ["look", "never", "one", "two"]
 
 
-def test_a_store_that_ignored_a_wrong_condition_is_never_believed() -> None:
+def test_a_store_that_ignored_a_wrong_condition_is_never_relied_on() -> None:
     there = server("ignores")
     there.replace("one")
     assert there.requests == ["look", "never"], "what it took was the write itself"
@@ -301,7 +301,7 @@ def test_a_store_that_ignored_a_wrong_condition_is_never_believed() -> None:
     assert there.requests == ["look", "never", "look", False]
 
 
-def test_a_store_that_takes_no_condition_is_asked_for_one_once() -> None:
+def test_a_store_that_refuses_conditions_is_sent_one_once() -> None:
     there = server("501")
     there.etag = None
 

@@ -21,7 +21,7 @@ def test_the_crc_of_the_whole_follows_from_its_parts(pieces: list[bytes]) -> Non
 
 @pytest.mark.parametrize("size", [2**20, 50 * 2**30, 5 * 2**40])
 def test_combining_knows_no_limit_of_size(size: int) -> None:
-    """Zeros, whose CRC can be had by doubling, without having them."""
+    """The CRC of many zeros, computed by doubling."""
     crc_of_zeros, length = crc.crc32c_of(b"\0"), 1
     total, total_bytes, rest = 0, 0, size
     while rest:

@@ -1,4 +1,4 @@
-"""Destination URLs: what opens what, and how a bad one is refused."""
+"""Destination URLs: which backend they open, and how a bad one is refused."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("s3://", "names a bucket"),
         ("s3:///p", "names a bucket"),
         ("gs://", "names a bucket"),
-        ("gs://UPPER", "cannot be a bucket's name"),
-        ("s3://a", "cannot be a bucket's name"),
-        ("s3://bu%20cket", "cannot be a bucket's name"),
+        ("gs://UPPER", "is not a valid bucket name"),
+        ("s3://a", "is not a valid bucket name"),
+        ("s3://bu%20cket", "is not a valid bucket name"),
         ("memory://", "memory://tests"),
         ("htps://bucket", "unknown scheme 'htps'"),
         ("ss3://bucket", "did you mean s3://"),
@@ -103,7 +103,7 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("s3://bucket?encryption=aes", "encryption is one of AES256, aws:kms, aws:kms:dsse"),
         ("s3://bucket?kms_key_id=x", "kms_key_id goes with encryption=aws:kms"),
         ("s3://bucket?encryption=AES256&kms_key_id=x", "kms_key_id goes with encryption=aws:kms"),
-        ("s3://bucket?encryption=aws:kms&kms_key_id=a b", "a key's id, ARN or alias"),
+        ("s3://bucket?encryption=aws:kms&kms_key_id=a b", "the id, ARN or alias of a key"),
         ("s3://bucket?addressing_style=dns", "addressing_style is one of auto, path, virtual"),
         ("s3://bucket?region=eu west", "region"),
         ("s3://bucket?endpoint_url=minio:9000", "https://s3.example.com:9000"),
@@ -206,7 +206,7 @@ def test_a_package_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_opening_every_backend_asks_nobody_and_touches_nothing(tmp_path: Path) -> None:
-    """In a process where every connection and every making of a directory is an error."""
+    """In a process where every connection and every new directory is an error."""
     program = f"""
 import os, socket
 def refuse(*_): raise SystemExit("touched the outside")
@@ -223,7 +223,7 @@ for url in ("s3://bucket/p", "gs://bucket/p", "{tmp_path}/archive", "memory://m"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_client_is_made_anew_after_a_fork() -> None:
+def test_a_client_is_made_again_after_a_fork() -> None:
     program = """
 import os
 from storage_backends.per_process import PerProcess

@@ -88,7 +88,7 @@ def test_the_innermost_operation_is_the_one_that_failed() -> None:
     assert (caught.value.operation, caught.value.key) == ("list", "k")
 
 
-def test_an_exception_that_is_none_of_ours_passes_as_it_is() -> None:
+def test_a_foreign_exception_passes_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), Operation("put", "s3://b", "k", "storing"):
         _ = 1 / 0
 

@@ -1,4 +1,4 @@
-"""Nobody escapes the contract: not by overriding one of its tests, not by never running it."""
+"""Every backend runs the contract, and none overrides a test of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a directory does that no other store does: full disks, links, crashes between two system calls."""
+"""What is particular to a directory: full disks, links, crashes between two system calls."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_root_below_a_file_is_refused(tmp_path: Path) -> None:
         put(FilesystemBackend(tmp_path / "file" / "archive"))
 
 
-# -- full and forbidden
+# -- full disks and missing permissions
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
@@ -232,7 +232,7 @@ for store_it in (lambda: store.put(large, bytes(100000), crc32c_of(bytes(100000)
     ],
     ids=lambda value: errno.errorcode[value] if isinstance(value, int) else value.__name__,
 )
-def test_each_errno_has_its_name(number: int, expected: type[StorageError]) -> None:
+def test_each_errno_has_its_error(number: int, expected: type[StorageError]) -> None:
     error = translate(OSError(number, os.strerror(number)), "storing 'k' in file:///x")
 
     assert type(error) is expected
@@ -240,7 +240,7 @@ def test_each_errno_has_its_name(number: int, expected: type[StorageError]) -> N
     assert str(error).startswith("storing 'k' in file:///x: ")
 
 
-# -- nothing leads out of the root, and nothing inside is in the way
+# -- links out of the root, and files in the way
 
 
 @pytest.mark.parametrize("key", [".uploads", ".uploads/x", ".uploads/x/data"])
@@ -338,7 +338,7 @@ def test_a_key_where_a_directory_stands_is_refused(store: FilesystemBackend) -> 
     assert store.read(KEY) == DATA
 
 
-# -- crashes and second thoughts
+# -- crashes and repeated calls
 
 
 def test_a_file_that_came_to_hold_other_bytes_is_not_published(
@@ -359,7 +359,7 @@ def test_a_file_that_came_to_hold_other_bytes_is_not_published(
 
 
 @pytest.mark.parametrize("if_absent", [False, True])
-def test_a_crash_between_publishing_and_cleaning_up_is_mended_by_completing_again(
+def test_completing_again_cleans_up_after_a_crash_that_followed_publishing(
     store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, if_absent: bool
 ) -> None:
     upload = begin(store, if_absent=if_absent)
@@ -499,7 +499,7 @@ def test_without_hard_links_an_upload_completes_and_completes_again(
         put(store, b"other", if_absent=True)
 
 
-def test_a_full_directory_is_not_taken_for_one_without_links(
+def test_a_full_directory_still_counts_as_one_with_links(
     store: FilesystemBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", failing(errno.ENOSPC, os.link))
@@ -526,7 +526,7 @@ def test_without_locks_the_object_is_compared_first(
     assert not store.limits.conditional_replace
 
 
-def test_an_object_that_another_process_is_replacing_is_asked_for_later(
+def test_an_object_that_another_process_is_replacing_is_a_transient_error(
     store: FilesystemBackend, root: Path
 ) -> None:
     put(store)
@@ -600,7 +600,7 @@ def counting(calls: list[str], name: str, call: Callable[..., Any]) -> Callable[
 
 @pytest.mark.parametrize("if_absent", [False, True])
 @pytest.mark.parametrize("flush", ["of the file", "of the folder"])
-def test_a_put_whose_flush_failed_is_written_anew(
+def test_a_put_whose_flush_failed_is_written_again(
     store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, flush: str, if_absent: bool
 ) -> None:
     put(store, key="recordings/other.mp4")
@@ -622,7 +622,7 @@ def test_a_put_whose_flush_failed_is_written_anew(
 
 @pytest.mark.parametrize("sync", ["fdatasync", "fsync", "fsync of the folder"])
 @pytest.mark.parametrize("if_absent", [False, True])
-def test_an_upload_whose_flush_failed_begins_anew(
+def test_an_upload_whose_flush_failed_restarts(
     store: FilesystemBackend, root: Path, monkeypatch: pytest.MonkeyPatch, sync: str, if_absent: bool
 ) -> None:
     put(store, key="recordings/other.mp4")
@@ -661,7 +661,7 @@ def test_a_disk_that_is_full_at_the_flush_is_named_as_such(
     assert leftovers(root) == []
 
 
-def test_a_directory_that_could_not_be_flushed_is_made_anew(
+def test_a_directory_that_could_not_be_flushed_is_made_again(
     store: FilesystemBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.stat(KEY)
@@ -678,7 +678,7 @@ def test_a_directory_that_could_not_be_flushed_is_made_anew(
     assert store.read(KEY) == DATA
 
 
-# -- file systems that take two names for one
+# -- file systems that ignore case or normal form
 
 
 @pytest.fixture
@@ -737,7 +737,7 @@ def test_one_key_never_replaces_another_that_the_file_system_takes_for_it(
         upload = store.begin(ObjectSpec(object_key(second), "video/mp4", 5, 8))
         upload.complete([upload.put_part(1, b"other", crc32c_of(b"other"))], crc32c_of(b"other"))
 
-    with pytest.raises(InvalidKey, match="is another key"):
+    with pytest.raises(InvalidKey, match="ignores case"):
         store_second()
 
     assert store.read(object_key(first)) == DATA

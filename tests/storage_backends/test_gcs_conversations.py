@@ -1,5 +1,5 @@
-"""GCS's conversations that go wrong, with a service that follows Google's documentation, behind a proxy that spoils one
-answer at a time."""
+"""Failing exchanges with GCS: a service that follows Google's documentation, behind a proxy that spoils one response at
+a time."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ def test_a_checksum_that_does_not_match_is_refused_by_the_service(talk: Conversa
     assert KEY not in talk.service.objects["bucket"]
 
 
-def test_more_bytes_than_asked_for_are_not_taken(talk: Conversation) -> None:
+def test_more_bytes_than_requested_are_an_error(talk: Conversation) -> None:
     talk.put()
     talk.proxy.answer(lambda call: "alt=media" in call.path, Answer(200, b"hello"), times=9)
 
-    with pytest.raises(TransientStorageError, match="5 bytes came of 3"):
+    with pytest.raises(TransientStorageError, match="5 bytes arrived, 3 were requested"):
         talk.store.read(KEY, 1, 3)
 
 
@@ -222,7 +222,7 @@ def test_what_a_session_cannot_keep_yet_is_kept_in_the_tag_of_the_part(talk: Con
     assert talk.stored() == DATA
 
 
-def test_an_upload_that_another_worker_wrote_less_of_than_the_journal_says_begins_again(
+def test_an_upload_that_holds_less_than_the_journal_says_restarts(
     talk: Conversation,
 ) -> None:
     upload = talk.begin()
@@ -281,7 +281,7 @@ def test_an_upload_if_absent_of_a_taken_key_is_refused_at_once(talk: Conversatio
         talk.begin(if_absent=True)
 
 
-def test_a_server_out_of_order_is_asked_five_times_and_waited_for_in_between(talk: Conversation) -> None:
+def test_a_failing_service_is_asked_five_times_with_growing_pauses(talk: Conversation) -> None:
     talk.proxy.answer(lambda call: call.method == "GET", Answer(503), times=99)
 
     with pytest.raises(TransientStorageError):

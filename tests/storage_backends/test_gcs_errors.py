@@ -1,5 +1,5 @@
 """Every error of google.api_core, google-auth, google-cloud-storage, requests, urllib3 and our own HTTP client is a
-StorageError of its kind, on purpose; and every answer of the service."""
+StorageError of a chosen class; and so is every response of the service."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_every_class_of_google_api_core_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", API)
-def test_each_class_of_google_api_core_has_its_name_here(name: str) -> None:
+def test_each_class_of_google_api_core_has_its_error(name: str) -> None:
     error = made(getattr(api_errors, name))
     if isinstance(error, api_errors.GoogleAPICallError):
         error._response = None
@@ -174,9 +174,7 @@ def test_every_class_of_google_cloud_storage_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("package", [library_errors, media_errors])
 @pytest.mark.parametrize("name", ["InvalidResponse", "DataCorruption"])
-def test_each_class_of_the_library_and_of_the_one_it_grew_from_has_its_name_here(
-    package: object, name: str
-) -> None:
+def test_each_class_of_the_library_and_of_its_predecessor_has_its_error(package: object, name: str) -> None:
     error = getattr(package, name)(response(503), "https://host/session?upload_id=secret")
 
     with pytest.raises(LIBRARY[name]) as caught, translated(DOING):
@@ -199,14 +197,14 @@ def test_every_class_of_google_auth_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", AUTH)
-def test_each_class_of_google_auth_has_its_name_here(name: str) -> None:
+def test_each_class_of_google_auth_has_its_error(name: str) -> None:
     error = translate(made(getattr(auth_errors, name)), DOING)
 
     assert type(error) is AUTH[name]
     assert "secret" not in str(error)
 
 
-def test_credentials_that_may_be_renewed_later_are_passing() -> None:
+def test_credentials_that_may_be_renewed_later_are_transient() -> None:
     error = auth_errors.RefreshError("metadata server busy", retryable=True)  # type: ignore[no-untyped-call]
 
     assert type(translate(error, DOING)) is TransientStorageError
@@ -217,7 +215,7 @@ def test_every_class_of_requests_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_each_class_of_requests_has_its_name_here(name: str) -> None:
+def test_each_class_of_requests_has_its_error(name: str) -> None:
     error = translate(made(getattr(requests.exceptions, name)), DOING)
 
     assert type(error) is REQUESTS[name]
@@ -229,7 +227,7 @@ def test_every_class_of_our_own_client_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", HTTP)
-def test_each_class_of_our_own_client_has_its_name_here(name: str) -> None:
+def test_each_class_of_our_own_client_has_its_error(name: str) -> None:
     with pytest.raises(StorageError) as caught, translated(DOING):
         raise getattr(http_errors, name)("certificate has expired")
 
@@ -237,7 +235,7 @@ def test_each_class_of_our_own_client_has_its_name_here(name: str) -> None:
     assert caught.value.__suppress_context__
 
 
-def test_what_urllib3_lets_through_is_passing() -> None:
+def test_errors_of_urllib3_are_transient() -> None:
     found = classes(urllib3.exceptions, urllib3.exceptions.HTTPError)
 
     assert {type(translate(made(kind), DOING)) for kind in found.values()} == {TransientStorageError}
@@ -275,7 +273,7 @@ def test_a_certificate_that_does_not_verify_needs_a_person() -> None:
         (413, "uploadTooLarge", StorageError),
     ],
 )
-def test_each_answer_has_its_name(status: int, reason: str, expected: type[StorageError]) -> None:
+def test_each_response_has_its_error(status: int, reason: str, expected: type[StorageError]) -> None:
     error = refused(answer(status, reason), DOING)
 
     assert type(error) is expected
@@ -283,7 +281,7 @@ def test_each_answer_has_its_name(status: int, reason: str, expected: type[Stora
     assert str(error).startswith(f"{DOING}: {status} {reason} as it says")
 
 
-def test_a_checksum_that_the_service_refuses_is_told_from_another_bad_request() -> None:
+def test_a_rejected_checksum_differs_from_another_bad_request() -> None:
     text = 'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "mnG7TA==".'
 
     assert type(refused(answer(400, "invalid", text), DOING)) is ChecksumRejected

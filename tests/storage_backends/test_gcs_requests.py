@@ -1,4 +1,4 @@
-"""GCS's data requests, which are ours: what they carry, whose answers they believe, where their tokens come from."""
+"""The data path to GCS: what requests carry, which responses count, where tokens come from."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WAIT_SECONDS = 30.0
 
 
 class Tokens(Credentials):
-    """Those that Google's library finds. Each token is another; `error` is raised in its place."""
+    """The credentials that Google's library finds. Each token is new; `error` is raised instead of one."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -91,7 +91,7 @@ class Talk:
 
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Talk]:
-    """With credentials, as there are none for an emulator."""
+    """With credentials, which an emulator does not need."""
     tokens = Tokens()
     monkeypatch.setattr("google.auth.default", lambda *_, **__: (tokens, None))
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
@@ -105,7 +105,7 @@ def talk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Talk]:
 
 
 def in_engine(*coroutines: Coroutine[Any, Any, Any]) -> list[BaseException | None]:
-    """How each ends, run at once in the thread where the engine runs them."""
+    """Return how each ends, run at once in the engine's thread."""
     runtime, ended = process_runtime(), threading.Semaphore(0)
     tasks: list[Task] = []
 
@@ -131,7 +131,7 @@ def is_chunk(call: Call) -> bool:
 
 
 def shown(error: BaseException) -> str:
-    """All that a log would show of it."""
+    """Everything that a log could show of it."""
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
@@ -198,7 +198,7 @@ def test_an_object_of_any_size_is_one_request(talk: Talk, size: int, kind: Calla
 
 @pytest.mark.parametrize("content_type", ["video/mp4\r\nX-Other: 1", "video/mp4\n", "", "vidéo/mp4", " a/b"])
 def test_a_type_that_no_header_can_carry_is_refused(talk: Talk, content_type: str) -> None:
-    with pytest.raises(StorageError, match="cannot carry the type"):
+    with pytest.raises(StorageError, match="cannot carry the content type"):
         talk.put(spec=ObjectSpec(KEY, content_type))
 
     assert talk.proxy.calls == []
@@ -213,7 +213,7 @@ def test_a_bucket_that_is_not_there_is_named_as_such(talk: Talk) -> None:
 
 # -- how often it is sent
 def test_what_the_engine_sends_is_attempted_once(talk: Talk) -> None:
-    """For the engine has retries of its own."""
+    """The engine has its own retries."""
     upload: Any = talk.begin()
     talk.proxy.lose_answer(lambda call: is_put(call) or is_chunk(call), times=2)
 
@@ -246,7 +246,7 @@ def test_a_conditional_object_that_the_engine_sends_knows_itself_after_a_lost_an
     assert talk.stored() == b"hello"
 
 
-# -- whose answer it is
+# -- responses to other requests
 @pytest.mark.parametrize(
     ("says", "other"),
     [
@@ -257,7 +257,7 @@ def test_a_conditional_object_that_the_engine_sends_knows_itself_after_a_lost_an
     ],
 )
 @pytest.mark.parametrize("whole", [True, False], ids=["put", "session"])
-def test_an_answer_that_describes_what_this_request_did_not_make_is_not_believed(
+def test_a_response_that_describes_another_requests_object_is_an_error(
     talk: Talk, says: str, other: dict[str, Any], whole: bool
 ) -> None:
     def swapped(answer: Answer) -> Answer:
@@ -279,7 +279,7 @@ def test_an_answer_that_describes_what_this_request_did_not_make_is_not_believed
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"name": "recordings/one.mp4"}', b"\xff"])
-def test_a_success_that_describes_no_object_is_a_passing_fault(talk: Talk, body: bytes) -> None:
+def test_a_success_that_describes_no_object_is_transient(talk: Talk, body: bytes) -> None:
     talk.proxy.answer(is_put, Answer(200, body), times=9)
 
     with pytest.raises(TransientStorageError, match="does not describe an object"):
@@ -289,7 +289,7 @@ def test_a_success_that_describes_no_object_is_a_passing_fault(talk: Talk, body:
 @pytest.mark.parametrize(
     "other", [{"size": "many"}, {"size": None}, {"updated": "yesterday"}, {"crc32c": 7}, {"updated": 7}]
 )
-def test_a_description_that_cannot_be_read_is_a_passing_fault(talk: Talk, other: dict[str, Any]) -> None:
+def test_a_description_that_cannot_be_parsed_is_transient(talk: Talk, other: dict[str, Any]) -> None:
     def unreadable(answer: Answer) -> Answer:
         return Answer(answer.status, json.dumps(json.loads(answer.body) | other).encode(), answer.headers)
 
@@ -398,7 +398,7 @@ def test_an_emulator_is_given_no_token(talk: Talk, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_client_certificate_is_refused(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our requests would not show it: never silently without."""
+    """Our requests could not present it."""
     monkeypatch.setattr(AuthorizedSession, "is_mtls", True)
 
     with pytest.raises(DestinationRefuses, match="GOOGLE_API_USE_CLIENT_CERTIFICATE"):
@@ -450,7 +450,7 @@ def test_a_session_that_cannot_be_asked_for_is_not_shown(talk: Talk) -> None:
     assert talk.waits == []
 
 
-# -- where it goes
+# -- where requests go
 @pytest.mark.parametrize(
     ("certificate", "reason", "remedy"),
     [
@@ -532,7 +532,7 @@ def test_a_host_that_the_environment_excepts_is_asked_without_the_proxy(
     assert talk.stored() == b"hello"
 
 
-def test_nobody_at_the_endpoint_is_a_passing_fault(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_at_the_endpoint_is_transient(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_ENDPOINT_OVERRIDE", "http://127.0.0.1:1")
 
     with (

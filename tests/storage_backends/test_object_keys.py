@@ -1,4 +1,4 @@
-"""`object_key`: its rules, and that the short way for plain keys allows nothing that they refuse."""
+"""`object_key`: its rules, and that the fast path for plain keys allows nothing that they refuse."""
 
 from __future__ import annotations
 

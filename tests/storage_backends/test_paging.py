@@ -1,4 +1,4 @@
-"""What takes a server more than one page to tell is told whole. 1,000 is the most that a page of any of them holds."""
+"""Lists of several pages are read to the end. A page of any of these servers holds at most 1,000 entries."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def test_stale_uploads_beyond_the_first_page_are_aborted(
         assert abort_stale_uploads(store, timedelta(hours=-1)) == 0
 
 
-def test_a_page_of_gcs_that_fails_is_asked_for_again_and_not_taken_for_the_last(
+def test_a_page_of_gcs_that_fails_is_retried_and_is_not_the_last(
     gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's own iterator, asked again after an error, says that there is no more."""
+    """After an error the library's own iterator ends as if there were no more."""
     bucket = gcs_server.new_bucket()
     with fault_proxy(int(gcs_server.endpoint_url.rpartition(":")[2])) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.port}")

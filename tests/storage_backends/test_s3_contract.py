@@ -1,4 +1,4 @@
-"""The contract over S3 servers, each as awkward as it is. What they get wrong is in `cannot`."""
+"""The contract on several S3 servers. What each gets wrong is in `cannot`."""
 
 from __future__ import annotations
 

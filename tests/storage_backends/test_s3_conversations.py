@@ -1,5 +1,5 @@
-"""S3's conversations that go wrong: answers that are lost, refused checksums, servers that do not do what they say.
-A real server behind a proxy that spoils one answer at a time."""
+"""Failing exchanges with S3: lost responses, refused checksums, servers that do not do what they say. A real server
+behind a proxy that spoils one response at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHECKSUM_HEADERS = ("x-amz-checksum-crc32c", "x-amz-checksum-type", "x-amz-check
 
 
 class Conversation:
-    """A store, the proxy before it, and the bucket seen past both."""
+    """A store, the proxy in front of the server, and the bucket seen without either."""
 
     def __init__(self, server: S3Server, proxy: FaultProxy, bucket: str, options: dict[str, str]) -> None:
         self.proxy = proxy
@@ -194,7 +194,7 @@ def test_a_complete_if_absent_that_finds_its_own_object_is_no_conflict(converse:
     assert info.size_bytes == len(DATA)
 
 
-def test_an_object_of_the_same_size_by_someone_else_is_not_taken_for_ours(converse: Converse) -> None:
+def test_an_object_of_the_same_size_by_someone_else_is_not_ours(converse: Converse) -> None:
     talk = converse()
     upload = begin(talk.store, if_absent=True)
     parts = put_parts(upload)
@@ -235,7 +235,7 @@ def test_a_complete_that_answers_200_with_an_error_is_not_success(converse: Conv
     assert talk.store.stat(KEY) is None
 
 
-def test_a_complete_that_meets_another_write_begins_again(converse: Converse) -> None:
+def test_a_complete_that_meets_another_write_restarts_the_upload(converse: Converse) -> None:
     talk = converse()
     upload = begin(talk.store)
     parts = put_parts(upload)
@@ -271,7 +271,7 @@ def test_a_complete_answered_with_success_without_an_object_is_not_success(conve
         upload.complete(parts, crc32c_of(DATA))
 
 
-def test_a_range_that_was_not_asked_for_is_not_taken(converse: Converse) -> None:
+def test_a_range_that_was_not_requested_is_an_error(converse: Converse) -> None:
     talk = converse()
     put(talk.store, b"0123456789")
     other = Answer(206, b"01", {"Content-Range": "bytes 0-1/10"})
@@ -349,7 +349,7 @@ def test_a_server_that_refuses_crc32c_gets_md5_from_then_on(
     assert all("Content-MD5" in call.headers for call in puts[-2:])
 
 
-def test_a_server_that_refuses_to_be_told_of_checksums_at_the_start_gets_md5_for_parts(
+def test_a_server_that_refuses_a_checksum_algorithm_at_the_start_gets_md5_for_parts(
     converse: Converse,
 ) -> None:
     talk = converse()
@@ -410,7 +410,7 @@ def test_a_server_that_says_nothing_of_checksums_proves_an_upload_by_nothing(
     assert talk.stored() == DATA
 
 
-def test_a_server_that_computes_another_crc32c_is_not_believed(converse: Converse) -> None:
+def test_a_server_that_computes_another_crc32c_confirms_nothing(converse: Converse) -> None:
     talk = converse("moto")
     wrong = to_base64(0x12345678)
     talk.proxy.change(lambda call: True, lambda answer: _with_crc32c(answer, wrong))
@@ -464,9 +464,7 @@ each_refused_condition = pytest.mark.parametrize(
 
 
 @each_refused_condition
-def test_a_server_that_refuses_if_none_match_is_asked_for_the_key_first(
-    converse: Converse, refusal: Answer
-) -> None:
+def test_a_server_that_refuses_if_none_match_is_checked_first(converse: Converse, refusal: Answer) -> None:
     talk = converse()
     talk.proxy.answer(having("if-none-match"), refusal, times=99)
 
@@ -552,7 +550,7 @@ def test_a_put_if_match_whose_answer_was_lost_knows_its_own_object(
 
 
 @pytest.mark.parametrize("named_by", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "a profile"])
-def test_an_endpoint_that_stands_elsewhere_than_in_the_url_is_not_taken_for_aws(
+def test_an_endpoint_from_the_environment_or_a_profile_is_not_aws(
     moto_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named_by: str
 ) -> None:
     port = urlsplit(moto_server.endpoint_url).port
@@ -650,7 +648,7 @@ def test_an_upload_over_other_content_stays_refused(converse: Converse, there: b
         ({}, {}),
     ],
 )
-def test_encryption_is_asked_for_with_every_object(
+def test_encryption_is_requested_with_every_object(
     converse: Converse, options: dict[str, str], expected: dict[str, str]
 ) -> None:
     talk = converse(**options)
@@ -666,7 +664,7 @@ def test_encryption_is_asked_for_with_every_object(
     assert asked == [expected] * 2
 
 
-def test_encryption_is_asked_for_with_each_part_where_a_policy_demands_it(converse: Converse) -> None:
+def test_encryption_is_requested_with_each_part_where_a_policy_demands_it(converse: Converse) -> None:
     talk = converse(encryption="AES256")
     encrypts = having("x-amz-server-side-encryption")
     talk.proxy.answer(lambda call: is_part(call) and not encrypts(call), error(403, "AccessDenied"), times=99)
@@ -728,7 +726,7 @@ def test_without_a_prefix_the_uploads_of_other_programs_are_left(converse: Conve
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
-def test_each_refusal_has_its_name(converse: Converse, answer: Answer, expected: type[StorageError]) -> None:
+def test_each_refusal_has_its_error(converse: Converse, answer: Answer, expected: type[StorageError]) -> None:
     talk = converse()
     talk.proxy.answer(lambda call: call.method == "GET", answer, times=99)
 
@@ -771,7 +769,7 @@ def test_a_server_that_asks_for_longer_than_a_pause_is_not_asked_again(converse:
     assert len([call for call in talk.proxy.calls if is_put(call)]) == 1
 
 
-def test_stat_goes_on_without_checksums_where_the_key_management_refuses_them(converse: Converse) -> None:
+def test_stat_works_without_checksums_where_the_key_management_refuses_them(converse: Converse) -> None:
     talk = converse()
     put(talk.store)
     wants_checksum = having("x-amz-checksum-mode")

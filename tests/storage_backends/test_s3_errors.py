@@ -1,4 +1,4 @@
-"""Every error that boto3 can raise is one of ours, on purpose: a new release with a new class fails here."""
+"""Every error that boto3 can raise becomes a chosen one of ours: a release with a new class fails here."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_class_of_botocore_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_each_class_of_botocore_has_its_name_here(name: str) -> None:
+def test_each_class_of_botocore_has_its_error(name: str) -> None:
     error = translate(made(botocore_classes()[name]), DOING)
 
     assert type(error) is EXPECTED[name]
@@ -117,7 +117,7 @@ def test_each_class_of_botocore_has_its_name_here(name: str) -> None:
 
 
 def test_every_class_of_boto3_is_our_own_defect() -> None:
-    """We use none of what raises them (transfers, resources); so none may appear as passing."""
+    """We use nothing that raises them (transfers, resources), so none may count as transient."""
     classes = [
         found
         for _, found in inspect.getmembers(boto3.exceptions, inspect.isclass)
@@ -146,7 +146,7 @@ def test_a_certificate_that_does_not_verify_needs_a_person(said: str, reason: st
 
 
 @pytest.mark.parametrize("kind", [ResponseParserError, UnlikeS3])
-def test_an_answer_that_makes_no_sense_is_passing(kind: type[Exception]) -> None:
+def test_a_response_that_cannot_be_parsed_is_transient(kind: type[Exception]) -> None:
     assert type(translate(made(kind), DOING)) is TransientStorageError
 
 
@@ -195,7 +195,7 @@ def test_an_answer_that_makes_no_sense_is_passing(kind: type[Exception]) -> None
         (400, "SomethingNew", StorageError),
     ],
 )
-def test_each_answer_has_its_name(status: int, code: str, expected: type[StorageError]) -> None:
+def test_each_response_has_its_error(status: int, code: str, expected: type[StorageError]) -> None:
     error = translate(client_error(status, code), DOING)
 
     assert type(error) is expected
@@ -250,6 +250,6 @@ def test_an_error_that_holds_a_url_is_not_chained() -> None:
     assert caught.value.__suppress_context__
 
 
-def test_a_defect_of_our_own_is_not_dressed_up() -> None:
+def test_a_defect_of_our_own_passes_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), translated(DOING):
         _ = 1 / 0

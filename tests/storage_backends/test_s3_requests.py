@@ -419,7 +419,7 @@ def test_an_answer_that_was_lost_is_an_error(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
-def test_what_is_worth_trying_again_is_raised(talk: Talk, status: int) -> None:
+def test_a_transient_error_is_raised_to_whoever_retries(talk: Talk, status: int) -> None:
     talk.proxy.answer(by_us, Answer(status, b"<Error><Code>SlowDown</Code></Error>"))
 
     with pytest.raises(ClientError, match="SlowDown"):
@@ -600,7 +600,7 @@ def test_what_is_not_an_answer_is_not_success(speaking: Speaking, answer: bytes)
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_answer_that_nobody_asked_for_confirms_no_other_object(late: bool, speaking: Speaking) -> None:
+def test_an_unrequested_response_confirms_no_other_object(late: bool, speaking: Speaking) -> None:
     """It came with the answer to the first, or while the connection was idle: the second is sent over another one."""
     asked: list[str] = []
     duplicate_sent, first_was_read = threading.Event(), threading.Event()

@@ -114,7 +114,7 @@ class HmsClient:
                     return
                 raise HmsInvalidResponse(
                     f"{endpoint(LIST)}: after {len(starts)} pages the same `last` ({start[:80]!r}) came again, so the "
-                    "list would never end; assets behind it have not been seen. Retry; if it persists, tell 100ms"
+                    "list would never end; assets after it have not been seen. Retry; if it persists, tell 100ms"
                 )
             starts.add(start)
 

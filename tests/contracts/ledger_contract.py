@@ -236,7 +236,7 @@ class LedgerContract:
         assert row(harness).state == state
         assert ids(list(harness.ledger.rows(expiring_before=START + 4 * DAY))) == ["a"]
 
-    def test_a_size_that_is_not_told_again_is_kept(self, harness: LedgerHarness) -> None:
+    def test_a_missing_size_keeps_the_known_one(self, harness: LedgerHarness) -> None:
         harness.ledger.discover([seen(size_bytes=7)])
 
         harness.ledger.discover([seen(size_bytes=None)])
@@ -245,7 +245,7 @@ class LedgerContract:
 
     @pytest.mark.parametrize("state", AssetState)
     @pytest.mark.parametrize("verdict", NEVER_STARTED)
-    def test_a_known_asset_is_judged_anew(
+    def test_a_known_asset_is_judged_again(
         self, harness: LedgerHarness, state: AssetState, verdict: AssetState
     ) -> None:
         put(harness, state)
@@ -306,7 +306,7 @@ class LedgerContract:
 
         assert looks == MAX_SIZES - 1
 
-    def test_a_size_that_is_told_at_last_is_no_other_size(self, harness: LedgerHarness) -> None:
+    def test_a_first_known_size_is_not_a_changed_size(self, harness: LedgerHarness) -> None:
         harness.ledger.discover([seen(size_bytes=None)])
         harness.ledger.settle(take_lease(harness), seen(size_bytes=None), ARCHIVED)
 
@@ -699,9 +699,7 @@ class LedgerContract:
         check_balance(harness)
 
     @pytest.mark.parametrize("state", [AssetState.RUNNING, *ENDS])
-    def test_nobody_gets_a_lease_of_what_is_held_or_ended(
-        self, harness: LedgerHarness, state: AssetState
-    ) -> None:
+    def test_a_held_or_ended_asset_is_not_leased(self, harness: LedgerHarness, state: AssetState) -> None:
         put(harness, state)
 
         assert harness.ledger.lease("a", "w2", MINUTE) is None
@@ -715,7 +713,7 @@ class LedgerContract:
         assert row(harness).state == AssetState.WAITING
         assert row(harness).attempts == 1
 
-    def test_leases_that_nobody_settles_are_counted_until_somebody_does(self, harness: LedgerHarness) -> None:
+    def test_unsettled_leases_are_counted_until_one_is_settled(self, harness: LedgerHarness) -> None:
         put(harness, AssetState.RUNNING)
         for _ in range(2):
             harness.advance(HOUR)
@@ -766,7 +764,7 @@ class LedgerContract:
                 lease = crash(harness)
                 assert row(harness).crashes == count
 
-    def test_a_copy_that_is_begun_from_nothing_at_each_crash_counts_them_however_much_it_wrote(
+    def test_a_copy_that_restarts_at_each_crash_counts_them_however_much_it_wrote(
         self, harness: LedgerHarness
     ) -> None:
         lease = put(harness, AssetState.RUNNING)
@@ -860,7 +858,7 @@ class LedgerContract:
         assert harness.ledger.counts().seen == 0
 
     @pytest.mark.parametrize("what", ["a stored object", "an upload"])
-    def test_an_attempt_is_told_of_the_work_of_an_earlier_one_until_an_end(
+    def test_an_attempt_sees_whether_an_earlier_one_left_work(
         self, harness: LedgerHarness, what: str
     ) -> None:
         harness.ledger.discover([seen()])
@@ -879,7 +877,9 @@ class LedgerContract:
         harness.ledger.reopen("a")
         assert not harness.ledger.begin("a", "w3", MINUTE, "hold:").has_work
 
-    def test_an_ended_lease_passes_on_and_the_first_holder_is_told(self, harness: LedgerHarness) -> None:
+    def test_an_expired_lease_passes_on_and_the_first_holder_gets_lease_lost(
+        self, harness: LedgerHarness
+    ) -> None:
         put(harness, AssetState.DISCOVERED)
         first = take_lease(harness, holder="w1")
         harness.advance(MINUTE)
@@ -914,7 +914,7 @@ class LedgerContract:
         assert row(harness).attempts == 1
 
     @pytest.mark.parametrize("dispatched", [False, True])
-    def test_a_holder_that_comes_back_before_anybody_else_goes_on(
+    def test_a_holder_that_returns_before_another_lease_may_continue(
         self, harness: LedgerHarness, dispatched: bool
     ) -> None:
         lease = put(harness, AssetState.RUNNING)
@@ -1059,14 +1059,14 @@ class LedgerContract:
         settled = harness.ledger.settle(higher, seen(), ARCHIVED)
         assert (settled.state, settled.attempts) == (AssetState.ARCHIVED, 1)
 
-    def test_its_clock_is_told(self, harness: LedgerHarness) -> None:
+    def test_its_clock_can_be_read(self, harness: LedgerHarness) -> None:
         before = harness.ledger.now()
         harness.advance(HOUR)
 
         assert before == START
         assert harness.ledger.now() == START + HOUR
 
-    def test_a_settled_row_has_the_date_that_its_manifest_lies_under(self, harness: LedgerHarness) -> None:
+    def test_a_settled_row_has_the_date_in_its_manifests_key(self, harness: LedgerHarness) -> None:
         lease = put(harness, AssetState.RUNNING)
         assert lease
 
@@ -1075,7 +1075,7 @@ class LedgerContract:
         assert settled.created_at == START - 3 * DAY
         assert row(harness).created_at == START - 3 * DAY
 
-    def test_a_date_that_is_not_told_again_is_kept(self, harness: LedgerHarness) -> None:
+    def test_a_missing_date_keeps_the_known_one(self, harness: LedgerHarness) -> None:
         lease = put(harness, AssetState.RUNNING)
         assert lease
 
@@ -1151,7 +1151,7 @@ class LedgerContract:
 
     # -- a ledger that was flushed -------------------------------------------------------------------------
 
-    def test_after_a_flush_a_holder_goes_on_and_its_result_enters_the_asset(
+    def test_after_a_flush_a_holder_continues_and_its_result_enters_the_asset(
         self, harness: LedgerHarness
     ) -> None:
         lease = put(harness, AssetState.RUNNING)

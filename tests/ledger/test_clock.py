@@ -79,7 +79,7 @@ def test_without_any_answer_there_is_no_time() -> None:
     assert harness.clock() == NOON
 
 
-def test_by_itself_it_goes_on_while_the_machine_sleeps_where_the_system_has_such_a_clock(
+def test_it_advances_while_the_machine_sleeps_if_the_system_has_such_a_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(time, "clock_gettime", {7: 5000.0}.__getitem__)

@@ -130,12 +130,12 @@ def test_a_lease_whose_answer_was_lost_is_ours(forgetful: RedisLedger) -> None:
 def test_a_beginning_whose_answer_was_lost_is_ours(forgetful: RedisLedger) -> None:
     lose_the_next_answer(forgetful, "begin")
 
-    begun = forgetful.begin("a", "w1", HOUR, "hold:")
+    start = forgetful.begin("a", "w1", HOUR, "hold:")
 
-    assert begun.lease
-    assert begun.row
-    assert begun.row.attempts == 1
-    forgetful.renew(begun.lease, HOUR)
+    assert start.lease
+    assert start.row
+    assert start.row.attempts == 1
+    forgetful.renew(start.lease, HOUR)
     assert forgetful.begin("a", "w1", HOUR, "hold:").lease is None
 
 
@@ -207,7 +207,7 @@ def live(harness: RedisHarness) -> None:
     harness.ledger.report(Progress("asset-waiting", "chat", 1, None, 0, "x"))
 
 
-def test_no_secret_lies_in_the_store_in_clear(harness: RedisHarness) -> None:
+def test_no_secret_is_stored_in_clear(harness: RedisHarness) -> None:
     live(harness)
 
     kept = everything(harness.side)

@@ -270,7 +270,7 @@ def test_a_server_set_up_as_it_should_be_is_sound(tmp_path: Path) -> None:
     assert (found.sound, found.appendonly, found.eviction_policy) == (True, True, "noeviction")
 
 
-def test_a_server_that_forgets_or_evicts_is_told_off(tmp_path: Path) -> None:
+def test_a_server_that_forgets_or_evicts_is_a_fault(tmp_path: Path) -> None:
     options = ("--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb")
     with valkey_server(tmp_path, *options) as server, opened(server.url) as ledger:
         found = ledger.persistence()
@@ -280,7 +280,7 @@ def test_a_server_that_forgets_or_evicts_is_told_off(tmp_path: Path) -> None:
     assert "noeviction" in found.explanation
 
 
-def test_a_server_that_does_not_tell_is_said_so(server: ValkeyServer) -> None:
+def test_a_server_that_refuses_info_is_reported(server: ValkeyServer) -> None:
     with server.client() as side:
         side.execute_command("ACL", "SETUSER", "limited", "on", f">{PASSWORD}", "~*", "+@all", "-info")
 

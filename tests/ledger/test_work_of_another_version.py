@@ -48,9 +48,7 @@ def grown(word: str) -> str:
     return json.dumps([*json.loads(word), {"new": 1}, 7])
 
 
-def test_an_upload_noted_by_a_version_that_knows_more_is_gone_on_with(
-    harness: RedisHarness, lease: Lease
-) -> None:
+def test_an_upload_recorded_by_a_newer_version_is_resumed(harness: RedisHarness, lease: Lease) -> None:
     harness.ledger.save_upload(lease, STORE, KEY, UPLOAD)
     key = the_hash(harness, "upload")
     for name, word in harness.side.hgetall(key).items():
@@ -102,7 +100,7 @@ def test_an_object_that_cannot_be_read_is_one_object_less(
     assert harness.ledger.stored_objects(ASSET, STORE, "v1") == {"b.ts": other}
 
 
-def test_progress_told_by_another_version_does_not_break_status(harness: RedisHarness) -> None:
+def test_progress_reported_by_another_version_does_not_break_status(harness: RedisHarness) -> None:
     ours = Progress("asset-1", "room-vod", 1, 2, 3, "a.ts")
     harness.ledger.report(ours)
     told = str(harness.side.hget("archiver:progress", "asset-1"))

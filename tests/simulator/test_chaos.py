@@ -71,14 +71,14 @@ def test_every_fault_that_is_drawn_exists(on: str) -> None:
 def test_a_client_that_tries_again_under_fresh_urls_gets_everything(client: httpx.Client) -> None:
     with running_simulator("minimal", chaos_rate=0.9, chaos_seed=11) as simulator:
         for asset in simulator.truth():
-            assert _patiently(simulator, client, asset["id"], asset["objects"][0]["size"])
+            assert _with_retries(simulator, client, asset["id"], asset["objects"][0]["size"])
         faults = Counter(request["fault"] for request in simulator.requests())
 
     assert simulator.chaos_seed == 11
     assert sum(faults.values()) > faults[None]
 
 
-def _patiently(simulator: Simulator, client: httpx.Client, asset_id: str, size: int) -> bool:
+def _with_retries(simulator: Simulator, client: httpx.Client, asset_id: str, size: int) -> bool:
     for _ in range(9):
         try:
             answer = client.get(simulator.signed_url(asset_id))

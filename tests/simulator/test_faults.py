@@ -233,7 +233,7 @@ def test_a_body_stalls_and_what_came_before_is_right(simulator: Simulator, file:
     connection.close()
 
 
-def test_a_stall_may_come_before_the_status_and_ends_when_told(simulator: Simulator, file: File) -> None:
+def test_a_stall_may_come_before_the_status_and_has_an_end(simulator: Simulator, file: File) -> None:
     simulator.fault("stall", asset=file.id, on="storage", at_byte=-1, seconds=0.3)
 
     with pytest.raises(http.client.RemoteDisconnected):

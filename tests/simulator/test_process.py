@@ -157,7 +157,7 @@ def test_a_url_outlives_a_restart_on_the_same_ports(tmp_path: Path, client: http
     assert status == 200
 
 
-def test_the_state_is_nobody_elses_to_read(tmp_path: Path) -> None:
+def test_only_the_user_can_read_the_state(tmp_path: Path) -> None:
     with running_simulator("minimal", state=tmp_path):
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
 

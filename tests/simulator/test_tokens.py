@@ -100,7 +100,7 @@ def test_an_unsigned_token_is_refused(simulator: Simulator, client: httpx.Client
 
 
 @pytest.mark.parametrize("skew", [timedelta(hours=25), timedelta(minutes=-5)], ids=["ahead", "behind"])
-def test_a_client_whose_clock_is_wrong_is_refused_and_can_tell_why(
+def test_a_client_whose_clock_is_wrong_is_refused_and_can_see_why(
     simulator: Simulator, client: httpx.Client, skew: timedelta
 ) -> None:
     simulator.skew_api_clock(skew)

@@ -106,7 +106,7 @@ def test_children_that_are_refused_without_such_a_signature_are_forbidden(
 
 
 class Signer:
-    """An API that signs the master anew, and an origin that believes only the newest signature of all files,
+    """An API that signs the master again, and an origin that believes only the newest signature of all files,
     which its playlists carry."""
 
     def __init__(self, origin: Origin, in_playlists: bool) -> None:
@@ -222,9 +222,7 @@ def test_a_file_that_is_refused_alone_is_no_matter_of_access(
     assert len(walked.paths) == len(origin.files) - len(lost)
 
 
-def test_nothing_is_handed_on_where_all_the_first_files_are_refused(
-    client: HttpClient, origin: Origin
-) -> None:
+def test_nothing_is_yielded_if_all_the_first_files_are_refused(client: HttpClient, origin: Origin) -> None:
     origin.files = {"/vod/master.m3u8": segments(*(f"{number}.ts" for number in range(50)))}
     origin.rule = lambda request: Answer(403) if "master" not in request.path else None
     contents = open_tree(client, origin, SIGNED)

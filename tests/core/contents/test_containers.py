@@ -362,7 +362,7 @@ def many_times(name: str, at_least: int) -> bytes:
     return head + rest * (at_least // len(rest) + 1)
 
 
-def test_a_copy_that_begins_again_is_judged_anew() -> None:
+def test_a_restarted_copy_is_judged_again() -> None:
     body = FTYP + MOOV + MDAT
     made = structure(body)
     made.saw(0, memoryview(FTYP + box(b"mdat", bytes(5000))))

@@ -51,7 +51,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("line", "body", "kind"), ERRORS, ids=[each[0] for each in ERRORS])
-def test_an_error_answer_is_told(line: str, body: bytes, kind: str | None) -> None:
+def test_an_error_page_is_recognised(line: str, body: bytes, kind: str | None) -> None:
     assert is_error_page(body, info(kind, len(body)))
     assert is_error_page(body, info(kind, None)), "of a length that is not known"
     assert is_error_page(body, info(kind, len(body)), api_size_bytes=len(body) + 1)

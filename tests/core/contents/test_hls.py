@@ -40,7 +40,7 @@ def test_a_tree_with_relative_names_is_copied_byte_for_byte(
     assert not contents.version_is_exact
 
 
-def test_what_was_found_is_told_in_numbers(client: HttpClient, origin: Origin) -> None:
+def test_what_was_found_is_counted(client: HttpClient, origin: Origin) -> None:
     origin.files = vod("vod-fmp4")
 
     contents = open_tree(client, origin)

@@ -121,7 +121,7 @@ def test_only_queries_of_unknown_meaning_cost_another_reading(
     assert signer.signed == 1 + (read["master"] - 1)
 
 
-def test_a_parameter_that_stays_tells_files_apart(client: HttpClient, origin: Origin) -> None:
+def test_a_parameter_that_does_not_change_distinguishes_files(client: HttpClient, origin: Origin) -> None:
     origin.files = {"/vod/master.m3u8": b"", "/vod/a.ts": b""}
     requests = iter(range(100))
     origin.rule = lambda request: (

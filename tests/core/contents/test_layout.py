@@ -88,7 +88,7 @@ def test_a_file_that_happens_to_be_called_as_the_master_is_stored_is_another_one
         ("", ""),
     ],
 )
-def test_a_query_tells_files_apart_by_what_is_no_signature(query: str, kept: str) -> None:
+def test_a_query_distinguishes_files_by_what_is_not_a_signature(query: str, kept: str) -> None:
     assert meaningful_query(query) == kept
 
 

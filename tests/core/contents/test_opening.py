@@ -117,7 +117,7 @@ EMPTY_BY = {
 
 @pytest.mark.parametrize("proof", EMPTY_BY)
 @pytest.mark.parametrize("path", ["Rec-r1-17.csv", "t.txt", "t.srt"])
-def test_a_chat_or_transcript_that_the_source_proves_empty_is_archived_and_told(
+def test_a_chat_or_transcript_with_the_checksum_of_nothing_is_archived_with_a_warning(
     client: HttpClient, origin: Origin, path: str, proof: str
 ) -> None:
     origin.rule = lambda _: Answer(200, b"", EMPTY_BY[proof])
@@ -160,7 +160,7 @@ def test_a_page_in_the_place_of_a_file_that_was_empty_a_moment_ago_is_no_chat(
         copy(contents)
 
 
-def test_a_type_nobody_knows_is_kept_with_a_warning(client: HttpClient, origin: Origin) -> None:
+def test_an_unknown_type_is_kept_with_a_warning(client: HttpClient, origin: Origin) -> None:
     origin.files = {"/f": b"\1"}
 
     contents = opened(client, f"{origin.url}/f", asset("hologram", None))
@@ -303,7 +303,7 @@ def test_a_packed_playlist_is_a_tree(client: HttpClient, origin: Origin) -> None
     assert opened(client, f"{origin.url}/vod/master.m3u8", asset("room-vod", None)).form == "hls"
 
 
-def test_a_coding_that_nobody_can_undo_is_kept_as_it_is_sent(client: HttpClient, origin: Origin) -> None:
+def test_an_unknown_content_coding_is_stored_as_sent(client: HttpClient, origin: Origin) -> None:
     origin.files = {"/f": b"packed"}
     origin.headers = lambda _: Answer(200, b"", {"Content-Encoding": "zstd"})
 
@@ -332,7 +332,7 @@ def test_a_playlist_is_never_stored_alone_whatever_its_asset_is_called(
     assert contents.form == "hls"
 
 
-def test_a_url_that_is_refused_is_signed_anew_once(client: HttpClient, origin: Origin) -> None:
+def test_a_refused_url_is_signed_again_once(client: HttpClient, origin: Origin) -> None:
     origin.rule = lambda request: Answer(403)
     api = Api(f"{origin.url}/f?sig=secret")
 

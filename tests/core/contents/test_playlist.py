@@ -90,7 +90,7 @@ def test_every_carrier_of_a_uri_in_a_media_playlist_is_found() -> None:
         ('METHOD=AES-256,KEYFORMAT="com.example"', None, True),
     ],
 )
-def test_a_method_tells_the_length_of_the_key_and_whether_whole_files_are_encrypted(
+def test_a_method_decides_the_length_of_the_key_and_whether_whole_files_are_encrypted(
     attributes: str, key_bytes: int | None, encrypts: bool
 ) -> None:
     key, segment = Playlist(
@@ -226,13 +226,13 @@ def test_a_playlist_without_media_or_variants_is_empty(
         ("#EXT-X-VERSION:3", None),
     ],
 )
-def test_an_error_in_place_of_a_recording_is_told(line: str, error: str | None) -> None:
+def test_an_error_in_place_of_a_recording_is_reported(line: str, error: str | None) -> None:
     playlist, _ = read(master(line))
 
     assert playlist.error == error
 
 
-def test_a_rendition_tells_of_what_type_it_is() -> None:
+def test_a_rendition_has_its_type() -> None:
     playlist = Playlist(
         master(
             '#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="s",NAME="TYPE=AUDIO",URI="s.m3u8"',
@@ -250,7 +250,7 @@ def test_a_rendition_tells_of_what_type_it_is() -> None:
     assert types == ["SUBTITLES", "AUDIO", "", "I-FRAME", "IMAGE", ""]
 
 
-def test_byte_ranges_of_a_file_are_told_from_whole_files() -> None:
+def test_byte_ranges_of_a_file_are_distinguished_from_whole_files() -> None:
     playlist = Playlist(
         media(
             '#EXT-X-MAP:URI="i.mp4",BYTERANGE="8@0"',
@@ -301,7 +301,7 @@ def test_variables_are_expanded_wherever_they_come_from() -> None:
     ]
 
 
-def test_a_variable_that_nobody_defined_is_refused() -> None:
+def test_an_undefined_variable_is_refused() -> None:
     with pytest.raises(BadContents, match="'sig'"):
         read(media('#EXT-X-DEFINE:IMPORT="sig"', "#EXTINF:2,", "a.ts?{$sig}"))
 
@@ -322,7 +322,7 @@ def test_a_query_never_stays_in_a_definition() -> None:
     assert b'#EXT-X-DEFINE:NAME="lang",VALUE="en"\n' in copy
 
 
-def test_content_steering_asks_nobody_outside() -> None:
+def test_content_steering_makes_no_outside_request() -> None:
     text = (
         b'#EXTM3U\n#EXT-X-CONTENT-STEERING:SERVER-URI="https://steer.example/x?t=1",PATHWAY-ID="b"\n'
         b'#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID="a"\na.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=1,PATHWAY-ID="b"\nb.m3u8\n'

@@ -116,7 +116,7 @@ def test_a_line_of_question_marks_costs_no_time() -> None:
 
 
 @given(st.binary(max_size=80).map(lambda data: data.replace(b"\n", b" ")), st.booleans())
-def test_what_is_cut_out_lies_in_order_and_apart(line: bytes, in_tag: bool) -> None:
+def test_credential_spans_are_in_order_and_do_not_overlap(line: bytes, in_tag: bool) -> None:
     at = 0
     for start, end in credential_spans(line, 0, len(line), in_tag=in_tag):
         assert at <= start < end <= len(line)
@@ -161,7 +161,7 @@ def test_a_value_is_blanked_when_it_may_be_used_in_a_query(text: list[str], is_b
     assert (BLANK in copy, "abc123" in copy) == (is_blanked, not is_blanked)
 
 
-def test_a_child_tells_which_imported_values_its_queries_use() -> None:
+def test_a_child_lists_which_imported_values_its_queries_use() -> None:
     text = lines(DEFINED, *MASTER, "{$v}/a.m3u8")
     _, parent = stored(text)
     _, child = stored(
@@ -218,7 +218,7 @@ def test_variables_may_be_made_of_others() -> None:
         ("a.ts?x={$made}", ("x",)),
     ],
 )
-def test_what_came_from_the_playlists_own_query_is_told(uri: str, names: tuple[str, ...]) -> None:
+def test_values_from_the_playlists_own_query_are_listed(uri: str, names: tuple[str, ...]) -> None:
     text = lines(
         '#EXT-X-DEFINE:QUERYPARAM="q"',
         '#EXT-X-DEFINE:NAME="own",VALUE="1"',
@@ -235,7 +235,7 @@ def test_what_came_from_the_playlists_own_query_is_told(uri: str, names: tuple[s
     assert reference.from_query == names
 
 
-def test_what_a_child_imports_from_the_masters_query_is_told_too() -> None:
+def test_values_imported_from_the_masters_query_are_listed_too() -> None:
     parent = Playlist(lines('#EXT-X-DEFINE:QUERYPARAM="q"', *MASTER, "a.m3u8").encode(), query="q=1")
     list(parent.references())
     child = Playlist(

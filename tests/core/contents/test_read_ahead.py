@@ -110,7 +110,7 @@ def test_a_range_that_fails_for_once_is_asked_for_again(error: SourceError) -> N
     [(SourceUnavailable("away"), 4), (RangesUnreliable("a 200"), 4), (SourceChanged("another"), 1)],
     ids=lambda value: type(value).__name__,
 )
-def test_a_range_that_fails_for_good_is_handed_up(error: SourceError, tries: int) -> None:
+def test_a_range_that_keeps_failing_raises(error: SourceError, tries: int) -> None:
     source = Failing(DATA, error, times=100)
 
     with pytest.raises(type(error)):

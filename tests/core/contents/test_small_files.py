@@ -157,7 +157,7 @@ def test_a_small_file_that_is_refused_at_first_is_copied_all_the_same(
     assert (result.size_bytes, stored) == (5000, text(5000))
 
 
-def test_the_response_that_is_handed_on_is_held_to_all_checks(client: HttpClient, origin: Origin) -> None:
+def test_the_response_of_the_first_request_gets_all_checks(client: HttpClient, origin: Origin) -> None:
     """By its own checksum, as one that the engine asked for."""
     origin.files = {"/f": text(5000)}
     origin.headers = lambda _: Answer(200, headers={"x-goog-hash": "crc32c=AAAAAA=="})

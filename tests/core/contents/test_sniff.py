@@ -266,7 +266,7 @@ def test_the_content_type_follows_the_bytes_of_media_and_of_markup(
     assert content_type_of(name, start[:SNIFF_BYTES]) == expected
 
 
-def test_a_form_is_told_by_its_first_bytes() -> None:
+def test_a_kind_is_recognised_by_its_first_bytes() -> None:
     told = {name: sniff(body[:SNIFF_BYTES]) for name, body in files().items()}
 
     assert {name: extension_of(kind) for name, kind in told.items()} == {
@@ -300,5 +300,5 @@ def test_text_is_no_form_of_a_recording(start: bytes) -> None:
         (b"\0\1\2", "binary data that begins with b'\\x00\\x01\\x02'"),
     ],
 )
-def test_what_was_found_is_told_to_people(start: bytes, called: str) -> None:
+def test_what_was_found_is_described(start: bytes, called: str) -> None:
     assert describe(start) == called

@@ -38,7 +38,7 @@ ADDRESS = "https://edge-7.example.com/token=SECRET/a.ts"
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, SourceError) else "",
 )
-def test_a_failure_is_told_without_an_address(error: SourceError, said: str) -> None:
+def test_a_failure_is_described_without_an_address(error: SourceError, said: str) -> None:
     assert in_words(error) == said
 
 

@@ -120,9 +120,7 @@ def test_without_credentials_it_needs_source_access(client: HttpClient, origin: 
 
 
 @pytest.mark.parametrize("error", [AccessDenied("no"), BucketMissing("no"), TransientStorageError("no")])
-def test_a_bucket_that_cannot_be_read_is_as_good_as_none(
-    client: HttpClient, origin: Origin, error: StorageError
-) -> None:
+def test_an_unreadable_bucket_counts_as_none(client: HttpClient, origin: Origin, error: StorageError) -> None:
     form3 = Form3(origin, tree("vod-ts"))
     form3.store.refused = {form3.key: error}
 
@@ -332,7 +330,7 @@ def test_an_object_of_a_store_without_versions_is_looked_at_after_each_range() -
         source.read_range(0, memoryview(bytearray(3)), info)
 
 
-def test_what_the_store_knows_of_an_object_is_told() -> None:
+def test_what_the_store_knows_of_an_object_is_passed_on() -> None:
     store = MemoryBackend("one")
     put(store, "x", b"abc")
 

@@ -49,7 +49,7 @@ def zipped(name: str) -> bytes:
     return packed.getvalue()
 
 
-class World:
+class Harness:
     """A room-vod at `/x/vod/` of an origin whose storage root is `s3://bucket/pre`."""
 
     def __init__(self, client: HttpClient, origin: Origin, form: str = "tree", query: str = "") -> None:
@@ -82,8 +82,8 @@ def vod_asset(thumbnails: Sequence[object], path: str = f"{STORAGE}/vod/master.m
 
 
 @pytest.fixture
-def world(client: HttpClient, origin: Origin) -> World:
-    return World(client, origin)
+def harness(client: HttpClient, origin: Origin) -> Harness:
+    return Harness(client, origin)
 
 
 def thumbnails_of(contents: Contents) -> dict[str, bytes]:
@@ -111,7 +111,7 @@ def behind_cookies(origin: Origin) -> None:
 def test_a_thumbnail_behind_a_cookie_cdn_is_asked_with_the_cookies_of_the_asset(
     client: HttpClient, origin: Origin, form: str, given: str
 ) -> None:
-    world = World(client, origin, form)
+    harness = Harness(client, origin, form)
     origin.files["/x/t/1.png"] = PNG
     behind_cookies(origin)
     url = f"{origin.url}/x/t/1.png"
@@ -121,7 +121,7 @@ def test_a_thumbnail_behind_a_cookie_cdn_is_asked_with_the_cookies_of_the_asset(
         "a webhook": ([], {f"{STORAGE}/t/1.png": url}),
     }[given]
 
-    contents = world.opened(listed, webhook)
+    contents = harness.opened(listed, webhook)
 
     assert thumbnails_of(contents) == {"thumbnails/1.png": PNG}
 
@@ -130,11 +130,11 @@ def test_a_thumbnail_behind_a_cookie_cdn_is_asked_with_the_cookies_of_the_asset(
 def test_the_cookies_go_to_no_other_host(
     client: HttpClient, origin: Origin, elsewhere: Origin, form: str
 ) -> None:
-    world = World(client, origin, form)
+    harness = Harness(client, origin, form)
     behind_cookies(origin)
     elsewhere.rule = lambda _: Answer(403)
 
-    contents = world.opened([f"{elsewhere.url}/1.png"], {f"{STORAGE}/t/2.png": f"{elsewhere.url}/2.png"})
+    contents = harness.opened([f"{elsewhere.url}/1.png"], {f"{STORAGE}/t/2.png": f"{elsewhere.url}/2.png"})
     made = copy(contents)
 
     assert len(made.optional_failures) == 2
@@ -142,8 +142,8 @@ def test_the_cookies_go_to_no_other_host(
     assert not any("cookie" in request.headers for request in elsewhere.requests)
 
 
-def test_a_tree_that_is_redirected_has_its_thumbnails_beside_where_it_led(world: World) -> None:
-    origin = world.origin
+def test_a_tree_that_is_redirected_has_its_thumbnails_beside_where_it_led(harness: Harness) -> None:
+    origin = harness.origin
     origin.files = {f"/cdn{path}": body for path, body in origin.files.items()}
     origin.files["/cdn/x/t/1.png"] = PNG
     behind_cookies(origin)
@@ -154,7 +154,7 @@ def test_a_tree_that_is_redirected_has_its_thumbnails_beside_where_it_led(world:
         else Answer(302, b"", {"Location": f"{origin.url}/cdn{request.path}"})
     )
 
-    contents = world.opened([f"{STORAGE}/t/1.png"])
+    contents = harness.opened([f"{STORAGE}/t/1.png"])
 
     assert thumbnails_of(contents) == {"thumbnails/1.png": PNG}
     assert origin.asked("/x/t/1.png") == 0
@@ -208,10 +208,10 @@ def test_the_thumbnails_of_a_tree_are_read_with_our_own_credentials_where_the_tr
 def test_what_a_thumbnail_answers_is_passed_on_as_it_is(
     client: HttpClient, origin: Origin, form: str, says: Answer, expected: type[SourceError]
 ) -> None:
-    world = World(client, origin, form)
+    harness = Harness(client, origin, form)
     origin.rule = lambda request: says if request.path.endswith(".png") else None
 
-    item = next(world.opened([f"{STORAGE}/t/1.png"]).items())
+    item = next(harness.opened([f"{STORAGE}/t/1.png"]).items())
 
     assert item.optional
     with pytest.raises(expected):
@@ -232,14 +232,14 @@ def test_what_a_thumbnail_answers_is_passed_on_as_it_is(
     ],
 )
 def test_all_places_of_a_thumbnail_are_tried_and_the_one_that_leaves_hope_speaks_for_them(
-    world: World, first: int, second: int, third: int, expected: str | type[SourceError]
+    harness: Harness, first: int, second: int, third: int, expected: str | type[SourceError]
 ) -> None:
     places = {"/url/1.png": (first, b"first"), "/x/t/1.png": (second, b"second"), "/hook": (third, b"third")}
-    world.origin.rule = lambda request: (
+    harness.origin.rule = lambda request: (
         Answer(places[request.path][0], PNG + places[request.path][1]) if request.path in places else None
     )
-    thumbnail = {"url": f"{world.origin.url}/url/1.png", "path": f"{STORAGE}/t/1.png"}
-    contents = world.opened([thumbnail], {f"{STORAGE}/t/1.png": f"{world.origin.url}/hook"})
+    thumbnail = {"url": f"{harness.origin.url}/url/1.png", "path": f"{STORAGE}/t/1.png"}
+    contents = harness.opened([thumbnail], {f"{STORAGE}/t/1.png": f"{harness.origin.url}/hook"})
 
     source = next(contents.items()).source
 
@@ -274,9 +274,9 @@ def test_a_place_that_is_never_read_does_not_stop_the_others() -> None:
 def test_a_signature_for_the_asset_alone_asks_for_no_thumbnail_and_is_a_warning(
     client: HttpClient, origin: Origin
 ) -> None:
-    world = World(client, origin, "file", query=SIGNED_ALONE)
+    harness = Harness(client, origin, "file", query=SIGNED_ALONE)
 
-    contents = world.opened([f"{STORAGE}/t/1.png"])
+    contents = harness.opened([f"{STORAGE}/t/1.png"])
 
     assert thumbnails_of(contents) == {}
     assert len(contents.notes.warnings) >= 1
@@ -318,12 +318,12 @@ def test_a_signature_for_the_asset_alone_asks_for_no_thumbnail_and_is_a_warning(
     ],
 )
 def test_thumbnails_are_named_by_the_listing_alone(
-    world: World, thumbnails: list[object], webhook: list[str], expected: list[str]
+    harness: Harness, thumbnails: list[object], webhook: list[str], expected: list[str]
 ) -> None:
     listed = [f"{STORAGE}/{each}" if isinstance(each, str) else each for each in thumbnails]
-    signed = {f"{STORAGE}/{each}": f"{world.origin.url}/hook/{n}" for n, each in enumerate(webhook)}
+    signed = {f"{STORAGE}/{each}": f"{harness.origin.url}/hook/{n}" for n, each in enumerate(webhook)}
     paths = [f"thumbnails/{name}" for name in expected]
-    contents = world.opened(listed, signed)
+    contents = harness.opened(listed, signed)
 
     items = [item.path for item in contents.items() if item.optional]
 
@@ -335,30 +335,30 @@ def test_thumbnails_are_named_by_the_listing_alone(
 def test_a_name_stays_when_another_thumbnail_of_that_name_cannot_be_had(
     client: HttpClient, origin: Origin
 ) -> None:
-    world = World(client, origin, "file", query=SIGNED_ALONE)
+    harness = Harness(client, origin, "file", query=SIGNED_ALONE)
     listed = [f"{STORAGE}/a/1.png", f"{STORAGE}/b/1.png"]
     origin.files |= {"/hook/a": PNG + b"a", "/hook/b": PNG + b"b"}
     a, b = ({path: f"{origin.url}/hook/{path[-7]}"} for path in listed)
 
-    only_second = thumbnails_of(world.opened(listed, b))
-    both = thumbnails_of(world.opened(listed, a | b))
+    only_second = thumbnails_of(harness.opened(listed, b))
+    both = thumbnails_of(harness.opened(listed, a | b))
 
     assert only_second == {"thumbnails/1-1.png": PNG + b"b"}
     assert both == {"thumbnails/1.png": PNG + b"a", **only_second}
 
 
 def test_a_signature_in_a_storage_path_is_in_no_warning(client: HttpClient, origin: Origin) -> None:
-    world = World(client, origin, "file", query=SIGNED_ALONE)
+    harness = Harness(client, origin, "file", query=SIGNED_ALONE)
 
-    contents = world.opened([f"{STORAGE}/t/1.png{SIGNED_ALONE}", "https://[x/1.png?sig=CANARY"])
+    contents = harness.opened([f"{STORAGE}/t/1.png{SIGNED_ALONE}", "https://[x/1.png?sig=CANARY"])
     items = list(contents.items())
 
     assert len(contents.notes.warnings) >= 2
     assert "CANARY" not in str(contents.notes.warnings) + str([item.path for item in items])
 
 
-def test_no_more_than_so_many_are_copied(world: World) -> None:
-    contents = world.opened([f"{STORAGE}/t/{n}.png" for n in range(MAX_THUMBNAILS + 3)])
+def test_no_more_than_so_many_are_copied(harness: Harness) -> None:
+    contents = harness.opened([f"{STORAGE}/t/{n}.png" for n in range(MAX_THUMBNAILS + 3)])
 
     assert sum(item.optional for item in contents.items()) == MAX_THUMBNAILS
     assert f"3 thumbnails beyond the first {MAX_THUMBNAILS} were left out" in contents.notes.warnings
@@ -423,10 +423,10 @@ def test_what_is_an_error_answer_or_could_harm_is_not_stored(
         image_check(f"thumbnails/{name}", Notes())(start, info)
 
 
-def test_an_svg_is_stored_as_octets(world: World) -> None:
-    world.origin.files["/x/t/1.svg"] = SVG
+def test_an_svg_is_stored_as_octets(harness: Harness) -> None:
+    harness.origin.files["/x/t/1.svg"] = SVG
 
-    made = copy(world.opened([f"{STORAGE}/t/1.svg"]))
+    made = copy(harness.opened([f"{STORAGE}/t/1.svg"]))
 
     assert made.files["thumbnails/1.svg"] == SVG
     assert made.items["thumbnails/1.svg"].content_type == "application/octet-stream"
@@ -437,18 +437,18 @@ def test_an_svg_is_stored_as_octets(world: World) -> None:
 def test_only_what_is_missing_is_fetched_later_under_the_same_name(
     client: HttpClient, origin: Origin, form: str
 ) -> None:
-    world = World(client, origin, form)
+    harness = Harness(client, origin, form)
     listed = [f"{STORAGE}/a/1.png", f"{STORAGE}/b/1.png", f"{STORAGE}/b/2.png"]
     bodies = {"/x/a/1.png": PNG + b"1", "/x/b/1.png": PNG + b"2", "/x/b/2.png": PNG + b"3"}
     origin.files |= bodies
     origin.rule = lambda request: Answer(503) if request.path in list(bodies)[1:] else None
-    whole = world.opened(listed)
+    whole = harness.opened(listed)
     first = copy(whole)
     origin.rule = lambda _: None
     missing = missing_thumbnails(first.files.keys(), vod_asset(listed))
     origin.requests.clear()
 
-    later = world.opened(listed).only_missing(first.files.keys())
+    later = harness.opened(listed).only_missing(first.files.keys())
     second = copy(later)
 
     assert missing == ["thumbnails/1-1.png", "thumbnails/2.png"]
@@ -458,13 +458,13 @@ def test_only_what_is_missing_is_fetched_later_under_the_same_name(
     assert not later.version_is_exact
     assert later.notes == Notes()
     asked = {request.path for request in origin.requests}
-    assert asked == {"/x/vod/" + world.name, *list(bodies)[1:]}
+    assert asked == {"/x/vod/" + harness.name, *list(bodies)[1:]}
     stored = first.files.keys() | second.files.keys()
     assert missing_thumbnails(stored, vod_asset(listed)) == []
 
 
 def test_the_version_with_thumbnails_is_that_of_the_asset(client: HttpClient, origin: Origin) -> None:
-    contents = World(client, origin, "zip").opened([f"{STORAGE}/a/1.png"])
+    contents = Harness(client, origin, "zip").opened([f"{STORAGE}/a/1.png"])
 
     assert contents.version_is_exact
 

@@ -409,7 +409,7 @@ def test_leaving_half_way_ends_the_fetching(client: HttpClient, origin: Origin) 
         next(items)
 
 
-def test_a_source_that_is_away_is_tried_again_and_then_handed_up(client: HttpClient, origin: Origin) -> None:
+def test_an_unavailable_source_is_retried_and_then_raised(client: HttpClient, origin: Origin) -> None:
     contents = open_zip(client, origin, zipped(FILES))
     asked = origin.asked("/rec.zip")
     origin.rule = lambda request: Answer(503)

@@ -191,7 +191,7 @@ def test_two_attempts_find_the_same_words(client: HttpClient, origin: Origin) ->
 
 # -- KEEP ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("what", [*HOSTILE, *UNSUPPORTED])
-def test_members_that_nobody_unpacks_are_not_judged(client: HttpClient, origin: Origin, what: str) -> None:
+def test_members_that_are_not_unpacked_are_not_judged(client: HttpClient, origin: Origin, what: str) -> None:
     data = {**HOSTILE, **UNSUPPORTED}[what][0]()
 
     made = take(open_zip(client, origin, data, mode=ZipMode.KEEP))

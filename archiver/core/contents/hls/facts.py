@@ -60,7 +60,7 @@ class TreeFacts:
     _seen: list[_Seen] = field(default_factory=list)
 
     def add(self, path: str, playlist: Playlist, streams: Collection[Stream] = ()) -> None:
-        """Count a playlist whose references were all read. `streams` may still grow until `tell`; when empty, the
+        """Count a playlist whose references were all read. `streams` may still grow until `summarize`; when empty, the
         playlist is not judged for being empty."""
         self._seen.append(
             _Seen(
@@ -77,7 +77,7 @@ class TreeFacts:
         left = MAX_REMARKS - len(self.remarks)
         self.remarks += [f"{path}: {remark}" for remark in playlist.remarks[:left]]
 
-    def tell(self, notes: Notes, files: int, expected: Expected) -> None:
+    def summarize(self, notes: Notes, files: int, expected: Expected) -> None:
         """Add the facts, with warnings and doubts about them, to `notes`."""
         layers = len(self.variants) or min(len(self._seen), 1)
         seconds = self._duration_seconds()

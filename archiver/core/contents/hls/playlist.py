@@ -1,6 +1,6 @@
 """Find the URIs of an HLS playlist (RFC 8216, section 4) and replace them; all other bytes stay the same.
 
-Parser libraries write a playlist anew from their model and lose what they do not know, so this reads lines for the
+Parser libraries rewrite a playlist from their model and lose what they do not know, so this reads lines for the
 spans that can hold a URI. Lines end at LF, CRLF or a single CR, never at U+2028 or the like; the encoding does not
 matter."""
 

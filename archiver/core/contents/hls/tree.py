@@ -128,7 +128,7 @@ class HlsContents:
         if self._files.left_out:
             self._notes.warnings.append(f"{self._files.left_out} optional files were too many to copy")
         kept[0] = self._master_item()
-        self._facts.tell(self._notes, len(self._files), self._expected)
+        self._facts.summarize(self._notes, len(self._files), self._expected)
         self._notes.facts["playlists_sha256"] = _digest_of(kept)
         yield from kept[1:]
         yield kept[0]

@@ -84,12 +84,12 @@ class ZipTree:
         for name in sorted(self._held, key=lambda name: (not is_master(self._held[name]), depth(name))):
             self._playlist(name)
         self._playlists += [self._stored(*each) for each in self._read]
-        told = Notes()
-        self._facts.tell(told, others, expected)
-        notes.facts.update(told.facts)
-        notes.warnings += told.warnings
+        summary = Notes()
+        self._facts.summarize(summary, others, expected)
+        notes.facts.update(summary.facts)
+        notes.warnings += summary.warnings
         # the source cannot complete a zip
-        notes.doubts += [*self._doubts, *(replace(doubt, unready=False) for doubt in told.doubts)]
+        notes.doubts += [*self._doubts, *(replace(doubt, unready=False) for doubt in summary.doubts)]
         if not self._held:
             notes.doubts.append(Doubt("the zip holds no playlist: its files were stored as they are"))
         elif not any(need.is_media for need in self._needs.values()):

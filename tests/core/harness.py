@@ -100,7 +100,7 @@ def file(data: bytes) -> Tree:
 
 
 class ArchiverHarness:
-    """One asset and an archiver. `contents` is called anew for each attempt, as the real one is."""
+    """One asset and an archiver. `contents` is called for each attempt, as the real one is."""
 
     def __init__(
         self,

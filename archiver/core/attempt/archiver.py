@@ -113,7 +113,7 @@ class Archiver:
         deps, row = self.deps, attempt.row
         known = as_known(row)
         if row.crashes >= MAX_CRASHES:
-            why = f"{row.crashes} workers died with it in hand and brought it no further"
+            why = f"{row.crashes} workers in a row died while they copied it, without progress"
             later = rare_delay(row, deps.clock(), deps.rules.retry)
             return known, WillRetry(why, later).with_stored(row)
         if waits := attempt.waits_for(breaker.API):
@@ -125,11 +125,11 @@ class Archiver:
             return seen, ended
 
         found = look(deps.destinations, asset.id, asset.created_at)
-        if not found.missing and not found.silent and found.right is not None:
-            changed = copy_if_resized(attempt, asset, found.right)
+        if not found.missing and not found.silent and found.committed is not None:
+            changed = copy_if_resized(attempt, asset, found.committed)
             if not isinstance(changed, tuple):
                 return seen, changed
-            manifest = add_missing(attempt, asset, found.right)
+            manifest = add_missing(attempt, asset, found.committed)
             warnings = tuple(dict.fromkeys([*manifest.warnings, *changed]))
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), warnings)
         stores = [store for store in found.missing if store.name not in attempt.own_breakers]

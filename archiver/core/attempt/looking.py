@@ -23,14 +23,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Found:
-    """`right`: a manifest that verifies the asset as archived; `missing`: destinations without one. `silent`:
-    destinations that do not answer, and may have one; `unread`: those of the missing that refuse reads. `present`: by
-    store, the manifests that do not count: damaged, with doubts, or contradicted by what is stored."""
+    """`committed`: a manifest that verifies; `missing`: the destinations without one. `silent`: destinations that do
+    not answer, and may have one; `unread`: those of the missing that refuse reads. `present`: by store, the manifests
+    that do not count: damaged, with doubts, or contradicted by what is stored."""
 
     missing: list[StorageBackend] = field(default_factory=list)
     silent: dict[str, StorageError] = field(default_factory=dict)
     unread: dict[str, StorageError] = field(default_factory=dict)
-    right: Manifest | None = None
+    committed: Manifest | None = None
     present: dict[str, Manifest] = field(default_factory=dict)
 
 
@@ -55,7 +55,7 @@ def look(
                 found.missing.append(store)
             continue
         if seen.committed:
-            found.right = found.right or seen.manifest
+            found.committed = found.committed or seen.manifest
         else:
             found.missing.append(store)
             if seen.manifest is not None:

@@ -62,7 +62,7 @@ def unless_verified(deps: Dependencies, row: Row, decided: Decided) -> Decided:
     backoff = deps.rules.retry.backoff
     if unknown := {**found.silent, **found.unread}:
         return _not_lost_yet(row, f"{DestinationsFailed(unknown)}; {decided.reason}", backoff.base)
-    manifest = found.right
+    manifest = found.committed
     if (manifest is None or found.missing) and not _clocks_agree(deps):
         return _not_lost_yet(row, f"{CLOCKS_DISAGREE}; {decided.reason}", backoff.cap)
     if manifest is None:

@@ -572,7 +572,7 @@ def test_an_asset_that_a_destination_refuses_alone_waits_alone_and_is_never_give
     assert isinstance(harness.archive("other"), Archived)
     assert not [key for key in stored_keys(store) if key.startswith("doctor/")]
     outcome = harness.archive_until_settled(asset_id="denied", attempts=20)
-    assert isinstance(outcome, WillRetry), "a person may mend it at any time"
+    assert isinstance(outcome, WillRetry), "a person may fix it at any time"
 
 
 def test_a_refusal_that_a_probe_cannot_explain_opens_no_breaker_and_costs_no_attempt() -> None:

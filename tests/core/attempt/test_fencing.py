@@ -1,4 +1,4 @@
-"""Who may write a manifest, and what is left when two workers had the same asset in hand (docs/decisions/0008)."""
+"""Who may write a manifest, and what is left when two workers copied the same asset (docs/decisions/0008)."""
 
 from __future__ import annotations
 

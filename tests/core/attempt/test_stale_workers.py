@@ -1,4 +1,4 @@
-"""Several workers have the same asset in hand, paused anywhere and resumed in any order."""
+"""Several workers copy the same asset, paused anywhere and resumed in any order."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ from worker.ledger import build_ledger, build_watcher
 from worker.memory import buffer_bytes, tune_garbage_collector, tune_malloc
 from worker.settings import Settings
 from worker.source_access import SourceAccess
+from worker.tallies import TallyFlusher
 
 DISTRIBUTION = "recording-archiver"
 
@@ -85,9 +86,11 @@ class AppServices:
     dead_mans_switch: DeadMansSwitch
     source_access: SourceAccess
     open_contents: OpenContents
+    tallies: TallyFlusher
 
     def close(self) -> None:
         self.api.close()
+        self.tallies.close()
         self.ledger.close()
         for store in self.destinations:
             store.close()
@@ -165,6 +168,7 @@ def build_services(
         dead_mans_switch=DeadMansSwitch(settings.heartbeat_url, authorities),
         source_access=source_access,
         open_contents=open_contents,
+        tallies=TallyFlusher(ledger),
     )
 
 
@@ -218,6 +222,7 @@ class ServicesPerProcess:
         with self._lock:
             if self._made is None or self._made[0] != os.getpid():
                 self._made = (os.getpid(), self._build())
+                self._made[1].tallies.start()
                 tune_garbage_collector()
                 tune_malloc()
             return self._made[1]

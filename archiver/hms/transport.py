@@ -31,6 +31,7 @@ from archiver.hms.errors import (
 )
 from archiver.hms.responses import LIST, endpoint, error_text, is_html, json_object
 from archiver.http import trust
+from archiver.http.tally import TALLY
 
 MAX_ANSWER_BYTES = 32 * 2**20  # 100 assets are some 60 KB
 MAX_RETRY_AFTER = timedelta(hours=1)  # a wrong header must not delay an asset past its deadline
@@ -85,6 +86,15 @@ class Transport:
     ) -> Mapping[str, Any]:
         """Send one request and return the JSON object of a 200 response. `deadline`: by the monotonic clock. Raises
         HmsError."""
+        began = self._monotonic()
+        try:
+            return self._get(path, query, token, deadline)
+        finally:
+            TALLY.add_request("api", self._monotonic() - began)
+
+    def _get(
+        self, path: str, query: Mapping[str, str], token: SecretStr, deadline: float
+    ) -> Mapping[str, Any]:
         asked = endpoint(path)
         sent_at = self._clock()
         failure: HmsError

@@ -16,8 +16,10 @@ _MAX_CONNECTIONS = 100_000  # sessions bound what they keep; libcurl would close
 class Multi:
     """Transfers of any number of sessions. In its loop's thread, but for `loop`."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, target: str = "") -> None:
+        """`target`: what its requests are counted as (`archiver.http.tally`); empty: not at all."""
         self.loop = loop
+        self.target = target
         self.due: float | None = None
         self._multi: Any = None
 

@@ -60,8 +60,8 @@ class ProcessRuntime:
         loop = Loop("sources")
         self.call_soon = loop.call_soon
         self.call_later = loop.call_later
-        self.sources = Multi(loop)
-        self.stores = Multi(Loop("stores"))
+        self.sources = Multi(loop, "source")
+        self.stores = Multi(Loop("stores"), "store")
         self._pools: dict[str, Pool] = {}
         self._lock = threading.Lock()
 

@@ -15,6 +15,7 @@ from archiver.http.failures import BROKEN, failure
 from archiver.http.handle import Handle
 from archiver.http.multi import Multi
 from archiver.http.options import Options, Timeouts
+from archiver.http.tally import TALLY
 from archiver.http.transfer import Transfer
 
 __all__ = ["Options", "Session", "Timeouts"]
@@ -141,6 +142,8 @@ class Session:
             transfer.resubmitted = True
             self._begin(transfer)
             return
+        if self._multi.target:
+            TALLY.add_request(self._multi.target, handle.easy.getinfo(pycurl.TOTAL_TIME_T) / 1e6)
         error = transfer.error
         if error is None and failed is not None:
             error = self._failure(handle.easy, transfer, *failed)

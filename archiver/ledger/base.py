@@ -61,6 +61,10 @@ class Assets(Protocol):
         """Return when the earliest waiting asset is due; None when none waits."""
         ...
 
+    def queued_since(self) -> datetime | None:
+        """Return when the asset that has been queued for longest was queued; None when none is."""
+        ...
+
     def progress(self) -> list[Progress]:
         """Return what running copies reported within PROGRESS_LIFETIME."""
         ...
@@ -100,6 +104,11 @@ class Schedule(Assets, Protocol):
         Due: discovered; waiting with a `next_attempt_at` that is past, or will be within `ahead`; queued for longer
         than `requeue_after` (the message was lost); running with an expired lease (the worker died).
         """
+        ...
+
+    def make_due(self, asset_ids: Sequence[str], *, unless_within: timedelta) -> list[str]:
+        """End the wait of each waiting asset, unless its state was set within `unless_within`; others stay as they are.
+        Return the unknown ids. Idempotent."""
         ...
 
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:

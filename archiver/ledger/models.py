@@ -153,16 +153,19 @@ class Settlement:
     warnings: tuple[str, ...] = ()
     copied_bytes: int = 0  # by this attempt, whatever came of it; for the totals
     copied_objects: int = 0
+    cause: str = field(default="", compare=False)  # why it failed, as one of a few words; for the totals
 
     @property
     def totals(self) -> Mapping[str, int]:
         """What the attempt adds to `Totals`, by name: the ATTEMPTS that ended in its state, and what was copied."""
         ended = f"{ATTEMPTS}{self.state}" if self.counts_as_attempt else POSTPONED
         amounts = {ended: 1, COPIED_BYTES: self.copied_bytes, COPIED_OBJECTS: self.copied_objects}
+        if self.cause:
+            amounts[f"{FAILURES}{self.cause}"] = 1
         return {name: amount for name, amount in amounts.items() if amount}
 
 
-ATTEMPTS, POSTPONED = "attempts:", "attempts_postponed"
+ATTEMPTS, POSTPONED, FAILURES = "attempts:", "attempts_postponed", "failures:"
 COPIED_BYTES, COPIED_OBJECTS = "copied_bytes", "copied_objects"
 """Names of totals. `POSTPONED`: attempts that tried nothing."""
 

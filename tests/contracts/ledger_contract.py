@@ -576,6 +576,59 @@ class LedgerContract:
         harness.ledger.take_due(2, HOUR)
         assert harness.ledger.next_due_at() == START + 3 * HOUR
 
+    def test_it_is_known_since_when_an_asset_is_queued(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.queued_since() is None
+        harness.ledger.discover([seen("a"), seen("b", expires_in=DAY)])
+        harness.ledger.take_due(1, HOUR)
+        harness.advance(MINUTE)
+        harness.ledger.take_due(2, HOUR)
+
+        assert harness.ledger.queued_since() == START
+        take_lease(harness, "b")
+        assert harness.ledger.queued_since() == START + MINUTE
+
+    def test_a_wait_can_be_ended(self, harness: LedgerHarness) -> None:
+        for asset_id in ("a", "b"):
+            put(harness, AssetState.DISCOVERED, asset_id)
+            harness.ledger.settle(take_lease(harness, asset_id), seen(asset_id), waiting(3 * HOUR))
+        harness.advance(MINUTE)
+
+        assert harness.ledger.make_due(["b", "nobody", "b"], unless_within=MINUTE) == ["nobody"]
+
+        assert harness.ledger.next_due_at() == harness.now
+        assert ids(harness.ledger.take_due(2, HOUR)) == ["b"]
+        row = harness.ledger.get("b")
+        assert row is not None
+        assert row.attempts == 1
+
+    def test_a_wait_that_began_just_now_is_not_ended(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
+        harness.ledger.settle(take_lease(harness), seen(), waiting(3 * HOUR))
+        harness.advance(MINUTE / 2)
+
+        assert harness.ledger.make_due([seen().asset_id], unless_within=MINUTE) == []
+        assert harness.ledger.take_due(2, HOUR) == []
+
+    def test_a_wait_that_was_promoted_before_its_end_can_be_ended(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.DISCOVERED)
+        harness.ledger.settle(take_lease(harness), seen(), waiting(3 * HOUR))
+        harness.advance(MINUTE)
+        harness.ledger.take_due(0, HOUR, ahead=4 * HOUR)
+
+        harness.ledger.make_due([seen().asset_id], unless_within=MINUTE)
+
+        assert harness.ledger.next_due_at() == harness.now
+        assert len(harness.ledger.take_due(1, HOUR)) == 1
+
+    @pytest.mark.parametrize("state", set(AssetState) - {AssetState.WAITING})
+    def test_only_a_wait_can_be_ended(self, harness: LedgerHarness, state: AssetState) -> None:
+        put(harness, state)
+        before = harness.ledger.get(seen().asset_id)
+        harness.advance(HOUR)
+
+        assert harness.ledger.make_due([seen().asset_id], unless_within=MINUTE) == []
+        assert harness.ledger.get(seen().asset_id) == before
+
     @pytest.mark.parametrize("state", AssetState)
     def test_an_operator_reopens_whatever_is_not_under_way(
         self, harness: LedgerHarness, state: AssetState

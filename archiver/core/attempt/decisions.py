@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from archiver.core.attempt.outcomes import Ended, WillRetry
@@ -71,6 +71,10 @@ class RetryRules:
 
 def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> WillRetry | Ended:
     """Decide what comes of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
+    return replace(_decide(error, row, now, rules, jitter), cause=cause_of(error))
+
+
+def _decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> WillRetry | Ended:
     reason = describe(error)
     if isinstance(error, Stopped):
         return WillRetry(reason, timedelta(0), costs_attempt=False)
@@ -138,6 +142,15 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return f"{type(error).__name__}: {os.strerror(error.errno)}"
     return f"internal error {type(error).__name__}; see the worker's log"
+
+
+def cause_of(error: Exception) -> str:
+    """Name the kind of failure for the metrics: by the error's class if it is ours, else `machine` or `internal`."""
+    if isinstance(error, DestinationsFailed):
+        return type(next(iter(error.failed.values()), error)).__name__
+    if isinstance(error, HmsError | StorageError | ArchiveError | TransferError):
+        return type(error).__name__
+    return "machine" if is_machine_fault(error) else "internal"
 
 
 def _is_mismatch(error: Exception) -> bool:

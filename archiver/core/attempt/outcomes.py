@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import assert_never
 
@@ -53,6 +53,7 @@ class WillRetry:
     fingerprint: str | None = None
     stored_bytes: int = 0
     stored_objects: int = 0
+    cause: str = field(default="", compare=False)  # see `Settlement.cause`
 
     def with_stored(self, row: Row) -> WillRetry:
         """The same; what is stored of the asset with doubts stays so while it waits."""
@@ -65,6 +66,7 @@ class Ended:
 
     state: AssetState
     reason: str
+    cause: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,9 @@ def settlement(outcome: Settled) -> Settlement:
                 gone=outcome.gone,
                 stored_bytes=outcome.stored_bytes,
                 stored_objects=outcome.stored_objects,
+                cause=outcome.cause,
             )
-        case Ended(state, reason):
-            return Settlement(state, reason=reason, gone=state is AssetState.LOST)
+        case Ended(state, reason, cause):
+            return Settlement(state, reason=reason, gone=state is AssetState.LOST, cause=cause)
         case _:
             assert_never(outcome)

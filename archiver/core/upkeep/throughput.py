@@ -12,10 +12,11 @@ from archiver.core.forecast import Band, Due, Forecast, Hour, forecast
 from archiver.core.health import UNSAVED_STATES
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Assets, Facts, Totals
-from archiver.ledger.models import ATTEMPTS, COPIED_BYTES, AssetState
+from archiver.ledger.models import ATTEMPTS, COPIED_BYTES, Amount, AssetState
 
 FACT = "throughput"
 FORECAST_FACT = "forecast"
+AMOUNTS_FACT = "amounts"
 FORECAST_EVERY = timedelta(minutes=10)
 FORECAST_LIFETIME = timedelta(
     hours=1
@@ -69,12 +70,15 @@ def history(ledger: Facts) -> list[Hour]:
 
 
 def remember_forecast(ledger: Ledger, now: datetime) -> None:
-    """Make a forecast, unless one was made within FORECAST_EVERY. Raises LedgerError."""
+    """Make a forecast and sum up the assets by state, unless that was done within FORECAST_EVERY. Raises
+    LedgerError."""
     fact = ledger.recall(FORECAST_FACT)
     made_at = parse_time(fact.get("made_at")) if fact else None
     if made_at is not None and timedelta(0) <= now - made_at < FORECAST_EVERY:
         return
-    found = forecast(now, left(ledger), history(ledger))
+    amounts = ledger.amounts()
+    ledger.remember(AMOUNTS_FACT, _totalled(amounts, now), lifetime=FORECAST_LIFETIME)
+    found = forecast(now, left(amounts), history(ledger))
     said = {"made_at": now.isoformat()} | ({} if found is None else _as_fact(found))
     ledger.remember(FORECAST_FACT, said, lifetime=FORECAST_LIFETIME)
 
@@ -99,11 +103,21 @@ def last_forecast(facts: Mapping[str, Mapping[str, object]]) -> Forecast | None:
         return None
 
 
-def left(ledger: Assets) -> list[Due]:
+def last_amounts(facts: Mapping[str, Mapping[str, object]]) -> Mapping[AssetState, Amount]:
+    """Read assets and bytes by state from the ledger's facts, as of the last forecast; empty without one."""
+    states = facts.get(AMOUNTS_FACT, {}).get("states")
+    found = {}
+    for state in AssetState:
+        match states.get(state) if isinstance(states, Mapping) else None:
+            case [int(assets), int(size_bytes), int(unsized)]:
+                found[state] = Amount(assets, size_bytes, unsized)
+    return found
+
+
+def left(amounts_by_state: Mapping[AssetState, Mapping[datetime, Amount]]) -> list[Due]:
     """Return what is not saved yet, by the hour of its deadline. An asset of unknown size counts as one of average
-    size. Raises LedgerError."""
-    by_state = ledger.amounts(UNSAVED_STATES)
-    amounts = [(deadline, amount) for hours in by_state.values() for deadline, amount in hours.items()]
+    size."""
+    amounts = [each for state in UNSAVED_STATES for each in amounts_by_state.get(state, {}).items()]
     sized = sum(amount.assets - amount.unsized for _, amount in amounts)
     average = sum(amount.size_bytes for _, amount in amounts) // sized if sized else 0
     return [
@@ -114,6 +128,16 @@ def left(ledger: Assets) -> list[Due]:
         )
         for deadline, amount in amounts
     ]
+
+
+def _totalled(amounts: Mapping[AssetState, Mapping[datetime, Amount]], now: datetime) -> dict[str, object]:
+    states = {state: sum(hours.values(), Amount(0, 0)) for state, hours in amounts.items()}
+    return {
+        "made_at": now.isoformat(),
+        "states": {
+            str(state): [each.assets, each.size_bytes, each.unsized] for state, each in states.items()
+        },
+    }
 
 
 def _as_fact(found: Forecast) -> dict[str, object]:

@@ -75,5 +75,10 @@ class MemoryAssets(State):
         return min((at for at in waits if at is not None), default=None)
 
     @synchronized
+    def queued_since(self) -> datetime | None:
+        queued = (asset for asset in self._assets.values() if asset.row.state == AssetState.QUEUED)
+        return min((asset.timed_at for asset in queued if asset.timed_at is not None), default=None)
+
+    @synchronized
     def progress(self) -> list[Progress]:
         return [progress for ends, progress in self._progress.values() if ends > self._clock()]

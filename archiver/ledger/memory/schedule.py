@@ -100,6 +100,18 @@ class MemorySchedule(MemoryAssets):
         return sorted((asset.row for asset in taken), key=urgency)
 
     @synchronized
+    def make_due(self, asset_ids: Sequence[str], *, unless_within: timedelta) -> list[str]:
+        clock = self._clock()
+        for asset_id in asset_ids:
+            asset = self._assets.get(asset_id)
+            if asset is None or asset.row.state != AssetState.WAITING:
+                continue
+            at = asset.row.next_attempt_at
+            if at is not None and at > clock and asset.row.changed_at <= clock - unless_within:
+                asset.row = replace(asset.row, next_attempt_at=clock)
+        return [asset_id for asset_id in asset_ids if asset_id not in self._assets]
+
+    @synchronized
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
         asset = self._assets.get(asset_id)
         if asset is None:

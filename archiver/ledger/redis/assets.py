@@ -68,6 +68,10 @@ class RedisAssets(ScriptCalls):
         earliest = self._run("next_due_at")
         return from_microseconds(earliest) if earliest else None
 
+    def queued_since(self) -> datetime | None:
+        earliest = self._run("queued_since")
+        return from_microseconds(earliest) if earliest else None
+
     def progress(self) -> list[Progress]:
         read = (read_progress(fact) for fact in self._recall("progress").values())
         return [one for one in read if one is not None]

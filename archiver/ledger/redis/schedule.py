@@ -44,6 +44,10 @@ class RedisSchedule(RedisAssets):
                 break
         return sorted(rows, key=lambda row: (row.expires_at, row.asset_id.encode("utf-8", "surrogatepass")))
 
+    def make_due(self, asset_ids: Sequence[str], *, unless_within: timedelta) -> list[str]:
+        unknown: list[str] = self._run("make_due", unless_within // MICROSECOND, *asset_ids)
+        return unknown
+
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
         flat = self._run("reopen", asset_id, 1 if keep_stored else 0)
         return read_row(flat) if flat else None

@@ -10,7 +10,7 @@ import archiver.core.errors
 import archiver.hms.errors
 import archiver.transfer.errors
 import storage_backends.errors
-from archiver.core.attempt.decisions import RetryRules, decide, describe
+from archiver.core.attempt.decisions import RetryRules, cause_of, decide, describe
 from archiver.core.attempt.outcomes import Ended, WillRetry
 from archiver.core.deadlines import UNDATED
 from archiver.core.destinations.breaker import OPEN_FOR
@@ -354,3 +354,13 @@ def test_every_error_of_our_trees_has_a_description() -> None:
 def _leaves(kind: type[Exception]) -> list[type[Exception]]:
     below = [leaf for child in kind.__subclasses__() for leaf in _leaves(child)]
     return below or [kind]
+
+
+def test_the_cause_of_a_failure_is_one_of_a_few_words_with_nothing_of_the_asset() -> None:
+    failed = DestinationsFailed({"s3://b": AccessDenied("no")})
+
+    assert cause_of(SourceGone("https://cdn/x?sig=secret")) == "SourceGone"
+    assert cause_of(failed) == "AccessDenied"
+    assert cause_of(MemoryError()) == "machine"
+    assert cause_of(RuntimeError("https://cdn/x?sig=secret")) == "internal"
+    assert decide(SourceGone("x"), row(), NOW, RetryRules(), 0.5).cause == "SourceGone"

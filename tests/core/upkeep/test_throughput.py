@@ -12,7 +12,7 @@ from archiver.core.forecast import Hour
 from archiver.core.health import Summary, assess
 from archiver.core.upkeep import throughput
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import AssetState, Progress, Seen, Settlement
+from archiver.ledger.models import Amount, AssetState, Progress, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 
@@ -185,7 +185,22 @@ class TestForecast:
         fleet.discovers(2, size_bytes=GIB)
         fleet.discovers(2, size_bytes=3 * GIB)
 
-        assert sum(due.size_bytes for due in throughput.left(fleet.ledger)) == 12 * GIB
+        assert sum(due.size_bytes for due in throughput.left(fleet.ledger.amounts())) == 12 * GIB
+
+    def test_assets_and_bytes_by_state_are_kept_beside_the_forecast(self, fleet: Fleet) -> None:
+        fleet.discovers(2, size_bytes=None)
+        fleet.discovers(3)
+        throughput.remember_forecast(fleet.ledger, fleet.clock())
+
+        amounts = throughput.last_amounts(fleet.ledger.recall_all(""))
+
+        assert amounts[AssetState.DISCOVERED] == Amount(5, 3 * GIB, unsized=2)
+        assert amounts[AssetState.ARCHIVED] == Amount(0, 0)
+        assert set(amounts) == set(AssetState)
+
+    @pytest.mark.parametrize("fact", [{}, {"states": 3}, {"states": {"archived": [1, "x", 2]}}])
+    def test_a_fact_of_another_shape_holds_no_amounts(self, fact: Mapping[str, object]) -> None:
+        assert throughput.last_amounts({throughput.AMOUNTS_FACT: fact}) == {}
 
     @pytest.mark.parametrize("fact", [{}, {"assets_left": 1}, {"done_in_seconds": 3}, {"hours": "x"}])
     def test_a_fact_of_another_shape_is_no_forecast(self, fact: Mapping[str, object]) -> None:

@@ -91,9 +91,8 @@ class FilesystemBackend:
                     return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
             finally:
                 os.close(file)
-                with contextlib.suppress(
-                    FileNotFoundError, PermissionError
-                ):  # moved by `rename`; or nothing may be deleted here
+                # moved by `rename`; or nothing may be deleted here
+                with contextlib.suppress(FileNotFoundError, PermissionError):
                     os.unlink(temporary, dir_fd=uploads)
 
     def begin(self, spec: ObjectSpec) -> FilesystemUpload:
@@ -110,9 +109,8 @@ class FilesystemBackend:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                     with opened_file("parts", flags, folder), opened_file("data", flags, folder) as data:
                         if spec.size_bytes:
-                            os.posix_fallocate(
-                                data, 0, spec.size_bytes
-                            )  # fail on a full disk before the work
+                            # fail on a full disk before the work
+                            os.posix_fallocate(data, 0, spec.size_bytes)
                     os.fsync(folder)
                 os.fsync(uploads)
             except OSError:

@@ -69,9 +69,8 @@ class Root:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        flags = (
-            os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        )  # the root itself may be a link: that is the user's choice
+        # the root itself may be a link: that is the user's choice
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         with self._lock:
             if not self._made:
                 try:
@@ -224,9 +223,8 @@ class Root:
 def _opened_for_locking(name: str, folder: int) -> int:
     flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        return os.open(
-            name, os.O_RDWR | flags, dir_fd=folder
-        )  # NFS locks only files that are open for writing
+        # NFS locks only files that are open for writing
+        return os.open(name, os.O_RDWR | flags, dir_fd=folder)
     except PermissionError:
         return os.open(name, os.O_RDONLY | flags, dir_fd=folder)
 

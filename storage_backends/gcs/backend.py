@@ -65,10 +65,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _GENERATION = re.compile("[0-9]{1,19}")
 _PAGE = 1000  # the most that a page holds
 _LISTED = "items(name,size,crc32c,generation,contentType,updated),nextPageToken"
-_ABSENT, _NEVER = (
-    "0",
-    "4102444800000000",
-)  # generations: of no object, and of the year 2100 (they are microseconds since 1970)
+# generations: of no object, and of the year 2100 (they are microseconds since 1970)
+_ABSENT, _NEVER = "0", "4102444800000000"
 
 
 def open_backend(url: DestinationUrl) -> GcsBackend:
@@ -148,9 +146,8 @@ class GcsBackend:
 
     async def send(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         """Do what `put` does, but attempt it once: see `storage_backends.optional.Sends`."""
-        if (
-            spec.if_absent or spec.if_match is not None
-        ):  # retried by `put`, which knows the identity of each attempt
+        if spec.if_absent or spec.if_match is not None:
+            # `put` retries, and knows the object of an earlier attempt
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
             return await self._send(spec, data, crc32c, secrets.token_hex(16), None)

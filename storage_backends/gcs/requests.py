@@ -31,14 +31,12 @@ from storage_backends.gcs.errors import Answer
 
 Headers = dict[str, str]
 
-_TIMEOUTS = Timeouts(
-    connect=timedelta(seconds=10), silence=timedelta(seconds=60)
-)  # as in bucket.py, for the library
+# as in bucket.py, for the library
+_TIMEOUTS = Timeouts(connect=timedelta(seconds=10), silence=timedelta(seconds=60))
 _TOKEN_TIMEOUT_SECONDS = 60.0  # google-auth's own default is 120
 _ANSWER_BYTES = 64 * 1024
-_JOINED_BYTES = (
-    256 * 1024
-)  # objects up to this size are copied into the request, which is faster than sending pieces
+# objects up to this size are copied into the request, which is faster than sending pieces
+_JOINED_BYTES = 256 * 1024
 _CONTENT_TYPE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 
 

@@ -251,9 +251,8 @@ class S3Backend:
             content_range = answer.get("ContentRange")
             if content_range is not None and not content_range.startswith(f"bytes {start}-"):
                 raise TransientStorageError(f"{doing}: the server sent another range than the one requested")
-            to_skip = (
-                start if content_range is None else 0
-            )  # the server sent the whole object instead of a range
+            # without Content-Range the server sent the whole object
+            to_skip = start if content_range is None else 0
             expected = max(0, needed(answer, "ContentLength") - to_skip)
             if length_bytes is not None:
                 expected = min(expected, length_bytes)

@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_TIMEOUTS = Timeouts(
-    connect=timedelta(seconds=10), silence=timedelta(seconds=60)
-)  # as in bucket.py, for boto3
+# as in bucket.py, for boto3
+_TIMEOUTS = Timeouts(connect=timedelta(seconds=10), silence=timedelta(seconds=60))
 _ANSWER_BYTES = 64 * 1024
 _CORRECTIONS = 3  # in a row, after which boto3 sends everything
 

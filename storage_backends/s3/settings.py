@@ -12,9 +12,8 @@ from storage_backends.errors import (
 )
 from storage_backends.s3.data_path import Checksum
 
-_BUCKET = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}"
-)  # AWS: 3 to 63, lower case; compatible servers allow more
+# AWS: 3 to 63 characters, lower case; compatible servers allow more
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _ADDRESSING_STYLES = ("auto", "path", "virtual")
 _ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 _OPTIONS = ("endpoint_url", "region", "addressing_style", "checksum", "encryption", "kms_key_id")
@@ -30,9 +29,8 @@ class S3Settings:
     checksum: Checksum = Checksum.AUTO
     encryption: str | None = None  # requested for every object; None: the bucket's default
     kms_key_id: str | None = None
-    attempts: int = (
-        5  # of one request, by botocore, within about 20 s; the archiver's own retry policies are outside
-    )
+    # of one request, by botocore, within about 20 s; the archiver's own retry policies come on top
+    attempts: int = 5
 
 
 def settings_of(url: DestinationUrl) -> S3Settings:

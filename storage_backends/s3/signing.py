@@ -101,10 +101,8 @@ class PutTemplate:
             f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._before_digest}{digest}"
             f"{self._after_digest}{digest}"
         )
-        inner, outer = (
-            self._inner.copy(),
-            self._outer.copy(),
-        )  # `hmac.digest` would release the interpreter lock
+        # not `hmac.digest`, which would release the interpreter lock
+        inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(f"{self._to_sign}{hashlib.sha256(canonical.encode()).hexdigest()}".encode())
         outer.update(inner.digest())
         signature = outer.hexdigest()

@@ -1,4 +1,4 @@
-"""What a ledger must do, in six Protocols; `Ledger` is their sum. It can be lost: the API and the buckets rebuild it
+"""What a ledger must do, in seven Protocols; `Ledger` is their sum. It can be lost: the API and the buckets rebuild it
 (docs/architecture.md).
 
 To add an implementation, write a class with the methods of `Ledger` and run `tests/contracts/ledger_contract.py` on it
@@ -17,8 +17,10 @@ from archiver.ledger.models import (
     AssetState,
     AttemptStart,
     Counts,
+    Event,
     Lease,
     OpenUpload,
+    OutboxSize,
     Progress,
     Row,
     Seen,
@@ -239,7 +241,35 @@ class Totals(Protocol):
         ...
 
 
-class Ledger(Schedule, Leases, CopyJournal, Facts, Totals, Protocol):
+class Outbox(Protocol):
+    """Keep events until they are delivered. An event is kept in the same step that moves the asset."""
+
+    def keep_events(self, lifetime: timedelta) -> None:
+        """For `lifetime` from now, keep an event when an asset comes to one of EVENT_STATES: by an attempt, by a
+        person, or as damaged. One whose end is only found again, in a manifest, is no event. Idempotent."""
+        ...
+
+    def events(self, limit: int) -> list[Event]:
+        """Return up to `limit` events, oldest first."""
+        ...
+
+    def delivered(self, event: Event) -> None:
+        """Forget an event. Idempotent."""
+        ...
+
+    def replay(self, asset_ids: Sequence[str]) -> int:
+        """Keep an event of each asset as it is now; return how many. Those in none of EVENT_STATES are left out, and so
+        is what comes when MAX_EVENTS wait."""
+        ...
+
+    def outbox_size(self) -> OutboxSize: ...
+
+    def forget_dropped(self) -> None:
+        """Set `OutboxSize.dropped` to 0."""
+        ...
+
+
+class Ledger(Schedule, Leases, CopyJournal, Facts, Totals, Outbox, Protocol):
     """The whole ledger. Code takes this only when it needs two of the Protocols above."""
 
     def ping(self) -> None:

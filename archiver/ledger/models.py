@@ -116,6 +116,29 @@ class Row:
     acknowledged: Acknowledgement | None = None  # of this end state; cleared when the state changes
 
 
+EVENT_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST, AssetState.DAMAGED})
+"""An asset that comes to one of these is an event."""
+
+MAX_EVENTS = 100_000
+"""Events kept for a receiver that is away: about 50 MB. Those that come after are counted, and can be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`row`: the asset as it was when it came to its state. `number` grows from event to event."""
+
+    number: int
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSize:
+    """`dropped`: events that were not kept since `Outbox.forget_dropped`, because MAX_EVENTS were waiting."""
+
+    waiting: int
+    dropped: int
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One worker's time-limited right to an asset. `fence` is a fencing token: it grows with every lease."""

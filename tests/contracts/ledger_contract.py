@@ -14,7 +14,9 @@ from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
+    EVENT_STATES,
     JUDGED_STATES,
+    MAX_EVENTS,
     MAX_SIZES,
     MAX_WAIT,
     OPEN_STATES,
@@ -24,6 +26,7 @@ from archiver.ledger.models import (
     AttemptStart,
     Lease,
     OpenUpload,
+    OutboxSize,
     Progress,
     Row,
     Seen,
@@ -1562,6 +1565,105 @@ class LedgerContract:
             harness.ledger.settle(lost, seen(), replace(ARCHIVED, copied_bytes=5))
 
         assert harness.ledger.totals() == {}
+
+    def test_no_event_is_kept_while_nobody_wants_them(self, harness: LedgerHarness) -> None:
+        attempt(harness, ARCHIVED)
+
+        assert harness.ledger.events(10) == []
+
+    def test_an_event_holds_the_row_as_it_was_then(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(HOUR)
+        archived = attempt(harness, ARCHIVED)
+        harness.ledger.reopen("a")
+
+        [event] = harness.ledger.events(10)
+
+        assert event.row == archived
+
+    @pytest.mark.parametrize("state", ENDS)
+    def test_an_attempt_that_ends_in_an_event_state_is_an_event(
+        self, harness: LedgerHarness, state: AssetState
+    ) -> None:
+        harness.ledger.keep_events(HOUR)
+        attempt(harness, Settlement(state))
+
+        assert [event.row.state for event in harness.ledger.events(10)] == [state] * (state in EVENT_STATES)
+
+    def test_an_attempt_that_waits_is_no_event(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(HOUR)
+        attempt(harness, waiting(MINUTE))
+
+        assert harness.ledger.events(10) == []
+
+    def test_events_come_in_order_until_each_is_delivered(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(HOUR)
+        for asset_id in "abc":
+            harness.ledger.discover([seen(asset_id)])
+            harness.ledger.settle(take_lease(harness, asset_id), seen(asset_id), ARCHIVED)
+        first, second, third = harness.ledger.events(10)
+        harness.ledger.delivered(second)
+        harness.ledger.delivered(second)
+
+        assert [event.row.asset_id for event in (first, second, third)] == ["a", "b", "c"]
+        assert harness.ledger.events(10) == [first, third]
+        assert harness.ledger.events(1) == [first]
+        assert harness.ledger.events(0) == []
+        assert first.number < second.number < third.number
+        assert harness.ledger.outbox_size() == OutboxSize(waiting=2, dropped=0)
+
+    def test_events_are_kept_for_as_long_as_somebody_wants_them(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(HOUR)
+        harness.advance(2 * HOUR)
+        attempt(harness, ARCHIVED)
+
+        assert harness.ledger.events(10) == []
+
+    def test_a_persons_decision_and_damage_are_events(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(HOUR)
+        attempt(harness, Settlement(AssetState.QUARANTINED))
+        harness.ledger.record_archived(seen(), ARCHIVED)
+        harness.ledger.record_archived(seen(), ARCHIVED)
+        harness.ledger.record_archived(seen("b"), Settlement(AssetState.DAMAGED))
+
+        states = [event.row.state for event in harness.ledger.events(10)]
+
+        assert states == [AssetState.QUARANTINED, AssetState.ARCHIVED, AssetState.DAMAGED]
+
+    def test_what_is_only_found_again_in_a_manifest_is_no_event(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(HOUR)
+        harness.ledger.discover([seen("a")])
+        harness.ledger.record_archived(seen("a"), ARCHIVED)
+        harness.ledger.record_archived(seen("b"), ARCHIVED)
+
+        assert harness.ledger.events(10) == []
+
+    def test_an_asset_can_be_replayed_as_it_is_now(self, harness: LedgerHarness) -> None:
+        archived = attempt(harness, ARCHIVED)
+        harness.ledger.discover([seen("b")])
+
+        assert harness.ledger.replay(["a", "b", "unknown"]) == 1
+        assert harness.ledger.replay([]) == 0
+        assert [event.row for event in harness.ledger.events(10)] == [archived]
+
+    def test_an_attempt_whose_lease_was_lost_is_no_event(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(DAY)
+        harness.ledger.discover([seen()])
+        lost = take_lease(harness)
+        crash(harness)
+
+        with pytest.raises(LeaseLost):
+            harness.ledger.settle(lost, seen(), ARCHIVED)
+
+        assert harness.ledger.events(10) == []
+
+    def test_more_events_than_are_kept_are_counted(self, harness: LedgerHarness) -> None:
+        attempt(harness, ARCHIVED)
+        assert harness.ledger.replay(["a"] * MAX_EVENTS) == MAX_EVENTS
+
+        assert harness.ledger.replay(["a"]) == 0
+        assert harness.ledger.outbox_size() == OutboxSize(MAX_EVENTS, dropped=1)
+        harness.ledger.forget_dropped()
+        assert harness.ledger.outbox_size() == OutboxSize(MAX_EVENTS, dropped=0)
 
     def test_it_answers(self, harness: LedgerHarness) -> None:
         harness.ledger.ping()

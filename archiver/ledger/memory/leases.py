@@ -113,6 +113,7 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         self._move(asset, settlement.state, at=now + wait)
         self._progress.pop(lease.asset_id, None)
         self._totals.update(settlement.totals)
+        self._announce(asset.row)
         return asset.row
 
     @synchronized

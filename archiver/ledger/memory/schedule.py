@@ -58,12 +58,15 @@ class MemorySchedule(MemoryAssets):
             asset.row = replace(asset.row, reason=settlement.reason)
             return False
 
+        ended = asset is not None and asset.row.state not in OPEN_STATES
         asset = asset or self._enter(seen, settlement.state, None)
         self._move(asset, settlement.state)
         created_at = seen.created_at or asset.row.created_at
         asset.row = replace(
             with_result(asset.row, settlement), mismatches=0, fingerprint=None, created_at=created_at
         )
+        if ended or settlement.state == AssetState.DAMAGED:
+            self._announce(asset.row)
         return True
 
     @synchronized

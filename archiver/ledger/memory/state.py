@@ -12,8 +12,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import (
+    EVENT_STATES,
+    MAX_EVENTS,
     OPEN_STATES,
     AssetState,
+    Event,
     Lease,
     OpenUpload,
     Progress,
@@ -67,6 +70,9 @@ class State:
         self._progress: dict[str, tuple[datetime, Progress]] = {}
         self._locks: dict[str, tuple[datetime, str]] = {}
         self._facts: dict[str, tuple[datetime | None, str]] = {}
+        self._outbox: list[Event] = []
+        self._events_until: datetime | None = None
+        self._events_kept = self._events_dropped = 0
         self._totals: Counter[str] = Counter()
         self._secrets: dict[str, tuple[datetime, str]] = {}
 
@@ -75,6 +81,19 @@ class State:
         objects = (kept for (of, _), (ends, _, kept) in self._stored.items() if of == asset_id and ends > now)
         uploads = (kept for (of, *_), (ends, kept) in self._uploads.items() if of == asset_id and ends > now)
         return sum(map(len, objects)), sum(len(upload.parts) for upload in uploads)
+
+    def _keep_event(self, row: Row) -> bool:
+        if len(self._outbox) >= MAX_EVENTS:
+            self._events_dropped += 1
+            return False
+        self._events_kept += 1
+        self._outbox.append(Event(self._events_kept, row))
+        return True
+
+    def _announce(self, row: Row) -> None:
+        wanted = self._events_until is not None and self._events_until > self._clock()
+        if wanted and row.state in EVENT_STATES:
+            self._keep_event(row)
 
     def _enter(self, seen: Seen, state: AssetState, reason: str | None) -> Asset:
         now = self._clock()

@@ -22,6 +22,10 @@ Each key has a lifetime or an owner. After the prefix:
 | warned                 | zset: archived with a warning, by when that was              | until settled otherwise     |
 | progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
 | totals                 | hash: what was ever done, by name                            | owned by the ledger         |
+| outbox                 | list: events not delivered yet, MAX_EVENTS at most           | until delivered             |
+| outbox_number          | the number of the last event                                 | owned by the ledger         |
+| outbox_on              | that events are kept                                         | as its caller says          |
+| outbox_dropped         | how many events were not kept                                | until a person replays them |
 | facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
 | secret:<name>          | a sealed string                                              | as its caller says          |
 | lock:<name>            | its holder's token                                           | as its caller says          |
@@ -38,12 +42,13 @@ from archiver.ledger.redis import persistence
 from archiver.ledger.redis.copy_journal import RedisCopyJournal
 from archiver.ledger.redis.facts import RedisFacts
 from archiver.ledger.redis.leases import RedisLeases
+from archiver.ledger.redis.outbox import RedisOutbox
 from archiver.ledger.redis.persistence import Persistence
 from archiver.ledger.redis.schedule import RedisSchedule
 from archiver.ledger.redis.totals import RedisTotals
 
 
-class RedisLedger(RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts, RedisTotals):
+class RedisLedger(RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts, RedisTotals, RedisOutbox):
     """`ledger.base.Ledger`, shared by every process that is given the same server, prefix and secret."""
 
     def ping(self) -> None:

@@ -18,6 +18,8 @@ local OPEN = {discovered = true, queued = true, running = true, waiting = true}
 local JUDGED = {skipped = true, external = true, source_failed = true}
 local MAX_WAIT = 86400 * 1000000 -- ledger.models.MAX_WAIT
 local DEADLINE_DIVISOR = 2 -- ledger.models.DEADLINE_DIVISOR
+local EVENTS = {archived = true, quarantined = true, lost = true, damaged = true} -- ledger.models.EVENT_STATES
+local MAX_EVENTS = 100000 -- ledger.models.MAX_EVENTS
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.
@@ -149,6 +151,22 @@ local function set_result(id, done)
   else
     redis.call('ZREM', prefix .. 'warned', id)
   end
+end
+
+-- Keeps an event of the asset as it is now; nothing when too many wait.
+local function keep_event(id)
+  if redis.call('LLEN', prefix .. 'outbox') >= MAX_EVENTS then
+    redis.call('INCR', prefix .. 'outbox_dropped')
+    return false
+  end
+  local number = whole(redis.call('INCR', prefix .. 'outbox_number'))
+  redis.call('RPUSH', prefix .. 'outbox', cjson.encode({number, whole_row(id)}))
+  return true
+end
+
+-- Keeps an event of an asset that has come to `state`, while anybody wants events.
+local function announce(id, state)
+  if EVENTS[state] and redis.call('EXISTS', prefix .. 'outbox_on') == 1 then keep_event(id) end
 end
 
 local function living(id, row)

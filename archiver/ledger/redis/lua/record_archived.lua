@@ -14,4 +14,5 @@ else
 end
 set(seen.id, {mi = '', fp = ''})
 set_result(seen.id, done)
+if done.state == 'damaged' or (row and not OPEN[row.st]) then announce(seen.id, done.state) end
 return 1

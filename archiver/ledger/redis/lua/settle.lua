@@ -29,4 +29,5 @@ if left > 0 then wait = math.min(wait, left / DEADLINE_DIVISOR) end
 move(id, row.st, done.state, row.ex, whole(now + math.floor(wait)))
 redis.call('HDEL', prefix .. 'progress', id)
 add_totals()
+announce(id, done.state)
 return cjson.encode(whole_row(id))

@@ -1,0 +1,1 @@
+return {redis.call('LLEN', prefix .. 'outbox'), redis.call('GET', prefix .. 'outbox_dropped') or 0}

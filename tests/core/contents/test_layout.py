@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.core.contents.hls.layout import TreeLayout, meaningful_query, new_text, text_outside
-from archiver.core.contents.hls.playlist import Playlist, Reference
+from archiver.core.contents.hls.playlist import Playlist
+from archiver.core.contents.hls.references import Reference
 from archiver.transfer.urls import SecretUrl, resolve
 from storage_backends.base import object_key
 

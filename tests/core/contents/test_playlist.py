@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.core.contents.hls.playlist import MAX_REMARKS, Playlist, Role, is_unfinished, rewrite
+from archiver.core.contents.hls.playlist import MAX_REMARKS, Playlist, is_unfinished
+from archiver.core.contents.hls.references import Role, rewrite
 from archiver.core.errors import BadContents
 
 

@@ -7,7 +7,8 @@ import tracemalloc
 
 import pytest
 
-from archiver.core.contents.hls.playlist import MAX_DEFINITIONS, MAX_STEERING, Playlist
+from archiver.core.contents.hls.playlist import MAX_STEERING, Playlist
+from archiver.core.contents.hls.variables import MAX_DEFINITIONS
 from archiver.core.errors import BadContents
 
 BOMBS = {

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.core.contents.hls.credentials_in_text import credential_spans
-from archiver.core.contents.hls.playlist import Playlist, Role, rewrite
+from archiver.core.contents.hls.playlist import Playlist
+from archiver.core.contents.hls.references import Role, rewrite
 
 
 def stored(text: str, variables: dict[bytes, bytes] | None = None, query: str = "") -> tuple[str, Playlist]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from archiver.core.contents.hls.references import Span
 from archiver.core.contents.hls.signatures import looks_secret
-
-Span = tuple[int, int]
 
 SUSPECT = re.compile(rb"\?|//[^\s\"'<>/?#@]*@")
 """Required in a text for `credential_spans` to find anything."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from archiver.core.contents.base import Doubt, Notes
-from archiver.core.contents.hls.playlist import Reference, Role
+from archiver.core.contents.hls.references import Reference, Role
 from archiver.core.contents.source_failures import in_words
 from archiver.transfer.errors import SourceError, SourceUnavailable
 

@@ -16,7 +16,7 @@ from archiver.core.contents.base import Item
 from archiver.core.contents.hls.access import ChildAddress, TreeAccess
 from archiver.core.contents.hls.facts import Stream
 from archiver.core.contents.hls.layout import TreeFile
-from archiver.core.contents.hls.playlist import Reference, Role
+from archiver.core.contents.hls.references import Reference, Role
 from archiver.core.contents.sniff import Kind
 from archiver.transfer.base import Check, SourceInfo
 from archiver.transfer.errors import UnexpectedContent

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from archiver.core.contents import sniff
 from archiver.core.contents.hls import signatures
-from archiver.core.contents.hls.playlist import Reference, Span
+from archiver.core.contents.hls.references import Reference, Span
 from archiver.core.errors import BadContents
 from archiver.core.records.keys import MAX_PATH_BYTES, external_path, file_name, safe_path
 from archiver.transfer.urls import SecretUrl, without_dots

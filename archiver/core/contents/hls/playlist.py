@@ -10,69 +10,17 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 
 from archiver.core.contents.hls.credentials_in_text import SUSPECT, credential_spans
-from archiver.core.contents.hls.variables import MAX_DEFINITIONS, Variables
+from archiver.core.contents.hls.references import Reference, Role, Span
+from archiver.core.contents.hls.variables import Variables
 from archiver.core.errors import BadContents
-
-__all__ = [
-    "MAX_DEFINITIONS",
-    "MAX_REMARKS",
-    "MAX_STEERING",
-    "Playlist",
-    "Reference",
-    "Role",
-    "Span",
-    "is_unfinished",
-    "rewrite",
-]
-
-Span = tuple[int, int]
 
 MAX_REMARKS = 20  # of one playlist, each at most 200 bytes of it
 MAX_ERROR_BYTES = 200
 
 BOM = b"\xef\xbb\xbf"
-
-
-class Role(Enum):
-    """What a reference points to, which decides how it is handled."""
-
-    VARIANT = "variant playlist"
-    RENDITION = "rendition playlist"
-    SEGMENT = "segment"
-    INIT = "init segment"
-    KEY = "key"
-    DATA = "session data"
-    PART = "partial segment"  # of low-latency HLS: copied if present
-    LINK = "link"  # rewritten to stay in the copy, never fetched
-
-
-@dataclass(
-    slots=True
-)  # not frozen: one for each of 86,400 segments, and to freeze it costs more than to find it
-class Reference:
-    """One URI. `span`: its bytes in the playlist; `uri`: its text with variables substituted, as ASCII (other bytes are
-    percent-encoded); `verbatim`: whether the two are equal.
-
-    `key_bytes` is the length of a key in the format that HLS itself defines: 32 for AES-256, else 16; None for other
-    key formats. `media_type` is the TYPE of an EXT-X-MEDIA (AUDIO, VIDEO, SUBTITLES,
-    CLOSED-CAPTIONS), I-FRAME or IMAGE for the playlists of those tags, else empty. `ranged`: only a byte range of the
-    file is meant. `from_query` names the query parameters whose values were taken from the playlist's own URL
-    (QUERYPARAM): they are no part of the file's identity."""
-
-    span: Span
-    uri: str = field(repr=False)  # its query may be a credential
-    role: Role
-    verbatim: bool
-    gap: bool = False  # the segment is meant to be missing
-    encrypted: bool = False  # the whole file is ciphertext: its first bytes say nothing
-    key_bytes: int | None = None
-    media_type: str = ""
-    ranged: bool = False
-    from_query: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,16 +341,3 @@ def _has_tag(data: bytes, tags: tuple[bytes, ...]) -> bool:
 def is_unfinished(data: bytes) -> bool:
     """Tell whether this is a media playlist without EXT-X-ENDLIST (RFC 8216, section 4.3.3.4), as of a live stream."""
     return _has_tag(data, _MEDIA_TAGS) and not _has_tag(data, (b"#EXT-X-ENDLIST",))
-
-
-def rewrite(data: bytes, replacements: Mapping[Span, bytes]) -> bytes:
-    """Replace each span of `data`; without spans, return `data` itself."""
-    if not replacements:
-        return data
-    pieces, at = [], 0
-    for (start, end), new in sorted(replacements.items()):
-        if start < at:
-            raise ValueError(f"spans overlap at byte {start}")
-        pieces += [data[at:start], new]
-        at = end
-    return b"".join([*pieces, data[at:]])

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from archiver.core.contents import sniff
 from archiver.core.contents.hls.layout import TreeFile, TreeLayout, new_text, what_changed
-from archiver.core.contents.hls.playlist import Reference, Role, Span, rewrite
+from archiver.core.contents.hls.references import Reference, Role, Span, rewrite
 from archiver.core.contents.sniff import Kind
 from archiver.core.errors import BadContents
 from archiver.transfer.base import CHECKED_BYTES, Check

@@ -28,9 +28,10 @@ from archiver.core.contents.hls.facts import Expected, Stream, TreeFacts
 from archiver.core.contents.hls.files import TreeFiles, check_of
 from archiver.core.contents.hls.layout import TreeFile, TreeLayout, new_text, text_outside, what_changed
 from archiver.core.contents.hls.limits import HlsLimits
-from archiver.core.contents.hls.playlist import Playlist, Reference, Role, Span, rewrite
+from archiver.core.contents.hls.playlist import Playlist
 from archiver.core.contents.hls.playlist_reader import PlaylistReader
 from archiver.core.contents.hls.reachability import Reachability
+from archiver.core.contents.hls.references import Reference, Role, Span, rewrite
 from archiver.core.contents.hls.session_data import check_of_session_data, with_local_images
 from archiver.core.contents.sniff import Kind
 from archiver.core.contents.source_failures import BUSY

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
+from archiver.core.contents.hls.references import Span
 from archiver.core.errors import BadContents
-
-Span = tuple[int, int]
 
 # Real playlists have a few short ones; without bounds a few kB of text could expand beyond any memory.
 MAX_URI_BYTES = 64 * 1024

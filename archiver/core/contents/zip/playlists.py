@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from archiver.core.contents import sniff
 from archiver.core.contents.base import Doubt, Notes
-from archiver.core.contents.hls.playlist import BOM, Playlist, Reference, Role
+from archiver.core.contents.hls.playlist import BOM, Playlist
+from archiver.core.contents.hls.references import Reference, Role
 from archiver.core.contents.sniff import Kind
 from archiver.core.contents.zip.directory import Member
 from archiver.core.contents.zip.references import MemberNames

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
-from archiver.core.contents.hls.playlist import Reference, Role
+from archiver.core.contents.hls.references import Reference, Role
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 

@@ -12,7 +12,8 @@ from archiver.core.contents.base import Doubt, Item, Notes, Phase
 from archiver.core.contents.hls.facts import Expected, Stream, TreeFacts
 from archiver.core.contents.hls.files import check_of
 from archiver.core.contents.hls.layout import new_text, text_outside, what_changed
-from archiver.core.contents.hls.playlist import Playlist, Reference, Role, Span, rewrite
+from archiver.core.contents.hls.playlist import Playlist
+from archiver.core.contents.hls.references import Reference, Role, Span, rewrite
 from archiver.core.contents.sniff import Kind
 from archiver.core.contents.zip.directory import Member
 from archiver.core.contents.zip.playlists import depth, is_junk, is_master, is_playlist

@@ -14,7 +14,7 @@ from archiver.core.contents import sniff
 from archiver.core.contents.base import Doubt, Item, Notes
 from archiver.core.contents.hls.facts import MAX_REMARKS, Expected
 from archiver.core.contents.hls.layout import new_text, what_changed
-from archiver.core.contents.hls.playlist import Reference, Role, Span, rewrite
+from archiver.core.contents.hls.references import Reference, Role, Span, rewrite
 from archiver.core.contents.hls.session_data import check_of_session_data, json_urls, without_other_queries
 from archiver.core.contents.read_ahead import WINDOW_BYTES, RangeReader
 from archiver.core.contents.sniff import Kind

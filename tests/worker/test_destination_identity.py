@@ -17,7 +17,7 @@ from worker.doctor.identities import check_identity
 NAME = "memory://one"
 
 
-class World:
+class Setup:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -34,55 +34,55 @@ class World:
 
 
 def test_doctor_marks_nothing_itself() -> None:
-    world = World()
+    setup = Setup()
 
-    assert world.verdict() is Verdict.OK
-    assert not world.store.store.objects
+    assert setup.verdict() is Verdict.OK
+    assert not setup.store.store.objects
 
 
 def test_doctor_knows_a_marked_destination() -> None:
-    world = World()
-    world.identities().confirm(NAME)
+    setup = Setup()
+    setup.identities().confirm(NAME)
 
-    assert world.verdict() is Verdict.OK
+    assert setup.verdict() is Verdict.OK
 
 
 def test_doctor_says_how_to_adopt_what_the_ledger_does_not_know() -> None:
-    world = World()
-    world.identities().confirm(NAME)
-    enter(world.ledger, asset())
-    world.store = MemoryBackend("one")
+    setup = Setup()
+    setup.identities().confirm(NAME)
+    enter(setup.ledger, asset())
+    setup.store = MemoryBackend("one")
 
-    found = check_identity(NAME, world.identities())
+    found = check_identity(NAME, setup.identities())
 
     assert found is not None
     assert found.verdict is Verdict.PROBLEM
     assert "archiver adopt 'memory://one'" in found.remedy
-    assert not world.store.store.objects
+    assert not setup.store.store.objects
 
 
 def test_doctor_warns_of_a_marker_that_something_deletes() -> None:
-    world = World()
-    enter(world.ledger, asset())
-    archive_at([world.store], asset())
-    world.identities().confirm(NAME)
-    world.store.delete(MARKER)
+    setup = Setup()
+    enter(setup.ledger, asset())
+    archive_at([setup.store], asset())
+    setup.identities().confirm(NAME)
+    setup.store.delete(MARKER)
 
-    assert world.verdict() is Verdict.WARNING
+    assert setup.verdict() is Verdict.WARNING
 
 
 def test_what_cannot_be_told_now_is_left_to_the_other_findings(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    setup = Setup()
 
     def away(_name: str) -> None:
         raise LedgerUnavailable("no answer")
 
-    monkeypatch.setattr(world.ledger, "recall", away)
-    assert world.verdict() is None
+    monkeypatch.setattr(setup.ledger, "recall", away)
+    assert setup.verdict() is None
 
     class Silent(MemoryBackend):
         def read(self, *_: object, **__: object) -> bytes:
             raise TransientStorageError("503")
 
-    world.store = Silent("one")
-    assert world.verdict() is None
+    setup.store = Silent("one")
+    assert setup.verdict() is None

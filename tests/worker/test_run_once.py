@@ -27,7 +27,7 @@ from tests.core.harness import ArchiverHarness, BytesSource, Tree, file
 from worker.run_once import OneRun, RunResult, result_json
 
 
-class World:
+class Setup:
     """The harness, run as `archiver run --once` does."""
 
     def __init__(
@@ -98,9 +98,9 @@ def failing_once() -> Callable[[], Tree]:
 
 def test_everything_that_the_api_lists_is_archived_and_counted() -> None:
     assets = [asset(id=f"asset-{number}", size=None) for number in range(7)]
-    world = World(assets=assets)
+    setup = Setup(assets=assets)
 
-    result = world.run()
+    result = setup.run()
 
     assert result.all_safe
     assert result.counts.states[AssetState.ARCHIVED] == 7
@@ -114,44 +114,44 @@ def test_everything_that_the_api_lists_is_archived_and_counted() -> None:
 
 
 def test_a_second_run_copies_nothing() -> None:
-    world = World()
-    world.run()
+    setup = Setup()
+    setup.run()
 
-    again = world.run()
+    again = setup.run()
 
     assert again.all_safe
     assert again.stored_bytes == 0
 
 
 def test_without_a_manifest_in_the_bucket_the_ledgers_word_counts_for_nothing() -> None:
-    world = World()
-    world.run()
-    assert isinstance(world.store, MemoryBackend)
-    world.store.store.objects.clear()
+    setup = Setup()
+    setup.run()
+    assert isinstance(setup.store, MemoryBackend)
+    setup.store.store.objects.clear()
 
-    result = world.run()
+    result = setup.run()
 
     assert result.all_safe
     assert result.stored_bytes > 0
 
 
 def test_a_bucket_that_cannot_be_listed_is_not_called_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    world.run()
+    setup = Setup()
+    setup.run()
 
     def unreachable(_prefix: str = "") -> object:
         raise TransientStorageError("list: 503")
 
-    monkeypatch.setattr(world.store, "list", unreachable)
+    monkeypatch.setattr(setup.store, "list", unreachable)
 
-    assert not world.run().all_safe
+    assert not setup.run().all_safe
 
 
 def test_an_asset_that_waits_is_left_to_the_next_run_which_tries_it_at_once() -> None:
-    world = World(failing_once())
+    setup = Setup(failing_once())
 
-    first = world.run(retry_wait=timedelta(0))
-    second = world.run(retry_wait=timedelta(0))
+    first = setup.run(retry_wait=timedelta(0))
+    second = setup.run(retry_wait=timedelta(0))
 
     assert not first.all_safe
     assert first.counts.states[AssetState.WAITING] == 1
@@ -159,60 +159,60 @@ def test_an_asset_that_waits_is_left_to_the_next_run_which_tries_it_at_once() ->
 
 
 def test_what_waits_for_longer_than_a_hold_keeps_to_its_time() -> None:
-    world = World(failing_once())
-    world.run()
-    row = world.ledger.get(asset().id)
+    setup = Setup(failing_once())
+    setup.run()
+    row = setup.ledger.get(asset().id)
     assert row is not None
     assert row.next_attempt_at is not None
-    world.harness.clock.now = row.next_attempt_at - OPEN_FOR - timedelta(hours=1)
+    setup.harness.clock.now = row.next_attempt_at - OPEN_FOR - timedelta(hours=1)
 
-    assert not world.run().all_safe
+    assert not setup.run().all_safe
 
 
 def test_holds_are_lifted_for_whoever_starts_a_run_may_have_mended_it() -> None:
-    world = World()
-    breaker.trip(world.ledger, world.store.name, "403", world.harness.clock())
-    breaker.trip(world.ledger, breaker.API, "401", world.harness.clock())
+    setup = Setup()
+    breaker.trip(setup.ledger, setup.store.name, "403", setup.harness.clock())
+    breaker.trip(setup.ledger, breaker.API, "401", setup.harness.clock())
 
-    assert world.run().all_safe
+    assert setup.run().all_safe
 
 
 def test_a_sweep_that_fails_is_told_after_what_is_known_was_archived() -> None:
-    world = World(failing_once(), assets=[asset(id="a", size=None), asset(id="b", size=None)])
-    world.run()
-    world.harness.api.fail_on_page = (0, HmsUnauthorized("GET /recording-assets: 401"))
+    setup = Setup(failing_once(), assets=[asset(id="a", size=None), asset(id="b", size=None)])
+    setup.run()
+    setup.harness.api.fail_on_page = (0, HmsUnauthorized("GET /recording-assets: 401"))
 
     with pytest.raises(HmsUnauthorized):
-        world.run()
+        setup.run()
 
-    assert world.state("a") == world.state("b") == AssetState.ARCHIVED
+    assert setup.state("a") == setup.state("b") == AssetState.ARCHIVED
 
 
 def test_named_assets_alone_are_archived_without_a_sweep() -> None:
-    world = World(assets=[asset(id="a", size=None), asset(id="b", size=None)])
+    setup = Setup(assets=[asset(id="a", size=None), asset(id="b", size=None)])
 
-    world.run(["b"])
+    setup.run(["b"])
 
-    assert world.state("b") == AssetState.ARCHIVED
-    assert world.ledger.get("a") is None
-    assert world.harness.api.pages_read == 0
+    assert setup.state("b") == AssetState.ARCHIVED
+    assert setup.ledger.get("a") is None
+    assert setup.harness.api.pages_read == 0
 
 
 def test_a_run_that_is_told_to_stop_begins_nothing_more() -> None:
-    world = World()
-    world.cancelled.set()
+    setup = Setup()
+    setup.cancelled.set()
 
-    result = world.run()
+    result = setup.run()
 
     assert not result.all_safe
-    assert world.state(asset().id) == AssetState.DISCOVERED
+    assert setup.state(asset().id) == AssetState.DISCOVERED
 
 
 def test_an_account_with_nothing_in_it_is_safe() -> None:
-    world = World()
-    world.harness.api.assets.clear()
+    setup = Setup()
+    setup.harness.api.assets.clear()
 
-    result = world.run()
+    result = setup.run()
 
     assert result.all_safe
     assert result_json(result) == {"seen": 0, "states": {}, "bytes": 0}
@@ -221,20 +221,20 @@ def test_an_account_with_nothing_in_it_is_safe() -> None:
 class Noting:
     """An archiver that notes the order and archives nothing but in the ledger."""
 
-    def __init__(self, world: World, fail: Callable[[], Outcome | None] = lambda: None) -> None:
-        self.world = world
+    def __init__(self, setup: Setup, fail: Callable[[], Outcome | None] = lambda: None) -> None:
+        self.setup = setup
         self.fail = fail
         self.order: list[str] = []
 
     def archive(self, asset_id: str, holder: str) -> Outcome:
         self.order.append(asset_id)
-        lease = self.world.ledger.lease(asset_id, holder, timedelta(minutes=2))
-        row = self.world.ledger.get(asset_id)
+        lease = self.setup.ledger.lease(asset_id, holder, timedelta(minutes=2))
+        row = self.setup.ledger.get(asset_id)
         assert lease is not None
         assert row is not None
         outcome = self.fail() or AlreadyArchived(0, 0)
         assert not isinstance(outcome, NotOurs)
-        self.world.ledger.settle(lease, as_known(row), settlement(outcome))
+        self.setup.ledger.settle(lease, as_known(row), settlement(outcome))
         return outcome
 
 
@@ -244,67 +244,67 @@ def aged(asset_id: str, age: timedelta) -> Asset:
 
 def test_the_most_urgent_come_first_whatever_was_queued_before() -> None:
     assets = [aged(f"known-{days}", timedelta(days=days)) for days in range(10)]
-    world = World(assets=assets)
-    world.harness.api.assets.clear()
-    world.sweep(assets)
-    world.ledger.take_due(1000, timedelta(0))  # an earlier run was killed
+    setup = Setup(assets=assets)
+    setup.harness.api.assets.clear()
+    setup.sweep(assets)
+    setup.ledger.take_due(1000, timedelta(0))  # an earlier run was killed
     urgent = aged("an-hour-left", RETENTION - timedelta(hours=1))
-    world.harness.api.assets[:] = [*assets, urgent]
-    noting = Noting(world)
+    setup.harness.api.assets[:] = [*assets, urgent]
+    noting = Noting(setup)
 
-    world.run(archiver=noting, concurrency=1)
+    setup.run(archiver=noting, concurrency=1)
 
     assert noting.order == ["an-hour-left", *(f"known-{days}" for days in range(9, -1, -1))]
 
 
 def test_a_sick_machine_ends_the_run_before_it_went_through_the_queue() -> None:
-    world = World(assets=[asset(id=f"asset-{number:02}", size=None) for number in range(50)])
+    setup = Setup(assets=[asset(id=f"asset-{number:02}", size=None) for number in range(50)])
     sick = WillRetry("MemoryError", timedelta(seconds=30), costs_attempt=False, machine_fault=True)
-    noting, slept = Noting(world, lambda: sick), list[float]()
+    noting, slept = Noting(setup, lambda: sick), list[float]()
 
-    result = world.run(archiver=noting, concurrency=1, pause=slept.append)
+    result = setup.run(archiver=noting, concurrency=1, pause=slept.append)
 
     assert not result.all_safe
     assert len(noting.order) == MOST_FAULTS
     assert len(slept) == MOST_FAULTS - 1
-    assert failing_machines(world.ledger)
-    assert all(row.attempts == 0 for row in world.ledger.rows())
+    assert failing_machines(setup.ledger)
+    assert all(row.attempts == 0 for row in setup.ledger.rows())
 
 
 def test_a_machine_that_recovers_archives_the_rest() -> None:
-    world = World(assets=[asset(id=f"asset-{number:02}", size=None) for number in range(9)])
+    setup = Setup(assets=[asset(id=f"asset-{number:02}", size=None) for number in range(9)])
     faults = [WillRetry("no thread", timedelta(0), costs_attempt=False, machine_fault=True)] * 3
-    noting = Noting(world, lambda: faults.pop() if faults else None)
+    noting = Noting(setup, lambda: faults.pop() if faults else None)
 
-    result = world.run(archiver=noting, concurrency=1, pause=lambda _: None)
+    result = setup.run(archiver=noting, concurrency=1, pause=lambda _: None)
 
     assert result.all_safe
-    assert failing_machines(world.ledger) == {}
+    assert failing_machines(setup.ledger) == {}
 
 
 def test_threads_that_cannot_start_leave_the_assets_to_a_later_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(assets=[asset(id=f"asset-{number}", size=None) for number in range(9)])
+    setup = Setup(assets=[asset(id=f"asset-{number}", size=None) for number in range(9)])
 
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as starved:
         starved.setattr(ThreadPoolExecutor, "submit", refuse)
-        assert not world.run(pause=lambda _: None).all_safe
+        assert not setup.run(pause=lambda _: None).all_safe
 
-    assert all(row.attempts == 0 for row in world.ledger.rows())
-    assert world.run().all_safe
+    assert all(row.attempts == 0 for row in setup.ledger.rows())
+    assert setup.run().all_safe
 
 
 def test_a_destination_that_lacks_too_much_is_not_called_safe() -> None:
     assets = [asset(id=f"asset-{number:02d}", size=None) for number in range(30)]
-    world = World(assets=assets)
-    assert world.run().all_safe
-    for info in list(world.store.list("manifests/")):
-        world.store.delete(info.key)
-    world.harness.clock.advance(RETENTION)
+    setup = Setup(assets=assets)
+    assert setup.run().all_safe
+    for info in list(setup.store.list("manifests/")):
+        setup.store.delete(info.key)
+    setup.harness.clock.advance(RETENTION)
 
-    result = world.run()
+    result = setup.run()
 
     assert result.counts.states[AssetState.ARCHIVED] == 30, "that is for a person to say"
     assert not result.all_safe
@@ -313,15 +313,15 @@ def test_a_destination_that_lacks_too_much_is_not_called_safe() -> None:
 def test_an_empty_ledger_and_a_destination_that_does_not_answer_are_not_called_safe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World()
-    world.harness.api.assets.clear()
+    setup = Setup()
+    setup.harness.api.assets.clear()
 
     def unreachable(_prefix: str) -> object:
         raise TransientStorageError("list: 503")
 
-    monkeypatch.setattr(world.store, "list", unreachable)
+    monkeypatch.setattr(setup.store, "list", unreachable)
 
-    result = world.run()
+    result = setup.run()
 
     assert result.counts.seen == 0
     assert not result.all_safe

@@ -24,7 +24,7 @@ from worker.views.verify import checked_view, tally_view
 IDS = ("a", "b", "c")
 
 
-class World:
+class Setup:
     def __init__(self) -> None:
         self.ledger = MemoryLedger(Clock(NOW))
         self.one, self.two = MemoryBackend("one"), MemoryBackend("two")
@@ -55,8 +55,8 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def setup() -> Setup:
+    return Setup()
 
 
 def not_ok(checks: dict[tuple[str, str], Checked]) -> set[tuple[str, str]]:
@@ -76,12 +76,12 @@ def refuse_reading(
     monkeypatch.setattr(store, "read", refusing)
 
 
-def told(checks: dict[tuple[str, str], Checked], world: World, *named: str, stored: bool = True) -> str:
+def told(checks: dict[tuple[str, str], Checked], setup: Setup, *named: str, stored: bool = True) -> str:
     tally = Tally()
     for checked in checks.values():
         tally.add(checked)
     console = Console(file=StringIO(), width=200)
-    known = stored_by(world.ledger) if stored else None
+    known = stored_by(setup.ledger) if stored else None
     console.print(
         tally_view(
             tally,
@@ -96,36 +96,36 @@ def told(checks: dict[tuple[str, str], Checked], world: World, *named: str, stor
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_what_is_wholly_gone_at_one_destination_or_at_both_is_named(world: World, quick: bool) -> None:
-    world.wipe(world.two, "a")
-    world.wipe(world.one, "b")
-    world.wipe(world.two, "b")
+def test_what_is_wholly_gone_at_one_destination_or_at_both_is_named(setup: Setup, quick: bool) -> None:
+    setup.wipe(setup.two, "a")
+    setup.wipe(setup.one, "b")
+    setup.wipe(setup.two, "b")
 
-    checks = world.verify(quick=quick)
+    checks = setup.verify(quick=quick)
 
     assert not_ok(checks) == {("a", "two"), ("b", "one"), ("b", "two")}
     assert checks["a", "two"].problems == ("no manifest: the ledger calls it archived",)
     assert len(checks) == 6
-    assert "3 copies that it calls archived have no manifest" in told(checks, world)
+    assert "3 copies that it calls archived have no manifest" in told(checks, setup)
 
 
-def test_an_emptied_destination_is_not_well(world: World) -> None:
-    for info in list(world.two.list()):
-        world.two.delete(info.key)
+def test_an_emptied_destination_is_not_well(setup: Setup) -> None:
+    for info in list(setup.two.list()):
+        setup.two.delete(info.key)
 
-    assert not_ok(world.verify()) == {(name, "two") for name in IDS}
+    assert not_ok(setup.verify()) == {(name, "two") for name in IDS}
 
 
-def test_a_named_asset_is_compared_alone(world: World) -> None:
-    world.wipe(world.two, "a")
-    world.wipe(world.two, "b")
+def test_a_named_asset_is_compared_alone(setup: Setup) -> None:
+    setup.wipe(setup.two, "a")
+    setup.wipe(setup.two, "b")
 
-    checks = world.verify("b")
+    checks = setup.verify("b")
 
     assert set(checks) == {("b", "one"), ("b", "two")}
     assert not_ok(checks) == {("b", "two")}
-    assert "3" not in told(world.verify("c"), world, "c").split("Compared")[1]
-    assert "Only the named assets were checked" in told(world.verify("c"), world, "c")
+    assert "3" not in told(setup.verify("c"), setup, "c").split("Compared")[1]
+    assert "Only the named assets were checked" in told(setup.verify("c"), setup, "c")
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ def test_the_states_that_say_that_something_is_stored(
 
 
 def test_a_manifest_that_the_list_does_not_show_yet_is_not_missing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listing = world.one.list
+    listing = setup.one.list
 
     def lagging(prefix: str = "") -> Iterator[ObjectInfo]:
-        return (info for info in listing(prefix) if info.key != world.keys["a"])
+        return (info for info in listing(prefix) if info.key != setup.keys["a"])
 
-    monkeypatch.setattr(world.one, "list", lagging)
+    monkeypatch.setattr(setup.one, "list", lagging)
 
-    assert not_ok(world.verify()) == set()
+    assert not_ok(setup.verify()) == set()
 
 
 def test_an_asset_with_an_id_too_long_for_a_key_is_found() -> None:
@@ -182,74 +182,74 @@ def test_an_asset_with_an_id_too_long_for_a_key_is_found() -> None:
 )
 @pytest.mark.parametrize("part", ["manifests/2026/03/01/b", "recordings/b/movie"])
 def test_what_cannot_be_read_is_unknown_and_stops_nothing_else(
-    world: World, error: StorageError, part: str, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, error: StorageError, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_reading(world.one, part, error, monkeypatch)
+    refuse_reading(setup.one, part, error, monkeypatch)
 
-    checks = world.verify()
+    checks = setup.verify()
 
     assert not_ok(checks) == {("b", "one")}
     assert checks["b", "one"].problems == ()
     assert str(error) in str(checks["b", "one"].unchecked)
-    said = told(checks, world)
+    said = told(checks, setup)
     assert "5 of 5 copies are whole" in said
     assert "1 could not be checked: it is unknown" in said
 
 
-def test_a_manifest_that_cannot_be_understood_stops_nothing_else(world: World) -> None:
-    put(world.one, world.keys["b"], b"{rubbish")
+def test_a_manifest_that_cannot_be_understood_stops_nothing_else(setup: Setup) -> None:
+    put(setup.one, setup.keys["b"], b"{rubbish")
 
-    assert not_ok(world.verify()) == {("b", "one")}
+    assert not_ok(setup.verify()) == {("b", "one")}
 
 
 def test_a_destination_that_is_away_is_unknown_and_stops_no_other(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(_prefix: str = "") -> Iterator[ObjectInfo]:
         raise TransientStorageError("503")
 
-    monkeypatch.setattr(world.one, "list", away)
+    monkeypatch.setattr(setup.one, "list", away)
 
-    checks = world.verify()
+    checks = setup.verify()
 
     assert not_ok(checks) == {(EVERYTHING, "one")}
     assert "its manifests cannot be listed: 503" in str(checks[EVERYTHING, "one"].unchecked)
     assert set(checks) - not_ok(checks) == {(name, "two") for name in IDS}
-    assert "at each destination that could be listed" in told(checks, world)
-    assert not_ok(world.verify("b")) == {("b", "one")}
+    assert "at each destination that could be listed" in told(checks, setup)
+    assert not_ok(setup.verify("b")) == {("b", "one")}
 
-    monkeypatch.setattr(world.two, "list", away)
-    assert "Not compared with the ledger: nothing could be checked." in told(world.verify(), world)
+    monkeypatch.setattr(setup.two, "list", away)
+    assert "Not compared with the ledger: nothing could be checked." in told(setup.verify(), setup)
 
 
 def test_a_cold_copy_is_not_called_whole_and_by_names_and_sizes_it_is(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_reading(world.one, "recordings/b/movie", ObjectCold("403 InvalidObjectState"), monkeypatch)
+    refuse_reading(setup.one, "recordings/b/movie", ObjectCold("403 InvalidObjectState"), monkeypatch)
 
-    checks = world.verify()
+    checks = setup.verify()
 
     assert not_ok(checks) == {("b", "one")}
     assert "cold storage class" in str(checks["b", "one"].unchecked)
-    assert not_ok(world.verify(quick=True)) == set()
+    assert not_ok(setup.verify(quick=True)) == set()
 
-    world.one.delete(ObjectKey("recordings/b/asset.json"))
-    assert world.verify()["b", "one"].problems == ("asset.json: missing",)
+    setup.one.delete(ObjectKey("recordings/b/asset.json"))
+    assert setup.verify()["b", "one"].problems == ("asset.json: missing",)
 
 
-def test_in_the_end_it_says_what_was_checked_and_what_was_not(world: World) -> None:
-    checks = world.verify()
+def test_in_the_end_it_says_what_was_checked_and_what_was_not(setup: Setup) -> None:
+    checks = setup.verify()
 
-    assert "6 of 6 copies are whole, checked by reading 612 B back." in told(checks, world)
+    assert "6 of 6 copies are whole, checked by reading 612 B back." in told(checks, setup)
     assert "each of the 3 assets that it calls archived has a manifest at each destination" in told(
-        checks, world
+        checks, setup
     )
-    alone = told(checks, world, stored=False)
+    alone = told(checks, setup, stored=False)
     assert "Not compared with the ledger: nothing listens there" in alone
     assert "Assets that are missing altogether were not looked for." in alone
 
 
-def test_what_others_wrote_does_nothing_to_the_terminal(world: World) -> None:
+def test_what_others_wrote_does_nothing_to_the_terminal(setup: Setup) -> None:
     console = Console(file=StringIO(), width=200)
 
     console.print(

@@ -77,6 +77,16 @@ class User:
     def runs_once(self, *arguments: str, seconds: float = 100, **more: str | None) -> Said:
         return self.types("run", "--once", "--json", *arguments, seconds=seconds, **more)
 
+    def row(self, asset_id: str) -> dict[str, Any]:
+        """The asset's row in the ledger, as `show --json` prints it."""
+        row: dict[str, Any] = self.types("show", asset_id, "--json").json["row"]
+        return row
+
+    def media_of(self, manifest: Mapping[str, Any]) -> Path:
+        """The one object of an asset in ./archive."""
+        (item,) = manifest["objects"]
+        return self.folder / "archive" / str(manifest["folder"]) / str(item["path"])
+
     @contextlib.contextmanager
     def starts(self, *arguments: str, **more: str | None) -> Iterator[subprocess.Popen[bytes]]:
         """A command that stays; interrupted at the end, as by Ctrl-C. Its output is in `out.txt`."""

@@ -193,7 +193,7 @@ def test_a_machine_without_file_handles_is_known_through_every_client(
     assert is_machine_fault(without.value)
 
 
-class Scenario:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -206,39 +206,39 @@ class Scenario:
 
 
 def test_a_machine_that_keeps_failing_is_slower_each_time_and_then_ends() -> None:
-    scenario = Scenario()
+    harness = Harness()
     ends = []
     for _ in range(MOST_FAULTS):
-        scenario.fail(1)
-        ends.append(scenario.faults.should_end)
+        harness.fail(1)
+        ends.append(harness.faults.should_end)
 
     assert ends == [False] * (MOST_FAULTS - 1) + [True]
-    assert scenario.slept == sorted(scenario.slept)
-    assert len(scenario.slept) == MOST_FAULTS - 1, "one that ends does not wait first"
-    assert 0 < scenario.slept[0] < scenario.slept[-1] <= MACHINE_FAULT.cap.total_seconds()
+    assert harness.slept == sorted(harness.slept)
+    assert len(harness.slept) == MOST_FAULTS - 1, "one that ends does not wait first"
+    assert 0 < harness.slept[0] < harness.slept[-1] <= MACHINE_FAULT.cap.total_seconds()
 
 
 def test_a_good_attempt_ends_the_row() -> None:
-    scenario = Scenario()
-    scenario.fail(MOST_FAULTS - 1)
-    scenario.faults.passed("archive@host", scenario.ledger)
-    scenario.fail(1)
+    harness = Harness()
+    harness.fail(MOST_FAULTS - 1)
+    harness.faults.passed("archive@host", harness.ledger)
+    harness.fail(1)
 
-    assert not scenario.faults.should_end
-    assert scenario.slept[-1] == scenario.slept[0]
+    assert not harness.faults.should_end
+    assert harness.slept[-1] == harness.slept[0]
 
 
 def test_it_can_be_read_which_machines_fail_until_they_work_or_are_gone() -> None:
-    scenario = Scenario()
-    scenario.fail(2)
-    assert failing_machines(scenario.ledger) == {"archive@host": "MemoryError"}
+    harness = Harness()
+    harness.fail(2)
+    assert failing_machines(harness.ledger) == {"archive@host": "MemoryError"}
 
-    scenario.faults.passed("archive@host", scenario.ledger)
-    assert failing_machines(scenario.ledger) == {}
+    harness.faults.passed("archive@host", harness.ledger)
+    assert failing_machines(harness.ledger) == {}
 
-    scenario.fail(1)
-    scenario.clock.advance(FACT_LIFETIME + timedelta(seconds=1))
-    assert failing_machines(scenario.ledger) == {}
+    harness.fail(1)
+    harness.clock.advance(FACT_LIFETIME + timedelta(seconds=1))
+    assert failing_machines(harness.ledger) == {}
 
 
 def test_a_ledger_that_is_away_does_not_keep_it_from_pausing() -> None:

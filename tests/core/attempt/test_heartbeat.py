@@ -43,7 +43,7 @@ class Ledger(MemoryLedger):
             assert self.asked.wait_for(lambda: self.renewals >= count, timeout=10)
 
 
-class Scenario:
+class Harness:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(heartbeat, "TICK", timedelta(milliseconds=5))
         self.clock = Clock(NOW)
@@ -71,26 +71,26 @@ class Scenario:
 
 
 @pytest.fixture
-def scenario(monkeypatch: pytest.MonkeyPatch) -> Scenario:
-    return Scenario(monkeypatch)
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
+    return Harness(monkeypatch)
 
 
-def test_the_lease_is_renewed_while_the_block_runs_and_not_after_it(scenario: Scenario) -> None:
-    with scenario.heartbeat() as beating:
-        scenario.ledger.wait_for_renewals(3)
+def test_the_lease_is_renewed_while_the_block_runs_and_not_after_it(harness: Harness) -> None:
+    with harness.heartbeat() as beating:
+        harness.ledger.wait_for_renewals(3)
         beating.check()
 
-    after = scenario.ledger.renewals
+    after = harness.ledger.renewals
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("heartbeat-")]
-    assert scenario.ledger.renewals == after
+    assert harness.ledger.renewals == after
 
 
-def test_a_lease_that_another_worker_was_given_ends_the_copy(scenario: Scenario) -> None:
-    with scenario.heartbeat() as beating:
-        scenario.ledger.wait_for_renewals(1)
-        scenario.give_to_another()
-        asked = scenario.ledger.renewals
-        scenario.ledger.wait_for_renewals(asked + 1)
+def test_a_lease_that_another_worker_was_given_ends_the_copy(harness: Harness) -> None:
+    with harness.heartbeat() as beating:
+        harness.ledger.wait_for_renewals(1)
+        harness.give_to_another()
+        asked = harness.ledger.renewals
+        harness.ledger.wait_for_renewals(asked + 1)
 
     with pytest.raises(LeaseLost):
         beating.check()
@@ -98,67 +98,67 @@ def test_a_lease_that_another_worker_was_given_ends_the_copy(scenario: Scenario)
         beating.confirm()
 
 
-def test_a_ledger_that_is_away_is_no_reason_to_stop(scenario: Scenario) -> None:
-    with scenario.heartbeat() as beating:
-        scenario.ledger.away = True
-        asked = scenario.ledger.renewals
-        scenario.ledger.wait_for_renewals(asked + 3)
+def test_a_ledger_that_is_away_is_no_reason_to_stop(harness: Harness) -> None:
+    with harness.heartbeat() as beating:
+        harness.ledger.away = True
+        asked = harness.ledger.renewals
+        harness.ledger.wait_for_renewals(asked + 3)
 
         beating.check()
 
-        scenario.ledger.away = False
-        asked = scenario.ledger.renewals
-        scenario.ledger.wait_for_renewals(asked + 2)
+        harness.ledger.away = False
+        asked = harness.ledger.renewals
+        harness.ledger.wait_for_renewals(asked + 2)
         beating.check()
 
 
-def test_the_confirmation_before_a_commit_asks_the_ledger_itself(scenario: Scenario) -> None:
-    with scenario.heartbeat(renew_every=timedelta(hours=1)) as beating:
+def test_the_confirmation_before_a_commit_asks_the_ledger_itself(harness: Harness) -> None:
+    with harness.heartbeat(renew_every=timedelta(hours=1)) as beating:
         beating.confirm()
-        scenario.ledger.away = True
+        harness.ledger.away = True
         with pytest.raises(LedgerUnavailable):
             beating.confirm()
-        scenario.ledger.away = False
-        scenario.give_to_another()
+        harness.ledger.away = False
+        harness.give_to_another()
         beating.check()  # the thread has not asked yet
 
         with pytest.raises(LeaseLost):
             beating.confirm()
 
 
-def test_a_stopping_worker_ends_the_copy(scenario: Scenario) -> None:
-    with scenario.heartbeat() as beating:
-        scenario.stopping = True
+def test_a_stopping_worker_ends_the_copy(harness: Harness) -> None:
+    with harness.heartbeat() as beating:
+        harness.stopping = True
 
         with pytest.raises(Stopped):
             beating.check()
 
 
-def test_progress_is_reported_to_the_ledger(scenario: Scenario) -> None:
-    with scenario.heartbeat() as beating:
+def test_progress_is_reported_to_the_ledger(harness: Harness) -> None:
+    with harness.heartbeat() as beating:
         beating.moved(object_key("recordings/a/movie.mp4"), 300)
         beating.moved(object_key("recordings/a/movie.mp4"), 200)
         beating.object_done()
-        asked = scenario.ledger.renewals
-        scenario.ledger.wait_for_renewals(asked + 2)
+        asked = harness.ledger.renewals
+        harness.ledger.wait_for_renewals(asked + 2)
 
-        (progress,) = scenario.ledger.progress()
+        (progress,) = harness.ledger.progress()
 
     assert progress == Progress(asset().id, "room-composite", 500, 1000, 1, "recordings/a/movie.mp4")
     assert beating.bytes_done == 500
 
 
 def test_an_attempt_that_ends_at_once_has_no_thread_of_its_own(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "TICK", timedelta(hours=1))
 
     for _ in range(3):
-        with scenario.heartbeat() as beating:
+        with harness.heartbeat() as beating:
             assert beating._thread is None
             beating.check()
 
-    assert scenario.ledger.renewals == 0
+    assert harness.ledger.renewals == 0
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
@@ -179,7 +179,7 @@ def test_starting_the_thread_is_retried_after_any_error(error: Exception) -> Non
 
 
 def test_without_any_thread_the_attempt_fails_and_the_next_one_has_a_heartbeat(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = HeartbeatStarter()
     monkeypatch.setattr(heartbeat, "heartbeat_starter", lambda: beats)
@@ -190,21 +190,21 @@ def test_without_any_thread_the_attempt_fails_and_the_next_one_has_a_heartbeat(
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", refuse)
         for _ in range(5):
-            with scenario.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
+            with harness.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
                 beating.check()
             assert is_machine_fault(told.value)
 
-    with scenario.heartbeat() as beating:
+    with harness.heartbeat() as beating:
         beating.check()
-        scenario.ledger.wait_for_renewals(2)
+        harness.ledger.wait_for_renewals(2)
 
 
 def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beating = Heartbeat(
-        scenario.ledger,
-        scenario.lease,
+        harness.ledger,
+        harness.lease,
         timedelta(0),
         renew_every=timedelta(0),
         asset_type="room-composite",
@@ -219,18 +219,18 @@ def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")], ids=repr)
 def test_a_fault_of_this_machine_does_not_end_the_renewals(
-    scenario: Scenario, error: Exception, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults, renew = [error] * 3, scenario.ledger.renew
+    faults, renew = [error] * 3, harness.ledger.renew
 
     def failing(lease: Lease, duration: timedelta) -> None:
         renew(lease, duration)
         if faults:
             raise faults.pop()
 
-    monkeypatch.setattr(scenario.ledger, "renew", failing)
-    with scenario.heartbeat() as beating:
-        scenario.ledger.wait_for_renewals(6)
+    monkeypatch.setattr(harness.ledger, "renew", failing)
+    with harness.heartbeat() as beating:
+        harness.ledger.wait_for_renewals(6)
         beating.check()
 
     assert faults == []

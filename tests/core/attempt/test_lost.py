@@ -20,7 +20,7 @@ DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 VIDEO = b"video" * 40
 
 
-class Scenario:
+class Harness:
     """An asset whose source refuses until `refuses` says otherwise."""
 
     def __init__(self, created_at: datetime | str, error: type[Exception] = SourceForbidden) -> None:
@@ -28,7 +28,7 @@ class Scenario:
             size=None, created_at=created_at if isinstance(created_at, str) else created_at.isoformat()
         )
         self.refuses = True
-        self.harness = ArchiverHarness(
+        self.archiver = ArchiverHarness(
             lambda: Tree({"a.mp4": BytesSource(b"", [error("x")])}) if self.refuses else file(VIDEO),
             assets=[made],
         )
@@ -36,21 +36,23 @@ class Scenario:
 
     def sweep(self) -> None:
         """It is listed all the time."""
-        now = self.harness.clock()
-        self.harness.ledger.discover([judge(each, Scope(RETENTION), now) for each in self.harness.api.assets])
+        now = self.archiver.clock()
+        self.archiver.ledger.discover(
+            [judge(each, Scope(RETENTION), now) for each in self.archiver.api.assets]
+        )
 
     def state(self) -> AssetState:
-        row = self.harness.ledger.get(self.harness.asset_id)
+        row = self.archiver.ledger.get(self.archiver.asset_id)
         assert row
         return row.state
 
     def run(self, duration: timedelta) -> None:
         """Attempts whenever the ledger says, a sweep and a look for second chances each hour."""
-        end = self.harness.clock() + duration
-        while self.harness.clock() < end:
-            reopen_ended(self.harness.ledger, self.harness.clock())
-            self.harness.archive()
-            self.harness.clock.advance(10 * MINUTE)
+        end = self.archiver.clock() + duration
+        while self.archiver.clock() < end:
+            reopen_ended(self.archiver.ledger, self.archiver.clock())
+            self.archiver.archive()
+            self.archiver.clock.advance(10 * MINUTE)
             self.sweep()
 
 
@@ -58,37 +60,37 @@ class Scenario:
 def test_an_old_recording_that_is_refused_for_some_hours_is_saved_when_the_outage_is_over(
     error: type[Exception],
 ) -> None:
-    scenario = Scenario(NOW - 40 * DAY, error)
+    harness = Harness(NOW - 40 * DAY, error)
 
-    scenario.run(20 * HOUR)
-    assert scenario.state() is AssetState.WAITING
-    scenario.refuses = False
-    scenario.run(2 * HOUR)
+    harness.run(20 * HOUR)
+    assert harness.state() is AssetState.WAITING
+    harness.refuses = False
+    harness.run(2 * HOUR)
 
-    assert scenario.state() is AssetState.ARCHIVED
+    assert harness.state() is AssetState.ARCHIVED
 
 
 def test_it_is_lost_after_a_day_of_refusals_and_reopened_when_its_url_answers_again() -> None:
-    scenario = Scenario(NOW - 16 * DAY)
+    harness = Harness(NOW - 16 * DAY)
 
-    scenario.run(LOST_AFTER + 2 * HOUR)
-    assert scenario.state() is AssetState.LOST
-    scenario.run(3 * DAY)
-    scenario.refuses = False
-    scenario.run(DAY + 3 * HOUR)
+    harness.run(LOST_AFTER + 2 * HOUR)
+    assert harness.state() is AssetState.LOST
+    harness.run(3 * DAY)
+    harness.refuses = False
+    harness.run(DAY + 3 * HOUR)
 
-    assert scenario.state() is AssetState.ARCHIVED
+    assert harness.state() is AssetState.ARCHIVED
 
 
 def test_another_attempt_at_a_lost_asset_ends_within_minutes() -> None:
-    scenario = Scenario(NOW - 16 * DAY)
-    scenario.run(LOST_AFTER + 2 * HOUR)
+    harness = Harness(NOW - 16 * DAY)
+    harness.run(LOST_AFTER + 2 * HOUR)
     lost = unsaved = 0
 
     for _ in range(5 * 24):
-        scenario.run(HOUR)
-        lost += scenario.state() is AssetState.LOST
-        unsaved += scenario.state() is not AssetState.LOST
+        harness.run(HOUR)
+        lost += harness.state() is AssetState.LOST
+        unsaved += harness.state() is not AssetState.LOST
 
     assert unsaved <= 5
     assert lost >= 5 * 23
@@ -98,14 +100,14 @@ def test_another_attempt_at_a_lost_asset_ends_within_minutes() -> None:
     "created_at", ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2038-01-19T03:14:07Z"]
 )
 def test_an_impossible_date_is_no_reason_to_give_up(created_at: str) -> None:
-    scenario = Scenario(created_at)
+    harness = Harness(created_at)
 
-    scenario.run(3 * DAY)
-    assert scenario.state() is AssetState.WAITING
-    scenario.refuses = False
-    scenario.run(DAY)
+    harness.run(3 * DAY)
+    assert harness.state() is AssetState.WAITING
+    harness.refuses = False
+    harness.run(DAY)
 
-    assert scenario.state() is AssetState.ARCHIVED
+    assert harness.state() is AssetState.ARCHIVED
 
 
 @pytest.mark.parametrize(
@@ -122,66 +124,66 @@ def test_an_impossible_date_is_no_reason_to_give_up(created_at: str) -> None:
 def test_nothing_is_lost_while_the_clocks_of_ledger_and_api_disagree(
     api_ahead: timedelta | None, lost: bool
 ) -> None:
-    scenario = Scenario(NOW - 16 * DAY)
-    clock = scenario.harness.clock
-    scenario.harness.api.clock = None if api_ahead is None else lambda: clock() + api_ahead
+    harness = Harness(NOW - 16 * DAY)
+    clock = harness.archiver.clock
+    harness.archiver.api.clock = None if api_ahead is None else lambda: clock() + api_ahead
 
-    scenario.run(3 * DAY)
+    harness.run(3 * DAY)
 
-    assert scenario.state() is (AssetState.LOST if lost else AssetState.WAITING)
-    row = scenario.harness.ledger.get(scenario.harness.asset_id)
+    assert harness.state() is (AssetState.LOST if lost else AssetState.WAITING)
+    row = harness.archiver.ledger.get(harness.archiver.asset_id)
     assert row
     assert ("clocks" in (row.reason or "")) is not lost
 
 
 def test_it_is_lost_soon_once_the_clocks_agree_again() -> None:
-    scenario = Scenario(NOW - 16 * DAY)
-    scenario.harness.api.clock = None
-    scenario.run(3 * DAY)
+    harness = Harness(NOW - 16 * DAY)
+    harness.archiver.api.clock = None
+    harness.run(3 * DAY)
 
-    scenario.harness.api.clock = scenario.harness.clock
-    scenario.run(2 * HOUR)
+    harness.archiver.api.clock = harness.archiver.clock
+    harness.run(2 * HOUR)
 
-    assert scenario.state() is AssetState.LOST
+    assert harness.state() is AssetState.LOST
 
 
 def test_an_asset_that_failed_after_it_was_completed_is_retried_and_saved_if_available() -> None:
-    scenario = Scenario(NOW - DAY)
-    scenario.harness.archive()
-    scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
-    scenario.sweep()
+    harness = Harness(NOW - DAY)
+    harness.archiver.archive()
+    harness.archiver.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
+    harness.sweep()
 
     with structlog.testing.capture_logs() as logs:
-        scenario.run(2 * HOUR)
-    assert scenario.state() is AssetState.WAITING
+        harness.run(2 * HOUR)
+    assert harness.state() is AssetState.WAITING
     assert "asset_failed_later" in {entry["event"] for entry in logs if entry["log_level"] == "error"}
-    scenario.refuses = False
-    scenario.run(3 * HOUR)
+    harness.refuses = False
+    harness.run(3 * HOUR)
 
-    assert scenario.state() is AssetState.ARCHIVED
+    assert harness.state() is AssetState.ARCHIVED
 
 
 def test_an_asset_that_failed_after_it_was_completed_and_is_never_available_is_reported_as_lost() -> None:
-    scenario = Scenario(NOW - DAY)
-    scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
+    harness = Harness(NOW - DAY)
+    harness.archiver.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
 
-    scenario.run(RETENTION - DAY)
-    before = scenario.state()
-    scenario.run(3 * DAY)
+    harness.run(RETENTION - DAY)
+    before = harness.state()
+    harness.run(3 * DAY)
 
-    assert (before, scenario.state()) == (AssetState.WAITING, AssetState.LOST)
+    assert (before, harness.state()) == (AssetState.WAITING, AssetState.LOST)
 
 
 def test_an_archived_asset_stays_so_when_the_api_reports_it_as_failed() -> None:
-    scenario = Scenario(NOW - DAY)
-    scenario.refuses = False
-    assert isinstance(scenario.harness.archive(), Archived)
-    scenario.harness.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
+    harness = Harness(NOW - DAY)
+    harness.refuses = False
+    assert isinstance(harness.archiver.archive(), Archived)
+    harness.archiver.api.assets = [asset(size=None, status="failed", created_at=(NOW - DAY).isoformat())]
 
-    scenario.run(DAY)
-    assert scenario.state() is AssetState.ARCHIVED
-    scenario.harness.ledger.reopen(scenario.harness.asset_id, keep_stored=True)
-    outcome = scenario.harness.archive()
+    harness.run(DAY)
+    assert harness.state() is AssetState.ARCHIVED
+    harness.archiver.ledger.reopen(harness.archiver.asset_id, keep_stored=True)
+    outcome = harness.archiver.archive()
 
     assert isinstance(outcome, AlreadyArchived)
     assert not isinstance(outcome, Ended | WillRetry)

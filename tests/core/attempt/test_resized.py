@@ -39,20 +39,20 @@ class OneFile(Tree):
         return cls({"a.mp4": source}, str(hash(data)), "file", version_is_exact=exact, source_bytes=len(data))
 
 
-class Scenario:
+class Harness:
     """An asset that was archived with the API's word that it has `len(VIDEO)` bytes."""
 
     def __init__(self, at_first: Tree | None = None) -> None:
         self.now_at_source: Tree = at_first or OneFile.of(VIDEO)
         self.opened = 0
         self.failures: list[Exception] = []
-        self.harness = ArchiverHarness(
+        self.archiver = ArchiverHarness(
             self._open,
             assets=[asset(size=len(VIDEO))],
             stores=[MemoryBackend("one"), MemoryBackend("two")],
         )
         self.sweep(len(VIDEO))
-        assert isinstance(self.harness.archive(), Archived)
+        assert isinstance(self.archiver.archive(), Archived)
         self.opened = 0
 
     def _open(self) -> Tree:
@@ -62,15 +62,15 @@ class Scenario:
         return self.now_at_source
 
     def sweep(self, size: int) -> AssetState:
-        self.harness.api.assets = [asset(size=size)]
-        self.harness.ledger.discover([judge(self.harness.api.assets[0], Scope(RETENTION), NOW)])
-        row = self.harness.ledger.get(self.harness.asset_id)
+        self.archiver.api.assets = [asset(size=size)]
+        self.archiver.ledger.discover([judge(self.archiver.api.assets[0], Scope(RETENTION), NOW)])
+        row = self.archiver.ledger.get(self.archiver.asset_id)
         assert row
         return row.state
 
     def manifests(self) -> Iterator[Manifest]:
-        key = keys.manifest_key(self.harness.asset_id, self.harness.api.assets[0].created_at)
-        for store in self.harness.stores:
+        key = keys.manifest_key(self.archiver.asset_id, self.archiver.api.assets[0].created_at)
+        for store in self.archiver.stores:
             manifest = read_manifest(store, key)
             assert manifest is not None
             assert verify_contents(store, manifest).ok
@@ -99,78 +99,78 @@ class Scenario:
 def test_another_size_is_compared_with_the_source_once(
     at_source: Tree, outcome: type, stored: int, warned: bool
 ) -> None:
-    scenario = Scenario()
-    scenario.now_at_source = at_source
+    harness = Harness()
+    harness.now_at_source = at_source
 
-    assert scenario.sweep(7) is AssetState.DISCOVERED
-    done = scenario.harness.archive()
+    assert harness.sweep(7) is AssetState.DISCOVERED
+    done = harness.archiver.archive()
 
     assert isinstance(done, outcome)
     assert isinstance(done, Archived | AlreadyArchived)
     assert any("changed its size" in warning for warning in done.warnings) is warned
-    assert scenario.stored() == {stored}
-    looks = scenario.opened
+    assert harness.stored() == {stored}
+    looks = harness.opened
     for size in (7, len(VIDEO), 7):
-        assert scenario.sweep(size) is AssetState.ARCHIVED
-    assert scenario.opened == looks
+        assert harness.sweep(size) is AssetState.ARCHIVED
+    assert harness.opened == looks
 
 
 def test_a_comparison_with_the_buckets_before_the_look_does_not_end_it() -> None:
-    scenario = Scenario()
-    scenario.now_at_source = OneFile.of(LONGER)
+    harness = Harness()
+    harness.now_at_source = OneFile.of(LONGER)
     reconciler = Reconciler(
-        ledger=scenario.harness.ledger,
-        destinations=scenario.harness.stores,
+        ledger=harness.archiver.ledger,
+        destinations=harness.archiver.stores,
         scope=Scope(RETENTION),
-        clock=scenario.harness.clock,
+        clock=harness.archiver.clock,
     )
 
-    scenario.sweep(7)
+    harness.sweep(7)
     reconciler.reconcile()
-    row = scenario.harness.ledger.get(scenario.harness.asset_id)
+    row = harness.archiver.ledger.get(harness.archiver.asset_id)
     assert row
     assert row.state is AssetState.DISCOVERED
-    scenario.harness.archive()
+    harness.archiver.archive()
 
-    assert scenario.stored() == {len(LONGER)}
+    assert harness.stored() == {len(LONGER)}
     reconciler.reconcile()
-    assert scenario.sweep(7) is AssetState.ARCHIVED
+    assert harness.sweep(7) is AssetState.ARCHIVED
 
 
 def test_a_copy_with_doubts_replaces_no_archived_one() -> None:
-    scenario = Scenario()
-    scenario.now_at_source = OneFile.of(LONGER)
-    scenario.now_at_source.notes.doubts.append(Doubt("it looks odd"))
+    harness = Harness()
+    harness.now_at_source = OneFile.of(LONGER)
+    harness.now_at_source.notes.doubts.append(Doubt("it looks odd"))
 
-    scenario.sweep(7)
+    harness.sweep(7)
 
-    assert isinstance(scenario.harness.archive(), AlreadyArchived)
-    assert scenario.stored() == {len(VIDEO)}
+    assert isinstance(harness.archiver.archive(), AlreadyArchived)
+    assert harness.stored() == {len(VIDEO)}
 
 
 def test_an_unavailable_source_is_retried_and_the_asset_is_not_at_risk_meanwhile() -> None:
-    scenario = Scenario()
-    scenario.now_at_source = OneFile.of(LONGER)
-    scenario.failures = [SourceUnavailable("503"), HmsUnavailable("503")]
-    scenario.sweep(7)
+    harness = Harness()
+    harness.now_at_source = OneFile.of(LONGER)
+    harness.failures = [SourceUnavailable("503"), HmsUnavailable("503")]
+    harness.sweep(7)
 
-    first = scenario.harness.archive()
+    first = harness.archiver.archive()
 
     assert isinstance(first, WillRetry)
     assert first.stored_objects == 1
-    assert isinstance(scenario.harness.archive_until_settled(attempts=5), Archived)
-    assert scenario.stored() == {len(LONGER)}
+    assert isinstance(harness.archiver.archive_until_settled(attempts=5), Archived)
+    assert harness.stored() == {len(LONGER)}
 
 
 def test_a_source_that_is_gone_changes_nothing() -> None:
-    scenario = Scenario()
-    scenario.now_at_source = Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}, version="other")
-    scenario.harness.clock.advance(RETENTION + timedelta(days=1))
+    harness = Harness()
+    harness.now_at_source = Tree({"a.mp4": BytesSource(b"", [SourceGone("404")] * 9)}, version="other")
+    harness.archiver.clock.advance(RETENTION + timedelta(days=1))
 
-    scenario.sweep(7)
+    harness.sweep(7)
 
-    assert isinstance(scenario.harness.archive(), AlreadyArchived)
-    assert scenario.stored() == {len(VIDEO)}
+    assert isinstance(harness.archiver.archive(), AlreadyArchived)
+    assert harness.stored() == {len(VIDEO)}
 
 
 class Complete(OneFile):
@@ -183,15 +183,15 @@ class Complete(OneFile):
 def test_late_additions_reach_an_asset_of_another_size_too() -> None:
     busy = BytesSource(b"", [SourceUnavailable("503")] * 99)
     at_first = OneFile.of(VIDEO)
-    scenario = Scenario(
+    harness = Harness(
         replace(at_first, files={**at_first.files, "t.png": busy}, optional=frozenset({"t.png"}))
     )
-    scenario.now_at_source = Complete.of(VIDEO)
+    harness.now_at_source = Complete.of(VIDEO)
 
-    scenario.sweep(7)
-    outcome = scenario.harness.archive()
+    harness.sweep(7)
+    outcome = harness.archiver.archive()
 
     assert isinstance(outcome, AlreadyArchived)
-    assert [{item.path for item in manifest.objects} for manifest in scenario.manifests()] == [
+    assert [{item.path for item in manifest.objects} for manifest in harness.manifests()] == [
         {"a.mp4", "t.png"}
     ] * 2

@@ -22,7 +22,7 @@ from tests.core.harness import PART_BYTES, ArchiverHarness, BytesSource, Tree
 LEASE = timedelta(hours=2)
 
 
-class Scenario:
+class Harness:
     """Slots that are all busy with what is leased."""
 
     def __init__(self, window: int = 100) -> None:
@@ -57,104 +57,104 @@ class Scenario:
         return urgency.hand_back_for(self.ledger, asset_id)
 
 
-def busy(*asset_ids: str) -> Scenario:
-    scenario = Scenario()
+def busy(*asset_ids: str) -> Harness:
+    harness = Harness()
     for asset_id in asset_ids:
-        scenario.discover(asset_id, timedelta(days=12))
-        scenario.run(asset_id)
-    return scenario
+        harness.discover(asset_id, timedelta(days=12))
+        harness.run(asset_id)
+    return harness
 
 
 def test_one_copy_is_handed_back_for_an_urgent_asset_that_waits() -> None:
-    scenario = busy("one", "two")
-    scenario.discover("urgent", timedelta(hours=1))
-    scenario.dispatch(4)
+    harness = busy("one", "two")
+    harness.discover("urgent", timedelta(hours=1))
+    harness.dispatch(4)
 
-    assert [scenario.hand_back("one"), scenario.hand_back("two")] == ["urgent", None]
+    assert [harness.hand_back("one"), harness.hand_back("two")] == ["urgent", None]
 
 
 def test_two_urgent_assets_get_two_slots() -> None:
-    scenario = busy("one", "two", "three")
+    harness = busy("one", "two", "three")
     for asset_id in ("urgent-1", "urgent-2"):
-        scenario.discover(asset_id, timedelta(hours=1))
-    scenario.dispatch(4)
+        harness.discover(asset_id, timedelta(hours=1))
+    harness.dispatch(4)
 
-    assert [scenario.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
+    assert [harness.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
 
 
 @pytest.mark.parametrize("dispatches", [0, 1, 2])
 def test_a_free_slot_gets_time_to_lease_it_first(dispatches: int) -> None:
-    scenario = busy("one")
-    scenario.discover("urgent", timedelta(hours=1))
-    scenario.dispatch(dispatches)
+    harness = busy("one")
+    harness.discover("urgent", timedelta(hours=1))
+    harness.dispatch(dispatches)
 
-    assert scenario.hand_back("one") is None
+    assert harness.hand_back("one") is None
 
 
 def test_what_is_not_urgent_waits_for_a_slot() -> None:
-    scenario = busy("one")
-    scenario.discover("another", timedelta(days=10))
-    scenario.dispatch(10)
+    harness = busy("one")
+    harness.discover("another", timedelta(days=10))
+    harness.dispatch(10)
 
-    assert scenario.hand_back("one") is None
+    assert harness.hand_back("one") is None
 
 
 def test_an_urgent_copy_goes_on() -> None:
-    scenario = Scenario()
-    scenario.discover("one", timedelta(days=2))
-    scenario.run("one")
-    scenario.discover("urgent", timedelta(hours=1))
-    scenario.dispatch(10)
+    harness = Harness()
+    harness.discover("one", timedelta(days=2))
+    harness.run("one")
+    harness.discover("urgent", timedelta(hours=1))
+    harness.dispatch(10)
 
-    assert scenario.hand_back("one") is None
+    assert harness.hand_back("one") is None
 
 
 def test_once_the_urgent_asset_is_leased_no_other_copy_is_handed_back() -> None:
-    scenario = busy("one")
-    scenario.discover("urgent", timedelta(hours=1))
-    scenario.dispatch(4)
-    scenario.run("urgent")
-    scenario.clock.advance(timedelta(minutes=1))
+    harness = busy("one")
+    harness.discover("urgent", timedelta(hours=1))
+    harness.dispatch(4)
+    harness.run("urgent")
+    harness.clock.advance(timedelta(minutes=1))
 
-    assert scenario.hand_back("one") is None
+    assert harness.hand_back("one") is None
 
 
 def test_no_asset_is_handed_back_for_ever() -> None:
-    scenario = busy("one")
+    harness = busy("one")
     times = 0
     for number in range(20):
-        scenario.discover(f"urgent-{number}", timedelta(hours=1))
-        scenario.dispatch(4)
-        times += scenario.hand_back("one") is not None
-        scenario.run(f"urgent-{number}")
+        harness.discover(f"urgent-{number}", timedelta(hours=1))
+        harness.dispatch(4)
+        times += harness.hand_back("one") is not None
+        harness.run(f"urgent-{number}")
 
     assert times == urgency.MOST_HAND_BACKS
 
 
 def test_a_full_window_of_what_is_not_urgent_keeps_no_urgent_asset_waiting() -> None:
-    scenario = Scenario(window=3)
+    harness = Harness(window=3)
     for number in range(5):
-        scenario.discover(f"calm-{number}", timedelta(days=12))
-    scenario.dispatch()
-    scenario.discover("urgent", timedelta(hours=1))
+        harness.discover(f"calm-{number}", timedelta(days=12))
+    harness.dispatch()
+    harness.discover("urgent", timedelta(hours=1))
     waited = judge(
         asset(id="retry", created_at=(NOW - RETENTION + timedelta(hours=2)).isoformat()), Scope(RETENTION)
     )
-    scenario.ledger.discover([waited])
-    scenario.ledger.settle(
-        scenario.run("retry"), waited, Settlement(AssetState.WAITING, delay=timedelta(seconds=5))
+    harness.ledger.discover([waited])
+    harness.ledger.settle(
+        harness.run("retry"), waited, Settlement(AssetState.WAITING, delay=timedelta(seconds=5))
     )
-    scenario.dispatch(3)
+    harness.dispatch(3)
 
-    assert set(scenario.sent) >= {"urgent", "retry"}
-    assert len(scenario.sent) <= 3 + URGENT_BEYOND
+    assert set(harness.sent) >= {"urgent", "retry"}
+    assert len(harness.sent) <= 3 + URGENT_BEYOND
 
 
 def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
-    scenario = busy("one")
-    scenario.ledger.remember("urgent_waiting", {"what": "is this"})
+    harness = busy("one")
+    harness.ledger.remember("urgent_waiting", {"what": "is this"})
 
-    assert scenario.hand_back("one") is None
+    assert harness.hand_back("one") is None
 
 
 def test_a_copy_that_is_handed_back_is_resumed_and_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ class Faulty(MemoryBackend):
         return super().put(spec, data, crc32c)
 
 
-class Scenario:
+class Harness:
     """A ledger, and processes that use destinations of these names."""
 
     def __init__(self, *names: str) -> None:
@@ -106,12 +106,12 @@ def marker_at(store: StorageBackend) -> dict[str, object]:
 
 
 def test_a_fresh_destination_gets_a_marker_that_the_ledger_remembers() -> None:
-    scenario = Scenario()
+    harness = Harness()
 
-    scenario.process().confirm(scenario.name)
+    harness.process().confirm(harness.name)
 
-    marker = marker_at(scenario.one)
-    fact = scenario.ledger.recall(PREFIX + scenario.name)
+    marker = marker_at(harness.one)
+    fact = harness.ledger.recall(PREFIX + harness.name)
     assert fact is not None
     assert (marker["id"], marker["created"]) == (fact["id"], NOW.isoformat())
     assert marker["workspaces"] == [OURS]
@@ -119,61 +119,61 @@ def test_a_fresh_destination_gets_a_marker_that_the_ledger_remembers() -> None:
 
 
 def test_a_second_process_finds_the_marker_right_and_writes_nothing() -> None:
-    scenario = Scenario()
-    scenario.process().confirm(scenario.name)
-    scenario.one.writes = AssertionError("written again")
+    harness = Harness()
+    harness.process().confirm(harness.name)
+    harness.one.writes = AssertionError("written again")
 
-    later = scenario.process()
-    later.confirm(scenario.name)
+    later = harness.process()
+    later.confirm(harness.name)
 
-    assert later.is_identified(scenario.name)
+    assert later.is_identified(harness.name)
 
 
 def test_an_existing_archive_is_adopted_by_its_manifests() -> None:
-    scenario = Scenario()
-    scenario.archive()
+    harness = Harness()
+    harness.archive()
 
-    scenario.process().confirm(scenario.name)
+    harness.process().confirm(harness.name)
 
-    assert marker_at(scenario.one)["began_empty"] is False
+    assert marker_at(harness.one)["began_empty"] is False
 
 
 def test_a_lost_ledger_takes_the_marker_that_is_there() -> None:
-    scenario = Scenario()
-    scenario.process().confirm(scenario.name)
-    before = marker_at(scenario.one)
-    scenario.ledger.clear()
+    harness = Harness()
+    harness.process().confirm(harness.name)
+    before = marker_at(harness.one)
+    harness.ledger.clear()
 
-    scenario.process().confirm(scenario.name)
+    harness.process().confirm(harness.name)
 
-    assert marker_at(scenario.one) == before
-    assert (scenario.ledger.recall(PREFIX + scenario.name) or {})["id"] == before["id"]
+    assert marker_at(harness.one) == before
+    assert (harness.ledger.recall(PREFIX + harness.name) or {})["id"] == before["id"]
 
 
 def test_a_flush_while_a_disk_is_unmounted_does_not_make_the_mount_point_the_destination() -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    process.confirm(scenario.name)
-    scenario.ledger.clear()
-    objects = dict(scenario.one.store.objects)
-    scenario.one.store.objects.clear()
+    harness = Harness()
+    process = harness.process()
+    process.confirm(harness.name)
+    harness.ledger.clear()
+    objects = dict(harness.one.store.objects)
+    harness.one.store.objects.clear()
 
-    scenario.clock.advance(CHECK_EVERY)
+    harness.clock.advance(CHECK_EVERY)
     with pytest.raises(NotTheDestination):
-        process.confirm(scenario.name)
+        process.confirm(harness.name)
 
-    scenario.one.store.objects.update(objects)
-    scenario.clock.advance(CHECK_EVERY)
-    process.confirm(scenario.name)
-    assert scenario.ledger.recall(PREFIX + scenario.name) is not None
+    harness.one.store.objects.update(objects)
+    harness.clock.advance(CHECK_EVERY)
+    process.confirm(harness.name)
+    assert harness.ledger.recall(PREFIX + harness.name) is not None
 
 
 def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process().confirm(scenario.name)
-    empty = scenario.emptied()
-    process = scenario.process()
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    empty = harness.emptied()
+    process = harness.process()
     store = guarded([empty], process)[0]
     data = b"x"
 
@@ -200,11 +200,11 @@ def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_man
                 self.store.objects.clear()  # what is there now is the folder below the mount point
             return super().put(spec, data, crc32c)
 
-    scenario = Scenario()
-    scenario.stores[0] = Unmounting("one")
-    scenario.archive(ids=["asset-0"])
-    scenario.process().confirm(scenario.name)
-    store = guarded(scenario.stores, scenario.process())[0]
+    harness = Harness()
+    harness.stores[0] = Unmounting("one")
+    harness.archive(ids=["asset-0"])
+    harness.process().confirm(harness.name)
+    store = guarded(harness.stores, harness.process())[0]
     key = keys.manifest_key("asset-1", asset().created_at)
     assert store.stat(key) is None  # and so it was checked just now
 
@@ -213,106 +213,106 @@ def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_man
 
 
 def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process().confirm(scenario.name)
-    right = scenario.one
-    scenario.emptied()
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    right = harness.one
+    harness.emptied()
 
-    assert not scenario.process().check_all()
-    (hold,) = breaker.opened(scenario.ledger, scenario.clock()).values()
+    assert not harness.process().check_all()
+    (hold,) = breaker.opened(harness.ledger, harness.clock()).values()
     assert "no marker" in hold.reason
     assert hold.code == "destination_unknown"
 
-    scenario.stores[0] = right
-    assert scenario.process().check_all()
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    harness.stores[0] = right
+    assert harness.process().check_all()
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process(machine="host-1").confirm(scenario.name)
+    harness = Harness()
+    harness.archive()
+    harness.process(machine="host-1").confirm(harness.name)
 
     with pytest.raises(NotTheDestination):
-        scenario.process(machine="host-2", stores=[Faulty("one")]).confirm(scenario.name)
+        harness.process(machine="host-2", stores=[Faulty("one")]).confirm(harness.name)
 
-    scenario.process(machine="host-1").confirm(scenario.name)
-    shown = breaker.opened(scenario.ledger, scenario.clock())
-    assert "host-2" in shown[scenario.name].reason, "whoever mends it must know where"
-    assert breaker.parse(scenario.ledger.recall_all(breaker.PREFIX), scenario.clock()) == {}, (
+    harness.process(machine="host-1").confirm(harness.name)
+    shown = breaker.opened(harness.ledger, harness.clock())
+    assert "host-2" in shown[harness.name].reason, "whoever mends it must know where"
+    assert breaker.parse(harness.ledger.recall_all(breaker.PREFIX), harness.clock()) == {}, (
         "attempts go on elsewhere"
     )
 
 
 def test_production_refuses_a_staging_set_up() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process(OURS).confirm(scenario.name)
-    before = dict(scenario.one.store.objects)
-    scenario.ledger = MemoryLedger(scenario.clock)
+    harness = Harness()
+    harness.archive()
+    harness.process(OURS).confirm(harness.name)
+    before = dict(harness.one.store.objects)
+    harness.ledger = MemoryLedger(harness.clock)
 
     with pytest.raises(NotTheDestination, match="another 100ms workspace"):
-        scenario.process(STAGING).confirm(scenario.name)
+        harness.process(STAGING).confirm(harness.name)
 
-    assert scenario.one.store.objects == before
+    assert harness.one.store.objects == before
 
 
 def test_another_access_key_of_the_same_installation_is_added_to_the_marker() -> None:
-    scenario = Scenario()
-    scenario.process(OURS).confirm(scenario.name)
+    harness = Harness()
+    harness.process(OURS).confirm(harness.name)
 
-    scenario.process("workspace-after-rotation").confirm(scenario.name)
-    scenario.ledger.clear()
-    scenario.process("workspace-after-rotation").confirm(scenario.name)
+    harness.process("workspace-after-rotation").confirm(harness.name)
+    harness.ledger.clear()
+    harness.process("workspace-after-rotation").confirm(harness.name)
 
-    assert marker_at(scenario.one)["workspaces"] == [OURS, "workspace-after-rotation"]
+    assert marker_at(harness.one)["workspaces"] == [OURS, "workspace-after-rotation"]
 
 
 def test_a_marker_that_may_not_be_overwritten_is_logged_once_and_stops_nothing() -> None:
-    scenario = Scenario()
-    scenario.process(OURS).confirm(scenario.name)
-    scenario.one.writes = AccessDenied("storing: object is locked")
-    process = scenario.process("workspace-after-rotation")
+    harness = Harness()
+    harness.process(OURS).confirm(harness.name)
+    harness.one.writes = AccessDenied("storing: object is locked")
+    process = harness.process("workspace-after-rotation")
 
     with capture_logs() as logs:
         for _ in range(3):
-            process.confirm(scenario.name)
-            scenario.clock.advance(CHECK_EVERY)
+            process.confirm(harness.name)
+            harness.clock.advance(CHECK_EVERY)
 
-    assert process.is_identified(scenario.name)
+    assert process.is_identified(harness.name)
     assert [entry["event"] for entry in logs].count("destination_marker_not_written") == 1
 
 
 def test_a_marker_that_is_gone_beside_our_manifests_is_restored_with_an_alarm() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process().confirm(scenario.name)
-    before = marker_at(scenario.one)["id"]
-    scenario.one.delete(MARKER)
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    before = marker_at(harness.one)["id"]
+    harness.one.delete(MARKER)
 
     with capture_logs() as logs:
-        scenario.process().confirm(scenario.name)
+        harness.process().confirm(harness.name)
 
-    assert marker_at(scenario.one)["id"] == before
+    assert marker_at(harness.one)["id"] == before
     assert [entry["log_level"] for entry in logs if entry["event"] == "destination_marker_restored"] == [
         "error"
     ]
 
 
 def test_an_unreadable_marker_identifies_nothing_and_stops_nothing() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process().confirm(scenario.name)
-    scenario.one.reads = AccessDenied("reading: 403")
-    process = scenario.process()
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    harness.one.reads = AccessDenied("reading: 403")
+    process = harness.process()
 
     with capture_logs() as logs:
         for _ in range(3):
-            process.confirm(scenario.name)
-            scenario.clock.advance(CHECK_EVERY)
+            process.confirm(harness.name)
+            harness.clock.advance(CHECK_EVERY)
 
-    assert not process.is_identified(scenario.name)
+    assert not process.is_identified(harness.name)
     assert [entry["event"] for entry in logs] == ["destination_not_checked"], "said once"
 
 
@@ -324,173 +324,173 @@ def test_a_destination_that_refuses_reads_is_a_fault_until_it_allows_them(lists:
                 raise self.reads
             return super().list(prefix)
 
-    scenario = Scenario()
-    scenario.stores[0] = Listed("one")
-    scenario.archive()
-    process = scenario.process()
-    process.confirm(scenario.name)
-    scenario.one.reads = AccessDenied("403")
-    scenario.clock.advance(CHECK_EVERY)
+    harness = Harness()
+    harness.stores[0] = Listed("one")
+    harness.archive()
+    process = harness.process()
+    process.confirm(harness.name)
+    harness.one.reads = AccessDenied("403")
+    harness.clock.advance(CHECK_EVERY)
 
     process.check_all()
-    told = [hold.code for hold in breaker.opened(scenario.ledger, scenario.clock()).values()]
+    told = [hold.code for hold in breaker.opened(harness.ledger, harness.clock()).values()]
     assert told == ([] if lists else ["destination_refuses"])
 
-    scenario.one.reads = None
+    harness.one.reads = None
     process.check_all()
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_the_failure_of_a_removed_destination_is_forgotten() -> None:
-    scenario = Scenario("one", "two")
-    process = scenario.process()
+    harness = Harness("one", "two")
+    process = harness.process()
     process.check_all()
     failures.record(
-        scenario.ledger,
-        scenario.name,
+        harness.ledger,
+        harness.name,
         "host-1",
         failures.Kind.REFUSES,
         "403",
-        scenario.clock(),
+        harness.clock(),
         timedelta(minutes=30),
     )
 
-    scenario.process(stores=scenario.stores[1:]).check_all()
+    harness.process(stores=harness.stores[1:]).check_all()
 
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_a_marker_that_may_not_be_written_stops_nothing() -> None:
-    scenario = Scenario()
-    scenario.one.writes = AccessDenied("storing: 403")
-    process = scenario.process()
+    harness = Harness()
+    harness.one.writes = AccessDenied("storing: 403")
+    process = harness.process()
 
-    process.confirm(scenario.name)
+    process.confirm(harness.name)
 
-    assert not process.is_identified(scenario.name)
+    assert not process.is_identified(harness.name)
 
 
 def test_a_marker_that_may_not_be_written_is_not_tried_at_every_check() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.one.writes = AccessDenied("storing: 403")
-    process = scenario.process()
-    process.confirm(scenario.name)
-    scenario.one.writes = AssertionError("tried again")
+    harness = Harness()
+    harness.archive()
+    harness.one.writes = AccessDenied("storing: 403")
+    process = harness.process()
+    process.confirm(harness.name)
+    harness.one.writes = AssertionError("tried again")
 
     for _ in range(20):
-        scenario.clock.advance(CHECK_EVERY)
-        process.confirm(scenario.name)
+        harness.clock.advance(CHECK_EVERY)
+        process.confirm(harness.name)
 
-    scenario.one.writes = None
-    scenario.clock.advance(timedelta(minutes=10))
-    process.confirm(scenario.name)
-    assert process.is_identified(scenario.name)
+    harness.one.writes = None
+    harness.clock.advance(timedelta(minutes=10))
+    process.confirm(harness.name)
+    assert process.is_identified(harness.name)
 
 
 def test_the_oldest_manifests_may_be_gone_and_the_marker_with_them() -> None:
     """A lifecycle rule took both."""
-    scenario = Scenario()
+    harness = Harness()
     ids = [f"asset-{number:03d}" for number in range(100)]
     for number, each in enumerate(ids):
         made = asset(id=each, created_at=(NOW - timedelta(days=100 - number)).isoformat())
-        enter(scenario.ledger, made)
-        archive_at(scenario.stores, made)
-    scenario.process().confirm(scenario.name)
-    for key in [key for key in scenario.one.store.objects if "asset-00" in key or "asset-01" in key]:
-        del scenario.one.store.objects[key]
-    scenario.one.delete(MARKER)
+        enter(harness.ledger, made)
+        archive_at(harness.stores, made)
+    harness.process().confirm(harness.name)
+    for key in [key for key in harness.one.store.objects if "asset-00" in key or "asset-01" in key]:
+        del harness.one.store.objects[key]
+    harness.one.delete(MARKER)
 
-    scenario.process().confirm(scenario.name)
+    harness.process().confirm(harness.name)
 
-    assert scenario.process().is_identified(scenario.name)
+    assert harness.process().is_identified(harness.name)
 
 
 def test_a_bucket_that_is_gone_is_not_the_destination() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process().confirm(scenario.name)
-    scenario.one.reads = BucketMissing("NoSuchBucket")
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    harness.one.reads = BucketMissing("NoSuchBucket")
 
     with pytest.raises(NotTheDestination, match="NoSuchBucket"):
-        scenario.process().confirm(scenario.name)
+        harness.process().confirm(harness.name)
 
 
 def test_a_bucket_that_never_existed_is_reported_as_missing() -> None:
-    scenario = Scenario()
-    scenario.one.reads = BucketMissing("NoSuchBucket")
+    harness = Harness()
+    harness.one.reads = BucketMissing("NoSuchBucket")
 
     with pytest.raises(BucketMissing):
-        scenario.process().confirm(scenario.name)
+        harness.process().confirm(harness.name)
 
 
 def test_a_check_holds_for_a_while_and_no_longer() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    process = scenario.process()
-    process.confirm(scenario.name)
-    scenario.one.store.objects.clear()
+    harness = Harness()
+    harness.archive()
+    process = harness.process()
+    process.confirm(harness.name)
+    harness.one.store.objects.clear()
 
-    process.confirm(scenario.name)
+    process.confirm(harness.name)
 
-    scenario.clock.advance(CHECK_EVERY)
+    harness.clock.advance(CHECK_EVERY)
     with pytest.raises(NotTheDestination):
-        process.confirm(scenario.name)
+        process.confirm(harness.name)
 
 
 @pytest.mark.parametrize("step", [timedelta(days=-3), timedelta(days=3)])
 def test_a_clock_that_was_set_only_makes_it_look_again(step: timedelta) -> None:
-    scenario = Scenario()
-    scenario.archive()
-    process = scenario.process()
-    process.confirm(scenario.name)
-    scenario.one.store.objects.clear()
+    harness = Harness()
+    harness.archive()
+    process = harness.process()
+    process.confirm(harness.name)
+    harness.one.store.objects.clear()
 
-    scenario.clock.advance(step)
+    harness.clock.advance(step)
 
     with pytest.raises(NotTheDestination):
-        process.confirm(scenario.name)
+        process.confirm(harness.name)
 
 
 def test_a_ledger_that_is_away_stops_no_destination_that_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    process.confirm(scenario.name)
+    harness = Harness()
+    process = harness.process()
+    process.confirm(harness.name)
 
     def away(*_: object, **__: object) -> None:
         raise LedgerUnavailable("no answer")
 
     for method in ("recall", "recall_all", "remember", "lock", "forget"):
-        monkeypatch.setattr(scenario.ledger, method, away)
-    scenario.clock.advance(CHECK_EVERY)
+        monkeypatch.setattr(harness.ledger, method, away)
+    harness.clock.advance(CHECK_EVERY)
 
-    process.confirm(scenario.name)
+    process.confirm(harness.name)
 
-    scenario.one.store.objects.clear()
-    scenario.clock.advance(CHECK_EVERY)
+    harness.one.store.objects.clear()
+    harness.clock.advance(CHECK_EVERY)
     with pytest.raises(LedgerUnavailable):
-        process.confirm(scenario.name)
+        process.confirm(harness.name)
 
 
 def test_while_another_process_decides_nothing_is_decided_here() -> None:
-    scenario = Scenario()
-    scenario.ledger.lock(LOCK_NAME, timedelta(minutes=1))
+    harness = Harness()
+    harness.ledger.lock(LOCK_NAME, timedelta(minutes=1))
 
     with pytest.raises(TransientStorageError):
-        scenario.process().confirm(scenario.name)
+        harness.process().confirm(harness.name)
 
-    assert scenario.one.store.objects == {}
+    assert harness.one.store.objects == {}
 
 
 # -- added, removed ------------------------------------------------------------------------------------------
 def test_a_destination_that_is_added_is_new_and_not_emptied() -> None:
-    scenario = Scenario("one", "two")
-    one, two = scenario.stores
-    scenario.archive(one)
-    scenario.process(stores=[one]).check_all()
+    harness = Harness("one", "two")
+    one, two = harness.stores
+    harness.archive(one)
+    harness.process(stores=[one]).check_all()
 
     with capture_logs() as logs:
-        process = scenario.process()
+        process = harness.process()
         assert process.check_all()
 
     assert [(e["event"], e["store"]) for e in logs] == [("destination_added", two.name)]
@@ -500,113 +500,113 @@ def test_a_destination_that_is_added_is_new_and_not_emptied() -> None:
 
 
 def test_of_two_destinations_the_one_that_is_unmounted_at_the_upgrade_is_not_taken_for_new() -> None:
-    scenario = Scenario("one", "two")
-    one, two = scenario.stores
-    scenario.archive(one)
+    harness = Harness("one", "two")
+    one, two = harness.stores
+    harness.archive(one)
 
-    process = scenario.process()
+    process = harness.process()
 
     assert not process.check_all()
     with pytest.raises(NotTheDestination):
         process.confirm(two.name)
     assert two.store.objects == {}
     with pytest.raises(NotTheDestination):
-        scenario.process().confirm(two.name)
+        harness.process().confirm(two.name)
 
 
 def test_a_removed_destination_is_logged_once_and_filled_when_it_comes_back() -> None:
-    scenario = Scenario("one", "two")
-    one, two = scenario.stores
-    scenario.archive(one, two)
-    scenario.process().check_all()
+    harness = Harness("one", "two")
+    one, two = harness.stores
+    harness.archive(one, two)
+    harness.process().check_all()
 
     with capture_logs() as logs:
-        scenario.process(stores=[one]).check_all()
-        scenario.process(stores=[one]).check_all()
+        harness.process(stores=[one]).check_all()
+        harness.process(stores=[one]).check_all()
     assert [(e["event"], e["store"]) for e in logs] == [("destination_removed", two.name)]
 
-    again = scenario.process()
+    again = harness.process()
     assert again.check_all()
     assert again.filling() == [two.name]
     again.filled(two.name)
-    assert scenario.process().filling() == []
+    assert harness.process().filling() == []
 
 
 # -- a person ------------------------------------------------------------------------------------------------
 def test_a_person_adopts_what_is_there_as_it_is() -> None:
-    scenario = Scenario()
-    scenario.archive()
-    scenario.process().confirm(scenario.name)
-    scenario.emptied()
-    assert not scenario.process().check_all()
-    scenario.clock.advance(timedelta(days=1))
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    harness.emptied()
+    assert not harness.process().check_all()
+    harness.clock.advance(timedelta(days=1))
 
-    adopted = scenario.process().adopt(scenario.name)
+    adopted = harness.process().adopt(harness.name)
 
-    process = scenario.process()
-    process.confirm(scenario.name)
-    assert marker_at(scenario.one)["id"] == adopted.id
-    assert process.filling() == [scenario.name]
-    assert process.began_empty_at(scenario.name) == scenario.clock()
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    process = harness.process()
+    process.confirm(harness.name)
+    assert marker_at(harness.one)["id"] == adopted.id
+    assert process.filling() == [harness.name]
+    assert process.began_empty_at(harness.name) == harness.clock()
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_adopting_the_bucket_of_another_workspace_keeps_its_id() -> None:
-    scenario = Scenario()
-    scenario.process(STAGING).confirm(scenario.name)
-    before = marker_at(scenario.one)["id"]
-    scenario.ledger = MemoryLedger(scenario.clock)
+    harness = Harness()
+    harness.process(STAGING).confirm(harness.name)
+    before = marker_at(harness.one)["id"]
+    harness.ledger = MemoryLedger(harness.clock)
 
-    scenario.process(OURS).adopt(scenario.name)
-    scenario.process(OURS).adopt(scenario.name)
+    harness.process(OURS).adopt(harness.name)
+    harness.process(OURS).adopt(harness.name)
 
-    assert marker_at(scenario.one)["id"] == before
-    assert marker_at(scenario.one)["workspaces"] == [STAGING, OURS]
+    assert marker_at(harness.one)["id"] == before
+    assert marker_at(harness.one)["workspaces"] == [STAGING, OURS]
 
 
 def test_looking_writes_nothing() -> None:
-    scenario = Scenario()
+    harness = Harness()
 
-    assert scenario.process().look(scenario.name).verdict is Verdict.ADOPT
+    assert harness.process().look(harness.name).verdict is Verdict.ADOPT
 
-    assert scenario.one.store.objects == {}
-    assert scenario.ledger.recall(PREFIX + scenario.name) is None
+    assert harness.one.store.objects == {}
+    assert harness.ledger.recall(PREFIX + harness.name) is None
 
 
 # -- it does not answer --------------------------------------------------------------------------------------
 def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    process.confirm(scenario.name)
-    scenario.one.reads = TransientStorageError("503")
+    harness = Harness()
+    process = harness.process()
+    process.confirm(harness.name)
+    harness.one.reads = TransientStorageError("503")
 
     found: list[type[Exception]] = []
     shown: list[bool] = []
     for _ in range(6):
-        scenario.clock.advance(timedelta(minutes=1))
+        harness.clock.advance(timedelta(minutes=1))
         with pytest.raises((TransientStorageError, DestinationSilent)) as error:
-            process.confirm(scenario.name)
+            process.confirm(harness.name)
         found.append(error.type)
-        shown.append(bool(breaker.opened(scenario.ledger, scenario.clock())))
+        shown.append(bool(breaker.opened(harness.ledger, harness.clock())))
 
     assert found == [TransientStorageError] * 5 + [DestinationSilent], "then it costs the assets no attempt"
     assert shown == [False] * 5 + [True]
 
-    scenario.one.reads = None
-    scenario.clock.advance(timedelta(minutes=1))
-    process.confirm(scenario.name)
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    harness.one.reads = None
+    harness.clock.advance(timedelta(minutes=1))
+    process.confirm(harness.name)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_every_use_of_a_failing_destination_raises_the_error_of_the_check_with_its_fields() -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    scenario.one.reads = TransientStorageError("503", status=503, retry_after=timedelta(minutes=9))
+    harness = Harness()
+    process = harness.process()
+    harness.one.reads = TransientStorageError("503", status=503, retry_after=timedelta(minutes=9))
 
     met = []
     for _ in range(2):
         with pytest.raises(TransientStorageError) as raised:
-            process.confirm(scenario.name)
+            process.confirm(harness.name)
         met.append(raised.value)
 
     assert met[0] is not met[1]
@@ -614,53 +614,53 @@ def test_every_use_of_a_failing_destination_raises_the_error_of_the_check_with_i
 
 
 def test_a_success_in_between_makes_it_a_transient_failure() -> None:
-    scenario = Scenario()
-    process = scenario.process()
+    harness = Harness()
+    process = harness.process()
     for _ in range(10):
-        scenario.one.reads = TransientStorageError("503")
-        scenario.clock.advance(timedelta(minutes=1))
+        harness.one.reads = TransientStorageError("503")
+        harness.clock.advance(timedelta(minutes=1))
         with pytest.raises(TransientStorageError):
-            process.confirm(scenario.name)
-        scenario.one.reads = None
-        scenario.clock.advance(timedelta(minutes=1))
-        process.confirm(scenario.name)
+            process.confirm(harness.name)
+        harness.one.reads = None
+        harness.clock.advance(timedelta(minutes=1))
+        process.confirm(harness.name)
 
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_one_failure_long_ago_is_no_fault() -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    scenario.one.reads = TransientStorageError("503")
+    harness = Harness()
+    process = harness.process()
+    harness.one.reads = TransientStorageError("503")
     with pytest.raises(TransientStorageError):
-        process.confirm(scenario.name)
+        process.confirm(harness.name)
 
-    scenario.clock.advance(timedelta(minutes=20))
+    harness.clock.advance(timedelta(minutes=20))
 
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 def test_a_destination_that_accepts_no_writes_is_a_fault_too() -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    store = GuardedBackend(scenario.one, process)
-    process.confirm(scenario.name)
+    harness = Harness()
+    process = harness.process()
+    store = GuardedBackend(harness.one, process)
+    process.confirm(harness.name)
     spec = ObjectSpec(object_key("a.txt"), "text/plain", 1)
-    scenario.one.writes = TransientStorageError("503 SlowDown")
+    harness.one.writes = TransientStorageError("503 SlowDown")
 
     for _ in range(8):
-        scenario.clock.advance(timedelta(minutes=1))
+        harness.clock.advance(timedelta(minutes=1))
         with pytest.raises(TransientStorageError):
             store.put(spec, b"x", 0)
-    (hold,) = breaker.opened(scenario.ledger, scenario.clock()).values()
+    (hold,) = breaker.opened(harness.ledger, harness.clock()).values()
     assert "503 SlowDown" in hold.reason
     assert hold.code == "destination_silent"
 
-    scenario.one.writes = None
+    harness.one.writes = None
     put(store, "a.txt", b"x")
-    scenario.clock.advance(timedelta(minutes=1))
-    process.confirm(scenario.name)
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    harness.clock.advance(timedelta(minutes=1))
+    process.confirm(harness.name)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
 # -- the whole -----------------------------------------------------------------------------------------------
@@ -796,21 +796,21 @@ def test_an_asset_is_never_lost_while_a_destination_refuses_to_tell_what_it_has(
 
 
 def test_a_machine_without_file_handles_blames_no_destination() -> None:
-    scenario = Scenario()
-    process = scenario.process()
-    process.confirm(scenario.name)
+    harness = Harness()
+    process = harness.process()
+    process.confirm(harness.name)
     error = TransientStorageError("no answer")
     error.__cause__ = OSError(24, "Too many open files")
 
-    scenario.one.reads = error
+    harness.one.reads = error
     for _ in range(10):
-        scenario.clock.advance(max(CHECK_EVERY, timedelta(minutes=5)))
+        harness.clock.advance(max(CHECK_EVERY, timedelta(minutes=5)))
         with pytest.raises(TransientStorageError) as refused:
-            process.confirm(scenario.name)
+            process.confirm(harness.name)
         assert is_machine_fault(refused.value)
-        process.wrote(scenario.name, error)
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+        process.wrote(harness.name, error)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
 
-    scenario.one.reads = None
-    process.confirm(scenario.name)
-    assert breaker.opened(scenario.ledger, scenario.clock()) == {}
+    harness.one.reads = None
+    process.confirm(harness.name)
+    assert breaker.opened(harness.ledger, harness.clock()) == {}

@@ -14,7 +14,7 @@ from tests.core.fakes import Clock
 NAME, HALF_HOUR = "s3://bucket", timedelta(minutes=30)
 
 
-class Scenario:
+class Harness:
     def __init__(self) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -48,62 +48,62 @@ class Scenario:
 def test_when_a_destination_is_a_fault(
     kind: failures.Kind, minutes: tuple[int, ...], codes: list[str]
 ) -> None:
-    scenario = Scenario()
+    harness = Harness()
 
-    scenario.fails(kind, *minutes)
+    harness.fails(kind, *minutes)
 
-    assert scenario.codes() == codes
+    assert harness.codes() == codes
 
 
 def test_a_failure_that_is_not_recorded_again_is_forgotten() -> None:
-    scenario = Scenario()
-    scenario.fails(failures.Kind.UNKNOWN, 0)
+    harness = Harness()
+    harness.fails(failures.Kind.UNKNOWN, 0)
 
-    scenario.clock.advance(HALF_HOUR)
+    harness.clock.advance(HALF_HOUR)
 
-    assert scenario.codes() == []
+    assert harness.codes() == []
 
 
 def test_clearing_a_failure_leaves_that_of_another_machine() -> None:
-    scenario = Scenario()
-    scenario.fails(failures.Kind.UNKNOWN, 0)
-    failures.record(scenario.ledger, NAME, "host-2", failures.Kind.UNKNOWN, "no marker", NOW, HALF_HOUR)
+    harness = Harness()
+    harness.fails(failures.Kind.UNKNOWN, 0)
+    failures.record(harness.ledger, NAME, "host-2", failures.Kind.UNKNOWN, "no marker", NOW, HALF_HOUR)
 
-    failures.clear(scenario.ledger, NAME, "host-1")
+    failures.clear(harness.ledger, NAME, "host-1")
 
-    assert "host-2" in breaker.opened(scenario.ledger, NOW)[NAME].reason
+    assert "host-2" in breaker.opened(harness.ledger, NOW)[NAME].reason
 
 
 def test_a_silent_destination_that_becomes_unknown_is_so_from_now_on() -> None:
-    scenario = Scenario()
-    scenario.fails(failures.Kind.SILENT, 0, 10)
+    harness = Harness()
+    harness.fails(failures.Kind.SILENT, 0, 10)
 
-    scenario.fails(failures.Kind.UNKNOWN, 20)
+    harness.fails(failures.Kind.UNKNOWN, 20)
 
-    failure = failures.failure_on(scenario.ledger, NAME, "host-1")
+    failure = failures.failure_on(harness.ledger, NAME, "host-1")
     assert failure is not None
     assert failure.since == NOW + timedelta(minutes=20)
 
 
 def test_a_ledger_that_was_set_back_does_not_make_a_failure_older_than_itself() -> None:
-    scenario = Scenario()
-    scenario.fails(failures.Kind.SILENT, 60)
+    harness = Harness()
+    harness.fails(failures.Kind.SILENT, 60)
 
-    scenario.fails(failures.Kind.SILENT, 0)
+    harness.fails(failures.Kind.SILENT, 0)
 
-    assert scenario.codes() == []
+    assert harness.codes() == []
 
 
 @pytest.mark.parametrize("fact", [{}, {"kind": "unknown"}, {"kind": "of a newer version", "since": "x"}])
 def test_the_record_of_another_version_is_ignored(fact: dict[str, object]) -> None:
-    scenario = Scenario()
-    scenario.ledger.remember(f"{failures.PREFIX}{NAME}#host", fact)
+    harness = Harness()
+    harness.ledger.remember(f"{failures.PREFIX}{NAME}#host", fact)
 
-    assert scenario.codes() == []
+    assert harness.codes() == []
 
 
 def test_a_fault_stops_no_other_machine() -> None:
-    scenario = Scenario()
-    scenario.fails(failures.Kind.SILENT, 0, 10)
+    harness = Harness()
+    harness.fails(failures.Kind.SILENT, 0, 10)
 
-    assert breaker.parse(scenario.ledger.recall_all(""), scenario.clock()) == {}
+    assert breaker.parse(harness.ledger.recall_all(""), harness.clock()) == {}

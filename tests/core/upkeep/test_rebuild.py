@@ -8,46 +8,23 @@ from typing import Any
 
 import pytest
 
-from archiver.core.judging import Scope
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import mark_damaged
-from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.core.upkeep.review import acknowledge
 from archiver.core.upkeep.watch import Watcher
-from archiver.hms.models import Asset
-from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey, object_key
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter, put
 from tests.core.examples import NOW, RETENTION, asset
-from tests.core.fakes import Clock
-
-
-class Harness:
-    def __init__(self) -> None:
-        self.clock = Clock(NOW)
-        self.ledger = MemoryLedger(self.clock)
-        self.one, self.two = MemoryBackend("one"), MemoryBackend("two")
-        self.stores = [self.one, self.two]
-
-    def reconcile(self) -> ReconcileResult:
-        result = Reconciler(
-            ledger=self.ledger, destinations=self.stores, scope=Scope(RETENTION), clock=self.clock
-        ).reconcile()
-        assert result is not None
-        return result
-
-    def state(self, asset: Asset) -> AssetState | None:
-        row = self.ledger.get(asset.id)
-        return row.state if row else None
+from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 
 # of what is quarantined the manifest tells
 @pytest.mark.parametrize("state", sorted(end_records.RECORDED_STATES - {AssetState.QUARANTINED}))
 def test_every_end_outlives_the_ledger(state: AssetState) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), state, "because of this")
     harness.reconcile()
     before = harness.ledger.get(asset().id)
@@ -65,7 +42,7 @@ def test_every_end_outlives_the_ledger(state: AssetState) -> None:
 
 
 def test_an_end_that_only_one_destination_recorded_is_not_forgotten() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     harness.reconcile()
     harness.one.delete(keys.end_record_key(asset().id, asset().created_at))
@@ -77,7 +54,7 @@ def test_an_end_that_only_one_destination_recorded_is_not_forgotten() -> None:
 
 
 def test_an_acknowledged_end_comes_back_acknowledged() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     acknowledge(harness.ledger, harness.stores, asset().id, by="ann", why="known", now=NOW)
     harness.ledger.clear()
@@ -91,7 +68,7 @@ def test_an_acknowledged_end_comes_back_acknowledged() -> None:
 
 
 def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.SOURCE_FAILED, "failed")
     acknowledge(harness.ledger, harness.stores, asset().id, by="ann", why="known", now=NOW)
     harness.ledger.clear()
@@ -105,7 +82,7 @@ def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() 
 
 
 def test_an_end_record_of_an_earlier_version_gets_the_deadline_of_its_asset() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     record = {
         "schema": "archiver.end/1",
         "asset_id": "old",
@@ -128,7 +105,7 @@ def test_an_end_record_of_an_earlier_version_gets_the_deadline_of_its_asset() ->
 
 @pytest.mark.parametrize("state", ["archived", "running", "of a newer version", "discovered"])
 def test_an_end_record_of_an_unknown_state_enters_nothing(state: str) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     put(harness.one, "ends/2026/02/01/x.json", json.dumps({"asset_id": "x", "state": state}).encode())
 
     harness.reconcile()
@@ -138,7 +115,7 @@ def test_an_end_record_of_an_unknown_state_enters_nothing(state: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b"[" * 20_000])
 def test_an_invalid_end_record_is_skipped(data: bytes) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     put(harness.one, "ends/2026/02/01/a.json", data)
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     harness.reconcile()
@@ -150,7 +127,7 @@ def test_an_invalid_end_record_is_skipped(data: bytes) -> None:
 
 
 def test_a_manifest_everywhere_is_better_than_any_recorded_end() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     harness.reconcile()
     archive_at(harness.stores, asset())
@@ -162,7 +139,7 @@ def test_a_manifest_everywhere_is_better_than_any_recorded_end() -> None:
 
 
 def test_an_end_record_does_not_change_a_row_in_the_ledger() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.REJECTED, "worthless")
     harness.reconcile()
     harness.ledger.reopen(asset().id)  # `archiver archive ID`
@@ -173,7 +150,7 @@ def test_an_end_record_does_not_change_a_row_in_the_ledger() -> None:
 
 
 def test_an_asset_at_one_destination_is_due_while_100ms_has_it() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at([harness.two], asset())
 
     harness.reconcile()
@@ -182,7 +159,7 @@ def test_an_asset_at_one_destination_is_due_while_100ms_has_it() -> None:
 
 
 def test_an_asset_at_one_destination_needs_a_person_once_100ms_has_deleted_it() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at([harness.two], asset())
     harness.clock.advance(RETENTION)
 
@@ -198,7 +175,7 @@ def test_an_asset_at_one_destination_needs_a_person_once_100ms_has_deleted_it() 
 
 
 def test_an_asset_at_one_destination_and_damaged_there_is_whole_nowhere() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     mark_damaged(harness.two, archive_at([harness.two], asset()), ["movie.mp4: missing"])
     harness.clock.advance(RETENTION)
 
@@ -211,7 +188,7 @@ def test_an_asset_at_one_destination_and_damaged_there_is_whole_nowhere() -> Non
 
 
 def test_a_lost_asset_that_is_whole_somewhere_is_not_lost() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     archive_at([harness.two], asset())
 
@@ -221,7 +198,7 @@ def test_a_lost_asset_that_is_whole_somewhere_is_not_lost() -> None:
 
 
 def test_a_lost_asset_whose_objects_are_gone_stays_lost() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone")
     archive_at([harness.two], asset())
     for info in list(harness.two.list("recordings/")):
@@ -246,9 +223,7 @@ def test_an_unreadable_manifest_does_not_count_as_missing() -> None:
                 raise TransientStorageError("503")
             return super().read(key, start, length_bytes, if_match=if_match)
 
-    harness = Harness()
-    harness.two = Busy("two")
-    harness.stores = [harness.one, harness.two, MemoryBackend("three")]
+    harness = ReconcileHarness(MemoryBackend("one"), Busy("two"), MemoryBackend("three"))
     archive_at([harness.one, harness.two], asset())
     harness.clock.advance(RETENTION)
 
@@ -267,7 +242,7 @@ def test_an_unreadable_manifest_does_not_count_as_missing() -> None:
 def test_a_manifest_whose_objects_are_gone_makes_nothing_archived(
     everywhere: bool, days: int, state: tuple[AssetState | None, ...]
 ) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at(harness.stores if everywhere else [harness.one], asset())
     harness.one.delete(object_key(f"recordings/{asset().id}/movie.mp4"))
     harness.clock.advance(timedelta(days=days))
@@ -286,7 +261,7 @@ def test_a_destination_that_cannot_be_listed_now_makes_nothing_archived_and_noth
                 raise TransientStorageError("503")
             return super().stat(key)
 
-    harness = Harness()
+    harness = ReconcileHarness()
     harness.stores = [Unlisted("one"), harness.two]
     archive_at(harness.stores, asset())
     harness.clock.advance(timedelta(days=20))
@@ -298,7 +273,7 @@ def test_a_destination_that_cannot_be_listed_now_makes_nothing_archived_and_noth
 
 def test_nothing_is_forgotten_when_the_ledger_is_lost_and_status_says_so() -> None:
     """One lost asset, one with a missing copy, one archived; the ledger is flushed when 100ms has deleted them all."""
-    harness = Harness()
+    harness = ReconcileHarness()
     lost, half, whole = asset(id="lost"), asset(id="half"), asset(id="whole")
     enter(harness.ledger, lost, AssetState.LOST, "never to be had")
     for each in (half, whole):
@@ -328,5 +303,5 @@ def test_nothing_is_forgotten_when_the_ledger_is_lost_and_status_says_so() -> No
     assert {row.asset_id for row in watcher.summary().needs_attention} == {"lost", "half"}
 
 
-def states(harness: Harness) -> dict[str, Any]:
+def states(harness: ReconcileHarness) -> dict[str, Any]:
     return {row.asset_id: row.state for row in harness.ledger.rows()}

@@ -5,41 +5,20 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import review
-from archiver.core.upkeep.reconcile import LOCK_NAME, LOCK_TTL, Reconciler
-from archiver.hms.models import Asset
-from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.core.upkeep.reconcile import LOCK_NAME, LOCK_TTL
 from archiver.ledger.models import AssetState
 from storage_backends.base import object_key
 from storage_backends.errors import TransientStorageError
-from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter, put
 from tests.core.examples import NOW, RETENTION, asset
-from tests.core.fakes import Clock
-
-
-class Harness:
-    def __init__(self) -> None:
-        self.clock = Clock(NOW)
-        self.ledger = MemoryLedger(self.clock)
-        self.one, self.two = MemoryBackend("one"), MemoryBackend("two")
-        self.stores = [self.one, self.two]
-
-    def reconciler(self) -> Reconciler:
-        return Reconciler(
-            ledger=self.ledger, destinations=self.stores, scope=Scope(RETENTION), clock=self.clock
-        )
-
-    def state(self, asset: Asset) -> AssetState | None:
-        row = self.ledger.get(asset.id)
-        return row.state if row else None
+from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 
 def test_manifests_at_every_destination_rebuild_an_empty_ledger() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     assets = [asset(id=f"asset-{number}") for number in range(3)]
     for each in assets:
         archive_at(harness.stores, each)
@@ -56,7 +35,7 @@ def test_manifests_at_every_destination_rebuild_an_empty_ledger() -> None:
 
 
 def test_a_manifest_at_only_one_destination_does_not_archive_the_asset_and_is_not_forgotten() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at([harness.one], asset())
 
     result = harness.reconciler().reconcile()
@@ -67,7 +46,7 @@ def test_a_manifest_at_only_one_destination_does_not_archive_the_asset_and_is_no
 
 
 def test_a_second_run_changes_nothing() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at(harness.stores, asset())
     harness.reconciler().reconcile()
 
@@ -81,7 +60,7 @@ def test_a_second_run_changes_nothing() -> None:
     "state", [AssetState.DISCOVERED, AssetState.WAITING, AssetState.QUARANTINED, AssetState.LOST]
 )
 def test_a_manifest_everywhere_makes_an_asset_archived_whatever_the_ledger_says(state: AssetState) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), state, "because")
     archive_at(harness.stores, asset())
 
@@ -109,7 +88,7 @@ KEPT = ("movie.mp4: it has 100 bytes, the API says 200",)
 def test_a_manifest_with_doubts_never_makes_an_asset_archived(
     before: AssetState | None, after: AssetState
 ) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     if before is not None:
         enter(harness.ledger, asset(), before, "because")
     archive_at(harness.stores, asset(), doubts=KEPT)
@@ -121,7 +100,7 @@ def test_a_manifest_with_doubts_never_makes_an_asset_archived(
 
 
 def test_an_asset_with_doubts_at_one_destination_is_not_archived_when_the_ledger_is_rebuilt() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at([harness.one], asset())
     archive_at([harness.two], asset(), doubts=KEPT)
 
@@ -134,7 +113,7 @@ def test_an_asset_with_doubts_at_one_destination_is_not_archived_when_the_ledger
 
 
 def test_a_rejection_outlives_the_ledger() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at(harness.stores, asset(), doubts=KEPT)
     enter(harness.ledger, asset(), AssetState.QUARANTINED)
     review.reject(harness.ledger, harness.stores, asset().id, by="ann", why="a test", now=NOW)
@@ -146,7 +125,7 @@ def test_a_rejection_outlives_the_ledger() -> None:
 
 
 def test_what_is_quarantined_and_gone_from_a_destination_is_due_again_and_at_risk() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.QUARANTINED)
     key = archive_at(harness.stores, asset(), doubts=KEPT)
     harness.two.delete(key)
@@ -159,7 +138,7 @@ def test_what_is_quarantined_and_gone_from_a_destination_is_due_again_and_at_ris
 
 
 def test_an_asset_that_a_worker_holds_is_left_to_it() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.RUNNING)
     archive_at(harness.stores, asset())
 
@@ -169,7 +148,7 @@ def test_an_asset_that_a_worker_holds_is_left_to_it() -> None:
 
 
 def test_a_manifest_that_is_gone_makes_its_asset_due_again() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset())
     key = archive_at(harness.stores, asset())
     harness.two.delete(key)
@@ -182,7 +161,7 @@ def test_a_manifest_that_is_gone_makes_its_asset_due_again() -> None:
 
 
 def test_a_copy_that_is_gone_after_the_source_is_gone_needs_a_person_and_is_not_tried() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset())
     harness.two.delete(archive_at(harness.stores, asset()))
     harness.clock.advance(RETENTION)
@@ -199,7 +178,7 @@ def test_a_copy_that_is_gone_after_the_source_is_gone_needs_a_person_and_is_not_
 
 
 def test_a_copy_that_was_brought_back_makes_it_archived_again() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset())
     key = archive_at(harness.stores, asset())
     manifest = harness.two.read(key)
@@ -214,7 +193,7 @@ def test_a_copy_that_was_brought_back_makes_it_archived_again() -> None:
 
 
 def test_an_invalid_manifest_is_counted_and_does_not_stop_the_others() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at(harness.stores, asset(id="good"))
     for store in harness.stores:
         put(store, keys.manifest_key("bad", asset().created_at), b"{not json")
@@ -226,7 +205,7 @@ def test_an_invalid_manifest_is_counted_and_does_not_stop_the_others() -> None:
 
 
 def test_a_manifest_that_is_unreadable_or_damaged_at_one_destination_enters_nothing() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     rubbish, damaged = asset(id="rubbish"), asset(id="damaged")
     for each in (rubbish, damaged):
         archive_at(harness.stores, each)
@@ -242,7 +221,7 @@ def test_a_manifest_that_is_unreadable_or_damaged_at_one_destination_enters_noth
 
 
 def test_nothing_is_concluded_when_a_destination_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset())
 
     def unreachable(_prefix: str) -> object:
@@ -257,7 +236,7 @@ def test_nothing_is_concluded_when_a_destination_cannot_be_listed(monkeypatch: p
 
 
 def test_an_end_that_a_destination_has_no_record_of_is_written_there() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.LOST, "gone before it was saved")
 
     harness.reconciler().reconcile()
@@ -269,7 +248,7 @@ def test_an_end_that_a_destination_has_no_record_of_is_written_there() -> None:
 
 
 def test_the_end_record_of_an_asset_that_is_archived_later_is_deleted() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     enter(harness.ledger, asset(), AssetState.QUARANTINED, "HTML")
     harness.reconciler().reconcile()
     other = keys.end_record_key("other", asset().created_at)
@@ -283,7 +262,7 @@ def test_the_end_record_of_an_asset_that_is_archived_later_is_deleted() -> None:
 
 
 def test_reconcile_does_nothing_while_another_one_is_running() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     archive_at(harness.stores, asset())
     harness.ledger.lock(LOCK_NAME, LOCK_TTL)
 
@@ -295,7 +274,7 @@ def test_reconcile_does_nothing_while_another_one_is_running() -> None:
 
 
 def test_files_of_others_in_the_manifests_folder_are_left_alone() -> None:
-    harness = Harness()
+    harness = ReconcileHarness()
     for store in harness.stores:
         put(store, "manifests/readme.txt", b"hello")
 

@@ -13,17 +13,16 @@ from archiver.core.errors import NotTheDestination
 from archiver.core.judging import Scope
 from archiver.core.records.keys import MARKER
 from archiver.core.upkeep import reconcile
-from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
+from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.hms.models import Asset
-from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
-from tests.core.archived import archive_at, enter
+from tests.core.archived import enter
 from tests.core.examples import NOW, RETENTION, asset
-from tests.core.fakes import Clock
+from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 MANY = 30  # more than 20, and than 2 %
 
@@ -39,19 +38,8 @@ class Unreadable(MemoryBackend):
         return super().read(key, start, length_bytes, if_match=if_match)
 
 
-class Harness:
-    def __init__(self, *stores: MemoryBackend) -> None:
-        self.clock = Clock(NOW)
-        self.ledger = MemoryLedger(self.clock)
-        self.stores = list(stores) or [MemoryBackend("one"), MemoryBackend("two")]
-
-    @property
-    def one(self) -> MemoryBackend:
-        return self.stores[0]
-
-    @property
-    def two(self) -> MemoryBackend:
-        return self.stores[1]
+class Harness(ReconcileHarness):
+    """With the checks of the destinations, as a worker has them."""
 
     def destinations(self, stores: Sequence[MemoryBackend] | None = None) -> Destinations:
         return Destinations(
@@ -63,17 +51,6 @@ class Harness:
             pause=lambda _seconds: None,
         )
 
-    def archive(self, assets: Sequence[Asset], stores: Sequence[MemoryBackend] | None = None) -> None:
-        for each in assets:
-            enter(self.ledger, each)
-            archive_at(self.stores if stores is None else stores, each)
-
-    def reconcile(self, *, confirmed: bool = False) -> ReconcileResult:
-        """As a process that begins does."""
-        result = self.reconciler().reconcile(confirmed=confirmed)
-        assert result is not None
-        return result
-
     def reconciler(self) -> Reconciler:
         identities = self.destinations()
         return Reconciler(
@@ -83,9 +60,6 @@ class Harness:
             clock=self.clock,
             identities=identities,
         )
-
-    def states(self) -> dict[AssetState, int]:
-        return {state: number for state, number in self.ledger.counts().states.items() if number}
 
     @property
     def fact(self) -> dict[str, object]:

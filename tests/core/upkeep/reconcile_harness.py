@@ -1,0 +1,54 @@
+"""A ledger, two destinations in memory, and what compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archiver.core.judging import Scope
+from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
+from archiver.hms.models import Asset
+from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.models import AssetState
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, RETENTION
+from tests.core.fakes import Clock
+
+
+class ReconcileHarness:
+    def __init__(self, *stores: MemoryBackend) -> None:
+        self.clock = Clock(NOW)
+        self.ledger = MemoryLedger(self.clock)
+        self.stores = list(stores) or [MemoryBackend("one"), MemoryBackend("two")]
+
+    @property
+    def one(self) -> MemoryBackend:
+        return self.stores[0]
+
+    @property
+    def two(self) -> MemoryBackend:
+        return self.stores[1]
+
+    def archive(self, assets: Sequence[Asset], stores: Sequence[MemoryBackend] | None = None) -> None:
+        """In the ledger, and at `stores` (default: both)."""
+        for each in assets:
+            enter(self.ledger, each)
+            archive_at(self.stores if stores is None else stores, each)
+
+    def reconciler(self) -> Reconciler:
+        return Reconciler(
+            ledger=self.ledger, destinations=self.stores, scope=Scope(RETENTION), clock=self.clock
+        )
+
+    def reconcile(self, *, confirmed: bool = False) -> ReconcileResult:
+        """As a process that begins does."""
+        result = self.reconciler().reconcile(confirmed=confirmed)
+        assert result is not None
+        return result
+
+    def state(self, asset: Asset) -> AssetState | None:
+        row = self.ledger.get(asset.id)
+        return row.state if row else None
+
+    def states(self) -> dict[AssetState, int]:
+        return {state: number for state, number in self.ledger.counts().states.items() if number}

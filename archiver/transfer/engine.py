@@ -267,7 +267,7 @@ class TransferEngine:
 
     def _stop(self, error: BaseException) -> None:
         for task, running in list(self._tasks.items()):
-            task.stop(Cancelled(error))
+            task.throw(Cancelled(error))
             running.end(None, error)
 
     def _close(self, over: Future[None]) -> None:

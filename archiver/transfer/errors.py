@@ -13,8 +13,8 @@ TransferError
 │   │   └── UnexpectedContent   it arrived whole by framing, and is not what it should be: may be kept with a doubt
 │   │       └── StillEncoded    its content coding cannot be undone, or unpacks to too much: may be kept as it is sent
 │   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
-├── BudgetTooSmall              one part needs more memory than transfers may take: a setting to mend
-└── Stopped                     we were told to stop (shutdown, lease lost); nothing is wrong with the source
+├── BudgetTooSmall              one part needs more memory than transfers may take: raise the setting
+└── Stopped                     the copy was cancelled (shutdown, lease lost); nothing is wrong with the source
     └── HandedBack              at a part's end, to make room for a more urgent asset
 """
 

@@ -258,7 +258,7 @@ class PartsCopy:
         common = {n: part for n, part in held[0].items() if all(n in other for other in held)}
         if any(other[n].crc32c != part.crc32c for n, part in common.items() for other in held):
             for upload in resumed:  # they cannot all be right, and which is cannot be known
-                await upload.begin_anew()
+                await upload.restart()
             return {}
         return common
 
@@ -343,7 +343,7 @@ class PartsCopy:
 
 
 def checked_part(checks: Checks, number: int, start: int, filled: Filled) -> FilledPart:
-    """The bytes with their checksum; of the first part, once they look right."""
+    """Check the bytes and add their checksum; those of the first part must look right. Raises SourceMismatch."""
     try:
         checks.part(start, filled.data)
         crc = crc32c(filled.data) if filled.crc32c is None else filled.crc32c
@@ -356,7 +356,7 @@ def checked_part(checks: Checks, number: int, start: int, filled: Filled) -> Fil
 async def check_structure(
     checks: Checks, source: Source | None, size_bytes: int, policy: RetryPolicy
 ) -> None:
-    """The container, once all of it has arrived. Some of it may be read again, where the source has ranges."""
+    """Check the container, once all of it has arrived. Some of it may be read again, where the source has ranges."""
     if not checks.has_structure:
         return
     info, read = checks.info, None

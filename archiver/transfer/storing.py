@@ -238,7 +238,7 @@ class PartsUpload:
 
     async def resume(self, saved: SavedUpload, expected_bytes: Callable[[int], int]) -> Mapping[int, Part]:
         """Resume `saved`; the parts that need not be read. None are held when the store no longer knows the upload, nor
-        an object that it may have been completed to: then it begins anew."""
+        an object that it may have been completed to: then it restarts."""
         self._resumed = True
         try:
             upload = await self._tools.persist(
@@ -299,7 +299,7 @@ class PartsUpload:
             self._found = info
             for job in list(self._jobs):
                 if not job.in_call and job.task is not None:
-                    job.task.stop(_GivenUp())
+                    job.task.throw(_GivenUp())
         return True
 
     async def _found_is(self, crc: int) -> bool:
@@ -311,8 +311,8 @@ class PartsUpload:
             self.fail(error)
             return False
 
-    async def begin_anew(self) -> None:
-        """Discard what was resumed."""
+    async def restart(self) -> None:
+        """Discard what was resumed and begin again."""
         self._resumed, self._found = False, None
         upload, self._upload = self._upload, None
         self._done, self._begun = {}, Gate()
@@ -371,7 +371,7 @@ class PartsUpload:
         self._closing = True
         for job in list(self._jobs):
             if job.task is not None:
-                job.task.stop(Stopped("the copy was cancelled"))
+                job.task.throw(Stopped("the copy was cancelled"))
 
     def fail(self, error: StorageError) -> None:
         """The store failed; what it holds is kept where that is of use to another attempt."""
@@ -508,7 +508,7 @@ class PartsUpload:
         self._closing = True
         for job in list(self._jobs):
             if not job.in_call and job.task is not None:
-                job.task.stop(_GivenUp())
+                job.task.throw(_GivenUp())
 
     async def _all_quiet(self, *, stranded: bool = False) -> None:
         """Wait until no job is under way; `stranded`: but those that wait for a part which will not come."""

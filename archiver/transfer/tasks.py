@@ -66,8 +66,8 @@ class Task(Wait[Any]):
         else:
             self._watchers.append(ended)
 
-    def stop(self, error: BaseException) -> None:
-        """Raise `error` where it waits. Repeatable; nothing happens after its end."""
+    def throw(self, error: BaseException) -> None:
+        """Raise `error` where it waits. Idempotent; does nothing once the task has ended."""
         wait, self._wait = self._wait, None
         if self.done or wait is None:
             return
@@ -191,7 +191,7 @@ class Slots:
                 self._in_use += 1
                 slot.ended(None, None)
 
-    def line_up(self, slot: _Slot) -> None:
+    def enqueue(self, slot: _Slot) -> None:
         self._waiting.append(slot)
 
 
@@ -204,7 +204,7 @@ class _Slot(Wait[None]):
 
     def start(self, ended: Ended) -> None:
         self.ended = ended
-        self._slots.line_up(self)
+        self._slots.enqueue(self)
 
     def cancel(self) -> None:
         if self.ended is not None and self not in self._slots._waiting:  # noqa: SLF001 - it was just given to us
@@ -218,7 +218,7 @@ class GroupEnded(Exception):
 
 
 class Group:
-    """Tasks that end together: leaving the block waits for all. The first error stops the others and is raised.
+    """Tasks that end together: leaving the block waits for all. The first error cancels the others and is raised.
 
     async with Group(runs) as group:
         group.spawn(one())
@@ -248,14 +248,14 @@ class Group:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.stop()
+            self.cancel()
             return
         while self._tasks:
             self._changed = Gate()
             try:
                 await self._changed
             except BaseException:
-                self.stop()
+                self.cancel()
                 raise
         if self._error is not None:
             raise self._error
@@ -264,12 +264,13 @@ class Group:
         """End the group with `error`, unless it has another already."""
         if self._error is None:
             self._error = error
-            self.stop()
+            self.cancel()
             self._tell()
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
+        """End all of its tasks."""
         for task in list(self._tasks):
-            task.stop(GroupEnded("another task of its group failed"))
+            task.throw(GroupEnded("another task of its group failed"))
 
     def _ended(self, task: Task, error: BaseException | None) -> None:
         self._tasks.discard(task)
@@ -284,7 +285,7 @@ class Group:
 
 
 async def gather(runs: Runs, coroutines: Sequence[Coroutine[Wait[Any], Any, T]]) -> list[T]:
-    """All results, in order. The first error stops the others and is raised."""
+    """All results, in order. The first error cancels the others and is raised."""
     if len(coroutines) == 1:
         return [await coroutines[0]]
     async with Group(runs) as group:

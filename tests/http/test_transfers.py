@@ -44,6 +44,30 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+# -- consumed ------------------------------------------------------------------------------------------------
+def test_a_consumed_body_comes_in_pieces_and_is_not_kept(over: Transport, client: Client) -> None:
+    pieces: list[bytes] = []
+    with over.server(says(answer(LARGE))) as server:
+        transfer = client.get(server, decide=lambda coming: coming.consume(pieces.append))
+
+        assert b"".join(pieces) == LARGE
+        assert transfer.size_bytes == len(LARGE)
+        assert transfer.take_body() == b""
+
+
+def test_a_consumed_body_is_limited_and_may_be_cut(over: Transport, client: Client) -> None:
+    def limited(transfer: Transfer) -> None:
+        transfer.consume(lambda _: None)
+        transfer.limit(10)
+
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n"
+    with over.server(says(chunked), says_and(Exchange.cut, answer(b"hello")[:-1])) as server:
+        with pytest.raises(TooLong):
+            client.get(server, decide=limited)
+        with pytest.raises(BrokenOff):
+            client.get(server, decide=limited)
+
+
 # -- streams -------------------------------------------------------------------------------------------------
 def test_a_stream_begins_with_the_head(over: Transport, client: Client) -> None:
     """Before a byte of the body is there."""

@@ -10,9 +10,16 @@ from hashlib import md5
 
 import pytest
 
+from archiver.http.waiting import complete
 from archiver.transfer.base import Reader, SourceInfo
 from archiver.transfer.checksums import crc32c
-from archiver.transfer.errors import SourceError, SourceForbidden, SourceGone, SourceMismatch
+from archiver.transfer.errors import (
+    SourceError,
+    SourceForbidden,
+    SourceGone,
+    SourceMismatch,
+    SourceUnavailable,
+)
 from archiver.transfer.http import HttpClient
 from archiver.transfer.source import (
     Address,
@@ -34,6 +41,7 @@ from tests.transfer.origin import (
     cut_at,
     empty,
     gzipped,
+    none,
     redirect,
     status,
 )
@@ -54,6 +62,29 @@ def http() -> Iterator[HttpClient]:
 def origin() -> Iterator[Origin]:
     with Origin({"/file": CONTENT, "/list.m3u8": PLAYLIST, "/empty": b""}) as running:
         yield running
+
+
+# -- measuring -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("how", [none, chunked, gzipped], ids=["with a length", "chunked", "packed"])
+@pytest.mark.parametrize("first_bytes", [len(CONTENT), 2 * len(CONTENT)])
+def test_a_file_is_measured_as_it_is_opened(
+    first_bytes: int, how: Fault, origin: Origin, http: HttpClient
+) -> None:
+    origin.always = how
+
+    assert complete(source(http, origin).measure(first_bytes)) == (len(CONTENT), crc32c(CONTENT))
+
+
+def test_of_a_larger_file_as_much_is_measured_as_was_asked_for(origin: Origin, http: HttpClient) -> None:
+    assert complete(source(http, origin).measure(100)) == (100, crc32c(CONTENT[:100]))
+
+
+@pytest.mark.parametrize("asked_bytes", [100, len(CONTENT)])
+def test_a_file_that_is_cut_has_no_measure(asked_bytes: int, origin: Origin, http: HttpClient) -> None:
+    origin.always = cut_at(10)
+
+    with pytest.raises(SourceUnavailable):
+        complete(source(http, origin).measure(asked_bytes))
 
 
 # -- renewal -------------------------------------------------------------------------------------------------

@@ -161,8 +161,8 @@ def test_a_task_that_is_stopped_where_it_waits_raises_that_and_holds_nothing(
     assert not task.done
 
     told = Told()
-    task.stop(told)
-    task.stop(Told())
+    task.throw(told)
+    task.throw(Told())
 
     assert (task.done, task.error) == (True, told)
     bench.give_all_back()
@@ -180,7 +180,7 @@ def test_a_task_that_is_stopped_as_its_wait_ends_holds_nothing(wait: Wanted, ben
     bench.gate.open()
 
     told = Told()
-    task.stop(told)
+    task.throw(told)
 
     assert (task.done, task.error) == (True, told)
     bench.assert_nothing_is_held()
@@ -194,7 +194,7 @@ def test_a_task_that_is_stopped_after_any_step_holds_nothing(wait: Wanted, steps
     for _ in range(steps):
         bench.runs.step()
 
-    task.stop(Told())
+    task.throw(Told())
 
     bench.assert_nothing_is_held()
 
@@ -220,7 +220,7 @@ def test_whoever_is_stopped_whenever_nothing_stays_held(seed: int) -> None:
     stopped = plan.sample(tasks, 10)
     while not all(task.done for task in tasks):
         if plan.random() < 0.3 and stopped:
-            stopped.pop().stop(Told())
+            stopped.pop().throw(Told())
         elif plan.random() < 0.1 or not bench.runs.step():
             bench.held.release()
 
@@ -233,8 +233,8 @@ def test_whoever_is_stopped_whenever_nothing_stays_held(seed: int) -> None:
 def test_a_request_that_nobody_waits_for_any_more_is_cancelled_once(bench: Bench) -> None:
     task = bench.begin(a_request(bench))
 
-    task.stop(Told())
-    task.stop(Told())
+    task.throw(Told())
+    task.throw(Told())
 
     assert bench.never.cancelled == 1
 
@@ -248,7 +248,7 @@ def test_a_task_may_clean_up_after_it_was_stopped(bench: Bench) -> None:
 
     task = bench.begin(tidy())
     told = Told()
-    task.stop(told)
+    task.throw(told)
     assert not task.done
 
     bench.run()
@@ -301,7 +301,7 @@ def test_slots_are_given_in_the_order_of_asking_and_past_those_who_left(bench: B
         bench.slots.give_back()
 
     tasks = {name: bench.begin(want(name)) for name in ("first", "second", "third")}
-    tasks["second"].stop(Told())
+    tasks["second"].throw(Told())
     bench.slots.give_back()
     bench.run()
 
@@ -460,7 +460,7 @@ def test_one_who_fails_in_a_finished_group_fails_nobody(bench: Bench) -> None:
 
     task = bench.begin(work())
     bench.run()
-    task.stop(Told())
+    task.throw(Told())
 
     assert (task.value, task.error) == ("ended", None)
 

@@ -1,5 +1,5 @@
-"""The engine's memory of unfinished uploads, kept in the ledger. Best effort: a ledger that is away costs a
-part sent twice, never a copy. An upload that cannot be gone on with is begun again, and the log says why."""
+"""The engine's journal of unfinished uploads, kept in the ledger. Best effort: a ledger that is away costs a part
+that is sent twice, never a copy. An upload that cannot be resumed is restarted, and the log says why."""
 
 from __future__ import annotations
 

@@ -208,6 +208,18 @@ _RULES = (
         "Alerts do not reach one of the channels.",
         "Correct its URL in ARCHIVER_ALERT_URLS; try it with `archiver alerts test`.",
     ),
+    Rule(
+        "events_not_delivered",
+        Severity.WARNING,
+        "The receiver of ARCHIVER_EVENT_URL has not taken events for an hour.",
+        "Fix the receiver, or the URL; nothing is lost meanwhile: `archiver events` shows how many wait.",
+    ),
+    Rule(
+        "events_dropped",
+        Severity.WARNING,
+        "So many events wait that newer ones were not kept.",
+        "Fix the receiver; when it has taken what waits: `archiver events replay --since ...`.",
+    ),
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
     Rule(
         "copies_missing",

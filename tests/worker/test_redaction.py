@@ -197,10 +197,13 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
         urls = {
             "redis_url": "redis://:MARKED@h:1/0",
             "heartbeat_url": "https://h/MARKED",
+            "event_url": "https://h/MARKED",
+            "event_secret": "MARKED" * 8,
             "alert_urls": "slack://MARKED",
         }
         value = urls.get(name, "u:MARKED")
-        needed = {"hms_access_key": "key"} if name == "hms_secret" else {}
+        beside = {"hms_secret": {"hms_access_key": "key"}, "event_url": {"event_secret": "A" * 32}}
+        needed = beside.get(name, {})
         settings = Settings.model_validate({name: value, **needed})
 
         assert any(MARK in secret for secret in secrets_of(settings)), name

@@ -99,7 +99,13 @@ def secrets_of(settings: Settings) -> Iterator[str]:
     if settings.hms_access_key:
         yield settings.hms_access_key
     one_each = (settings.hms_secret, settings.hms_management_token, settings.flower_basic_auth)
-    for secret in (*one_each, settings.heartbeat_url, *(url for _, url in settings.channels)):
+    for secret in (
+        *one_each,
+        settings.heartbeat_url,
+        settings.event_url,
+        settings.event_secret,
+        *(url for _, url in settings.channels),
+    ):
         if secret is not None:
             yield secret.get_secret_value()
     if settings.flower_basic_auth is not None:

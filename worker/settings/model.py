@@ -13,6 +13,7 @@ from worker.settings.account import AccountSettings
 from worker.settings.alerting import AlertSettings
 from worker.settings.destinations import DestinationSettings
 from worker.settings.discovery import DiscoverySettings
+from worker.settings.events import EventSettings
 from worker.settings.group import PREFIX, is_loopback
 from worker.settings.network import NetworkSettings
 from worker.settings.observability import ObservabilitySettings
@@ -23,6 +24,7 @@ from worker.settings.verification import VerificationSettings
 
 
 class Settings(  # pydantic takes the fields of the last base first
+    EventSettings,
     AlertSettings,
     ObservabilitySettings,
     NetworkSettings,
@@ -75,6 +77,8 @@ class Settings(  # pydantic takes the fields of the last base first
             yield "HMS_SECRET: is missing; HMS_ACCESS_KEY is given, and needs the app secret beside it"
         if self.hms_secret is not None and self.hms_access_key is None:
             yield "HMS_ACCESS_KEY: is missing; HMS_SECRET is given, and needs the app access key beside it"
+        if self.event_url is not None and self.event_secret is None:
+            yield "ARCHIVER_EVENT_SECRET: is missing; ARCHIVER_EVENT_URL is given, and events must be signed"
         url = urlsplit(self.hms_api_url)
         if url.scheme == "http" and not (is_loopback(url.hostname or "") or self.allow_private_sources):
             yield (

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 
-from archiver.core import machine
+from archiver.core import events, machine
 from archiver.core.alerts import BOOK_FACT, AlertBook
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations import breaker
@@ -33,6 +33,7 @@ RAN_ONCE_FACT = "run_once"
 IDLE_FACT = "idle"
 CROSSINGS_FACT = "at_risk_crossings"  # by days left: how many assets ever came under that level
 
+EVENTS_LATE = timedelta(hours=1)
 SHOWN = 20  # rows of each kind in a summary
 NAMED = 5  # of them in one line
 MOST_COMPARED = 200  # waiting assets whose reasons are compared, the most urgent ones
@@ -116,6 +117,7 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
             )
     yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
     yield from _of_failed_later(ledger)
+    yield from _of_events(ledger, facts.get(events.FACT, {}), now)
     for name, delivery in AlertBook.from_fact(facts.get(BOOK_FACT)).failing_channels.items():
         yield finding(
             "alert_channel_fails",
@@ -138,6 +140,16 @@ def _of_sweep(sweep: Mapping[str, object]) -> Iterator[Finding]:
             f"The clock of the ledger's server is {abs(ahead):.0f} s {where} 100ms's: deadlines cannot be relied on, "
             "and nothing is given up as lost.",
         )
+
+
+def _of_events(ledger: Ledger, fact: Mapping[str, object], now: datetime) -> Iterator[Finding]:
+    since = parse_time(fact.get("failing_since"))
+    size = ledger.outbox_size()
+    if since is not None and now - since >= EVENTS_LATE:
+        text = f"{size.waiting:,} events wait since {since:%Y-%m-%d %H:%M} UTC: {fact.get('reason')}"
+        yield finding("events_not_delivered", text)
+    if size.dropped:
+        yield finding("events_dropped", f"{size.dropped:,} events were not kept.", level=size.dropped)
 
 
 def _of_failed_later(ledger: Ledger) -> Iterator[Finding]:

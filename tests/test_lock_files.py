@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,29 @@ def test_known_bad_versions_are_not_locked() -> None:
     assert versions["botocore"] > Version("1.43.106")
     # dies when the broker restarts while a task runs (docs/decisions/0002-celery-pin.md)
     assert versions["celery"] < Version("5.7")
+
+
+def would_run(target: str, venv: Path) -> str:
+    command = ["make", "--dry-run", f"VENV={venv}", target]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("target", ["install", "demo"])
+def test_what_runs_is_installed_without_the_tools_of_tests(target: str, tmp_path: Path) -> None:
+    commands = would_run(target, tmp_path)
+
+    assert f"-r {RUNS} -r {BUILDS}" in commands
+    assert DEVELOPS not in commands
+
+
+@pytest.mark.parametrize("target", ["test", "check", "simulate"])
+def test_the_tools_of_tests_come_on_top_with_what_needs_them(target: str, tmp_path: Path) -> None:
+    commands = would_run(target, tmp_path)
+
+    assert commands.index(f"-r {RUNS}") < commands.index(f"-r {DEVELOPS}")
+
+
+def test_ci_runs_the_commands_that_people_run() -> None:
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+
+    assert lines[-2:] == ["make check", "make test"]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, object_key
-from storage_backends.crc32c import crc32c_of
+from storage_backends.crc32c import check, crc32c_of
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.errors import (
     AccessDenied,
@@ -26,6 +26,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.operation import Operation
 
 LIMITS = Limits(
     min_part_bytes=1,
@@ -64,7 +65,7 @@ _BY_CODE: dict[int, type[StorageError]] = {
 
 
 def open_backend(url: DestinationUrl) -> SqliteBackend:
-    """What the entry point names. Touches nothing: the database is opened at first use."""
+    """The entry point. The database is opened at first use."""
     url.only_options(())
     if url.bucket or not url.prefix:
         raise BadDestinationUrl("a sqlite destination has three slashes: sqlite:///srv/archive.db")
@@ -72,7 +73,7 @@ def open_backend(url: DestinationUrl) -> SqliteBackend:
 
 
 class SqliteBackend:
-    """A connection for each call: safe for threads and forks alike, and there is nothing to close."""
+    """Opens a connection for each call, which is safe for threads and forks."""
 
     def __init__(self, name: str, path: Path) -> None:
         self._name = name
@@ -87,26 +88,27 @@ class SqliteBackend:
         return LIMITS
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        doing = f"storing {spec.key!r} in {self._name}"
-        _check(data, crc32c, doing)
+        doing = self._doing("put", spec.key, "storing")
         with self.transaction(doing) as database:
+            check(data, crc32c, doing)
             identity = uuid.uuid4().hex
             _insert_piece(database, identity, 1, data, crc32c)
             return self.publish(database, spec, identity, doing)
 
     def begin(self, spec: ObjectSpec) -> SqliteUpload:
         token = uuid.uuid4().hex
-        with self.transaction(f"beginning {spec.key!r} in {self._name}") as database:
+        with self.transaction(self._doing("begin", spec.key, "beginning the upload of")) as database:
             database.execute("insert into uploads values (?, ?)", (token, _now()))
         return SqliteUpload(self, spec, token)
 
     def resume(self, spec: ObjectSpec, token: str) -> SqliteUpload:
         upload = SqliteUpload(self, spec, token)
-        upload.parts()
+        with self._doing("resume", spec.key, "resuming the upload of"):
+            upload.parts()
         return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
-        with self.transaction(f"looking at {key!r} in {self._name}") as database:
+        with self.transaction(self._doing("stat", key, "looking at")) as database:
             return _stat(database, key)
 
     def read(
@@ -117,13 +119,13 @@ class SqliteBackend:
         *,
         if_match: str | None = None,
     ) -> bytes:
-        doing = f"reading {key!r} in {self._name}"
+        doing = self._doing("read", key, "reading")
         with self.transaction(doing) as database:
             info = _stat(database, key)
             if info is None:
                 raise ObjectMissing(f"{doing}: it is not there")
             if if_match not in (None, info.etag):
-                raise ObjectChanged(f"{doing}: it is another one by now")
+                raise ObjectChanged(f"{doing}: the key holds another object")
             end = info.size_bytes if length_bytes is None else min(info.size_bytes, start + length_bytes)
             found, offset = [], 0
             for number, size in database.execute(
@@ -143,7 +145,7 @@ class SqliteBackend:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         after = ""
         while True:
-            with self.transaction(f"listing {prefix!r} in {self._name}") as database:
+            with self.transaction(Operation("list", self._name, None, f"listing {prefix!r}")) as database:
                 page = database.execute(
                     "select key from objects where key > ? and substr(key, 1, ?) = ? order by key limit 1000",
                     (after, len(prefix), prefix),
@@ -155,29 +157,34 @@ class SqliteBackend:
             after = page[-1][0]
 
     def delete(self, key: ObjectKey) -> None:
-        with self.transaction(f"deleting {key!r} in {self._name}") as database:
+        with self.transaction(self._doing("delete", key, "deleting")) as database:
             _delete(database, key)
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
         limit = (datetime.now(UTC) - older_than).isoformat()
-        with self.transaction(f"aborting stale uploads in {self._name}") as database:
+        doing = Operation("abort_stale_uploads", self._name, None, "aborting stale uploads")
+        with self.transaction(doing) as database:
             stale = database.execute("select id from uploads where began_at <= ?", (limit,)).fetchall()
             database.executemany("delete from pieces where id = ?", stale)
             database.executemany("delete from uploads where id = ?", stale)
         return len(stale)
 
     def close(self) -> None:
-        """Nothing stays open between calls."""
+        """Do nothing: no connection is open between calls."""
+
+    def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
+        return Operation(name, self._name, key, verb)
 
     # -- shared with the uploads
 
     @contextlib.contextmanager
-    def transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """All or nothing; one writer at a time. Vendor errors leave as ours, and as nothing else."""
+    def transaction(self, doing: Operation) -> Iterator[sqlite3.Connection]:
+        """Run a transaction, one writer at a time. Raises the vendor's errors as ours, with the fields of `doing`."""
         try:
-            with contextlib.closing(
-                sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            ) as database:
+            with (
+                doing,
+                contextlib.closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as database,
+            ):
                 database.executescript(_SCHEMA)
                 database.execute("begin immediate")
                 try:
@@ -188,10 +195,11 @@ class SqliteBackend:
                 database.execute("commit")
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one
-            raise _BY_CODE.get(code, StorageError)(f"{doing}: {error}") from error
+            with doing:
+                raise _BY_CODE.get(code, StorageError)(f"{doing}: {error}") from error
 
     def publish(
-        self, database: sqlite3.Connection, spec: ObjectSpec, identity: str, doing: str
+        self, database: sqlite3.Connection, spec: ObjectSpec, identity: str, doing: Operation
     ) -> ObjectInfo:
         """Make the pieces of `identity` the object, within the transaction."""
         if spec.if_absent and _stat(database, spec.key) is not None:
@@ -199,7 +207,7 @@ class SqliteBackend:
         if spec.if_match is not None:
             there = _stat(database, spec.key)
             if there is None or there.etag != spec.if_match:
-                raise ObjectChanged(f"{doing}: it is another one by now")
+                raise ObjectChanged(f"{doing}: the key holds another object")
         _delete(database, spec.key)
         size, crc32c = 0, 0
         for (data,) in database.execute("select data from pieces where id = ? order by number", (identity,)):
@@ -229,23 +237,23 @@ class SqliteUpload:
         return self._token
 
     def parts(self) -> Mapping[int, Part] | None:
-        doing = f"asking for the parts of {self._described}"
+        doing = self._doing("parts", "listing the parts of")
         with self._backend.transaction(doing) as database:
             if self._completed(database) is not None:
-                return None  # the answer was lost: `complete` will give it again
+                return None  # the answer was lost: `complete` returns the object again
             self._require(database, doing)
             return self._held(database)
 
     def put_part(self, number: int, data: Buffer, crc32c: int) -> Part:
-        doing = f"part {number} of {self._described}"
-        _check(data, crc32c, doing)
+        doing = self._doing("put_part", f"sending part {number} of")
         with self._backend.transaction(doing) as database:
+            check(data, crc32c, doing)
             self._require(database, doing)
             _insert_piece(database, self._token, number, data, crc32c)
         return Part(number, len(data), crc32c, f"{crc32c:08x}")
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
-        doing = f"completing {self._described}"
+        doing = self._doing("complete", "completing")
         with self._backend.transaction(doing) as database:
             done = self._completed(database)
             if done is not None:
@@ -259,19 +267,18 @@ class SqliteUpload:
             return info
 
     def abort(self) -> None:
-        with self._backend.transaction(f"aborting the upload of {self._described}") as database:
+        with self._backend.transaction(self._doing("abort", "aborting the upload of")) as database:
             if database.execute("delete from uploads where id = ?", (self._token,)).rowcount:
                 database.execute("delete from pieces where id = ?", (self._token,))
 
-    @property
-    def _described(self) -> str:
-        return f"{self._spec.key!r} in {self._backend.name}"
+    def _doing(self, name: str, verb: str) -> Operation:
+        return Operation(name, self._backend.name, self._spec.key, verb)
 
     def _completed(self, database: sqlite3.Connection) -> ObjectInfo | None:
         info = _stat(database, self._spec.key)
         return info if info is not None and info.etag == self._token else None
 
-    def _require(self, database: sqlite3.Connection, doing: str) -> None:
+    def _require(self, database: sqlite3.Connection, doing: Operation) -> None:
         known = (
             re.fullmatch("[0-9a-f]{32}", self._token)
             and database.execute("select 1 from uploads where id = ?", (self._token,)).fetchone()
@@ -307,12 +314,6 @@ def _insert_piece(
     database.execute(
         "insert or replace into pieces values (?, ?, ?, ?, ?)", (identity, number, len(data), crc32c, data)
     )
-
-
-def _check(data: Buffer, crc32c: int, doing: str) -> None:
-    actual = crc32c_of(data)
-    if actual != crc32c:
-        raise ChecksumRejected(f"{doing}: CRC32C is {actual:08x}, {crc32c:08x} was announced")
 
 
 def _now() -> str:

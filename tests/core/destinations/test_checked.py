@@ -193,6 +193,29 @@ def test_an_emptied_destination_is_refused_and_nothing_is_written_or_concluded()
     assert empty.store.uploads == {}
 
 
+@pytest.mark.parametrize("ability", ["abort_stale_uploads", "abort_uploads"])
+def test_no_upload_is_aborted_at_a_destination_that_is_not_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, ability: str
+) -> None:
+    harness = Harness()
+    harness.archive()
+    harness.process().confirm(harness.name)
+    empty = harness.emptied()
+    monkeypatch.setattr(empty, ability, lambda *_: pytest.fail("it was asked"), raising=False)
+    (store,) = guarded([empty], harness.process())
+
+    with pytest.raises(NotTheDestination):
+        getattr(store, ability)(timedelta(days=1))
+
+
+def test_what_a_backend_does_not_offer_a_guarded_one_does_not_either() -> None:
+    harness = Harness()
+    (store,) = guarded([harness.stores[0]], harness.process())
+
+    assert not hasattr(store, "removes_stale_uploads")
+    assert not hasattr(store, "send")
+
+
 def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_manifest() -> None:
     class Unmounting(Faulty):
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:

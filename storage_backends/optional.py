@@ -34,7 +34,7 @@ class AbortsStaleUploads(Protocol):
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
         """Abort the uploads under this destination's prefix that were begun longer ago, and return how many. Return 0
-        where they cannot be told from those of another program. Stale uploads are billed and invisible (storage.md)."""
+        where they cannot be told from those of another program. Stale uploads are billed and invisible."""
         ...
 
 

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import archiver.core.attempt.archiver
 import archiver.core.attempt.copying
 import archiver.core.attempt.decisions
+import archiver.core.attempt.rechecking
 import archiver.core.destinations.breaker
 import archiver.core.health
 import archiver.core.records.commit
@@ -247,7 +248,7 @@ def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
 
 @bug("lost although the clocks disagree")
 def _(stack: ExitStack) -> None:
-    _instead(stack, Archiver, "_clocks_agree", lambda _self: True)
+    _instead(stack, archiver.core.attempt.rechecking, "_clocks_agree", lambda _deps: True)
 
 
 @bug("lost at the first 404")

@@ -126,10 +126,11 @@ class OneRun:
         return swept
 
     def _close_breakers(self) -> None:
-        """Close every circuit breaker: whoever starts a run may have just fixed what opened it."""
+        """Close every circuit breaker that no person opened: whoever starts a run may have just fixed its cause."""
         failures.clear_refusals(self._ledger)
-        for name in breaker.not_closed(self._ledger, self._clock()):
-            breaker.close(self._ledger, name)
+        for name, each in breaker.not_closed(self._ledger, self._clock()).items():
+            if each.code != breaker.PAUSED:
+                breaker.close(self._ledger, name)
 
     def _reconcile(self) -> bool:
         """Compare the ledger with the buckets, which nothing else does without beat. False when a bucket could not be

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.deadlines import UNDATED, alarm_level
-from archiver.core.destinations.breaker import OpenBreaker
+from archiver.core.destinations.breaker import PAUSED, OpenBreaker
 from archiver.core.forecast import Forecast
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
@@ -200,6 +200,8 @@ def _problems(summary: Summary) -> Iterator[Finding]:
         if breaker.code == "on_hold":
             is_open = breaker.until > summary.at
             state = f"Circuit breaker {'open until' if is_open else 'half-open since'} {breaker.until:%H:%M:%S} UTC: "
+        elif breaker.code == PAUSED:
+            state = f"Until {breaker.until:%Y-%m-%d %H:%M} UTC, or `archiver resume`: "
         yield finding(breaker.code, f"{state}{reason}", cause=name)
     for failing in summary.failing:
         if failing.number >= MANY:

@@ -228,6 +228,7 @@ _RULES = (
         "",
     ),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
+    Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),
     Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),
     Rule("sweep_running", Severity.INFO, "A sweep is running.", ""),
 )

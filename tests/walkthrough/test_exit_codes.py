@@ -39,6 +39,10 @@ NEED_THE_BROKER = (
     ("accept", ID),
     ("reject", ID),
     ("ack", ID),
+    ("alerts",),
+    ("events",),
+    ("pause",),
+    ("resume",),
     ("webhook", "event.json"),
 )
 ALL = (*NEED_THE_BROKER, ("verify",), ("doctor",))
@@ -213,3 +217,21 @@ def test_what_is_typed_or_comes_in_an_event_does_nothing_to_the_terminal(user: U
         assert each.exit_code == 1, each.text
         assert "\x1b" not in each.stdout + each.stderr
         assert r"x\x1b[2J\x07y" in each.text
+
+
+def test_a_pause_is_shown_until_it_is_resumed_and_a_run_copies_nothing_meanwhile(
+    tmp_path: Path, simulator: Simulator, redis_url: str
+) -> None:
+    user = user_of(tmp_path, simulator, redis_url)
+    assert user.types("pause", "--why", "moving the bucket").exit_code == 0
+    user.types(*RUN)
+    during = user.types("status")
+    drained = user.types("drain", "--wait", "5")
+    resumed = user.types("resume")
+
+    assert "moving the bucket" in during.text
+    assert not any(tmp_path.glob("**/manifests/**/*.json"))
+    assert drained.exit_code == 0, "nothing is being copied"
+    assert resumed.text.strip().endswith("Resumed: all.")
+    assert "or `archiver resume`" not in user.types("status").text
+    assert user.types("pause", "s3://nowhere").exit_code == 2

@@ -26,6 +26,7 @@ from worker.cli.cmd_archive import archive
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
 from worker.cli.cmd_events import events
+from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
 from worker.cli.cmd_run import run
@@ -53,6 +54,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, up, run, sweep, archive, webhook),
     "Inspect and check": (status, show, alerts, events, verify, doctor, reconcile),
     "Decide": (accept, reject, ack, adopt),
+    "Operate": (pause, resume, drain),
 }
 """In the order of the help, by its sections."""
 

@@ -116,7 +116,7 @@ class Archiver:
             why = f"{row.crashes} workers in a row died while they copied it, without progress"
             later = rare_delay(row, deps.clock(), deps.rules.retry)
             return known, WillRetry(why, later).with_stored(row)
-        if waits := attempt.waits_for(breaker.API):
+        if waits := attempt.waits_for(breaker.EVERYTHING) or attempt.waits_for(breaker.API):
             return known, waits
         asset = deps.api.asset(row.asset_id)
         attempt.note_success(breaker.API)

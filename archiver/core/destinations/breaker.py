@@ -24,6 +24,12 @@ from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 
 API = "the 100ms API"
+EVERYTHING = "all"
+"""Name of the breaker that stops every asset."""
+PAUSED = "paused"
+"""Code of a breaker that a person opened."""
+LONGEST_PAUSE = timedelta(hours=24)
+"""A pause that nobody ends: who forgets it must not lose what 100ms deletes after 15 days."""
 OPEN_FOR = timedelta(minutes=5)
 HALF_OPEN_FOR = timedelta(hours=1)
 """The next attempt may be late, or its worker paused; what was not tried within the hour had nothing waiting for it."""
@@ -60,6 +66,17 @@ def trip_on(ledger: Facts, name: str, machine: str, reason: str, now: datetime) 
     others = parse(ledger.recall_all(PREFIX + _of_all_machines(name)), now)
     if any(other != here for other in others):
         trip(ledger, name, reason, now)
+
+
+def pause(ledger: Facts, name: str, *, by: str, why: str, now: datetime) -> datetime:
+    """Open the breaker of a destination, or of EVERYTHING, for LONGEST_PAUSE or until `close`; return when it ends.
+    Copies that run end first. Alarms for deadlines go on. Idempotent: the last call counts. Raises LedgerError."""
+    until = now + LONGEST_PAUSE
+    reason = f"paused by {by}{f': {why}' if why else ''}"
+    ledger.remember(
+        PREFIX + name, {"reason": reason, "until": until.isoformat(), "code": PAUSED}, lifetime=LONGEST_PAUSE
+    )
+    return until
 
 
 def close(ledger: Facts, name: str) -> None:
@@ -108,7 +125,8 @@ def parse(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[s
 
 def half_open(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:
     """The half-open breakers by name, out of the ledger's facts. Their `until` is past."""
-    return {name: each for name, each in _parsed(facts).items() if each.until <= now}
+    found = _parsed(facts).items()
+    return {name: each for name, each in found if each.until <= now and each.code != PAUSED}
 
 
 def _parsed(facts: Mapping[str, Mapping[str, object]]) -> dict[str, OpenBreaker]:
@@ -116,7 +134,8 @@ def _parsed(facts: Mapping[str, Mapping[str, object]]) -> dict[str, OpenBreaker]
     for key, fact in facts.items():
         until = parse_time(fact.get("until"))
         if key.startswith(PREFIX) and until is not None:
-            found[key.removeprefix(PREFIX)] = OpenBreaker(str(fact.get("reason", "")), until)
+            code = PAUSED if fact.get("code") == PAUSED else "on_hold"
+            found[key.removeprefix(PREFIX)] = OpenBreaker(str(fact.get("reason", "")), until, code)
     return found
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiver.core.attempt import urgency
+from archiver.core.destinations import breaker
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
 
@@ -47,6 +48,9 @@ class Dispatcher:
         many were sent. Report urgent assets that wait for a slot (`core.attempt.urgency`). Idempotent: an asset with a
         message in flight is skipped; when sending fails, it is sent after REQUEUE_AFTER. Raises LedgerError."""
         now = self._clock()
+        if breaker.EVERYTHING in breaker.opened(self._ledger, now):
+            log.info("dispatch_paused")
+            return 0
         before = now + self._urgent_within
         due = self._ledger.take_due(self._window, REQUEUE_AFTER)
         if not due and self._is_urgent_left(now, before):  # the window is full, perhaps of what is not urgent

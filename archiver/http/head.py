@@ -8,55 +8,31 @@ from dataclasses import dataclass
 
 from archiver.http.errors import InvalidResponse
 
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r]*)?")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r\n")
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*)\r\n", re.MULTILINE)
 _SWITCHING_PROTOCOLS = 101
 _NO_BODY = frozenset({204, 304})
-_MALFORMED = "a header line of the response is malformed"
-_USUAL_LENGTH = 64  # of a header's name
-_KNOWN_NAMES = 512
-
-_known: dict[str, str] = {}  # names in lower case, by what was received
 
 
 class Headers:
     """Headers of a response, which are given in any case and asked for in lower case. A name may come several times
     (`Set-Cookie`). `get` is the first value of a name, or None."""
 
-    __slots__ = ("_repeated", "get")
+    __slots__ = ("_more", "get")
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        """Raises InvalidResponse for a line that is no header."""
-        first: dict[str, str] = {}
-        self._repeated: list[tuple[str, str]] = []
-        for line in lines:
-            name, colon, value = line.partition(":")
-            if not colon:
-                raise InvalidResponse(_MALFORMED)
-            name = _known.get(name) or _in_lower_case(name)
-            if name in first:
-                self._repeated.append((name, value.strip(" \t")))
-            else:
-                first[name] = value.strip(" \t")
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        first = {name.lower(): value.rstrip(" \t") for name, value in reversed(fields)}
         self.get: Callable[[str], str | None] = first.get  # itself: a dozen are asked for of each response
+        self._more = fields if len(first) < len(fields) else ()
 
     def all(self, name: str) -> list[str]:
+        if self._more:
+            return [value.rstrip(" \t") for other, value in self._more if other.lower() == name]
         value = self.get(name)
-        if value is None:
-            return []
-        return [value, *(other for repeated, other in self._repeated if repeated == name)]
+        return [] if value is None else [value]
 
 
-def _in_lower_case(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise InvalidResponse(_MALFORMED)
-    lower = name.lower()
-    if len(name) <= _USUAL_LENGTH and len(_known) < _KNOWN_NAMES:
-        _known[name] = lower
-    return lower
-
-
-@dataclass(slots=True)  # frozen, it would take three times as long to make
+@dataclass(frozen=True, slots=True)
 class Head:
     status: int
     headers: Headers
@@ -74,37 +50,35 @@ class Head:
 def parse_head(lines: Sequence[bytes]) -> Head | None:
     """One head, line by line as libcurl gives it, status line and empty line included. None when it is informational
     (1xx). Raises InvalidResponse."""
-    text, count = b"".join(lines).decode("latin-1"), len(lines)
-    if text.count("\r\n") != count or text.count("\n") != count or not text.endswith("\r\n\r\n"):
+    text = b"".join(lines).decode("latin-1")
+    if text.count("\r\n") != len(lines) or text.count("\n") != len(lines) or not text.endswith("\r\n\r\n"):
         raise InvalidResponse("a line of the response's head does not end as it must")
-    first, *fields = text[:-4].split("\r\n")
-    status_line = _STATUS_LINE.fullmatch(first)
+    status_line = _STATUS_LINE.match(text)
     if status_line is None:
         raise InvalidResponse("what came is not an HTTP/1.x response")
-    minor_version, status = status_line[1], int(status_line[2])
+    status = int(status_line[2])
     if status == _SWITCHING_PROTOCOLS:
         raise InvalidResponse("the server switches to a protocol that it was not asked for")
     if status < 200:
         return None
-    if text.count("\r") != count:
-        raise InvalidResponse(_MALFORMED)
+    fields = _FIELD.findall(text, status_line.end())
+    if len(fields) != len(lines) - 2:
+        raise InvalidResponse("a header line of the response is malformed")
     headers = Headers(fields)
     codings = headers.all("transfer-encoding")
     chunked = len(codings) == 1 and codings[0].lower() == "chunked"
     if codings and not chunked:
         raise InvalidResponse("the response has a transfer encoding other than chunked")
     length = _length(headers)
-    persistent = _persistent(headers, minor_version)
+    persistent = _persistent(headers, status_line[1])
     if status in _NO_BODY:
         return Head(status, headers, 0, chunked=False, ambiguous=False, persistent=persistent)
-    ambiguous = chunked and (length is not None or minor_version == "0")
+    ambiguous = chunked and (length is not None or status_line[1] == "0")
     return Head(status, headers, None if chunked else length, chunked, ambiguous, persistent)
 
 
 def _persistent(headers: Headers, minor_version: str) -> bool:
     """RFC 9112, section 9.3."""
-    if headers.get("connection") is None:
-        return minor_version == "1"
     options = {option.strip().lower() for value in headers.all("connection") for option in value.split(",")}
     return "close" not in options and (minor_version == "1" or "keep-alive" in options)
 

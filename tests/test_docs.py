@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli import COMMANDS
+from worker.cli import COMMANDS, name_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/README.md")])
@@ -40,10 +40,10 @@ def test_every_path_of_code_that_is_named_exists(page: Path) -> None:
 def test_the_readme_names_every_command() -> None:
     table = (ROOT / "README.md").read_text().split("## Commands")[1].split("## Settings")[0]
     missing = [
-        command.__name__
+        name_of(command)
         for commands in COMMANDS.values()
         for command in commands
-        if not re.search(rf"`{command.__name__}\b", table)
+        if not re.search(rf"`{name_of(command)}\b", table)
     ]
 
     assert missing == []

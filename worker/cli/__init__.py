@@ -26,6 +26,7 @@ from worker.cli.cmd_archive import archive
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
 from worker.cli.cmd_events import events
+from worker.cli.cmd_list import list_assets
 from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
@@ -52,7 +53,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, up, run, sweep, archive, webhook),
-    "Inspect and check": (status, show, alerts, events, verify, doctor, reconcile),
+    "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile),
     "Decide": (accept, reject, ack, adopt),
     "Operate": (pause, resume, drain),
 }
@@ -90,12 +91,18 @@ def _options(
     """Options that come before the command."""
 
 
+def name_of(command: Callable[..., None]) -> str:
+    """What a user types. `list` is a built-in of Python, so its function has a longer name."""
+    return command.__name__.removesuffix("_assets")
+
+
 def _add(command: Callable[..., None], section: str) -> None:
     """Register `command`. Its docstring is its help; the lines below "Examples:" are printed as they are."""
     description, _, examples = inspect.cleandoc(command.__doc__ or "").partition("Examples:\n")
     paragraphs = [" ".join(paragraph.split()) for paragraph in description.strip().split("\n\n")]
     lines = [f"  [cyan]{escape(line.strip())}[/]" for line in examples.splitlines()]
     app.command(
+        name_of(command),
         help="\n\n".join(paragraphs),
         epilog="\n".join(["Examples:", *lines]),
         rich_help_panel=section,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.opening import open_ledger
-from worker.cli.shared import ExitCode, Json, out, print_json, read_settings
+from worker.cli.shared import ExitCode, Json, out, print_json, read_settings, time_of
 from worker.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def events(
         raise SettingsError("ARCHIVER_EVENT_URL is not set: there is nobody to send events to.")
     with open_ledger(settings) as ledger:
         if action is Action.REPLAY:
-            _replay(ledger, _time(since), as_json=as_json)
+            _replay(ledger, time_of(since, "--since"), as_json=as_json)
         else:
             _show(ledger, as_json=as_json)
 
@@ -80,14 +80,3 @@ def _show(ledger: Ledger, *, as_json: bool) -> None:
         if size.dropped:
             out.print(f"{size.dropped:,} events were not kept: `archiver events replay --since TIME`.")
     sys.exit(ExitCode.NOT_SAVED if fact or size.dropped else ExitCode.OK)
-
-
-def _time(text: str) -> datetime:
-    from archiver.hms.models import parse_time
-
-    found = parse_time(text) or parse_time(f"{text}T00:00:00Z")
-    if found is None:
-        raise typer.BadParameter(
-            "write `--since` as a date or a time, such as 2026-03-01 or 2026-03-01T12:00:00Z"
-        )
-    return found

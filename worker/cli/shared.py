@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, cast
 
@@ -65,6 +66,18 @@ err = _console(stderr=True)
 def print_json(text: str) -> None:
     """Print one line of JSON on stdout."""
     print(text)  # noqa: T201
+
+
+def time_of(text: str, option: str) -> datetime:
+    """Read a time (RFC 3339) or a date (UTC). Raises BadParameter."""
+    from archiver.hms.models import parse_time
+
+    found = parse_time(text) or parse_time(f"{text}T00:00:00Z")
+    if found is None:
+        raise typer.BadParameter(
+            "write a date or a time, such as 2026-03-01 or 2026-03-01T12:00:00Z", param_hint=option
+        )
+    return found
 
 
 def fail(error: Exception, code: ExitCode) -> NoReturn:

@@ -10,7 +10,7 @@ import pytest
 import worker.cli
 from tests.walkthrough.user import TRACEBACK, User, until
 
-COMMANDS = [command.__name__ for section in worker.cli.COMMANDS.values() for command in section]
+COMMANDS = [worker.cli.name_of(command) for section in worker.cli.COMMANDS.values() for command in section]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

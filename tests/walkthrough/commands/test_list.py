@@ -1,0 +1,100 @@
+"""`archiver list` finds assets by what a person knows of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from archiver.ledger.models import AssetState, Seen
+from archiver.ledger.redis.ledger import RedisLedger
+from tests.ledger.harnesses import SEAL
+from tests.walkthrough.user import User
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def user(tmp_path: Path, redis_url: str) -> User:
+    now = datetime.now(UTC)
+    with closing(RedisLedger(redis_url, SEAL)) as ledger:
+        ledger.discover(
+            [
+                _seen("urgent", now, left=DAY, room="r1", session="s1"),
+                _seen("young", now, left=14 * DAY, room="r1", session="s2"),
+                _seen("chat", now, left=14 * DAY, room="r2", session="s3", asset_type="chat"),
+                _seen(
+                    "=cmd",
+                    now,
+                    left=10 * DAY,
+                    room="r3",
+                    session="s4",
+                    created=datetime(2026, 3, 1, tzinfo=UTC),
+                ),
+            ]
+        )
+    return User(tmp_path, {"ARCHIVER_REDIS_URL": redis_url})
+
+
+def _seen(
+    asset_id: str,
+    now: datetime,
+    *,
+    left: timedelta,
+    room: str,
+    session: str,
+    asset_type: str = "room-composite",
+    created: datetime | None = None,
+) -> Seen:
+    return Seen(
+        asset_id,
+        asset_type,
+        now + left,
+        AssetState.DISCOVERED,
+        created_at=created or now - DAY,
+        room_id=room,
+        session_id=session,
+        size_bytes=7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], {"urgent", "young", "chat", "=cmd"}),
+        (["--room", "r1"], {"urgent", "young"}),
+        (["--room", "r1", "--session", "s2"], {"young"}),
+        (["--type", "chat"], {"chat"}),
+        (["--state", "archived"], set()),
+        (["--state", "discovered", "--room", "r2"], {"chat"}),
+        (["--at-risk"], {"urgent"}),
+        (["--since", "2026-02-01", "--until", "2026-03-01T00:00:01Z"], {"=cmd"}),
+    ],
+    ids=" ".join,
+)
+def test_filters(user: User, options: list[str], found: set[str]) -> None:
+    said = user.types("list", "--json", *options)
+
+    assert said.exit_code == 0
+    assert {json.loads(line)["asset_id"] for line in said.stdout.splitlines()} == found
+
+
+def test_csv_has_every_row_and_no_formula(user: User) -> None:
+    rows = list(csv.DictReader(io.StringIO(user.types("list", "--csv").stdout)))
+
+    assert {row["asset_id"] for row in rows} == {"urgent", "young", "chat", "'=cmd"}
+    assert {row["size_bytes"] for row in rows} == {"7"}
+
+
+def test_a_person_sees_whole_ids(user: User) -> None:
+    assert "urgent" in user.types("list", "--at-risk").stdout
+
+
+@pytest.mark.parametrize("options", [["--state", "unheard"], ["--since", "yesterday"]])
+def test_a_wrong_filter_is_2(user: User, options: list[str]) -> None:
+    assert user.types("list", *options).exit_code == 2

@@ -28,8 +28,9 @@ from archiver.transfer.errors import (
 )
 from archiver.transfer.memory import Reservation
 from archiver.transfer.part_sizes import Parts, part_size, unsuitable
+from archiver.transfer.parts_upload import Ending, PartsUpload
 from archiver.transfer.reading import Answer, Reading
-from archiver.transfer.storing import Ending, FilledPart, PartsUpload
+from archiver.transfer.storing import FilledPart
 from archiver.transfer.tasks import Group, gather
 from archiver.transfer.tools import Cancelled, InReader, Tools
 from storage_backends.base import ObjectSpec, Part, StorageBackend

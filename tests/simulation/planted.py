@@ -26,7 +26,6 @@ import archiver.core.upkeep.sweep
 import archiver.ledger.clock
 import archiver.ledger.memory.leases
 import archiver.transfer.checks
-import archiver.transfer.storing
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.heartbeat import Heartbeat
@@ -42,7 +41,8 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from archiver.transfer.checks import Checks
 from archiver.transfer.errors import SourceGone
-from archiver.transfer.storing import PartsUpload, StoreTools
+from archiver.transfer.parts_upload import PartsUpload
+from archiver.transfer.storing import StoreTools
 from storage_backends.base import ObjectInfo
 from storage_backends.conditional import Conditions
 

@@ -22,9 +22,10 @@ EVERYTHING = "*"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One asset at one destination. `problems`: what is wrong with it. `doubts`: what its manifest says against it; it
-    is quarantined, not archived, though every byte may be there. `unchecked`: why nobody knows whether it is whole.
-    `restored`: the manifest at `key` was marked as damaged, every byte is right again, and the mark was removed."""
+    """One asset at one destination. `problems`: what is wrong with the copy. `doubts`: the doubts in its manifest; the
+    asset is quarantined, not archived, even if every byte is there. `unchecked`: why it is unknown whether the copy is
+    whole. `restored`: the manifest at `key` was marked as damaged, every byte is right again, and the mark was
+    cleared."""
 
     asset_id: str
     destination: str
@@ -40,13 +41,13 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        """Whether it is archived and whole here, as far as it was to be checked."""
+        """Whether the asset is archived and whole here, as far as it was checked."""
         return not self.problems and not self.doubts and self.unchecked is None
 
 
 @dataclass(slots=True)
 class Tally:
-    """Sums of what was checked. `copies`: those that were looked at; `unchecked` are not among them."""
+    """Totals. `copies`: those that were checked, without the `unchecked`."""
 
     copies: int = 0
     bad: int = 0
@@ -88,12 +89,12 @@ def verify(
     stored: Mapping[str, ObjectKey] | None = None,
     found: Callable[[int], None] = lambda _count: None,
 ) -> Iterator[Checked]:
-    """Check each manifest of each destination (only those of `asset_ids`, when given) by reading every byte back, or
-    with `quick` by listing alone. `stored`: see `stored_by`; what is in it and has no manifest is a problem. So is a
-    named asset without one. None: nobody knows what should be there.
+    """Verify each manifest of each destination (only those of `asset_ids`, if given) by reading every byte back, or
+    with `quick` by names and sizes. `stored` (see `stored_by`): assets in it that have no manifest are problems, and
+    so are named assets without one; None: it is unknown what should be there.
 
-    `found` is told how many there will be. What cannot be read, a destination too, stops no other. Writes nothing but
-    the manifest of a copy that was marked as damaged and is whole again."""
+    Calls `found` with the number of copies. An unreadable copy or destination does not end the run. Writes only the
+    manifests of copies that were marked as damaged and are whole again."""
     wanted = set(asset_ids)
     expected = {id_: key for id_, key in (stored or {}).items() if not wanted or id_ in wanted}
     # of an id too long for a key its hash alone is in it
@@ -134,7 +135,7 @@ def _if_there(store: StorageBackend, key: ObjectKey) -> ObjectKey | None:
     try:
         return key if store.stat(key) is not None else None
     except StorageError:
-        return key  # the check says why nobody knows
+        return key  # the check reports why
 
 
 def _check(store: StorageBackend, asset_id: str, key: ObjectKey, *, quick: bool) -> Checked:
@@ -142,7 +143,7 @@ def _check(store: StorageBackend, asset_id: str, key: ObjectKey, *, quick: bool)
     try:
         manifest = read_manifest(store, key)
         if manifest is None:
-            return replace(nothing, problems=("the manifest went away while it was looked at",))
+            return replace(nothing, problems=("the manifest was deleted during the check",))
         return _compare(store, key, manifest, quick=quick)
     except ManifestError as error:
         return replace(nothing, problems=(str(error),))

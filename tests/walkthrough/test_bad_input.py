@@ -27,7 +27,7 @@ def check(said: Said, exit_code: int, *words: str) -> None:
 
 
 def check_good_run(user: User, simulator: Simulator) -> None:
-    """With the mistake mended, everything is archived at once."""
+    """After the mistake is fixed, everything is archived at once."""
     said = user.types("run", "--once", "--json", "--wait", "0")
     assert said.json["states"] == {"archived": 2}, said.stderr
     assert said.exit_code == 0

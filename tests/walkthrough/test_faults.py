@@ -1,5 +1,5 @@
 """Every named fault of the simulator under `archiver run --once`: one that passes costs nothing but a retry; one that
-stays ends the asset it ails in a state with a name, and no other."""
+stays ends the affected asset, and no other, in a named state."""
 
 from __future__ import annotations
 

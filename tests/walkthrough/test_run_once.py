@@ -37,9 +37,9 @@ def test_everything_is_archived_byte_for_byte_in_a_directory_with_nothing_config
     assert simulator.requests(on="storage") + simulator.requests(on="cdn") == []
 
     shutil.rmtree(tmp_path / ".archiver")
-    anew = user.runs_once()
+    again = user.runs_once()
 
-    assert anew.json == {"seen": 22, "states": ALL_STATES, "bytes": 0}
+    assert again.json == {"seen": 22, "states": ALL_STATES, "bytes": 0}
     assert simulator.requests(on="storage") + simulator.requests(on="cdn") == []
     assert user.types("verify").exit_code == 0
 

@@ -51,7 +51,7 @@ def heard(ago: timedelta | None, *beats: str) -> MemoryLedger:
             [],
             {"control worker": "no sweep", "beat": "unknown: the control worker"},
         ),
-        # it died a moment ago, and was heard of less than three minutes ago
+        # the control worker died a moment ago; its last watch is less than three minutes old
         (
             [ARCHIVE],
             timedelta(seconds=30),

@@ -169,7 +169,7 @@ def test_what_waits_for_longer_than_a_hold_keeps_to_its_time() -> None:
     assert not setup.run().all_safe
 
 
-def test_holds_are_lifted_for_whoever_starts_a_run_may_have_mended_it() -> None:
+def test_a_run_closes_the_circuit_breakers_first() -> None:
     setup = Setup()
     breaker.trip(setup.ledger, setup.store.name, "403", setup.harness.clock())
     breaker.trip(setup.ledger, breaker.API, "401", setup.harness.clock())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
@@ -122,6 +123,7 @@ def test_fields_can_be_given_by_name() -> None:
     assert settings.destinations == ("memory://x",)
 
 
+@examples(deadline=None)  # a loaded machine
 @given(st.integers(min_value=3, max_value=10**6))
 def test_two_renewals_of_a_lease_may_fail(seconds: int) -> None:
     settings = Settings(_env_file=None, lease_seconds=seconds)
@@ -254,11 +256,11 @@ BAD = [
     ("HMS_MANAGEMENT_TOKEN", "MARKEDß", "copy it again"),
     ("ARCHIVER_DESTINATIONS", ",", "names no destination"),
     ("ARCHIVER_DESTINATIONS", "s3//bucket", "has no scheme"),
-    ("ARCHIVER_DESTINATIONS", "s3://key:MARKED@bucket", "credentials never stand in a destination URL"),
+    ("ARCHIVER_DESTINATIONS", "s3://key:MARKED@bucket", "a destination URL holds no credentials"),
     (
         "ARCHIVER_DESTINATIONS",
         "s3://bucket?secret_key=MARKED",
-        "credentials never stand in a destination URL",
+        "a destination URL holds no credentials",
     ),
     ("ARCHIVER_DESTINATIONS", "s3://a/b,s3://a/b/", "names s3://a/b twice"),
     (

@@ -146,7 +146,7 @@ def test_a_signal_stops_everything_in_seconds(tmp_path: Path, number: signal.Sig
         wait_gone(started, seconds=0.1)
 
 
-def test_ctrl_c_gives_a_running_task_back_and_the_next_start_takes_it_up_again(tmp_path: Path) -> None:
+def test_ctrl_c_releases_a_running_task_and_the_next_start_resumes_it(tmp_path: Path) -> None:
     with supervised(tmp_path) as (process, up), records_at(up["redis_url"]) as records:
         started = descendants(process.pid)
         records.set("hold:long", 1)
@@ -160,7 +160,7 @@ def test_ctrl_c_gives_a_running_task_back_and_the_next_start_takes_it_up_again(t
 
     with supervised(tmp_path) as (process, up), records_at(up["redis_url"]) as records:
         records.delete("hold:long")
-        until(lambda: records.llen("ended:long") == 1, seconds=20, what="the task to be taken up again")
+        until(lambda: records.llen("ended:long") == 1, seconds=20, what="the task to be resumed")
         process.terminate()
         assert process.wait(timeout=30) == 0
 
@@ -203,7 +203,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process_and_the_next_start_is_clean(
             assert records.get("written") == "before the kill"
 
 
-def test_kill_9_of_valkey_brings_it_back_at_the_same_address_with_its_data_and_the_workers_go_on(
+def test_a_killed_valkey_is_restarted_at_the_same_address_with_its_data_and_the_workers_continue(
     tmp_path: Path,
 ) -> None:
     with Supervisor(tmp_path, environment=os.environ, with_beat=False, app=APP) as supervisor:
@@ -226,7 +226,7 @@ def test_kill_9_of_valkey_brings_it_back_at_the_same_address_with_its_data_and_t
         assert supervisor.status()[0].last_exit == "signal SIGKILL"
 
 
-def test_a_killed_worker_is_started_again_and_none_of_its_children_survives_it(tmp_path: Path) -> None:
+def test_a_killed_worker_is_restarted_and_none_of_its_children_survives_it(tmp_path: Path) -> None:
     with Supervisor(tmp_path, environment=os.environ, with_beat=False, app=APP) as supervisor:
         supervisor.start()
         worker = next(each for each in supervisor.status() if each.name == "archive-worker")

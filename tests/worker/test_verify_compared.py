@@ -1,4 +1,4 @@
-"""`archiver verify` compares the account with the buckets, and goes on past whatever cannot be read."""
+"""`archiver verify` compares the account with the buckets, and does not end at what cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`archiver demo`: a simulated 100ms, everything real behind it, and a table at the end."""
+"""`archiver demo`: archive simulated assets with real processes, and print a table at the end."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ from worker.views.rows import state_style, states_table
 from worker.views.status import progress_table
 from worker.views.text import size
 
-OWN_PATH = "s3://acme-own-recordings"  # where one simulated asset already is, as if it were the team's bucket
+OWN_PATH = (
+    "s3://acme-own-recordings"  # already holds one simulated asset, as if it were the team's own bucket
+)
 
-# Beside the defaults of ARCHIVER_DESTINATIONS and ARCHIVER_STATE_DIR, never among what is real.
+# Not the defaults of ARCHIVER_DESTINATIONS and ARCHIVER_STATE_DIR: kept apart from real recordings.
 DESTINATION = Path("archive-demo")
 STATE = Path(".archiver-demo")
 LIMIT = timedelta(minutes=5)
-"""The demo takes some 15 s; an end for a machine on which something hangs."""
+"""The demo takes about 15 s."""
 REFRESH = timedelta(milliseconds=250)
 
 
 def run(console: Console, *, keep: bool, as_json: bool) -> bool:
-    """Whether every asset ended as the simulator says a perfect archiver makes it end. `keep`: stay up until
-    Ctrl-C afterwards. Raises SupervisorError when something does not start."""
+    """Run the demo; True when every asset ended in the state that the simulator expects. `keep`: keep running until
+    Ctrl-C. Raises SupervisorError when a process does not start."""
     settings = Settings(
         _env_file=None,
         hms_access_key=SIMULATED_ACCESS_KEY,
@@ -55,7 +57,7 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
         allow_private_sources=True,
         redis_url=None,
     )
-    _begin_anew()
+    _clear_state()
     companions, environment = simulator_of(settings)
     environment |= {
         "ARCHIVER_SWEEP_SECONDS": "5",
@@ -89,15 +91,15 @@ def run(console: Console, *, keep: bool, as_json: bool) -> bool:
     return good
 
 
-def _begin_anew() -> None:
-    """A demo shows a whole life: of an earlier one only the archive stays. Raises AlreadyRunning."""
+def _clear_state() -> None:
+    """Delete the state of an earlier demo, but not its archive. Raises AlreadyRunning."""
     if EmbeddedValkey(STATE).answers():
         raise AlreadyRunning("Another `archiver demo` runs in this directory. Stop it first (Ctrl-C).")
     shutil.rmtree(STATE, ignore_errors=True)
 
 
 def _truth(control_url: str) -> dict[str, dict[str, Any]]:
-    """By asset id: what a perfect archiver makes of each simulated asset."""
+    """By asset id: the expected outcome of each simulated asset."""
     with httpx.Client(timeout=30, trust_env=False) as client:
         answer = client.get(f"{control_url}/assets")
         answer.raise_for_status()
@@ -105,7 +107,7 @@ def _truth(control_url: str) -> dict[str, dict[str, Any]]:
 
 
 def _wait(services: AppServices, expected: int, draw: Callable[[RenderableType], None]) -> None:
-    """Until all `expected` assets are at an end, or LIMIT has passed."""
+    """Wait until all `expected` assets have ended, or LIMIT has passed."""
     started = time.monotonic()
     moved = _Rate()
     while time.monotonic() - started < LIMIT.total_seconds():
@@ -161,7 +163,7 @@ def _report(
     *,
     as_json: bool,
 ) -> bool:
-    """Print what became of each asset; whether it is what should have."""
+    """Print the outcome of each asset; True when all are as expected."""
     store = services.destinations[0]
     listed, good = [], True
     for asset_id, expected in sorted(truth.items(), key=lambda entry: (entry[1]["type"], entry[0])):
@@ -200,7 +202,9 @@ def _report(
     console.print()
     console.print(f"Everything is in {DESTINATION}/ :", highlight=False)
     console.print(f"  {DESTINATION}/recordings/<room>/<session>/<type>/<asset>/   the files", highlight=False)
-    console.print(f"  {DESTINATION}/manifests/<yyyy>/<mm>/<dd>/<asset>.json       the proof", highlight=False)
+    console.print(
+        f"  {DESTINATION}/manifests/<yyyy>/<mm>/<dd>/<asset>.json       sizes and checksums", highlight=False
+    )
     to_open = [item["open"] for item in listed if item["open"]]
     if to_open:
         console.print("Open one, with a player such as VLC or ffplay:", highlight=False)

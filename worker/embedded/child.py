@@ -66,7 +66,7 @@ class Child:
         self.trim_log()
         # -I -S: it needs nothing of the virtualenv, and so starts in 10 ms.
         wrapper = [sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid())]
-        # A file, not a pipe: nobody has to read it for the child to go on. Appending is what makes trim_log safe.
+        # A file, not a pipe: a pipe that is not read would block the child. O_APPEND makes trim_log safe.
         log = self._open_log()
         try:
             self._process = subprocess.Popen(

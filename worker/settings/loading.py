@@ -32,7 +32,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     """Read and check the settings of this process. Idempotent. Raises SettingsError.
 
     Changes `os.environ`: adds what else `.env` holds (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, proxies) unless it is set
-    already, because the cloud SDKs look nowhere else, and ARCHIVER_CA_FILE, for whoever opens a destination; removes
+    already, because the cloud SDKs look nowhere else, and ARCHIVER_CA_FILE, for the storage backends; removes
     the service links that Kubernetes injects under the name of a setting of ours or of Flower's.
     """
     _remove_service_links()

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from archiver.core.destinations.breaker import OpenBreaker
+from archiver.core.forecast import Band, Forecast
 from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.models import Acknowledgement, AssetState, Counts, Progress, Row
@@ -105,6 +106,17 @@ def test_programs_are_told_the_same() -> None:
     assert [problem["code"] for problem in told["problems"]] == [p.id for p in health.problems]
     assert told["notes"] == list(health.notes)
     assert told["needs_attention"][0]["acknowledged"]["by"] == EVIL
+
+
+def test_programs_are_told_the_forecast() -> None:
+    band = Band(1.0, 2.0, 3.0)
+    forecast = Forecast(5, 700, band, band, band, NOW, None, 1000.0, 24)
+
+    told = json.loads(json.dumps(summary_json(replace(EVERYTHING, forecast=forecast))))
+
+    assert told["forecast"]["done_in_seconds"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
+    assert told["forecast"]["first_missed_at"] == NOW.isoformat()
+    assert summary_json(EVERYTHING)["forecast"] is None
 
 
 @pytest.mark.parametrize("columns", [80, 120])

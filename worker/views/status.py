@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from archiver.core.forecast import Forecast
 from archiver.core.health import UNSAVED_STATES, Summary, assess
 from archiver.hms.models import parse_time
 from archiver.ledger.models import Progress
@@ -123,4 +124,13 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "last_sweep": dict(summary.last_sweep) if summary.last_sweep else None,
         "sweep_is_late": summary.sweep_is_late,
         "next_due_at": summary.next_due_at.isoformat() if summary.next_due_at else None,
+        "forecast": forecast_json(summary.forecast) if summary.forecast else None,
+    }
+
+
+def forecast_json(forecast: Forecast) -> dict[str, Any]:
+    """Bands as `low`, `likely` and `high`; times as RFC 3339."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(forecast).items()
     }

@@ -193,7 +193,7 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from _at_risk(summary)
     yield from _will_miss(summary)
     yield from _ends(summary.counts)
-    yield from _time(summary)
+    yield from find_no_progress(summary)
     for name, breaker in summary.open_breakers.items():
         reason = breaker.reason if name in breaker.reason else f"{name}: {breaker.reason}"
         state = ""
@@ -264,7 +264,8 @@ def _ends(counts: Counts) -> Iterator[Finding]:
             yield finding(state.value, text, level=number)
 
 
-def _time(summary: Summary) -> Iterator[Finding]:
+def find_no_progress(summary: Summary) -> Iterator[Finding]:
+    """The rules about clocks and processes that fire. They need no row: see `status.summarize_facts`."""
     swept_at = summary.swept_at
     for name, at in summary.recorded.items():
         if at - summary.at > CLOCK_TOLERANCE:

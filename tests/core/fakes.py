@@ -47,13 +47,14 @@ class FakeApi:
         status: str | None = None,
         start: str | None = None,
     ) -> Iterator[Page]:
-        for number, at in enumerate(range(0, max(len(self.assets), 1), self.page_size)):
+        assets = [each for each in self.assets if session_id in (None, each.session_id)]
+        for number, at in enumerate(range(0, max(len(assets), 1), self.page_size)):
             self.before_page(number)
             if self.fail_on_page and self.fail_on_page[0] == number:
                 raise self.fail_on_page[1]
             self.pages_read += 1
-            rows = tuple(self.assets[at : at + self.page_size])
-            more = at + self.page_size < len(self.assets)
+            rows = tuple(assets[at : at + self.page_size])
+            more = at + self.page_size < len(assets)
             yield Page(assets=rows, next_start=rows[-1].id if more else None)
 
     def api_time(self) -> datetime | None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from archiver.core.alerts import BOOK_FACT, AlertBook
+from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
 from archiver.core.health import Summary, alert_findings, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.base import Facts
@@ -51,6 +51,10 @@ class Alerter:
         self._away_since: float | None = None
         self.looked_at = steady()
         """When the last look ended, by `steady`."""
+
+    def firing(self) -> Sequence[Alert]:
+        """What fired at the last look, worst first; also while the ledger is away."""
+        return self._book.firing()
 
     def run(self, stopped: threading.Event) -> None:
         """Look each minute until `stopped`. Never raises: what goes wrong is logged, and the next look comes."""

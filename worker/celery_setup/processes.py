@@ -58,6 +58,11 @@ def flower(*, address: str, port: int, app: str = APP) -> list[str]:
     ]
 
 
+def serve() -> list[str]:
+    """The process for alerts, health, webhooks and metrics. Its addresses are settings."""
+    return ["archiver", "serve"]
+
+
 def valkey(config: Path, *, server: str = "valkey-server") -> list[str]:
     """The embedded broker and ledger. Everything else, including the password, is in `config`."""
     return [server, str(config)]
@@ -73,6 +78,8 @@ def runnable(command: Sequence[str]) -> list[str]:
     Python modules."""
     if command[0] == "celery":
         return [sys.executable, "-P", "-m", "worker.celery_setup.command", *command[1:]]
+    if command[0] == "archiver":
+        return [sys.executable, "-P", "-m", "worker.cli", *command[1:]]
     return list(command)
 
 

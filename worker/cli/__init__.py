@@ -31,6 +31,7 @@ from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
 from worker.cli.cmd_run import run
+from worker.cli.cmd_serve import serve
 from worker.cli.cmd_show import show
 from worker.cli.cmd_simulator import simulator
 from worker.cli.cmd_status import status
@@ -52,7 +53,7 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Archive": (demo, up, run, sweep, archive, webhook),
+    "Archive": (demo, up, run, serve, sweep, archive, webhook),
     "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile),
     "Decide": (accept, reject, ack, adopt),
     "Operate": (pause, resume, drain),

@@ -18,12 +18,14 @@ from worker.settings.group import PREFIX, is_loopback
 from worker.settings.network import NetworkSettings
 from worker.settings.observability import ObservabilitySettings
 from worker.settings.scheduling import SchedulingSettings
+from worker.settings.serving import ServeSettings
 from worker.settings.state import StateSettings
 from worker.settings.transfer import TransferSettings
 from worker.settings.verification import VerificationSettings
 
 
 class Settings(  # pydantic takes the fields of the last base first
+    ServeSettings,
     EventSettings,
     AlertSettings,
     ObservabilitySettings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -42,9 +43,35 @@ MOST_LOOKED_AT = 1000  # rows of one state that are searched for unacknowledged 
 
 def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep_every: timedelta) -> Summary:
     """`now`: by the ledger's clock. Raises LedgerError."""
+    facts = ledger.recall_all("")
     at_risk = sorted(most_urgent(ledger, now + at_risk_within, SHOWN + 1), key=lambda row: row.expires_at)
     waiting = tuple(ledger.rows([AssetState.WAITING], limit=MOST_COMPARED))
-    facts = ledger.recall_all("")
+    known = summarize_facts(ledger, facts, now, at_risk_within=at_risk_within, sweep_every=sweep_every)
+    return replace(
+        known,
+        at_risk=tuple(at_risk[:SHOWN]),
+        at_risk_or_more=len(at_risk) > SHOWN,
+        waiting=waiting[:SHOWN],
+        needs_attention=tuple(_unacknowledged(ledger)),
+        with_warnings=tuple(ledger.warned(SHOWN)),
+        running=tuple(ledger.progress()),
+        open_breakers=breaker.not_closed(ledger, now),
+        failing=tuple(_failing(waiting)),
+        reported=tuple(_reported(ledger, facts, now)),
+        next_due_at=ledger.next_due_at(),
+    )
+
+
+def summarize_facts(
+    ledger: Ledger,
+    facts: Mapping[str, Mapping[str, object]],
+    now: datetime,
+    *,
+    at_risk_within: timedelta,
+    sweep_every: timedelta,
+) -> Summary:
+    """Summarize the ledger's counts and all its `facts`, without a look at any row: in a few milliseconds, however many
+    assets there are. Raises LedgerError."""
     recorded = {name: at for name, fact in facts.items() if (at := _latest(fact)) is not None}
     sweeping = sweep_progress(ledger)
     if sweeping is not None and sweeping.begun > MISSED_SWEEPS:
@@ -58,18 +85,8 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
         sweeping_since=sweeping.started_at if sweeping else None,
         watched_at=recorded.get(WATCH_FACT),
         ran_once_at=recorded.get(RAN_ONCE_FACT),
-        at_risk=tuple(at_risk[:SHOWN]),
-        at_risk_or_more=len(at_risk) > SHOWN,
-        waiting=waiting[:SHOWN],
-        needs_attention=tuple(_unacknowledged(ledger)),
-        with_warnings=tuple(ledger.warned(SHOWN)),
-        running=tuple(ledger.progress()),
-        open_breakers=breaker.not_closed(ledger, now),
-        failing=tuple(_failing(waiting)),
-        reported=tuple(_reported(ledger, facts, now)),
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
         recorded=recorded,
-        next_due_at=ledger.next_due_at(),
         crossings=_crossings(facts.get(CROSSINGS_FACT, {})),
         forecast=throughput.last_forecast(facts),
     )

@@ -98,7 +98,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, redis_url: str) -> None:
 def test_counters_never_go_back_while_workers_are_killed(tmp_path: Path, redis_url: str) -> None:
     user = User(tmp_path, {"ARCHIVER_REDIS_URL": redis_url, "HMS_ACCESS_KEY": "a", "HMS_SECRET": "b" * 32})
     with serving(user) as served:
-        before: dict[object, float] = {}
+        before: Samples = {}
         for number in range(6):
             workers = [_settler(redis_url, f"w{number}{name}") for name in "ab"]
             reached = sum(before.values())

@@ -57,7 +57,7 @@ from worker.alerts.dead_mans_switch import DeadMansSwitch
 from worker.celery_setup.config import celery_settings
 from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.celery_setup.schedule import beat_schedule
-from worker.identities import build_identities
+from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
 from worker.memory import buffer_bytes, tune_garbage_collector, tune_malloc
 from worker.settings import Settings
@@ -152,7 +152,14 @@ def build_services(
             stop_requested,
             time_is_up,
         ),
-        sweeper=Sweeper(api=api, ledger=ledger, scope=scope, clock=clock, rebuild=reconciler.reconcile),
+        sweeper=Sweeper(
+            api=api,
+            ledger=ledger,
+            scope=scope,
+            clock=clock,
+            rebuild=reconciler.reconcile,
+            workspace=workspace_in(settings),
+        ),
         dispatcher=Dispatcher(
             ledger=ledger,
             send=send,
@@ -330,4 +337,5 @@ def _build_archiver(
         clock=clock,
         stop_requested=stop_requested,
         time_is_up=time_is_up,
+        workspace=workspace_in(settings),
     )

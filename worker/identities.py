@@ -23,14 +23,15 @@ def build_identities(
     return Destinations(
         ledger=ledger,
         stores=stores,
-        workspace=_workspace(settings),
+        workspace=workspace_in(settings),
         clock=clock,
         machine=socket.gethostname(),
         failure_lifetime=max(FAILURE_SHOWN_FOR, 3 * settings.sweep_every),
     )
 
 
-def _workspace(settings: Settings) -> str | None:
+def workspace_in(settings: Settings) -> str | None:
+    """The 100ms workspace of the credentials; None when they do not tell."""
     access_key = settings.hms_access_key if settings.hms_secret is not None else None
     if access_key is None and settings.hms_management_token is not None:
         access_key = access_key_in(settings.hms_management_token.get_secret_value())

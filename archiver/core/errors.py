@@ -10,6 +10,7 @@ ArchiveError
 ├── WouldOverwrite             another content than a manifest lists: this attempt goes on in another folder
 ├── Outranked                  a newer attempt has committed: nothing to retry
 ├── ManifestError              a manifest cannot be read: the asset is copied again
+├── LedgerOfAnotherWorkspace   two installations share a ledger: a person separates them
 └── ReviewRefused              `accept`, `reject` or `ack` does not fit the asset: a person decides again
 StorageError (storage_backends.errors)
 ├── DestinationRefuses
@@ -29,6 +30,10 @@ from storage_backends.errors import DestinationRefuses, StorageError
 
 class ArchiveError(Exception):
     """Anything the core raises itself."""
+
+
+class LedgerOfAnotherWorkspace(ArchiveError):
+    """The ledger holds the assets of another 100ms workspace. Nothing was written to it."""
 
 
 class ContentsError(ArchiveError):

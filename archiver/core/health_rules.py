@@ -100,6 +100,12 @@ _RULES = (
         "Set the clock and run NTP; then `archiver doctor`.",
     ),
     Rule(
+        "ledger_of_another_workspace",
+        Severity.CRITICAL,
+        "Two installations with credentials of different 100ms workspaces use one ledger; the later one is refused.",
+        "Give each a Redis database of its own. If only the access key was replaced: `archiver adopt ledger`.",
+    ),
+    Rule(
         "no_sweep",
         Severity.CRITICAL,
         "No sweep has ended: what 100ms has is not known.",

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from archiver.core.errors import LedgerOfAnotherWorkspace
 from archiver.hms.errors import HmsError
 from archiver.http.trust import UnusableCaFile
 from archiver.ledger.errors import LedgerError
@@ -66,7 +67,7 @@ def main() -> None:
     without a traceback."""
     try:
         app()
-    except (SettingsError, BadDestinationUrl, UnusableCaFile) as error:
+    except (SettingsError, BadDestinationUrl, UnusableCaFile, LedgerOfAnotherWorkspace) as error:
         fail(error, ExitCode.WRONG_SETTINGS)
     except (LedgerError, HmsError, StorageError, SupervisorError) as error:
         fail(error, ExitCode.UNREACHABLE)

@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from archiver.core import workspaces
 from archiver.core.attempt.context import Attempt, Dependencies, OpenContents, Rules
 from archiver.core.attempt.copying import EngineFactory
 from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
@@ -69,13 +70,17 @@ class Archiver:
         stop_requested: Callable[[], bool] = lambda: False,
         time_is_up: type[Exception] = Stopped,
         pause: Callable[[float], None] = time.sleep,
+        workspace: str | None = None,
     ) -> None:
         """`clock`: the ledger's. `time_is_up`: what the caller of `archive` raises in the middle of it to end a long
-        attempt. `pause`: waits so many seconds for a ledger that is away."""
+        attempt. `pause`: waits so many seconds for a ledger that is away. `workspace`: that
+        of our credentials (`hms.workspace`), when it is known."""
         self.deps = Dependencies(api, ledger, list(destinations), open_contents, engine, rules, clock)
         self._stop_requested = stop_requested
         self._time_is_up = time_is_up
         self._pause = pause
+        self._workspace = workspace
+        self._is_ours = False  # asked once, when it is
 
     def archive(self, asset_id: str, holder: str) -> Outcome:
         """Archive one asset and settle it in the ledger. `holder` names this worker, for people.
@@ -84,6 +89,9 @@ class Archiver:
         ledger does not know the asset and the API cannot tell; LedgerError when the outcome could not be
         recorded (the lease then expires and the asset is due again); and whatever ends the process.
         """
+        if self._is_foreign():
+            log.error("ledger_of_another_workspace", asset_id=asset_id)
+            return NotOurs("this worker's credentials are of another 100ms workspace than the ledger")
         attempt = take_lease(self.deps, asset_id, holder, self._stop_requested)
         if attempt is None:
             return NotOurs("settled already, unknown, or another worker has it")
@@ -108,6 +116,14 @@ class Archiver:
             raise
         event.info("attempt_ended", outcome=type(outcome).__name__, **_fields(outcome))
         return outcome
+
+    def _is_foreign(self) -> bool:
+        """100ms would say of every asset of another workspace that it is gone."""
+        if not self._is_ours:
+            foreign = workspaces.is_of_another(self.deps.ledger, self._workspace)
+            self._is_ours = foreign is False
+            return foreign is True
+        return False
 
     def _attempt(self, attempt: Attempt) -> tuple[Seen, Settled]:
         deps, row = self.deps, attempt.row

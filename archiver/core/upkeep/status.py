@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 
-from archiver.core import events, machine
+from archiver.core import events, machine, workspaces
 from archiver.core.alerts import BOOK_FACT, AlertBook
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations import breaker
@@ -124,6 +124,12 @@ def _latest(fact: Mapping[str, object]) -> datetime | None:
 
 # -- findings that a task or a machine has recorded ----------------------------------------------------------
 def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: datetime) -> Iterator[Finding]:
+    if workspaces.REFUSED_FACT in facts:
+        yield finding(
+            "ledger_of_another_workspace",
+            "An installation with credentials of another 100ms workspace uses this ledger, and is refused: its assets "
+            "are not archived.",
+        )
     yield from _of_sweep(facts.get(SWEEP_FACT, {}))
     yield from reports.reconcile_findings(facts.get(reports.RECONCILE_FACT))
     for name, fact in sorted(facts.items()):

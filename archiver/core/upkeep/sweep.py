@@ -18,6 +18,7 @@ from archiver.core.destinations import breaker
 from archiver.core.judging import Scope
 from archiver.core.locks import Lock, acquire
 from archiver.core.upkeep.failed_later import Statuses
+from archiver.core.workspaces import check_workspace
 from archiver.hms.base import RecordingAssets, TellsTime
 from archiver.hms.models import Page, parse_time
 from archiver.ledger.base import Facts, Ledger
@@ -93,17 +94,22 @@ class Sweeper:
         scope: Scope,
         clock: Callable[[], datetime],
         rebuild: Callable[[], object],
+        workspace: str | None = None,
     ) -> None:
-        """`rebuild` enters what the buckets hold; called when the ledger is empty."""
+        """`workspace`: that of our credentials (`hms.workspace`), when it is known.
+
+        `rebuild` enters what the buckets hold; called when the ledger is empty."""
         self._api = api
         self._ledger = ledger
         self._scope = scope
         self._clock = clock
         self._rebuild = rebuild
+        self._workspace = workspace
 
     def sweep(self, *, full: bool = False) -> SweepResult | None:
         """Enter every listed asset, and judge known ones again. Returns None when another sweep is running. Idempotent.
-        Memory: one page. Raises HmsError, LedgerError; pages entered before stay entered."""
+        Memory: one page. Raises HmsError, LedgerError,
+        LedgerOfAnotherWorkspace; pages entered before stay entered."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
             if lock is None:
                 return None
@@ -129,6 +135,7 @@ class Sweeper:
             lock.extend()
             if pages == 0:
                 self._note_answer()
+                check_workspace(self._ledger, self._workspace, page.assets)
             entered = self._ledger.discover(statuses.judged(page.assets, self._now()))
             pages, assets = pages + 1, assets + len(page.assets)
             new, garbled = new + entered, garbled + page.invalid_rows

@@ -31,8 +31,8 @@ def check_workspace(ledger: Ledger, workspace: str | None, listed: Sequence[Asse
         ledger.remember(REFUSED_FACT, {}, lifetime=REFUSED_FOR)
         raise LedgerOfAnotherWorkspace(
             "The ledger (ARCHIVER_REDIS_URL) belongs to another 100ms workspace: it knows none of the assets that "
-            "100ms lists for these credentials. Give each workspace a Redis database of its own. If only the access key was "
-            "replaced: `archiver adopt ledger`."
+            "100ms lists for these credentials. Give each workspace a Redis database of its own. If only the access "
+            "key was replaced: `archiver adopt ledger`."
         )
     adopt_ledger(ledger, workspace)
 

@@ -50,7 +50,7 @@ def test_a_unit_is_well_formed_and_runs_a_command_that_exists(unit: Path) -> Non
     if unit.suffix == ".timer":
         assert parser["Timer"]["OnUnitInactiveSec"]
         return
-    assert parser["Service"]["ExecStart"].split("/bin/archiver ")[1] in ("up", "run --once")
+    assert parser["Service"]["ExecStart"].split("/bin/archiver ")[1] in ("up", "run --once", "serve")
     assert parser["Service"]["EnvironmentFile"] == "/etc/archiver.env"
 
 

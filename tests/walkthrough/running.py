@@ -23,6 +23,7 @@ class Up:
     user: User
     process_id: int
     flower_url: str
+    metrics_url: str
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """What Flower's API tells of `archive_asset`, by task id."""
@@ -34,6 +35,9 @@ class Up:
         self, path: str, *, auth: tuple[str, str] | None = FLOWER_AUTH, **params: str
     ) -> httpx.Response:
         return httpx.get(f"{self.flower_url}{path}", auth=auth, params=params, timeout=30, trust_env=False)
+
+    def metrics(self) -> str:
+        return httpx.get(self.metrics_url, timeout=30, trust_env=False).text
 
     def processes(self) -> list[psutil.Process]:
         return psutil.Process(self.process_id).children(recursive=True)
@@ -64,6 +68,8 @@ def up(user: User, *arguments: str, port: int = 0) -> Iterator[Up]:
     """Stopped at the end, as by Ctrl-C. `port`: the one that Flower is asked to take."""
     user.environment |= {
         "ARCHIVER_FLOWER_PORT": str(port),
+        "ARCHIVER_SERVE_PORT": "0",
+        "ARCHIVER_METRICS_PORT": "0",
         "ARCHIVER_FLOWER_BASIC_AUTH": ":".join(FLOWER_AUTH),
         "ARCHIVER_SWEEP_SECONDS": "1",
         "ARCHIVER_DISPATCH_SECONDS": "1",
@@ -79,4 +85,6 @@ def up(user: User, *arguments: str, port: int = 0) -> Iterator[Up]:
         until(ready, seconds=90, what="`archiver up` to say that it is up")
         found = re.search(r"Flower: +(http://\S+)", out.read_text())
         assert found, out.read_text()
-        yield Up(user, process.pid, found[1])
+        metrics = re.search(r"Metrics: +(http://\S+)", out.read_text())
+        assert metrics, out.read_text()
+        yield Up(user, process.pid, found[1], metrics[1])

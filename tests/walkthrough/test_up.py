@@ -33,6 +33,7 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
             later = simulator.add_asset("chat")
             running.wait_for_states(archived=21, external=1, source_failed=1, seconds=30)
             check_against_truth(FileSideDoor(tmp_path / "archive"), simulator)
+            until(lambda: 'assets{state="archived"} 21.0' in running.metrics(), seconds=20, what="metrics")
 
             until(lambda: len(_done(running.tasks())) >= 21, seconds=20, what="Flower to hear of all")
             tasks = running.tasks()
@@ -94,6 +95,8 @@ def test_with_the_simulator_no_account_is_needed_and_nothing_real_is_touched(tmp
             "ARCHIVER_DESTINATIONS": str(real),
             "ARCHIVER_STATE_DIR": str(tmp_path / "state"),
             "ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0",
+            "ARCHIVER_EVENT_URL": "http://127.0.0.1:1/real",
+            "ARCHIVER_EVENT_SECRET": "whsec_" + "c" * 40,
         },
     )
     with up(user, "--simulator") as running:
@@ -103,8 +106,19 @@ def test_with_the_simulator_no_account_is_needed_and_nothing_real_is_touched(tmp
             what="the manifests of the simulated assets",
         )
         assert running.processes()
+        simulated = str(tmp_path / ".archiver-simulated")
+        events = user.types("events", ARCHIVER_STATE_DIR=simulated, ARCHIVER_REDIS_URL=None)
+        assert "0 events wait" in events.text, "no event waits for the real receiver"
     assert not real.exists()
     assert not (tmp_path / "state").exists()
+
+
+def test_a_wrong_alert_url_ends_the_start_with_its_channel_named(tmp_path: Path) -> None:
+    said = User(tmp_path, {}).types("up", "--simulator", ARCHIVER_ALERT_URLS="nosuch://CANARY@host")
+
+    assert said.exit_code == 2
+    assert "nosuch 1" in said.text
+    assert "CANARY" not in said.text
 
 
 def test_a_folder_with_python_modules_of_its_own_is_as_good_as_any(tmp_path: Path) -> None:
@@ -141,6 +155,8 @@ def test_what_fell_and_where_it_listens_is_said(tmp_path: Path) -> None:
 
     assert re.search(r"Broker: +127\.0\.0\.1:\d+ \(embedded Valkey\)", shown)
     assert re.search(r"Flower: +http://127\.0\.0\.1:\d+ \(port \d+ is taken\)", shown)
+    assert re.search(r"Webhooks: +http://127\.0\.0\.1:\d+/webhooks/100ms\n", shown)
+    assert re.search(r"Metrics: +http://127\.0\.0\.1:\d+/metrics\n", shown)
     assert re.search(r"Simulator: +http://127\.0\.0\.1:\d+/simulator", shown)
     assert re.search(r"Look: +ARCHIVER_STATE_DIR=\S+/\.archiver-simulated archiver status --watch", shown)
 

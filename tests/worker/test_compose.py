@@ -24,7 +24,7 @@ from worker.celery_setup import processes
 from worker.celery_setup.config import SOFT_SHUTDOWN
 
 ROOT = Path(__file__).parents[2]
-OURS = ["worker", "control", "beat", "flower", "simulator"]
+OURS = ["worker", "control", "beat", "flower", "serve", "simulator"]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def test_the_file_obeys_the_schema_of_the_compose_specification(compose: dict[st
         ("control", processes.control_worker()),
         ("beat", processes.beat()),
         ("flower", processes.flower(address="0.0.0.0", port=5555)),
+        ("serve", processes.serve()),
     ],
 )
 def test_a_service_runs_what_the_supervisor_runs(
@@ -86,7 +87,18 @@ def test_flower_does_not_start_without_a_password_and_gets_no_other_secret(compo
 
 
 def test_nothing_else_is_published(compose: dict[str, Any]) -> None:
-    assert [name for name, service in compose["services"].items() if "ports" in service] == ["flower"]
+    assert [name for name, service in compose["services"].items() if "ports" in service] == [
+        "flower",
+        "serve",
+    ]
+
+
+def test_what_serve_listens_on_is_published_to_this_machine_alone(compose: dict[str, Any]) -> None:
+    serve = compose["services"]["serve"]
+
+    ports = [serve["environment"][name] for name in ("ARCHIVER_SERVE_PORT", "ARCHIVER_METRICS_PORT")]
+    assert serve["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+    assert f":{ports[0]}/healthz" in serve["healthcheck"]["test"][-1]
 
 
 def test_redis_keeps_what_it_acknowledged_and_forgets_no_row(compose: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ class Project:
             child.kill()
 
 
-PORTS = ("6379", "9000", "5555", "8100", "8101", "8102")
+PORTS = ("6379", "9000", "5555", "8080", "9464", "8100", "8101", "8102")
 HOSTS = (("redis", "6379"), ("s3", "9000"), ("simulator", "8100"))
 
 
@@ -162,9 +162,9 @@ def test_every_service_comes_up_healthy_archives_to_s3_and_stops_within_its_grac
     until(lambda: not bucket.is_alive(), seconds=30, what="the bucket to be made")
     assert bucket.exit_description() == "exit code 0", bucket.last_lines()
     project.up("s3")
-    for name in ("simulator", "worker", "control", "beat", "flower"):
+    for name in ("simulator", "worker", "control", "beat", "flower", "serve"):
         project.up(name)
-    for name in ("simulator", "worker", "control", "flower"):
+    for name in ("simulator", "worker", "control", "flower", "serve"):
         project.wait_healthy(name)
 
     until(lambda: manifests(project) >= 5, seconds=120, what="5 manifests in the bucket")
@@ -180,8 +180,10 @@ def test_every_service_comes_up_healthy_archives_to_s3_and_stops_within_its_grac
     assert len(secrets) == 2
     assert not [secret for secret in secrets if secret in tasks.text]
 
+    until(lambda: archived(project) >= 5, seconds=30, what="archived assets in the metrics")
+
     # Not the archive worker: while it copies it takes its whole soft shutdown of 30 s (tests/chaos has that).
-    for name in ("beat", "control", "flower", "simulator", "s3", "redis"):
+    for name in ("beat", "control", "flower", "serve", "simulator", "s3", "redis"):
         project.children[name].ask_to_stop()
         project.wait_out(name)
 
@@ -207,6 +209,13 @@ def flower(project: Project, path: str, login: tuple[str, str] | None) -> httpx.
     return httpx.get(f"http://127.0.0.1:{project.flower_port}{path}", auth=login, timeout=20, trust_env=False)
 
 
+def archived(project: Project) -> int:
+    """The archived assets that the metrics count."""
+    text = httpx.get(f"http://127.0.0.1:{project.words['9464']}/metrics", timeout=20, trust_env=False).text
+    found = re.search(r'^archiver_assets{state="archived"} (\d+)', text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def test_beat_and_the_workers_need_nothing_but_what_the_file_gives_them(project: Project) -> None:
     """Flower gets no file of settings at all, and must start all the same."""
     assert set(project.environment("flower")) & {"HMS_SECRET", "AWS_SECRET_ACCESS_KEY"} == set()
@@ -221,5 +230,5 @@ def test_every_executable_of_a_service_of_ours_is_one_that_the_package_installs(
     ours = [name for name in project.services if project.services[name].get("image") == "recording-archiver"]
     names = command_names([project.services[name]["command"] for name in ours])
 
-    assert names == {"celery", "python"}
+    assert names == {"celery", "archiver", "python"}
     assert all(shutil.which(name, path=str(BIN)) for name in names)

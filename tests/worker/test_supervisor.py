@@ -28,6 +28,7 @@ from worker.celery_setup.config import celery_settings
 from worker.embedded.child import ProcessState
 from worker.embedded.errors import AlreadyRunning, StartFailed
 from worker.embedded.flower import FlowerOptions
+from worker.embedded.serve import ServeOptions
 from worker.embedded.supervisor import STOP_GRACE, Supervisor
 from worker.embedded.valkey import EmbeddedValkey, embedded_redis_url
 
@@ -66,7 +67,11 @@ def test_everything_comes_up_shows_no_secret_and_goes_down_without_a_trace(tmp_p
     here = psutil.Process()
     before = set(here.children(recursive=True))  # servers that other tests of this process share
     with Supervisor(
-        tmp_path, environment=os.environ, flower=FlowerOptions(address="0.0.0.0", port=0), app=APP
+        tmp_path,
+        environment=os.environ | {"HMS_ACCESS_KEY": "a", "HMS_SECRET": "b" * 32},
+        flower=FlowerOptions(address="0.0.0.0", port=0),
+        serve=ServeOptions(),
+        app=APP,
     ) as supervisor:
         supervisor.start()
         started = [each for each in here.children(recursive=True) if each not in before]
@@ -81,7 +86,7 @@ def test_everything_comes_up_shows_no_secret_and_goes_down_without_a_trace(tmp_p
         anonymous = httpx.get(f"{supervisor.flower_url}/workers", trust_env=False)
         command_lines = "\n".join(" ".join(each.cmdline()) for each in started if each.is_running())
 
-    assert status == dict.fromkeys([*EVERYTHING, "flower"], ProcessState.RUNNING)
+    assert status == dict.fromkeys([*EVERYTHING, "flower", "serve"], ProcessState.RUNNING)
     assert anonymous.status_code == 401, "outside loopback Flower wants a password"
     logs = "\n".join(log.read_text() for log in (tmp_path / "logs").iterdir())
     for secret in (password, login.partition(":")[2]):

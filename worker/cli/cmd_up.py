@@ -28,7 +28,8 @@ def up(
         ),
     ] = False,
 ) -> None:
-    """Run everything on this machine: broker (unless ARCHIVER_REDIS_URL is set), workers, beat, Flower.
+    """Run everything on this machine: broker (unless ARCHIVER_REDIS_URL is set), workers, beat, Flower, and
+    `archiver serve` with alerts, webhooks and metrics.
 
     Stays in the foreground. Ctrl-C shuts it down; unfinished uploads are resumed at the next start. For several
     machines run the processes one by one, as docker-compose.yml does.
@@ -39,6 +40,7 @@ def up(
     """
     from worker.broker import check_state_dir
     from worker.embedded.flower import FlowerOptions
+    from worker.embedded.serve import ServeOptions
     from worker.embedded.simulated import separated, simulator_of
     from worker.embedded.supervisor import Supervisor
 
@@ -47,6 +49,7 @@ def up(
         settings = separated(settings)
     else:
         require_credentials(settings)
+    _check_channels(settings)
     check_state_dir(settings)
     companions, environment = simulator_of(settings) if with_simulator else ([], dict(os.environ))
     flower = FlowerOptions(
@@ -59,6 +62,9 @@ def up(
         environment=environment,
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         flower=flower,
+        serve=ServeOptions(
+            settings.serve_address, settings.serve_port, settings.metrics_address, settings.metrics_port
+        ),
         companions=companions,
         on_crash=_print_crash,
     ) as supervisor:
@@ -67,6 +73,14 @@ def up(
         _print_addresses(settings, supervisor, simulated=with_simulator)
         supervisor.wait()
         err.print("Stopping ...", style="dim")
+
+
+def _check_channels(settings: Settings) -> None:
+    """Refuse a wrong alert URL here, rather than in the log of a process. Raises SettingsError."""
+    if settings.alert_urls:
+        from worker.alerts.channels import open_channels
+
+        open_channels(settings.channels)
 
 
 def _print_addresses(settings: Settings, supervisor: Supervisor, *, simulated: bool) -> None:
@@ -82,15 +96,21 @@ def _print_addresses(settings: Settings, supervisor: Supervisor, *, simulated: b
     line("Logs", str(settings.state_dir / "logs"))
     line("Destinations", ", ".join(settings.destinations))
     line("Broker", supervisor.broker_address)
-    wanted = settings.flower_port
-    taken = f" (port {wanted} is taken)" if wanted and f":{wanted}" not in str(supervisor.flower_url) else ""
-    line("Flower", f"{supervisor.flower_url}{taken}")
+    line("Flower", _with_port(str(supervisor.flower_url), settings.flower_port))
     if supervisor.flower_password_file:
         line("", f"user and password are in {supervisor.flower_password_file}")
+    if supervisor.serve is not None:
+        line("Webhooks", _with_port(f"{supervisor.serve.url}/webhooks/100ms", settings.serve_port))
+        line("Metrics", _with_port(supervisor.serve.metrics_url, settings.metrics_port))
     for companion in supervisor.companions:
         line(companion.name.capitalize(), companion.ready_url)
     line("Look", f"{f'ARCHIVER_STATE_DIR={settings.state_dir} ' if simulated else ''}archiver status --watch")
     line("Stop", "Ctrl-C")
+
+
+def _with_port(url: str, wanted: int) -> str:
+    """`url`, and that it has another port than `wanted`."""
+    return f"{url} (port {wanted} is taken)" if wanted and f":{wanted}" not in url else url
 
 
 def _print_crash(process: ProcessStatus) -> None:

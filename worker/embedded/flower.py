@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.embedded.errors import StartFailed
+from worker.embedded.ports import free_port, url_of
 from worker.embedded.valkey import LOOPBACK, write_private
 from worker.settings.group import is_loopback
 
@@ -35,13 +34,12 @@ class Flower:
 
     @property
     def url(self) -> str:
-        shown = LOOPBACK if self.address in ("", "0.0.0.0", "::") else self.address  # noqa: S104 (shown, not bound)
-        return f"http://[{shown}]:{self.port}" if ":" in shown else f"http://{shown}:{self.port}"
+        return url_of(self.address, self.port)
 
 
 def prepare_flower(options: FlowerOptions, state_dir: Path) -> Flower:
     """Find a free port and, where one is needed, a password. Raises StartFailed."""
-    port = _free_port(options.address, options.port)
+    port = free_port(options.address, options.port, "Flower", "ARCHIVER_FLOWER_ADDRESS")
     if options.basic_auth is not None:
         return Flower(options.address, port, {"FLOWER_BASIC_AUTH": options.basic_auth})
     if is_loopback(options.address):
@@ -55,19 +53,3 @@ def prepare_flower(options: FlowerOptions, state_dir: Path) -> Flower:
         auth = f"archiver:{secrets.token_urlsafe(16)}"
         write_private(file, f"{auth}\n")
     return Flower(options.address, port, {"FLOWER_BASIC_AUTH": auth}, file)
-
-
-def _free_port(address: str, wanted: int) -> int:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    for port in (wanted, 0):
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OSError:
-                continue
-            chosen: int = probe.getsockname()[1]
-            return chosen
-    raise StartFailed(
-        f"Flower cannot listen on {address!r}: it is not an address of this machine (ARCHIVER_FLOWER_ADDRESS)."
-    )

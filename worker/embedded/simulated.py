@@ -46,6 +46,8 @@ def simulator_of(settings: Settings) -> tuple[list[Companion], dict[str, str]]:
         "ARCHIVER_ALLOW_PRIVATE_SOURCES": "true",
     }
     environment.pop("HMS_MANAGEMENT_TOKEN", None)
+    # not empty: that would let .env's stand
+    environment |= dict.fromkeys(("ARCHIVER_ALERT_URLS", "ARCHIVER_EVENT_URL", "ARCHIVER_HEARTBEAT_URL"), " ")
     return [Companion("simulator", command, f"http://{LOOPBACK}:{port}/simulator")], environment
 
 

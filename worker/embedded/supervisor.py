@@ -1,9 +1,9 @@
 """The supervisor of `archiver up` and `archiver demo`, for a machine that has nothing but Python.
 
-The supervisor starts an embedded Valkey (unless there is a Redis already), the archive worker, the control worker, beat
-and Flower, each as a process in its own session; restarts what crashes; and shuts them down in the
-order in which nothing is lost: beat, workers, Flower, companions, Valkey. On Linux none of them outlives the
-supervisor, however it ends; the next start resumes unfinished work from the ledger.
+The supervisor starts an embedded Valkey (unless there is a Redis already), the archive worker, the control worker,
+beat, Flower and `archiver serve`, each as a process in its own session; restarts what crashes; and shuts them down in
+the order in which nothing is lost: beat, workers, Flower and serve, companions, Valkey. On Linux none of them
+outlives the supervisor, however it ends; the next start resumes unfinished work from the ledger.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from worker.celery_setup.config import celery_settings
 from worker.embedded.child import Child, ProcessStatus
 from worker.embedded.errors import StartFailed
 from worker.embedded.flower import Flower, FlowerOptions, prepare_flower
+from worker.embedded.serve import ServeOptions
 from worker.embedded.state_lock import StateLock
 from worker.embedded.valkey import EmbeddedValkey
 from worker.errors import SupervisorError
@@ -78,6 +79,7 @@ class Supervisor:
         environment: Mapping[str, str],
         redis_url: str | None = None,
         flower: FlowerOptions | None = None,
+        serve: ServeOptions | None = None,
         companions: Sequence[Companion] = (),
         with_beat: bool = True,
         with_workers: bool = True,
@@ -96,6 +98,8 @@ class Supervisor:
         }
         self._flower_options = flower
         self._flower: Flower | None = None
+        self._serve_options = serve
+        self._serve: ServeOptions | None = None
         self._companions = companions
         self._with_beat = with_beat and with_workers
         self._with_workers = with_workers
@@ -183,6 +187,11 @@ class Supervisor:
         return self._flower.url if self._flower is not None else None
 
     @property
+    def serve(self) -> ServeOptions | None:
+        """Where `archiver serve` listens; None without it, and before the start."""
+        return self._serve
+
+    @property
     def flower_password_file(self) -> Path | None:
         """The file with the password that was generated for Flower, as user:password; None when there is none."""
         return self._flower.password_file if self._flower is not None else None
@@ -234,12 +243,17 @@ class Supervisor:
             self._start_child(f"{node}-worker", command(app=self._app, soft_shutdown=SOFT_SHUTDOWN))
         if self._flower_options is not None:
             self._start_flower(self._flower_options)
+        if self._serve_options is not None:
+            self._serve = self._serve_options.resolved()
+            self._start_child("serve", processes.serve(), extra=self._serve.environment)
         self._wait_for_workers(nodes)
         if self._with_beat:
             self._start_child("beat", processes.beat(app=self._app))
             self._children["beat"].mark_ready()
         if self._flower is not None:
             self._wait_for_page("flower", f"{self.flower_url}/healthcheck")
+        if self._serve is not None:
+            self._wait_for_page("serve", f"{self._serve.url}/healthz")
 
     def _start_valkey(self, valkey: EmbeddedValkey) -> None:
         self._end_orphaned_valkey(valkey)
@@ -356,7 +370,7 @@ class Supervisor:
         workers = (f"{processes.ARCHIVE_NODE}-worker", f"{processes.CONTROL_NODE}-worker")
         # Beat first: nothing new is sent. Workers before Valkey: they return their messages to it.
         self._stop_stage(["beat"])
-        self._stop_stage([*workers, "flower"], extra_grace=SOFT_SHUTDOWN)
+        self._stop_stage([*workers, "flower", "serve"], extra_grace=SOFT_SHUTDOWN)
         self._stop_stage([companion.name for companion in self._companions])
         self._stop_stage(["valkey"])
 

@@ -38,9 +38,9 @@ FAMILIES = (
         ("state",),
     ),
     Family(
-        "archiver_nearest_deadline_hours",
+        "archiver_nearest_deadline_seconds",
         "gauge",
-        "hours",
+        "seconds",
         "Until 100ms deletes the most urgent asset that is not archived; negative when that is past.",
     ),
     Family(

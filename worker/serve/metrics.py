@@ -152,8 +152,8 @@ class LedgerCollector(Collector):
             urgent += self._ledger.rows([state], limit=1)
         if urgent:
             first = min(urgent, key=source_ends_at)
-            hours = (source_ends_at(first) - now) / timedelta(hours=1)
-            families.add("archiver_nearest_deadline_hours", hours)
+            left = (source_ends_at(first) - now).total_seconds()
+            families.add("archiver_nearest_deadline_seconds", left)
             since = first.created_at or first.first_seen_at
             families.add_age("archiver_oldest_unarchived_seconds", now, since)
 

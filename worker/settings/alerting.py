@@ -60,7 +60,9 @@ class AlertSettings(SettingsGroup):
     @field_validator("heartbeat_url", mode="after")
     @classmethod
     def _heartbeat_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+        if value is None or not value.get_secret_value():
+            return None
+        if not value.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("is not an http(s) URL")
         return value
 

@@ -27,7 +27,9 @@ class EventSettings(SettingsGroup):
     @field_validator("event_url", mode="after")
     @classmethod
     def _event_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+        if value is None or not value.get_secret_value():
+            return None
+        if not value.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("is not an http(s) URL")
         return value
 

@@ -171,7 +171,7 @@ def test_values_are_those_of_the_ledger(scraped: Scraped, clock: Clock) -> None:
     assert value("assets", state="discovered") == 1
     assert value("asset_bytes", state="archived") == 700
     assert value("asset_bytes", state="queued") == 1000
-    assert value("nearest_deadline_hours") == pytest.approx(24 - 1 / 60)
+    assert value("nearest_deadline_seconds") == 86400 - 60
     assert value("oldest_unarchived_seconds") == 86400 + 60
     assert value("forecast_missed_assets", band="high") == 0
     assert value("forecast_done_seconds", band="likely") is not None
@@ -204,7 +204,7 @@ def test_what_is_not_known_has_no_sample(scraped: Scraped) -> None:
     found = scraped.samples()
 
     names = {name for name, _ in found}
-    for unknown in ("forecast_missed_assets", "asset_bytes", "nearest_deadline_hours", "sweep_age_seconds"):
+    for unknown in ("forecast_missed_assets", "asset_bytes", "nearest_deadline_seconds", "sweep_age_seconds"):
         assert f"archiver_{unknown}" not in names
     assert sample(found, "archiver_assets", state="lost") == 0
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.world import World
+from tests.chaos.harness import Harness
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """A broker of this test's own, up, and nothing else."""
-    with World(tmp_path) as world:
-        yield world
+    with Harness(tmp_path) as harness:
+        yield harness

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.world import World, archiver, descendants, pid, until
+from tests.chaos.harness import Harness, archiver, descendants, pid, until
 from tests.simulator.process import Simulator, running_simulator
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]  # on a machine that does much else
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]  # on a machine that 
 MIB = 2**20
 
 
-class Archive(World):
+class Archive(Harness):
     """The product against a simulator, archiving to a directory."""
 
     def __init__(self, directory: Path, simulator: Simulator) -> None:

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tasks.names import DISPATCH
-from tests.chaos.world import World, pid, until
+from tests.chaos.harness import Harness, pid, until
 
 pytestmark = pytest.mark.chaos
 
@@ -50,56 +50,56 @@ FAULTS: Mapping[str, tuple[Callable[[Redis], None], Callable[[Redis], None]]] = 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_broker_that_refuses_writes_ends_no_worker_and_costs_no_slot(world: World, fault: str) -> None:
+def test_a_broker_that_refuses_writes_ends_no_worker_and_costs_no_slot(harness: Harness, fault: str) -> None:
     begin, end = FAULTS[fault]
-    worker = world.start_worker(slots=2)
+    worker = harness.start_worker(slots=2)
     before = pid(worker)
-    world.records.set("quiet:ends meanwhile", 1)
-    world.records.set("hold:ends meanwhile", 1, px=3000)
-    world.hold("ends later")
-    world.send_many(["ends meanwhile", "ends later"])
-    world.wait_began("ends meanwhile")
-    world.wait_began("ends later")
+    harness.records.set("quiet:ends meanwhile", 1)
+    harness.records.set("hold:ends meanwhile", 1, px=3000)
+    harness.hold("ends later")
+    harness.send_many(["ends meanwhile", "ends later"])
+    harness.wait_began("ends meanwhile")
+    harness.wait_began("ends later")
 
-    begin(world.records)
+    begin(harness.records)
     with pytest.raises(ResponseError):
-        world.records.set("is it so", 1)
+        harness.records.set("is it so", 1)
     over = time.monotonic() + LASTS_SECONDS
     until(lambda: time.monotonic() >= over, seconds=LASTS_SECONDS + 5, what="the fault to last")
-    assert not world.records.exists("hold:ends meanwhile")
+    assert not harness.records.exists("hold:ends meanwhile")
     assert worker.is_alive(), worker.last_lines(40)
-    end(world.records)
+    end(harness.records)
 
-    world.release("ends later")
-    world.wait_ended("ends later", seconds=60)
+    harness.release("ends later")
+    harness.wait_ended("ends later", seconds=60)
     for asset_id in ("one", "two"):
-        world.hold(asset_id)
-    world.send_many(["one", "two"])
+        harness.hold(asset_id)
+    harness.send_many(["one", "two"])
     for asset_id in ("one", "two"):
-        world.wait_began(asset_id, seconds=60)
-    world.release("one", "two")
+        harness.wait_began(asset_id, seconds=60)
+    harness.release("one", "two")
     for asset_id in ("one", "two"):
-        world.wait_ended(asset_id, seconds=60)
+        harness.wait_ended(asset_id, seconds=60)
     assert worker.is_alive()
     assert pid(worker) == before
     assert "Unrecoverable" not in worker.last_lines(2000)
 
 
 @pytest.mark.parametrize("fault", ["READONLY", "OOM"])
-def test_beat_and_the_control_worker_stay_as_well(world: World, fault: str) -> None:
+def test_beat_and_the_control_worker_stay_as_well(harness: Harness, fault: str) -> None:
     begin, end = FAULTS[fault]
-    world.environment["CHAOS_DISPATCH_SECONDS"] = "1"
-    children = [world.start_control(), world.start_beat()]
+    harness.environment["CHAOS_DISPATCH_SECONDS"] = "1"
+    children = [harness.start_control(), harness.start_beat()]
     before = [pid(child) for child in children]
-    until(lambda: world.records.llen(f"sent:{DISPATCH}") > 0, seconds=60, what="the first dispatch")
+    until(lambda: harness.records.llen(f"sent:{DISPATCH}") > 0, seconds=60, what="the first dispatch")
 
-    begin(world.records)
+    begin(harness.records)
     over = time.monotonic() + LASTS_SECONDS
     until(lambda: time.monotonic() >= over, seconds=LASTS_SECONDS + 5, what="the fault to last")
     for child in children:
         assert child.is_alive(), child.last_lines(40)
-    end(world.records)
-    sent = world.records.llen(f"sent:{DISPATCH}")
+    end(harness.records)
+    sent = harness.records.llen(f"sent:{DISPATCH}")
 
-    until(lambda: world.records.llen(f"sent:{DISPATCH}") > sent, seconds=60, what="a dispatch after it")
+    until(lambda: harness.records.llen(f"sent:{DISPATCH}") > sent, seconds=60, what="a dispatch after it")
     assert [pid(child) for child in children] == before

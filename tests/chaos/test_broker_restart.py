@@ -10,63 +10,63 @@ import time
 
 import pytest
 
-from tests.chaos.world import World, pid, until
+from tests.chaos.harness import Harness, pid, until
 
 pytestmark = pytest.mark.chaos
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda each: each.name)
 def test_the_same_worker_lives_through_a_restart_of_the_broker_ends_its_task_once_and_takes_the_next(
-    world: World, number: signal.Signals
+    harness: Harness, number: signal.Signals
 ) -> None:
-    worker = world.start_worker(slots=4)
+    worker = harness.start_worker(slots=4)
     before = pid(worker)
-    world.hold("running")
-    world.send("running")
-    world.wait_began("running")
+    harness.hold("running")
+    harness.send("running")
+    harness.wait_began("running")
 
-    world.stop_broker(number)
-    world.start_broker()
-    world.send("next")
+    harness.stop_broker(number)
+    harness.start_broker()
+    harness.send("next")
 
-    world.wait_ended("next", seconds=40)
-    world.release("running")
-    world.wait_ended("running")
+    harness.wait_ended("next", seconds=40)
+    harness.release("running")
+    harness.wait_ended("running")
     assert pid(worker) == before
     assert "Unrecoverable" not in worker.last_lines(1000)
 
 
 @pytest.mark.parametrize("away_seconds", [0, 20])
 def test_with_every_slot_busy_an_outage_ends_no_task_and_the_backlog_is_worked_off_after_it(
-    world: World, away_seconds: int
+    harness: Harness, away_seconds: int
 ) -> None:
-    worker = world.start_worker(slots=2)
+    worker = harness.start_worker(slots=2)
     for asset_id in ("one", "two"):
-        world.hold(asset_id)
-    world.send_many(["one", "two", "three", "four"])
-    world.wait_began("one")
-    world.wait_began("two")
-    processes = {world.records.lindex(f"began:{asset_id}", 0) for asset_id in ("one", "two")}
+        harness.hold(asset_id)
+    harness.send_many(["one", "two", "three", "four"])
+    harness.wait_began("one")
+    harness.wait_began("two")
+    processes = {harness.records.lindex(f"began:{asset_id}", 0) for asset_id in ("one", "two")}
 
-    world.stop_broker(signal.SIGKILL)
+    harness.stop_broker(signal.SIGKILL)
     down_until = time.monotonic() + away_seconds
     until(lambda: time.monotonic() >= down_until, seconds=away_seconds + 5, what="the outage to last")
-    world.start_broker()
+    harness.start_broker()
 
-    world.release("one", "two")
+    harness.release("one", "two")
     for asset_id in ("one", "two", "three", "four"):
-        world.wait_ended(asset_id, seconds=60)
-    finishers = {world.records.lindex(f"ended:{asset_id}", 0) for asset_id in ("one", "two")}
+        harness.wait_ended(asset_id, seconds=60)
+    finishers = {harness.records.lindex(f"ended:{asset_id}", 0) for asset_id in ("one", "two")}
     assert finishers == processes, "those that ran when the broker left finished what they had begun"
     assert worker.is_alive()
 
 
-def test_a_stalled_broker_ends_no_worker_and_work_goes_on_when_it_moves_again(world: World) -> None:
-    worker = world.start_worker(slots=2)
-    world.hold("running")
-    world.send("running")
-    world.wait_began("running")
-    broker = pid(world.broker)
+def test_a_stalled_broker_ends_no_worker_and_work_goes_on_when_it_moves_again(harness: Harness) -> None:
+    worker = harness.start_worker(slots=2)
+    harness.hold("running")
+    harness.send("running")
+    harness.wait_began("running")
+    broker = pid(harness.broker)
 
     os.kill(broker, signal.SIGSTOP)
     stalled_until = time.monotonic() + 35  # longer than the socket timeout of 30 s
@@ -75,8 +75,8 @@ def test_a_stalled_broker_ends_no_worker_and_work_goes_on_when_it_moves_again(wo
     )
     os.kill(broker, signal.SIGCONT)
 
-    world.release("running")
-    world.wait_ended("running", seconds=40)
-    world.send("next")
-    world.wait_ended("next", seconds=60)
+    harness.release("running")
+    harness.wait_ended("running", seconds=40)
+    harness.send("next")
+    harness.wait_ended("next", seconds=60)
     assert worker.is_alive()

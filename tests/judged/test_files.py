@@ -19,7 +19,7 @@ from archiver.ledger.models import AssetState
 from tests.core.contents.media import ffmpeg, single
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.examples import NOW
-from tests.judged.world import World, judged
+from tests.judged.harness import Harness, judged
 
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in</body></html>"
@@ -364,14 +364,14 @@ def test_an_etag_that_is_another_at_each_request_does_not_keep_an_asset_from_bei
     body = b"no film today" * 100
     with Origin({}) as origin:
         origin.rule = lambda _request: Answer(200, body, {"ETag": f'"{next(number)}"'})
-        world = World(origin, "/r/a.mp4", type="room-composite")
+        harness = Harness(origin, "/r/a.mp4", type="room-composite")
 
-        row = world.until_settled()
+        row = harness.until_settled()
 
     assert row.state is QUARANTINED, row
-    assert world.stored["a.mp4"] == body
-    assert world.clock() - NOW < timedelta(days=1), "after as many attempts as with any other"
-    world.close()
+    assert harness.stored["a.mp4"] == body
+    assert harness.clock() - NOW < timedelta(days=1), "after as many attempts as with any other"
+    harness.close()
 
 
 class Unframed:
@@ -431,28 +431,28 @@ def test_a_body_without_a_length_is_archived_only_with_a_proof(
 def test_an_asset_that_is_found_whole_at_a_later_look_is_archived_by_itself() -> None:
     film = mp4()
     with Origin({"/r/a.mp4": film[:-10]}) as origin:
-        world = World(origin, "/r/a.mp4", type="room-composite")
-        assert world.until_settled().state is QUARANTINED
+        harness = Harness(origin, "/r/a.mp4", type="room-composite")
+        assert harness.until_settled().state is QUARANTINED
         origin.files["/r/a.mp4"] = film
 
-        row = world.until_deadline()
+        row = harness.until_deadline()
 
     assert row.state is ARCHIVED
-    assert world.stored["a.mp4"] == film
-    world.close()
+    assert harness.stored["a.mp4"] == film
+    harness.close()
 
 
 def test_what_is_quarantined_is_not_read_again_while_the_source_has_the_same() -> None:
     with Origin({"/r/a.mp4": b"no film today" * 10_000}) as origin:
-        world = World(origin, "/r/a.mp4", type="room-composite")
-        world.until_settled()
+        harness = Harness(origin, "/r/a.mp4", type="room-composite")
+        harness.until_settled()
         bytes_before = served(origin)
 
-        world.until_deadline()
+        harness.until_deadline()
 
-    assert world.row.state is QUARANTINED
+    assert harness.row.state is QUARANTINED
     assert served(origin) - bytes_before < 20 * 2 * 4096 + 20_000, "only its first bytes, about daily"
-    world.close()
+    harness.close()
 
 
 @pytest.mark.parametrize(
@@ -464,33 +464,35 @@ def test_a_cut_film_that_is_kept_is_read_no_oftener_than_needed(etag: str, reads
     cut = mp4()[:-10] * 3
     with Origin({"/r/a.mp4": cut}) as origin:
         origin.headers = lambda _request: Answer(200, b"", {"ETag": etag})
-        world = World(origin, "/r/a.mp4", type="room-composite")
+        harness = Harness(origin, "/r/a.mp4", type="room-composite")
 
-        row = world.until_deadline()
+        row = harness.until_deadline()
 
     assert row.state is QUARANTINED
-    assert world.stored["a.mp4"] == cut
+    assert harness.stored["a.mp4"] == cut
     first_bytes = 20 * 2 * 64 * 1024
     assert served(origin) < reads * (len(cut) + 64 * 1024) + first_bytes
-    world.close()
+    harness.close()
 
 
 def test_what_is_kept_and_copied_again_in_vain_is_still_kept() -> None:
     cut = mp4()[:-10]
     with Origin({"/r/a.mp4": cut}) as origin:
-        world = World(origin, "/r/a.mp4", type="room-composite")
-        assert world.until_settled().state is QUARANTINED
+        harness = Harness(origin, "/r/a.mp4", type="room-composite")
+        assert harness.until_settled().state is QUARANTINED
         mark_damaged(
-            world.stores[0], manifest_key(world.asset.id, world.asset.created_at), ["it is copied again"]
+            harness.stores[0],
+            manifest_key(harness.asset.id, harness.asset.created_at),
+            ["it is copied again"],
         )
-        world.ledger.reopen(world.asset.id)
+        harness.ledger.reopen(harness.asset.id)
         origin.files.clear()
 
-        row = world.until_settled()
+        row = harness.until_settled()
 
     assert row.state is QUARANTINED, row
-    assert world.stored["a.mp4"] == cut
-    world.close()
+    assert harness.stored["a.mp4"] == cut
+    harness.close()
 
 
 def served(origin: Origin) -> int:

@@ -10,8 +10,8 @@ import pytest
 from archiver.ledger.models import AssetState
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.examples import NOW, RETENTION
+from tests.judged.harness import Harness
 from tests.judged.test_trees import HTML, media, ts
-from tests.judged.world import World
 
 OF_PLAYLISTS = ("gone", "refused", "error page", "empty")
 FAULTS = (*OF_PLAYLISTS, "busy", "cut short")
@@ -81,12 +81,12 @@ def test_archived_means_that_all_is_there_and_whole_means_that_it_is_in_the_buck
     tree = RandomTree(seed)
     with Origin({f"/t/{name}": body for name, body in tree.files.items()}) as origin:
         origin.rule = tree.rule
-        world = World(origin, "/t/master.m3u8", type="room-vod")
-        world.until_settled()
-        settled_at = world.clock()
-        row = world.until_deadline()
-        stored: dict[str, Any] = dict(world.stored)
-    world.close()
+        harness = Harness(origin, "/t/master.m3u8", type="room-vod")
+        harness.until_settled()
+        settled_at = harness.clock()
+        row = harness.until_deadline()
+        stored: dict[str, Any] = dict(harness.stored)
+    harness.close()
 
     lasting = {name for name in tree.lasting if not tree.harmless(name)}
     if row.state is AssetState.ARCHIVED:

@@ -16,9 +16,9 @@ import trustme
 from archiver.ledger.models import AssetState
 from archiver.transfer.http import Timeouts
 from tests.core.contents.media import single
+from tests.judged.harness import Harness
 from tests.judged.test_trees import media
 from tests.judged.twice import ONE_BEHIND, WITH_THE_NEXT, TwiceServer
-from tests.judged.world import World
 
 DELAYS = [0.0, 0.002, 0.02, 0.5, WITH_THE_NEXT]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -109,10 +109,10 @@ def serve(shape: Shape, over: Over, **options: Any) -> TwiceServer:
 
 
 @contextmanager
-def world_of(
+def harness_of(
     server: TwiceServer, over: Over, *, connections: int, shape: Shape = TREE, **fields: Any
-) -> Iterator[World]:
-    world = World(
+) -> Iterator[Harness]:
+    harness = Harness(
         server,
         shape.master,
         connections=connections,
@@ -122,14 +122,14 @@ def world_of(
         **fields,
     )
     try:
-        yield world
+        yield harness
     finally:
-        world.close()
+        harness.close()
 
 
-def assert_archived_right(world: World, files: Mapping[str, bytes]) -> None:
-    row = world.until_settled()
-    stored = world.stored
+def assert_archived_right(harness: Harness, files: Mapping[str, bytes]) -> None:
+    row = harness.until_settled()
+    stored = harness.stored
     wrong = [path for path, body in stored.items() if files[f"/v/{path}"] != body]
     assert wrong == [], "another file's bytes"
     assert row.state is AssetState.ARCHIVED, row
@@ -150,18 +150,18 @@ def always(_path: str, _count: int) -> bool:
 def test_a_response_that_comes_twice(shape: Shape, delay: float, connections: int, over: Over) -> None:
     with (
         serve(shape, over, twice=once(shape.twice), delay=delay) as server,
-        world_of(server, over, connections=connections, shape=shape) as world,
+        harness_of(server, over, connections=connections, shape=shape) as harness,
     ):
-        assert_archived_right(world, shape.files())
+        assert_archived_right(harness, shape.files())
 
 
 @pytest.mark.parametrize("shape", [TREE, PACKED, REDIRECTED], ids=lambda shape: shape.what)
 def test_a_connection_that_is_closed_right_after_the_shift(shape: Shape, over: Over) -> None:
     with (
         serve(shape, over, twice=once(shape.twice), delay=WITH_THE_NEXT, closes=True) as server,
-        world_of(server, over, connections=1, shape=shape) as world,
+        harness_of(server, over, connections=1, shape=shape) as harness,
     ):
-        assert_archived_right(world, shape.files())
+        assert_archived_right(harness, shape.files())
         assert server.shifted
 
 
@@ -171,9 +171,9 @@ def test_a_server_that_answers_everything_twice(delay: float, connections: int, 
     """Only the first response of each of its connections is right, and that is enough."""
     with (
         serve(LARGE_TREE, over, twice=always, delay=delay) as server,
-        world_of(server, over, connections=connections) as world,
+        harness_of(server, over, connections=connections) as harness,
     ):
-        assert_archived_right(world, LARGE_TREE.files())
+        assert_archived_right(harness, LARGE_TREE.files())
         assert server.shifted or delay != ONE_BEHIND
 
 
@@ -185,19 +185,19 @@ def test_a_server_that_is_one_response_behind_and_refuses_to_say_more_is_not_bel
     files = tree(12)
     with serve(TREE, over, twice=always, delay=ONE_BEHIND) as server:
         server.refuses = lambda path, count: path.endswith(".ts") and count > 1
-        with world_of(server, over, connections=connections) as world:
-            row = world.until_settled()
+        with harness_of(server, over, connections=connections) as harness:
+            row = harness.until_settled()
 
             assert row.state is not AssetState.ARCHIVED
-            assert all(files[f"/v/{path}"] == body for path, body in world.stored.items() if ".ts" in path)
+            assert all(files[f"/v/{path}"] == body for path, body in harness.stored.items() if ".ts" in path)
 
 
 def test_a_response_that_comes_after_its_request_timed_out(over: Over) -> None:
     with (
         serve(TREE, over, holds="/v/s5.ts") as server,
-        world_of(server, over, connections=1) as world,
+        harness_of(server, over, connections=1) as harness,
     ):
-        assert_archived_right(world, TREE.files())
+        assert_archived_right(harness, TREE.files())
         held = next(connection for connection, path in server.asked if path == "/v/s5.ts")
         assert [path for connection, path in server.asked if connection == held][-1] == "/v/s5.ts"
 
@@ -209,17 +209,17 @@ def test_thumbnails_of_a_server_that_answers_twice(delay: float, over: Over) -> 
     with serve(TREE, over, twice=always, delay=delay) as server:
         server.files = files
         thumbnails = [f"{server.url}{path}" for path in images]
-        with world_of(server, over, connections=4, thumbnails=thumbnails) as world:
-            assert_archived_right(world, files)
+        with harness_of(server, over, connections=4, thumbnails=thumbnails) as harness:
+            assert_archived_right(harness, files)
 
 
 @pytest.mark.parametrize("shape", [TREE, LARGE_TREE, PACKED], ids=lambda shape: shape.what)
 def test_a_good_server_is_asked_once_more_for_each_connection_at_most(shape: Shape, over: Over) -> None:
     with (
         serve(shape, over) as server,
-        world_of(server, over, connections=4, shape=shape) as world,
+        harness_of(server, over, connections=4, shape=shape) as harness,
     ):
-        assert_archived_right(world, shape.files())
+        assert_archived_right(harness, shape.files())
     asked = [path for _, path in server.asked if path.endswith(".ts")]
     assert len(asked) - len(set(asked)) <= 4
 
@@ -228,7 +228,7 @@ def test_a_single_file_is_not_asked_for_again_to_prove_it(over: Over) -> None:
     """The first response on a connection proves itself: once to see what it is, once to copy it."""
     with (
         serve(SMALL_FILE, over) as server,
-        world_of(server, over, connections=4, shape=SMALL_FILE) as world,
+        harness_of(server, over, connections=4, shape=SMALL_FILE) as harness,
     ):
-        assert_archived_right(world, SMALL_FILE.files())
+        assert_archived_right(harness, SMALL_FILE.files())
     assert server.times_asked(SMALL_FILE.master) <= 2

@@ -14,7 +14,7 @@ from archiver.ledger.models import AssetState
 from tests.core.contents.media import single
 from tests.core.contents.origin import Answer, Origin, Request
 from tests.core.examples import NOW, RETENTION
-from tests.judged.world import World, judged
+from tests.judged.harness import Harness, judged
 
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST
 HTML = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
@@ -267,14 +267,14 @@ def test_a_playlist_without_an_end_is_kept_with_doubts_near_its_deadline(grows: 
             return None
 
         origin.rule = rule
-        world = World(origin, "/v/master.m3u8", type="room-vod", duration=2000)
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod", duration=2000)
 
-        row = world.until_settled()
+        row = harness.until_settled()
 
     assert row.state is QUARANTINED, row
-    assert RETENTION - timedelta(days=4) < world.clock() - NOW < RETENTION
-    assert set(world.stored) >= {"master.m3u8", "s0.ts", "s3.ts"}
-    world.close()
+    assert RETENTION - timedelta(days=4) < harness.clock() - NOW < RETENTION
+    assert set(harness.stored) >= {"master.m3u8", "s0.ts", "s3.ts"}
+    harness.close()
 
 
 def test_a_playlist_that_gets_its_end_is_archived() -> None:
@@ -282,14 +282,14 @@ def test_a_playlist_that_gets_its_end_is_archived() -> None:
     with Origin(
         {"/v/master.m3u8": media(*names, ends=False), **{f"/v/{name}": ts() for name in names}}
     ) as origin:
-        world = World(origin, "/v/master.m3u8", type="room-vod")
-        world.attempt()
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod")
+        harness.attempt()
         origin.files["/v/master.m3u8"] = media(*names)
 
-        row = world.until_settled()
+        row = harness.until_settled()
 
     assert row.state is ARCHIVED
-    world.close()
+    harness.close()
 
 
 def test_segments_of_two_versions_are_never_mixed() -> None:
@@ -297,16 +297,16 @@ def test_segments_of_two_versions_are_never_mixed() -> None:
     files = {f"/v/{name}": body for name, body in tree().items()}
     del files["/v/low/s2.ts"]
     with Origin(files) as origin:
-        world = World(origin, "/v/master.m3u8", type="room-vod")
-        world.attempt()
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod")
+        harness.attempt()
         new = {path: ts(b"9", 50) for path in [*files, "/v/low/s2.ts"] if path.endswith(".ts")}
         origin.files.update(new)
 
-        row = world.until_settled()
+        row = harness.until_settled()
 
     assert row.state is ARCHIVED
-    assert {f"/v/{path}": body for path, body in world.stored.items() if path.endswith(".ts")} == new
-    world.close()
+    assert {f"/v/{path}": body for path, body in harness.stored.items() if path.endswith(".ts")} == new
+    harness.close()
 
 
 @pytest.mark.parametrize("status", [403, 503])
@@ -315,55 +315,55 @@ def test_a_thumbnail_that_was_busy_is_added_later_without_touching_the_rest(stat
     with Origin(files) as origin:
         busy = [True]
         origin.rule = lambda request: Answer(status) if request.path.endswith(".png") and busy[0] else None
-        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
-        row = world.until_settled()
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
+        row = harness.until_settled()
         assert row.state is ARCHIVED
         assert "thumbnails/1.png could not be had yet and is tried again" in row.warnings[0]
         busy[0] = False
         segments = [request for request in origin.requests if request.path.endswith(".ts")]
 
-        world.clock.advance(timedelta(hours=7))
-        assert reopen_ended(world.ledger, world.clock()) == 1
-        row = world.until_settled()
+        harness.clock.advance(timedelta(hours=7))
+        assert reopen_ended(harness.ledger, harness.clock()) == 1
+        row = harness.until_settled()
 
         assert [request for request in origin.requests if request.path.endswith(".ts")] == segments
     assert (row.state, row.warnings) == (ARCHIVED, ())
-    assert world.stored["thumbnails/1.png"] == single("a.png")
-    world.close()
+    assert harness.stored["thumbnails/1.png"] == single("a.png")
+    harness.close()
 
 
 def test_an_archived_asset_stays_archived_when_100ms_calls_it_failed_at_a_later_look() -> None:
     files = {f"/v/{name}": body for name, body in tree().items()}
     with Origin(files) as origin:
         origin.rule = lambda request: Answer(503) if request.path.endswith(".png") else None
-        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
-        world.until_settled()
-        world.api.assets = [world.asset.model_copy(update={"status": "failed"})]
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
+        harness.until_settled()
+        harness.api.assets = [harness.asset.model_copy(update={"status": "failed"})]
 
-        world.clock.advance(timedelta(hours=7))
-        assert reopen_ended(world.ledger, world.clock()) == 1
-        row = world.until_settled()
+        harness.clock.advance(timedelta(hours=7))
+        assert reopen_ended(harness.ledger, harness.clock()) == 1
+        row = harness.until_settled()
 
     assert row.state is ARCHIVED
-    world.close()
+    harness.close()
 
 
 def test_an_archived_asset_stays_archived_when_the_look_for_its_thumbnail_fails() -> None:
     files = {f"/v/{name}": body for name, body in tree().items()}
     with Origin(files) as origin:
         origin.rule = lambda request: Answer(503) if request.path.endswith(".png") else None
-        world = World(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
-        world.until_settled()
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
+        harness.until_settled()
         origin.rule = lambda _request: Answer(503)
 
-        world.clock.advance(timedelta(hours=7))
-        reopen_ended(world.ledger, world.clock())
-        row = world.until_settled()
+        harness.clock.advance(timedelta(hours=7))
+        reopen_ended(harness.ledger, harness.clock())
+        row = harness.until_settled()
 
     assert row.state is ARCHIVED
-    assert world.manifest
-    assert row.stored_objects == len(world.manifest.objects)
-    world.close()
+    assert harness.manifest
+    assert row.stored_objects == len(harness.manifest.objects)
+    harness.close()
 
 
 def test_a_value_that_any_query_uses_is_not_in_the_copy() -> None:
@@ -420,15 +420,15 @@ def test_a_parameter_that_changes_at_every_request_does_not_change_names() -> No
             return Answer(200, media(*[f"s{n}.ts?session={nonce}" for n in range(3)]))
 
         origin.rule = rule
-        world = World(origin, "/v/master.m3u8", type="room-vod")
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod")
         origin.files.pop("/v/s2.ts")
-        world.attempt()
-        names |= {info.key for info in world.stores[0].list("recordings/")}
+        harness.attempt()
+        names |= {info.key for info in harness.stores[0].list("recordings/")}
         origin.files["/v/s2.ts"] = ts(b"2")
 
-        row = world.until_settled()
+        row = harness.until_settled()
 
     assert row.state is ARCHIVED, row
-    listed = {f"{world.manifest.folder}/{path}" for path in world.stored} if world.manifest else set()
+    listed = {f"{harness.manifest.folder}/{path}" for path in harness.stored} if harness.manifest else set()
     assert names <= listed, "nothing was left under a name that no manifest lists"
-    world.close()
+    harness.close()

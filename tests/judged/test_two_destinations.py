@@ -14,8 +14,8 @@ from storage_backends.base import ObjectInfo, ObjectSpec
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.contents.origin import Origin
+from tests.judged.harness import Harness
 from tests.judged.test_trees import drop, tree
-from tests.judged.world import World
 
 QUARANTINED = AssetState.QUARANTINED
 
@@ -44,20 +44,20 @@ def test_a_destination_that_failed_half_way_gets_all_that_its_manifest_lists(lef
     drop("low/s1.ts")(files)
     stores = [Store("one"), Store("two")]
     with Origin({f"/v/{name}": body for name, body in files.items()}) as origin:
-        world = World(origin, "/v/master.m3u8", type="room-vod", stores=stores)
+        harness = Harness(origin, "/v/master.m3u8", type="room-vod", stores=stores)
         stores[1].left = left
         for _ in range(4):
-            world.clock.advance(timedelta(days=1))
-            world.attempt()
+            harness.clock.advance(timedelta(days=1))
+            harness.attempt()
         stores[1].left = None
-        while world.row.state in OPEN_STATES:
-            world.clock.advance(timedelta(days=1))
-            world.attempt()
+        while harness.row.state in OPEN_STATES:
+            harness.clock.advance(timedelta(days=1))
+            harness.attempt()
 
-    assert world.row.state is QUARANTINED
+    assert harness.row.state is QUARANTINED
     for store in stores:
-        manifest = read_manifest(store, keys.manifest_key(world.asset.id, world.asset.created_at))
+        manifest = read_manifest(store, keys.manifest_key(harness.asset.id, harness.asset.created_at))
         assert manifest
         assert verify_contents(store, manifest).ok
         assert {item.path for item in manifest.objects} == set(files)
-    world.close()
+    harness.close()

@@ -13,8 +13,8 @@ from archiver.core.contents.zip.zipped import ZipMode
 from archiver.ledger.models import AssetState
 from tests.core.contents.media import single
 from tests.core.contents.origin import Answer, Origin
+from tests.judged.harness import Harness, judged
 from tests.judged.test_trees import drop, nothing, put, tree
-from tests.judged.world import World, judged
 
 ARCHIVED, QUARANTINED, LOST = AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST
 NAME = "Rec.zip"
@@ -157,12 +157,12 @@ def test_a_source_without_ranges_has_its_zip_kept_packed_with_a_doubt() -> None:
 
 def test_a_zip_that_gets_whole_is_archived_at_a_later_look() -> None:
     with Origin({f"/z/{NAME}": of(drop("low/s1.ts"))()}) as origin:
-        world = World(origin, f"/z/{NAME}", type="room-vod")
-        assert world.until_settled().state is QUARANTINED
+        harness = Harness(origin, f"/z/{NAME}", type="room-vod")
+        assert harness.until_settled().state is QUARANTINED
         origin.files[f"/z/{NAME}"] = of(nothing)()
 
-        row = world.until_deadline()
+        row = harness.until_deadline()
 
     assert row.state is ARCHIVED
-    assert world.stored["low/s1.ts"] == tree()["low/s1.ts"]
-    world.close()
+    assert harness.stored["low/s1.ts"] == tree()["low/s1.ts"]
+    harness.close()

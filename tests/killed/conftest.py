@@ -4,15 +4,15 @@ from functools import lru_cache
 import pytest
 from botocore.loaders import create_loader
 
-from tests.killed.nursery import Nursery
-from tests.killed.nursery import nursery as born
+from tests.killed.fork_server import ForkServer
+from tests.killed.fork_server import fork_server as started
 from tests.servers import gcs_server, ministack_server, rclone_server  # noqa: F401 # fixtures
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with born(tmp_path_factory.mktemp("nursery")) as made:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with started(tmp_path_factory.mktemp("fork_server")) as made:
         yield made
 
 

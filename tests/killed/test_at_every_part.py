@@ -22,13 +22,13 @@ from tests.killed.destinations import (
     gcs_book_destination,
     s3_destination,
 )
-from tests.killed.nursery import Nursery
+from tests.killed.fork_server import ForkServer
+from tests.killed.harness import FOLDER, Harness, Life, flush
 from tests.killed.sink import Moment
 from tests.killed.worker import CONNECTIONS
-from tests.killed.world import FOLDER, Life, World, flush
 from tests.servers import GcsServer, S3Server
+from tests.transfer.builders import some_bytes
 from tests.transfer.origin import Origin
-from tests.transfer.worlds import some_bytes
 
 PARTS = 8
 NAME = "Rec-room-1-1700000000.mp4"
@@ -88,21 +88,21 @@ def origin() -> Iterator[Origin]:
         yield made
 
 
-def world_of(nursery: Nursery, redis_url: str, origin: Origin, destination: Destination) -> World:
+def harness_of(fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination) -> Harness:
     content = origin.files["/rec.mp4"] = video(destination.part_bytes)
-    return World(nursery, redis_url, origin, destination, "/rec.mp4", size=len(content))
+    return Harness(fork_server, redis_url, origin, destination, "/rec.mp4", size=len(content))
 
 
-def assert_archived(world: World, last: Life) -> None:
+def assert_archived(harness: Harness, last: Life) -> None:
     """Whole, proved, and nothing left of any upload."""
-    content = world.origin.files["/rec.mp4"]
+    content = harness.origin.files["/rec.mp4"]
     assert last.told().outcome in ("Archived", "AlreadyArchived"), last.told()
-    assert world.destination.read(KEY) == content
-    (proof,) = (one for one in world.manifest()["objects"] if one["path"] == NAME)
+    assert harness.destination.read(KEY) == content
+    (proof,) = (one for one in harness.manifest()["objects"] if one["path"] == NAME)
     assert (proof["size"], proof["crc32c"]) == (len(content), f"{google_crc32c.value(content):08x}")
-    assert world.state() == "archived"
-    assert world.ledger_keys("upload") == []
-    assert world.destination.open_uploads() in (0, None)
+    assert harness.state() == "archived"
+    assert harness.ledger_keys("upload") == []
+    assert harness.destination.open_uploads() in (0, None)
 
 
 @pytest.mark.parametrize(
@@ -111,16 +111,21 @@ def assert_archived(world: World, last: Life) -> None:
     ids=str,
 )
 def test_killed_there_the_next_worker_sends_what_is_missing(
-    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination, where: str, moment: Moment
+    fork_server: ForkServer,
+    redis_url: str,
+    origin: Origin,
+    destination: Destination,
+    where: str,
+    moment: Moment,
 ) -> None:
-    world = world_of(nursery, redis_url, origin, destination)
+    harness = harness_of(fork_server, redis_url, origin, destination)
     content = origin.files["/rec.mp4"]
 
-    killed = world.live(moment)
-    second = world.live()
+    killed = harness.live(moment)
+    second = harness.live()
 
     assert killed.report is None
-    assert_archived(world, second)
+    assert_archived(harness, second)
     missing = len(content) - killed.seen.held_bytes + AGAIN[where] * destination.part_bytes
     assert second.seen.media_bytes <= missing
     assert second.source_bytes <= missing + PROBES
@@ -130,66 +135,66 @@ def test_killed_there_the_next_worker_sends_what_is_missing(
 
 @pytest.mark.parametrize("where", ["ministack", "rclone"])
 def test_an_upload_that_nobody_knows_of_is_for_the_sweep_of_orphans(
-    nursery: Nursery,
+    fork_server: ForkServer,
     redis_url: str,
     origin: Origin,
     destination: Destination,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = world_of(nursery, redis_url, origin, destination)
-    world.live(Moment("begin"))
+    harness = harness_of(fork_server, redis_url, origin, destination)
+    harness.live(Moment("begin"))
 
-    second = world.live()
+    second = harness.live()
 
     assert second.told().outcome == "Archived"
     assert second.seen.media_bytes == len(origin.files["/rec.mp4"])
     assert destination.open_uploads() == 1
     assert destination.sweep(timedelta(0)) == 1
-    assert_archived(world, second)
+    assert_archived(harness, second)
 
 
 @pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
 def test_workers_that_die_one_after_the_other_each_go_on(
-    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination, where: str
+    fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination, where: str
 ) -> None:
-    world = world_of(nursery, redis_url, origin, destination)
+    harness = harness_of(fork_server, redis_url, origin, destination)
 
-    lives = [world.live(Moment("part", 2)) for _ in range(3)]
-    lives.append(world.live())
+    lives = [harness.live(Moment("part", 2)) for _ in range(3)]
+    lives.append(harness.live())
 
     assert [life.report for life in lives[:-1]] == [None] * 3
-    assert_archived(world, lives[-1])
+    assert_archived(harness, lives[-1])
     sent = sum(life.seen.held_bytes for life in lives)
     assert sent <= len(origin.files["/rec.mp4"]) + 3 * AGAIN[where] * destination.part_bytes
 
 
 def test_a_server_that_appends_what_is_sent_again_is_refused_its_object_and_then_gets_it_right(
-    nursery: Nursery, redis_url: str, origin: Origin, servers: Servers
+    fork_server: ForkServer, redis_url: str, origin: Origin, servers: Servers
 ) -> None:
     with servers["fake-gcs-server"]() as destination:
-        world = world_of(nursery, redis_url, origin, destination)
-        world.live(Moment("part", 3))
+        harness = harness_of(fork_server, redis_url, origin, destination)
+        harness.live(Moment("part", 3))
 
-        second = world.live()
-        third = world.live()
+        second = harness.live()
+        third = harness.live()
 
         assert second.told().outcome == "WillRetry"
         assert "ChecksumRejected" in second.told().reason
-        assert_archived(world, third)
+        assert_archived(harness, third)
 
 
 @pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
 def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
-    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
+    fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
-    world = world_of(nursery, redis_url, origin, destination)
-    world.live(Moment("part", 4))
+    harness = harness_of(fork_server, redis_url, origin, destination)
+    harness.live(Moment("part", 4))
     other = origin.files["/rec.mp4"] = video(destination.part_bytes, seed=2)
     origin.etag = '"v2"'
 
-    second = world.live()
+    second = harness.live()
 
-    assert_archived(world, second)
+    assert_archived(harness, second)
     assert second.seen.media_bytes == len(other)
     (said,) = (event for event in second.told().events if event["event"] == "upload_begun_again")
     assert (said["key"], said["reason"]) == (KEY, "the source changed since another worker began it")
@@ -198,24 +203,24 @@ def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
 # -- a directory ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("parts", range(1, PARTS + 1))
 def test_killed_with_parts_in_a_directory_the_next_worker_writes_what_is_missing(
-    nursery: Nursery, redis_url: str, origin: Origin, directory: Destination, parts: int
+    fork_server: ForkServer, redis_url: str, origin: Origin, directory: Destination, parts: int
 ) -> None:
-    world = world_of(nursery, redis_url, origin, directory)
+    harness = harness_of(fork_server, redis_url, origin, directory)
     content = origin.files["/rec.mp4"]
 
-    killed = world.live(parts=parts)
+    killed = harness.live(parts=parts)
     held_bytes = directory.held_bytes()
-    second = world.live()
+    second = harness.live()
 
     assert killed.report is None
-    assert_archived(world, second)
+    assert_archived(harness, second)
     assert parts <= -(-held_bytes // directory.part_bytes) < parts + CONNECTIONS
     assert second.told().part_bytes_sent == len(content) - held_bytes
     assert second.source_bytes <= len(content) - held_bytes + PROBES
 
 
 def test_killed_after_any_change_to_a_directory_the_next_worker_brings_it_to_the_same_end(
-    nursery: Nursery, redis_url: str, origin: Origin, tmp_path: Path
+    fork_server: ForkServer, redis_url: str, origin: Origin, tmp_path: Path
 ) -> None:
     content = video(64 * 1024)[: 64 * 1024 + 321]
     origin.files["/rec.mp4"] = content
@@ -224,12 +229,12 @@ def test_killed_after_any_change_to_a_directory_the_next_worker_brings_it_to_the
         step += 1
         with directory_destination(tmp_path / str(step)) as destination:
             flush(redis_url)
-            world = World(nursery, redis_url, origin, destination, "/rec.mp4", size=len(content))
-            last = world.live(steps=step)
+            harness = Harness(fork_server, redis_url, origin, destination, "/rec.mp4", size=len(content))
+            last = harness.live(steps=step)
             if killed := last.report is None:
                 held_bytes = destination.held_bytes()
-                last = world.live()
+                last = harness.live()
                 assert last.told().part_bytes_sent <= len(content) - held_bytes, step
                 destination.sweep(timedelta(0))  # what was made and could not be noted any more
-            assert_archived(world, last)
+            assert_archived(harness, last)
     assert step > 30

@@ -14,12 +14,12 @@ from archiver.core.attempt.copying import IN_FLIGHT, JOURNAL_EVERY
 from archiver.core.attempt.unproved import PROVE_EVERY
 from archiver.transfer.base import CHECKED_BYTES
 from tests.killed.destinations import Destination, s3_destination
-from tests.killed.nursery import Nursery
+from tests.killed.fork_server import ForkServer
+from tests.killed.harness import FOLDER, Harness, Life
 from tests.killed.sink import Moment
-from tests.killed.world import FOLDER, Life, World
 from tests.servers import S3Server
+from tests.transfer.builders import some_bytes
 from tests.transfer.origin import Origin
-from tests.transfer.worlds import some_bytes
 
 # when so many were sent, the ledger knows a batch of them, whatever else was under way
 SENT = IN_FLIGHT + PROVE_EVERY + 8
@@ -62,71 +62,73 @@ def origin() -> Iterator[Origin]:
         yield made
 
 
-def assert_whole(world: World, last: Life, files: Mapping[str, bytes]) -> None:
+def assert_whole(harness: Harness, last: Life, files: Mapping[str, bytes]) -> None:
     assert last.told().outcome == "Archived", last.told()
-    proofs = {one["path"]: (one["size"], one["crc32c"]) for one in world.manifest()["objects"]}
+    proofs = {one["path"]: (one["size"], one["crc32c"]) for one in harness.manifest()["objects"]}
     assert proofs == {path: (len(body), f"{google_crc32c.value(body):08x}") for path, body in files.items()}
     for path in ("0/0.ts", f"0/{len(files) - 3}.ts", "0/stream.m3u8", "master.m3u8"):
-        assert world.destination.read(f"{FOLDER}/{path}") == files[path]
+        assert harness.destination.read(f"{FOLDER}/{path}") == files[path]
 
 
-def put_again(world: World, life: Life, paths: set[str]) -> set[str]:
+def put_again(harness: Harness, life: Life, paths: set[str]) -> set[str]:
     put = {path.partition(f"{FOLDER}/")[2] for kind, path in life.seen.paths if kind == "put"}
     return put & paths
 
 
 def test_a_tree_goes_on_at_the_object_for_lists_alone(
-    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
+    fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     origin.files = {f"/vod/{path}": body for path, body in FILES.items()}
-    world = World(nursery, redis_url, origin, destination, "/vod/master.m3u8", type="room-vod", size=None)
+    harness = Harness(
+        fork_server, redis_url, origin, destination, "/vod/master.m3u8", type="room-vod", size=None
+    )
 
-    killed = world.live(Moment("put", SENT))
-    known = world.stored_paths()
-    second = world.live()
+    killed = harness.live(Moment("put", SENT))
+    known = harness.stored_paths()
+    second = harness.live()
 
     assert killed.report is None
     assert len(known) > PROVE_EVERY - JOURNAL_EVERY
-    assert_whole(world, second, FILES)
+    assert_whole(harness, second, FILES)
     asked = [(path.removeprefix("/vod/"), stop - start) for path, start, stop in second.ranges]
     assert all(size_bytes <= CHECKED_BYTES for path, size_bytes in asked if path in known), (
         "is it still the same?"
     )
-    assert put_again(world, second, known) == set()
+    assert put_again(harness, second, known) == set()
     pages = -(-len(FILES) // 1000)
     assert second.seen.asked["list"] == 3 * pages, "what is there, and all of it before and after the commit"
     assert second.seen.asked["put"] <= len(FILES) + 1 - len(known)  # and the manifest
 
 
 def test_a_zip_goes_on_at_the_member(
-    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
+    fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     data = origin.files["/vod.zip"] = zipped(MEMBERS)
-    world = World(nursery, redis_url, origin, destination, "/vod.zip", type="room-vod", size=None)
+    harness = Harness(fork_server, redis_url, origin, destination, "/vod.zip", type="room-vod", size=None)
 
-    killed = world.live(Moment("put", MEMBERS_SENT))
-    known = world.stored_paths()
-    second = world.live()
+    killed = harness.live(Moment("put", MEMBERS_SENT))
+    known = harness.stored_paths()
+    second = harness.live()
 
     assert killed.report is None
     assert len(known) >= JOURNAL_EVERY
-    assert_whole(world, second, MEMBERS)
-    assert put_again(world, second, known) == set()
+    assert_whole(harness, second, MEMBERS)
+    assert put_again(harness, second, known) == set()
     assert second.seen.asked["list"] == 3, "what is there, and all of it before and after the commit"
     known_bytes = sum(len(MEMBERS[path]) for path in known)
     assert second.source_bytes <= len(data) - known_bytes + DIRECTORY_BYTES
 
 
 def test_a_zip_that_changed_meanwhile_is_unpacked_anew(
-    nursery: Nursery, redis_url: str, origin: Origin, destination: Destination
+    fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     origin.files["/vod.zip"] = zipped(
         {path: body[:-1] + b"!" for path, body in MEMBERS.items() if ".ts" in path}
     )
-    world = World(nursery, redis_url, origin, destination, "/vod.zip", type="room-vod", size=None)
-    world.live(Moment("put", MEMBERS_SENT))
+    harness = Harness(fork_server, redis_url, origin, destination, "/vod.zip", type="room-vod", size=None)
+    harness.live(Moment("put", MEMBERS_SENT))
     origin.files["/vod.zip"], origin.etag = zipped(MEMBERS), '"v2"'
 
-    second = world.live()
+    second = harness.live()
 
-    assert_whole(world, second, MEMBERS)
+    assert_whole(harness, second, MEMBERS)

@@ -1,4 +1,4 @@
-"""Named faults of the world, each for a while."""
+"""Named faults of sources, stores and the ledger, each for a while."""
 
 from __future__ import annotations
 

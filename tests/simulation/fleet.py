@@ -1,4 +1,4 @@
-"""One run: a seed makes the world, its faults and the fleet, and says in which order everything happens."""
+"""One run: a seed makes the assets, the faults and the fleet, and decides in which order everything happens."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import RenewableUrl, as_sent, fetch_bytes
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, QUICK, Signer, request, some_bytes, source
 from tests.transfer.origin import Fault, Origin, Reply, Request, capped_at, chunked, until_closed
 from tests.transfer.stores import stored_in
-from tests.transfer.worlds import HURRIED, KEY, QUICK, Signer, request, some_bytes, source
 
 CONTENT = b"#EXTM3U\n" + some_bytes(2500)
 LIMIT = 100_000

@@ -31,9 +31,7 @@ from archiver.transfer.errors import (
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
-from tests.transfer.origin import Fault, Origin, Reply, Request
-from tests.transfer.stores import open_uploads, stored_in
-from tests.transfer.worlds import (
+from tests.transfer.builders import (
     CANARY,
     HURRIED,
     KEY,
@@ -44,6 +42,8 @@ from tests.transfer.worlds import (
     source,
     told_by,
 )
+from tests.transfer.origin import Fault, Origin, Reply, Request
+from tests.transfer.stores import open_uploads, stored_in
 
 PART = 1000
 LARGE = some_bytes(4500)  # five parts; with one connection they are asked for in order

@@ -28,9 +28,9 @@ from archiver.transfer.http import Timeouts
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Fault, Origin, Reply, Request, cut_at, none, reset_at, status
 from tests.transfer.stores import BottomlessStore, OrderedStore, Wrapped, open_uploads, stored_in
-from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 from worker.memory import tune_malloc
 
 MIB = 1024 * 1024

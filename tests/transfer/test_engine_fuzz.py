@@ -32,9 +32,9 @@ from storage_backends.errors import (
 )
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as faults
+from tests.transfer.builders import Journal, client
 from tests.transfer.origin import Origin, Reply, Request
 from tests.transfer.stores import Wrapped, WrappedUpload, stored_in
-from tests.transfer.worlds import Journal, client
 
 T = TypeVar("T")
 
@@ -198,7 +198,7 @@ class WithoutChecksums(UnsteadyStore):
 
 
 class SharedJournal(Journal):
-    """A journal that never ends the world, and bears parts of uploads that were forgotten meanwhile."""
+    """A journal that never raises, and tolerates parts of uploads that were forgotten meanwhile."""
 
     def part_done(self, store: str, key: ObjectKey, part: SavedPart) -> None:
         if (store, key) in self.saved:

@@ -20,6 +20,7 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Origin
 from tests.transfer.stores import (
     BrokenStore,
@@ -30,7 +31,6 @@ from tests.transfer.stores import (
     open_uploads,
     stored_in,
 )
-from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 
 LARGE = some_bytes(4504)
 SMALL = some_bytes(700)

@@ -18,8 +18,8 @@ from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import Address, HttpClient, Response, Timeouts, stream_it
 from archiver.transfer.source import FixedAddress, HttpSource
 from archiver.transfer.urls import SecretUrl
+from tests.transfer.builders import CANARY, client, some_bytes, told_by
 from tests.transfer.origin import Origin, Reply, Request, raw, redirect, silent_close, stall_at, until_closed
-from tests.transfer.worlds import CANARY, client, some_bytes, told_by
 
 CONTENT = some_bytes(3000)
 

@@ -15,6 +15,7 @@ from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import (
     ETAG,
     Fault,
@@ -28,7 +29,6 @@ from tests.transfer.origin import (
     until_closed,
 )
 from tests.transfer.stores import BrokenStore, Wrapped, stored_in
-from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 
 PART = 10_000
 LARGE, MIDDLE, SMALL = some_bytes(25_000), some_bytes(7000), some_bytes(700)

@@ -25,8 +25,8 @@ from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, Part, Upload
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import Journal, request
 from tests.transfer.single_threaded import InMemorySession, SingleThreaded
-from tests.transfer.worlds import Journal, request
 
 MIB = 2**20
 CONNECTIONS = 16

@@ -21,9 +21,9 @@ from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.urls import SecretUrl
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Origin
 from tests.transfer.stores import Wrapped, open_uploads, stored_in
-from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 
 KIB = 1024
 LARGE, SMALL = some_bytes(600 * KIB), some_bytes(700)

@@ -34,7 +34,7 @@ class Arrived:
     ordinal: int
 
 
-class Bench:
+class Harness:
     def __init__(self) -> None:
         self.runs = SingleThreaded()
         self.proofs = Proofs(replace(REQUEST, attempts=3, base=timedelta()))
@@ -82,46 +82,46 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def harness() -> Harness:
+    return Harness()
 
 
-def test_the_first_response_of_a_connection_is_certain(bench: Bench) -> None:
+def test_the_first_response_of_a_connection_is_certain(harness: Harness) -> None:
     for key in (A, B, C):
-        bench.arrived(key, (bench.connection(), 1), again=0)
+        harness.arrived(key, (harness.connection(), 1), again=0)
 
-    assert bench.confirm() == {}
-    assert bench.read == []
+    assert harness.confirm() == {}
+    assert harness.read == []
 
 
-def test_of_several_the_last_is_read_again_and_proves_those_before(bench: Bench) -> None:
-    connection = bench.connection()
+def test_of_several_the_last_is_read_again_and_proves_those_before(harness: Harness) -> None:
+    connection = harness.connection()
     for ordinal, key in enumerate((A, B, C), start=1):
-        bench.arrived(key, (connection, ordinal))
+        harness.arrived(key, (connection, ordinal))
 
-    assert bench.confirm() == {}
-    assert bench.read == [C]
+    assert harness.confirm() == {}
+    assert harness.read == [C]
     assert not connection.condemned
 
 
-def test_the_last_is_the_one_that_the_connection_brought_last(bench: Bench) -> None:
+def test_the_last_is_the_one_that_the_connection_brought_last(harness: Harness) -> None:
     """It may have been read, and told of, before an earlier one."""
-    connection = bench.connection()
-    bench.arrived(C, (connection, 3))
-    bench.arrived(B, (connection, 2), again=0)
+    connection = harness.connection()
+    harness.arrived(C, (connection, 3))
+    harness.arrived(B, (connection, 2), again=0)
 
-    assert bench.confirm() == {}
-    assert bench.read == [C]
+    assert harness.confirm() == {}
+    assert harness.read == [C]
 
 
-def test_when_it_is_another_none_since_the_last_proof_is_believed(bench: Bench) -> None:
-    connection, other = bench.connection(), bench.connection()
-    bench.arrived(A, (connection, 1))
-    bench.arrived(B, (connection, 2))
-    bench.arrived(C, (connection, 3), again=0)
-    bench.arrived(A, (other, 2))
+def test_when_it_is_another_none_since_the_last_proof_is_believed(harness: Harness) -> None:
+    connection, other = harness.connection(), harness.connection()
+    harness.arrived(A, (connection, 1))
+    harness.arrived(B, (connection, 2))
+    harness.arrived(C, (connection, 3), again=0)
+    harness.arrived(A, (other, 2))
 
-    assert bench.confirm() == {B: ANOTHER, C: ANOTHER}
+    assert harness.confirm() == {B: ANOTHER, C: ANOTHER}
     assert connection.condemned
     assert not other.condemned
 
@@ -129,110 +129,110 @@ def test_when_it_is_another_none_since_the_last_proof_is_believed(bench: Bench) 
 @pytest.mark.parametrize(
     ("error", "times"), [(SourceUnavailable("503"), 3), (SourceForbidden("403"), 1)], ids=["503", "403"]
 )
-def test_what_cannot_be_read_again_is_not_believed(error: Exception, times: int, bench: Bench) -> None:
-    bench.arrived(B, (bench.connection(), 2), error=error)
+def test_what_cannot_be_read_again_is_not_believed(error: Exception, times: int, harness: Harness) -> None:
+    harness.arrived(B, (harness.connection(), 2), error=error)
 
-    assert bench.confirm() == {B: UNREADABLE}
-    assert bench.read == [B] * times
+    assert harness.confirm() == {B: UNREADABLE}
+    assert harness.read == [B] * times
 
 
-def test_a_connection_on_which_more_came_is_not_believed_and_not_asked(bench: Bench) -> None:
-    connection = bench.connection()
-    bench.arrived(B, (connection, 2))
+def test_a_connection_on_which_more_came_is_not_believed_and_not_asked(harness: Harness) -> None:
+    connection = harness.connection()
+    harness.arrived(B, (connection, 2))
     connection.tainted = True
 
-    assert bench.confirm() == {B: MORE_CAME}
-    assert bench.read == []
+    assert harness.confirm() == {B: MORE_CAME}
+    assert harness.read == []
 
 
-def test_a_range_of_its_own_kind_proves_all_before_it(bench: Bench) -> None:
-    connection = bench.connection()
-    bench.arrived(B, (connection, 2), again=0)
+def test_a_range_of_its_own_kind_proves_all_before_it(harness: Harness) -> None:
+    connection = harness.connection()
+    harness.arrived(B, (connection, 2), again=0)
 
-    bench.proved(connection, 3)
+    harness.proved(connection, 3)
 
-    assert bench.confirm() == {}
-    assert bench.read == []
-
-
-def test_it_proves_nothing_that_came_after_it(bench: Bench) -> None:
-    connection = bench.connection()
-    bench.arrived(C, (connection, 4), again=0)
-
-    bench.proved(connection, 3)
-
-    assert bench.confirm() == {C: ANOTHER}
+    assert harness.confirm() == {}
+    assert harness.read == []
 
 
-def test_it_proves_nothing_on_a_connection_on_which_more_came(bench: Bench) -> None:
-    connection = bench.connection()
-    bench.arrived(B, (connection, 2))
+def test_it_proves_nothing_that_came_after_it(harness: Harness) -> None:
+    connection = harness.connection()
+    harness.arrived(C, (connection, 4), again=0)
+
+    harness.proved(connection, 3)
+
+    assert harness.confirm() == {C: ANOTHER}
+
+
+def test_it_proves_nothing_on_a_connection_on_which_more_came(harness: Harness) -> None:
+    connection = harness.connection()
+    harness.arrived(B, (connection, 2))
     connection.tainted = True
 
-    bench.proved(connection, 3)
+    harness.proved(connection, 3)
 
-    assert bench.confirm() == {B: MORE_CAME}
+    assert harness.confirm() == {B: MORE_CAME}
 
 
-def test_it_proves_nothing_of_another_connection(bench: Bench) -> None:
-    bench.arrived(B, (bench.connection(), 2), again=0)
+def test_it_proves_nothing_of_another_connection(harness: Harness) -> None:
+    harness.arrived(B, (harness.connection(), 2), again=0)
 
-    bench.proved(bench.connection(), 3)
-    bench.proved(None, 3)
+    harness.proved(harness.connection(), 3)
+    harness.proved(None, 3)
 
-    assert bench.confirm() == {B: ANOTHER}
+    assert harness.confirm() == {B: ANOTHER}
 
 
 @pytest.mark.parametrize("mixed_up", ["the redirect", "the file"])
-def test_a_file_is_believed_when_each_connection_that_led_to_it_is(mixed_up: str, bench: Bench) -> None:
-    redirecting, serving = bench.connection(), bench.connection()
-    bench.arrived(B, (redirecting, 2), (serving, 5))
+def test_a_file_is_believed_when_each_connection_that_led_to_it_is(mixed_up: str, harness: Harness) -> None:
+    redirecting, serving = harness.connection(), harness.connection()
+    harness.arrived(B, (redirecting, 2), (serving, 5))
     guilty = redirecting if mixed_up == "the redirect" else serving
-    bench.arrived(C, (guilty, 6), again=0)
+    harness.arrived(C, (guilty, 6), again=0)
 
-    assert bench.confirm() == {B: ANOTHER, C: ANOTHER}
+    assert harness.confirm() == {B: ANOTHER, C: ANOTHER}
     assert guilty.condemned
 
 
-def test_a_response_that_did_not_end_stands_for_itself(bench: Bench) -> None:
-    bench.arrived(A, (None, 0))
-    bench.arrived(B, (None, 0), again=0)
+def test_a_response_that_did_not_end_stands_for_itself(harness: Harness) -> None:
+    harness.arrived(A, (None, 0))
+    harness.arrived(B, (None, 0), again=0)
 
-    assert bench.confirm() == {B: ANOTHER}
-
-
-def test_what_was_confirmed_is_not_read_again(bench: Bench) -> None:
-    connection = bench.connection()
-    bench.arrived(B, (connection, 2))
-    bench.confirm()
-
-    assert bench.confirm() == {}
-    assert bench.read == []
-
-    bench.arrived(C, (connection, 3), again=0)
-    assert bench.confirm() == {C: ANOTHER}
+    assert harness.confirm() == {B: ANOTHER}
 
 
-def test_only_so_many_are_read_at_once(bench: Bench) -> None:
+def test_what_was_confirmed_is_not_read_again(harness: Harness) -> None:
+    connection = harness.connection()
+    harness.arrived(B, (connection, 2))
+    harness.confirm()
+
+    assert harness.confirm() == {}
+    assert harness.read == []
+
+    harness.arrived(C, (connection, 3), again=0)
+    assert harness.confirm() == {C: ANOTHER}
+
+
+def test_only_so_many_are_read_at_once(harness: Harness) -> None:
     keys = [object_key(f"key/{n}") for n in range(50)]
     for key in keys:
-        bench.arrived(key, (bench.connection(), 2))
+        harness.arrived(key, (harness.connection(), 2))
 
-    assert bench.confirm() == {}
-    assert sorted(bench.read) == sorted(keys)
-    assert bench.most_at_once == 16
+    assert harness.confirm() == {}
+    assert sorted(harness.read) == sorted(keys)
+    assert harness.most_at_once == 16
 
 
-def test_a_defect_is_raised(bench: Bench) -> None:
+def test_a_defect_is_raised(harness: Harness) -> None:
     for _ in range(20):
-        bench.arrived(B, (bench.connection(), 2), error=RuntimeError("defect"))
+        harness.arrived(B, (harness.connection(), 2), error=RuntimeError("defect"))
 
     with pytest.raises(RuntimeError, match="defect"):
-        bench.confirm()
+        harness.confirm()
 
 
-def test_a_range_is_of_its_own_kind_when_nobody_asked_for_the_same_before(bench: Bench) -> None:
-    ask = bench.proofs.ask
+def test_a_range_is_of_its_own_kind_when_nobody_asked_for_the_same_before(harness: Harness) -> None:
+    ask = harness.proofs.ask
 
     assert [ask(0, 10, 100), ask(10, 10, 100), ask(0, 20, 100), ask(0, 10, 101), ask(0, 10, None)] == [
         True

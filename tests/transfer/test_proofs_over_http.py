@@ -21,7 +21,7 @@ from archiver.transfer.source import FixedAddress, HttpSource, SecretUrl
 from storage_backends.base import ObjectKey, object_key
 from storage_backends.memory import MemoryBackend
 from tests.judged.twice import ETAG, ONE_BEHIND, WITH_THE_NEXT, TwiceServer
-from tests.transfer.worlds import HURRIED, client
+from tests.transfer.builders import HURRIED, client
 
 PART = 1000
 FILES = {f"/{number}": bytes([number]) * 700 for number in range(10)}

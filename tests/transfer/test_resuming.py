@@ -17,9 +17,9 @@ from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBack
 from storage_backends.errors import TransientStorageError, UploadGone
 from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Origin, Reply, Request, other_etag, status
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
-from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 
 PART = 1000
 CONTENT = some_bytes(8500)

@@ -32,6 +32,16 @@ from archiver.transfer.source import (
     fetch_bytes,
     plain,
 )
+from tests.transfer.builders import (
+    CANARY,
+    HURRIED,
+    Signer,
+    client,
+    expired_before,
+    some_bytes,
+    source,
+    told_by,
+)
 from tests.transfer.origin import (
     Fault,
     Origin,
@@ -45,7 +55,6 @@ from tests.transfer.origin import (
     redirect,
     status,
 )
-from tests.transfer.worlds import CANARY, HURRIED, Signer, client, expired_before, some_bytes, source, told_by
 
 CONTENT = some_bytes(3000)
 PLAYLIST = b"#EXTM3U\n" + b"seg.ts\n" * 5000

@@ -23,9 +23,9 @@ from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import plain
 from storage_backends.base import StorageBackend
 from storage_backends.memory import MemoryBackend
+from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Fault, Origin, chunked, cut_at, for_later_ranges, none, status, until_closed
 from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
-from tests.transfer.worlds import HURRIED, KEY, Journal, client, request, some_bytes, source
 
 PART = 1000
 SMALL, LARGE = some_bytes(600), some_bytes(8500)

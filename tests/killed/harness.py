@@ -16,14 +16,14 @@ from archiver.hms.models import Asset
 from archiver.ledger.redis.ledger import RedisLedger
 from tests.core.examples import asset
 from tests.killed.destinations import Destination
-from tests.killed.nursery import Nursery, Worker
+from tests.killed.fork_server import ForkServer, Worker
 from tests.killed.sink import Moment, Seen
 from tests.killed.worker import SEAL, TEMPLATE, Job, Report
 from tests.transfer.origin import Origin, Reply, Request
 
 ASSET_ID = "6400c0d3e1b2a3c4d5e6f708"
 FOLDER = TEMPLATE.format(asset_id=ASSET_ID)
-_BORN_SECONDS = 20.0  # a busy machine; a quiet one takes a millisecond
+_FORK_SECONDS = 20.0  # a busy machine; a quiet one takes a millisecond
 
 
 @dataclass
@@ -43,10 +43,10 @@ class Life:
         return self.report
 
 
-class World:
+class Harness:
     def __init__(
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         redis_url: str,
         origin: Origin,
         destination: Destination,
@@ -55,7 +55,7 @@ class World:
     ) -> None:
         self.origin = origin
         self.destination = destination
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._redis_url = redis_url
         self._path = path
         self._asset = asset(id=ASSET_ID, **facts).raw
@@ -81,15 +81,15 @@ class World:
             parts=parts,
             steps=steps,
         )
-        born: Future[Worker] = Future()
+        forked: Future[Worker] = Future()
         sink = self.destination.sink
         with (
-            sink.serving(moment, kill=lambda: born.result(_BORN_SECONDS).kill())
+            sink.serving(moment, kill=lambda: forked.result(_FORK_SECONDS).kill())
             if sink
             else nullcontext(Seen())
         ) as seen:
-            worker = self._nursery.start(job)
-            born.set_result(worker)
+            worker = self._fork_server.start(job)
+            forked.set_result(worker)
             report = None if worker.killed() else worker.report()
         signature, self._lives = self._signature, self._lives + 1
         return Life(report, seen, self._ranges_asked(signature))

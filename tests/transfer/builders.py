@@ -1,4 +1,4 @@
-"""What the tests of this package build on: clients that may read loopback, signed URLs, patience without pauses."""
+"""Builders for the tests of this package: clients that may read loopback, signed URLs, retries without pauses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def told_by(error: BaseException) -> str:
 
 
 class Journal:
-    """An UploadJournal in memory. `on_part` is told of each part, and may end the world."""
+    """An UploadJournal in memory. `on_part` is called with each part, and may raise."""
 
     def __init__(self) -> None:
         self.saved: dict[tuple[str, str], SavedUpload] = {}

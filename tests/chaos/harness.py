@@ -1,7 +1,7 @@
 """Real processes for tests that kill them: a broker, workers, beats, each with a log of its own.
 
 Every process is killed with its parent, as the product's are, so that a test that is killed itself leaves nothing
-behind. All starts of one `World` must come from one thread (see worker/embedded/child.py).
+behind. All starts of one `Harness` must come from one thread (see worker/embedded/child.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
         time.sleep(0.02)
 
 
-class World:
+class Harness:
     """A broker of its own and any number of processes on it, in one directory. `environment` is added to each."""
 
     def __init__(self, directory: Path, *, app: str = APP, environment: dict[str, str] | None = None) -> None:

@@ -11,7 +11,7 @@ ArchiveError
 ├── Outranked                  a newer attempt has committed: nothing to retry
 ├── ManifestError              a manifest cannot be read: the asset is copied again
 ├── LedgerOfAnotherWorkspace   two installations share a ledger: a person separates them
-└── ReviewRefused              `accept`, `reject` or `ack` does not fit the asset: a person decides again
+└── ReviewRefused              a person's decision does not fit the asset: it is decided again
 StorageError (storage_backends.errors)
 ├── DestinationRefuses
 │   └── DestinationUnusable    the circuit breaker of a destination is open on this machine alone
@@ -117,7 +117,7 @@ class ManifestError(ArchiveError):
 
 
 class ReviewRefused(ArchiveError):
-    """`accept`, `reject` or `ack` does not fit the asset; the message says why and what to do."""
+    """`accept`, `reject`, `ack`, `skip` or `retry` does not fit the asset; the message says why and what to do."""
 
 
 class DestinationUnusable(DestinationRefuses):

@@ -17,6 +17,7 @@ from archiver.ledger.models import (
     AssetState,
     AttemptStart,
     Counts,
+    Decision,
     Event,
     Lease,
     OpenUpload,
@@ -123,6 +124,11 @@ class Schedule(Assets, Protocol):
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
         """Record that a person accepts this end state, until the state changes. Does nothing outside
         ACKNOWLEDGED_STATES. Return the row; None when unknown. Idempotent: the last call counts."""
+        ...
+
+    def note_decision(self, asset_id: str, decision: Decision) -> Row | None:
+        """Add a decision to the asset's history, whatever its state; the latest MAX_DECISIONS are kept. Return the row;
+        None when unknown. Idempotent."""
         ...
 
 

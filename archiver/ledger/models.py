@@ -87,6 +87,20 @@ class Acknowledgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about an asset. `what`: accepted, rejected, skipped, acknowledged or retried."""
+
+    what: str
+    by: str
+    why: str
+    at: datetime
+
+
+MAX_DECISIONS = 20
+"""Decisions kept of one asset, the latest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One asset in the ledger."""
 
@@ -114,6 +128,7 @@ class Row:
     seconds: float = 0.0  # duration of the successful attempt
     warnings: tuple[str, ...] = ()  # such as a thumbnail that could not be fetched
     acknowledged: Acknowledgement | None = None  # of this end state; cleared when the state changes
+    history: tuple[Decision, ...] = ()  # the last MAX_DECISIONS, oldest first
 
 
 EVENT_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST, AssetState.DAMAGED})

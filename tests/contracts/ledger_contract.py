@@ -16,6 +16,7 @@ from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
     EVENT_STATES,
     JUDGED_STATES,
+    MAX_DECISIONS,
     MAX_EVENTS,
     MAX_SIZES,
     MAX_WAIT,
@@ -24,6 +25,7 @@ from archiver.ledger.models import (
     Amount,
     AssetState,
     AttemptStart,
+    Decision,
     Lease,
     OpenUpload,
     OutboxSize,
@@ -738,6 +740,35 @@ class LedgerContract:
 
         assert row(harness).acknowledged is None
         assert not any(harness.ledger.counts().acknowledged.values())
+
+    # -- what people decided -------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("state", AssetState)
+    def test_decisions_are_kept_whatever_the_state(self, harness: LedgerHarness, state: AssetState) -> None:
+        put(harness, state)
+        before = row(harness)
+        decision = Decision("retried", "ann", 'two\nlines, "quoted" \U0001f600', harness.now)
+
+        found = [harness.ledger.note_decision("a", decision) for _ in range(2)]
+
+        assert found == [replace(before, history=(decision,))] * 2
+        assert row(harness) == found[0]
+        check_balance(harness)
+
+    def test_the_latest_decisions_are_kept(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.LOST)
+        made = []
+        for number in range(MAX_DECISIONS + 3):
+            harness.advance(MINUTE)
+            made.append(Decision("retried", "ann", str(number), harness.now))
+            harness.ledger.note_decision("a", made[-1])
+
+        harness.ledger.reopen("a")
+
+        assert row(harness).history == tuple(made[-MAX_DECISIONS:])
+
+    def test_nothing_is_decided_about_an_unknown_asset(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.note_decision("a", Decision("retried", "ann", "", harness.now)) is None
 
     # -- one worker at a time ------------------------------------------------------------------------------
 

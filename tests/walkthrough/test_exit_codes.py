@@ -39,6 +39,8 @@ NEED_THE_BROKER = (
     ("accept", ID),
     ("reject", ID),
     ("ack", ID),
+    ("retry", ID),
+    ("skip", ID),
     ("alerts",),
     ("events",),
     ("pause",),

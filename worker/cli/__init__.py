@@ -31,10 +31,12 @@ from worker.cli.cmd_list import list_assets
 from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
+from worker.cli.cmd_retry import retry
 from worker.cli.cmd_run import run
 from worker.cli.cmd_serve import serve
 from worker.cli.cmd_show import show
 from worker.cli.cmd_simulator import simulator
+from worker.cli.cmd_skip import skip
 from worker.cli.cmd_status import status
 from worker.cli.cmd_sweep import sweep
 from worker.cli.cmd_up import up
@@ -56,7 +58,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, up, run, serve, sweep, archive, webhook),
     "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile),
-    "Decide": (accept, reject, ack, adopt),
+    "Decide": (retry, accept, reject, skip, ack, adopt),
     "Operate": (pause, resume, drain),
 }
 """In the order of the help, by its sections."""

@@ -34,10 +34,16 @@ def ack(
       archiver ack --all source_failed --why 'reviewed, nothing was recorded'
     """
     from archiver.core.upkeep.review import acknowledge
-    from archiver.ledger.models import ACKNOWLEDGED_STATES
+    from archiver.ledger.base import Assets
+    from archiver.ledger.models import ACKNOWLEDGED_STATES, AssetState, Row
 
     if every is not None and every not in set(ACKNOWLEDGED_STATES):
         raise typer.BadParameter(f"one of {', '.join(sorted(ACKNOWLEDGED_STATES))}", param_hint="--all")
     if (every is None) == (not asset_ids):
         raise typer.BadParameter("give one or more IDs, or --all STATE")
-    decide(acknowledge, asset_ids or [], every=every, why=why, by=by, as_json=as_json)
+
+    def unacknowledged(ledger: Assets) -> list[Row]:
+        return [row for row in ledger.rows([AssetState(every or "")]) if not row.acknowledged]
+
+    choose = None if every is None else unacknowledged
+    decide(acknowledge, asset_ids or [], choose=choose, why=why, by=by, as_json=as_json)

@@ -72,20 +72,13 @@ def archive(
 def _mark_damaged(services: AppServices, asset_id: str) -> None:
     """Mark the asset's manifests as damaged so it is copied again. Not when 100ms has deleted it: a damaged copy is
     better than none."""
-    from archiver.core.deadlines import is_over
-    from archiver.core.records import keys
-    from archiver.core.records.commit import mark_damaged
+    from archiver.core.errors import ReviewRefused
+    from archiver.core.upkeep.retrying import copy_again
 
     row = services.ledger.get(asset_id)
     if row is None:
         return
-    if is_over(row, services.ledger.now()):
-        err.print(
-            Text(
-                f"{escaped(asset_id)}: its retention at 100ms has ended; what is archived stays as it is.",
-                style="yellow",
-            )
-        )
-        return
-    for store in services.destinations:
-        mark_damaged(store, keys.manifest_key(asset_id, row.created_at), ["archive --again was asked for"])
+    try:
+        copy_again(services.destinations, row, services.ledger.now())
+    except ReviewRefused as error:
+        err.print(Text(escaped(str(error)), style="yellow"))

@@ -1,13 +1,16 @@
-"""What `accept`, `reject` and `ack` share: record a person's decision for each asset and print the outcome."""
+"""What the commands that decide share: record a person's decision for each asset and print the outcome."""
 
 from __future__ import annotations
 
 import json
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
+import typer
+
+from archiver.ledger.base import Assets
 from archiver.ledger.models import Row
 from worker.cli.opening import open_ledger
 from worker.cli.shared import ExitCode, err, out, print_json, read_settings
@@ -20,16 +23,16 @@ def decide(
     why: str,
     by: str,
     as_json: bool,
-    every: str | None = None,
+    choose: Callable[[Assets], Iterable[Row]] | None = None,
+    question: str = "",
 ) -> None:
-    """Call `record` for each asset and end the process. `every`: for all assets in that state that are not acknowledged
-    yet, instead of `asset_ids`."""
+    """Call `record` for each asset and end the process. `choose`: for the assets that it finds, instead of `asset_ids`,
+    once a person has confirmed their number, when there is a `question`."""
     import getpass
 
     from archiver.core.destinations.guarded import guarded
     from archiver.core.errors import ReviewRefused
     from archiver.ledger.clock import LedgerClock
-    from archiver.ledger.models import AssetState
     from storage_backends.registry import open_destinations
     from worker.identities import build_identities
     from worker.views.rows import row_json, rows_view
@@ -44,8 +47,15 @@ def decide(
         for store in stores:
             stack.callback(store.close)
         destinations = guarded(stores, build_identities(settings, ledger, stores, LedgerClock(ledger)))
-        if every is not None:
-            asset_ids = [row.asset_id for row in ledger.rows([AssetState(every)]) if not row.acknowledged]
+        if choose is not None:
+            asset_ids = [row.asset_id for row in choose(ledger)]
+            if (
+                asset_ids
+                and question
+                and not typer.confirm(f"{question} {len(asset_ids):,} assets?", err=True)
+            ):
+                err.print("Nothing was changed.")
+                sys.exit(ExitCode.NOT_SAVED)
         now = ledger.now()
         for asset_id in asset_ids:
             try:
@@ -57,6 +67,8 @@ def decide(
     else:
         if rows:
             out.print(rows_view("", tuple(rows), now))
+        elif choose is not None and not refusals:
+            out.print("No such asset.")
         for refusal in refusals:
             err.print(shown(refusal, "red"))
     sys.exit(ExitCode.NOT_SAVED if refusals else ExitCode.OK)

@@ -14,7 +14,7 @@ from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Kept, Sett
 from archiver.core.records import end_records
 from archiver.ledger.base import Leases
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.models import Lease, Seen, Settlement
+from archiver.ledger.models import Lease, Row, Seen, Settlement
 from archiver.retry_policy import SETTLING
 
 log = structlog.get_logger(__name__)
@@ -41,12 +41,14 @@ def settle_outcome(
     )
     lease = heartbeat.lease
     if isinstance(outcome, Archived | AlreadyArchived | Kept):
-        settle(deps.ledger, lease, seen, how, pause=pause, give_up=give_up)
+        row = settle(deps.ledger, lease, seen, how, pause=pause, give_up=give_up)
     else:
-        deps.ledger.settle(lease, seen, how)
+        row = deps.ledger.settle(lease, seen, how)
     if how.state in end_records.RECORDED_STATES:
         log.error("asset_not_archived", asset_id=seen.asset_id, state=how.state, reason=how.reason)
-        end_records.write(deps.destinations, seen, how.state, how.reason or "", deps.clock())
+        end_records.write(
+            deps.destinations, seen, how.state, how.reason or "", deps.clock(), history=row.history
+        )
 
 
 def settle(
@@ -58,8 +60,9 @@ def settle(
     pause: Callable[[float], None],
     give_up: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Settle the asset in the ledger; retry by SETTLING while the ledger is away, until `give_up` says to stop.
+) -> Row:
+    """Settle the asset in the ledger and return its row; retry by SETTLING while the ledger is away, until `give_up`
+    says to stop.
 
     Raises LedgerUnavailable; LeaseLost, also when the answer to an earlier try was lost.
     """
@@ -67,8 +70,7 @@ def settle(
     failures = 0
     while True:
         try:
-            ledger.settle(lease, seen, how)
-            return
+            return ledger.settle(lease, seen, how)
         except LedgerUnavailable as error:
             failures += 1
             if failures == SETTLING.attempts or give_up() or clock() - began >= LONGEST_SECONDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,7 @@ import structlog
 from archiver.core.deadlines import UNDATED
 from archiver.core.records import keys
 from archiver.hms.models import parse_time
-from archiver.ledger.models import Acknowledgement, AssetState, Seen
+from archiver.ledger.models import Acknowledgement, AssetState, Decision, Seen
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError
@@ -42,6 +42,7 @@ class EndRecord:
     state: str
     reason: str
     acknowledged: Acknowledgement | None = None
+    history: tuple[Decision, ...] = ()
 
 
 def read(store: StorageBackend, key: ObjectKey) -> EndRecord | None:
@@ -69,6 +70,7 @@ def write(
     reason: str,
     now: datetime,
     acknowledged: Acknowledgement | None = None,
+    history: Sequence[Decision] = (),
 ) -> None:
     """Write the record to every store. A store that fails is logged, and `reconcile` retries it. Idempotent."""
     record: dict[str, object] = {
@@ -89,6 +91,10 @@ def write(
             "why": acknowledged.why,
             "at": acknowledged.at.isoformat(),
         }
+    if history:
+        record["history"] = [
+            {"what": each.what, "by": each.by, "why": each.why, "at": each.at.isoformat()} for each in history
+        ]
     data = json.dumps(record).encode()
     key = keys.end_record_key(seen.asset_id, seen.created_at)
     for store in stores:
@@ -114,7 +120,15 @@ def _parse(record: Mapping[str, object]) -> EndRecord | None:
         room_id=_text(record.get("room_id")),
         session_id=_text(record.get("session_id")),
     )
-    return EndRecord(seen, state, _text(record.get("reason")) or "", acknowledged)
+    return EndRecord(
+        seen, state, _text(record.get("reason")) or "", acknowledged, tuple(_history(record.get("history")))
+    )
+
+
+def _history(said: object) -> Iterator[Decision]:
+    for each in said if isinstance(said, list) else ():
+        if isinstance(each, dict) and (at := parse_time(each.get("at"))):
+            yield Decision(str(each.get("what", "")), str(each.get("by", "")), str(each.get("why", "")), at)
 
 
 def _text(value: object) -> str | None:

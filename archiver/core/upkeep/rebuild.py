@@ -22,7 +22,7 @@ from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import verify_contents, verify_listed
 from archiver.core.upkeep.gaps import Gap, judge_gap
-from archiver.core.upkeep.review import restore_acknowledgement
+from archiver.core.upkeep.review import restore_decisions
 from archiver.hms.models import Asset
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import OPEN_STATES, AssetState, Row, Seen, Settlement
@@ -124,7 +124,7 @@ class Rebuilder:
         return entered, unreadable
 
     def enter_ends(self, record_keys: Iterable[ObjectKey]) -> int:
-        """Enter assets that the ledger does not know from their end records; how many. Restore the acknowledgements of
+        """Enter assets that the ledger does not know from their end records; how many. Restore the decisions on
         those that are in the same end. Call after the manifests were entered, which say more."""
         entered = 0
         for key in record_keys:
@@ -132,7 +132,7 @@ class Rebuilder:
             if row is not None:
                 asked = row.state in end_records.RECORDED_STATES and row.acknowledged is None
                 if asked and (known := self._record(key)) is not None:
-                    restore_acknowledgement(self._ledger, known)
+                    restore_decisions(self._ledger, known)
                 continue
             record = self._record(key)
             if record is None or self._ledger.get(record.seen.asset_id) is not None:
@@ -142,7 +142,7 @@ class Rebuilder:
                 continue
             how = Settlement(AssetState(record.state), reason=record.reason or None)
             entered += self._ledger.record_archived(self._dated(record.seen), how)
-            restore_acknowledgement(self._ledger, record)
+            restore_decisions(self._ledger, record)
         return entered
 
     # -- inside --------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from archiver.core.records.commit import damaged_settlement
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.rebuild import LACKING, Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT
+from archiver.core.upkeep.retrying import is_outdated
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
@@ -282,14 +283,15 @@ class Reconciler:
                     row.reason or "",
                     self._clock(),
                     acknowledged=row.acknowledged,
+                    history=row.history,
                 )
 
     def _delete_outdated_end_records(self, lock: Lock) -> None:
-        """Delete the end records of assets that are archived by now."""
+        """Delete the end records of assets that are archived by now, or that a person wants archived after all."""
         for store in self._destinations:
             for key in _extending(self._listed(store, keys.ENDS, lock), lock):
                 row = self._row(key)
-                if row is not None and row.state == AssetState.ARCHIVED:
+                if row is not None and (row.state == AssetState.ARCHIVED or is_outdated(store, key, row)):
                     store.delete(key)
 
 

@@ -11,10 +11,12 @@ from archiver.ledger.memory.state import Asset, synchronized, urgency, with_resu
 from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
     JUDGED_STATES,
+    MAX_DECISIONS,
     MAX_SIZES,
     OPEN_STATES,
     Acknowledgement,
     AssetState,
+    Decision,
     Row,
     Seen,
     Settlement,
@@ -132,6 +134,16 @@ class MemorySchedule(MemoryAssets):
 
         if asset.row.state in ACKNOWLEDGED_STATES:
             asset.row = replace(asset.row, acknowledged=Acknowledgement(by, why, self._clock()))
+        return asset.row
+
+    @synchronized
+    def note_decision(self, asset_id: str, decision: Decision) -> Row | None:
+        asset = self._assets.get(asset_id)
+        if asset is None:
+            return None
+
+        if decision not in asset.row.history:
+            asset.row = replace(asset.row, history=(*asset.row.history, decision)[-MAX_DECISIONS:])
         return asset.row
 
     @staticmethod

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from archiver.ledger.models import Acknowledgement, AssetState, Row, Seen, Settlement
+from archiver.ledger.models import Acknowledgement, AssetState, Decision, Row, Seen, Settlement
 from archiver.ledger.redis.calls import Argument
 from archiver.ledger.redis.values import MICROSECOND, from_microseconds, microseconds, to_json
 
@@ -32,18 +32,32 @@ _FIELDS = {
     "so": "stored_objects",
     "sc": "seconds",
     "wa": "warnings",
+    "hi": "history",
     # `acknowledged`: ak, when the state was last set, when it was acknowledged, and JSON
     # for the scripts alone: fe the fencing token, ho the lease's holder, ca the call that leased or settled it, mo the
     # most that was stored at a crash, zs the sizes the API gave since it was archived, at most MAX_SIZES
 }
 _TIMES = ("expires_at", "first_seen_at", "changed_at", "created_at", "next_attempt_at", "gone_since")
 _NUMBERS = ("size_bytes", "attempts", "mismatches", "crashes", "stored_bytes", "stored_objects")
+
+
+def decision_text(decision: Decision) -> str:
+    """Write a decision as one line, as the script `note_decision` adds it to `history`."""
+    return to_json([decision.what, decision.by, decision.why, microseconds(decision.at)])
+
+
+def _history(lines: str) -> tuple[Decision, ...]:
+    decisions = (json.loads(line) for line in lines.splitlines())
+    return tuple(Decision(what, by, why, from_microseconds(at)) for what, by, why, at in decisions)
+
+
 _READ: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(_TIMES, from_microseconds),
     **dict.fromkeys(_NUMBERS, int),
     "state": AssetState,
     "seconds": float,
     "warnings": lambda text: tuple(json.loads(text)),
+    "history": _history,
 }
 
 

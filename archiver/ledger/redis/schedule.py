@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from archiver.ledger.models import ACKNOWLEDGED_STATES, Row, Seen, Settlement
+from archiver.ledger.models import ACKNOWLEDGED_STATES, MAX_DECISIONS, Decision, Row, Seen, Settlement
 from archiver.ledger.redis.assets import RedisAssets
 from archiver.ledger.redis.calls import BATCH
-from archiver.ledger.redis.rows import read_row, seen_arguments, settlement_arguments
+from archiver.ledger.redis.rows import decision_text, read_row, seen_arguments, settlement_arguments
 from archiver.ledger.redis.values import MICROSECOND, to_json
 
 
@@ -54,4 +54,8 @@ class RedisSchedule(RedisAssets):
 
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
         flat = self._run("acknowledge", asset_id, to_json({"by": by, "why": why}), *ACKNOWLEDGED_STATES)
+        return read_row(flat) if flat else None
+
+    def note_decision(self, asset_id: str, decision: Decision) -> Row | None:
+        flat = self._run("note_decision", asset_id, decision_text(decision), MAX_DECISIONS)
         return read_row(flat) if flat else None

@@ -7,7 +7,7 @@ import pytest
 from archiver.core.errors import ReviewRefused
 from archiver.core.health import assess
 from archiver.core.records import end_records, keys
-from archiver.core.upkeep.review import acknowledge, restore_acknowledgement
+from archiver.core.upkeep.review import acknowledge, restore_decisions
 from archiver.core.upkeep.status import WATCH_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.watch import Watcher, note
@@ -138,8 +138,8 @@ def test_a_lost_ledger_restores_the_acknowledgement_of_the_same_end(
     enter(harness.ledger, ASSET, state, "because")
 
     assert [
-        restore_acknowledgement(harness.ledger, record),
-        restore_acknowledgement(harness.ledger, record),
+        restore_decisions(harness.ledger, record),
+        restore_decisions(harness.ledger, record),
     ] == [
         restored,
         False,

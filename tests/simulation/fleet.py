@@ -153,7 +153,11 @@ class Fleet:
         scheduler, rng = self.scheduler, self.scheduler.rng
         fierce = rng.choice([0.3, 1.0, 2.0])
         scheduler.weather = Weather(
-            kill=0.002 * fierce, pause=0.002 * fierce, lose=0.005 * fierce, longest_pause_seconds=6 * HOUR
+            kill=0.002 * fierce,
+            pause=0.002 * fierce,
+            lose=0.005 * fierce,
+            longest_pause_seconds=6 * HOUR,
+            pause_at_commit=0.1,
         )
         self._plan_faults()
         for process in (*self.workers, *self.controls, *self.beats, self.operator):

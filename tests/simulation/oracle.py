@@ -92,6 +92,8 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self._writers: dict[tuple[str, str], tuple[int, int]] = {}
+        self._written_at: dict[tuple[str, str], float] = {}  # a manifest
+        self._deleted_by: dict[tuple[str, str], tuple[str, float]] = {}  # a process, and when
         self._manifests: dict[tuple[str, str], str] = {}  # store and asset -> key
         self._reading: dict[tuple[str, str, str], int] = {}
         self._read_at: dict[tuple[str, str], float] = {}
@@ -240,16 +242,22 @@ class Oracle:
         by_worker = process.name.startswith("worker")
         if by_worker:
             last = self._writers.get((store.name, asset_id))
-            if last is not None and last[0] == self.epoch and last[1] > writer[1] and before is not None:
+            is_older = last is not None and last[0] == self.epoch and last[1] > writer[1]
+            written_at = self._written_at.get((store.name, asset_id), _NEVER)
+            looked_at = max(process.looked_at.get((store.name, key), _NEVER), process.about_to_write_at)
+            if is_older and before is not None and (store.compares or written_at < looked_at):
                 self._broken(
                     "no older lease replaces a newer manifest",
-                    f"{process.name} with lease {writer[1]} over {last[1]}: {key}",
+                    f"{process.name} with lease {writer[1]} over {last and last[1]}: {key}",
                 )
             self._writers[store.name, asset_id] = writer
+            self._written_at[store.name, asset_id] = self.scheduler.seconds
         if manifest is not None and manifest.proves:
             self._committed_at[store.name, asset_id] = self.scheduler.seconds
             why = self.problem(store, asset_id)
-            if why and not self._excused(store, asset_id, process.attempt_began):
+            if why and self._deleted_meanwhile(process, store, asset_id):
+                self._soon_marked(store, asset_id)
+            elif why and not self._excused(store, asset_id, process.attempt_began):
                 self._broken(
                     "no manifest proves what is not whole", f"{process.name} {store.name} {key}: {why}"
                 )
@@ -258,10 +266,28 @@ class Oracle:
             if not harmed and not store.corrupted:
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
 
+    def _deleted_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
+        """Whether another attempt deleted its own object, over one of this attempt, while this one was paused."""
+        name, at = self._deleted_by.get((store.name, asset_id), ("", _NEVER))
+        return name != process.name and at >= max(process.attempt_began, process.paused_at)
+
+    def _soon_marked(self, store: Destination, asset_id: str) -> None:
+        """It looks again after its commit; if it is killed before that, the next attempt does."""
+
+        def check() -> None:
+            row = self.ledger.get(asset_id)
+            why = self.problem(store, asset_id)
+            if row is not None and row.state is AssetState.ARCHIVED and why:
+                self._broken("what is archived is whole", f"{asset_id} at {store.name}: {why}")
+
+        self.scheduler.at(self.scheduler.seconds + HOUR, check)
+
     def deleted(self, process: Process, store: Destination, key: str, before: StoredObject | None) -> None:
         if key == FOREIGN or (key.startswith(MANIFESTS) and before is not None):
             self._broken("nobody else's object is touched", f"{process.name} deleted {key} at {store.name}")
         elif before is not None and key.startswith("recordings/"):
+            asset_id = next((part for part in key.split("/") if part in self.assets), "")
+            self._deleted_by[store.name, asset_id] = (process.name, self.scheduler.seconds)
             self._check_listed(process, store, key, before, "deleted")
 
     def _check_listed(

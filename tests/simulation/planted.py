@@ -182,6 +182,7 @@ def _(stack: ExitStack) -> None:
 
 @bug("a store is trusted with conditions that it was not seen to honour")
 def _(stack: ExitStack) -> None:
+    _instead(stack, Conditions, "creates", property(lambda self: self._creates is not False))
     _instead(stack, Conditions, "replaces", property(lambda self: self._replaces is not False))
     _instead(stack, Conditions, "_ignored", lambda *_: None)
 

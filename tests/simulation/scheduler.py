@@ -45,6 +45,7 @@ class Weather:
     pause: float = 0.0
     lose: float = 0.0
     longest_pause_seconds: float = 2 * HOUR
+    pause_at_commit: float = 0.0
 
     @property
     def any(self) -> float:
@@ -145,6 +146,8 @@ class Process:
         self.attempt_began = 0.0
         self.lease_number = 0  # by the order in which the ledger gave leases
         self.asset_id = ""
+        self.looked_at: dict[tuple[str, str], float] = {}  # by store and key: when it was told what is there
+        self.about_to_write_at = float("-inf")  # from then on it must look, where a store cannot compare
         self.immortal = False
         self._run = run
         self._threads: set[Any] = set()
@@ -205,6 +208,17 @@ class Process:
         if machine_sleeps:
             self.suspended_seconds += seconds
         self.scheduler.note(self.name, f"is paused for {seconds:.0f} s")
+
+    def maybe_pause_at_commit(self) -> None:
+        """So long that the lease ends and another worker commits meanwhile."""
+        scheduler = self.scheduler
+        if (
+            not (self.immortal or scheduler.in_hub)
+            and scheduler.rng.random() < scheduler.weather.pause_at_commit
+        ):
+            self.pause(scheduler.rng.uniform(5 * MINUTE, HOUR))
+            self.sleep(0.0)
+        self.about_to_write_at = scheduler.seconds
 
     # -- clocks ----------------------------------------------------------------------------------------------
     def wall_clock(self) -> datetime:

@@ -94,6 +94,11 @@ class Destination:
         return self.real.store.objects
 
     @property
+    def compares(self) -> bool:
+        """Whether it refuses to write over something else, in one step."""
+        return self.conditions in (Conditional.HONOURED, Conditional.LEARNED)
+
+    @property
     def kind_of_fault(self) -> str | None:
         return self.faults.active(f"store:{self.name}", self.scheduler.seconds)
 
@@ -200,6 +205,8 @@ class SimStore:
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = f"put at {self.name}"
+        if (spec.if_absent or spec.if_match) and self.destination.conditions is not Conditional.UNKNOWN:
+            self._process.maybe_pause_at_commit()
         if self.destination.conditions in (Conditional.HONOURED, Conditional.UNKNOWN):
             return self._put(spec, data, crc32c)
         if spec.if_absent:
@@ -249,6 +256,7 @@ class SimStore:
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         def stat(backend: MemoryBackend) -> ObjectInfo | None:
             info = backend.stat(key)
+            self._process.looked_at[self.name, key] = self.destination.scheduler.seconds
             self._looked(backend, [key])
             return self._told(info) if info else None
 

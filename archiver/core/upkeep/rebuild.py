@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from archiver.core.attempt.doubts import reason_kept
-from archiver.core.deadlines import UNDATED, UNDATED_RETENTION
+from archiver.core.deadlines import UNDATED, UNDATED_RETENTION, is_plausible
 from archiver.core.errors import ManifestError
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
@@ -189,6 +189,8 @@ class Rebuilder:
     def _dated(self, seen: Seen) -> Seen:
         """Add the deadline that an earlier version did not record."""
         if seen.expires_at != UNDATED or seen.created_at is None:
+            return seen
+        if not is_plausible(seen.created_at, self._clock()):
             return seen
         try:
             return replace(seen, expires_at=seen.created_at + self._scope.retention)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from archiver.core.deadlines import UNDATED
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep.review import acknowledge
@@ -81,7 +82,17 @@ def test_an_acknowledged_end_that_the_api_told_of_first_is_acknowledged_again() 
     assert row.acknowledged is not None
 
 
-def test_an_end_record_of_an_earlier_version_gets_the_deadline_of_its_asset() -> None:
+@pytest.mark.parametrize(
+    ("created_at", "expires_at"),
+    [
+        ("2026-02-01T00:00:00+00:00", datetime(2026, 2, 1, tzinfo=UTC) + RETENTION),
+        ("2999-01-01T00:00:00+00:00", UNDATED),
+        ("0001-01-01T00:00:00+00:00", UNDATED),
+    ],
+)
+def test_an_end_record_without_a_deadline_gets_that_of_its_asset(
+    created_at: str, expires_at: datetime
+) -> None:
     harness = ReconcileHarness()
     record = {
         "schema": "archiver.end/1",
@@ -89,7 +100,7 @@ def test_an_end_record_of_an_earlier_version_gets_the_deadline_of_its_asset() ->
         "type": "chat",
         "room_id": None,
         "session_id": None,
-        "created_at": "2026-02-01T00:00:00+00:00",
+        "created_at": created_at,
         "state": "lost",
         "reason": "gone",
         "recorded_at": NOW.isoformat(),
@@ -100,7 +111,7 @@ def test_an_end_record_of_an_earlier_version_gets_the_deadline_of_its_asset() ->
 
     row = harness.ledger.get("old")
     assert row is not None
-    assert row.expires_at == datetime.fromisoformat("2026-02-01T00:00:00+00:00") + RETENTION
+    assert row.expires_at == expires_at
 
 
 @pytest.mark.parametrize("state", ["archived", "running", "of a newer version", "discovered"])

@@ -8,8 +8,8 @@ from typing import Any
 from celery import Celery
 
 from tasks.names import SCRUB
-from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
+from tasks.throttle import SKIPPED, comes_too_soon
 
 
 def register(app: Celery, services: GetServices) -> None:

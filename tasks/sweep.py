@@ -9,8 +9,8 @@ from celery import Celery
 
 from archiver.core.health import find
 from tasks.names import SWEEP
-from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
+from tasks.throttle import SKIPPED, comes_too_soon
 
 
 def register(app: Celery, services: GetServices) -> None:

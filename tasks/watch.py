@@ -9,8 +9,8 @@ from celery import Celery
 
 from archiver.ledger.base import Facts
 from tasks.names import WATCH
-from tasks.pacing import SKIPPED, comes_too_soon
 from tasks.services import GetServices
+from tasks.throttle import SKIPPED, comes_too_soon
 
 BEAT_HEADER = "beat"
 _FACT = "beat:"

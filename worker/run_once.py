@@ -103,7 +103,7 @@ class OneRun:
             self._ledger.take_due(AT_ONCE, timedelta(0), ahead=OPEN_FOR)
             try:
                 swept = self._sweep()
-                all_listed = compared and swept is not None and not swept.garbled
+                all_listed = compared and swept is not None and not swept.invalid_rows
             except Exception as error:  # noqa: BLE001 - raised at the end; what is known is archived first
                 log.error("sweep_failed", reason=str(error))
                 sweep_error = error

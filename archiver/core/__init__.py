@@ -1,5 +1,5 @@
-"""What "archived" means: find assets, copy and verify them, keep the records true. Knows no Celery, boto3, google,
-redis or curl.
+"""What "archived" means: find assets, copy and verify them, keep records. Knows no Celery, boto3, google, redis
+or curl.
 
 May import archiver.transfer, archiver.hms, archiver.ledger and the contract of storage_backends.
 """

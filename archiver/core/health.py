@@ -35,9 +35,9 @@ MISSED_SWEEPS = 3
 LONGEST_SWEEP = timedelta(hours=6)
 """A sweep that has run for longer is late."""
 SILENCE = timedelta(minutes=5)
-"""The control worker watches every minute; after so long without it, it is dead or stuck."""
+"""The control worker watches every minute; after this long without a watch, it is dead or stuck."""
 MANY = 10
-"""From so many assets on, one common reason is a fault of something they share."""
+"""From this many assets on, one common reason is a fault of something they share."""
 REPEATED = 2
 """Attempts from which on an asset keeps failing."""
 

@@ -52,10 +52,10 @@ class Timer:
 
 
 class Loop:
-    """A daemon thread, started at the first use; it ends with the process. Of one process: see `left_behind`."""
+    """A daemon thread, started at the first use; it ends with the process. Of one process: see `orphaned`."""
 
     def __init__(self, name: str) -> None:
-        self.left_behind = False  # by a fork: its thread runs in the parent alone
+        self.orphaned = False  # by a fork: its thread runs in the parent alone
         self._name = name
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -78,7 +78,7 @@ class Loop:
         """Have `action` called in the loop's thread, in order. It must not block, nor raise. Raises RuntimeError,
         OSError or MemoryError when the machine gives no thread or no file handle, with nothing left behind;
         RuntimeError after a fork."""
-        if self._thread is None or self.left_behind:
+        if self._thread is None or self.orphaned:
             self._start()
         self._posted.append(action)
         if self._asleep:
@@ -87,7 +87,7 @@ class Loop:
     def stop(self) -> None:
         """End the thread; what is under way stays as it is."""
         thread, self._stopped = self._thread, True
-        if thread is not None and not self.left_behind and thread is not threading.current_thread():
+        if thread is not None and not self.orphaned and thread is not threading.current_thread():
             self._wake()
             thread.join(_STOP_SECONDS)
 
@@ -136,7 +136,7 @@ class Loop:
     # -- inside --------------------------------------------------------------------------------------------
     def _start(self) -> None:
         with self._lock:
-            if self.left_behind:
+            if self.orphaned:
                 raise RuntimeError(
                     f"the loop {self._name} belongs to the process that this one was forked from"
                 )
@@ -230,17 +230,17 @@ class Loop:
 
 
 _loops: WeakSet[Loop] = WeakSet()
-_left_behind: list[object] = []
+_orphans: list[object] = []
 
 
 def _forked() -> None:
     """In the child. Even the end of its interpreter must not free what the parent uses: hence the uncounted
     reference."""
     for loop in list(_loops):
-        loop.left_behind = True
-        _left_behind.extend([loop, *loop._kept])  # noqa: SLF001
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_left_behind))
-    for thing in _left_behind:
+        loop.orphaned = True
+        _orphans.extend([loop, *loop._kept])  # noqa: SLF001
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_orphans))
+    for thing in _orphans:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 

@@ -104,7 +104,7 @@ class _ThisThread:
 
 
 _made: tuple[int, ProcessRuntime] | None = None
-_left_behind: list[ProcessRuntime] = []
+_orphans: list[ProcessRuntime] = []
 _lock = threading.Lock()
 
 
@@ -118,7 +118,7 @@ def process_runtime() -> ProcessRuntime:
     with _lock:
         if _made is None or _made[0] != os.getpid():
             if _made is not None:
-                _left_behind.append(_made[1])
+                _orphans.append(_made[1])
             _made = (os.getpid(), ProcessRuntime())
         return _made[1]
 

@@ -48,15 +48,15 @@ class Session:
         self._multi.loop.call_soon(partial(self._begin, transfer))
 
     def cancel(self, transfer: Transfer) -> None:
-        """End it now, and its connection with it. Repeatable."""
+        """End it now, and its connection with it. Idempotent."""
         self._multi.loop.call_soon(partial(self._end, transfer, HttpError("it was cancelled")))
 
     def unpause(self, transfer: Transfer) -> None:
         self._multi.loop.call_soon(partial(self._unpause, transfer))
 
     def close(self) -> None:
-        """End all transfers and connections. Repeatable. After a fork the parent's are left alone."""
-        if not self._multi.loop.left_behind:
+        """End all transfers and connections. Idempotent. After a fork the parent's are not touched."""
+        if not self._multi.loop.orphaned:
             self._multi.loop.call_soon(self._close)
 
     def in_loop(self, action: Callable[[], None]) -> None:

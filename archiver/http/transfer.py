@@ -246,7 +246,7 @@ class Transfer(Wait["Transfer"]):
         self._chunks.append(chunk)
 
     def finish(self, error: BaseException | None) -> None:
-        """The session is done with it. Repeatable."""
+        """The session is done with it. Idempotent."""
         if self.done:
             self._inform(self.error)
             return
@@ -353,7 +353,7 @@ class Streamed:
             return self._over and self._error is None and not self._chunks
 
     def close(self) -> None:
-        """What has not come yet is not wanted. Repeatable."""
+        """What has not come yet is not wanted. Idempotent."""
         with self._changed:
             if self._closed:
                 return

@@ -189,7 +189,7 @@ class Settlement:
     stored_objects: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    copied_bytes: int = 0  # by this attempt, whatever came of it; for the totals
+    copied_bytes: int = 0  # by this attempt, whatever its outcome; for the totals
     copied_objects: int = 0
     cause: str = field(default="", compare=False)  # why it failed, as one of a few words; for the totals
 

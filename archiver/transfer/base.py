@@ -52,7 +52,7 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else drop it. Repeatable."""
+        """Give the connection back if the body was read to its end, else drop it. Idempotent."""
         ...
 
 

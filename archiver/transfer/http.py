@@ -97,7 +97,7 @@ class Response:
             raise _unavailable(error, self.url, "reading") from error
 
     def close(self) -> None:
-        """The connection is kept if the body was read to its end; else it is dropped. Repeatable."""
+        """The connection is kept if the body was read to its end; else it is dropped. Idempotent."""
         if self.transfer.streamed is not None:
             self.transfer.streamed.close()
 
@@ -205,7 +205,7 @@ class HttpClient:
         return await self.fetch(address, headers, decide, self._own.get(), fresh=not unique)
 
     def close(self) -> None:
-        """Close what is kept. Repeatable."""
+        """Close what is kept. Idempotent."""
         if (session := self._own.drop()) is not None:
             session.close()
 

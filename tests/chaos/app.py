@@ -26,8 +26,8 @@ from pydantic import SecretStr
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from tasks.names import ARCHIVE_ASSET, DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
-from tasks.pacing import comes_too_soon
 from tasks.soft_task import SoftTask
+from tasks.throttle import comes_too_soon
 from worker.celery_setup.config import celery_settings
 from worker.celery_setup.schedule import beat_schedule
 

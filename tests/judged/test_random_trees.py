@@ -71,7 +71,7 @@ class RandomTree:
         }
         return answers[fault]
 
-    def harmless(self, name: str) -> bool:
+    def is_tolerated(self, name: str) -> bool:
         """Captions may be empty."""
         return name.endswith(".vtt") and self.faults.get(name) == "empty"
 
@@ -88,11 +88,11 @@ def test_archived_means_that_all_is_there_and_whole_means_that_it_is_in_the_buck
         stored: dict[str, Any] = dict(harness.stored)
     harness.close()
 
-    lasting = {name for name in tree.lasting if not tree.harmless(name)}
+    lasting = {name for name in tree.lasting if not tree.is_tolerated(name)}
     if row.state is AssetState.ARCHIVED:
         assert not lasting, (seed, tree.faults, row)
         for name, body in tree.files.items():
-            if not tree.harmless(name):
+            if not tree.is_tolerated(name):
                 assert stored.get(name) == body, (seed, name, tree.faults)
         return
     assert lasting, f"seed {seed}: what is whole at the source in the end is archived: {row}"
@@ -114,7 +114,7 @@ def reachable(tree: RandomTree, lasting: set[str]) -> set[str]:
             name != "master.m3u8"
             and name not in lasting
             and playlist not in lasting
-            and not tree.harmless(name)
+            and not tree.is_tolerated(name)
         ):
             found.add(name)
     return found

@@ -29,7 +29,7 @@ UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
 REFUSALS = 6
 """One attempt is refused twice or more, and its worker may be killed before it has recorded that."""
 CLEAR_ENOUGH = 2 * DAY
-"""An asset that could be had for so long without any fault must have been had."""
+"""An asset that was readable for this long without any fault must have been read."""
 
 
 @dataclass

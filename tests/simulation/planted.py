@@ -223,7 +223,7 @@ def _(stack: ExitStack) -> None:
         stack,
         archiver.core.attempt.archiver,
         "decide",
-        _patient(archiver.core.attempt.decisions.decide, timedelta(hours=20)),
+        _with_delay(archiver.core.attempt.decisions.decide, timedelta(hours=20)),
     )
 
 
@@ -234,12 +234,12 @@ def _(stack: ExitStack) -> None:
         stack,
         archiver.core.attempt.archiver,
         "decide",
-        _patient(archiver.core.attempt.decisions.decide, timedelta(days=3)),
+        _with_delay(archiver.core.attempt.decisions.decide, timedelta(days=3)),
     )
     _instead(stack, archiver.ledger.memory.leases, "DEADLINE_DIVISOR", 1)
 
 
-def _patient(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
+def _with_delay(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any]:
     def decide(*given: Any, **more: Any) -> Any:
         decided = real(*given, **more)
         return decided if isinstance(decided, Ended) else replace(decided, delay=delay)

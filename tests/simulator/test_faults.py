@@ -156,7 +156,7 @@ def test_nothing_with_a_200(simulator: Simulator, client: httpx.Client, file: Fi
 
 
 def test_json_that_is_none(simulator: Simulator) -> None:
-    simulator.fault("garbled-json", on="api")
+    simulator.fault("invalid-json", on="api")
 
     answer = simulator.get("/recording-assets")
 
@@ -167,7 +167,7 @@ def test_json_that_is_none(simulator: Simulator) -> None:
 
 
 def test_json_of_the_tests_own_choice(simulator: Simulator) -> None:
-    simulator.fault("garbled-json", on="api", body='{"data": "no list"}')
+    simulator.fault("invalid-json", on="api", body='{"data": "no list"}')
 
     assert simulator.get("/recording-assets").json() == {"data": "no list"}
 

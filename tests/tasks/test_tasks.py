@@ -22,9 +22,9 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Counts
 from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
-from tasks.pacing import EVERY_HEADER, SKIPPED, comes_too_soon
 from tasks.services import Services
 from tasks.soft_task import OutOfMemory, SoftTask
+from tasks.throttle import EVERY_HEADER, SKIPPED, comes_too_soon
 from tasks.watch import BEAT_HEADER, beats
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
@@ -137,7 +137,7 @@ def test_every_task_is_registered_under_its_name_in_the_products_app() -> None:
     assert ours == {value for name, value in vars(names).items() if name.isupper()}
     modules = {module.name for module in pkgutil.iter_modules(tasks.__path__)} - {
         "names",
-        "pacing",
+        "throttle",
         "services",
         "soft_task",
     }

@@ -69,7 +69,7 @@ def parts_of(text: str) -> tuple[object, object]:
     return told(lambda: url.origin), told(lambda: url.target)
 
 
-def test_an_empty_query_stays_harmless() -> None:
+def test_an_empty_query_is_kept() -> None:
     assert SecretUrl("https://example.com/a?").with_query("k=v").target == "/a?k=v"
 
 

@@ -28,7 +28,7 @@ PERMANENT: dict[str, tuple[dict[str, Any], str]] = {
     "early-expiry": ({}, "waiting"),
     "html": ({}, "waiting"),
     "empty": ({}, "waiting"),
-    "garbled-json": ({}, "quarantined"),
+    "invalid-json": ({}, "quarantined"),
     "cut": ({"at_byte": 1000}, "waiting"),
     "reset": ({"at_byte": 1000}, "waiting"),
     "stall": ({"at_byte": 1000}, "waiting"),

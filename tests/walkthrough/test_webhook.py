@@ -78,11 +78,11 @@ def test_what_is_no_event_is_refused_and_an_event_without_thumbnails_says_so(
 ) -> None:
     user = user_of(tmp_path, empty_simulator, redis_url)
 
-    garbled = user.types("webhook", "-", stdin="<html>")
+    invalid = user.types("webhook", "-", stdin="<html>")
     other = user.types("webhook", "-", stdin='{"type": "peer.join.success", "data": {}}')
     absent = user.types("webhook", "nowhere.json")
 
-    assert (garbled.exit_code, other.exit_code, absent.exit_code) == (2, 1, 2)
-    assert "no JSON object" in garbled.text
+    assert (invalid.exit_code, other.exit_code, absent.exit_code) == (2, 1, 2)
+    assert "no JSON object" in invalid.text
     assert "peer.join.success" in other.text
-    assert TRACEBACK not in garbled.stderr + other.stderr + absent.stderr
+    assert TRACEBACK not in invalid.stderr + other.stderr + absent.stderr

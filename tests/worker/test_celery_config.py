@@ -12,7 +12,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from packaging.version import Version
 
 from tasks import names
-from tasks.pacing import EVERY_HEADER
+from tasks.throttle import EVERY_HEADER
 from tasks.watch import BEAT_HEADER
 from worker.celery_setup.config import SOFT_TIME_LIMIT, TASK_TIME_LIMIT, VISIBILITY_TIMEOUT, celery_settings
 from worker.celery_setup.processes import (

@@ -1,7 +1,7 @@
 """What beat sends, and when. Every task here tolerates being sent twice, late, or not at all.
 
 Wall clocks are not trusted: messages carry no `expires`, which a worker would compare with its own clock
-(`tasks.pacing` skips what piled up instead), and beat runs on a monotonic clock.
+(`tasks.throttle` skips what piled up instead), and beat runs on a monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from celery.schedules import BaseSchedule, crontab, schedule
 
 from tasks.names import DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
-from tasks.pacing import EVERY_HEADER
+from tasks.throttle import EVERY_HEADER
 from tasks.watch import BEAT_HEADER
 from worker.celery_setup.processes import CONTROL_QUEUE
 

@@ -74,7 +74,7 @@ FAMILIES = (
         "archiver_copied_bytes_total",
         "counter",
         "bytes",
-        "Bytes that attempts copied, whatever came of them; counted when an attempt ends.",
+        "Bytes that attempts copied, whatever their outcome; counted when an attempt ends.",
     ),
     Family(
         "archiver_copied_objects_total",
@@ -164,7 +164,7 @@ FAMILIES = (
         "archiver_webhooks_total",
         "counter",
         "webhooks",
-        "Webhooks of 100ms, by what became of them.",
+        "Webhooks of 100ms, by outcome.",
         ("outcome",),
     ),
 )

@@ -79,7 +79,7 @@ _STATUS = {
 
 
 class Receiver:
-    """Takes webhooks. Duplicates and replays are harmless: all work is idempotent."""
+    """Takes webhooks. Duplicates and replays change nothing: all work is idempotent."""
 
     def __init__(
         self,

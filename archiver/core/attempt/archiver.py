@@ -6,7 +6,7 @@
     copy                   copying.py      every object to every destination; what is missing or odd is a doubt
     verify                 committable.py  committed now, or after more attempts that find the same doubts?
     commit                 saving.py       the manifest, last, and only with the lease confirmed
-    decide                 decisions.py    what comes of a failure; rechecking.py: is the asset stored all the same?
+    decide                 decisions.py    the outcome of a failure; rechecking.py: is the asset stored all the same?
     settle                 settling.py     archived, quarantined (stored with doubts), or when to retry and why
 
 Idempotent, also when it runs twice at once: keys are stable, a verified manifest is never replaced, nothing that a
@@ -174,7 +174,7 @@ class Archiver:
         return seen, None
 
     def _after_failure(self, attempt: Attempt, error: Exception, machine: str) -> Settled:
-        """Decide what comes of an attempt that ended in `error`, and mark what it may have overwritten."""
+        """Decide the outcome of an attempt that ended in `error`, and mark what it may have overwritten."""
         deps, row = self.deps, attempt.row
         if isinstance(error, self._time_is_up) and not isinstance(error, Stopped):
             error = Stopped("the time limit of one attempt is over; the next one resumes")

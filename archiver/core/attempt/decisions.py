@@ -1,6 +1,6 @@
-"""What comes of an error: one pure function.
+"""Decide what an attempt that failed ends in: one pure function.
 
-| what happened                              | what comes of it                                                     |
+| error                                      | outcome                                                              |
 |--------------------------------------------|----------------------------------------------------------------------|
 | source unavailable, slow, invalid          | retried with backoff, to the deadline and past it                    |
 | source says gone or forbidden              | the same; past the deadline, said for a whole day: lost              |
@@ -14,7 +14,7 @@
 | destination refuses this asset alone       | retried with backoff until a person fixes it                         |
 | fault of this machine                      | retried soon, perhaps by another worker; costs no attempt            |
 | defect of ours                             | retried with backoff; never counts against the asset                 |
-| told to stop, or time limit over           | due at once; costs no attempt                                        |
+| cancelled, or time limit reached            | due at once; costs no attempt                                        |
 
 Nothing is quarantined here: only what is stored is.
 """
@@ -70,7 +70,7 @@ class RetryRules:
 
 
 def decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter: float) -> WillRetry | Ended:
-    """Decide what comes of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
+    """Decide the outcome of an attempt that ended in `error`. `jitter` is a random number in [0, 1)."""
     return replace(_decide(error, row, now, rules, jitter), cause=cause_of(error))
 
 

@@ -1,4 +1,4 @@
-"""Recording the outcome of an attempt, also when its copy is in the bucket and the ledger is away."""
+"""Record the outcome of an attempt, also when its copy is in the bucket and the ledger is unreachable."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _FACT = "urgent_waiting"
 _FACT_LIFETIME = timedelta(minutes=1)  # said again by each dispatch
 _HANDED_BACK = "handed_back:"
 _COUNTED_FOR = timedelta(days=1)
-_ONE_FOR = timedelta(minutes=10)  # one copy is handed back for an urgent asset, and another after so long
+_ONE_FOR = timedelta(minutes=10)  # at most one copy is handed back for an urgent asset in this time
 _MOST_NAMED = 20
 
 

@@ -1,5 +1,5 @@
-"""Circuit breakers of the destinations and of the API: what refuses is left alone for a while, instead of failing every
-asset in turn.
+"""Circuit breakers of the destinations and the API: what refuses gets no requests for a while, instead of failing one
+asset after another.
 
     closed     nothing is known to be wrong
     open       for OPEN_FOR after a refusal: assets wait, which costs them no attempt

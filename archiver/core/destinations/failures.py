@@ -22,7 +22,7 @@ PREFIX = "destination-trouble:"
 """Of the names of the ledger's facts, one for each destination and machine."""
 
 FAULT_AFTER = timedelta(minutes=5)
-"""A destination that failed for so long on a machine, without any success there, is no passing failure."""
+"""A destination that failed for this long on a machine, without a success there, is not a passing failure."""
 
 
 class Kind(StrEnum):

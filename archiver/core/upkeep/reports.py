@@ -19,7 +19,7 @@ OLD_SCRUB_FACTS = "scrub:"
 KEEP_DAMAGED_FOR = timedelta(days=90)
 MAX_DAMAGED = 200  # ids kept: more are one disaster
 LATE = timedelta(days=3)
-"""A daily scrub that has not ended for so long is a problem."""
+"""A daily scrub that has not finished for this long is a problem."""
 FUTURE = timedelta(hours=1)
 
 

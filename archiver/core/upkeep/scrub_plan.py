@@ -17,11 +17,11 @@ from storage_backends.base import ObjectInfo, ObjectKey
 
 DAY = 86_400
 AHEAD = timedelta(days=3)
-"""A copy is checked so long before it is due: two daily runs may fail."""
+"""A copy is checked this long before it is due: two daily runs may fail."""
 GRACE = timedelta(days=2)
-"""A new copy is read so long before its source expires, or within this time when that is too late."""
+"""A new copy is read this long before its source expires, or within this time when that is too late."""
 MANY = 100
-"""Up to so many new copies whose source has ended are read at once; more are spread over `every`."""
+"""Up to this many new copies whose source has expired are read at once; more are spread over `every`."""
 
 
 @dataclass(frozen=True, slots=True)

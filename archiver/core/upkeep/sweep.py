@@ -79,7 +79,7 @@ class SweepResult:
     pages: int
     assets: int  # rows, repeated ones too
     new: int
-    garbled: int  # rows without a usable id
+    invalid_rows: int  # without a usable id
     full: bool  # every page was read
     newest_first: bool | None  # the order of this walk; None: too few assets to tell
     seconds: float
@@ -129,7 +129,7 @@ class Sweeper:
         stop_before = None if full else _known_before(last, started)
         statuses = Statuses(self._api, self._ledger, self._scope)
         order = _Order()
-        pages = assets = new = garbled = 0
+        pages = assets = new = invalid_rows = 0
         complete = True
         for page in self._api.pages():
             lock.extend()
@@ -138,7 +138,7 @@ class Sweeper:
                 check_workspace(self._ledger, self._workspace, page.assets)
             entered = self._ledger.discover(statuses.judged(page.assets, self._now()))
             pages, assets = pages + 1, assets + len(page.assets)
-            new, garbled = new + entered, garbled + page.invalid_rows
+            new, invalid_rows = new + entered, invalid_rows + page.invalid_rows
             self._note_progress(started, pages, assets)
             order.observe(page)
             if stop_before and not entered and page.next_start and order.all_before(page, stop_before):
@@ -148,14 +148,14 @@ class Sweeper:
             pages=pages,
             assets=assets,
             new=new,
-            garbled=garbled,
+            invalid_rows=invalid_rows,
             full=complete,
             newest_first=order.newest_first,
             seconds=(self._clock() - started).total_seconds(),
         )
         self._remember(last, result, started, failed_later=statuses.remember(full=complete))
-        if garbled:
-            log.error("assets_without_id", count=garbled)
+        if invalid_rows:
+            log.error("assets_without_id", count=invalid_rows)
         counts = self._ledger.counts()
         if not counts.balanced:
             log.error("ledger_out_of_balance", seen=counts.seen, states=dict(counts.states))
@@ -178,14 +178,14 @@ class Sweeper:
     ) -> None:
         """Keep what only a full walk can tell from the last full one."""
         before = earlier.get("garbled")
-        garbled = max(result.garbled, before if isinstance(before, int) and not result.full else 0)
+        invalid_rows = max(result.invalid_rows, before if isinstance(before, int) and not result.full else 0)
         now, api = self._clock(), self._api_time()
         self._ledger.forget(UNFINISHED_FACT)
         self._ledger.remember(
             FACT,
             {
                 **asdict(result),
-                "garbled": garbled,
+                "garbled": invalid_rows,
                 "failed_later": failed_later,
                 "started_at": started.isoformat(),
                 "ended_at": now.isoformat(),

@@ -83,7 +83,7 @@ async def empty(call: Call) -> None:
     await answer(200, b"", [("content-type", "application/octet-stream")], call.scope, call.send)
 
 
-async def garbled_json(call: Call, body: str = '{"limit": 10, "data": [{"id": "64') -> None:
+async def invalid_json(call: Call, body: str = '{"limit": 10, "data": [{"id": "64') -> None:
     await answer(200, body.encode(), [("content-type", "application/json")], call.scope, call.send)
 
 
@@ -250,7 +250,7 @@ FAULTS: Mapping[str, Callable[..., Awaitable[None]]] = {
     "early-expiry": early_expiry,
     "html": html,
     "empty": empty,
-    "garbled-json": garbled_json,
+    "invalid-json": invalid_json,
     "cut": cut,
     "reset": connection_reset,
     "stall": stall,

@@ -27,7 +27,7 @@ _AT_STORAGE: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("range-ignored", {}),
     ("early-expiry", {}),
 )
-_AT_API: tuple[tuple[str, Mapping[str, Any]], ...] = (("garbled-json", {}), ("token-refused", {}))
+_AT_API: tuple[tuple[str, Mapping[str, Any]], ...] = (("invalid-json", {}), ("token-refused", {}))
 # Three attempts must succeed, or a test with chaos could fail by bad luck.
 _MOST_IN_A_ROW = 2
 # Dates and epochs in paths differ between runs; the faults must not.

@@ -262,7 +262,7 @@ def test_what_one_machine_has_not_mounted_does_not_stop_another() -> None:
 
     harness.process(machine="host-1").confirm(harness.name)
     shown = breaker.opened(harness.ledger, harness.clock())
-    assert "host-2" in shown[harness.name].reason, "whoever mends it must know where"
+    assert "host-2" in shown[harness.name].reason, "whoever fixes it must know where"
     assert breaker.parse(harness.ledger.recall_all(breaker.PREFIX), harness.clock()) == {}, (
         "attempts go on elsewhere"
     )

@@ -119,7 +119,7 @@ def test_the_time_of_a_new_copy_starts_at_the_last_list() -> None:
 
     assert check is not None
     assert check.checked_at == NOW - 9 * DAY
-    assert due_at(check, RULES) < NOW, "it may have been there unread for so long"
+    assert due_at(check, RULES) < NOW, "it may have been there unread for that long"
 
 
 @pytest.mark.parametrize(("count", "at_once"), [(100, True), (101, False)])

@@ -284,18 +284,18 @@ def fact(harness: Harness, name: str) -> object:
 
 def test_rows_without_an_id_stay_visible_until_a_full_walk_finds_none() -> None:
     harness = Harness(newest_first(40))
-    pages, garbled = harness.api.pages, 3
+    pages, invalid = harness.api.pages, 3
 
-    def with_garbled(**asked: str | None) -> Iterator[Page]:
+    def with_invalid(**asked: str | None) -> Iterator[Page]:
         for number, page in enumerate(pages(**asked)):
-            yield page.model_copy(update={"invalid_rows": garbled if number == 15 else 0})
+            yield page.model_copy(update={"invalid_rows": invalid if number == 15 else 0})
 
-    harness.api.pages = with_garbled  # type: ignore[method-assign]
+    harness.api.pages = with_invalid  # type: ignore[method-assign]
     harness.sweeper.sweep()
     seen = [fact(harness, "garbled")]
     short = harness.sweeper.sweep()
     seen.append(fact(harness, "garbled"))
-    garbled = 0
+    invalid = 0
     harness.sweeper.sweep(full=True)
     seen.append(fact(harness, "garbled"))
 

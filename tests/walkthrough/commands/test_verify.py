@@ -109,14 +109,14 @@ def test_verify_finds_a_deleted_and_an_invalid_manifest(user: User, archived: di
     (manifest,) = (user.folder / "archive" / "manifests").rglob("*.json")
     whole = manifest.read_bytes()
     manifest.write_bytes(whole[:100])
-    garbled = user.types("verify")
+    invalid = user.types("verify")
     manifest.unlink()
     gone = user.types("verify", archived["asset_id"])
     all_gone = user.types("verify", "--quick")
     nothing = user.types("verify", "--without-ledger")
 
-    assert garbled.exit_code == 1
-    assert "not a manifest we understand" in garbled.text
+    assert invalid.exit_code == 1
+    assert "not a manifest we understand" in invalid.text
     for said in (gone, all_gone):
         assert said.exit_code == 1
         assert archived["asset_id"] in said.text

@@ -46,7 +46,7 @@ class Connection:
     @property
     def tainted(self) -> bool:
         """Whether something came that nobody asked for; while it is idle, up to now."""
-        if not self._tainted and self.idle and self.is_open and self.is_readable:
+        if not self._tainted and self.idle and self.is_open and _readable(self.fd):
             self._tainted = _holds_a_response(self.fd, tls=self.origin.lower().startswith("https:"))
         return self._tainted
 
@@ -62,7 +62,8 @@ class Connection:
 
     @property
     def is_readable(self) -> bool:
-        """Whether something came, or it has ended. Ask while it is open."""
+        """Whether something came, or it has ended. Ask while it is open, in the loop's thread alone: two threads cannot
+        use one poll object at once."""
         return bool(self._poll.poll(0))
 
     @property
@@ -138,6 +139,12 @@ class Connections:
         """Something came, it has ended, or it is too old."""
         _ = connection.tainted  # looked at while it can be
         self.shut_down(connection)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _socket_number(fd: int) -> int:

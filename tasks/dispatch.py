@@ -12,7 +12,8 @@ from tasks.throttle import SKIPPED, comes_too_soon
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=DISPATCH, bind=True, shared=False)
+    # No events: it runs so often that Flower would show little else.
+    @app.task(name=DISPATCH, bind=True, shared=False, send_events=False)
     def dispatch(task: Any) -> dict[str, Any]:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):

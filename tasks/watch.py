@@ -18,7 +18,8 @@ _HEARD_FOR = timedelta(minutes=3)  # watch is sent every minute
 
 
 def register(app: Celery, services: GetServices) -> None:
-    @app.task(name=WATCH, bind=True, shared=False)
+    # No events: it runs so often that Flower would show little else.
+    @app.task(name=WATCH, bind=True, shared=False, send_events=False)
     def watch(task: Any) -> dict[str, Any]:
         """Idempotent; may run concurrently."""
         made = services()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import pkgutil
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from celery import Celery
 
 import tasks
-from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, NotOurs, Outcome, WillRetry
+from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, Kept, NotOurs, Outcome, WillRetry
 from archiver.core.health import Summary
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.reconcile import ReconcileResult
@@ -22,6 +23,7 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Counts
 from storage_backends.errors import TransientStorageError
 from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from tasks.archive_asset import REASON_LENGTH, NotArchived
 from tasks.services import Services
 from tasks.soft_task import OutOfMemory, SoftTask
 from tasks.throttle import EVERY_HEADER, SKIPPED, comes_too_soon
@@ -169,32 +171,62 @@ def test_beat_sends_every_task_but_the_one_that_dispatch_sends() -> None:
         ),
         (AlreadyArchived(1000, 3), {"state": "archived", "bytes": 1000, "objects": 3, "seconds": 0.0}),
         (
-            WillRetry("answered 503", timedelta(0)),
-            {"state": "waiting", "bytes": 0, "objects": 0, "seconds": 0.0, "reason": "answered 503"},
-        ),
-        (
-            Ended(AssetState.LOST, "gone"),
-            {"state": "lost", "bytes": 0, "objects": 0, "seconds": 0.0, "reason": "gone"},
+            Ended(AssetState.EXTERNAL, "in your own bucket"),
+            {"state": "external", "bytes": 0, "objects": 0, "seconds": 0.0, "reason": "in your own bucket"},
         ),
         (NotOurs("another worker has it"), {"state": "not_ours", "reason": "another worker has it"}),
     ],
-    ids=["archived", "already archived", "will retry", "ended", "not ours"],
+    ids=["archived", "already archived", "external", "not ours"],
 )
-def test_flower_is_shown_the_asset_its_type_and_what_became_of_it(
+def test_flower_is_shown_what_became_of_an_asset_that_is_safe_or_is_another_workers(
     outcome: Outcome, shown: dict[str, Any]
 ) -> None:
     core = Core(outcome=outcome)
 
     result = call(core, names.ARCHIVE_ASSET, asset_id="6400c0d3", asset_type="room-vod")
 
-    assert result == {"asset_id": "6400c0d3", "type": "room-vod", **shown}
+    assert result == shown
     assert core.asked == [("archive", "6400c0d3")]
 
 
-def test_a_message_of_a_release_that_sent_no_type_is_understood() -> None:
-    result = call(Core(), names.ARCHIVE_ASSET, asset_id="6400c0d3")
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (WillRetry("answered 503", timedelta(0)), "waiting: answered 503"),
+        (Ended(AssetState.LOST, "gone"), "lost: gone"),
+        (Ended(AssetState.SOURCE_FAILED, "100ms says so"), "source_failed: 100ms says so"),
+        (Kept("no moov", 1000, 3), "quarantined: no moov"),
+        (Ended(AssetState.DAMAGED, "x" * 5000), "damaged: " + "x" * (REASON_LENGTH - 3) + "..."),
+    ],
+    ids=["will retry", "lost", "failed at the source", "with doubts", "a long reason"],
+)
+def test_an_asset_that_is_not_archived_is_a_failure_with_its_state_and_reason(
+    outcome: Outcome, said: str
+) -> None:
+    core = Core(outcome=outcome)
+    task = app_with(core).tasks[names.ARCHIVE_ASSET]
 
-    assert result["asset_id"] == "6400c0d3"
+    ended = task.apply(kwargs={"asset_id": "6400c0d3", "asset_type": "chat"})
+
+    assert ended.state == "FAILURE", "never RETRY: the ledger retries"
+    assert isinstance(ended.result, task.throws)
+    assert str(ended.result) == said
+    assert str(pickle.loads(pickle.dumps(ended.result))) == said, "it crosses from the child to the worker"
+    assert core.asked == [("archive", "6400c0d3")]
+
+
+def test_what_runs_every_few_seconds_sends_no_events_and_everything_else_does() -> None:
+    app = app_with(Core())
+
+    assert {name for name, task in app.tasks.items() if not task.send_events} == {names.DISPATCH, names.WATCH}
+
+
+def test_a_message_of_a_release_that_sent_no_type_is_understood() -> None:
+    core = Core()
+
+    call(core, names.ARCHIVE_ASSET, asset_id="6400c0d3")
+
+    assert core.asked == [("archive", "6400c0d3")]
 
 
 def test_a_sweep_is_followed_by_a_dispatch_also_when_another_one_is_at_it() -> None:
@@ -358,8 +390,9 @@ def test_a_sick_machine_pauses_and_says_so_until_it_is_well(error: Exception) ->
     slept, core = list[float](), Failing(error, error)
     app = on_a_machine(core, slept)
 
-    assert archive_on(app)["state"] == "not_tried"
-    assert archive_on(app)["state"] == "not_tried"
+    for _ in range(2):
+        with pytest.raises(NotArchived, match="not_tried: "):
+            archive_on(app)
     assert len(slept) == 2
     assert len(failing_machines(core.ledger)) == 1
 
@@ -373,7 +406,8 @@ def test_a_machine_that_stays_sick_ends_the_process_and_does_not_go_through_the_
     app = on_a_machine(core, [])
 
     for _ in range(MOST_FAULTS - 1):
-        assert archive_on(app)["state"] == "waiting"
+        with pytest.raises(NotArchived, match="waiting: no memory"):
+            archive_on(app)
     with pytest.raises(SystemExit, match="no memory"):
         archive_on(app)
 

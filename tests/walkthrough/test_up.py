@@ -10,11 +10,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.simulator.process import Simulator, running_simulator
 from tests.storage_backends.side_doors import FileSideDoor
-from tests.walkthrough.running import up
+from tests.walkthrough.running import FLOWER_AUTH, up
 from tests.walkthrough.stored import check_against_truth
 from tests.walkthrough.user import TRACEBACK, User, until, user_of
 
@@ -39,8 +40,15 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
             tasks = running.tasks()
             (shown,) = (task for task in _done(tasks) if later["id"] in str(task["kwargs"]))
             assert "'chat'" in shown["kwargs"]
-            for word in (later["id"], "archived", "'bytes'", "'objects'", "'seconds'"):
+            for word in ("archived", "'bytes'", "'objects'", "'seconds'"):
                 assert word in shown["result"]
+            seen = httpx.get(
+                f"{running.flower_url}/api/tasks", auth=FLOWER_AUTH, params={"limit": "1000"}, timeout=30
+            ).json()
+            shown_tasks = {task["name"] for task in seen.values()}
+            assert "archiver.sweep" in shown_tasks
+            assert not {"archiver.dispatch", "archiver.watch"} & shown_tasks
+            assert user.types("status", "--json").json["flower"] == running.flower_url
             assert running.flower("/api/tasks", auth=None).status_code == 401
             assert running.flower("/tasks", auth=("operator", "guessed")).status_code == 401
             assert running.flower("/tasks").status_code == 200
@@ -121,6 +129,43 @@ def test_a_wrong_alert_url_ends_the_start_with_its_channel_named(tmp_path: Path)
     assert "CANARY" not in said.text
 
 
+def test_in_flower_an_asset_that_is_not_archived_is_a_failure_with_its_reason_and_no_secret(
+    tmp_path: Path,
+) -> None:
+    with running_simulator("empty") as simulator:
+        good, bad = (simulator.add_asset("chat")["id"] for _ in range(2))
+        simulator.fault("server-error", on="storage", asset=bad, times=None)
+        user = user_of(
+            tmp_path, simulator, redis_url=None, ARCHIVER_FLOWER_URL_PREFIX="tools/flower", COLUMNS="100"
+        )
+        with up(user) as running:
+            assert running.flower_url.endswith("/tools/flower")
+            assert user.types("status", "--json").json["flower"] == running.flower_url
+            found: dict[str, dict[str, Any]] = {}
+
+            def both_are_shown() -> bool:
+                tasks = running.tasks()
+                for task in tasks.values():
+                    if task["state"] in ("SUCCESS", "FAILURE") and "not_ours" not in str(task["result"]):
+                        found.update({asset: task for asset in (good, bad) if asset in task["kwargs"]})
+                return len(found) == 2
+
+            until(both_are_shown, seconds=60, what="Flower to show both assets")
+            pages = [running.flower(f"/api/task/info/{found[bad]['uuid']}").text, str(running.tasks())]
+
+        assert found[good]["state"] == "SUCCESS"
+        assert "'state': 'archived'" in found[good]["result"]
+        assert found[bad]["state"] == "FAILURE"
+        assert found[bad]["exception"].startswith("NotArchived('waiting: ")
+        assert "answered 50" in found[bad]["exception"]
+        logs = "".join(log.read_text() for log in tmp_path.glob(".archiver/logs/*.log"))
+        for text in (*pages, logs):
+            assert "X-Amz-" not in text
+            assert simulator.environment["HMS_SECRET"] not in text
+        assert TRACEBACK not in logs
+        assert "raised expected" not in logs
+
+
 def test_a_folder_with_python_modules_of_its_own_is_as_good_as_any(tmp_path: Path) -> None:
     for name in ("tasks", "celery", "redis", "simulator", "celeryconfig", "flowerconfig_", "structlog"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else's module was imported')\n")
@@ -154,6 +199,7 @@ def test_what_fell_and_where_it_listens_is_said(tmp_path: Path) -> None:
             )
 
     assert re.search(r"Broker: +127\.0\.0\.1:\d+ \(embedded Valkey\)", shown)
+    assert not (tmp_path / ".archiver-simulated" / "flower.url").exists(), "it is stopped"
     assert re.search(r"Flower: +http://127\.0\.0\.1:\d+ \(port \d+ is taken\)", shown)
     assert re.search(r"Webhooks: +http://127\.0\.0\.1:\d+/webhooks/100ms\n", shown)
     assert re.search(r"Metrics: +http://127\.0\.0\.1:\d+/metrics\n", shown)

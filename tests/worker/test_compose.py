@@ -82,6 +82,7 @@ def test_flower_does_not_start_without_a_password_and_gets_no_other_secret(compo
 
     assert flower["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
     assert flower["environment"]["FLOWER_UNAUTHENTICATED_API"] == "false"
+    assert flower["environment"]["FLOWER_URL_PREFIX"] == "${ARCHIVER_FLOWER_URL_PREFIX:-}"
     assert "env_file" not in flower
     assert flower["ports"] == ["127.0.0.1:5555:5555"]
 

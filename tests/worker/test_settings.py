@@ -13,6 +13,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
+from worker.embedded.flower import flower_url
 from worker.errors import SettingsError
 from worker.settings import Settings, VodZip, load_settings, variables
 
@@ -111,6 +112,18 @@ def test_a_form_not_filled_in_is_not_set() -> None:
 
     assert (settings.hms_secret, settings.redis_url, settings.types) == (None, None, None)
     assert settings.sweep_seconds == 300
+
+
+@pytest.mark.parametrize("prefix", ["flower", "/flower", "/flower/"])
+def test_the_address_of_flower_follows_from_its_settings(prefix: str) -> None:
+    there = {"ARCHIVER_FLOWER_ADDRESS": "0.0.0.0", "ARCHIVER_FLOWER_URL_PREFIX": prefix}
+
+    assert flower_url(_with(**there)) == "http://127.0.0.1:5555/flower"
+    assert (
+        flower_url(_with(ARCHIVER_FLOWER_ADDRESS="::1", ARCHIVER_FLOWER_URL_PREFIX="/"))
+        == "http://[::1]:5555"
+    )
+    assert flower_url(_with(ARCHIVER_FLOWER_PORT="0")) is None, "any free port"
 
 
 def test_a_filter_of_commas_filters_nothing() -> None:
@@ -298,6 +311,7 @@ BAD = [
     ("ARCHIVER_LOG_FORMAT", "xml", "'console' or 'json'"),
     ("ARCHIVER_FLOWER_PORT", "70000", "must be less than or equal to 65535"),
     ("ARCHIVER_FLOWER_BASIC_AUTH", "MARKED", "is not user:password"),
+    ("ARCHIVER_FLOWER_URL_PREFIX", "https://tools.example/flower", "is no path such as /flower"),
 ]
 _BY_RELATION = {
     # what is missing or too small is named, rather than what was given

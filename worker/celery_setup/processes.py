@@ -19,8 +19,9 @@ URGENT_QUEUE = "urgent"
 ARCHIVE_QUEUE = "archive"
 CONTROL_QUEUE = "control"
 
-FLOWER_COLUMNS = "name,kwargs,state,result,received,runtime,worker"
-"""kwargs: asset id and type; result: bytes, objects, seconds. Neither holds a secret (tests/walkthrough)."""
+FLOWER_COLUMNS = "name,kwargs,state,result,exception,received,runtime,worker"
+"""kwargs: asset id and type; result: bytes, objects, seconds; exception: why an asset is not archived. None holds a
+secret (tests/walkthrough)."""
 
 CONTROL_SLOTS = 4
 """Sweep, reconcile and scrub may each take long, and usually run once at a time; the fourth slot is for dispatch and

@@ -29,6 +29,7 @@ def status(
       archiver status --json | jq .needs_attention
     """
     from archiver.core.health import assess
+    from worker.embedded.flower import flower_url
     from worker.ledger import build_watcher
     from worker.views.status import summary_json, summary_view
 
@@ -37,7 +38,7 @@ def status(
         watcher = build_watcher(settings, ledger)
         summary = watcher.summary()
         if as_json:
-            print_json(json.dumps(summary_json(summary)))
+            print_json(json.dumps({**summary_json(summary), "flower": flower_url(settings)}))
         elif not watch:
             out.print(summary_view(summary))
         else:

@@ -56,6 +56,7 @@ def up(
         settings.flower_address,
         settings.flower_port,
         settings.flower_basic_auth.get_secret_value() if settings.flower_basic_auth else None,
+        settings.flower_url_prefix or "",
     )
     with Supervisor(
         settings.state_dir,

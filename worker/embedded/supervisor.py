@@ -31,7 +31,7 @@ from worker.celery_setup import processes
 from worker.celery_setup.config import celery_settings
 from worker.embedded.child import Child, ProcessStatus
 from worker.embedded.errors import StartFailed
-from worker.embedded.flower import Flower, FlowerOptions, prepare_flower
+from worker.embedded.flower import Flower, FlowerOptions, forget_flower_url, prepare_flower
 from worker.embedded.serve import ServeOptions
 from worker.embedded.state_lock import StateLock
 from worker.embedded.valkey import EmbeddedValkey
@@ -371,6 +371,8 @@ class Supervisor:
         # Beat first: nothing new is sent. Workers before Valkey: they return their messages to it.
         self._stop_stage(["beat"])
         self._stop_stage([*workers, "flower", "serve"], extra_grace=SOFT_SHUTDOWN)
+        if self._flower is not None:
+            forget_flower_url(self._state_dir)
         self._stop_stage([companion.name for companion in self._companions])
         self._stop_stage(["valkey"])
 

@@ -71,9 +71,17 @@ def setup_celery_logging(settings: Settings) -> None:
 
     from celery.signals import setup_logging as celery_sets_up_logging  # other commands need no Celery
 
+    logging.getLogger("celery.app.trace").addFilter(_drop_expected)  # once: it is the same function
     celery_sets_up_logging.connect(instead_of_celerys, weak=False, dispatch_uid="archiver")
     setup_logging(settings)
     log_uncaught_exceptions()
+
+
+def _drop_expected(record: logging.LogRecord) -> bool:
+    """Drop Celery's line, with a traceback, about a task that raised what it declares in `throws`: the archiver has
+    logged that outcome itself."""
+    data = getattr(record, "data", None)
+    return not (isinstance(data, Mapping) and data.get("description") == "raised expected")
 
 
 def log_uncaught_exceptions() -> None:

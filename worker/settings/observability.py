@@ -37,9 +37,23 @@ class ObservabilitySettings(SettingsGroup):
         "start, and the file that holds it is printed.",
     )
 
+    flower_url_prefix: str | None = Field(
+        default=None,
+        description="The path under which a reverse proxy shows Flower, such as /flower; the proxy must pass the path "
+        "on. Default: none.",
+    )
+
     @property
     def flower_on_loopback(self) -> bool:
         return is_loopback(self.flower_address)
+
+    @field_validator("flower_url_prefix", mode="after")
+    @classmethod
+    def _flower_url_prefix(cls, value: str | None) -> str | None:
+        bare = (value or "").strip("/")
+        if bare and not re.fullmatch(r"[\w.~-]+(/[\w.~-]+)*", bare, re.ASCII):
+            raise ValueError("is no path such as /flower (letters, digits, - . _ ~ and slashes)")
+        return f"/{bare}" if bare else None
 
     @field_validator("flower_basic_auth", mode="after")
     @classmethod

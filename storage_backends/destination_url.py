@@ -48,6 +48,11 @@ class DestinationUrl:
         host = _host_of(self.options.get("endpoint_url", ""))
         return f"{place} ({host})" if host else place
 
+    def location(self, key: str) -> str:
+        """Return where the object at `key` is, as other tools take it: `s3://bucket/prefix/key`, or a file's path."""
+        path = f"{self.prefix}/{key}" if self.prefix else key
+        return path if self.scheme == "file" else f"{self.scheme}://{self.bucket}/{path}"
+
     def only_options(self, known: Collection[str]) -> None:
         """Raise BadDestinationUrl when an option is not one of `known`, such as a misspelt one."""
         for option in self.options:

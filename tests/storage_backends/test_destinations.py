@@ -239,3 +239,15 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], timeout=60, check=False)
 
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("s3://b/p/q?endpoint_url=https://minio.example:9000", "s3://b/p/q/manifests/a.json"),
+        ("gs://b", "gs://b/manifests/a.json"),
+        ("/srv/archive", "/srv/archive/manifests/a.json"),
+    ],
+)
+def test_a_location_is_what_other_tools_take(url: str, location: str) -> None:
+    assert parse_destination(url).location("manifests/a.json") == location

@@ -15,11 +15,11 @@ from archiver.core.destinations.breaker import OpenBreaker
 from archiver.core.forecast import Band, Forecast
 from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
-from archiver.ledger.models import Acknowledgement, AssetState, Counts, Progress, Row
+from archiver.ledger.models import Acknowledgement, AssetState, Counts, Decision, Progress, Row
 from tests.core.examples import NOW
 from worker.cli.cmd_doctor import finding_view
 from worker.doctor.findings import Finding, Verdict
-from worker.views.show import asset_view
+from worker.views.show import Copy, asset_view, session_view
 from worker.views.status import progress_table, summary_json, summary_view
 
 EVIL = "x\x1b[2J\x1b]0;title\x07\r\x9b31m\u202e\nAll 3 assets are safe.[bold]y"
@@ -70,10 +70,24 @@ def printed(renderable: RenderableType) -> str:
     [
         pytest.param(summary_view(EVERYTHING), id="status"),
         pytest.param(
-            asset_view(row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)), {EVIL: MANIFEST}),
+            asset_view(
+                row(AssetState.LOST, acknowledged=Acknowledgement(EVIL, EVIL, NOW)),
+                [Copy(EVIL, MANIFEST, EVIL, EVIL)],
+                NOW,
+            ),
             id="show",
         ),
-        pytest.param(asset_view(row(AssetState.LOST), {EVIL: EVIL}), id="show without manifest"),
+        pytest.param(
+            session_view(
+                row(AssetState.LOST, history=(Decision(EVIL, EVIL, EVIL, NOW),)),
+                [Copy(EVIL, EVIL, EVIL, None)],
+                NOW,
+            ),
+            id="show session",
+        ),
+        pytest.param(
+            asset_view(row(AssetState.LOST), [Copy(EVIL, EVIL, EVIL, None)], NOW), id="show without manifest"
+        ),
         pytest.param(finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL)), id="doctor"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,36 +14,76 @@ from storage_backends.errors import StorageError
 from worker.cli.opening import open_ledger
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def show(asset_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
-    """Everything that is known of one asset: its state and why, and its manifest at each destination.
+    from archiver.ledger.models import Row
+    from storage_backends.base import StorageBackend
+    from storage_backends.destination_url import DestinationUrl
+    from worker.views.show import Copy
+
+
+def show(
+    asset_id: Annotated[str, typer.Argument(metavar="[ID]", show_default=False)] = "",
+    session: Annotated[str, typer.Option("--session", help="All assets of this session id.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Everything that is known of an asset: its state and why, where it is, and who decided what about it.
+
+    With --session: of each asset of a session; --json then prints one object on each line. Locations can be copied:
+    s3://..., gs://..., or a path. Exit code 1 when the ledger knows no such asset.
 
     Examples:
       archiver show 6400c0d3e1b2a3c4d5e6f708
+      archiver show --session 65a2e0d3e1b2a3c4d5e6f700
     """
-    from archiver.core.records import keys
-    from archiver.core.records.manifest import read_manifest
+    from storage_backends.destination_url import parse_destination
     from storage_backends.registry import open_destinations
-    from worker.views.rows import row_json
-    from worker.views.show import asset_view
+    from worker.views.show import asset_json, asset_view, session_view
     from worker.views.text import shown
 
+    if bool(asset_id) == bool(session):
+        raise typer.BadParameter("Missing argument: give an ID, or --session ID")
     settings = read_settings()
     with open_ledger(settings) as ledger, ExitStack() as stack:
-        row = ledger.get(asset_id)
-        manifests: dict[str, dict[str, Any] | str | None] = {}
-        if row is not None:
-            for store in open_destinations(settings.destinations):
-                stack.callback(store.close)
-                try:
-                    manifest = read_manifest(store, keys.manifest_key(asset_id, row.created_at))
-                    manifests[store.name] = json.loads(manifest.to_bytes()) if manifest else None
-                except (ManifestError, StorageError) as error:
-                    manifests[store.name] = str(error)
-    if as_json:
-        print_json(json.dumps({"row": row_json(row) if row else None, "manifests": manifests}))
-    elif row is None:
+        if session:
+            rows = [row for row in ledger.rows() if row.session_id == session]
+        else:
+            rows = [row for row in [ledger.get(asset_id)] if row is not None]
+        now = ledger.now()
+        stores = open_destinations(settings.destinations) if rows else []
+        for store in stores:
+            stack.callback(store.close)
+        places = [parse_destination(url) for url in settings.destinations]
+        for row in rows:
+            copies = _copies(row, stores, places)
+            if as_json:
+                print_json(json.dumps(asset_json(row, copies)))
+            else:
+                out.print((session_view if session else asset_view)(row, copies, now))
+    if not rows and as_json and not session:
+        print_json(json.dumps({"row": None, "manifests": {}, "locations": {}, "history": []}))
+    elif not rows and session:
+        err.print(shown(f"The ledger knows no asset of session {session}. `archiver sweep` asks 100ms."))
+    elif not rows:
         err.print(shown(f"{asset_id} is not in the ledger. `archiver archive {asset_id}` asks 100ms for it."))
-    else:
-        out.print(asset_view(row, manifests))
-    sys.exit(ExitCode.OK if row is not None else ExitCode.NOT_SAVED)
+    sys.exit(ExitCode.OK if rows else ExitCode.NOT_SAVED)
+
+
+def _copies(row: Row, stores: Sequence[StorageBackend], places: Sequence[DestinationUrl]) -> list[Copy]:
+    """The asset's manifest at each destination, or why it cannot be read."""
+    from archiver.core.records import keys
+    from archiver.core.records.manifest import read_manifest
+    from worker.views.show import Copy
+
+    key = keys.manifest_key(row.asset_id, row.created_at)
+    copies = []
+    for store, place in zip(stores, places, strict=True):
+        try:
+            manifest = read_manifest(store, key)
+            found = json.loads(manifest.to_bytes()) if manifest else None
+        except (ManifestError, StorageError) as error:
+            found = str(error)
+        folder = place.location(found["folder"]) if isinstance(found, dict) else None
+        copies.append(Copy(store.name, found, place.location(key), folder))
+    return copies

@@ -45,7 +45,7 @@ def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableTyp
             Text(text.ljust(width), style=state_style(text) if number == 2 else "")
             for number, (text, width) in enumerate(zip(_cells(row), widths, strict=True))
         )
-        parts.append(line + Text(f"  {_left(row.expires_at, now)}", style="dim"))
+        parts.append(line + Text(f"  {time_left_in_words(row.expires_at, now)}", style="dim"))
         if why := row.reason or "; ".join(row.warnings):
             parts.append(_indented(Text(escaped(why), overflow="fold")))
         if ack := row.acknowledged:
@@ -65,7 +65,7 @@ def in_words(ack: Acknowledgement) -> str:
     return f"acknowledged by {ack.by} at {ack.at:%Y-%m-%d %H:%M} UTC: {ack.why}"
 
 
-def _left(expires_at: datetime, now: datetime) -> str:
+def time_left_in_words(expires_at: datetime, now: datetime) -> str:
     if expires_at == UNDATED:
         return "expires at an unknown time"
     return f"{'expires' if expires_at > now else 'expired'} {time_left(expires_at, now)}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from archiver.ledger.models import Row
-from worker.views.rows import in_words, row_json, state_style
+from archiver.core.upkeep.history import history_of
+from archiver.ledger.models import Decision, Row
+from worker.views.rows import row_json, rows_view, state_style, time_left_in_words
 from worker.views.text import shown
 
 MAX_OBJECTS = 50
@@ -19,22 +22,68 @@ MAX_DOUBTS = 50
 """Doubts printed of one manifest."""
 
 
-def asset_view(row: Row, manifests: Mapping[str, Mapping[str, Any] | str | None]) -> RenderableType:
-    """`manifests`: by destination the manifest, or why it cannot be read, or None if there is none."""
-    parts: list[RenderableType] = [_row_table(row)]
-    for destination, manifest in manifests.items():
-        if isinstance(manifest, Mapping):
-            parts += _manifest_view(destination, manifest)
-        else:
-            parts += [Text(), shown(f"{destination}: {manifest or 'no manifest'}", "yellow")]
-    return Group(*parts)
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An asset at one destination. `manifest`: its manifest, or why it cannot be read, or None if there is none.
+    `location`: where that is, or would be; `folder`: where its files are."""
+
+    destination: str
+    manifest: Mapping[str, Any] | str | None
+    location: str
+    folder: str | None
 
 
-def _row_table(row: Row) -> Table:
+def asset_json(row: Row, copies: Sequence[Copy]) -> dict[str, Any]:
+    """`locations`: of the manifest and of the files, by destination."""
+    return {
+        "row": row_json(row),
+        "manifests": {copy.destination: copy.manifest for copy in copies},
+        "locations": {
+            copy.destination: {"manifest": copy.location, "folder": copy.folder}
+            for copy in copies
+            if isinstance(copy.manifest, Mapping)
+        },
+        "history": [{**asdict(each), "at": each.at.isoformat()} for each in _history(row, copies)],
+    }
+
+
+def asset_view(row: Row, copies: Sequence[Copy], now: datetime) -> RenderableType:
+    parts: list[RenderableType] = [_row_table(row, now)]
+    for copy in copies:
+        parts += [Text(), *_location_view(copy)]
+        if isinstance(copy.manifest, Mapping):
+            parts += _manifest_view(copy.manifest)
+    return Group(*parts, *_history_view(row, copies))
+
+
+def session_view(row: Row, copies: Sequence[Copy], now: datetime) -> RenderableType:
+    """One of several assets, without its objects."""
+    locations = (line for copy in copies for line in _location_view(copy))
+    return Group(rows_view("", (row,), now), *locations, *_history_view(row, copies), Text())
+
+
+def _location_view(copy: Copy) -> Iterator[RenderableType]:
+    if isinstance(copy.manifest, Mapping):
+        yield shown(f"manifest  {copy.location}")
+        yield shown(f"files     {copy.folder}/")
+    else:
+        yield shown(f"{copy.destination}: {copy.manifest or 'no manifest'}", "yellow")
+
+
+def _history(row: Row, copies: Sequence[Copy]) -> list[Decision]:
+    return history_of(row, [copy.manifest for copy in copies if isinstance(copy.manifest, Mapping)])
+
+
+def _history_view(row: Row, copies: Sequence[Copy]) -> Iterator[RenderableType]:
+    for each in _history(row, copies):
+        yield shown(f"{each.at:%Y-%m-%d %H:%M} UTC  {each.what} by {each.by}: {each.why}", "yellow")
+
+
+def _row_table(row: Row, now: datetime) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     fields = row_json(row)
-    if row.acknowledged is not None:
-        fields["acknowledged"] = in_words(row.acknowledged)
+    del fields["history"], fields["acknowledged"]  # told below
+    fields["expires_at"] = f"{fields['expires_at']} ({time_left_in_words(row.expires_at, now)})"
     for name, value in fields.items():
         if value not in (None, [], "", 0, 0.0):
             style = state_style(row.state) if name == "state" else ""
@@ -42,9 +91,9 @@ def _row_table(row: Row) -> Table:
     return table
 
 
-def _manifest_view(destination: str, manifest: Mapping[str, Any]) -> Iterator[RenderableType]:
+def _manifest_view(manifest: Mapping[str, Any]) -> Iterator[RenderableType]:
     objects: Sequence[Mapping[str, Any]] = manifest["objects"]
-    table = Table(title=shown(f"{destination}/{manifest['folder']}"), title_justify="left")
+    table = Table()
     for column in ("object", "bytes", "crc32c", "content type"):
         table.add_column(column, overflow="fold", justify="right" if column == "bytes" else "left")
     for item in objects[:MAX_OBJECTS]:
@@ -65,9 +114,8 @@ def _manifest_view(destination: str, manifest: Mapping[str, Any]) -> Iterator[Re
             "`archiver accept ID --why ...` if it is all there is, `archiver reject ID` if it is worthless."
         )
     if accepted := manifest.get("accepted"):
-        yield shown(f"accepted by {accepted['by']} at {accepted['at']}: {accepted['why']}", "yellow")
         yield from (
-            shown(f"  despite: {doubt}", "yellow") for doubt in accepted.get("doubts", [])[:MAX_DOUBTS]
+            shown(f"accepted despite: {doubt}", "yellow") for doubt in accepted.get("doubts", [])[:MAX_DOUBTS]
         )
     for warning in manifest.get("warnings", []):
         yield shown(f"warning: {warning}", "yellow")

@@ -330,7 +330,7 @@ def _(stack: ExitStack) -> None:
 @bug("status ignores a late sweep")
 def _(stack: ExitStack) -> None:
     _instead(stack, archiver.core.health.Summary, "sweep_is_late", property(lambda _self: False))
-    _instead(stack, archiver.core.health, "267-def find_no_progress(summary: Summary) -> Iterator[Finding]:", lambda _summary: iter(()))
+    _instead(stack, archiver.core.health, "find_no_progress", lambda _summary: iter(()))
 
 
 @bug("status ignores what is lost")

@@ -19,6 +19,9 @@ MOST_WAITING = 10_000
 PAUSES_SECONDS = (10.0, 60.0, 300.0)
 """Before the second, third and fourth look, when a look found nothing new or failed: a webhook may come before the
 API lists its asset."""
+PACE_SECONDS = 0.1
+"""Between two looks, so that a flood leaves the API and the interpreter to others: 3,000 sessions in the time from one
+sweep to the next, which finds the rest."""
 
 
 class Lookups:
@@ -34,7 +37,7 @@ class Lookups:
         self._waiting: dict[Announced, int] = {}  # and how many looks were made
         self._order: list[tuple[float, int, Announced]] = []
         self._added = 0
-        self._closed = False
+        self._stopped = threading.Event()
 
     def add(self, announced: Announced) -> bool:
         """Look it up soon, unless it waits already; return False when too many wait."""
@@ -50,10 +53,11 @@ class Lookups:
         """Look up what was added until `close`."""
         while (announced := self._next()) is not None:
             self.look(announced)
+            self._stopped.wait(PACE_SECONDS)
 
     def close(self) -> None:
+        self._stopped.set()
         with self._changed:
-            self._closed = True
             self._changed.notify()
 
     def look(self, announced: Announced) -> None:
@@ -83,7 +87,7 @@ class Lookups:
     def _next(self) -> Announced | None:
         """Wait for it. None: closed."""
         with self._changed:
-            while not self._closed:
+            while not self._stopped.is_set():
                 if (announced := self.take()) is not None:
                     return announced
                 self._changed.wait(self._order[0][0] - self._steady() if self._order else None)

@@ -75,7 +75,7 @@ def _seen(
         (["--at-risk"], {"urgent"}),
         (["--since", "2026-02-01", "--until", "2026-03-01T00:00:01Z"], {"=cmd"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "finds",
 )
 def test_filters(user: User, options: list[str], found: set[str]) -> None:
     said = user.types("list", "--json", *options)

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.destinations import breaker, failures
-from archiver.core.destinations.checked import CHECK_EVERY, LOCK_NAME, Destinations
+from archiver.core.destinations.checked import CHECK_EVERY, Destinations
 from archiver.core.destinations.guarded import GuardedBackend, guarded
 from archiver.core.destinations.identity import Verdict
+from archiver.core.destinations.marker_check import LOCK_NAME
 from archiver.core.destinations.registry import PREFIX
 from archiver.core.errors import DestinationSilent, NotTheDestination
 from archiver.core.machine import is_machine_fault

@@ -29,6 +29,7 @@ from worker.cli.cmd_doctor import doctor
 from worker.cli.cmd_events import events
 from worker.cli.cmd_list import list_assets
 from worker.cli.cmd_pause import drain, pause, resume
+from worker.cli.cmd_plan import plan
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
 from worker.cli.cmd_retry import retry
@@ -56,7 +57,7 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Archive": (demo, up, run, serve, sweep, archive, webhook),
+    "Archive": (demo, up, run, serve, plan, sweep, archive, webhook),
     "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile),
     "Decide": (retry, accept, reject, skip, ack, adopt),
     "Operate": (pause, resume, drain),

@@ -1,4 +1,4 @@
-"""When something that failed is tried again: every backoff of the archiver, its formula and its defaults.
+"""Every retry policy of the archiver: backoff and jitter, with formula and defaults.
 
 What fails for good at one level is retried at the next, where a retry is rarer and costs more:
 

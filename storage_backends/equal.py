@@ -1,4 +1,4 @@
-"""Success where overwriting is refused (retention, WORM, no right to delete) and the same content is there already."""
+"""Count a write as successful where overwriting is refused (retention, WORM) and the same content is there already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend is doing: the first words of its messages and the fields of its errors."""
+"""The operation of a backend: the first words of its messages and the fields of its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend or an upload may offer beyond the contract, one small Protocol for each ability.
+"""Optional abilities of a backend or an upload, one small Protocol for each.
 
 A backend offers an ability by having its method. Callers look for the method (`getattr(store, "send", None)`) and do
 without it otherwise, so a wrapper passes an ability on by `__getattr__`.

@@ -1,4 +1,4 @@
-"""Who has been told what: from the findings of each look to one message per channel. Pure.
+"""Decide which message each channel gets: one per cause and level. Pure.
 
 A finding becomes an alert: one per rule and cause (a destination, a worker), told once to each channel that wants its
 severity, told again when its level has doubled, or has risen for GROWTH_AFTER, and resolved when the finding has been

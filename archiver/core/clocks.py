@@ -1,4 +1,4 @@
-"""Whether the clocks agree. Pure.
+"""Compare clocks. Pure.
 
 The ledger's clock times everything, and deadlines follow from the API's. While they disagree it is not known which
 deadlines are past, and no asset is called lost.

@@ -1,4 +1,4 @@
-"""When 100ms deletes an asset, and what follows for its priority. Pure."""
+"""Compute when 100ms deletes an asset, and its priority from that. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event says to its receiver. Pure."""
+"""Build the body of an event. Pure."""
 
 from __future__ import annotations
 

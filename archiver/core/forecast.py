@@ -1,4 +1,4 @@
-"""When will everything be saved, and what will not be in time? Pure.
+"""Forecast when everything is saved, and what will miss its deadline. Pure.
 
 The hours of the past are replayed at random (a moving-block bootstrap) into PATHS possible futures. In each of them the
 assets are copied in the order of their deadlines, and one whose deadline passes is missed. The 90 % band is what

@@ -1,4 +1,4 @@
-"""Is all well? From the facts in a `Summary` to the rules that fire, headline and exit code. Pure.
+"""Decide which rules fire on the facts in a `Summary`, and the headline and exit code. Pure.
 
 `status`, `watch`, `run --once` and the alarms use the same findings, so they cannot disagree. What is not known is a
 problem, never "well".

@@ -1,4 +1,4 @@
-"""What follows from an asset's description alone, before any byte is read. Pure; repeated by every sweep."""
+"""Classify an asset by its description alone, before any byte is read. Pure; every sweep does it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the 100ms API.
+"""Errors of the 100ms API.
 
 HmsError                     the request (method and path, never a query or a token) and the response
 ├── HmsUnavailable           not reached, timed out, 5xx: retry, after `retry_after` if the API gave one

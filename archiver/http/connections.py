@@ -1,4 +1,4 @@
-"""Which connection brought which response, and whether it may be used again.
+"""Track which connection brought which response, and whether it may be reused.
 
 libcurl looks at a kept connection only when it was idle for a second. So nothing is sent over one before its socket
 was polled here, at the last moment. One on which something came that nobody asked for is shut down and marked

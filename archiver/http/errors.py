@@ -1,4 +1,4 @@
-"""Why an HTTP exchange failed. Messages hold no URL; the caller names what it was asking for.
+"""Errors of HTTP requests. Messages hold no URL; the caller names what it asked for.
 
 HttpError
 ├── InvalidRequest            it cannot be sent as it is; nothing was

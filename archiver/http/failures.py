@@ -1,4 +1,4 @@
-"""libcurl's result codes, as errors of ours."""
+"""Translate libcurl's result codes to our errors."""
 
 from __future__ import annotations
 

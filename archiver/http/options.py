@@ -1,4 +1,4 @@
-"""What a session is configured with."""
+"""Options of a session."""
 
 from __future__ import annotations
 

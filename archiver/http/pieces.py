@@ -1,4 +1,4 @@
-"""A request's body that lies in memory in several pieces: what surrounds a part, and the part itself."""
+"""A request body made of several buffers in memory: a part, and what surrounds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads for calls that block: stores' libraries, the ledger, file systems.
+"""Thread pool for blocking calls: stores' libraries, the ledger, file systems.
 
 Not a `ThreadPoolExecutor`: that one waits for its threads when the interpreter ends, and a worker that is told to stop
 would hang on a silent server (celery.md, "Shutdown"). These are daemons; how many calls run at once is for those who

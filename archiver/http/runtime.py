@@ -1,4 +1,4 @@
-"""What a process runs its copies on: two loops and threads for blocking calls.
+"""The runtime of a process: two loops, and threads for blocking calls.
 
 Requests to sources are driven by one loop, in whose thread the engine's coroutines run as well; requests to stores by
 the other, so that a source never waits for a store and TLS uses two processors. Nothing else of the engine starts a

@@ -1,4 +1,4 @@
-"""Counts of one process, until somebody takes them away to where they are added up (`worker.tallies`)."""
+"""Counters of one process, until `worker.tallies` adds them to the totals in the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request and its response, on its way through a session."""
+"""One request and its response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which certificate authorities are trusted: one policy for the API, sources, S3, GCS and Redis.
+"""Choose the trusted certificate authorities: one policy for the API, sources, S3, GCS and Redis.
 
 Trusted are the system's store and the authorities of one file: ARCHIVER_CA_FILE, else SSL_CERT_FILE. The file adds to
 the store and does not replace it, so that a company's own authority can be trusted without losing the public ones.

@@ -1,4 +1,4 @@
-"""What coroutines of this project wait for: HTTP transfers, blocking calls, pauses.
+"""Awaitables of this project: HTTP transfers, blocking calls, pauses.
 
 A coroutine names its waits (`await Transfer(...)`, `await Blocking(call)`) and does not know who runs it: the engine's
 scheduler, many at once in one thread, or `complete`, which blocks the calling thread. So one piece of linear code

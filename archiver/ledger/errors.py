@@ -1,4 +1,4 @@
-"""What can go wrong with the ledger.
+"""Errors of the ledger.
 
 LedgerError
 ├── LedgerUnavailable     the store behind it cannot be reached, or refuses to write; retry

@@ -1,4 +1,4 @@
-"""What goes into a ledger and what comes out of it. Times are aware UTC."""
+"""Models of the ledger. Times are aware UTC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operating system's errors → ours."""
+"""Translate the operating system's errors to ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parse what Google Cloud Storage says about an object or a session."""
+"""Parse the responses of Google Cloud Storage about an object or a session."""
 
 from __future__ import annotations
 

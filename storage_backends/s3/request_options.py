@@ -1,4 +1,4 @@
-"""Which options of PutObject and UploadPart our own requests send, and what becomes of every other one.
+"""Every option of PutObject and UploadPart: sent by our own requests, or left to boto3.
 
 To send another option, such as Object Lock:
 

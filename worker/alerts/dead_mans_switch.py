@@ -1,4 +1,4 @@
-"""Call somebody else's clock after each sweep, so that silence is noticed too (the convention of healthchecks.io)."""
+"""Ping a dead man's switch after each sweep, so that silence is noticed too (the convention of healthchecks.io)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message says. Plain text: every channel can show it."""
+"""Write messages. Plain text: every channel can show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What beat sends, and when. Every task here tolerates being sent twice, late, or not at all.
+"""Beat's schedule. Every task here tolerates being sent twice, late, or not at all.
 
 Wall clocks are not trusted: messages carry no `expires`, which a worker would compare with its own clock
 (`tasks.throttle` skips what piled up instead), and beat runs on a monotonic clock.

@@ -1,4 +1,4 @@
-"""What `run --once` and `archive` share: they copy assets in this process, until Ctrl-C."""
+"""Copy assets in this process until Ctrl-C, for `run --once` and `archive`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, the two consoles, option types, settings with logging."""
+"""Shared by every command: exit codes, the two consoles, option types, settings with logging."""
 
 from __future__ import annotations
 

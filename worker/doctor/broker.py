@@ -1,4 +1,4 @@
-"""Checks of the server that is broker and ledger: does it answer, and does it keep what it is given?"""
+"""Checks of the broker and ledger: reachable, and persistent."""
 
 from __future__ import annotations
 

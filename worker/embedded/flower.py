@@ -1,4 +1,4 @@
-"""Where Flower listens and which password it has."""
+"""Flower's address and password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom connections may trust and where they may lead."""
+"""TLS trust and allowed addresses."""
 
 from __future__ import annotations
 

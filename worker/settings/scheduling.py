@@ -1,4 +1,4 @@
-"""When an asset is attempted: dispatch, lease and retries."""
+"""Dispatch, lease and retries."""
 
 from __future__ import annotations
 

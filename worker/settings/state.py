@@ -1,4 +1,4 @@
-"""Where the archiver keeps its own state: broker, ledger, local files."""
+"""The state of the archiver itself: broker, ledger, local files."""
 
 from __future__ import annotations
 

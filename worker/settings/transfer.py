@@ -1,4 +1,4 @@
-"""How bytes are copied: parallelism, memory, part size, timeouts, access to sources."""
+"""Copying: parallelism, memory, part size, timeouts, access to sources."""
 
 from __future__ import annotations
 

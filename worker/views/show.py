@@ -1,4 +1,4 @@
-"""What `archiver show` prints of one asset."""
+"""Print one asset for `archiver show`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `archiver status` prints."""
+"""Print the report of `archiver status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `archiver verify` prints: each bad copy, and a summary of what was and was not checked."""
+"""Print the result of `archiver verify`: each bad copy, and a summary of what was and was not checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""archive(asset_id): the whole algorithm.
+"""Archive one asset: the whole algorithm, in order.
 
     take the lease         leasing.py      held by another worker: nothing is done; renewed until the attempt ends
     ask the API            judging.py      the asset may be failed, external, or not ready

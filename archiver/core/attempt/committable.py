@@ -1,4 +1,4 @@
-"""The manifest of what was copied, if it may be committed now."""
+"""Build the manifest of what was copied, if it may be committed now."""
 
 from __future__ import annotations
 

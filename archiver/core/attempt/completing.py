@@ -1,4 +1,4 @@
-"""Adding to an archived asset what was busy when it was archived (a thumbnail), without touching the rest of it."""
+"""Add to an archived asset what was busy when it was archived (a thumbnail), without touching the rest of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an asset with doubts is stored, and whether two attempts found the same. Pure.
+"""Decide when an asset with doubts is stored, and whether two attempts found the same. Pure.
 
 It is stored, its doubts in the manifest, when `mismatch_attempts` attempts in a row found the same. What the source may
 still complete is stored only near the deadline, whatever earlier attempts found.

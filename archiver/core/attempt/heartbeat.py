@@ -1,4 +1,4 @@
-"""Renewing a lease and reporting progress while an asset is copied."""
+"""Renew a lease and report progress while an asset is copied."""
 
 from __future__ import annotations
 

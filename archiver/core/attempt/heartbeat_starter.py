@@ -1,4 +1,4 @@
-"""Starting heartbeat threads late: thousands of small assets an hour are archived in milliseconds each and need none.
+"""Start heartbeat threads late: thousands of small assets an hour are archived in milliseconds each and need none.
 
 One thread of the process waits for all attempts, and starts the heartbeat of those that last longer.
 """

@@ -1,4 +1,4 @@
-"""Adding to an archived asset what its source did not have yet when it was archived."""
+"""Add to an archived asset what its source did not have yet when it was archived."""
 
 from __future__ import annotations
 

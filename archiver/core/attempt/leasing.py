@@ -1,4 +1,4 @@
-"""Taking the lease on one asset."""
+"""Take the lease on one asset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the destinations hold of an asset when an attempt begins."""
+"""Read what the destinations hold of an asset when an attempt begins."""
 
 from __future__ import annotations
 

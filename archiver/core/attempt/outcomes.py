@@ -1,4 +1,4 @@
-"""How one attempt at one asset ended."""
+"""The outcomes of one attempt at one asset."""
 
 from __future__ import annotations
 

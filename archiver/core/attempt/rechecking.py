@@ -1,4 +1,4 @@
-"""Looking again at what the destinations hold before an asset is settled as anything but stored."""
+"""Read the destinations again before an asset is settled as anything but stored."""
 
 from __future__ import annotations
 

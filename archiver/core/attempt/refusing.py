@@ -1,4 +1,4 @@
-"""Opening circuit breakers for what refused an attempt."""
+"""Open circuit breakers for what refused an attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archived assets of which the API tells another size now: copied again if the source has something else."""
+"""Copy an archived asset again if the API reports another size and the source has something else."""
 
 from __future__ import annotations
 

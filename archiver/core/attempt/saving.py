@@ -1,4 +1,4 @@
-"""Saving an asset at the destinations that lack it: copy, verify, commit."""
+"""Save an asset at the destinations that lack it: copy, verify, commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which archived assets a destination holds manifests of: evidence of what it is when its marker says nothing."""
+"""Count the manifests of archived assets at a destination: evidence of which one it is when it has no marker."""
 
 from __future__ import annotations
 

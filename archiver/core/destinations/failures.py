@@ -1,4 +1,4 @@
-"""How destinations fail on single machines: a disk that is not mounted on one may well be mounted on another.
+"""Record how destinations fail on single machines: a disk that is not mounted on one may be mounted on another.
 
 A failure stops the machine that records it alone. One that lasts is shown to people beside the open circuit breakers.
 """

@@ -1,4 +1,4 @@
-"""Whether a destination is the one that the ledger knows, by the id in its marker and the manifests beside it. Pure.
+"""Decide whether a destination is the one that the ledger knows, by its marker and its manifests. Pure.
 
 An unmounted disk leaves an empty directory under the same name, and a wrong setting names somebody else's bucket: both
 answer every call, and everything concluded from them is wrong.

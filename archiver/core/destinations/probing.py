@@ -1,4 +1,4 @@
-"""Probing a destination: write an object, read it back, delete it.
+"""Probe a destination: write an object, read it back, delete it.
 
 By an attempt whose asset was refused, because a destination may refuse one key only, or have no space for one large
 object; and by `archiver doctor`.

@@ -1,4 +1,4 @@
-"""What the ledger remembers of each destination; kept for as long as the ledger is."""
+"""Remember each destination in the ledger, for as long as the ledger is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When each copy was last checked: one object under `checks/` for each run of the scrub.
+"""Record when each copy was last checked: one object under `checks/` for each run of the scrub.
 
 Gzipped JSON lines: a head, a line for each copy, a count. Each object is the whole record, so all but the newest KEPT
 are deleted; where nothing may be deleted they stay. A record that is lost, cut or of another schema is ignored: its

@@ -1,4 +1,4 @@
-"""Gaps: assets that the ledger calls archived, without a manifest at some destination. What each means. Pure."""
+"""Classify gaps: assets that the ledger calls archived, without a manifest at some destination. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Which copies the scrub checks next, and which are overdue. Pure; times are seconds since 1970 by the ledger's clock.
+"""Choose the copies that the scrub checks next, and those that are overdue. Pure.
+
+Times are seconds since 1970 by the ledger's clock.
 
 Each copy is checked within `every`, a new one in full before its source expires, and in full again within `full_every`.
 """

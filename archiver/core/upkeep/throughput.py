@@ -1,4 +1,4 @@
-"""How much was copied in each hour of the last two weeks, and what that means for the assets that are left."""
+"""Measure how much was copied in each hour of the last two weeks, for the forecast."""
 
 from __future__ import annotations
 

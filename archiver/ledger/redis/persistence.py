@@ -1,4 +1,4 @@
-"""Whether a Redis server keeps the ledger across a restart, and all of it when its memory is full."""
+"""Check that a Redis server keeps the ledger across a restart, and all of it when its memory is full."""
 
 from __future__ import annotations
 

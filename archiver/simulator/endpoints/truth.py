@@ -1,4 +1,4 @@
-"""What a perfect archive of the workspace holds."""
+"""List what a perfect archive of the workspace holds."""
 
 from __future__ import annotations
 

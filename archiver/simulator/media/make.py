@@ -1,4 +1,4 @@
-"""Makes the sample recordings of this folder: `python -m archiver.simulator.media.make`. Needs the `imageio-ffmpeg`
+"""Make the sample recordings of this folder: `python -m archiver.simulator.media.make`. Needs the `imageio-ffmpeg`
 wheel.
 
 Its output is committed, so that the simulator needs no ffmpeg. Every file holds six seconds of a moving test

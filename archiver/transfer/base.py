@@ -2,7 +2,7 @@
 
 A `Source` can be read by range and knows how to renew its own URL; `transfer.source` makes sources of URLs.
 The engine (`transfer.engine`) copies one source to one key at every store given, in bounded memory, and
-returns only what it has proved.
+returns only what it has verified.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Structure(Protocol):
     """Checks the container (mp4, webm) of one object while it is copied. One per copy; safe from several threads."""
 
     @property
-    def proves_end(self) -> bool:
+    def verifies_end(self) -> bool:
         """Once `finish` found nothing wrong: whether the container itself says where it ends. One that is open-ended,
         as live recorders write them, may have been cut. True before."""
         ...
@@ -145,7 +145,7 @@ class CopyRequest:
 class CopyResult:
     """One object, copied. Every store of the request is in `stored` or in `failed`, by its name.
 
-    `stored` means proved: the store holds `size_bytes` bytes whose CRC32C is `crc32c`, by the store's own word
+    `stored` means verified: the store holds `size_bytes` bytes whose CRC32C is `crc32c`, by the store's own word
     or by reading them back. Where every store failed early, reading stopped: `size_bytes` and `crc32c` are then
     what was known of them, else 0. `unchanged`: the stores hold it as `CopyRequest.known` says, and nothing was sent;
     `stored` is then empty.
@@ -219,10 +219,10 @@ class Engine(Protocol):
         ...
 
     def confirm(self) -> Mapping[ObjectKey, str]:
-        """Prove that no response was taken for another request's: ask before the asset is committed, when all copies
-        have ended. By key, why an object copied since the last call is not proved; it is to be copied again (`fresh`),
-        and in doubt when it is named once more (`transfer.proofs`). Copies may be under way: of these, what has arrived
-        so far may be named. Raises what `should_stop` raises."""
+        """Confirm that no response was taken for another request's (`transfer.confirmations`). Call it before the asset
+        is committed, when all copies have ended. Return, by key, why an object copied since the last call is not
+        confirmed: copy it again (`fresh`), and doubt it when it is named once more. Of copies in flight, what has
+        arrived so far may be named. Raises what `should_stop` raises."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -72,7 +72,7 @@ class Checks:
         if self._request.structure is not None:
             self._request.structure.finish(size_bytes, read)
 
-    def proves_whole(self, info: SourceInfo, *, one_part: bool) -> bool:
+    def verifies_whole(self, info: SourceInfo, *, one_part: bool) -> bool:
         """Whether a body that passes has arrived whole. One that ends with its connection needs more than its end."""
         request = self._request
         if info.framed or request.size_bytes is not None or request.crc32c is not None:

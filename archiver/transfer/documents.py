@@ -39,7 +39,7 @@ def fetch_bytes(
     policy: RetryPolicy = REQUEST,
 ) -> Fetched:
     """The document at `address`, codings undone, tried again when the source is unavailable. One that ends with its
-    connection is read twice, unless a checksum proves it whole. Raises SourceMismatch when it is larger than
+    connection is read twice, unless a checksum verifies it whole. Raises SourceMismatch when it is larger than
     `max_bytes` (after decoding, too), and SourceError."""
 
     longest_bytes = 0

@@ -22,12 +22,12 @@ from archiver.http.waiting import Blocking, Ended, Wait
 from archiver.retry_policy import REQUEST, RetryPolicy
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
 from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled
+from archiver.transfer.confirmations import Confirmations
 from archiver.transfer.errors import SourceMismatch, Stopped, TransferError
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.object_copy import ObjectCopy
 from archiver.transfer.part_sizes import PART_BYTES, part_size
-from archiver.transfer.proofs import Proofs
 from archiver.transfer.reading import BlockingReading, HttpReading, Reading
 from archiver.transfer.source import HttpSource
 from archiver.transfer.storing import StoreTools
@@ -82,7 +82,7 @@ class TransferEngine:
         self._stopped: BaseException | None = None
         self._tasks: dict[Task, _Running] = {}
         self._sessions: dict[HttpClient, Session] = {}
-        self._proofs = Proofs(policy)
+        self._confirmations = Confirmations(policy)
         self._timer: Timer | None = None
         # twice what can be worked on: enough that nobody idles, few enough for 86,400 segments to pass in little memory
         self._room = _Room(self._runtime, 2 * (connections + uploads))
@@ -116,8 +116,8 @@ class TransferEngine:
             return self._run_chunks(copy, body, part_size(size_bytes, self._part_bytes, stores))
 
     def confirm_soon(self) -> Future[Mapping[ObjectKey, str]]:
-        if self._proofs.any_waiting:
-            return self._run(lambda: self._proofs.confirm(self), lambda: None)
+        if self._confirmations.any_waiting:
+            return self._run(lambda: self._confirmations.confirm(self), lambda: None)
         self._check()
         nothing: Future[Mapping[ObjectKey, str]] = self._runtime.future()
         nothing.set_result({})
@@ -286,7 +286,7 @@ class TransferEngine:
         session = self._sessions.get(source.client)
         if session is None:
             session = self._sessions[source.client] = source.client.session()
-        reading = HttpReading(source, request.key, session, self._memory, self._proofs, self)
+        reading = HttpReading(source, request.key, session, self._memory, self._confirmations, self)
         if request.fresh:
             reading.be_certain()
         return reading

@@ -174,7 +174,7 @@ class HttpClient:
             head = response.head
             redirected = head.status in REDIRECTS
             if redirected and not fresh and response.transfer.ordinal != 1 and session is self._own.get():
-                fresh = True  # a redirect names no range that proves it: it is asked for again
+                fresh = True  # a redirect names no range that identifies it: it is requested again
                 continue
             cookies += [(origin, value) for value in head.headers.all("set-cookie")]
             location = head.headers.get("location")
@@ -196,7 +196,7 @@ class HttpClient:
         decide: Decide,
     ) -> Response:
         """`fetch` of a range whose answer names `wanted` (start, end, length of the file). Connections are kept, for
-        that proves whose answer it is, unless another file was asked for the very same range."""
+        that shows whose response it is, unless another file was asked for the very same range."""
         if len(self._ranges) > _RANGES_REMEMBERED:
             self._ranges.clear()
             if (session := self._own.drop()) is not None:

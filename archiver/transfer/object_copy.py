@@ -69,8 +69,8 @@ class ObjectCopy:
             filled = answer.take_filled()
             if filled.more:
                 assert answer.body is not None, "more of it is to come"
-                proved = self._checks.proves_whole(info, one_part=False)
-                confirm = None if proved else self._confirm(reading.source, first_bytes)
+                verified = self._checks.verifies_whole(info, one_part=False)
+                confirm = None if verified else self._confirm(reading.source, first_bytes)
                 return await self._in_parts(reading.source).straight(
                     answer.body, filled, in_source_thread, confirm
                 )
@@ -138,7 +138,7 @@ class ObjectCopy:
         if body.expected_bytes is not None:
             size_bytes = min(size_bytes, body.expected_bytes)
         filled = answer.filled = await fill(body, size_bytes, self._tools.memory, in_source_thread)
-        if not filled.more and not self._checks.proves_whole(info, one_part=True):
+        if not filled.more and not self._checks.verifies_whole(info, one_part=True):
             self._checks.info = info
             await self._confirm(reading.source, first_bytes)(filled.size_bytes, crc32c(filled.data))
 

@@ -51,7 +51,7 @@ class _Job:
 
 
 class PartsUpload:
-    """Ends with `info` set (proved), with `error` (the store failed, others go on), or with neither (given up because
+    """Ends with `info` set (verified), with `error` (the store failed, others go on), or with neither (given up because
     the copy as a whole failed). `on_fail` is told when the store failed, `on_defect` of whatever is no failure of the
     store."""
 
@@ -218,7 +218,7 @@ class PartsUpload:
         self._spawn(lambda job: self._send(part, job), part.release)
 
     async def finish(self, count: int, whole_crc: int) -> None:
-        """Everything was read and checks out: complete it when the last part is there, and prove it."""
+        """Everything was read and checks out: complete it when the last part is there, and verify it."""
         await self._all_quiet()
         if self.open and self._found is None:
             self._spawn(lambda job: self._complete(count, whole_crc, job))
@@ -328,7 +328,7 @@ class PartsUpload:
             once = partial(blocking, lambda: upload.complete(in_order, whole_crc))
             info = await self._tools.persist(once)
             size_bytes = sum(part.size_bytes for part in in_order)
-            await self._tools.prove(self.store, self.spec.key, info, size_bytes, whole_crc)
+            await self._tools.verify(self.store, self.spec.key, info, size_bytes, whole_crc)
             return info
 
         self.info = await self._in_slot(job, completed)

@@ -14,9 +14,9 @@ from archiver.http.waiting import blocking
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
 from archiver.transfer.bodies import Body, Filled, filled_bytes
 from archiver.transfer.checksums import Crc32c, crc32c
+from archiver.transfer.confirmations import Confirmations
 from archiver.transfer.errors import SourceMismatch, SourceUnavailable
 from archiver.transfer.memory import Asked, MemoryBudget, Reservation
-from archiver.transfer.proofs import Proofs
 from archiver.transfer.source import HttpSource
 from archiver.transfer.tasks import Gate, Runs
 from storage_backends.base import ObjectKey
@@ -147,14 +147,14 @@ class HttpReading:
         key: ObjectKey,
         session: Session,
         memory: MemoryBudget,
-        proofs: Proofs,
+        confirmations: Confirmations,
         runs: Runs,
     ) -> None:
         self._http = source
         self._key = key
         self._session: Session | None = session
         self._memory = memory
-        self._proofs = proofs
+        self._confirmations = confirmations
         self._runs = runs
 
     @property
@@ -185,11 +185,11 @@ class HttpReading:
 
     async def range(self, start: int, info: SourceInfo, reservation: Reservation) -> bytes:
         size_bytes = reservation.size_bytes
-        unique = self._proofs.ask(start, size_bytes, info.size_bytes)
+        unique = self._confirmations.ask(start, size_bytes, info.size_bytes)
         data, transfers = await self._http.fetch_range(start, size_bytes, info, self._session, reservation)
         self._arrived(transfers[:-1] if unique else transfers, data, start, info)
         if unique and self._session is not None:
-            self._proofs.proved(transfers[-1])
+            self._confirmations.confirmed(transfers[-1])
         return data
 
     async def first_part(self, answer: Answer, size_bytes: int) -> Filled:
@@ -228,13 +228,15 @@ class HttpReading:
         if self._session is None or all(transfer.ordinal == 1 for transfer in transfers):
             return None
         size_bytes, crc = len(data), crc32c(data)
-        self._proofs.arrived(transfers, self._key, crc, partial(self._read_again, start, size_bytes, info))
+        self._confirmations.arrived(
+            transfers, self._key, crc, partial(self._read_again, start, size_bytes, info)
+        )
         return crc
 
     def _read_to_its_end(self, transfers: Sequence[Transfer], size_bytes: int, crc: int) -> None:
         """In the thread that read it."""
         again = partial(self._read_again, 0, size_bytes, None)
-        self._runs.call_soon(lambda: self._proofs.arrived(transfers, self._key, crc, again))
+        self._runs.call_soon(lambda: self._confirmations.arrived(transfers, self._key, crc, again))
 
     async def _read_again(self, start: int, size_bytes: int, info: SourceInfo | None) -> int:
         """The CRC32C of these bytes, over a new connection."""

@@ -129,7 +129,7 @@ class HttpSource:
 
     def peek(self, first_bytes: int) -> tuple[SourceInfo, bytes]:
         """As `open`, and the first bytes: CHECKED_BYTES at least, where there are so many. When they are all, the next
-        `fetch` of so many gives this response and sends no request: it came over a new connection, which proves it.
+        `fetch` of so many gives this response and sends no request: over a new connection it is certainly its own.
         Blocks."""
 
         async def all_of_it() -> tuple[Opened, Transfers]:

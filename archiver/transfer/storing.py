@@ -1,4 +1,4 @@
-"""One object on its way to one store in one request, and the proof that the store has it. For parts: `parts_upload`."""
+"""One single-request upload to one store, and verifying that the store has it. Multipart: `parts_upload`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class StoreTools:
         return self.policy.run(action, lambda error: isinstance(error, kinds))
 
     async def put(self, store: StorageBackend, spec: ObjectSpec, part: FilledPart) -> ObjectInfo:
-        """Store an object in one request, and prove it. Raises StorageError."""
+        """Store an object in one request, and verify it. Raises StorageError."""
         send: Callable[..., Awaitable[ObjectInfo]] | None = getattr(store, "send", None)  # see `Sends`
 
         def once() -> Awaitable[ObjectInfo]:
@@ -98,12 +98,12 @@ class StoreTools:
         try:
             info = await self.persist(once, TransientStorageError, ChecksumRejected)
             if (info.size_bytes, info.crc32c) != (part.size_bytes, part.crc32c):
-                await self.prove(store, spec.key, info, part.size_bytes, part.crc32c)
+                await self.verify(store, spec.key, info, part.size_bytes, part.crc32c)
         finally:
             self.slots.give_back()
         return info
 
-    async def prove(
+    async def verify(
         self, store: StorageBackend, key: ObjectKey, info: ObjectInfo, size_bytes: int, crc: int
     ) -> None:
         """Check the object that was just stored at `key`, by the store's checksum, else by reading it back. Raises

@@ -33,7 +33,7 @@ class SecondRead:
         """Its length, and whether it is the same. Blocks."""
         told, reader = self._source.open(self._first_bytes)
         if told.ranges and told.size_bytes is not None and told.size_bytes > self._first_bytes:
-            reader.close()  # this time the length is told, and that is proof enough
+            reader.close()  # this time the length is told, and that is enough
             return told.size_bytes, told.etag == info.etag
         found_bytes, found_crc = measure(reader)
         return found_bytes, found_crc == crc

@@ -224,8 +224,8 @@ def test_a_good_server_is_asked_once_more_for_each_connection_at_most(shape: Sha
     assert len(asked) - len(set(asked)) <= 4
 
 
-def test_a_single_file_is_not_asked_for_again_to_prove_it(over: Over) -> None:
-    """The first response on a connection proves itself: once to see what it is, once to copy it."""
+def test_a_single_file_is_not_asked_for_again_to_confirm_it(over: Over) -> None:
+    """The first response on a connection confirms itself: once to see what it is, once to copy it."""
     with (
         serve(SMALL_FILE, over) as server,
         harness_of(server, over, connections=4, shape=SMALL_FILE) as harness,

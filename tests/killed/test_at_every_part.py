@@ -47,7 +47,7 @@ MOMENTS = {
     # this one appends a chunk that is sent again; so the worker dies before the next one is
     "fake-gcs-server": [BEGUN, *NOTED, COMPLETING, COMPLETED],
 }
-# how many parts that a server holds are sent again: it proves what it holds; or the journal knows all but those that
+# how many parts that a server holds are sent again: it reports what it holds; or the journal knows all but those that
 # were under way, one a connection
 AGAIN = {"ministack": 0, "rclone": CONNECTIONS, "gcs-by-the-book": 1, "fake-gcs-server": 1}
 
@@ -94,12 +94,12 @@ def harness_of(fork_server: ForkServer, redis_url: str, origin: Origin, destinat
 
 
 def assert_archived(harness: Harness, last: Life) -> None:
-    """Whole, proved, and nothing left of any upload."""
+    """Whole, verified, and nothing left of any upload."""
     content = harness.origin.files["/rec.mp4"]
     assert last.told().outcome in ("Archived", "AlreadyArchived"), last.told()
     assert harness.destination.read(KEY) == content
-    (proof,) = (one for one in harness.manifest()["objects"] if one["path"] == NAME)
-    assert (proof["size"], proof["crc32c"]) == (len(content), f"{google_crc32c.value(content):08x}")
+    (listed,) = (one for one in harness.manifest()["objects"] if one["path"] == NAME)
+    assert (listed["size"], listed["crc32c"]) == (len(content), f"{google_crc32c.value(content):08x}")
     assert harness.state() == "archived"
     assert harness.ledger_keys("upload") == []
     assert harness.destination.open_uploads() in (0, None)

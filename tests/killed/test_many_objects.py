@@ -11,7 +11,7 @@ import google_crc32c
 import pytest
 
 from archiver.core.attempt.copying import IN_FLIGHT, JOURNAL_EVERY
-from archiver.core.attempt.unproved import PROVE_EVERY
+from archiver.core.attempt.unconfirmed import CONFIRM_EVERY
 from archiver.transfer.base import CHECKED_BYTES
 from tests.killed.destinations import Destination, s3_destination
 from tests.killed.fork_server import ForkServer
@@ -22,8 +22,8 @@ from tests.transfer.builders import some_bytes
 from tests.transfer.origin import Origin
 
 # when so many were sent, the ledger knows a batch of them, whatever else was under way
-SENT = IN_FLIGHT + PROVE_EVERY + 8
-MEMBERS_SENT = IN_FLIGHT + JOURNAL_EVERY + 8  # of a zip, which proves itself
+SENT = IN_FLIGHT + CONFIRM_EVERY + 8
+MEMBERS_SENT = IN_FLIGHT + JOURNAL_EVERY + 8  # of a zip, which confirms itself
 DIRECTORY_BYTES = 128 * 1024  # the last 64 KiB, where it begins, and itself; and the first bytes
 
 
@@ -64,8 +64,8 @@ def origin() -> Iterator[Origin]:
 
 def assert_whole(harness: Harness, last: Life, files: Mapping[str, bytes]) -> None:
     assert last.told().outcome == "Archived", last.told()
-    proofs = {one["path"]: (one["size"], one["crc32c"]) for one in harness.manifest()["objects"]}
-    assert proofs == {path: (len(body), f"{google_crc32c.value(body):08x}") for path, body in files.items()}
+    listed = {one["path"]: (one["size"], one["crc32c"]) for one in harness.manifest()["objects"]}
+    assert listed == {path: (len(body), f"{google_crc32c.value(body):08x}") for path, body in files.items()}
     for path in ("0/0.ts", f"0/{len(files) - 3}.ts", "0/stream.m3u8", "master.m3u8"):
         assert harness.destination.read(f"{FOLDER}/{path}") == files[path]
 
@@ -88,7 +88,7 @@ def test_a_tree_goes_on_at_the_object_for_lists_alone(
     second = harness.live()
 
     assert killed.report is None
-    assert len(known) > PROVE_EVERY - JOURNAL_EVERY
+    assert len(known) > CONFIRM_EVERY - JOURNAL_EVERY
     assert_whole(harness, second, FILES)
     asked = [(path.removeprefix("/vod/"), stop - start) for path, start, stop in second.ranges]
     assert all(size_bytes <= CHECKED_BYTES for path, size_bytes in asked if path in known), (

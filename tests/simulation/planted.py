@@ -111,7 +111,7 @@ def _(stack: ExitStack) -> None:
     async def believe(*_: Any) -> None:
         return
 
-    _instead(stack, StoreTools, "prove", believe)
+    _instead(stack, StoreTools, "verify", believe)
 
 
 @bug("the source's checksum is not compared")

@@ -204,7 +204,7 @@ class Misnaming(Wrapped):
         return replace(info, key=OTHER_KEY, crc32c=crc32c ^ 1)
 
 
-def test_what_does_not_prove_is_removed_under_our_own_name_for_it() -> None:
+def test_what_cannot_be_verified_is_removed_under_our_own_name_for_it() -> None:
     inner = MemoryBackend("store")
     inner.put(ObjectSpec(OTHER_KEY, "text/plain", len(SMALL)), SMALL, crc32c_of(SMALL))
 

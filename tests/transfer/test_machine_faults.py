@@ -137,7 +137,7 @@ class SickStructure:
         self.where, self.error = where, error
 
     @property
-    def proves_end(self) -> bool:
+    def verifies_end(self) -> bool:
         return True
 
     def saw(self, start: int, data: memoryview) -> None:

@@ -47,7 +47,7 @@ class Recorder:
         self._lock = threading.Lock()
 
     @property
-    def proves_end(self) -> bool:
+    def verifies_end(self) -> bool:
         return True
 
     def saw(self, start: int, data: memoryview) -> None:

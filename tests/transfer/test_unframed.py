@@ -1,4 +1,4 @@
-"""Bodies that end when their connection closes: a cut in the middle looks like the end, so that an end proves nothing."""
+"""Bodies that end when their connection closes: a cut in the middle looks like the end, so that an end means nothing."""
 
 # ruff: noqa: E501 - a table is read by its rows
 from __future__ import annotations
@@ -77,7 +77,7 @@ CASES = [
     Case("a large body whose checksum is announced", LARGE, always=with_crc(LARGE), asked=1),
     Case("a cut body whose checksum is announced", SMALL, always=fault.each(with_crc(SMALL), cut(1)), ends=SourceMismatch),
     Case("a small body whose MD5 is announced", SMALL, always=with_md5(SMALL), asked=1),
-    Case("a large body whose MD5 is announced is read twice: its parts' MD5s prove nothing", LARGE, always=with_md5(LARGE), asked=2),
+    Case("a large body whose MD5 is announced is read twice: its parts' MD5s verify nothing", LARGE, always=with_md5(LARGE), asked=2),
     Case("a small body of the expected size", SMALL, ask={"size_bytes": 700}, asked=1),
     Case("a large body of the expected size", LARGE, ask={"size_bytes": 4500}, asked=1),
     Case("a body of the expected checksum", LARGE, ask={"crc32c": crc32c(LARGE)}, asked=1),
@@ -100,7 +100,7 @@ def http() -> Iterator[HttpClient]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.line)
-def test_an_end_counts_only_with_a_proof(case: Case, http: HttpClient) -> None:
+def test_an_end_counts_only_when_verified(case: Case, http: HttpClient) -> None:
     store, memory = MemoryBackend("store"), MemoryBudget(1 << 20)
     with Origin({"/file": case.content}, ranges=case.ranges, always=case.always) as origin:
         origin.script(case.faults)
@@ -137,7 +137,7 @@ DOCUMENTS = [
 
 
 @pytest.mark.parametrize("case", DOCUMENTS, ids=lambda case: case.line)
-def test_the_end_of_a_document_counts_only_with_a_proof(case: Case, http: HttpClient) -> None:
+def test_the_end_of_a_document_counts_only_when_verified(case: Case, http: HttpClient) -> None:
     with Origin({"/file": case.content}, always=case.always) as origin:
         origin.script(case.faults)
         address = RenewableUrl(Signer(origin))

@@ -96,7 +96,7 @@ def test_two_destinations_are_filled_from_one_reading_of_the_source(
         assert set(manifests(doors[0])) == set(manifests(doors[1]))
     totals = simulator.totals()
     sent = sum(totals.get(on, {"bytes": 0})["bytes"] for on in ("storage", "cdn"))
-    # once for both, and the last object of each connection again to prove the others: much in trees as small as these
+    # once for both, and the last object of each connection again to confirm the others: much in trees as small as these
     assert sent < 1.7 * said.json["bytes"]
 
 

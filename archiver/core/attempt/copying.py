@@ -21,7 +21,7 @@ import structlog
 
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.tolerant_checks import Tolerant, TolerantStructure
-from archiver.core.attempt.unproved import Unproved
+from archiver.core.attempt.unconfirmed import Unconfirmed
 from archiver.core.contents.base import Doubt, Item, Phase
 from archiver.core.contents.source_failures import in_words
 from archiver.core.errors import DestinationsFailed, WouldOverwrite
@@ -100,7 +100,7 @@ class _Pending:
     known: StoredObject | None
     tolerant: Tolerant | None
     again: bool = False  # submitted once more, to be read in another way
-    fresh: bool = False  # submitted once more, for what came first is not proved
+    fresh: bool = False  # submitted once more, for what came first is not confirmed
     noted: bool = False  # looked at by `_note_early`
 
 
@@ -155,11 +155,11 @@ class Copier:
         self._unrecorded: list[StoredObject] = []
         self._unrecorded_bytes = 0
         self._recorded_at = time.monotonic()
-        self._recorded_early: dict[str, StoredObject] = {}  # before it was proved; by path
+        self._recorded_early: dict[str, StoredObject] = {}  # before it was confirmed; by path
         self._pending: deque[_Pending] = deque()
         self._ended: deque[Future[CopyResult]] = deque()  # filled by the engine's thread
         self._in_flight: dict[Future[CopyResult], _Pending] = {}
-        self._unproved: Unproved[tuple[_Pending, CopyResult]] = Unproved(engine)
+        self._unconfirmed: Unconfirmed[tuple[_Pending, CopyResult]] = Unconfirmed(engine)
 
     def copy(self, items: Iterable[Item]) -> Copied:
         """Raises SourceError when the source is down, DestinationsFailed when no store is left, WouldOverwrite when
@@ -181,7 +181,7 @@ class Copier:
         except HandedBack:
             self._hand_back()
         except (SourceError, DestinationsFailed, WouldOverwrite):
-            self._keep_proved()
+            self._keep_confirmed()
             raise
         finally:
             self._record()
@@ -233,7 +233,7 @@ class Copier:
             self._await(_Pending(item, future, None, tolerant))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
             self._collect()
-            self._judge_proved(self._unproved.prove_meanwhile())
+            self._judge_confirmed(self._unconfirmed.confirm_meanwhile())
 
     def _is_the_same(self, item: Item, known: StoredObject) -> bool:
         """Without asking the source: it is made by us, or comes out of one file whose version says so."""
@@ -326,7 +326,7 @@ class Copier:
         if item.source is None:
             self._take(pending, result)
         else:
-            self._unproved.add(self._key(item.path), result.size_bytes, (pending, result))
+            self._unconfirmed.add(self._key(item.path), result.size_bytes, (pending, result))
 
     def _raise_if_taken(self, item: Item, failed: Mapping[str, StorageError]) -> None:
         """Raise WouldOverwrite when other content is at the item's key and may not be replaced (retention, WORM): it
@@ -383,9 +383,8 @@ class Copier:
         self._record_if_due()
 
     def _note_early(self, pending: _Pending, result: CopyResult) -> None:
-        """To be recorded before it is proved, where the next attempt will see by itself whether it was this object's:
-        its ETag is a digest, so that no other content has it. The next attempt asks for it, and that answer is proved
-        like any other."""
+        """Record an object before it is confirmed if its ETag is a digest, which no other content has. The next attempt
+        requests it again and confirms that response like any other."""
         item = pending.item
         pending.noted = True
         if item.source is None or pending.fresh or result.unchanged or result.failed or result.source is None:
@@ -416,8 +415,8 @@ class Copier:
                 self._warnings.append(f"{item.path}: {words}")
             else:
                 self._doubt(item, words)
-        proved = said == result.size_bytes or item.structure is not None or item.size_bytes is not None
-        if source and not proved and not source.framed and source.crc32c is None and source.md5 is None:
+        length_known = said == result.size_bytes or item.structure is not None or item.size_bytes is not None
+        if source and not length_known and not source.framed and source.crc32c is None and source.md5 is None:
             self._doubt(item, NO_LENGTH)
 
     # -- what could not be had -----------------------------------------------------------------------------
@@ -508,16 +507,16 @@ class Copier:
             self._collect()
 
     def _settle(self) -> None:
-        """Until nothing is under way and everything is proved, or in doubt."""
+        """Until nothing is under way and everything is confirmed, or in doubt."""
         self._drain()
-        while self._unproved:
-            self._judge_proved(self._unproved.prove())
+        while self._unconfirmed:
+            self._judge_confirmed(self._unconfirmed.confirm())
             self._drain()
 
-    def _judge_proved(self, proved: Iterator[tuple[tuple[_Pending, CopyResult], str | None]]) -> None:
-        """What is not proved is copied once more, over connections that bring nothing else."""
+    def _judge_confirmed(self, confirmed: Iterator[tuple[tuple[_Pending, CopyResult], str | None]]) -> None:
+        """What is not confirmed is copied once more, over connections that bring nothing else."""
         copied_again = 0
-        for (pending, result), why in proved:
+        for (pending, result), why in confirmed:
             if why is None:
                 self._take(pending, result)
             elif pending.fresh:
@@ -549,13 +548,13 @@ class Copier:
         while self._pending:
             with suppress(HandedBack):
                 self._drain()
-        self._keep_proved()
+        self._keep_confirmed()
         raise self._heartbeat.handed_back()
 
-    def _keep_proved(self) -> None:
+    def _keep_confirmed(self) -> None:
         """Before the copy ends early: what arrived need not be copied by the next attempt."""
-        if self._alive and self._unproved:
-            for (pending, result), why in self._unproved.prove():
+        if self._alive and self._unconfirmed:
+            for (pending, result), why in self._unconfirmed.confirm():
                 if why is None:
                     self._take(pending, result)
 
@@ -641,7 +640,7 @@ def _perhaps_cut(item: Item, result: CopyResult) -> str | None:
     """Of a container that does not say where it ends: why it may have been cut all the same. An API that rounds is no
     reason."""
     said, source = item.api_size_bytes or 0, result.source
-    if item.structure is None or item.structure.proves_end or said == result.size_bytes:
+    if item.structure is None or item.structure.verifies_end or said == result.size_bytes:
         return None
     if said - result.size_bytes > max(ROUNDED_BYTES, said // 100):
         return _differs(result, said)

@@ -43,8 +43,8 @@ class TolerantStructure:
         self._into = into
 
     @property
-    def proves_end(self) -> bool:
-        return self._strict.proves_end
+    def verifies_end(self) -> bool:
+        return self._strict.verifies_end
 
     def saw(self, start: int, data: memoryview) -> None:
         self._strict.saw(start, data)

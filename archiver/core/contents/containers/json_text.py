@@ -21,7 +21,7 @@ class JsonText:
         self._held_bytes = 0
 
     @property
-    def proves_end(self) -> bool:
+    def verifies_end(self) -> bool:
         return True
 
     def saw(self, start: int, data: memoryview) -> None:

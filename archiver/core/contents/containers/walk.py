@@ -106,7 +106,7 @@ class Walk(Generic[F]):
         self._proves_end = True
 
     @property
-    def proves_end(self) -> bool:
+    def verifies_end(self) -> bool:
         return self._proves_end
 
     def saw(self, start: int, data: memoryview) -> None:

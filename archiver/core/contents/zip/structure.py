@@ -22,7 +22,7 @@ class ZipStructure:
         self._seen_to = 0
 
     @property
-    def proves_end(self) -> bool:
+    def verifies_end(self) -> bool:
         return True
 
     def saw(self, start: int, data: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""What the engine does not prove: copied once more, then in doubt; and never recorded before, nor counted twice."""
+"""What the engine does not confirm: copied once more, then in doubt; and never recorded before, nor counted twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 import pytest
 
-from archiver.core.attempt import unproved
+from archiver.core.attempt import unconfirmed
 from archiver.core.attempt.copying import JOURNAL_EVERY
 from archiver.core.attempt.outcomes import Archived, Kept, WillRetry
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -26,12 +26,12 @@ from tests.core.harness import ArchiverHarness, BytesSource, Tree
 ROOM = 8  # copies that the harness's engine has under way
 MIXED = "another one when it is read again"
 Names = Callable[[int, Mapping[str, int]], Sequence[str]]
-"""The n-th time it is asked: which of those copied so far, with how often, are not proved."""
+"""The n-th time it is asked: which of those copied so far, with how often, are not confirmed."""
 
 
 @dataclass
 class Unsure:
-    """An engine that does not prove what `names` says."""
+    """An engine that does not confirm what `names` says."""
 
     engine: Engine
     names: Names
@@ -156,7 +156,7 @@ def test_what_is_in_doubt_is_not_recorded() -> None:
     assert harness.recorded == {"s0.ts", "s2.ts", "s3.ts"}
 
 
-def test_nothing_is_recorded_before_it_is_proved() -> None:
+def test_nothing_is_recorded_before_it_is_confirmed() -> None:
     recorded: list[set[str]] = []
 
     def look(_: int, __: Mapping[str, int]) -> Sequence[str]:
@@ -171,7 +171,7 @@ def test_nothing_is_recorded_before_it_is_proved() -> None:
     assert harness.recorded == {"s0.ts", "s1.ts", "s2.ts", "s3.ts"}
 
 
-def test_a_copy_that_ends_early_records_what_is_proved() -> None:
+def test_a_copy_that_ends_early_records_what_is_confirmed() -> None:
     store = MemoryBackend("one")
     harness = UnsureHarness(
         lambda: tree(
@@ -205,7 +205,7 @@ def test_a_second_copy_that_fails_leaves_its_file_missing() -> None:
     assert "bad.ts" not in harness.recorded
 
 
-def test_what_is_optional_is_proved_as_well() -> None:
+def test_what_is_optional_is_confirmed_as_well() -> None:
     harness = UnsureHarness(
         lambda: Tree({"s0.ts": BytesSource(b"G"), "1.png": BytesSource(b"P")}, optional=frozenset({"1.png"})),
         always("1.png"),
@@ -218,8 +218,10 @@ def test_what_is_optional_is_proved_as_well() -> None:
 
 
 @pytest.mark.parametrize("files", [20, 500])
-def test_a_proof_is_asked_for_a_bounded_number_of_times(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unproved, "PROVE_EVERY", 100)
+def test_a_confirmation_is_asked_for_a_bounded_number_of_times(
+    files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unconfirmed, "CONFIRM_EVERY", 100)
     harness = UnsureHarness(lambda: tree(files), lambda _, __: [])
 
     assert isinstance(harness.archive(), Archived)
@@ -230,7 +232,7 @@ def test_a_proof_is_asked_for_a_bounded_number_of_times(files: int, monkeypatch:
 def test_what_is_named_while_it_is_under_way_is_copied_again_when_it_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unproved, "PROVE_EVERY", 1)
+    monkeypatch.setattr(unconfirmed, "CONFIRM_EVERY", 1)
     harness = UnsureHarness(lambda: tree(40), lambda time, copied: list(copied) if time == 1 else [])
 
     assert isinstance(harness.archive(), Archived)
@@ -256,7 +258,7 @@ def digests(segments: int = 4) -> Tree:
     )
 
 
-def test_what_has_a_digest_for_an_etag_is_recorded_before_it_is_proved() -> None:
+def test_what_has_a_digest_for_an_etag_is_recorded_before_it_is_confirmed() -> None:
     recorded: list[set[str]] = []
 
     def look(_: int, __: Mapping[str, int]) -> Sequence[str]:
@@ -328,4 +330,4 @@ def test_what_was_recorded_early_is_taken_back_before_it_is_copied_again() -> No
     harness.archive()
 
     sizes = [each["s001.ts"].size_bytes for each in records if "s001.ts" in each]
-    assert sizes == [-1, 11], "void while the second copy is on its way, then as that was proved"
+    assert sizes == [-1, 11], "void while the second copy is on its way, then as that was confirmed"

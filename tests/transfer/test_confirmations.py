@@ -1,6 +1,6 @@
 """Which responses have to be read again before they are believed: a table of what connections brought.
 
-Over real connections: tests/transfer/test_proofs_over_http.py.
+Over real connections: tests/transfer/test_confirmations_over_http.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from archiver.http.connections import Connection
 from archiver.http.transfer import Transfer
 from archiver.http.waiting import Pause
 from archiver.retry_policy import REQUEST
+from archiver.transfer.confirmations import ANOTHER, MORE_CAME, UNREADABLE, Confirmations
 from archiver.transfer.errors import SourceForbidden, SourceUnavailable
-from archiver.transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE, Proofs
 from archiver.transfer.tasks import Task
 from storage_backends.base import ObjectKey, object_key
 from tests.transfer.single_threaded import SingleThreaded
@@ -37,7 +37,7 @@ class Arrived:
 class Harness:
     def __init__(self) -> None:
         self.runs = SingleThreaded()
-        self.proofs = Proofs(replace(REQUEST, attempts=3, base=timedelta()))
+        self.confirmations = Confirmations(replace(REQUEST, attempts=3, base=timedelta()))
         self.read: list[ObjectKey] = []  # again
         self.at_once = self.most_at_once = 0
         self._numbers = 0
@@ -64,14 +64,14 @@ class Harness:
             return again
 
         transfers = [cast("Transfer", Arrived(*one)) for one in brought_by]
-        self.proofs.arrived(transfers, key, CRC, read_again)
+        self.confirmations.arrived(transfers, key, CRC, read_again)
 
-    def proved(self, connection: Connection | None, ordinal: int) -> None:
-        self.proofs.proved(cast("Transfer", Arrived(connection, ordinal)))
+    def confirmed(self, connection: Connection | None, ordinal: int) -> None:
+        self.confirmations.confirmed(cast("Transfer", Arrived(connection, ordinal)))
 
     def confirm(self) -> Mapping[ObjectKey, str]:
         self.read.clear()
-        task = Task(self.runs, self.proofs.confirm(self.runs)).begin()
+        task = Task(self.runs, self.confirmations.confirm(self.runs)).begin()
         while self.runs.step():
             pass
         assert task.done
@@ -94,7 +94,7 @@ def test_the_first_response_of_a_connection_is_certain(harness: Harness) -> None
     assert harness.read == []
 
 
-def test_of_several_the_last_is_read_again_and_proves_those_before(harness: Harness) -> None:
+def test_of_several_the_last_is_read_again_and_confirms_those_before(harness: Harness) -> None:
     connection = harness.connection()
     for ordinal, key in enumerate((A, B, C), start=1):
         harness.arrived(key, (connection, ordinal))
@@ -114,7 +114,7 @@ def test_the_last_is_the_one_that_the_connection_brought_last(harness: Harness) 
     assert harness.read == [C]
 
 
-def test_when_it_is_another_none_since_the_last_proof_is_believed(harness: Harness) -> None:
+def test_when_it_is_another_none_since_the_last_confirmation_is_believed(harness: Harness) -> None:
     connection, other = harness.connection(), harness.connection()
     harness.arrived(A, (connection, 1))
     harness.arrived(B, (connection, 2))
@@ -145,40 +145,40 @@ def test_a_connection_on_which_more_came_is_not_believed_and_not_asked(harness: 
     assert harness.read == []
 
 
-def test_a_range_of_its_own_kind_proves_all_before_it(harness: Harness) -> None:
+def test_a_range_of_its_own_kind_confirms_all_before_it(harness: Harness) -> None:
     connection = harness.connection()
     harness.arrived(B, (connection, 2), again=0)
 
-    harness.proved(connection, 3)
+    harness.confirmed(connection, 3)
 
     assert harness.confirm() == {}
     assert harness.read == []
 
 
-def test_it_proves_nothing_that_came_after_it(harness: Harness) -> None:
+def test_it_confirms_nothing_that_came_after_it(harness: Harness) -> None:
     connection = harness.connection()
     harness.arrived(C, (connection, 4), again=0)
 
-    harness.proved(connection, 3)
+    harness.confirmed(connection, 3)
 
     assert harness.confirm() == {C: ANOTHER}
 
 
-def test_it_proves_nothing_on_a_connection_on_which_more_came(harness: Harness) -> None:
+def test_it_confirms_nothing_on_a_connection_on_which_more_came(harness: Harness) -> None:
     connection = harness.connection()
     harness.arrived(B, (connection, 2))
     connection.tainted = True
 
-    harness.proved(connection, 3)
+    harness.confirmed(connection, 3)
 
     assert harness.confirm() == {B: MORE_CAME}
 
 
-def test_it_proves_nothing_of_another_connection(harness: Harness) -> None:
+def test_it_confirms_nothing_of_another_connection(harness: Harness) -> None:
     harness.arrived(B, (harness.connection(), 2), again=0)
 
-    harness.proved(harness.connection(), 3)
-    harness.proved(None, 3)
+    harness.confirmed(harness.connection(), 3)
+    harness.confirmed(None, 3)
 
     assert harness.confirm() == {B: ANOTHER}
 
@@ -232,7 +232,7 @@ def test_a_defect_is_raised(harness: Harness) -> None:
 
 
 def test_a_range_is_of_its_own_kind_when_nobody_asked_for_the_same_before(harness: Harness) -> None:
-    ask = harness.proofs.ask
+    ask = harness.confirmations.ask
 
     assert [ask(0, 10, 100), ask(10, 10, 100), ask(0, 20, 100), ask(0, 10, 101), ask(0, 10, None)] == [
         True

@@ -1,4 +1,4 @@
-"""Which responses are proved, by what, and what that costs: requests counted at a server that may answer twice."""
+"""Which responses are confirmed, by what, and what that costs: requests counted at a server that may answer twice."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from archiver.transfer.base import CopyRequest, CopyResult, KnownCopy
 from archiver.transfer.bodies import measure
 from archiver.transfer.checksums import crc32c
+from archiver.transfer.confirmations import ANOTHER, MORE_CAME, UNREADABLE
 from archiver.transfer.documents import fetch_bytes
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.http import Address
 from archiver.transfer.memory import MemoryBudget
-from archiver.transfer.proofs import ANOTHER, MORE_CAME, UNREADABLE
 from archiver.transfer.source import FixedAddress, HttpSource, SecretUrl
 from storage_backends.base import ObjectKey, object_key
 from storage_backends.memory import MemoryBackend
@@ -94,7 +94,7 @@ def test_many_small_files_over_one_connection_cost_one_request_more() -> None:
         assert server.asked == [*((1, path) for path in FILES), (2, "/9")]
 
 
-def test_what_was_proved_is_not_proved_again() -> None:
+def test_what_was_confirmed_is_not_confirmed_again() -> None:
     with TwiceServer(FILES) as server, copies(server) as made:
         made.copy(list(FILES))
         made.engine.confirm()
@@ -104,7 +104,7 @@ def test_what_was_proved_is_not_proved_again() -> None:
         assert len(server.asked) == asked
 
 
-def test_the_parts_of_a_large_file_prove_themselves_and_all_before_them() -> None:
+def test_the_parts_of_a_large_file_confirm_themselves_and_all_before_them() -> None:
     files = {**FILES, "/large": bytes(range(250)) * 18}
     with TwiceServer(files) as server, copies(server) as made:
         made.copy(list(files))
@@ -114,7 +114,7 @@ def test_the_parts_of_a_large_file_prove_themselves_and_all_before_them() -> Non
         assert made.wrong(files) == []
 
 
-# -- what is not proved ----------------------------------------------------------------------------------------
+# -- what is not confirmed ----------------------------------------------------------------------------------------
 def test_all_that_a_connection_brought_is_named_when_it_is_one_behind() -> None:
     with TwiceServer(FILES, twice=once("/4"), delay=ONE_BEHIND) as server, copies(server) as made:
         made.copy(list(FILES))
@@ -131,7 +131,7 @@ def test_more_than_was_asked_for_needs_no_second_look() -> None:
         assert len(server.asked) == 6
 
 
-def test_what_cannot_be_read_again_is_not_proved() -> None:
+def test_what_cannot_be_read_again_is_not_confirmed() -> None:
     with TwiceServer(FILES) as server, copies(server) as made:
         made.copy(list(FILES))
         server.refuses = lambda _path, _count: True
@@ -147,7 +147,7 @@ def test_one_refusal_is_not_the_last_word() -> None:
         assert made.engine.confirm() == {}
 
 
-def test_nothing_follows_on_a_connection_that_is_not_proved() -> None:
+def test_nothing_follows_on_a_connection_that_is_not_confirmed() -> None:
     with TwiceServer(FILES, twice=once("/4"), delay=ONE_BEHIND) as server, copies(server) as made:
         made.copy(list(FILES))
         made.engine.confirm()
@@ -203,7 +203,7 @@ def test_what_is_there_is_written_over_by_nothing_that_is_not_certain() -> None:
         assert [connection for connection, _ in server.asked] == [1, 1, 1, 2]
 
 
-def test_a_file_that_seems_unchanged_is_proved_as_well() -> None:
+def test_a_file_that_seems_unchanged_is_confirmed_as_well() -> None:
     known = KnownCopy(700, crc32c(FILES["/5"]), ETAG)
     with TwiceServer(FILES, twice=once("/4"), delay=ONE_BEHIND) as server, copies(server) as made:
         made.copy(["/3", "/4"])

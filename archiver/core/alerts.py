@@ -155,7 +155,10 @@ class AlertBook:
         firing = [
             alert
             for alert in wanted
-            if not alert.resolved and alert.gone_since is None and alert.is_news(channel.name, now)
+            if not alert.resolved
+            and alert.gone_since is None
+            and now - alert.since >= RULES[alert.rule_id].alert_after
+            and alert.is_news(channel.name, now)
         ]
         resolved = [alert for alert in wanted if alert.resolved and channel.name in alert.told]
         return Message(firing, resolved) if firing or resolved else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -22,6 +23,7 @@ class Rule:
     severity: Severity
     meaning: str
     action: str
+    alert_after: timedelta = timedelta(0)  # how long it must last before an alert tells of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ _RULES = (
         Severity.CRITICAL,
         "No sweep has ended: what 100ms has is not known.",
         "Wait for the first sweep; if none ends: `archiver doctor`.",
+        alert_after=timedelta(minutes=20),  # a large account's first sweep takes minutes
     ),
     Rule(
         "sweep_is_late",

@@ -107,6 +107,16 @@ def test_nothing_is_told_twice_after_a_restart(office: Office) -> None:
     assert office.told[CHAT.name] == ["lost 1; on_hold s3://b 0"]
 
 
+def test_the_first_sweep_has_its_time(office: Office) -> None:
+    first = finding("no_sweep", "No sweep has ended yet.")
+    office.look(first)
+    office.look(first, after=RULES["no_sweep"].alert_after - MINUTE)
+    assert office.told[CHAT.name] == []
+    office.look(first)
+
+    assert office.told[CHAT.name] == ["no_sweep 0"]
+
+
 class TestGettingWorse:
     def test_twice_as_many_are_told_at_once(self, office: Office) -> None:
         office.look(lost(2))

@@ -76,7 +76,7 @@ class Pages:
 
 
 @contextmanager
-def _valkey() -> Iterator[str]:
+def valkey() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
@@ -111,7 +111,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     now = datetime.now(UTC)
     api = Pages(count, now)
-    with _valkey() as url, Redis.from_url(url) as server:
+    with valkey() as url, Redis.from_url(url) as server:
         ledger = RedisLedger(url, Seal(SecretStr("benchmark")))
         sweeper = Sweeper(
             api=api,

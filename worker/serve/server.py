@@ -26,6 +26,7 @@ from worker.alerts.alerter import Alerter
 from worker.alerts.channels import OpenChannel
 from worker.bootstrap import build_scope, token_provider
 from worker.events.sender import EventSender
+from worker.identities import workspace_in
 from worker.ledger import build_ledger, build_watcher
 from worker.serve.health import Health, no_progress
 from worker.serve.listener import Listener, listen
@@ -71,7 +72,13 @@ def serve(
             channels=channels,
             digest_hour=settings.alert_digest_hour,
         )
-        announcements = Announcements(api=api, ledger=ledger, scope=build_scope(settings), clock=clock)
+        announcements = Announcements(
+            api=api,
+            ledger=ledger,
+            scope=build_scope(settings),
+            clock=clock,
+            workspace=workspace_in(settings),
+        )
         lookups = stack.enter_context(closing(Lookups(announcements.enter)))
         tally = Tally()
         for flusher in (TallyFlusher(ledger, tally), TallyFlusher(ledger)):

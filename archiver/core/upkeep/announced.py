@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 
 from archiver.core.judging import Scope
 from archiver.core.upkeep.failed_later import Statuses
+from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
+from archiver.core.workspaces import is_of_another
 from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
@@ -31,12 +33,20 @@ class Announcements:
     """Looks up what was announced."""
 
     def __init__(
-        self, *, api: RecordingAssets, ledger: Ledger, scope: Scope, clock: Callable[[], datetime]
+        self,
+        *,
+        api: RecordingAssets,
+        ledger: Ledger,
+        scope: Scope,
+        clock: Callable[[], datetime],
+        workspace: str | None = None,
     ) -> None:
+        """`workspace`: that of our credentials (`hms.workspace`), when it is known."""
         self._api = api
         self._ledger = ledger
         self._scope = scope
         self._clock = clock
+        self._workspace = workspace
 
     def make_due(self, asset_ids: Sequence[str]) -> list[str]:
         """End the waits of known assets; return the unknown ids. Idempotent. Raises LedgerError."""
@@ -44,7 +54,12 @@ class Announcements:
 
     def enter(self, announced: Announced) -> int:
         """Enter the announced assets in the ledger and end their waits; return how many were new. Idempotent. Raises
-        HmsError, LedgerError."""
+        HmsError, LedgerError.
+
+        Nothing is entered before a sweep has: it rebuilds an empty ledger from the buckets, and refuses one of another
+        workspace."""
+        if self._ledger.recall(SWEEP_FACT) is None or is_of_another(self._ledger, self._workspace):
+            return 0
         statuses = Statuses(self._api, self._ledger, self._scope)
         new = 0
         for assets in self._pages(announced):

@@ -10,6 +10,8 @@ import pytest
 
 from archiver.core.judging import Scope
 from archiver.core.upkeep.announced import Announced, Announcements
+from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
+from archiver.core.workspaces import adopt_ledger
 from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
@@ -32,7 +34,10 @@ class Ticks:
 
 @pytest.fixture
 def ledger() -> MemoryLedger:
-    return MemoryLedger(Clock(NOW))
+    """One that a sweep has filled."""
+    ledger = MemoryLedger(Clock(NOW))
+    ledger.remember(SWEEP_FACT, {"started_at": NOW.isoformat()})
+    return ledger
 
 
 def announcements(api: FakeApi, ledger: MemoryLedger) -> Announcements:
@@ -45,6 +50,19 @@ def test_the_assets_of_a_session_are_entered(ledger: MemoryLedger) -> None:
     assert announcements(api, ledger).enter(S1) == 1
     assert [row.asset_id for row in ledger.rows([AssetState.DISCOVERED])] == ["a1"]
     assert announcements(api, ledger).enter(S1) == 0
+
+
+def test_nothing_is_entered_before_a_sweep_has_or_from_another_workspace(ledger: MemoryLedger) -> None:
+    api = FakeApi([asset(id="a1", session_id="s1")])
+    never_swept = MemoryLedger(Clock(NOW))
+    adopt_ledger(ledger, "theirs")
+    ours = Announcements(
+        api=api, ledger=ledger, scope=Scope(timedelta(days=15)), clock=Clock(NOW), workspace="ours"
+    )
+
+    assert announcements(api, never_swept).enter(S1) == 0
+    assert ours.enter(S1) == 0
+    assert (never_swept.counts().seen, ledger.counts().seen) == (0, 0)
 
 
 def test_an_announced_asset_is_entered(ledger: MemoryLedger) -> None:

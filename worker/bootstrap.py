@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener, OpeningRules
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
 from archiver.core.contents.zip.zipped import ZipMode
+from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
 from archiver.core.judging import Scope
@@ -40,6 +42,7 @@ from archiver.hms.errors import HmsUnauthorized
 from archiver.http import trust
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
+from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import Row
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.retry_policy import ATTEMPT
@@ -57,6 +60,8 @@ from worker.alerts.dead_mans_switch import DeadMansSwitch
 from worker.celery_setup.config import celery_settings
 from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.celery_setup.schedule import beat_schedule
+from worker.celery_setup.sighup import on_sighup
+from worker.credentials import Credentials, ReportedTokens
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
 from worker.memory import buffer_bytes, tune_garbage_collector, tune_malloc
@@ -74,6 +79,7 @@ class AppServices:
 
     api: HmsClient
     ledger: RedisLedger
+    clock: LedgerClock
     stores: list[StorageBackend]
     destinations: list[StorageBackend]
     identities: Destinations
@@ -117,11 +123,14 @@ def build_services(
     send: Send,
     stop_requested: Callable[[], bool] = lambda: False,
     time_is_up: type[Exception] = Stopped,
+    refused: Callable[[], None] = lambda: None,
 ) -> AppServices:
     """Build every service of one process. Connects to nothing yet. `send` sends the message for one asset;
-    `time_is_up` is what a time limit raises in the middle of a copy."""
+    `time_is_up` is what a time limit raises in the middle of a copy; `refused` is called when the API does not accept
+    the credentials."""
     authorities = trust.authorities(settings.ca_file)
-    api = HmsClient(settings.hms_api_url, token_provider(settings), authorities=authorities)
+    tokens = ReportedTokens(token_provider(settings), refused)
+    api = HmsClient(settings.hms_api_url, tokens, authorities=authorities)
     ledger = build_ledger(settings, redis_url)
     clock = LedgerClock(ledger)
     stores = open_destinations(settings.destinations)
@@ -137,6 +146,7 @@ def build_services(
     return AppServices(
         api=api,
         ledger=ledger,
+        clock=clock,
         stores=stores,
         destinations=destinations,
         identities=identities,
@@ -208,9 +218,20 @@ def build_app(settings: Settings) -> Celery:
             queue=URGENT_QUEUE if urgent else ARCHIVE_QUEUE,
         )
 
+    credentials = Credentials(settings)
     services = ServicesPerProcess(
-        lambda: build_services(settings, redis_url=redis_url, send=send, time_is_up=SoftTimeLimitExceeded)
+        lambda current: build_services(
+            current,
+            redis_url=redis_url,
+            send=send,
+            time_is_up=SoftTimeLimitExceeded,
+            refused=credentials.note_refusal,
+        ),
+        credentials,
     )
+    on_sighup(app, credentials.ask)
+    signals.task_prerun.connect(services.begin_task, weak=False)
+    signals.task_postrun.connect(services.end_task, weak=False)
     signals.worker_process_shutdown.connect(services.close, weak=False)
     for task in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
         task.register(app, services.get)
@@ -218,27 +239,74 @@ def build_app(settings: Settings) -> Celery:
 
 
 class ServicesPerProcess:
-    """Builds the services at first use in each process; never shares them across a fork."""
+    """Builds the services at first use in each process; never shares them across a fork. Builds them anew between tasks
+    when the credentials changed; a task that runs keeps those it began with."""
 
-    def __init__(self, build: Callable[[], AppServices]) -> None:
+    def __init__(self, build: Callable[[Settings], AppServices], credentials: Credentials) -> None:
         self._build = build
+        self._credentials = credentials
         self._lock = threading.Lock()
         self._made: tuple[int, AppServices] | None = None
+        self._running = 0
+        self._retired: list[AppServices] = []
 
     def get(self) -> AppServices:
         with self._lock:
             if self._made is None or self._made[0] != os.getpid():
-                self._made = (os.getpid(), self._build())
-                self._made[1].tallies.start()
+                self._made = (os.getpid(), self._started(self._credentials.current()))
                 tune_garbage_collector()
                 tune_malloc()
             return self._made[1]
 
+    def begin_task(self, **_signal: object) -> None:
+        """Call before each task: takes over other credentials."""
+        with self._lock:
+            if self._made is not None and self._made[0] == os.getpid():
+                self._renew(self._made[1])
+            self._running += 1
+
+    def end_task(self, **_signal: object) -> None:
+        """Call after each task: closes what no task uses any more."""
+        with self._lock:
+            self._running -= 1
+            self._close_retired()
+
     def close(self, **_signal: object) -> None:
         with self._lock:
+            self._running = 0
+            self._close_retired()
             if self._made is not None and self._made[0] == os.getpid():
                 self._made[1].close()
                 self._made = None
+
+    def _renew(self, used: AppServices) -> None:
+        machine = socket.gethostname()
+        renewed = self._credentials.renewed(lambda: _is_refused(used, machine))
+        if renewed is None:
+            return
+        self._made = (os.getpid(), self._started(renewed))
+        self._retired.append(used)
+        names = [breaker.API, *(store.name for store in used.stores)]
+        with suppress(LedgerError):
+            breaker.close_on(self._made[1].ledger, names, machine)
+        self._close_retired()
+
+    def _started(self, settings: Settings) -> AppServices:
+        services = self._build(settings)
+        services.tallies.start()
+        return services
+
+    def _close_retired(self) -> None:
+        while self._retired and not self._running:
+            self._retired.pop().close()
+
+
+def _is_refused(services: AppServices, machine: str) -> bool:
+    """Whether a breaker is not closed on `machine`. A pause by a person does not count. False without the ledger."""
+    with suppress(LedgerError):
+        known = breaker.opened_on(breaker.not_closed(services.ledger, services.clock()), machine)
+        return any(each.code != breaker.PAUSED for each in known.values())
+    return False
 
 
 def token_provider(settings: Settings) -> TokenProvider:

@@ -25,6 +25,8 @@ _SERVICE_LINK = re.compile(
 _SERVICE_PORT = re.compile(r"(ARCHIVER|HMS|FLOWER)_(.+_)?PORT")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
 """A service that is called `archiver-flower` or `flower` sets ARCHIVER_FLOWER_PORT or FLOWER_PORT to such a value."""
+_FROM_FILE = "_FROM_DOTENV"
+"""Names of the variables in the environment that came from `.env`: when it is read again, its new values win."""
 _TYPO = 0.75  # difflib's ratio, without the prefix, above which a name is taken for a misspelt one of ours
 
 
@@ -53,13 +55,26 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
             + "\n.env.example explains each."
         )
     settings._warnings = tuple(odd)  # noqa: SLF001  (its own module)
-    for name, value in in_file.items():
-        if value and not _OUR_NAMES.match(name):
-            os.environ.setdefault(name, value)
+    if in_file:
+        _pass_on({name: value for name, value in in_file.items() if value and not _OUR_NAMES.match(name)})
     if settings.ca_file is not None:
         os.environ[trust.SETTING] = str(settings.ca_file)  # destinations look there, and child processes
     _check_authorities(settings)
     return settings
+
+
+def _pass_on(variables: Mapping[str, str]) -> None:
+    """Set them in the environment unless it has them already from elsewhere; replace or remove what an earlier call, in
+    this process or its parent, set from the file."""
+    ours = set(filter(None, os.environ.get(_FROM_FILE, "").split(",")))
+    for name in ours - variables.keys():
+        os.environ.pop(name, None)
+    ours &= variables.keys()
+    for name, value in variables.items():
+        if name in ours or name not in os.environ:
+            os.environ[name] = value
+            ours.add(name)
+    os.environ[_FROM_FILE] = ",".join(sorted(ours))
 
 
 def _remove_service_links() -> None:

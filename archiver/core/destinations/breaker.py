@@ -13,7 +13,7 @@ machine only when a second one is refused while none succeeds. So one machine wi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -82,6 +82,16 @@ def pause(ledger: Facts, name: str, *, by: str, why: str, now: datetime) -> date
 def close(ledger: Facts, name: str) -> None:
     """Idempotent. Raises LedgerError."""
     ledger.forget(PREFIX + name)
+
+
+def close_on(ledger: Facts, names: Iterable[str], machine: str) -> None:
+    """Close the breakers of `names` that are of `machine` or of all, after what was refused was corrected. Those that a
+    person opened stay open. Idempotent. Raises LedgerError."""
+    for name in names:
+        close(ledger, _on(name, machine))
+        fact = ledger.recall(PREFIX + name)
+        if fact is not None and fact.get("code") != PAUSED:
+            close(ledger, name)
 
 
 def note_success(ledger: Facts, opened: Mapping[str, OpenBreaker], name: str) -> None:

@@ -33,9 +33,9 @@ def _medians(runs: list[dict[str, Any]], measure: str) -> dict[str, float]:
 def main(results: list[Path], chart: Path) -> None:
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for path in results:
-        told = json.loads(path.read_text())
+        report = json.loads(path.read_text())
         latest: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-        for run in told["runs"]:
+        for run in report["runs"]:
             sink = run.get("sink", "s3")  # of results from before there were two
             latest.setdefault((run["title"], run["setting"], sink), []).append(run)
         groups |= latest
@@ -55,7 +55,7 @@ def main(results: list[Path], chart: Path) -> None:
             axis.tick_params(labelsize=8)
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(f"{title}, {setting}, to {sink}: {unit}", fontsize=9, loc="left")
-    machine = told["machine"]
+    machine = report["machine"]
     software = f"Python {machine['python']}, {machine['openssl']}"
     figure.suptitle(f"{machine['when'][:10]}, {machine['cpus']} processors, {software}; medians", fontsize=8)
     figure.savefig(chart, metadata={"Date": None})

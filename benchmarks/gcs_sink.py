@@ -44,9 +44,9 @@ class GcsSink(S3Sink):
         self._sessions: dict[str, _Session] = {}
 
     def report(self) -> dict[str, object]:
-        told = super().report()
+        body_json = super().report()
         with self._lock:
-            return told | {"open_sessions": len(self._sessions)}
+            return body_json | {"open_sessions": len(self._sessions)}
 
     def reset(self) -> None:
         super().reset()
@@ -156,10 +156,12 @@ class GcsSink(S3Sink):
         with self._lock:
             session = self._sessions.get(upload_id)
             self._body_bytes += body.size_bytes
-        said = _CONTENT_RANGE.fullmatch(request.headers.get("content-range", f"bytes */{body.size_bytes}"))
-        if session is None or said is None:
+        reported = _CONTENT_RANGE.fullmatch(
+            request.headers.get("content-range", f"bytes */{body.size_bytes}")
+        )
+        if session is None or reported is None:
             return _error(connection, "404 Not Found", "notFound")
-        first, last, total = said.groups()
+        first, last, total = reported.groups()
         held = session.size_bytes + body.size_bytes
         last_chunk = total != "*" and held == int(total)
         if first and (int(first), int(last) + 1) != (session.size_bytes, held):
@@ -234,14 +236,16 @@ def _described(resource: Resource, stored: Stored) -> Resource:
     }
 
 
-def _answer(connection: Connection, told: Resource) -> None:
-    connection.answer("200 OK", _JSON, json.dumps(told).encode())
+def _answer(connection: Connection, body_json: Resource) -> None:
+    connection.answer("200 OK", _JSON, json.dumps(body_json).encode())
 
 
 def _error(connection: Connection, status: str, reason: str) -> None:
     code = int(status[:3])
-    told = {"error": {"code": code, "message": status[4:], "errors": [{"reason": reason, "message": status}]}}
-    connection.answer(status, _JSON, json.dumps(told).encode())
+    body_json = {
+        "error": {"code": code, "message": status[4:], "errors": [{"reason": reason, "message": status}]}
+    }
+    connection.answer(status, _JSON, json.dumps(body_json).encode())
 
 
 def _resume_incomplete(connection: Connection, request: Request, held_bytes: int) -> None:

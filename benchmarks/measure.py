@@ -59,10 +59,10 @@ def run(command: Sequence[str], env: Mapping[str, str], stdin: str, timeout_seco
         wall = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        said = output.read()
+        reported = output.read()
     if process.returncode:
-        raise ClientFailed(f"{command[0]} ended with {process.returncode}: {said[-2000:]}")
-    ready = _ready(said)
+        raise ClientFailed(f"{command[0]} ended with {process.returncode}: {reported[-2000:]}")
+    ready = _ready(reported)
     return Usage(
         wall,
         usage.ru_utime + usage.ru_stime,
@@ -88,8 +88,8 @@ def ready() -> None:
     print(json.dumps({"ready": {"monotonic": time.monotonic(), "cpu": time.process_time()}}), flush=True)  # noqa: T201
 
 
-def _ready(said: str) -> dict[str, float] | None:
-    for line in said.splitlines():
+def _ready(reported: str) -> dict[str, float] | None:
+    for line in reported.splitlines():
         if line.startswith('{"ready"'):
             found: dict[str, float] = json.loads(line)["ready"]
             return found

@@ -59,8 +59,8 @@ def ask(url: str, context: ssl.SSLContext | None) -> Any:
 
 
 def main() -> None:
-    told = json.loads(sys.stdin.readline())
-    serving = Serving(**{**told, "jobs": tuple(told["jobs"])})
+    options = json.loads(sys.stdin.readline())
+    serving = Serving(**{**options, "jobs": tuple(options["jobs"])})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     context = None

@@ -335,8 +335,8 @@ _OTHERS = {
 def _notes(summary: Summary) -> Iterator[Finding]:
     counts = summary.counts
     if acknowledged := {state: number for state, number in counts.acknowledged.items() if number}:
-        told = ", ".join(f"{number:,} {state}" for state, number in acknowledged.items())
-        yield finding("acknowledged", f"Acknowledged, and not counted as problems: {told}.")
+        listed = ", ".join(f"{number:,} {state}" for state, number in acknowledged.items())
+        yield finding("acknowledged", f"Acknowledged, and not counted as problems: {listed}.")
     yield from (each for each in summary.reported if not each.is_problem)
     if summary.forecast is not None and summary.forecast.assets_left:
         yield finding("forecast", _forecast(summary.forecast))

@@ -151,8 +151,10 @@ def rejection(error: BaseException) -> str | None:
     """OpenSSL's reason for which a certificate was not accepted, out of whatever a client made of its error; None when
     that was not the fault."""
     for link in _chain(error):
-        if isinstance(link, ssl.SSLCertVerificationError) and (said := getattr(link, "verify_message", "")):
-            return str(said).rstrip(".")
+        if isinstance(link, ssl.SSLCertVerificationError) and (
+            reported := getattr(link, "verify_message", "")
+        ):
+            return str(reported).rstrip(".")
         if isinstance(link, CertificateRejected):
             return link.reason
         if type(link).__name__ == "CertificateError":  # urllib3's own, of botocore's connections

@@ -264,13 +264,13 @@ def refusal(response: Response, *, later_range: bool = False) -> SourceError:
     """The error that an unwanted status means. Discards the response."""
     status, name = response.status, response.url.name
     response.discard()
-    said = f"{name} answered {status}"
+    message = f"{name} answered {status}"
     if status in (401, 403):
-        return SourceForbidden(said)
+        return SourceForbidden(message)
     if status in (404, 410):
-        return SourceGone(said)
+        return SourceGone(message)
     if status >= 500 or status in _PASSING:
-        return SourceUnavailable(said, retry_after(response.headers.get), throttled=status in (429, 503))
+        return SourceUnavailable(message, retry_after(response.headers.get), throttled=status in (429, 503))
     if status == 412 or (status == 416 and later_range):
-        return SourceChanged(f"{said}: it is not the file that it was at the start")
-    return SourceMismatch(said)
+        return SourceChanged(f"{message}: it is not the file that it was at the start")
+    return SourceMismatch(message)

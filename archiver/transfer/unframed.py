@@ -31,9 +31,9 @@ class SecondRead:
 
     def _read(self, info: SourceInfo, crc: int) -> tuple[int, bool]:
         """Its length, and whether it is the same. Blocks."""
-        told, reader = self._source.open(self._first_bytes)
-        if told.ranges and told.size_bytes is not None and told.size_bytes > self._first_bytes:
+        opened, reader = self._source.open(self._first_bytes)
+        if opened.ranges and opened.size_bytes is not None and opened.size_bytes > self._first_bytes:
             reader.close()  # this time the length is told, and that is enough
-            return told.size_bytes, told.etag == info.etag
+            return opened.size_bytes, opened.etag == info.etag
         found_bytes, found_crc = measure(reader)
         return found_bytes, found_crc == crc

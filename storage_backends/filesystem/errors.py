@@ -25,22 +25,22 @@ _OUR_KEY = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno
 def translate(error: OSError, doing: object) -> StorageError:
     """Return `error` as one of ours. Whatever is not a full disk, a permission, the key or the object's size counts as
     transient (EIO, ESTALE on NFS, EMFILE)."""
-    said = (
+    message = (
         f"{doing}: {os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})"
         if error.errno
         else doing
     )
     if error.errno in FULL:
-        return DestinationFull(f"{said}; free space or raise the quota")
+        return DestinationFull(f"{message}; free space or raise the quota")
     if error.errno == errno.EFBIG:  # of this object alone: smaller ones still fit
-        return StorageError(f"{said}; it is larger than {_largest_file()}")
+        return StorageError(f"{message}; it is larger than {_largest_file()}")
     if error.errno in _DENIED:
-        return AccessDenied(f"{said}; let this user write there, or remount it for writing")
+        return AccessDenied(f"{message}; let this user write there, or remount it for writing")
     if error.errno in _OUR_KEY:
         return InvalidKey(
-            f"{said}; a file or a symbolic link is where the key needs a directory, or the reverse"
+            f"{message}; a file or a symbolic link is where the key needs a directory, or the reverse"
         )
-    return TransientStorageError(said)
+    return TransientStorageError(message)
 
 
 def _largest_file() -> str:

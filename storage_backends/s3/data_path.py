@@ -97,11 +97,11 @@ class S3DataPath:
             receipt = await self._with_md5(send, request, crc32c)
             self._checksum = Checksum.MD5  # learned: the same bytes are accepted without the CRC32C
             return receipt
-        said = answer.get("ChecksumCRC32C")
-        if said == sent:
+        reported = answer.get("ChecksumCRC32C")
+        if reported == sent:
             self._server_checks_crc32c = True
             return Receipt(needed(answer, "ETag"), Confirmed.CRC32C)
-        answered = crc.from_base64(said)
+        answered = crc.from_base64(reported)
         if answered is not None and self._server_checks_crc32c:
             raise ChecksumRejected(f"the server received CRC32C {answered:08x}, {crc32c:08x} was sent")
         # It ignores CRC32C, or computes another (moto without the crc32c package). The ETag may verify a small object,

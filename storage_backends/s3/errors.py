@@ -248,8 +248,8 @@ def translate(error: Exception, doing: Operation) -> StorageError:
 def _answered(error: ClientError, doing: Operation) -> StorageError:
     kind = kind_of(error)
     request_id = error.response.get("ResponseMetadata", {}).get("RequestId") or "-"
-    said = str(error.response.get("Error", {}).get("Message", ""))[:200].partition("?")[0]
-    text = f"{doing}: {status_of(error)} {code_of(error)} {said}, request {request_id}"
+    message = str(error.response.get("Error", {}).get("Message", ""))[:200].partition("?")[0]
+    text = f"{doing}: {status_of(error)} {code_of(error)} {message}, request {request_id}"
     return kind(
         f"{text}; {_ADVICE[kind]}" if kind in _ADVICE else text,
         status=status_of(error) or None,

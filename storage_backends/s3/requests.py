@@ -246,7 +246,7 @@ class _Answer:
         return {name: value for name, header in named if (value := self._headers.get(header)) is not None}
 
     def error(self, operation: str) -> ClientError:
-        said: Any = {
+        parsed: Any = {
             "Error": {"Code": self.code, "Message": self._said("Message")},
             "ResponseMetadata": {
                 "HTTPStatusCode": self.status,
@@ -258,7 +258,7 @@ class _Answer:
                 },
             },
         }
-        return ClientError(said, operation)
+        return ClientError(parsed, operation)
 
     def _said(self, name: str) -> str:
         found = re.search(rf"<{name}>([^<]*)</{name}>".encode(), self._body)

@@ -47,8 +47,8 @@ class Sink:
             connection.request(method, target, body, {**(headers or {}), **framing}, encode_chunked=chunked)
             answer = connection.getresponse()
             data = answer.read()
-            told = json.loads(data) if "json" in answer.getheader("Content-Type", "") else data
-            return answer.status, dict(answer.getheaders()), told
+            reported = json.loads(data) if "json" in answer.getheader("Content-Type", "") else data
+            return answer.status, dict(answer.getheaders()), reported
         finally:
             connection.close()
 
@@ -137,11 +137,11 @@ BODIES = (
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.says)
 def test_a_multipart_upload_is_stored_whole(sink: Sink, body: Related) -> None:
-    status, _, told = body.send(sink, {"crc32c": encoded(body.data), "contentType": "video/mp2t"})
+    status, _, reported = body.send(sink, {"crc32c": encoded(body.data), "contentType": "video/mp2t"})
 
     assert status == 200
-    assert (told["name"], told["bucket"], told["size"]) == (NAME, "bucket", str(len(body.data)))
-    assert (told["crc32c"], told["contentType"]) == (encoded(body.data), "video/mp2t")
+    assert (reported["name"], reported["bucket"], reported["size"]) == (NAME, "bucket", str(len(body.data)))
+    assert (reported["crc32c"], reported["contentType"]) == (encoded(body.data), "video/mp2t")
     assert sink.stored() == sink.holds(body.data)
 
 
@@ -165,18 +165,18 @@ def test_each_generation_is_another(sink: Sink) -> None:
 
 def test_a_condition_keeps_the_object_that_is_there(sink: Sink) -> None:
     SMALL.send(sink, {}, "&ifGenerationMatch=0")
-    status, _, told = replace(SMALL, data=b"other").send(sink, {}, "&ifGenerationMatch=0")
+    status, _, reported = replace(SMALL, data=b"other").send(sink, {}, "&ifGenerationMatch=0")
 
-    assert (status, told["error"]["errors"][0]["reason"]) == (412, "conditionNotMet")
+    assert (status, reported["error"]["errors"][0]["reason"]) == (412, "conditionNotMet")
     assert sink.stored() == sink.holds(SMALL.data)
 
 
 def test_a_media_upload_is_stored_whole(sink: Sink) -> None:
     data = media(100_000)
     target = f"{UPLOAD}?uploadType=media&name={quote(NAME, safe='')}"
-    status, _, told = sink.request("POST", target, data, {"x-goog-hash": f"crc32c={encoded(data)},md5=x"})
+    status, _, reported = sink.request("POST", target, data, {"x-goog-hash": f"crc32c={encoded(data)},md5=x"})
 
-    assert (status, told["crc32c"]) == (200, encoded(data))
+    assert (status, reported["crc32c"]) == (200, encoded(data))
     assert sink.stored() == sink.holds(data)
 
 
@@ -200,8 +200,8 @@ def begun(sink: Sink, query: str = "") -> str:
 
 
 def chunk(data: bytes, start: int, total: int | None, **headers: str) -> dict[str, Any]:
-    told = "*" if total is None else total
-    span = f"bytes {start}-{start + len(data) - 1}/{told}" if data else f"bytes */{told}"
+    reported = "*" if total is None else total
+    span = f"bytes {start}-{start + len(data) - 1}/{reported}" if data else f"bytes */{reported}"
     return {"body": data, "headers": {"Content-Range": span, **headers}}
 
 
@@ -213,9 +213,9 @@ def test_a_session_publishes_its_object_with_the_last_chunk(sink: Sink) -> None:
     assert sink.stored() == {}
     last = chunk(data[512 * KIB :], 512 * KIB, 600 * KIB)
     last["headers"]["x-goog-hash"] = f"crc32c={encoded(data)}"
-    status, _, told = sink.request("PUT", session, **last)
+    status, _, reported = sink.request("PUT", session, **last)
 
-    assert (status, told["size"], told["crc32c"], told["contentType"]) == (
+    assert (status, reported["size"], reported["crc32c"], reported["contentType"]) == (
         200,
         str(600 * KIB),
         encoded(data),

@@ -75,18 +75,18 @@ def test_every_target_names_what_can_run() -> None:
 
 
 def test_a_line_tells_the_seconds_after_imports_and_of_the_whole_process() -> None:
-    said = line(run("ours", 2.0, 1.0, imports=0.8))
+    reported = line(run("ours", 2.0, 1.0, imports=0.8))
 
-    assert "2.00 s    1.00 CPU-s (whole    2.80 s    1.80 CPU-s)" in said
-    assert said.endswith(" 50.0 objects/s")
+    assert "2.00 s    1.00 CPU-s (whole    2.80 s    1.80 CPU-s)" in reported
+    assert reported.endswith(" 50.0 objects/s")
 
 
 def test_the_summary_compares_ours_with_each_peer_and_the_two_sinks() -> None:
-    said = summary(RUNS, "C", "raw").splitlines()
+    reported = summary(RUNS, "C", "raw").splitlines()
 
-    (rclone,) = [one for one in said if one.startswith("  rclone")]
-    (between,) = [one for one in said if "ours to gcs" in one]
-    (ours,) = [one for one in said if one.startswith("  ours ") and "(2.80 s 1.80 CPU-s)" in one]
+    (rclone,) = [one for one in reported if one.startswith("  rclone")]
+    (between,) = [one for one in reported if "ours to gcs" in one]
+    (ours,) = [one for one in reported if one.startswith("  ours ") and "(2.80 s 1.80 CPU-s)" in one]
     assert rclone.endswith("objects/s × 2.00, CPU an object × 0.50, wall × 0.50")
     assert between.endswith("objects/s × 0.80, CPU an object × 1.50, wall × 1.25")
     assert "10.000 ms CPU an object" in ours

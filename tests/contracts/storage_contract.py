@@ -535,9 +535,9 @@ class StorageContract:
         upload = store.begin(upload_spec(store, key, data))
 
         parts = put_parts(upload, data)
-        told = upload.parts()
+        reported = upload.parts()
 
-        assert told is None or {n: (p.size_bytes, p.crc32c) for n, p in told.items()} == {
+        assert reported is None or {n: (p.size_bytes, p.crc32c) for n, p in reported.items()} == {
             p.number: (p.size_bytes, p.crc32c) for p in parts
         }
         upload.abort()
@@ -699,15 +699,15 @@ class StorageContract:
 
         journal = killed_after_three_parts(destination, spec)
         upload = store.resume(spec, journal.token)
-        told = upload.parts()
-        held = dict(told) if told is not None else dict(journal.parts)
+        reported = upload.parts()
+        held = dict(reported) if reported is not None else dict(journal.parts)
         for part in pieces(upload, data):
             if part.number not in held:
                 held[part.number] = upload.put_part(part.number, part.data, part.crc32c)
         info = upload.complete([held[number] for number in sorted(held)], crc32c_of(data))
 
         assert sorted(journal.parts) == [1, 2, 3]
-        assert told is None or sorted(told) == [1, 2, 3]
+        assert reported is None or sorted(reported) == [1, 2, 3]
         assert info.size_bytes == len(data)
         assert destination.side.read(key) == data
 

@@ -24,27 +24,27 @@ def due(hours: float, assets: int, gib: float) -> Due:
 
 
 def of(left: list[Due], history: list[Hour]) -> Forecast:
-    said = forecast(NOW, left, history)
-    assert said is not None
-    return said
+    reported = forecast(NOW, left, history)
+    assert reported is not None
+    return reported
 
 
 class TestSteadyThroughput:
     def test_what_fits_is_done_in_the_time_it_takes(self) -> None:
-        said = of([due(100, 10, 90)], steady(10))
+        reported = of([due(100, 10, 90)], steady(10))
 
-        assert said.done_in_seconds.likely == pytest.approx(9 * 3600, rel=0.01)
-        assert said.missed_assets.high == 0
-        assert said.first_missed_at is None
-        assert said.first_missed_at_worst is None
-        assert said.bytes_left == 90 * GIB
+        assert reported.done_in_seconds.likely == pytest.approx(9 * 3600, rel=0.01)
+        assert reported.missed_assets.high == 0
+        assert reported.first_missed_at is None
+        assert reported.first_missed_at_worst is None
+        assert reported.bytes_left == 90 * GIB
 
     def test_what_does_not_fit_is_missed_and_dated(self) -> None:
-        said = of([due(5, 10, 40), due(6, 10, 40), due(50, 1, 1)], steady(10))
+        reported = of([due(5, 10, 40), due(6, 10, 40), due(50, 1, 1)], steady(10))
 
-        assert said.missed_assets.likely == 5  # 20 of the second 40 GiB
-        assert said.missed_bytes.likely == pytest.approx(20 * GIB, rel=0.01)
-        assert said.first_missed_at == NOW + 6 * HOUR
+        assert reported.missed_assets.likely == 5  # 20 of the second 40 GiB
+        assert reported.missed_bytes.likely == pytest.approx(20 * GIB, rel=0.01)
+        assert reported.first_missed_at == NOW + 6 * HOUR
 
     def test_most_urgent_first_whatever_the_order_given(self) -> None:
         left = [due(50, 1, 1), due(6, 10, 40), due(5, 10, 40)]
@@ -52,15 +52,15 @@ class TestSteadyThroughput:
         assert of(left, steady()) == of(left[::-1], steady())
 
     def test_a_missed_asset_delays_no_other(self) -> None:
-        said = of([due(1, 1, 500), due(30, 10, 100)], steady(10))
+        reported = of([due(1, 1, 500), due(30, 10, 100)], steady(10))
 
-        assert said.missed_assets.high == 1
+        assert reported.missed_assets.high == 1
 
     def test_a_deadline_that_is_past_is_no_forecast(self) -> None:
-        said = of([due(-1, 3, 10), due(10, 1, 1)], steady(10))
+        reported = of([due(-1, 3, 10), due(10, 1, 1)], steady(10))
 
-        assert said.missed_assets.high == 0
-        assert said.done_in_seconds.likely > 3600
+        assert reported.missed_assets.high == 0
+        assert reported.done_in_seconds.likely > 3600
 
     def test_small_assets_cost_more_than_their_bytes(self) -> None:
         one, many = of([due(100, 1, 1)], steady()), of([due(100, 100_000, 1)], steady())
@@ -81,25 +81,25 @@ class TestWhatIsNotKnown:
 
     def test_hours_in_which_nothing_could_be_copied_do_count(self) -> None:
         """An outage is part of what may come."""
-        said = of([due(100, 10, 90)], [*steady(10), *[Hour(HOUR, 0, 0)] * 24])
+        reported = of([due(100, 10, 90)], [*steady(10), *[Hour(HOUR, 0, 0)] * 24])
 
-        assert said.done_in_seconds.likely > 15 * 3600
+        assert reported.done_in_seconds.likely > 15 * 3600
 
     def test_nothing_was_ever_copied(self) -> None:
-        said = of([due(100, 10, 90)], [Hour(HOUR, 0, 0)] * 24)
+        reported = of([due(100, 10, 90)], [Hour(HOUR, 0, 0)] * 24)
 
-        assert said.missed_assets.low == 10
-        assert said.first_missed_at == NOW + 100 * HOUR
+        assert reported.missed_assets.low == 10
+        assert reported.first_missed_at == NOW + 100 * HOUR
 
     def test_nothing_is_left(self) -> None:
-        said = of([], steady())
+        reported = of([], steady())
 
-        assert (said.done_in_seconds.high, said.missed_assets.high, said.assets_left) == (0, 0, 0)
+        assert (reported.done_in_seconds.high, reported.missed_assets.high, reported.assets_left) == (0, 0, 0)
 
     def test_a_rate_of_nearly_nothing_ends_at_the_horizon(self) -> None:
-        said = of([Due(NOW - HOUR, 1, GIB)], [Hour(HOUR, 1, 0)] * 24)
+        reported = of([Due(NOW - HOUR, 1, GIB)], [Hour(HOUR, 1, 0)] * 24)
 
-        assert said.done_in_seconds.high == HORIZON.total_seconds()
+        assert reported.done_in_seconds.high == HORIZON.total_seconds()
 
 
 class TestTheBand:
@@ -113,7 +113,7 @@ class TestTheBand:
         calm = of([due(300, 10, 240)], _rates(random.Random(1), 0.1, 200))
         wild = of([due(300, 10, 240)], _rates(random.Random(1), 0.8, 200))
 
-        width = [said.done_in_seconds.high - said.done_in_seconds.low for said in (calm, wild)]
+        width = [reported.done_in_seconds.high - reported.done_in_seconds.low for reported in (calm, wild)]
         assert width[1] > 3 * width[0]
 
     def test_the_same_history_gives_the_same_forecast(self) -> None:

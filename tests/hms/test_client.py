@@ -130,11 +130,11 @@ def test_a_conversation_about_one_asset(
 def test_the_client_is_what_the_core_asks_for(talk: Talk) -> None:
     assets: RecordingAssets = talk([GOOD])[0]
 
-    told: TellsTime = talk([GOOD])[0]
+    reported: TellsTime = talk([GOOD])[0]
 
     asset = assets.asset("a1")
 
-    assert told.api_time() is None
+    assert reported.api_time() is None
     assert (asset.size_bytes, asset.duration_seconds) == (1234, 12.5)
     assert asset.created_at == datetime(2023, 3, 2, 7, 44, 27, 10516, tzinfo=UTC)
 
@@ -218,14 +218,14 @@ def test_an_invalid_retry_after_is_ignored(talk: Talk, time: FakeTime, word: str
     ("word", "told"), [("600", timedelta(minutes=10)), ("999999999", timedelta(hours=1))]
 )
 def test_a_long_retry_after_is_passed_on_not_waited_for(
-    talk: Talk, time: FakeTime, word: str, told: timedelta
+    talk: Talk, time: FakeTime, word: str, reported: timedelta
 ) -> None:
     client, server = talk([refuses(429, Retry_After=word)])
 
     with pytest.raises(HmsRateLimited) as raised:
         client.asset("a1")
 
-    assert raised.value.retry_after == told
+    assert raised.value.retry_after == reported
     assert time.sleeps == []
     assert len(server.asked) == 1
 
@@ -660,9 +660,9 @@ def test_the_apis_time_goes_on_between_answers_also_when_our_clock_is_set(talk: 
 
     time.sleep(60)
 
-    told = client.api_time()
-    assert told is not None
-    assert abs(told - there - timedelta(minutes=1)) <= timedelta(seconds=1)
+    reported = client.api_time()
+    assert reported is not None
+    assert abs(reported - there - timedelta(minutes=1)) <= timedelta(seconds=1)
 
 
 def _takes_tokens_valid_at(now: datetime, date: datetime) -> Callable[[Asked], Answer]:

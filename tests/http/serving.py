@@ -333,8 +333,8 @@ def failure_of(transfer: Transfer) -> BaseException:
 
 
 def tells_no_secret(error: BaseException) -> None:
-    told = "".join(traceback.format_exception(error)) + repr(error) + repr(error.args) + repr(vars(error))
-    assert CANARY not in told
+    reported = "".join(traceback.format_exception(error)) + repr(error) + repr(error.args) + repr(vars(error))
+    assert CANARY not in reported
 
 
 def read(transfer: Transfer, piece_bytes: int = 999) -> bytes:

@@ -299,16 +299,16 @@ def test_a_file_is_judged_rightly(case: Case) -> None:
     with Origin({path: case.body}) as origin:
         origin.headers = lambda _request: Answer(200, b"", case.headers)
 
-        said = judged(origin, path, type=case.type, **case.fields)
+        outcome = judged(origin, path, type=case.type, **case.fields)
 
-    assert said.state is case.state, said
+    assert outcome.state is case.state, outcome
     is_whole_gzip = case.body.startswith(b"\x1f\x8b") and case.state is ARCHIVED
     whole = gzip.decompress(case.body) if is_whole_gzip else case.body
     if case.state is LOST:
-        assert said.stored == {}
+        assert outcome.stored == {}
     else:
-        assert said.stored[case.name] == whole
-    assert bool(said.doubts) is (case.state is QUARANTINED)
+        assert outcome.stored[case.name] == whole
+    assert bool(outcome.doubts) is (case.state is QUARANTINED)
 
 
 class OddRanges:
@@ -353,10 +353,10 @@ def test_a_server_that_answers_ranges_in_its_own_way_is_read_as_one_plain_stream
     with Origin({}) as origin:
         origin.rule = OddRanges(large, how)
 
-        said = judged(origin, "/r/a.mp4", type="room-composite")
+        outcome = judged(origin, "/r/a.mp4", type="room-composite")
 
-    assert said.state is ARCHIVED, said
-    assert said.stored["a.mp4"] == large
+    assert outcome.state is ARCHIVED, outcome
+    assert outcome.stored["a.mp4"] == large
 
 
 def test_an_etag_that_is_another_at_each_request_does_not_keep_an_asset_from_being_kept() -> None:
@@ -422,10 +422,10 @@ def test_a_body_without_a_length_is_archived_only_with_a_proof(
     what: str, type_: str, name: str, bodies: list[bytes], size: int | None, state: AssetState
 ) -> None:
     with Unframed({f"/r/{name}": list(bodies)}) as server, Origin({}) as origin:
-        said = judged(origin, f"/r/{name}", type=type_, size=size, url=lambda: f"{server.url}/r/{name}")
+        outcome = judged(origin, f"/r/{name}", type=type_, size=size, url=lambda: f"{server.url}/r/{name}")
 
-    assert said.state is state, (what, said)
-    assert said.stored[name] == bodies[-1]
+    assert outcome.state is state, (what, outcome)
+    assert outcome.stored[name] == bodies[-1]
 
 
 def test_an_asset_that_is_found_whole_at_a_later_look_is_archived_by_itself() -> None:

@@ -239,17 +239,17 @@ def test_a_tree_is_judged_rightly(case: Case) -> None:
             Answer(200, b"", {"Content-Type": "text/html"}) if served[request.path] == HTML else None
         )
 
-        said = judged(origin, "/v/master.m3u8", type="room-vod", **case.fields)
+        outcome = judged(origin, "/v/master.m3u8", type="room-vod", **case.fields)
 
-    assert said.state is case.state, said
-    assert set(said.missing) == set(case.missing), said
+    assert outcome.state is case.state, outcome
+    assert set(outcome.missing) == set(case.missing), outcome
     if case.state is LOST:
-        assert said.stored == {}
+        assert outcome.stored == {}
         return
     for name, body in files.items():
         if name not in case.missing and not name.startswith(case.unreachable):
-            assert said.stored[name] == body, name
-    assert bool(said.doubts) is (case.state is QUARANTINED)
+            assert outcome.stored[name] == body, name
+    assert bool(outcome.doubts) is (case.state is QUARANTINED)
 
 
 @pytest.mark.parametrize("grows", [False, True], ids=["stopped growing", "still grows"])
@@ -375,20 +375,20 @@ def test_a_value_that_any_query_uses_is_not_in_the_copy() -> None:
     child = b'#EXTM3U\n#EXT-X-DEFINE:IMPORT="tok"\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ns.ts?k={$tok}\n#EXT-X-ENDLIST\n'
     files = {"/v/master.m3u8": master, "/v/s3cr3t/stream.m3u8": child, "/v/s3cr3t/s.ts": ts()}
     with Origin(files) as origin:
-        said = judged(origin, "/v/master.m3u8", type="room-vod")
+        outcome = judged(origin, "/v/master.m3u8", type="room-vod")
 
-    assert said.state is ARCHIVED, said
-    assert b'VALUE="s3cr3t"' not in said.stored["master.m3u8"]
-    assert ts() in said.stored.values()
+    assert outcome.state is ARCHIVED, outcome
+    assert b'VALUE="s3cr3t"' not in outcome.stored["master.m3u8"]
+    assert ts() in outcome.stored.values()
 
 
 def test_children_below_an_empty_segment_of_a_path_are_asked_for_there() -> None:
     files = {f"/f//x//{name}": body for name, body in tree().items()}
     with Origin(files) as origin:
-        said = judged(origin, "/f//x//master.m3u8", type="room-vod")
+        outcome = judged(origin, "/f//x//master.m3u8", type="room-vod")
 
-    assert said.state is ARCHIVED, said
-    assert said.stored["low/s1.ts"] == files["/f//x//low/s1.ts"]
+    assert outcome.state is ARCHIVED, outcome
+    assert outcome.stored["low/s1.ts"] == files["/f//x//low/s1.ts"]
 
 
 def test_parameters_that_tell_segments_apart_keep_them_apart() -> None:
@@ -401,10 +401,10 @@ def test_parameters_that_tell_segments_apart_keep_them_apart() -> None:
             return Answer(200, ts(request.query["md5"][0].encode()), {"ETag": f'"{request.query["md5"][0]}"'})
 
         origin.rule = rule
-        said = judged(origin, "/v/master.m3u8", type="room-vod")
+        outcome = judged(origin, "/v/master.m3u8", type="room-vod")
 
-    assert said.state is ARCHIVED, said
-    bodies = {body for path, body in said.stored.items() if path.endswith(".ts")}
+    assert outcome.state is ARCHIVED, outcome
+    bodies = {body for path, body in outcome.stored.items() if path.endswith(".ts")}
     assert bodies == {ts(b"1"), ts(b"2"), ts(b"3")}
 
 

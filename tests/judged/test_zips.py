@@ -101,14 +101,14 @@ CASES = [
 def test_a_zip_is_judged_rightly(case: Case) -> None:
     data = case.make()
     with Origin({f"/z/{NAME}": data}) as origin:
-        said = judged(origin, f"/z/{NAME}", type="room-vod")
+        outcome = judged(origin, f"/z/{NAME}", type="room-vod")
 
-    assert said.state is case.state, said
-    assert set(case.missing) <= set(said.missing), said
-    assert bool(said.doubts) is (case.state is QUARANTINED)
-    kept_packed = [body for path, body in said.stored.items() if path.endswith(NAME)]
+    assert outcome.state is case.state, outcome
+    assert set(case.missing) <= set(outcome.missing), outcome
+    assert bool(outcome.doubts) is (case.state is QUARANTINED)
+    kept_packed = [body for path, body in outcome.stored.items() if path.endswith(NAME)]
     if case.unpacked:
-        assert said.stored["high/s1.ts"] == tree()["high/s1.ts"]
+        assert outcome.stored["high/s1.ts"] == tree()["high/s1.ts"]
     else:
         assert kept_packed == [data], "the zip itself, as the source has it"
 
@@ -119,9 +119,9 @@ def test_a_zip_is_judged_rightly(case: Case) -> None:
 def test_kept_packed_nobody_judges_members_that_nobody_unpacks(case: Case) -> None:
     data = case.make()
     with Origin({f"/z/{NAME}": data}) as origin:
-        said = judged(origin, f"/z/{NAME}", type="room-vod", zip_mode=ZipMode.KEEP)
+        outcome = judged(origin, f"/z/{NAME}", type="room-vod", zip_mode=ZipMode.KEEP)
 
-    assert said.stored[NAME] == data
+    assert outcome.stored[NAME] == data
     broken_as_a_zip = {
         "a zip that is cut at the source",
         "bytes before the zip",
@@ -129,7 +129,7 @@ def test_kept_packed_nobody_judges_members_that_nobody_unpacks(case: Case) -> No
         "no member at all",
     }
     if case.what not in broken_as_a_zip:
-        assert said.state is ARCHIVED, said
+        assert outcome.state is ARCHIVED, outcome
 
 
 def test_one_passing_200_to_a_range_does_not_decide_that_a_zip_stays_packed() -> None:
@@ -138,10 +138,10 @@ def test_one_passing_200_to_a_range_does_not_decide_that_a_zip_stays_packed() ->
         answers = iter([True])
         origin.rule = lambda _request: Answer(200, data) if next(answers, False) else None
 
-        said = judged(origin, f"/z/{NAME}", type="room-vod")
+        outcome = judged(origin, f"/z/{NAME}", type="room-vod")
 
-    assert said.state is ARCHIVED, said
-    assert said.stored["high/s1.ts"] == tree()["high/s1.ts"]
+    assert outcome.state is ARCHIVED, outcome
+    assert outcome.stored["high/s1.ts"] == tree()["high/s1.ts"]
 
 
 def test_a_source_without_ranges_has_its_zip_kept_packed_with_a_doubt() -> None:
@@ -149,10 +149,10 @@ def test_a_source_without_ranges_has_its_zip_kept_packed_with_a_doubt() -> None:
     with Origin({f"/z/{NAME}": data}) as origin:
         origin.ranges = False
 
-        said = judged(origin, f"/z/{NAME}", type="room-vod")
+        outcome = judged(origin, f"/z/{NAME}", type="room-vod")
 
-    assert said.state is QUARANTINED, said
-    assert said.stored[NAME] == data
+    assert outcome.state is QUARANTINED, outcome
+    assert outcome.stored[NAME] == data
 
 
 def test_a_zip_that_gets_whole_is_archived_at_a_later_look() -> None:

@@ -127,9 +127,9 @@ def be_a_worker(job: Job, pipe: int) -> None:
     die_with_parent()
     code = 1
     try:
-        told = json.dumps(asdict(work(job)))
+        reported = json.dumps(asdict(work(job)))
         with os.fdopen(pipe, "w") as out:
-            out.write(told)
+            out.write(reported)
         code = 0
     except BaseException:
         traceback.print_exc()

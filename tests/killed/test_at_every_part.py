@@ -196,8 +196,8 @@ def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
 
     assert_archived(harness, second)
     assert second.seen.media_bytes == len(other)
-    (said,) = (event for event in second.told().events if event["event"] == "upload_begun_again")
-    assert (said["key"], said["reason"]) == (KEY, "the source changed since another worker began it")
+    (reported,) = (event for event in second.told().events if event["event"] == "upload_begun_again")
+    assert (reported["key"], reported["reason"]) == (KEY, "the source changed since another worker began it")
 
 
 # -- a directory ---------------------------------------------------------------------------------------------

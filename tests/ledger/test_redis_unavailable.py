@@ -47,24 +47,24 @@ def complaint(url: str) -> str:
 def test_nothing_listens(server: ValkeyServer) -> None:
     server.kill()
 
-    said = complaint(server.url.replace("redis://", f"redis://:{PASSWORD}@"))
+    reported = complaint(server.url.replace("redis://", f"redis://:{PASSWORD}@"))
 
-    assert f"127.0.0.1:{server.port}" in said
-    assert "nothing listens there" in said
+    assert f"127.0.0.1:{server.port}" in reported
+    assert "nothing listens there" in reported
 
 
 def test_an_unknown_host() -> None:
-    assert "cannot be resolved" in (said := complaint("redis://no-such-host.invalid:6379")) or (
-        "not known" in said
+    assert "cannot be resolved" in (reported := complaint("redis://no-such-host.invalid:6379")) or (
+        "not known" in reported
     )
 
 
 def test_it_does_not_answer(server: ValkeyServer) -> None:
     server.pause()
 
-    said = complaint(server.url + "?socket_timeout=0.05")
+    reported = complaint(server.url + "?socket_timeout=0.05")
 
-    assert "did not answer in time" in said
+    assert "did not answer in time" in reported
 
 
 def test_it_wants_a_password(tmp_path: Path) -> None:
@@ -83,19 +83,19 @@ def test_an_acl_forbids_scripts(server: ValkeyServer) -> None:
             "ACL", "SETUSER", "limited", "on", f">{PASSWORD}", "~*", "+@all", "-@scripting", "-set"
         )
 
-    said = complaint(server.url.replace("redis://", f"redis://limited:{PASSWORD}@"))
+    reported = complaint(server.url.replace("redis://", f"redis://limited:{PASSWORD}@"))
 
-    assert "ACL forbids" in said
+    assert "ACL forbids" in reported
 
 
 def test_it_is_out_of_memory(server: ValkeyServer) -> None:
     with server.client() as side:
         side.config_set("maxmemory", "1")
 
-    said = complaint(server.url)
+    reported = complaint(server.url)
 
-    assert "out of memory" in said
-    assert "noeviction" in said
+    assert "out of memory" in reported
+    assert "noeviction" in reported
 
 
 def test_out_of_memory_leaves_no_half_made_change(server: ValkeyServer) -> None:

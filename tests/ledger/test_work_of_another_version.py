@@ -103,8 +103,8 @@ def test_an_object_that_cannot_be_read_is_one_object_less(
 def test_progress_reported_by_another_version_does_not_break_status(harness: RedisHarness) -> None:
     ours = Progress("asset-1", "room-vod", 1, 2, 3, "a.ts")
     harness.ledger.report(ours)
-    told = str(harness.side.hget("archiver:progress", "asset-1"))
-    end, fact = told.split("{", 1)
+    reported = str(harness.side.hget("archiver:progress", "asset-1"))
+    end, fact = reported.split("{", 1)
     harness.side.hset("archiver:progress", "asset-2", f'{end}{{"speed":5,{fact}')
     harness.side.hset("archiver:progress", "asset-3", f'{end}{{"asset_id":"asset-3"}}')
 

@@ -399,8 +399,8 @@ class Oracle:
                 self._broken("healthy only when it is", f"the last sweep met a fault of the {met}")
         for store in self.destinations:
             for fault in self.faults.all:
-                told = fault.where == f"store:{store.name}" and fault.kind == "unmounted"
-                if told and fault.start + 8 * HOUR < seconds < fault.end and self._is_needed():
+                reported = fault.where == f"store:{store.name}" and fault.kind == "unmounted"
+                if reported and fault.start + 8 * HOUR < seconds < fault.end and self._is_needed():
                     self._broken("healthy only when it is", f"{store.name} is {fault.kind}")
 
             if self._refuses(store):

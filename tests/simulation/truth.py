@@ -120,7 +120,7 @@ def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
         versions.append(Version(ready + rng.uniform(0, later), 2, _files(rng, kind, 2, length)))
     listed = max(created, 0.0)
     odd_date = rng.choice([None, "1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
-    told = (START + timedelta(seconds=created)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "123Z"
+    reported = (START + timedelta(seconds=created)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "123Z"
     size = sum(map(len, versions[0].files.values()))
     return TrueAsset(
         number=number,
@@ -131,7 +131,7 @@ def _asset(rng: random.Random, number: int, created: float) -> TrueAsset:
         ready_from=ready,
         gone_from=created + RETENTION.total_seconds() + rng.uniform(0, 6 * HOUR),
         versions=versions,
-        created_at=odd_date if rng.random() < 0.06 else told,
+        created_at=odd_date if rng.random() < 0.06 else reported,
         says_size=None if len(versions) > 1 or rng.random() < 0.2 else size,
         checksums=rng.random() < 0.6,
         fails_at=ready + rng.uniform(0, 5 * DAY) if rng.random() < 0.04 else None,

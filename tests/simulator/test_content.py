@@ -48,9 +48,9 @@ def test_digests_are_those_of_the_bytes() -> None:
     content = Synthetic(SIZE, "seed")
     data = _all(content)
 
-    told = digests(content)
+    reported = digests(content)
 
-    assert (told.sha256, told.crc32c) == (hashlib.sha256(data).hexdigest(), google_crc32c.value(data))
+    assert (reported.sha256, reported.crc32c) == (hashlib.sha256(data).hexdigest(), google_crc32c.value(data))
 
 
 def test_no_two_blocks_and_no_two_seeds_are_alike() -> None:

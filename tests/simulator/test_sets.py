@@ -46,10 +46,10 @@ def test_what_is_served_is_the_truth_byte_by_byte(client: httpx.Client, name: st
                 continue
             served = _served(simulator, client, asset)
 
-            told = {
+            reported = {
                 entry["path"]: (entry["size"], entry["sha256"], entry["crc32c"]) for entry in asset["objects"]
             }
-            assert told == {
+            assert reported == {
                 path: (len(data), hashlib.sha256(data).hexdigest(), google_crc32c.value(data))
                 for path, data in served.items()
             }
@@ -129,8 +129,8 @@ def test_a_synthetic_zip_of_chosen_size_is_served(client: httpx.Client) -> None:
         (asset,) = simulator.truth()
         served = _served(simulator, client, asset)
 
-    told = {entry["path"]: entry["sha256"] for entry in asset["objects"]}
-    assert told == {path: hashlib.sha256(data).hexdigest() for path, data in served.items()}
+    reported = {entry["path"]: entry["sha256"] for entry in asset["objects"]}
+    assert reported == {path: hashlib.sha256(data).hexdigest() for path, data in served.items()}
 
 
 def test_an_asset_can_be_added_with_any_bytes_and_any_row(scratch: Simulator, client: httpx.Client) -> None:

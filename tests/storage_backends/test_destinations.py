@@ -122,11 +122,11 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("s3://[bucket", "not a URL"),
     ],
 )
-def test_a_bad_destination_is_refused_saying_what_is_wrong(text: str, said: str) -> None:
+def test_a_bad_destination_is_refused_saying_what_is_wrong(text: str, reported: str) -> None:
     with pytest.raises(BadDestinationUrl) as caught:
         open_destination(text)
 
-    assert said in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_a_credential_in_a_url_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(BadDestinationUrl) as caught:
         open_destination(text)
 
-    told = f"{caught.value!r} {caught.value.__cause__!r}"
-    assert SECRET not in told.lower()
+    result = f"{caught.value!r} {caught.value.__cause__!r}"
+    assert SECRET not in result.lower()
 
 
 @given(st.text(max_size=60))

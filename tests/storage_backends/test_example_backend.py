@@ -48,15 +48,15 @@ def test_an_installed_backend_is_opened_by_its_url(installed: Path, tmp_path: Pa
         "print(type(backend).__module__, backend.name)\n"
     )
 
-    said = run([sys.executable, "-c", program], installed)
+    reported = run([sys.executable, "-c", program], installed)
 
-    assert said.split() == ["archiver_sqlite", f"sqlite://{tmp_path}/archive.db"]
+    assert reported.split() == ["archiver_sqlite", f"sqlite://{tmp_path}/archive.db"]
 
 
 def test_an_installed_backend_keeps_the_contract(installed: Path) -> None:
     options = ["-n", "0", "-q", "-p", "no:cacheprovider"]
 
-    said = run([sys.executable, "-m", "pytest", str(EXAMPLE / "test_contract.py"), *options], installed)
+    reported = run([sys.executable, "-m", "pytest", str(EXAMPLE / "test_contract.py"), *options], installed)
 
-    assert " passed" in said
-    assert "skipped" not in said
+    assert " passed" in reported
+    assert "skipped" not in reported

@@ -138,8 +138,8 @@ def test_every_class_of_boto3_is_our_own_defect() -> None:
         ),
     ],
 )
-def test_a_certificate_that_does_not_verify_needs_a_person(said: str, reason: str) -> None:
-    error = translate(made(botocore.exceptions.SSLError, said), DOING)
+def test_a_certificate_that_does_not_verify_needs_a_person(reported: str, reason: str) -> None:
+    error = translate(made(botocore.exceptions.SSLError, reported), DOING)
 
     assert type(error) is DestinationRefuses
     assert f"its TLS certificate is not accepted: {reason};" in str(error)

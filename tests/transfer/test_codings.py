@@ -125,8 +125,8 @@ def test_a_file_is_stored_without_its_coding(case: Case, ranges: bool, http: Htt
         return
     assert stored == {KEY: stored_of(case)}
     assert result.source is not None
-    told = (result.source.size_bytes, result.source.encoded_bytes, result.source.coding is not None)
-    assert told == ((None, len(case.body), True) if case.encoded else (len(case.body), None, False))
+    reported = (result.source.size_bytes, result.source.encoded_bytes, result.source.coding is not None)
+    assert reported == ((None, len(case.body), True) if case.encoded else (len(case.body), None, False))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.line)

@@ -166,7 +166,9 @@ def test_check_sees_the_first_bytes_and_what_the_source_says(size: int) -> None:
     seen: list[tuple[bytes, SourceInfo | None]] = []
     content = some_bytes(size)
     with copying(content, part_bytes=6000) as copy:
-        result = copy(MemoryBackend("store"), check=lambda *told: seen.append(told)).result(timeout=20)
+        result = copy(MemoryBackend("store"), check=lambda *reported: seen.append(reported)).result(
+            timeout=20
+        )
 
     assert seen == [(content[:CHECKED_BYTES], result.source)]
     assert result.source is not None
@@ -274,10 +276,10 @@ def test_what_should_stop_raises_is_in_the_futures() -> None:
     class ShuttingDown(Exception):
         pass
 
-    told = threading.Event()
+    reported = threading.Event()
 
     def should_stop() -> None:
-        if told.is_set():
+        if reported.is_set():
             raise ShuttingDown
 
     http = client(Timeouts())
@@ -286,7 +288,7 @@ def test_what_should_stop_raises_is_in_the_futures() -> None:
             MemoryBudget(MIB), part_bytes=1000, should_stop=should_stop, policy=HURRIED
         ) as engine:
             future = engine.submit(source(http, origin), request(), [MemoryBackend("store")])
-            told.set()
+            reported.set()
 
             with pytest.raises(ShuttingDown):
                 future.result(timeout=5)

@@ -157,9 +157,9 @@ def test_chunks_are_shown_in_order_and_cannot_be_read_again(pieces: list[bytes])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_it_judges_before_a_store_is_told(content: bytes, ranges: bool, http: HttpClient) -> None:
     store = Wrapped(MemoryBackend("store"))
-    told: list[int] = []
+    reported: list[int] = []
     structure = Recorder(
-        UnexpectedContent("cut"), asks=lambda: told.append(store.calls["put"] + store.calls["complete"])
+        UnexpectedContent("cut"), asks=lambda: reported.append(store.calls["put"] + store.calls["complete"])
     )
     with (
         Origin({"/file": content}, ranges=ranges) as origin,
@@ -167,7 +167,7 @@ def test_it_judges_before_a_store_is_told(content: bytes, ranges: bool, http: Ht
     ):
         copy(origin, http, [store], ask=request(structure=structure))
 
-    assert told == [0]
+    assert reported == [0]
     assert store.calls["put"] == store.calls["complete"] == 0
     assert stored_in(store) == {}
     assert open_uploads(store) == 0  # no journal could find it again

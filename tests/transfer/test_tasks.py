@@ -160,11 +160,11 @@ def test_a_task_that_is_stopped_where_it_waits_raises_that_and_holds_nothing(
     task = harness.begin(wait(harness))
     assert not task.done
 
-    told = Told()
-    task.throw(told)
+    reported = Told()
+    task.throw(reported)
     task.throw(Told())
 
-    assert (task.done, task.error) == (True, told)
+    assert (task.done, task.error) == (True, reported)
     harness.give_all_back()
     harness.gate.open()
     harness.assert_nothing_is_held()
@@ -179,10 +179,10 @@ def test_a_task_that_is_stopped_as_its_wait_ends_holds_nothing(wait: Wanted, har
     harness.give_all_back()
     harness.gate.open()
 
-    told = Told()
-    task.throw(told)
+    reported = Told()
+    task.throw(reported)
 
-    assert (task.done, task.error) == (True, told)
+    assert (task.done, task.error) == (True, reported)
     harness.assert_nothing_is_held()
 
 
@@ -249,14 +249,14 @@ def test_a_task_may_clean_up_after_it_was_stopped(harness: Harness) -> None:
             await blocking(lambda: harness.steps.append("tidied up"))
 
     task = harness.begin(tidy())
-    told = Told()
-    task.throw(told)
+    reported = Told()
+    task.throw(reported)
     assert not task.done
 
     harness.run()
 
     assert harness.steps == ["tidied up"]
-    assert task.error is told
+    assert task.error is reported
 
 
 def test_a_wait_that_cannot_begin_raises_where_it_is_awaited(harness: Harness) -> None:
@@ -280,13 +280,13 @@ def test_who_awaits_a_task_gets_what_it_returned_even_afterwards(harness: Harnes
         return 7
 
     task = harness.begin(work())
-    during, told = harness.begin(_awaiting(task)), list[object]()
+    during, reported = harness.begin(_awaiting(task)), list[object]()
     harness.run()
     after = harness.begin(_awaiting(task))
-    task.start(lambda value, error: told.append((value, error)))
+    task.start(lambda value, error: reported.append((value, error)))
     harness.run()
 
-    assert (during.value, after.value, told) == (7, 7, [(7, None)])
+    assert (during.value, after.value, reported) == (7, 7, [(7, None)])
 
 
 async def _awaiting(task: Task) -> Any:
@@ -421,18 +421,18 @@ def test_a_task_that_retries_does_not_take_the_error_of_another_for_its_own(harn
 
 def test_an_error_in_the_block_ends_the_tasks(harness: Harness) -> None:
     tasks: list[Task] = []
-    told = Told()
+    reported = Told()
 
     async def work() -> None:
         async with Group(harness.runs) as group:
             tasks.append(group.spawn(a_slot(harness)))
             await Pause(1)
-            raise told
+            raise reported
 
     task = harness.begin(work())
     harness.run()
 
-    assert task.error is told
+    assert task.error is reported
     assert isinstance(tasks[0].error, GroupEnded)
 
 
@@ -445,13 +445,13 @@ def test_a_group_may_be_failed_from_outside_once(harness: Harness) -> None:
             group.spawn(a_request(harness))
 
     task = harness.begin(work())
-    told = Told()
-    groups[0].fail(told)
+    reported = Told()
+    groups[0].fail(reported)
     groups[0].fail(Told())
     harness.run()
 
     assert groups[0].failed
-    assert task.error is told
+    assert task.error is reported
 
 
 def test_one_who_fails_in_a_finished_group_fails_nobody(harness: Harness) -> None:

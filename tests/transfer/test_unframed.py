@@ -115,9 +115,9 @@ def test_an_end_counts_only_when_verified(case: Case, http: HttpClient) -> None:
     if case.asked is not None:
         assert len(origin.requests) == case.asked
     if error is None:
-        told = future.result().source
-        assert told is not None
-        assert told.framed == case.ranges or "second answer has ranges" in case.line
+        reported = future.result().source
+        assert reported is not None
+        assert reported.framed == case.ranges or "second answer has ranges" in case.line
 
 
 DOCUMENTS = [

@@ -145,7 +145,7 @@ def test_what_boto3_would_trust_is_added(
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_the_setting(
-    tmp_path: Path, what: str, make: Callable[[Path], object], said: str
+    tmp_path: Path, what: str, make: Callable[[Path], object], reported: str
 ) -> None:
     path = tmp_path / "folder" / "ca.pem"
     if "below a file" not in what:
@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_setting(
     with pytest.raises(UnusableCaFile) as refused:
         authorities(environ={"SSL_CERT_FILE": str(path)})
 
-    assert str(refused.value).startswith(f"SSL_CERT_FILE: {path} {said}"), what
+    assert str(refused.value).startswith(f"SSL_CERT_FILE: {path} {reported}"), what
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -54,10 +54,10 @@ class Up:
         self.user.environment.setdefault("COLUMNS", "100")
 
         def reached() -> bool:
-            said = self.user.types("status", "--json")
-            if not said.stdout:
+            result = self.user.types("status", "--json")
+            if not result.stdout:
                 return False
-            counted = {state: number for state, number in said.json["states"].items() if number}
+            counted = {state: number for state, number in result.json["states"].items() if number}
             return counted == states
 
         until(reached, seconds=seconds, what=f"the states {states}")

@@ -22,6 +22,6 @@ def test_what_is_kept_stays_kept_when_its_source_does_not_answer(
     assert user.runs_once("--wait", "6").json["states"] == {"quarantined": 1}
     empty_simulator.fault("server-error", on="storage", asset=asset["id"], times=None)
 
-    said = user.types("archive", asset["id"], "--json")
+    result = user.types("archive", asset["id"], "--json")
 
-    assert said.json[0]["state"] == "quarantined"
+    assert result.json[0]["state"] == "quarantined"

@@ -19,18 +19,18 @@ from tests.walkthrough.user import TRACEBACK, Said, User, user_of
 NOT_SAVED, WRONG_SETTINGS, NOT_SERVED = 1, 2, 3  # worker/cli/shared.py
 
 
-def check(said: Said, exit_code: int, *words: str) -> None:
-    assert said.exit_code == exit_code, said.stderr
-    assert TRACEBACK not in said.stdout + said.stderr
+def check(result: Said, exit_code: int, *words: str) -> None:
+    assert result.exit_code == exit_code, result.stderr
+    assert TRACEBACK not in result.stdout + result.stderr
     for word in words:
-        assert word in said.text, f"{word!r} is not in: {said.text}"
+        assert word in result.text, f"{word!r} is not in: {result.text}"
 
 
 def check_good_run(user: User, simulator: Simulator) -> None:
     """After the mistake is fixed, everything is archived at once."""
-    said = user.types("run", "--once", "--json", "--wait", "0")
-    assert said.json["states"] == {"archived": 2}, said.stderr
-    assert said.exit_code == 0
+    result = user.types("run", "--once", "--json", "--wait", "0")
+    assert result.json["states"] == {"archived": 2}, result.stderr
+    assert result.exit_code == 0
     check_against_truth(FileSideDoor(user.folder / "archive"), simulator)
 
 
@@ -47,20 +47,20 @@ def user(tmp_path: Path, minimal: Simulator, redis_url: str) -> User:
 
 
 def test_a_wrong_key_is_named_with_the_settings_to_compare(user: User, minimal: Simulator) -> None:
-    said = user.runs_once(HMS_SECRET="an-app-secret-of-somebody-else-altogether")
+    result = user.runs_once(HMS_SECRET="an-app-secret-of-somebody-else-altogether")
 
-    check(said, NOT_SERVED, "401", "100ms refuses", "HMS_ACCESS_KEY", "HMS_SECRET", "dashboard")
-    assert "reach" not in said.text
-    assert "somebody-else" not in said.text
+    check(result, NOT_SERVED, "401", "100ms refuses", "HMS_ACCESS_KEY", "HMS_SECRET", "dashboard")
+    assert "reach" not in result.text
+    assert "somebody-else" not in result.text
     check_good_run(user, minimal)
 
 
 def test_an_api_that_cannot_be_reached_is_named(user: User, minimal: Simulator) -> None:
     port = free_port()
 
-    said = user.runs_once(HMS_API_URL=f"http://127.0.0.1:{port}/v2")
+    result = user.runs_once(HMS_API_URL=f"http://127.0.0.1:{port}/v2")
 
-    check(said, NOT_SERVED, f"cannot connect to 127.0.0.1:{port}", "HMS_API_URL")
+    check(result, NOT_SERVED, f"cannot connect to 127.0.0.1:{port}", "HMS_API_URL")
     check_good_run(user, minimal)
 
 
@@ -70,10 +70,10 @@ def test_a_bucket_that_does_not_exist_is_named_and_holds_up_only_itself(
     user.environment |= ministack_server.env
     url = ministack_server.url("no-such-bucket-of-ours", "x")
 
-    said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=f"{url},./archive")
+    result = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=f"{url},./archive")
 
     check(
-        said,
+        result,
         NOT_SERVED,
         "Circuit breaker open until",
         "no-such-bucket-of-ours",
@@ -89,14 +89,14 @@ def test_refused_cloud_credentials_are_named_without_showing_them(
     user.environment |= rclone_server.env
     url = rclone_server.url(rclone_server.new_bucket(), "x")
 
-    said = user.types(
+    result = user.types(
         *("run", "--once", "--wait", "0"),
         ARCHIVER_DESTINATIONS=url,
         AWS_SECRET_ACCESS_KEY="a-wrong-key-nobody-may-see",
     )
 
-    check(said, NOT_SERVED, "Circuit breaker open until", "refuse")
-    assert "nobody-may-see" not in said.text
+    check(result, NOT_SERVED, "Circuit breaker open until", "refuse")
+    assert "nobody-may-see" not in result.text
     check_good_run(user, minimal)
 
 
@@ -107,9 +107,9 @@ def test_missing_cloud_credentials_are_named_with_where_they_are_looked_for(
     del user.environment["AWS_ACCESS_KEY_ID"], user.environment["AWS_SECRET_ACCESS_KEY"]
     url = ministack_server.url(ministack_server.new_bucket(), "x")
 
-    said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=url)
+    result = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=url)
 
-    check(said, WRONG_SETTINGS, "Circuit breaker open until", "AWS_ACCESS_KEY_ID")
+    check(result, WRONG_SETTINGS, "Circuit breaker open until", "AWS_ACCESS_KEY_ID")
     check_good_run(user, minimal)
 
 
@@ -118,9 +118,9 @@ def test_a_bucket_of_gcs_that_does_not_exist_is_named(
 ) -> None:
     user.environment |= gcs_server.env
 
-    said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="gs://not-ours-at-all/x")
+    result = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="gs://not-ours-at-all/x")
 
-    check(said, NOT_SERVED, "Circuit breaker open until", "not-ours-at-all")
+    check(result, NOT_SERVED, "Circuit breaker open until", "not-ours-at-all")
     check_good_run(user, minimal)
 
 
@@ -145,26 +145,26 @@ def test_a_full_disk_is_named_and_what_has_room_is_archived_when_there_is_some(
     user: User, minimal: Simulator
 ) -> None:
     with small_disk(user.folder, 32 * 1024) as disk:
-        said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=str(disk / "archive"))
+        result = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS=str(disk / "archive"))
 
-        check(said, NOT_SERVED, "Circuit breaker open until", "No space left")
+        check(result, NOT_SERVED, "Circuit breaker open until", "No space left")
     check_good_run(user, minimal)
 
 
 def test_a_file_where_the_directory_should_be_is_named(user: User, minimal: Simulator) -> None:
     (user.folder / "notes.txt").write_text("mine")
 
-    said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="./notes.txt")
+    result = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="./notes.txt")
 
-    check(said, NOT_SERVED, "notes.txt is not a directory")
+    check(result, NOT_SERVED, "notes.txt is not a directory")
     assert (user.folder / "notes.txt").read_text() == "mine"
     check_good_run(user, minimal)
 
 
 def test_a_directory_that_cannot_be_written_is_named(user: User, minimal: Simulator) -> None:
-    said = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="/proc/archive")
+    result = user.types("run", "--once", "--wait", "0", ARCHIVER_DESTINATIONS="/proc/archive")
 
-    check(said, NOT_SERVED, "Circuit breaker open until", "/proc")
+    check(result, NOT_SERVED, "Circuit breaker open until", "/proc")
     check_good_run(user, minimal)
 
 
@@ -186,11 +186,11 @@ def test_a_setting_that_cannot_be_used_is_named_with_what_would_be_right(
 ) -> None:
     user.environment[setting] = value
 
-    said = user.runs_once()
+    result = user.runs_once()
 
-    check(said, WRONG_SETTINGS, *words)
-    assert "sesame-sesame" not in said.text
-    assert said.stdout == ""
+    check(result, WRONG_SETTINGS, *words)
+    assert "sesame-sesame" not in result.text
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("state_dir", ["./notes.txt", "/proc/nowhere"])
@@ -198,9 +198,9 @@ def test_a_state_directory_that_cannot_be_used_is_named(user: User, state_dir: s
     (user.folder / "notes.txt").write_text("mine")
 
     for command in (["run", "--once"], ["status"], ["up"]):
-        said = user.types(*command, ARCHIVER_STATE_DIR=state_dir, ARCHIVER_REDIS_URL=None)
+        result = user.types(*command, ARCHIVER_STATE_DIR=state_dir, ARCHIVER_REDIS_URL=None)
 
-        check(said, WRONG_SETTINGS, "ARCHIVER_STATE_DIR", "ARCHIVER_REDIS_URL")
+        check(result, WRONG_SETTINGS, "ARCHIVER_STATE_DIR", "ARCHIVER_REDIS_URL")
 
 
 def test_a_broker_that_is_down_is_named_without_its_password(user: User, minimal: Simulator) -> None:
@@ -208,10 +208,10 @@ def test_a_broker_that_is_down_is_named_without_its_password(user: User, minimal
     url = f"redis://:sesame-sesame@127.0.0.1:{port}/0"
 
     for command in (["run", "--once"], ["status"], ["sweep"], ["show", "x"], ["archive", "x"]):
-        said = user.types(*command, ARCHIVER_REDIS_URL=url)
+        result = user.types(*command, ARCHIVER_REDIS_URL=url)
 
-        check(said, NOT_SERVED, f"127.0.0.1:{port}", "ARCHIVER_REDIS_URL")
-        assert "sesame" not in said.text
+        check(result, NOT_SERVED, f"127.0.0.1:{port}", "ARCHIVER_REDIS_URL")
+        assert "sesame" not in result.text
     check_good_run(user, minimal)
 
 
@@ -221,10 +221,10 @@ def test_one_hostile_asset_is_refused_by_name_and_the_others_carry_on(user: User
     minimal.add_asset("hostile-id")
     minimal.add_asset("hostile-html")
 
-    said = user.runs_once("--wait", "5")
+    result = user.runs_once("--wait", "5")
 
-    check(said, NOT_SAVED)
-    archived = said.json["states"].pop("archived")
+    check(result, NOT_SAVED)
+    archived = result.json["states"].pop("archived")
     assert archived >= 2
     written = FileSideDoor(user.folder / "archive").stored_keys()
     ours = ("recordings/", "manifests/", "ends/", ".archiver-destination.json")

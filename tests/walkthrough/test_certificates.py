@@ -42,8 +42,8 @@ def secure_simulator(tmp_path: Path, authority: Path) -> Iterator[Simulator]:
         yield simulator
 
 
-def _findings(said: Said) -> dict[str, dict[str, str]]:
-    return {finding["subject"].split(" at ")[0]: finding for finding in said.json}
+def _findings(result: Said) -> dict[str, dict[str, str]]:
+    return {finding["subject"].split(" at ")[0]: finding for finding in result.json}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def _findings(said: Said) -> dict[str, dict[str, str]]:
 )
 @pytest.mark.parametrize("in_file", [False, True])
 def test_a_file_of_authorities_that_cannot_be_used_is_named_with_its_setting(
-    tmp_path: Path, setting: str, more: dict[str, str], name: str, said: str, in_file: bool
+    tmp_path: Path, setting: str, more: dict[str, str], name: str, result: str, in_file: bool
 ) -> None:
     (tmp_path / "empty.pem").touch()
     (tmp_path / "folder").mkdir()
@@ -77,7 +77,7 @@ def test_a_file_of_authorities_that_cannot_be_used_is_named_with_its_setting(
     answer = user.types("doctor")
 
     assert answer.exit_code == WRONG_SETTINGS
-    assert f"{setting}: {path} {said}" in answer.text
+    assert f"{setting}: {path} {result}" in answer.text
     assert TRACEBACK not in answer.text
 
 
@@ -87,13 +87,13 @@ def test_an_api_on_loopback_is_trusted_by_the_setting_and_archives_over_tls(
     user = user_of(tmp_path, secure_simulator, redis_url, ARCHIVER_CA_FILE="ca.pem")
 
     doctor = user.types("doctor", "--json")
-    said = user.runs_once("--wait", "0")
+    result = user.runs_once("--wait", "0")
 
     found = _findings(doctor)
     assert {found[subject]["verdict"] for subject in ("certificates", "100ms API", "source")} == {"ok"}
     assert f"ARCHIVER_CA_FILE, {authority}" in found["certificates"]["detail"]
-    assert said.exit_code == 0, said.stderr
-    assert set(said.states) == {"archived"}
+    assert result.exit_code == 0, result.stderr
+    assert set(result.states) == {"archived"}
 
 
 def test_an_api_whose_authority_is_unknown_is_told_from_a_passing_fault(
@@ -101,12 +101,12 @@ def test_an_api_whose_authority_is_unknown_is_told_from_a_passing_fault(
 ) -> None:
     user = user_of(tmp_path, secure_simulator, redis_url)
 
-    said = user.runs_once("--wait", "0")
+    result = user.runs_once("--wait", "0")
     doctor = user.types("doctor", "--json")
 
-    assert said.exit_code == NOT_SERVED
-    assert "its TLS certificate is not accepted: unable to get local issuer certificate" in said.text
-    assert "ARCHIVER_CA_FILE" in said.text
+    assert result.exit_code == NOT_SERVED
+    assert "its TLS certificate is not accepted: unable to get local issuer certificate" in result.text
+    assert "ARCHIVER_CA_FILE" in result.text
     found = _findings(doctor)
     assert found["100ms API"]["verdict"] == "problem"
     assert "unable to get local issuer certificate" in found["100ms API"]["detail"]

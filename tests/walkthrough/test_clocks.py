@@ -19,15 +19,15 @@ from tests.walkthrough.user import user_of
     ids=str,
 )
 def test_everything_is_saved_whatever_our_clock_says(
-    tmp_path: Path, redis_url: str, api_is_ahead: timedelta, told: bool
+    tmp_path: Path, redis_url: str, api_is_ahead: timedelta, outcome: bool
 ) -> None:
     with running_simulator("demo") as simulator:
         simulator.skew_api_clock(api_is_ahead)
         user = user_of(tmp_path, simulator, redis_url)
 
-        said = user.runs_once()
+        result = user.runs_once()
 
-        assert said.json["states"] == {"archived": 20, "external": 1, "source_failed": 1}, said.stderr
+        assert result.json["states"] == {"archived": 20, "external": 1, "source_failed": 1}, result.stderr
         check_against_truth(FileSideDoor(tmp_path / "archive"), simulator)
         problems = {problem["code"] for problem in user.types("status", "--json").json["problems"]}
-        assert ("clock_is_wrong" in problems) is told
+        assert ("clock_is_wrong" in problems) is outcome

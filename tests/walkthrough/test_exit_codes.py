@@ -63,35 +63,35 @@ def named(command: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize("command", ALL, ids=named)
 def test_a_wrong_setting_is_2_whatever_is_typed(user: User, command: tuple[str, ...]) -> None:
-    said = user.types(*command, ARCHIVER_SWEEP_SECONDS="often")
+    result = user.types(*command, ARCHIVER_SWEEP_SECONDS="often")
 
-    assert said.exit_code == 2
-    assert "ARCHIVER_SWEEP_SECONDS" in said.stderr
-    assert TRACEBACK not in said.stderr
+    assert result.exit_code == 2
+    assert "ARCHIVER_SWEEP_SECONDS" in result.stderr
+    assert TRACEBACK not in result.stderr
 
 
 @pytest.mark.parametrize("command", [*NEED_THE_API, ("up",)], ids=named)
 def test_missing_credentials_are_2_where_they_are_needed(user: User, command: tuple[str, ...]) -> None:
-    said = user.types(*command, **NO_CREDENTIALS)
+    result = user.types(*command, **NO_CREDENTIALS)
 
-    assert said.exit_code == 2
-    assert "Set HMS_ACCESS_KEY and HMS_SECRET" in said.text
+    assert result.exit_code == 2
+    assert "Set HMS_ACCESS_KEY and HMS_SECRET" in result.text
 
 
 def test_missing_credentials_are_a_problem_that_doctor_finds(user: User) -> None:
-    said = user.types("doctor", **NO_CREDENTIALS)
+    result = user.types("doctor", **NO_CREDENTIALS)
 
-    assert said.exit_code == 1
-    assert "no credentials" in said.text
+    assert result.exit_code == 1
+    assert "no credentials" in result.text
 
 
 @pytest.mark.parametrize("command", NEED_THE_BROKER, ids=named)
 def test_a_broker_that_is_away_is_3(user: User, command: tuple[str, ...]) -> None:
-    said = user.types(*command, **NO_BROKER)
+    result = user.types(*command, **NO_BROKER)
 
-    assert said.exit_code == 3
-    assert "nothing listens there" in said.text
-    assert TRACEBACK not in said.stderr
+    assert result.exit_code == 3
+    assert "nothing listens there" in result.text
+    assert TRACEBACK not in result.stderr
 
 
 @pytest.mark.parametrize("command", NEED_THE_API, ids=named)
@@ -99,28 +99,28 @@ def test_a_broker_that_is_away_is_3(user: User, command: tuple[str, ...]) -> Non
 def test_an_api_that_is_away_or_refuses_is_3(
     user: User, command: tuple[str, ...], trouble: dict[str, Any]
 ) -> None:
-    said = user.types(*command, **trouble)
+    result = user.types(*command, **trouble)
 
-    assert said.exit_code == 3, said.text
-    assert TRACEBACK not in said.stderr
+    assert result.exit_code == 3, result.text
+    assert TRACEBACK not in result.stderr
 
 
 def test_a_destination_that_is_away_is_3(user: User, empty_simulator: Simulator) -> None:
     asset = empty_simulator.add_asset("chat")
 
     for command in (RUN, ("archive", asset["id"]), ("verify",)):
-        said = user.types(*command, **NO_DESTINATION)
+        result = user.types(*command, **NO_DESTINATION)
 
-        assert said.exit_code == 3, said.text
-        assert "s3://bucket" in said.text
-        assert TRACEBACK not in said.stderr
+        assert result.exit_code == 3, result.text
+        assert "s3://bucket" in result.text
+        assert TRACEBACK not in result.stderr
 
 
 def test_a_destination_that_is_away_is_a_problem_that_doctor_finds(user: User) -> None:
-    said = user.types("doctor", **NO_DESTINATION)
+    result = user.types("doctor", **NO_DESTINATION)
 
-    assert said.exit_code == 1
-    assert "s3://bucket" in said.text
+    assert result.exit_code == 1
+    assert "s3://bucket" in result.text
 
 
 def test_what_is_well_is_0_and_what_is_not_saved_is_1(user: User, empty_simulator: Simulator) -> None:
@@ -166,11 +166,11 @@ def test_a_failed_recording_is_1_until_somebody_acknowledges_it(
     asset = empty_simulator.add_asset("failed")
     before = (user.types(*RUN).exit_code, user.types("status").exit_code)
 
-    said = user.types("ack", asset["id"], "--why", "the room was empty", "--by", "ann")
+    result = user.types("ack", asset["id"], "--why", "the room was empty", "--by", "ann")
 
     assert before == (1, 1)
-    assert said.exit_code == 0, said.text
-    assert "acknowledged by ann" in said.text
+    assert result.exit_code == 0, result.text
+    assert "acknowledged by ann" in result.text
     status = user.types("status")
     assert status.exit_code == 0
     assert "Acknowledged, and not counted as problems: 1 source_failed." in status.text
@@ -185,10 +185,10 @@ def test_a_run_that_saved_all_is_not_well_while_status_is_not(
     with closing(RedisLedger(redis_url, SEAL)) as ledger:
         ledger.remember(f"{machine.FACTS}archive@elsewhere", {"reason": "no memory"}, timedelta(minutes=9))
 
-    said = user.types(*RUN)
+    result = user.types(*RUN)
 
-    assert said.exit_code == user.types("status").exit_code == 1
-    assert "The machine of archive@elsewhere fails: no memory" in said.text
+    assert result.exit_code == user.types("status").exit_code == 1
+    assert "The machine of archive@elsewhere fails: no memory" in result.text
 
 
 def test_all_of_a_state_can_be_acknowledged_at_once(user: User, empty_simulator: Simulator) -> None:
@@ -196,9 +196,9 @@ def test_all_of_a_state_can_be_acknowledged_at_once(user: User, empty_simulator:
         empty_simulator.add_asset("failed")
     user.types(*RUN)
 
-    said = user.types("ack", "--all", "source_failed", "--json")
+    result = user.types("ack", "--all", "source_failed", "--json")
 
-    assert len(said.json["assets"]) == 3
+    assert len(result.json["assets"]) == 3
     assert user.types("status").exit_code == 0
 
 
@@ -206,7 +206,7 @@ def test_what_is_typed_or_comes_in_an_event_does_nothing_to_the_terminal(user: U
     evil = "x\x1b[2J\x07y"
     (user.folder / "event.json").write_text(EVENT.replace("hls.recording.success", r"x\u001b[2J\u0007y"))
 
-    said = [
+    result = [
         user.types("webhook", "event.json"),
         user.types("show", evil),
         user.types("archive", evil),
@@ -215,7 +215,7 @@ def test_what_is_typed_or_comes_in_an_event_does_nothing_to_the_terminal(user: U
         user.types("verify", evil, ARCHIVER_DESTINATIONS="./nothing"),
     ]
 
-    for each in said:
+    for each in result:
         assert each.exit_code == 1, each.text
         assert "\x1b" not in each.stdout + each.stderr
         assert r"x\x1b[2J\x07y" in each.text

@@ -64,10 +64,10 @@ def test_a_fault_that_passes_costs_a_retry_and_nothing_else(user: User, empty_si
         asset = empty_simulator.add_asset("composite")
         empty_simulator.fault(name, on="storage", asset=asset["id"], times=1, **args)
 
-    said = user.runs_once(*PATIENT)
+    result = user.runs_once(*PATIENT)
 
-    assert said.json["states"] == {"archived": len(PERMANENT)}, said.stderr
-    assert said.exit_code == 0
+    assert result.json["states"] == {"archived": len(PERMANENT)}, result.stderr
+    assert result.exit_code == 0
     assert all(fault["fired"] == 1 for fault in empty_simulator.faults())
     check_against_truth(FileSideDoor(user.folder / "archive"), empty_simulator)
 
@@ -82,10 +82,10 @@ def test_a_fault_that_stays_ends_its_asset_by_name_and_no_other(
         empty_simulator.fault(name, on="storage", asset=asset["id"], times=None, **args)
         faulty[name] = asset["id"]
 
-    said = user.runs_once(*HASTY)
+    result = user.runs_once(*HASTY)
 
-    assert said.exit_code == 1
-    assert TRACEBACK not in said.stderr
+    assert result.exit_code == 1
+    assert TRACEBACK not in result.stderr
     ledger = RedisLedger(user.environment["ARCHIVER_REDIS_URL"], Seal(SecretStr("another")))
     rows = {row.asset_id: row for row in ledger.rows()}
     ledger.close()
@@ -116,9 +116,9 @@ def test_with_faults_at_random_everything_is_archived_in_the_end(tmp_path: Any, 
         user.environment["ARCHIVER_RETRY_MAX_SECONDS"] = "2"
 
         for _ in range(10):
-            said = user.runs_once("--wait", "10")
-            if said.exit_code != 3 and said.json["states"].get("archived") == 20:
+            result = user.runs_once("--wait", "10")
+            if result.exit_code != 3 and result.json["states"].get("archived") == 20:
                 break
 
-        assert said.json["states"]["archived"] == 20, said.stderr
+        assert result.json["states"]["archived"] == 20, result.stderr
         check_against_truth(FileSideDoor(tmp_path / "archive"), simulator)

@@ -23,11 +23,11 @@ def test_everything_is_archived_byte_for_byte_in_a_directory_with_nothing_config
 ) -> None:
     user = user_of(tmp_path, simulator, redis_url=None)
 
-    said = user.runs_once()
+    result = user.runs_once()
 
-    assert said.json["states"] == ALL_STATES, said.stderr
-    assert said.json["seen"] == 22
-    assert said.exit_code == 1, "one failed at 100ms, and is not saved"
+    assert result.json["states"] == ALL_STATES, result.stderr
+    assert result.json["seen"] == 22
+    assert result.exit_code == 1, "one failed at 100ms, and is not saved"
     check_against_truth(FileSideDoor(tmp_path / "archive"), simulator)
 
     simulator.clear_requests()
@@ -52,9 +52,9 @@ def test_everything_is_archived_byte_for_byte_in_a_bucket_of_s3_and_its_compatib
     bucket = server.new_bucket()
     user.environment |= {**server.env, "ARCHIVER_DESTINATIONS": server.url(bucket, "recordings/of/mine")}
 
-    said = user.runs_once()
+    result = user.runs_once()
 
-    assert said.json["states"] == ALL_STATES, said.stderr
+    assert result.json["states"] == ALL_STATES, result.stderr
     with closing(server.client()) as client:
         door = S3SideDoor(client, bucket, "recordings/of/mine/")
         check_against_truth(door, simulator)
@@ -70,9 +70,9 @@ def test_everything_is_archived_byte_for_byte_in_a_bucket_of_gcs(
     bucket = gcs_server.new_bucket()
     user.environment |= {**gcs_server.env, "ARCHIVER_DESTINATIONS": gcs_server.url(bucket, "mine")}
 
-    said = user.runs_once()
+    result = user.runs_once()
 
-    assert said.json["states"] == ALL_STATES, said.stderr
+    assert result.json["states"] == ALL_STATES, result.stderr
     check_against_truth(GcsSideDoor(gcs_server.endpoint_url, bucket, "mine/"), simulator)
     _nothing_is_copied_again_even_when_the_ledger_is_lost(user, simulator)
 
@@ -86,9 +86,9 @@ def test_two_destinations_are_filled_from_one_reading_of_the_source(
         "ARCHIVER_DESTINATIONS": f"./archive,{ministack_server.url(bucket, 'b')}",
     }
 
-    said = user.runs_once()
+    result = user.runs_once()
 
-    assert said.json["states"] == ALL_STATES, said.stderr
+    assert result.json["states"] == ALL_STATES, result.stderr
     with closing(ministack_server.client()) as client:
         doors = FileSideDoor(user.folder / "archive"), S3SideDoor(client, bucket, "b/")
         for door in doors:
@@ -97,7 +97,7 @@ def test_two_destinations_are_filled_from_one_reading_of_the_source(
     totals = simulator.totals()
     sent = sum(totals.get(on, {"bytes": 0})["bytes"] for on in ("storage", "cdn"))
     # once for both, and the last object of each connection again to confirm the others: much in trees as small as these
-    assert sent < 1.7 * said.json["bytes"]
+    assert sent < 1.7 * result.json["bytes"]
 
 
 def test_a_destination_that_was_emptied_is_left_alone_until_a_person_adopts_it(
@@ -108,9 +108,9 @@ def test_a_destination_that_was_emptied_is_left_alone_until_a_person_adopts_it(
     shutil.rmtree(user.folder / "one")
     before = _files(user.folder / "two")
 
-    said = user.runs_once()
-    assert said.exit_code != 0
-    assert said.json["states"] == ALL_STATES, "nothing is concluded from an empty directory"
+    result = user.runs_once()
+    assert result.exit_code != 0
+    assert result.json["states"] == ALL_STATES, "nothing is concluded from an empty directory"
     assert _files(user.folder / "one") == {}
     looked = user.types("doctor", "--json")
     assert any("archiver adopt" in finding["remedy"] for finding in looked.json)
@@ -120,9 +120,9 @@ def test_a_destination_that_was_emptied_is_left_alone_until_a_person_adopts_it(
     assert "is not the destination that the ledger knows" in verified.text
 
     assert user.types("adopt", "./one").exit_code == 0
-    said = user.runs_once()
+    result = user.runs_once()
 
-    assert said.json["states"] == ALL_STATES, said.stderr
+    assert result.json["states"] == ALL_STATES, result.stderr
     check_against_truth(FileSideDoor(user.folder / "one"), simulator)
     assert _files(user.folder / "two") == before
     compared = user.types("reconcile", "--json")
@@ -137,9 +137,9 @@ def test_a_destination_added_later_gets_everything_and_the_first_one_is_left_alo
         redis.flushall()
     before = _files(user.folder / "one")
 
-    said = user.runs_once(ARCHIVER_DESTINATIONS="./one,./two")
+    result = user.runs_once(ARCHIVER_DESTINATIONS="./one,./two")
 
-    assert said.json["states"] == ALL_STATES, said.stderr
+    assert result.json["states"] == ALL_STATES, result.stderr
     check_against_truth(FileSideDoor(user.folder / "two"), simulator)
     assert _files(user.folder / "one") == before
 

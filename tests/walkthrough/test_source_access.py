@@ -48,9 +48,9 @@ def test_with_access_to_its_bucket_it_is_archived_and_without_it_it_says_what_it
         keys = _keys(client, bucket)
 
         again = user.types("archive", vod["id"])
-        said = user.runs_once()
+        result = user.runs_once()
 
-        assert said.json["states"] == {"archived": 2}, again.text + said.stderr
+        assert result.json["states"] == {"archived": 2}, again.text + result.stderr
         (truth,) = simulator.truth(vod["id"])
         check_asset(door, truth)
         assert all(not item.get("rewritten") for item in manifests(door)[vod["id"]]["objects"])

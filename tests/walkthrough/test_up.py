@@ -61,9 +61,9 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
             assert second.exit_code == 3
             assert "already" in second.text or "another" in second.text.lower()
 
-        said = (tmp_path / "out.txt").read_text()
-        assert "archiver status --watch" in said
-        assert TRACEBACK not in said
+        result = (tmp_path / "out.txt").read_text()
+        assert "archiver status --watch" in result
+        assert TRACEBACK not in result
         assert "Traceback" not in "".join(log.read_text() for log in tmp_path.glob(".archiver/logs/*.log"))
 
 
@@ -122,11 +122,11 @@ def test_with_the_simulator_no_account_is_needed_and_nothing_real_is_touched(tmp
 
 
 def test_a_wrong_alert_url_ends_the_start_with_its_channel_named(tmp_path: Path) -> None:
-    said = User(tmp_path, {}).types("up", "--simulator", ARCHIVER_ALERT_URLS="nosuch://CANARY@host")
+    result = User(tmp_path, {}).types("up", "--simulator", ARCHIVER_ALERT_URLS="nosuch://CANARY@host")
 
-    assert said.exit_code == 2
-    assert "nosuch 1" in said.text
-    assert "CANARY" not in said.text
+    assert result.exit_code == 2
+    assert "nosuch 1" in result.text
+    assert "CANARY" not in result.text
 
 
 def test_in_flower_an_asset_that_is_not_archived_is_a_failure_with_its_reason_and_no_secret(

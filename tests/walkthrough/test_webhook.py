@@ -30,13 +30,13 @@ def test_thumbnails_that_the_api_does_not_sign_come_with_the_webhook(
     assert uncovered, "this asset has thumbnails that its own URL does not open"
 
     kept = user.types("webhook", "-", stdin=event_for(empty_simulator, asset["id"]))
-    said = user.runs_once()
+    result = user.runs_once()
 
     assert kept.exit_code == 0, kept.stderr
     assert "kept for 1 asset" in kept.text
     assert "X-Amz" not in kept.text
     assert "Signature" not in kept.text
-    assert said.json["states"] == {"archived": 1}
+    assert result.json["states"] == {"archived": 1}
     manifest = manifests(FileSideDoor(user.folder / "archive"))[asset["id"]]
     paths = {item["path"].rsplit("/", 1)[-1] for item in manifest["objects"]}
     assert uncovered <= paths, manifest["warnings"]
@@ -48,9 +48,9 @@ def test_without_the_webhook_the_status_says_which_thumbnails_could_not_be_had(
     user = user_of(tmp_path, empty_simulator, redis_url)
     asset = empty_simulator.add_asset("vod-fmp4")
 
-    said = user.runs_once()
+    result = user.runs_once()
 
-    assert said.json["states"] == {"archived": 1}
+    assert result.json["states"] == {"archived": 1}
     status = user.types("status", "--json")
     (row,) = status.json["with_warnings"]
     assert row["asset_id"] == asset["id"]

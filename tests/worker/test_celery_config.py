@@ -100,9 +100,11 @@ def test_no_message_of_beat_holds_a_time_that_a_worker_would_compare_with_its_ow
 
 
 def test_each_message_says_how_often_it_is_sent(app: Celery) -> None:
-    said = {name: entry["options"]["headers"][EVERY_HEADER] for name, entry in app.conf.beat_schedule.items()}
+    result = {
+        name: entry["options"]["headers"][EVERY_HEADER] for name, entry in app.conf.beat_schedule.items()
+    }
 
-    assert said == {"sweep": 300, "dispatch": 15, "watch": 60, "reconcile": 3600, "scrub": 86400}
+    assert result == {"sweep": 300, "dispatch": 15, "watch": 60, "reconcile": 3600, "scrub": 86400}
 
 
 class Beat:
@@ -214,7 +216,7 @@ def test_reconcile_and_scrub_follow_the_clock_so_that_a_restarted_beat_does_not_
 
 
 def test_what_a_worker_tells_of_its_configuration_hides_the_brokers_password(app: Celery) -> None:
-    told = app.conf.humanize(with_defaults=True, censored=True)
+    outcome = app.conf.humanize(with_defaults=True, censored=True)
 
-    assert "127.0.0.1" in told
-    assert SECRET not in told
+    assert "127.0.0.1" in outcome
+    assert SECRET not in outcome

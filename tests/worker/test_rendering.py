@@ -113,23 +113,23 @@ def test_the_headline_comes_first_and_each_problem_on_a_line_of_its_own() -> Non
 def test_programs_are_told_the_same() -> None:
     health = assess(EVERYTHING)
 
-    told = json.loads(json.dumps(summary_json(EVERYTHING)))
+    result = json.loads(json.dumps(summary_json(EVERYTHING)))
 
-    assert told["healthy"] is False
-    assert told["headline"] == health.headline
-    assert [problem["code"] for problem in told["problems"]] == [p.id for p in health.problems]
-    assert told["notes"] == list(health.notes)
-    assert told["needs_attention"][0]["acknowledged"]["by"] == EVIL
+    assert result["healthy"] is False
+    assert result["headline"] == health.headline
+    assert [problem["code"] for problem in result["problems"]] == [p.id for p in health.problems]
+    assert result["notes"] == list(health.notes)
+    assert result["needs_attention"][0]["acknowledged"]["by"] == EVIL
 
 
 def test_programs_are_told_the_forecast() -> None:
     band = Band(1.0, 2.0, 3.0)
     forecast = Forecast(5, 700, band, band, band, NOW, None, 1000.0, 24)
 
-    told = json.loads(json.dumps(summary_json(replace(EVERYTHING, forecast=forecast))))
+    result = json.loads(json.dumps(summary_json(replace(EVERYTHING, forecast=forecast))))
 
-    assert told["forecast"]["done_in_seconds"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
-    assert told["forecast"]["first_missed_at"] == NOW.isoformat()
+    assert result["forecast"]["done_in_seconds"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
+    assert result["forecast"]["first_missed_at"] == NOW.isoformat()
     assert summary_json(EVERYTHING)["forecast"] is None
 
 

@@ -104,8 +104,8 @@ def test_everything_that_the_api_lists_is_archived_and_counted() -> None:
 
     assert result.all_safe
     assert result.counts.states[AssetState.ARCHIVED] == 7
-    told = result_json(result)
-    assert json.loads(json.dumps(told)) == {
+    output = result_json(result)
+    assert json.loads(json.dumps(output)) == {
         "seen": 7,
         "states": {"archived": 7},
         "bytes": result.stored_bytes,

@@ -321,13 +321,15 @@ _BY_RELATION = {
 
 
 @pytest.mark.parametrize(("name", "value", "said"), BAD)
-def test_a_bad_value_is_refused_by_name_and_a_secret_is_never_shown(name: str, value: str, said: str) -> None:
+def test_a_bad_value_is_refused_by_name_and_a_secret_is_never_shown(
+    name: str, value: str, result: str
+) -> None:
     os.environ[name] = value
 
     with pytest.raises(SettingsError) as refused:
         load_settings()
 
-    lines = [line for line in str(refused.value).splitlines() if said in line]
+    lines = [line for line in str(refused.value).splitlines() if result in line]
     assert len(lines) == 1
     assert lines[0].strip().startswith(f"{_BY_RELATION.get((name, value), name)}: ")
     assert "MARKED" not in "".join(traceback.format_exception(refused.value))
@@ -428,12 +430,12 @@ def test_the_example_file_documents_exactly_the_settings() -> None:
 
 
 def test_the_example_file_says_of_each_what_its_description_says() -> None:
-    said = {name: comment for name, (comment, _) in _blocks().items()}
+    result = {name: comment for name, (comment, _) in _blocks().items()}
 
     described = {
         name: Settings.model_fields[field].description for name, field in variables().items()
     }  # unit, default, reason
-    assert said == described
+    assert result == described
 
 
 def test_the_example_file_changes_nothing_when_all_of_it_is_used(tmp_path: Path) -> None:

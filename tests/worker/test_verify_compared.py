@@ -191,9 +191,9 @@ def test_what_cannot_be_read_is_unknown_and_stops_nothing_else(
     assert not_ok(checks) == {("b", "one")}
     assert checks["b", "one"].problems == ()
     assert str(error) in str(checks["b", "one"].unchecked)
-    said = told(checks, setup)
-    assert "5 of 5 copies are whole" in said
-    assert "1 could not be checked: it is unknown" in said
+    result = told(checks, setup)
+    assert "5 of 5 copies are whole" in result
+    assert "1 could not be checked: it is unknown" in result
 
 
 def test_a_manifest_that_cannot_be_understood_stops_nothing_else(setup: Setup) -> None:

@@ -58,20 +58,20 @@ def _opened(channel: Channel, url: SecretStr) -> Send:
     plugin.socket_connect_timeout = plugin.socket_read_timeout = TIMEOUT_SECONDS
 
     def send(title: str, body: str, severity: Severity) -> None:
-        with _quiet() as said:
+        with _quiet() as reported:
             try:
                 delivered = plugin.notify(body=body, title=title, notify_type=_TYPES[severity])
             except Exception as error:  # noqa: BLE001 - a hundred plug-ins, each with errors of its own
                 raise DeliveryFailed(f"the delivery failed: {type(error).__name__}") from None
         if not delivered:
-            raise DeliveryFailed(_reason(said))
+            raise DeliveryFailed(_reason(reported))
 
     return send
 
 
-def _reason(said: Sequence[str]) -> str:
+def _reason(reported: Sequence[str]) -> str:
     """Apprise says why in its log alone, with URLs in it: only a status may leave it."""
-    for line in said:
+    for line in reported:
         if found := _STATUS.search(line):
             return f"the service answered {found[1] or found[2]}"
     return "the service cannot be reached, or did not take the message"
@@ -85,11 +85,11 @@ class _Silence(logging.Filter):
         self.said = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said: list[str] | None = getattr(self.said, "lines", None)
-        if said is None:
+        reported: list[str] | None = getattr(self.said, "lines", None)
+        if reported is None:
             return record.name != "apprise"
         if record.levelno >= logging.WARNING:
-            said.append(record.getMessage())
+            reported.append(record.getMessage())
         return False
 
 

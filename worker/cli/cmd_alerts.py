@@ -88,9 +88,9 @@ def _table(firing: Sequence[Alert]) -> Table:
     for name in ("severity", "alert", "since (UTC)", "told", "what"):
         table.add_column(name)
     for alert in firing:
-        told = ", ".join(sorted(alert.told)) or "nobody"
+        notified = ", ".join(sorted(alert.told)) or "nobody"
         text = Text(escaped(alert.text))
-        table.add_row(alert.severity.value, alert.rule_id, f"{alert.since:%Y-%m-%d %H:%M}", told, text)
+        table.add_row(alert.severity.value, alert.rule_id, f"{alert.since:%Y-%m-%d %H:%M}", notified, text)
     return table
 
 

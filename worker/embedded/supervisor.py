@@ -271,22 +271,22 @@ class Supervisor:
 
     def _wait_for_broker(self) -> None:
         """Raise StartFailed when the configured broker does not answer; workers would wait for it silently."""
-        said = ""
+        last_error = ""
 
         def answers() -> bool:
-            nonlocal said
+            nonlocal last_error
             with redis.Redis.from_url(
                 self.redis_url, socket_timeout=2, socket_connect_timeout=2, **tls_options(self.redis_url)
             ) as client:
                 try:
                     return bool(client.ping())
                 except redis.RedisError as error:
-                    said = str(error)
+                    last_error = str(error)
                     return False
 
         if not self._poll(answers, BROKER_LIMIT):
             raise StartFailed(
-                f"The broker of ARCHIVER_REDIS_URL does not answer: {said or 'the start was cancelled'}\n"
+                f"The broker of ARCHIVER_REDIS_URL does not answer: {last_error or 'the start was cancelled'}\n"
                 "Start it or fix the URL. If ARCHIVER_REDIS_URL is not set, an embedded Valkey is used."
             )
 

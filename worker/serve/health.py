@@ -64,5 +64,5 @@ def no_progress(
     return list(dict.fromkeys(found.id for found in find_no_progress(summary)))
 
 
-def _answer(status: int, said: object) -> JSONResponse:
-    return JSONResponse(said, status, headers={"Cache-Control": "no-store"})
+def _answer(status: int, body: object) -> JSONResponse:
+    return JSONResponse(body, status, headers={"Cache-Control": "no-store"})

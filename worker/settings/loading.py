@@ -130,7 +130,7 @@ def _explained(error: ValidationError) -> list[str]:
             lines.append(f"{name}: {ours}")
         else:
             # pydantic's own words for it say what the parser did
-            said = "a size such as 256MiB" if problem["type"] == "byte_size" else problem["msg"]
-            what = said.removeprefix("Input should be ").removeprefix("Value should be ")
+            expected = "a size such as 256MiB" if problem["type"] == "byte_size" else problem["msg"]
+            what = expected.removeprefix("Input should be ").removeprefix("Value should be ")
             lines.append(f"{name}: must be {what}. It is: {Settings.model_fields[names[name]].description}")
     return lines

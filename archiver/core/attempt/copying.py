@@ -408,14 +408,16 @@ class Copier:
     def _judge_length(self, item: Item, result: CopyResult) -> None:
         """The API's size is only its word: with a container that is complete, another one is a warning. Where nobody
         says a length, a clean cut looks like the end."""
-        said, source = item.api_size_bytes, result.source
-        if said and said not in (result.size_bytes, source.encoded_bytes if source else None):
-            words = _differs(result, said)
+        reported, source = item.api_size_bytes, result.source
+        if reported and reported not in (result.size_bytes, source.encoded_bytes if source else None):
+            words = _differs(result, reported)
             if item.structure is not None:
                 self._warnings.append(f"{item.path}: {words}")
             else:
                 self._doubt(item, words)
-        length_known = said == result.size_bytes or item.structure is not None or item.size_bytes is not None
+        length_known = (
+            reported == result.size_bytes or item.structure is not None or item.size_bytes is not None
+        )
         if source and not length_known and not source.framed and source.crc32c is None and source.md5 is None:
             self._doubt(item, NO_LENGTH)
 
@@ -622,8 +624,8 @@ _FINAL = (SourceGone, ErrorPage, UnexpectedContent, SourceForbidden, SourceNotAl
 """What the source says of an object for good, if it says so again and again."""
 
 
-def _differs(result: CopyResult, said: int) -> str:
-    return f"it has {result.size_bytes} bytes, the API says {said}"
+def _differs(result: CopyResult, reported: int) -> str:
+    return f"it has {result.size_bytes} bytes, the API says {reported}"
 
 
 def _stored(item: Item, result: CopyResult) -> StoredObject:
@@ -639,11 +641,11 @@ def _stored(item: Item, result: CopyResult) -> StoredObject:
 def _perhaps_cut(item: Item, result: CopyResult) -> str | None:
     """Of a container that does not say where it ends: why it may have been cut all the same. An API that rounds is no
     reason."""
-    said, source = item.api_size_bytes or 0, result.source
-    if item.structure is None or item.structure.verifies_end or said == result.size_bytes:
+    reported, source = item.api_size_bytes or 0, result.source
+    if item.structure is None or item.structure.verifies_end or reported == result.size_bytes:
         return None
-    if said - result.size_bytes > max(ROUNDED_BYTES, said // 100):
-        return _differs(result, said)
+    if reported - result.size_bytes > max(ROUNDED_BYTES, reported // 100):
+        return _differs(result, reported)
     if source and not source.framed and source.crc32c is None and source.md5 is None:
         return NO_LENGTH
     return None

@@ -56,11 +56,11 @@ def fingerprint(
 
     Begins with `exact_prefix(version)` where the version alone identifies the bytes.
     """
-    said = sorted((doubt.path or "", doubt.what) for doubt in doubts)
-    doubtful = {path for path, _ in said}
+    described = sorted((doubt.path or "", doubt.what) for doubt in doubts)
+    doubtful = {path for path, _ in described}
     # what is doubtful is stored by the last attempt alone
     stored = sorted((item.path, item.size, item.crc32c) for item in objects if item.path not in doubtful)
-    found = json.dumps([said, [] if exact else stored], ensure_ascii=False)
+    found = json.dumps([described, [] if exact else stored], ensure_ascii=False)
     digest = hashlib.sha256(found.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
     return f"{exact_prefix(version) if exact else ''}{digest}"
 

@@ -185,19 +185,23 @@ def _json_error(start: bytes) -> _Form | None:
 
 def _is_envelope(value: dict[str, object]) -> bool:
     """Tell whether it reports a failure and nothing else."""
-    said = {
+    fields = {
         key.lower().translate({ord(each): None for each in "_- "}): held
         for key, held in value.items()
         if held not in (None, "", [], {})
     }
-    if not said.keys() <= _ERRORS | _MESSAGES | _CODES | _BESIDE or said.get("data") or said.get("result"):
+    if (
+        not fields.keys() <= _ERRORS | _MESSAGES | _CODES | _BESIDE
+        or fields.get("data")
+        or fields.get("result")
+    ):
         return False
     return (
-        any(said.get(key) for key in _ERRORS)
-        or any(isinstance(said.get(key), str) for key in _MESSAGES)
-        or any(_is_failure(said.get(key)) for key in _CODES)
-        or said.get("type") == "error"
-        or False in (said.get("success"), said.get("ok"))
+        any(fields.get(key) for key in _ERRORS)
+        or any(isinstance(fields.get(key), str) for key in _MESSAGES)
+        or any(_is_failure(fields.get(key)) for key in _CODES)
+        or fields.get("type") == "error"
+        or False in (fields.get("success"), fields.get("ok"))
     )
 
 

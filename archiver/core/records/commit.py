@@ -187,14 +187,14 @@ def damaged_settlement(
     """Settle an asset as DAMAGED: neither saved nor lost, a person can restore it. `copies`: problems by destination,
     none where the copy is whole."""
     whole = [name for name, problems in copies.items() if not problems]
-    said = [f"not whole at {name}: {_first(problems)}" for name, problems in copies.items() if problems]
-    said.append(f"whole at {', '.join(whole) or 'no destination'}")
+    notes = [f"not whole at {name}: {_first(problems)}" for name, problems in copies.items() if problems]
+    notes.append(f"whole at {', '.join(whole) or 'no destination'}")
     if note:
-        said.append(note)
-    said.append(f"restore what is damaged, then `archiver verify {asset_id}`")
+        notes.append(note)
+    notes.append(f"restore what is damaged, then `archiver verify {asset_id}`")
     return Settlement(
         AssetState.DAMAGED,
-        reason="; ".join(said),
+        reason="; ".join(notes),
         stored_bytes=stored_bytes,
         stored_objects=stored_objects,
     )

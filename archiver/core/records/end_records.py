@@ -108,9 +108,9 @@ def _parse(record: Mapping[str, object]) -> EndRecord | None:
     state, asset_id = record.get("state"), record.get("asset_id")
     if not isinstance(state, str) or not isinstance(asset_id, str):
         return None
-    said, acknowledged = record.get("acknowledged"), None
-    if isinstance(said, dict) and (at := parse_time(said.get("at"))):
-        acknowledged = Acknowledgement(str(said.get("by", "")), str(said.get("why", "")), at)
+    saved, acknowledged = record.get("acknowledged"), None
+    if isinstance(saved, dict) and (at := parse_time(saved.get("at"))):
+        acknowledged = Acknowledgement(str(saved.get("by", "")), str(saved.get("why", "")), at)
     seen = Seen(
         asset_id=asset_id,
         type=_text(record.get("type")) or "unknown",
@@ -125,8 +125,8 @@ def _parse(record: Mapping[str, object]) -> EndRecord | None:
     )
 
 
-def _history(said: object) -> Iterator[Decision]:
-    for each in said if isinstance(said, list) else ():
+def _history(saved: object) -> Iterator[Decision]:
+    for each in saved if isinstance(saved, list) else ():
         if isinstance(each, dict) and (at := parse_time(each.get("at"))):
             yield Decision(str(each.get("what", "")), str(each.get("by", "")), str(each.get("why", "")), at)
 

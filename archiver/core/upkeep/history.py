@@ -22,12 +22,12 @@ def history_of(row: Row, manifests: Iterable[Mapping[str, Any]]) -> list[Decisio
 
 
 def _acknowledged(row: Row) -> Iterator[Decision]:
-    if said := row.acknowledged:
-        yield Decision("acknowledged", said.by, said.why, said.at)
+    if saved := row.acknowledged:
+        yield Decision("acknowledged", saved.by, saved.why, saved.at)
 
 
 def _accepted(manifests: Iterable[Mapping[str, Any]]) -> Iterator[Decision]:
     for manifest in manifests:
-        said = manifest.get("accepted")
-        if isinstance(said, Mapping) and (at := parse_time(said.get("at"))):
-            yield Decision("accepted", str(said.get("by", "")), str(said.get("why", "")), at)
+        saved = manifest.get("accepted")
+        if isinstance(saved, Mapping) and (at := parse_time(saved.get("at"))):
+            yield Decision("accepted", str(saved.get("by", "")), str(saved.get("why", "")), at)

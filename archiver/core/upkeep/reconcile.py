@@ -160,8 +160,8 @@ class Reconciler:
         return result
 
     def _tell(self, result: ReconcileResult) -> None:
-        said = {**asdict(result), "stopped": result.stopped}
-        self._ledger.remember(RECONCILE_FACT, {**said, "at": self._clock().isoformat()})
+        summary = {**asdict(result), "stopped": result.stopped}
+        self._ledger.remember(RECONCILE_FACT, {**summary, "at": self._clock().isoformat()})
         if result.stopped:
             log.error(
                 "reconcile_stopped",
@@ -169,7 +169,7 @@ class Reconciler:
                 advice="look at the destinations; if the copies are really gone: `archiver reconcile --yes`",
             )
         event = log.warning if result.reopened or result.unreadable or result.missing_copies else log.info
-        event("reconcile_ended", **said)
+        event("reconcile_ended", **summary)
 
     def _listed(self, store: StorageBackend, prefix: str, lock: Lock) -> set[ObjectKey]:
         return {info.key for info in _extending(store.list(prefix), lock) if info.key.endswith(".json")}

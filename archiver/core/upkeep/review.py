@@ -118,15 +118,15 @@ def acknowledge(
 def restore_decisions(ledger: Schedule, record: end_records.EndRecord) -> bool:
     """Copy history and acknowledgement from an end record to a ledger that was lost, if the asset is in that end again;
     whether it was acknowledged by that. Idempotent. Raises LedgerError."""
-    said, row = record.acknowledged, ledger.get(record.seen.asset_id)
+    decision, row = record.acknowledged, ledger.get(record.seen.asset_id)
     if row is None or row.state != record.state:
         return False
     for decision in record.history:
         if decision not in row.history:
             ledger.note_decision(row.asset_id, decision)
-    if said is None or row.acknowledged is not None:
+    if decision is None or row.acknowledged is not None:
         return False
-    ledger.acknowledge(row.asset_id, said.by, said.why)
+    ledger.acknowledge(row.asset_id, decision.by, decision.why)
     return True
 
 

@@ -79,8 +79,8 @@ def remember_forecast(ledger: Ledger, now: datetime) -> None:
     amounts = ledger.amounts()
     ledger.remember(AMOUNTS_FACT, _totalled(amounts, now), lifetime=FORECAST_LIFETIME)
     found = forecast(now, left(amounts), history(ledger))
-    said = {"made_at": now.isoformat()} | ({} if found is None else _as_fact(found))
-    ledger.remember(FORECAST_FACT, said, lifetime=FORECAST_LIFETIME)
+    saved = {"made_at": now.isoformat()} | ({} if found is None else _as_fact(found))
+    ledger.remember(FORECAST_FACT, saved, lifetime=FORECAST_LIFETIME)
 
 
 def last_forecast(facts: Mapping[str, Mapping[str, object]]) -> Forecast | None:
@@ -147,10 +147,10 @@ def _as_fact(found: Forecast) -> dict[str, object]:
     }
 
 
-def _band(said: object) -> Band:
-    if not isinstance(said, Mapping):
+def _band(saved: object) -> Band:
+    if not isinstance(saved, Mapping):
         raise ValueError("not a band")
-    return Band(float(said["low"]), float(said["likely"]), float(said["high"]))
+    return Band(float(saved["low"]), float(saved["likely"]), float(saved["high"]))
 
 
 def _hours(fact: Mapping[str, object]) -> dict[str, list[float]]:

@@ -80,7 +80,7 @@ class Watcher:
             self._ledger.remember(status.IDLE_FACT, {"since": self._clock().isoformat()})
 
     def _alarm(self, now: datetime) -> None:
-        told = self._ledger.recall(ALARMS_FACT) or {}
+        logged = self._ledger.recall(ALARMS_FACT) or {}
         levels: dict[str, object] = {}
         crossed: Counter[str] = Counter()
         for row in status.most_urgent(self._ledger, now + ALARM_LEVELS[-1], MOST_ALARMS):
@@ -88,7 +88,7 @@ class Watcher:
             if level is None:
                 continue
             levels[row.asset_id] = level.days
-            if told.get(row.asset_id) == level.days:
+            if logged.get(row.asset_id) == level.days:
                 continue
             crossed[str(level.days)] += 1
             log.error(
@@ -115,9 +115,9 @@ def note(ledger: Facts, fact: str, now: datetime) -> None:
 
 def _log(ledger: Facts, health: Health, seen: int) -> None:
     """Log faults at each look; ends once, and again when there are more or fewer."""
-    told = ledger.recall(PROBLEMS_FACT) or {}
+    logged = ledger.recall(PROBLEMS_FACT) or {}
     for problem in health.problems:
-        if problem.id == "at_risk" or (problem.id in _ENDS and told.get(problem.id) == problem.text):
+        if problem.id == "at_risk" or (problem.id in _ENDS and logged.get(problem.id) == problem.text):
             continue  # at risk: each asset has an event of its own
         log.error(problem.id, problem=problem.text)
     ledger.remember(PROBLEMS_FACT, {problem.id: problem.text for problem in health.problems})

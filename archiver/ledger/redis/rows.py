@@ -113,5 +113,5 @@ def _acknowledgement(fields: Mapping[str, str]) -> Acknowledgement | None:
     if not changed or changed != fields.get("ch"):
         return None
     at, _, text = rest.partition("|")
-    said = json.loads(text)
-    return Acknowledgement(said["by"], said["why"], from_microseconds(at))
+    saved = json.loads(text)
+    return Acknowledgement(saved["by"], saved["why"], from_microseconds(at))

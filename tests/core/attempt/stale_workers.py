@@ -79,8 +79,8 @@ class Paused:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             what = getattr(args[0], "key", args[0]) if args else None
-            said = f"{name} {str(what).split('/')[0]}" if name in ("put", "stat", "read") else name
-            result = self._pauser.call(said, lambda: found(*args, **kwargs))
+            reported = f"{name} {str(what).split('/')[0]}" if name in ("put", "stat", "read") else name
+            result = self._pauser.call(reported, lambda: found(*args, **kwargs))
             is_upload = name in ("begin", "resume") and hasattr(result, "put_part")
             return Paused(result, self._pauser, UPLOAD_CALLS) if is_upload else result
 

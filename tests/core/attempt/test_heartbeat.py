@@ -190,9 +190,9 @@ def test_without_any_thread_the_attempt_fails_and_the_next_one_has_a_heartbeat(
     with monkeypatch.context() as starved:
         starved.setattr(threading.Thread, "start", refuse)
         for _ in range(5):
-            with harness.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as told:
+            with harness.heartbeat() as beating, pytest.raises(RuntimeError, match="new thread") as raised:
                 beating.check()
-            assert is_machine_fault(told.value)
+            assert is_machine_fault(raised.value)
 
     with harness.heartbeat() as beating:
         beating.check()
@@ -211,10 +211,10 @@ def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
         bytes_total=None,
     )
 
-    with pytest.raises(RuntimeError, match="nothing renews the lease") as told:
+    with pytest.raises(RuntimeError, match="nothing renews the lease") as raised:
         beating.check()
 
-    assert is_machine_fault(told.value)
+    assert is_machine_fault(raised.value)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")], ids=repr)

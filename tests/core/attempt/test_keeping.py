@@ -229,11 +229,11 @@ def test_another_size_than_the_apis_without_a_structure_to_check_is_a_doubt() ->
 
 def test_an_asset_whose_doubt_is_gone_later_is_archived_without_reading_it_again() -> None:
     source = BytesSource(VIDEO)
-    said = [len(VIDEO) + 1]
-    harness = ArchiverHarness(lambda: Checked(source, always_right, size=said[0]))
+    reported = [len(VIDEO) + 1]
+    harness = ArchiverHarness(lambda: Checked(source, always_right, size=reported[0]))
     attempts(harness, 3)
     assert row_of(harness).state is AssetState.QUARANTINED
-    said[0] = len(VIDEO)
+    reported[0] = len(VIDEO)
     reads = source.reads
 
     outcome = look_again(harness)

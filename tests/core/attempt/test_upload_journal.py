@@ -29,12 +29,12 @@ def journal() -> LedgerUploadJournal:
 
 
 def test_a_first_upload_is_nothing_to_speak_of(journal: LedgerUploadJournal) -> None:
-    with capture_logs() as said:
+    with capture_logs() as reported:
         assert journal.load("s3://bucket", KEY) is None
         journal.begun("s3://bucket", KEY, UPLOAD)
         journal.load("s3://bucket", object_key("asset-1/other.mp4"))
 
-    assert said == []
+    assert reported == []
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_a_first_upload_is_nothing_to_speak_of(journal: LedgerUploadJournal) -> 
 def test_an_upload_begun_again_says_why(journal: LedgerUploadJournal, now: SavedUpload, reason: str) -> None:
     journal.begun("s3://bucket", KEY, UPLOAD)
 
-    with capture_logs() as said:
+    with capture_logs() as reported:
         journal.load("s3://bucket", KEY)
         journal.begun("s3://bucket", KEY, now)
 
-    (event,) = said
+    (event,) = reported
     assert (event["event"], event["asset_id"], event["key"]) == ("upload_begun_again", "asset-1", KEY)
     assert event["reason"].startswith(reason)
     assert "secret" not in str(event)

@@ -163,12 +163,12 @@ def test_nothing_mandatory_is_lost_in_silence(
         return
 
     assert has_media
-    told = {doubt.path for doubt in walked.notes.doubts} | set(walked.copy.failures)
+    reported = {doubt.path for doubt in walked.notes.doubts} | set(walked.copy.failures)
     for path in needed:
         if tree.is_fine(path):
             assert path in walked.paths, f"{path} is whole at the source, and not in the copy"
         else:
-            assert path in told, f"{path} is {tree.faults[path]}, and nothing tells of it"
+            assert path in reported, f"{path} is {tree.faults[path]}, and nothing tells of it"
     for path, body in walked.copy.files.items():
         if not path.endswith((".m3u8", ".json")) and path not in tree.captions:
             assert body == tree.files[path]

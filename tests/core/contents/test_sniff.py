@@ -267,15 +267,15 @@ def test_the_content_type_follows_the_bytes_of_media_and_of_markup(
 
 
 def test_a_kind_is_recognised_by_its_first_bytes() -> None:
-    told = {name: sniff(body[:SNIFF_BYTES]) for name, body in files().items()}
+    reported = {name: sniff(body[:SNIFF_BYTES]) for name, body in files().items()}
 
-    assert {name: extension_of(kind) for name, kind in told.items()} == {
+    assert {name: extension_of(kind) for name, kind in reported.items()} == {
         name: {"mov": "mp4", "m4a": "mp4", "opus": "ogg"}.get(
             name.rpartition(".")[2], name.rpartition(".")[2]
         )
         for name in files()
     }
-    assert set(told.values()) < MEDIA
+    assert set(reported.values()) < MEDIA
     assert sniff(b"PK\x03\x04") is Kind.ZIP
     assert sniff(b"\xef\xbb\xbf#EXTM3U\n") is Kind.PLAYLIST
     assert sniff(PNG) is Kind.IMAGE

@@ -38,8 +38,8 @@ ADDRESS = "https://edge-7.example.com/token=SECRET/a.ts"
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, SourceError) else "",
 )
-def test_a_failure_is_described_without_an_address(error: SourceError, said: str) -> None:
-    assert in_words(error) == said
+def test_a_failure_is_described_without_an_address(error: SourceError, reported: str) -> None:
+    assert in_words(error) == reported
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_a_failure_is_described_without_an_address(error: SourceError, said: str
         (None, "two layers are missing", "two layers are missing"),
     ],
 )
-def test_a_doubt_names_its_object_once(path: str | None, what: str, said: str) -> None:
-    assert str(Doubt(what, path)) == said
+def test_a_doubt_names_its_object_once(path: str | None, what: str, reported: str) -> None:
+    assert str(Doubt(what, path)) == reported

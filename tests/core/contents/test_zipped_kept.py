@@ -87,9 +87,9 @@ def _behind(other: bytes) -> bytes:
     return held.getvalue()
 
 
-def _with_comment(said: int, real: bytes) -> bytes:
+def _with_comment(reported: int, real: bytes) -> bytes:
     data = zipped(FILES)
-    return data[:-2] + struct.pack("<H", said) + real
+    return data[:-2] + struct.pack("<H", reported) + real
 
 
 def _folder_with_content() -> bytes:

@@ -132,8 +132,8 @@ class Taken:
     @property
     def doubtful(self) -> str:
         """All that is said against it, in one text; empty for a zip that is archived."""
-        said = [str(doubt) for doubt in self.doubts]
-        return "\n".join([*said, *(f"{path}: {words}" for path, words in self.refused.items())])
+        reported = [str(doubt) for doubt in self.doubts]
+        return "\n".join([*reported, *(f"{path}: {words}" for path, words in self.refused.items())])
 
     @property
     def missing(self) -> set[str | None]:

@@ -357,8 +357,8 @@ def test_a_destination_that_refuses_reads_is_a_fault_until_it_allows_them(lists:
     harness.clock.advance(CHECK_EVERY)
 
     process.check_all()
-    told = [hold.code for hold in breaker.opened(harness.ledger, harness.clock()).values()]
-    assert told == ([] if lists else ["destination_refuses"])
+    reported = [hold.code for hold in breaker.opened(harness.ledger, harness.clock()).values()]
+    assert reported == ([] if lists else ["destination_refuses"])
 
     harness.one.reads = None
     process.check_all()

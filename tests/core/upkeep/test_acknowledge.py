@@ -50,10 +50,10 @@ def test_an_acknowledged_end_is_no_problem_and_is_still_shown(state: AssetState)
     enter(harness.ledger, ASSET, state, "because")
     before = assess(harness.watcher.summary())
 
-    said = harness.acknowledge()
+    reported = harness.acknowledge()
 
     after = assess(harness.watcher.summary())
-    assert said == Acknowledgement("ann", "it was empty", NOW)
+    assert reported == Acknowledgement("ann", "it was empty", NOW)
     assert [problem.id for problem in before.problems] == [state]
     assert (after.exit_code, after.problems) == (0, ())
     assert after.notes == (f"Acknowledged, and not counted as problems: 1 {state}.",)
@@ -65,11 +65,11 @@ def test_an_acknowledgement_survives_the_loss_of_the_ledger(state: AssetState) -
     harness = Harness()
     enter(harness.ledger, ASSET, state, "because")
 
-    said = harness.acknowledge()
+    reported = harness.acknowledge()
 
     for record in harness.recorded():
         assert record is not None
-        assert (record.state, record.reason, record.acknowledged) == (state, "because", said)
+        assert (record.state, record.reason, record.acknowledged) == (state, "because", reported)
         assert (record.seen.asset_id, record.seen.created_at) == ("a", ASSET.created_at)
 
 

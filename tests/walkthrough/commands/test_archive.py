@@ -13,20 +13,20 @@ def test_archive_retries_at_once_what_waits(user: User, empty_simulator: Simulat
     empty_simulator.clear_faults()
     assert user.runs_once("--wait", "0").json["states"] == {"waiting": 1}, "not by itself, so soon"
 
-    said = user.types("archive", asset["id"], "--json")
+    result = user.types("archive", asset["id"], "--json")
 
-    assert said.exit_code == 0
-    assert said.json[0]["state"] == "archived"
+    assert result.exit_code == 0
+    assert result.json[0]["state"] == "archived"
     assert user.types("verify").exit_code == 0
 
 
 def test_archive_takes_an_asset_that_no_sweep_has_seen(user: User, empty_simulator: Simulator) -> None:
     asset = empty_simulator.add_asset("composite")
 
-    said = user.types("archive", asset["id"])
+    result = user.types("archive", asset["id"])
 
-    assert said.exit_code == 0
-    assert f"{asset['id']} room-composite archived" in said.text
+    assert result.exit_code == 0
+    assert f"{asset['id']} room-composite archived" in result.text
 
 
 def test_archive_of_an_unknown_asset_says_so_and_does_the_others(
@@ -34,11 +34,11 @@ def test_archive_of_an_unknown_asset_says_so_and_does_the_others(
 ) -> None:
     asset = empty_simulator.add_asset("composite")
 
-    said = user.types("archive", "6400c0d3e1b2a3c4d5e6f708", asset["id"])
+    result = user.types("archive", "6400c0d3e1b2a3c4d5e6f708", asset["id"])
 
-    assert said.exit_code == 1
-    assert "6400c0d3e1b2a3c4d5e6f708: 100ms does not know it." in said.text
-    assert f"{asset['id']} room-composite archived" in said.text
+    assert result.exit_code == 1
+    assert "6400c0d3e1b2a3c4d5e6f708: 100ms does not know it." in result.text
+    assert f"{asset['id']} room-composite archived" in result.text
 
 
 def test_sweep_enters_what_is_new_and_copies_nothing(user: User, empty_simulator: Simulator) -> None:

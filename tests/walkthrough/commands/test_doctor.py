@@ -13,10 +13,10 @@ def test_doctor_finds_a_sound_installation_sound_but_for_what_does_not_run(
 ) -> None:
     user.environment.pop("ARCHIVER_REDIS_URL")
 
-    said = user.types("doctor", "--json")
+    result = user.types("doctor", "--json")
 
-    assert said.exit_code == 0, said.stdout
-    verdicts = {finding["subject"]: finding["verdict"] for finding in said.json}
+    assert result.exit_code == 0, result.stdout
+    verdicts = {finding["subject"]: finding["verdict"] for finding in result.json}
     assert {s for s, verdict in verdicts.items() if verdict != "ok"} == {
         "beat",
         "control worker",
@@ -29,7 +29,7 @@ def test_doctor_prints_how_to_fix_each_problem(user: User, empty_simulator: Simu
     (user.folder / "notes.txt").write_text("mine")
     empty_simulator.skew_api_clock(timedelta(minutes=20))
 
-    said = user.types(
+    result = user.types(
         "doctor",
         "--json",
         HMS_SECRET="an-app-secret-of-somebody-else-altogether",
@@ -37,17 +37,17 @@ def test_doctor_prints_how_to_fix_each_problem(user: User, empty_simulator: Simu
         ARCHIVER_DESTINATIONS="./notes.txt",
     )
 
-    assert said.exit_code == 1
-    problems = {f["subject"].split(" at ")[0]: f for f in said.json if f["verdict"] == "problem"}
+    assert result.exit_code == 1
+    problems = {f["subject"].split(" at ")[0]: f for f in result.json if f["verdict"] == "problem"}
     assert set(problems) >= {"100ms API", "clock", "broker and ledger"}
     assert any("notes.txt" in subject for subject in problems)
     assert all(finding["remedy"] for finding in problems.values())
-    assert "sesame" not in said.text
-    assert TRACEBACK not in said.stderr
+    assert "sesame" not in result.text
+    assert TRACEBACK not in result.stderr
 
 
 def test_doctor_speaks_in_lines_that_fit_the_terminal(user: User) -> None:
-    said = user.types("doctor", COLUMNS="80")
+    result = user.types("doctor", COLUMNS="80")
 
-    assert all(len(line) <= 80 for line in said.stdout.splitlines())
-    assert "persistence" in said.text
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    assert "persistence" in result.text

@@ -15,27 +15,27 @@ COMMANDS = [worker.cli.name_of(command) for section in worker.cli.COMMANDS.value
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_each_command_says_what_it_does_with_an_example(command: str, tmp_path: Path) -> None:
-    said = User(tmp_path, {"COLUMNS": "80"}).types(command, "-h")
+    result = User(tmp_path, {"COLUMNS": "80"}).types(command, "-h")
 
-    assert said.exit_code == 0
-    assert "Examples:" in said.text
-    assert f"archiver {command}" in said.text.split("Examples:")[1]
-    assert all(len(line) <= 80 for line in said.stdout.splitlines())
+    assert result.exit_code == 0
+    assert "Examples:" in result.text
+    assert f"archiver {command}" in result.text.split("Examples:")[1]
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 
 def test_the_help_lists_every_command_and_the_exit_codes(tmp_path: Path) -> None:
-    said = User(tmp_path, {}).types("--help")
+    result = User(tmp_path, {}).types("--help")
 
-    assert all(command in said.text for command in (*COMMANDS, "simulator"))
-    assert "Exit codes: 0 all is well" in said.text
-    assert "or refuses the credentials" in " ".join(said.text.split())
+    assert all(command in result.text for command in (*COMMANDS, "simulator"))
+    assert "Exit codes: 0 all is well" in result.text
+    assert "or refuses the credentials" in " ".join(result.text.split())
 
 
 def test_version_is_that_of_the_installed_package(tmp_path: Path) -> None:
-    said = User(tmp_path, {}).types("--version")
+    result = User(tmp_path, {}).types("--version")
 
-    assert said.exit_code == 0
-    assert said.stdout == f"archiver {metadata.version('recording-archiver')}\n"
+    assert result.exit_code == 0
+    assert result.stdout == f"archiver {metadata.version('recording-archiver')}\n"
 
 
 def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_that_copies_nothing_imports_no_sdk(user: User, command: str, unneeded: set[str]) -> None:
-    said = user.types(command, PYTHONPROFILEIMPORTTIME="1")
+    result = user.types(command, PYTHONPROFILEIMPORTTIME="1")
 
-    imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "typer" in imported
     assert imported & unneeded == set()
 
@@ -84,8 +84,8 @@ def test_the_simulators_own_options_are_taken_and_explained(tmp_path: Path) -> N
     ],
 )
 def test_a_mistyped_command_gets_a_hint(typed: list[str], hint: str, tmp_path: Path) -> None:
-    said = User(tmp_path, {"COLUMNS": "80"}).types(*typed)
+    result = User(tmp_path, {"COLUMNS": "80"}).types(*typed)
 
-    assert said.exit_code == 2
-    assert hint in said.text
-    assert TRACEBACK not in said.stderr
+    assert result.exit_code == 2
+    assert hint in result.text
+    assert TRACEBACK not in result.stderr

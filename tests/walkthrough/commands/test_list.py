@@ -78,10 +78,10 @@ def _seen(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "finds",
 )
 def test_filters(user: User, options: list[str], found: set[str]) -> None:
-    said = user.types("list", "--json", *options)
+    result = user.types("list", "--json", *options)
 
-    assert said.exit_code == 0
-    assert {json.loads(line)["asset_id"] for line in said.stdout.splitlines()} == found
+    assert result.exit_code == 0
+    assert {json.loads(line)["asset_id"] for line in result.stdout.splitlines()} == found
 
 
 def test_csv_has_every_row_and_no_formula(user: User) -> None:

@@ -13,13 +13,13 @@ def test_a_plan_says_what_a_run_then_archives_and_writes_nothing(
     empty_simulator.add_asset("chat")
     user.environment["ARCHIVER_TYPES"] = "room-composite"
 
-    said = user.types("plan")
+    result = user.types("plan")
     found = user.types("plan", "--json").json
 
-    assert said.exit_code == 0, said.stderr
-    assert "left out 1," in said.text
-    assert "type 'chat' is not in ARCHIVER_TYPES" in said.text
-    assert "no forecast" in said.text
+    assert result.exit_code == 0, result.stderr
+    assert "left out 1," in result.text
+    assert "type 'chat' is not in ARCHIVER_TYPES" in result.text
+    assert "no forecast" in result.text
     assert not [path for path in user.folder.rglob("archive/**/*") if path.is_file()]
     assert user.types("status", "--json").json["seen"] == 0
     assert found["to_archive"]["assets"] == found["new"] == 1
@@ -31,8 +31,8 @@ def test_a_bucket_has_a_cost_by_prices_that_are_an_example(user: User, empty_sim
     empty_simulator.add_asset("composite")
     user.types("sweep")  # the ledger is not empty: no destination is asked
 
-    said = user.types("plan", ARCHIVER_DESTINATIONS="s3://bucket-of-nobody/prefix")
+    result = user.types("plan", ARCHIVER_DESTINATIONS="s3://bucket-of-nobody/prefix")
 
-    assert said.exit_code == 0, said.stderr
-    assert "a month for storage" in said.text
-    assert "Example prices: S3 Standard" in said.text
+    assert result.exit_code == 0, result.stderr
+    assert "a month for storage" in result.text
+    assert "Example prices: S3 Standard" in result.text

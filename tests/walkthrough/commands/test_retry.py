@@ -23,9 +23,9 @@ def waiting(user: User, empty_simulator: Simulator) -> str:
 def test_what_is_skipped_stays_out_until_it_is_retried(
     user: User, empty_simulator: Simulator, waiting: str
 ) -> None:
-    said = user.types("skip", waiting, "--why", "a test call", "--by", "ann")
-    assert said.exit_code == 0, said.stderr
-    assert "skipped by ann: a test call" in said.text
+    result = user.types("skip", waiting, "--why", "a test call", "--by", "ann")
+    assert result.exit_code == 0, result.stderr
+    assert "skipped by ann: a test call" in result.text
     empty_simulator.clear_faults()
     assert user.runs_once("--wait", "0").states == {"rejected": 1}
 
@@ -45,11 +45,11 @@ def test_many_are_retried_by_a_filter_once_somebody_confirms(user: User, waiting
     unasked = user.types("retry", "--state", "waiting")
     none = user.types("retry", "--state", "waiting", "--reason", "no such reason", "--yes")
     still = user.row(waiting)["state"]
-    said = user.types("retry", "--state", "waiting", "--type", "room-composite", "--yes", "--json")
+    result = user.types("retry", "--state", "waiting", "--type", "room-composite", "--yes", "--json")
 
     assert (unasked.exit_code, "--yes" in unasked.text) == (2, True)
     assert (none.exit_code, none.text, still) == (0, "No such asset.", "waiting")
-    assert [row["asset_id"] for row in json.loads(said.stdout)["assets"]] == [waiting]
+    assert [row["asset_id"] for row in json.loads(result.stdout)["assets"]] == [waiting]
     assert user.row(waiting)["state"] == "discovered"
 
 

@@ -14,9 +14,9 @@ from tests.walkthrough.user import User
 def quarantined(user: User, empty_simulator: Simulator) -> str:
     """An asset that is not what it should be, and is stored as 100ms has it."""
     asset = empty_simulator.add_asset("hostile-html")
-    said = user.runs_once("--wait", "6")
-    assert said.json["states"] == {"quarantined": 1}, said.stderr
-    assert said.exit_code == 1
+    result = user.runs_once("--wait", "6")
+    assert result.json["states"] == {"quarantined": 1}, result.stderr
+    assert result.exit_code == 1
     asset_id: str = asset["id"]
     return asset_id
 
@@ -25,13 +25,13 @@ def test_what_is_quarantined_is_stored_shown_with_its_doubts_and_not_at_risk(
     user: User, quarantined: str
 ) -> None:
     status = user.types("status", "--json").json
-    said = user.types("status")
+    result = user.types("status")
     shown = user.types("show", quarantined)
     verified = user.types("verify")
 
     assert (status["at_risk"], status["healthy"]) == ([], False)
-    assert "1 asset is stored with doubts: look, then" in said.text
-    assert "archiver accept ID" in said.text
+    assert "1 asset is stored with doubts: look, then" in result.text
+    assert "archiver accept ID" in result.text
     assert "Stored with doubts; not archived:" in shown.text
     assert "expected an MP4 file, got what looks like an HTML page" in shown.text
     assert "quarantined, not archived" in verified.text
@@ -39,11 +39,11 @@ def test_what_is_quarantined_is_stored_shown_with_its_doubts_and_not_at_risk(
 
 
 def test_what_is_accepted_is_archived(user: User, quarantined: str) -> None:
-    said = user.types("accept", quarantined, "--why", "it is all there is", "--by", "ann")
+    result = user.types("accept", quarantined, "--why", "it is all there is", "--by", "ann")
 
-    assert said.exit_code == 0, said.stderr
-    assert f"{quarantined} room-composite archived" in said.text
-    assert "accepted by ann: it is all there is" in said.text
+    assert result.exit_code == 0, result.stderr
+    assert f"{quarantined} room-composite archived" in result.text
+    assert "accepted by ann: it is all there is" in result.text
     assert user.types("status").exit_code == 0
     assert user.types("verify").exit_code == 0
     (manifest,) = manifests(FileSideDoor(user.folder / "archive")).values()
@@ -53,10 +53,10 @@ def test_what_is_accepted_is_archived(user: User, quarantined: str) -> None:
 def test_what_is_rejected_is_no_longer_reported_and_stays_stored(user: User, quarantined: str) -> None:
     before = manifests(FileSideDoor(user.folder / "archive"))
 
-    said = user.types("reject", quarantined, "--why", "an empty room", "--by", "ann")
+    result = user.types("reject", quarantined, "--why", "an empty room", "--by", "ann")
 
-    assert said.exit_code == 0, said.stderr
-    assert "rejected by ann: an empty room" in said.text
+    assert result.exit_code == 0, result.stderr
+    assert "rejected by ann: an empty room" in result.text
     status = user.types("status")
     assert "All assets that are wanted are safe: 0 archived, 1 rejected." in status.text
     assert status.exit_code == 0
@@ -69,8 +69,8 @@ def test_what_is_not_stored_cannot_be_accepted(user: User, empty_simulator: Simu
     empty_simulator.fault("server-error", on="storage", asset=asset["id"], times=None)
     user.runs_once("--wait", "0")
 
-    said = user.types("accept", asset["id"], "nobody")
+    result = user.types("accept", asset["id"], "nobody")
 
-    assert said.exit_code == 1
-    assert f"{asset['id']}: nothing is stored whole at" in said.text
-    assert "nobody is not in the ledger" in said.text
+    assert result.exit_code == 1
+    assert f"{asset['id']}: nothing is stored whole at" in result.text
+    assert "nobody is not in the ledger" in result.text

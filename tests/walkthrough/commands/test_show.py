@@ -28,11 +28,11 @@ def test_a_session_shows_each_of_its_assets_with_what_was_decided(
     asset_id, session = archived["asset_id"], user.row(archived["asset_id"])["session_id"]
     user.types("retry", "--again", asset_id, "--why", "to be sure", "--by", "ann")
 
-    said = user.types("show", "--session", session, COLUMNS=None)
+    result = user.types("show", "--session", session, COLUMNS=None)
     (line,) = user.types("show", "--session", session, "--json").stdout.splitlines()
 
-    assert f"{asset_id}  room-composite  discovered" in said.stdout
-    assert "UTC  retried by ann: to be sure" in said.stdout
+    assert f"{asset_id}  room-composite  discovered" in result.stdout
+    assert "UTC  retried by ann: to be sure" in result.stdout
     found = json.loads(line)
     assert found["row"]["asset_id"] == asset_id
     assert [(each["what"], each["by"]) for each in found["history"]] == [("retried", "ann")]

@@ -10,11 +10,11 @@ from tests.walkthrough.user import User
 
 
 def test_status_answers_whether_everything_is_saved(user: User, archived: dict[str, Any]) -> None:
-    said = user.types("status")
+    result = user.types("status")
     counted = user.types("status", "--json").json
 
-    assert said.exit_code == 0
-    assert "The only asset is safe." in said.text
+    assert result.exit_code == 0
+    assert "The only asset is safe." in result.text
     assert counted["healthy"]
     assert counted["balanced"]
     assert counted["seen"] == 1
@@ -31,22 +31,22 @@ def test_status_says_what_waits_and_why_what_needs_a_person_and_what_is_at_risk(
     empty_simulator.fault("server-error", on="storage", asset=risky["id"], times=None)
     user.runs_once("--wait", "6")
 
-    said = user.types("status")
+    result = user.types("status")
     counted = user.types("status", "--json").json
 
-    assert said.exit_code == 1
+    assert result.exit_code == 1
     assert (
         "Needs attention: 0 of 3 known assets are archived; 2 not saved yet, 1 stored with doubts."
-        in said.text
+        in result.text
     )
     for problem in ("1 asset is at risk: not saved", "1 asset is stored with doubts: look"):
-        assert problem in said.text
+        assert problem in result.text
     for title, asset, why in (
         ("At risk", risky, "answered 503"),
         ("Will be retried", waiting, "answered 503"),
         ("Need a person", bad, "stored, with doubts"),
     ):
-        _, _, section = said.text.partition(title)
+        _, _, section = result.text.partition(title)
         assert asset["id"] in section
         assert why in section
     assert [row["asset_id"] for row in counted["at_risk"]] == [risky["id"]]
@@ -60,14 +60,14 @@ def test_status_before_the_first_sweep_says_so(user: User) -> None:
 
 
 def test_show_prints_everything_known_of_one_asset(user: User, archived: dict[str, Any]) -> None:
-    said = user.types("show", archived["asset_id"])
-    told = user.types("show", archived["asset_id"], "--json").json
+    result = user.types("show", archived["asset_id"])
+    outcome = user.types("show", archived["asset_id"], "--json").json
 
-    assert said.exit_code == 0
+    assert result.exit_code == 0
     for item in archived["objects"]:
-        assert item["crc32c"] in said.text
-    assert told["row"]["state"] == "archived"
-    (manifest,) = told["manifests"].values()
+        assert item["crc32c"] in result.text
+    assert outcome["row"]["state"] == "archived"
+    (manifest,) = outcome["manifests"].values()
     assert manifest == archived
 
 
@@ -85,7 +85,7 @@ def test_lines_are_neither_wrapped_nor_cut_in_a_pipe(user: User, empty_simulator
 
 
 def test_show_of_an_unknown_asset_says_how_to_ask_for_it(user: User) -> None:
-    said = user.types("show", "6400c0d3e1b2a3c4d5e6f708")
+    result = user.types("show", "6400c0d3e1b2a3c4d5e6f708")
 
-    assert said.exit_code == 1
-    assert "archiver archive 6400c0d3e1b2a3c4d5e6f708" in said.text
+    assert result.exit_code == 1
+    assert "archiver archive 6400c0d3e1b2a3c4d5e6f708" in result.text

@@ -40,11 +40,11 @@ def test_ctrl_c_shuts_down_a_run_and_the_next_one_resumes_it(user: User, empty_s
         terminal.wait_for("Stopping", seconds=20)
         exit_code = terminal.wait(seconds=40)
     empty_simulator.clear_faults()
-    said = user.runs_once()
+    result = user.runs_once()
 
     assert exit_code == 130
     assert TRACEBACK not in terminal.shown
-    assert said.json["states"] == {"archived": 1}, said.stderr
+    assert result.json["states"] == {"archived": 1}, result.stderr
     assert user.types("verify").exit_code == 0
 
 

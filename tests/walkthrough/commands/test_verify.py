@@ -23,12 +23,12 @@ def test_verify_needs_only_the_destination(user: User, archived: dict[str, Any])
     alone = {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0", "HMS_API_URL": "http://127.0.0.1:1/v2"}
     user.environment |= alone
 
-    said = user.types("verify", "--without-ledger")
+    result = user.types("verify", "--without-ledger")
     line = user.types("verify", "--without-ledger", "--json").json
 
-    assert said.exit_code == 0, said.text
-    assert said.text.startswith("1 of 1 copies are whole, checked by reading")
-    assert "were not looked for" in said.text
+    assert result.exit_code == 0, result.text
+    assert result.text.startswith("1 of 1 copies are whole, checked by reading")
+    assert "were not looked for" in result.text
     assert line["ok"]
     assert line["read_bytes"] == archived["total_size"]
 
@@ -39,12 +39,12 @@ def test_verify_finds_a_flipped_byte_and_quick_does_not_read_it(user: User, arch
     data[len(data) // 2] ^= 1
     media.write_bytes(data)
 
-    said = user.types("verify", archived["asset_id"])
+    result = user.types("verify", archived["asset_id"])
     line = user.types("verify", "--json").json
 
-    assert said.exit_code == 1
-    assert f"{media.name}: CRC32C" in said.text
-    assert "0 of 1 copies are whole" in said.text
+    assert result.exit_code == 1
+    assert f"{media.name}: CRC32C" in result.text
+    assert "0 of 1 copies are whole" in result.text
     assert not line["ok"]
 
 
@@ -86,12 +86,12 @@ def test_a_copy_that_verify_finds_restored_is_whole_although_no_ledger_can_be_to
     (manifest,) = (user.folder / "archive" / "manifests").rglob("*.json")
     manifest.write_text(json.dumps(archived | {"damage": ["movie.mp4: missing"]}))
 
-    said = user.types("verify", ARCHIVER_REDIS_URL="redis://127.0.0.1:1/0")
+    result = user.types("verify", ARCHIVER_REDIS_URL="redis://127.0.0.1:1/0")
 
-    assert said.exit_code == 3, "what is wholly gone, nobody knows"
-    assert "1 of 1 copies are whole" in said.text
-    assert "Not compared with the ledger: " in said.text
-    assert "`reconcile` records it" in " ".join(said.stderr.split())
+    assert result.exit_code == 3, "what is wholly gone, nobody knows"
+    assert "1 of 1 copies are whole" in result.text
+    assert "Not compared with the ledger: " in result.text
+    assert "`reconcile` records it" in " ".join(result.stderr.split())
     assert "damage" not in json.loads(manifest.read_text())
 
 
@@ -99,10 +99,10 @@ def test_verify_finds_a_deleted_object_also_when_quick(user: User, archived: dic
     user.media_of(archived).unlink()
 
     for options in ([], ["--quick"]):
-        said = user.types("verify", *options)
+        result = user.types("verify", *options)
 
-        assert said.exit_code == 1
-        assert f"{user.media_of(archived).name}: missing" in said.text
+        assert result.exit_code == 1
+        assert f"{user.media_of(archived).name}: missing" in result.text
 
 
 def test_verify_finds_a_deleted_and_an_invalid_manifest(user: User, archived: dict[str, Any]) -> None:
@@ -117,10 +117,10 @@ def test_verify_finds_a_deleted_and_an_invalid_manifest(user: User, archived: di
 
     assert invalid.exit_code == 1
     assert "not a manifest we understand" in invalid.text
-    for said in (gone, all_gone):
-        assert said.exit_code == 1
-        assert archived["asset_id"] in said.text
-        assert "no manifest: the ledger calls it archived" in said.text
+    for result in (gone, all_gone):
+        assert result.exit_code == 1
+        assert archived["asset_id"] in result.text
+        assert "no manifest: the ledger calls it archived" in result.text
     assert nothing.exit_code == 1, "nothing is not a proof of anything"
     assert "nothing is archived" in nothing.text
 
@@ -129,19 +129,19 @@ def test_verify_with_an_empty_ledger_knows_of_nothing_that_should_be_there(
     user: User, archived: dict[str, Any], redis_url: str
 ) -> None:
     assert archived
-    said = user.types("verify", ARCHIVER_REDIS_URL=f"{redis_url.rsplit('/', 1)[0]}/9")
+    result = user.types("verify", ARCHIVER_REDIS_URL=f"{redis_url.rsplit('/', 1)[0]}/9")
 
-    assert said.exit_code == 3
-    assert "it is empty" in said.text
-    assert "1 of 1 copies are whole" in said.text
+    assert result.exit_code == 3
+    assert "it is empty" in result.text
+    assert "1 of 1 copies are whole" in result.text
 
 
 def test_archiving_again_fixes_what_verify_found_missing(user: User, archived: dict[str, Any]) -> None:
     user.media_of(archived).unlink()
 
-    said = user.types("archive", archived["asset_id"])
+    result = user.types("archive", archived["asset_id"])
 
-    assert said.exit_code == 0, said.stderr
+    assert result.exit_code == 0, result.stderr
     assert user.types("verify").exit_code == 0
 
 
@@ -151,9 +151,9 @@ def test_archive_again_fixes_what_verify_found_corrupt(user: User, archived: dic
     media.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert "archiver archive --again" in user.types("verify").text
 
-    said = user.types("archive", "--again", archived["asset_id"])
+    result = user.types("archive", "--again", archived["asset_id"])
 
-    assert said.exit_code == 0, said.stderr
+    assert result.exit_code == 0, result.stderr
     assert media.read_bytes() == good
     assert user.types("verify").exit_code == 0
 
@@ -171,8 +171,8 @@ def test_nothing_is_marked_as_damaged_that_100ms_has_deleted(
         what="its retention to end",
     )
 
-    said = user.types("archive", "--again", asset["id"])
+    result = user.types("archive", "--again", asset["id"])
 
-    assert "stays as it is" in said.text
-    assert said.exit_code == 0
+    assert "stays as it is" in result.text
+    assert result.exit_code == 0
     assert manifests(FileSideDoor(user.folder / "archive")) == before

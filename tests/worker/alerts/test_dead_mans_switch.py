@@ -73,15 +73,15 @@ def test_an_answer_that_is_no_success_is_logged_without_the_url(
     receiver.status = 404
     switch(receiver.url).success()
 
-    said = capsys.readouterr().out
-    assert "heartbeat_failed" in said
-    assert "404" in said
-    assert "secret-word" not in said
+    result = capsys.readouterr().out
+    assert "heartbeat_failed" in result
+    assert "404" in result
+    assert "secret-word" not in result
 
 
 def test_a_receiver_that_is_away_is_logged_without_the_url(capsys: pytest.CaptureFixture[str]) -> None:
     switch("http://127.0.0.1:1/secret-word").fail()
 
-    said = capsys.readouterr().out
-    assert "heartbeat_failed" in said
-    assert "secret-word" not in said
+    result = capsys.readouterr().out
+    assert "heartbeat_failed" in result
+    assert "secret-word" not in result

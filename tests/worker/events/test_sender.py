@@ -228,11 +228,11 @@ def test_a_failure_is_told_in_status_after_an_hour_and_without_the_url(
     workers.settle("a1")
     sending = sender(workers, "http://127.0.0.1:1/secret-word")
     sending.deliver()
-    said = reported(workers)
+    result = reported(workers)
     workers.clock.advance(timedelta(hours=1))
     sending.deliver()
 
-    assert said == {}
+    assert result == {}
     assert "1 events wait since" in reported(workers)["events_not_delivered"]
     assert "secret-word" not in str(workers.ledger.recall(FACT))
     sender(workers, receiver.url).deliver()

@@ -148,9 +148,9 @@ def test_prometheus_answers_every_panel_with_data_and_evaluates_every_rule(tmp_p
                 return []
             if answer.status_code == 503:  # it is starting
                 return []
-            said = answer.json()
-            assert said["status"] == "success", (expression, said)
-            result: list[Any] = said["data"]["result"]
+            outcome = answer.json()
+            assert outcome["status"] == "success", (expression, outcome)
+            result: list[Any] = outcome["data"]["result"]
             return result
 
         until(lambda: bool(ask("rate(archiver_attempts_total[1m])")), seconds=60, what="two scrapes")

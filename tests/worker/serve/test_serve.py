@@ -47,9 +47,9 @@ def test_a_webhook_brings_its_session_into_the_ledger_and_is_counted(
     assert totals["webhooks:accepted"] == 2
     assert totals["webhooks:unauthorized"] == 1
     assert sum(number for name, number in totals.items() if name.startswith("request_seconds:api:0.")) >= 1
-    said = (tmp_path / "out.txt").read_text()
-    assert SECRET not in said
-    assert TRACEBACK not in said
+    result = (tmp_path / "out.txt").read_text()
+    assert SECRET not in result
+    assert TRACEBACK not in result
 
 
 def test_it_starts_and_tells_without_redis_and_recovers(tmp_path: Path) -> None:
@@ -79,21 +79,21 @@ def test_a_wrong_alert_url_ends_the_start_with_its_channel_named_and_its_secret_
 ) -> None:
     user = User(tmp_path, {"ARCHIVER_REDIS_URL": redis_url})
 
-    said = user.types("serve", ARCHIVER_ALERT_URLS="json://a.example nosuch://CANARY@host/CANARY")
+    result = user.types("serve", ARCHIVER_ALERT_URLS="json://a.example nosuch://CANARY@host/CANARY")
 
-    assert said.exit_code == 2
-    assert "nosuch 2" in said.text
-    assert "CANARY" not in said.text
+    assert result.exit_code == 2
+    assert "nosuch 2" in result.text
+    assert "CANARY" not in result.text
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path, redis_url: str) -> None:
     user = User(tmp_path, {"ARCHIVER_REDIS_URL": redis_url, "HMS_ACCESS_KEY": "a", "HMS_SECRET": "b" * 32})
     with serving(user) as served:
         port = served.metrics_url.rsplit(":", 1)[1].split("/")[0]
-        said = user.types("serve", ARCHIVER_SERVE_PORT="0", ARCHIVER_METRICS_PORT=port)
+        result = user.types("serve", ARCHIVER_SERVE_PORT="0", ARCHIVER_METRICS_PORT=port)
 
-    assert said.exit_code == 2
-    assert f"ARCHIVER_METRICS_PORT: cannot listen on 127.0.0.1:{port}" in said.text
+    assert result.exit_code == 2
+    assert f"ARCHIVER_METRICS_PORT: cannot listen on 127.0.0.1:{port}" in result.text
 
 
 def test_counters_never_go_back_while_workers_are_killed(tmp_path: Path, redis_url: str) -> None:

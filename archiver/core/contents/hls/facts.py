@@ -127,21 +127,23 @@ class TreeFacts:
                 yield Doubt(f"lasts {seen.duration_seconds:.0f} s, another stream {longest:.0f} s", seen.path)
 
     @staticmethod
-    def _compare_layers(notes: Notes, layers: int, said: int | None) -> None:
-        if said and layers != said:
-            text = f"{layers} layers were found, the API says {said}"
-            if layers < said:
+    def _compare_layers(notes: Notes, layers: int, reported: int | None) -> None:
+        if reported and layers != reported:
+            text = f"{layers} layers were found, the API says {reported}"
+            if layers < reported:
                 notes.doubts.append(Doubt(text))
             else:
                 notes.warnings.append(text)
 
-    def _compare_duration(self, notes: Notes, seconds: float, said: float | None) -> None:
-        if not said or not self._seen:
+    def _compare_duration(self, notes: Notes, seconds: float, reported: float | None) -> None:
+        if not reported or not self._seen:
             return
         if not seconds:
-            notes.warnings.append(f"the playlists do not say how long they last, the API says {said:.0f} s")
-        elif _differ(seconds, said):
-            notes.doubts.append(Doubt(f"the segments last {seconds:.0f} s, the API says {said:.0f} s"))
+            notes.warnings.append(
+                f"the playlists do not say how long they last, the API says {reported:.0f} s"
+            )
+        elif _differ(seconds, reported):
+            notes.doubts.append(Doubt(f"the segments last {seconds:.0f} s, the API says {reported:.0f} s"))
 
 
 def _differ(seconds: float, right: float) -> bool:

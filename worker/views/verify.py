@@ -54,8 +54,8 @@ def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | N
     if stored is None:
         why = f": {trouble}" if trouble else "."
         style = "yellow" if trouble else ""
-        text = shown(f"Not compared with the ledger{why}", style)
-        return text.append("\nAssets that are missing altogether were not looked for.", style)
+        not_compared = shown(f"Not compared with the ledger{why}", style)
+        return not_compared.append("\nAssets that are missing altogether were not looked for.", style)
     if tally.missing:
         text = f"Compared with the ledger: {tally.missing} copies that it calls archived have no manifest."
         return Text(text, style="bold red")

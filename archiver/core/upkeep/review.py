@@ -118,7 +118,7 @@ def acknowledge(
 def restore_decisions(ledger: Schedule, record: end_records.EndRecord) -> bool:
     """Copy history and acknowledgement from an end record to a ledger that was lost, if the asset is in that end again;
     whether it was acknowledged by that. Idempotent. Raises LedgerError."""
-    decision, row = record.acknowledged, ledger.get(record.seen.asset_id)
+    recorded, row = record.acknowledged, ledger.get(record.seen.asset_id)
     if row is None or row.state != record.state:
         return False
     for decision in record.history:

@@ -124,9 +124,9 @@ def restore_decisions(ledger: Schedule, record: end_records.EndRecord) -> bool:
     for decision in record.history:
         if decision not in row.history:
             ledger.note_decision(row.asset_id, decision)
-    if decision is None or row.acknowledged is not None:
+    if recorded is None or row.acknowledged is not None:
         return False
-    ledger.acknowledge(row.asset_id, decision.by, decision.why)
+    ledger.acknowledge(row.asset_id, recorded.by, recorded.why)
     return True
 
 

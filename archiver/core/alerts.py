@@ -219,9 +219,10 @@ class AlertBook:
 
     # -- the daily digest ----------------------------------------------------------------------------------
     def digest_is_due(self, now: datetime, hour: int) -> bool:
-        """Whether the digest of today (UTC) is due: at `hour`, or later when nobody was there."""
+        """Whether the digest of today (UTC) is due: at `hour`, or later when nobody was there. Not on the first day,
+        when there is nothing to tell yet: see `with_digest`."""
         today = now.replace(hour=hour, minute=0, second=0, microsecond=0)
-        return now >= today and (self.digest_at is None or self.digest_at < today)
+        return now >= today and self.digest_at is not None and self.digest_at < today
 
     def with_digest(self, now: datetime) -> AlertBook:
         return replace(self, digest_at=now)

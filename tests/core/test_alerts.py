@@ -299,7 +299,7 @@ class TestDigest:
     @pytest.mark.parametrize(
         ("last", "hour", "due"),
         [
-            (None, 11, True),
+            (None, 11, False),
             (None, 13, False),
             (-1, 11, False),
             (-25, 11, True),

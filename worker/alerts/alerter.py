@@ -84,6 +84,8 @@ class Alerter:
         book = self._book.merge(kept).only(each.channel for each in self._channels)
         self._book = book.observe(alert_findings(summary), now)
         self._deliver(now)
+        if self._book.digest_at is None:
+            self._book = self._book.with_digest(now)
         if self._digest_hour >= 0 and self._book.digest_is_due(now, self._digest_hour):
             self._send_digest(summary)
         self._ledger.remember(BOOK_FACT, self._book.as_fact())

@@ -34,6 +34,7 @@ from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
 from worker.cli.cmd_retry import retry
 from worker.cli.cmd_run import run
+from worker.cli.cmd_scrub import scrub
 from worker.cli.cmd_serve import serve
 from worker.cli.cmd_show import show
 from worker.cli.cmd_simulator import simulator
@@ -58,7 +59,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, up, run, serve, plan, sweep, archive, webhook),
-    "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile),
+    "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile, scrub),
     "Decide": (retry, accept, reject, skip, ack, adopt),
     "Operate": (pause, resume, drain),
 }

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from archiver.ledger.models import SETTLED_STATES
-from worker.cli.copying import build_run, cancelled_by_signal, exit_code, progress_shown
+from worker.cli.copying import build_run, cancelled_by_signal, exit_code, status_shown
 from worker.cli.opening import open_services
 from worker.cli.shared import AssetIds, Json, err, out, print_json, read_settings, require_credentials
 from worker.logs.escaping import escaped
@@ -54,7 +54,7 @@ def archive(
             row = services.ledger.get(asset_id)
             is_kept = not again and row is not None and row.state is AssetState.QUARANTINED
             services.ledger.reopen(asset_id, keep_stored=is_kept)
-        with progress_shown(services, quiet=as_json):
+        with status_shown(services, quiet=as_json):
             build_run(settings, services, cancelled, 0).run(asset_ids)
         rows = [(asset_id, services.ledger.get(asset_id)) for asset_id in asset_ids]
         if as_json:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.opening import open_services
+from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
 
 
@@ -29,8 +30,8 @@ def reconcile(
     """
     from dataclasses import asdict
 
-    with open_services(read_settings()) as services:
-        result = services.reconciler.reconcile(confirmed=yes)
+    with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
+        result = services.reconciler.reconcile(confirmed=yes, tell=progress)
     if result is None:
         err.print("Another reconcile is already running. Nothing was done.")
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.copying import build_run, cancelled_by_signal, exit_code, progress_shown
+from worker.cli.copying import build_run, cancelled_by_signal, exit_code, status_shown
 from worker.cli.opening import open_services
 from worker.cli.shared import Json, out, print_json, read_settings, require_credentials
 
@@ -51,7 +51,7 @@ def run(
     ):
         services.dead_mans_switch.start()
         try:
-            with progress_shown(services, quiet=as_json):
+            with status_shown(services, quiet=as_json):
                 result = build_run(settings, services, cancelled, wait).run()
         except BaseException:
             services.dead_mans_switch.fail()

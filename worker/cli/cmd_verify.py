@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from archiver.ledger.errors import LedgerError
 from worker.cli.opening import open_ledger
+from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
 from worker.doctor.findings import Verdict
 from worker.errors import SettingsError, SupervisorError
@@ -70,19 +70,12 @@ def verify(
     tally = Tally()
     bad: set[str] = set()
     whole: set[str] = set()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
-        task = progress.add_task("verifying", total=None)
-        checks = verify_all(
-            destinations,
-            asset_ids or [],
-            quick=quick,
-            stored=stored,
-            found=lambda count: progress.update(task, total=count),
-        )
+    phase, total = "listing and comparing" if quick else "reading back", [0]
+    with progress_shown(quiet=as_json) as progress:
+        checks = verify_all(destinations, asset_ids or [], quick=quick, stored=stored, found=total.append)
         for checked in checks:
-            progress.advance(task)
             tally.add(checked)
+            progress(phase, tally.copies + tally.unchecked, total[-1], size_bytes=tally.read_bytes)
             if checked.problems:
                 bad.add(checked.asset_id)
             elif checked.ok:

@@ -7,13 +7,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.live import Live
 from rich.text import Text
 
 from archiver.hms.errors import HmsError
+from archiver.ledger.errors import LedgerError
 from storage_backends.errors import StorageError
+from worker.cli.progress import Work, progress_shown
 from worker.cli.shared import ExitCode, err
 from worker.logs.escaping import escaped
 
@@ -63,10 +66,11 @@ def build_run(settings: Settings, services: AppServices, cancelled: threading.Ev
 
 
 @contextmanager
-def progress_shown(services: AppServices, *, quiet: bool) -> Iterator[None]:
-    """Show the status on stderr while the block runs, if that is a terminal."""
+def status_shown(services: AppServices, *, quiet: bool) -> Iterator[None]:
+    """Show the status on stderr while the block runs; one line a minute when that is no terminal."""
     if quiet or not err.is_terminal:
-        yield
+        with progress_shown(quiet=True, refresh=partial(_tell_copies, services)):
+            yield
         return
     from worker.views.status import summary_view
 
@@ -84,6 +88,17 @@ def progress_shown(services: AppServices, *, quiet: bool) -> Iterator[None]:
         finally:
             ended.set()
             thread.join(timeout=5)
+
+
+def _tell_copies(services: AppServices, work: Work) -> None:
+    """Tell how far the running copies are. The ledger may be away for a while."""
+    try:
+        copies = services.ledger.progress()
+    except LedgerError:
+        return
+    done = sum(copy.objects_done for copy in copies)
+    size_bytes = sum(copy.bytes_done for copy in copies)
+    work(f"copying {len(copies):,} assets, objects", done, size_bytes=size_bytes)
 
 
 def exit_code(services: AppServices, *, all_safe: bool, cancelled: bool) -> ExitCode:

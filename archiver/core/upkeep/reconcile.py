@@ -22,6 +22,7 @@ from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import damaged_settlement
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
+from archiver.core.upkeep.phases import Tell, untold
 from archiver.core.upkeep.rebuild import LACKING, Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.core.upkeep.retrying import is_outdated
@@ -106,12 +107,13 @@ class Reconciler:
             identities=self._identities,
         )
 
-    def reconcile(self, *, confirmed: bool = False) -> ReconcileResult | None:
+    def reconcile(self, *, confirmed: bool = False, tell: Tell = untold) -> ReconcileResult | None:
         """Compare manifests and end records with the ledger, in both directions. `confirmed`: a person says that the
-        gaps are real, however many. Returns None when another reconcile is running. Idempotent. Raises StorageError
-        when a destination cannot be listed in full, or is not the one that the ledger knows; LedgerError."""
+        gaps are real, however many. `tell`: how far it is. Returns None when another reconcile is running. Idempotent.
+        Raises StorageError when a destination cannot be listed in full, or is not the one that the ledger knows;
+        LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return self._compare(lock, confirmed) if lock else None
+            return self._compare(lock, confirmed, tell) if lock else None
 
     def check_destinations(self) -> None:
         """Check the identity of every destination, and reconcile when one was added, or the ledger never was compared
@@ -133,16 +135,22 @@ class Reconciler:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _compare(self, lock: Lock, confirmed: bool) -> ReconcileResult:
+    def _compare(self, lock: Lock, confirmed: bool, tell: Tell) -> ReconcileResult:
         started = self._clock()
-        listed = [self._listed(store, keys.MANIFESTS, lock) for store in self._destinations]
+        listed = [
+            self._listed(store, keys.MANIFESTS, lock, _counting(tell, f"listing {store.name}"))
+            for store in self._destinations
+        ]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
-        entered, unreadable = self._rebuilder.enter_archived(_extending(sorted(everywhere), lock))
+        entered, unreadable = self._rebuilder.enter_archived(
+            _extending(sorted(everywhere), lock, _counting(tell, "reading manifests", len(everywhere)))
+        )
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
         ends = set().union(*(self._listed(store, keys.ENDS, lock) for store in self._destinations))
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
-        gaps = self._gaps(listed, everywhere, started, lock)
+        gaps = self._gaps(listed, everywhere, started, lock, tell)
+        tell("repairing")
         reopened, would_change = self._close(gaps, lock, confirmed)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
@@ -171,21 +179,34 @@ class Reconciler:
         event = log.warning if result.reopened or result.unreadable or result.missing_copies else log.info
         event("reconcile_ended", **summary)
 
-    def _listed(self, store: StorageBackend, prefix: str, lock: Lock) -> set[ObjectKey]:
-        return {info.key for info in _extending(store.list(prefix), lock) if info.key.endswith(".json")}
+    def _listed(
+        self,
+        store: StorageBackend,
+        prefix: str,
+        lock: Lock,
+        count: Callable[[int], None] = lambda _number: None,
+    ) -> set[ObjectKey]:
+        listed = _extending(store.list(prefix), lock, count)
+        return {info.key for info in listed if info.key.endswith(".json")}
 
     def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)
         return self._ledger.get(asset_id) if asset_id else None
 
     def _gaps(
-        self, listed: Sequence[set[ObjectKey]], everywhere: set[ObjectKey], started: datetime, lock: Lock
+        self,
+        listed: Sequence[set[ObjectKey]],
+        everywhere: set[ObjectKey],
+        started: datetime,
+        lock: Lock,
+        tell: Tell,
     ) -> Gaps:
         gaps = Gaps()
         filling = set(self._identities.filling())
         began = [self._identities.began_empty_at(store.name) for store in self._destinations]
         now = self._clock()
-        for row in _extending(self._ledger.rows(_STORED_STATES), lock):
+        comparing = _counting(tell, "comparing with the ledger", len(everywhere))
+        for row in _extending(self._ledger.rows(_STORED_STATES), lock, comparing):
             gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere:
@@ -295,9 +316,16 @@ class Reconciler:
                     store.delete(key)
 
 
-def _extending(items: Iterable[T], lock: Lock) -> Iterator[T]:
-    """Yield `items`, and extend the lock meanwhile."""
+def _counting(tell: Tell, phase: str, total: int | None = None) -> Callable[[int], None]:
+    return lambda number: tell(phase, number, max(total, number) if total is not None else None)
+
+
+def _extending(
+    items: Iterable[T], lock: Lock, count: Callable[[int], None] = lambda _number: None
+) -> Iterator[T]:
+    """Yield `items`, and extend the lock meanwhile. `count` is told now and then how many were yielded."""
     for number, item in enumerate(items):
         if number % EXTEND_EVERY == 0:
             lock.extend()
+            count(number)
         yield item

@@ -47,7 +47,11 @@ class FakeApi:
         status: str | None = None,
         start: str | None = None,
     ) -> Iterator[Page]:
-        assets = [each for each in self.assets if session_id in (None, each.session_id)]
+        assets = [
+            each
+            for each in self.assets
+            if session_id in (None, each.session_id) and room_id in (None, each.room_id)
+        ]
         for number, at in enumerate(range(0, max(len(assets), 1), self.page_size)):
             self.before_page(number)
             if self.fail_on_page and self.fail_on_page[0] == number:

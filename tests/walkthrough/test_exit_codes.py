@@ -30,7 +30,7 @@ NO_DESTINATION: dict[str, Any] = {
 }
 
 RUN = ("run", "--once", "--wait", "0")
-NEED_THE_API = (RUN, ("sweep",), ("plan",), ("archive", ID))
+NEED_THE_API = (RUN, ("sweep",), ("plan",), ("backfill", "--room", ID), ("archive", ID))
 NEED_THE_BROKER = (
     *NEED_THE_API,
     ("status",),

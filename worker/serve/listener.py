@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import Generator
 from typing import Any
@@ -20,7 +21,7 @@ HEAD_SECONDS = 10
 STOP_SECONDS = 5
 """For running requests to end at a shutdown."""
 MOST_CONNECTIONS = 500
-"""Further requests are answered 503."""
+"""For one more, the connection that has waited longest for a head is closed: silent clients keep nobody out."""
 
 
 # a client's fault is its own, and counted; only ours are logged
@@ -43,7 +44,6 @@ class Listener(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=HEAD_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
@@ -83,6 +83,9 @@ class _BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_head()
+        if len(self.connections) > MOST_CONNECTIONS:
+            waiting = (each for each in self.connections if isinstance(each, _BoundedProtocol))
+            min(waiting, key=_BoundedProtocol.waits_until).close_if_silent()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -97,15 +100,19 @@ class _BoundedProtocol(H11Protocol):
 
     def _wait_for_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close)
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.close_if_silent)
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _close(self) -> None:
+    def waits_until(self) -> float:
+        return math.inf if self._head_timer is None else self._head_timer.when()
+
+    def close_if_silent(self) -> None:
         if not self._is_answering:
+            self._stop_waiting()
             self.transport.abort()
 
     @property

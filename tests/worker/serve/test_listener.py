@@ -74,10 +74,15 @@ def test_a_connection_may_be_used_again_and_is_closed_when_idle(server: Listener
         assert _closed(kept)
 
 
-def test_more_connections_than_allowed_are_refused(server: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.config.limit_concurrency = 2
-    with connected(server), connected(server), connected(server):
-        assert get(server).status_code == 503
+def test_silent_connections_keep_nobody_out(server: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 2)
+    with connected(server) as first, connected(server) as second:
+        for _ in range(5):
+            assert get(server).text == "hello"
+        assert _closed(first)
+        second.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"hello" in _until_hello(second)
 
 
 def test_an_address_that_is_taken_or_not_ours_is_named() -> None:

@@ -153,8 +153,8 @@ class Leases(Protocol):
         ...
 
     def outrank(self, lease: Lease, fence: int) -> Lease:
-        """Return the lease with a fencing token above `fence`, that of an existing manifest: after a flush, tokens may
-        restart. Idempotent. Raises LeaseLost as `renew` does."""
+        """Return the lease with a fencing token above `fence`, that of an existing manifest: the
+        clock of another ledger may have been ahead of this one's. Idempotent. Raises LeaseLost as `renew` does."""
         ...
 
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:

@@ -1294,6 +1294,19 @@ class LedgerContract:
         assert harness.ledger.settle(lease, seen(), ARCHIVED).state == AssetState.ARCHIVED
         check_balance(harness)
 
+    def test_after_a_flush_fences_go_on_growing(self, harness: LedgerHarness) -> None:
+        """Else a holder from before it replaces the manifest of a later one."""
+        put(harness, AssetState.DISCOVERED)
+        before = take_lease(harness)
+        for _ in range(20):
+            harness.advance(timedelta(milliseconds=1))
+            harness.flush()
+            put(harness, AssetState.DISCOVERED)
+            after = take_lease(harness)
+
+            assert after.fence > before.fence
+            before = after
+
     def test_after_a_flush_and_another_lease_the_first_holder_stops(self, harness: LedgerHarness) -> None:
         first = put(harness, AssetState.RUNNING)
         assert first

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
-from archiver.core.deadlines import UNDATED_RETENTION
+from archiver.core.deadlines import UNDATED_RETENTION, is_plausible
 from archiver.core.records import keys
 from archiver.core.records.check_records import LATEST, Check, Checks, Mark, tag_of
 from storage_backends.base import ObjectInfo, ObjectKey
@@ -162,11 +162,13 @@ def round_days(stock: Checks, rules: ScrubRules) -> float:
 
 
 def source_ends_at(key: ObjectKey, retention: timedelta, now: int) -> int:
-    """When the source of an asset ends, by the day in its manifest's key."""
+    """When the source of an asset ends, by the day in its manifest's key, if that is plausible."""
     undated = now + _s(UNDATED_RETENTION)
     created_on = keys.created_on(key)
     try:
-        return int((created_on + timedelta(days=1) + retention).timestamp()) if created_on else undated
+        if created_on is None or not is_plausible(created_on, datetime.fromtimestamp(now, UTC)):
+            return undated
+        return int((created_on + timedelta(days=1) + retention).timestamp())
     except OverflowError:
         return undated
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from archiver.ledger.memory.assets import MemoryAssets
 from archiver.ledger.memory.facts import MemoryFacts
@@ -23,6 +22,9 @@ from archiver.ledger.models import (
     Settlement,
 )
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 
 class MemoryLeases(MemoryAssets, MemoryFacts):
     """`ledger.base.Leases`."""
@@ -35,8 +37,8 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         if asset.row.next_attempt_at is not None and asset.row.next_attempt_at > self._clock():
             return None
 
-        # random, so that a cleared ledger gives no old fencing token again
-        asset.fence = (asset.fence or secrets.randbits(40)) + 1
+        # by time, so that tokens grow across a flush; never smaller, should the clock go back
+        asset.fence = max((self._clock() - _EPOCH) // _MICROSECOND, (asset.fence or 0) + 1)
         if asset.holder is not None:
             stored = self._amount_stored(asset_id)
             crashes = 0 if stored > asset.most else asset.row.crashes + 1

@@ -30,6 +30,7 @@ RULES = ScrubRules()
 GONE = object_key("manifests/2025/06/01/gone.json")  # its source is over
 LIVE = object_key("manifests/2026/02/25/live.json")
 UNDATED = object_key("manifests/undated/someone.json")
+UNIX_START = object_key("manifests/1970/01/01/someone.json")  # as the API said: a default of somebody's
 READ = Check(7, checked_at=NOW, read_at=NOW, read_by=NOW + 365 * DAY, size_bytes=100, marks=Mark.SUMMED)
 
 
@@ -178,6 +179,9 @@ def test_every_copy_has_its_turn_even_if_the_record_is_lost_each_day() -> None:
         (LIVE, datetime(2026, 3, 13, tzinfo=UTC)),
         (GONE, datetime(2025, 6, 17, tzinfo=UTC)),
         (object_key("manifests/9999/12/31/end-of-time.json"), None),
+        (object_key("manifests/2027/03/01/far-ahead.json"), None),
+        (UNIX_START, None),
+        (object_key("manifests/0001/01/01/x.json"), None),
         (object_key("manifests/2026/99/01/x.json"), None),
         (object_key("manifests/a/b/c/x.json"), None),
         (UNDATED, None),
@@ -187,6 +191,17 @@ def test_when_the_source_of_a_copy_ends(key: ObjectKey, expected: datetime | Non
     found = source_ends_at(key, timedelta(days=15), NOW)
 
     assert found == (int(expected.timestamp()) if expected else NOW + 15 * DAY)
+
+
+@pytest.mark.parametrize("key", [UNDATED, UNIX_START])
+@pytest.mark.parametrize("since", [None, NOW - DAY])
+def test_an_undated_copy_is_read_at_once_though_others_are_spread(key: ObjectKey, since: int | None) -> None:
+    old = [object_key(f"manifests/2025/06/01/{n:03}.json") for n in range(200)]
+    known = take_stock(Checks(), [listed(each) for each in (*old, key)], RULES, NOW, since)
+
+    first = plan(known, RULES, NOW)[0]
+
+    assert (first.key, first.urgency, first.in_full) == (key, Urgency.NEW, True)
 
 
 def test_a_cold_copy_is_read_again_only_when_that_would_be_due_again() -> None:

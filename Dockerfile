@@ -21,7 +21,7 @@ RUN groupadd --gid 10001 archiver \
     && useradd --uid 10001 --gid archiver --no-create-home --home-dir /srv/archiver --shell /usr/sbin/nologin archiver \
     && install -d -o archiver -g archiver /srv/archiver /srv/archiver/archive
 COPY --from=build /opt/archiver /opt/archiver
-# SIGQUIT instead of SIGTERM: running tasks are handed back within the grace period, not waited for (they may take hours).
+# SIGQUIT instead of SIGTERM: running tasks are requeued within the grace period, not waited for (they may take hours).
 ENV PATH=/opt/archiver/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

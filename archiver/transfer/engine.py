@@ -57,7 +57,7 @@ class TransferEngine:
     `on_bytes(key, n)` is told of n more bytes read, or found stored by an earlier attempt; `should_stop` raises when it
     is time to end, and is asked about twice a second: both are called from any thread and must be quick. What
     `should_stop` raises is in the futures of what was not finished. Once `should_yield()` is true no part is begun any
-    more: what lacks parts ends with HandedBack when those under way are stored. Engines of one process share `memory`.
+    more: what lacks parts ends with Preempted when those under way are stored. Engines of one process share `memory`.
     """
 
     def __init__(

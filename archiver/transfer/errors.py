@@ -15,7 +15,7 @@ TransferError
 │   └── SourceNotAllowed        an address the policy refuses (private host, plain http, a redirect to one)
 ├── BudgetTooSmall              one part needs more memory than transfers may take: raise the setting
 └── Stopped                     the copy was cancelled (shutdown, lease lost); nothing is wrong with the source
-    └── HandedBack              at a part's end, to make room for a more urgent asset
+    └── Preempted              at a part's end, to make room for a more urgent asset
 """
 
 from __future__ import annotations
@@ -102,5 +102,5 @@ class Stopped(TransferError):
     """The caller's stop signal was seen; nothing half-done is visible."""
 
 
-class HandedBack(Stopped):
+class Preempted(Stopped):
     """The copy ended at a part's end to make room for another; what was read is stored, and another attempt resumes."""

@@ -46,7 +46,7 @@ class Reservation:
         size_bytes, self.size_bytes = self.size_bytes, 0
         file, self._file = self._file, None
         if size_bytes:
-            self._budget.give_back(size_bytes, file)
+            self._budget.release(size_bytes, file)
 
 
 class _Ahead(Reservation):
@@ -55,7 +55,7 @@ class _Ahead(Reservation):
     def release(self) -> None:
         size_bytes, self.size_bytes = self.size_bytes, 0
         if size_bytes:
-            self._budget.give_back_ahead(size_bytes)
+            self._budget.release_ahead(size_bytes)
 
 
 class MemoryBudget:
@@ -135,7 +135,7 @@ class MemoryBudget:
         """As `reserve`, in a thread that may block; ends early with its cancellation signal."""
         return self.try_reserve(size_bytes) or complete(self.reserve(size_bytes))
 
-    def give_back(self, size_bytes: int, file: BytesIO | None) -> None:
+    def release(self, size_bytes: int, file: BytesIO | None) -> None:
         """Only for `Reservation.release`."""
         with self._lock:
             self._in_use_bytes -= size_bytes
@@ -147,11 +147,11 @@ class MemoryBudget:
                 self._drop_spares(0)  # an idle process keeps none
         self._grant()
 
-    def give_back_ahead(self, size_bytes: int) -> None:
+    def release_ahead(self, size_bytes: int) -> None:
         """Only for `Reservation.release` of what was read ahead."""
         with self._lock:
             self._ahead_bytes -= size_bytes
-        self.give_back(size_bytes, None)
+        self.release(size_bytes, None)
 
     def leave(self, asked: Asked) -> None:
         """Only for `Asked.leave`."""

@@ -76,12 +76,12 @@ class ObjectCopy:
                 )
             if answer.body is not None:
                 answer.body.reader.close()
-            connections.give_back()
+            connections.release()
             held = False
             return await self._in_one_part(filled, reading.source)
         finally:
             if held:
-                connections.give_back()
+                connections.release()
 
     async def from_body(self, body: Body, filled: Filled, in_reader: InReader[Filled]) -> CopyResult:
         """Of `body`, whose first part is `filled`. Raises as `from_source`, and what reading the body raises."""

@@ -16,7 +16,7 @@ from archiver.transfer.bodies import Body, Filled, fill
 from archiver.transfer.checks import Checks
 from archiver.transfer.checksums import combine, crc32c
 from archiver.transfer.errors import (
-    HandedBack,
+    Preempted,
     RangesUnreliable,
     SourceChanged,
     SourceError,
@@ -37,7 +37,7 @@ from storage_backends.base import ObjectSpec, Part, StorageBackend
 from storage_backends.errors import StorageError
 
 # after these the source may still be read, with what is stored already: it is left for another attempt
-_WORTH_KEEPING = (HandedBack, SourceUnavailable, SourceForbidden, UnexpectedContent, RangesUnreliable)
+_WORTH_KEEPING = (Preempted, SourceUnavailable, SourceForbidden, UnexpectedContent, RangesUnreliable)
 
 Confirm = Callable[[int, int], Awaitable[None]]
 """Asked of a body of so many bytes and such a CRC32C: whether it is whole. Raises SourceUnavailable."""
@@ -127,7 +127,7 @@ class PartsCopy:
             self._deliver(number, 0, filled)
             while more and self._wanted():
                 if self._tools.should_yield():
-                    raise HandedBack(f"{self.name}: {number} of its parts are read")
+                    raise Preempted(f"{self.name}: {number} of its parts are read")
                 number += 1
                 self._check_count(number)
                 filled = await fill(body, part_bytes, self._tools.memory, in_reader)
@@ -178,11 +178,11 @@ class PartsCopy:
                 else:
                     pending = None
                     answer.close()
-                    self._tools.connections.give_back()
+                    self._tools.connections.release()
                 for number in missing:
                     await self._tools.connections.take()
                     if reads.failed or self._tools.should_yield():
-                        self._tools.connections.give_back()
+                        self._tools.connections.release()
                         break
                     reads.spawn(self._read_part(reading, parts, number))
         except _NoStoreLeft:
@@ -190,10 +190,10 @@ class PartsCopy:
         finally:
             if pending is not None:
                 pending.close()
-                self._tools.connections.give_back()
+                self._tools.connections.release()
             self._reads = None
         if len(self._crcs) < parts.count:
-            raise HandedBack(f"{self.name}: {len(self._crcs)} of its {parts.count} parts are read")
+            raise Preempted(f"{self.name}: {len(self._crcs)} of its {parts.count} parts are read")
         await self._all_read(parts.count)
         return await self._uploaded()
 
@@ -239,7 +239,7 @@ class PartsCopy:
                 reservation.release()
             raise
         finally:
-            self._tools.connections.give_back()
+            self._tools.connections.release()
         self._tools.connections.widen()
         self._deliver(number, start, filled)
 
@@ -336,7 +336,7 @@ class PartsCopy:
         )
 
     def _ending(self, error: BaseException) -> Ending:
-        if isinstance(error, LeaseLost | Stopped | Cancelled) and not isinstance(error, HandedBack):
+        if isinstance(error, LeaseLost | Stopped | Cancelled) and not isinstance(error, Preempted):
             return Ending.LEAVE
         if isinstance(error, _WORTH_KEEPING):
             return Ending.SEND

@@ -344,7 +344,7 @@ class PartsUpload:
         try:
             return await call()
         finally:
-            self._tools.slots.give_back()
+            self._tools.slots.release()
 
     # -- jobs ----------------------------------------------------------------------------------------------
     def _spawn(

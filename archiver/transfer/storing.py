@@ -100,7 +100,7 @@ class StoreTools:
             if (info.size_bytes, info.crc32c) != (part.size_bytes, part.crc32c):
                 await self.verify(store, spec.key, info, part.size_bytes, part.crc32c)
         finally:
-            self.slots.give_back()
+            self.slots.release()
         return info
 
     async def verify(

@@ -180,7 +180,7 @@ class Slots:
         if not self.try_take():
             await _Slot(self)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._in_use -= 1
         self._grant()
 
@@ -208,7 +208,7 @@ class _Slot(Wait[None]):
 
     def cancel(self) -> None:
         if self.ended is not None and self not in self._slots._waiting:  # noqa: SLF001 - it was just given to us
-            self._slots.give_back()
+            self._slots.release()
         self.ended = None
 
 

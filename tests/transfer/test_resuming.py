@@ -11,7 +11,7 @@ import pytest
 from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.errors import ErrorPage, HandedBack, SourceChanged, SourceUnavailable, TransferError
+from archiver.transfer.errors import ErrorPage, Preempted, SourceChanged, SourceUnavailable, TransferError
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, Upload
 from storage_backends.errors import TransientStorageError, UploadGone
@@ -417,7 +417,7 @@ def test_a_copy_that_makes_room_ends_at_a_parts_end_and_resumes_there(
             should_yield=lambda: len(read) >= after,
         ) as engine:
             read: list[int] = []
-            with pytest.raises(HandedBack):
+            with pytest.raises(Preempted):
                 engine.submit(source(http, origin), request(), [store]).result(timeout=20)
         held = journal.saved[store.name, KEY].parts
         assert sorted(held) == list(range(1, len(read) + 1)), "what was read is stored, and nothing else"

@@ -50,7 +50,7 @@ class Harness:
         return Task(self.runs, coroutine).begin()
 
     def give_all_back(self) -> None:
-        self.slots.give_back()
+        self.slots.release()
         self.held.release()
 
     def run(self) -> None:
@@ -73,7 +73,7 @@ async def a_slot(harness: Harness) -> None:
     try:
         harness.steps.append("went on")
     finally:
-        harness.slots.give_back()
+        harness.slots.release()
 
 
 async def memory(harness: Harness) -> None:
@@ -131,7 +131,7 @@ async def something_with_all_held(harness: Harness) -> None:
         finally:
             reservation.release()
     finally:
-        harness.slots.give_back()
+        harness.slots.release()
 
 
 Wanted = Callable[[Harness], Coroutine[Wait[Any], Any, None]]
@@ -216,7 +216,7 @@ def test_whoever_is_stopped_whenever_nothing_stays_held(seed: int) -> None:
         finally:
             if reservation is not None:
                 reservation.release()
-            slots.give_back()
+            slots.release()
 
     tasks = [harness.begin(work(plan.randint(1, 100))) for _ in range(20)]
     stopped = plan.sample(tasks, 10)
@@ -300,11 +300,11 @@ def test_slots_are_given_in_the_order_of_asking_and_past_those_who_left(harness:
     async def want(name: str) -> None:
         await harness.slots.take()
         served.append(name)
-        harness.slots.give_back()
+        harness.slots.release()
 
     tasks = {name: harness.begin(want(name)) for name in ("first", "second", "third")}
     tasks["second"].throw(Told())
-    harness.slots.give_back()
+    harness.slots.release()
     harness.run()
 
     assert served == ["first", "third"]
@@ -312,7 +312,7 @@ def test_slots_are_given_in_the_order_of_asking_and_past_those_who_left(harness:
 
 def test_nobody_overtakes_those_who_wait_for_a_slot(harness: Harness) -> None:
     waiting = harness.begin(harness.slots.take())
-    harness.slots.give_back()
+    harness.slots.release()
 
     late = harness.begin(harness.slots.take())
     harness.run()
@@ -518,12 +518,12 @@ def test_more_in_use_than_the_new_limit_end_before_others_begin() -> None:
     for number in range(2):
         Task(runs, one(number)).begin()
     for _ in range(2):
-        slots.give_back()
+        slots.release()
         while runs.step():
             pass
     assert begun == []
 
-    slots.give_back()
+    slots.release()
     while runs.step():
         pass
     assert begun == [0]

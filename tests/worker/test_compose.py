@@ -141,7 +141,7 @@ def test_only_the_services_to_try_it_need_the_profile(compose: dict[str, Any]) -
 # ---------------------------------------------------------------------- the image
 
 
-def test_the_image_runs_as_a_user_without_rights_and_takes_sigterm_as_give_back(dockerfile: str) -> None:
+def test_the_image_runs_as_a_user_without_rights_and_takes_sigterm_as_requeue(dockerfile: str) -> None:
     last_stage = dockerfile[dockerfile.rindex("\nFROM ") :]
 
     assert re.search(r"^USER 10001:10001$", last_stage, re.MULTILINE)

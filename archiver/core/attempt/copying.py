@@ -34,7 +34,7 @@ from archiver.transfer.base import CopyRequest, CopyResult, Engine, KnownCopy, S
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.errors import (
     ErrorPage,
-    HandedBack,
+    Preempted,
     RangesUnreliable,
     SourceChanged,
     SourceError,
@@ -171,15 +171,15 @@ class Copier:
             for item in items:
                 self._heartbeat.check()
                 if self._heartbeat.should_yield():
-                    raise self._heartbeat.handed_back()
+                    raise self._heartbeat.preempted()
                 if item.phase > phase:
                     self._finish_phase()
                     phase = item.phase
                 self._start(item)
             self._finish_phase()
             self._leave_unrecorded_if_small()
-        except HandedBack:
-            self._hand_back()
+        except Preempted:
+            self._preempt()
         except (SourceError, DestinationsFailed, WouldOverwrite):
             self._keep_confirmed()
             raise
@@ -545,13 +545,13 @@ class Copier:
         tolerant = Tolerant(item.path) if pending.tolerant is not None else None
         self._submit(item, item.source, known, tolerant, fresh=True)
 
-    def _hand_back(self) -> NoReturn:
+    def _preempt(self) -> NoReturn:
         """When what is under way has ended, at a part's end at the latest."""
         while self._pending:
-            with suppress(HandedBack):
+            with suppress(Preempted):
                 self._drain()
         self._keep_confirmed()
-        raise self._heartbeat.handed_back()
+        raise self._heartbeat.preempted()
 
     def _keep_confirmed(self) -> None:
         """Before the copy ends early: what arrived need not be copied by the next attempt."""

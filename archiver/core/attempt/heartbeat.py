@@ -17,7 +17,7 @@ from archiver.core.attempt.heartbeat_starter import heartbeat_starter
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
 from archiver.ledger.models import Lease, Progress
-from archiver.transfer.errors import HandedBack, Stopped
+from archiver.transfer.errors import Preempted, Stopped
 from storage_backends.base import ObjectKey
 
 log = structlog.get_logger(__name__)
@@ -96,9 +96,9 @@ class Heartbeat:
         """Whether to end for an urgent asset, once what is in flight is stored. Cheap; safe from any thread."""
         return self._yields.is_set()
 
-    def handed_back(self) -> HandedBack:
+    def preempted(self) -> Preempted:
         """The error to raise then."""
-        return HandedBack(f"handed back: {self._yields_to} is urgent, and no slot was free for it")
+        return Preempted(f"preempted: {self._yields_to} is urgent, and no slot was free for it")
 
     def confirm(self) -> None:
         """Renew now, before something becomes visible. Raises LeaseLost, Stopped, LedgerUnavailable."""
@@ -166,7 +166,7 @@ class Heartbeat:
                     renewed_at = time.monotonic()
                 if time.monotonic() >= looks_at:
                     looks_at = time.monotonic() + LOOK_EVERY.total_seconds()
-                    if (urgent := urgency.hand_back_for(self._ledger, self._lease.asset_id)) is not None:
+                    if (urgent := urgency.preempted_by(self._ledger, self._lease.asset_id)) is not None:
                         self._yield_to(urgent)
                         looks_at = math.inf
             except LeaseLost as error:

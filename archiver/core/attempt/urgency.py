@@ -1,8 +1,8 @@
-"""Copies that are handed back so that urgent assets get their slots.
+"""Preempt copies so that urgent assets get their slots.
 
 The dispatcher publishes which urgent assets have been queued for a while: every slot is busy. For each of them, one
-copy that is not urgent hands its asset back at the end of a part. That asset is due again at once and is resumed; this
-costs no attempt, and happens at most MOST_HAND_BACKS times a day to one asset.
+copy that is not urgent stops at the end of a part. That asset is due again at once and is resumed; this
+costs no attempt, and happens at most MOST_PREEMPTIONS times a day to one asset.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from datetime import datetime, timedelta
 from archiver.ledger.base import Facts, Ledger
 
 URGENT_AFTER = timedelta(seconds=30)
-"""How long an urgent asset is queued before all slots count as busy; how long a copy runs before it is handed back."""
-MOST_HAND_BACKS = 3
+"""How long an urgent asset waits before all slots count as busy; how long a copy runs before it may be preempted."""
+MOST_PREEMPTIONS = 3
 """Of one asset in a day."""
 
 _FACT = "urgent_waiting"
-_FACT_LIFETIME = timedelta(minutes=1)  # said again by each dispatch
-_HANDED_BACK = "handed_back:"
+_FACT_LIFETIME = timedelta(minutes=1)  # written again by each dispatch
+_PREEMPTIONS = "handed_back:"  # the name of the fact in earlier versions too
 _COUNTED_FOR = timedelta(days=1)
-_ONE_FOR = timedelta(minutes=10)  # at most one copy is handed back for an urgent asset in this time
+_ONE_FOR = timedelta(minutes=10)  # at most one copy is preempted for an urgent asset in this time
 _MOST_NAMED = 20
 
 
@@ -48,10 +48,10 @@ def waiting(ledger: Facts) -> UrgentWaiting | None:
     return None
 
 
-def hand_back_for(ledger: Ledger, asset_id: str) -> str | None:
-    """Return the urgent asset that the copy of `asset_id` must be handed back for; None: it goes on.
+def preempted_by(ledger: Ledger, asset_id: str) -> str | None:
+    """Return the urgent asset that preempts the copy of `asset_id`; None: it continues.
 
-    The hand-back is counted, so the caller carries it out. Raises LedgerError.
+    The preemption is counted, so the caller must carry it out. Raises LedgerError.
     """
     urgent = waiting(ledger)
     if urgent is None:
@@ -59,12 +59,12 @@ def hand_back_for(ledger: Ledger, asset_id: str) -> str | None:
     row = ledger.get(asset_id)
     if row is None or row.expires_at < urgent.before:
         return None
-    counted = ledger.recall(_HANDED_BACK + asset_id) or {}
+    counted = ledger.recall(_PREEMPTIONS + asset_id) or {}
     times = counted.get("times", 0)
-    if not isinstance(times, int) or times >= MOST_HAND_BACKS:
+    if not isinstance(times, int) or times >= MOST_PREEMPTIONS:
         return None
     for waits in urgent.asset_ids:
         if ledger.lock(f"handed_back_for:{waits}", _ONE_FOR):
-            ledger.remember(_HANDED_BACK + asset_id, {"times": times + 1}, lifetime=_COUNTED_FOR)
+            ledger.remember(_PREEMPTIONS + asset_id, {"times": times + 1}, lifetime=_COUNTED_FOR)
             return waits
     return None

@@ -53,8 +53,8 @@ class Harness:
             self.dispatcher.dispatch()
             self.clock.advance(timedelta(seconds=15))
 
-    def hand_back(self, asset_id: str) -> str | None:
-        return urgency.hand_back_for(self.ledger, asset_id)
+    def preempted_by(self, asset_id: str) -> str | None:
+        return urgency.preempted_by(self.ledger, asset_id)
 
 
 def busy(*asset_ids: str) -> Harness:
@@ -70,7 +70,7 @@ def test_one_copy_is_handed_back_for_an_urgent_asset_that_waits() -> None:
     harness.discover("urgent", timedelta(hours=1))
     harness.dispatch(4)
 
-    assert [harness.hand_back("one"), harness.hand_back("two")] == ["urgent", None]
+    assert [harness.preempted_by("one"), harness.preempted_by("two")] == ["urgent", None]
 
 
 def test_two_urgent_assets_get_two_slots() -> None:
@@ -79,7 +79,7 @@ def test_two_urgent_assets_get_two_slots() -> None:
         harness.discover(asset_id, timedelta(hours=1))
     harness.dispatch(4)
 
-    assert [harness.hand_back(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
+    assert [harness.preempted_by(each) for each in ("one", "two", "three")] == ["urgent-1", "urgent-2", None]
 
 
 @pytest.mark.parametrize("dispatches", [0, 1, 2])
@@ -88,7 +88,7 @@ def test_a_free_slot_gets_time_to_lease_it_first(dispatches: int) -> None:
     harness.discover("urgent", timedelta(hours=1))
     harness.dispatch(dispatches)
 
-    assert harness.hand_back("one") is None
+    assert harness.preempted_by("one") is None
 
 
 def test_what_is_not_urgent_waits_for_a_slot() -> None:
@@ -96,7 +96,7 @@ def test_what_is_not_urgent_waits_for_a_slot() -> None:
     harness.discover("another", timedelta(days=10))
     harness.dispatch(10)
 
-    assert harness.hand_back("one") is None
+    assert harness.preempted_by("one") is None
 
 
 def test_an_urgent_copy_goes_on() -> None:
@@ -106,17 +106,17 @@ def test_an_urgent_copy_goes_on() -> None:
     harness.discover("urgent", timedelta(hours=1))
     harness.dispatch(10)
 
-    assert harness.hand_back("one") is None
+    assert harness.preempted_by("one") is None
 
 
-def test_once_the_urgent_asset_is_leased_no_other_copy_is_handed_back() -> None:
+def test_once_the_urgent_asset_is_leased_no_other_copy_is_preempted() -> None:
     harness = busy("one")
     harness.discover("urgent", timedelta(hours=1))
     harness.dispatch(4)
     harness.run("urgent")
     harness.clock.advance(timedelta(minutes=1))
 
-    assert harness.hand_back("one") is None
+    assert harness.preempted_by("one") is None
 
 
 def test_no_asset_is_handed_back_for_ever() -> None:
@@ -125,10 +125,10 @@ def test_no_asset_is_handed_back_for_ever() -> None:
     for number in range(20):
         harness.discover(f"urgent-{number}", timedelta(hours=1))
         harness.dispatch(4)
-        times += harness.hand_back("one") is not None
+        times += harness.preempted_by("one") is not None
         harness.run(f"urgent-{number}")
 
-    assert times == urgency.MOST_HAND_BACKS
+    assert times == urgency.MOST_PREEMPTIONS
 
 
 def test_a_full_window_of_what_is_not_urgent_keeps_no_urgent_asset_waiting() -> None:
@@ -154,7 +154,7 @@ def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
     harness = busy("one")
     harness.ledger.remember("urgent_waiting", {"what": "is this"})
 
-    assert harness.hand_back("one") is None
+    assert harness.preempted_by("one") is None
 
 
 def test_a_copy_that_is_handed_back_is_resumed_and_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def wait_for_the_heartbeat(
         waits(source)
 
 
-def test_a_complete_copy_is_committed_instead_of_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_copy_is_committed_instead_of_preempted(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     harness = ArchiverHarness(lambda: file_with(only), time_is_up=TimeoutError)
     only = BytesSource(b"m" * 20)

@@ -22,8 +22,8 @@ from archiver.core.contents.zip.zipped import ZipContents
 from archiver.http import cancellation
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import Address, FixedAddress, HttpSource, SecretUrl

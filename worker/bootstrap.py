@@ -46,10 +46,10 @@ from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import Row
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.retry_policy import ATTEMPT
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import Stopped
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend

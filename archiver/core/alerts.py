@@ -1,9 +1,9 @@
 """Decide which message each channel gets: one per cause and level. Pure.
 
-A finding becomes an alert: one per rule and cause (a destination, a worker), told once to each channel that wants its
-severity, told again when its level has doubled, or has risen for GROWTH_AFTER, and resolved when the finding has been
+A finding becomes an alert: one per rule and cause (a destination, a worker), sent once to each channel that wants its
+severity, sent again when its level has doubled, or has risen for GROWTH_AFTER, and resolved when the finding has been
 gone for RESOLVED_AFTER. The book is kept as a
-fact in the ledger, so that a restart or a second process tells nothing twice.
+fact in the ledger, so that a restart or a second process sends nothing twice.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ RESOLVED_AFTER = timedelta(minutes=10)
 """How long a finding must be gone: longer than any circuit breaker waits before it lets a call through, so that a fault
 which nobody looked at is not called resolved."""
 GROWTH_AFTER = timedelta(hours=6)
-"""How long a level that has risen, but not doubled, waits to be told again: an outage tells of ten thousand assets in
+"""How long a level that has risen, but not doubled, waits to be sent again: an outage adds ten thousand assets in
 some fourteen messages, and of one more asset on the same day."""
 RETRY_AFTER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
 """Pauses after a channel's first, second, ... failed delivery in a row; the last one is repeated."""
 FAILING_AFTER = 3
 """Failed deliveries in a row from which on a channel counts as failing."""
 MOST_ALERTS = 200
-"""Kept at once. More causes than this are one disaster, and told by the first."""
+"""Kept at once. More causes than this are one disaster, and reported by the first."""
 
 BOOK_FACT = "alert_book"
 
@@ -49,14 +49,14 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Notified:
     level: int
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`told`: by channel, the level that it was last told. `gone_since`: since when the finding is absent."""
+    """`notified`: by channel, the level that it was last notified of. `gone_since`: since when the finding is absent."""
 
     rule_id: str
     cause: str
@@ -66,15 +66,15 @@ class Alert:
     since: datetime
     gone_since: datetime | None = None
     resolved: bool = False
-    told: Mapping[str, Told] = field(default_factory=dict)
+    notified: Mapping[str, Notified] = field(default_factory=dict)
 
     def is_news(self, channel: str, now: datetime) -> bool:
         """Whether `channel` does not know how bad it is."""
-        told = self.told.get(channel)
-        if told is None:
+        notified = self.notified.get(channel)
+        if notified is None:
             return True
-        doubled = self.level.bit_length() > told.level.bit_length()
-        return doubled or (self.level > told.level and now - told.at >= GROWTH_AFTER)
+        doubled = self.level.bit_length() > notified.level.bit_length()
+        return doubled or (self.level > notified.level and now - notified.at >= GROWTH_AFTER)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -92,7 +92,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one channel is to be told now. `firing` and `resolved` in the order of their severity, worst first."""
+    """What to send to one channel now. `firing` and `resolved` in the order of their severity, worst first."""
 
     firing: Sequence[Alert]
     resolved: Sequence[Alert]
@@ -104,7 +104,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class AlertBook:
-    """Every alert that fires, or whose resolution somebody has yet to be told."""
+    """Every alert that fires, or whose resolution some channel has yet to be notified of."""
 
     alerts: Mapping[tuple[str, str], Alert] = field(default_factory=dict)
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
@@ -137,16 +137,16 @@ class AlertBook:
         if finding is None:
             since = alert.gone_since or now
             return replace(alert, gone_since=since, resolved=alert.resolved or now - since >= RESOLVED_AFTER)
-        if alert.resolved:  # it came back before everybody was told that it had gone
+        if alert.resolved:  # it came back before every channel was notified of its end
             alert = replace(alert, since=now, resolved=False)
-        told = {
-            name: replace(each, level=min(each.level, finding.level)) for name, each in alert.told.items()
+        notified = {
+            name: replace(each, level=min(each.level, finding.level)) for name, each in alert.notified.items()
         }
-        return replace(alert, text=finding.text, level=finding.level, gone_since=None, told=told)
+        return replace(alert, text=finding.text, level=finding.level, gone_since=None, notified=notified)
 
-    # -- who is to be told ---------------------------------------------------------------------------------
+    # -- who is to be notified -----------------------------------------------------------------------------
     def message(self, channel: Channel, now: datetime) -> Message | None:
-        """What `channel` has not been told yet; None: nothing, or its last delivery failed a moment ago."""
+        """What `channel` has not been notified of yet; None: nothing, or its last delivery failed a moment ago."""
         delivery = self.deliveries.get(channel.name)
         if delivery is not None and now < delivery.next_at:
             return None
@@ -160,20 +160,20 @@ class AlertBook:
             and now - alert.since >= RULES[alert.rule_id].alert_after
             and alert.is_news(channel.name, now)
         ]
-        resolved = [alert for alert in wanted if alert.resolved and channel.name in alert.told]
+        resolved = [alert for alert in wanted if alert.resolved and channel.name in alert.notified]
         return Message(firing, resolved) if firing or resolved else None
 
     def delivered(self, channel: Channel, message: Message, now: datetime) -> AlertBook:
-        """Record that `channel` has been told."""
+        """Record that `channel` has been notified."""
         alerts = dict(self.alerts)
         for alert in message.firing:
             if (kept := alerts.get(alert.key)) is not None:
-                told = {**kept.told, channel.name: Told(alert.level, now)}
-                alerts[alert.key] = replace(kept, told=told)
+                notified = {**kept.notified, channel.name: Notified(alert.level, now)}
+                alerts[alert.key] = replace(kept, notified=notified)
         for alert in message.resolved:
             if (kept := alerts.get(alert.key)) is not None:
-                told = {name: each for name, each in kept.told.items() if name != channel.name}
-                alerts[alert.key] = replace(kept, told=told)
+                notified = {name: each for name, each in kept.notified.items() if name != channel.name}
+                alerts[alert.key] = replace(kept, notified=notified)
         deliveries = {name: each for name, each in self.deliveries.items() if name != channel.name}
         return replace(self, alerts=_without_settled(alerts), deliveries=deliveries)
 
@@ -198,22 +198,23 @@ class AlertBook:
         """Without channels that are configured no more: nobody waits for them."""
         names = {channel.name for channel in channels}
         alerts = {
-            key: replace(alert, told={name: each for name, each in alert.told.items() if name in names})
+            key: replace(
+                alert, notified={name: each for name, each in alert.notified.items() if name in names}
+            )
             for key, alert in self.alerts.items()
         }
         deliveries = {name: each for name, each in self.deliveries.items() if name in names}
         return replace(self, alerts=_without_settled(alerts), deliveries=deliveries)
 
     def merge(self, other: AlertBook) -> AlertBook:
-        """Join what two processes know, such as a book in memory and one in a ledger that was away: what either has
-        told is told."""
+        """Join two books, such as one in memory and one in a ledger that was unreachable. Nothing is sent twice."""
         alerts = dict(other.alerts)
         for key, alert in self.alerts.items():
             theirs = alerts.get(key)
-            told = dict(theirs.told) if theirs is not None else {}
-            for name, each in alert.told.items():
-                told[name] = max(each, told.get(name, each), key=lambda one: one.level)
-            alerts[key] = replace(theirs or alert, told=told)
+            notified = dict(theirs.notified) if theirs is not None else {}
+            for name, each in alert.notified.items():
+                notified[name] = max(each, notified.get(name, each), key=lambda one: one.level)
+            alerts[key] = replace(theirs or alert, notified=notified)
         digests = [at for at in (self.digest_at, other.digest_at) if at is not None]
         return AlertBook(alerts, {**self.deliveries, **other.deliveries}, max(digests) if digests else None)
 
@@ -241,7 +242,7 @@ class AlertBook:
                     "resolved": alert.resolved,
                     "told": {
                         name: {"level": each.level, "at": each.at.isoformat()}
-                        for name, each in alert.told.items()
+                        for name, each in alert.notified.items()
                     },
                 }
                 for alert in self.alerts.values()
@@ -255,7 +256,7 @@ class AlertBook:
 
     @classmethod
     def from_fact(cls, fact: Mapping[str, object] | None) -> AlertBook:
-        """Read what `as_fact` wrote. What cannot be read is left out: it is told again rather than never."""
+        """Read what `as_fact` wrote. What cannot be read is left out: it is sent again rather than never."""
         if fact is None:
             return cls()
         entries, deliveries = fact.get("alerts"), fact.get("deliveries")
@@ -272,8 +273,8 @@ class AlertBook:
 
 
 def _without_settled(alerts: Mapping[tuple[str, str], Alert]) -> dict[tuple[str, str], Alert]:
-    """Without what is resolved once everybody who was told of it knows that."""
-    return {key: alert for key, alert in alerts.items() if not alert.resolved or alert.told}
+    """Without what is resolved once every channel that was notified of it knows that."""
+    return {key: alert for key, alert in alerts.items() if not alert.resolved or alert.notified}
 
 
 def _read_alert(entry: object) -> Alert | None:
@@ -286,11 +287,11 @@ def _read_alert(entry: object) -> Alert | None:
             "since": since,
             "gone_since": gone_since,
             "resolved": bool(resolved),
-            "told": dict(told),
+            "told": dict(notified),
         } if rule_id in RULES and (began := parse_time(since)) is not None:
             known = {
-                str(name): Told(each["level"], at)
-                for name, each in told.items()
+                str(name): Notified(each["level"], at)
+                for name, each in notified.items()
                 if (at := parse_time(each.get("at"))) is not None and isinstance(each.get("level"), int)
             }
             severity = RULES[rule_id].severity

@@ -49,7 +49,7 @@ class FixedAddress:
 
 
 class RenewableUrl:
-    """A URL that `sign` makes, as the API hands it out: its origin is trusted (`transfer.guard`). It is signed
+    """A URL that `sign` makes, as the API hands it out: its origin is trusted (`transfer.address_policy`). It is signed
     at the first use, and once for all threads that find the same one refused. What `sign` raises is passed on."""
 
     def __init__(self, sign: Callable[[], SecretUrl]) -> None:

@@ -20,6 +20,7 @@ from archiver.http.runtime import process_runtime
 from archiver.http.session import Options, Session, Timeouts
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import complete
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import SourceInfo
 from archiver.transfer.errors import (
     SourceChanged,
@@ -31,7 +32,6 @@ from archiver.transfer.errors import (
     SourceUnavailable,
     SourceUntrusted,
 )
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.urls import Origin, SecretUrl
 from storage_backends.per_process import PerProcess
 

@@ -26,9 +26,9 @@ from archiver.hms.models import Asset, SignedUrl
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from archiver.retry_policy import ATTEMPT, REQUEST
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend

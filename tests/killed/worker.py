@@ -27,9 +27,9 @@ from archiver.core.judging import Scope
 from archiver.hms.models import Asset, Page, SignedUrl
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import UploadJournal
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from storage_backends import filesystem

@@ -25,8 +25,8 @@ from archiver.http.connections import Connection
 from archiver.http.errors import BrokenOff, CouldNotConnect, HttpError, TooSlow
 from archiver.http.session import Session
 from archiver.http.transfer import Request, Transfer
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.checksums import crc32c
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import DAY, HOUR, Process, Scheduler

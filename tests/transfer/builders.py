@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from archiver.retry_policy import REQUEST
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import CopyRequest, SavedPart, SavedUpload
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl
 from storage_backends.base import ObjectKey, object_key

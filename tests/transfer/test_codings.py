@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import CopyResult, Source
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import SourceError, SourceMismatch, StillEncoded
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import RenewableUrl, as_sent, fetch_bytes

@@ -13,8 +13,8 @@ import trustme
 
 from archiver.http.session import Session
 from archiver.http.waiting import complete
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import Address, HttpClient, Response, Timeouts, stream_it
 from archiver.transfer.source import FixedAddress, HttpSource
 from archiver.transfer.urls import SecretUrl

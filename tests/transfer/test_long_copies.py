@@ -17,9 +17,9 @@ import pytest
 
 from archiver.http.session import Session
 from archiver.http.transfer import Request
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import CopyResult
 from archiver.transfer.engine import TransferEngine
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.source import HttpSource, RenewableUrl, SecretUrl

@@ -88,7 +88,7 @@ def _table(firing: Sequence[Alert]) -> Table:
     for name in ("severity", "alert", "since (UTC)", "told", "what"):
         table.add_column(name)
     for alert in firing:
-        notified = ", ".join(sorted(alert.told)) or "nobody"
+        notified = ", ".join(sorted(alert.notified)) or "nobody"
         text = Text(escaped(alert.text))
         table.add_row(alert.severity.value, alert.rule_id, f"{alert.since:%Y-%m-%d %H:%M}", notified, text)
     return table
@@ -101,5 +101,5 @@ def _json(alert: Alert) -> dict[str, object]:
         "severity": alert.severity.value,
         "since": alert.since.isoformat(),
         "text": alert.text,
-        "told": sorted(alert.told),
+        "told": sorted(alert.notified),
     }

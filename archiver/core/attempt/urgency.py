@@ -34,7 +34,7 @@ class UrgentWaiting:
     before: datetime
 
 
-def say(ledger: Facts, asset_ids: Sequence[str], before: datetime) -> None:
+def publish(ledger: Facts, asset_ids: Sequence[str], before: datetime) -> None:
     """Publish for a minute that these wait for a slot. Raises LedgerError."""
     fact = {"asset_ids": list(asset_ids[:_MOST_NAMED]), "before": before.isoformat()}
     ledger.remember(_FACT, fact, lifetime=_FACT_LIFETIME)

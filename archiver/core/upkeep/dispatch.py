@@ -73,4 +73,4 @@ class Dispatcher:
         waiting = [row.asset_id for row in queued if now - row.changed_at >= urgency.URGENT_AFTER]
         if waiting:
             log.warning("urgent_assets_wait_for_a_slot", count=len(waiting), most_urgent=waiting[0])
-            urgency.say(self._ledger, waiting, before)
+            urgency.publish(self._ledger, waiting, before)

@@ -210,7 +210,7 @@ class Beats:
 
     def wait_for_it(self) -> None:
         if len(self._beating) == 1:
-            urgency.say(self._harness.ledger, ["urgent-one"], NOW - timedelta(days=99))
+            urgency.publish(self._harness.ledger, ["urgent-one"], NOW - timedelta(days=99))
             assert self._beating[0]._yields.wait(10)
 
 

@@ -12,9 +12,9 @@ from typing import Self
 from urllib.parse import parse_qs, unquote
 
 from archiver.core.contents.base import Contents, Item, Phase
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import CHECKED_BYTES, Source, SourceInfo
 from archiver.transfer.errors import SourceError
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import HttpClient
 from archiver.transfer.source import RenewableUrl, SecretUrl
 from tests.core.contents.media import tree

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import pytest
 
+from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.errors import SourceNotAllowed, SourceUnavailable
-from archiver.transfer.guard import AddressPolicy
 from archiver.transfer.http import Address, HttpClient
 from archiver.transfer.urls import Origin, SecretUrl
 

@@ -56,7 +56,7 @@ class Notified:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`notified`: by channel, the level that it was last notified of. `gone_since`: since when the finding is absent."""
+    """`notified`: by channel, the level it was last notified of. `gone_since`: since when the finding is absent."""
 
     rule_id: str
     cause: str

@@ -39,6 +39,7 @@ NEED_THE_BROKER = (
     ("accept", ID),
     ("reject", ID),
     ("ack", ID),
+    ("catalogue",),
     ("scrub", "--now"),
     ("retry", ID),
     ("skip", ID),

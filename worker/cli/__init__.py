@@ -25,6 +25,7 @@ from worker.cli.cmd_adopt import adopt
 from worker.cli.cmd_alerts import alerts
 from worker.cli.cmd_archive import archive
 from worker.cli.cmd_backfill import backfill
+from worker.cli.cmd_catalogue import catalogue
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
 from worker.cli.cmd_events import events
@@ -60,7 +61,18 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, up, run, serve, plan, sweep, backfill, archive, webhook),
-    "Inspect and check": (status, list_assets, show, alerts, events, verify, doctor, reconcile, scrub),
+    "Inspect and check": (
+        status,
+        list_assets,
+        show,
+        alerts,
+        events,
+        verify,
+        doctor,
+        reconcile,
+        scrub,
+        catalogue,
+    ),
     "Decide": (retry, accept, reject, skip, ack, adopt),
     "Operate": (pause, resume, drain),
 }

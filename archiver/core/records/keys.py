@@ -9,6 +9,7 @@
     manifests/<yyyy>/<mm>/<dd>/<asset>.json           manifest: the commit; `undated` instead of an unknown date
     ends/<yyyy>/<mm>/<dd>/<asset>.json                end record, of an asset that is not archived
     checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
+    catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
     doctor/probe-<random>.bin                         probe, deleted at once
     .archiver-destination.json                        marker: which destination this is
 
@@ -52,6 +53,8 @@ OUR_FILES = frozenset({"asset.json", "manifest.json"})
 MANIFESTS = "manifests/"
 ENDS = "ends/"
 CHECKS = "checks/"
+CATALOGUE = "catalogue/"
+UNDATED_MONTH = "undated"
 DOCTOR = "doctor/"
 PROBES = f"{DOCTOR}probe-"
 ABSENT = object_key(f"{DOCTOR}not-there")
@@ -168,6 +171,26 @@ def created_on(key: ObjectKey) -> datetime | None:
 def check_record_key(at: datetime, digest: str) -> ObjectKey:
     """Sorts by time. `digest`: 16 hex digits."""
     return object_key(f"{CHECKS}{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
+
+
+def catalogue_key(month: str) -> ObjectKey:
+    """`month`: `yyyy-mm`, or UNDATED_MONTH. No asset's folder is one of these: a folder has no extension."""
+    return object_key(f"{CATALOGUE}{month}.csv.gz")
+
+
+def manifests_of(month: str) -> str:
+    """Return the prefix of a month's manifests."""
+    return f"{MANIFESTS}{month.replace('-', '/')}/"
+
+
+def month_of(manifest: str) -> str | None:
+    """Return the month of the catalogue that a manifest is in; None when `manifest` is no manifest's key."""
+    root, *date, name = manifest.split("/")
+    if f"{root}/" != MANIFESTS or not name.endswith(".json"):
+        return None
+    if date == [UNDATED_MONTH]:
+        return UNDATED_MONTH
+    return f"{date[0]}-{date[1]}" if len(date) == 3 else None
 
 
 def is_check_record(key: str) -> bool:

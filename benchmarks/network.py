@@ -43,7 +43,7 @@ class Lane:
         self._lock = threading.Lock()
 
     def passed_at(self, size_bytes: int) -> float:
-        """When `size_bytes` handed over now will have passed (monotonic seconds)."""
+        """Return when `size_bytes` handed over now will have passed (monotonic seconds)."""
         if self._rate is None:
             return 0.0
         with self._lock:

@@ -83,7 +83,7 @@ class Sink(ABC):
         """The operation's name as the store's documentation has it, what does it, and the object's key."""
 
     def received(self, body: Incoming, size_bytes: int, declared: str | None, etag: str) -> Stored | None:
-        """What has come, as an object or part; None when it has not the CRC32C that was declared."""
+        """Return what has come, as an object or part; None when it has not the CRC32C that was declared."""
         with self._lock:
             self._body_bytes += size_bytes
         if body.crc is not None and declared is not None and declared != base64_of(body.crc):

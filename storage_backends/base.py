@@ -117,7 +117,7 @@ class Upload(Protocol):
 
     @property
     def token(self) -> str:
-        """What `resume` needs, in this or another process. SECRET: a GCS session URI is a bearer token."""
+        """Return what `resume` needs, in this or another process. SECRET: a GCS session URI is a bearer token."""
         ...
 
     def parts(self) -> Mapping[int, Part] | None:

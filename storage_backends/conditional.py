@@ -79,12 +79,12 @@ class Conditions:
 
     @property
     def creates(self) -> bool:
-        """Whether the store was seen to refuse to create what exists."""
+        """Return whether the store was seen to refuse to create what exists."""
         return self._creates is True
 
     @property
     def replaces(self) -> bool:
-        """Whether the store was seen to refuse to replace what is not expected."""
+        """Return whether the store was seen to refuse to replace what is not expected."""
         return self._replaces is True
 
     def trust_creates(self) -> None:
@@ -162,5 +162,5 @@ class Conditions:
 
 
 def _may_be_unknown(error: StorageError) -> bool:
-    """Whether a request may have been refused only for its condition: 400, 403, 405, 411, 501..."""
+    """Return whether a request may have been refused only for its condition: 400, 403, 405, 411, 501..."""
     return type(error) in (StorageError, AccessDenied)

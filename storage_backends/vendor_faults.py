@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 
 def came_through(error: BaseException, packages: Collection[str]) -> bool:
-    """Whether a function of one of `packages` was running when `error` was raised."""
+    """Return whether a function of one of `packages` was running when `error` was raised."""
     traceback = error.__traceback__
     while traceback is not None:
         if str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in packages:

@@ -41,7 +41,7 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        """Whether the asset is archived and whole here, as far as it was checked."""
+        """Return whether the asset is archived and whole here, as far as it was checked."""
         return not self.problems and not self.doubts and self.unchecked is None
 
 

@@ -69,7 +69,7 @@ class Alert:
     notified: Mapping[str, Notified] = field(default_factory=dict)
 
     def is_news(self, channel: str, now: datetime) -> bool:
-        """Whether `channel` does not know how bad it is."""
+        """Return whether `channel` does not know how bad it is."""
         notified = self.notified.get(channel)
         if notified is None:
             return True
@@ -190,7 +190,7 @@ class AlertBook:
         return {name: each for name, each in self.deliveries.items() if each.failures >= FAILING_AFTER}
 
     def firing(self) -> Sequence[Alert]:
-        """What fires, worst first."""
+        """Return what fires, worst first."""
         alerts = [alert for alert in self.alerts.values() if not alert.resolved]
         return sorted(alerts, key=lambda alert: (-_ORDER.index(alert.severity), alert.since, alert.key))
 

@@ -14,7 +14,7 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 def clocks_agree(ledger: datetime, api: datetime | None, stores: Iterable[datetime | None] = ()) -> bool:
-    """Whether every clock that could be read shows the ledger's time; False when no other could be read.
+    """Return whether every clock that could be read shows the ledger's time; False when no other could be read.
 
     `stores`: the modification times of objects written just now. None: that clock could not be read.
     """

@@ -24,14 +24,14 @@ ALARM_LEVELS = (timedelta(days=1), timedelta(days=3), timedelta(days=7))
 
 
 def is_plausible(created_at: datetime | None, now: datetime | None) -> bool:
-    """Whether an asset can have been created then. `now`: None to accept any time in the future."""
+    """Return whether an asset can have been created then. `now`: None to accept any time in the future."""
     if created_at is None or created_at < EARLIEST:
         return False
     return now is None or created_at - now <= LATEST_AHEAD
 
 
 def expires_at(asset: Asset, retention: timedelta, now: datetime | None = None) -> datetime:
-    """When 100ms deletes the asset: `created_at + retention` (100ms-api.md, Retention), or UNDATED."""
+    """Return when 100ms deletes the asset: `created_at + retention` (100ms-api.md, Retention), or UNDATED."""
     if asset.created_at is None or not is_plausible(asset.created_at, now):
         return UNDATED
     try:
@@ -41,7 +41,7 @@ def expires_at(asset: Asset, retention: timedelta, now: datetime | None = None) 
 
 
 def is_undated(row: Row) -> bool:
-    """Whether the asset's deadline is not known. Versions before 0.2 entered any `created_at` in the ledger."""
+    """Return whether the asset's deadline is not known. Versions before 0.2 entered any `created_at` in the ledger."""
     if row.expires_at < EARLIEST:
         return True
     # when it was first seen, it existed
@@ -54,7 +54,7 @@ def source_ends_at(row: Row) -> datetime:
 
 
 def is_over(row: Row, now: datetime) -> bool:
-    """Whether the deadline is past, so that "gone" at the source may mean gone for good."""
+    """Return whether the deadline is past, so that "gone" at the source may mean gone for good."""
     return now >= source_ends_at(row)
 
 

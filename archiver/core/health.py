@@ -84,7 +84,7 @@ class Summary:
 
     @property
     def swept_at(self) -> datetime | None:
-        """When the last sweep that ended began."""
+        """Return when the last sweep that ended began."""
         return parse_time(self.last_sweep.get("started_at")) if self.last_sweep else None
 
     @property

@@ -82,7 +82,7 @@ class MachineFaults:
 
     @property
     def should_end(self) -> bool:
-        """Whether to end the process, so that it is restarted."""
+        """Return whether to end the process, so that it is restarted."""
         return self._in_a_row >= MOST_FAULTS
 
     def failed(self, reason: str, holder: str, ledger: Facts | None) -> None:

@@ -45,7 +45,7 @@ class Connection:
 
     @property
     def tainted(self) -> bool:
-        """Whether something came that nobody asked for; while it is idle, up to now."""
+        """Return whether something came that nobody asked for; while it is idle, up to now."""
         if not self._tainted and self.idle and self.is_open and _readable(self.fd):
             self._tainted = _holds_a_response(self.fd, tls=self.origin.lower().startswith("https:"))
         return self._tainted
@@ -168,7 +168,7 @@ class _borrowed:  # noqa: N801 - reads as a verb
 
 
 def _holds_a_response(fd: int, *, tls: bool) -> bool:
-    """Whether what came is more than the end of the connection."""
+    """Return whether what came is more than the end of the connection."""
     with _borrowed(fd) as sock:
         try:
             came = sock.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)

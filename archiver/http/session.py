@@ -161,7 +161,7 @@ class Session:
         return failure(easy, code, words, self._options, connected=transfer.name is not None)
 
     def _answered_early(self, handle: Handle, transfer: Transfer) -> bool:
-        """Whether a success answers a request that was not sent to its end yet: it is another's."""
+        """Return whether a success answers a request that was not sent to its end yet: it is another's."""
         body_bytes, easy = transfer.request.body_bytes, handle.easy
         if not body_bytes or transfer.status >= 300:
             return False
@@ -221,7 +221,7 @@ def _may_be_sent_again(transfer: Transfer, code: int) -> bool:
 
 
 def _refused(transfer: Transfer) -> bool:
-    """Whether the server may have ended the connection because it did not read all of the request."""
+    """Return whether the server may have ended the connection because it did not read all of the request."""
     return bool(transfer.request.body_bytes) and transfer.status >= 300
 
 

@@ -142,7 +142,7 @@ class Transfer(Wait["Transfer"]):
 
     @property
     def streamed(self) -> Streamed | None:
-        """Where the body is read while it comes; None when it is buffered."""
+        """Return where the body is read while it comes; None when it is buffered."""
         return self._streaming
 
     @property
@@ -348,7 +348,7 @@ class Streamed:
 
     @property
     def at_end(self) -> bool:
-        """Whether all of it came, and was read."""
+        """Return whether all of it came, and was read."""
         with self._changed:
             return self._over and self._error is None and not self._chunks
 

@@ -47,7 +47,7 @@ class Blocking(Wait[T]):
 
 
 async def blocking(call: Callable[[], T], pool: str = "store") -> T:
-    """What `call` returns, made where it may block."""
+    """Return what `call` returns, made where it may block."""
     wait = Blocking(call, pool)
     return await wait
 

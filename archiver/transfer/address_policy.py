@@ -107,7 +107,7 @@ def _is_odd_number(host: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _refusal(text: str, trusted: bool) -> str | None:
-    """Why `text` may not be connected to; None when it may."""
+    """Return why `text` may not be connected to; None when it may."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

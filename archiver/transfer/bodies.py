@@ -37,7 +37,7 @@ class Filled:
 def filled_bytes(
     size_bytes: int, fill: Callable[[memoryview], int], reservation: Reservation | None = None
 ) -> bytes:
-    """What `fill` puts into a buffer of `size_bytes`, as many as it says; without a copy when that is all of it.
+    """Return what `fill` puts into a buffer of `size_bytes`, as many as it says; without a copy when that is all of it.
     `reservation`: the memory for it."""
     fits = reservation is not None and reservation.size_bytes == size_bytes
     reused = reservation.file() if reservation is not None and fits else None
@@ -88,7 +88,7 @@ class Body:
         return filled
 
     def more(self) -> bool:
-        """Whether there is anything left. Raises SourceMismatch when there is, beyond the expected length."""
+        """Return whether there is anything left. Raises SourceMismatch when there is, beyond the expected length."""
         if not self._ahead:
             one = bytearray(1)
             self._ahead = bytes(one[: self.reader.readinto(memoryview(one))])

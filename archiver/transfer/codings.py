@@ -54,7 +54,7 @@ def undo(body: Reader, codings: Sequence[str], name: str) -> tuple[Reader, tuple
 
 
 def _unpacking(coding: str, start: bytes) -> Callable[[], zlib._Decompress] | None:
-    """What unpacks a body that begins with `start`; None when it is not packed at all."""
+    """Return the decoder of a body that begins with `start`; None when it is not packed at all."""
     if coding in _GZIP:
         return _gunzip if start[:2] == b"\x1f\x8b" else None
     if len(start) >= 2 and start[0] & 0x0F == 8 and int.from_bytes(start[:2], "big") % 31 == 0:
@@ -138,7 +138,7 @@ class _Unpacked:
         self._body.close()
 
     def _next_member(self) -> bool:
-        """Whether another member begins here. At the end, and within zeros, none does."""
+        """Return whether another member begins here. At the end, and within zeros, none does."""
         if self._coding in _GZIP:
             self._packed = self._packed.lstrip(b"\0")
         if self._packed:

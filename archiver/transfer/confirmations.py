@@ -90,7 +90,7 @@ class Confirmations:
 
     @property
     def any_waiting(self) -> bool:
-        """Whether anything is to be confirmed of the copies that have ended. In any thread."""
+        """Return whether anything is to be confirmed of the copies that have ended. In any thread."""
         return bool(self._unconfirmed)
 
     async def confirm(self, runs: Runs) -> dict[ObjectKey, str]:

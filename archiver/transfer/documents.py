@@ -84,7 +84,7 @@ def _fetch(client: HttpClient, address: SourceAddress, max_bytes: int) -> tuple[
 
 
 def _is_announced(response: Response, body: bytes) -> bool:
-    """Whether the source's own checksum says that `body` is the whole."""
+    """Return whether the source's own checksum says that `body` is the whole."""
     crc, md5 = announced_checksums(response.headers, whole=True)
     if crc is not None:
         return crc == crc32c(body)

@@ -89,7 +89,7 @@ class MemoryBudget:
 
     @property
     def waiting(self) -> int:
-        """How many reservations are waited for."""
+        """Return how many reservations are waited for."""
         return len(self._queue)
 
     def try_reserve(self, size_bytes: int) -> Reservation | None:

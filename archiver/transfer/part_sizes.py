@@ -59,7 +59,7 @@ def _common(limits: tuple[Limits, ...]) -> tuple[int, int, int]:
 
 
 def unsuitable(store: StorageBackend, size_bytes: int | None, part_bytes: int) -> str | None:
-    """Why `store` cannot hold such an object; None when it can. `part_bytes` is 0 for one request."""
+    """Return why `store` cannot hold such an object; None when it can. `part_bytes` is 0 for one request."""
     limits = store.limits
     if size_bytes is not None and size_bytes > limits.max_object_bytes:
         return f"its {size_bytes} bytes are more than the {limits.max_object_bytes} that one object may have there"

@@ -321,7 +321,7 @@ class PartsCopy:
             self._reads.fail(error)
 
     async def _uploaded(self) -> CopyResult:
-        """When every upload has ended."""
+        """Wait until every upload has ended."""
         await gather(self._tools.runs, [upload.close() for upload in self._uploads])
         if self._defect is not None:
             raise self._defect

@@ -85,12 +85,12 @@ class PartsUpload:
     # -- asked by the copy ---------------------------------------------------------------------------------
     @property
     def open(self) -> bool:
-        """Whether it may still end well."""
+        """Return whether it may still end well."""
         return self.error is None and not self._closing
 
     @property
     def resumable(self) -> bool:
-        """Whether another worker could resume it: there is a journal, and a way to know the source again."""
+        """Return whether another worker could resume it: there is a journal, and a way to know the source again."""
         strong = self._etag is not None and not self._etag.startswith("W/")
         return self._tools.journal is not None and strong and self.spec.size_bytes is not None
 

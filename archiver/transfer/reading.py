@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def is_first_of_many(self) -> bool:
-        """Whether the rest is to be read by ranges."""
+        """Return whether the rest is to be read by ranges."""
         size_bytes = self.info.size_bytes
         return self.info.ranges and size_bytes is not None and size_bytes > self.first_bytes
 
@@ -324,7 +324,7 @@ class Intake:
         return self.take()
 
     def take(self) -> Reservation | None:
-        """What is reserved, for whoever has the body now."""
+        """Return what is reserved, for whoever has the body now."""
         reservation, self._reservation = self._reservation, None
         return reservation
 

@@ -452,7 +452,7 @@ def _total_bytes(response: Response) -> int | None:
 
 
 def _is_whole(response: Response) -> bool:
-    """Whether a 206 holds everything, from the first byte to the last."""
+    """Return whether a 206 holds everything, from the first byte to the last."""
     try:
         start, end, total = _content_range(response)
     except RangesUnreliable:

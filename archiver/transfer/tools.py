@@ -33,7 +33,7 @@ class Tools:
     should_yield: Callable[[], bool]  # whether to begin no more parts
 
     def is_unavailable(self, error: Exception) -> bool:
-        """Whether the source may answer if it is asked again. One that throttles gets fewer connections."""
+        """Return whether the source may answer if it is asked again. One that throttles gets fewer connections."""
         if not isinstance(error, SourceUnavailable):
             return False
         if error.throttled:  # 429 or 503

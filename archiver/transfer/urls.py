@@ -122,7 +122,7 @@ class SecretUrl:
         return self._target
 
     def join(self, reference: str) -> SecretUrl:
-        """What `reference` means when it stands in the document at this URL (see `resolve`). Raises
+        """Return what `reference` means when it stands in the document at this URL (see `resolve`). Raises
         SourceNotAllowed."""
         text = resolve(self._text, reference.strip(_BLANKS))
         if "//" in reference:  # perhaps another host

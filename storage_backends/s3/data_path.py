@@ -54,7 +54,7 @@ class S3DataPath:
 
     @property
     def crc32c_refused(self) -> bool:
-        """Whether parts are sent with Content-MD5: by setting, or because the server refused CRC32C."""
+        """Return whether parts are sent with Content-MD5: by setting, or because the server refused CRC32C."""
         return self._checksum is Checksum.MD5
 
     def put(self, key: str, data: Buffer, crc32c: int, options: Mapping[str, Any]) -> Awaitable[Receipt]:

@@ -180,7 +180,7 @@ def status_of(error: ClientError) -> int:
 
 
 def retry_after_of(error: Exception) -> timedelta | None:
-    """What a 429 or 503 asks for (RFC 9110, section 10.2.3; RFC 6585, section 4)."""
+    """Return the Retry-After of a 429 or 503 (RFC 9110, section 10.2.3; RFC 6585, section 4)."""
     if not isinstance(error, ClientError) or status_of(error) not in (429, 503):
         return None
     return retry_after(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get)

@@ -89,7 +89,7 @@ class S3Requests:
 
     @property
     def direct(self) -> bool:
-        """Whether requests are sent over our own client; else boto3 sends them all."""
+        """Return whether requests are sent over our own client; else boto3 sends them all."""
         return self._endpoint is not None and self._corrections < _CORRECTIONS
 
     def put_object(self, request: Mapping[str, Any]) -> Awaitable[Mapping[str, Any]]:

@@ -294,7 +294,7 @@ class Client:
         return self.get(server, path, **options).take_body()
 
     def fails(self, server: Server, path: str = "/file", **options: Any) -> BaseException:
-        """How it fails. Nothing that a log would show of it tells a secret."""
+        """Return how it fails. No text that a log would show holds a secret."""
         return failure_of(self.transfer(server, path, **options))
 
 

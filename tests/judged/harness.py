@@ -152,7 +152,7 @@ class Harness:
 
     @property
     def stored(self) -> Mapping[str, bytes]:
-        """What the manifest lists, by path, as the destination has it; checked on the way."""
+        """Return what the manifest lists, by path, as the destination has it; checked on the way."""
         manifest = self.manifest
         if manifest is None:
             return {}

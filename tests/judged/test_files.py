@@ -496,7 +496,7 @@ def test_what_is_kept_and_copied_again_in_vain_is_still_kept() -> None:
 
 
 def served(origin: Origin) -> int:
-    """How many bytes were asked for, in ranges."""
+    """Return how many bytes were asked for, in ranges."""
     total = 0
     for request in origin.requests:
         first, _, last = request.headers.get("range", "bytes=0-9999999").removeprefix("bytes=").partition("-")

@@ -109,7 +109,7 @@ class TwiceServer:
             sock.close()
 
     def note(self, number: int, path: str) -> int:
-        """How many times `path` was asked for by now."""
+        """Return how many times `path` was asked for by now."""
         with self._lock:
             self.asked.append((number, path))
             self._counts[path] = self._counts.get(path, 0) + 1

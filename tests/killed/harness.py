@@ -99,7 +99,7 @@ class Harness:
             return list(client.scan_iter(f"archiver:{kind}:*", count=1000))
 
     def stored_paths(self) -> set[str]:
-        """What the ledger knows as whole, of whatever version."""
+        """Return what the ledger knows as whole, of whatever version."""
         with Redis.from_url(self._redis_url, decode_responses=True) as client:
             kept: Mapping[str, str] = {
                 name: value

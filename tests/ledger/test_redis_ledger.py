@@ -39,7 +39,7 @@ def ledger(redis_url: str) -> Iterator[RedisLedger]:
 
 
 def calls(side: Redis) -> dict[str, int]:
-    """How often each command ran so far, those within scripts included."""
+    """Return how often each command ran so far, those within scripts included."""
     stats: dict[str, dict[str, int]] = side.info("commandstats")
     return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
 

@@ -34,7 +34,7 @@ def opened(url: str) -> Iterator[RedisLedger]:
 
 
 def complaint(url: str) -> str:
-    """What a page of a sweep is answered; a ping the same."""
+    """Return the response to a page of a sweep, and to a ping."""
     with opened(url) as ledger:
         with pytest.raises(LedgerUnavailable) as failure:
             ledger.discover([seen()])

@@ -35,7 +35,7 @@ class Faults:
         return None
 
     def began(self, where: str, kind: str | None, seconds: float) -> float:
-        """When the one of that kind (None: any) began that is active; `seconds` itself when there is none."""
+        """Return when the one of that kind (None: any) began that is active; `seconds` itself when there is none."""
         found = (
             fault.start
             for fault in self._by_place[where]

@@ -120,7 +120,7 @@ class Oracle:
         return found
 
     def problem(self, store: Destination, asset_id: str) -> str | None:
-        """Why the asset is not archived at the store; None when it is, whole."""
+        """Return why the asset is not archived at the store; None when it is, whole."""
         manifest = self.manifest(store, asset_id)
         if manifest is None:
             return "no manifest"
@@ -407,7 +407,7 @@ class Oracle:
                 self._broken("healthy only when it is", f"{store.name} refuses what is written")
 
     def _refuses(self, store: Destination) -> bool:
-        """Whether it refused workers so often within the last hour that one of them must have recorded it."""
+        """Return whether it refused workers so often within the last hour that one of them must have recorded it."""
         now = self.scheduler.seconds
         since = now - HOUR
         if self.epoch_began > since or any(end > since for _, end in self.faults.windows("ledger")):

@@ -250,7 +250,7 @@ class Process:
             raise GreenletExit
 
     def parked(self) -> Callable[[], None]:
-        """What wakes the thread that runs now, once it is parked."""
+        """Return what wakes the thread that runs now, once it is parked."""
         me, life = getcurrent(), self.lives
         return lambda: self._wake_at(self.scheduler.seconds, me, life)
 

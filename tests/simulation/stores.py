@@ -95,7 +95,7 @@ class Destination:
 
     @property
     def compares(self) -> bool:
-        """Whether it refuses to write over something else, in one step."""
+        """Return whether it refuses to write over something else, in one step."""
         return self.conditions in (Conditional.HONOURED, Conditional.LEARNED)
 
     @property

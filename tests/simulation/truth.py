@@ -32,7 +32,7 @@ class Version:
 
     @cached_property
     def media(self) -> Mapping[str, bytes]:
-        """What must be stored byte for byte: playlists may be rewritten."""
+        """Return what must be stored byte for byte: playlists may be rewritten."""
         return {path: body for path, body in self.files.items() if not path.endswith(".m3u8")}
 
 

@@ -120,7 +120,7 @@ class Simulator:
         self.control.delete("/requests").raise_for_status()
 
     def truth(self, asset_id: str | None = None, *, checksums: bool = True) -> list[dict[str, Any]]:
-        """What a perfect archive holds; see `simulator.truth`."""
+        """Return what a perfect archive holds; see `simulator.truth`."""
         params = {"checksums": "yes" if checksums else "no"} | ({"asset": asset_id} if asset_id else {})
         assets: list[dict[str, Any]] = (
             self.control.get("/assets", params=params).raise_for_status().json()["assets"]

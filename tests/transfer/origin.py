@@ -132,7 +132,7 @@ class Origin:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def left_within(self, seconds: float) -> bool:
-        """Whether the other side ends every connection, as seen by this one."""
+        """Return whether the other side ends every connection, as seen by this one."""
         deadline = monotonic() + seconds
         with self._lock:
             sockets = list(self._sockets)
@@ -217,7 +217,7 @@ class Origin:
         return reply.header("Content-Range", f"bytes {first}-{last}/{len(body)}")
 
     def _send(self, sock: socket.socket, reply: Reply) -> bool:
-        """Whether the connection goes on."""
+        """Return whether the connection goes on."""
         if reply.raw is not None:
             sock.sendall(reply.raw)
             self._finish(sock)

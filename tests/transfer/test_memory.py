@@ -38,7 +38,7 @@ def test_all_of_the_memory_may_be_one_reservation() -> None:
 
 
 def written(reservation: Reservation, byte: bytes) -> bytes:
-    """What is read from the reserved memory, filled with `byte`."""
+    """Return what is read from the reserved memory, filled with `byte`."""
     file = reservation.file()
     assert file is not None
     file.write(byte * reservation.size_bytes)

@@ -26,7 +26,7 @@ class Up:
     metrics_url: str
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """What Flower's API tells of `archive_asset`, by task id."""
+        """Return what Flower's API tells of `archive_asset`, by task id."""
         answer = self.flower("/api/tasks", taskname="archiver.archive_asset", limit="10000")
         tasks: dict[str, dict[str, Any]] = answer.json()
         return tasks

@@ -56,7 +56,7 @@ class Terminal:
         return self.process.wait(timeout=10)
 
     def _read(self) -> bool:
-        """Whether there may be more."""
+        """Return whether there may be more."""
         if not select.select([self._master], [], [], 0.2)[0]:
             return True
         try:

@@ -145,7 +145,7 @@ def test_a_destination_added_later_gets_everything_and_the_first_one_is_left_alo
 
 
 def _files(folder: Path) -> dict[Path, int]:
-    """When each file was written, but for the records of other ends, which say when they were written last."""
+    """Return when each file was written, but for the records of other ends, which say when they were written last."""
     return {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")

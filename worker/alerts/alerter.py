@@ -53,7 +53,7 @@ class Alerter:
         """When the last look ended, by `steady`."""
 
     def firing(self) -> Sequence[Alert]:
-        """What fired at the last look, worst first; also while the ledger is away."""
+        """Return what fired at the last look, worst first; also while the ledger is away."""
         return self._book.firing()
 
     def run(self, stopped: threading.Event) -> None:

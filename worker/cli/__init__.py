@@ -111,7 +111,7 @@ def _options(
 
 
 def name_of(command: Callable[..., None]) -> str:
-    """What a user types. `list` is a built-in of Python, so its function has a longer name."""
+    """Return the name that a user types. `list` is a built-in of Python, so its function has a longer name."""
     return command.__name__.removesuffix("_assets")
 
 

@@ -108,7 +108,7 @@ def verify(
 
 
 def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] | None, str | None]:
-    """What should be archived; or None, and why that is not known."""
+    """Return what should be archived; or None, and why that is not known."""
     from worker.verify import stored_by
 
     if settings.redis_url is None and not settings.state_dir.exists():

@@ -46,7 +46,7 @@ def check_processes(
 
 
 def _should_run(ledger: Facts, has_broker: bool) -> bool:
-    """Whether this installation runs workers and beat rather than cron."""
+    """Return whether this installation runs workers and beat rather than cron."""
     watched, ran_once = (ledger.recall(fact) or {} for fact in (WATCH_FACT, RAN_ONCE_FACT))
     watched_at, ran_once_at = parse_time(watched.get("at")), parse_time(ran_once.get("at"))
     if ran_once_at is not None and (watched_at is None or watched_at < ran_once_at):

@@ -160,7 +160,7 @@ class Child:
         return "\n".join(text.splitlines()[-count:])
 
     def exit_description(self) -> str | None:
-        """How the process ended; None while it runs."""
+        """Return how the process ended; None while it runs."""
         code = self._process.poll() if self._process is not None else None
         if code is None:
             return None

@@ -188,7 +188,7 @@ class Supervisor:
 
     @property
     def serve(self) -> ServeOptions | None:
-        """Where `archiver serve` listens; None without it, and before the start."""
+        """Return where `archiver serve` listens; None without it, and before the start."""
         return self._serve
 
     @property

@@ -38,7 +38,7 @@ class AccountSettings(SettingsGroup):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether there are credentials for the 100ms API."""
+        """Return whether there are credentials for the 100ms API."""
         return self.hms_secret is not None or self.hms_management_token is not None
 
     @field_validator("hms_access_key", "hms_secret", "hms_management_token", mode="after")

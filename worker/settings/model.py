@@ -47,7 +47,7 @@ class Settings(  # pydantic takes the fields of the last base first
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong but is accepted, a sentence each, for the log and `doctor`."""
+        """Return what looks wrong but is accepted, a sentence each, for the log and `doctor`."""
         found = list(self._warnings)
         unknown = sorted((self.types or frozenset()) - set(AssetType))
         if unknown:

@@ -43,7 +43,7 @@ class Addition:
 
 
 def lacks(manifest: Manifest) -> bool:
-    """Whether something optional was busy, so that it is worth asking for again."""
+    """Return whether something optional was busy, so that it is worth asking for again."""
     return any(TRIED_AGAIN in warning for warning in manifest.warnings)
 
 

@@ -255,7 +255,8 @@ class Copier:
         )
 
     def _known_copy(self, item: Item, known: StoredObject) -> KnownCopy:
-        """What a manifest lists is saved: it is not read every day because its source has only weak ETags."""
+        """Return the copy that the stores have. A weak ETag counts for what a manifest lists, or sources that have only
+        weak ones would be read every day."""
         is_listed = item.path in self._listed
         return KnownCopy(known.size_bytes, known.crc32c, known.source_etag, weak_counts=is_listed)
 
@@ -293,7 +294,7 @@ class Copier:
         self._look_ahead()
 
     def _result(self, pending: _Pending) -> CopyResult:
-        """When it has ended. What ends before it is recorded meanwhile."""
+        """Wait until it has ended, recording what ends before it."""
         future = pending.future
         while not future.done():
             self._look_ahead()
@@ -349,7 +350,7 @@ class Copier:
             self._judge_length(item, result)
 
     def _add(self, item: Item, pending: _Pending, result: CopyResult, doubt: str | None) -> bool:
-        """Whether there is a doubt about it."""
+        """Return whether there is a doubt about it."""
         found = doubt or (pending.tolerant.found if pending.tolerant else None) or _perhaps_cut(item, result)
         stored = _stored(item, result)
         self._objects[item.path] = _manifest_object(item, stored, found)
@@ -546,7 +547,7 @@ class Copier:
         self._submit(item, item.source, known, tolerant, fresh=True)
 
     def _preempt(self) -> NoReturn:
-        """When what is under way has ended, at a part's end at the latest."""
+        """Raise Preempted once what is in flight has ended, at a part's end at the latest."""
         while self._pending:
             with suppress(Preempted):
                 self._drain()
@@ -554,7 +555,7 @@ class Copier:
         raise self._heartbeat.preempted()
 
     def _keep_confirmed(self) -> None:
-        """Before the copy ends early: what arrived need not be copied by the next attempt."""
+        """Record what arrived before the copy ends early, so that the next attempt need not copy it."""
         if self._alive and self._unconfirmed:
             for (pending, result), why in self._unconfirmed.confirm():
                 if why is None:
@@ -594,7 +595,7 @@ class Copier:
             self._unrecorded, self._unrecorded_bytes = [], 0
 
     def _known_objects(self, store: StorageBackend) -> dict[str, StoredObject]:
-        """What an earlier attempt stored and the destination still lists with its size; one LIST."""
+        """Return what an earlier attempt stored and the destination still lists with its size; one LIST."""
         known: dict[str, StoredObject] = {}
         manifest = self._manifests.get(store.name)
         if manifest is not None and not manifest.damage:
@@ -652,7 +653,7 @@ def _perhaps_cut(item: Item, result: CopyResult) -> str | None:
 
 
 def _holds(info: ObjectInfo | None, record: StoredObject) -> bool:
-    """Whether the store still has what was stored, by its list."""
+    """Return whether the store still has what was stored, by its list."""
     if info is None or info.size_bytes != record.size_bytes:
         return False
     return info.crc32c is None or info.crc32c == record.crc32c
@@ -668,7 +669,7 @@ def _same(one: StoredObject | None, other: StoredObject) -> bool:
 
 
 def _worse(one: SourceError | None, other: SourceError) -> SourceError:
-    """What is worth waiting for comes first."""
+    """Return the error to report: one that is worth waiting for comes first."""
     for kind in (SourceUnavailable, SourceForbidden, SourceMismatch):
         for error in (one, other):
             if isinstance(error, kind):

@@ -103,7 +103,7 @@ def _decide(error: Exception, row: Row, now: datetime, rules: RetryRules, jitter
 
 
 def _is_gone_for_good(row: Row, now: datetime, rules: RetryRules) -> bool:
-    """Whether every attempt of the last LOST_AFTER, all of it past the deadline, was told so."""
+    """Return whether every attempt of the last LOST_AFTER, all of it past the deadline, was told so."""
     if row.gone_since is None or row.mismatches + 1 < rules.mismatch_attempts:
         return False
     return now - max(row.gone_since, source_ends_at(row)) >= LOST_AFTER
@@ -127,7 +127,7 @@ def rare_delay(row: Row, now: datetime, rules: RetryRules) -> timedelta:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether nothing is wrong with the asset, and every failure is one that a person must fix."""
+    """Return whether nothing is wrong with the asset, and every failure is one that a person must fix."""
     if isinstance(error, DestinationsFailed):
         return all(isinstance(failure, DestinationRefuses) for failure in error.failed.values())
     return isinstance(error, DestinationRefuses | HmsUnauthorized | SourceUntrusted)
@@ -154,7 +154,7 @@ def cause_of(error: Exception) -> str:
 
 
 def _is_mismatch(error: Exception) -> bool:
-    """Whether what arrived is incomplete, not what it should be, or may not be read."""
+    """Return whether what arrived is incomplete, not what it should be, or may not be read."""
     return isinstance(error, ContentsError | Doubtful | SourceMismatch | SourceNotAllowed | InvalidKey)
 
 

@@ -31,17 +31,17 @@ class KeepingRules:
 
 
 def is_near(row: Row, now: datetime, rules: KeepingRules) -> bool:
-    """Whether the deadline is so near that waiting for a better copy is a risk."""
+    """Return whether the deadline is so near that waiting for a better copy is a risk."""
     return source_ends_at(row) - now <= rules.near
 
 
 def keeps_now(row: Row, rules: KeepingRules) -> bool:
-    """Whether this attempt stores what it finds, with its doubts, if it finds the same again."""
+    """Return whether this attempt stores what it finds, with its doubts, if it finds the same again."""
     return row.mismatches + 1 >= rules.attempts
 
 
 def may_keep(row: Row, now: datetime, rules: KeepingRules, doubts: Sequence[Doubt], found: str) -> bool:
-    """Whether what this attempt `found` may be committed now."""
+    """Return whether what this attempt `found` may be committed now."""
     if not keeps_now(row, rules):
         return False
     if is_near(row, now, rules):
@@ -79,7 +79,7 @@ def exact_prefix(version: str) -> str:
 
 
 def same_bytes_again(row: Row, version: str) -> bool:
-    """Whether the last attempt had doubts about exactly the bytes of `version`."""
+    """Return whether the last attempt had doubts about exactly the bytes of `version`."""
     return bool(row.fingerprint and row.fingerprint.startswith(exact_prefix(version)))
 
 

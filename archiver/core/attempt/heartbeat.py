@@ -93,7 +93,7 @@ class Heartbeat:
             raise Stopped("this worker is shutting down")
 
     def should_yield(self) -> bool:
-        """Whether to end for an urgent asset, once what is in flight is stored. Cheap; safe from any thread."""
+        """Return whether to end for an urgent asset, once what is in flight is stored. Cheap; safe from any thread."""
         return self._yields.is_set()
 
     def preempted(self) -> Preempted:

@@ -54,7 +54,7 @@ def trip_breakers(deps: Dependencies, asset_id: str, machine: str, error: Except
 
 
 def _serves_others(deps: Dependencies) -> bool:
-    """Whether the API still lists assets: then a 401 or 403 is about one asset."""
+    """Return whether the API still lists assets: then a 401 or 403 is about one asset."""
     try:
         next(iter(deps.api.pages()), None)
     except HmsError:

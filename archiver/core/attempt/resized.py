@@ -40,7 +40,7 @@ class Change(Enum):
 
 
 def has_other_size(asset: Asset, manifest: Manifest) -> bool:
-    """Whether the API gives another size than when `manifest` was written."""
+    """Return whether the API gives another size than when `manifest` was written."""
     before = Asset.parse({**manifest.asset, "id": asset.id}).size_bytes
     return before is not None and asset.size_bytes is not None and before != asset.size_bytes
 

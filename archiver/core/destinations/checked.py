@@ -127,7 +127,7 @@ class Destinations:
         return self._states[name].marker.identified
 
     def began_empty_at(self, name: str) -> datetime | None:
-        """When the destination was added or adopted empty; None when it was not. Raises LedgerError."""
+        """Return when the destination was added or adopted empty; None when it was not. Raises LedgerError."""
         remembered = self._registry.recall(name)
         return remembered.created if remembered is not None and remembered.began_empty else None
 

@@ -53,7 +53,7 @@ class Failure:
 
     @property
     def is_fault(self) -> bool:
-        """Whether it is more than a passing failure."""
+        """Return whether it is more than a passing failure."""
         return self.kind in (Kind.UNKNOWN, Kind.REFUSES) or self.last - self.since >= FAULT_AFTER
 
 

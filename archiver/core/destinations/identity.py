@@ -94,5 +94,5 @@ def _marked(memory: Memory, marker: Marker, manifests: Manifests, workspace: str
 
 
 def is_of_another(marker: Marker, workspace: str | None) -> bool:
-    """Whether the marker names other workspaces than ours. An unknown one contradicts nothing."""
+    """Return whether the marker names other workspaces than ours. An unknown one contradicts nothing."""
     return workspace is not None and bool(marker.workspaces) and workspace not in marker.workspaces

@@ -88,7 +88,7 @@ def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = 
 def refuses_everything(
     store: StorageBackend, refusal: DestinationRefuses, ledger: Facts | None = None
 ) -> bool | None:
-    """Whether the destination that answered `refusal` also refuses a probe; None when that is not known now.
+    """Return whether the destination that answered `refusal` also refuses a probe; None when that is not known now.
 
     One that reported to be full must take ROOM_BYTES.
     """

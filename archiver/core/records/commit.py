@@ -130,7 +130,7 @@ def _write(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
 def _stays(
     store: StorageBackend, key: ObjectKey, there: Manifest, manifest: Manifest, known: Manifest | None
 ) -> bool:
-    """Whether `there` stays in place of `manifest`. Raises Outranked when `manifest` must not replace it."""
+    """Return whether `there` stays in place of `manifest`. Raises Outranked when `manifest` must not replace it."""
     if says_the_same(there, manifest):
         if there.rank >= manifest.rank:
             return True

@@ -89,7 +89,7 @@ class Manifest(BaseModel):
 
     @property
     def trusted(self) -> bool:
-        """Whether it can commit its asset as archived: never with doubts, whatever its schema."""
+        """Return whether it can commit its asset as archived: never with doubts, whatever its schema."""
         return self.schema_version == TRUSTED and not self.doubts
 
     @property

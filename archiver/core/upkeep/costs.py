@@ -34,7 +34,7 @@ class Requests:
 
     @property
     def dollars(self) -> float:
-        """What they cost at PRICES."""
+        """Return what they cost at PRICES."""
         return self.put / 1000 * DOLLARS_PER_1000_PUT + self.get / 1000 * DOLLARS_PER_1000_GET
 
 

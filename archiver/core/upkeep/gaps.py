@@ -39,7 +39,7 @@ class Gaps:
 
     @property
     def changes(self) -> int:
-        """How many archived assets would be reopened although nothing says that they should lack anything."""
+        """Return how many archived assets would be reopened although nothing says that they should lack anything."""
         return sum(len(self.of(gap)) for gap in CHANGES)
 
 
@@ -59,5 +59,5 @@ def judge_gap(*, over: bool, whole_somewhere: bool, newer: bool, filling: bool, 
 
 
 def limit(archived: int) -> int:
-    """How many of `archived` assets one run may change. More suggest a wrong bucket or a mass deletion."""
+    """Return how many of `archived` assets one run may change. More suggest a wrong bucket or a mass deletion."""
     return max(LARGEST_CHANGE, int(archived * LARGEST_SHARE))

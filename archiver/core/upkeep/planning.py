@@ -156,7 +156,7 @@ def _is_resized(seen: Seen, row: Row) -> bool:
 
 
 def _why(seen: Seen, scope: Scope) -> str:
-    """Why it is left out, for a table: without the room or path, of which there may be a million."""
+    """Return why it is left out, for a table: without the room or path, of which there may be a million."""
     match seen.verdict:
         case AssetState.SKIPPED if scope.types is not None and seen.type not in scope.types:
             return f"type {seen.type!r} is not in ARCHIVER_TYPES"

@@ -222,7 +222,7 @@ class Rebuilder:
         )
 
     def _keeps(self, key: ObjectKey) -> bool:
-        """Whether every destination has it whole, with or without doubts."""
+        """Return whether every destination has it whole, with or without doubts."""
         try:
             return all(committed(store, key) or kept(store, key) for store in self._destinations)
         except StorageError as error:
@@ -296,11 +296,11 @@ class Rebuilder:
 
 
 def is_newer(began_empty_at: datetime | None, source_ended: datetime) -> bool:
-    """Whether a destination was added, empty, after the source of an asset had ended."""
+    """Return whether a destination was added, empty, after the source of an asset had ended."""
     return began_empty_at is not None and source_ended <= began_empty_at
 
 
 def _is_resized(row: Row, manifest: Manifest) -> bool:
-    """Whether the asset is due because the API says another size than when it was archived."""
+    """Return whether the asset is due because the API says another size than when it was archived."""
     before = Asset.parse({**manifest.asset, "id": row.asset_id}).size_bytes
     return row.state in OPEN_STATES and None not in (before, row.size_bytes) and before != row.size_bytes

@@ -231,7 +231,7 @@ class Reconciler:
         return gaps
 
     def _committed_since(self, key: ObjectKey, lacking: Iterable[int]) -> bool:
-        """Whether the asset was archived after the lists were made."""
+        """Return whether the asset was archived after the lists were made."""
         return all(self._destinations[n].stat(key) is not None for n in lacking)
 
     def _close(self, gaps: Gaps, lock: Lock, confirmed: bool) -> tuple[int, int]:

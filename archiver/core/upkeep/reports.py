@@ -145,7 +145,7 @@ def record_scrub(ledger: Facts, reports: Mapping[str, ScrubReport], every: timed
 
 
 def scrub_recorded_checks(ledger: Facts, name: str) -> bool:
-    """Whether the last scrub left check records at the destination `name`. Raises LedgerError."""
+    """Return whether the last scrub left check records at the destination `name`. Raises LedgerError."""
     destinations = (ledger.recall(SCRUB_FACT) or {}).get("destinations")
     report = destinations.get(name) if isinstance(destinations, Mapping) else None
     return isinstance(report, Mapping) and _number(report.get("copies")) > 0

@@ -53,7 +53,7 @@ class Task:
     in_full: bool
 
     def reads(self, check: Check) -> bool:
-        """Whether the check will read bytes, as far as is known."""
+        """Return whether the check will read bytes, as far as is known."""
         return self.in_full or not check.marks & (Mark.SUMMED | Mark.COLD)
 
 
@@ -120,7 +120,7 @@ def plan(stock: Checks, rules: ScrubRules, now: int) -> list[Task]:
 
 
 def is_new(check: Check) -> bool:
-    """Whether it was never checked."""
+    """Return whether it was never checked."""
     return check.read_at == 0 and not check.marks & (Mark.COLD | Mark.DAMAGED)
 
 
@@ -132,7 +132,7 @@ def due_at(check: Check, rules: ScrubRules) -> int:
 
 
 def is_overdue(check: Check, rules: ScrubRules, now: int) -> bool:
-    """Whether it was not checked in time."""
+    """Return whether it was not checked in time."""
     return due_at(check, rules) < now
 
 
@@ -162,7 +162,7 @@ def round_days(stock: Checks, rules: ScrubRules) -> float:
 
 
 def source_ends_at(key: ObjectKey, retention: timedelta, now: int) -> int:
-    """When the source of an asset ends, by the day in its manifest's key, if that is plausible."""
+    """Return when the source of an asset ends, by the day in its manifest's key, if that is plausible."""
     undated = now + _s(UNDATED_RETENTION)
     created_on = keys.created_on(key)
     try:

@@ -67,7 +67,7 @@ def _begun(ledger: Facts) -> int:
 
 
 def recorded_in_future(fact: Mapping[str, object] | None, now: datetime) -> bool:
-    """Whether a fact in the ledger is dated later than `now`: a clock was set back, or was wrong. Pure."""
+    """Return whether a fact in the ledger is dated later than `now`: a clock was set back, or was wrong. Pure."""
     times = (parse_time((fact or {}).get(name)) for name in RECORDED_TIMES)
     return any(time is not None and time - now > CLOCK_TOLERANCE for time in times)
 
@@ -236,7 +236,7 @@ class _Order:
         return True if self._descents else None
 
     def all_before(self, page: Page, moment: datetime) -> bool:
-        """Whether the order held so far, and all of this page is older: a short walk may end."""
+        """Return whether the order held so far, and all of this page is older: a short walk may end."""
         return not self._broken and all(
             asset.created_at and asset.created_at < moment for asset in page.assets
         )

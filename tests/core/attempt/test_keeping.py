@@ -60,7 +60,7 @@ def attempts(harness: ArchiverHarness, number: int) -> list[object]:
 
 
 def look_again(harness: ArchiverHarness) -> object:
-    """What the watch does a day later."""
+    """Do what the watch does a day later."""
     harness.clock.advance(DAY + timedelta(hours=1))
     assert reopen_ended(harness.ledger, harness.clock()) == 1
     return harness.archive_until_settled()

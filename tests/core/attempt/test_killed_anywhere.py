@@ -65,7 +65,7 @@ def tree() -> Tree:
 
 
 def run_until_killed(harness: ArchiverHarness, life: Life) -> bool:
-    """Whether it was."""
+    """Return whether it was."""
     mortal = harness.another_archiver(
         ledger=Mortal(harness.ledger, life, LEDGER_CALLS),
         destinations=[Mortal(store, life, STORE_CALLS) for store in harness.stores],

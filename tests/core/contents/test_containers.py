@@ -40,7 +40,7 @@ def structure(body: bytes, name: str = "a") -> Structure:
 
 
 def shown_at_once(body: bytes, like: bytes | None = None) -> str | None:
-    """What is wrong with `body`, shown as one stream from a source without ranges."""
+    """Return what is wrong with `body`, shown as one stream from a source without ranges."""
     made = structure(like or body)
     made.saw(0, memoryview(body))
     return verdict(made, len(body), None)
@@ -85,7 +85,7 @@ def test_other_media_have_no_structure_that_could_be_checked(name: str) -> None:
 
 
 def borders(name: str, body: bytes) -> list[int]:
-    """Where its top-level elements end, for webm those of its segment, too."""
+    """Return where its top-level elements end, for webm those of its segment, too."""
     if name == "large-size.mp4":
         return [len(body)]
     if sniff(body[:4096]) is Kind.MP4:

@@ -123,7 +123,7 @@ class Tree:
         return None
 
     def is_read(self, path: str) -> bool:
-        """Whether the playlist at `path` can be followed."""
+        """Return whether the playlist at `path` can be followed."""
         return self.faults.get(path) in (None, EMPTY, UNFINISHED)
 
     def reachable(self) -> set[str]:
@@ -135,7 +135,7 @@ class Tree:
         return found
 
     def is_fine(self, path: str) -> bool:
-        """Whether nothing is wrong with it; captions, their list, and one of I-frames may be empty."""
+        """Return whether nothing is wrong with it; captions, their list, and one of I-frames may be empty."""
         fault = self.faults.get(path)
         if fault == EMPTY:
             return path.startswith(("subtitles/", "i-frame/"))

@@ -53,7 +53,7 @@ class Counting(InMemory):
 
 
 def unpack(source: Counting, stored: set[str]) -> dict[str, bytes]:
-    """What the copier does: it skips what is stored, and reads the rest."""
+    """Read as the copier does: skip what is stored, read the rest."""
     contents = ZipContents(source, source.info, name="x.zip", version="v", window_bytes=WINDOW)
     source.read.clear()
     made: dict[str, bytes] = {}

@@ -66,7 +66,7 @@ DAMAGE = {
 
 
 def _local(body: bytes) -> bytes:
-    """What follows the magic in the local header of the segment that is `body`."""
+    """Return what follows the magic in the local header of the segment that is `body`."""
     data = zipped(_layer(body), STORED)
     at = data.index(b"v/1.ts", data.index(b"v/0.ts")) - 30
     return data[at + 4 : at + 36]

@@ -38,12 +38,12 @@ class Format(Protocol):
 
     @property
     def is_open_ended(self) -> bool:
-        """Whether the walk is in an element of unknown size."""
+        """Return whether the walk is in an element of unknown size."""
         ...
 
     @property
     def scan_bytes(self) -> int:
-        """How many bytes of an early part to search for an element."""
+        """Return how many bytes of an early part to search for an element."""
         ...
 
     def walk(self, data: memoryview, base: int, at: int) -> int:

@@ -106,12 +106,12 @@ class Playlist:
 
     @property
     def has_media(self) -> bool:
-        """Whether it names a segment that is not a gap."""
+        """Return whether it names a segment that is not a gap."""
         return self.segments > self.gaps
 
     @property
     def is_empty(self) -> bool:
-        """Whether it names neither media nor a variant."""
+        """Return whether it names neither media nor a variant."""
         return not self.has_media and not self.variants
 
     def references(self) -> Iterator[Reference]:

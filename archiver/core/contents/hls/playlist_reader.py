@@ -33,7 +33,7 @@ class PlaylistReader:
 
     @property
     def has_given_up(self) -> bool:
-        """Whether `HlsLimits.busy` playlists in a row got no response."""
+        """Return whether `HlsLimits.busy` playlists in a row got no response."""
         return self._busy_in_a_row >= self._limits.busy
 
     def read(self, node: Node, address: ChildAddress | None) -> Fetched:

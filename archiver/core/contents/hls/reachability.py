@@ -28,7 +28,7 @@ class Reachability:
 
     @property
     def decided(self) -> bool:
-        """Whether files need no probe any more."""
+        """Return whether files need no probe any more."""
         return self.read_a_child or not self._probes_left
 
     def failed(self, error: SourceError) -> None:

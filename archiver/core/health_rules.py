@@ -175,6 +175,12 @@ _RULES = (
         "Check the destinations; if the copies are really gone: `archiver reconcile --yes`.",
     ),
     Rule(
+        "reconcile_is_late",
+        Severity.CRITICAL,
+        "No reconcile has ended for a day: a copy that was deleted is not noticed.",
+        "`archiver reconcile` says what stops it; else check beat and the control worker: `archiver doctor`.",
+    ),
+    Rule(
         "manifests_unreadable",
         Severity.CRITICAL,
         "Manifests cannot be read: whether their assets are archived is not known.",

@@ -24,7 +24,7 @@ from archiver.core.records.commit import damaged_settlement
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.phases import Tell, untold
 from archiver.core.upkeep.rebuild import LACKING, Identities, Rebuilder, is_newer
-from archiver.core.upkeep.reports import RECONCILE_FACT
+from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
@@ -116,11 +116,12 @@ class Reconciler:
             return self._compare(lock, confirmed, tell) if lock else None
 
     def check_destinations(self) -> None:
-        """Check the identity of every destination, and reconcile when one was added, or the ledger never was compared
-        with them (it may have been lost). For each sweep. Idempotent. Raises LedgerError."""
+        """Check the identity of every destination, and reconcile when one was added, or the ledger was not compared
+        with them for long (the hourly reconcile fails or is killed) or ever (it may have been lost). For each sweep.
+        Idempotent. Raises LedgerError."""
         if not self._identities.check_all():
             return
-        if not self._identities.filling() and self._ledger.recall(RECONCILE_FACT) is not None:
+        if not self._identities.filling() and not reconcile_is_overdue(self._ledger, self._clock()):
             return
         try:
             self.reconcile()

@@ -12,6 +12,7 @@ from archiver.ledger.base import Facts, Ledger
 
 VERIFY_FACT = "verify"
 RECONCILE_FACT = "reconcile"
+RECONCILE_EXPECTED_FACT = "reconcile_expected"
 SCRUB_FACT = "scrub"
 OLD_SCRUB_FACTS = "scrub:"
 """Prefix of an earlier version's facts, deleted when a scrub ends."""
@@ -20,6 +21,10 @@ KEEP_DAMAGED_FOR = timedelta(days=90)
 MAX_DAMAGED = 200  # ids kept: more are one disaster
 LATE = timedelta(days=3)
 """A daily scrub that has not finished for this long is a problem."""
+RECONCILE_OVERDUE = timedelta(hours=6)
+"""An hourly reconcile that has not ended for this long is tried with each sweep too."""
+RECONCILE_LATE = timedelta(days=1)
+"""One that has not ended for this long is a problem: a manifest that is gone was not noticed."""
 FUTURE = timedelta(hours=1)
 
 
@@ -65,6 +70,34 @@ def verify_findings(ledger: Ledger) -> Iterator[Finding]:
 
 
 # -- reconcile -----------------------------------------------------------------------------------------------
+def expect_reconcile(ledger: Facts, now: datetime) -> None:
+    """Start the time after which a missing reconcile is a problem, unless it has started. Raises LedgerError."""
+    if ledger.recall(RECONCILE_EXPECTED_FACT) is None:
+        ledger.remember(RECONCILE_EXPECTED_FACT, {"since": now.isoformat()})
+
+
+def reconcile_is_overdue(ledger: Facts, now: datetime) -> bool:
+    """Whether none has ended within RECONCILE_OVERDUE, or ever. Raises LedgerError."""
+    ended = parse_time((ledger.recall(RECONCILE_FACT) or {}).get("at"))
+    return ended is None or not now - RECONCILE_OVERDUE <= ended <= now + FUTURE
+
+
+def late_reconcile_findings(
+    report: Mapping[str, object] | None, expected: Mapping[str, object] | None, now: datetime
+) -> Iterator[Finding]:
+    """`expected`: the fact of `expect_reconcile`; None: no control process runs."""
+    since = parse_time((expected or {}).get("since"))
+    if since is None:
+        return
+    last = max(since, parse_time((report or {}).get("at")) or since)
+    if now - last > RECONCILE_LATE:
+        yield finding(
+            "reconcile_is_late",
+            f"The ledger was last compared with the destinations {_days(now - last)} ago, which is due each hour: a "
+            "copy that was deleted since is not noticed.",
+        )
+
+
 def reconcile_findings(report: Mapping[str, object] | None) -> Iterator[Finding]:
     """Fields that this version does not understand are ignored: another version may have written them."""
     if not report:

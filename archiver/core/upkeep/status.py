@@ -131,7 +131,9 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
             "are not archived.",
         )
     yield from _of_sweep(facts.get(SWEEP_FACT, {}))
-    yield from reports.reconcile_findings(facts.get(reports.RECONCILE_FACT))
+    compared = facts.get(reports.RECONCILE_FACT)
+    yield from reports.reconcile_findings(compared)
+    yield from reports.late_reconcile_findings(compared, facts.get(reports.RECONCILE_EXPECTED_FACT), now)
     for name, fact in sorted(facts.items()):
         if name.startswith(machine.FACTS):
             worker = name.removeprefix(machine.FACTS)

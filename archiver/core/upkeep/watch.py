@@ -62,6 +62,7 @@ class Watcher:
         the last look; reopen what can be retried. Idempotent. Raises LedgerError."""
         note(self._ledger, status.WATCH_FACT, self._clock())
         reports.expect_scrub(self._ledger, self._clock())
+        reports.expect_reconcile(self._ledger, self._clock())
         reopen_ended(self._ledger, self._clock())
         self._note_idleness()
         throughput.observe(self._ledger, self._clock())

@@ -11,7 +11,7 @@ from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
 from archiver.core.errors import NotTheDestination
 from archiver.core.judging import Scope
-from archiver.core.records.keys import MARKER
+from archiver.core.records.keys import MARKER, manifest_key
 from archiver.core.upkeep import reconcile
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.reports import RECONCILE_FACT
@@ -240,6 +240,25 @@ def test_a_ledger_that_was_never_compared_is_compared_at_the_next_sweep() -> Non
     harness.reconciler().check_destinations()
 
     assert harness.states() == {AssetState.ARCHIVED: 2}
+
+
+@pytest.mark.parametrize(
+    ("after", "noticed"),
+    [(timedelta(hours=5), False), (timedelta(hours=7), True), (timedelta(days=-2), True)],
+)
+def test_a_sweep_compares_when_no_reconcile_has_ended_for_hours(after: timedelta, noticed: bool) -> None:
+    """Each hourly one failed or was killed, or the last is dated in the future."""
+    harness = Harness()
+    first, second = recordings(2)
+    harness.archive([first, second])
+    harness.reconcile()
+    harness.two.store.objects.pop(manifest_key(first.id, first.created_at))
+
+    harness.clock.advance(after)
+    harness.reconciler().check_destinations()
+
+    assert harness.state(first) is (AssetState.DISCOVERED if noticed else AssetState.ARCHIVED)
+    assert harness.state(second) is AssetState.ARCHIVED
 
 
 def test_a_sweep_does_not_compare_a_wrong_destination() -> None:

@@ -8,13 +8,14 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.health import assess
-from archiver.core.upkeep import reports
+from archiver.core.upkeep import reports, status
 from archiver.core.upkeep.reports import (
     KEEP_DAMAGED_FOR,
     MAX_DAMAGED,
     RECONCILE_FACT,
     SCRUB_FACT,
     ScrubReport,
+    expect_reconcile,
     reconcile_findings,
     record_verify,
     still_damaged,
@@ -26,7 +27,7 @@ from tests.core.archived import enter
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
 
-MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 EVERY = 30 * DAY
 KEPT = ScrubReport(NOW, copies=9, due_by=NOW + 20 * DAY, oldest_check=NOW - 10 * DAY, round_days=30.0)
 
@@ -60,6 +61,32 @@ RECONCILE_CASES: list[tuple[dict[str, object], list[tuple[str, bool]]]] = [
     ({"missing_copies": 5}, [("copies_missing", False)]),
     ({"would_change": "many", "unreadable": True, "missing_copies": None}, []),
 ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "ended", "is_late"),
+    [
+        (None, None, False),  # no control process: `archiver run --once`
+        (None, 9 * DAY, False),
+        (2 * HOUR, None, False),
+        (2 * HOUR, 9 * DAY, False),  # the control process has just begun
+        (25 * HOUR, None, True),
+        (9 * DAY, 23 * HOUR, False),
+        (9 * DAY, 25 * HOUR, True),
+    ],
+)
+def test_a_reconcile_that_has_not_ended_for_a_day_is_a_problem(
+    clock: Clock, ledger: MemoryLedger, expected: timedelta | None, ended: timedelta | None, is_late: bool
+) -> None:
+    if expected is not None:
+        expect_reconcile(ledger, NOW - expected)
+        expect_reconcile(ledger, NOW)  # each watch does
+    if ended is not None:
+        ledger.remember(RECONCILE_FACT, {"at": (NOW - ended).isoformat()})
+
+    findings = status.summarize(ledger, NOW, at_risk_within=DAY, sweep_every=HOUR).reported
+
+    assert [(each.id, each.is_problem) for each in findings] == [("reconcile_is_late", True)] * is_late
 
 
 @pytest.fixture

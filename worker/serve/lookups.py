@@ -67,6 +67,8 @@ class Lookups:
             new = self._enter(announced)
         except (HmsError, LedgerError) as error:
             log.warning("announced_not_found_yet", session_id=announced.session_id, reason=str(error))
+        except Exception:  # the thread must outlive whatever one look meets
+            log.exception("lookup_failed")
         with self._changed:
             looks = self._waiting.pop(announced, 0)
             if not new and looks < len(PAUSES_SECONDS):

@@ -6,6 +6,7 @@ asset's row but the most urgent of each state: a scrape takes as long with a mil
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from archiver.core.alerts import Alert
+from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
 from archiver.core.deadlines import source_ends_at
 from archiver.core.destinations import breaker
 from archiver.core.health import UNSAVED_STATES, Summary
@@ -91,7 +92,7 @@ class LedgerCollector(Collector):
         at_risk_within: timedelta,
         sweep_every: timedelta,
     ) -> None:
-        """`destinations`: their names. `alerts`: those that fire; must not raise."""
+        """`destinations`: their names. `alerts`: those known to fire while the ledger is away; must not raise."""
         self._ledger = ledger
         self._destinations = destinations
         self._alerts = alerts
@@ -109,22 +110,13 @@ class LedgerCollector(Collector):
             yield from self.without_ledger()
             return
         families.add("archiver_ledger_up", 1)
-        self._add_alerts(families)
         yield from families.made.values()
 
     def without_ledger(self) -> Iterator[Metric]:
         families = _Families()
         families.add("archiver_ledger_up", 0)
-        self._add_alerts(families)
+        _add_alerts(families, self._alerts())
         yield from families.made.values()
-
-    def _add_alerts(self, families: _Families) -> None:
-        firing: dict[tuple[str, str], int] = {}
-        for alert in self._alerts():
-            key = (alert.rule_id, alert.severity.value)
-            firing[key] = firing.get(key, 0) + 1
-        for labels, number in firing.items():
-            families.add("archiver_alerts_firing", number, *labels)
 
     def _read(self, families: _Families) -> None:
         ledger = self._ledger
@@ -145,6 +137,7 @@ class LedgerCollector(Collector):
         families.add_age("archiver_queue_oldest_seconds", now, ledger.queued_since() or now)
         families.add_age("archiver_sweep_age_seconds", now, summary.swept_at)
         _add_scrub(families, facts.get(reports.SCRUB_FACT), now)
+        _add_alerts(families, AlertBook.from_fact(facts.get(BOOK_FACT)).firing())
 
     def _add_most_urgent(self, families: _Families, now: datetime) -> None:
         urgent: list[Row] = []
@@ -165,6 +158,12 @@ class LedgerCollector(Collector):
         states |= dict.fromkeys(breaker.opened(self._ledger, now), 2)
         for name, state in states.items():
             families.add("archiver_breaker_state", state, name)
+
+
+def _add_alerts(families: _Families, alerts: Iterable[Alert]) -> None:
+    firing = Counter((alert.rule_id, alert.severity.value) for alert in alerts)
+    for labels, number in firing.items():
+        families.add("archiver_alerts_firing", number, *labels)
 
 
 def _add_forecast(families: _Families, summary: Summary) -> None:

@@ -82,6 +82,8 @@ def test_a_look_that_brings_nothing_new_or_fails_is_repeated_later_and_given_up(
         looked.append(ticks.seconds)
         if len(looked) == 2:
             raise HmsUnavailable("away")
+        if len(looked) == 3:
+            raise RuntimeError("a defect")
         return 0
 
     made = Lookups(enter, steady=ticks)

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from archiver.core.alerts import Alert
+from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
 from archiver.core.destinations import breaker
 from archiver.core.health_rules import Severity
 from archiver.core.upkeep import reports, throughput
@@ -153,6 +153,7 @@ def fill(ledger: MemoryLedger) -> None:
             "webhooks:unknown": 4,
         }
     )
+    ledger.remember(BOOK_FACT, AlertBook({alert.key: alert for alert in FIRING}).as_fact())
     hours = {(NOW - number * HOUR).isoformat(): [3600, 10**9, 10, 3600, 10**9, 10] for number in range(1, 9)}
     ledger.remember(throughput.FACT, {"at": NOW.isoformat(), "hours": hours})
     throughput.remember_forecast(ledger, NOW)

@@ -165,6 +165,17 @@ def test_without_a_session_unknown_assets_are_looked_up(received: Received) -> N
     assert received.looked_up == [Announced(None, "a9")]
 
 
+def test_an_event_cannot_name_any_number_of_assets(
+    received: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MOST_ASSETS", 2)
+    data = {f"x{number}_asset_id": f"a{number}" for number in range(5)}
+
+    received.post(json.dumps({"type": "transcription.success", "data": data}))
+
+    assert received.looked_up == [Announced(None, "a0"), Announced(None, "a1")]
+
+
 def test_an_unknown_event_is_accepted_and_counted(received: Received) -> None:
     answer = received.post('{"type": "peer.join.success", "data": {"session_id": "s1"}}')
 

@@ -7,7 +7,7 @@ What fails for good at one level is retried at the next, where a retry is rarer 
 | REQUEST       | one request to a source or a store, during a copy  | 4                   | 0 to 3.5 s in all         |
 | STORE_CALL    | one call of a vendor's library, as boto3 does      | 5 (S3: an option)   | 0 to 15 s in all          |
 | API_CALL      | one call of the 100ms API                          | 5, within 60 s      | 3.75 to 7.5 s in all      |
-| SETTLING      | recording a finished copy while the ledger is away | 26, within 3 min    | 117 s in all              |
+| SETTLING      | recording a finished copy while the ledger is down | 26, within 3 min    | 117 s in all              |
 | ATTEMPT       | one asset (ARCHIVER_RETRY_*_SECONDS)               | until it is settled | 15 to 30 s, up to 1 h     |
 | MACHINE_FAULT | the next asset, after a fault of this machine      | 5, then a restart   | 5 s, doubling to 1 minute |
 | RESTART       | a process of `archiver up` that exited             | no limit            | 1 s, doubling to 30 s     |

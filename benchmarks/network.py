@@ -34,7 +34,7 @@ LIFE = Network(latency_seconds=0.020, connection_rate=20e6, link_rate=250e6)
 NETWORKS = {"raw": RAW, "life": LIFE}
 
 
-class Lane:
+class Link:
     """Something of a given rate that bytes pass one after the other. Safe from several threads."""
 
     def __init__(self, rate: float | None) -> None:
@@ -55,10 +55,10 @@ class Lane:
 class Pacer:
     """One connection's use of a link."""
 
-    def __init__(self, network: Network, link: Lane) -> None:
+    def __init__(self, network: Network, link: Link) -> None:
         self._latency = network.latency_seconds
         self._paced = network.paced
-        self._own = Lane(network.connection_rate)
+        self._own = Link(network.connection_rate)
         self._link = link
 
     @property

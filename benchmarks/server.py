@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from benchmarks.network import Lane, Network, Pacer
+from benchmarks.network import Link, Network, Pacer
 
 _HEAD_BYTES = 64 * 1024
 
@@ -93,7 +93,7 @@ Handle = Callable[[Connection, Request], None]
 
 def serve(listener: socket.socket, network: Network, tls: ssl.SSLContext | None, handle: Handle) -> None:
     """Answer for ever."""
-    link = Lane(network.link_rate)
+    link = Link(network.link_rate)
     while True:
         sock, _ = listener.accept()
         threading.Thread(target=_talk, args=(sock, tls, Pacer(network, link), handle), daemon=True).start()

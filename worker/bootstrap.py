@@ -239,7 +239,7 @@ def build_app(settings: Settings) -> Celery:
 
 
 class ServicesPerProcess:
-    """Builds the services at first use in each process; never shares them across a fork. Builds them anew between tasks
+    """Builds the services at first use in each process; never shares them across a fork. Rebuilds them between tasks
     when the credentials changed; a task that runs keeps those it began with."""
 
     def __init__(self, build: Callable[[Settings], AppServices], credentials: Credentials) -> None:

@@ -15,7 +15,7 @@ EVERY = timedelta(seconds=10)
 
 
 class TallyFlusher:
-    """Flushes each EVERY between `start` and `close`. While the ledger is away the counts are dropped: metrics must not
+    """Flushes each EVERY between `start` and `close`. While the ledger is down the counts are dropped: metrics must not
     grow in memory, nor be counted twice."""
 
     def __init__(self, ledger: Totals, tally: Tally = TALLY, every: timedelta = EVERY) -> None:

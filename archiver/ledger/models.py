@@ -135,7 +135,7 @@ EVENT_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED, AssetStat
 """An asset that comes to one of these is an event."""
 
 MAX_EVENTS = 100_000
-"""Events kept for a receiver that is away: about 50 MB. Those that come after are counted, and can be replayed."""
+"""Events kept for a receiver that is down: about 50 MB. Those that come after are counted, and can be replayed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ RENEWED_ON = frozenset({400, 401, 403, 404})
 
 
 class SourceAddress(Protocol):
-    """An address that may stop working and can be had anew. Safe from several threads."""
+    """An address that may stop working and can be renewed. Safe from several threads."""
 
     def current(self) -> Address:
         """May block, to sign."""

@@ -188,7 +188,7 @@ class PartsUpload:
             return False
 
     async def restart(self) -> None:
-        """Discard what was resumed and begin again."""
+        """Discard what was resumed and restart."""
         self._resumed, self._found = False, None
         upload, self._upload = self._upload, None
         self._done, self._begun = {}, Gate()
@@ -209,7 +209,7 @@ class PartsUpload:
         if held is not None and not self.store.limits.parallel_parts:
             self.fail(
                 UploadGone(
-                    f"{self.store.name} holds another part {part.number} of {self.spec.key!r}: begin again"
+                    f"{self.store.name} holds another part {part.number} of {self.spec.key!r}: restart the upload"
                 )
             )
             return
@@ -227,7 +227,9 @@ class PartsUpload:
             if await self._found_is(whole_crc):
                 self.info = replace(self._found, crc32c=whole_crc)
             elif self.open:
-                self.fail(UploadGone(f"{self.store.name} holds another {self.spec.key!r}: begin again"))
+                self.fail(
+                    UploadGone(f"{self.store.name} holds another {self.spec.key!r}: restart the upload")
+                )
             await self._forget()
 
     async def give_up(self, ending: Ending) -> None:

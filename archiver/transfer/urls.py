@@ -24,7 +24,7 @@ _PLAIN = re.compile(
 """A URL whose parts all parsers read alike: nearly every one. A tree has tens of thousands."""
 
 _BLANKS = "".join(map(chr, range(0x21)))  # around a reference they mean nothing, as in browsers
-_NOT_ON_THE_WIRE = re.compile(r"[^\x21-\x7e]+")
+_TO_ENCODE = re.compile(r"[^\x21-\x7e]+")
 
 
 class Origin(NamedTuple):
@@ -118,7 +118,7 @@ class SecretUrl:
         if self._target is None:
             parts = urlsplit(self._text)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            self._target = _on_the_wire(target)
+            self._target = _percent_encoded(target)
         return self._target
 
     def join(self, reference: str) -> SecretUrl:
@@ -150,7 +150,10 @@ class SecretUrl:
         """This URL with the parameters `more` after its own. Raises SourceNotAllowed."""
         text, target = self._text.partition("#")[0], self.target
         url = SecretUrl(f"{text}{'&' if '?' in text else '?'}{more}")
-        url._origin, url._target = self.origin, f"{target}{'&' if '?' in target else '?'}{_on_the_wire(more)}"
+        url._origin, url._target = (
+            self.origin,
+            f"{target}{'&' if '?' in target else '?'}{_percent_encoded(more)}",
+        )
         return url
 
     def _normal_host(self, host: str) -> str:
@@ -249,5 +252,5 @@ def _parts(text: str) -> tuple[str | None, str | None, str, str | None, str | No
     return scheme, authority, path, query, fragment
 
 
-def _on_the_wire(text: str) -> str:
-    return _NOT_ON_THE_WIRE.sub(lambda found: quote(found.group()), text)
+def _percent_encoded(text: str) -> str:
+    return _TO_ENCODE.sub(lambda found: quote(found.group()), text)

@@ -261,12 +261,12 @@ class LedgerContract:
         )
 
         harness.advance(MINUTE / 2)
-        new = harness.ledger.discover([seen(verdict=verdict, reason="judged anew")])
+        new = harness.ledger.discover([seen(verdict=verdict, reason="judged again")])
 
         assert new == 0
         assert row(harness).state == (verdict if moves else state)
         if moves:
-            assert row(harness).reason == (None if verdict == AssetState.DISCOVERED else "judged anew")
+            assert row(harness).reason == (None if verdict == AssetState.DISCOVERED else "judged again")
         assert (row(harness).changed_at == harness.now) == (moves and verdict != state)
         check_balance(harness)
 

@@ -119,7 +119,7 @@ class ArchiverHarness:
         self.stores = list(stores) or [MemoryBackend("one")]
         self.api = FakeApi(assets or [asset(size=None)], clock=self.clock)
         self.stopping = False
-        self.paused: list[float] = []  # seconds, while the ledger was away
+        self.paused: list[float] = []  # seconds, while the ledger was unreachable
         self.archiver = Archiver(
             api=self.api,
             ledger=self.ledger,

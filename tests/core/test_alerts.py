@@ -175,7 +175,9 @@ class TestResolved:
         office.look(HELD)
         for _ in range(30):
             office.clock.advance(MINUTE)
-            office.book = office.book.add(finding("ledger_unreachable", "Redis is away."), office.clock())
+            office.book = office.book.add(
+                finding("ledger_unreachable", "Redis is unreachable."), office.clock()
+            )
             office.deliver()
 
         assert office.told[CHAT.name] == ["on_hold s3://b 0", "ledger_unreachable 0"]

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    path: str  # as on the wire, still quoted
+    path: str  # as sent, still quoted
     query: Mapping[str, str]
     token: str
 

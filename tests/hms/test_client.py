@@ -477,7 +477,7 @@ PAGES: list[tuple[str, Sequence[Answer], int, int]] = [
         2,
     ),
     (
-        "behind the short page the list begins again",
+        "after the short page the list starts over",
         [_page(FULL, "a99"), _page(_rows(100), "a100"), _page(FULL, "a99")],
         201,
         3,

@@ -41,7 +41,7 @@ KIB = 1024
 
 
 class Api(FakeApi):
-    """Signs as `url` says, anew at each call."""
+    """Signs as `url` says, again at each call."""
 
     def __init__(self, assets: Sequence[Asset], url: Callable[[], str]) -> None:
         super().__init__(assets)

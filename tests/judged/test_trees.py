@@ -293,7 +293,7 @@ def test_a_playlist_that_gets_its_end_is_archived() -> None:
 
 
 def test_segments_of_two_versions_are_never_mixed() -> None:
-    """The names and playlists stay, every segment is written anew, while one attempt has half of them."""
+    """The names and playlists stay, every segment is written again, while one attempt has half of them."""
     files = {f"/v/{name}": body for name, body in tree().items()}
     del files["/v/low/s2.ts"]
     with Origin(files) as origin:

@@ -139,7 +139,7 @@ def be_a_worker(job: Job, pipe: int) -> None:
 
 
 def load_libraries() -> None:
-    """The stores' libraries, and boto3's models, which it reads anew for each session: a third of a second. Code and
+    """The stores' libraries, and boto3's models, which it reads again for each session: a third of a second. Code and
     data alone; clients are made after the fork."""
     for entry_point in schemes().values():
         entry_point.load()

@@ -184,7 +184,7 @@ def test_a_server_that_appends_what_is_sent_again_is_refused_its_object_and_then
 
 
 @pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
-def test_a_source_that_changed_meanwhile_is_begun_again_and_the_log_says_so(
+def test_a_source_that_changed_meanwhile_is_restarted_and_the_log_says_so(
     fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     harness = harness_of(fork_server, redis_url, origin, destination)

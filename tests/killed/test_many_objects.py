@@ -119,7 +119,7 @@ def test_a_zip_goes_on_at_the_member(
     assert second.source_bytes <= len(data) - known_bytes + DIRECTORY_BYTES
 
 
-def test_a_zip_that_changed_meanwhile_is_unpacked_anew(
+def test_a_zip_that_changed_meanwhile_is_unpacked_again(
     fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:
     origin.files["/vod.zip"] = zipped(

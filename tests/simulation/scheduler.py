@@ -131,7 +131,7 @@ class Scheduler:
 
 
 class Process:
-    """A process of the fleet. `run` is called anew each time that it starts; `wall_skew` is how far its clock is ahead
+    """A process of the fleet. `run` is called again each time that it starts; `wall_skew` is how far its clock is ahead
     of true time."""
 
     def __init__(self, scheduler: Scheduler, name: str, run: Callable[[Process], None]) -> None:

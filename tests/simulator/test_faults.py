@@ -1,4 +1,4 @@
-"""Each fault as a client on the wire meets it, and that it passes."""
+"""Each fault as a client meets it, and that it passes."""
 
 from __future__ import annotations
 

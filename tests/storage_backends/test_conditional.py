@@ -163,7 +163,7 @@ def test_of_several_who_expect_the_same_exactly_one_wins(kind: str, tmp_path: Pa
     def attempt(expected: ObjectInfo | None, data: bytes) -> bool:
         start.wait(timeout=10)
         for _ in range(1000):
-            with suppress(TransientStorageError):  # another one is at it
+            with suppress(TransientStorageError):  # another one is writing
                 try:
                     write(store, data, expected)
                 except ObjectChanged:

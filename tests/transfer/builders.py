@@ -28,7 +28,7 @@ def client(timeouts: Timeouts = QUICK, ca_file: Path | None = None) -> HttpClien
 
 
 class Signer:
-    """Signs a path of an origin anew at each call; `signed` counts. The signature is the canary."""
+    """Signs a path of an origin again at each call; `signed` counts. The signature is the canary."""
 
     def __init__(self, origin: Origin, path: str = "/file") -> None:
         self._origin = origin

@@ -71,12 +71,12 @@ def test_any_parts_cuts_and_order_make_the_same_object(
     stores: list[StorageBackend] = [MemoryBackend("parallel"), OrderedStore(MemoryBackend("ordered"))]
     memory = MemoryBudget(budget * 64 * 1024)
     http = client()
-    patient = replace(HURRIED, attempts=10)
+    retrying = replace(HURRIED, attempts=10)
     with Origin({"/file": content}, ranges=ranges) as origin:
         if ranges or size <= part:  # a straight read of several parts is not taken up in the middle
             origin.script(cuts)
         with TransferEngine(
-            memory, part_bytes=part, connections=connections, uploads=uploads, policy=patient
+            memory, part_bytes=part, connections=connections, uploads=uploads, policy=retrying
         ) as engine:
             result = engine.submit(source(http, origin), request(), stores).result(timeout=30)
         http.close()

@@ -171,9 +171,9 @@ def test_a_fresh_connection_that_ends_without_an_answer_is_unavailable(http: Htt
 
 
 def test_an_idle_connection_is_not_trusted_for_long(origin: Origin) -> None:
-    impatient = client(Timeouts(idle=timedelta(0)))
-    session = impatient.session()
-    get = getting(impatient, session)
+    without_idle = client(Timeouts(idle=timedelta(0)))
+    session = without_idle.session()
+    get = getting(without_idle, session)
     read(get(address(origin), {}))
 
     read(get(address(origin), {}))

@@ -57,10 +57,10 @@ def copy(
     http = client()
     try:
         with Origin({"/file": content}) as origin:
-            patient = TransferEngine(
+            retrying = TransferEngine(
                 budget, part_bytes=part_bytes, connections=8, uploads=4, policy=HURRIED, journal=journal
             )
-            with patient as engine:
+            with retrying as engine:
                 stored = stores or (MemoryBackend("store"),)
                 return engine.submit(source(http, origin), request(**ask), stored).result(timeout=20)
     finally:

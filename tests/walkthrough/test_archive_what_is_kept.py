@@ -1,4 +1,4 @@
-"""`archiver archive` of an asset that is kept with doubts, while its source is away."""
+"""`archiver archive` of an asset that is kept with doubts, while its source is unreachable."""
 
 from __future__ import annotations
 

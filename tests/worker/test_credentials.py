@@ -80,7 +80,7 @@ def test_after_sighup_the_file_counts_and_nothing_happens_twice() -> None:
 
     assert secret_of(used.renewed()) == "second-secret"
     assert used.renewed() is None
-    assert redact("with second-secret") == "with [redacted]", "what was read anew is a secret too"
+    assert redact("with second-secret") == "with [redacted]", "what was read again is a secret too"
 
 
 def test_a_refusal_reads_the_file_again_once_a_minute() -> None:

@@ -85,7 +85,7 @@ class Setup:
 
 
 def failing_once() -> Callable[[], Tree]:
-    """Contents whose source is away for the first attempt."""
+    """Contents whose source is unreachable for the first attempt."""
     failures: list[Exception] = [SourceUnavailable("GET: answered 503")] * 100
 
     def contents() -> Tree:

@@ -28,7 +28,7 @@ _LOCK = "alerts"
 class Alerter:
     """Looks at the account each minute and tells each channel what it does not know yet.
 
-    Two of them tell nothing twice: one looks at a time, and the ledger keeps what was told. While the ledger is away
+    Two of them tell nothing twice: one looks at a time, and the ledger keeps what was told. While the ledger is down
     each goes by its memory."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Alerter:
         """When the last look ended, by `steady`."""
 
     def firing(self) -> Sequence[Alert]:
-        """Return what fired at the last look, worst first; also while the ledger is away."""
+        """Return what fired at the last look, worst first; also while the ledger is unreachable."""
         return self._book.firing()
 
     def run(self, stopped: threading.Event) -> None:
@@ -67,7 +67,7 @@ class Alerter:
                 return
 
     def look(self) -> None:
-        """Look once, and tell. Raises nothing for a ledger that is away or a channel that fails."""
+        """Look once, and tell. Raises nothing for a ledger that is unreachable or a channel that fails."""
         try:
             if self._ledger.lock(_LOCK, EVERY / 2) is not None:
                 self._look()

@@ -12,7 +12,7 @@ def serve() -> None:
 
     One is enough, beside the workers; `archiver up` starts it. ARCHIVER_SERVE_PORT has /healthz (would a restart
     help?), /readyz (does the archiver make progress?) and /webhooks/100ms; ARCHIVER_METRICS_PORT has /metrics. It
-    starts without Redis too, so that it can tell that Redis is away.
+    starts without Redis too, so that it can tell that Redis is unreachable.
 
     Exit code 2 when an alert URL is wrong or a port is taken.
 

@@ -17,7 +17,7 @@ LINE_EVERY_SECONDS = 60
 
 
 class Work:
-    """How far the work is; `archiver.core.upkeep.phases.Tell`. A new phase starts to count anew."""
+    """How far the work is; `archiver.core.upkeep.phases.Tell`. A new phase starts at zero."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -154,7 +154,7 @@ FAMILIES = (
         "archiver_alerts_firing",
         "gauge",
         "alerts",
-        "Alerts that fire, by rule; known while Redis is away too.",
+        "Alerts that fire, by rule; known while Redis is unreachable too.",
         (
             "rule",
             "severity",

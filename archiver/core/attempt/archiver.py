@@ -73,7 +73,7 @@ class Archiver:
         workspace: str | None = None,
     ) -> None:
         """`clock`: the ledger's. `time_is_up`: what the caller of `archive` raises in the middle of it to end a long
-        attempt. `pause`: waits so many seconds for a ledger that is away. `workspace`: that
+        attempt. `pause`: waits so many seconds for a ledger that is unreachable. `workspace`: that
         of our credentials (`hms.workspace`), when it is known."""
         self.deps = Dependencies(api, ledger, list(destinations), open_contents, engine, rules, clock)
         self._stop_requested = stop_requested

@@ -29,7 +29,7 @@ LOOK_EVERY = timedelta(seconds=5)  # whether an urgent asset waits for a slot
 class Heartbeat:
     """Renew the lease in a thread for the duration of one attempt; none is started for one shorter than TICK.
 
-    While the ledger is away the copy goes on: nobody else can take the lease from it either. The attempt ends with
+    While the ledger is down the copy goes on: nobody else can take the lease from it either. The attempt ends with
     LeaseLost once the ledger says that another worker has the asset.
     """
 
@@ -106,7 +106,7 @@ class Heartbeat:
         self._renew()
 
     def confirm_if_possible(self) -> None:
-        """Like `confirm`, but go on when the ledger is away: the store's compare-and-swap and the fencing token in the
+        """Like `confirm`, but go on when the ledger is down: the store's compare-and-swap and the fencing token in the
         manifest decide then."""
         try:
             self.confirm()

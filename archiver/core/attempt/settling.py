@@ -61,7 +61,7 @@ def settle(
     give_up: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> Row:
-    """Settle the asset in the ledger and return its row; retry by SETTLING while the ledger is away, until `give_up`
+    """Settle the asset in the ledger and return its row; retry by SETTLING while the ledger is down, until `give_up`
     says to stop.
 
     Raises LedgerUnavailable; LeaseLost, also when the answer to an earlier try was lost.

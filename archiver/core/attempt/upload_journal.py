@@ -1,4 +1,4 @@
-"""The engine's journal of unfinished uploads, kept in the ledger. Best effort: a ledger that is away costs a part
+"""The engine's journal of unfinished uploads, kept in the ledger. Best effort: a ledger that is down costs a part
 that is sent twice, never a copy. An upload that cannot be resumed is restarted, and the log says why."""
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def close_on(ledger: Facts, names: Iterable[str], machine: str) -> None:
 def note_success(ledger: Facts, opened: Mapping[str, OpenBreaker], name: str) -> None:
     """Close the breaker of `name` for all but refused machines, and keep it so for OPEN_FOR, whatever refuses another.
 
-    Writes nothing while no breaker of `name` is among the `opened`, or while the ledger is away.
+    Writes nothing while no breaker of `name` is among the `opened`, or while the ledger is unreachable.
     """
     if any(other == name or other.startswith(_of_all_machines(name)) for other in opened):
         with suppress(LedgerError):
@@ -107,7 +107,7 @@ def note_success(ledger: Facts, opened: Mapping[str, OpenBreaker], name: str) ->
 
 def close_half_open(ledger: Facts, half_open: Mapping[str, OpenBreaker], name: str, machine: str) -> None:
     """After a success on `machine`: close those of the `half_open` that are of `name` and of this machine or of all.
-    Writes nothing while the ledger is away."""
+    Writes nothing while the ledger is unreachable."""
     with suppress(LedgerError):
         for each in {name, _on(name, machine)} & half_open.keys():
             close(ledger, each)

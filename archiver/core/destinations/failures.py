@@ -78,7 +78,7 @@ def record(
 
 
 class MachineFailures:
-    """Those of one machine. `lifetime`: after which a failure that is not met again is forgotten. A ledger that is away
+    """Those of one machine. `lifetime`: after which a failure that is not met again is forgotten. A ledger that is down
     is logged, and stops nothing."""
 
     def __init__(self, ledger: Facts, machine: str, lifetime: timedelta) -> None:
@@ -87,7 +87,7 @@ class MachineFailures:
         self._lifetime = lifetime
 
     def record(self, name: str, kind: Kind, reason: str, now: datetime) -> Failure | None:
-        """None when the ledger is away."""
+        """None when the ledger is unreachable."""
         try:
             return record(self._ledger, name, self._machine, kind, reason, now, self._lifetime)
         except LedgerError as error:

@@ -438,7 +438,7 @@ def test_a_tree_with_a_segment_missing_for_good_is_stored_but_never_archived() -
 
 def test_a_second_attempt_fetches_only_what_the_first_did_not_store() -> None:
     whole = {f"s{number}.ts": BytesSource(b"G" * 10) for number in range(8)}
-    flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)  # beyond the engine's own patience
+    flaky = BytesSource(b"G" * 10, [SourceUnavailable("503")] * 5)  # more than the engine retries
     store = WritesSeen("one")
     harness = ArchiverHarness(lambda: Tree({**whole, "s9.ts": flaky}), stores=[store])
     first = harness.archive()

@@ -458,7 +458,7 @@ def test_a_small_asset_costs_five_requests() -> None:
     assert store.asked == ["stat", "put", "put", "read", "stat"]
 
 
-# -- a ledger that is away -------------------------------------------------------------------------------------
+# -- a ledger that is unreachable -------------------------------------------------------------------------------------
 class Away(MemoryLedger):
     """Away for `left` more calls."""
 

@@ -1,4 +1,4 @@
-"""What the log says of an upload that is begun again, though another worker had begun it."""
+"""What the log says of an upload that is restarted although another worker had begun it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_a_first_upload_is_nothing_to_speak_of(journal: LedgerUploadJournal) -> 
         (replace(UPLOAD, token="another secret"), "the store does not know it any more"),
     ],
 )
-def test_an_upload_begun_again_says_why(journal: LedgerUploadJournal, now: SavedUpload, reason: str) -> None:
+def test_a_restarted_upload_is_logged_with_its_reason(
+    journal: LedgerUploadJournal, now: SavedUpload, reason: str
+) -> None:
     journal.begun("s3://bucket", KEY, UPLOAD)
 
     with capture_logs() as reported:

@@ -129,7 +129,7 @@ def test_a_silence_of_the_watch_is_not_taken_for_work(fleet: Fleet) -> None:
     assert throughput.history(fleet.ledger) == []
 
 
-def test_a_flushed_ledger_starts_to_measure_anew(fleet: Fleet) -> None:
+def test_a_flushed_ledger_starts_to_measure_again(fleet: Fleet) -> None:
     fleet.discovers()
     fleet.archives(1)
     fleet.watch()
@@ -216,7 +216,7 @@ def busy(fleet: Fleet) -> None:
         fleet.watch()
 
 
-def test_the_forecast_is_made_anew_every_ten_minutes(fleet: Fleet) -> None:
+def test_the_forecast_is_made_again_every_ten_minutes(fleet: Fleet) -> None:
     busy(fleet)
     before = fleet.summary().forecast
     fleet.discovers(100)

@@ -1,4 +1,4 @@
-"""The loop that tells people: once, whatever restarts, and also when the ledger is away."""
+"""The loop that tells people: once, whatever restarts, and also when the ledger is unreachable."""
 
 from __future__ import annotations
 

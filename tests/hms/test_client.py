@@ -215,7 +215,7 @@ def test_an_invalid_retry_after_is_ignored(talk: Talk, time: FakeTime, word: str
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [("600", timedelta(minutes=10)), ("999999999", timedelta(hours=1))]
+    ("word", "reported"), [("600", timedelta(minutes=10)), ("999999999", timedelta(hours=1))]
 )
 def test_a_long_retry_after_is_passed_on_not_waited_for(
     talk: Talk, time: FakeTime, word: str, reported: timedelta

@@ -68,7 +68,7 @@ def test_a_relative_directory_is_named_by_its_full_path(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reported"),
     [
         ("", "empty"),
         ("   ", "empty"),

@@ -129,7 +129,7 @@ def test_every_class_of_boto3_is_our_own_defect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("reported", "reason"),
     [
         ("[SSL: CERTIFICATE_VERIFY_FAILED]", "certificate verify failed"),
         (

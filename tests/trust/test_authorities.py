@@ -115,7 +115,7 @@ def test_what_boto3_would_trust_is_added(
 
 
 @pytest.mark.parametrize(
-    ("what", "make", "said"),
+    ("what", "make", "reported"),
     [
         ("it is not there", lambda _: None, "does not exist"),
         ("it is empty", lambda path: path.touch(), "holds no certificate in PEM"),

@@ -56,7 +56,7 @@ def _findings(result: Said) -> dict[str, dict[str, str]]:
     ],
 )
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "result"),
     [
         ("missing.pem", "does not exist"),
         ("empty.pem", "holds no certificate"),

@@ -14,7 +14,7 @@ from tests.walkthrough.user import user_of
 
 
 @pytest.mark.parametrize(
-    ("api_is_ahead", "told"),
+    ("api_is_ahead", "outcome"),
     [(timedelta(seconds=-15), False), (timedelta(minutes=-6), True), (timedelta(days=3), True)],
     ids=str,
 )

@@ -320,7 +320,7 @@ _BY_RELATION = {
 }
 
 
-@pytest.mark.parametrize(("name", "value", "said"), BAD)
+@pytest.mark.parametrize(("name", "value", "result"), BAD)
 def test_a_bad_value_is_refused_by_name_and_a_secret_is_never_shown(
     name: str, value: str, result: str
 ) -> None:

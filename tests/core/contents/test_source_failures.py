@@ -23,7 +23,7 @@ ADDRESS = "https://edge-7.example.com/token=SECRET/a.ts"
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reported"),
     [
         (SourceGone(f"{ADDRESS} answered 404"), "it is missing at the source (404 or 410)"),
         (SourceForbidden(f"{ADDRESS} answered 403"), "the source refuses it (401 or 403)"),
@@ -43,7 +43,7 @@ def test_a_failure_is_described_without_an_address(error: SourceError, reported:
 
 
 @pytest.mark.parametrize(
-    ("path", "what", "said"),
+    ("path", "what", "reported"),
     [
         ("low/s.ts", "low/s.ts: expected text", "low/s.ts: expected text"),
         ("low/s.ts", "s.ts: expected text", "low/s.ts: expected text"),

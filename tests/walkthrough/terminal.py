@@ -44,6 +44,18 @@ class Terminal:
             if not self._read():
                 assert words in self.shown, f"{words!r} was never shown, but:\n{self.shown}"
 
+    def types(self, line: str) -> None:
+        """A line, and Enter."""
+        os.write(self._master, f"{line}\r".encode())
+
+    def types_hidden(self, line: str, *, seconds: float) -> None:
+        """A line where nothing is echoed, as soon as that is so."""
+        end = time.monotonic() + seconds
+        while termios.tcgetattr(self._master)[3] & termios.ECHO:
+            assert time.monotonic() < end, f"it still echoes after {seconds:g} s:\n{self.shown}"
+            self._read()
+        self.types(line)
+
     def interrupt(self) -> None:
         """Ctrl-C."""
         os.write(self._master, b"\x03")

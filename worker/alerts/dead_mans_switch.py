@@ -35,11 +35,23 @@ class DeadMansSwitch:
         """A sweep failed, or nothing copies what it found."""
         self._call("/fail")
 
+    def test(self) -> str | None:
+        """Call it once, as after a sweep that ended well. Return why that failed, without the URL."""
+        failure = self._get("")
+        if "status" in failure:
+            return f"the service answered {failure['status']}"
+        return f"the service cannot be reached: {failure['error']}" if failure else None
+
     def _call(self, suffix: str) -> None:
+        if failure := self._get(suffix):
+            log.warning("heartbeat_failed", signal=suffix or "success", **failure)
+
+    def _get(self, suffix: str) -> dict[str, object]:
+        """Return what went wrong, in fields of a log event; none when nothing did."""
         if self._url is None:
-            return
-        url = httpx.URL(self._url.get_secret_value())
+            return {}
         try:
+            url = httpx.URL(self._url.get_secret_value())
             answer = httpx.get(
                 url.copy_with(path=url.path.rstrip("/") + suffix),
                 timeout=TIMEOUT_SECONDS,
@@ -47,6 +59,7 @@ class DeadMansSwitch:
             )
             answer.raise_for_status()
         except httpx.HTTPStatusError as error:
-            log.warning("heartbeat_failed", signal=suffix or "success", status=error.response.status_code)
-        except (httpx.HTTPError, OSError, ValueError) as error:  # its text may name the URL
-            log.warning("heartbeat_failed", signal=suffix or "success", error=type(error).__name__)
+            return {"status": error.response.status_code}
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # its text may name the URL
+            return {"error": type(error).__name__}
+        return {}

@@ -29,6 +29,7 @@ from worker.cli.cmd_catalogue import catalogue
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
 from worker.cli.cmd_events import events
+from worker.cli.cmd_init import init
 from worker.cli.cmd_list import list_assets
 from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_plan import plan
@@ -60,7 +61,7 @@ app = typer.Typer(
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Archive": (demo, up, run, serve, plan, sweep, backfill, archive, webhook),
+    "Archive": (demo, init, up, run, serve, plan, sweep, backfill, archive, webhook),
     "Inspect and check": (
         status,
         list_assets,

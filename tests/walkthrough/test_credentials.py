@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.simulator.process import Simulator, running_simulator
 from tests.walkthrough.running import Up, up
 from tests.walkthrough.user import TRACEBACK, User, until, user_of
@@ -25,10 +26,10 @@ def user_with_file(tmp_path: Path, simulator: Simulator, **settings: str) -> Use
     return user
 
 
-def write_secret(user: User, simulator: Simulator, secret: str | None = None) -> None:
+def write_secret(user: User, simulator: Simulator, secret: str | None = None, *more: str) -> None:
     given = simulator.environment
     text = f"HMS_ACCESS_KEY={given['HMS_ACCESS_KEY']}\nHMS_SECRET={secret or given['HMS_SECRET']}\n"
-    (user.folder / ".env").write_text(text)
+    (user.folder / ".env").write_text(text + "\n".join(more))
 
 
 def logs(user: User) -> str:
@@ -58,6 +59,38 @@ def test_a_wrong_secret_that_is_corrected_is_used_without_a_restart(tmp_path: Pa
 
     assert "credentials_changed" in logs(user)
     assert WRONG not in logs(user) + (tmp_path / "out.txt").read_text()
+
+
+def test_a_wrong_key_of_the_bucket_that_is_corrected_is_used_without_a_restart(
+    tmp_path: Path, rclone_server: S3Server
+) -> None:
+    """Its variables are the cloud SDK's: `archiver up` passes them on to its workers."""
+    destination = rclone_server.url(rclone_server.new_bucket(), "x")
+    with running_simulator("empty") as simulator:
+        asset = simulator.add_asset("chat")["id"]
+        user = user_with_file(tmp_path, simulator, ARCHIVER_DESTINATIONS=destination)
+        user.environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+        write_secret(
+            user, simulator, None, f"AWS_ACCESS_KEY_ID={ACCESS_KEY}", f"AWS_SECRET_ACCESS_KEY={WRONG}"
+        )
+        with up(user) as running:
+            running.wait_for_states(waiting=1, seconds=60)
+            before = workers(running)
+            write_secret(
+                user,
+                simulator,
+                None,
+                f"AWS_ACCESS_KEY_ID={ACCESS_KEY}",
+                f"AWS_SECRET_ACCESS_KEY={SECRET_KEY}",
+            )
+            for process in before:
+                process.send_signal(signal.SIGHUP)
+            until(lambda: "credentials_changed" in logs(user), seconds=30, what="the new key to be read")
+            user.types("retry", asset)
+            running.wait_for_states(archived=1, seconds=60)
+            assert [process.pid for process in workers(running)] == [process.pid for process in before]
+
+    assert WRONG not in logs(user)
 
 
 def test_a_copy_that_runs_is_not_interrupted_by_sighup_to_any_process_of_its_worker(tmp_path: Path) -> None:

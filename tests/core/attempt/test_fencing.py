@@ -249,7 +249,7 @@ def test_a_manifest_has_the_token_of_its_lease() -> None:
 
 def test_after_a_flush_an_attempt_takes_a_token_above_that_of_the_manifest_it_finds() -> None:
     harness = ArchiverHarness(lambda: file(VIDEO))
-    high = 2**41  # tokens begin below 2**40
+    high = 2**60  # tokens are microseconds since 1970, below 2**52 for decades
     stored_with(harness.stores[0], fence=high, damage=("CRC32C",))
 
     outcome = harness.archive()
@@ -261,7 +261,7 @@ def test_after_a_flush_an_attempt_takes_a_token_above_that_of_the_manifest_it_fi
 
 def test_a_manifest_of_a_higher_token_that_appears_during_the_copy_makes_the_asset_due_at_once() -> None:
     store = MemoryBackend("one")
-    theirs = another(2**41, store)
+    theirs = another(2**60, store)
 
     class Appears(Wrapped):
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
@@ -565,7 +565,7 @@ def test_a_stopping_worker_does_not_wait_for_the_ledger() -> None:
 
 def test_a_newer_attempt_that_committed_while_the_ledger_was_away_from_us_keeps_its_manifest() -> None:
     harness, ledger, _ = away_during_the_copy(10**6)
-    theirs = another(2**41, harness.stores[0])
+    theirs = another(2**60, harness.stores[0])
 
     class Appears(Wrapped):
         def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:

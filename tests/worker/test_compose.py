@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
+import threading
 import tomllib
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -85,6 +89,34 @@ def test_flower_does_not_start_without_a_password_and_gets_no_other_secret(compo
     assert flower["environment"]["FLOWER_URL_PREFIX"] == "${ARCHIVER_FLOWER_URL_PREFIX:-}"
     assert "env_file" not in flower
     assert flower["ports"] == ["127.0.0.1:5555:5555"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [("", "/healthcheck"), ("/flower", "/flower/healthcheck"), ("a/b/", "/a/b/healthcheck")],
+)
+def test_the_health_check_of_flower_follows_its_url_prefix(
+    compose: dict[str, Any], prefix: str, path: str
+) -> None:
+    kind, python, *arguments = compose["services"]["flower"]["healthcheck"]["test"]
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        code = [argument.replace("5555", str(server.server_address[1])) for argument in arguments]
+        subprocess.run([sys.executable, *code], env={"FLOWER_URL_PREFIX": prefix}, check=True, timeout=30)
+
+    assert (kind, python) == ("CMD", "python")
+    assert asked == [path]
 
 
 def test_nothing_else_is_published(compose: dict[str, Any]) -> None:

@@ -34,6 +34,9 @@ class Faults:
                 return fault.kind
         return None
 
+    def is_active(self, where: str, kind: str, seconds: float) -> bool:
+        return any(fault.kind == kind and fault.active(seconds) for fault in self._by_place.get(where, ()))
+
     def began(self, where: str, kind: str | None, seconds: float) -> float:
         """Return when the one of that kind (None: any) began that is active; `seconds` itself when there is none."""
         found = (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from archiver.core.upkeep.reports import RECONCILE_EXPECTED_FACT, RECONCILE_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -34,8 +35,16 @@ class LedgerAudit(Protocol):
 
     def discovered(self, before: dict[str, Row]) -> None: ...
 
-    def swept(self) -> None:
+    def swept(self, fact: Mapping[str, object]) -> None:
         """A sweep that came to its end is recorded."""
+        ...
+
+    def reconcile_expected(self) -> None:
+        """From now on a reconcile that does not end is to be told."""
+        ...
+
+    def reconciled(self, process: Process) -> None:
+        """A reconcile that came to its end is recorded."""
         ...
 
     def settled(self, process: Process, before: Row | None, after: Row | None) -> None: ...
@@ -142,7 +151,11 @@ class SimLedger:
         def act() -> None:
             self._ledger.remember(name, fact, lifetime)
             if name == SWEEP_FACT:
-                self._audit.swept()
+                self._audit.swept(fact)
+            elif name == RECONCILE_EXPECTED_FACT:
+                self._audit.reconcile_expected()
+            elif name == RECONCILE_FACT:
+                self._audit.reconciled(self._process)
 
         self._call("remember", act)
 

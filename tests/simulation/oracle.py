@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.core.health import Summary
@@ -15,7 +15,7 @@ from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
 from tests.simulation.faults import Faults, longest_clear
 from tests.simulation.ledgers import AuditedLedger
-from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler
+from tests.simulation.scheduler import DAY, HOUR, MINUTE, START, Process, Scheduler
 from tests.simulation.stores import FOREIGN, MANIFESTS, Destination
 from tests.simulation.truth import TrueAsset
 from tests.simulation.wiring import AT_RISK, SWEEP_EVERY, Logs
@@ -25,7 +25,8 @@ RE_READ_WITHIN = 31 * DAY
 NOTICED_WITHIN = {"rot": RE_READ_WITHIN, "object deleted": RE_READ_WITHIN, "manifest deleted": 1 * DAY}
 A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old one
 UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
-"""So long a destination may be unmounted before nothing is written any more: it is asked again after 3 and 20 s."""
+"""So long a destination may be unmounted, while a process runs, before it writes nothing there any more: it asks again
+after 3 and 20 s. Nobody can look between two instructions: time for which the process is paused does not count."""
 REFUSALS = 6
 """One attempt is refused twice or more, and its worker may be killed before it has recorded that."""
 CLEAR_ENOUGH = 2 * DAY
@@ -86,12 +87,14 @@ class Oracle:
     rejected: set[str] = field(default_factory=set)
     calm_from: float = float("inf")
     swept_at: float | None = None
+    reconciled_at: float = 0.0  # the last whole reconcile ended, or the first is expected
+    compared_from: float = _NEVER  # and its task began
     leases: int = 0
     met: dict[str, int] = field(default_factory=dict)
     """By fault of the API, the epoch in which the last whole sweep met it from first to last."""
 
     def __post_init__(self) -> None:
-        self._writers: dict[tuple[str, str], tuple[int, int]] = {}
+        self._writers: dict[tuple[str, str], int] = {}  # the lease of a manifest's writer
         self._written_at: dict[tuple[str, str], float] = {}  # a manifest
         self._deleted_by: dict[tuple[str, str], tuple[str, float]] = {}  # a process, and when
         self._manifests: dict[tuple[str, str], str] = {}  # store and asset -> key
@@ -217,7 +220,7 @@ class Oracle:
         if not mounted:
             seconds = UNSEEN_SECONDS["manifest" if key.startswith(MANIFESTS) else "object"]
             ours = key.startswith((MANIFESTS, "recordings/"))
-            if ours and store.unmounted_for > seconds and process.paused_at < store.unmounted_at:
+            if ours and process.awake_seconds_since(store.unmounted_at) > seconds:
                 self._broken("nothing is written to a destination that is not there", f"{process.name} {key}")
             return
         if key == FOREIGN:
@@ -238,19 +241,19 @@ class Oracle:
             self._manifests[store.name, asset_id] = key
         manifest = self.manifest(store, asset_id)
         was = self._parsed(before.data) if before else None
-        writer = (self.epoch, process.lease_number)
+        lease = process.lease_number
         by_worker = process.name.startswith("worker")
         if by_worker:
             last = self._writers.get((store.name, asset_id))
-            is_older = last is not None and last[0] == self.epoch and last[1] > writer[1]
+            is_older = last is not None and last > lease
             written_at = self._written_at.get((store.name, asset_id), _NEVER)
             looked_at = max(process.looked_at.get((store.name, key), _NEVER), process.about_to_write_at)
             if is_older and before is not None and (store.compares or written_at < looked_at):
                 self._broken(
                     "no older lease replaces a newer manifest",
-                    f"{process.name} with lease {writer[1]} over {last and last[1]}: {key}",
+                    f"{process.name} with lease {lease} over {last}: {key}",
                 )
-            self._writers[store.name, asset_id] = writer
+            self._writers[store.name, asset_id] = lease
             self._written_at[store.name, asset_id] = self.scheduler.seconds
         if manifest is not None and manifest.proves:
             self._committed_at[store.name, asset_id] = self.scheduler.seconds
@@ -351,7 +354,9 @@ class Oracle:
             if why is None:
                 continue
             harms = self.harms[row.asset_id, store.name]
-            allowed = max((max(harm.noticed_by, self.epoch_began + DAY) for harm in harms), default=None)
+            allowed = max(
+                (max(self._noticed_by(harm), self.epoch_began + DAY) for harm in harms), default=None
+            )
             if allowed is None and self.epoch and self.scheduler.seconds < self.epoch_began + 1 * DAY:
                 continue
             changed = any(version.since > 0 for version in self.assets[row.asset_id].versions[1:])
@@ -359,6 +364,12 @@ class Oracle:
                 continue
             if allowed is None or self.scheduler.seconds > allowed:
                 self._broken("what is archived is whole", f"{row.asset_id} at {store.name}: {why}")
+
+    def _noticed_by(self, harm: Harm) -> float:
+        """The next whole reconcile sees that a manifest is gone. If none ends, `_check_healthy` asks for that."""
+        if harm.kind == "manifest deleted" and self.compared_from <= harm.at:
+            return float("inf")
+        return harm.noticed_by
 
     def watched(self, summary: Summary, began: float) -> None:
         """A control process has looked, and alarmed."""
@@ -374,6 +385,8 @@ class Oracle:
             known_for = now - max(row.changed_at, row.first_seen_at)
             if row.asset_id not in self.logs.alarmed and known_for > timedelta(hours=3):
                 self._broken("nothing is open past its deadline without an alarm", f"{row.asset_id}")
+        if self.scheduler.seconds - max(self.reconciled_at, self.calm_from) > 2 * DAY:
+            self._broken("the ledger is compared with the destinations", f"last at {self.reconciled_at}")
         if summary.healthy:
             self._check_healthy(summary)
 
@@ -394,6 +407,8 @@ class Oracle:
                 )
         if self.swept_at is None or seconds - self.swept_at > 4 * SWEEP_EVERY:
             self._broken("healthy only when it is", f"the last whole sweep was at {self.swept_at}")
+        if seconds - self.reconciled_at > DAY + MINUTE:
+            self._broken("healthy only when it is", f"the last whole reconcile was at {self.reconciled_at}")
         for met, epoch in self.met.items():
             if epoch == self.epoch:
                 self._broken("healthy only when it is", f"the last sweep met a fault of the {met}")
@@ -417,16 +432,28 @@ class Oracle:
     def _is_needed(self) -> bool:
         return any(row.state in OPEN_STATES for row in self.ledger.all_rows())
 
-    def swept(self) -> None:
+    def swept(self, fact: Mapping[str, object]) -> None:
+        """What status is to say of the last sweep is decided now, also when its process is killed a moment later."""
         self.swept_at = self.scheduler.seconds
-
-    def has_swept(self, began: float) -> None:
-        """A whole sweep has ended: what was listed all the time is known."""
+        began = (datetime.fromisoformat(str(fact["started_at"])) - START).total_seconds()
         if self.epoch_began >= began:
             return
         kinds = ("api rows", "api clock")
         active = [kind for kind in kinds if self.faults.began(kind, None, self.scheduler.seconds) < began]
         self.met = dict.fromkeys(active, self.epoch)
+
+    def reconcile_expected(self) -> None:
+        self.reconciled_at = self.scheduler.seconds
+
+    def reconciled(self, process: Process) -> None:
+        """All manifests were listed since its task began."""
+        self.reconciled_at = self.scheduler.seconds
+        self.compared_from = process.attempt_began
+
+    def has_swept(self, began: float) -> None:
+        """A whole sweep has ended: what was listed all the time is known."""
+        if self.epoch_began >= began:
+            return
         known = {row.asset_id for row in self.ledger.all_rows()}
         for asset in self.assets.values():
             if asset.listed(began) and asset.listed(self.scheduler.seconds) and asset.id not in known:

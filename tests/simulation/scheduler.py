@@ -141,6 +141,7 @@ class Process:
         self.suspended_seconds = 0.0  # while its machine slept: a monotonic clock does not count that
         self.paused_until = 0.0
         self.paused_at = float("-inf")  # the last time
+        self._pauses: list[tuple[float, float]] = []  # from when until when, in this life
         self.lives = 0
         self.alive = False
         self.attempt_began = 0.0
@@ -158,6 +159,7 @@ class Process:
         self.lives += 1
         self.alive = True
         self.paused_until = 0.0
+        self._pauses = [(float("-inf"), self.scheduler.seconds)]
         self.scheduler.note(self.name, "starts")
         self.spawn(lambda: self._run(self))
 
@@ -205,9 +207,18 @@ class Process:
     def pause(self, seconds: float, *, machine_sleeps: bool = False) -> None:
         self.paused_at = self.scheduler.seconds
         self.paused_until = max(self.paused_until, self.scheduler.seconds + seconds)
+        self._pauses.append((self.scheduler.seconds, self.paused_until))
         if machine_sleeps:
             self.suspended_seconds += seconds
         self.scheduler.note(self.name, f"is paused for {seconds:.0f} s")
+
+    def awake_seconds_since(self, seconds: float) -> float:
+        """How long it has run since then."""
+        awake, at, now = 0.0, seconds, self.scheduler.seconds
+        for begin, end in self._pauses:
+            awake += max(begin - at, 0.0)
+            at = max(at, end)
+        return awake + max(now - at, 0.0)
 
     def maybe_pause_at_commit(self) -> None:
         """So long that the lease ends and another worker commits meanwhile."""

@@ -100,11 +100,16 @@ class Destination:
 
     @property
     def kind_of_fault(self) -> str | None:
-        return self.faults.active(f"store:{self.name}", self.scheduler.seconds)
+        return (
+            "unmounted"
+            if not self.mounted
+            else self.faults.active(f"store:{self.name}", self.scheduler.seconds)
+        )
 
     @property
     def mounted(self) -> bool:
-        return self.kind_of_fault != "unmounted"
+        """Whatever else happens to it meanwhile."""
+        return not self.faults.is_active(f"store:{self.name}", "unmounted", self.scheduler.seconds)
 
     @property
     def unmounted_at(self) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from worker.cli import progress
 from worker.cli.progress import Work, progress_shown
@@ -70,6 +73,26 @@ def test_without_a_terminal_a_line_is_printed_each_time(
 
     with progress_shown(refresh=refresh):
         assert refreshed.wait(30), "it was printed, and asked again"
+
+
+def test_a_terminal_has_a_bar_with_phase_amount_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120)
+    monkeypatch.setattr(progress, "err", console)
+    looked = threading.Semaphore(0)
+
+    def refresh(work: Work) -> None:
+        work("reading back [red]", 3, 10, size_bytes=2**30)
+        looked.release()
+
+    with progress_shown(refresh=refresh):
+        for _ in range(3):
+            assert looked.acquire(timeout=30)
+
+    text = Text.from_ansi(shown.getvalue()).plain
+    assert "reading back [red]" in text
+    assert " 3/10 " in text
+    assert "iB/s" in text
 
 
 def test_a_short_command_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.simulator.process import Simulator
+from tests.walkthrough.terminal import in_terminal
 from tests.walkthrough.user import User
 
 
@@ -51,6 +52,20 @@ def test_many_are_retried_by_a_filter_once_somebody_confirms(user: User, waiting
     assert (none.exit_code, none.text, still) == (0, "No such asset.", "waiting")
     assert [row["asset_id"] for row in json.loads(result.stdout)["assets"]] == [waiting]
     assert user.row(waiting)["state"] == "discovered"
+
+
+@pytest.mark.parametrize(("answer", "exit_code", "state"), [("n", 1, "waiting"), ("y", 0, "discovered")])
+def test_many_are_retried_in_a_terminal_once_their_number_is_confirmed(
+    user: User, waiting: str, answer: str, exit_code: int, state: str
+) -> None:
+    with in_terminal(
+        ["retry", "--state", "waiting"], folder=user.folder, env=user.full_environment
+    ) as terminal:
+        terminal.wait_for("Retry 1 assets?", seconds=60)
+        terminal.types(answer)
+        assert terminal.wait(seconds=60) == exit_code
+
+    assert user.row(waiting)["state"] == state
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ class Connections:
         return connection
 
     def check_idle(self) -> None:
-        """Before libcurl chooses one: look at all, when some are idle for so long that it may close them by itself, and
+        """Before libcurl chooses one: look at all, when some have been idle long enough that it may close them by itself, and
         what came on them with it."""
         oldest = next(iter(self._idle.values()), None)
         if oldest is not None and monotonic() - oldest.idle_since >= _LEFT_ALONE_SECONDS:

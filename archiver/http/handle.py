@@ -181,7 +181,7 @@ class Handle:
         return found[2] if found[2].startswith("/") else f"/{found[2]}"
 
     def _pin(self, resolve: tuple[str, ...]) -> None:
-        """Addresses that were given stay known to the session's handles until they are taken back."""
+        """Addresses that were given stay known to the session's handles until they are removed."""
         pinned = self._session.pinned
         given = {found[0] for entry in resolve if (found := _PINNED.match(entry))}
         lines = [f"-{name}" for name in pinned - given] + list(resolve)

@@ -1,4 +1,4 @@
-"""Which addresses may be read. URLs come from an API and from playlists: they are data, and a hostile one must
+"""Decide which addresses may be read. URLs come from an API and from playlists: they are data, and a hostile one must
 not make a worker fetch from inside its own network.
 
 Rules: https and public addresses only. With `allow_private`, the very origins that the API handed out may be

@@ -1,4 +1,4 @@
-"""Addresses that may stop working, and how each is renewed."""
+"""Addresses that may expire, and how each is renewed."""
 
 from __future__ import annotations
 

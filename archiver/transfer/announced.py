@@ -1,4 +1,4 @@
-"""What a source says of itself in the head of an answer."""
+"""Parse what the head of a response says about a source."""
 
 from __future__ import annotations
 

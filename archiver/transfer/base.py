@@ -1,4 +1,4 @@
-"""The words of moving bytes: where they come from, what is asked of a copy, what came of it.
+"""The vocabulary of copying: sources, requests, results, the engine's Protocol.
 
 A `Source` can be read by range and knows how to renew its own URL; `transfer.source` makes sources of URLs.
 The engine (`transfer.engine`) copies one source to one key at every store given, in bounded memory, and

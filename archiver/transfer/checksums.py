@@ -1,4 +1,4 @@
-"""CRC32C, the one checksum: of bytes, of bytes that come bit by bit, of a whole from its parts.
+"""CRC32C, the one checksum: of bytes, of a stream, of an object from its parts.
 
 The arithmetic is `storage_backends.crc32c`, which the stores need as well.
 """

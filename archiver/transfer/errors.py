@@ -1,4 +1,4 @@
-"""What can go wrong while bytes move. Failures of a destination stay `storage_backends.errors.StorageError`.
+"""Errors of copying. Failures of a destination stay `storage_backends.errors.StorageError`.
 
 TransferError
 ├── SourceError                 what was read (scheme, host and path, never a query), what was answered

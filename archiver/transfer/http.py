@@ -1,4 +1,4 @@
-"""GET through the address policy: the one door to the network on the source's side.
+"""HTTP GET to sources, through the address policy.
 
 Proxies from the environment (HTTPS_PROXY) are not used: the policy checks the address that is connected to, and behind
 a proxy that address would be chosen by someone else.

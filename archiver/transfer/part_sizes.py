@@ -1,4 +1,4 @@
-"""Into which parts an object is cut: fixed slots, the same at all its stores."""
+"""Choose the parts of an object: fixed sizes, the same at all its stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all copies of an engine share."""
+"""Shared by all copies of an engine."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ JOURNAL_EVERY = 24  # objects recorded in the ledger at once; fewer of them
 JOURNAL_BYTES = 16 * 2**20  # when they are so large, or
 JOURNAL_AFTER = timedelta(
     seconds=5
-)  # when they arrived so long ago: what a worker that dies had copied in vain
+)  # when they arrived this long ago: what a worker that dies had copied in vain
 _JOURNAL_AFTER_SECONDS = JOURNAL_AFTER.total_seconds()
 SMALL_BYTES = 256 * 1024
 GIVE_UP_AFTER = (

@@ -111,8 +111,8 @@ class Connections:
         return connection
 
     def check_idle(self) -> None:
-        """Before libcurl chooses one: look at all, when some have been idle long enough that it may close them by itself, and
-        what came on them with it."""
+        """Check all idle connections before libcurl chooses one, when some have been idle for long enough that it may
+        close them by itself, and with them what came on them."""
         oldest = next(iter(self._idle.values()), None)
         if oldest is not None and monotonic() - oldest.idle_since >= _LEFT_ALONE_SECONDS:
             poll = select.poll()

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 TEST_SECONDS = 14.0
 HANG_SECONDS = 60.0
-QUIET_SECONDS = 20.0  # for calls that were under way to end and give back what they hold
+QUIET_SECONDS = 20.0  # for calls that were under way to end and release what they hold
 KIB = 1024
 HURRIED = replace(REQUEST, attempts=3, base=timedelta(milliseconds=1))
 PATIENT = replace(REQUEST, attempts=30, base=timedelta(milliseconds=1), cap=timedelta(milliseconds=5))

@@ -169,7 +169,7 @@ def test_a_fault_while_looking_arrives_as_itself(content: bytes, where: str, err
 
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("where", ["a response", "a reader"])
-def test_less_memory_than_the_setting_says_is_given_back(
+def test_less_memory_than_the_setting_says_is_released(
     where: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget, made = MemoryBudget(4096 * KIB), 0

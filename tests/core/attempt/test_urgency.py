@@ -65,7 +65,7 @@ def busy(*asset_ids: str) -> Harness:
     return harness
 
 
-def test_one_copy_is_handed_back_for_an_urgent_asset_that_waits() -> None:
+def test_one_copy_is_preempted_for_an_urgent_asset_that_waits() -> None:
     harness = busy("one", "two")
     harness.discover("urgent", timedelta(hours=1))
     harness.dispatch(4)
@@ -119,7 +119,7 @@ def test_once_the_urgent_asset_is_leased_no_other_copy_is_preempted() -> None:
     assert harness.preempted_by("one") is None
 
 
-def test_no_asset_is_handed_back_for_ever() -> None:
+def test_no_asset_is_preempted_for_ever() -> None:
     harness = busy("one")
     times = 0
     for number in range(20):
@@ -157,7 +157,7 @@ def test_a_fact_that_another_version_wrote_is_no_reason_to_stop() -> None:
     assert harness.preempted_by("one") is None
 
 
-def test_a_copy_that_is_handed_back_is_resumed_and_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_is_preempted_is_resumed_and_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that was stored before is read again."""
     hurry(monkeypatch)
     digest = '"' + "0" * 32 + '"'
@@ -242,7 +242,7 @@ def test_a_complete_copy_is_committed_instead_of_preempted(monkeypatch: pytest.M
     assert isinstance(harness.archive(), Archived)
 
 
-def test_a_large_file_is_handed_back_at_a_parts_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_preempted_at_a_parts_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     data = bytes(range(256)) * 10  # 40 parts, two at once
     source = BytesSource(data)

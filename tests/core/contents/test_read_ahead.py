@@ -61,7 +61,7 @@ def test_any_steps_through_any_windows_give_the_bytes_in_order(
 
 @pytest.mark.parametrize("limit", [1, 1199, 1200, 2400, 100_000])
 @pytest.mark.parametrize("is_left_early", [True, False])
-def test_what_is_read_ahead_counts_and_is_given_back(limit: int, is_left_early: bool) -> None:
+def test_what_is_read_ahead_counts_and_is_released(limit: int, is_left_early: bool) -> None:
     memory, ahead_at_most, stop = MemoryBudget(limit), 0, 30 * 300
     with ReadAhead(reader(InMemory(DATA)), 0, stop, window_bytes=300, windows=8, memory=memory) as ahead:
         got = b""
@@ -75,7 +75,7 @@ def test_what_is_read_ahead_counts_and_is_given_back(limit: int, is_left_early: 
     assert memory.try_ahead(limit // 4) is not None
 
 
-def test_memory_of_a_range_that_fails_is_given_back() -> None:
+def test_memory_of_a_range_that_fails_is_released() -> None:
     memory, source = MemoryBudget(100_000), Failing(DATA, SourceChanged("another ETag"), times=99)
     with (
         pytest.raises(SourceChanged),

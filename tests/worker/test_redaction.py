@@ -200,6 +200,7 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
             "event_url": "https://h/MARKED",
             "event_secret": "MARKED" * 8,
             "alert_urls": "slack://MARKED",
+            "webhook_secret": "MARKED" * 8,
         }
         value = urls.get(name, "u:MARKED")
         beside = {"hms_secret": {"hms_access_key": "key"}, "event_url": {"event_secret": "A" * 32}}

@@ -311,6 +311,11 @@ BAD = [
     ("ARCHIVER_LOG_FORMAT", "xml", "'console' or 'json'"),
     ("ARCHIVER_FLOWER_PORT", "70000", "must be less than or equal to 65535"),
     ("ARCHIVER_FLOWER_BASIC_AUTH", "MARKED", "is not user:password"),
+    ("ARCHIVER_SERVE_PORT", "70000", "must be less than or equal to 65535"),
+    ("ARCHIVER_METRICS_PORT", "tcp", "must be a valid integer"),
+    ("ARCHIVER_WEBHOOK_SECRET", "MARKED", "16 to 512 visible ASCII characters"),
+    ("ARCHIVER_WEBHOOK_SECRET", "MARKED with-some-spaces-in-it", "16 to 512 visible ASCII characters"),
+    ("ARCHIVER_WEBHOOK_HEADER", "X-Secret:", "is not the name of an HTTP header"),
     ("ARCHIVER_FLOWER_URL_PREFIX", "https://tools.example/flower", "is no path such as /flower"),
 ]
 _BY_RELATION = {

@@ -104,6 +104,7 @@ def secrets_of(settings: Settings) -> Iterator[str]:
         settings.heartbeat_url,
         settings.event_url,
         settings.event_secret,
+        settings.webhook_secret,
         *(url for _, url in settings.channels),
     ):
         if secret is not None:

@@ -133,7 +133,7 @@ def test_a_time_limit_in_the_middle_of_a_copy_is_no_fault_of_the_asset_and_it_go
 
         child.send_signal(signal.SIGUSR1)  # what Celery's soft time limit sends
 
-        words = "the time that one attempt may take is over"
+        words = "the time limit of one attempt is over"
         until(lambda: words in worker.last_lines(1000), seconds=60, what="the attempt to end")
         archive.simulator.clear_faults()
         archive.wait_archived(1, seconds=100)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
-from archiver.core.records.manifest import Manifest, ManifestObject, new_manifest
+from archiver.core.records.manifest import Manifest, ManifestObject, new_manifest, read_manifest
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend, object_key
+from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION
 
 FILES = {"movie.mp4": b"m" * 100, "asset.json": b"{}"}
@@ -80,3 +82,18 @@ def enter(
                 delay=timedelta(minutes=1) if state is AssetState.WAITING else None,
             ),
         )
+
+
+def flip_a_bit(store: MemoryBackend, manifest_key: ObjectKey) -> Callable[[], None]:
+    """Change one byte of an asset's first object, and keep its size and the checksum that the store tells. Return what
+    repairs it."""
+    manifest = read_manifest(store, manifest_key)
+    assert manifest is not None
+    key = manifest.key_of(manifest.objects[0])
+    whole = store.store.objects[key]
+    store.store.objects[key] = replace(whole, data=bytes([whole.data[0] ^ 1]) + whole.data[1:])
+
+    def repair() -> None:
+        store.store.objects[key] = whole
+
+    return repair

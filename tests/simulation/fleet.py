@@ -11,6 +11,7 @@ from typing import Any
 from archiver.core.errors import ArchiveError
 from archiver.core.health import ATTENTION_STATES
 from archiver.core.upkeep import review
+from archiver.core.upkeep.retrying import retry
 from archiver.core.upkeep.review import acknowledge
 from archiver.hms.errors import HmsError
 from archiver.ledger.errors import LedgerError
@@ -385,7 +386,8 @@ class Fleet:
                     for checked in verify(stores, [], quick=rng.random() < 0.5):
                         self.scheduler.note("operator", f"{checked.asset_id} {checked.ok}")
                 elif verb == "retry" and rows:
-                    ledger.reopen(rng.choice(rows).asset_id)
+                    asset_id, again = rng.choice(rows).asset_id, rng.random() < 0.5
+                    retry(ledger, stores, asset_id, by="ann", why="seen", now=self.ledger.now(), again=again)
                 elif doubted := [row for row in rows if row.state in ATTENTION_STATES]:
                     row = rng.choice(doubted)
                     say = {"accept": review.accept, "reject": review.reject, "ack": acknowledge}[verb]

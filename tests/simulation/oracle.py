@@ -22,7 +22,14 @@ from tests.simulation.wiring import AT_RISK, SWEEP_EVERY, Logs
 
 _NEVER = float("-inf")
 RE_READ_WITHIN = 31 * DAY
-NOTICED_WITHIN = {"rot": RE_READ_WITHIN, "object deleted": RE_READ_WITHIN, "manifest deleted": 1 * DAY}
+FENCED_WITHIN = 60.0
+"""A process that runs renews its lease every 30 s."""
+NOTICED_WITHIN = {
+    "rot": RE_READ_WITHIN,
+    "object deleted": RE_READ_WITHIN,
+    "overwritten": RE_READ_WITHIN,
+    "manifest deleted": 1 * DAY,
+}
 A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old one
 UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
 """So long a destination may be unmounted, while a process runs, before it writes nothing there any more: it asks again
@@ -72,6 +79,13 @@ class Found:
         return key.removeprefix(f"{self.raw['folder']}/")
 
 
+def _is_marked(was: Found | None, now: Found | None) -> bool:
+    """Whether the same manifest is there, but for what it says of damage."""
+    if was is None or now is None:
+        return False
+    return {**was.raw, "damage": None} == {**now.raw, "damage": None}
+
+
 @dataclass
 class Oracle:
     scheduler: Scheduler
@@ -104,6 +118,7 @@ class Oracle:
         self._looked_at: dict[tuple[str, str], float] = {}
         self._committed_at: dict[tuple[str, str], float] = {}
         self._seen_manifests: dict[bytes, Found] = {}
+        self._leased_at: dict[str, float] = {}  # the last time
         self._last_lease: dict[str, tuple[int, int]] = {}  # epoch and number, by asset
         self._known: dict[str, float] = {}  # when the fleet last recorded something of it
 
@@ -153,6 +168,7 @@ class Oracle:
             self._broken("one worker at a time", f"{process.name} was given {lease.asset_id}")
         self.leases += 1
         self._last_lease[lease.asset_id] = (self.epoch, self.leases)
+        self._leased_at[lease.asset_id] = self.scheduler.seconds
         process.lease_number = self.leases
         process.attempt_began = self.scheduler.seconds
         process.asset_id = lease.asset_id
@@ -248,12 +264,18 @@ class Oracle:
             is_older = last is not None and last > lease
             written_at = self._written_at.get((store.name, asset_id), _NEVER)
             looked_at = max(process.looked_at.get((store.name, key), _NEVER), process.about_to_write_at)
-            if is_older and before is not None and (store.compares or written_at < looked_at):
+            if (
+                is_older
+                and before is not None
+                and not _is_marked(was, manifest)
+                and (store.compares or written_at < looked_at)
+            ):
                 self._broken(
                     "no older lease replaces a newer manifest",
                     f"{process.name} with lease {lease} over {last}: {key}",
                 )
-            self._writers[store.name, asset_id] = lease
+            if not _is_marked(was, manifest):
+                self._writers[store.name, asset_id] = lease
             self._written_at[store.name, asset_id] = self.scheduler.seconds
         if manifest is not None and manifest.proves:
             self._committed_at[store.name, asset_id] = self.scheduler.seconds
@@ -266,7 +288,7 @@ class Oracle:
                 )
         elif was is not None and was.proves and manifest is not None and manifest.raw.get("damage"):
             harmed = bool(self.harms[asset_id, store.name])
-            if not harmed and not store.corrupted:
+            if not harmed and not store.corrupted and process.name != "operator":
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
 
     def _deleted_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
@@ -304,7 +326,44 @@ class Oracle:
         for listed, size, crc in manifest.objects:
             right = (len(before.data), f"{crc32c(before.data):08x}") == (size, crc)
             if listed == key and right and (there is None or there.data != before.data):
+                assert asset_id is not None
+                if what == "overwrote" and self._cannot_know_its_lease_is_over(process, asset_id):
+                    self._soon_compared(process, store, asset_id, key)
+                    return
                 self._broken("what a manifest lists stays", f"{process.name} {what} {key} at {store.name}")
+
+    def _cannot_know_its_lease_is_over(self, process: Process, asset_id: str) -> bool:
+        """Nothing fences the objects (docs/decisions/0008-fencing.md): it was paused, or the ledger was away."""
+        _, number = self._last_lease.get(asset_id, (0, 0))
+        if process.asset_id != asset_id or number <= process.lease_number:
+            return False
+        since = self._leased_at[asset_id]
+        away = any(
+            start < self.scheduler.seconds and end > since for start, end in self.faults.windows("ledger")
+        )
+        return away or process.awake_seconds_since(since) <= FENCED_WITHIN
+
+    def _soon_compared(self, process: Process, store: Destination, asset_id: str, key: str) -> None:
+        """It compares what it wrote with the manifest, and marks that; the scrub finds it if it is killed before."""
+        life, over = process.lives, self.scheduler.seconds
+        self.harm(store, asset_id, "overwritten", key)
+
+        def check() -> None:
+            is_stopped = process.lives != life or process.awake_seconds_since(over) < HOUR / 2
+            row, why = self.ledger.get(asset_id), self.problem(store, asset_id)
+            faults = self.faults.windows("ledger", f"store:{store.name}")
+            is_hindered = any(start < self.scheduler.seconds and end > over for start, end in faults)
+            if (
+                row is not None
+                and row.state is AssetState.ARCHIVED
+                and why
+                and not (is_stopped or is_hindered)
+            ):
+                self._broken(
+                    "what a manifest lists stays", f"{process.name} overwrote {key} at {store.name}: {why}"
+                )
+
+        self.scheduler.at(over + HOUR, check)
 
     def read(self, process: Process, store: Destination, key: str, start: int, data: bytes) -> None:
         if not process.name.startswith("control"):

@@ -79,7 +79,7 @@ class Rebuilder:
                 continue
             if (
                 row is not None
-                and not self._holds(key, every_byte=row.state is AssetState.DAMAGED)
+                and not self._holds(key, every_byte=row.state not in OPEN_STATES)
                 and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
             ):
                 continue  # it was reopened because of what its manifest says, or since the lists were made
@@ -222,9 +222,13 @@ class Rebuilder:
         )
 
     def _keeps(self, key: ObjectKey) -> bool:
-        """Return whether every destination has it whole, with or without doubts."""
+        """Return whether every destination has it whole, with or without doubts, to the last byte."""
         try:
-            return all(committed(store, key) or kept(store, key) for store in self._destinations)
+            for store in self._destinations:
+                manifest = committed(store, key) or kept(store, key)
+                if manifest is None or not verify_contents(store, manifest).ok:
+                    return False
+            return True
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
@@ -272,8 +276,8 @@ class Rebuilder:
         return self._clock() >= self._ends_at(manifest)
 
     def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
-        """Whether the asset is archived at every destination. `every_byte`: read it back, because it was found damaged:
-        a store may not have let us mark its manifest, and sizes prove little."""
+        """Whether the asset is archived at every destination. `every_byte`: read it back, because it ended, and may
+        have been found damaged: a store may not have let us mark its manifest, and sizes prove little."""
         try:
             for store in self._destinations:
                 manifest = committed(store, key)

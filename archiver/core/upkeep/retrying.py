@@ -10,7 +10,8 @@ import structlog
 from archiver.core.deadlines import is_over
 from archiver.core.errors import ReviewRefused
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import mark_damaged
+from archiver.core.records.commit import committed, mark_damaged
+from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.review import cleaned, known_row
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import OPEN_STATES, AssetState, Decision, Row
@@ -61,6 +62,8 @@ def retry(
             f"{asset_id} is {row.state}: {row.reason or 'by the settings'}. It would be {row.state} again; change the "
             "setting, and the next full sweep enters it."
         )
+    elif row.state is not AssetState.WAITING:
+        _mark_what_is_damaged(destinations, row)
     decision = Decision(RETRIED, *cleaned(by, why), now)
     ledger.note_decision(asset_id, decision)  # first: `is_outdated` goes by it
     is_kept = row.stored_objects > 0 and row.state not in (AssetState.ARCHIVED, AssetState.DAMAGED)
@@ -82,6 +85,16 @@ def copy_again(destinations: Sequence[StorageBackend], row: Row, now: datetime) 
         mark_damaged(
             store, keys.manifest_key(row.asset_id, row.created_at), ["a person asked for a new copy"]
         )
+
+
+def _mark_what_is_damaged(destinations: Sequence[StorageBackend], row: Row) -> None:
+    """Read back what is whole by its sizes: it may have been found damaged where its manifest could not be marked, and
+    would be archived again as it is. Raises StorageError, also when the manifest still cannot be marked."""
+    key = keys.manifest_key(row.asset_id, row.created_at)
+    for store in destinations:
+        manifest = committed(store, key)
+        if manifest is not None and (problems := verify_contents(store, manifest).problems):
+            mark_damaged(store, key, problems, of=manifest)
 
 
 def is_outdated(store: StorageBackend, record: ObjectKey, row: Row) -> bool:

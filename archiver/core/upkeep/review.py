@@ -12,9 +12,10 @@ from archiver.core.errors import ReviewRefused
 from archiver.core.judging import as_known
 from archiver.core.records import commit, end_records, keys
 from archiver.core.records.manifest import Manifest, without_queries
+from archiver.core.records.verify import verify_contents
 from archiver.ledger.base import Assets, Schedule
 from archiver.ledger.models import ACKNOWLEDGED_STATES, SAFE_STATES, AssetState, Decision, Row, Settlement
-from storage_backends.base import StorageBackend
+from storage_backends.base import ObjectKey, StorageBackend
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +33,9 @@ def accept(
     why: str,
     now: datetime,
 ) -> Row:
-    """Make an asset that is stored with doubts archived; its manifests keep who accepted which doubts, when and why.
-    Idempotent. Raises ReviewRefused when it is not whole at every destination or a worker has it, StorageError,
-    LedgerError."""
+    """Make an asset that is stored with doubts archived; its manifests keep who accepted which doubts, when and why. A
+    damaged one is read back in full before. Idempotent. Raises ReviewRefused when it is not whole at every destination
+    or a worker has it, StorageError, LedgerError."""
     row = row_at_rest(ledger, asset_id)
     by, why = cleaned(by, why)
     key = keys.manifest_key(asset_id, row.created_at)
@@ -44,6 +45,10 @@ def accept(
                 f"{asset_id}: nothing is stored whole at {store.name}, so there is nothing to accept "
                 f"(`archiver show {asset_id}` says why)."
             )
+    if (
+        row.state is AssetState.DAMAGED
+    ):  # a store may not have let us mark its manifest, and sizes prove little
+        _require_every_byte(destinations, key, asset_id)
     manifests = [commit.accept(store, key, by=by, why=why, at=now) for store in destinations]
     found = [manifest for manifest in manifests if manifest is not None]
     if len(found) < len(destinations):
@@ -128,6 +133,17 @@ def restore_decisions(ledger: Schedule, record: end_records.EndRecord) -> bool:
         return False
     ledger.acknowledge(row.asset_id, recorded.by, recorded.why)
     return True
+
+
+def _require_every_byte(destinations: Sequence[StorageBackend], key: ObjectKey, asset_id: str) -> None:
+    for store in destinations:
+        manifest = commit.committed(store, key) or commit.kept(store, key)
+        problems = verify_contents(store, manifest).problems if manifest else ("it changed in the meantime",)
+        if problems:
+            raise ReviewRefused(
+                f"{asset_id}: the copy at {store.name} is damaged: {problems[0]}. Restore it, then "
+                f"`archiver verify {asset_id}`."
+            )
 
 
 def cleaned(by: str, why: str) -> tuple[str, str]:

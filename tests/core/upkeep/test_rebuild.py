@@ -17,7 +17,7 @@ from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectInfo, ObjectKey, object_key
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.core.archived import archive_at, enter, put
+from tests.core.archived import archive_at, enter, flip_a_bit, put
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
@@ -196,6 +196,24 @@ def test_an_asset_at_one_destination_and_damaged_there_is_whole_nowhere() -> Non
     assert row is not None
     assert row.state is AssetState.DAMAGED
     assert "whole at no destination" in (row.reason or "")
+
+
+@pytest.mark.parametrize(
+    "state", [AssetState.DAMAGED, AssetState.REJECTED, AssetState.LOST, AssetState.SOURCE_FAILED]
+)
+def test_what_ended_is_archived_after_all_only_when_every_byte_is_right(state: AssetState) -> None:
+    """It was found damaged, its manifest could not be marked, and a person rejected it, for example."""
+    harness = ReconcileHarness()
+    enter(harness.ledger, asset(), state, "because")
+    key = archive_at(harness.stores, asset())
+    repair = flip_a_bit(harness.two, key)
+
+    harness.reconcile()
+    assert harness.state(asset()) is state
+
+    repair()
+    harness.reconcile()
+    assert harness.state(asset()) is AssetState.ARCHIVED
 
 
 def test_a_lost_asset_that_is_whole_somewhere_is_not_lost() -> None:

@@ -14,15 +14,25 @@ from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.retrying import RETRIED_STATES, retry
 from archiver.core.upkeep.review import accept, skip
 from archiver.ledger.models import OPEN_STATES, AssetState, Decision, Row
-from storage_backends.errors import TransientStorageError
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
+from storage_backends.errors import AccessDenied, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.core.archived import archive_at, enter
+from tests.core.archived import archive_at, enter, flip_a_bit
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 ASSET = asset()
 RECORD = keys.end_record_key(ASSET.id, ASSET.created_at)
 MANIFEST = keys.manifest_key(ASSET.id, ASSET.created_at)
+
+
+class KeepsEverything(MemoryBackend):
+    """A retention policy forbids to replace anything."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if spec.key in self.store.objects:
+            raise AccessDenied("403: retained")
+        return super().put(spec, data, crc32c)
 
 
 class Harness(ReconcileHarness):
@@ -101,6 +111,26 @@ def test_an_archived_asset_that_100ms_has_deleted_is_never_copied_again() -> Non
 
     assert harness.state(ASSET) is AssetState.ARCHIVED
     assert all(committed(store, MANIFEST) for store in harness.stores)
+
+
+@pytest.mark.parametrize("state", [AssetState.DAMAGED, AssetState.REJECTED])
+def test_a_copy_that_is_whole_by_its_sizes_alone_is_marked_before_a_retry(state: AssetState) -> None:
+    """Where the manifest cannot be marked, the retry is refused: it would be archived again as it is."""
+    harness = Harness()
+    enter(harness.ledger, ASSET, state)
+    archive_at(harness.stores, ASSET)
+    flip_a_bit(harness.two, MANIFEST)
+    forbidden = KeepsEverything("two", store=harness.two.store)
+    free, harness.stores = harness.stores, [harness.one, forbidden]
+    with pytest.raises(AccessDenied):
+        harness.retry()
+    assert harness.state(ASSET) is state
+
+    harness.stores = free
+    harness.retry()
+
+    assert harness.state(ASSET) is AssetState.DISCOVERED
+    assert [committed(store, MANIFEST) is not None for store in harness.stores] == [True, False]
 
 
 @pytest.mark.parametrize("state", [AssetState.SKIPPED, AssetState.EXTERNAL])

@@ -17,7 +17,7 @@ from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import SETTLED_STATES, AssetState, Row, Seen, Settlement
 from storage_backends.memory import MemoryBackend
-from tests.core.archived import archive_at, enter
+from tests.core.archived import archive_at, enter, flip_a_bit
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.fakes import Clock
 
@@ -98,6 +98,25 @@ def test_an_asset_that_is_not_whole_cannot_be_accepted() -> None:
         harness.accept()
 
     assert kept(harness.stores[0], KEY), "and nothing was changed at the other destination"
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+def test_a_damaged_asset_is_accepted_only_when_every_byte_is_right(doubted: bool) -> None:
+    """Its manifest could not be marked (a retention policy), and by its sizes it is whole."""
+    harness = Harness(AssetState.DAMAGED)
+    if not doubted:
+        harness.stores = [MemoryBackend("three"), MemoryBackend("four")]
+        archive_at(harness.stores, asset())
+    repair = flip_a_bit(harness.stores[1], KEY)
+
+    with pytest.raises(ReviewRefused, match=harness.stores[1].name):
+        harness.accept()
+    row = harness.ledger.get(ID)
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+
+    repair()
+    assert harness.accept().state is AssetState.ARCHIVED
 
 
 @pytest.mark.parametrize("say", [Harness.accept, Harness.reject])

@@ -8,7 +8,7 @@ from worker.cli.shared import err, out, read_settings
 
 
 def serve() -> None:
-    """Send alerts, receive webhooks of 100ms, and show health and metrics over HTTP. Stays in the foreground.
+    """Send alerts and events, receive webhooks of 100ms, and show health and metrics over HTTP. Stays in the foreground.
 
     One is enough, beside the workers; `archiver up` starts it. ARCHIVER_SERVE_PORT has /healthz (would a restart
     help?), /readyz (does the archiver make progress?) and /webhooks/100ms; ARCHIVER_METRICS_PORT has /metrics. It
@@ -18,7 +18,7 @@ def serve() -> None:
 
     Examples:
       archiver serve
-      ARCHIVER_WEBHOOK_SECRET=$(openssl rand -hex 32) archiver serve
+      curl http://127.0.0.1:8080/readyz   what keeps it from making progress
     """
     from worker.alerts.channels import open_channels
     from worker.broker import broker_url

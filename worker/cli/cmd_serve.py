@@ -8,7 +8,7 @@ from worker.cli.shared import err, out, read_settings
 
 
 def serve() -> None:
-    """Send alerts and events, receive webhooks of 100ms, and show health and metrics over HTTP. Stays in the foreground.
+    """Send alerts and events, take webhooks of 100ms, and show health and metrics over HTTP. Stays in the foreground.
 
     One is enough, beside the workers; `archiver up` starts it. ARCHIVER_SERVE_PORT has /healthz (would a restart
     help?), /readyz (does the archiver make progress?) and /webhooks/100ms; ARCHIVER_METRICS_PORT has /metrics. It

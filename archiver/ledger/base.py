@@ -56,8 +56,9 @@ class Assets(Protocol):
     def amounts(
         self, states: Iterable[AssetState] | None = None
     ) -> Mapping[AssetState, Mapping[datetime, Amount]]:
-        """Sum up assets and bytes by state (None: all) and by the hour of their deadline, summed where they are: two
-        seconds for a million assets. Read in steps, so one that changes meanwhile may be missed or counted twice."""
+        """Sum up assets and bytes by state (None: all) and by the hour of their deadline, in steps of some
+        10 ms on the server: 12 to 20 s for a million assets on a busy machine. One that changes meanwhile may be missed
+        or counted twice."""
         ...
 
     def next_due_at(self) -> datetime | None:

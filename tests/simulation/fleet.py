@@ -336,7 +336,7 @@ class Fleet:
         self.oracle.watched(services.watcher.watch(), began)
 
     def _sweep(self, services: Services) -> None:
-        began = self.scheduler.seconds
+        began = self.oracle.sweep_began = self.scheduler.seconds
         try:
             result = services.sweeper.sweep()
             if result is not None:
@@ -386,8 +386,8 @@ class Fleet:
                     for checked in verify(stores, [], quick=rng.random() < 0.5):
                         self.scheduler.note("operator", f"{checked.asset_id} {checked.ok}")
                 elif verb == "retry" and rows:
-                    asset_id, again = rng.choice(rows).asset_id, rng.random() < 0.5
-                    retry(ledger, stores, asset_id, by="ann", why="seen", now=self.ledger.now(), again=again)
+                    asset_id = rng.choice(rows).asset_id
+                    retry(ledger, stores, asset_id, by="ann", why="seen", now=self.ledger.now())
                 elif doubted := [row for row in rows if row.state in ATTENTION_STATES]:
                     row = rng.choice(doubted)
                     say = {"accept": review.accept, "reject": review.reject, "ack": acknowledge}[verb]

@@ -34,6 +34,8 @@ A_YEAR = 365 * DAY  # rot where the store keeps a checksum, and tells the old on
 UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
 """So long a destination may be unmounted, while a process runs, before it writes nothing there any more: it asks again
 after 3 and 20 s. Nobody can look between two instructions: time for which the process is paused does not count."""
+SWEEP_SEEN_FOR = 6 * MINUTE
+"""A sweep whose process was killed counts as running until its lock ends, 5 minutes after its last page."""
 REFUSALS = 6
 """One attempt is refused twice or more, and its worker may be killed before it has recorded that."""
 CLEAR_ENOUGH = 2 * DAY
@@ -101,6 +103,7 @@ class Oracle:
     rejected: set[str] = field(default_factory=set)
     calm_from: float = float("inf")
     swept_at: float | None = None
+    sweep_began: float = _NEVER
     reconciled_at: float = 0.0  # the last whole reconcile ended, or the first is expected
     compared_from: float = _NEVER  # and its task began
     leases: int = 0
@@ -288,7 +291,7 @@ class Oracle:
                 )
         elif was is not None and was.proves and manifest is not None and manifest.raw.get("damage"):
             harmed = bool(self.harms[asset_id, store.name])
-            if not harmed and not store.corrupted and process.name != "operator":
+            if not harmed and not store.corrupted:
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
 
     def _deleted_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
@@ -397,6 +400,8 @@ class Oracle:
     def new_epoch(self) -> None:
         self.epoch += 1
         self.epoch_began = self.scheduler.seconds
+        # what was recorded on its last day may be in no bucket yet, and not listed any more
+        self._known = {each: at for each, at in self._known.items() if at < self.epoch_began - DAY}
 
     # -- looked at from time to time ---------------------------------------------------------------------------
     def look(self) -> None:
@@ -464,7 +469,8 @@ class Oracle:
                 self._broken(
                     "healthy only when it is", f"{row.asset_id} is {row.state} and near its deadline"
                 )
-        if self.swept_at is None or seconds - self.swept_at > 4 * SWEEP_EVERY:
+        is_sweeping = seconds - self.sweep_began < SWEEP_SEEN_FOR
+        if self.swept_at is None or (seconds - self.swept_at > 4 * SWEEP_EVERY and not is_sweeping):
             self._broken("healthy only when it is", f"the last whole sweep was at {self.swept_at}")
         if seconds - self.reconciled_at > DAY + MINUTE:
             self._broken("healthy only when it is", f"the last whole reconcile was at {self.reconciled_at}")
@@ -523,8 +529,8 @@ class Oracle:
         """All faults were lifted long ago, and every deadline is past."""
         self.look()
         known = {row.asset_id: row for row in self.ledger.all_rows()}
-        for asset_id, recorded in self._known.items():
-            if asset_id not in known and recorded < self.epoch_began - DAY:
+        for asset_id in self._known:
+            if asset_id not in known:
                 self._broken("nothing that was known is forgotten", asset_id)
         for asset in self.assets.values():
             if asset.id in self.rejected or asset.fails_at is not None:

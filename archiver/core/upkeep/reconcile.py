@@ -29,7 +29,7 @@ from archiver.core.upkeep.retrying import is_outdated
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
-from storage_backends.errors import StorageError
+from storage_backends.errors import AccessDenied, StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -314,7 +314,14 @@ class Reconciler:
             for key in _extending(self._listed(store, keys.ENDS, lock), lock):
                 row = self._row(key)
                 if row is not None and (row.state == AssetState.ARCHIVED or is_outdated(store, key, row)):
-                    store.delete(key)
+                    self._delete_if_allowed(store, key)
+
+    def _delete_if_allowed(self, store: StorageBackend, key: ObjectKey) -> None:
+        """A retention policy must not keep the reconcile from ending: the manifest says more than an end record."""
+        try:
+            store.delete(key)
+        except AccessDenied as error:
+            log.info("end_record_left", store=store.name, key=key, reason=str(error))
 
 
 def _counting(tell: Tell, phase: str, total: int | None = None) -> Callable[[int], None]:

@@ -9,9 +9,10 @@ from archiver.core.records import keys
 from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import review
 from archiver.core.upkeep.reconcile import LOCK_NAME, LOCK_TTL
+from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.ledger.models import AssetState
-from storage_backends.base import object_key
-from storage_backends.errors import TransientStorageError
+from storage_backends.base import ObjectKey, object_key
+from storage_backends.errors import AccessDenied, TransientStorageError
 from tests.core.archived import archive_at, enter, put
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
@@ -259,6 +260,26 @@ def test_the_end_record_of_an_asset_that_is_archived_later_is_deleted() -> None:
 
     assert harness.one.stat(keys.end_record_key(asset().id, asset().created_at)) is None
     assert harness.one.stat(other) is not None, "only that of the archived one"
+
+
+def test_an_end_record_that_must_not_be_deleted_does_not_keep_the_reconcile_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = ReconcileHarness()
+    enter(harness.ledger, asset(), AssetState.LOST, "gone")
+    harness.reconcile()
+    harness.ledger.forget(RECONCILE_FACT)
+    archive_at(harness.stores, asset())
+
+    def forbidden(_key: ObjectKey) -> None:
+        raise AccessDenied("403: retained")
+
+    monkeypatch.setattr(harness.one, "delete", forbidden)
+    harness.reconcile()
+
+    assert harness.state(asset()) is AssetState.ARCHIVED
+    assert harness.ledger.recall(RECONCILE_FACT) is not None
+    assert [list(store.list("ends/")) != [] for store in harness.stores] == [True, False]
 
 
 def test_reconcile_does_nothing_while_another_one_is_running() -> None:

@@ -122,6 +122,7 @@ class Oracle:
         self._committed_at: dict[tuple[str, str], float] = {}
         self._seen_manifests: dict[bytes, Found] = {}
         self._leased_at: dict[str, float] = {}  # the last time
+        self._lost: set[str] = set()  # at some time
         self._last_lease: dict[str, tuple[int, int]] = {}  # epoch and number, by asset
         self._known: dict[str, float] = {}  # when the fleet last recorded something of it
 
@@ -215,7 +216,10 @@ class Oracle:
                 self._broken("nothing is lost before its deadline", after.asset_id)
             if self.scheduler.seconds < asset.created + 16 * DAY:
                 self._broken("nothing is lost within a day of its deadline", after.asset_id)
-            if self.faults.began("api clock", None, self.scheduler.seconds) < process.attempt_began:
+            restored = after.asset_id in self._lost and not process.name.startswith("worker")
+            self._lost.add(after.asset_id)
+            wrong_clock = self.faults.began("api clock", None, self.scheduler.seconds) < process.attempt_began
+            if wrong_clock and not restored:  # from its end record, after the ledger was lost
                 self._broken("nothing is lost while the clocks disagree", after.asset_id)
             if all(self.problem(store, after.asset_id) is None for store in self.destinations):
                 self._broken("nothing is lost that is whole everywhere", after.asset_id)
@@ -540,6 +544,12 @@ class Oracle:
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
             if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
                 continue
+            if (
+                state is None
+                and harmed
+                and all(self._is_unknowable(store, asset.id) for store in self.destinations)
+            ):
+                continue
             if state is AssetState.QUARANTINED and any(store.no_overwrite for store in self.destinations):
                 continue  # a manifest with doubts can never be replaced there: a person is asked
             clear = longest_clear(
@@ -551,6 +561,15 @@ class Oracle:
                     "what could be had is archived",
                     f"{asset.id} ({asset.type}) is {state}, could be had for {clear / HOUR:.0f} h: {reason}",
                 )
+
+    def _is_unknowable(self, store: Destination, asset_id: str) -> bool:
+        """Its manifest was deleted, and the ledger was lost before anything else told of it."""
+        deleted = [harm.at for harm in self.harms[asset_id, store.name] if harm.kind == "manifest deleted"]
+        return (
+            self.manifest(store, asset_id) is None
+            and bool(deleted)
+            and 0 < self.epoch_began - max(deleted) < 3 * DAY
+        )
 
     def _windows(self, asset_id: str) -> list[tuple[float, float]]:
         places = ["api", "ledger", "source", f"source:{asset_id}", "all"]

@@ -39,6 +39,7 @@ def archive(
       archiver archive 6400c0d3e1b2a3c4d5e6f708
       archiver archive --again 6400c0d3e1b2a3c4d5e6f708
     """
+    from archiver.core.upkeep.retrying import mark_what_is_damaged
     from archiver.ledger.models import AssetState
     from worker.views.rows import row_json, rows_view
     from worker.views.text import shown
@@ -52,6 +53,8 @@ def archive(
             if again:
                 _mark_damaged(services, asset_id)
             row = services.ledger.get(asset_id)
+            if row is not None and not again:
+                mark_what_is_damaged(services.destinations, row)
             is_kept = not again and row is not None and row.state is AssetState.QUARANTINED
             services.ledger.reopen(asset_id, keep_stored=is_kept)
         with status_shown(services, quiet=as_json):

@@ -62,8 +62,8 @@ def retry(
             f"{asset_id} is {row.state}: {row.reason or 'by the settings'}. It would be {row.state} again; change the "
             "setting, and the next full sweep enters it."
         )
-    elif row.state is not AssetState.WAITING:
-        _mark_what_is_damaged(destinations, row)
+    else:
+        mark_what_is_damaged(destinations, row)
     decision = Decision(RETRIED, *cleaned(by, why), now)
     ledger.note_decision(asset_id, decision)  # first: `is_outdated` goes by it
     is_kept = row.stored_objects > 0 and row.state not in (AssetState.ARCHIVED, AssetState.DAMAGED)
@@ -87,9 +87,12 @@ def copy_again(destinations: Sequence[StorageBackend], row: Row, now: datetime) 
         )
 
 
-def _mark_what_is_damaged(destinations: Sequence[StorageBackend], row: Row) -> None:
+def mark_what_is_damaged(destinations: Sequence[StorageBackend], row: Row) -> None:
     """Read back what is whole by its sizes: it may have been found damaged where its manifest could not be marked, and
-    would be archived again as it is. Raises StorageError, also when the manifest still cannot be marked."""
+    would be archived again as it is. Does nothing for an asset that has not ended, or is archived. Idempotent. Raises
+    StorageError, also when the manifest still cannot be marked."""
+    if row.state in OPEN_STATES or row.state is AssetState.ARCHIVED:
+        return
     key = keys.manifest_key(row.asset_id, row.created_at)
     for store in destinations:
         manifest = committed(store, key)

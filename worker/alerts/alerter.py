@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 EVERY = timedelta(minutes=1)
 AWAY_AFTER = timedelta(minutes=2)
 """A ledger that does not answer for less than this is being restarted."""
+LOCK_TTL = timedelta(minutes=5)
+"""Longer than slow channels take in one look; a killed process delays the next one by so much."""
 _LOCK = "alerts"
 
 
@@ -69,8 +71,11 @@ class Alerter:
     def look(self) -> None:
         """Look once, and tell. Raises nothing for a ledger that is unreachable or a channel that fails."""
         try:
-            if self._ledger.lock(_LOCK, EVERY / 2) is not None:
-                self._look()
+            if (token := self._ledger.lock(_LOCK, LOCK_TTL)) is not None:
+                try:
+                    self._look()
+                finally:
+                    self._ledger.unlock(_LOCK, token)
             self._away_since = None
         except LedgerError as error:
             self._without_ledger(error)

@@ -184,6 +184,23 @@ def test_two_processes_and_a_restart_tell_nothing_twice(installation: Installati
     assert inbox.titles == ["archiver: critical: lost"]
 
 
+def test_a_second_process_waits_while_the_first_one_is_slow_to_send(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    second = alerter(installation, inbox)
+    send = inbox.send
+
+    def slowly(title: str, body: str, _severity: Severity) -> None:
+        installation.clock.advance(timedelta(seconds=40))
+        second.look()
+        send(title, body, _severity)
+
+    inbox.send = slowly  # type: ignore[method-assign]
+    installation.loses("a1")
+    look(installation, alerter(installation, inbox), second, times=2)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
 def test_a_flushed_ledger_makes_a_running_process_tell_nothing_twice(installation: Installation) -> None:
     inbox = Inbox("slack 1")
     telling = alerter(installation, inbox)

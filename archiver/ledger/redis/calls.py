@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import Script
+from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
 from archiver.ledger.errors import LedgerUnavailable
@@ -30,6 +31,17 @@ T = TypeVar("T")
 Argument = str | int | float | None
 
 
+class _Packer(HiredisRespSerializer):
+    """Packs commands in C, but for those with half a surrogate pair, which hiredis cannot encode."""
+
+    def pack(self, *args: Any) -> Any:
+        try:
+            return super().pack(*args)
+        except UnicodeEncodeError:
+            encoded = [arg.encode("utf-8", "surrogatepass") if isinstance(arg, str) else arg for arg in args]
+            return super().pack(*encoded)  # type: ignore[arg-type]  # one argument each, as above
+
+
 def connect(url: str, authorities: Path | None = None) -> Redis:
     """Make a client of `url` (redis://, rediss://, unix://) with timeouts; open nothing yet. `authorities`: see
     `tls_options`. Raises LedgerUnavailable for an invalid URL."""
@@ -38,6 +50,7 @@ def connect(url: str, authorities: Path | None = None) -> Redis:
             url,
             decode_responses=True,
             encoding_errors="surrogatepass",  # an id is what the API says, even half a surrogate pair
+            command_packer=_Packer(),
             socket_timeout=10,  # seconds; the longest script takes some 20 ms
             socket_connect_timeout=5,
             socket_keepalive=True,

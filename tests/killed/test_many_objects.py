@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 import google_crc32c
 import pytest
 
-from archiver.core.attempt.copying import IN_FLIGHT, JOURNAL_EVERY
+from archiver.core.attempt.copying import IN_FLIGHT
+from archiver.core.attempt.stored_journal import JOURNAL_EVERY
 from archiver.core.attempt.unconfirmed import CONFIRM_EVERY
 from archiver.transfer.base import CHECKED_BYTES
 from tests.killed.destinations import Destination, s3_destination

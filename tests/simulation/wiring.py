@@ -17,9 +17,9 @@ from typing import Any
 
 import structlog
 
-import archiver.core.attempt.copying
 import archiver.core.attempt.heartbeat
 import archiver.core.attempt.settling
+import archiver.core.attempt.stored_journal
 import archiver.core.contents.hls.access
 import archiver.core.destinations.probing
 import archiver.http.waiting
@@ -327,7 +327,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.attempt.heartbeat, "heartbeat_starter", lambda: beats),
         (archiver.core.attempt.heartbeat, "threading", Threads(scheduler)),
         (archiver.core.attempt.heartbeat, "time", types.SimpleNamespace(monotonic=monotonic)),
-        (archiver.core.attempt.copying, "time", types.SimpleNamespace(monotonic=monotonic)),
+        (archiver.core.attempt.stored_journal, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.core.attempt.settling.settle, "__kwdefaults__", {"clock": monotonic}),
         (archiver.core.destinations.probing, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.core.destinations.probing, "_left", {}),

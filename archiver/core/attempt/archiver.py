@@ -26,8 +26,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from archiver.core import workspaces
-from archiver.core.attempt.context import Attempt, Dependencies, OpenContents, Rules
-from archiver.core.attempt.copying import EngineFactory
+from archiver.core.attempt.context import Attempt, Dependencies, EngineFactory, OpenContents, Rules
 from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
 from archiver.core.attempt.late_additions import add_missing
 from archiver.core.attempt.leasing import take_lease

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from archiver.core.attempt import doubts
 from archiver.core.attempt.context import Attempt
-from archiver.core.attempt.copying import Copied
+from archiver.core.attempt.copied import Copied
 from archiver.core.attempt.folders import Folder
 from archiver.core.contents.base import Contents
 from archiver.core.errors import Doubtful, IncompleteContents

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from archiver.core.attempt.copying import EngineFactory
 from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.doubts import KeepingRules
 from archiver.core.attempt.heartbeat import Heartbeat
@@ -19,9 +18,11 @@ from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import Row
+from archiver.transfer.base import Engine, UploadJournal
 from storage_backends.base import StorageBackend
 
 OpenContents = Callable[[Asset], Contents]
+EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import structlog
 from archiver.core.attempt import doubts
 from archiver.core.attempt.committable import committable_manifest
 from archiver.core.attempt.context import Attempt
-from archiver.core.attempt.copying import Copied, Copier
+from archiver.core.attempt.copied import Copied
+from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.folders import Folder, choose_folder, next_folder
 from archiver.core.attempt.looking import Found
 from archiver.core.attempt.outcomes import Archived, Kept

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from archiver.core.attempt.copying import TRIED_AGAIN
+from archiver.core.attempt.copied import TRIED_AGAIN
 from archiver.core.deadlines import ALARM_LEVELS, UNDATED, alarm_level, source_ends_at
 from archiver.core.health import ATTENTION_STATES, Health, Summary, assess
 from archiver.core.upkeep import reports, status, throughput

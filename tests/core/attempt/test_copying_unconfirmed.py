@@ -12,8 +12,8 @@ from typing import Self
 import pytest
 
 from archiver.core.attempt import unconfirmed
-from archiver.core.attempt.copying import JOURNAL_EVERY
 from archiver.core.attempt.outcomes import Archived, Kept, WillRetry
+from archiver.core.attempt.stored_journal import JOURNAL_EVERY
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Lease, StoredObject
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Engine, Source

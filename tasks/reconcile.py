@@ -1,4 +1,4 @@
-"""Compare the ledger with the destinations and repair the differences."""
+"""Compare the ledger with the destinations and repair the differences; look for webhooks that nobody took."""
 
 from __future__ import annotations
 
@@ -18,5 +18,6 @@ def register(app: Celery, services: GetServices) -> None:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
+        services().missed_webhooks.look()
         result = services().reconciler.reconcile()
         return asdict(result) if result else {"skipped": "another reconcile is already running"}

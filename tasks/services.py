@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from archiver.core.attempt.archiver import Archiver
+from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
@@ -39,6 +40,9 @@ class Services(Protocol):
 
     @property
     def reconciler(self) -> Reconciler: ...
+
+    @property
+    def missed_webhooks(self) -> MissedWebhooks: ...
 
     @property
     def scrubber(self) -> Scrubber: ...

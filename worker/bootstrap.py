@@ -30,6 +30,7 @@ from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
 from archiver.core.judging import Scope
+from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
@@ -87,6 +88,7 @@ class AppServices:
     sweeper: Sweeper
     dispatcher: Dispatcher
     reconciler: Reconciler
+    missed_webhooks: MissedWebhooks
     scrubber: Scrubber
     watcher: Watcher
     dead_mans_switch: DeadMansSwitch
@@ -178,6 +180,10 @@ def build_services(
             urgent_within=settings.at_risk,
         ),
         reconciler=reconciler,
+        missed_webhooks=MissedWebhooks(
+            Announcements(api=api, ledger=ledger, scope=scope, clock=clock, workspace=workspace_in(settings)),
+            history=api,
+        ),
         scrubber=Scrubber(
             ledger=ledger, destinations=destinations, clock=clock, rules=build_scrub_rules(settings)
         ),

@@ -169,6 +169,12 @@ _RULES = (
         "Report them to 100ms.",
     ),
     Rule(
+        "announced_not_listed",
+        Severity.CRITICAL,
+        "A webhook of 100ms announced a recording that its list does not show.",
+        "Ask 100ms for the recording of that session.",
+    ),
+    Rule(
         "reconcile_stopped",
         Severity.CRITICAL,
         "Too many copies are missing at once: a mass deletion, or the wrong bucket.",

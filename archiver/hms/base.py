@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 from archiver.hms.models import Asset, Page, SignedUrl
+from archiver.hms.webhooks import RecordingEvent
 
 DEFAULT_API_URL = "https://api.100ms.live/v2"
 
@@ -41,4 +42,13 @@ class TellsTime(Protocol):
 
     def api_time(self) -> datetime | None:
         """Return the time by the API's clock, to a second or so; None before its first response."""
+        ...
+
+
+class WebhookHistory(Protocol):
+    """What 100ms could not deliver to a webhook's receiver."""
+
+    def failed_deliveries(self, since: datetime, until: datetime) -> Iterator[RecordingEvent]:
+        """Yield the recording events in `[since, until]` that no receiver took, page by page, MOST_DELIVERIES at most.
+        100ms keeps 30 days, and answers for 14 at once. Raises HmsError."""
         ...

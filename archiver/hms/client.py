@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,10 +33,14 @@ from archiver.hms.responses import (
     read_page,
     read_signed_url,
 )
-from archiver.hms.transport import TIMEOUTS, Timeouts, Transport
+from archiver.hms.transport import TIMEOUTS, Query, Timeouts, Transport
+from archiver.hms.webhooks import EVENTS, WEBHOOK_HISTORY, RecordingEvent, read_failed_deliveries
 from archiver.retry_policy import API_CALL, RetryPolicy
 
 T = TypeVar("T")
+
+DELIVERY_PAGES = 100
+"""Pages of failed deliveries that are read at once: an outage of days; the sweep finds the assets of the rest."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +131,23 @@ class HmsClient:
             f"{asset_path(asset_id)}/presigned-url", query, lambda body: read_signed_url(body, asset_id)
         )
 
+    # -- hms.base.WebhookHistory ---------------------------------------------------------------------------
+    def failed_deliveries(self, since: datetime, until: datetime) -> Iterator[RecordingEvent]:
+        """See `WebhookHistory.failed_deliveries`."""
+        asked: dict[str, str | list[str]] = {
+            "start_time": _rfc_3339(since),
+            "end_time": _rfc_3339(until),
+            "status": "failed",
+            "limit": str(PAGE_ROWS),
+            "event_names": sorted(EVENTS),
+        }
+        for page in range(1, DELIVERY_PAGES + 1):
+            events, more = self._call(WEBHOOK_HISTORY, {**asked, "page": str(page)}, read_failed_deliveries)
+            yield from (event for event in events if event.type in EVENTS)
+            if not more:
+                return
+        _log.warning("failed_deliveries_cut", extra={"pages": DELIVERY_PAGES})
+
     # -- for `doctor` --------------------------------------------------------------------------------------
     def check(self) -> None:
         """Make the smallest authenticated call. Returns when the API answers and accepts the credentials."""
@@ -152,7 +173,7 @@ class HmsClient:
         self.close()
 
     # -- one call ------------------------------------------------------------------------------------------
-    def _call(self, path: str, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], T]) -> T:
+    def _call(self, path: str, query: Query, read: Callable[[Mapping[str, Any]], T]) -> T:
         """GET `path` and return what `read` makes of it. Retry by the policy, and with a new token after 401 or 403."""
         deadline = self._monotonic() + self._timeouts.call.total_seconds()
         token = self._tokens.token(self._token_time())
@@ -206,3 +227,7 @@ class HmsClient:
             spread = self._policy.base * self._chance()  # jitter: not all workers at one moment
             return (failure.retry_after + spread).total_seconds()
         return self._policy.pause(attempt, self._chance()).total_seconds()
+
+
+def _rfc_3339(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

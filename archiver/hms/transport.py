@@ -8,7 +8,7 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,9 @@ from archiver.hms.errors import (
 from archiver.hms.responses import LIST, endpoint, error_text, is_html, json_object
 from archiver.http import trust
 from archiver.http.tally import TALLY
+
+Query = Mapping[str, str | Sequence[str]]
+"""Parameters of a request; a sequence repeats its name."""
 
 MAX_ANSWER_BYTES = 32 * 2**20  # 100 assets are some 60 KB
 MAX_RETRY_AFTER = timedelta(hours=1)  # a wrong header must not delay an asset past its deadline
@@ -81,9 +84,7 @@ class Transport:
             },
         )
 
-    def get(
-        self, path: str, query: Mapping[str, str], token: SecretStr, deadline: float
-    ) -> Mapping[str, Any]:
+    def get(self, path: str, query: Query, token: SecretStr, deadline: float) -> Mapping[str, Any]:
         """Send one request and return the JSON object of a 200 response. `deadline`: by the monotonic clock. Raises
         HmsError."""
         began = self._monotonic()
@@ -92,9 +93,7 @@ class Transport:
         finally:
             TALLY.add_request("api", self._monotonic() - began)
 
-    def _get(
-        self, path: str, query: Mapping[str, str], token: SecretStr, deadline: float
-    ) -> Mapping[str, Any]:
+    def _get(self, path: str, query: Query, token: SecretStr, deadline: float) -> Mapping[str, Any]:
         asked = endpoint(path)
         sent_at = self._clock()
         failure: HmsError

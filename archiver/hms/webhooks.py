@@ -15,6 +15,20 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from archiver.hms.errors import HmsInvalidResponse
 from archiver.hms.models import storage_path
 
+WEBHOOK_HISTORY = "/analytics/webhooks"
+
+EVENTS = frozenset(
+    {
+        "beam.recording.success",
+        "hls.recording.success",
+        "recording.success",
+        "stream.recording.success",
+        "track.recording.success",
+        "transcription.success",
+    }
+)
+"""Events that announce assets (100ms's webhook reference)."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -53,7 +67,33 @@ def parse_event(body: bytes | str) -> RecordingEvent:
     if not isinstance(kind, str) or not kind:
         raise HmsInvalidResponse("100ms webhook: the body is no JSON object with a `type`")
     data = payload.get("data")
-    data = data if isinstance(data, dict) else {}
+    return _event(kind, data if isinstance(data, dict) else {})
+
+
+def read_failed_deliveries(body: Mapping[str, Any]) -> tuple[list[RecordingEvent], bool]:
+    """Return the events of one page of `GET /analytics/webhooks?status=failed`, and whether another page follows. Rows
+    without the name of an event are left out. Raises HmsInvalidResponse when `events` is no list.
+
+    Source: 100ms's API reference, Analytics, "List Webhook Events". Its example has ids in `payload.event_data`."""
+    rows = body.get("events")
+    if not isinstance(rows, list | None) or "events" not in body:
+        raise HmsInvalidResponse(f"100ms API, GET {WEBHOOK_HISTORY}: answered 200 without a list `events`")
+    events = []
+    for row in _objects(body, "events"):
+        payload = row.get("payload")
+        payload = payload if isinstance(payload, dict) else {}
+        data = payload.get("event_data")
+        data = data if isinstance(data, dict) else {}
+        kind = _text(payload, "original_event_name") or _text(row, "event_name")
+        if kind is not None:
+            room_id = _text(row, "room_id")
+            events.append(_event(kind, {"room_id": room_id, **data} if room_id else data))
+    pagination = body.get("pagination")
+    more = isinstance(pagination, dict) and pagination.get("has_next") is True
+    return events, more and bool(rows)
+
+
+def _event(kind: str, data: Mapping[str, Any]) -> RecordingEvent:
     return RecordingEvent(
         type=kind,
         room_id=_text(data, "room_id"),

@@ -69,6 +69,12 @@ def _config(argv: Sequence[str] | None, program: str) -> SimulatorConfig:
     add("--webhook-url", help="where to POST events")
     add("--webhook-header", default=default.webhook_header, help="the header that carries the secret")
     add("--webhook-secret", default=default.webhook_secret, help="its value")
+    add(
+        "--webhook-retries",
+        type=int,
+        default=default.webhook_retries,
+        help="of an event that is not taken, 0 to 3",
+    )
     add("--access-log", action="store_true", help="a line for each request on stderr")
     add(
         "--until-stdin-closes",

@@ -31,7 +31,7 @@ class Simulator:
         self.deliveries = Deliveries(workspace)
         self._control = build_control(workspace, self.deliveries)
         self._origins: Mapping[str, ASGIApp] = {
-            "api": build_api(workspace),
+            "api": build_api(workspace, self.deliveries),
             "storage": Storage(workspace),
             "cdn": Cdn(workspace),
         }

@@ -72,6 +72,7 @@ class SimulatorConfig:
     webhook_url: str | None = None
     webhook_header: str = "x-webhook-secret"
     webhook_secret: str = field(default="simulated-webhook-secret", repr=False)
+    webhook_retries: int = 3
 
     access_log: bool = False
     until_stdin_closes: bool = False

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from archiver.hms.auth import FixedToken, ManagementToken
 from archiver.hms.base import RecordingAssets, TellsTime
-from archiver.hms.client import HmsClient
+from archiver.hms.client import DELIVERY_PAGES, HmsClient
 from archiver.hms.errors import (
     HmsBadRequest,
     HmsError,
@@ -768,3 +768,76 @@ def test_a_client_is_closed_with_its_block(time: FakeTime) -> None:
     with pytest.raises(RuntimeError, match="closed"):
         client._transport._http.get("http://127.0.0.1:9/")
     assert isinstance(client._transport._http, httpx.Client)
+
+
+# -- the history of webhooks ----------------------------------------------------------------------------------
+def _deliveries(*sessions: str, more: bool = False, kind: str = "beam.recording.success") -> Answer:
+    rows = [
+        {
+            "event_name": "reporter.webhook.delivery.failed",
+            "room_id": "r1",
+            "payload": {"original_event_name": kind, "event_data": {"session_id": session}},
+        }
+        for session in sessions
+    ]
+    return says({"events": rows, "pagination": {"has_next": more}})
+
+
+def _failed(client: HmsClient) -> list[tuple[str | None, str | None]]:
+    until = datetime(2026, 3, 2, 7, 44, 27, 999, tzinfo=UTC)
+    found = client.failed_deliveries(until - timedelta(days=1), until)
+    return [(event.session_id, event.room_id) for event in found]
+
+
+def test_failed_deliveries_are_read_page_by_page_and_asked_for_by_time(talk: Talk) -> None:
+    client, server = talk([_deliveries("s1", "s2", more=True), _deliveries("s3")])
+
+    assert _failed(client) == [("s1", "r1"), ("s2", "r1"), ("s3", "r1")]
+    assert [asked.query["page"] for asked in server.asked] == ["1", "2"]
+    asked = server.asked[0].query
+    assert (asked["start_time"], asked["end_time"]) == ("2026-03-01T07:44:27Z", "2026-03-02T07:44:27Z")
+    assert asked["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("english", "answer", "found"),
+    [
+        ("no deliveries", says({"events": None}), []),
+        (
+            "a page that says there are more and has none",
+            says({"events": [], "pagination": {"has_next": True}}),
+            [],
+        ),
+        ("another event", _deliveries("s1", kind="peer.join.success"), []),
+        ("rows that are none", says({"events": [1, None, {}, {"payload": 3}], "pagination": 7}), []),
+        ("an event without data", says({"events": [{"event_name": "recording.success"}]}), [(None, None)]),
+    ],
+)
+def test_odd_histories_are_read_as_far_as_they_go(
+    talk: Talk, english: str, answer: Answer, found: list[Any]
+) -> None:
+    client, server = talk([answer])
+
+    assert _failed(client) == found, english
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refuses(404), HmsNotFound),
+        (says({"data": []}), HmsInvalidResponse),
+        (says({"events": {"a": 1}}), HmsInvalidResponse),
+    ],
+)
+def test_a_history_that_there_is_not_is_an_error(talk: Talk, answer: Answer, error: type[HmsError]) -> None:
+    client, _ = talk([answer])
+
+    with pytest.raises(error, match="analytics/webhooks"):
+        _failed(client)
+
+
+def test_a_history_without_an_end_is_cut(talk: Talk) -> None:
+    client, server = talk([_deliveries("s1", more=True)])
+
+    assert len(_failed(client)) == len(server.asked) == DELIVERY_PAGES

@@ -3,14 +3,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import SimpleQueue
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from archiver.hms.auth import ManagementToken
+from archiver.hms.client import HmsClient
 from tests.simulator.process import Simulator, running_simulator
+from tests.walkthrough.user import until
 
 Received = SimpleQueue[tuple[dict[str, str], bytes]]
 
@@ -111,3 +116,24 @@ def test_an_event_that_was_not_taken_is_posted_again() -> None:
         second = received.get(timeout=30)[1]
 
     assert first == second
+
+
+def test_what_nobody_took_is_in_the_history_and_the_client_reads_it() -> None:
+    with (
+        _receiver(iter([500, 200])) as (url, received),
+        running_simulator("empty", webhook_url=url, webhook_retries=0) as simulator,
+        HmsClient(
+            simulator.api_url, ManagementToken(simulator.access_key, SecretStr(simulator.secret))
+        ) as client,
+    ):
+        simulator.add_asset("composite")
+        received.get(timeout=30)
+        simulator.add_asset("stream")
+        received.get(timeout=30)
+        now = datetime.now(UTC)
+
+        def failed() -> list[str]:
+            return [event.type for event in client.failed_deliveries(now - timedelta(hours=1), now)]
+
+        until(lambda: bool(failed()), seconds=20, what="the delivery that failed")
+        assert failed() == ["beam.recording.success"]

@@ -64,6 +64,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
+        self.missed_webhooks = self
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
         self.dead_mans_switch = Switch(self.asked)
@@ -75,6 +76,10 @@ class Core:
     def sweep(self) -> Any:
         self.asked.append(("sweep",))
         return self.swept
+
+    def look(self) -> int:
+        self.asked.append(("look",))
+        return 0
 
     def check_destinations(self) -> None:
         self.asked.append(("check_destinations",))
@@ -272,6 +277,7 @@ def test_reconcile_and_scrub_tell_what_they_found_or_that_another_is_at_it() -> 
     core = Core(reconciled=ReconcileResult(5, 1, 0, 0, 0), scrubbed=ScrubResult(2, 1000, 0, 0))
 
     assert call(core, names.RECONCILE)["entered"] == 1
+    assert core.asked[0] == ("look",), "webhooks that nobody took"
     assert call(core, names.SCRUB)["read_bytes"] == 1000
     assert "skipped" in call(Core(), names.RECONCILE)
     assert "skipped" in call(Core(), names.SCRUB)

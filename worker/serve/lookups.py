@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from archiver.core.upkeep.announced import Announced
+from archiver.core.upkeep.not_listed import Announced
 from archiver.hms.errors import HmsError
 from archiver.ledger.errors import LedgerError
 

@@ -97,8 +97,7 @@ def serve(
         receiver = Receiver(
             secret=settings.webhook_secret,
             header=settings.webhook_header,
-            ledger=ledger,
-            make_due=announcements.make_due,
+            take=announcements.take,
             look_up=lookups.add,
             tally=tally,
         )

@@ -17,12 +17,10 @@ from pydantic import SecretStr
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
-from archiver.core.upkeep.announced import Announced
+from archiver.core.upkeep.not_listed import Announced
 from archiver.hms.errors import HmsInvalidResponse
-from archiver.hms.webhooks import RecordingEvent, parse_event
+from archiver.hms.webhooks import EVENTS, RecordingEvent, parse_event
 from archiver.http.tally import Tally
-from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerError
 from worker.serve.calls import Busy, Calls
 from worker.serve.listener import headers_of
@@ -35,24 +33,10 @@ BODY_SECONDS = 10
 """For the whole body to arrive."""
 LEDGER_SECONDS = 5
 """For the ledger's work; afterwards 503, and the work is done all the same."""
-MOST_ASSETS = 100
-"""That one event can name: each costs the ledger time. The others are found through their session, or by the sweep."""
 THREADS = 4
 MOST_WAITING = 200
 WEBHOOKS = "webhooks:"
 """Begin of the names of the totals, by `Outcome`."""
-
-EVENTS = frozenset(
-    {
-        "beam.recording.success",
-        "hls.recording.success",
-        "recording.success",
-        "stream.recording.success",
-        "track.recording.success",
-        "transcription.success",
-    }
-)
-"""Events that announce assets (100ms-api.md, Webhooks). Others are answered 200."""
 
 
 class Outcome(StrEnum):
@@ -88,16 +72,14 @@ class Receiver:
         *,
         secret: SecretStr | None,
         header: str,
-        ledger: Facts,
-        make_due: Callable[[tuple[str, ...]], list[str]],
+        take: Callable[[RecordingEvent], list[Announced]],
         look_up: Callable[[Announced], bool],
         tally: Tally,
     ) -> None:
-        """`make_due`: see `Announcements.make_due`. `look_up`: see `Lookups.add`."""
+        """`take`: see `Announcements.take`. `look_up`: see `Lookups.add`."""
         self._secret = secret
         self._header = header
-        self._ledger = ledger
-        self._make_due = make_due
+        self._take = take
         self._look_up = look_up
         self._tally = tally
         self._calls = Calls("webhooks", threads=THREADS, most_waiting=MOST_WAITING)
@@ -145,21 +127,12 @@ class Receiver:
     def _handle(self, body: bytes) -> Outcome:
         """Raises HmsInvalidResponse, LedgerError."""
         event = parse_event(body)
-        event = event.model_copy(update={"asset_ids": event.asset_ids[:MOST_ASSETS]})
-        webhook_thumbnails.remember(self._ledger, event)
-        unknown = self._make_due(event.asset_ids)
+        to_look_up = self._take(event)
         if event.type not in EVENTS:
             return Outcome.UNKNOWN
-        if not all(self._look_up(each) for each in _to_look_up(event, unknown)):
+        if not all(self._look_up(each) for each in to_look_up):
             log.warning("webhooks_left_to_the_sweep", session_id=event.session_id)
         return Outcome.ACCEPTED
-
-
-def _to_look_up(event: RecordingEvent, unknown: list[str]) -> list[Announced]:
-    """The session, whose assets not every event names; without one the unknown assets."""
-    if event.session_id is not None:
-        return [Announced(event.session_id)]
-    return [Announced(None, asset_id) for asset_id in unknown]
 
 
 async def _read(request: Request) -> bytes | None:

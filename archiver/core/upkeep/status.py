@@ -21,7 +21,7 @@ from archiver.core.health import (
     Summary,
 )
 from archiver.core.health_rules import Finding, finding
-from archiver.core.upkeep import reports, throughput
+from archiver.core.upkeep import not_listed, reports, throughput
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
@@ -131,6 +131,7 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
             "are not archived.",
         )
     yield from _of_sweep(facts.get(SWEEP_FACT, {}))
+    yield from not_listed.findings(facts.get(not_listed.FACT), now)
     compared = facts.get(reports.RECONCILE_FACT)
     yield from reports.reconcile_findings(compared)
     yield from reports.late_reconcile_findings(compared, facts.get(reports.RECONCILE_EXPECTED_FACT), now)

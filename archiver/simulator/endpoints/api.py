@@ -1,7 +1,8 @@
-"""The 100ms API: listing, one asset, its pre-signed URL."""
+"""The 100ms API: listing, one asset, its pre-signed URL; deliveries of webhooks."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,6 +13,7 @@ from starlette.routing import Route
 
 from archiver.simulator.config import LastPage
 from archiver.simulator.endpoints.tokens import TokenRefused, check_token
+from archiver.simulator.endpoints.webhooks import Deliveries
 from archiver.simulator.recordings.assets import Asset
 from archiver.simulator.recordings.catalogue import Filters, UnknownStart
 from archiver.simulator.workspace import Workspace
@@ -29,8 +31,9 @@ class ApiError(Exception):
 
 
 class Api:
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, deliveries: Deliveries) -> None:
         self._workspace = workspace
+        self._deliveries = deliveries
 
     def list_assets(self, request: Request) -> Response:
         self._authorize(request)
@@ -56,6 +59,51 @@ class Api:
         if not action:
             return JSONResponse(dict(asset.row))
         return JSONResponse(self._signed(asset, request.query_params.get("presign_duration")))
+
+    def list_deliveries(self, request: Request) -> Response:
+        """Answer `/analytics/webhooks`: filters `start_time`, `end_time`, `room_id`, `status`, `event_names`; pages by
+        number."""
+        self._authorize(request)
+        asked = request.query_params
+        status, names, room_id = (
+            asked.get("status", "all"),
+            asked.getlist("event_names"),
+            asked.get("room_id"),
+        )
+        now = self._workspace.clock.storage_seconds()
+        since = _seconds(asked.get("start_time"), now - 24 * 3600)
+        until = _seconds(asked.get("end_time"), now)
+        limit, page = _number(asked.get("limit"), 50), _number(asked.get("page"), 1)
+        if status not in ("all", "failed", "success") or not 1 <= limit <= _MOST_ROWS:
+            raise ApiError(400, "bad request", "status must be all, failed or success; limit 1 to 100")
+        if not now - 30 * 24 * 3600 - 60 <= since <= until <= since + 14 * 24 * 3600:
+            raise ApiError(400, "bad request", "start_time within 30 days, end_time within 14 days after it")
+        found = [
+            each
+            for each in self._deliveries.ended
+            if since <= each.seconds <= until + 1
+            and (status == "all" or (status == "failed") == (each.error is not None))
+            and (not names or each.event["type"] in names)
+            and room_id in (None, each.event["data"]["room_id"])
+        ]
+        shown = found[(page - 1) * limit : page * limit]
+        pages = -(-len(found) // limit)
+        url = self._workspace.config.webhook_url or ""
+        pagination = {
+            "current_page": page,
+            "page_size": limit,
+            "total_pages": pages,
+            "total_items": len(found),
+            "has_next": page < pages,
+            "has_prev": page > 1,
+        }
+        return JSONResponse(
+            {
+                "events": [each.row(url) for each in shown],
+                "pagination": pagination,
+                "summary": {"total_events": len(found)},
+            }
+        )
 
     def _signed(self, asset: Asset, duration: str | None) -> dict[str, Any]:
         if duration is not None and not (duration.isascii() and duration.isdigit() and int(duration) > 0):
@@ -101,11 +149,27 @@ class Api:
             raise ApiError(refused.status, message, refused.reason) from None
 
 
-def build_api(workspace: Workspace) -> Starlette:
+def _seconds(text: str | None, default: float) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else default
+    except ValueError:
+        raise ApiError(400, "bad request", "times must be RFC 3339") from None
+
+
+def _number(text: str | None, default: int) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ApiError(400, "bad request", "limit and page must be positive numbers")
+    return int(text)
+
+
+def build_api(workspace: Workspace, deliveries: Deliveries) -> Starlette:
     """Build the application of the API's origin, without the control endpoints."""
-    api = Api(workspace)
+    api = Api(workspace, deliveries)
     return Starlette(
         routes=[
+            Route("/v2/analytics/webhooks", _direct(api.list_deliveries)),
             Route(ASSETS, _direct(api.list_assets)),
             Route(f"{ASSETS}/{{rest:path}}", _direct(api.one_asset)),
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,10 +66,36 @@ def event_of(workspace: Workspace, asset: Asset) -> dict[str, Any] | None:
     }
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A delivery that was taken, or given up: then with the reason."""
+
+    event: dict[str, Any]
+    seconds: float  # since 1970, by the storage's clock
+    error: str | None
+
+    def row(self, url: str) -> dict[str, Any]:
+        """As `GET /analytics/webhooks` shows it."""
+        outcome = "success" if self.error is None else "failed"
+        payload = {
+            "event_data": self.event["data"],
+            "webhook_url": url,
+            "original_event_name": self.event["type"],
+        }
+        return {
+            "event_id": self.event["id"],
+            "event_name": f"reporter.webhook.delivery.{outcome}",
+            "room_id": self.event["data"]["room_id"],
+            "event_timestamp": datetime.fromtimestamp(self.seconds, UTC).isoformat(),
+            "payload": payload if self.error is None else {**payload, "error_reason": self.error},
+        }
+
+
 class Deliveries:
     """Posts events to the configured URL, each in the background, and remembers what was answered."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self.ended: deque[Ended] = deque(maxlen=10_000)
         self._workspace = workspace
         self._tasks: set[asyncio.Task[None]] = set()
         self.answers: dict[str, list[str]] = {}
@@ -95,7 +123,7 @@ class Deliveries:
         headers = {self._workspace.config.webhook_header: self._workspace.config.webhook_secret}
         answers = self.answers.setdefault(str(event["id"]), [])
         async with httpx.AsyncClient(timeout=10.0) as client:
-            for pause in (0.0, *RETRIES_AFTER_SECONDS):
+            for pause in (0.0, *RETRIES_AFTER_SECONDS[: self._workspace.config.webhook_retries]):
                 await asyncio.sleep(pause)
                 try:
                     status = (await client.post(url, json=event, headers=headers)).status_code
@@ -104,5 +132,10 @@ class Deliveries:
                     continue
                 answers.append(str(status))
                 if status == 200:
+                    self._end(event, None)
                     return
+        self._end(event, answers[-1])
         _log.warning("webhook %s was not accepted: %s", event["type"], ", ".join(answers))
+
+    def _end(self, event: dict[str, Any], error: str | None) -> None:
+        self.ended.append(Ended(event, self._workspace.clock.storage_seconds(), error))

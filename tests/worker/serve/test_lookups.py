@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 from archiver.core.judging import Scope
-from archiver.core.upkeep.announced import Announced, Announcements
+from archiver.core.upkeep.announced import Announcements
+from archiver.core.upkeep.not_listed import Announced
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.workspaces import adopt_ledger
 from archiver.hms.errors import HmsUnavailable
@@ -68,7 +69,7 @@ def test_nothing_is_entered_before_a_sweep_has_or_from_another_workspace(ledger:
 def test_an_announced_asset_is_entered(ledger: MemoryLedger) -> None:
     api = FakeApi([asset(id="a1")])
 
-    assert announcements(api, ledger).enter(Announced(None, "a1")) == 1
+    assert announcements(api, ledger).enter(Announced(None, asset_ids=("a1",))) == 1
     assert ledger.get("a1") is not None
 
 

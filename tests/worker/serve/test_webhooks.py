@@ -17,13 +17,17 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
-from archiver.core.upkeep.announced import Announced
+from archiver.core.judging import Scope
+from archiver.core.upkeep import announced
+from archiver.core.upkeep.announced import Announcements
+from archiver.core.upkeep.not_listed import Announced
+from archiver.hms.webhooks import RecordingEvent
 from archiver.http.tally import Tally
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from tests.core.examples import NOW
-from tests.core.fakes import Clock
+from tests.core.fakes import Clock, FakeApi
 from tests.worker.serve.running import HEADER, SECRET, listening
 from worker.serve import webhooks
 from worker.serve.webhooks import MAX_BODY_BYTES, Receiver
@@ -49,14 +53,14 @@ class Received:
         self.ledger = MemoryLedger(self.clock)
         self.tally = Tally()
         self.looked_up: list[Announced] = []
-        self.make_due: Callable[[tuple[str, ...]], list[str]] = lambda ids: self.ledger.make_due(
-            ids, unless_within=timedelta(minutes=1)
+        self.announcements = Announcements(
+            api=FakeApi(), ledger=self.ledger, scope=Scope(timedelta(days=15)), clock=self.clock
         )
+        self.take: Callable[[RecordingEvent], list[Announced]] = self.announcements.take
         self.receiver = Receiver(
             secret=SecretStr(secret) if secret else None,
             header=HEADER,
-            ledger=self.ledger,
-            make_due=lambda ids: self.make_due(ids),  # noqa: PLW0108 - replaced by tests
+            take=lambda event: self.take(event),  # noqa: PLW0108 - replaced by tests
             look_up=self.look_up,
             tally=self.tally,
         )
@@ -123,7 +127,7 @@ def test_an_event_seals_its_thumbnails_and_looks_up_its_session(received: Receiv
     answer = received.post()
 
     assert answer.status_code == 200
-    assert received.looked_up == [Announced("s1")]
+    assert received.looked_up == [Announced("s1", "hls.recording.success", ("a1",))]
     kept = webhook_thumbnails.recall(received.ledger, "a1")
     assert [url.get_secret_value() for url in kept.values()] == [URL]
     assert received.tally.take() == {"webhooks:accepted": 1}
@@ -162,18 +166,18 @@ def test_duplicates_and_replays_cause_one_attempt(received: Received) -> None:
 def test_without_a_session_unknown_assets_are_looked_up(received: Received) -> None:
     received.post(json.dumps({"type": "transcription.success", "data": {"x_asset_id": "a9"}}))
 
-    assert received.looked_up == [Announced(None, "a9")]
+    assert received.looked_up == [Announced(None, "transcription.success", ("a9",))]
 
 
 def test_an_event_cannot_name_any_number_of_assets(
     received: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "MOST_ASSETS", 2)
+    monkeypatch.setattr(announced, "MOST_ASSETS", 2)
     data = {f"x{number}_asset_id": f"a{number}" for number in range(5)}
 
     received.post(json.dumps({"type": "transcription.success", "data": data}))
 
-    assert received.looked_up == [Announced(None, "a0"), Announced(None, "a1")]
+    assert [each.asset_ids for each in received.looked_up] == [("a0",), ("a1",)]
 
 
 def test_an_unknown_event_is_accepted_and_counted(received: Received) -> None:
@@ -225,10 +229,10 @@ def _stalling(never: threading.Event) -> Iterator[bytes]:
 
 
 def test_a_ledger_that_is_away_is_told_to_100ms_which_sends_it_again(received: Received) -> None:
-    def away(_ids: tuple[str, ...]) -> list[str]:
+    def away(_event: RecordingEvent) -> list[Announced]:
         raise LedgerUnavailable("away")
 
-    received.make_due = away
+    received.take = away
     answer = received.post()
 
     assert answer.status_code == 503
@@ -241,13 +245,13 @@ def test_a_flood_is_refused_at_once_and_what_was_taken_is_done(monkeypatch: pyte
     monkeypatch.setattr(webhooks, "MOST_WAITING", 2)
     going, handled = threading.Event(), []
 
-    def slow(ids: tuple[str, ...]) -> list[str]:
+    def slow(event: RecordingEvent) -> list[Announced]:
         assert going.wait(30)
-        handled.append(ids)
+        handled.append(event)
         return []
 
     with receiving() as received, ThreadPoolExecutor(8) as clients:
-        received.make_due = slow
+        received.take = slow
         answers = [clients.submit(received.post) for _ in range(8)]
         first = _first_refusal(answers)
         going.set()

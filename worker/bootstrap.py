@@ -407,6 +407,7 @@ def _build_archiver(
             lease_renew=settings.lease_renew,
             archiver_version=version(DISTRIBUTION),
             near_deadline=settings.at_risk,
+            quorum=settings.quorum,
         ),
         clock=clock,
         stop_requested=stop_requested,

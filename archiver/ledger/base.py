@@ -16,6 +16,7 @@ from archiver.ledger.models import (
     Amount,
     AssetState,
     AttemptStart,
+    CopyState,
     Counts,
     Decision,
     Event,
@@ -90,8 +91,8 @@ class Schedule(Assets, Protocol):
 
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         """Record an end state known from manifests or from a person (archived, stored with doubts, damaged, rejected),
-        unless the asset is running; return whether its state changed. When it is in that state already, replace only
-        the reason. Takes over `created_at` as `settle` does. Idempotent."""
+        unless a worker has the asset; return whether its state changed. When it is in that state already, replace only
+        the reason and the copies. Takes over `created_at` as `settle` does. Idempotent."""
         ...
 
     def take_due(
@@ -116,8 +117,8 @@ class Schedule(Assets, Protocol):
         ...
 
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
-        """Set an asset back to DISCOVERED with no attempts and mismatches, unless it is RUNNING with a valid lease.
-        Return the row; None when unknown. Idempotent.
+        """Set an asset back to DISCOVERED with no attempts and mismatches, unless it has a valid lease. Return the row;
+        None when unknown. Idempotent.
 
         `keep_stored`: the bucket still holds it, so `gone_since`, `stored_bytes` and `stored_objects` stay."""
         ...
@@ -125,6 +126,11 @@ class Schedule(Assets, Protocol):
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
         """Record that a person accepts this end state, until the state changes. Does nothing outside
         ACKNOWLEDGED_STATES. Return the row; None when unknown. Idempotent: the last call counts."""
+        ...
+
+    def note_copies(self, row: Row, copies: Mapping[str, CopyState]) -> bool:
+        """Record what each destination holds (`copies` names all of them), unless the asset's state or copies were set
+        since `row` was read, or a worker has it; return whether it was recorded. Idempotent."""
         ...
 
     def note_decision(self, asset_id: str, decision: Decision) -> Row | None:
@@ -142,6 +148,23 @@ class Leases(Protocol):
 
         If nobody settled the lease before, count a crash; but set `crashes` to 0 when more objects of the asset are
         stored, or as many and more parts, than at any such crash since it was last settled."""
+        ...
+
+    def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        """Lease an asset that is at an end, to change what is stored of it. Its state and attempts stay, and nothing
+        reopens it meanwhile; once the lease expires, nothing is left of it. None when it is unknown, open, or leased to
+        another holder. `renew`, `outrank` and the copy journal work as for any other; `release` ends it."""
+        ...
+
+    def release(
+        self,
+        lease: Lease,
+        copies: Mapping[str, CopyState] | None = None,
+        settlement: Settlement | None = None,
+    ) -> Row:
+        """End a lease of `lease_ended` and discard the asset's objects, uploads and progress. `copies`: what the
+        destinations hold now, all of them; None: as before. `settlement`: the end state that follows; an event when it
+        is another one. Raises LeaseLost, also when the ledger forgot the asset, with nothing written."""
         ...
 
     def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:

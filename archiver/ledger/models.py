@@ -26,6 +26,14 @@ class AssetState(StrEnum):
     DAMAGED = "damaged"  # was archived, is no longer whole everywhere, and the source is gone
 
 
+class CopyState(StrEnum):
+    """What one destination holds of an asset."""
+
+    WHOLE = "whole"
+    LACKING = "lacking"  # it has no manifest of it
+    DAMAGED = "damaged"  # its manifest is marked as damaged, or does not agree with what is there
+
+
 OPEN_STATES = frozenset({AssetState.DISCOVERED, AssetState.QUEUED, AssetState.RUNNING, AssetState.WAITING})
 SAFE_STATES = frozenset({AssetState.ARCHIVED, AssetState.SKIPPED, AssetState.EXTERNAL})
 SETTLED_STATES = SAFE_STATES | {AssetState.REJECTED}
@@ -45,6 +53,9 @@ ACKNOWLEDGED_STATES = frozenset(
 JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.SOURCE_FAILED})
 """End states that follow from the API and the settings alone; every sweep judges them again."""
 
+
+UNSTORED_STATES = JUDGED_STATES
+"""End states of which no destination holds anything on our account: what `Row.copies` said is cleared."""
 
 MAX_WAIT = timedelta(days=1)
 """Longest wait of any asset, whatever delay a worker asks for."""
@@ -128,6 +139,8 @@ class Row:
     seconds: float = 0.0  # duration of the successful attempt
     warnings: tuple[str, ...] = ()  # such as a thumbnail that could not be fetched
     acknowledged: Acknowledgement | None = None  # of this end state; cleared when the state changes
+    copies: Mapping[str, CopyState] = field(default_factory=dict, hash=False)  # by destination, as last known
+    leased_until: datetime | None = None  # by `Leases.lease_ended`, unless that is past
     history: tuple[Decision, ...] = ()  # the last MAX_DECISIONS, oldest first
 
 
@@ -189,6 +202,7 @@ class Settlement:
     stored_objects: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    copies: Mapping[str, CopyState] | None = None  # by destination, all of them; None: as before
     copied_bytes: int = 0  # by this attempt, whatever its outcome; for the totals
     copied_objects: int = 0
     cause: str = field(default="", compare=False)  # why it failed, as one of a few words; for the totals
@@ -225,11 +239,13 @@ class Amount:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Assets by state. `seen` is counted on its own, not summed, so that `balanced` is a check. `acknowledged`: how
-    many of each state a person has acknowledged."""
+    many of each state a person has acknowledged. `copies`: by destination, how many it is known to hold whole, lack or
+    hold damaged; a destination that is no longer configured is in it too."""
 
     seen: int
     states: Mapping[AssetState, int]
     acknowledged: Mapping[AssetState, int] = field(default_factory=dict)
+    copies: Mapping[str, Mapping[CopyState, int]] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:

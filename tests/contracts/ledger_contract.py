@@ -25,6 +25,7 @@ from archiver.ledger.models import (
     Amount,
     AssetState,
     AttemptStart,
+    CopyState,
     Decision,
     Lease,
     OpenUpload,
@@ -1708,6 +1709,174 @@ class LedgerContract:
         assert harness.ledger.outbox_size() == OutboxSize(MAX_EVENTS, dropped=1)
         harness.ledger.forget_dropped()
         assert harness.ledger.outbox_size() == OutboxSize(MAX_EVENTS, dropped=0)
+
+    # -- what each destination holds -----------------------------------------------------------------------
+
+    def test_an_attempt_says_what_each_destination_holds(self, harness: LedgerHarness) -> None:
+        copies = {"s3://one/a": CopyState.WHOLE, "gs://two": CopyState.LACKING}
+
+        settled = attempt(harness, replace(ARCHIVED, copies=copies))
+
+        assert settled.copies == row(harness).copies == copies
+        assert next(harness.ledger.rows([AssetState.ARCHIVED])).copies == copies
+        assert harness.ledger.counts().copies == {
+            "s3://one/a": {CopyState.WHOLE: 1},
+            "gs://two": {CopyState.LACKING: 1},
+        }
+
+    def test_copies_stay_while_nothing_new_is_said_of_them(self, harness: LedgerHarness) -> None:
+        attempt(harness, replace(ARCHIVED, copies={"one": CopyState.WHOLE, "two": CopyState.DAMAGED}))
+        harness.advance(HOUR)
+        harness.ledger.reopen("a", keep_stored=True)
+        harness.advance(HOUR)
+        harness.ledger.settle(take_lease(harness), seen(), waiting(AT_ONCE))
+
+        assert row(harness).copies == {"one": CopyState.WHOLE, "two": CopyState.DAMAGED}
+        assert harness.ledger.counts().copies["two"] == {CopyState.DAMAGED: 1}
+
+    def test_copies_that_are_said_anew_replace_all_before(self, harness: LedgerHarness) -> None:
+        attempt(harness, replace(ARCHIVED, copies={"one": CopyState.WHOLE, "two": CopyState.LACKING}))
+        damaged = Settlement(AssetState.DAMAGED, copies={"one": CopyState.DAMAGED})
+
+        harness.ledger.record_archived(seen(), damaged)
+        assert row(harness).copies == {"one": CopyState.DAMAGED}
+        harness.ledger.record_archived(seen(), replace(damaged, copies={"one": CopyState.WHOLE}))
+
+        assert row(harness).copies == {"one": CopyState.WHOLE}
+        assert harness.ledger.counts().copies == {"one": {CopyState.WHOLE: 1}}
+
+    def test_what_is_skipped_is_counted_at_no_destination(self, harness: LedgerHarness) -> None:
+        attempt(harness, replace(ARCHIVED, copies={"one": CopyState.WHOLE}))
+        harness.ledger.reopen("a")
+        harness.ledger.discover([seen(verdict=AssetState.SKIPPED)])
+
+        assert row(harness).copies == {}
+        assert not harness.ledger.counts().copies
+
+    def test_copies_are_noted_only_of_the_row_that_was_read(self, harness: LedgerHarness) -> None:
+        found = attempt(harness, ARCHIVED)
+        lacking = {"one": CopyState.WHOLE, "two": CopyState.LACKING}
+
+        assert harness.ledger.note_copies(found, lacking)
+        assert not harness.ledger.note_copies(found, {"one": CopyState.DAMAGED})
+        assert row(harness).copies == lacking
+        assert harness.ledger.note_copies(row(harness), {"one": CopyState.WHOLE})
+        assert harness.ledger.note_copies(row(harness), {"one": CopyState.WHOLE})
+
+        noted = row(harness)
+        harness.advance(HOUR)
+        harness.ledger.reopen("a")
+        assert not harness.ledger.note_copies(noted, lacking)
+        take_lease(harness)
+        assert not harness.ledger.note_copies(row(harness), lacking)
+        assert not harness.ledger.note_copies(replace(noted, asset_id="unknown"), lacking)
+        assert row(harness).copies == {"one": CopyState.WHOLE}
+
+    # -- the lease of an asset that is at an end -----------------------------------------------------------
+
+    @pytest.mark.parametrize("state", ENDS)
+    def test_an_end_is_leased_to_one_holder_and_stays_as_it_is(
+        self, harness: LedgerHarness, state: AssetState
+    ) -> None:
+        put(harness, state)
+        before = row(harness)
+
+        lease = harness.ledger.lease_ended("a", "w1", MINUTE)
+
+        assert lease is not None
+        assert harness.ledger.lease_ended("a", "w2", MINUTE) is None
+        assert row(harness) == replace(before, leased_until=harness.now + MINUTE)
+        assert harness.ledger.take_due(10, AT_ONCE) == []
+        check_balance(harness)
+        harness.advance(MINUTE)
+        second = harness.ledger.lease_ended("a", "w2", MINUTE)
+        assert second is not None
+        assert second.fence > lease.fence
+        with pytest.raises(LeaseLost):
+            harness.ledger.renew(lease, MINUTE)
+        with pytest.raises(LeaseLost):
+            harness.ledger.release(lease)
+
+    @pytest.mark.parametrize("state", sorted(OPEN_STATES))
+    def test_what_is_open_is_leased_by_attempts_alone(
+        self, harness: LedgerHarness, state: AssetState
+    ) -> None:
+        put(harness, state)
+
+        assert harness.ledger.lease_ended("a", "w1", MINUTE) is None
+        assert harness.ledger.lease_ended("unknown", "w1", MINUTE) is None
+
+    def test_nothing_else_changes_a_leased_end(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.ARCHIVED)
+        lease = harness.ledger.lease_ended("a", "w1", MINUTE)
+        assert lease is not None
+        leased = row(harness)
+
+        harness.ledger.reopen("a")
+        harness.ledger.discover([seen(size_bytes=2000)])
+        assert not harness.ledger.record_archived(seen(), Settlement(AssetState.DAMAGED))
+        assert not harness.ledger.note_copies(leased, {"one": CopyState.WHOLE})
+
+        assert row(harness) == leased
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        harness.ledger.release(lease)
+        harness.ledger.discover([seen(size_bytes=2000)])
+        assert row(harness).state == AssetState.DISCOVERED
+
+    def test_a_lease_of_an_end_is_renewed_and_raised(self, harness: LedgerHarness) -> None:
+        put(harness, AssetState.ARCHIVED)
+        lease = harness.ledger.lease_ended("a", "w1", MINUTE)
+        assert lease is not None
+        harness.advance(MINUTE / 2)
+        harness.ledger.renew(lease, MINUTE)
+
+        assert row(harness).leased_until == harness.now + MINUTE
+        assert row(harness).state == AssetState.ARCHIVED
+        higher = harness.ledger.outrank(lease, lease.fence + 10**9)
+        assert higher.fence > lease.fence + 10**9
+        harness.ledger.save_upload(higher, "one", "key", UPLOAD)
+        assert harness.ledger.load_upload("a", "one", "key") is not None
+        harness.ledger.release(higher)
+        assert harness.ledger.load_upload("a", "one", "key") is None
+
+    def test_a_lease_that_ends_says_what_is_stored_now(self, harness: LedgerHarness) -> None:
+        harness.ledger.keep_events(DAY)
+        harness.ledger.discover([seen()])
+        harness.ledger.record_archived(seen(), Settlement(AssetState.DAMAGED, reason="a copy is gone"))
+        [damaged] = harness.ledger.events(10)
+        harness.ledger.delivered(damaged)
+        whole = {"one": CopyState.WHOLE, "two": CopyState.WHOLE}
+
+        lease = harness.ledger.lease_ended("a", "w1", MINUTE)
+        assert lease is not None
+        released = harness.ledger.release(lease, whole, ARCHIVED)
+
+        assert released == row(harness)
+        assert (released.state, released.copies, released.leased_until) == (AssetState.ARCHIVED, whole, None)
+        assert (released.reason, released.stored_bytes) == (None, ARCHIVED.stored_bytes)
+        assert [event.row.state for event in harness.ledger.events(10)] == [AssetState.ARCHIVED]
+        check_balance(harness)
+
+        again = harness.ledger.lease_ended("a", "w1", MINUTE)
+        assert again is not None
+        assert harness.ledger.release(again, {"one": CopyState.DAMAGED}).copies == {"one": CopyState.DAMAGED}
+        assert len(harness.ledger.events(10)) == 1
+
+    def test_a_lease_of_an_end_outlives_a_flush_until_the_asset_is_entered_again(
+        self, harness: LedgerHarness
+    ) -> None:
+        put(harness, AssetState.ARCHIVED)
+        lease = harness.ledger.lease_ended("a", "w1", MINUTE)
+        assert lease is not None
+        harness.flush()
+
+        harness.ledger.renew(lease, MINUTE)
+        with pytest.raises(LeaseLost):
+            harness.ledger.release(lease, {"one": CopyState.WHOLE})
+        assert harness.ledger.get("a") is None
+        harness.ledger.record_archived(seen(), ARCHIVED)
+        with pytest.raises(LeaseLost):
+            harness.ledger.renew(lease, MINUTE)
 
     def test_it_answers(self, harness: LedgerHarness) -> None:
         harness.ledger.ping()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from redis import Redis
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from archiver.ledger.models import AssetState, OpenUpload, Progress, StoredObject
+from archiver.ledger.models import AssetState, CopyState, OpenUpload, Progress, Settlement, StoredObject
 from archiver.ledger.redis.calls import connect
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
@@ -42,6 +43,32 @@ def calls(side: Redis) -> dict[str, int]:
     """Return how often each command ran so far, those within scripts included."""
     stats: dict[str, dict[str, int]] = side.info("commandstats")
     return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
+
+
+# -- what another version wrote ---------------------------------------------------------------------------------
+
+
+def test_copies_are_unknown_once_a_version_that_does_not_know_them_set_the_state(
+    harness: RedisHarness,
+) -> None:
+    copies = {"s3://one": CopyState.WHOLE, "gs://two": CopyState.LACKING}
+    harness.ledger.record_archived(seen(), replace(ARCHIVED, copies=copies))
+    assert row(harness).copies == copies
+
+    harness.side.hset("archiver:asset:a", "ch", "1772366400123999")
+
+    assert row(harness).copies == {}
+    assert harness.ledger.note_copies(row(harness), {"s3://one": CopyState.WHOLE})
+    assert harness.ledger.counts().copies == {"s3://one": {CopyState.WHOLE: 1}}
+    assert RedisLedger(harness.side, SEAL).get("a") == row(harness)
+
+
+def test_six_destinations_keep_a_row_small(harness: RedisHarness) -> None:
+    copies = dict.fromkeys((f"s3://bucket-with-a-long-name-{n}/prefix" for n in range(7)), CopyState.WHOLE)
+    harness.ledger.record_archived(seen(), Settlement(AssetState.ARCHIVED, copies=copies))
+
+    assert harness.side.object("encoding", "archiver:asset:a") == "listpack"
+    assert row(harness).copies == copies
 
 
 # -- time ------------------------------------------------------------------------------------------------------

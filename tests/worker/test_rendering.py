@@ -15,10 +15,11 @@ from archiver.core.destinations.breaker import OpenBreaker
 from archiver.core.forecast import Band, Forecast
 from archiver.core.health import Failing, Summary, assess
 from archiver.core.health_rules import finding
-from archiver.ledger.models import Acknowledgement, AssetState, Counts, Decision, Progress, Row
+from archiver.ledger.models import Acknowledgement, AssetState, CopyState, Counts, Decision, Progress, Row
 from tests.core.examples import NOW
 from worker.cli.cmd_doctor import finding_view
 from worker.doctor.findings import Finding, Verdict
+from worker.views.rows import row_json, rows_view
 from worker.views.show import Copy, asset_view, session_view
 from worker.views.status import progress_table, summary_json, summary_view
 
@@ -143,3 +144,18 @@ def test_whole_asset_ids_of_running_copies_fit_a_terminal(columns: int) -> None:
 
     assert asset_id in file.getvalue()
     assert "…" in file.getvalue()
+
+
+def test_an_asset_says_where_it_is_not_whole() -> None:
+    copies = {"s3://one": CopyState.WHOLE, "gs://two": CopyState.LACKING, "file:///b": CopyState.DAMAGED}
+    archived = row(AssetState.ARCHIVED, copies=copies)
+
+    listed, shown = printed(rows_view("", (archived,), NOW)), printed(asset_view(archived, [], NOW))
+
+    assert "not at gs://two; damaged at file:///b" in listed
+    assert "whole at s3://one, lacking at gs://two, damaged at" in " ".join(shown.split())
+    assert row_json(archived)["copies"] == {
+        "s3://one": "whole",
+        "gs://two": "lacking",
+        "file:///b": "damaged",
+    }

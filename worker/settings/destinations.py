@@ -32,6 +32,13 @@ class DestinationSettings(SettingsGroup):
         "themselves (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, profiles, instance roles). Default ./archive, for a "
         "first try.",
     )
+    quorum: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many destinations must hold an asset whole before it is archived. The others get it from "
+        "these afterwards (`archiver replicate`), and `archiver status` is healthy only once all hold it. Default: "
+        "all of them.",
+    )
     key_template: str = Field(
         default=DEFAULT_TEMPLATE,
         description="The folder of an asset at a destination. Fields, each a whole path segment: {room_id}, "

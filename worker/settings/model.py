@@ -75,6 +75,11 @@ class Settings(  # pydantic takes the fields of the last base first
         return self
 
     def _broken_relations(self) -> Iterable[str]:
+        if self.quorum is not None and self.quorum > len(self.destinations):
+            yield (
+                f"ARCHIVER_QUORUM: {self.quorum} is more than the {len(self.destinations)} of ARCHIVER_DESTINATIONS: "
+                "nothing would ever be archived"
+            )
         if self.hms_access_key is not None and self.hms_secret is None:
             yield "HMS_SECRET: is missing; HMS_ACCESS_KEY is given, and needs the app secret beside it"
         if self.hms_secret is not None and self.hms_access_key is None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from archiver.core.deadlines import UNDATED
 from archiver.core.health import ATTENTION_STATES
-from archiver.ledger.models import SAFE_STATES, Acknowledgement, AssetState, Row
+from archiver.ledger.models import SAFE_STATES, Acknowledgement, AssetState, CopyState, Row
 from worker.logs.escaping import escaped
 from worker.views.text import shown, time_left
 
@@ -48,9 +48,21 @@ def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableTyp
         parts.append(line + Text(f"  {time_left_in_words(row.expires_at, now)}", style="dim"))
         if why := row.reason or "; ".join(row.warnings):
             parts.append(_indented(Text(escaped(why), overflow="fold")))
+        if elsewhere := copies_in_words(row):
+            parts.append(_indented(shown(elsewhere, "yellow")))
         if ack := row.acknowledged:
             parts.append(_indented(shown(in_words(ack), "dim")))
     return Group(*parts)
+
+
+def copies_in_words(row: Row) -> str:
+    """Name the destinations that are known to lack it or to hold it damaged; empty when there are none."""
+    words = {CopyState.LACKING: "not at", CopyState.DAMAGED: "damaged at"}
+    return "; ".join(
+        f"{text} {', '.join(names)}"
+        for state, text in words.items()
+        if (names := [name for name, copy in row.copies.items() if copy is state])
+    )
 
 
 def _indented(text: Text) -> Padding:

@@ -82,7 +82,8 @@ def _history_view(row: Row, copies: Sequence[Copy]) -> Iterator[RenderableType]:
 def _row_table(row: Row, now: datetime) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     fields = row_json(row)
-    del fields["history"], fields["acknowledged"]  # told below
+    del fields["history"], fields["acknowledged"], fields["leased_until"]  # the former are told below
+    fields["copies"] = ", ".join(f"{state} at {name}" for name, state in row.copies.items())
     fields["expires_at"] = f"{fields['expires_at']} ({time_left_in_words(row.expires_at, now)})"
     for name, value in fields.items():
         if value not in (None, [], "", 0, 0.0):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -31,9 +31,18 @@ from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
 from archiver.core.attempt.late_additions import add_missing
 from archiver.core.attempt.leasing import take_lease
 from archiver.core.attempt.looking import look
-from archiver.core.attempt.outcomes import AlreadyArchived, Ended, NotOurs, Outcome, Settled, WillRetry
+from archiver.core.attempt.outcomes import (
+    AlreadyArchived,
+    Archived,
+    Ended,
+    Kept,
+    NotOurs,
+    Outcome,
+    Settled,
+    WillRetry,
+)
 from archiver.core.attempt.overwritten import mark_overwritten
-from archiver.core.attempt.rechecking import unless_stored, unless_verified
+from archiver.core.attempt.rechecking import unless_at_quorum, unless_stored, unless_verified
 from archiver.core.attempt.refusing import trip_breakers
 from archiver.core.attempt.resized import copy_if_resized
 from archiver.core.attempt.saving import save
@@ -47,7 +56,7 @@ from archiver.hms.errors import HmsError
 from archiver.hms.models import Asset, AssetStatus
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost, LedgerError
-from archiver.ledger.models import AssetState, Seen
+from archiver.ledger.models import AssetState, CopyState, Seen
 from archiver.transfer.errors import Stopped, TransferError
 from storage_backends.base import StorageBackend
 from storage_backends.errors import StorageError
@@ -104,6 +113,7 @@ class Archiver:
                     raise
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
                     outcome = self._after_failure(attempt, error, breaker.machine_of(holder))
+                outcome = unless_at_quorum(self.deps, attempt.row, outcome)
             self._settle(attempt, seen, outcome)
         except (LeaseLost, Outranked) as error:
             event.warning("lease_lost", reason=str(error))
@@ -140,6 +150,7 @@ class Archiver:
             return seen, ended
 
         found = look(deps.destinations, asset.id, asset.created_at)
+        attempt.copies.update(found.copies)
         if not found.missing and not found.silent and found.committed is not None:
             changed = copy_if_resized(attempt, asset, found.committed)
             if not isinstance(changed, tuple):
@@ -201,12 +212,25 @@ class Archiver:
                 self.deps.ledger.reopen(attempt.row.asset_id)
         return NotOurs(str(error))
 
+    def _copies(self, attempt: Attempt, outcome: Settled) -> Mapping[str, CopyState] | None:
+        """What the destinations hold, for the ledger; None: as before, such as nothing of an asset that waits."""
+        names = [store.name for store in self.deps.destinations]
+        if isinstance(outcome, AlreadyArchived) and outcome.copies is not None:
+            return outcome.copies
+        if isinstance(outcome, Archived | AlreadyArchived | Kept):
+            return dict.fromkeys(names, CopyState.WHOLE)
+        if isinstance(outcome, WillRetry) and not attempt.row.copies:
+            return None
+        known = {**attempt.row.copies, **attempt.copies}
+        return {name: known[name] for name in names if name in known}
+
     def _settle(self, attempt: Attempt, seen: Seen, outcome: Settled) -> None:
         settle_outcome(
             self.deps,
             attempt.heartbeat,
             seen,
             outcome,
+            copies=self._copies(attempt, outcome),
             pause=self._pause,
             give_up=self._stop_requested,
         )
@@ -224,4 +248,4 @@ def _unforeseen(error: Exception) -> Exception | None:
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:
-    return {name: getattr(outcome, name) for name in outcome.__slots__ if name != "warnings"}
+    return {name: getattr(outcome, name) for name in outcome.__slots__ if name not in ("warnings", "copies")}

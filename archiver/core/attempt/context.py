@@ -17,7 +17,7 @@ from archiver.core.judging import Scope
 from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import Row
+from archiver.ledger.models import CopyState, Row
 from archiver.transfer.base import Engine, UploadJournal
 from storage_backends.base import StorageBackend
 
@@ -27,7 +27,8 @@ EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Settings. `near_deadline`: the time left from which contents that may still change are stored as they are."""
+    """Settings. `near_deadline`: the time left from which contents that may still change are stored as they are.
+    `quorum`: how many destinations must hold an asset whole before it is archived; None: all."""
 
     scope: Scope
     retry: RetryRules
@@ -36,6 +37,7 @@ class Rules:
     lease_renew: timedelta
     archiver_version: str
     near_deadline: timedelta = timedelta(days=3)
+    quorum: int | None = None
 
     @property
     def keeping(self) -> KeepingRules:
@@ -61,7 +63,7 @@ class Attempt:
 
     `has_work`: an earlier attempt recorded objects it stored. `breakers`: the open circuit breakers of all machines,
     `own_breakers` those that stop this one, `half_open` those that a success closes.
-    `written` grows with what this attempt may have written.
+    `written` grows with what this attempt may have written, `copies` with what it knows of each destination.
     """
 
     deps: Dependencies
@@ -73,6 +75,7 @@ class Attempt:
     half_open: Mapping[str, OpenBreaker]
     machine: str
     written: list[Written] = field(default_factory=list)
+    copies: dict[str, CopyState] = field(default_factory=dict)
 
     def note_success(self, name: str) -> None:
         """Close the circuit breaker of `name`, as far as a success on this machine does. Never raises."""

@@ -14,7 +14,7 @@ from archiver.core.records import keys
 from archiver.core.records.commit import Look, look_at
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.hms.models import Asset
-from archiver.ledger.models import Row
+from archiver.ledger.models import CopyState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError, TransientStorageError
 
@@ -32,6 +32,7 @@ class Found:
     unread: dict[str, StorageError] = field(default_factory=dict)
     committed: Manifest | None = None
     present: dict[str, Manifest] = field(default_factory=dict)
+    copies: dict[str, CopyState] = field(default_factory=dict)  # but for those that are silent or unread
 
 
 def look(
@@ -54,6 +55,7 @@ def look(
                 found.unread[store.name] = error
                 found.missing.append(store)
             continue
+        found.copies[store.name] = _copy_state(seen)
         if seen.committed:
             found.committed = found.committed or seen.manifest
         else:
@@ -61,6 +63,13 @@ def look(
             if seen.manifest is not None:
                 found.present[store.name] = seen.manifest
     return found
+
+
+def _copy_state(seen: Look) -> CopyState:
+    if seen.manifest is None:
+        return CopyState.LACKING
+    is_kept = not seen.manifest.trusted and not seen.manifest.damage
+    return CopyState.WHOLE if seen.committed or is_kept else CopyState.DAMAGED
 
 
 def manifests_at(asset: Asset, stores: Sequence[StorageBackend]) -> dict[str, Manifest]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import assert_never
 
-from archiver.ledger.models import AssetState, Row, Settlement
+from archiver.ledger.models import AssetState, CopyState, Row, Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,13 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyArchived:
-    """Every destination held a verified manifest; nothing was copied."""
+    """Every destination held a verified manifest; nothing was copied. `copies`: where only so many hold it as
+    ARCHIVER_QUORUM asks for, what each of them holds."""
 
     stored_bytes: int
     stored_objects: int
     warnings: tuple[str, ...] = ()
+    copies: Mapping[str, CopyState] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def settlement(outcome: Settled) -> Settlement:
                 seconds=seconds,
                 warnings=warnings,
             )
-        case AlreadyArchived(stored_bytes, stored_objects, warnings):
+        case AlreadyArchived(stored_bytes, stored_objects, warnings, _):
             return Settlement(
                 AssetState.ARCHIVED,
                 stored_bytes=stored_bytes,

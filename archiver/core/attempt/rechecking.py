@@ -9,14 +9,14 @@ from datetime import timedelta
 from archiver.core.attempt import doubts
 from archiver.core.attempt.context import Dependencies
 from archiver.core.attempt.looking import look, what_is_left
-from archiver.core.attempt.outcomes import AlreadyArchived, Ended, Kept, WillRetry
+from archiver.core.attempt.outcomes import AlreadyArchived, Ended, Kept, Settled, WillRetry
 from archiver.core.clocks import clocks_agree
 from archiver.core.errors import DestinationsFailed, Doubtful
 from archiver.core.records import keys
 from archiver.core.records.commit import committed, kept, kept_after_all, look_again_at
 from archiver.core.records.manifest import Manifest
 from archiver.hms.base import TellsTime
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.errors import StorageError
 
 CLOCKS_DISAGREE = (
@@ -71,6 +71,24 @@ def unless_verified(deps: Dependencies, row: Row, decided: Decided) -> Decided:
         return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings)
     names = ", ".join(store.name for store in found.missing)
     return Ended(AssetState.LOST, f"whole at another destination, but not at {names}; {decided.reason}")
+
+
+def unless_at_quorum(deps: Dependencies, row: Row, decided: Settled) -> Settled:
+    """`decided`, unless it waits or is lost and so many destinations hold the asset whole as are asked for: archived,
+    and the others are replicated from these (`upkeep.replicate`)."""
+    if deps.rules.quorum is None or deps.rules.quorum >= len(deps.destinations):
+        return decided
+    is_lost = isinstance(decided, Ended) and decided.state is AssetState.LOST
+    if not isinstance(decided, WillRetry) and not is_lost:
+        return decided
+    found = look(deps.destinations, row.asset_id, row.created_at)
+    lacking = len(found.missing) + len(found.silent)
+    if not lacking or found.committed is None or len(deps.destinations) - lacking < deps.rules.quorum:
+        return decided
+    manifest = found.committed
+    known = {store.name: row.copies.get(store.name, CopyState.LACKING) for store in deps.destinations}
+    copies = {**known, **found.copies}
+    return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings, copies)
 
 
 def _not_lost_yet(row: Row, why: str, delay: timedelta) -> WillRetry:

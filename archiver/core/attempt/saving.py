@@ -23,6 +23,7 @@ from archiver.core.records.commit import commit
 from archiver.core.records.manifest import NO_FENCE, Manifest
 from archiver.hms.models import Asset
 from archiver.http import cancellation
+from archiver.ledger.models import CopyState
 from storage_backends.base import StorageBackend
 from storage_backends.errors import StorageError
 
@@ -107,4 +108,5 @@ def _commit_at(
 ) -> None:
     attempt.heartbeat.confirm_if_possible()
     commit(store, keys.manifest_key(asset.id, asset.created_at), manifest, known)
+    attempt.copies[store.name] = CopyState.WHOLE
     attempt.note_success(store.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -14,7 +14,7 @@ from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Kept, Sett
 from archiver.core.records import end_records
 from archiver.ledger.base import Leases
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.models import Lease, Row, Seen, Settlement
+from archiver.ledger.models import CopyState, Lease, Row, Seen, Settlement
 from archiver.retry_policy import SETTLING
 
 log = structlog.get_logger(__name__)
@@ -29,6 +29,7 @@ def settle_outcome(
     seen: Seen,
     outcome: Settled,
     *,
+    copies: Mapping[str, CopyState] | None = None,
     pause: Callable[[float], None],
     give_up: Callable[[], bool],
 ) -> None:
@@ -37,7 +38,10 @@ def settle_outcome(
     Waits for the ledger only when the bucket has the asset. Raises LedgerUnavailable, LeaseLost.
     """
     how = replace(
-        settlement(outcome), copied_bytes=heartbeat.bytes_done, copied_objects=heartbeat.objects_copied
+        settlement(outcome),
+        copies=copies,
+        copied_bytes=heartbeat.bytes_done,
+        copied_objects=heartbeat.objects_copied,
     )
     lease = heartbeat.lease
     if isinstance(outcome, Archived | AlreadyArchived | Kept):

@@ -16,7 +16,7 @@ from archiver.core.errors import Outranked
 from archiver.core.records.keys import OUR_FILES
 from archiver.core.records.manifest import TRUSTED, Manifest, StoredManifest, find_manifest
 from archiver.core.records.verify import STAT_UP_TO, verify_contents, verify_listed
-from archiver.ledger.models import AssetState, Settlement
+from archiver.ledger.models import AssetState, CopyState, Settlement
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.conditional import replace_if
@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 DAMAGE_NAMED = 20  # problems named in a damaged manifest; `archiver verify` finds all of them
 PROBLEMS_NAMED = 3  # of each copy, in the reason of a damaged asset
+LACKING = "it has no manifest that proves it"
+MANIFEST_GONE = "the manifest is gone"
+UNREAD = "it could not be read"
 RACES = 10  # lost compare-and-swaps after which a write is given up
 
 
@@ -184,8 +187,8 @@ def damaged_settlement(
     stored_objects: int,
     note: str = "",
 ) -> Settlement:
-    """Settle an asset as DAMAGED: neither saved nor lost, a person can restore it. `copies`: problems by destination,
-    none where the copy is whole."""
+    """Settle an asset as DAMAGED: neither saved nor lost; a whole copy repairs it, or a person. `copies`: problems by
+    destination, none where the copy is whole."""
     whole = [name for name, problems in copies.items() if not problems]
     notes = [f"not whole at {name}: {_first(problems)}" for name, problems in copies.items() if problems]
     notes.append(f"whole at {', '.join(whole) or 'no destination'}")
@@ -197,7 +200,19 @@ def damaged_settlement(
         reason="; ".join(notes),
         stored_bytes=stored_bytes,
         stored_objects=stored_objects,
+        copies={
+            name: state for name, problems in copies.items() if (state := copy_state(problems)) is not None
+        },
     )
+
+
+def copy_state(problems: Sequence[str]) -> CopyState | None:
+    """Return what a destination holds whose copy has these problems; None when it could not be read."""
+    if not problems:
+        return CopyState.WHOLE
+    if problems[0].startswith(UNREAD):
+        return None
+    return CopyState.LACKING if problems[0] in (LACKING, MANIFEST_GONE) else CopyState.DAMAGED
 
 
 def _first(problems: Sequence[str]) -> str:

@@ -13,11 +13,9 @@ class Gap(Enum):
     REOPEN = "100ms still has the asset: copy it again"
     FILL = "the destination was added since, and 100ms still has the asset: copy it there"
     MISSING_COPY = (
-        "the destination was added after 100ms had deleted the asset, which is whole elsewhere: count it"
+        "the destination never held the asset, 100ms has deleted it, it is whole elsewhere: replicate it"
     )
-    DAMAGED = (
-        "a copy was removed, 100ms has deleted the asset, it is whole elsewhere: a person can restore it"
-    )
+    DAMAGED = "a copy was removed, 100ms has deleted the asset, it is whole elsewhere: replicate it"
     VANISHED = "the asset is nowhere, and 100ms has deleted it: one more attempt, then it is lost"
 
 
@@ -43,17 +41,19 @@ class Gaps:
         return sum(len(self.of(gap)) for gap in CHANGES)
 
 
-def judge_gap(*, over: bool, whole_somewhere: bool, newer: bool, filling: bool, doubted: bool = False) -> Gap:
+def judge_gap(
+    *, over: bool, whole_somewhere: bool, expected: bool, filling: bool, doubted: bool = False
+) -> Gap:
     """Say what a gap means.
 
     - `over`: the source has ended.
-    - `newer`: every destination that lacks it was added, empty, after the source had ended.
+    - `expected`: every destination that lacks it was added, empty, after the source had ended, or never held it.
     - `filling`: every one of them was added, and is still being filled.
     - `doubted`: it is quarantined, so a person looks at it anyway.
     """
     if not over:
         return Gap.FILL if filling else Gap.REOPEN
-    if newer or (doubted and whole_somewhere):
+    if expected or (doubted and whole_somewhere):
         return Gap.MISSING_COPY
     return Gap.DAMAGED if whole_somewhere else Gap.VANISHED
 

@@ -17,7 +17,7 @@ from archiver.core.deadlines import UNDATED, UNDATED_RETENTION, is_plausible
 from archiver.core.errors import ManifestError
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import committed, damaged_settlement, kept
+from archiver.core.records.commit import LACKING, committed, damaged_settlement, kept
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import verify_contents, verify_listed
@@ -25,13 +25,11 @@ from archiver.core.upkeep.gaps import Gap, judge_gap
 from archiver.core.upkeep.review import restore_decisions
 from archiver.hms.models import Asset
 from archiver.ledger.base import Schedule
-from archiver.ledger.models import OPEN_STATES, AssetState, Row, Seen, Settlement
+from archiver.ledger.models import OPEN_STATES, AssetState, CopyState, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
-
-LACKING = "it has no manifest that proves it"
 
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
 """Ends with nothing stored, which a manifest with doubts contradicts."""
@@ -159,7 +157,7 @@ class Rebuilder:
         gap = judge_gap(
             over=True,
             whole_somewhere=True,
-            newer=all(is_newer(self._identities.began_empty_at(name), ends) for name in lacking),
+            expected=all(is_newer(self._identities.began_empty_at(name), ends) for name in lacking),
             filling=False,
             doubted=not manifest.trusted,
         )
@@ -211,6 +209,7 @@ class Rebuilder:
                 stored_bytes=manifest.total_size,
                 stored_objects=len(manifest.objects),
                 warnings=manifest.warnings,
+                copies=self._copies(manifests),
             )
         record = self._record(keys.end_record_beside(key))
         rejected = record is not None and record.state == AssetState.REJECTED
@@ -219,7 +218,12 @@ class Rebuilder:
             reason=reason_kept(doubted),
             stored_bytes=doubted.total_size,
             stored_objects=len(doubted.objects),
+            copies=self._copies(manifests),
         )
+
+    def _copies(self, manifests: Mapping[str, Manifest]) -> Mapping[str, CopyState]:
+        names = (store.name for store in self._destinations)
+        return {name: CopyState.WHOLE if name in manifests else CopyState.LACKING for name in names}
 
     def _keeps(self, key: ObjectKey) -> bool:
         """Return whether every destination has it whole, with or without doubts, to the last byte."""

@@ -9,7 +9,7 @@ still has is copied again where the destination's marker proves that it is the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -20,14 +20,14 @@ from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.judging import Scope, as_known
 from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import damaged_settlement
+from archiver.core.records.commit import LACKING, damaged_settlement
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.phases import Tell, untold
-from archiver.core.upkeep.rebuild import LACKING, Identities, Rebuilder, is_newer
+from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
 
@@ -211,6 +211,7 @@ class Reconciler:
             gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere:
+                self._note(row, ())
                 continue
             lacking = tuple(n for n, manifests in enumerate(listed) if key not in manifests)
             names = [self._destinations[n].name for n in lacking]
@@ -218,18 +219,38 @@ class Reconciler:
             gap = judge_gap(
                 over=is_over(row, now),
                 whole_somewhere=len(lacking) < len(listed),
-                newer=all(is_newer(began[n], ended) for n in lacking),
+                expected=all(
+                    is_newer(began[n], ended) or row.copies.get(name) is CopyState.LACKING
+                    for n, name in zip(lacking, names, strict=True)
+                ),
                 filling=filling.issuperset(names),
                 doubted=row.state is AssetState.QUARANTINED,
             )
             # an added destination may lack a million: a request for each would take hours
-            recent = row.changed_at >= started - RECENT
-            if (recent or gap in CHANGES) and self._committed_since(key, lacking):
+            doubtful = row.changed_at >= started - RECENT or any(
+                row.copies.get(name) is CopyState.WHOLE for name in names
+            )
+            if (doubtful or gap in CHANGES) and self._committed_since(key, lacking):
                 continue
+            if gap not in CHANGES:  # else it is reopened, damaged, or left to a person
+                self._note(row, names)
             gaps.of(gap).append((row.asset_id, lacking))
             if gap is Gap.DAMAGED:
                 log.error("copy_missing", asset_id=row.asset_id, key=key, stores=names)
         return gaps
+
+    def _note(self, row: Row, lacking: Collection[str]) -> None:
+        """Record what the manifests say of each destination. A copy that is known as damaged stays so."""
+        copies = {
+            store.name: CopyState.LACKING
+            if store.name in lacking
+            else CopyState.DAMAGED
+            if row.copies.get(store.name) is CopyState.DAMAGED
+            else CopyState.WHOLE
+            for store in self._destinations
+        }
+        if copies != row.copies:
+            self._ledger.note_copies(row, copies)
 
     def _committed_since(self, key: ObjectKey, lacking: Iterable[int]) -> bool:
         """Return whether the asset was archived after the lists were made."""

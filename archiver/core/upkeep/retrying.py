@@ -12,7 +12,7 @@ from archiver.core.errors import ReviewRefused
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import committed, mark_damaged
 from archiver.core.records.verify import verify_contents
-from archiver.core.upkeep.review import cleaned, known_row
+from archiver.core.upkeep.review import cleaned, known_row, row_at_rest
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import OPEN_STATES, AssetState, Decision, Row
 from storage_backends.base import ObjectKey, StorageBackend
@@ -51,6 +51,8 @@ def retry(
     What is stored of a quarantined asset stays, as does a damaged copy until a new one is whole. Idempotent. Raises
     ReviewRefused when it is archived (without `again`) or a filter skips it, StorageError, LedgerError."""
     row = known_row(ledger, asset_id)
+    if row.state not in OPEN_STATES:
+        row = row_at_rest(ledger, asset_id, now)
     if row.state in OPEN_STATES and row.state is not AssetState.WAITING:
         return row
     if row.state is AssetState.ARCHIVED:

@@ -36,7 +36,7 @@ def accept(
     """Make an asset that is stored with doubts archived; its manifests keep who accepted which doubts, when and why. A
     damaged one is read back in full before. Idempotent. Raises ReviewRefused when it is not whole at every destination
     or a worker has it, StorageError, LedgerError."""
-    row = row_at_rest(ledger, asset_id)
+    row = row_at_rest(ledger, asset_id, now)
     by, why = cleaned(by, why)
     key = keys.manifest_key(asset_id, row.created_at)
     for store in destinations:
@@ -160,7 +160,7 @@ def note_once(ledger: Schedule, row: Row, decision: Decision) -> Row:
 
 
 def _end(ledger: Schedule, destinations: Sequence[StorageBackend], asset_id: str, decision: Decision) -> Row:
-    row = row_at_rest(ledger, asset_id)
+    row = row_at_rest(ledger, asset_id, decision.at)
     if row.state in SAFE_STATES:
         raise ReviewRefused(f"{asset_id} is {row.state}: there is nothing to reject or skip.")
     reason = f"{decision.what} by {decision.by}: {decision.why}"
@@ -175,16 +175,17 @@ def _end(ledger: Schedule, destinations: Sequence[StorageBackend], asset_id: str
     )
     ledger.record_archived(seen, how)
     # nothing was recorded if a worker took it in between
-    ended = note_once(ledger, row_at_rest(ledger, asset_id), decision)
+    ended = note_once(ledger, row_at_rest(ledger, asset_id, decision.at), decision)
     end_records.write(destinations, seen, AssetState.REJECTED, reason, decision.at, history=ended.history)
     log.warning(_EVENTS[decision.what], asset_id=asset_id, by=decision.by, why=decision.why)
     return ended
 
 
-def row_at_rest(ledger: Assets, asset_id: str) -> Row:
-    """Return the asset's row. Raises ReviewRefused while a worker has the asset."""
+def row_at_rest(ledger: Assets, asset_id: str, now: datetime) -> Row:
+    """Return the asset's row. Raises ReviewRefused while a worker has the asset. `now`: the ledger's time."""
     row = known_row(ledger, asset_id)
-    if row.state is AssetState.RUNNING:
+    is_leased = row.leased_until is not None and row.leased_until > now
+    if row.state is AssetState.RUNNING or is_leased:
         raise ReviewRefused(f"{asset_id}: a worker is copying it now. Try again when that has ended.")
     return row
 

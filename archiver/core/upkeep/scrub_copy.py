@@ -13,7 +13,14 @@ from archiver.core.errors import ManifestError
 from archiver.core.judging import as_known
 from archiver.core.records import keys
 from archiver.core.records.check_records import Check, Mark, tag_of
-from archiver.core.records.commit import DAMAGE_NAMED, clear_damage, damaged_settlement, mark_damaged
+from archiver.core.records.commit import (
+    DAMAGE_NAMED,
+    MANIFEST_GONE,
+    UNREAD,
+    clear_damage,
+    damaged_settlement,
+    mark_damaged,
+)
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import Verified, verify_contents, verify_listed, verify_objects
 from archiver.core.upkeep.scrub_plan import ScrubRules, Task, after
@@ -109,7 +116,7 @@ class CopyChecker:
         except ObjectCold:
             return _Found(0, marks=Mark.COLD)  # it is there; what it names can be known once it is restored
         if manifest is None:
-            return _Found(0, ("the manifest is gone",))
+            return _Found(0, (MANIFEST_GONE,))
         in_full = in_full or bool(manifest.damage)
         try:
             verified, marks = self._verified(store, manifest, known, between, in_full=in_full)
@@ -181,9 +188,9 @@ class CopyChecker:
         try:
             manifest = read_manifest(store, key)
             if manifest is None:
-                return ("the manifest is gone",)
+                return (MANIFEST_GONE,)
             return verify_contents(store, manifest).problems
         except ManifestError as error:
             return (str(error),)
         except StorageError as error:
-            return (f"it could not be read: {error}",)
+            return (f"{UNREAD}: {error}",)

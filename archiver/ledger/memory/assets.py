@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from archiver.ledger.memory.state import State, synchronized, urgency
-from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, Counts, Progress, Row
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, CopyState, Counts, Progress, Row
 
 
 class MemoryAssets(State):
@@ -49,11 +49,15 @@ class MemoryAssets(State):
     def counts(self) -> Counts:
         states = dict.fromkeys(AssetState, 0)
         acknowledged = dict.fromkeys(ACKNOWLEDGED_STATES, 0)
+        copies: dict[str, dict[CopyState, int]] = {}
         for asset in self._assets.values():
             states[asset.row.state] += 1
             if asset.row.acknowledged is not None:
                 acknowledged[asset.row.state] += 1
-        return Counts(self._seen, states, acknowledged)
+            for name, copy in asset.row.copies.items():
+                here = copies.setdefault(name, {})
+                here[copy] = here.get(copy, 0) + 1
+        return Counts(self._seen, states, acknowledged, copies)
 
     def amounts(
         self, states: Iterable[AssetState] | None = None

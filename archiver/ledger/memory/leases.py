@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from archiver.ledger.errors import LeaseLost
 from archiver.ledger.memory.assets import MemoryAssets
 from archiver.ledger.memory.facts import MemoryFacts
 from archiver.ledger.memory.state import synchronized, with_result
@@ -15,6 +17,7 @@ from archiver.ledger.models import (
     PROGRESS_LIFETIME,
     AssetState,
     AttemptStart,
+    CopyState,
     Lease,
     Progress,
     Row,
@@ -49,6 +52,42 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         self._move(asset, AssetState.RUNNING, at=self._clock() + duration)
         return Lease(asset_id, asset.fence, holder)
 
+    @synchronized
+    def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        asset = self._assets.get(asset_id)
+        if asset is None or asset.row.state in OPEN_STATES or self._is_end_leased(asset):
+            return None
+
+        asset.fence = max((self._clock() - _EPOCH) // _MICROSECOND, (asset.fence or 0) + 1)
+        asset.holder = holder
+        asset.row = replace(asset.row, leased_until=self._clock() + duration)
+        return Lease(asset_id, asset.fence, holder)
+
+    @synchronized
+    def release(
+        self,
+        lease: Lease,
+        copies: Mapping[str, CopyState] | None = None,
+        settlement: Settlement | None = None,
+    ) -> Row:
+        asset = self._assets.get(lease.asset_id)
+        if asset is None or asset.row.leased_until is None:
+            raise LeaseLost.of(lease)
+        self._check(lease)
+        before = asset.row.state
+        asset.holder = None
+        asset.row = replace(asset.row, leased_until=None)
+        self._forget_work(lease.asset_id)
+        if settlement is not None:
+            asset.row = with_result(asset.row, settlement)
+            if settlement.state != before:
+                self._move(asset, settlement.state)
+        if copies is not None:
+            asset.row = replace(asset.row, copies=dict(copies))
+        if asset.row.state != before:
+            self._announce(asset.row)
+        return asset.row
+
     def begin(self, asset_id: str, holder: str, duration: timedelta, facts: str) -> AttemptStart:
         with self._mutex:
             lease = self.lease(asset_id, holder, duration)
@@ -65,7 +104,9 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         if asset.fence is None:
             self._adopt(asset, lease)
         ends = self._clock() + duration
-        if asset.row.state == AssetState.RUNNING:
+        if asset.row.leased_until is not None:
+            asset.row = replace(asset.row, leased_until=ends)
+        elif asset.row.state == AssetState.RUNNING:
             asset.timed_at = ends
         else:
             self._move(asset, AssetState.RUNNING, at=ends)

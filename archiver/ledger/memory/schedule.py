@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from archiver.ledger.models import (
     OPEN_STATES,
     Acknowledgement,
     AssetState,
+    CopyState,
     Decision,
     Row,
     Seen,
@@ -36,6 +37,9 @@ class MemorySchedule(MemoryAssets):
                 new += 1
                 continue
 
+            if self._is_end_leased(asset):  # the next sweep sees it again
+                asset.row = replace(asset.row, expires_at=one.expires_at)
+                continue
             size = asset.row.size_bytes if one.size_bytes is None else one.size_bytes
             resized = asset.row.state == AssetState.ARCHIVED and self._is_new_size(asset, size)
             asset.row = replace(asset.row, expires_at=one.expires_at, size_bytes=size)
@@ -54,10 +58,11 @@ class MemorySchedule(MemoryAssets):
     @synchronized
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         asset = self._assets.get(seen.asset_id)
-        if asset is not None and asset.row.state == AssetState.RUNNING:
+        if asset is not None and (asset.row.state == AssetState.RUNNING or self._is_end_leased(asset)):
             return False
         if asset is not None and asset.row.state == settlement.state:
-            asset.row = replace(asset.row, reason=settlement.reason)
+            copies = asset.row.copies if settlement.copies is None else dict(settlement.copies)
+            asset.row = replace(asset.row, reason=settlement.reason, copies=copies)
             return False
 
         ended = asset is not None and asset.row.state not in OPEN_STATES
@@ -122,7 +127,7 @@ class MemorySchedule(MemoryAssets):
         if asset is None:
             return None
 
-        if not self._is_leased(asset):
+        if not self._is_leased(asset) and not self._is_end_leased(asset):
             self._reopen(asset, keep_stored=keep_stored)
         return asset.row
 
@@ -135,6 +140,16 @@ class MemorySchedule(MemoryAssets):
         if asset.row.state in ACKNOWLEDGED_STATES:
             asset.row = replace(asset.row, acknowledged=Acknowledgement(by, why, self._clock()))
         return asset.row
+
+    @synchronized
+    def note_copies(self, row: Row, copies: Mapping[str, CopyState]) -> bool:
+        asset = self._assets.get(row.asset_id)
+        if asset is None or asset.row.state == AssetState.RUNNING or self._is_end_leased(asset):
+            return False
+        if (asset.row.changed_at, asset.row.copies) != (row.changed_at, row.copies):
+            return False
+        asset.row = replace(asset.row, copies=dict(copies))
+        return True
 
     @synchronized
     def note_decision(self, asset_id: str, decision: Decision) -> Row | None:

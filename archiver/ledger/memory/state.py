@@ -15,6 +15,7 @@ from archiver.ledger.models import (
     EVENT_STATES,
     MAX_EVENTS,
     OPEN_STATES,
+    UNSTORED_STATES,
     AssetState,
     Event,
     Lease,
@@ -123,14 +124,18 @@ class State:
             changed_at=self._clock(),
             next_attempt_at=waits_until,
             acknowledged=None,
+            copies={} if state in UNSTORED_STATES else asset.row.copies,
+            leased_until=None,
         )
         asset.timed_at = at
         if state not in OPEN_STATES:
-            asset_id = asset.row.asset_id
             asset.holder = None
-            self._stored = {key: kept for key, kept in self._stored.items() if key[0] != asset_id}
-            self._uploads = {key: kept for key, kept in self._uploads.items() if key[0] != asset_id}
-            self._progress.pop(asset_id, None)
+            self._forget_work(asset.row.asset_id)
+
+    def _forget_work(self, asset_id: str) -> None:
+        self._stored = {key: kept for key, kept in self._stored.items() if key[0] != asset_id}
+        self._uploads = {key: kept for key, kept in self._uploads.items() if key[0] != asset_id}
+        self._progress.pop(asset_id, None)
 
     def _reopen(self, asset: Asset, *, keep_stored: bool = False) -> None:
         before = asset.row
@@ -151,6 +156,10 @@ class State:
         )
         if asset.row.state != AssetState.DISCOVERED:
             self._move(asset, AssetState.DISCOVERED)
+
+    def _is_end_leased(self, asset: Asset) -> bool:
+        until = asset.row.leased_until
+        return asset.holder is not None and until is not None and until > self._clock()
 
     def _is_leased(self, asset: Asset) -> bool:
         running = asset.row.state == AssetState.RUNNING
@@ -184,4 +193,5 @@ def with_result(row: Row, settlement: Settlement) -> Row:
         stored_objects=settlement.stored_objects,
         seconds=settlement.seconds,
         warnings=settlement.warnings,
+        copies=row.copies if settlement.copies is None else dict(settlement.copies),
     )

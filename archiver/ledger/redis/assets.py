@@ -6,19 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, Counts, Progress, Row
-from archiver.ledger.redis.calls import BATCH, ScriptCalls
+from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, CopyState, Counts, Progress, Row
+from archiver.ledger.redis.calls import BATCH
 from archiver.ledger.redis.copy_records import read_progress
-from archiver.ledger.redis.rows import read_row, row_from_hash
+from archiver.ledger.redis.row_reader import RowReader
+from archiver.ledger.redis.rows import read_copies, row_from_hash
 from archiver.ledger.redis.values import EPOCH, from_microseconds, microseconds
 
 
-class RedisAssets(ScriptCalls):
+class RedisAssets(RowReader):
     """`ledger.base.Assets`."""
 
     def get(self, asset_id: str) -> Row | None:
         fields = self._hash("get", "asset:" + asset_id)
-        return row_from_hash(asset_id, fields) if fields else None
+        return row_from_hash(asset_id, fields, self._destination) if fields else None
 
     def rows(
         self,
@@ -37,15 +38,20 @@ class RedisAssets(ScriptCalls):
                 limit = None if limit is None else limit - 1
 
     def warned(self, limit: int) -> list[Row]:
-        return [read_row(flat) for flat in self._run("warned", limit)]
+        return [self._row(flat) for flat in self._run("warned", limit)]
 
     def counts(self) -> Counts:
-        seen, *found = self._run("counts", *AssetState)
-        sizes, acknowledged = found[: len(AssetState)], found[len(AssetState) :]
+        (seen, *sizes), acknowledged, copies, names = self._run("counts", *AssetState)
+        self._destinations.update(zip(names[::2], names[1::2], strict=True))
+        by_destination: dict[str, dict[CopyState, int]] = {}
+        for letters, number in zip(copies[::2], copies[1::2], strict=True):
+            for digest, state in read_copies(letters) if int(number) > 0 else ():
+                by_destination.setdefault(self._destination(digest), {})[state] = int(number)
         return Counts(
             int(seen),
             dict(zip(AssetState, sizes, strict=True)),
             {state: acknowledged.count(state) for state in ACKNOWLEDGED_STATES},
+            by_destination,
         )
 
     def amounts(
@@ -79,6 +85,6 @@ class RedisAssets(ScriptCalls):
     def _rows_of(self, state: AssetState, batch: int) -> Iterator[Row]:
         after, expires = "", 0
         while page := self._run("page", state, batch, after, expires) if batch else []:
-            rows = [read_row(flat) for flat in page]
+            rows = [self._row(flat) for flat in page]
             yield from rows
             after, expires = rows[-1].asset_id, microseconds(rows[-1].expires_at)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 
 from archiver.ledger.errors import LeaseLost, LedgerUnavailable
-from archiver.ledger.models import PROGRESS_LIFETIME, AttemptStart, Lease, Progress, Row, Seen, Settlement
-from archiver.ledger.redis.calls import ScriptCalls, read_facts
-from archiver.ledger.redis.rows import read_row, seen_arguments, settlement_arguments
+from archiver.ledger.models import (
+    PROGRESS_LIFETIME,
+    AttemptStart,
+    CopyState,
+    Lease,
+    Progress,
+    Row,
+    Seen,
+    Settlement,
+)
+from archiver.ledger.redis.calls import read_facts
+from archiver.ledger.redis.row_reader import RowReader
+from archiver.ledger.redis.rows import copies_arguments, seen_arguments, settlement_arguments
 from archiver.ledger.redis.values import MICROSECOND, to_json
 
 
-class RedisLeases(ScriptCalls):
+class RedisLeases(RowReader):
     """`ledger.base.Leases`."""
 
     def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
@@ -27,10 +38,27 @@ class RedisLeases(ScriptCalls):
         fence, has_work, row, flat = json.loads(self._run("begin", *arguments))
         return AttemptStart(
             Lease(asset_id, int(fence), holder) if fence else None,
-            read_row(row) if len(row) > 1 else None,
+            self._row(row) if len(row) > 1 else None,
             bool(has_work),
             read_facts(flat or ()),  # cjson writes an empty Lua list as {}
         )
+
+    def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        fence = self._run("lease_ended", asset_id, holder, duration // MICROSECOND, _call_number())
+        return Lease(asset_id, int(fence), holder) if fence else None
+
+    def release(
+        self,
+        lease: Lease,
+        copies: Mapping[str, CopyState] | None = None,
+        settlement: Settlement | None = None,
+    ) -> Row:
+        how = (1, *settlement_arguments(settlement)) if settlement else (0,)
+        arguments = (lease.asset_id, lease.fence, _call_number(), *copies_arguments(copies), *how)
+        flat = self._run("release", *arguments)
+        if not flat:
+            raise LeaseLost.of(lease)
+        return self._row(json.loads(flat))
 
     def renew(self, lease: Lease, duration: timedelta) -> None:
         if not self._run("renew", lease.asset_id, lease.fence, lease.holder, duration // MICROSECOND):
@@ -48,7 +76,7 @@ class RedisLeases(ScriptCalls):
         flat = self._run("settle", lease.fence, _call_number(), *arguments, *totals)
         if not flat:
             raise LeaseLost.of(lease)
-        return read_row(json.loads(flat))
+        return self._row(json.loads(flat))
 
     def report(self, progress: Progress) -> None:
         fact, ends_in = to_json(asdict(progress)), PROGRESS_LIFETIME // MICROSECOND

@@ -20,6 +20,8 @@ Each key has a lifetime or an owner. After the prefix:
 | work:<id>              | set: the `stored` and `upload` keys of an asset              | as long as those            |
 | acknowledged           | set: the assets whose end a person has acknowledged          | until the state changes     |
 | warned                 | zset: archived with a warning, by when that was              | until settled otherwise     |
+| copies                 | hash: by 6 letters of rows' `cp`, how many assets have them  | owned by the ledger         |
+| destinations           | hash: names by the first 5 of those letters                  | owned by the ledger         |
 | progress               | hash: by asset, each with its end in front                   | 2 minutes after the last    |
 | totals                 | hash: what was ever done, by name                            | owned by the ledger         |
 | outbox                 | list: events not delivered yet, MAX_EVENTS at most           | until delivered             |

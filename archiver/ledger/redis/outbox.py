@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from archiver.ledger.models import Event, OutboxSize
-from archiver.ledger.redis.calls import BATCH, ScriptCalls
-from archiver.ledger.redis.rows import read_row
+from archiver.ledger.redis.calls import BATCH
+from archiver.ledger.redis.row_reader import RowReader
 from archiver.ledger.redis.values import milliseconds
 
 
-class RedisOutbox(ScriptCalls):
-    """`ledger.base.Outbox`. An entry is a JSON array: the event's number, and the row as `read_row` takes it."""
+class RedisOutbox(RowReader):
+    """`ledger.base.Outbox`. An entry is a JSON array: the event's number, and the row as `rows.read_row` takes it."""
 
     def keep_events(self, lifetime: timedelta) -> None:
         key = self._key("outbox_on")
@@ -22,7 +22,7 @@ class RedisOutbox(ScriptCalls):
     def events(self, limit: int) -> list[Event]:
         entries = self._call("events", lambda: self._redis.lrange(self._key("outbox"), 0, limit - 1))
         read = (json.loads(entry) for entry in entries) if limit > 0 else ()
-        return [Event(int(number), read_row(flat)) for number, flat in read]
+        return [Event(int(number), self._row(flat)) for number, flat in read]
 
     def delivered(self, event: Event) -> None:
         self._run("delivered", event.number)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from archiver.ledger.models import ACKNOWLEDGED_STATES, MAX_DECISIONS, Decision, Row, Seen, Settlement
+from archiver.ledger.models import (
+    ACKNOWLEDGED_STATES,
+    MAX_DECISIONS,
+    CopyState,
+    Decision,
+    Row,
+    Seen,
+    Settlement,
+)
 from archiver.ledger.redis.assets import RedisAssets
 from archiver.ledger.redis.calls import BATCH
-from archiver.ledger.redis.rows import decision_text, read_row, seen_arguments, settlement_arguments
-from archiver.ledger.redis.values import MICROSECOND, to_json
+from archiver.ledger.redis.rows import (
+    copies_arguments,
+    decision_text,
+    seen_arguments,
+    settlement_arguments,
+)
+from archiver.ledger.redis.values import MICROSECOND, microseconds, to_json
 
 
 class RedisSchedule(RedisAssets):
@@ -39,7 +52,7 @@ class RedisSchedule(RedisAssets):
         while len(rows) < wanted:
             limit = min(BATCH, wanted - len(rows))
             taken = self._run("take_due", window, limit, requeue_after // MICROSECOND)
-            rows += map(read_row, taken)
+            rows += map(self._row, taken)
             if len(taken) < limit:
                 break
         return sorted(rows, key=lambda row: (row.expires_at, row.asset_id.encode("utf-8", "surrogatepass")))
@@ -50,12 +63,16 @@ class RedisSchedule(RedisAssets):
 
     def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
         flat = self._run("reopen", asset_id, 1 if keep_stored else 0)
-        return read_row(flat) if flat else None
+        return self._row(flat) if flat else None
 
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
         flat = self._run("acknowledge", asset_id, to_json({"by": by, "why": why}), *ACKNOWLEDGED_STATES)
-        return read_row(flat) if flat else None
+        return self._row(flat) if flat else None
+
+    def note_copies(self, row: Row, copies: Mapping[str, CopyState]) -> bool:
+        before = (*copies_arguments(row.copies), *copies_arguments(copies))
+        return bool(self._run("note_copies", row.asset_id, microseconds(row.changed_at), *before))
 
     def note_decision(self, asset_id: str, decision: Decision) -> Row | None:
         flat = self._run("note_decision", asset_id, decision_text(decision), MAX_DECISIONS)
-        return read_row(flat) if flat else None
+        return self._row(flat) if flat else None

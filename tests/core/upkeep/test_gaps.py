@@ -5,7 +5,7 @@ import pytest
 from archiver.core.upkeep.gaps import Gap, judge_gap, limit
 
 CASES = [
-    # over, whole somewhere, newer, filling, doubted
+    # over, whole somewhere, expected, filling, doubted
     ("its copy was deleted, 100ms has it", (False, True, False, False, False), Gap.REOPEN),
     ("all of it was deleted, 100ms has it", (False, False, False, False, False), Gap.REOPEN),
     ("a destination was added, 100ms has it", (False, True, True, True, False), Gap.FILL),
@@ -28,10 +28,10 @@ CASES = [
 
 @pytest.mark.parametrize(("case", "gap"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_what_a_missing_manifest_means(case: tuple[bool, bool, bool, bool, bool], gap: Gap) -> None:
-    over, whole_somewhere, newer, filling, doubted = case
+    over, whole_somewhere, expected, filling, doubted = case
 
     found = judge_gap(
-        over=over, whole_somewhere=whole_somewhere, newer=newer, filling=filling, doubted=doubted
+        over=over, whole_somewhere=whole_somewhere, expected=expected, filling=filling, doubted=doubted
     )
 
     assert found is gap

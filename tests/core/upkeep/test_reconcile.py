@@ -10,7 +10,7 @@ from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep import review
 from archiver.core.upkeep.reconcile import LOCK_NAME, LOCK_TTL
 from archiver.core.upkeep.reports import RECONCILE_FACT
-from archiver.ledger.models import AssetState
+from archiver.ledger.models import AssetState, CopyState
 from storage_backends.base import ObjectKey, object_key
 from storage_backends.errors import AccessDenied, TransientStorageError
 from tests.core.archived import archive_at, enter, put
@@ -304,3 +304,37 @@ def test_files_of_others_in_the_manifests_folder_are_left_alone() -> None:
     assert result is not None
     assert result.unreadable == 0
     assert harness.one.stat(object_key("manifests/readme.txt")) is not None
+
+
+def test_what_each_destination_holds_is_noted() -> None:
+    harness = ReconcileHarness()
+    whole, lacked = asset(id="whole"), asset(id="lacked")
+    harness.archive([whole, lacked])
+    harness.two.delete(keys.manifest_key(lacked.id, lacked.created_at))
+
+    harness.reconcile()
+
+    row = harness.ledger.get("whole")
+    assert row is not None
+    assert row.copies == {"memory://one": CopyState.WHOLE, "memory://two": CopyState.WHOLE}
+    assert harness.state(lacked) is AssetState.DISCOVERED, "100ms still has it"
+
+
+def test_a_copy_that_never_was_is_replicated_and_one_that_vanished_is_damage() -> None:
+    harness = ReconcileHarness()
+    never, vanished = asset(id="never"), asset(id="vanished")
+    harness.archive([never, vanished])
+    row = harness.ledger.get("never")
+    assert row is not None
+    harness.ledger.note_copies(row, {"memory://one": CopyState.WHOLE, "memory://two": CopyState.LACKING})
+    for each in (never, vanished):
+        harness.two.delete(keys.manifest_key(each.id, each.created_at))
+    harness.clock.now += RETENTION
+
+    result = harness.reconcile()
+
+    assert (result.missing_copies, result.damaged) == (2, 1)
+    assert (harness.state(never), harness.state(vanished)) == (AssetState.ARCHIVED, AssetState.DAMAGED)
+    damaged = harness.ledger.get("vanished")
+    assert damaged is not None
+    assert damaged.copies == {"memory://one": CopyState.WHOLE, "memory://two": CopyState.LACKING}

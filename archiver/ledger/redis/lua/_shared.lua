@@ -20,6 +20,7 @@ local MAX_WAIT = 86400 * 1000000 -- ledger.models.MAX_WAIT
 local DEADLINE_DIVISOR = 2 -- ledger.models.DEADLINE_DIVISOR
 local EVENTS = {archived = true, quarantined = true, lost = true, damaged = true} -- ledger.models.EVENT_STATES
 local MAX_EVENTS = 100000 -- ledger.models.MAX_EVENTS
+local UNSTORED = {skipped = true, external = true, source_failed = true} -- ledger.models.UNSTORED_STATES
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.
@@ -57,12 +58,13 @@ end
 -- Reads the fields the scripts decide on; nil for an unknown asset.
 local function read(id)
   local found = redis.call('HMGET', asset_key(id), 'st', 'ex', 'si', 'at', 'mi', 'fe', 'ho', 'ca', 'de', 'nx', 'mo',
-    'fp')
+    'fp', 'lu')
   if not found[1] then return nil end
   return {
     st = found[1], ex = found[2], si = found[3] or '', at = tonumber(found[4] or 0), mi = tonumber(found[5] or 0),
     fe = found[6] or nil, ho = found[7] or nil, ca = found[8] or nil, de = tonumber(found[9] or 0),
     nx = tonumber(found[10] or 0), mo = tonumber(found[11] or 0), fp = found[12] or '',
+    lu = tonumber(found[13] or 0),
   }
 end
 
@@ -81,10 +83,48 @@ local function forget_work(id)
   redis.call('HDEL', prefix .. 'progress', id)
 end
 
+-- Which destinations hold an asset is in `cp`: when its state was last set, `|`, and 6 letters for each destination
+-- (rows.py). A worker of a version that does not know the field sets the state and leaves it: what it says is not valid
+-- then. Returns the letters, and whether they are valid.
+local function read_copies(id)
+  local found = redis.call('HMGET', asset_key(id), 'ch', 'cp')
+  local changed, copies = string.match(found[2] or '', '^(%d*)|(.*)$')
+  return copies or '', changed == found[1]
+end
+
+-- Sets them, and counts in the hash `copies` how many assets have each 6 letters.
+local function set_copies(id, copies)
+  local before = read_copies(id)
+  if before ~= copies then
+    for i = 1, #before, 6 do
+      redis.call('HINCRBY', prefix .. 'copies', string.sub(before, i, i + 5), -1)
+    end
+    for i = 1, #copies, 6 do
+      redis.call('HINCRBY', prefix .. 'copies', string.sub(copies, i, i + 5), 1)
+    end
+  end
+  set(id, {cp = copies ~= '' and redis.call('HGET', asset_key(id), 'ch') .. '|' .. copies or ''})
+end
+
+-- Takes a number, and for each destination 5 letters, its name and a sixth letter. Returns the letters; nil without a
+-- number.
+local function take_copies()
+  local number, letters = tonumber(take()), {}
+  if not number then return nil end
+  for n = 1, number do
+    local digest, name = take(), take()
+    redis.call('HSETNX', prefix .. 'destinations', digest, name)
+    letters[n] = digest .. take()
+  end
+  return table.concat(letters)
+end
+
 -- Changes an asset's state, in the row and every index; the only place that does. `from`: nil for a new asset; `at`:
 -- the time that belongs to the new state (when it was queued, its lease ends, its wait ends).
 local function move(id, from, to, expires, at)
+  local copies, is_valid = '', false
   if from then
+    copies, is_valid = read_copies(id)
     redis.call('ZREM', state_key(from), id)
     if not (OPEN[from] and OPEN[to]) then redis.call('SREM', prefix .. 'acknowledged', id) end
     if TIMED[from] then
@@ -95,7 +135,12 @@ local function move(id, from, to, expires, at)
   end
   redis.call('ZADD', state_key(to), expires, id)
   if TIMED[to] then redis.call('ZADD', time_key(to), at, id) end
-  set(id, {st = to, ch = now, nx = to == 'waiting' and at or '', ak = ''})
+  set(id, {st = to, ch = now, nx = to == 'waiting' and at or '', ak = '', lu = ''})
+  if UNSTORED[to] and copies ~= '' then
+    set_copies(id, '')
+  elseif is_valid then
+    set(id, {cp = whole(now) .. '|' .. copies})
+  end
   if not OPEN[to] then
     set(id, {ho = ''}) -- any lease is lost
     forget_work(id)
@@ -139,7 +184,7 @@ end
 local function take_settlement()
   return {
     state = take(), re = take(), delay = tonumber(take()) or 0, counts = take() == '1', mismatch = take() == '1',
-    fp = take(), gone = take() == '1', sb = take(), so = take(), sc = take(), wa = take(),
+    fp = take(), gone = take() == '1', sb = take(), so = take(), sc = take(), wa = take(), cp = take_copies(),
   }
 end
 
@@ -172,6 +217,11 @@ end
 local function living(id, row)
   local ends = row.st == 'running' and redis.call('ZSCORE', time_key('running'), id)
   return ends and tonumber(ends) > now
+end
+
+-- Whether an asset at an end is leased (`lease_ended`).
+local function leased(row)
+  return row.ho and row.lu > now
 end
 
 -- Whether the lease with this fencing token may still write. A row that never had a lease belongs to a ledger that was

@@ -20,7 +20,7 @@ for _ = 1, tonumber(take()) do
     new = new + 1
   else
     local resized = false
-    if seen.si ~= '' and seen.si ~= row.si then
+    if seen.si ~= '' and seen.si ~= row.si and not leased(row) then
       set(id, {si = seen.si})
       resized = row.st == 'archived' and is_new_size(id, row.si, seen.si)
     end
@@ -30,7 +30,9 @@ for _ = 1, tonumber(take()) do
       redis.call('ZADD', state_key(row.st), seen.ex, id)
       redis.call('ZADD', prefix .. 'ready', 'XX', seen.ex, id)
     end
-    if verdict == 'discovered' then
+    if leased(row) then
+      -- the next sweep sees it again
+    elseif verdict == 'discovered' then
       if JUDGED[row.st] then reopen(id, row) elseif resized then reopen(id, row, true) end
     elseif JUDGED[row.st] or (OPEN[row.st] and row.st ~= 'running' and verdict ~= 'source_failed') then
       set(id, {re = seen.re})

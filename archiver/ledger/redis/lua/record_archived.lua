@@ -1,9 +1,10 @@
 -- Records an end state known from manifests or a person. Returns 1 when the state changed.
 local seen, done = take_seen(), take_settlement()
 local row = read(seen.id)
-if row and row.st == 'running' then return 0 end
+if row and (row.st == 'running' or leased(row)) then return 0 end
 if row and row.st == done.state then
   set(seen.id, {re = done.re})
+  if done.cp then set_copies(seen.id, done.cp) end
   return 0
 end
 if not row then
@@ -14,5 +15,6 @@ else
 end
 set(seen.id, {mi = '', fp = ''})
 set_result(seen.id, done)
+if done.cp then set_copies(seen.id, done.cp) end
 if done.state == 'damaged' or (row and not OPEN[row.st]) then announce(seen.id, done.state) end
 return 1

@@ -6,7 +6,9 @@ if not row then return 1 end
 
 local ends = whole(now + duration)
 if not row.fe then set(id, {fe = fence, ho = holder, at = row.at + 1}) end
-if row.st == 'running' then
+if row.lu > 0 then
+  set(id, {lu = ends})
+elseif row.st == 'running' then
   redis.call('ZADD', time_key('running'), ends, id)
   redis.call('ZREM', prefix .. 'ready', id) -- it had expired, and nobody else took it
 else

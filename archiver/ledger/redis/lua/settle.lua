@@ -27,6 +27,7 @@ if done.state == 'archived' and seen.si ~= '' then set(id, {si = seen.si}) end
 local wait, left = math.min(math.max(done.delay, 0), MAX_WAIT), tonumber(row.ex) - now
 if left > 0 then wait = math.min(wait, left / DEADLINE_DIVISOR) end
 move(id, row.st, done.state, row.ex, whole(now + math.floor(wait)))
+if done.cp then set_copies(id, done.cp) end
 redis.call('HDEL', prefix .. 'progress', id)
 add_totals()
 announce(id, done.state)

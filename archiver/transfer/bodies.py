@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Protocol
 
 from archiver.transfer.base import Chunks, Reader
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.errors import SourceError, SourceMismatch
-from archiver.transfer.memory import MemoryBudget, Reservation
+from archiver.transfer.memory import MemoryBudget, PartBuffer, Reservation
 
 _SCRAP_BYTES = 64 * 1024
 
@@ -41,7 +40,7 @@ def filled_bytes(
     `reservation`: the memory for it."""
     fits = reservation is not None and reservation.size_bytes == size_bytes
     reused = reservation.file() if reservation is not None and fits else None
-    file = BytesIO(bytes(size_bytes)) if reused is None else reused
+    file = PartBuffer(bytes(size_bytes)) if reused is None else reused
     with file.getbuffer() as view:
         count = fill(view)
     file.truncate(count)

@@ -36,9 +36,10 @@ from redis.exceptions import RedisError
 from archiver.core.attempt.outcomes import Archived
 from benchmarks.network import NETWORKS
 from benchmarks.server import Connection, Request, serve
-from worker.bootstrap import AppServices, build_services
+from worker.bootstrap import build_services
 from worker.logs.setup import setup_logging
 from worker.memory import tune_garbage_collector
+from worker.services import AppServices
 from worker.settings import Settings
 
 TOKEN = "token=2f6c1d"  # noqa: S105 - guards text that is made up

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
-from pydantic import SecretStr
 
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.context import OpenContents, Rules
@@ -26,8 +23,6 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener, OpeningRules
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
 from archiver.core.contents.zip.zipped import ZipMode
-from archiver.core.destinations import breaker
-from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
 from archiver.core.judging import Scope
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
@@ -36,16 +31,11 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.core.upkeep.sweep import Sweeper
-from archiver.core.upkeep.watch import Watcher
-from archiver.hms.auth import FixedToken, ManagementToken, TokenProvider
 from archiver.hms.client import HmsClient
-from archiver.hms.errors import HmsUnauthorized
 from archiver.http import trust
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
-from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import Row
-from archiver.ledger.redis.ledger import RedisLedger
 from archiver.retry_policy import ATTEMPT
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import Engine, UploadJournal
@@ -62,60 +52,17 @@ from worker.celery_setup.config import celery_settings
 from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.celery_setup.schedule import beat_schedule
 from worker.celery_setup.sighup import on_sighup
-from worker.credentials import Credentials, ReportedTokens
+from worker.credentials import Credentials
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
-from worker.memory import buffer_bytes, tune_garbage_collector, tune_malloc
+from worker.memory import buffer_bytes
+from worker.services import AppServices, ServicesPerProcess
 from worker.settings import Settings
 from worker.source_access import SourceAccess
 from worker.tallies import TallyFlusher
+from worker.tokens import ReportedTokens, token_provider
 
 DISTRIBUTION = "recording-archiver"
-
-
-@dataclass(frozen=True, slots=True)
-class AppServices:
-    """The services of one process. Built after the fork; closed with the process. `destinations` wrap `stores` with a
-    check that each is the one that the ledger knows."""
-
-    api: HmsClient
-    ledger: RedisLedger
-    clock: LedgerClock
-    stores: list[StorageBackend]
-    destinations: list[StorageBackend]
-    identities: Destinations
-    archiver: Archiver
-    sweeper: Sweeper
-    dispatcher: Dispatcher
-    reconciler: Reconciler
-    missed_webhooks: MissedWebhooks
-    scrubber: Scrubber
-    watcher: Watcher
-    dead_mans_switch: DeadMansSwitch
-    source_access: SourceAccess
-    open_contents: OpenContents
-    tallies: TallyFlusher
-
-    def close(self) -> None:
-        self.api.close()
-        self.tallies.close()
-        self.ledger.close()
-        for store in self.destinations:
-            store.close()
-        self.source_access.close()
-
-
-class NoCredentials:
-    """Token provider without 100ms credentials: the first call raises HmsUnauthorized."""
-
-    def token(self, _now: datetime, /) -> SecretStr:
-        raise HmsUnauthorized(
-            "there are no 100ms credentials: set HMS_ACCESS_KEY and HMS_SECRET (dashboard, Developer section) "
-            "in the environment or in .env"
-        )
-
-    def replacement(self, _refused: SecretStr, _now: datetime, /) -> None:
-        return None
 
 
 def build_services(
@@ -242,85 +189,6 @@ def build_app(settings: Settings) -> Celery:
     for task in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
         task.register(app, services.get)
     return app
-
-
-class ServicesPerProcess:
-    """Builds the services at first use in each process; never shares them across a fork. Rebuilds them between tasks
-    when the credentials changed; a task that runs keeps those it began with."""
-
-    def __init__(self, build: Callable[[Settings], AppServices], credentials: Credentials) -> None:
-        self._build = build
-        self._credentials = credentials
-        self._lock = threading.Lock()
-        self._made: tuple[int, AppServices] | None = None
-        self._running = 0
-        self._retired: list[AppServices] = []
-
-    def get(self) -> AppServices:
-        with self._lock:
-            if self._made is None or self._made[0] != os.getpid():
-                self._made = (os.getpid(), self._started(self._credentials.current()))
-                tune_garbage_collector()
-                tune_malloc()
-            return self._made[1]
-
-    def begin_task(self, **_signal: object) -> None:
-        """Call before each task: takes over other credentials."""
-        with self._lock:
-            if self._made is not None and self._made[0] == os.getpid():
-                self._renew(self._made[1])
-            self._running += 1
-
-    def end_task(self, **_signal: object) -> None:
-        """Call after each task: closes what no task uses any more."""
-        with self._lock:
-            self._running -= 1
-            self._close_retired()
-
-    def close(self, **_signal: object) -> None:
-        with self._lock:
-            self._running = 0
-            self._close_retired()
-            if self._made is not None and self._made[0] == os.getpid():
-                self._made[1].close()
-                self._made = None
-
-    def _renew(self, used: AppServices) -> None:
-        machine = socket.gethostname()
-        renewed = self._credentials.renewed(lambda: _is_refused(used, machine))
-        if renewed is None:
-            return
-        self._made = (os.getpid(), self._started(renewed))
-        self._retired.append(used)
-        names = [breaker.API, *(store.name for store in used.stores)]
-        with suppress(LedgerError):
-            breaker.close_on(self._made[1].ledger, names, machine)
-        self._close_retired()
-
-    def _started(self, settings: Settings) -> AppServices:
-        services = self._build(settings)
-        services.tallies.start()
-        return services
-
-    def _close_retired(self) -> None:
-        while self._retired and not self._running:
-            self._retired.pop().close()
-
-
-def _is_refused(services: AppServices, machine: str) -> bool:
-    """Whether a breaker is not closed on `machine`. A pause by a person does not count. False without the ledger."""
-    with suppress(LedgerError):
-        known = breaker.opened_on(breaker.not_closed(services.ledger, services.clock()), machine)
-        return any(each.code != breaker.PAUSED for each in known.values())
-    return False
-
-
-def token_provider(settings: Settings) -> TokenProvider:
-    if settings.hms_access_key is not None and settings.hms_secret is not None:
-        return ManagementToken(settings.hms_access_key, settings.hms_secret)
-    if settings.hms_management_token is not None:
-        return FixedToken(settings.hms_management_token)
-    return NoCredentials()
 
 
 def build_scope(settings: Settings) -> Scope:

@@ -10,14 +10,11 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
-from pydantic import SecretStr
 
-from archiver.hms.auth import TokenProvider
-from archiver.hms.errors import HmsUnauthorized
 from worker.errors import SettingsError
 from worker.logs.redaction import remember_secrets, secrets_of
 from worker.settings import Settings, load_settings
@@ -105,25 +102,6 @@ class Credentials:
         if changed := self._known != before:
             log.info("credentials_changed")
         return changed
-
-
-class ReportedTokens:
-    """A token provider that reports each refusal."""
-
-    def __init__(self, tokens: TokenProvider, refused: Callable[[], None]) -> None:
-        self._tokens = tokens
-        self._report = refused
-
-    def token(self, now: datetime, /) -> SecretStr:
-        try:
-            return self._tokens.token(now)
-        except HmsUnauthorized:
-            self._report()
-            raise
-
-    def replacement(self, refused: SecretStr, now: datetime, /) -> SecretStr | None:
-        self._report()
-        return self._tokens.replacement(refused, now)
 
 
 def _fingerprint(settings: Settings) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from archiver.transfer.base import Chunks, Reader
 from archiver.transfer.checksums import Crc32c
-from archiver.transfer.errors import SourceError, SourceMismatch
+from archiver.transfer.errors import SourceError, SourceMismatch, StillEncoded
 from archiver.transfer.memory import MemoryBudget, PartBuffer, Reservation
 
 _SCRAP_BYTES = 64 * 1024
@@ -162,3 +162,28 @@ def measure(reader: Reader) -> tuple[int, int]:
     finally:
         reader.close()
     return size_bytes, crc.value
+
+
+class Bounded:
+    """A body of unknown length, unpacked or not, that must end some time."""
+
+    def __init__(self, reader: Reader, max_bytes: int, name: str, *, unpacked: bool) -> None:
+        self._reader = reader
+        self._max_bytes = self._left_bytes = max_bytes
+        self._name = name
+        self._unpacked = unpacked
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._reader.readinto(buffer)
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            longer = (
+                f"longer than the {self._max_bytes} bytes allowed without a length (ARCHIVER_MAX_UNSIZED)"
+            )
+            if self._unpacked:
+                raise StillEncoded(self._name, f"is, unpacked, {longer}")
+            raise SourceMismatch(f"{self._name} is {longer}")
+        return count
+
+    def close(self) -> None:
+        self._reader.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,19 +13,19 @@ from archiver.http.waiting import blocking, complete
 from archiver.transfer.addresses import DerivedAddress, FixedAddress, RenewableUrl, SourceAddress, fetch
 from archiver.transfer.announced import source_info
 from archiver.transfer.base import CHECKED_BYTES, Reader, Source, SourceInfo
-from archiver.transfer.bodies import measure
+from archiver.transfer.bodies import Bounded, measure
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.codings import can_undo, codings_in, undo
 from archiver.transfer.documents import Fetched, fetch_bytes
 from archiver.transfer.errors import (
     RangesUnreliable,
-    SourceChanged,
     SourceMismatch,
     SourceUnavailable,
     StillEncoded,
 )
 from archiver.transfer.http import UNWANTED_BYTES, Address, HttpClient, Response, Transfers, refusal
 from archiver.transfer.memory import Reservation
+from archiver.transfer.ranges import check_range, first_range, is_whole, same_etag, total_bytes_of
 from archiver.transfer.urls import SecretUrl
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "plain",
 ]
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _IDENTITY = {"Accept-Encoding": "identity"}
 _PERHAPS_WITHOUT_RANGE = frozenset({400, 405, 412, 416, 501})
 """Answers to a range that a GET of the whole may not get: an empty file (416), a server that knows no ranges."""
@@ -186,10 +184,10 @@ class HttpSource:
         total_bytes: int | None = None
         if status == 206:
             try:
-                info = response.info or self._first_range(response, first_bytes)
+                info = response.info or first_range(response, first_bytes, self.name)
                 return self._opened(response, info), response.transfers
             except RangesUnreliable:
-                total_bytes = _total_bytes(response)
+                total_bytes = total_bytes_of(response)
                 response.close()
             except BaseException:
                 response.close()
@@ -201,7 +199,7 @@ class HttpSource:
         else:
             return await self._whole(response)
         whole = await self._get(first_bytes, session, intake)
-        return await self._whole(whole, total_bytes if _same_etag(response, whole) else None)
+        return await self._whole(whole, total_bytes if same_etag(response, whole) else None)
 
     async def fetch_range(
         self,
@@ -222,7 +220,7 @@ class HttpSource:
             if response.status not in (200, 206):
                 response.transfer.limit(UNWANTED_BYTES)
                 return
-            self._check_range(response, start, size_bytes, info)
+            check_range(response, start, size_bytes, info, self.name)
             response.transfer.limit(size_bytes)
             if reservation is not None:
                 response.transfer.into(reservation.file)
@@ -237,7 +235,7 @@ class HttpSource:
             if type(error) is SourceMismatch:
                 raise RangesUnreliable(f"{self.name} sent more than the range it was asked for") from error
             raise
-        self._check_range(response, start, size_bytes, info)
+        check_range(response, start, size_bytes, info, self.name)
         body = response.transfer.take_body()
         if len(body) < size_bytes:
             raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
@@ -258,7 +256,7 @@ class HttpSource:
             size_bytes, whole = head.length_bytes, head.status == 200
             if head.status == 206:
                 try:
-                    info = self._first_range(response, first_bytes)
+                    info = first_range(response, first_bytes, self.name)
                 except RangesUnreliable:
                     size_bytes = None
                 else:
@@ -288,8 +286,8 @@ class HttpSource:
         """Of a response to a GET without a range. `total_bytes`: its length by the answer to a range."""
         try:
             size_bytes = response.head.length_bytes
-            if response.status == 206 and _is_whole(response):
-                size_bytes = total_bytes = _total_bytes(response)
+            if response.status == 206 and is_whole(response):
+                size_bytes = total_bytes = total_bytes_of(response)
             elif response.status != 200:
                 raise refusal(response)
             codings = codings_in(response.headers)
@@ -324,54 +322,7 @@ class HttpSource:
     def _bounded(self, reader: Reader, info: SourceInfo, *, unpacked: bool = False) -> Reader:
         if info.size_bytes is not None:
             return reader
-        return _Bounded(reader, self.client.max_unknown_bytes, self.name, unpacked=unpacked)
-
-    # -- ranges --------------------------------------------------------------------------------------------
-    def _first_range(self, response: Response, first_bytes: int) -> SourceInfo:
-        """Of a 206 to `open`: it must hold the bytes from 0 up to as many as were asked for, or exist."""
-        self._check_not_encoded(response)
-        start, end, total = _content_range(response)
-        if start != 0 or total is None or end + 1 != min(first_bytes, total):
-            raise RangesUnreliable(
-                f"{self.name} was asked for its first {first_bytes} bytes and sent {start} to {end} of {total}"
-            )
-        _check_length(response, end + 1)
-        return source_info(response, total, ranges=True)
-
-    def _check_range(self, response: Response, start: int, size_bytes: int, info: SourceInfo) -> None:
-        etag, modified = response.headers.get("etag"), response.headers.get("last-modified")
-        if 200 <= response.status < 300:
-            if etag and info.etag and etag != info.etag:
-                raise SourceChanged(f"{self.name} has another ETag than at the start")
-            if (
-                not etag
-                and not info.etag
-                and modified
-                and info.last_modified
-                and modified != info.last_modified
-            ):
-                raise SourceChanged(f"{self.name} has another date than at the start")
-        if response.status == 200:
-            raise RangesUnreliable(f"{self.name} answered a range with the whole file")
-        if response.status != 206:
-            raise refusal(response, later_range=True)
-        got_start, got_end, total = _content_range(response)
-        if total is not None and total != info.size_bytes:
-            raise SourceChanged(f"{self.name} had {info.size_bytes} bytes at the start and has {total} now")
-        if etag != info.etag or (etag is None and modified != info.last_modified):
-            raise RangesUnreliable(
-                f"{self.name} does not say of a range which version of the file it is from"
-            )
-        if (got_start, got_end) != (start, start + size_bytes - 1):
-            raise RangesUnreliable(
-                f"{self.name} was asked for bytes {start} to {start + size_bytes - 1}, sent {got_start} to {got_end}"
-            )
-        self._check_not_encoded(response)
-        _check_length(response, size_bytes)
-
-    def _check_not_encoded(self, response: Response) -> None:
-        if codings_in(response.headers):
-            raise RangesUnreliable(f"{self.name} sent a range of an encoded form of the file")
+        return Bounded(reader, self.client.max_unknown_bytes, self.name, unpacked=unpacked)
 
 
 class _Unbudgeted:
@@ -402,71 +353,3 @@ def _first(reader: Reader, size_bytes: int) -> bytes:
     while filled < size_bytes and (count := reader.readinto(into[filled:])):
         filled += count
     return bytes(into[:filled])
-
-
-class _Bounded:
-    """A body of unknown length, unpacked or not, that must end some time."""
-
-    def __init__(self, reader: Reader, max_bytes: int, name: str, *, unpacked: bool) -> None:
-        self._reader = reader
-        self._max_bytes = self._left_bytes = max_bytes
-        self._name = name
-        self._unpacked = unpacked
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        count = self._reader.readinto(buffer)
-        self._left_bytes -= count
-        if self._left_bytes < 0:
-            longer = (
-                f"longer than the {self._max_bytes} bytes allowed without a length (ARCHIVER_MAX_UNSIZED)"
-            )
-            if self._unpacked:
-                raise StillEncoded(self._name, f"is, unpacked, {longer}")
-            raise SourceMismatch(f"{self._name} is {longer}")
-        return count
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-def _content_range(response: Response) -> tuple[int, int, int | None]:
-    """First byte, last byte, total of a 206."""
-    text = response.headers.get("content-range") or ""
-    match = _CONTENT_RANGE.fullmatch(text.strip())
-    if match:
-        start, end = int(match.group(1)), int(match.group(2))
-        total = None if match.group(3) == "*" else int(match.group(3))
-        if start <= end and (total is None or end < total):
-            return start, end, total
-    if (response.headers.get("content-type") or "").lower().startswith("multipart/byteranges"):
-        raise RangesUnreliable(f"{response.url.name} answered one range with several (multipart/byteranges)")
-    raise RangesUnreliable(f"{response.url.name} answered 206 with Content-Range {text[:80]!r}")
-
-
-def _total_bytes(response: Response) -> int | None:
-    """Of a 206 that says so, and is not of an encoded form."""
-    try:
-        return None if codings_in(response.headers) else _content_range(response)[2]
-    except RangesUnreliable:
-        return None
-
-
-def _is_whole(response: Response) -> bool:
-    """Return whether a 206 holds everything, from the first byte to the last."""
-    try:
-        start, end, total = _content_range(response)
-    except RangesUnreliable:
-        return False
-    return start == 0 and end + 1 == total and response.head.length_bytes in (None, total)
-
-
-def _same_etag(one: Response, other: Response) -> bool:
-    return one.headers.get("etag") == other.headers.get("etag")
-
-
-def _check_length(response: Response, size_bytes: int) -> None:
-    announced = response.head.length_bytes
-    if announced is not None and announced != size_bytes:
-        raise RangesUnreliable(
-            f"{response.url.name} announced {announced} bytes (Content-Length) for a range of {size_bytes}"
-        )

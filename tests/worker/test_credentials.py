@@ -21,10 +21,11 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
-from worker.bootstrap import NoCredentials, ServicesPerProcess
-from worker.credentials import LOOK_EVERY, Credentials, ReportedTokens
+from worker.credentials import LOOK_EVERY, Credentials
 from worker.logs.redaction import redact
+from worker.services import ServicesPerProcess
 from worker.settings import Settings, load_settings
+from worker.tokens import NoCredentials, ReportedTokens
 
 MINUTE = LOOK_EVERY.total_seconds()
 

@@ -16,7 +16,7 @@ from worker.cli.shared import AssetIds, Json, err, out, print_json, read_setting
 from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
-    from worker.bootstrap import AppServices
+    from worker.services import AppServices
 
 
 def archive(

@@ -180,8 +180,8 @@ class _Dialog:
 def _check_api(settings: Settings) -> Iterator[Finding]:
     from archiver.hms.client import HmsClient
     from archiver.http import trust
-    from worker.bootstrap import token_provider
     from worker.doctor.api import check_api
+    from worker.tokens import token_provider
 
     authorities = trust.authorities(settings.ca_file)
     with closing(HmsClient(settings.hms_api_url, token_provider(settings), authorities=authorities)) as api:

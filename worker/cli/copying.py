@@ -21,8 +21,8 @@ from worker.cli.shared import ExitCode, err
 from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
-    from worker.bootstrap import AppServices
     from worker.run_once import OneRun
+    from worker.services import AppServices
     from worker.settings import Settings
 
 

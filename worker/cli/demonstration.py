@@ -22,12 +22,13 @@ from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
-from worker.bootstrap import AppServices, build_services
+from worker.bootstrap import build_services
 from worker.embedded.errors import AlreadyRunning
 from worker.embedded.flower import FlowerOptions
 from worker.embedded.simulated import SIMULATED_ACCESS_KEY, SIMULATED_SECRET, simulator_of
 from worker.embedded.supervisor import Supervisor
 from worker.embedded.valkey import EmbeddedValkey
+from worker.services import AppServices
 from worker.settings import Settings
 from worker.views.rows import state_style, states_table
 from worker.views.status import progress_table

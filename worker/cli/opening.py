@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archiver.ledger.redis.ledger import RedisLedger
-    from worker.bootstrap import AppServices
+    from worker.services import AppServices
     from worker.settings import Settings
 
 

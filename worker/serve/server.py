@@ -24,7 +24,7 @@ from archiver.ledger.redis.ledger import RedisLedger
 from storage_backends.destination_url import parse_destination
 from worker.alerts.alerter import Alerter
 from worker.alerts.channels import OpenChannel
-from worker.bootstrap import build_scope, token_provider
+from worker.bootstrap import build_scope
 from worker.events.sender import EventSender
 from worker.identities import workspace_in
 from worker.ledger import build_ledger, build_watcher
@@ -35,6 +35,7 @@ from worker.serve.metrics import LedgerCollector, Metrics
 from worker.serve.webhooks import Receiver
 from worker.settings import Settings
 from worker.tallies import TallyFlusher
+from worker.tokens import token_provider
 
 log = structlog.get_logger(__name__)
 

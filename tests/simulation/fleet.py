@@ -121,7 +121,6 @@ class Fleet:
         self.controls = [Process(scheduler, "control-0", self._control)]
         self.beats = [Process(scheduler, f"beat-{n}", self._beat) for n in range(2)]
         self.operator = Process(scheduler, "operator", self._operate)
-        self.operator.immortal = True
         for beat in self.beats:
             beat.immortal = True
 
@@ -378,16 +377,16 @@ class Fleet:
         while self.scheduler.seconds < SETTLED - 6 * DAY:
             process.sleep(rng.uniform(2 * HOUR, 2 * DAY))
             rows = sorted(self.ledger.all_rows(), key=lambda row: row.asset_id)
-            verb = rng.choice(["retry", "reject", "accept", "ack", "verify"])
+            verb = rng.choice(["retry", "again", "reject", "accept", "ack", "verify"])
             process.attempt_began = self.scheduler.seconds
             self.scheduler.note("operator", verb)
             try:
                 if verb == "verify":
                     for checked in verify(stores, [], quick=rng.random() < 0.5):
                         self.scheduler.note("operator", f"{checked.asset_id} {checked.ok}")
-                elif verb == "retry" and rows:
-                    asset_id = rng.choice(rows).asset_id
-                    retry(ledger, stores, asset_id, by="ann", why="seen", now=self.ledger.now())
+                elif verb in ("retry", "again") and rows:
+                    asset_id, again = rng.choice(rows).asset_id, verb == "again"
+                    retry(ledger, stores, asset_id, by="ann", why="seen", now=self.ledger.now(), again=again)
                 elif doubted := [row for row in rows if row.state in ATTENTION_STATES]:
                     row = rng.choice(doubted)
                     say = {"accept": review.accept, "reject": review.reject, "ack": acknowledge}[verb]

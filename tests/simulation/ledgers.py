@@ -99,6 +99,16 @@ class SimLedger:
 
         return self._call(f"begin {asset_id[-4:]}", act)
 
+    def lease(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        def act() -> Lease | None:
+            was_living = self._ledger.is_leased(asset_id)
+            lease = self._ledger.lease(asset_id, holder, duration)
+            if lease is not None:
+                self._audit.leased(self._process, lease, was_living=was_living)
+            return lease
+
+        return self._call(f"lease {asset_id[-4:]}", act)
+
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         def settle() -> Row:
             row = self._ledger.settle(lease, seen, settlement)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.core.health import Summary
+from archiver.core.upkeep.retrying import ASKED_AGAIN
 from archiver.ledger.models import OPEN_STATES, AssetState, Lease, Row
 from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
@@ -294,8 +295,9 @@ class Oracle:
                     "no manifest proves what is not whole", f"{process.name} {store.name} {key}: {why}"
                 )
         elif was is not None and was.proves and manifest is not None and manifest.raw.get("damage"):
+            asked = process.name == "operator" and manifest.raw["damage"] == [ASKED_AGAIN]
             harmed = bool(self.harms[asset_id, store.name])
-            if not harmed and not store.corrupted:
+            if not harmed and not store.corrupted and not asked:
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
 
     def _deleted_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:

@@ -51,7 +51,7 @@ def archive(
     ):
         for asset_id in asset_ids:
             if again:
-                _mark_damaged(services, asset_id)
+                _copy_again(services, asset_id)
             row = services.ledger.get(asset_id)
             if row is not None and not again:
                 mark_what_is_damaged(services.destinations, row)
@@ -72,9 +72,8 @@ def archive(
     sys.exit(code)
 
 
-def _mark_damaged(services: AppServices, asset_id: str) -> None:
-    """Mark the asset's manifests as damaged so it is copied again. Not when 100ms has deleted it: a damaged copy is
-    better than none."""
+def _copy_again(services: AppServices, asset_id: str) -> None:
+    """Mark the asset's manifests as damaged. Not when 100ms has deleted it: a damaged copy is better than none."""
     from archiver.core.errors import ReviewRefused
     from archiver.core.upkeep.retrying import copy_again
 
@@ -82,6 +81,6 @@ def _mark_damaged(services: AppServices, asset_id: str) -> None:
     if row is None:
         return
     try:
-        copy_again(services.destinations, row, services.ledger.now())
+        copy_again(services.ledger, services.destinations, row, services.ledger.now())
     except ReviewRefused as error:
         err.print(Text(escaped(str(error)), style="yellow"))

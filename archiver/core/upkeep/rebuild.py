@@ -97,7 +97,11 @@ class Rebuilder:
                 if missing and self._is_over(manifest):
                     self._enter_damaged(manifests, missing)
                 continue  # while the source lasts a sweep enters it, and it is copied again
-            entered += self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
+            changed = self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
+            if changed and row is not None and self._was_marked(key, manifests):
+                self._ledger.reopen(row.asset_id)
+                continue
+            entered += changed
         return entered, unreadable
 
     def enter_partial(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
@@ -236,6 +240,14 @@ class Rebuilder:
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
+
+    def _was_marked(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> bool:
+        """Whether a manifest was marked as damaged since it was read, by a scrub or a person."""
+        for store in self._destinations:
+            now = self._read(store, key)
+            if now is not None and now.damage and not manifests[store.name].damage:
+                return True
+        return False
 
     def _missing(self, manifests: Mapping[str, Manifest]) -> Mapping[str, Sequence[str]] | None:
         """Return by destination the objects of its manifest that are missing or differ; None when that cannot be told

@@ -168,6 +168,17 @@ def mark_damaged(
     return _change(store, key, of, lambda manifest: manifest.model_copy(update={"damage": named})) is not None
 
 
+def read_back(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> bool:
+    """Read every object back and return whether all are right. When a second reading finds problems too, mark the
+    manifest as damaged: by its sizes it would count as archived. Raises StorageError, also when it cannot be marked."""
+    if verify_contents(store, manifest).ok:
+        return True
+    problems = verify_contents(store, manifest).problems  # one bad answer is no damage
+    if problems:
+        mark_damaged(store, key, problems, of=manifest)
+    return not problems
+
+
 def clear_damage(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Manifest | None:
     """Clear the damage mark of `manifest` and return the new manifest; None when it was replaced meanwhile.
 

@@ -17,10 +17,10 @@ from archiver.core.deadlines import UNDATED, UNDATED_RETENTION, is_plausible
 from archiver.core.errors import ManifestError
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import LACKING, committed, damaged_settlement, kept
+from archiver.core.records.commit import LACKING, committed, damaged_settlement, kept, read_back
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verify import verify_contents, verify_listed
+from archiver.core.records.verify import verify_listed
 from archiver.core.upkeep.gaps import Gap, judge_gap
 from archiver.core.upkeep.review import restore_decisions
 from archiver.hms.models import Asset
@@ -234,7 +234,7 @@ class Rebuilder:
         try:
             for store in self._destinations:
                 manifest = committed(store, key) or kept(store, key)
-                if manifest is None or not verify_contents(store, manifest).ok:
+                if manifest is None or not read_back(store, key, manifest):
                     return False
             return True
         except StorageError as error:
@@ -293,11 +293,12 @@ class Rebuilder:
 
     def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
         """Whether the asset is archived at every destination. `every_byte`: read it back, because it ended, and may
-        have been found damaged: a store may not have let us mark its manifest, and sizes prove little."""
+        have been found damaged: a store may not have let us mark its manifest, and sizes prove little. What is not
+        whole is marked as damaged now."""
         try:
             for store in self._destinations:
                 manifest = committed(store, key)
-                if manifest is None or (every_byte and not verify_contents(store, manifest).ok):
+                if manifest is None or (every_byte and not read_back(store, key, manifest)):
                     return False
             return True
         except StorageError as error:

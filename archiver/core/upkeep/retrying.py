@@ -11,9 +11,8 @@ from archiver.core.deadlines import is_over
 from archiver.core.errors import ReviewRefused
 from archiver.core.judging import as_known
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import committed, mark_damaged
+from archiver.core.records.commit import committed, mark_damaged, read_back
 from archiver.core.records.manifest import find_manifest
-from archiver.core.records.verify import verify_contents
 from archiver.core.upkeep.review import cleaned, known_row, row_at_rest
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost
@@ -184,8 +183,8 @@ def mark_what_is_damaged(destinations: Sequence[StorageBackend], row: Row) -> No
     key = keys.manifest_key(row.asset_id, row.created_at)
     for store in destinations:
         manifest = committed(store, key)
-        if manifest is not None and (problems := verify_contents(store, manifest).problems):
-            mark_damaged(store, key, problems, of=manifest)
+        if manifest is not None:
+            read_back(store, key, manifest)
 
 
 def is_outdated(store: StorageBackend, record: ObjectKey, row: Row) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from archiver.core.deadlines import UNDATED
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import mark_damaged
+from archiver.core.records.commit import committed, committed_after_all, mark_damaged
 from archiver.core.upkeep.review import acknowledge
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.models import AssetState
@@ -199,7 +199,14 @@ def test_an_asset_at_one_destination_and_damaged_there_is_whole_nowhere() -> Non
 
 
 @pytest.mark.parametrize(
-    "state", [AssetState.DAMAGED, AssetState.REJECTED, AssetState.LOST, AssetState.SOURCE_FAILED]
+    "state",
+    [
+        AssetState.DAMAGED,
+        AssetState.QUARANTINED,
+        AssetState.REJECTED,
+        AssetState.LOST,
+        AssetState.SOURCE_FAILED,
+    ],
 )
 def test_what_ended_is_archived_after_all_only_when_every_byte_is_right(state: AssetState) -> None:
     """It was found damaged, its manifest could not be marked, and a person rejected it, for example."""
@@ -210,8 +217,11 @@ def test_what_ended_is_archived_after_all_only_when_every_byte_is_right(state: A
 
     harness.reconcile()
     assert harness.state(asset()) is state
+    # who looks at it by its sizes alone, such as an attempt after another reopening, knows of it
+    assert committed(harness.two, key) is None
 
     repair()
+    assert committed_after_all(harness.two, key), "as `archiver verify` and the scrub do"
     harness.reconcile()
     assert harness.state(asset()) is AssetState.ARCHIVED
 

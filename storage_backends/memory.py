@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +23,7 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
+from storage_backends.optional import Place
 
 LIMITS = Limits(
     min_part_bytes=1,
@@ -149,6 +150,26 @@ class MemoryBackend:
             for token in stale:
                 del self.store.uploads[token]
         return len(stale)
+
+    def place(self) -> Place:
+        return Place(f"memory {id(self.store)}", "", self._prefix)
+
+    def copy_from(
+        self,
+        place: Place,
+        key: ObjectKey,
+        spec: ObjectSpec,
+        crc32c: int,  # noqa: ARG002 - of the contract
+        *,
+        between: Callable[[], None] = lambda: None,
+    ) -> ObjectInfo:
+        """See `storage_backends.optional.CopiesObjects`."""
+        between()
+        with Operation("copy", self._name, spec.key, "copying") as doing, self.store.lock:
+            there = self.store.objects.get(place.prefix + key)
+            if there is None:
+                raise ObjectMissing(f"{doing}: its source is not there")
+            return self._publish(spec, there.data, there.info.crc32c or 0, uuid.uuid4().hex)
 
     def close(self) -> None:
         """Do nothing: the objects stay for others who opened the same name."""

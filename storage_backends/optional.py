@@ -7,10 +7,11 @@ without it otherwise, so a wrapper passes an ability on by `__getattr__`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Part
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part
 
 
 class Sends(Protocol):
@@ -53,4 +54,38 @@ class RemovesStaleUploads(Protocol):
     def removes_stale_uploads(self) -> bool | None:
         """Return whether the store has a rule of its own (an S3 lifecycle rule) or a lifetime for them; None when it
         does not say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the objects of a destination are. `store`: equal for destinations among which the store itself can copy;
+    keys are relative to `prefix`, as in a backend."""
+
+    store: str
+    bucket: str
+    prefix: str
+
+
+class CopiesObjects(Protocol):
+    """A backend whose store copies objects from one of its places to another, so that their bytes do not pass here.
+    Used by `archiver replicate`."""
+
+    def place(self) -> Place:
+        """Return this destination's own place. Sends no request."""
+        ...
+
+    def copy_from(
+        self,
+        place: Place,
+        key: ObjectKey,
+        spec: ObjectSpec,
+        crc32c: int,
+        *,
+        between: Callable[[], None] = lambda: None,
+    ) -> ObjectInfo:
+        """Store what is at `key` of `place`, whose `store` is ours, under `spec.key`, with the description of `spec`
+        and the options of this destination. `spec.size_bytes` and `crc32c`: what the source should be; the caller
+        verifies what is stored. `between`: called between the parts of a large object; what it raises ends the copy.
+        Idempotent. Raises ObjectMissing for a missing source."""
         ...

@@ -106,6 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
                     self._object(bucket, name, query)
                 else:
                     self._list(bucket, query)
+            elif match := re.fullmatch(
+                r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", url.path
+            ):
+                source, name, target, new = map(unquote, match.groups())
+                self._rewrite((source, name), (target, new), query, json.loads(body or b"{}"))
             else:
                 self._answer(404, error("notFound", "no such method"))
 
@@ -193,6 +198,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._media(data)
         else:
             self._answer(200, resource)
+
+    def _rewrite(
+        self, source: tuple[str, str], target: tuple[str, str], query: dict[str, str], given: dict[str, Any]
+    ) -> None:
+        """In two steps, as that of a large object."""
+        found = self.service.objects.get(source[0], {}).get(source[1])
+        if found is None:
+            self._answer(404, error("notFound", f"No such object: {'/'.join(source)}"))
+            return
+        size = found[0]["size"]
+        if "rewriteToken" not in query:
+            again = {"done": False, "rewriteToken": "t1", "totalBytesRewritten": "0", "objectSize": size}
+            self._answer(200, {"kind": "storage#rewriteResponse", **again})
+            return
+        _, made = self.service.create(target[0], {**given, "name": target[1]}, found[1])
+        self._answer(200, {"done": True, "totalBytesRewritten": size, "objectSize": size, "resource": made})
 
     def _media(self, data: bytes) -> None:
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))

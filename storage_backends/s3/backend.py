@@ -39,7 +39,9 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
-from storage_backends.s3.bucket import Bucket, described
+from storage_backends.optional import Place
+from storage_backends.s3 import copying
+from storage_backends.s3.bucket import Bucket, described, is_aws
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
     code_of,
@@ -338,6 +340,38 @@ class S3Backend:
                     raise
                 return None  # not permitted, or a server without such rules
         return any(_aborts_uploads(rule, self._bucket.prefix) for rule in answer.get("Rules", []))
+
+    def place(self) -> Place:
+        """See `storage_backends.optional.CopiesObjects`."""
+        with translated(Operation("open", self.name, None, "connecting")):
+            endpoint = self._bucket.client.meta.endpoint_url
+        store = "s3 AWS" if is_aws(endpoint) else f"s3 {endpoint}"
+        return Place(store, self._bucket.bucket, self._bucket.prefix)
+
+    def copy_from(
+        self,
+        place: Place,
+        key: ObjectKey,
+        spec: ObjectSpec,
+        crc32c: int,
+        *,
+        between: Callable[[], None] = lambda: None,
+    ) -> ObjectInfo:
+        """See `storage_backends.optional.CopiesObjects`."""
+        doing = self._doing("copy", spec.key, f"copying from {place.bucket!r}")
+        source: dict[str, Any] = {"CopySource": {"Bucket": place.bucket, "Key": place.prefix + key}}
+        with translated(doing):
+            between()
+            if (spec.size_bytes or 0) <= copying.COPY_ONCE_BYTES:
+                copying.copy_object(self._bucket, spec, source)
+            else:
+                create = lambda: self._create(spec, secrets.token_hex(16))  # noqa: E731
+                copying.copy_in_parts(self._bucket, spec, source, crc32c, create, between)
+        info = self.stat(spec.key)
+        if info is None:
+            with doing:
+                raise TransientStorageError(f"{doing}: what was copied is not there")
+        return info
 
     def close(self) -> None:
         connection = self._bucket.connection.drop()

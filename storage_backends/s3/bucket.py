@@ -113,7 +113,7 @@ class Bucket:
         )
         control.meta.events.register_first("needs-retry.s3", give_up_on_certificates)
         # ask the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
-        if _AWS_HOST.fullmatch(urlsplit(control.meta.endpoint_url).hostname or ""):
+        if is_aws(control.meta.endpoint_url):
             self.conditions.trust_creates()
         return _Connection(
             control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
@@ -195,6 +195,10 @@ class Bucket:
             return None
         metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
         return described(spec.key, answer) if metadata.get(METADATA_ID) == identity else None
+
+
+def is_aws(endpoint_url: str) -> bool:
+    return _AWS_HOST.fullmatch(urlsplit(endpoint_url).hostname or "") is not None
 
 
 def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:

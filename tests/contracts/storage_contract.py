@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import pytest
 
@@ -37,6 +37,7 @@ from storage_backends.errors import (
     ObjectMissing,
     UploadGone,
 )
+from storage_backends.optional import CopiesObjects
 from storage_backends.registry import open_destination
 from tests.contracts.interrupted_upload import content, read_journal
 
@@ -836,6 +837,35 @@ class StorageContract:
     def test_the_store_says_whether_it_removes_stale_uploads_itself(self, store: StorageBackend) -> None:
         assert removes_stale_uploads(store) in (True, False, None)
 
+    # -- copies within the store
+
+    def test_the_store_copies_an_object_with_a_description_of_its_own(
+        self, store: StorageBackend, destination: Destination, key: ObjectKey
+    ) -> None:
+        if (copier := copies_objects(store)) is None:
+            return
+        data, copy = b"moov" * 1000, object_key(f"{key}.copy")
+        put(store, key, data, content_type="video/mp4", metadata={"old": "1"})
+        put(store, copy, b"what was there before")
+
+        spec = ObjectSpec(copy, "video/webm", len(data), metadata={"new": "2"})
+        info = copier.copy_from(copier.place(), key, spec, crc32c_of(data))
+
+        assert destination.side.read(copy) == destination.side.read(key) == data
+        assert (info.key, info.size_bytes, info.content_type) == (copy, len(data), "video/webm")
+        assert info.crc32c in (None, crc32c_of(data))
+        assert copier.copy_from(copier.place(), key, spec, crc32c_of(data)).size_bytes == len(data)
+
+    def test_a_copy_of_what_is_not_there_is_named_as_such(
+        self, store: StorageBackend, key: ObjectKey
+    ) -> None:
+        if (copier := copies_objects(store)) is None:
+            return
+        with pytest.raises(ObjectMissing):
+            copier.copy_from(copier.place(), object_key(f"{key}.not"), ObjectSpec(key, "video/mp4", 1), 0)
+
+        assert store.stat(key) is None
+
     # -- errors
 
     @pytest.mark.parametrize("operation", ["put", "begin", "stat", "read", "list", "delete"])
@@ -905,6 +935,11 @@ def put(
         key, content_type, len(data), metadata=metadata or {}, if_absent=if_absent, if_match=if_match
     )
     return store.put(spec, data, crc32c_of(data))
+
+
+def copies_objects(store: StorageBackend) -> CopiesObjects | None:
+    """The store as one that copies by itself; None where it does not offer that (storage_backends/optional.py)."""
+    return cast("CopiesObjects", store) if getattr(store, "copy_from", None) else None
 
 
 def abort_stale_uploads(store: StorageBackend, older_than: timedelta) -> int:

@@ -23,7 +23,7 @@ from storage_backends.base import (
 from storage_backends.errors import StorageError
 
 _RECORDS = (keys.MANIFESTS, keys.ENDS)
-_ABORTING = ("abort_stale_uploads", "abort_uploads")
+_ABORTING = ("abort_stale_uploads", "abort_uploads", "copy_from")
 _NEVER_UNMOUNTED = ("s3://", "gs://")
 
 
@@ -106,10 +106,10 @@ class GuardedBackend:
             return self._sending(found)
         return self._confirming(found) if name in _ABORTING else found
 
-    def _confirming(self, abort: Callable[..., int]) -> Callable[..., int]:
-        def guarded_abort(*arguments: Any) -> int:
+    def _confirming(self, abort: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded_abort(*arguments: Any, **options: Any) -> Any:
             self._confirm()
-            return abort(*arguments)
+            return abort(*arguments, **options)
 
         return guarded_abort
 

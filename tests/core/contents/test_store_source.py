@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from archiver.core.contents.hls.store_source import SourceStore, StoreSource, no_source_store, tree_access
+from archiver.core.contents.hls.store_source import SourceStore, no_source_store, tree_access
 from archiver.core.contents.hls.tree import HlsContents
 from archiver.core.errors import NeedsSourceAccess
 from archiver.transfer.errors import (
@@ -23,6 +23,7 @@ from archiver.transfer.errors import (
 )
 from archiver.transfer.http import HttpClient
 from archiver.transfer.source import as_sent, plain
+from archiver.transfer.store_source import StoreSource
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import (

@@ -8,37 +8,21 @@ signature of their own are fetched over HTTP, without those credentials.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from archiver.core.contents.hls.access import TreeAccess, signs_one_object
 from archiver.core.contents.sniff import SNIFF_BYTES, Kind, sniff
 from archiver.http.head import Headers
 from archiver.retry_policy import REQUEST
-from archiver.transfer.base import Reader, Source, SourceInfo
-from archiver.transfer.errors import (
-    SourceChanged,
-    SourceError,
-    SourceForbidden,
-    SourceGone,
-    SourceMismatch,
-    SourceNotAllowed,
-    SourceUnavailable,
-)
+from archiver.transfer.base import Source
+from archiver.transfer.errors import SourceMismatch, SourceNotAllowed, SourceUnavailable
 from archiver.transfer.http import HttpClient
 from archiver.transfer.source import Fetched, SecretUrl, SourceAddress
-from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
-from storage_backends.errors import (
-    AccessDenied,
-    BucketMissing,
-    InvalidKey,
-    ObjectChanged,
-    ObjectMissing,
-    StorageError,
-)
+from archiver.transfer.store_source import StoreSource
+from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.errors import InvalidKey, StorageError
 
-_READ_BYTES = 1024 * 1024  # `read` returns bytes: a second copy beside the buffer
 _GZIP = b"\x1f\x8b"  # a playlist stored with Content-Encoding, which HTTP would decode
 
 SourceStore = Callable[[str], tuple[StorageBackend, ObjectKey] | None]
@@ -48,76 +32,6 @@ none. Makes no request and raises nothing."""
 
 def no_source_store(_: str) -> None:
     return None
-
-
-class StoreSource:
-    """`transfer.base.Source` of one object of a store."""
-
-    def __init__(self, store: StorageBackend, key: ObjectKey) -> None:
-        self._store = store
-        self._key = key
-
-    @property
-    def name(self) -> str:
-        return f"{self._store.name}: {self._key}"
-
-    def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
-        found = self._stat()
-        info = SourceInfo(
-            size_bytes=found.size_bytes,
-            ranges=found.size_bytes > 0,
-            etag=found.etag,
-            last_modified=found.updated_at.isoformat() if found.updated_at else None,
-            content_type=found.content_type,
-            crc32c=found.crc32c,
-        )
-        return info, _FirstBytes(self, info, min(first_bytes, found.size_bytes))
-
-    def read_range(self, start: int, into: memoryview, info: SourceInfo) -> None:
-        filled = 0
-        while filled < len(into):
-            filled += self.read_some(start + filled, into[filled:], info)
-
-    def read_some(self, start: int, into: memoryview, info: SourceInfo) -> int:
-        """Fill `into` as far as one request goes. Raises SourceChanged when the object is not the one that `info`
-        describes, or ends early."""
-        wanted = min(len(into), _READ_BYTES)
-        with _as_source(self.name):
-            data = self._store.read(self._key, start, wanted, if_match=info.etag)
-        if len(data) != wanted:
-            raise SourceChanged(
-                f"{self.name} ended at byte {start + len(data)}: it is shorter than at the start"
-            )
-        if info.etag is None and self._stat().size_bytes != info.size_bytes:  # a store that keeps no versions
-            raise SourceChanged(f"{self.name} has another length than at the start")
-        into[:wanted] = data
-        return wanted
-
-    def _stat(self) -> ObjectInfo:
-        with _as_source(self.name):
-            found = self._store.stat(self._key)
-        if found is None:
-            raise SourceGone(f"{self.name} is not there")
-        return found
-
-
-class _FirstBytes:
-    def __init__(self, source: StoreSource, info: SourceInfo, size_bytes: int) -> None:
-        self._source = source
-        self._info = info
-        self._size_bytes = size_bytes
-        self._position = 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        left = self._size_bytes - self._position
-        if not left or not len(buffer):
-            return 0
-        count = self._source.read_some(self._position, buffer[:left], self._info)
-        self._position += count
-        return count
-
-    def close(self) -> None:
-        """Do nothing: nothing is open between reads."""
 
 
 class StoreTreeAccess(TreeAccess):
@@ -231,24 +145,3 @@ def _decoded_path(url: SecretUrl) -> str | None:
         return unquote_to_bytes(urlsplit(url.reveal()).path).decode()
     except UnicodeDecodeError:
         return None
-
-
-@contextmanager
-def _as_source(name: str) -> Iterator[None]:
-    """Translate the errors of a store that is a source, so that they are not taken for a destination's."""
-    try:
-        yield
-    except StorageError as error:
-        raise _translated(name, error) from error
-
-
-def _translated(name: str, error: StorageError) -> SourceError:
-    if isinstance(error, ObjectChanged):
-        return SourceChanged(f"{name} is not the object that it was at the start")
-    if isinstance(error, ObjectMissing):
-        return SourceGone(f"{name} is not there: {error}")
-    if isinstance(error, AccessDenied | BucketMissing):
-        return SourceForbidden(f"{name} may not be read with our own credentials: {error}")
-    if isinstance(error, InvalidKey):
-        return SourceNotAllowed(f"{name}: {error}")
-    return SourceUnavailable(f"{name}: {error}")

@@ -90,7 +90,12 @@ def build_services(
     open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
     reconciler = Reconciler(
-        ledger=ledger, destinations=destinations, scope=scope, clock=clock, identities=identities
+        ledger=ledger,
+        destinations=destinations,
+        scope=scope,
+        clock=clock,
+        identities=identities,
+        events_wanted=settings.event_url is not None,
     )
     return AppServices(
         api=api,

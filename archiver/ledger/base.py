@@ -276,7 +276,8 @@ class Outbox(Protocol):
 
     def keep_events(self, lifetime: timedelta) -> None:
         """For `lifetime` from now, keep an event when an asset comes to one of EVENT_STATES: by an attempt, by a
-        person, or as damaged. One whose end is only found again, in a manifest, is no event. Idempotent."""
+        person, or as damaged. One whose end is only found again, in a manifest, is no event, unless an attempt at it
+        was begun: its outcome was lost. Idempotent."""
         ...
 
     def events(self, limit: int) -> list[Event]:

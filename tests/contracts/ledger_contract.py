@@ -1682,6 +1682,15 @@ class LedgerContract:
 
         assert harness.ledger.events(10) == []
 
+    def test_an_outcome_that_was_lost_and_is_found_in_the_manifest_is_an_event(
+        self, harness: LedgerHarness
+    ) -> None:
+        harness.ledger.keep_events(HOUR)
+        attempt(harness, Settlement(AssetState.WAITING, delay=HOUR))
+        harness.ledger.record_archived(seen(), ARCHIVED)
+
+        assert [event.row.state for event in harness.ledger.events(10)] == [AssetState.ARCHIVED]
+
     def test_an_asset_can_be_replayed_as_it_is_now(self, harness: LedgerHarness) -> None:
         archived = attempt(harness, ARCHIVED)
         harness.ledger.discover([seen("b")])

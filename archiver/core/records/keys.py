@@ -9,6 +9,7 @@
     manifests/<yyyy>/<mm>/<dd>/<asset>.json           manifest: the commit; `undated` instead of an unknown date
     ends/<yyyy>/<mm>/<dd>/<asset>.json                end record, of an asset that is not archived
     checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
+    events/<yyyy>/<mm>/<dd>.json.gz                   delivery record: up to when events were delivered
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
     doctor/probe-<random>.bin                         probe, deleted at once
     .archiver-destination.json                        marker: which destination this is
@@ -53,6 +54,7 @@ OUR_FILES = frozenset({"asset.json", "manifest.json"})
 MANIFESTS = "manifests/"
 ENDS = "ends/"
 CHECKS = "checks/"
+EVENTS = "events/"
 CATALOGUE = "catalogue/"
 UNDATED_MONTH = "undated"
 DOCTOR = "doctor/"
@@ -65,6 +67,7 @@ _OUR_ROOTS = frozenset({MANIFESTS.rstrip("/"), ENDS.rstrip("/")})
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._=-]")
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
 _CHECK_RECORD = re.compile(rf"{CHECKS}(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{{16}}\.jsonl\.gz")
+_DELIVERY_RECORD = re.compile(rf"{EVENTS}\d{{4}}/\d\d/\d\d\.json\.gz")
 _ESCAPED = re.compile(r"!([0-9A-F]{2})")
 
 
@@ -195,6 +198,15 @@ def month_of(manifest: str) -> str | None:
 
 def is_check_record(key: str) -> bool:
     return _CHECK_RECORD.fullmatch(key) is not None
+
+
+def delivery_record_key(at: datetime) -> ObjectKey:
+    """Sorts by day."""
+    return object_key(f"{EVENTS}{at.astimezone(UTC):%Y/%m/%d}.json.gz")
+
+
+def is_delivery_record(key: str) -> bool:
+    return _DELIVERY_RECORD.fullmatch(key) is not None
 
 
 def probe_key(token: str) -> ObjectKey:

@@ -26,9 +26,10 @@ from archiver.core.upkeep.phases import Tell, untold
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
+from archiver.core.upkeep.undelivered import Undelivered
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, CopyState, Row
-from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
 
 log = structlog.get_logger(__name__)
@@ -94,11 +95,15 @@ class Reconciler:
         scope: Scope,
         clock: Callable[[], datetime],
         identities: Identities | None = None,
+        events_wanted: bool = False,
     ) -> None:
         self._ledger = ledger
         self._destinations = list(destinations)
         self._clock = clock
         self._identities = identities or Unidentified()
+        self._undelivered = Undelivered(
+            ledger=ledger, destinations=destinations, clock=clock, wanted=events_wanted
+        )
         self._rebuilder = Rebuilder(
             ledger=ledger,
             destinations=destinations,
@@ -121,6 +126,7 @@ class Reconciler:
         Idempotent. Raises LedgerError."""
         if not self._identities.check_all():
             return
+        self._record_first_delivery()
         if not self._identities.filling() and not reconcile_is_overdue(self._ledger, self._clock()):
             return
         try:
@@ -138,8 +144,10 @@ class Reconciler:
 
     def _compare(self, lock: Lock, confirmed: bool, tell: Tell) -> ReconcileResult:
         started = self._clock()
+        resending = self._undelivered.look()
+        note = resending.note if resending else None
         listed = [
-            self._listed(store, keys.MANIFESTS, lock, _counting(tell, f"listing {store.name}"))
+            self._listed(store, keys.MANIFESTS, lock, _counting(tell, f"listing {store.name}"), note)
             for store in self._destinations
         ]
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
@@ -148,13 +156,16 @@ class Reconciler:
         )
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
-        ends = set().union(*(self._listed(store, keys.ENDS, lock) for store in self._destinations))
+        ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
         gaps = self._gaps(listed, everywhere, started, lock, tell)
         tell("repairing")
         reopened, would_change = self._close(gaps, lock, confirmed)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
+        if resending is not None:
+            resending.end()
+        self._undelivered.record()
         result = ReconcileResult(
             manifests=len(everywhere),
             entered=entered,
@@ -186,9 +197,23 @@ class Reconciler:
         prefix: str,
         lock: Lock,
         count: Callable[[int], None] = lambda _number: None,
+        note: Callable[[ObjectInfo], None] | None = None,
     ) -> set[ObjectKey]:
-        listed = _extending(store.list(prefix), lock, count)
-        return {info.key for info in listed if info.key.endswith(".json")}
+        found = set()
+        for info in _extending(store.list(prefix), lock, count):
+            if info.key.endswith(".json"):
+                found.add(info.key)
+                if note is not None:
+                    note(info)
+        return found
+
+    def _record_first_delivery(self) -> None:
+        """Record that events are wanted from now on, rather than at the next reconcile."""
+        try:
+            if self._undelivered.is_unrecorded():
+                self._undelivered.record()
+        except StorageError as error:
+            log.warning("delivery_record_not_written", reason=str(error))
 
     def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)

@@ -238,7 +238,7 @@ def test_thumbnails_have_a_folder_of_their_own() -> None:
     assert thumbnail_path("thumb-1.png") == "thumbnails/thumb-1.png"
 
 
-ROOTS = (keys.MANIFESTS, keys.ENDS, keys.CHECKS, keys.DOCTOR, keys.MARKER)
+ROOTS = (keys.MANIFESTS, keys.ENDS, keys.CHECKS, keys.EVENTS, keys.DOCTOR, keys.MARKER)
 
 
 def test_the_layout_that_is_drawn_names_every_root_and_folder() -> None:

@@ -16,5 +16,6 @@ end
 set(seen.id, {mi = '', fp = ''})
 set_result(seen.id, done)
 if done.cp then set_copies(seen.id, done.cp) end
-if done.state == 'damaged' or (row and not OPEN[row.st]) then announce(seen.id, done.state) end
+-- An attempt was begun: its outcome was lost, and is found in the manifest.
+if done.state == 'damaged' or (row and (not OPEN[row.st] or row.at > 0)) then announce(seen.id, done.state) end
 return 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import email.utils
 import http
 import ipaddress
-import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +29,7 @@ from archiver.hms.errors import (
 )
 from archiver.hms.responses import LIST, endpoint, error_text, is_html, json_object
 from archiver.http import trust
+from archiver.http.retry_after import http_date, retry_after
 from archiver.http.tally import TALLY
 
 Query = Mapping[str, str | Sequence[str]]
@@ -182,18 +181,12 @@ class Transport:
         return HmsInvalidResponse(answered)  # a 404 in HTML comes from a proxy or another server
 
     def _retry_after(self, answer: httpx.Response) -> timedelta | None:
-        """Read Retry-After: seconds or a date (RFC 9110, section 10.2.3), at most MAX_RETRY_AFTER."""
-        text = answer.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
-            wait = timedelta(seconds=float(text))
-        elif (at := _http_date(text)) is not None:  # by the API's own clock, when it tells
-            wait = at - (_http_date(answer.headers.get("Date", "")) or self.api_time() or self._clock())
-        else:
-            return None
-        return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
+        """Return what Retry-After asks for, at most MAX_RETRY_AFTER, by the API's own clock when it tells."""
+        wait = retry_after(answer.headers.get, self.api_time() or self._clock())
+        return None if wait is None else min(wait, MAX_RETRY_AFTER)
 
     def _note_clock(self, answer: httpx.Response, sent_at: datetime) -> None:
-        there = _http_date(answer.headers.get("Date", ""))
+        there = http_date(answer.headers.get("Date", ""))
         if there is None:
             return
         there += timedelta(seconds=0.5)  # `Date` has whole seconds
@@ -231,11 +224,3 @@ def _host(location: str) -> str:
         return urlsplit(location).hostname or "the same host"
     except ValueError:
         return "an invalid address"
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        parsed = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -19,14 +19,15 @@ def retry_after(header: Callable[[str], str | None], now: datetime | None = None
     if text.isascii() and text.isdigit():
         seconds = int(text[:10])  # ten digits are longer than the maximum
         return min(timedelta(seconds=seconds), MAX_RETRY_AFTER)
-    until = _http_date(text)
+    until = http_date(text)
     if until is None:
         return None
-    since = _http_date(header("date") or "") or now or datetime.now(UTC)
+    since = http_date(header("date") or "") or now or datetime.now(UTC)
     return min(max(timedelta(), until - since), MAX_RETRY_AFTER)
 
 
-def _http_date(text: str) -> datetime | None:
+def http_date(text: str) -> datetime | None:
+    """Parse a date of RFC 9110, section 5.6.7; None for anything else."""
     try:
         parsed = parsedate_to_datetime(text)
     except ValueError:

@@ -23,7 +23,7 @@ CDN_NAMES = ("Policy", "Signature", "Key-Pair-Id")
 COOKIE_PREFIX = "CloudFront-"
 
 
-class Verdict(Enum):
+class SignatureVerdict(Enum):
     GOOD = auto()
     MISSING = auto()
     EXPIRED = auto()
@@ -51,17 +51,17 @@ class Signer:
         query[f"{prefix}Signature"] = self._path_signature(method, path, query)
         return urlencode(query, quote_via=quote)
 
-    def check_path(self, method: str, path: str, raw_query: str, now_seconds: float) -> Verdict:
+    def check_path(self, method: str, path: str, raw_query: str, now_seconds: float) -> SignatureVerdict:
         prefix = _PREFIX[self.flavour]
         query = dict(parse_qsl(raw_query, keep_blank_values=True))
         signature = query.pop(f"{prefix}Signature", None)
         if signature is None:
-            return Verdict.MISSING
+            return SignatureVerdict.MISSING
         if not hmac.compare_digest(signature.encode(), self._path_signature(method, path, query).encode()):
-            return Verdict.WRONG
+            return SignatureVerdict.WRONG
         signed_at = datetime.strptime(query[f"{prefix}Date"], _TIME).replace(tzinfo=UTC).timestamp()
         ends_at = signed_at + int(query[f"{prefix}Expires"])
-        return Verdict.GOOD if now_seconds < ends_at else Verdict.EXPIRED
+        return SignatureVerdict.GOOD if now_seconds < ends_at else SignatureVerdict.EXPIRED
 
     def sign_folder(self, resource: str, now_seconds: float, duration_seconds: int) -> dict[str, str]:
         """Return CloudFront's three values for `resource`, a URL that may end in `*`."""
@@ -74,20 +74,20 @@ class Signer:
         policy = _to_text(json.dumps({"Statement": [statement]}, separators=(",", ":")).encode())
         return {"Policy": policy, "Signature": self._policy_signature(policy), "Key-Pair-Id": "KSIMULATED"}
 
-    def check_folder(self, url: str, values: Mapping[str, str], now_seconds: float) -> Verdict:
+    def check_folder(self, url: str, values: Mapping[str, str], now_seconds: float) -> SignatureVerdict:
         """Check whether `values` (of a query or cookies) authorize `url`, without its query."""
         if any(name not in values for name in CDN_NAMES):
-            return Verdict.MISSING
+            return SignatureVerdict.MISSING
         policy = values["Policy"]
         if not hmac.compare_digest(values["Signature"].encode(), self._policy_signature(policy).encode()):
-            return Verdict.WRONG
+            return SignatureVerdict.WRONG
         statement = json.loads(_from_text(policy))["Statement"][0]
         resource = str(statement["Resource"])
         covered = url.startswith(resource[:-1]) if resource.endswith("*") else url == resource
         if not covered:
-            return Verdict.WRONG
+            return SignatureVerdict.WRONG
         ends_at = int(statement["Condition"]["DateLessThan"]["AWS:EpochTime"])
-        return Verdict.GOOD if now_seconds < ends_at else Verdict.EXPIRED
+        return SignatureVerdict.GOOD if now_seconds < ends_at else SignatureVerdict.EXPIRED
 
     def _path_signature(self, method: str, path: str, query: Mapping[str, str]) -> str:
         canonical = "\n".join((method, path, urlencode(sorted(query.items()))))

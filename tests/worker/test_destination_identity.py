@@ -11,7 +11,7 @@ from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
-from worker.doctor.findings import Verdict
+from worker.doctor.check_result import Verdict
 from worker.doctor.identities import check_identity
 
 NAME = "memory://one"

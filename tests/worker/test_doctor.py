@@ -23,9 +23,9 @@ from tests.core.fakes import Clock
 from tests.ledger.harnesses import SEAL
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
 from worker.doctor.broker import check_broker
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.destinations import check_destination
 from worker.doctor.disk import check_free_space
-from worker.doctor.findings import Finding, Verdict
 from worker.doctor.processes import check_processes
 
 CONTROL, ARCHIVE = "control@host", "archive@host"
@@ -206,7 +206,7 @@ def server(redis_url: str) -> Iterator[RedisLedger]:  # noqa: F811
     ledger.close()
 
 
-def verdicts(findings: Iterator[Finding]) -> dict[str, Finding]:
+def verdicts(findings: Iterator[CheckResult]) -> dict[str, CheckResult]:
     return {finding.subject: finding for finding in findings}
 
 

@@ -18,7 +18,7 @@ from archiver.core.health_rules import finding
 from archiver.ledger.models import Acknowledgement, AssetState, CopyState, Counts, Decision, Progress, Row
 from tests.core.examples import NOW
 from worker.cli.cmd_doctor import finding_view
-from worker.doctor.findings import Finding, Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.views.rows import row_json, rows_view
 from worker.views.show import Copy, asset_view, session_view
 from worker.views.status import progress_table, summary_json, summary_view
@@ -89,7 +89,7 @@ def printed(renderable: RenderableType) -> str:
         pytest.param(
             asset_view(row(AssetState.LOST), [Copy(EVIL, EVIL, EVIL, None)], NOW), id="show without manifest"
         ),
-        pytest.param(finding_view(Finding(EVIL, Verdict.PROBLEM, EVIL, EVIL)), id="doctor"),
+        pytest.param(finding_view(CheckResult(EVIL, Verdict.PROBLEM, EVIL, EVIL)), id="doctor"),
     ],
 )
 def test_nothing_that_others_wrote_acts_on_the_terminal_or_looks_like_ours(

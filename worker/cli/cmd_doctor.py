@@ -12,7 +12,7 @@ from rich.text import Text
 
 from worker.cli.opening import open_services
 from worker.cli.shared import ExitCode, Json, out, print_json, read_settings
-from worker.doctor.findings import Finding, Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.views.text import shown
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _ping_workers(settings: Settings) -> list[str]:
     return sorted(name for answer in answers for name in answer)
 
 
-def finding_view(finding: Finding) -> RenderableType:
+def finding_view(finding: CheckResult) -> RenderableType:
     """One line, and below it how to fix the problem."""
     detail = finding.detail.removeprefix(f"{finding.subject}: ")
     table = Table.grid(padding=(0, 1, 0, 0))

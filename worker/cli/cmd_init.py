@@ -14,7 +14,7 @@ import typer
 
 from storage_backends.errors import BadDestinationUrl
 from worker.cli.shared import ExitCode, err, out
-from worker.doctor.findings import Finding, Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _HIDDEN = (SECRET, ALERTS, HEARTBEAT)
 _FILE = Path(".env")
 NEXT = "Next: `archiver run --once` archives everything once; `archiver up` keeps on."
 
-Check = Callable[["Settings"], Iterator[Finding]]
+Check = Callable[["Settings"], Iterator[CheckResult]]
 
 
 def init(
@@ -174,10 +174,10 @@ class _Dialog:
                 os.environ[name] = self.outside[name]
         if not self.interactive:
             raise error
-        _print(Finding("settings", Verdict.PROBLEM, str(error)))
+        _print(CheckResult("settings", Verdict.PROBLEM, str(error)))
 
 
-def _check_api(settings: Settings) -> Iterator[Finding]:
+def _check_api(settings: Settings) -> Iterator[CheckResult]:
     from archiver.hms.client import HmsClient
     from archiver.http import trust
     from worker.doctor.api import check_api
@@ -188,7 +188,7 @@ def _check_api(settings: Settings) -> Iterator[Finding]:
         yield from check_api(settings, api)
 
 
-def _check_destinations(settings: Settings) -> Iterator[Finding]:
+def _check_destinations(settings: Settings) -> Iterator[CheckResult]:
     from storage_backends.registry import open_destinations
     from worker.doctor.destinations import check_destination
 
@@ -197,7 +197,7 @@ def _check_destinations(settings: Settings) -> Iterator[Finding]:
             yield from check_destination(store)
 
 
-def _check_alerts(settings: Settings) -> Iterator[Finding]:
+def _check_alerts(settings: Settings) -> Iterator[CheckResult]:
     from archiver.core.health_rules import Severity
     from worker.alerts.channels import DeliveryFailed, open_channels
 
@@ -206,30 +206,30 @@ def _check_alerts(settings: Settings) -> Iterator[Finding]:
         try:
             each.send("archiver: test", "This is a test of the recording archiver's alerts.", Severity.INFO)
         except DeliveryFailed as error:
-            yield Finding(
+            yield CheckResult(
                 subject, Verdict.PROBLEM, str(error), "Compare the URL with Apprise's page on the service."
             )
         else:
-            yield Finding(subject, Verdict.OK, "a test message was delivered")
+            yield CheckResult(subject, Verdict.OK, "a test message was delivered")
 
 
-def _check_heartbeat(settings: Settings) -> Iterator[Finding]:
+def _check_heartbeat(settings: Settings) -> Iterator[CheckResult]:
     from archiver.http import trust
     from worker.alerts.dead_mans_switch import DeadMansSwitch
 
     failure = DeadMansSwitch(settings.heartbeat_url, trust.authorities(settings.ca_file)).test()
     if failure is None:
-        yield Finding("heartbeat", Verdict.OK, "was called, and answered")
+        yield CheckResult("heartbeat", Verdict.OK, "was called, and answered")
     else:
-        yield Finding("heartbeat", Verdict.PROBLEM, failure, "Copy the ping URL again.")
+        yield CheckResult("heartbeat", Verdict.PROBLEM, failure, "Copy the ping URL again.")
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     from worker.cli.cmd_doctor import finding_view
     from worker.logs.redaction import redact
 
     detail = redact(finding.detail)
-    out.print(finding_view(Finding(redact(finding.subject), finding.verdict, detail, finding.remedy)))
+    out.print(finding_view(CheckResult(redact(finding.subject), finding.verdict, detail, finding.remedy)))
 
 
 def _read(file: Path) -> dict[str, str]:

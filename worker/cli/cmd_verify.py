@@ -14,7 +14,7 @@ from archiver.ledger.errors import LedgerError
 from worker.cli.opening import open_ledger
 from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
-from worker.doctor.findings import Verdict
+from worker.doctor.check_result import Verdict
 from worker.errors import SettingsError, SupervisorError
 from worker.logs.escaping import escaped
 

@@ -14,7 +14,7 @@ from archiver.hms.models import Asset, AssetStatus
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import TransferError
 from storage_backends.errors import StorageError
-from worker.doctor.findings import Finding, Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.settings import Settings
 
 API = "100ms API"
@@ -25,10 +25,10 @@ SOURCES_TRIED = 3
 CERTIFICATES_HELP = "See Certificates in docs/operations.md."
 
 
-def check_api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
+def check_api(settings: Settings, api: HmsClient) -> Iterator[CheckResult]:
     subject = f"{API} at {settings.hms_api_url}"
     if not settings.has_credentials:
-        yield Finding(
+        yield CheckResult(
             subject,
             Verdict.PROBLEM,
             "no credentials",
@@ -38,34 +38,34 @@ def check_api(settings: Settings, api: HmsClient) -> Iterator[Finding]:
     try:
         api.check()
     except HmsUntrusted as error:
-        yield Finding(subject, Verdict.PROBLEM, str(error), CERTIFICATES_HELP)
+        yield CheckResult(subject, Verdict.PROBLEM, str(error), CERTIFICATES_HELP)
     except HmsUnauthorized as error:
-        yield Finding(
+        yield CheckResult(
             subject,
             Verdict.PROBLEM,
             str(error),
             "Compare HMS_ACCESS_KEY and HMS_SECRET with the dashboard.",
         )
     except HmsError as error:
-        yield Finding(
+        yield CheckResult(
             subject, Verdict.PROBLEM, str(error), "Check HMS_API_URL and the network of this machine."
         )
     else:
-        yield Finding(subject, Verdict.OK, "answers and accepts the credentials")
+        yield CheckResult(subject, Verdict.OK, "answers and accepts the credentials")
     skew = api.clock_skew()
     if skew is not None and abs(skew) > MAX_SKEW:
         direction = "ahead of" if skew > timedelta(0) else "behind"
-        yield Finding(
+        yield CheckResult(
             "clock",
             Verdict.PROBLEM,
             f"this machine is {abs(skew).total_seconds():.0f} s {direction} the API's clock",
             "Turn on NTP. Until then log times are wrong, and stores may refuse requests.",
         )
     elif skew is not None:
-        yield Finding("clock", Verdict.OK, f"within {MAX_SKEW.total_seconds():.0f} s of the API's")
+        yield CheckResult("clock", Verdict.OK, f"within {MAX_SKEW.total_seconds():.0f} s of the API's")
 
 
-def check_source(api: HmsClient, scope: Scope, open_contents: OpenContents) -> Finding:
+def check_source(api: HmsClient, scope: Scope, open_contents: OpenContents) -> CheckResult:
     """Read the first bytes of one recording: signed by the API, served by 100ms's storage."""
     subject = "source"
     failure: Exception | None = None
@@ -78,12 +78,12 @@ def check_source(api: HmsClient, scope: Scope, open_contents: OpenContents) -> F
             except (HmsError, TransferError, ArchiveError, StorageError) as error:
                 failure = error
             else:
-                return Finding(subject, Verdict.OK, f"the first bytes of {asset.id} can be read")
+                return CheckResult(subject, Verdict.OK, f"the first bytes of {asset.id} can be read")
     except HmsError as error:
         failure = error
     if failure is None:
-        return Finding(subject, Verdict.OK, "not tried: the API lists no recording to archive")
-    return Finding(
+        return CheckResult(subject, Verdict.OK, "not tried: the API lists no recording to archive")
+    return CheckResult(
         subject,
         Verdict.PROBLEM,
         f"no recording can be read: {type(failure).__name__}: {failure}",

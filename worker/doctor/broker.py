@@ -6,34 +6,34 @@ from collections.abc import Iterator
 
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.redis.ledger import RedisLedger
-from worker.doctor.findings import Finding, Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 
 
-def check_broker(ledger: RedisLedger) -> Iterator[Finding]:
+def check_broker(ledger: RedisLedger) -> Iterator[CheckResult]:
     subject = "broker and ledger"
     try:
         ledger.ping()
     except LedgerError as error:
-        yield Finding(
+        yield CheckResult(
             subject, Verdict.PROBLEM, str(error), "Check ARCHIVER_REDIS_URL and whether the server runs."
         )
     else:
-        yield Finding(subject, Verdict.OK, "answers and accepts writes")
+        yield CheckResult(subject, Verdict.OK, "answers and accepts writes")
     try:
         persistence = ledger.persistence()
     except LedgerError:
         return  # reported above
     if persistence.sound is None:
-        yield Finding(
+        yield CheckResult(
             "persistence",
             Verdict.WARNING,
             persistence.explanation,
             "Check on the server: appendonly yes, maxmemory-policy noeviction.",
         )
     elif persistence.sound:
-        yield Finding("persistence", Verdict.OK, persistence.explanation)
+        yield CheckResult("persistence", Verdict.OK, persistence.explanation)
     else:
-        yield Finding(
+        yield CheckResult(
             "persistence",
             Verdict.PROBLEM,
             persistence.explanation,

@@ -15,22 +15,22 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.disk import check_free_space
-from worker.doctor.findings import Finding, Verdict
 
 
-def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Iterator[Finding]:
+def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Iterator[CheckResult]:
     """Probe `store` with a small object under doctor/ and delete it. `ledger` remembers a probe that cannot be
     deleted, so that at most one a day is left."""
     found = probe(store, ledger)
     error = found.error
     if found.reads_back is False:
         what = "returned other bytes than were written"
-        yield Finding(store.name, Verdict.PROBLEM, what, "Do not use this destination.")
+        yield CheckResult(store.name, Verdict.PROBLEM, what, "Do not use this destination.")
     elif error is None:
         if store.name.startswith("file://"):
             yield from check_free_space(store.name, Path(store.name.removeprefix("file://")))
-        yield Finding(store.name, Verdict.OK, _what_works(found))
+        yield CheckResult(store.name, Verdict.OK, _what_works(found))
         if found.creates_only is not None:
             yield _conditional_write(store, works=found.creates_only)
         try:
@@ -38,9 +38,9 @@ def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Ite
         except StorageError as asked:
             error = asked
     if error is not None:
-        yield Finding(store.name, Verdict.PROBLEM, f"{type(error).__name__}: {error}", _remedy(error))
+        yield CheckResult(store.name, Verdict.PROBLEM, f"{type(error).__name__}: {error}", _remedy(error))
     if found.left is not None:
-        yield Finding(
+        yield CheckResult(
             store.name,
             Verdict.WARNING,
             f"cannot delete {found.left}: {found.left_because}",
@@ -69,10 +69,10 @@ def _remedy(error: StorageError) -> str:
             return "Allow write, read, list, delete and abort of uploads here."
 
 
-def _conditional_write(store: StorageBackend, *, works: bool) -> Finding:
+def _conditional_write(store: StorageBackend, *, works: bool) -> CheckResult:
     if works:
-        return Finding(store.name, Verdict.OK, "refuses to overwrite when asked to (conditional write)")
-    return Finding(
+        return CheckResult(store.name, Verdict.OK, "refuses to overwrite when asked to (conditional write)")
+    return CheckResult(
         store.name,
         Verdict.WARNING,
         "overwrites even when asked not to (no conditional write)",
@@ -80,14 +80,14 @@ def _conditional_write(store: StorageBackend, *, works: bool) -> Finding:
     )
 
 
-def _unfinished_uploads(store: StorageBackend) -> Finding:
+def _unfinished_uploads(store: StorageBackend) -> CheckResult:
     """`removes_stale_uploads` is optional (storage_backends/optional.py)."""
     ask: Callable[[], bool | None] | None = getattr(store, "removes_stale_uploads", None)
     if ask is None:
-        return Finding(store.name, Verdict.OK, "unfinished uploads are removed by the daily scrub")
+        return CheckResult(store.name, Verdict.OK, "unfinished uploads are removed by the daily scrub")
     removes = ask()
     if removes is False:
-        return Finding(
+        return CheckResult(
             store.name,
             Verdict.WARNING,
             "has no lifecycle rule for unfinished uploads, which are billed and invisible",
@@ -96,4 +96,4 @@ def _unfinished_uploads(store: StorageBackend) -> Finding:
     detail = (
         "removes unfinished uploads itself" if removes else "does not say what becomes of unfinished uploads"
     )
-    return Finding(store.name, Verdict.OK, detail)
+    return CheckResult(store.name, Verdict.OK, detail)

@@ -13,9 +13,9 @@ from archiver.ledger.redis.ledger import RedisLedger
 from storage_backends.base import StorageBackend
 from worker.doctor.api import API, check_api, check_source
 from worker.doctor.broker import check_broker
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.destinations import check_destination
 from worker.doctor.disk import check_free_space
-from worker.doctor.findings import Finding, Verdict
 from worker.doctor.identities import check_identity
 from worker.doctor.processes import check_processes
 from worker.settings import Settings
@@ -31,12 +31,12 @@ def examine(
     scope: Scope,
     open_contents: OpenContents,
     identities: Destinations | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Yield each finding as soon as it is made. `workers` pings the workers and returns their names; `open_contents`
     reads the first bytes of an asset as a copy would; `identities` compares the markers of `destinations` with the
     ledger."""
     for warning in settings.warnings:
-        yield Finding("settings", Verdict.WARNING, warning, "See .env.example.")
+        yield CheckResult("settings", Verdict.WARNING, warning, "See .env.example.")
     yield _authorities(settings)
     api_answers = False
     for finding in check_api(settings, api):
@@ -59,9 +59,9 @@ def examine(
             yield from check_destination(store, ledger)
 
 
-def _authorities(settings: Settings) -> Finding:
+def _authorities(settings: Settings) -> CheckResult:
     detail = f"the system's certificate authorities are trusted, {trust.system_store()}"
     added = trust.ca_file(settings.ca_file)
     if added is not None:
         detail += f", and those of {added.setting}, {added.path}"
-    return Finding("certificates", Verdict.OK, detail)
+    return CheckResult("certificates", Verdict.OK, detail)

@@ -11,7 +11,7 @@ from archiver.hms.models import parse_time
 from archiver.ledger.base import Facts
 from tasks.watch import beats
 from worker.celery_setup.processes import ARCHIVE_NODE, CONTROL_NODE
-from worker.doctor.findings import Finding, Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.views.text import span
 
 HEARD_WITHIN = timedelta(minutes=2)
@@ -21,7 +21,7 @@ NOT_FOR_CRON = "Not needed where cron calls `archiver run --once`."
 
 def check_processes(
     ledger: Facts, workers: Callable[[], list[str]], *, has_broker: bool
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """`workers` returns the names of the workers that answer a ping. `has_broker`: ARCHIVER_REDIS_URL is set, as an
     installation with workers needs it."""
     names = workers()
@@ -34,9 +34,9 @@ def check_processes(
         ("archive worker", archive or others, "worker", "nothing is copied"),
     ):
         if found:
-            yield Finding(subject, Verdict.OK, ", ".join(found))
+            yield CheckResult(subject, Verdict.OK, ", ".join(found))
         else:
-            yield Finding(
+            yield CheckResult(
                 subject,
                 missing,
                 f"none answers over the broker: {effect}",
@@ -54,21 +54,21 @@ def _should_run(ledger: Facts, has_broker: bool) -> bool:
     return has_broker or watched_at is not None
 
 
-def _check_beat(ledger: Facts, missing: Verdict, *, control_answers: bool) -> Finding:
+def _check_beat(ledger: Facts, missing: Verdict, *, control_answers: bool) -> CheckResult:
     """Beat answers no ping. It is known by the last watch that the control worker ran for it."""
     subject = "beat"
     found, noted = beats(ledger), ledger.recall(WATCH_FACT) or {}
     heard_at = parse_time(noted.get("at"))
     silence = ledger.now() - heard_at if heard_at is not None else None
     if not control_answers:
-        return Finding(
+        return CheckResult(
             subject,
             missing,
             "unknown: the control worker, which receives beat's messages, does not answer",
             f"Start the control worker first. {NOT_FOR_CRON}",
         )
     if silence is not None and silence < -CLOCK_TOLERANCE:
-        return Finding(
+        return CheckResult(
             subject,
             Verdict.PROBLEM,
             f"its last message is dated {span(silence)} in the future: the clock of the ledger's server was set back",
@@ -76,7 +76,7 @@ def _check_beat(ledger: Facts, missing: Verdict, *, control_answers: bool) -> Fi
         )
     if not found or silence is None or silence > HEARD_WITHIN:
         since = f"for {span(silence)}" if silence is not None else "yet"
-        return Finding(
+        return CheckResult(
             subject,
             missing,
             f"no message from it {since}: it does not run, or the control worker is stuck; no new asset is found",
@@ -84,11 +84,11 @@ def _check_beat(ledger: Facts, missing: Verdict, *, control_answers: bool) -> Fi
             f"{NOT_FOR_CRON}",
         )
     if len(found) > 1:
-        return Finding(
+        return CheckResult(
             subject,
             Verdict.WARNING,
             f"{len(found)} sent messages in the last minutes: {', '.join(found)}. Each task is sent {len(found)} "
             "times, which wastes work but breaks nothing",
             "Keep one. After a restart of beat this is expected for 3 minutes.",
         )
-    return Finding(subject, Verdict.OK, f"one runs: {found[0]}, last message {span(silence)} ago")
+    return CheckResult(subject, Verdict.OK, f"one runs: {found[0]}, last message {span(silence)} ago")

@@ -33,7 +33,7 @@ class Memory:
     has_archived: bool = False
 
 
-class Verdict(Enum):
+class IdentityVerdict(Enum):
     KNOWN = "its marker is the one that the ledger remembers"
     ADOPT = "the ledger accepts it from now on, with the marker that is there or a new one"
     NEW = "it was added: empty, while assets are archived elsewhere"
@@ -43,7 +43,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    verdict: Verdict
+    verdict: IdentityVerdict
     why: str = ""  # for people; empty when KNOWN
 
 
@@ -55,42 +55,45 @@ def identify(
         return _marked(memory, marker, manifests, workspace)
     if memory.id is not None:
         if manifests is Manifests.MOST:
-            return Identity(Verdict.RESTORE, f"{marker.value}, and {manifests.value}")
+            return Identity(IdentityVerdict.RESTORE, f"{marker.value}, and {manifests.value}")
         return Identity(
-            Verdict.WRONG,
+            IdentityVerdict.WRONG,
             f"{marker.value}, and {manifests.value}: a disk that is not mounted, another bucket, or an emptied one",
         )
     if manifests in (Manifests.SOME, Manifests.MOST):
         restored = marker is NoMarker.UNREADABLE
         return Identity(
-            Verdict.RESTORE if restored else Verdict.ADOPT, f"{marker.value}, and {manifests.value}"
+            IdentityVerdict.RESTORE if restored else IdentityVerdict.ADOPT,
+            f"{marker.value}, and {manifests.value}",
         )
     if marker is NoMarker.UNREADABLE:
-        return Identity(Verdict.WRONG, f"{marker.value}, and {manifests.value}")
+        return Identity(IdentityVerdict.WRONG, f"{marker.value}, and {manifests.value}")
     if not memory.has_archived:
-        return Identity(Verdict.ADOPT, "nothing is archived yet, as far as the ledger knows")
+        return Identity(IdentityVerdict.ADOPT, "nothing is archived yet, as far as the ledger knows")
     if memory.others and not memory.expected and manifests is Manifests.NONE:
-        return Identity(Verdict.NEW, Verdict.NEW.value)
-    return Identity(Verdict.WRONG, f"{marker.value}, and {manifests.value}, while assets are archived")
+        return Identity(IdentityVerdict.NEW, IdentityVerdict.NEW.value)
+    return Identity(
+        IdentityVerdict.WRONG, f"{marker.value}, and {manifests.value}, while assets are archived"
+    )
 
 
 def _marked(memory: Memory, marker: Marker, manifests: Manifests, workspace: str | None) -> Identity:
     if memory.id is not None:
         if memory.id == marker.id:
-            return Identity(Verdict.KNOWN)
+            return Identity(IdentityVerdict.KNOWN)
         return Identity(
-            Verdict.WRONG,
+            IdentityVerdict.WRONG,
             f"its marker names {marker.id}, the ledger remembers {memory.id}: another disk or bucket",
         )
     if manifests in (Manifests.SOME, Manifests.MOST):
-        return Identity(Verdict.ADOPT, f"{manifests.value}")
+        return Identity(IdentityVerdict.ADOPT, f"{manifests.value}")
     if is_of_another(marker, workspace):
         return Identity(
-            Verdict.WRONG, "its marker belongs to another 100ms workspace, or to an older access key"
+            IdentityVerdict.WRONG, "its marker belongs to another 100ms workspace, or to an older access key"
         )
     if not memory.has_archived:
-        return Identity(Verdict.ADOPT, "the ledger is empty, and the marker is of this workspace")
-    return Identity(Verdict.WRONG, f"its marker is unknown here, and {manifests.value}")
+        return Identity(IdentityVerdict.ADOPT, "the ledger is empty, and the marker is of this workspace")
+    return Identity(IdentityVerdict.WRONG, f"its marker is unknown here, and {manifests.value}")
 
 
 def is_of_another(marker: Marker, workspace: str | None) -> bool:

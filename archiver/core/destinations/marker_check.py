@@ -17,9 +17,9 @@ from archiver.core.destinations import failures
 from archiver.core.destinations.evidence import count_manifests, stored_rows
 from archiver.core.destinations.identity import (
     Identity,
+    IdentityVerdict,
     Manifests,
     Memory,
-    Verdict,
     identify,
     is_of_another,
 )
@@ -80,7 +80,7 @@ class MarkerCheck:
         marker = read_marker(self.store)
         remembered = self._registry.recall(self.store.name)
         if isinstance(marker, Marker) and _is_known(remembered, marker):
-            return Identity(Verdict.KNOWN)
+            return Identity(IdentityVerdict.KNOWN)
         return identify(self._memory(remembered), marker, self._manifests(now), self._workspace)
 
     def adopt(self) -> Marker:
@@ -143,15 +143,15 @@ class MarkerCheck:
         memory = self._memory(remembered)
         manifests = self._manifests(now)
         found = identify(memory, marker, manifests, self._workspace)
-        self._refuted = (now, manifests) if found.verdict is Verdict.WRONG else None
+        self._refuted = (now, manifests) if found.verdict is IdentityVerdict.WRONG else None
         match found.verdict:
-            case Verdict.KNOWN:  # the ledger forgot it, and this process did not
+            case IdentityVerdict.KNOWN:  # the ledger forgot it, and this process did not
                 assert isinstance(marker, Marker)
                 self._take(marker, filling=False)
-            case Verdict.ADOPT | Verdict.NEW | Verdict.RESTORE:
+            case IdentityVerdict.ADOPT | IdentityVerdict.NEW | IdentityVerdict.RESTORE:
                 self._expect_the_others(memory)
                 self._adopt(memory, marker, found, empty=manifests is Manifests.NONE)
-            case Verdict.WRONG:
+            case IdentityVerdict.WRONG:
                 self._expect_the_others(memory)
                 if remembered is None and memory.has_archived:
                     self._registry.remember(store.name, Registered(id=None))
@@ -175,11 +175,11 @@ class MarkerCheck:
             self._unmarkable_since = self._clock()
             self._cannot_check(error)
             return
-        is_new = found.verdict is Verdict.NEW
-        event = log.error if found.verdict is Verdict.RESTORE else log.warning if is_new else log.info
+        is_new = found.verdict is IdentityVerdict.NEW
+        event = log.error if found.verdict is IdentityVerdict.RESTORE else log.warning if is_new else log.info
         names = {
-            Verdict.RESTORE: "destination_marker_restored",
-            Verdict.NEW: "destination_added",
+            IdentityVerdict.RESTORE: "destination_marker_restored",
+            IdentityVerdict.NEW: "destination_added",
         }
         event(
             names.get(found.verdict, "destination_adopted"), store=store.name, id=marker.id, reason=found.why

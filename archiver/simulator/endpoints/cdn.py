@@ -12,7 +12,7 @@ from archiver.simulator.endpoints.serving import answer, answer_xml, serve
 from archiver.simulator.endpoints.storage import REDIRECT
 from archiver.simulator.recordings.assets import HMS_BUCKET, Asset, Delivery
 from archiver.simulator.recordings.catalogue import Found
-from archiver.simulator.signing import CDN_NAMES, COOKIE_PREFIX, Verdict, cookies_of
+from archiver.simulator.signing import CDN_NAMES, COOKIE_PREFIX, SignatureVerdict, cookies_of
 from archiver.simulator.workspace import Workspace
 
 # The longest default lifetime of 100ms's own URLs, and of a master's cookies.
@@ -36,7 +36,7 @@ class Cdn:
             # CloudFront does not reveal which keys exist.
             await answer_xml(404 if found is None else 403, "AccessDenied", "Access Denied", scope, send)
             return
-        if self._verdict(found.asset, path.removeprefix(REDIRECT), scope) is not Verdict.GOOD:
+        if self._verdict(found.asset, path.removeprefix(REDIRECT), scope) is not SignatureVerdict.GOOD:
             await answer_xml(403, "AccessDenied", "Access Denied", scope, send)
             return
         if redirected:
@@ -44,9 +44,9 @@ class Cdn:
             return
         await serve(found.content, found.key, self._headers(found), scope, send)
 
-    def _verdict(self, asset: Asset, path: str, scope: Scope) -> Verdict:
+    def _verdict(self, asset: Asset, path: str, scope: Scope) -> SignatureVerdict:
         if asset.delivery in (Delivery.CDN_RELATIVE, Delivery.SIGNED):
-            return Verdict.GOOD
+            return SignatureVerdict.GOOD
         query = dict(parse_qsl(bytes(scope["query_string"]).decode("latin-1"), keep_blank_values=True))
         values: Mapping[str, str] = query
         if asset.delivery is Delivery.CDN_COOKIES and not any(name in query for name in CDN_NAMES):

@@ -12,14 +12,17 @@ from starlette.types import Receive, Scope, Send
 from archiver.simulator.config import Flavour
 from archiver.simulator.endpoints.serving import answer, answer_xml, serve
 from archiver.simulator.recordings.content import Content, Held, crc32c_of
-from archiver.simulator.signing import Verdict
+from archiver.simulator.signing import SignatureVerdict
 from archiver.simulator.workspace import Workspace
 
 REDIRECT = "/redirect"
-_REFUSALS: Mapping[Verdict, tuple[str, str]] = {
-    Verdict.MISSING: ("AccessDenied", "Access Denied"),
-    Verdict.EXPIRED: ("AccessDenied", "Request has expired"),
-    Verdict.WRONG: ("SignatureDoesNotMatch", "The request signature we calculated does not match yours"),
+_REFUSALS: Mapping[SignatureVerdict, tuple[str, str]] = {
+    SignatureVerdict.MISSING: ("AccessDenied", "Access Denied"),
+    SignatureVerdict.EXPIRED: ("AccessDenied", "Request has expired"),
+    SignatureVerdict.WRONG: (
+        "SignatureDoesNotMatch",
+        "The request signature we calculated does not match yours",
+    ),
 }
 # Larger files are not hashed for a header; GCS omits x-goog-hash for some objects too.
 _HASHED_BYTES = 64 << 20
@@ -36,7 +39,7 @@ class Storage:
         path, query = str(scope["path"]), bytes(scope["query_string"]).decode("latin-1")
         now = self._workspace.clock.storage_seconds()
         verdict = self._workspace.signer.check_path(scope["method"], path, query, now)
-        if verdict is not Verdict.GOOD:
+        if verdict is not SignatureVerdict.GOOD:
             await answer_xml(403, *_REFUSALS[verdict], scope, send)
             return
         if _has_unsigned_headers(scope):

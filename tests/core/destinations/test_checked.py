@@ -14,7 +14,7 @@ from archiver.core.attempt.outcomes import Archived, WillRetry
 from archiver.core.destinations import breaker, failures
 from archiver.core.destinations.checked import CHECK_EVERY, Destinations
 from archiver.core.destinations.guarded import GuardedBackend, guarded
-from archiver.core.destinations.identity import Verdict
+from archiver.core.destinations.identity import IdentityVerdict
 from archiver.core.destinations.marker_check import LOCK_NAME
 from archiver.core.destinations.registry import PREFIX
 from archiver.core.errors import DestinationSilent, NotTheDestination
@@ -591,7 +591,7 @@ def test_adopting_the_bucket_of_another_workspace_keeps_its_id() -> None:
 def test_looking_writes_nothing() -> None:
     harness = Harness()
 
-    assert harness.process().look(harness.name).verdict is Verdict.ADOPT
+    assert harness.process().look(harness.name).verdict is IdentityVerdict.ADOPT
 
     assert harness.one.store.objects == {}
     assert harness.ledger.recall(PREFIX + harness.name) is None

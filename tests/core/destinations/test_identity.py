@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.destinations.identity import Manifests, Memory, Verdict, identify
+from archiver.core.destinations.identity import IdentityVerdict, Manifests, Memory, identify
 from archiver.core.destinations.markers import (
     MAX_MARKER_BYTES,
     MOST_WORKSPACES,
@@ -29,66 +29,120 @@ def marker(id: str = "A", *workspaces: str) -> Marker:  # noqa: A002 - its name
 
 CASES = [
     # the ledger remembers its id
-    ("known", KNOWN, marker("A", OURS), Manifests.NONE, Verdict.KNOWN),
-    ("known, of an older access key", KNOWN, marker("A", STAGING), Manifests.MOST, Verdict.KNOWN),
-    ("known, nobody knew the workspace", KNOWN, marker("A"), Manifests.MOST, Verdict.KNOWN),
-    ("another disk under the same name", KNOWN, marker("B", OURS), Manifests.FOREIGN, Verdict.WRONG),
+    ("known", KNOWN, marker("A", OURS), Manifests.NONE, IdentityVerdict.KNOWN),
+    ("known, of an older access key", KNOWN, marker("A", STAGING), Manifests.MOST, IdentityVerdict.KNOWN),
+    ("known, nobody knew the workspace", KNOWN, marker("A"), Manifests.MOST, IdentityVerdict.KNOWN),
+    ("another disk under the same name", KNOWN, marker("B", OURS), Manifests.FOREIGN, IdentityVerdict.WRONG),
     (
         "another disk, which a copy of ours was made on",
         KNOWN,
         marker("B", OURS),
         Manifests.MOST,
-        Verdict.WRONG,
+        IdentityVerdict.WRONG,
     ),
-    ("an unmounted disk", KNOWN, NoMarker.ABSENT, Manifests.NONE, Verdict.WRONG),
-    ("unmounted, and an old worker wrote", KNOWN, NoMarker.ABSENT, Manifests.SOME, Verdict.WRONG),
-    ("another machine's folder", KNOWN, NoMarker.ABSENT, Manifests.FOREIGN, Verdict.WRONG),
-    ("a lifecycle rule took the marker", KNOWN, NoMarker.ABSENT, Manifests.MOST, Verdict.RESTORE),
-    ("the marker was overwritten", KNOWN, NoMarker.UNREADABLE, Manifests.MOST, Verdict.RESTORE),
-    ("rubbish for a marker, nothing of ours", KNOWN, NoMarker.UNREADABLE, Manifests.NONE, Verdict.WRONG),
+    ("an unmounted disk", KNOWN, NoMarker.ABSENT, Manifests.NONE, IdentityVerdict.WRONG),
+    ("unmounted, and an old worker wrote", KNOWN, NoMarker.ABSENT, Manifests.SOME, IdentityVerdict.WRONG),
+    ("another machine's folder", KNOWN, NoMarker.ABSENT, Manifests.FOREIGN, IdentityVerdict.WRONG),
+    ("a lifecycle rule took the marker", KNOWN, NoMarker.ABSENT, Manifests.MOST, IdentityVerdict.RESTORE),
+    ("the marker was overwritten", KNOWN, NoMarker.UNREADABLE, Manifests.MOST, IdentityVerdict.RESTORE),
+    (
+        "rubbish for a marker, nothing of ours",
+        KNOWN,
+        NoMarker.UNREADABLE,
+        Manifests.NONE,
+        IdentityVerdict.WRONG,
+    ),
     (
         "unmounted before anything was archived",
         Memory(id="A"),
         NoMarker.ABSENT,
         Manifests.NONE,
-        Verdict.WRONG,
+        IdentityVerdict.WRONG,
     ),
     # a fresh set-up
-    ("a fresh set-up", EMPTY, NoMarker.ABSENT, Manifests.NONE, Verdict.ADOPT),
+    ("a fresh set-up", EMPTY, NoMarker.ABSENT, Manifests.NONE, IdentityVerdict.ADOPT),
     (
         "a lost ledger, from before there were markers",
         EMPTY,
         NoMarker.ABSENT,
         Manifests.FOREIGN,
-        Verdict.ADOPT,
+        IdentityVerdict.ADOPT,
     ),
-    ("a lost ledger", EMPTY, marker("A", OURS), Manifests.FOREIGN, Verdict.ADOPT),
-    ("a lost ledger, the workspace was not known", EMPTY, marker("A"), Manifests.FOREIGN, Verdict.ADOPT),
-    ("fresh staging at production's bucket", EMPTY, marker("A", STAGING), Manifests.FOREIGN, Verdict.WRONG),
-    ("the same bucket, no manifest yet", EMPTY, marker("A", STAGING), Manifests.NONE, Verdict.WRONG),
-    ("a bucket of both", EMPTY, marker("A", STAGING, OURS), Manifests.FOREIGN, Verdict.ADOPT),
-    ("rubbish for a marker, nothing known", EMPTY, NoMarker.UNREADABLE, Manifests.NONE, Verdict.WRONG),
+    ("a lost ledger", EMPTY, marker("A", OURS), Manifests.FOREIGN, IdentityVerdict.ADOPT),
+    (
+        "a lost ledger, the workspace was not known",
+        EMPTY,
+        marker("A"),
+        Manifests.FOREIGN,
+        IdentityVerdict.ADOPT,
+    ),
+    (
+        "fresh staging at production's bucket",
+        EMPTY,
+        marker("A", STAGING),
+        Manifests.FOREIGN,
+        IdentityVerdict.WRONG,
+    ),
+    ("the same bucket, no manifest yet", EMPTY, marker("A", STAGING), Manifests.NONE, IdentityVerdict.WRONG),
+    ("a bucket of both", EMPTY, marker("A", STAGING, OURS), Manifests.FOREIGN, IdentityVerdict.ADOPT),
+    (
+        "rubbish for a marker, nothing known",
+        EMPTY,
+        NoMarker.UNREADABLE,
+        Manifests.NONE,
+        IdentityVerdict.WRONG,
+    ),
     # the ledger has archived rows, and remembers no destination: the version before wrote them
-    ("an upgrade", UPGRADED, NoMarker.ABSENT, Manifests.MOST, Verdict.ADOPT),
-    ("an upgrade, added under the old version", UPGRADED, NoMarker.ABSENT, Manifests.SOME, Verdict.ADOPT),
-    ("an upgrade on an unmounted disk", UPGRADED, NoMarker.ABSENT, Manifests.NONE, Verdict.WRONG),
-    ("an upgrade of staging at production", UPGRADED, marker("B", STAGING), Manifests.FOREIGN, Verdict.WRONG),
-    ("the other of two was unmounted", EXPECTED, NoMarker.ABSENT, Manifests.NONE, Verdict.WRONG),
-    ("and is mounted again", EXPECTED, NoMarker.ABSENT, Manifests.MOST, Verdict.ADOPT),
+    ("an upgrade", UPGRADED, NoMarker.ABSENT, Manifests.MOST, IdentityVerdict.ADOPT),
+    (
+        "an upgrade, added under the old version",
+        UPGRADED,
+        NoMarker.ABSENT,
+        Manifests.SOME,
+        IdentityVerdict.ADOPT,
+    ),
+    ("an upgrade on an unmounted disk", UPGRADED, NoMarker.ABSENT, Manifests.NONE, IdentityVerdict.WRONG),
+    (
+        "an upgrade of staging at production",
+        UPGRADED,
+        marker("B", STAGING),
+        Manifests.FOREIGN,
+        IdentityVerdict.WRONG,
+    ),
+    ("the other of two was unmounted", EXPECTED, NoMarker.ABSENT, Manifests.NONE, IdentityVerdict.WRONG),
+    ("and is mounted again", EXPECTED, NoMarker.ABSENT, Manifests.MOST, IdentityVerdict.ADOPT),
     # the ledger remembers others, and not this one
-    ("an empty one was added", ADDED, NoMarker.ABSENT, Manifests.NONE, Verdict.NEW),
-    ("a used one was added", ADDED, NoMarker.ABSENT, Manifests.FOREIGN, Verdict.WRONG),
-    ("one with our manifests was added", ADDED, NoMarker.ABSENT, Manifests.SOME, Verdict.ADOPT),
+    ("an empty one was added", ADDED, NoMarker.ABSENT, Manifests.NONE, IdentityVerdict.NEW),
+    ("a used one was added", ADDED, NoMarker.ABSENT, Manifests.FOREIGN, IdentityVerdict.WRONG),
+    ("one with our manifests was added", ADDED, NoMarker.ABSENT, Manifests.SOME, IdentityVerdict.ADOPT),
     (
         "a marked one was added that we know nothing of",
         ADDED,
         marker("B", OURS),
         Manifests.NONE,
-        Verdict.WRONG,
+        IdentityVerdict.WRONG,
     ),
-    ("a marked one with our manifests was added", ADDED, marker("B", OURS), Manifests.SOME, Verdict.ADOPT),
-    ("production, marked, added to staging", ADDED, marker("B", STAGING), Manifests.FOREIGN, Verdict.WRONG),
-    ("ours, marked under an older access key", ADDED, marker("B", STAGING), Manifests.MOST, Verdict.ADOPT),
+    (
+        "a marked one with our manifests was added",
+        ADDED,
+        marker("B", OURS),
+        Manifests.SOME,
+        IdentityVerdict.ADOPT,
+    ),
+    (
+        "production, marked, added to staging",
+        ADDED,
+        marker("B", STAGING),
+        Manifests.FOREIGN,
+        IdentityVerdict.WRONG,
+    ),
+    (
+        "ours, marked under an older access key",
+        ADDED,
+        marker("B", STAGING),
+        Manifests.MOST,
+        IdentityVerdict.ADOPT,
+    ),
 ]
 
 
@@ -98,16 +152,16 @@ CASES = [
     ids=[case[0] for case in CASES],
 )
 def test_what_a_destination_is(
-    memory: Memory, found: Marker | NoMarker, manifests: Manifests, verdict: Verdict
+    memory: Memory, found: Marker | NoMarker, manifests: Manifests, verdict: IdentityVerdict
 ) -> None:
     identity = identify(memory, found, manifests, OURS)
 
     assert identity.verdict is verdict
-    assert bool(identity.why) is (verdict is not Verdict.KNOWN)
+    assert bool(identity.why) is (verdict is not IdentityVerdict.KNOWN)
 
 
 def test_an_unknown_workspace_contradicts_no_marker() -> None:
-    assert identify(EMPTY, marker("A", OURS), Manifests.FOREIGN, None).verdict is Verdict.ADOPT
+    assert identify(EMPTY, marker("A", OURS), Manifests.FOREIGN, None).verdict is IdentityVerdict.ADOPT
 
 
 def test_a_marker_is_read_as_it_was_written() -> None:

@@ -13,7 +13,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """`remedy`: how to fix it; for all but OK."""
 
     subject: str

@@ -22,8 +22,9 @@ $(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml
 	@touch $@
 
 # The tools of tests and checks, on top.
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock tests/azurite/package-lock.json
 	$(PIP) --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m tests.azurite.install
 	@touch $@
 
 demo: install ## archive one simulated asset of every type into ./archive-demo, and show it

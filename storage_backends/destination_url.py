@@ -2,6 +2,7 @@
 
     s3://bucket/prefix?endpoint_url=https://minio.example:9000&region=eu-west-1
     gs://bucket/prefix
+    az://account/container/prefix
     file:///srv/archive    ./archive    ../archive    /srv/archive
     memory://name          anything an installed package adds
 
@@ -27,7 +28,7 @@ _PLAIN_OPTION = re.compile(r"[a-z_]{1,40}")  # a digit could make it a key
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 CREDENTIALS_HELP = (
     "a destination URL holds no credentials; give them where the SDKs find them "
-    "(AWS_* variables, a profile, an instance role, GOOGLE_APPLICATION_CREDENTIALS)"
+    "(AWS_* variables, a profile, an instance role, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*)"
 )
 
 
@@ -101,7 +102,7 @@ def parse_destination(text: str) -> DestinationUrl:
     if not colon or not _SCHEME.fullmatch(scheme):
         raise BadDestinationUrl(
             f"destination {shown(text)} has no scheme; write s3://bucket/prefix, gs://bucket/prefix, "
-            "or ./archive for a directory"
+            "az://account/container/prefix, or ./archive for a directory"
         )
     scheme = scheme.lower()
     if not rest.startswith("//"):

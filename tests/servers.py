@@ -1,7 +1,7 @@
 """Real storage servers for tests, each on a free port of the loopback, started once per session (and per worker of
 pytest-xdist) and stopped at its end. Import the fixtures you need into a conftest.py:
 
-    from tests.servers import gcs_server, ministack_server, moto_server, rclone_server  # noqa: F401
+    from tests.servers import azurite_server, gcs_server, ministack_server, moto_server, rclone_server  # noqa: F401
 
 An `S3Server` gives buckets, destination URLs, the environment with its credentials, and a raw boto3 client as the side
 door. What each server gets wrong is in storage.md.
@@ -21,16 +21,19 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 import boto3
 import pytest
 import trustme
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 from botocore.config import Config
 
+from tests.azurite.install import CannotInstall, azurite
 from tests.tls_front import tls_front
 
 if TYPE_CHECKING:
@@ -107,6 +110,45 @@ class GcsServer:
 
     def url(self, bucket: str, prefix: str = "") -> str:
         return f"gs://{bucket}/{prefix}"
+
+
+@dataclass(frozen=True)
+class AzuriteServer:
+    """`account` and `key` are those that every Azurite has."""
+
+    endpoint_url: str  # of the account
+    account: str = "devstoreaccount1"
+    key: str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return {"AZURE_STORAGE_ACCOUNT": self.account, "AZURE_STORAGE_KEY": self.key}
+
+    def client(self) -> BlobServiceClient:
+        """azure-storage-blob as it comes, apart from our code: the side door. Close it."""
+        return BlobServiceClient(
+            self.endpoint_url, credential=self.key, api_version="2023-11-03", retry_total=1
+        )
+
+    def new_bucket(self) -> str:
+        """Return the name of a new container."""
+        name = f"container-{uuid.uuid4().hex[:12]}"
+        with self.client() as client:
+            client.create_container(name)
+        return name
+
+    def sas(self, bucket: str, **permissions: bool) -> str:
+        return generate_container_sas(
+            self.account,
+            bucket,
+            account_key=self.key,
+            permission=ContainerSasPermissions(**permissions),
+            expiry=datetime.now(UTC) + timedelta(hours=1),
+        )
+
+    def url(self, bucket: str, prefix: str = "", **options: str) -> str:
+        query = urlencode({"endpoint_url": self.endpoint_url, **options})
+        return f"az://{self.account}/{bucket}/{prefix}?{query}"
 
 
 def free_port() -> int:
@@ -221,6 +263,20 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     ]
     with running(command, port, folder / "log", cwd=folder):
         yield GcsServer(url)
+
+
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzuriteServer]:
+    """It verifies the MD5 of a block without returning it, and takes a committed block for an uncommitted one."""
+    try:
+        command = azurite()
+    except CannotInstall as missing:
+        pytest.skip(str(missing))
+    folder, port = tmp_path_factory.mktemp("azurite"), free_port()
+    command += ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
+    command += ["--inMemoryPersistence", "--extentMemoryLimit", "2048"]
+    with running(command, port, folder / "log", cwd=folder):
+        yield AzuriteServer(f"http://127.0.0.1:{port}/{AzuriteServer.account}")
 
 
 @pytest.fixture(scope="session")

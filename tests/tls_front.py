@@ -50,6 +50,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             while piece := await reader.read(_PIECE_BYTES):
                 writer.write(piece)
                 await writer.drain()
+    except asyncio.CancelledError:
+        writer.transport.abort()  # a farewell may never be answered
+        raise
     finally:
         writer.close()
         with contextlib.suppress(OSError, asyncio.CancelledError):

@@ -25,11 +25,12 @@ LOOK_EVERY = timedelta(minutes=1)
 """At most so often a refusal makes a process read the files again."""
 
 _FIELDS = ("hms_access_key", "hms_secret", "hms_management_token")
-_SDK_VARIABLES = ("AWS_", "GOOGLE_")
+_SDK_VARIABLES = ("AWS_", "GOOGLE_", "AZURE_")
 _SDK_FILES = (
     ("GOOGLE_APPLICATION_CREDENTIALS", "~/.config/gcloud/application_default_credentials.json"),
     ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     ("AWS_CONFIG_FILE", "~/.aws/config"),
+    ("AZURE_CLIENT_CERTIFICATE_PATH", ""),
 )
 
 
@@ -106,13 +107,15 @@ class Credentials:
 
 def _fingerprint(settings: Settings) -> tuple[object, ...]:
     variables = sorted(each for each in os.environ.items() if each[0].startswith(_SDK_VARIABLES))
-    files = [_stamp(Path(os.environ.get(name) or default)) for name, default in _SDK_FILES]
+    files = [_stamp(os.environ.get(name) or default) for name, default in _SDK_FILES]
     return (*(getattr(settings, name) for name in _FIELDS), *variables, *files)
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
+def _stamp(path: str) -> tuple[int, ...] | None:
+    if not path:
+        return None
     try:
-        found = path.expanduser().stat()
+        found = Path(path).expanduser().stat()
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

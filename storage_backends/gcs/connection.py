@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import ssl
 from dataclasses import dataclass
-from typing import Any
 
-import requests
 from google.cloud.storage import Client
 
 from archiver.http import trust
@@ -15,6 +12,7 @@ from storage_backends.errors import (
     AccessDenied,
 )
 from storage_backends.gcs.requests import GcsRequests
+from storage_backends.trusting_adapter import TrustingAdapter
 
 _CONNECTIONS = 66  # as in s3/bucket.py
 
@@ -49,22 +47,3 @@ def connect() -> Connection:
     tokens.mount("https://", TrustingAdapter(context, max_retries=3))
     client._http.max_redirects = 0  # noqa: SLF001 # the API sends none, and bytes go nowhere else
     return Connection(client, GcsRequests(client, authorities))
-
-
-class TrustingAdapter(requests.adapters.HTTPAdapter):
-    """Connections that verify certificates by `context`, whatever the session and the environment say.
-
-    `Session.verify` would not do: REQUESTS_CA_BUNDLE in the environment takes precedence and replaces it.
-    """
-
-    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
-        self._context = context
-        super().__init__(**options)
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        del verify
-        host, tls = super().build_connection_pool_key_attributes(request, True, cert)
-        return host, tls | {"ssl_context": self._context}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Do nothing: the context has all authorities."""

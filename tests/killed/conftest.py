@@ -6,7 +6,7 @@ from botocore.loaders import create_loader
 
 from tests.killed.fork_server import ForkServer
 from tests.killed.fork_server import fork_server as started
-from tests.servers import gcs_server, ministack_server, rclone_server  # noqa: F401 # fixtures
+from tests.servers import azurite_server, gcs_server, ministack_server, rclone_server  # noqa: F401
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
 
 

@@ -16,7 +16,7 @@ from storage_backends.registry import open_destination
 from tests.contracts.storage_contract import abort_stale_uploads
 from tests.gcs_by_the_book import gcs_by_the_book
 from tests.killed.sink import Sink
-from tests.servers import GcsServer, S3Server
+from tests.servers import AzuriteServer, GcsServer, S3Server
 
 KIB = 1024
 
@@ -46,6 +46,19 @@ def s3_destination(server: S3Server) -> Iterator[Destination]:
             open_uploads=lambda: len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])),
             sink=sink,
             sweep=lambda older_than: sweep(server.url(bucket, "pre"), older_than, server.env),
+            env=server.env,
+        )
+
+
+@contextmanager
+def azurite_destination(server: AzuriteServer) -> Iterator[Destination]:
+    container = server.new_bucket()
+    with closing(Sink(_port(server.endpoint_url))) as sink, server.client() as client:
+        endpoint_url = f"{sink.endpoint_url}/{server.account}"
+        yield Destination(
+            url=f"az://{server.account}/{container}/pre?endpoint_url={quote(endpoint_url, safe='')}",
+            read=lambda key: client.get_blob_client(container, f"pre/{key}").download_blob().readall(),
+            sink=sink,
             env=server.env,
         )
 

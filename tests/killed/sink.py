@@ -60,6 +60,10 @@ class _Call:
         span = next((value for name, value in self.headers.items() if name.lower() == "content-range"), None)
         if self.method == "PUT" and span is not None:  # of a GCS session
             return "part" if span.endswith("/*") else "complete"
+        if self.method == "PUT" and query.get("comp") == ["blocklist"]:
+            return "complete"
+        if self.method == "PUT" and query.get("comp") == ["block"]:
+            return "part" if len(self.body) > 1 else "begin"
         if self.method == "PUT":
             return "part" if "partNumber" in query else "put"
         if self.method == "POST":
@@ -141,9 +145,8 @@ class _Run:
         with self._lock:
             if self._dead:
                 return None
-            media_bytes = (
-                len(call.body) if kind == "part" or (kind, call.method) == ("complete", "PUT") else 0
-            )
+            of_a_session = (kind, call.method) == ("complete", "PUT") and "comp=" not in call.path
+            media_bytes = len(call.body) if kind == "part" or of_a_session else 0
             self.seen.asked[kind] += 1
             self.seen.media_bytes += media_bytes
             self.seen.paths.append((kind, unquote(urlsplit(call.path).path)))

@@ -17,6 +17,7 @@ import pytest
 from archiver.core.contents.sniff import SNIFF_BYTES
 from tests.killed.destinations import (
     Destination,
+    azurite_destination,
     directory_destination,
     fake_gcs_destination,
     gcs_book_destination,
@@ -42,6 +43,7 @@ NOTED = [Moment("part", number, done=False) for number in range(2, PARTS)]
 MOMENTS = {
     "ministack": [BEGUN, *SENT, COMPLETING, COMPLETED],
     "rclone": [BEGUN, *SENT, COMPLETING, COMPLETED],
+    "azurite": [Moment("begin"), SENT[0], SENT[3], SENT[-1], COMPLETING, COMPLETED],
     # a session's last part, being no multiple of 256 KiB, travels with its completion
     "gcs-by-the-book": [BEGUN, *SENT[:-1], COMPLETING, COMPLETED],
     # this one appends a chunk that is sent again; so the worker dies before the next one is
@@ -49,7 +51,13 @@ MOMENTS = {
 }
 # how many parts that a server holds are sent again: it reports what it holds; or the journal knows all but those that
 # were under way, one a connection
-AGAIN = {"ministack": 0, "rclone": CONNECTIONS, "gcs-by-the-book": 1, "fake-gcs-server": 1}
+AGAIN = {
+    "ministack": 0,
+    "rclone": CONNECTIONS,
+    "azurite": CONNECTIONS,
+    "gcs-by-the-book": 1,
+    "fake-gcs-server": 1,
+}
 
 Servers = dict[str, Callable[[], AbstractContextManager[Destination]]]
 
@@ -61,8 +69,15 @@ def video(part_bytes: int, seed: int = 1) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def servers(ministack_server: S3Server, rclone_server: S3Server, gcs_server: GcsServer) -> Servers:
+def servers(
+    ministack_server: S3Server,
+    rclone_server: S3Server,
+    gcs_server: GcsServer,
+    request: pytest.FixtureRequest,
+) -> Servers:
     return {
+        # asked for where it is used: without node it is not there
+        "azurite": lambda: azurite_destination(request.getfixturevalue("azurite_server")),
         "ministack": lambda: s3_destination(ministack_server),
         "rclone": lambda: s3_destination(rclone_server),
         "gcs-by-the-book": gcs_book_destination,
@@ -153,7 +168,7 @@ def test_an_upload_that_nobody_knows_of_is_for_the_sweep_of_orphans(
     assert_archived(harness, second)
 
 
-@pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
+@pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book", "azurite"])
 def test_workers_that_die_one_after_the_other_each_go_on(
     fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination, where: str
 ) -> None:
@@ -183,7 +198,7 @@ def test_a_server_that_appends_what_is_sent_again_is_refused_its_object_and_then
         assert_archived(harness, third)
 
 
-@pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book"])
+@pytest.mark.parametrize("where", ["ministack", "rclone", "gcs-by-the-book", "azurite"])
 def test_a_source_that_changed_meanwhile_is_restarted_and_the_log_says_so(
     fork_server: ForkServer, redis_url: str, origin: Origin, destination: Destination
 ) -> None:

@@ -6,6 +6,7 @@ from botocore.loaders import create_loader
 from botocore.retries.standard import ExponentialBackoff
 
 from tests.servers import (  # noqa: F401 # fixtures
+    azurite_server,
     gcs_server,
     ministack_server,
     moto_server,

@@ -1,4 +1,4 @@
-"""Stores seen without our code: raw boto3, raw files, raw HTTP."""
+"""Stores seen without our code: raw SDKs, raw files, raw HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
     from types_boto3_s3.client import S3Client
 
 
@@ -79,3 +80,20 @@ class GcsSideDoor:
         )
         with urlopen(request, timeout=10) as answer:
             answer.read()
+
+
+class AzureSideDoor:
+    def __init__(self, client: ContainerClient, prefix: str) -> None:
+        self.client, self.prefix = client, prefix
+
+    def stored_keys(self) -> set[str]:
+        return {
+            name.removeprefix(self.prefix)
+            for name in self.client.list_blob_names(name_starts_with=self.prefix)
+        }
+
+    def read(self, key: str) -> bytes:
+        return self.client.download_blob(self.prefix + key).readall()
+
+    def write(self, key: str, data: bytes) -> None:
+        self.client.upload_blob(self.prefix + key, data, overwrite=True)

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import pytest
 
+from storage_backends.azure import AzureBackend, AzureSettings
 from storage_backends.base import ObjectSpec, Part, StorageBackend, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import StorageError
@@ -170,7 +171,9 @@ DOING: dict[str, Callable[[StorageBackend, str], object]] = {
         ObjectSpec(KEY, "video/mp4", 5, if_absent=True), b"hello", crc32c_of(b"hello")
     ),
     "put if match": lambda store, _: store.put(
-        ObjectSpec(KEY, "video/mp4", 5, if_match="12345"), b"hello", crc32c_of(b"hello")
+        ObjectSpec(KEY, "video/mp4", 5, if_match='"12345"' if isinstance(store, AzureBackend) else "12345"),
+        b"hello",
+        crc32c_of(b"hello"),
     ),
     "begin": lambda store, _: store.begin(upload(store)),
     "resume": lambda store, token: store.resume(upload(store), token),
@@ -190,7 +193,7 @@ DOING: dict[str, Callable[[StorageBackend, str], object]] = {
 LEFT_OPEN = {"a length that is none", "a date that is none"}
 """botocore cannot parse the head of these, and leaves the connection to the garbage collector: a ResourceWarning."""
 WITHOUT_A_KEY = {"list", "abort stale uploads", "removes stale uploads"}
-TAGS: dict[type, str] = {S3Backend: 'c "etag"', GcsBackend: "aGVsbG8="}
+TAGS: dict[type, str] = {S3Backend: 'c "etag"', GcsBackend: "aGVsbG8=", AzureBackend: "md5"}
 
 
 def resumed(store: StorageBackend, token: str):  # type: ignore[no-untyped-def] # as if it had been begun
@@ -229,6 +232,12 @@ def backend(scheme: str, port: int, patch: pytest.MonkeyPatch) -> Iterator[tuple
         with contextlib.closing(GcsBackend("bucket", sleep=lambda _: None)) as gcs:
             yield gcs, f"{'0' * 32} http://127.0.0.1:{port}/session?upload_id={UPLOAD_ID}"
         return
+    if scheme == "az":
+        patch.setenv("AZURE_STORAGE_SAS_TOKEN", f"sp=r&sig={UPLOAD_ID}")
+        settings_of_az = AzureSettings("account", "container", "prefix", f"http://127.0.0.1:{port}/account")
+        with contextlib.closing(AzureBackend(settings_of_az, sleep=lambda _: None)) as az:
+            yield az, f"az1.{'0' * 32}"
+        return
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         patch.setenv(name, "x")
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -238,7 +247,7 @@ def backend(scheme: str, port: int, patch: pytest.MonkeyPatch) -> Iterator[tuple
         yield s3, S3_TOKEN
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_every_failure_is_a_storage_error_with_its_fields_and_without_a_secret(
     scheme: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

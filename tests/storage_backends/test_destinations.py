@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_backends import registry
+from storage_backends.azure import AzureBackend
 from storage_backends.destination_url import parse_destination
 from storage_backends.errors import BadDestinationUrl
 from storage_backends.filesystem import FilesystemBackend
@@ -40,6 +41,13 @@ SECRET = "hunter2hunter2"  # looked for in messages
         ("s3://bucket/p?endpoint_url=http://[::1]:9000", S3Backend, "s3://bucket/p ([::1]:9000)"),
         ("s3://bucket/p?region=eu-west-1", S3Backend, "s3://bucket/p"),
         ("gs://bucket/p", GcsBackend, "gs://bucket/p"),
+        ("az://account/container", AzureBackend, "az://account/container"),
+        ("az://account/container/a/b/?storage_class=cool", AzureBackend, "az://account/container/a/b"),
+        (
+            "az://account/container?endpoint_url=https://account.blob.core.chinacloudapi.cn/",
+            AzureBackend,
+            "az://account/container (account.blob.core.chinacloudapi.cn)",
+        ),
         ("memory://name/p", MemoryBackend, "memory://name/p"),
         ("file:///srv/archive", FilesystemBackend, "file:///srv/archive"),
         ("file://localhost/srv/archive", FilesystemBackend, "file:///srv/archive"),
@@ -82,13 +90,21 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("s3:///p", "names a bucket"),
         ("gs://", "names a bucket"),
         ("gs://UPPER", "is not a valid bucket name"),
+        ("az://", "names an account and a container: az://account/container/prefix"),
+        ("az://account", "names an account and a container"),
+        ("az://account.blob.core.windows.net/c", "without .blob.core.windows.net"),
+        ("az://account/a--b", "'a--b' is not a container's name"),
+        ("az://account/Upper/prefix", "is not a container's name"),
+        ("az://account/container?storage_class=glacier", "storage_class is one of Hot, Cool, Cold, Archive"),
+        ("az://account/container?tier=hot", "accepts: endpoint_url, storage_class"),
+        ("az://account/container?endpoint_url=account", "the address of the account's blob service"),
         ("s3://a", "is not a valid bucket name"),
         ("s3://bu%20cket", "is not a valid bucket name"),
         ("memory://", "memory://tests"),
         ("htps://bucket", "unknown scheme 'htps'"),
         ("ss3://bucket", "did you mean s3://"),
         ("gcs://bucket", "did you mean gs://"),
-        ("azure://bucket", "known: file://, gs://, memory://, s3://"),
+        ("azure://bucket", "known: az://, file://, gs://, memory://, s3://"),
         ("s3://bucket?regin=x", "unknown option 'regin'"),
         (
             "s3://bucket?regin=x",
@@ -212,7 +228,7 @@ import os, socket
 def refuse(*_): raise SystemExit("touched the outside")
 socket.socket.connect = socket.getaddrinfo = os.mkdir = refuse
 from storage_backends.registry import open_destination
-for url in ("s3://bucket/p", "gs://bucket/p", "{tmp_path}/archive", "memory://m"):
+for url in ("s3://bucket/p", "gs://bucket/p", "az://account/container/p", "{tmp_path}/archive", "memory://m"):
     open_destination(url)
 """
     done = subprocess.run(
@@ -246,6 +262,7 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
     [
         ("s3://b/p/q?endpoint_url=https://minio.example:9000", "s3://b/p/q/manifests/a.json"),
         ("gs://b", "gs://b/manifests/a.json"),
+        ("az://account/container/p", "az://account/container/p/manifests/a.json"),
         ("/srv/archive", "/srv/archive/manifests/a.json"),
     ],
 )

@@ -55,6 +55,7 @@ def test_the_contract_marks_nothing_as_skipped() -> None:
 
 def test_every_registered_scheme_runs_the_contract() -> None:
     suites = {
+        "az": "test_azure_contract",
         "file": "test_filesystem_contract",
         "gs": "test_gcs_contract",
         "memory": "test_memory_contract",

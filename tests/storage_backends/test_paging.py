@@ -15,14 +15,16 @@ from storage_backends.gcs import GcsBackend
 from storage_backends.registry import open_destination
 from tests.contracts.storage_contract import abort_stale_uploads
 from tests.fault_proxy import Answer, Call, fault_proxy
-from tests.servers import GcsServer, S3Server
+from tests.servers import AzuriteServer, GcsServer, S3Server
 
 OBJECTS = 2500
 MORE_THAN_A_PAGE = 1100
 
 
 @contextlib.contextmanager
-def opened(server: S3Server | GcsServer, patch: pytest.MonkeyPatch) -> Iterator[StorageBackend]:
+def opened(
+    server: S3Server | GcsServer | AzuriteServer, patch: pytest.MonkeyPatch
+) -> Iterator[StorageBackend]:
     for name, value in server.env.items():
         patch.setenv(name, value)
     with contextlib.closing(open_destination(server.url(server.new_bucket(), "pre/fix"))) as store:
@@ -33,7 +35,7 @@ def put(store: StorageBackend, name: str) -> None:
     store.put(ObjectSpec(object_key(name), "text/plain", 1), b"x", crc32c_of(b"x"))
 
 
-@pytest.mark.parametrize("server", ["ministack_server", "gcs_server"])
+@pytest.mark.parametrize("server", ["ministack_server", "gcs_server", "azurite_server"])
 def test_a_list_of_many_pages_names_every_object_once(
     server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

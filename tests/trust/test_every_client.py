@@ -28,12 +28,13 @@ from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.redis.tls import tls_options
 from archiver.ledger.sealing import Seal
+from storage_backends.azure import AzureBackend, AzureSettings
 from storage_backends.base import object_key
 from storage_backends.errors import AccessDenied, DestinationRefuses
 from storage_backends.gcs import GcsBackend
 from storage_backends.s3 import S3Backend, S3Settings
 from tests.hms.scripted_api import Answer, says, scripted_api
-from tests.servers import GcsServer, S3Server
+from tests.servers import AzuriteServer, GcsServer, S3Server
 from tests.tls_front import tls_front
 from tests.trust import certificates
 from tests.trust.certificates import HOST, Certificate, server_context
@@ -82,6 +83,18 @@ class Gcs:
             assert store.stat(KEY) is None
 
 
+class Azure:
+    untrusted = DestinationRefuses
+
+    def __init__(self, port: int, container: str) -> None:
+        account = AzuriteServer.account
+        self._settings = AzureSettings(account, container, endpoint_url=f"https://{HOST}:{port}/{account}")
+
+    def ask(self) -> None:
+        with closing(AzureBackend(self._settings)) as store:
+            assert store.stat(KEY) is None
+
+
 class Ledger:
     untrusted = LedgerUnavailable
 
@@ -107,7 +120,7 @@ class Broker:
             assert channel.client.ping()
 
 
-Client = Api | S3 | Gcs | Ledger | Broker
+Client = Api | S3 | Gcs | Azure | Ledger | Broker
 Serving = Callable[[Certificate], Client]
 
 
@@ -121,7 +134,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, moto_server: S3Server) -> None
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture(params=[Api, S3, Gcs, Ledger, Broker])
+@pytest.fixture(params=[Api, S3, Gcs, Azure, Ledger, Broker])
 def serving(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -144,6 +157,11 @@ def serving(
                 bucket, behind = moto_server.new_bucket(), _port(moto_server.endpoint_url)
             elif request.param is Gcs:
                 bucket, behind = gcs_server.new_bucket(), _port(gcs_server.endpoint_url)
+            elif request.param is Azure:
+                azurite: AzuriteServer = request.getfixturevalue("azurite_server")
+                for name, value in azurite.env.items():
+                    monkeypatch.setenv(name, value)
+                bucket, behind = azurite.new_bucket(), _port(azurite.endpoint_url)
             else:
                 behind = shared_valkey.port
             port = stack.enter_context(tls_front(behind, server_context(certificate, tmp_path)))

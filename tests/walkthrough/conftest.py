@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import gcs_server, ministack_server, moto_server, rclone_server  # noqa: F401 # fixtures
+from tests.servers import (  # noqa: F401 # fixtures
+    azurite_server,
+    gcs_server,
+    ministack_server,
+    moto_server,
+    rclone_server,
+)
 from tests.simulator.process import Simulator, running_simulator
 from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
 from tests.walkthrough.user import User, user_of

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.servers import GcsServer, S3Server
+from tests.servers import AzuriteServer, GcsServer, S3Server
 from tests.simulator.process import Simulator
-from tests.storage_backends.side_doors import FileSideDoor, GcsSideDoor, S3SideDoor
+from tests.storage_backends.side_doors import AzureSideDoor, FileSideDoor, GcsSideDoor, S3SideDoor
 from tests.walkthrough.stored import check_against_truth, manifests
 from tests.walkthrough.user import User, user_of
 
@@ -74,6 +74,27 @@ def test_everything_is_archived_byte_for_byte_in_a_bucket_of_gcs(
 
     assert result.json["states"] == ALL_STATES, result.stderr
     check_against_truth(GcsSideDoor(gcs_server.endpoint_url, bucket, "mine/"), simulator)
+    _nothing_is_copied_again_even_when_the_ledger_is_lost(user, simulator)
+
+
+def test_everything_is_archived_byte_for_byte_in_a_container_of_azure(
+    user: User, simulator: Simulator, azurite_server: AzuriteServer
+) -> None:
+    container = azurite_server.new_bucket()
+    user.environment |= {
+        **azurite_server.env,
+        "ARCHIVER_DESTINATIONS": azurite_server.url(container, "mine", storage_class="cool"),
+    }
+
+    result = user.runs_once()
+
+    assert result.json["states"] == ALL_STATES, result.stderr
+    with azurite_server.client() as client:
+        files = client.get_container_client(container)
+        check_against_truth(AzureSideDoor(files, "mine/"), simulator)
+        tiers = {(blob.name.split("/")[1], blob.blob_tier) for blob in files.list_blobs()}
+    assert {tier for folder, tier in tiers if folder == "recordings"} == {"Cool"}
+    assert {tier for folder, tier in tiers if folder in ("manifests", "ends")} == {"Hot"}
     _nothing_is_copied_again_even_when_the_ledger_is_lost(user, simulator)
 
 

@@ -34,7 +34,7 @@ def plan(as_json: Json = False) -> None:
             clock=LedgerClock(services.ledger),
             part_bytes=settings.part_bytes,
         )
-    buckets = sum(parse_destination(url).scheme in ("s3", "gs") for url in settings.destinations)
+    buckets = sum(parse_destination(url).scheme in ("s3", "gs", "az") for url in settings.destinations)
     if as_json:
         print_json(json.dumps(plan_json(found, buckets=buckets)))
     else:

@@ -20,7 +20,10 @@ REDACTED = "[redacted]"
 LEAST_LENGTH = 6
 """Shorter known values are not searched for: a password `a` would redact every line. URLs are redacted anyway."""
 
-_SDK_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SDK_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET")
+_STORAGE_SECRET = re.compile(r"AZURE_STORAGE_(?:KEY|SAS_TOKEN|CONNECTION_STRING)(?:_[A-Z0-9]+)?")
+_IN_CONNECTION_STRING = re.compile(r"(?:AccountKey|SharedAccessSignature)=([^;]+)", re.IGNORECASE)
+_IN_SAS_TOKEN = re.compile(r"\bsig=([^&;\s]+)")
 _PARAMETERS = (
     "signature|sig|hmac|policy|key-pair-id|credential|googleaccessid|awsaccesskeyid|aws_?secret_?access_?key|"
     "token|access_?token|session_?token|secret|password|passwd|pwd|api_?key|upload_?id|hdnt[ls]|hdnea"
@@ -114,6 +117,18 @@ def secrets_of(settings: Settings) -> Iterator[str]:
     yield from _of_redis(settings.redis_url)
     for name in _SDK_SECRETS:
         yield os.environ.get(name, "")
+    for name, value in os.environ.items():
+        if _STORAGE_SECRET.fullmatch(name):
+            yield from _of_azure(value)
+
+
+def _of_azure(value: str) -> Iterator[str]:
+    """A key, a shared access signature, or a connection string with either."""
+    parts = _IN_CONNECTION_STRING.findall(value)
+    yield from (value, *parts)
+    for signature in _IN_SAS_TOKEN.findall(value):
+        yield signature
+        yield unquote(signature)
 
 
 def _of_redis(url: SecretStr | None) -> Iterator[str]:

@@ -25,7 +25,19 @@ __all__ = ["log_uncaught_exceptions", "redact", "setup_celery_logging", "setup_l
 
 QUIET = (
     # below WARNING httpx and urllib3 log whole URLs, and botocore what it signs
-    *("httpx", "httpcore", "hpack", "urllib3", "botocore", "boto3", "s3transfer", "google", "asyncio"),
+    *(
+        "httpx",
+        "httpcore",
+        "hpack",
+        "urllib3",
+        "botocore",
+        "boto3",
+        "s3transfer",
+        "google",
+        "azure",
+        "msal",
+        "asyncio",
+    ),
 )
 _DEPTH = 8  # of nested fields; deeper ones are written as text
 _log = logging.getLogger(__name__)

@@ -27,10 +27,10 @@ class DestinationSettings(SettingsGroup):
         default=("./archive",),
         validate_default=True,
         description="One or more URLs separated by commas, such as s3://bucket/prefix?endpoint_url=...&region=..., "
-        "gs://bucket/prefix, file:///srv/archive, ./archive. An asset is archived when every destination has it "
-        "whole. Write a comma inside a URL as %2C. Credentials do not belong here: the cloud SDKs find them "
-        "themselves (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, profiles, instance roles). Default ./archive, for a "
-        "first try.",
+        "gs://bucket/prefix, az://account/container/prefix, file:///srv/archive, ./archive. An asset is archived when "
+        "every destination has it whole. Write a comma inside a URL as %2C. Credentials do not belong "
+        "here: the cloud SDKs find them themselves (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, profiles, "
+        "roles of the machine). Default ./archive, for a first try.",
     )
     quorum: int | None = Field(
         default=None,

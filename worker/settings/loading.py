@@ -33,8 +33,8 @@ _TYPO = 0.75  # difflib's ratio, without the prefix, above which a name is taken
 def load_settings(env_file: Path = Path(".env")) -> Settings:
     """Read and check the settings of this process. Idempotent. Raises SettingsError.
 
-    Changes `os.environ`: adds what else `.env` holds (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, proxies) unless it is set
-    already, because the cloud SDKs look nowhere else, and ARCHIVER_CA_FILE, for the storage backends; removes
+    Changes `os.environ`: adds what else `.env` holds (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, AZURE_*, proxies) unless
+    it is set already, because the cloud SDKs look nowhere else, and ARCHIVER_CA_FILE, for the storage backends; removes
     the service links that Kubernetes injects under the name of a setting of ours or of Flower's.
     """
     _remove_service_links()
@@ -90,7 +90,7 @@ def _check_authorities(settings: Settings) -> None:
     also: dict[str, str | None] = {}
     if "s3" in schemes:
         also |= trust.of_aws(os.environ.get("AWS_CA_BUNDLE"))
-    if "gs" in schemes:
+    if schemes & {"gs", "az"}:
         also |= trust.of_requests()
     try:
         trust.authorities(settings.ca_file, also=also)

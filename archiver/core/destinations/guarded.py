@@ -24,7 +24,7 @@ from storage_backends.errors import StorageError
 
 _RECORDS = (keys.MANIFESTS, keys.ENDS)
 _ABORTING = ("abort_stale_uploads", "abort_uploads", "copy_from")
-_NEVER_UNMOUNTED = ("s3://", "gs://")
+_NEVER_UNMOUNTED = ("s3://", "gs://", "az://")
 
 
 def guarded(stores: Sequence[StorageBackend], destinations: Destinations) -> list[StorageBackend]:

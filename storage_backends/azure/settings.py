@@ -1,0 +1,76 @@
+"""The parts and options of an Azure destination URL."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from storage_backends.destination_url import CREDENTIALS_HELP, DestinationUrl
+from storage_backends.errors import BadDestinationUrl
+
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+ACCESS_TIERS = ("Hot", "Cool", "Cold", "Archive")
+_OPTIONS = ("endpoint_url", "storage_class")
+
+
+@dataclass(frozen=True, slots=True)
+class AzureSettings:
+    account: str
+    container: str
+    prefix: str = ""
+    endpoint_url: str | None = None  # of the account's blob service; None: Azure's public cloud
+    storage_class: str | None = None  # access tier of media; None: the account's default
+
+    @property
+    def url(self) -> DestinationUrl:
+        options = {} if self.endpoint_url is None else {"endpoint_url": self.endpoint_url}
+        return DestinationUrl("az", self.account, f"{self.container}/{self.prefix}".rstrip("/"), options)
+
+
+def settings_of(url: DestinationUrl) -> AzureSettings:
+    """Parse `az://account/container/prefix`, with `endpoint_url` and `storage_class` (an access tier) as options.
+    Raises BadDestinationUrl."""
+    url.only_options(_OPTIONS)
+    container, _, prefix = url.prefix.partition("/")
+    if not url.bucket or not container:
+        raise BadDestinationUrl(
+            "an az destination names an account and a container: az://account/container/prefix"
+        )
+    if not _ACCOUNT.fullmatch(url.bucket):
+        raise BadDestinationUrl(
+            f"destination {url.name}: {url.bucket!r} is not a storage account's name (3 to 24 lower-case letters and "
+            "digits, without .blob.core.windows.net)"
+        )
+    if not _CONTAINER.fullmatch(container):
+        raise BadDestinationUrl(
+            f"destination {url.name}: {container!r} is not a container's name (3 to 63 lower-case letters, digits and "
+            "single hyphens)"
+        )
+    endpoint_url = url.options.get("endpoint_url")
+    if endpoint_url is not None:
+        _check_endpoint(endpoint_url, url.name)
+        endpoint_url = endpoint_url.rstrip("/")
+    asked = url.options.get("storage_class")
+    tiers = {tier.lower(): tier for tier in ACCESS_TIERS}
+    if asked is not None and asked.lower() not in tiers:
+        raise BadDestinationUrl(f"destination {url.name}: storage_class is one of {', '.join(ACCESS_TIERS)}")
+    tier = None if asked is None else tiers[asked.lower()]
+    return AzureSettings(url.bucket, container, prefix, endpoint_url, tier)
+
+
+def _check_endpoint(endpoint_url: str, name: str) -> None:
+    wrong = (
+        f"destination {name}: endpoint_url is the address of the account's blob service, such as "
+        "https://account.blob.core.chinacloudapi.cn"
+    )
+    try:
+        split = urlsplit(endpoint_url)
+        host, _ = split.hostname, split.port
+    except ValueError:
+        raise BadDestinationUrl(wrong) from None
+    if "@" in split.netloc:
+        raise BadDestinationUrl(f"destination {name}, endpoint_url: {CREDENTIALS_HELP}")
+    if split.scheme not in ("http", "https") or not host or split.query or split.fragment:
+        raise BadDestinationUrl(wrong)

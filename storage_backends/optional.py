@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part
@@ -88,4 +89,53 @@ class CopiesObjects(Protocol):
         and the options of this destination. `spec.size_bytes` and `crc32c`: what the source should be; the caller
         verifies what is stored. `between`: called between the parts of a large object; what it raises ends the copy.
         Idempotent. Raises ObjectMissing for a missing source."""
+        ...
+
+
+class SignsUrls(Protocol):
+    """A backend whose objects can be read by URL for a while, without credentials. Used by `archiver url`."""
+
+    @property
+    def longest_signature(self) -> timedelta:
+        """The longest lifetime that `signed_url` takes."""
+        ...
+
+    def signed_url(self, key: ObjectKey, lifetime: timedelta) -> str:
+        """Return a URL that anybody may GET for `lifetime`, by HTTP(S) ranges too. SECRET. Does not look whether the
+        object exists. Raises AccessDenied when the credentials cannot sign."""
+        ...
+
+
+class GivesPaths(Protocol):
+    """A backend whose objects are files of this machine. Used by `archiver url`."""
+
+    def path_of(self, key: ObjectKey) -> str:
+        """Return the absolute path of the object's file."""
+        ...
+
+
+class ThawSpeed(StrEnum):
+    """How soon a cold object is to be readable. BULK is cheaper and takes longer."""
+
+    STANDARD = "standard"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    """An object and its storage class. `ready_within`: the store's word for the longest wait from the request on; None:
+    it can be read now, until `readable_until` where that is known. `asked`: this call made the request."""
+
+    storage_class: str
+    ready_within: timedelta | None = None
+    readable_until: datetime | None = None
+    asked: bool = False
+
+
+class Thaws(Protocol):
+    """A backend with storage classes that must be restored before they can be read. Used by `archiver restore`."""
+
+    def thaw(self, key: ObjectKey, speed: ThawSpeed, days: int) -> Thaw:
+        """Ask the store to make a cold object readable for `days`, unless it is or was asked already. Idempotent; never
+        asks twice while a request is under way. Raises ObjectMissing."""
         ...

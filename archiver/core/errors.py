@@ -10,6 +10,11 @@ ArchiveError
 ├── WouldOverwrite             another content than a manifest lists: this attempt goes on in another folder
 ├── Outranked                  a newer attempt has committed: nothing to retry
 ├── ManifestError              a manifest cannot be read: the asset is copied again
+├── RestoreError               what was asked for cannot be restored
+│   ├── FolderFull             the file system of the folder is full: make room, run it again
+│   ├── FolderBusy             another restore writes to the same folder
+│   ├── FolderUnusable         the folder cannot be written: a person corrects it
+│   └── FileRefused            the folder cannot hold this file; others go on
 ├── LedgerOfAnotherWorkspace   two installations share a ledger: a person separates them
 └── ReviewRefused              a person's decision does not fit the asset: it is decided again
 StorageError (storage_backends.errors)
@@ -134,3 +139,23 @@ class DestinationSilent(DestinationUnusable):
 
 class RefusedAlone(StorageError):
     """The destination refuses something of this asset and takes other objects: other assets need not wait."""
+
+
+class RestoreError(ArchiveError):
+    """What was asked for cannot be restored; the message says what to do."""
+
+
+class FolderFull(RestoreError):
+    """No space or quota is left where the folder is. What was restored stays, and a second run resumes."""
+
+
+class FolderBusy(RestoreError):
+    """Another restore writes to the same folder."""
+
+
+class FolderUnusable(RestoreError):
+    """The folder cannot be written."""
+
+
+class FileRefused(RestoreError):
+    """The folder cannot hold this one file: its name, its size, or what is there already."""

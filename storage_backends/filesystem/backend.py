@@ -199,6 +199,11 @@ class FilesystemBackend:
                     stale += 1
         return stale
 
+    def path_of(self, key: ObjectKey) -> str:
+        """See `storage_backends.optional.GivesPaths`."""
+        with self._doing("path_of", key, "finding the file of"):
+            return str(self._root.path.joinpath(*self._root.segments(key)))
+
     def close(self) -> None:
         """Do nothing: no file is open between calls."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,8 +40,8 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import Place
-from storage_backends.s3 import copying
+from storage_backends.optional import Place, Thaw, ThawSpeed
+from storage_backends.s3 import copying, thawing
 from storage_backends.s3.bucket import Bucket, described, is_aws
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -372,6 +373,36 @@ class S3Backend:
             with doing:
                 raise TransientStorageError(f"{doing}: what was copied is not there")
         return info
+
+    @property
+    def longest_signature(self) -> timedelta:
+        """Of signature version 4. Temporary credentials (of a role) end earlier, and their URLs with them."""
+        return timedelta(days=7)
+
+    def signed_url(self, key: ObjectKey, lifetime: timedelta) -> str:
+        """See `storage_backends.optional.SignsUrls`."""
+        with translated(self._doing("signed_url", key, "signing a URL of")):
+            return self._bucket.signed_url(key, int(lifetime.total_seconds()))
+
+    def thaw(self, key: ObjectKey, speed: ThawSpeed, days: int) -> Thaw:
+        """See `storage_backends.optional.Thaws`."""
+        doing = self._doing("thaw", key, "asking for the restore of")
+        with translated(doing):
+            answer = self._bucket.head(key)
+            if answer is None:
+                raise ObjectMissing(f"{doing}: it is not there", status=404)
+            found = thawing.state_of(answer, speed)
+            if found.ready_within is None or thawing.is_under_way(answer):
+                return found
+            try:
+                self._bucket.client.restore_object(
+                    **self._bucket.address(key), RestoreRequest=thawing.request(answer, speed, days)
+                )
+            except ClientError as error:
+                if code_of(error) != "RestoreAlreadyInProgress":
+                    raise
+                return found  # somebody else asked in between
+            return replace(found, asked=True)
 
     def close(self) -> None:
         connection = self._bucket.connection.drop()

@@ -75,6 +75,7 @@ class Bucket:
         self.conditions = Conditions()
         self.part_headers: Mapping[str, str] = {}
         self.connection = PerProcess(self._connect)
+        self._presigner = PerProcess(self._connect_presigner)
         self.data = S3DataPath(lambda: self.connection.get().requests, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
@@ -118,6 +119,26 @@ class Bucket:
         return _Connection(
             control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
         )
+
+    def _connect_presigner(self) -> Any:
+        """Make a client that signs URLs: with its defaults boto3 signs those of us-east-1 in the old way, which KMS
+        refuses."""
+        control = self.client
+        session = boto3.session.Session()
+        s3: Any = {"addressing_style": self._settings.addressing_style}
+        return session.client(
+            "s3",
+            region_name=control.meta.region_name,
+            endpoint_url=self._settings.endpoint_url,
+            config=Config(signature_version="s3v4", s3=s3),
+        )
+
+    def signed_url(self, key: ObjectKey, seconds: int) -> str:
+        """Sign a GET. Sends no request. Raises boto3's errors."""
+        signed: str = self._presigner.get().generate_presigned_url(
+            "get_object", Params=self.address(key), ExpiresIn=seconds
+        )
+        return signed
 
     def with_retries(self, action: Callable[[], Awaitable[T]]) -> T:
         """Return what `action` returns, blocking; retried as boto3 retries its own requests, with the same backoff but

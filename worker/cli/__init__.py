@@ -35,6 +35,7 @@ from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_plan import plan
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
+from worker.cli.cmd_restore import restore
 from worker.cli.cmd_retry import retry
 from worker.cli.cmd_run import run
 from worker.cli.cmd_scrub import scrub
@@ -62,6 +63,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, init, up, run, serve, plan, sweep, backfill, archive, webhook),
+    "Restore": (restore,),
     "Inspect and check": (
         status,
         list_assets,

@@ -1,0 +1,130 @@
+"""`archiver restore`: assets from the destinations to a folder, or to a BagIt bag in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from archiver.core.records import keys
+from archiver.core.restore import bag
+from archiver.core.restore.copies import Away, Copies, Selection, find
+from archiver.core.restore.folder import RestoreFolder
+from archiver.core.restore.reading import BlockReader
+from archiver.core.restore.restorer import LAYOUT, Restored, Restorer
+from archiver.core.upkeep.phases import Tell
+from archiver.core.upkeep.review import note_once
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import Decision
+from storage_backends.base import StorageBackend
+from storage_backends.registry import open_destination, open_destinations
+
+RESTORED = "restored"
+_MIB = 2**20
+
+
+def sources(destinations: Sequence[str], wanted: str = "") -> list[StorageBackend]:
+    """Open the destinations to restore from, the nearest first: directories, then in their order. `wanted`: only this
+    one, by its name or URL, which need not be one of `destinations`. Raises BadDestinationUrl."""
+    if not wanted:
+        stores = open_destinations(destinations)
+        return sorted(stores, key=lambda store: not store.name.startswith("file:"))
+    for text in destinations:
+        store = open_destination(text)
+        if wanted in (text, store.name, text.partition("?")[0]):
+            return [store]
+        store.close()
+    return [open_destination(wanted)]
+
+
+def holds(stores: Sequence[StorageBackend], folder: Path) -> str | None:
+    """Return the name of the destination that `folder` is in; None when it is in none."""
+    resolved = folder.resolve()
+    for store in stores:
+        if store.name.startswith("file://"):
+            root = Path(store.name.removeprefix("file://")).resolve()
+            if resolved == root or root in resolved.parents:
+                return store.name
+    return None
+
+
+def restore(
+    stores: Sequence[StorageBackend],
+    selection: Selection,
+    folder: Path,
+    *,
+    as_bag: bool,
+    tell: Tell,
+    away: Away,
+) -> Iterator[Restored]:
+    """Yield each selected asset when it is restored. With `as_bag` the bag is complete when every asset is. Raises
+    RestoreError, StorageError when no destination answers."""
+    chosen = list(find(stores, selection, tell, away))
+    progress = _Progress(tell, len(chosen))
+    with RestoreFolder(folder) as top, BlockReader() as reader:
+        if not as_bag:
+            restorer = Restorer(top, reader, begun=progress.begun, moved=progress.moved)
+            yield from map(restorer.restore, chosen)
+            return
+        files: dict[str, tuple[int, str]] = {}
+        whole = True
+        with RestoreFolder(folder / bag.PAYLOAD) as payload:
+            files.update(bag.begin_bag(top, payload, list(_folders(chosen))))
+            restorer = Restorer(payload, reader, sha256=True, begun=progress.begun, moved=progress.moved)
+            for result in map(restorer.restore, chosen):
+                files.update(result.files)
+                whole &= result.ok
+                yield result
+            if whole:
+                payload.discard_partials()
+        if whole and chosen:
+            agent = f"archiver {version('recording-archiver')}"
+            bag.finish_bag(top, files, agent=agent, now=datetime.now(UTC))
+
+
+def _folders(chosen: Sequence[Copies]) -> Iterator[str]:
+    for copies in chosen:
+        copy = copies.best()
+        if copy is not None:
+            yield keys.asset_folder(copy.asset, LAYOUT)
+        copies.forget()
+
+
+class _Progress:
+    """Tells how much of the current asset there is, in MiB."""
+
+    def __init__(self, tell: Tell, assets: int) -> None:
+        self._tell = tell
+        self._assets = assets
+        self._lock = threading.Lock()
+        self._number = self._size = self._done = self._all = 0
+
+    def begun(self, size_bytes: int) -> None:
+        with self._lock:
+            self._number, self._size, self._done = self._number + 1, size_bytes, 0
+        self.moved(0)
+
+    def moved(self, size_bytes: int) -> None:
+        with self._lock:
+            self._done += size_bytes
+            self._all += size_bytes
+            done, total = min(self._done, self._size) // _MIB, -(-self._size // _MIB)
+            self._tell(
+                f"restoring asset {self._number:,} of {self._assets:,}, MiB",
+                done,
+                total,
+                size_bytes=self._all,
+            )
+
+
+def note_restored(ledger: Ledger, restored: Sequence[Restored], *, by: str, folder: Path) -> None:
+    """Add a line to the history of each asset. Raises LedgerError."""
+    now = ledger.now()
+    for result in restored:
+        where = ", ".join(sorted(result.sources)) or "nowhere: all of it was there"
+        decision = Decision(RESTORED, by, f"to {folder}, from {where}", now)
+        row = ledger.get(result.asset_id)
+        if row is not None:
+            note_once(ledger, row, decision)

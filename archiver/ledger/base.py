@@ -62,6 +62,11 @@ class Assets(Protocol):
         or counted twice."""
         ...
 
+    def copy_bytes(self) -> Mapping[str, Mapping[CopyState, int]]:
+        """Sum up what is stored of the assets in STORED_STATES, by destination and what it holds (`Row.copies`), in
+        steps as `amounts` does."""
+        ...
+
     def next_due_at(self) -> datetime | None:
         """Return when the earliest waiting asset is due; None when none waits."""
         ...

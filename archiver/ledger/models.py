@@ -54,6 +54,9 @@ JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.S
 """End states that follow from the API and the settings alone; every sweep judges them again."""
 
 
+STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.REJECTED, AssetState.DAMAGED)
+"""End states of assets of which something is stored."""
+
 UNSTORED_STATES = JUDGED_STATES
 """End states of which no destination holds anything on our account: what `Row.copies` said is cleared."""
 

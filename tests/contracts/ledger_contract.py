@@ -1576,6 +1576,22 @@ class LedgerContract:
 
         assert amount == Amount(1, 7777)
 
+    def test_bytes_are_summed_by_destination_and_what_it_holds(self, harness: LedgerHarness) -> None:
+        one, two = "s3://one/a", "gs://two"
+        held = {one: CopyState.WHOLE, two: CopyState.LACKING}
+        attempt(harness, replace(ARCHIVED, stored_bytes=7, copies=held))
+        harness.ledger.record_archived(seen("b"), replace(ARCHIVED, stored_bytes=30, copies=held))
+        both = dict.fromkeys((one, two), CopyState.WHOLE)
+        harness.ledger.record_archived(
+            seen("c"), Settlement(AssetState.QUARANTINED, stored_bytes=500, copies=both)
+        )
+        harness.ledger.record_archived(seen("d"), replace(ARCHIVED, stored_bytes=90))
+
+        assert harness.ledger.copy_bytes() == {
+            one: {CopyState.WHOLE: 537},
+            two: {CopyState.LACKING: 37, CopyState.WHOLE: 500},
+        }
+
     def test_more_assets_than_one_step_reads_are_summed(self, harness: LedgerHarness) -> None:
         harness.ledger.discover([seen(f"{number}") for number in range(1203)])
 

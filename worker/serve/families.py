@@ -38,6 +38,20 @@ FAMILIES = (
         ("state",),
     ),
     Family(
+        "archiver_destination_assets",
+        "gauge",
+        "assets",
+        "Assets by destination and what it holds of them: `whole`, `lacking`, `damaged`.",
+        ("destination", "state"),
+    ),
+    Family(
+        "archiver_destination_bytes",
+        "gauge",
+        "bytes",
+        "Bytes of assets with an end, the same way; measured every hour.",
+        ("destination", "state"),
+    ),
+    Family(
         "archiver_nearest_deadline_seconds",
         "gauge",
         "seconds",

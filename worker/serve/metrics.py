@@ -34,6 +34,7 @@ from archiver.ledger.models import (
     FAILURES,
     POSTPONED,
     AssetState,
+    CopyState,
     Row,
 )
 from worker.serve.calls import Busy, SharedCall
@@ -129,6 +130,7 @@ class LedgerCollector(Collector):
             families.add("archiver_assets", summary.counts.states.get(state, 0), state)
         for state, amount in throughput.last_amounts(facts).items():
             families.add("archiver_asset_bytes", amount.size_bytes, state)
+        self._add_destinations(families, summary.counts.copies, throughput.last_copy_bytes(facts))
         self._add_most_urgent(families, now)
         _add_forecast(families, summary)
         _add_totals(families, ledger.totals())
@@ -138,6 +140,19 @@ class LedgerCollector(Collector):
         families.add_age("archiver_sweep_age_seconds", now, summary.swept_at)
         _add_scrub(families, facts.get(reports.SCRUB_FACT), now)
         _add_alerts(families, AlertBook.from_fact(facts.get(BOOK_FACT)).firing())
+
+    def _add_destinations(
+        self,
+        families: _Families,
+        assets: Mapping[str, Mapping[CopyState, int]],
+        size_bytes: Mapping[str, Mapping[CopyState, int]],
+    ) -> None:
+        for name in dict.fromkeys((*self._destinations, *assets)):
+            for state in CopyState:
+                families.add("archiver_destination_assets", assets.get(name, {}).get(state, 0), name, state)
+                if size_bytes:
+                    held = size_bytes.get(name, {}).get(state, 0)
+                    families.add("archiver_destination_bytes", held, name, state)
 
     def _add_most_urgent(self, families: _Families, now: datetime) -> None:
         urgent: list[Row] = []

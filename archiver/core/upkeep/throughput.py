@@ -12,12 +12,15 @@ from archiver.core.forecast import Band, Due, Forecast, Hour, forecast
 from archiver.core.health import UNSAVED_STATES
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Assets, Facts, Totals
-from archiver.ledger.models import ATTEMPTS, COPIED_BYTES, Amount, AssetState
+from archiver.ledger.models import ATTEMPTS, COPIED_BYTES, Amount, AssetState, CopyState
 
 FACT = "throughput"
 FORECAST_FACT = "forecast"
 AMOUNTS_FACT = "amounts"
 FORECAST_EVERY = timedelta(minutes=10)
+COPY_BYTES_FACT = "copy_bytes"
+COPY_BYTES_EVERY = timedelta(hours=1)
+COPY_BYTES_LIFETIME = timedelta(hours=3)
 FORECAST_LIFETIME = timedelta(
     hours=1
 )  # an older one says nothing: the watch is dead, which is told elsewhere
@@ -81,6 +84,27 @@ def remember_forecast(ledger: Ledger, now: datetime) -> None:
     found = forecast(now, left(amounts), history(ledger))
     saved = {"made_at": now.isoformat()} | ({} if found is None else _as_fact(found))
     ledger.remember(FORECAST_FACT, saved, lifetime=FORECAST_LIFETIME)
+
+
+def remember_copy_bytes(ledger: Ledger, now: datetime) -> None:
+    """Sum up what each destination holds, unless that was done within COPY_BYTES_EVERY. Raises LedgerError."""
+    fact = ledger.recall(COPY_BYTES_FACT)
+    made_at = parse_time(fact.get("made_at")) if fact else None
+    if made_at is None or not timedelta(0) <= now - made_at < COPY_BYTES_EVERY:
+        held = {name: dict(copies) for name, copies in ledger.copy_bytes().items()}
+        ledger.remember(
+            COPY_BYTES_FACT, {"made_at": now.isoformat(), "destinations": held}, lifetime=COPY_BYTES_LIFETIME
+        )
+
+
+def last_copy_bytes(facts: Mapping[str, Mapping[str, object]]) -> Mapping[str, Mapping[CopyState, int]]:
+    """Read from the ledger's facts what each destination holds; empty when that was not summed up."""
+    held = facts.get(COPY_BYTES_FACT, {}).get("destinations")
+    return {
+        name: {copy: size for copy in CopyState if isinstance(size := copies.get(copy), int)}
+        for name, copies in (held.items() if isinstance(held, Mapping) else ())
+        if isinstance(copies, Mapping)
+    }
 
 
 def last_forecast(facts: Mapping[str, Mapping[str, object]]) -> Forecast | None:

@@ -67,6 +67,7 @@ class Watcher:
         self._note_idleness()
         throughput.observe(self._ledger, self._clock())
         throughput.remember_forecast(self._ledger, self._clock())
+        throughput.remember_copy_bytes(self._ledger, self._clock())
         summary = self.summary()
         self._alarm(summary.at)
         _log(self._ledger, assess(summary), summary.counts.seen)

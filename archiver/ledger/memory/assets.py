@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from archiver.ledger.memory.state import State, synchronized, urgency
-from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, CopyState, Counts, Progress, Row
+from archiver.ledger.models import (
+    ACKNOWLEDGED_STATES,
+    STORED_STATES,
+    Amount,
+    AssetState,
+    CopyState,
+    Counts,
+    Progress,
+    Row,
+)
 
 
 class MemoryAssets(State):
@@ -71,6 +80,15 @@ class MemoryAssets(State):
             amount = Amount(1, size or 0, int(size is None))
             hours = found[row.state]
             hours[hour] = hours[hour] + amount if hour in hours else amount
+        return found
+
+    @synchronized
+    def copy_bytes(self) -> Mapping[str, Mapping[CopyState, int]]:
+        found: dict[str, dict[CopyState, int]] = {}
+        for asset in self._assets.values():
+            for name, copy in asset.row.copies.items() if asset.row.state in STORED_STATES else ():
+                here = found.setdefault(name, {})
+                here[copy] = here.get(copy, 0) + asset.row.stored_bytes
         return found
 
     @synchronized

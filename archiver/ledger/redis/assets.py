@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from archiver.ledger.models import ACKNOWLEDGED_STATES, Amount, AssetState, CopyState, Counts, Progress, Row
+from archiver.ledger.models import (
+    ACKNOWLEDGED_STATES,
+    STORED_STATES,
+    Amount,
+    AssetState,
+    CopyState,
+    Counts,
+    Progress,
+    Row,
+)
 from archiver.ledger.redis.calls import BATCH
 from archiver.ledger.redis.copy_records import read_progress
 from archiver.ledger.redis.row_reader import RowReader
@@ -69,6 +79,22 @@ class RedisAssets(RowReader):
                 at, amount = EPOCH + hour * timedelta(hours=1), Amount(*numbers)
                 hours[at] = hours[at] + amount if at in hours else amount
         return hours
+
+    def copy_bytes(self) -> Mapping[str, Mapping[CopyState, int]]:
+        total: Counter[str] = Counter()
+        for state in STORED_STATES:
+            first, read = 0, BATCH
+            while read == BATCH:
+                read, *flat = self._run("copy_bytes", state, first, BATCH)
+                read = int(read)
+                first += read
+                for letters, size_bytes in zip(flat[::2], flat[1::2], strict=True):
+                    total[letters] += int(size_bytes)
+        by_destination: dict[str, dict[CopyState, int]] = {}
+        for letters, size_bytes in total.items():
+            for digest, copy in read_copies(letters):
+                by_destination.setdefault(self._destination(digest), {})[copy] = size_bytes
+        return by_destination
 
     def next_due_at(self) -> datetime | None:
         earliest = self._run("next_due_at")

@@ -22,7 +22,7 @@ from archiver.core.upkeep import reports, throughput
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import AssetState, Seen, Settlement
+from archiver.ledger.models import AssetState, CopyState, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 from tests.worker.serve.running import Samples, listening, samples
@@ -137,7 +137,13 @@ def fill(ledger: MemoryLedger) -> None:
     attempt(
         ledger,
         discover(ledger, 3),
-        Settlement(AssetState.ARCHIVED, stored_bytes=700, copied_bytes=900, copied_objects=2),
+        Settlement(
+            AssetState.ARCHIVED,
+            stored_bytes=700,
+            copied_bytes=900,
+            copied_objects=2,
+            copies={"s3://b": CopyState.WHOLE, "file:///gone": CopyState.LACKING},
+        ),
     )
     discover(ledger, 4, left=DAY)
     ledger.take_due(1, HOUR)
@@ -157,6 +163,7 @@ def fill(ledger: MemoryLedger) -> None:
     hours = {(NOW - number * HOUR).isoformat(): [3600, 10**9, 10, 3600, 10**9, 10] for number in range(1, 9)}
     ledger.remember(throughput.FACT, {"at": NOW.isoformat(), "hours": hours})
     throughput.remember_forecast(ledger, NOW)
+    throughput.remember_copy_bytes(ledger, NOW)
 
 
 def test_values_are_those_of_the_ledger(scraped: Scraped, clock: Clock) -> None:
@@ -172,6 +179,12 @@ def test_values_are_those_of_the_ledger(scraped: Scraped, clock: Clock) -> None:
     assert value("assets", state="discovered") == 1
     assert value("asset_bytes", state="archived") == 700
     assert value("asset_bytes", state="queued") == 1000
+    assert value("destination_assets", destination="s3://b", state="whole") == 1
+    assert value("destination_assets", destination="gs://c", state="whole") == 0
+    assert value("destination_assets", destination="file:///gone", state="lacking") == 1
+    assert value("destination_bytes", destination="s3://b", state="whole") == 700
+    assert value("destination_bytes", destination="gs://c", state="damaged") == 0
+    assert value("destination_bytes", destination="file:///gone", state="lacking") == 700
     assert value("nearest_deadline_seconds") == 86400 - 60
     assert value("oldest_unarchived_seconds") == 86400 + 60
     assert value("forecast_missed_assets", band="high") == 0
@@ -205,7 +218,13 @@ def test_what_is_not_known_has_no_sample(scraped: Scraped) -> None:
     found = scraped.samples()
 
     names = {name for name, _ in found}
-    for unknown in ("forecast_missed_assets", "asset_bytes", "nearest_deadline_seconds", "sweep_age_seconds"):
+    for unknown in (
+        "forecast_missed_assets",
+        "asset_bytes",
+        "destination_bytes",
+        "nearest_deadline_seconds",
+        "sweep_age_seconds",
+    ):
         assert f"archiver_{unknown}" not in names
     assert sample(found, "archiver_assets", state="lost") == 0
 

@@ -140,12 +140,20 @@ class MemoryBackend:
             self.store.objects.pop(self._prefix + key, None)
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
+        return self._abort(older_than, lambda _: True)
+
+    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        return self._abort(older_than, ours)
+
+    def _abort(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
         limit = datetime.now(UTC) - older_than
         with self.store.lock:
             stale = [
                 token
                 for token, upload in self.store.uploads.items()
-                if upload.began_at <= limit and upload.full_key.startswith(self._prefix)
+                if upload.began_at <= limit
+                and upload.full_key.startswith(self._prefix)
+                and ours(upload.full_key.removeprefix(self._prefix))
             ]
             for token in stale:
                 del self.store.uploads[token]

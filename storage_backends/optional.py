@@ -6,7 +6,7 @@ without it otherwise, so a wrapper passes an ability on by `__getattr__`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -138,4 +138,65 @@ class Thaws(Protocol):
     def thaw(self, key: ObjectKey, speed: ThawSpeed, days: int) -> Thaw:
         """Ask the store to make a cold object readable for `days`, unless it is or was asked already. Idempotent; never
         asks twice while a request is under way. Raises ObjectMissing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of an object, or the mark of a deletion. `is_current`: it is what `stat` and `list` show.
+    `gone_at`: it was deleted, cannot be deleted sooner, and the store removes it then (soft delete)."""
+
+    key: ObjectKey
+    id: str
+    is_current: bool
+    gone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeleted:
+    """`locked_until`: a retention or Object Lock ends then; None where no date is known."""
+
+    version: ObjectVersion
+    reason: str
+    locked_until: datetime | None = None
+
+
+class KeepsVersions(Protocol):
+    """A backend whose store may keep what was overwritten or deleted. Used by erasing."""
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """Iterate over every version, current or not, of the objects whose key starts with `prefix`, page by page. A
+        store without versions has one of each. Raises AccessDenied when the credentials may not list them and it is not
+        known that there are none."""
+        ...
+
+    def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
+        """Delete exactly these, at most 1,000, and return those that the store refused. A version that is gone already
+        counts as deleted."""
+        ...
+
+
+class RemovesEmptyFolders(Protocol):
+    """A backend with folders that stay when they are empty. Used by erasing."""
+
+    def remove_empty_folders(self, prefix: str) -> None:
+        """Remove the empty folders under `prefix`, and itself. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryRule:
+    """A rule of the bucket that deletes objects. `prefix`: of their keys, without the destination's; empty: all.
+    `days`: since they were created."""
+
+    name: str
+    prefix: str
+    days: int
+
+
+class ReadsExpiryRules(Protocol):
+    """A backend that can tell after how many days the store deletes objects by itself. Used by `archiver doctor`."""
+
+    def expiry_rules(self) -> list[ExpiryRule] | None:
+        """Return the rules that reach objects of this destination; None when the store does not say."""
         ...

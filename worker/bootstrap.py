@@ -27,6 +27,7 @@ from archiver.core.destinations.guarded import guarded
 from archiver.core.judging import Scope
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
+from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
@@ -89,6 +90,7 @@ def build_services(
     memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
     open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
+    eraser = Eraser(ledger=ledger, destinations=destinations, clock=clock, key_template=settings.key_template)
     reconciler = Reconciler(
         ledger=ledger,
         destinations=destinations,
@@ -96,6 +98,7 @@ def build_services(
         clock=clock,
         identities=identities,
         events_wanted=settings.event_url is not None,
+        eraser=eraser,
     )
     return AppServices(
         api=api,
@@ -136,6 +139,7 @@ def build_services(
             Announcements(api=api, ledger=ledger, scope=scope, clock=clock, workspace=workspace_in(settings)),
             history=api,
         ),
+        eraser=eraser,
         scrubber=Scrubber(
             ledger=ledger, destinations=destinations, clock=clock, rules=build_scrub_rules(settings)
         ),

@@ -15,6 +15,7 @@ from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
+from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sweep import Sweeper
@@ -47,6 +48,7 @@ class AppServices:
     sweeper: Sweeper
     dispatcher: Dispatcher
     reconciler: Reconciler
+    eraser: Eraser
     missed_webhooks: MissedWebhooks
     scrubber: Scrubber
     watcher: Watcher

@@ -8,6 +8,7 @@ ArchiveError
 ├── Doubtful                   complete but perhaps not right: retried, then stored with its doubts
 ├── DestinationsFailed         `failed` by store: whose fault, and whether to retry, is theirs to say
 ├── WouldOverwrite             another content than a manifest lists: this attempt goes on in another folder
+├── AssetErased                a destination holds its tombstone: nothing of it is stored again
 ├── Outranked                  a newer attempt has committed: nothing to retry
 ├── ManifestError              a manifest cannot be read: the asset is copied again
 ├── RestoreError               what was asked for cannot be restored
@@ -110,6 +111,14 @@ class Outranked(ArchiveError):
         super().__init__(message)
         self.store = store
         self.key = key
+
+
+class AssetErased(ArchiveError):
+    """`store` holds the asset's tombstone."""
+
+    def __init__(self, message: str, *, store: str | None = None) -> None:
+        super().__init__(message)
+        self.store = store
 
 
 class ManifestError(ArchiveError):

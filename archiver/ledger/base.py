@@ -96,8 +96,8 @@ class Schedule(Assets, Protocol):
 
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         """Record an end state known from manifests or from a person (archived, stored with doubts, damaged, rejected),
-        unless a worker has the asset; return whether its state changed. When it is in that state already, replace only
-        the reason and the copies. Takes over `created_at` as `settle` does. Idempotent."""
+        unless a worker has the asset or it is in REMOVED_STATES; return whether its state changed. When it is in that
+        state already, replace only the reason and the copies. Takes over `created_at` as `settle` does. Idempotent."""
         ...
 
     def take_due(
@@ -121,11 +121,17 @@ class Schedule(Assets, Protocol):
         Return the unknown ids. Idempotent."""
         ...
 
-    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
-        """Set an asset back to DISCOVERED with no attempts and mismatches, unless it has a valid lease. Return the row;
-        None when unknown. Idempotent.
+    def reopen(self, asset_id: str, *, keep_stored: bool = False, un_erase: bool = False) -> Row | None:
+        """Set an asset back to DISCOVERED with no attempts and mismatches, unless it has a valid lease, or is in
+        REMOVED_STATES without `un_erase`. Return the row; None when unknown. Idempotent.
 
         `keep_stored`: the bucket still holds it, so `gone_since`, `stored_bytes` and `stored_objects` stay."""
+        ...
+
+    def remove(self, seen: Seen, settlement: Settlement) -> Row:
+        """Move an asset from any state to one of REMOVED_STATES, and return its row. Enters an unknown one. If a worker
+        has it, its lease is lost: it is given to nobody any more. In that state already, replace only the reason.
+        Idempotent."""
         ...
 
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
@@ -157,8 +163,8 @@ class Leases(Protocol):
 
     def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
         """Lease an asset that is at an end, to change what is stored of it. Its state and attempts stay, and nothing
-        reopens it meanwhile; once the lease expires, nothing is left of it. None when it is unknown, open, or leased to
-        another holder. `renew`, `outrank` and the copy journal work as for any other; `release` ends it."""
+        reopens it meanwhile; once the lease expires, nothing is left of it. None when it is unknown, open, in REMOVED_STATES,
+        or leased to another holder. `renew`, `outrank` and the copy journal work as for any other; `release` ends it."""
         ...
 
     def release(

@@ -24,6 +24,9 @@ class AssetState(StrEnum):
     REJECTED = "rejected"  # a person called it worthless; what is stored of it stays
     LOST = "lost"  # gone at the source before it was saved
     DAMAGED = "damaged"  # was archived, is no longer whole everywhere, and the source is gone
+    ERASING = "erasing"  # a person wants it erased, or its term is over; something of it may still be there
+    ERASED = "erased"  # erased at every destination, for good
+    EXPIRED = "expired"  # deleted at every destination, because its term is over
 
 
 class CopyState(StrEnum):
@@ -36,8 +39,11 @@ class CopyState(StrEnum):
 
 OPEN_STATES = frozenset({AssetState.DISCOVERED, AssetState.QUEUED, AssetState.RUNNING, AssetState.WAITING})
 SAFE_STATES = frozenset({AssetState.ARCHIVED, AssetState.SKIPPED, AssetState.EXTERNAL})
-SETTLED_STATES = SAFE_STATES | {AssetState.REJECTED}
+SETTLED_STATES = SAFE_STATES | {AssetState.REJECTED, AssetState.ERASED, AssetState.EXPIRED}
 """States that need nobody's attention."""
+
+REMOVED_STATES = frozenset({AssetState.ERASING, AssetState.ERASED, AssetState.EXPIRED})
+"""States that no sweep, worker or manifest ends: the destinations hold a tombstone. A person may un-erase the asset."""
 
 ACKNOWLEDGED_STATES = frozenset(
     {
@@ -57,7 +63,7 @@ JUDGED_STATES = frozenset({AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.S
 STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.REJECTED, AssetState.DAMAGED)
 """End states of assets of which something is stored."""
 
-UNSTORED_STATES = JUDGED_STATES
+UNSTORED_STATES = JUDGED_STATES | REMOVED_STATES
 """End states of which no destination holds anything on our account: what `Row.copies` said is cleared."""
 
 MAX_WAIT = timedelta(days=1)
@@ -102,7 +108,8 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decided about an asset. `what`: accepted, rejected, skipped, acknowledged or retried."""
+    """What a person decided about an asset. `what`: accepted, rejected, skipped, acknowledged, retried, erased
+    or un-erased."""
 
     what: str
     by: str
@@ -147,7 +154,16 @@ class Row:
     history: tuple[Decision, ...] = ()  # the last MAX_DECISIONS, oldest first
 
 
-EVENT_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.LOST, AssetState.DAMAGED})
+EVENT_STATES = frozenset(
+    {
+        AssetState.ARCHIVED,
+        AssetState.QUARANTINED,
+        AssetState.LOST,
+        AssetState.DAMAGED,
+        AssetState.ERASED,
+        AssetState.EXPIRED,
+    }
+)
 """An asset that comes to one of these is an event."""
 
 MAX_EVENTS = 100_000

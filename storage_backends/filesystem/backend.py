@@ -3,6 +3,7 @@
     <root>/<key>                     an object, always whole
     <root>/.uploads/<id>/data        an unfinished upload: parts at their offsets
     <root>/.uploads/<id>/parts       its journal: the parts that are durable, one line each
+    <root>/.uploads/<id>/key         the key of the object to be
     <root>/.uploads/<id>.put         an unfinished small object
 
 An object appears by `link` (which never replaces) or `rename` (which replaces atomically), after its bytes were read
@@ -13,15 +14,16 @@ object is written again from the start. No symbolic link below the root is follo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec
+from storage_backends.base import MAX_KEY_BYTES, Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.equal import equal_or_raise
 from storage_backends.errors import (
@@ -111,6 +113,8 @@ class FilesystemBackend:
                         if spec.size_bytes:
                             # fail on a full disk before the work
                             os.posix_fallocate(data, 0, spec.size_bytes)
+                    with opened_file("key", flags, folder) as named:
+                        write_all(named, spec.key.encode(), 0)
                     os.fsync(folder)
                 os.fsync(uploads)
             except OSError:
@@ -203,6 +207,48 @@ class FilesystemBackend:
         """See `storage_backends.optional.GivesPaths`."""
         with self._doing("path_of", key, "finding the file of"):
             return str(self._root.path.joinpath(*self._root.segments(key)))
+
+    def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
+        """See `storage_backends.optional.AbortsUploads`. An upload that an earlier version began names no key: it is
+        left to `abort_stale_uploads`."""
+        limit = time.time() - older_than.total_seconds()
+        doing, aborted = Operation("abort_uploads", self.name, None, "aborting uploads"), 0
+        with translated(doing), self._root.uploads() as uploads, os.scandir(uploads) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # completed meanwhile
+                    if not TOKEN.fullmatch(entry.name) or entry.stat(follow_symlinks=False).st_ctime > limit:
+                        continue
+                    flags = os.O_RDONLY | os.O_CLOEXEC
+                    with (
+                        open_folder(entry.name, uploads) as folder,
+                        opened_file("key", flags, folder) as named,
+                    ):
+                        key = os.pread(named, MAX_KEY_BYTES, 0).decode(errors="replace")
+                    if ours(key):
+                        remove_upload(entry.name, uploads)
+                        aborted += 1
+        return aborted
+
+    def remove_empty_folders(self, prefix: str) -> None:
+        """See `storage_backends.optional.RemovesEmptyFolders`."""
+        doing = Operation("remove_empty_folders", self.name, None, f"removing empty folders in {prefix!r}")
+        with translated(doing), self._root.opened() as root:
+            waiting, found = [prefix], []
+            while waiting:
+                folder = waiting.pop()
+                found.append(folder)
+                waiting += entries_of(folder, root)[1]
+            for folder in reversed(found):
+                *parents, last = self._root.segments(folder)
+                with (
+                    contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                    walk(parents, root) as parent,
+                ):
+                    try:
+                        os.rmdir(last, dir_fd=parent)
+                    except OSError as error:
+                        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            raise
 
     def close(self) -> None:
         """Do nothing: no file is open between calls."""

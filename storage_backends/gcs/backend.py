@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,12 +46,13 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
+from storage_backends.gcs import versions
 from storage_backends.gcs.answers import described
 from storage_backends.gcs.bucket import METADATA_ID, ONCE, Bucket
 from storage_backends.gcs.errors import refused, translated
 from storage_backends.gcs.upload import MULTIPLE_BYTES, GcsUpload
 from storage_backends.operation import Operation
-from storage_backends.optional import Place
+from storage_backends.optional import NotDeleted, ObjectVersion, Place
 
 LIMITS = Limits(
     min_part_bytes=MULTIPLE_BYTES,
@@ -317,6 +318,14 @@ class GcsBackend:
             self._bucket.retry(doing, lambda: self._bucket.blob(key).delete(**ONCE))
         except ObjectMissing:
             self._bucket.require_bucket()
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """See `storage_backends.optional.KeepsVersions`."""
+        return versions.listed(self._bucket, prefix)
+
+    def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
+        """See `storage_backends.optional.KeepsVersions`."""
+        return versions.deleted(self._bucket, chosen)
 
     def removes_stale_uploads(self) -> bool:
         """True: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""

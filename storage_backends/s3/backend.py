@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,8 +40,8 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import Place, Thaw, ThawSpeed
-from storage_backends.s3 import copying, thawing
+from storage_backends.optional import NotDeleted, ObjectVersion, Place, Thaw, ThawSpeed
+from storage_backends.s3 import copying, thawing, versions
 from storage_backends.s3.bucket import Bucket, described, is_aws
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -329,6 +329,14 @@ class S3Backend:
                     else:
                         aborted += 1
         return aborted
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """See `storage_backends.optional.KeepsVersions`."""
+        return versions.listed(self._bucket, prefix, self.list(prefix))
+
+    def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
+        """See `storage_backends.optional.KeepsVersions`."""
+        return versions.deleted(self._bucket, chosen)
 
     def removes_stale_uploads(self) -> bool | None:
         with translated(Operation("removes_stale_uploads", self.name, None, "reading the lifecycle rules")):

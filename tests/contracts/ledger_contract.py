@@ -21,6 +21,7 @@ from archiver.ledger.models import (
     MAX_SIZES,
     MAX_WAIT,
     OPEN_STATES,
+    REMOVED_STATES,
     Acknowledgement,
     Amount,
     AssetState,
@@ -373,14 +374,13 @@ class LedgerContract:
         self, harness: LedgerHarness, state: AssetState
     ) -> None:
         put(harness, state)
-        moves = state not in (AssetState.RUNNING, AssetState.ARCHIVED)
+        stays = state in REMOVED_STATES | {AssetState.RUNNING}
+        moves = not stays and state is not AssetState.ARCHIVED
 
         first, again = (harness.ledger.record_archived(seen(), ARCHIVED) for _ in range(2))
 
         assert (first, again) == (moves, False)
-        assert row(harness).state == (
-            AssetState.RUNNING if state == AssetState.RUNNING else AssetState.ARCHIVED
-        )
+        assert row(harness).state == (state if stays else AssetState.ARCHIVED)
         check_balance(harness)
 
     def test_what_was_archived_can_turn_out_damaged_and_its_reason_is_the_latest(
@@ -646,6 +646,8 @@ class LedgerContract:
         assert reopened == row(harness)
         if state == AssetState.RUNNING:
             assert (row(harness).state, row(harness).attempts) == (AssetState.RUNNING, 1)
+        elif state in REMOVED_STATES:
+            assert row(harness).state == state
         else:
             assert row(harness) == Row(
                 "a",
@@ -662,6 +664,69 @@ class LedgerContract:
             assert harness.ledger.reopen("a") == reopened
             assert ids(harness.ledger.take_due(10, HOUR)) == ["a"]
         check_balance(harness)
+
+    @pytest.mark.parametrize("state", AssetState)
+    @pytest.mark.parametrize("removed", sorted(REMOVED_STATES))
+    def test_an_asset_in_any_state_can_be_removed_and_only_a_person_brings_it_back(
+        self, harness: LedgerHarness, state: AssetState, removed: AssetState
+    ) -> None:
+        lease = put(harness, state)
+
+        first, again = (
+            harness.ledger.remove(seen(), Settlement(removed, reason=reason)) for reason in ("T-1", "T-2")
+        )
+
+        assert (first.state, again.state, again.reason) == (removed, removed, "T-2")
+        assert again == row(harness)
+        if lease is not None:
+            with pytest.raises(LeaseLost):
+                harness.ledger.renew(lease, MINUTE)
+            with pytest.raises(LeaseLost):
+                harness.ledger.settle(lease, seen(), ARCHIVED)
+        harness.advance(2 * HOUR)
+        harness.ledger.discover([seen(size_bytes=2000)])
+        harness.ledger.make_due(["a"], unless_within=AT_ONCE)
+        assert harness.ledger.take_due(10, HOUR) == []
+        assert harness.ledger.lease("a", "w2", MINUTE) is None
+        assert not harness.ledger.record_archived(seen(), ARCHIVED)
+        harness.ledger.reopen("a")
+        assert row(harness).state == removed
+        check_balance(harness)
+        reopened = harness.ledger.reopen("a", un_erase=True)
+        assert reopened is not None
+        assert reopened.state == AssetState.DISCOVERED
+        check_balance(harness)
+
+    def test_an_unknown_asset_can_be_removed(self, harness: LedgerHarness) -> None:
+        harness.ledger.remove(seen(), Settlement(AssetState.ERASED, reason="T-1"))
+
+        assert (row(harness).state, row(harness).reason) == (AssetState.ERASED, "T-1")
+        check_balance(harness)
+
+    def test_a_worker_that_the_ledger_forgot_cannot_settle_what_was_erased_since(
+        self, harness: LedgerHarness
+    ) -> None:
+        lease = put(harness, AssetState.RUNNING)
+        assert lease is not None
+        harness.flush()
+        harness.ledger.remove(seen(), Settlement(AssetState.ERASED, reason="T-1"))
+
+        with pytest.raises(LeaseLost):
+            harness.ledger.settle(lease, seen(), ARCHIVED)
+
+        assert row(harness).state == AssetState.ERASED
+
+    def test_an_erasure_is_an_event_once_and_not_when_it_is_only_found_again(
+        self, harness: LedgerHarness
+    ) -> None:
+        harness.ledger.keep_events(HOUR)
+        harness.ledger.remove(seen("found"), Settlement(AssetState.ERASED, reason="T-1"))
+        harness.ledger.discover([seen()])
+        for state in (AssetState.ERASING, AssetState.ERASED, AssetState.ERASED):
+            harness.ledger.remove(seen(), Settlement(state, reason="T-1"))
+
+        events = [(each.row.asset_id, each.row.state) for each in harness.ledger.events(10)]
+        assert events == [("a", AssetState.ERASED)]
 
     def test_an_operator_reopens_what_a_dead_worker_holds(self, harness: LedgerHarness) -> None:
         put(harness, AssetState.RUNNING)

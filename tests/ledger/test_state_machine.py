@@ -17,6 +17,7 @@ from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import (
     JUDGED_STATES,
     OPEN_STATES,
+    REMOVED_STATES,
     AssetState,
     Lease,
     OpenUpload,
@@ -118,9 +119,13 @@ class LedgersAgree(RuleBasedStateMachine):
     def take_due(self, ahead: timedelta, window: int, requeue_after: timedelta) -> None:
         self.both(lambda ledger: ledger.take_due(window, requeue_after, ahead))
 
-    @rule(asset_id=asset_ids, keep_stored=st.booleans())
-    def reopen(self, asset_id: str, keep_stored: bool) -> None:
-        self.both(lambda ledger: ledger.reopen(asset_id, keep_stored=keep_stored))
+    @rule(asset_id=asset_ids, keep_stored=st.booleans(), un_erase=st.booleans())
+    def reopen(self, asset_id: str, keep_stored: bool, un_erase: bool) -> None:
+        self.both(lambda ledger: ledger.reopen(asset_id, keep_stored=keep_stored, un_erase=un_erase))
+
+    @rule(asset=assets, state=st.sampled_from(sorted(REMOVED_STATES)), reason=st.sampled_from(["T-1", "T-2"]))
+    def remove(self, asset: Seen, state: AssetState, reason: str) -> None:
+        self.both(lambda ledger: ledger.remove(asset, Settlement(state, reason=reason)))
 
     @rule(asset_id=asset_ids, holder=st.sampled_from(["w1", "w2"]), duration=minutes)
     def lease(self, asset_id: str, holder: str, duration: timedelta) -> None:

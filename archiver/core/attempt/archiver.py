@@ -28,6 +28,7 @@ import structlog
 from archiver.core import workspaces
 from archiver.core.attempt.context import Attempt, Dependencies, EngineFactory, OpenContents, Rules
 from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
+from archiver.core.attempt.erased import erased_outcome
 from archiver.core.attempt.late_additions import add_missing
 from archiver.core.attempt.leasing import take_lease
 from archiver.core.attempt.looking import look
@@ -40,6 +41,7 @@ from archiver.core.attempt.outcomes import (
     Outcome,
     Settled,
     WillRetry,
+    settlement,
 )
 from archiver.core.attempt.overwritten import mark_overwritten
 from archiver.core.attempt.rechecking import unless_at_quorum, unless_stored, unless_verified
@@ -48,7 +50,7 @@ from archiver.core.attempt.resized import copy_if_resized
 from archiver.core.attempt.saving import save
 from archiver.core.attempt.settling import settle_outcome
 from archiver.core.destinations import breaker
-from archiver.core.errors import ArchiveError, DestinationsFailed, Outranked
+from archiver.core.errors import ArchiveError, AssetErased, DestinationsFailed, Outranked
 from archiver.core.judging import as_known, judge
 from archiver.core.machine import is_machine_fault
 from archiver.hms.base import RecordingAssets
@@ -111,6 +113,8 @@ class Archiver:
                     seen, outcome = self._attempt(attempt)
                 except (LedgerError, Outranked):
                     raise
+                except AssetErased as error:
+                    return self._after_erasure(seen, error)
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
                     outcome = self._after_failure(attempt, error, breaker.machine_of(holder))
                 outcome = unless_at_quorum(self.deps, attempt.row, outcome)
@@ -149,6 +153,8 @@ class Archiver:
         if ended is not None:
             return seen, ended
 
+        if erased := erased_outcome(deps, asset.id):
+            return seen, erased
         found = look(deps.destinations, asset.id, asset.created_at)
         attempt.copies.update(found.copies)
         if not found.missing and not found.silent and found.committed is not None:
@@ -202,6 +208,15 @@ class Archiver:
         silent = failure.failed if isinstance(failure, DestinationsFailed) else ()
         mark_overwritten(deps.destinations, attempt.written, attempt.heartbeat.lease.fence, silent=silent)
         return unless_verified(deps, row, unless_stored(deps, row, failure, decided))
+
+    def _after_erasure(self, seen: Seen, error: AssetErased) -> Ended:
+        """What this attempt has stored is to be removed, also when the erasure has ended before."""
+        outcome = Ended(
+            AssetState.ERASING, f"{error}, while it was copied; reconcile removes what was stored"
+        )
+        self.deps.ledger.remove(seen, settlement(outcome))
+        log.warning("erased_while_copied", asset_id=seen.asset_id, reason=str(error))
+        return outcome
 
     def _after_lost_lease(self, attempt: Attempt, seen: Seen, error: LeaseLost | Outranked) -> NotOurs:
         if isinstance(error, Outranked):  # the lease may be ours all the same: the ledger was flushed

@@ -23,7 +23,15 @@ from storage_backends.base import (
 from storage_backends.errors import StorageError
 
 _RECORDS = (keys.MANIFESTS, keys.ENDS)
-_ABORTING = ("abort_stale_uploads", "abort_uploads", "copy_from")
+_CHECKED = (
+    "abort_stale_uploads",
+    "abort_uploads",
+    "copy_from",
+    "delete_versions",
+    "expiry_rules",
+    "remove_empty_folders",
+    "versions",
+)
 _NEVER_UNMOUNTED = ("s3://", "gs://", "az://")
 
 
@@ -104,14 +112,14 @@ class GuardedBackend:
         found = getattr(self._store, name)
         if name == "send":
             return self._sending(found)
-        return self._confirming(found) if name in _ABORTING else found
+        return self._confirming(found) if name in _CHECKED else found
 
-    def _confirming(self, abort: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded_abort(*arguments: Any, **options: Any) -> Any:
+    def _confirming(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded_call(*arguments: Any, **options: Any) -> Any:
             self._confirm()
-            return abort(*arguments, **options)
+            return call(*arguments, **options)
 
-        return guarded_abort
+        return guarded_call
 
     def _sending(self, send: Callable[..., Awaitable[ObjectInfo]]) -> Callable[..., Awaitable[ObjectInfo]]:
         async def guarded_send(spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:

@@ -13,7 +13,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, Final, cast
@@ -133,6 +133,28 @@ def write_records(store: StorageBackend, records: Records, now: datetime) -> Obj
     except StorageError as error:
         log.info("check_records_kept", store=store.name, reason=str(error))
     return key
+
+
+def without(data: bytes, manifests: Collection[str]) -> bytes | None:
+    """Return a record without the checks of `manifests`; None when it has none of them. Raises ValueError, and whatever
+    gzip raises, when it is not whole."""
+    names = {key.removeprefix(keys.MANIFESTS) for key in manifests}
+    out, copies, dropped = io.BytesIO(), 0, False
+    with (
+        gzip.GzipFile(fileobj=io.BytesIO(data), mode="rb") as lines,
+        gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed,
+    ):
+        packed.write(lines.readline())
+        for line in lines:
+            value = json.loads(line)
+            if isinstance(value, dict):
+                packed.write(_line({**value, "copies": copies}))
+            elif isinstance(value, list) and value and value[0] in names:
+                dropped = True
+            else:
+                copies += 1
+                packed.write(line)
+    return out.getvalue() if dropped else None
 
 
 def _believable(store: StorageBackend, now: datetime) -> list[ObjectKey]:

@@ -13,6 +13,7 @@ from datetime import datetime
 import structlog
 
 from archiver.core.errors import Outranked
+from archiver.core.records import tombstones
 from archiver.core.records.keys import OUR_FILES
 from archiver.core.records.manifest import TRUSTED, Manifest, StoredManifest, find_manifest
 from archiver.core.records.verify import STAT_UP_TO, verify_contents, verify_listed
@@ -94,13 +95,17 @@ def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
     lower; and when it has no doubts and ours has. Any other of no higher rank is replaced: ours was verified just now.
     What is incomplete afterwards is marked as damaged.
 
-    Requests for a new asset of up to STAT_UP_TO objects: two for the manifest and one for each object.
+    Requests for a new asset of up to STAT_UP_TO objects: two for the manifest, two for the asset's tombstone, and
+    one for each object.
 
-    Raises Outranked when a newer attempt has committed other objects, StorageError when the commit is not there
-    afterwards."""
+    Raises Outranked when a newer attempt has committed other objects, AssetErased when the asset was erased (a manifest
+    that was written meanwhile is removed by who erases it, or by the next reconcile), StorageError when the commit is
+    not there afterwards."""
+    tombstones.check(store, manifest.asset_id)
     if len(manifest.objects) > STAT_UP_TO:  # a tree takes hours; fewer were stored a moment ago
         _require(store, manifest, verify_listed(store, manifest).problems)
     there = _write(store, key, manifest, known)
+    tombstones.check(store, manifest.asset_id)
     problems = verify_listed(store, there).problems
     if problems:
         mark_damaged(store, key, problems, of=there)

@@ -8,6 +8,7 @@
         !v2/...  !v3/...                              another version of the asset (`version_folder`)
     manifests/<yyyy>/<mm>/<dd>/<asset>.json           manifest: the commit; `undated` instead of an unknown date
     ends/<yyyy>/<mm>/<dd>/<asset>.json                end record, of an asset that is not archived
+    ends/tombstones/<hh>/<asset>.json                 tombstone, of an asset that was erased or has expired
     checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
     events/<yyyy>/<mm>/<dd>.json.gz                   delivery record: up to when events were delivered
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
@@ -31,6 +32,7 @@ from datetime import UTC, datetime
 
 from archiver.hms.models import Asset
 from storage_backends.base import ObjectKey, object_key
+from storage_backends.errors import InvalidKey
 
 DEFAULT_TEMPLATE = "recordings/{room_id}/{session_id}/{type}/{asset_id}"
 _DATE_FIELDS = ("yyyy", "mm", "dd")
@@ -53,6 +55,7 @@ OUR_FILES = frozenset({"asset.json", "manifest.json"})
 """Names at the top of an asset's folder that no source gets. Earlier versions stored the API's description there."""
 MANIFESTS = "manifests/"
 ENDS = "ends/"
+TOMBSTONES = f"{ENDS}tombstones/"
 CHECKS = "checks/"
 EVENTS = "events/"
 CATALOGUE = "catalogue/"
@@ -63,12 +66,14 @@ ABSENT = object_key(f"{DOCTOR}not-there")
 """Where nothing is ever stored: asks whether a destination answers."""
 MARKER = object_key(".archiver-destination.json")
 _OUR_ROOTS = frozenset({MANIFESTS.rstrip("/"), ENDS.rstrip("/")})
+_ROOTS = _OUR_ROOTS | {CHECKS.rstrip("/"), CATALOGUE.rstrip("/"), DOCTOR.rstrip("/"), ""}
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._=-]")
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
 _CHECK_RECORD = re.compile(rf"{CHECKS}(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{{16}}\.jsonl\.gz")
 _DELIVERY_RECORD = re.compile(rf"{EVENTS}\d{{4}}/\d\d/\d\d\.json\.gz")
 _ESCAPED = re.compile(r"!([0-9A-F]{2})")
+_VERSION = re.compile(r"/!v[0-9]+\Z")
 
 
 def check_template(template: str) -> None:
@@ -136,6 +141,33 @@ def asset_folder(asset: Asset, template: str = DEFAULT_TEMPLATE) -> ObjectKey:
 def version_folder(base: ObjectKey, number: int) -> ObjectKey:
     """The folder of version `number` of an asset; `base` for the first. No path of a source has such a segment."""
     return base if number == 1 else object_key(f"{base}/!v{number}")
+
+
+def folder_of(asset_id: str, folder: str) -> ObjectKey | None:
+    """Return the asset's own folder, which holds all its versions, by the `folder` that a manifest names; None when
+    that is no folder of this asset: a manifest may say anything."""
+    base = _VERSION.sub("", folder)
+    segments = base.split("/")
+    if segments[0] in _ROOTS or _folder_segment(asset_id, _MAX_ID_BYTES) not in segments:
+        return None
+    try:
+        return object_key(base)
+    except InvalidKey:
+        return None
+
+
+def tombstone_key(asset_id: str) -> ObjectKey:
+    """By the id alone: the API may say another date tomorrow."""
+    return object_key(f"{TOMBSTONES}{_digest(asset_id, 2)}/{_folder_segment(asset_id, _MAX_ID_BYTES)}.json")
+
+
+def is_tombstone(key: str) -> bool:
+    return key.startswith(TOMBSTONES) and key.endswith(".json")
+
+
+def record_name(key: str) -> str:
+    """The file name of a manifest, end record or tombstone: the same for all of one asset, and different for others."""
+    return key.rpartition("/")[2]
 
 
 def manifest_key(asset_id: str, created_at: datetime | None) -> ObjectKey:

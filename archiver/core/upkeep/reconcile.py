@@ -19,8 +19,11 @@ import structlog
 from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.judging import Scope, as_known
 from archiver.core.locks import Lock, acquire
-from archiver.core.records import end_records, keys
+from archiver.core.records import end_records, keys, tombstones
 from archiver.core.records.commit import LACKING, damaged_settlement
+from archiver.core.records.manifest import find_manifest
+from archiver.core.records.tombstones import Tombstone
+from archiver.core.upkeep.erasing import Eraser, enter_tombstone, locked_until
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.phases import Tell, untold
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
@@ -28,7 +31,7 @@ from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.core.upkeep.undelivered import Undelivered
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import AssetState, CopyState, Row
+from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
 
@@ -59,6 +62,8 @@ class ReconcileResult:
     found: int = 0  # unknown to the ledger, with an end record or a manifest at some destinations only
     damaged: int = 0  # of the missing copies, those that were removed
     would_change: int = 0  # left as they are: too many gaps at once
+    erased: int = 0  # erasures and expiries that were finished
+    erasing: int = 0  # that could not be finished
 
     @property
     def stopped(self) -> bool:
@@ -96,7 +101,9 @@ class Reconciler:
         clock: Callable[[], datetime],
         identities: Identities | None = None,
         events_wanted: bool = False,
+        eraser: Eraser | None = None,
     ) -> None:
+        self._eraser = eraser or Eraser(ledger=ledger, destinations=destinations, clock=clock)
         self._ledger = ledger
         self._destinations = list(destinations)
         self._clock = clock
@@ -150,6 +157,7 @@ class Reconciler:
             self._listed(store, keys.MANIFESTS, lock, _counting(tell, f"listing {store.name}"), note)
             for store in self._destinations
         ]
+        came_back = self._bury(listed, lock)
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         entered, unreadable = self._rebuilder.enter_archived(
             _extending(sorted(everywhere), lock, _counting(tell, "reading manifests", len(everywhere)))
@@ -157,12 +165,14 @@ class Reconciler:
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
         ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))
+        ends -= {key for key in ends if keys.is_tombstone(key)}
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
         gaps = self._gaps(listed, everywhere, started, lock, tell)
         tell("repairing")
         reopened, would_change = self._close(gaps, lock, confirmed)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
+        erased, erasing = self._finish_erasures(came_back, lock, tell)
         if resending is not None:
             resending.end()
         self._undelivered.record()
@@ -175,9 +185,101 @@ class Reconciler:
             found=found,
             damaged=len(gaps.of(Gap.DAMAGED)),
             would_change=would_change,
+            erased=erased,
+            erasing=erasing,
         )
         self._tell(result)
         return result
+
+    def _bury(self, listed: Sequence[set[ObjectKey]], lock: Lock) -> dict[str, list[ObjectKey]]:
+        """Any tombstone beats any manifest: take the manifests of erased assets out of `listed`, and return them by
+        asset. Enter erased assets that the ledger does not know, and write tombstones that a destination lacks."""
+        buried = [
+            {keys.record_name(key): key for key in self._listed(store, keys.TOMBSTONES, lock)}
+            for store in self._destinations
+        ]
+        names, known = set().union(*buried), set()
+        for row in _extending(self._ledger.rows(sorted(REMOVED_STATES)), lock):
+            name = keys.record_name(keys.tombstone_key(row.asset_id))
+            known.add(name)
+            if name not in names and row.state is not AssetState.ERASING:
+                self._rewrite_tombstone(row)
+        for name in _extending(sorted(names), lock):
+            lacking = [
+                store for store, found in zip(self._destinations, buried, strict=True) if name not in found
+            ]
+            if name not in known or lacking:
+                key = next(found[name] for found in buried if name in found)
+                asset_id = keys.asset_id_of(f"{keys.ENDS}{keys.UNDATED_MONTH}/{name}")
+                self._enter_tombstone(key, asset_id, lacking)
+        came_back: dict[str, list[ObjectKey]] = {}
+        for store, manifests in zip(self._destinations, listed, strict=True):
+            found_again = {key for key in manifests if keys.record_name(key) in names}
+            manifests -= found_again
+            for key in found_again:
+                asset_id = self._came_back(store, key)
+                if asset_id is not None:
+                    came_back.setdefault(asset_id, []).append(key)
+        return came_back
+
+    def _enter_tombstone(
+        self, key: ObjectKey, asset_id: str | None, lacking: Sequence[StorageBackend]
+    ) -> None:
+        found: Tombstone | None = None
+        for store in self._destinations:
+            if (there := tombstones.read_at(store, key, asset_id)) is not None:
+                found = there if found is None else found.joined(there)
+        if found is None:  # un-erased since the lists were made
+            return
+        enter_tombstone(self._ledger, found, self._clock())
+        for store in lacking:
+            tombstones.write(store, found)
+            log.warning("tombstone_written", asset_id=found.asset_id, store=store.name)
+
+    def _rewrite_tombstone(self, row: Row) -> None:
+        """The ledger alone knows that it was erased: somebody deleted the tombstones."""
+        again = self._ledger.get(row.asset_id)
+        if again is None or again.state is not row.state or tombstones.find(self._destinations, row.asset_id):
+            return  # un-erased, or erased, since the lists were made
+        state = AssetState(row.state)
+        for store in self._destinations:
+            tombstones.write(
+                store, Tombstone(row.asset_id, state, row.reason or "", row.changed_at, row.changed_at)
+            )
+        log.warning(
+            "tombstone_written", asset_id=row.asset_id, stores=[each.name for each in self._destinations]
+        )
+
+    def _came_back(self, store: StorageBackend, key: ObjectKey) -> str | None:
+        """Return the id of an erased asset that has a manifest; None when it was un-erased since."""
+        found = find_manifest(store, key)
+        if found is None:
+            return None
+        asset_id = found.manifest.asset_id if found.manifest else keys.asset_id_of(key)
+        if asset_id is None or tombstones.find(self._destinations, asset_id) is None:
+            return None
+        row = self._ledger.get(asset_id)
+        if row is None or row.state is not AssetState.ERASING:
+            log.error("erased_came_back", asset_id=asset_id, store=store.name, key=key)
+        return asset_id
+
+    def _finish_erasures(
+        self, came_back: Mapping[str, Sequence[ObjectKey]], lock: Lock, tell: Tell
+    ) -> tuple[int, int]:
+        """Finish what was begun, but for what a lock keeps; return how many are done, and how many are not."""
+        now, waiting = self._clock(), 0
+        due = dict.fromkeys(came_back)
+        for row in self._ledger.rows((AssetState.ERASING,)):
+            until = locked_until(row)
+            if until is not None and now < until and row.asset_id not in came_back:
+                waiting += 1
+            else:
+                due[row.asset_id] = None
+        removals = self._eraser.resume(list(due), lambda asset_id: came_back.get(asset_id, ()))
+        done = [
+            each.is_done for each in _extending(removals, lock, _counting(tell, "erasing", len(due)), every=1)
+        ]
+        return sum(done), waiting + len(done) - sum(done)
 
     def _tell(self, result: ReconcileResult) -> None:
         summary = {**asdict(result), "stopped": result.stopped}
@@ -358,6 +460,8 @@ class Reconciler:
         """Delete the end records of assets that are archived by now, or that a person wants archived after all."""
         for store in self._destinations:
             for key in _extending(self._listed(store, keys.ENDS, lock), lock):
+                if keys.is_tombstone(key):
+                    continue
                 row = self._row(key)
                 if row is not None and (row.state == AssetState.ARCHIVED or is_outdated(store, key, row)):
                     self._delete_if_allowed(store, key)
@@ -375,11 +479,14 @@ def _counting(tell: Tell, phase: str, total: int | None = None) -> Callable[[int
 
 
 def _extending(
-    items: Iterable[T], lock: Lock, count: Callable[[int], None] = lambda _number: None
+    items: Iterable[T],
+    lock: Lock,
+    count: Callable[[int], None] = lambda _number: None,
+    every: int = EXTEND_EVERY,
 ) -> Iterator[T]:
     """Yield `items`, and extend the lock meanwhile. `count` is told now and then how many were yielded."""
     for number, item in enumerate(items):
-        if number % EXTEND_EVERY == 0:
+        if number % every == 0:
             lock.extend()
             count(number)
         yield item

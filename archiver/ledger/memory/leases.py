@@ -15,6 +15,7 @@ from archiver.ledger.models import (
     MAX_WAIT,
     OPEN_STATES,
     PROGRESS_LIFETIME,
+    REMOVED_STATES,
     AssetState,
     AttemptStart,
     CopyState,
@@ -55,7 +56,7 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
     @synchronized
     def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
         asset = self._assets.get(asset_id)
-        if asset is None or asset.row.state in OPEN_STATES or self._is_end_leased(asset):
+        if asset is None or asset.row.state in OPEN_STATES | REMOVED_STATES or self._is_end_leased(asset):
             return None
 
         asset.fence = max((self._clock() - _EPOCH) // _MICROSECOND, (asset.fence or 0) + 1)

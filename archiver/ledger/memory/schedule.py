@@ -14,6 +14,7 @@ from archiver.ledger.models import (
     MAX_DECISIONS,
     MAX_SIZES,
     OPEN_STATES,
+    REMOVED_STATES,
     Acknowledgement,
     AssetState,
     CopyState,
@@ -58,7 +59,9 @@ class MemorySchedule(MemoryAssets):
     @synchronized
     def record_archived(self, seen: Seen, settlement: Settlement) -> bool:
         asset = self._assets.get(seen.asset_id)
-        if asset is not None and (asset.row.state == AssetState.RUNNING or self._is_end_leased(asset)):
+        if asset is not None and (
+            asset.row.state in REMOVED_STATES | {AssetState.RUNNING} or self._is_end_leased(asset)
+        ):
             return False
         if asset is not None and asset.row.state == settlement.state:
             copies = asset.row.copies if settlement.copies is None else dict(settlement.copies)
@@ -122,13 +125,34 @@ class MemorySchedule(MemoryAssets):
         return [asset_id for asset_id in asset_ids if asset_id not in self._assets]
 
     @synchronized
-    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
+    def reopen(self, asset_id: str, *, keep_stored: bool = False, un_erase: bool = False) -> Row | None:
         asset = self._assets.get(asset_id)
         if asset is None:
             return None
 
-        if not self._is_leased(asset) and not self._is_end_leased(asset):
+        if (
+            not self._is_leased(asset)
+            and not self._is_end_leased(asset)
+            and (un_erase or asset.row.state not in REMOVED_STATES)
+        ):
             self._reopen(asset, keep_stored=keep_stored)
+        return asset.row
+
+    @synchronized
+    def remove(self, seen: Seen, settlement: Settlement) -> Row:
+        asset = self._assets.get(seen.asset_id)
+        known = asset is not None
+        asset = asset or self._enter(seen, settlement.state, None)
+        if asset.row.state == settlement.state:
+            asset.row = replace(asset.row, reason=settlement.reason)
+            return asset.row
+        self._move(asset, settlement.state)
+        asset.most = (0, 0)
+        asset.row = replace(
+            with_result(asset.row, settlement), attempts=0, mismatches=0, fingerprint=None, gone_since=None
+        )
+        if known:
+            self._announce(asset.row)
         return asset.row
 
     @synchronized

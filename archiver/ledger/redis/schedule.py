@@ -61,9 +61,12 @@ class RedisSchedule(RedisAssets):
         unknown: list[str] = self._run("make_due", unless_within // MICROSECOND, *asset_ids)
         return unknown
 
-    def reopen(self, asset_id: str, *, keep_stored: bool = False) -> Row | None:
-        flat = self._run("reopen", asset_id, 1 if keep_stored else 0)
+    def reopen(self, asset_id: str, *, keep_stored: bool = False, un_erase: bool = False) -> Row | None:
+        flat = self._run("reopen", asset_id, 1 if keep_stored else 0, 1 if un_erase else 0)
         return self._row(flat) if flat else None
+
+    def remove(self, seen: Seen, settlement: Settlement) -> Row:
+        return self._row(self._run("remove", *seen_arguments(seen), *settlement_arguments(settlement)))
 
     def acknowledge(self, asset_id: str, by: str, why: str) -> Row | None:
         flat = self._run("acknowledge", asset_id, to_json({"by": by, "why": why}), *ACKNOWLEDGED_STATES)

@@ -448,14 +448,15 @@ class Counting(MemoryBackend):
         return super().list(prefix)
 
 
-def test_a_small_asset_costs_five_requests() -> None:
+def test_a_small_asset_costs_eight_requests() -> None:
     store = Counting("one")
     harness = ArchiverHarness(lambda: file(SMALL), stores=[store])
 
     harness.archive()
 
-    # is there a manifest? · the object · the manifest · the manifest read back · is the object there?
-    assert store.asked == ["stat", "put", "put", "read", "stat"]
+    # was it erased? · is there a manifest? · the object · was it erased? · the manifest · the manifest read back ·
+    # was it erased meanwhile? · is the object there?
+    assert store.asked == ["stat", "stat", "put", "stat", "put", "read", "stat", "stat"]
 
 
 # -- a ledger that is unreachable -------------------------------------------------------------------------------------

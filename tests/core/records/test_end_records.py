@@ -7,7 +7,7 @@ import pytest
 from archiver.core.deadlines import UNDATED
 from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
-from archiver.ledger.models import OPEN_STATES, SAFE_STATES, AssetState
+from archiver.ledger.models import OPEN_STATES, REMOVED_STATES, SAFE_STATES, AssetState
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
@@ -60,7 +60,7 @@ def test_a_destination_that_fails_does_not_stop_the_others(monkeypatch: pytest.M
 
 
 def test_every_end_that_is_neither_safe_nor_open_has_a_record() -> None:
-    assert set(AssetState) - OPEN_STATES - SAFE_STATES == end_records.RECORDED_STATES
+    assert set(AssetState) - OPEN_STATES - SAFE_STATES - REMOVED_STATES == end_records.RECORDED_STATES
 
 
 def test_a_record_of_an_older_version_or_a_newer_one_can_be_read() -> None:

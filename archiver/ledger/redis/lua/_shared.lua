@@ -18,9 +18,14 @@ local OPEN = {discovered = true, queued = true, running = true, waiting = true}
 local JUDGED = {skipped = true, external = true, source_failed = true}
 local MAX_WAIT = 86400 * 1000000 -- ledger.models.MAX_WAIT
 local DEADLINE_DIVISOR = 2 -- ledger.models.DEADLINE_DIVISOR
-local EVENTS = {archived = true, quarantined = true, lost = true, damaged = true} -- ledger.models.EVENT_STATES
+local REMOVED = {erasing = true, erased = true, expired = true} -- ledger.models.REMOVED_STATES
+local EVENTS = { -- ledger.models.EVENT_STATES
+  archived = true, quarantined = true, lost = true, damaged = true, erased = true, expired = true,
+}
 local MAX_EVENTS = 100000 -- ledger.models.MAX_EVENTS
-local UNSTORED = {skipped = true, external = true, source_failed = true} -- ledger.models.UNSTORED_STATES
+local UNSTORED = { -- ledger.models.UNSTORED_STATES
+  skipped = true, external = true, source_failed = true, erasing = true, erased = true, expired = true,
+}
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.

@@ -1,7 +1,7 @@
 -- Records an end state known from manifests or a person. Returns 1 when the state changed.
 local seen, done = take_seen(), take_settlement()
 local row = read(seen.id)
-if row and (row.st == 'running' or leased(row)) then return 0 end
+if row and (row.st == 'running' or REMOVED[row.st] or leased(row)) then return 0 end
 if row and row.st == done.state then
   set(seen.id, {re = done.re})
   if done.cp then set_copies(seen.id, done.cp) end

@@ -1,0 +1,399 @@
+"""Erase assets for good: objects, versions, manifests and all other records of them, at every destination.
+
+    move the asset to ERASING       no worker gets it any more, and one that has it loses its lease
+    write its tombstone             at every destination, before anything is removed at any
+    remove                          manifests, the whole folder, end record, older versions; unfinished uploads;
+                                    rows of catalogue and check records; the session's data
+    list                            every destination again: one may have answered with success and kept
+    note it in the tombstones       and move the asset to ERASED, or EXPIRED
+
+Every step is idempotent, and two processes may do it at once. What stops half-way stays ERASING: the reconcile finishes
+it from the tombstone, also when the ledger was lost. docs/erasing.md
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import structlog
+
+from archiver.core.deadlines import UNDATED
+from archiver.core.judging import as_known
+from archiver.core.records import keys, removal, tombstones
+from archiver.core.records.manifest import find_manifest
+from archiver.core.records.removal import Left, Targets
+from archiver.core.records.tombstones import Tombstone
+from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.review import note_once
+from archiver.hms.models import Asset, parse_time
+from archiver.ledger.base import Schedule
+from archiver.ledger.models import REMOVED_STATES, AssetState, Decision, Row, Seen, Settlement
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+ERASED, UN_ERASED = "erased", "un-erased"
+"""What a decision in an asset's history says."""
+AT_ONCE = 100
+"""Assets of one batch: each step is done for all of them before the next. Bounds memory, and what a kill undoes."""
+THREADS = 8
+WORKER_STOPS = timedelta(minutes=5)
+"""A worker that lost its lease has stopped copying by then, its last request included."""
+_LOCKED = "locked until "
+_INTERRUPTED = "a worker was copying it a moment ago, and may just have stored something more"
+
+
+class SessionData(Protocol):
+    """What is kept of a session beside its recordings."""
+
+    def forget(self, store: StorageBackend, session_id: str, erased: Sequence[str]) -> None:
+        """Remove what `store` keeps of a session, unless recordings other than `erased` need it. Idempotent. Raises
+        StorageError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How it ended for one asset. `state`: ERASED or EXPIRED when nothing is left anywhere, else ERASING with the
+    `reason`; None: the ledger does not know the asset, and no destination has a tombstone of it. `locked_until`:
+    nothing more can be removed before."""
+
+    asset_id: str
+    state: AssetState | None
+    reason: str = ""
+    locked_until: datetime | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.state in (AssetState.ERASED, AssetState.EXPIRED)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One asset on its way. `failed`: why it goes no further, by destination."""
+
+    seen: Seen
+    tombstone: Tombstone
+    interrupted: bool  # a worker has just lost its lease
+    failed: dict[str, str] = field(default_factory=dict)
+    why: dict[str, Left] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    locked_until: datetime | None = None
+
+    @property
+    def targets(self) -> Targets:
+        records = [keys.end_record_beside(manifest) for manifest in self.tombstone.manifests]
+        return Targets(self.tombstone.folders, [*self.tombstone.manifests, *records])
+
+
+class Eraser:
+    """`clock`: the ledger's. `key_template`: of the asset's folders; a manifest's own folder counts as well."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Schedule,
+        destinations: Sequence[StorageBackend],
+        clock: Callable[[], datetime],
+        key_template: str = keys.DEFAULT_TEMPLATE,
+        session_data: SessionData | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._clock = clock
+        self._template = key_template
+        self._session_data = session_data
+
+    def erase(
+        self,
+        asset_ids: Iterable[str],
+        *,
+        ticket: str,
+        by: str = "",
+        state: AssetState = AssetState.ERASED,
+        tell: Tell = untold,
+        total: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Removal]:
+        """Erase the assets, a batch at a time, and yield how it ended for each. One that is erased already is done.
+        `by`: who asked, for the history in the ledger alone. `state`: ERASED, or EXPIRED. `cancelled`: asked before
+        each batch. Idempotent. Raises LedgerError; a destination that fails is a reason."""
+        ids, done = iter(asset_ids), 0
+        while not cancelled() and (batch := list(islice(ids, AT_ONCE))):
+            tell("erasing", done, total)
+            begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state))
+            yield from self._finish(begun)
+            done += len(batch)
+        tell("erasing", done, total)
+
+    def resume(
+        self, asset_ids: Iterable[str], found: Callable[[str], Sequence[ObjectKey]] = lambda _: ()
+    ) -> Iterator[Removal]:
+        """Finish what was begun, by the tombstones and the ledger. `found`: manifests of an asset that came back.
+        Idempotent. Raises as `erase`."""
+        ids = iter(asset_ids)
+        while batch := list(islice(ids, AT_ONCE)):
+            yield from self._finish(
+                self._each(batch, lambda asset_id: self._begin_again(asset_id, found(asset_id)))
+            )
+
+    def un_erase(self, asset_id: str, *, by: str, why: str) -> Row | None:
+        """Delete the tombstones and make the asset due again, if 100ms still has it: what was erased stays away.
+        Idempotent; does nothing for an asset that was not erased. Raises StorageError, LedgerError."""
+        row = self._ledger.get(asset_id)
+        tombstones.delete(self._destinations, asset_id)  # first: a worker would meet it
+        if row is None or row.state not in REMOVED_STATES:
+            return row
+        note_once(self._ledger, row, Decision(UN_ERASED, by, why, self._clock()))
+        log.warning("asset_un_erased", asset_id=asset_id, by=by, why=why)
+        return self._ledger.reopen(asset_id, un_erase=True)
+
+    # -- inside: one batch ---------------------------------------------------------------------------------
+    def _finish(self, begun: Iterable[_Work | Removal]) -> Iterator[Removal]:
+        every = list(begun)
+        works = [each for each in every if isinstance(each, _Work)]
+        self._each(works, self._tombstone)
+        going = [work for work in works if not work.failed]
+        for store in self._destinations:
+            self._each(going, lambda work: self._remove(store, work))  # noqa: B023 # called at once
+        for store in self._destinations:
+            self._remove_shared(store, going)
+        for store in self._destinations:
+            self._each(going, lambda work: self._look(store, work))  # noqa: B023
+        ended = {
+            work.seen.asset_id: each for work, each in zip(works, self._each(works, self._end), strict=True)
+        }
+        for one in every:
+            yield one if isinstance(one, Removal) else ended[one.seen.asset_id]
+
+    def _begin(self, asset_id: str, ticket: str, by: str, state: AssetState) -> _Work | Removal:
+        row = self._ledger.get(asset_id)
+        if row is None:
+            return Removal(asset_id, None, "the ledger does not know it")
+        if row.state in (AssetState.ERASED, AssetState.EXPIRED):
+            return Removal(asset_id, row.state, row.reason or "")
+        now = self._clock()
+        if by:
+            note_once(self._ledger, row, Decision(ERASED, by, ticket, now))
+        return self._work(row, Tombstone(asset_id, state, ticket, now, session_id=row.session_id))
+
+    def _begin_again(self, asset_id: str, found: Sequence[ObjectKey]) -> _Work | Removal:
+        row = self._ledger.get(asset_id)
+        try:
+            tombstone = tombstones.find(self._destinations, asset_id)
+        except StorageError as error:
+            return Removal(asset_id, AssetState.ERASING, str(error))
+        if tombstone is None:
+            if row is None or row.state not in REMOVED_STATES:
+                return Removal(asset_id, None, "it was un-erased")
+            asked = next((each for each in reversed(row.history) if each.what == ERASED), None)
+            state = AssetState.ERASED if asked or row.state is AssetState.ERASED else AssetState.EXPIRED
+            ticket = asked.why if asked else (row.reason or "").partition(":")[0]
+            tombstone = Tombstone(asset_id, state, ticket, asked.at if asked else row.changed_at)
+        tombstone = replace(
+            tombstone, done_at=None, manifests=tuple(dict.fromkeys([*tombstone.manifests, *found]))
+        )
+        return self._work(row or _unknown(asset_id, self._clock()), tombstone)
+
+    def _work(self, row: Row, tombstone: Tombstone) -> _Work:
+        """Take the asset from whoever has it."""
+        seen = as_known(row)
+        manifest = keys.manifest_key(row.asset_id, row.created_at)
+        tombstone = replace(
+            tombstone,
+            folders=tuple(dict.fromkeys([*tombstone.folders, *self._folders(row)])),
+            manifests=tuple(dict.fromkeys([*tombstone.manifests, manifest])),
+        )
+        leased = row.state is AssetState.RUNNING or row.leased_until is not None
+        interrupted = leased or (
+            row.state is AssetState.ERASING
+            and _INTERRUPTED in (row.reason or "")
+            and self._clock() - row.changed_at < WORKER_STOPS
+        )
+        reason = f"{tombstone.ticket}: {_INTERRUPTED if interrupted else 'not finished yet'}"
+        self._ledger.remove(
+            seen, Settlement(AssetState.ERASING, reason=reason, stored_bytes=row.stored_bytes)
+        )
+        return _Work(seen, tombstone, interrupted)
+
+    def _folders(self, row: Row) -> list[ObjectKey]:
+        """The folder that a copy without a manifest is in, as far as the ledger can tell."""
+        if row.created_at is None and row.session_id is None and row.room_id is None:
+            return []
+        described = {
+            "id": row.asset_id,
+            "type": row.type,
+            "room_id": row.room_id,
+            "session_id": row.session_id,
+            "created_at": row.created_at.astimezone(UTC).isoformat() if row.created_at else None,
+        }
+        return [keys.asset_folder(Asset.parse(described), self._template)]
+
+    def _tombstone(self, work: _Work) -> None:
+        """Write it everywhere, then add the folders that the manifests name."""
+        for store in self._destinations:
+            try:
+                there = tombstones.read(store, work.tombstone.asset_id)
+                if there is not None:
+                    work.tombstone = replace(work.tombstone.joined(there), done_at=None)
+                tombstones.write(store, work.tombstone)
+            except StorageError as error:
+                work.failed[store.name] = f"no tombstone could be written ({error}), so nothing was removed"
+        if work.failed:
+            return
+        known = work.tombstone
+        for store in self._destinations:
+            try:
+                found = [self._named(store, each) for each in work.tombstone.manifests]
+            except StorageError as error:
+                work.failed[store.name] = f"its manifest could not be read ({error}), so nothing was removed"
+                return
+            folders = [folder for folder in found if folder is not None]
+            work.tombstone = replace(
+                work.tombstone, folders=tuple(dict.fromkeys([*work.tombstone.folders, *folders]))
+            )
+        if work.tombstone == known:
+            return
+        for store in self._destinations:
+            try:
+                tombstones.write(store, work.tombstone)
+            except StorageError as error:
+                work.failed[store.name] = (
+                    f"the tombstone could not be completed ({error}), so nothing was removed"
+                )
+
+    def _named(self, store: StorageBackend, manifest: ObjectKey) -> ObjectKey | None:
+        found = find_manifest(store, manifest)
+        if found is None or found.manifest is None:
+            return None
+        return keys.folder_of(found.manifest.asset_id, found.manifest.folder)
+
+    def _remove(self, store: StorageBackend, work: _Work) -> None:
+        try:
+            why = removal.remove(store, work.targets)
+        except StorageError as error:
+            work.failed[store.name] = f"it could not be removed: {error}"
+            return
+        with work.lock:
+            work.why[store.name] = why
+
+    def _remove_shared(self, store: StorageBackend, works: Sequence[_Work]) -> None:
+        """Remove what is in objects of several assets, once for the batch."""
+        if not works:
+            return
+        try:
+            removal.abort_uploads(store, [folder for work in works for folder in work.tombstone.folders])
+            removal.forget_rows(store, [key for work in works for key in work.tombstone.manifests])
+            if self._session_data is not None:
+                erased = [work.tombstone.asset_id for work in works]
+                sessions = {work.tombstone.session_id or work.seen.session_id for work in works}
+                for session_id in sorted(each for each in sessions if each):
+                    self._session_data.forget(store, session_id, erased)
+        except StorageError as error:
+            for work in works:
+                work.failed.setdefault(store.name, f"uploads, tables or session data are left: {error}")
+
+    def _look(self, store: StorageBackend, work: _Work) -> None:
+        if store.name in work.failed:
+            return
+        try:
+            left = removal.what_is_left(store, work.targets, work.why[store.name])
+        except StorageError as error:
+            work.failed[store.name] = f"it could not be listed afterwards: {error}"
+            return
+        if left:
+            work.failed[store.name] = left.say(store)
+            if left.waits_until is not None:
+                work.locked_until = max(work.locked_until or left.waits_until, left.waits_until)
+            else:
+                work.failed[""] = ""  # something else than a lock: nothing to wait for
+
+    def _end(self, work: _Work) -> Removal:
+        asset_id, now = work.seen.asset_id, self._clock()
+        if work.interrupted and not work.failed:
+            work.failed["worker"] = _INTERRUPTED
+        if not work.failed:
+            try:
+                for store in self._destinations:
+                    tombstones.write(store, work.tombstone.done(now))
+            except StorageError as error:
+                work.failed["tombstone"] = (
+                    f"all is removed, and the tombstone could not be completed: {error}"
+                )
+        if not work.failed:
+            how = Settlement(work.tombstone.state, reason=work.tombstone.ticket)
+            self._ledger.remove(work.seen, how)
+            event = "asset_erased" if work.tombstone.state is AssetState.ERASED else "asset_expired"
+            log.info(event, asset_id=asset_id, ticket=work.tombstone.ticket)
+            return Removal(asset_id, work.tombstone.state, work.tombstone.ticket)
+        is_locked = "" not in work.failed and all(
+            name in work.why and reason for name, reason in work.failed.items()
+        )
+        until = work.locked_until if is_locked else None
+        reason = "; ".join(dict.fromkeys(each for each in work.failed.values() if each))
+        if until is not None:
+            reason = f"{_LOCKED}{until.astimezone(UTC).isoformat(timespec='seconds')}: {reason}"
+            self._remember_lock(work, until)
+        self._ledger.remove(
+            work.seen, Settlement(AssetState.ERASING, reason=f"{work.tombstone.ticket}: {reason}")
+        )
+        log.warning("erasure_unfinished", asset_id=asset_id, reason=reason)
+        return Removal(asset_id, AssetState.ERASING, reason, until)
+
+    def _remember_lock(self, work: _Work, until: datetime) -> None:
+        for store in self._destinations:
+            try:
+                tombstones.write(store, replace(work.tombstone, locked_until=until))
+            except StorageError as error:
+                log.warning("lock_not_remembered", store=store.name, reason=str(error))
+
+    def _each(self, items: Sequence[A], act: Callable[[A], B]) -> list[B]:
+        if len(items) < 2:
+            return [act(each) for each in items]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="erase") as pool:
+            return list(pool.map(act, items))
+
+
+def locked_until(row: Row) -> datetime | None:
+    """Return until when a lock keeps an unfinished erasure from ending; None when that is not what it waits for."""
+    reason = (row.reason or "").partition(": ")[2]
+    if row.state is not AssetState.ERASING or not reason.startswith(_LOCKED):
+        return None
+    return parse_time(reason.removeprefix(_LOCKED).partition(": ")[0])
+
+
+def enter_tombstone(ledger: Schedule, tombstone: Tombstone, now: datetime) -> Row:
+    """Enter an asset by its tombstone, as the ledger knows it or with little more than its id. Raises LedgerError."""
+    row = ledger.get(tombstone.asset_id) or _unknown(tombstone.asset_id, now)
+    state = tombstone.state if tombstone.is_done else AssetState.ERASING
+    reason = tombstone.ticket
+    if not tombstone.is_done:
+        until = tombstone.locked_until
+        rest = (
+            f"{_LOCKED}{until.astimezone(UTC).isoformat(timespec='seconds')}: a lock"
+            if until
+            else "not finished yet"
+        )
+        reason = f"{tombstone.ticket}: {rest}"
+    return ledger.remove(as_known(row), Settlement(state, reason=reason))
+
+
+def _unknown(asset_id: str, now: datetime) -> Row:
+    return Row(
+        asset_id=asset_id,
+        type="unknown",
+        state=AssetState.DISCOVERED,
+        expires_at=UNDATED,
+        first_seen_at=now,
+        changed_at=now,
+    )

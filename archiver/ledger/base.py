@@ -163,8 +163,9 @@ class Leases(Protocol):
 
     def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
         """Lease an asset that is at an end, to change what is stored of it. Its state and attempts stay, and nothing
-        reopens it meanwhile; once the lease expires, nothing is left of it. None when it is unknown, open, in REMOVED_STATES,
-        or leased to another holder. `renew`, `outrank` and the copy journal work as for any other; `release` ends it."""
+        reopens it meanwhile; once the lease expires, nothing is left of it. None when it is unknown, open, in
+        REMOVED_STATES, or leased to another holder. `renew`, `outrank` and the copy journal work as for any other;
+        `release` ends it."""
         ...
 
     def release(

@@ -275,8 +275,9 @@ def find_no_progress(summary: Summary) -> Iterator[Finding]:
                 "back, or was ahead. What is timed by it cannot be relied on until then.",
             )
     if swept_at is None:
-        under_way = "; one is running now" if summary.sweeping_since is not None else ""
-        yield finding("no_sweep", f"No sweep has ended yet{under_way}: what 100ms has is not known.")
+        yield finding(
+            "no_sweep", f"No sweep has ended yet: what 100ms has is not known. {_before_first(summary)}"
+        )
     elif summary.sweep_is_late:
         running = summary.sweeping_since is not None
         why = "One is running now, after a long pause." if running else "`archiver doctor` says why."
@@ -299,6 +300,14 @@ def find_no_progress(summary: Summary) -> Iterator[Finding]:
             f"{_assets(queued)} queued, and nothing has been copied for {_span(summary.at - summary.idle_since)}: the "
             "archive workers are dead or stuck. `archiver doctor` says which.",
         )
+
+
+def _before_first(summary: Summary) -> str:
+    if summary.sweeping_since is not None:
+        return "One is running now: wait for it."
+    if summary.watched_at is None and summary.ran_once_at is None:
+        return "Nothing has run here yet: start `archiver up` (or the workers and beat), or `archiver run --once`."
+    return f"One is due every {_span(summary.sweep_every)}; if none ends, `archiver doctor` says why."
 
 
 # -- what is saved -------------------------------------------------------------------------------------------

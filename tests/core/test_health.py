@@ -99,8 +99,14 @@ def test_well(observed: dict[str, Any], headline: str) -> None:
         (
             {"last_sweep": None, "sweeping_since": NOW - MINUTE},
             "no_sweep",
-            "No sweep has ended yet; one is running now",
+            "No sweep has ended yet: what 100ms has is not known. One is running now: wait for it.",
         ),
+        (
+            {"last_sweep": None, "watched_at": None},
+            "no_sweep",
+            "Nothing has run here yet: start `archiver up`",
+        ),
+        ({"last_sweep": None, "watched_at": NOW}, "no_sweep", "if none ends, `archiver doctor` says why."),
         ({"last_sweep": began(16 * MINUTE)}, "sweep_is_late", "The last sweep began 16 min ago"),
         (
             {"last_sweep": began(DAY), "sweeping_since": NOW - 7 * HOUR},

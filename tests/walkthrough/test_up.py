@@ -217,3 +217,31 @@ def _done(tasks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _parts_done(simulator: Simulator) -> int:
     return sum(row["bytes"] >= 5 * MIB for row in simulator.requests(on="storage"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name)
+def test_a_start_that_a_signal_ends_says_so(tmp_path: Path, number: signal.Signals) -> None:
+    user = User(tmp_path, {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0"})
+    with user.starts("up", "--simulator") as process:
+        until(lambda: "Starting" in (tmp_path / "out.txt").read_text(), seconds=30, what="the start")
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 130
+
+    assert f"Received {number.name}" in user.heard[-1]
+    assert TRACEBACK not in user.heard[-1]
+
+
+def test_nohup_keeps_it_running_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    user = User(tmp_path, {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0"})
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with user.starts("up", "--simulator") as process:
+            until(lambda: "Starting" in (tmp_path / "out.txt").read_text(), seconds=30, what="the start")
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert "Received SIGTERM" in user.heard[-1]
+    assert "SIGHUP" not in user.heard[-1]

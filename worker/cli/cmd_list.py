@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.opening import open_ledger
+from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings, time_of
 
 if TYPE_CHECKING:
+    from archiver.core.upkeep.phases import Tell
     from archiver.ledger.models import Row
 
 COLUMNS = (
@@ -71,14 +73,17 @@ def list_assets(
     with open_ledger(settings) as ledger:
         now = ledger.now()
 
-        def wanted() -> Iterator[Row]:
+        def wanted(tell: Tell) -> Iterator[Row]:
             from archiver.core.health import UNSAVED_STATES
 
             if at_risk:
                 rows = ledger.rows(UNSAVED_STATES, expiring_before=now + settings.at_risk)
             else:
                 rows = ledger.rows([AssetState(state)] if state else None)
-            for row in rows:
+            counts = ledger.counts()
+            total = counts.states.get(AssetState(state), 0) if state else counts.seen
+            for number, row in enumerate(rows, 1):
+                tell("reading the ledger", number, None if at_risk else max(total, number))
                 if room not in ("", row.room_id) or session not in ("", row.session_id):
                     continue
                 if asset_type not in ("", row.type) or state not in ("", row.state):
@@ -86,15 +91,20 @@ def list_assets(
                 if _is_between(row.created_at, first, last):
                     yield row
 
-        if as_json:
-            for row in wanted():
-                print_json(json.dumps(row_json(row)))
-        elif as_csv:
-            writer = csv.writer(sys.stdout)
-            writer.writerow(COLUMNS)
-            writer.writerows(_cells(row) for row in wanted())
+        # rows that come on the terminal would tear a bar apart, and show themselves how far it is
+        if as_json or as_csv:
+            with progress_shown(quiet=out.is_terminal) as progress:
+                found = wanted(progress)
+                if as_json:
+                    for row in found:
+                        print_json(json.dumps(row_json(row)))
+                else:
+                    writer = csv.writer(sys.stdout)
+                    writer.writerow(COLUMNS)
+                    writer.writerows(_cells(row) for row in found)
         else:
-            rows = tuple(islice(wanted(), _SHOWN + 1))
+            with progress_shown() as progress:
+                rows = tuple(islice(wanted(progress), _SHOWN + 1))
             out.print(rows_view("", rows[:_SHOWN], now) if rows else "No asset.")
             if len(rows) > _SHOWN:
                 err.print(

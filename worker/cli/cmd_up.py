@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,10 +72,24 @@ def up(
         on_crash=_print_crash,
     ) as supervisor:
         err.print("Starting ...", style="dim")
-        supervisor.start()
-        _print_addresses(settings, supervisor, simulated=with_simulator)
-        supervisor.wait()
-        err.print("Stopping ...", style="dim")
+        try:
+            supervisor.start()
+            _print_addresses(settings, supervisor, simulated=with_simulator)
+            supervisor.wait()
+        except KeyboardInterrupt:
+            _print_end(supervisor)
+            raise
+        _print_end(supervisor)
+
+
+def _print_end(supervisor: Supervisor) -> None:
+    """Say why it ends. The terminal may be gone: that must not keep it from ending in order."""
+    number = supervisor.ended_by
+    why = f"Received {number.name}" if number is not None else "Interrupted"
+    if number is signal.SIGHUP:
+        why += ", as when its terminal is closed (nohup, tmux or a service keeps it running)"
+    with suppress(OSError):
+        err.print(f"{why}. Stopping ...", style="dim")
 
 
 def _check_channels(settings: Settings) -> None:

@@ -63,9 +63,9 @@ class Companion:
 class Supervisor:
     """Runs the whole archiver on this machine, from `start` to `stop`.
 
-    Use it as a context manager in the main thread: inside, the first SIGINT (Ctrl-C), SIGTERM or SIGHUP starts the
-    shutdown and raises KeyboardInterrupt; any further one kills what still runs. Leaving the block shuts down
-    everything within seconds.
+    Use it as a context manager in the main thread: inside, the first SIGINT (Ctrl-C), SIGTERM or SIGHUP (unless that
+    was ignored before) starts the shutdown and raises KeyboardInterrupt; `ended_by` tells which. Any further one kills
+    what still runs. Leaving the block shuts down everything within seconds.
 
     `environment` is that of the processes (settings and cloud credentials); the broker's URL is added here.
     `redis_url` None starts the embedded Valkey. Without workers only Valkey runs, for the duration of one command.
@@ -113,6 +113,7 @@ class Supervisor:
         self._kill_now = threading.Event()
         self._finished = threading.Event()
         self._failure: BaseException | None = None
+        self.ended_by: signal.Signals | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
 
     # ------------------------------------------------------------------ for the caller
@@ -120,6 +121,8 @@ class Supervisor:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # as nohup asks for
                 self._old_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -196,11 +199,12 @@ class Supervisor:
         """The file with the password that was generated for Flower, as user:password; None when there is none."""
         return self._flower.password_file if self._flower is not None else None
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self._stop.is_set():
             # Raising again could interrupt the shutdown itself.
             self._kill_now.set()
             return
+        self.ended_by = signal.Signals(number)
         self._stop.set()
         raise KeyboardInterrupt
 

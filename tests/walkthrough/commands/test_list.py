@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from archiver.ledger.models import AssetState, Seen
 from archiver.ledger.redis.ledger import RedisLedger
 from tests.ledger.harnesses import SEAL
 from tests.walkthrough.user import User
+from worker.cli import app, cmd_list
 
 DAY = timedelta(days=1)
 
@@ -98,3 +101,23 @@ def test_a_person_sees_whole_ids(user: User) -> None:
 @pytest.mark.parametrize("options", [["--state", "unheard"], ["--since", "yesterday"]])
 def test_a_wrong_filter_is_2(user: User, options: list[str]) -> None:
     assert user.types("list", *options).exit_code == 2
+
+
+@pytest.mark.parametrize(("options", "is_quiet"), [([], False), (["--csv"], False), (["--json"], False)])
+def test_it_tells_how_many_rows_it_has_read_also_of_those_it_does_not_list(
+    user: User, monkeypatch: pytest.MonkeyPatch, options: list[str], is_quiet: bool
+) -> None:
+    told: list[object] = []
+
+    @contextmanager
+    def shown(*, quiet: bool = False) -> Iterator[Callable[..., None]]:
+        told.append(quiet)
+        yield lambda *work: told.append(work)
+
+    monkeypatch.setattr(cmd_list, "progress_shown", shown)
+    for name, value in user.full_environment.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, ["list", "--room", "r1", *options])
+
+    assert result.exit_code == 0
+    assert told == [is_quiet, *(("reading the ledger", number, 4) for number in range(1, 5))]

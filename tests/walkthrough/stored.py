@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any, Protocol
 
+from tests.manifest_schema import assert_valid
 from tests.simulator.process import Simulator
 
 
@@ -17,7 +18,9 @@ class SideDoor(Protocol):
 
 def manifests(door: SideDoor) -> dict[str, dict[str, Any]]:
     """By asset id."""
-    found = (json.loads(door.read(key)) for key in door.stored_keys() if key.startswith("manifests/"))
+    found = [json.loads(door.read(key)) for key in door.stored_keys() if key.startswith("manifests/")]
+    for manifest in found:
+        assert_valid(manifest)
     return {manifest["asset_id"]: manifest for manifest in found}
 
 

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from archiver.core.records.manifest import Manifest
+from tests.manifest_schema import assert_valid
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_manifest_is_as_its_published_schema_says() -> Iterator[None]:
+    """Those that this process writes; tests/walkthrough/stored.py checks those of other processes."""
+    to_bytes = Manifest.to_bytes
+
+    def checked(self: Manifest) -> bytes:
+        data = to_bytes(self)
+        assert_valid(json.loads(data))
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Manifest, "to_bytes", checked)
+        yield

@@ -13,10 +13,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from archiver.http import waiting
 from storage_backends import crc32c as crc
+from storage_backends.azure import abilities
 from storage_backends.azure.container import Container, confirmed_md5, described, md5_of
 from storage_backends.azure.errors import Answer, refused, translated
 from storage_backends.azure.settings import AzureSettings, settings_of
@@ -28,12 +31,14 @@ from storage_backends.errors import (
     AccessDenied,
     InvalidKey,
     ObjectChanged,
+    ObjectCold,
     ObjectExists,
     ObjectMissing,
     StorageError,
     TransientStorageError,
 )
 from storage_backends.operation import Operation
+from storage_backends.optional import Thaw, ThawSpeed
 
 # https://learn.microsoft.com/azure/storage/blobs/scalability-targets
 LIMITS = Limits(
@@ -230,6 +235,38 @@ class AzureBackend:
     def removes_stale_uploads(self) -> bool:
         """True: the service discards uncommitted blocks a week after the last one."""
         return True
+
+    @property
+    def longest_signature(self) -> timedelta:
+        """See `storage_backends.optional.SignsUrls`."""
+        return abilities.LONGEST_SIGNATURE
+
+    def signed_url(self, key: ObjectKey, lifetime: timedelta) -> str:
+        """See `storage_backends.optional.SignsUrls`. Needs a key of the account, or an identity."""
+        doing = self._doing("signed_url", key, "signing a URL of")
+        blob = self._container.control().get_blob_client(self._container.prefix + key)
+        connection = self._container.connection.get()
+        try:
+            return self._container.retry(doing, lambda: abilities.signed_url(connection, blob, lifetime))
+        except AccessDenied as error:
+            raise AccessDenied(f"{doing}: {error}", status=error.status) from None
+
+    def thaw(self, key: ObjectKey, speed: ThawSpeed, days: int) -> Thaw:  # noqa: ARG002 # of the contract
+        """See `storage_backends.optional.Thaws`. A blob that was brought back stays in the hot tier."""
+        doing = self._doing("thaw", key, "rehydrating")
+        found = self._container.find(key)
+        if found is None:
+            with doing:
+                raise ObjectMissing(f"{doing}: it is not there", status=404)
+        state = abilities.state_of(found)
+        if state.ready_within is None or abilities.is_under_way(found):
+            return state
+        blob = self._container.control().get_blob_client(self._container.prefix + key)
+        try:
+            self._container.retry(doing, lambda: abilities.rehydrate(blob))
+        except ObjectCold:
+            return state  # somebody else asked in between
+        return replace(state, asked=True)
 
     def close(self) -> None:
         connection = self._container.connection.drop()

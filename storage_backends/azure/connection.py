@@ -12,6 +12,7 @@ from archiver.http import trust
 from storage_backends.azure import credentials
 from storage_backends.azure.requests import CONNECT_SECONDS, SILENCE_SECONDS, VERSION, AzureRequests
 from storage_backends.azure.settings import AzureSettings
+from storage_backends.errors import DestinationRefuses
 from storage_backends.trusting_adapter import TrustingAdapter
 
 _CONNECTIONS = 66  # as in s3/bucket.py
@@ -23,6 +24,7 @@ class Connection:
 
     control: ContainerClient
     requests: AzureRequests
+    credential: credentials.Credential
     service: BlobServiceClient  # which owns the connections of `control`
 
     def close(self) -> None:
@@ -31,9 +33,14 @@ class Connection:
 
 
 def connect(settings: AzureSettings) -> Connection:
-    """Make the clients, with credentials from the environment. Raises CredentialsMissing and UnusableCaFile."""
+    """Make the clients, with credentials from the environment. Raises DestinationRefuses and
+    UnusableCaFile."""
     credential, endpoint = credentials.find(settings.account)
     endpoint = settings.endpoint_url or endpoint
+    if isinstance(credential, credentials.Identity) and not endpoint.startswith("https://"):
+        raise DestinationRefuses(
+            f"{settings.url.name}: a token is sent over https only: correct endpoint_url of the destination"
+        )
     authorities = trust.authorities(also=trust.of_requests())
     session = requests.Session()
     adapter = TrustingAdapter(trust.context(authorities), pool_maxsize=_CONNECTIONS, max_retries=0)
@@ -54,5 +61,6 @@ def connect(settings: AzureSettings) -> Connection:
     return Connection(
         service.get_container_client(settings.container),
         AzureRequests(container_url, credential, authorities),
+        credential,
         service,
     )

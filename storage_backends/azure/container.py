@@ -92,7 +92,7 @@ class Container:
             metadata[METADATA_MD5] = md5.hex()
         headers = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
         headers["x-ms-blob-content-type"] = spec.content_type
-        if self.settings.storage_class is not None and not spec.key.startswith(_RECORDS):
+        if self.settings.storage_class is not None and is_media(spec):
             headers["x-ms-access-tier"] = self.settings.storage_class
         return headers
 
@@ -143,9 +143,6 @@ class Container:
         return error
 
 
-_RECORDS = ("manifests/", "ends/", "catalogue/", "statements/", ".")
-
-
 def _none_missing(call: Callable[[], T], doing: Operation) -> T:
     """Call, and raise TransientStorageError for a 404 that is not the service's: it says nothing of the object."""
     try:
@@ -156,6 +153,11 @@ def _none_missing(call: Callable[[], T], doing: Operation) -> T:
                 f"{doing}: 404 without an error code: something other than Azure answered", status=404
             ) from None
         raise
+
+
+def is_media(spec: ObjectSpec) -> bool:
+    """Return whether an object takes the destination's storage class: a recording's bytes, not a record about one."""
+    return bool(getattr(spec, "media", not spec.content_type.startswith("application/")))
 
 
 async def md5_of(data: Buffer) -> bytes:

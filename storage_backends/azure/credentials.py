@@ -30,7 +30,7 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.utils import parse_connection_string
 
 from archiver.http.waiting import blocking
-from storage_backends.errors import CredentialsMissing, DestinationRefuses
+from storage_backends.errors import CredentialsMissing
 
 _SCOPE = "https://storage.azure.com/.default"
 _RENEW_BEFORE_SECONDS = 300
@@ -139,10 +139,6 @@ class Identity:
         headers: Mapping[str, str],
         length_bytes: int,  # noqa: ARG002
     ) -> tuple[str, dict[str, str]]:
-        if not url.startswith("https://"):
-            raise DestinationRefuses(
-                "a token is sent over https only: correct endpoint_url of the destination"
-            )
         return url, {**headers, "Authorization": f"Bearer {self._token}"}
 
 

@@ -373,19 +373,18 @@ class GcsBackend:
     def signed_url(self, key: ObjectKey, lifetime: timedelta) -> str:
         """See `storage_backends.optional.SignsUrls`. Needs a service account's key."""
         doing = self._doing("signed_url", key, "signing a URL of")
-        with doing:
-            client, blob = self._bucket.connected(), self._bucket.blob(key)
+        client, blob = self._bucket.connected(), self._bucket.blob(key)
+        with translated(doing):
             try:
-                with translated(doing):
-                    signed: str = blob.generate_signed_url(
-                        expiration=lifetime, version="v4", api_access_endpoint=client.api_endpoint
-                    )
+                signed: str = blob.generate_signed_url(
+                    expiration=lifetime, version="v4", api_access_endpoint=client.api_endpoint
+                )
             except AttributeError:  # the library's word for credentials without a private key
                 raise AccessDenied(
                     f"{doing}: these credentials cannot sign; use a service account's key file "
                     "(GOOGLE_APPLICATION_CREDENTIALS)"
                 ) from None
-            return signed
+        return signed
 
     def close(self) -> None:
         connection = self._bucket.connection.drop()

@@ -49,7 +49,7 @@ NEED_THE_BROKER = (
     ("resume",),
     ("webhook", "event.json"),
 )
-ALL = (*NEED_THE_BROKER, ("verify",), ("doctor",), ("restore", ID, "out"))
+ALL = (*NEED_THE_BROKER, ("verify",), ("doctor",), ("restore", ID, "out"), ("url", ID))
 EVENT = '{"version":"2.0","id":"1","type":"hls.recording.success","data":{"recording_presigned_url":"x"}}'
 
 

@@ -46,6 +46,7 @@ from worker.cli.cmd_skip import skip
 from worker.cli.cmd_status import status
 from worker.cli.cmd_sweep import sweep
 from worker.cli.cmd_up import up
+from worker.cli.cmd_url import url
 from worker.cli.cmd_verify import verify
 from worker.cli.cmd_webhook import webhook
 from worker.cli.shared import EXIT_CODES, ExitCode, fail
@@ -63,7 +64,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, init, up, run, serve, plan, sweep, backfill, archive, webhook),
-    "Restore": (restore,),
+    "Restore": (restore, url),
     "Inspect and check": (
         status,
         list_assets,

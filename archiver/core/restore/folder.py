@@ -42,10 +42,12 @@ _FOLDED = (
 
 
 class RestoreFolder:
-    """Use as a context manager; threads may share it. Every method raises RestoreError."""
+    """Use as a context manager; threads may share it. Every method raises RestoreError. `private`: what is written is
+    for this user alone."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, private: bool = False) -> None:
         self.root = root
+        self._modes = (0o700, 0o600) if private else (0o777, 0o666)
         self._fd = self._work = self._lock = -1
         self._naming = threading.Lock()
         self._names: dict[str, set[str]] = {}  # of each folder written to, in normal form C
@@ -53,7 +55,7 @@ class RestoreFolder:
     def __enter__(self) -> Self:
         with self._translated(str(self.root)):
             try:
-                self.root.mkdir(parents=True, exist_ok=True)
+                self.root.mkdir(self._modes[0], parents=True, exist_ok=True)
                 self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._acquire()
             except RestoreError:
@@ -165,7 +167,7 @@ class RestoreFolder:
         name = f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.partial"
         with self._translated(path):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(name, flags, 0o666, dir_fd=self._work)
+            file = os.open(name, flags, self._modes[1], dir_fd=self._work)
             resumes = True
             try:
                 yield Partial(self, path, name, file)
@@ -243,7 +245,7 @@ class RestoreFolder:
         if name in names:
             return
         try:
-            os.mkdir(name, dir_fd=folder)
+            os.mkdir(name, self._modes[0], dir_fd=folder)
         except FileExistsError:
             raise FileRefused(_FOLDED.format("/".join([*above, name]))) from None
         names.add(name)

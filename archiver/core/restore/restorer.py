@@ -150,7 +150,8 @@ class Restorer:
             self._folder.forget()
         if result.ok:
             self._write_manifest(result, manifest)
-            result.opens = _opens(asset.folder, manifest)
+            first = opens(manifest)
+            result.opens = f"{asset.folder}/{first}" if first is not None else None
         return result
 
     def _require_space(self, asset: _Asset) -> None:
@@ -366,11 +367,10 @@ def _notes(copy: Copy) -> list[str]:
     return notes
 
 
-def _opens(folder: str, manifest: Manifest) -> str | None:
-    """Return the file that a person would open: the playlist at the top, else the largest file."""
-    objects = manifest.objects
-    playlists = [item.path for item in objects if item.path.lower().endswith((".m3u8", ".m3u"))]
+def opens(manifest: Manifest) -> str | None:
+    """Return the path of the object that a person would open: the playlist at the top, else the largest object."""
+    playlists = [item.path for item in manifest.objects if item.path.lower().endswith((".m3u8", ".m3u"))]
     if playlists:
-        return f"{folder}/{min(playlists, key=lambda path: (path.count('/'), 'master' not in path, path))}"
-    largest = max(objects, key=lambda item: item.size, default=None)
-    return f"{folder}/{largest.path}" if largest is not None else None
+        return min(playlists, key=lambda path: (path.count("/"), "master" not in path, path))
+    largest = max(manifest.objects, key=lambda item: item.size, default=None)
+    return largest.path if largest is not None else None

@@ -85,11 +85,17 @@ class ObjectSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     if_absent: bool = False  # raise ObjectExists rather than replace, where limits.conditional_create
     if_match: str | None = None  # replace only the object with this etag, where limits.conditional_replace
+    media: bool = False  # bytes of a recording, not a record about one: takes the destination's storage class
+    labels: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what it is of, for tags and metadata (labels.py)
+    lock: bool = False  # from the moment it is stored, where the destination locks objects (optional.Locks)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as the store describes it. `crc32c` is None where the store does not keep one."""
+    """An object as the store describes it. `crc32c` is None where the store does not keep one. An entry of `list` may
+    be `cold` although it was restored; `stat` knows."""
 
     key: ObjectKey
     size_bytes: int
@@ -97,6 +103,8 @@ class ObjectInfo:
     etag: str | None = None  # the store's own version of the content; opaque
     content_type: str | None = None
     updated_at: datetime | None = None
+    storage_class: str | None = None  # as the store names it; None: its standard one, or it has none
+    cold: bool = False  # cannot be read before a restore, or only for a fee: verify it by what `stat` says
 
 
 @dataclass(frozen=True, slots=True)

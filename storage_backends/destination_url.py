@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -59,10 +60,28 @@ class DestinationUrl:
         for option in self.options:
             if option not in known:
                 shown = repr(option) if _PLAIN_OPTION.fullmatch(option) else "(not shown)"
+                close = get_close_matches(option, known, n=1) if shown != "(not shown)" else []
+                hint = f"did you mean {close[0]}? " if close else ""
                 accepts = ", ".join(sorted(known)) or "none"
                 raise BadDestinationUrl(
-                    f"destination {self.name}: unknown option {shown}; {self.scheme}:// accepts: {accepts}"
+                    f"destination {self.name}: unknown option {shown}; {hint}{self.scheme}:// accepts: {accepts}"
                 )
+
+    def one_of(self, option: str, known: Collection[str]) -> str | None:
+        """Return the value of `option`; None without it. Raises BadDestinationUrl for any other than `known`."""
+        value = self.options.get(option)
+        if value is not None and value not in known:
+            close = get_close_matches(value, known, n=1, cutoff=0.5)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise BadDestinationUrl(f"destination {self.name}: {option} is one of {', '.join(known)}{hint}")
+        return value
+
+    def matching(self, option: str, pattern: str, what: str) -> str | None:
+        """Return the value of `option`; None without it. Raises BadDestinationUrl, which calls it `what`."""
+        value = self.options.get(option)
+        if value is not None and not re.fullmatch(pattern, value):
+            raise BadDestinationUrl(f"destination {self.name}: {option} is {what}")
+        return value
 
 
 def _host_of(endpoint_url: str) -> str:

@@ -6,13 +6,13 @@ without it otherwise, so a wrapper passes an ability on by `__getattr__`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, cast
 
-from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Part, StorageBackend, Upload
 
 
 class Sends(Protocol):
@@ -200,3 +200,24 @@ class ReadsExpiryRules(Protocol):
     def expiry_rules(self) -> list[ExpiryRule] | None:
         """Return the rules that reach objects of this destination; None when the store does not say."""
         ...
+class Locks(Protocol):
+    """A backend that may lock objects against deletion (S3 Object Lock, GCS object retention). Used when an asset is
+    committed."""
+
+    def lock(self, keys: Collection[ObjectKey]) -> datetime | None:
+        """Lock the objects at `keys` for the days of the destination's settings, all until the moment that is
+        returned; None, and no request, where none are set. Idempotent; never makes a lock shorter. Raises
+        ObjectMissing."""
+        ...
+
+
+def sends_of(store: StorageBackend) -> Sends | None:
+    return cast("Sends", store) if hasattr(store, "send") else None
+
+
+def sends_parts_of(upload: Upload) -> SendsParts | None:
+    return cast("SendsParts", upload) if hasattr(upload, "send_part") else None
+
+
+def locks_of(store: StorageBackend) -> Locks | None:
+    return cast("Locks", store) if hasattr(store, "lock") else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
-from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError
 
 
@@ -133,12 +133,26 @@ class CopyRequest:
     size_bytes: int | None = None
     crc32c: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # as of ObjectSpec
     structure: Structure | None = None
     known: KnownCopy | None = None
     likely_bytes: int | None = (
         None  # what somebody says it has: believed for nothing but what to ask for first
     )
     fresh: bool = False
+
+
+def media_spec(request: CopyRequest, size_bytes: int | None, part_bytes: int) -> ObjectSpec:
+    """Return what a store is asked for. All that the engine copies is media of a recording."""
+    return ObjectSpec(
+        request.key,
+        request.content_type,
+        size_bytes,
+        part_bytes,
+        request.metadata,
+        media=True,
+        labels=request.labels,
+    )
 
 
 @dataclass(frozen=True, slots=True)

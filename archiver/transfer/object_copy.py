@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, Source, SourceInfo
+from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, Source, SourceInfo, media_spec
 from archiver.transfer.bodies import Body, Filled, fill
 from archiver.transfer.checks import Checks
 from archiver.transfer.checksums import crc32c
@@ -166,7 +166,7 @@ class ObjectCopy:
             if request.structure is not None:
                 await check_structure(checks, source, size_bytes, self._tools.policy)
             self._tools.on_bytes(request.key, size_bytes)
-            spec = ObjectSpec(request.key, request.content_type, size_bytes, 0, request.metadata)
+            spec = media_spec(request, size_bytes, 0)
             if len(self._stores) == 1:
                 await self._put(self._stores[0], spec, part, stored, failed)
             else:

@@ -11,7 +11,7 @@ from functools import partial
 from archiver.http.waiting import blocking
 from archiver.ledger.errors import LeaseLost
 from archiver.retry_policy import RetryPolicy
-from archiver.transfer.base import CopyRequest, CopyResult, Source, SourceInfo
+from archiver.transfer.base import CopyRequest, CopyResult, Source, SourceInfo, media_spec
 from archiver.transfer.bodies import Body, Filled, fill
 from archiver.transfer.checks import Checks
 from archiver.transfer.checksums import combine, crc32c
@@ -33,7 +33,7 @@ from archiver.transfer.reading import Answer, Reading
 from archiver.transfer.storing import FilledPart
 from archiver.transfer.tasks import Group, gather
 from archiver.transfer.tools import Cancelled, InReader, Tools
-from storage_backends.base import ObjectSpec, Part, StorageBackend
+from storage_backends.base import Part, StorageBackend
 from storage_backends.errors import StorageError
 
 # after these the source may still be read, with what is stored already: it is left for another attempt
@@ -293,7 +293,7 @@ class PartsCopy:
     # -- uploads and ends ----------------------------------------------------------------------------------
     def _add_uploads(self, size_bytes: int | None, part_bytes: int) -> None:
         request, etag = self._request, self._info.etag if self._info else None
-        spec = ObjectSpec(request.key, request.content_type, size_bytes, part_bytes, request.metadata)
+        spec = media_spec(request, size_bytes, part_bytes)
         self._uploads = [
             PartsUpload(store, spec, etag, self._tools.stores, self._store_failed, self._found_defect)
             for store in self._stores

@@ -14,6 +14,7 @@ from storage_backends.errors import (
     TransientStorageError,
 )
 from storage_backends.gcs.errors import Answer, translated
+from storage_backends.gcs.settings import COLD_CLASSES
 from storage_backends.operation import Operation
 
 
@@ -27,11 +28,12 @@ def described(key: ObjectKey, blob: Any, doing: Operation) -> ObjectInfo:
     """Describe an object of the library, which parses the response only when a property is read."""
     with translated(doing):
         size_bytes, generation, updated_at = blob.size, blob.generation, blob.updated
-        crc32c, content_type = blob.crc32c, blob.content_type
+        crc32c, content_type, storage_class = blob.crc32c, blob.content_type, blob.storage_class
         if size_bytes is None:
             raise TransientStorageError(f"{doing}: the response does not describe an object")
     version = None if generation is None else str(generation)
-    return ObjectInfo(key, size_bytes, crc.from_base64(crc32c), version, content_type, updated_at)
+    checksum, cold = crc.from_base64(crc32c), storage_class in COLD_CLASSES
+    return ObjectInfo(key, size_bytes, checksum, version, content_type, updated_at, storage_class, cold)
 
 
 def resource_of(answer: Answer, doing: object) -> Mapping[str, Any]:
@@ -53,4 +55,6 @@ def info_of(key: ObjectKey, resource: Mapping[str, Any], doing: object) -> Objec
     except (KeyError, TypeError, ValueError):
         raise TransientStorageError(f"{doing}: the response does not describe an object") from None
     generation, content_type = str(resource["generation"]), resource.get("contentType")
-    return ObjectInfo(key, size_bytes, crc32c, generation, content_type, updated_at)
+    storage_class = resource.get("storageClass")
+    cold = storage_class in COLD_CLASSES
+    return ObjectInfo(key, size_bytes, crc32c, generation, content_type, updated_at, storage_class, cold)

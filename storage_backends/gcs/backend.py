@@ -37,7 +37,6 @@ from storage_backends.destination_url import DestinationUrl
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
-    BadDestinationUrl,
     InvalidKey,
     ObjectChanged,
     ObjectExists,
@@ -48,8 +47,9 @@ from storage_backends.errors import (
 )
 from storage_backends.gcs import versions
 from storage_backends.gcs.answers import described
-from storage_backends.gcs.bucket import METADATA_ID, ONCE, Bucket
+from storage_backends.gcs.bucket import ONCE, Bucket
 from storage_backends.gcs.errors import refused, translated
+from storage_backends.gcs.settings import GcsSettings, settings_of
 from storage_backends.gcs.upload import MULTIPLE_BYTES, GcsUpload
 from storage_backends.operation import Operation
 from storage_backends.optional import NotDeleted, ObjectVersion, Place
@@ -64,29 +64,31 @@ LIMITS = Limits(
     conditional_create=True,
 )
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _GENERATION = re.compile("[0-9]{1,19}")
 _PAGE = 1000  # the most that a page holds
-_LISTED = "items(name,size,crc32c,generation,contentType,updated),nextPageToken"
+_LISTED = "items(name,size,crc32c,generation,contentType,updated,storageClass),nextPageToken"
 # generations: of no object, and of the year 2100 (they are microseconds since 1970)
 _ABSENT, _NEVER = "0", "4102444800000000"
 
 
 def open_backend(url: DestinationUrl) -> GcsBackend:
-    """Open `gs://bucket/prefix`; STORAGE_EMULATOR_HOST is honoured. Sends no request. Raises BadDestinationUrl."""
-    url.only_options(())
-    if not url.bucket:
-        raise BadDestinationUrl("a gs destination names a bucket: gs://bucket/prefix")
-    if not _BUCKET.fullmatch(url.bucket):
-        raise BadDestinationUrl(f"destination {url.name}: {url.bucket!r} is not a valid bucket name")
-    return GcsBackend(url.bucket, url.prefix)
+    """See `settings_of` for the URL; STORAGE_EMULATOR_HOST is honoured. Sends no request. Raises BadDestinationUrl."""
+    settings = settings_of(url)
+    return GcsBackend(settings.bucket, settings.prefix, settings=settings)
 
 
 class GcsBackend:
     """See `storage_backends.base.StorageBackend`. `sleep` takes seconds."""
 
-    def __init__(self, bucket: str, prefix: str = "", sleep: Callable[[float], None] = time.sleep) -> None:
-        self._bucket = Bucket(bucket, prefix, sleep)
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        sleep: Callable[[float], None] = time.sleep,
+        *,
+        settings: GcsSettings | None = None,
+    ) -> None:
+        self._bucket = Bucket(settings or GcsSettings(bucket, prefix), sleep)
         self._checks_crc32c = False  # it has returned the right one
         self._conditions = Conditions()
         self._conditions.trust_creates()
@@ -165,14 +167,14 @@ class GcsBackend:
         with translated(doing):
             if not self._checks_crc32c:
                 crc.check(data, crc32c, doing)
-            resource = {
-                "name": self._bucket.prefix + spec.key,
-                "contentType": spec.content_type,
-                "metadata": {**spec.metadata, METADATA_ID: identity},
-                "crc32c": crc.to_base64(crc32c),  # for the service to verify
-            }
+            settings = self._bucket.settings
+            resource = settings.resource(spec, identity, self._bucket.prefix + spec.key)
+            resource["crc32c"] = crc.to_base64(crc32c)  # for the service to verify
+            query = dict(settings.query)
+            if condition is not None:
+                query["ifGenerationMatch"] = condition
             requests = await self._bucket.requests()
-            answer = await requests.insert(self._bucket.bucket, resource, data, if_generation_match=condition)
+            answer = await requests.insert(self._bucket.bucket, resource, data, query)
             if not answer.ok:
                 error = refused(answer, doing)
                 raise self._bucket.missing(doing) if isinstance(error, ObjectMissing) else error
@@ -189,7 +191,11 @@ class GcsBackend:
 
         def begun() -> str:
             uri: str = self._bucket.new(spec, identity).create_resumable_upload_session(
-                spec.content_type, checksum=None, if_generation_match=_condition(spec), **ONCE
+                spec.content_type,
+                checksum=None,
+                if_generation_match=_condition(spec),
+                predefined_acl=self._bucket.settings.acl,
+                **ONCE,
             )
             return uri
 
@@ -284,7 +290,7 @@ class GcsBackend:
         def page(token: str | None) -> tuple[list[Any], str | None]:
             # page by page: after an error the library's own iterator ends as if there were no more
             found = self._bucket.connected().list_blobs(
-                self._bucket.bucket,
+                self._bucket.handle(),
                 prefix=self._bucket.prefix + prefix,
                 page_size=_PAGE,
                 page_token=token,

@@ -22,6 +22,7 @@ from storage_backends.gcs.answers import described, info_of, resource_of
 from storage_backends.gcs.connection import connect
 from storage_backends.gcs.errors import Answer, translated
 from storage_backends.gcs.requests import GcsRequests
+from storage_backends.gcs.settings import METADATA_ID, GcsSettings
 from storage_backends.operation import Operation
 from storage_backends.per_process import PerProcess
 
@@ -31,16 +32,16 @@ _TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two pieces of an answer
 # For every call of the library. Its own retries are bounded by time alone (120 s by default), skip unconditional
 # uploads, and do not know Google's 403 for "slow down".
 ONCE: Mapping[str, Any] = {"timeout": _TIMEOUT_SECONDS, "retry": None}
-METADATA_ID = "archiverupload"
 
 
 class Bucket:
     """Shared by the backend and its uploads. `sleep` takes seconds."""
 
-    def __init__(self, bucket: str, prefix: str, sleep: Callable[[float], None]) -> None:
-        self.name = DestinationUrl("gs", bucket, prefix).name
-        self.bucket = bucket
-        self.prefix = f"{prefix}/" if prefix else ""
+    def __init__(self, settings: GcsSettings, sleep: Callable[[float], None]) -> None:
+        self.settings = settings
+        self.name = DestinationUrl("gs", settings.bucket, settings.prefix).name
+        self.bucket = settings.bucket
+        self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.connection = PerProcess(connect)
         self._sleep = sleep
         self._seen = False
@@ -101,17 +102,25 @@ class Bucket:
         with translated(Operation("open", self.name, None, "connecting")):
             return self.connection.get().control
 
+    def handle(self) -> Any:
+        """Return the library's bucket, which adds who pays to each request."""
+        return self.connected().bucket(self.bucket, user_project=self.settings.user_project)
+
     def blob(self, key: ObjectKey) -> Any:
-        return self.connected().bucket(self.bucket).blob(self.prefix + key)
+        return self.handle().blob(self.prefix + key)
 
     def new(self, spec: ObjectSpec, identity: str) -> Any:
-        blob = self.blob(spec.key)
-        blob.content_type = spec.content_type
-        blob.metadata = {**spec.metadata, METADATA_ID: identity}
+        """Return the library's description of an object to be uploaded."""
+        resource = self.settings.resource(spec, identity, self.prefix + spec.key)
+        blob = self.handle().blob(resource["name"], kms_key_name=self.settings.kms_key_name)
+        blob.content_type = resource["contentType"]
+        blob.metadata = resource["metadata"]
+        if "storageClass" in resource:
+            blob.storage_class = resource["storageClass"]
         return blob
 
     def find(self, key: ObjectKey) -> Any | None:
-        bucket = self.connected().bucket(self.bucket)
+        bucket = self.handle()
         doing = Operation("stat", self.name, key, "looking at")
         blob = self.retry(doing, lambda: bucket.get_blob(self.prefix + key, **ONCE))
         if blob is None:
@@ -126,7 +135,7 @@ class Bucket:
         # a list: `bucket.exists()` needs storage.buckets.get, which an account that writes objects lacks
         found = self.connected().list_blobs
         try:
-            self.retry(doing, lambda: next(found(self.bucket, max_results=1, fields="kind", **ONCE).pages))
+            self.retry(doing, lambda: next(found(self.handle(), max_results=1, fields="kind", **ONCE).pages))
         except ObjectMissing:
             raise self.missing(doing) from None
         except AccessDenied:

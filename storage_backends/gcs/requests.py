@@ -18,6 +18,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from requests.utils import get_environ_proxies, select_proxy
 
@@ -62,16 +63,14 @@ class GcsRequests:
         self._session = Session(process_runtime().stores, options)
 
     async def insert(
-        self, bucket: str, resource: Mapping[str, Any], data: Buffer, *, if_generation_match: str | None
+        self, bucket: str, resource: Mapping[str, Any], data: Buffer, query: Mapping[str, str]
     ) -> Answer:
-        """Upload an object with its metadata in one request. `if_generation_match`: replace only that; "0" is none.
+        """Upload an object with its metadata in one request. `query`: further parameters, such as ifGenerationMatch.
 
         Raises HttpError and google-auth's errors. https://cloud.google.com/storage/docs/json_api/v1/objects/insert
         """
-        query = "uploadType=multipart"
-        if if_generation_match is not None:
-            query += f"&ifGenerationMatch={if_generation_match}"
-        url = f"{self._origin}/upload/storage/v1/b/{bucket}/o?{query}"
+        more = f"&{urlencode(query)}" if query else ""
+        url = f"{self._origin}/upload/storage/v1/b/{bucket}/o?uploadType=multipart{more}"
         return await self._send(partial(_related, url, resource, data))
 
     async def session(self, method: str, uri: str, headers: Mapping[str, str], data: Buffer) -> Answer:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,7 +43,7 @@ from storage_backends.errors import (
 from storage_backends.operation import Operation
 from storage_backends.optional import NotDeleted, ObjectVersion, Place, Thaw, ThawSpeed
 from storage_backends.s3 import copying, thawing, versions
-from storage_backends.s3.bucket import Bucket, described, is_aws
+from storage_backends.s3.bucket import Bucket, described, is_aws, is_cold
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
     code_of,
@@ -55,6 +56,7 @@ from storage_backends.s3.settings import S3Settings, settings_of
 from storage_backends.s3.upload import S3Upload, Token
 
 MIB = 2**20
+_LOCKED_AT_ONCE = 16
 
 
 def open_backend(url: DestinationUrl) -> S3Backend:
@@ -127,13 +129,15 @@ class S3Backend:
         bucket = self._bucket
         if bucket.connection.made() is None:  # boto3 takes half a second, too long for the engine's thread
             await waiting.blocking(bucket.connection.get)
-        receipt = await bucket.data.put(bucket.prefix + spec.key, data, crc32c, bucket.new_object(spec))
+        receipt = await bucket.data.put(
+            bucket.prefix + spec.key, data, crc32c, bucket.settings.of_new_object(spec)
+        )
         return _stored(spec, len(data), crc32c, receipt)
 
     def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: Operation) -> ObjectInfo:
         # recognises the object as ours when the answer to an earlier attempt was lost
         identity = secrets.token_hex(16)
-        bucket, options = self._bucket, self._bucket.new_object(spec, identity)
+        bucket, options = self._bucket, self._bucket.settings.of_new_object(spec, identity)
         bucket.connection.get()  # learns whether this is AWS
 
         def send(condition: Mapping[str, str]) -> ObjectInfo:
@@ -185,8 +189,8 @@ class S3Backend:
     def _create(self, spec: ObjectSpec, identity: str) -> tuple[str, str]:
         """Return the upload id and the agreed checksum: CRC32C of the whole (`full`), of the `parts` only, or
         `none`."""
-        client = self._bucket.client
-        request = self._bucket.address(spec.key) | self._bucket.new_object(spec, identity)
+        client = self._bucket.writing_client
+        request = self._bucket.address(spec.key) | self._bucket.settings.of_new_object(spec, identity)
         if not self._bucket.data.crc32c_refused:
             try:
                 # without it AWS accepts a wrong checksum of the whole
@@ -272,7 +276,7 @@ class S3Backend:
         with translated(doing):
             pages = iter(
                 bucket.client.get_paginator("list_objects_v2").paginate(
-                    Bucket=bucket.bucket, Prefix=bucket.prefix + prefix
+                    **bucket.listed, Prefix=bucket.prefix + prefix
                 )
             )
         while True:
@@ -288,14 +292,20 @@ class S3Backend:
                     key = object_key(name.removeprefix(bucket.prefix))
                 except InvalidKey:
                     continue  # not ours, such as a folder marker
+                storage_class = entry.get("StorageClass")
                 yield ObjectInfo(
-                    key, size_bytes, etag=entry.get("ETag"), updated_at=entry.get("LastModified")
+                    key,
+                    size_bytes,
+                    etag=entry.get("ETag"),
+                    updated_at=entry.get("LastModified"),
+                    storage_class=storage_class,
+                    cold=is_cold(storage_class),
                 )
 
     def delete(self, key: ObjectKey) -> None:
         with translated(self._doing("delete", key, "deleting")):
             try:
-                self._bucket.client.delete_object(**self._bucket.address(key))
+                self._bucket.writing_client.delete_object(**self._bucket.address(key))
             except ClientError as error:
                 if kind_of(error) is not ObjectMissing:  # AWS answers 204, some others 404
                     raise
@@ -309,8 +319,8 @@ class S3Backend:
         limit = datetime.now(UTC) - older_than
         bucket, aborted = self._bucket, 0
         with translated(Operation("abort_stale_uploads", self.name, None, "aborting stale uploads")):
-            pages = bucket.client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=bucket.bucket, Prefix=bucket.prefix
+            pages = bucket.writing_client.get_paginator("list_multipart_uploads").paginate(
+                **bucket.listed, Prefix=bucket.prefix
             )
             for page in pages:
                 for upload in page.get("Uploads", []):
@@ -320,8 +330,8 @@ class S3Backend:
                     if not ours(key.removeprefix(bucket.prefix)):
                         continue
                     try:
-                        bucket.client.abort_multipart_upload(
-                            Bucket=bucket.bucket, Key=key, UploadId=upload_id
+                        bucket.writing_client.abort_multipart_upload(
+                            **bucket.listed, Key=key, UploadId=upload_id
                         )
                     except ClientError as error:
                         if kind_of(error) is not UploadGone:  # completed or aborted meanwhile
@@ -337,6 +347,36 @@ class S3Backend:
     def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
         """See `storage_backends.optional.KeepsVersions`."""
         return versions.deleted(self._bucket, chosen)
+    def lock(self, keys: Collection[ObjectKey]) -> datetime | None:
+        """See `storage_backends.optional.Locks`."""
+        asked = self._bucket.settings.lock()
+        if not asked:
+            return None
+        until: datetime = asked["ObjectLockRetainUntilDate"]
+        retention = {"Mode": asked["ObjectLockMode"], "RetainUntilDate": until}
+        with ThreadPoolExecutor(min(_LOCKED_AT_ONCE, max(len(keys), 1))) as pool:
+            list(pool.map(lambda key: self._lock(key, retention), keys))
+        return until
+
+    def _lock(self, key: ObjectKey, retention: Mapping[str, Any]) -> None:
+        client, address = self._bucket.writing_client, self._bucket.address(key)
+        doing = self._doing("lock", key, "locking")
+        with translated(doing):
+            try:
+                client.put_object_retention(**address, Retention=retention)
+            except ClientError as error:
+                if kind_of(error) is not AccessDenied or not self._is_locked_longer(key, retention):
+                    raise
+
+    def _is_locked_longer(self, key: ObjectKey, retention: Mapping[str, Any]) -> bool:
+        """Return whether a lock there, which nobody may shorten, already does what `retention` asks for."""
+        try:
+            there = self._bucket.head(key) or {}
+        except (ClientError, BucketMissing):
+            return False
+        until = there.get("ObjectLockRetainUntilDate")
+        stands = there.get("ObjectLockMode") in (retention["Mode"], "COMPLIANCE")
+        return stands and until is not None and until >= retention["RetainUntilDate"]
 
     def removes_stale_uploads(self) -> bool | None:
         with translated(Operation("removes_stale_uploads", self.name, None, "reading the lifecycle rules")):
@@ -415,8 +455,7 @@ class S3Backend:
     def close(self) -> None:
         connection = self._bucket.connection.drop()
         if connection is not None:
-            connection.requests.close()
-            connection.control.close()
+            connection.close()
 
     def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
         return Operation(name, self.name, key, verb)

@@ -42,7 +42,8 @@ from storage_backends.s3.errors import (
     status_of,
 )
 from storage_backends.s3.requests import S3Requests
-from storage_backends.s3.settings import S3Settings
+from storage_backends.s3.roles import as_role
+from storage_backends.s3.settings import METADATA_ID, S3Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -52,16 +53,23 @@ T = TypeVar("T")
 # Threads that share one client: the engine's, for several assets. A pool that is too small drops connections, a large
 # one costs nothing until it is used.
 _CONNECTIONS = 66
-METADATA_ID = "archiverupload"
+_COLD_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
 _AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """One process's clients."""
+    """One process's clients. `writing` is `control` where both have the same role."""
 
     control: S3Client
+    writing: S3Client
     requests: S3Requests
+
+    def close(self) -> None:
+        self.requests.close()
+        self.control.close()
+        if self.writing is not self.control:
+            self.writing.close()
 
 
 class Bucket:
@@ -82,15 +90,33 @@ class Bucket:
         self._head_gives_checksums = True  # until it refuses: with KMS that needs another permission
 
     @property
+    def settings(self) -> S3Settings:
+        return self._settings
+
+    @property
     def client(self) -> Any:
-        """boto3's client; `Any` because its stubs do not accept unpacked arguments."""
+        """boto3's client for reads; `Any` because its stubs do not accept unpacked arguments."""
         return self.connection.get().control
 
+    @property
+    def writing_client(self) -> Any:
+        """For what writes or deletes, and for uploads."""
+        return self.connection.get().writing
+
     def _connect(self) -> _Connection:
-        core = botocore.session.get_session()
-        trusted = str(trust.authorities(also=trust.of_aws(core.get_config_variable("ca_bundle"))))
-        core.set_config_variable("ca_bundle", trusted)  # for every client, also those that fetch credentials
-        session = boto3.session.Session(botocore_session=core)
+        roles = self._settings.roles
+        control, session, trusted = self._client(roles.reading)
+        writing = control
+        if roles.writing != roles.reading:
+            writing, session, _ = self._client(roles.writing)
+        # ask the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
+        if is_aws(control.meta.endpoint_url):
+            self.conditions.trust_creates()
+        requests = S3Requests(writing, session.get_credentials(), self._settings.bucket, Path(trusted))
+        return _Connection(control, writing, requests)
+
+    def _client(self, role: str | None) -> tuple[S3Client, boto3.session.Session, str]:
+        session, trusted = self._session(role)
         region = self._settings.region or session.region_name
         if region is None and self._settings.endpoint_url is not None:
             region = "us-east-1"  # compatible servers ignore it, but the signature needs one
@@ -113,18 +139,21 @@ class Bucket:
             ),
         )
         control.meta.events.register_first("needs-retry.s3", give_up_on_certificates)
-        # ask the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
-        if is_aws(control.meta.endpoint_url):
-            self.conditions.trust_creates()
-        return _Connection(
-            control, S3Requests(control, session.get_credentials(), self._settings.bucket, Path(trusted))
-        )
+        return control, session, trusted
+
+    def _session(self, role: str | None) -> tuple[boto3.session.Session, str]:
+        core = botocore.session.get_session()
+        trusted = str(trust.authorities(also=trust.of_aws(core.get_config_variable("ca_bundle"))))
+        core.set_config_variable("ca_bundle", trusted)  # for every client, also those that fetch credentials
+        if role is not None:
+            as_role(core, role, self._settings)
+        return boto3.session.Session(botocore_session=core), trusted
 
     def _connect_presigner(self) -> Any:
         """Make a client that signs URLs: with its defaults boto3 signs those of us-east-1 in the old way, which KMS
         refuses."""
         control = self.client
-        session = boto3.session.Session()
+        session, _ = self._session(self._settings.roles.reading)
         s3: Any = {"addressing_style": self._settings.addressing_style}
         return session.client(
             "s3",
@@ -159,20 +188,13 @@ class Bucket:
         return waiting.complete(run())
 
     def address(self, key: ObjectKey) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": self.prefix + key}
-
-    def new_object(self, spec: ObjectSpec, identity: str | None = None) -> dict[str, Any]:
-        """The options that describe a new object, of PutObject and CreateMultipartUpload (request_options.py)."""
-        metadata = {**spec.metadata, METADATA_ID: identity} if identity else dict(spec.metadata)
-        return {"ContentType": spec.content_type, "Metadata": metadata, **self.encryption}
+        """The options of a request about one object."""
+        return {**self.listed, "Key": self.prefix + key}
 
     @property
-    def encryption(self) -> dict[str, str]:
-        asked = {
-            "ServerSideEncryption": self._settings.encryption,
-            "SSEKMSKeyId": self._settings.kms_key_id,
-        }
-        return {name: value for name, value in asked.items() if value is not None}
+    def listed(self) -> dict[str, str]:
+        """The options of a request about objects of the bucket."""
+        return {"Bucket": self.bucket, **self._settings.payer}
 
     def head(self, key: ObjectKey) -> Mapping[str, Any] | None:
         """Send a HEAD; None for a missing key. Its response has no body, so a missing key, a missing bucket and a
@@ -225,6 +247,7 @@ def is_aws(endpoint_url: str) -> bool:
 def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
     """Describe an object by the response to a HEAD. A composite checksum is not that of the bytes, and one without a
     type is only our own header, stored unread (rclone does that)."""
+    storage_class = answer.get("StorageClass")
     return ObjectInfo(
         key,
         needed(answer, "ContentLength"),
@@ -234,4 +257,13 @@ def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
         answer.get("ETag"),
         answer.get("ContentType"),
         answer.get("LastModified"),
+        storage_class,
+        is_cold(storage_class, answer.get("ArchiveStatus"), answer.get("Restore", "")),
     )
+
+
+def is_cold(storage_class: str | None, archive_status: str | None = None, restore: str = "") -> bool:
+    """Return whether an object must be restored before it can be read. `archive_status`: of INTELLIGENT_TIERING;
+    `restore`: x-amz-restore, which says so when a restored copy is there."""
+    archived = storage_class in _COLD_CLASSES or archive_status is not None
+    return archived and 'ongoing-request="false"' not in restore

@@ -26,7 +26,7 @@ Create = Callable[[], tuple[str, str]]
 def copy_object(bucket: Bucket, spec: ObjectSpec, source: Mapping[str, Any]) -> None:
     """Copy `source`, the options that name it, in one request. Raises boto3's errors."""
     asked = {
-        **bucket.new_object(spec),
+        **bucket.settings.of_new_object(spec),
         "MetadataDirective": "REPLACE",
         "ChecksumAlgorithm": "CRC32C",
     }
@@ -35,7 +35,7 @@ def copy_object(bucket: Bucket, spec: ObjectSpec, source: Mapping[str, Any]) -> 
     if bucket.data.crc32c_refused:
         del asked["ChecksumAlgorithm"]
     request = {**bucket.address(spec.key), **_known(bucket, "CopyObject", asked), **source}
-    bucket.client.copy_object(**request)
+    bucket.writing_client.copy_object(**request)
 
 
 def copy_in_parts(
@@ -56,7 +56,7 @@ def copy_in_parts(
 
     def copied(number: int, start: int) -> dict[str, Any]:
         last = min(start + part_bytes, spec.size_bytes or 0) - 1
-        answer = bucket.client.upload_part_copy(
+        answer = bucket.writing_client.upload_part_copy(
             **address, **source, PartNumber=number, CopySourceRange=f"bytes={start}-{last}"
         )
         result = needed(answer, "CopyPartResult")
@@ -74,16 +74,16 @@ def copy_in_parts(
                 futures = [pool.submit(copied, number, start) for number, start in numbered]
                 parts += [future.result() for future in futures]
         whole = {"ChecksumType": "FULL_OBJECT", "ChecksumCRC32C": crc.to_base64(crc32c)}
-        bucket.client.complete_multipart_upload(
+        bucket.writing_client.complete_multipart_upload(
             **address, MultipartUpload={"Parts": parts}, **(whole if algorithm == "full" else {})
         )
     except BaseException:
         with suppress(*VENDOR_ERRORS):
-            bucket.client.abort_multipart_upload(**address)
+            bucket.writing_client.abort_multipart_upload(**address)
         raise
 
 
 def _known(bucket: Bucket, operation: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those that the operation takes: CopyObject has no Content-MD5 and no conditions of ours."""
-    members = bucket.client.meta.service_model.operation_model(operation).input_shape.members
+    members = bucket.writing_client.meta.service_model.operation_model(operation).input_shape.members
     return {name: value for name, value in options.items() if name in members}

@@ -77,6 +77,7 @@ _CODES: dict[type[StorageError], tuple[str, ...]] = {
 _BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
 
 _ADVICE: dict[type[StorageError], str] = {
+    ObjectCold: "it is in a cold storage class: restore it first (archiver restore --thaw)",
     AccessDenied: "check the credentials, the bucket policy (if it demands encryption headers: encryption=aws:kms or "
     "encryption=AES256 as an option of the destination), and that s3:ListBucket is allowed (without it a missing key "
     "answers 403 too)",

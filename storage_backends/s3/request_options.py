@@ -1,10 +1,10 @@
 """Every option of PutObject and UploadPart: sent by our own requests, or left to boto3.
 
-To send another option, such as Object Lock:
+To send another option, such as CacheControl:
 
 1. move it from NOT_SENT to HEADERS, with its header (in lower case);
-2. let `S3Settings` have it (settings.py), and `Bucket.new_object` put it into the request (bucket.py), also into the
-   CreateMultipartUpload of an object of several parts;
+2. let `S3Settings` have it, and put it into the request in `of_new_object` (settings.py), which the
+   CreateMultipartUpload of an object of several parts uses as well;
 3. if UploadPart takes it as well, add it in upload.py.
 
 tests/storage_backends/test_s3_request_options.py reads the options that boto3 knows. One that is not listed here fails
@@ -23,21 +23,27 @@ HEADERS: Mapping[str, str] = {
     "IfNoneMatch": "if-none-match",
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+    "SSEKMSEncryptionContext": "x-amz-server-side-encryption-context",
+    "BucketKeyEnabled": "x-amz-server-side-encryption-bucket-key-enabled",
+    "StorageClass": "x-amz-storage-class",
+    "Tagging": "x-amz-tagging",
+    "ACL": "x-amz-acl",
+    "RequestPayer": "x-amz-request-payer",
+    "ObjectLockMode": "x-amz-object-lock-mode",
+    "ObjectLockRetainUntilDate": "x-amz-object-lock-retain-until-date",
 }
-"""Options that become a header of the same value."""
+"""Options that become a header: a text as it is, true and false in lower case, a time in UTC by ISO 8601."""
 
 ELSEWHERE = frozenset({"Bucket", "Key", "UploadId", "PartNumber", "Body", "ContentLength", "Metadata"})
 """Options that stand in the URL, the body, or headers of their own name (`x-amz-meta-...`)."""
 
-_OBJECT_LOCK = "the default retention of the bucket decides; a new object has no other version to hold"
+_OBJECT_LOCK = "a lock is a mode and a date (lock_mode, lock_days); a hold has no end"
 _OTHER_CHECKSUM = "CRC32C, else Content-MD5 (data_path.py)"
-_ACCESS = "the bucket's policy decides who may read"
+_ACCESS = "a canned ACL (acl), or the bucket's policy, decides who may read"
 _CUSTOMER_KEY = "a key in each request cannot be recovered from the bucket alone"
 _DESCRIPTION = "a recording is described by its content type and metadata"
 
 NOT_SENT: Mapping[str, str] = {
-    "ObjectLockMode": _OBJECT_LOCK,
-    "ObjectLockRetainUntilDate": _OBJECT_LOCK,
     "ObjectLockLegalHoldStatus": _OBJECT_LOCK,
     "ObjectLockEventHold": _OBJECT_LOCK,
     "ObjectLockEventHoldDurationDays": _OBJECT_LOCK,
@@ -52,7 +58,6 @@ NOT_SENT: Mapping[str, str] = {
     "ChecksumXXHASH128": _OTHER_CHECKSUM,
     "ChecksumXXHASH3": _OTHER_CHECKSUM,
     "ChecksumXXHASH64": _OTHER_CHECKSUM,
-    "ACL": _ACCESS,
     "GrantFullControl": _ACCESS,
     "GrantRead": _ACCESS,
     "GrantReadACP": _ACCESS,
@@ -60,17 +65,12 @@ NOT_SENT: Mapping[str, str] = {
     "SSECustomerAlgorithm": _CUSTOMER_KEY,
     "SSECustomerKey": _CUSTOMER_KEY,
     "SSECustomerKeyMD5": _CUSTOMER_KEY,
-    "SSEKMSEncryptionContext": "no setting for it: the bucket's default encryption may have one",
-    "BucketKeyEnabled": "no setting for it: the bucket's default encryption may have one",
     "CacheControl": _DESCRIPTION,
     "ContentDisposition": _DESCRIPTION,
     "ContentEncoding": _DESCRIPTION,
     "ContentLanguage": _DESCRIPTION,
     "Expires": _DESCRIPTION,
-    "Tagging": _DESCRIPTION,
     "WebsiteRedirectLocation": _DESCRIPTION,
-    "StorageClass": "a lifecycle rule of the bucket moves objects to another class",
-    "RequestPayer": "the owner of the bucket pays",
     "ExpectedBucketOwner": "the marker of the destination is checked instead (archiver/core/destinations)",
     "WriteOffsetBytes": "objects are written whole (S3 Express appends)",
 }

@@ -23,6 +23,7 @@ from xml.sax.saxutils import unescape
 import structlog
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import get_environ_proxies
 
@@ -32,7 +33,7 @@ from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
 from storage_backends.errors import StorageError
 from storage_backends.s3.request_options import BOTO3_HEADERS, ELSEWHERE
-from storage_backends.s3.signing import UNSIGNED, Endpoint, PutTemplate
+from storage_backends.s3.signing import UNSIGNED, Endpoint, PutTemplate, header_text
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
@@ -110,6 +111,8 @@ class S3Requests:
     ) -> Mapping[str, Any]:
         if not self.direct:
             return await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
+        if isinstance(self._credentials, RefreshableCredentials) and self._credentials.refresh_needed():
+            await blocking(self._credentials.get_frozen_credentials)  # may ask the STS
         signs = self._signs_bodies is True
         answer = await self._sent(request, query, signs=signs)
         if self._signs_bodies is None and answer.may_refuse_unsigned:
@@ -153,7 +156,9 @@ class S3Requests:
             int(time.time()),
             self._credentials.get_frozen_credentials(),
             checked_by,
-            tuple([item for item in request.items() if item[0] not in ELSEWHERE and item[0] != checked_by]),
+            tuple(
+                [(n, header_text(v)) for n, v in request.items() if n not in ELSEWHERE and n != checked_by]
+            ),
             tuple(request.get("Metadata", {}).items()),
         )
         return template.request(request["Key"], query, request[checked_by], digest, request["Body"])

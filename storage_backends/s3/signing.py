@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -114,6 +115,15 @@ class PutTemplate:
         )
         url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
         return Request(url, method="PUT", body=body if isinstance(body, bytes) else bytes(body), lines=lines)
+
+
+def header_text(value: str | bool | datetime) -> str:
+    """Return the value of an option as boto3 writes it into a header."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value
 
 
 def _header_value(name: str, value: str) -> str:

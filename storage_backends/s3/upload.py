@@ -65,7 +65,7 @@ class S3Upload:
         doing = self._doing("parts", "listing the parts of")
         with translated(doing):
             try:
-                for page in self._bucket.client.get_paginator("list_parts").paginate(**self._address):
+                for page in self._bucket.writing_client.get_paginator("list_parts").paginate(**self._address):
                     for part in page.get("Parts", []):
                         checksum = crc.from_base64(part.get("ChecksumCRC32C"))
                         if checksum is None:
@@ -110,13 +110,14 @@ class S3Upload:
             receipt = await put(bucket.part_headers)
         except ClientError as error:
             # AWS refuses these headers with a part; a policy elsewhere may demand them with every request
-            if kind_of(error) is not AccessDenied or bucket.part_headers == bucket.encryption:
+            encrypting = bucket.settings.encrypting
+            if kind_of(error) is not AccessDenied or bucket.part_headers == encrypting:
                 raise
             try:
-                receipt = await put(bucket.encryption)
+                receipt = await put(encrypting)
             except ParamValidationError:  # boto3 sends instead of us, and does not accept them here
                 raise error from None
-            bucket.part_headers = bucket.encryption  # learned: it is accepted with them
+            bucket.part_headers = encrypting  # learned: it is accepted with them
         return Part(number, len(data), crc32c, _tag(receipt))
 
     def complete(self, parts: Sequence[Part], crc32c: int) -> ObjectInfo:
@@ -142,7 +143,7 @@ class S3Upload:
             condition = {"IfNoneMatch": "*"} if conditional else {}
             with translated(doing), _no_upload(doing):
                 try:
-                    answer: Mapping[str, Any] = self._bucket.client.complete_multipart_upload(
+                    answer: Mapping[str, Any] = self._bucket.writing_client.complete_multipart_upload(
                         **self._address, MultipartUpload={"Parts": named}, **whole, **condition
                     )
                 except ClientError as error:
@@ -186,7 +187,7 @@ class S3Upload:
     def abort(self) -> None:
         with translated(self._doing("abort", "aborting the upload of")):
             try:
-                self._bucket.client.abort_multipart_upload(**self._address)
+                self._bucket.writing_client.abort_multipart_upload(**self._address)
             except ClientError as error:
                 if kind_of(error) not in (UploadGone, ObjectMissing):
                     raise

@@ -37,8 +37,8 @@ def listed(bucket: Bucket, prefix: str, visible: Iterator[ObjectInfo]) -> Iterat
     doing = Operation("versions", bucket.name, None, f"listing the versions of {prefix!r}")
     with translated(doing):
         pages = iter(
-            bucket.client.get_paginator("list_object_versions").paginate(
-                Bucket=bucket.bucket, Prefix=bucket.prefix + prefix
+            bucket.writing_client.get_paginator("list_object_versions").paginate(
+                **bucket.listed, Prefix=bucket.prefix + prefix
             )
         )
         try:
@@ -74,7 +74,7 @@ def listed(bucket: Bucket, prefix: str, visible: Iterator[ObjectInfo]) -> Iterat
 
 def _is_unversioned(bucket: Bucket) -> bool:
     try:
-        answer = bucket.client.get_bucket_versioning(Bucket=bucket.bucket)
+        answer = bucket.writing_client.get_bucket_versioning(Bucket=bucket.bucket)
     except ClientError:
         return False
     return "Status" not in answer
@@ -99,7 +99,8 @@ def _together(bucket: Bucket, versions: Sequence[ObjectVersion]) -> list[tuple[O
     named = {(bucket.prefix + version.key, version.id): version for version in versions}
     wanted = [{"Key": key, "VersionId": version} for key, version in named]
     try:
-        answer = bucket.client.delete_objects(Bucket=bucket.bucket, Delete={"Objects": wanted, "Quiet": True})
+        answer = bucket.writing_client.delete_objects(
+            **bucket.listed, Delete={"Objects": wanted, "Quiet": True})
     except ClientError as error:
         if kind_of(error) in (StorageError, AccessDenied):
             return None  # not implemented, or another form is wanted: one by one
@@ -119,7 +120,7 @@ def _together(bucket: Bucket, versions: Sequence[ObjectVersion]) -> list[tuple[O
 
 def _one(bucket: Bucket, version: ObjectVersion) -> tuple[ObjectVersion, str] | None:
     try:
-        bucket.client.delete_object(**bucket.address(version.key), VersionId=version.id)
+        bucket.writing_client.delete_object(**bucket.address(version.key), VersionId=version.id)
     except ClientError as error:
         kind = kind_of(error)
         if kind is ObjectMissing:
@@ -139,7 +140,7 @@ def _locked_until(bucket: Bucket, version: ObjectVersion) -> datetime | None:
     """None where no lock with a date is known: a legal hold, another refusal, or no right to ask."""
     chosen = {} if version.id == NULL else {"VersionId": version.id}
     try:
-        answer = bucket.client.head_object(**bucket.address(version.key), **chosen)
+        answer = bucket.writing_client.head_object(**bucket.address(version.key), **chosen)
     except ClientError:
         return None
     if answer.get("ObjectLockLegalHoldStatus") == "ON":

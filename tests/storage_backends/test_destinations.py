@@ -108,9 +108,9 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("s3://bucket?regin=x", "unknown option 'regin'"),
         (
             "s3://bucket?regin=x",
-            "accepts: addressing_style, checksum, encryption, endpoint_url, kms_key_id, region",
+            "did you mean region? s3:// accepts: acl, addressing_style, bucket_key, checksum",
         ),
-        ("gs://bucket?region=x", "accepts: none"),
+        ("gs://bucket?region=x", "gs:// accepts: acl, kms_key_name, metadata, storage_class, user_project"),
         ("file:///srv/archive?region=x", "accepts: none"),
         ("s3://bucket?region", "not a list of name=value"),
         ("s3://bucket?region=", "no value"),

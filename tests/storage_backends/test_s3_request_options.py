@@ -10,9 +10,9 @@ import pytest
 from botocore.model import Shape
 
 from storage_backends.base import ObjectSpec, object_key
+from storage_backends.labels import Labelling
 from storage_backends.s3 import S3Settings
-from storage_backends.s3.bucket import Bucket
-from storage_backends.s3.request_options import BOTO3_HEADERS, ELSEWHERE, HEADERS, NOT_SENT
+from storage_backends.s3.request_options import ELSEWHERE, HEADERS, NOT_SENT
 
 OPERATIONS = ["PutObject", "UploadPart"]
 
@@ -42,18 +42,26 @@ def test_each_option_becomes_the_header_that_boto3_makes_of_it() -> None:
 
 
 def test_what_the_backend_puts_into_a_request_is_sent() -> None:
-    settings = S3Settings("bucket", encryption="aws:kms", kms_key_id="key")
-    bucket = Bucket(settings)
+    """tests/storage_backends/test_s3_options.py sends each of them."""
+    labels = Labelling(("room",), {"team": "video"})
+    settings = S3Settings(
+        "bucket",
+        encryption="aws:kms",
+        kms_key_id="key",
+        kms_context="e30=",
+        bucket_key=True,
+        storage_class="STANDARD_IA",
+        tags=labels,
+        metadata=labels,
+        acl="private",
+        request_payer="requester",
+        lock_mode="GOVERNANCE",
+        lock_days=1,
+    )
+    spec = ObjectSpec(object_key("k"), "video/mp4", metadata={"a": "b"}, media=True, lock=True)
 
-    options = bucket.new_object(ObjectSpec(object_key("k"), "video/mp4", metadata={"a": "b"}), "identity")
+    options = settings.of_new_object(spec, "identity")
 
-    assert options.keys() <= HEADERS.keys() | {"Metadata"}
-    assert bucket.encryption.keys() <= HEADERS.keys()
-
-
-@pytest.mark.parametrize("option", sorted(name for name in NOT_SENT if name.startswith("ObjectLock")))
-def test_object_lock_is_left_to_the_bucket(option: str) -> None:
-    header = options_of("PutObject")[option].serialization["name"].lower()
-
-    assert "default retention" in NOT_SENT[option]
-    assert header not in BOTO3_HEADERS, "boto3 sends the requests itself where somebody adds it"
+    in_conditions_and_checksums = {"ContentMD5", "ChecksumCRC32C", "IfMatch", "IfNoneMatch"}
+    assert options.keys() == HEADERS.keys() - in_conditions_and_checksums | {"Metadata"}
+    assert settings.encrypting.keys() <= HEADERS.keys()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from archiver.core.records.keys import DEFAULT_TEMPLATE, check_template
 from storage_backends.destination_url import is_plain_path, parse_destination
 from storage_backends.errors import BadDestinationUrl
+from worker.settings.destinations_file import destinations_in
 from worker.settings.group import CommaSeparated, SettingsGroup, lower
 
 
@@ -39,6 +40,12 @@ class DestinationSettings(SettingsGroup):
         "these afterwards (`archiver replicate`), and `archiver status` is healthy only once all hold it. Default: "
         "all of them.",
     )
+    destinations_file: Path | None = Field(
+        default=None,
+        description="A TOML file with the destinations and their options, instead of ARCHIVER_DESTINATIONS: one "
+        "[[destination]] with `url = ...` for each, and options by their names in docs/storage-backends.md. Default "
+        "none.",
+    )
     key_template: str = Field(
         default=DEFAULT_TEMPLATE,
         description="The folder of an asset at a destination. Fields, each a whole path segment: {room_id}, "
@@ -50,6 +57,22 @@ class DestinationSettings(SettingsGroup):
         description="How to store a VOD that is delivered as a zip: `unpack` (its files, so that it plays), `keep` "
         "(the zip), `both`. Default unpack.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, given: Any) -> Any:
+        path = given.get("destinations_file") if isinstance(given, dict) else None
+        if not path:
+            return given
+        if given.get("destinations"):
+            raise ValueError(
+                "ARCHIVER_DESTINATIONS_FILE: ARCHIVER_DESTINATIONS is set too; keep one of them, with all "
+                "destinations"
+            )
+        try:
+            return {**given, "destinations": destinations_in(Path(str(path).strip()).expanduser())}
+        except ValueError as error:
+            raise ValueError(f"ARCHIVER_DESTINATIONS_FILE: {error}") from None
 
     @field_validator("destinations", mode="after")
     @classmethod

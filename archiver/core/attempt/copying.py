@@ -90,10 +90,12 @@ class Copier:
         folder: str,
         stores: Sequence[StorageBackend],
         manifests: Mapping[str, Manifest],
+        labels: Mapping[str, str] | None = None,
         keeping: bool = False,
         has_work: bool = True,
     ) -> None:
         """`exact`: an equal `version` names equal bytes. `manifests`: by store, the whole ones of this folder.
+        `labels`: of the asset (`item_requests.labels_of`).
         `keeping`: store what is not what it should be, and say so in a doubt. `has_work`: whether the ledger may know
         of objects that an earlier attempt stored."""
         self._asset_id = lease.asset_id
@@ -101,7 +103,7 @@ class Copier:
         self._heartbeat = heartbeat
         self._exact = exact
         self._keeping = keeping
-        self._requests = ItemRequests(folder, manifests)
+        self._requests = ItemRequests(folder, manifests, labels)
         self._stores = RemainingStores(
             stores,
             folder,

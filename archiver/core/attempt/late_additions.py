@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from archiver.core.attempt.context import Attempt
 from archiver.core.attempt.copied import TRIED_AGAIN
 from archiver.core.attempt.copying import Copier
+from archiver.core.attempt.item_requests import labels_of
 from archiver.core.attempt.looking import manifests_at
 from archiver.core.attempt.overwritten import Written
 from archiver.core.attempt.upload_journal import LedgerUploadJournal
@@ -97,6 +98,7 @@ def _copy_missing(
             folder=listed.folder,
             stores=deps.destinations,
             manifests=present,
+            labels=labels_of(asset),
         )
         key = keys.manifest_key(asset.id, asset.created_at)
         attempt.written.append(Written(key, listed.folder, copier.taken, present))

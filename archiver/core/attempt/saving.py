@@ -12,6 +12,7 @@ from archiver.core.attempt.context import Attempt
 from archiver.core.attempt.copied import Copied
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.folders import Folder, choose_folder, next_folder
+from archiver.core.attempt.item_requests import labels_of
 from archiver.core.attempt.looking import Found
 from archiver.core.attempt.outcomes import Archived, Kept
 from archiver.core.attempt.overwritten import Written
@@ -95,6 +96,7 @@ def _copy_into(
             folder=folder.path,
             stores=stores,
             manifests=folder.manifests,
+            labels=labels_of(asset),
             keeping=keeping,
             has_work=attempt.has_work,
         )

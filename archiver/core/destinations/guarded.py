@@ -29,6 +29,7 @@ _CHECKED = (
     "copy_from",
     "delete_versions",
     "expiry_rules",
+    "lock",
     "remove_empty_folders",
     "versions",
 )

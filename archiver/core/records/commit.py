@@ -15,6 +15,7 @@ import structlog
 from archiver.core.errors import Outranked
 from archiver.core.records import tombstones
 from archiver.core.records.keys import OUR_FILES
+from archiver.core.records.locking import lock_manifest, lock_media
 from archiver.core.records.manifest import TRUSTED, Manifest, StoredManifest, find_manifest
 from archiver.core.records.verify import STAT_UP_TO, verify_contents, verify_listed
 from archiver.ledger.models import AssetState, CopyState, Settlement
@@ -95,6 +96,9 @@ def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
     lower; and when it has no doubts and ours has. Any other of no higher rank is replaced: ours was verified just now.
     What is incomplete afterwards is marked as damaged.
 
+    Where the destination locks objects, the media is locked before the manifest is written, so that nothing counts as
+    archived that is not locked; and the manifest as it is written. Nothing is locked that has doubts.
+
     Requests for a new asset of up to STAT_UP_TO objects: two for the manifest, two for the asset's tombstone, and
     one for each object.
 
@@ -104,8 +108,12 @@ def commit(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
     tombstones.check(store, manifest.asset_id)
     if len(manifest.objects) > STAT_UP_TO:  # a tree takes hours; fewer were stored a moment ago
         _require(store, manifest, verify_listed(store, manifest).problems)
+    if manifest.trusted:
+        lock_media(store, manifest)
     there = _write(store, key, manifest, known)
     tombstones.check(store, manifest.asset_id)
+    if there is not manifest and there.trusted:
+        lock_manifest(store, key)
     problems = verify_listed(store, there).problems
     if problems:
         mark_damaged(store, key, problems, of=there)
@@ -121,7 +129,7 @@ def _write(store: StorageBackend, key: ObjectKey, manifest: Manifest, known: Man
         if there is not None and _stays(store, key, there, manifest, known):
             return there
         try:
-            _replace(store, key, data, found)
+            _replace(store, key, data, found, lock=manifest.trusted)
             if store.read(key, 0, len(data) + 1) == data:
                 return manifest
         except ObjectChanged:
@@ -240,8 +248,10 @@ def extend(store: StorageBackend, key: ObjectKey, manifest: Manifest, fuller: Ma
     """Replace `manifest` by `fuller`, which lists more objects, and verify that all are there; False when it was
     replaced meanwhile. Raises StorageError."""
     _require(store, fuller, verify_listed(store, fuller).problems)
+    lock_media(store, fuller)
     if _change(store, key, manifest, lambda _: fuller) is None:
         return False
+    lock_manifest(store, key)
     if problems := verify_listed(store, fuller).problems:
         mark_damaged(store, key, problems, of=fuller)
         _require(store, fuller, problems)
@@ -303,12 +313,18 @@ def accept(store: StorageBackend, key: ObjectKey, *, by: str, why: str, at: date
         "accepted": accepted,
         "objects": tuple(replace(item, doubt=None) for item in manifest.objects),
     }
-    return _change(store, key, manifest, lambda there: there.model_copy(update=update))
+    lock_media(store, manifest)
+    accepted_now = _change(store, key, manifest, lambda there: there.model_copy(update=update))
+    if accepted_now is not None:
+        lock_manifest(store, key)
+    return accepted_now
 
 
-def _replace(store: StorageBackend, key: ObjectKey, data: bytes, found: StoredManifest | None) -> None:
+def _replace(
+    store: StorageBackend, key: ObjectKey, data: bytes, found: StoredManifest | None, *, lock: bool = False
+) -> None:
     """Raises ObjectChanged when something else than `found` is there."""
-    spec = ObjectSpec(key, "application/json", len(data))
+    spec = ObjectSpec(key, "application/json", len(data), lock=lock)
     replace_if(store, spec, data, crc32c(data), found.info if found else None)
 
 

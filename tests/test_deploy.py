@@ -12,33 +12,48 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
-ON_THE_BUCKET = {"s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetLifecycleConfiguration"}
+POLICIES = DEPLOY / "policies"
 
 
-def test_the_aws_policy_allows_what_operations_md_lists_and_nothing_else() -> None:
+def test_the_worker_policy_allows_what_operations_md_lists_and_deletes_only_records_that_are_replaced() -> (
+    None
+):
     text = (ROOT / "docs/operations.md").read_text()
     documented = set(re.findall(r"s3:[A-Za-z]+", text[text.index("## The bucket") : text.index("## Redis")]))
-    bucket, objects = json.loads((DEPLOY / "aws/policy.json").read_text())["Statement"]
+    bucket, objects, records = json.loads((POLICIES / "s3-worker.json").read_text())["Statement"]
 
-    assert set(bucket["Action"]) == ON_THE_BUCKET
-    assert set(bucket["Action"]) | set(objects["Action"]) == documented
+    assert {*bucket["Action"], *objects["Action"], *records["Action"]} == documented
     assert objects["Resource"].endswith("/recordings/*")
     assert not bucket["Resource"].endswith("*")
+    assert [name.split("/")[-2] for name in records["Resource"]] == ["doctor", "checks", "ends", "events"]
 
 
-def test_the_lifecycle_rule_aborts_uploads_and_deletes_nothing() -> None:
-    (rule,) = json.loads((DEPLOY / "aws/lifecycle.json").read_text())["Rules"]
+@pytest.mark.parametrize("name", ["s3-lifecycle.json", "s3-lifecycle-cold.json"])
+def test_a_lifecycle_rule_aborts_uploads_moves_only_media_and_deletes_nothing(name: str) -> None:
+    aborting, *moving = json.loads((POLICIES / name).read_text())["Rules"]
 
-    assert rule.keys() == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
-    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 7, (
+    assert aborting.keys() == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
+    assert aborting["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 7, (
         "a copy may be resumed for a week"
     )
+    for rule in moving:
+        assert rule.keys() == {"ID", "Status", "Filter", "Transitions"}
+        assert rule["Filter"] == {"Prefix": "recordings/recordings/"}
 
 
-def test_the_gcp_role_is_of_objects_alone() -> None:
-    permissions = yaml.safe_load((DEPLOY / "gcp/role.yaml").read_text())["includedPermissions"]
+def test_the_gcs_lifecycle_rule_moves_only_media() -> None:
+    (rule,) = json.loads((POLICIES / "gcs-lifecycle.json").read_text())["rule"]
+
+    assert rule["action"]["type"] == "SetStorageClass"
+    assert rule["condition"]["matchesPrefix"] == ["recordings/recordings/"]
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("gcs-*.yaml")), ids=lambda path: path.stem)
+def test_a_gcs_role_is_of_objects_alone(path: Path) -> None:
+    permissions = yaml.safe_load(path.read_text())["includedPermissions"]
 
     assert all(name.startswith("storage.objects.") for name in permissions)
+    assert f"--file deploy/policies/{path.name}" in path.read_text()
 
 
 @pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").iterdir()), ids=lambda unit: unit.name)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
 
+from storage_backends.gcs.settings import OPTIONS as GCS_OPTIONS
+from storage_backends.s3.settings import OPTIONS as S3_OPTIONS
 from tests.contracts.options_contract import Optioned, OptionsContract, Seen
 from tests.gcs_by_the_book import gcs_by_the_book
 from tests.servers import GcsServer, S3Server
@@ -129,3 +133,19 @@ class TestGcs(OptionsContract):
                 "cold_url": made.cold_url.replace("//bucket/", f"//{bucket}/"),
             }
         )
+
+
+# -- docs ----------------------------------------------------------------------------------------------------
+def test_the_table_of_the_docs_has_every_option_of_its_store_and_no_other() -> None:
+    text = (Path(__file__).parents[2] / "docs/storage-backends.md").read_text()
+    rows = re.findall(
+        r"^\| (`[a-z_`, ]+`) \| ([a-z0-9, ]+) \|",
+        text.split("## Options")[1].split("### Locks")[0],
+        re.MULTILINE,
+    )
+    documented: dict[str, set[str]] = {"s3": set(), "gs": set()}
+    for names, stores in rows:
+        for store in stores.split(", "):
+            documented[store] |= set(re.findall("`([a-z_]+)`", names))
+
+    assert documented == {"s3": set(S3_OPTIONS), "gs": set(GCS_OPTIONS)}

@@ -13,6 +13,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
+from storage_backends.destination_url import parse_destination
 from worker.embedded.flower import flower_url
 from worker.errors import SettingsError
 from worker.settings import Settings, VodZip, load_settings, variables
@@ -467,3 +468,66 @@ def test_every_default_that_is_a_value_stands_in_the_example_file() -> None:
 def test_every_description_tells_the_default() -> None:
     for field in Settings.model_fields.values():
         assert re.search(r"\b(Default|No default)\b", field.description or "")
+
+
+# -- a file of destinations ------------------------------------------------------------------------------------
+def test_destinations_may_stand_in_a_file_with_their_options(tmp_path: Path) -> None:
+    file = tmp_path / "destinations.toml"
+    file.write_text(
+        """
+        [[destination]]
+        url = "s3://bucket/prefix?region=eu-west-1"
+        bucket_key = true
+        lock_days = 30
+        tags = ["room", "team=a&b"]
+        kms_context = {department = "media", tier = 1}
+
+        [[destination]]
+        url = "/srv/archive"
+        """
+    )
+
+    first, second = _with(ARCHIVER_DESTINATIONS_FILE=str(file)).destinations
+
+    assert second == "/srv/archive"
+    assert parse_destination(first).options == {
+        "region": "eu-west-1",
+        "bucket_key": "true",
+        "lock_days": "30",
+        "tags": "room;team=a&b",
+        "kms_context": "department=media;tier=1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "names no destination"),
+        ("[[destinations]]\nurl='s3://b'", "unknown table 'destinations'; did you mean [[destination]]?"),
+        ("[[destination]]", "destination 1 has no url"),
+        ("[destination]\nurl='s3://b'", "names no destination; write [[destination]]"),
+        ("[[destination]", "is not TOML"),
+        ("[[destination]]\nurl='/srv'\nregion='r'", "is a directory, which has no options"),
+        ("[[destination]]\nurl='s3://b/p'\ntags=[[1]]", "destination 's3://b/p': tags is a text, a number"),
+        ("[[destination]]\nurl='s3://b'\nsecret_key='MARKED'", "holds no credentials"),
+        ("[[destination]]\nurl='s3://b?region=a'\nregion='b'", "an option is given twice"),
+        ("[[destination]]\nurl='s3://b'\n[[destination]]\nurl='s3://b'", "names s3://b twice"),
+    ],
+)
+def test_a_bad_file_of_destinations_is_refused_by_name(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "destinations.toml"
+    file.write_text(content)
+
+    with pytest.raises(SettingsError) as error:
+        _with(ARCHIVER_DESTINATIONS_FILE=str(file))
+
+    assert message in str(error.value)
+    assert "MARKED" not in str(error.value)
+
+
+def test_destinations_are_in_one_place(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="ARCHIVER_DESTINATIONS is set too"):
+        _with(ARCHIVER_DESTINATIONS_FILE=str(tmp_path / "none"), ARCHIVER_DESTINATIONS="./archive")
+    del os.environ["ARCHIVER_DESTINATIONS"]
+    with pytest.raises(SettingsError, match="none cannot be read: No such file"):
+        _with(ARCHIVER_DESTINATIONS_FILE=str(tmp_path / "none"))

@@ -200,6 +200,8 @@ class ReadsExpiryRules(Protocol):
     def expiry_rules(self) -> list[ExpiryRule] | None:
         """Return the rules that reach objects of this destination; None when the store does not say."""
         ...
+
+
 class Locks(Protocol):
     """A backend that may lock objects against deletion (S3 Object Lock, GCS object retention). Used when an asset is
     committed."""

@@ -12,7 +12,7 @@ from storage_backends.errors import BadDestinationUrl
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 ACCESS_TIERS = ("Hot", "Cool", "Cold", "Archive")
-_OPTIONS = ("endpoint_url", "storage_class")
+OPTIONS = ("endpoint_url", "storage_class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class AzureSettings:
 def settings_of(url: DestinationUrl) -> AzureSettings:
     """Parse `az://account/container/prefix`, with `endpoint_url` and `storage_class` (an access tier) as options.
     Raises BadDestinationUrl."""
-    url.only_options(_OPTIONS)
+    url.only_options(OPTIONS)
     container, _, prefix = url.prefix.partition("/")
     if not url.bucket or not container:
         raise BadDestinationUrl(

@@ -347,6 +347,7 @@ class S3Backend:
     def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
         """See `storage_backends.optional.KeepsVersions`."""
         return versions.deleted(self._bucket, chosen)
+
     def lock(self, keys: Collection[ObjectKey]) -> datetime | None:
         """See `storage_backends.optional.Locks`."""
         asked = self._bucket.settings.lock()

@@ -100,7 +100,8 @@ def _together(bucket: Bucket, versions: Sequence[ObjectVersion]) -> list[tuple[O
     wanted = [{"Key": key, "VersionId": version} for key, version in named]
     try:
         answer = bucket.writing_client.delete_objects(
-            **bucket.listed, Delete={"Objects": wanted, "Quiet": True})
+            **bucket.listed, Delete={"Objects": wanted, "Quiet": True}
+        )
     except ClientError as error:
         if kind_of(error) in (StorageError, AccessDenied):
             return None  # not implemented, or another form is wanted: one by one

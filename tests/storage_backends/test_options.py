@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from storage_backends.azure.settings import OPTIONS as AZURE_OPTIONS
 from storage_backends.gcs.settings import OPTIONS as GCS_OPTIONS
 from storage_backends.s3.settings import OPTIONS as S3_OPTIONS
 from tests.contracts.options_contract import Optioned, OptionsContract, Seen
@@ -143,9 +144,13 @@ def test_the_table_of_the_docs_has_every_option_of_its_store_and_no_other() -> N
         text.split("## Options")[1].split("### Locks")[0],
         re.MULTILINE,
     )
-    documented: dict[str, set[str]] = {"s3": set(), "gs": set()}
+    documented: dict[str, set[str]] = {"s3": set(), "gs": set(), "az": set()}
     for names, stores in rows:
         for store in stores.split(", "):
             documented[store] |= set(re.findall("`([a-z_]+)`", names))
 
-    assert documented == {"s3": set(S3_OPTIONS), "gs": set(GCS_OPTIONS)}
+    assert documented == {
+        "s3": set(S3_OPTIONS),
+        "gs": set(GCS_OPTIONS),
+        "az": set(AZURE_OPTIONS),
+    }

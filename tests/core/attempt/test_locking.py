@@ -87,12 +87,14 @@ def test_what_has_doubts_is_not_locked_before_it_is_accepted() -> None:
     harness.archive()
     (key,) = manifests(store)
     manifest = Manifest.model_validate_json(store.store.objects[key].data)
-    doubted = manifest.model_copy(update={"schema_version": DOUBTED, "doubts": ("too short",), "fence": 99})
+    changes = {"schema_version": DOUBTED, "doubts": ("too short",), "fence": manifest.rank + 1}
+    doubted = manifest.model_copy(update=changes)
     store.done.clear()
 
-    commit(store, ObjectKey(key), doubted)
+    elsewhere = ObjectKey(key.replace(".json", "-2.json"))
+    commit(store, elsewhere, doubted)
     while_doubted = [what for what, _ in store.done]
-    accept(store, ObjectKey(key), by="anna", why="it is all there is", at=UNTIL)
+    accept(store, elsewhere, by="anna", why="it is all there is", at=UNTIL)
 
     assert while_doubted == ["put"]
     assert [what for what, _ in store.done[1:]] == ["lock", "put", "lock"]

@@ -173,8 +173,11 @@ class Leases(Protocol):
         lease: Lease,
         copies: Mapping[str, CopyState] | None = None,
         settlement: Settlement | None = None,
+        *,
+        keep_work: bool = False,
     ) -> Row:
-        """End a lease of `lease_ended` and discard the asset's objects, uploads and progress. `copies`: what the
+        """End a lease of `lease_ended` and discard the asset's progress and, unless `keep_work`, its objects and
+        uploads, which another lease resumes. `copies`: what the
         destinations hold now, all of them; None: as before. `settlement`: the end state that follows; an event when it
         is another one. Raises LeaseLost, also when the ledger forgot the asset, with nothing written."""
         ...

@@ -1927,7 +1927,11 @@ class LedgerContract:
         assert higher.fence > lease.fence + 10**9
         harness.ledger.save_upload(higher, "one", "key", UPLOAD)
         assert harness.ledger.load_upload("a", "one", "key") is not None
-        harness.ledger.release(higher)
+        harness.ledger.release(higher, keep_work=True)
+        again = harness.ledger.lease_ended("a", "w2", MINUTE)
+        assert again is not None
+        assert harness.ledger.load_upload("a", "one", "key") is not None
+        harness.ledger.release(again)
         assert harness.ledger.load_upload("a", "one", "key") is None
 
     def test_a_lease_that_ends_says_what_is_stored_now(self, harness: LedgerHarness) -> None:

@@ -170,6 +170,11 @@ def record_name(key: str) -> str:
     return key.rpartition("/")[2]
 
 
+def without_version(folder: str) -> str:
+    """Return the asset's first folder by one that `version_folder` made."""
+    return _VERSION.sub("", folder)
+
+
 def manifest_key(asset_id: str, created_at: datetime | None) -> ObjectKey:
     """The day is that of `created_at` in UTC."""
     return _record_key(MANIFESTS, asset_id, created_at)

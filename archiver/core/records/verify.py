@@ -54,18 +54,26 @@ def _nothing() -> None:
 
 
 def verify_contents(
-    store: StorageBackend, manifest: Manifest, *, between: Callable[[], None] = _nothing
+    store: StorageBackend,
+    manifest: Manifest,
+    paths: Collection[str] | None = None,
+    *,
+    between: Callable[[], None] = _nothing,
 ) -> Verified:
-    """Read every object back and compare size and CRC32C. `between` is called before each read, of up to READ_BYTES.
-    Raises StorageError."""
+    """Read the objects at `paths` (None: all) back and compare size and CRC32C. `between` is called before each read,
+    of up to READ_BYTES. Raises StorageError."""
     problems: list[str] = []
     read_bytes = 0
+    objects = 0
     for item in manifest.objects:
+        if paths is not None and item.path not in paths:
+            continue
+        objects += 1
         size, problem = _read_back(store, manifest, item, between)
         read_bytes += size
         if problem:
             problems.append(problem)
-    return Verified(len(manifest.objects), read_bytes, tuple(problems))
+    return Verified(objects, read_bytes, tuple(problems))
 
 
 def verify_objects(

@@ -14,6 +14,7 @@ VERIFY_FACT = "verify"
 RECONCILE_FACT = "reconcile"
 RECONCILE_EXPECTED_FACT = "reconcile_expected"
 SCRUB_FACT = "scrub"
+REPLICATE_FACT = "replicate"
 OLD_SCRUB_FACTS = "scrub:"
 """Prefix of an earlier version's facts, deleted when a scrub ends."""
 

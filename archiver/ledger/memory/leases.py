@@ -70,6 +70,8 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         lease: Lease,
         copies: Mapping[str, CopyState] | None = None,
         settlement: Settlement | None = None,
+        *,
+        keep_work: bool = False,
     ) -> Row:
         asset = self._assets.get(lease.asset_id)
         if asset is None or asset.row.leased_until is None:
@@ -78,7 +80,9 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         before = asset.row.state
         asset.holder = None
         asset.row = replace(asset.row, leased_until=None)
-        self._forget_work(lease.asset_id)
+        self._progress.pop(lease.asset_id, None)
+        if not keep_work:
+            self._forget_work(lease.asset_id)
         if settlement is not None:
             asset.row = with_result(asset.row, settlement)
             if settlement.state != before:

@@ -52,10 +52,12 @@ class RedisLeases(RowReader):
         lease: Lease,
         copies: Mapping[str, CopyState] | None = None,
         settlement: Settlement | None = None,
+        *,
+        keep_work: bool = False,
     ) -> Row:
         how = (1, *settlement_arguments(settlement)) if settlement else (0,)
-        arguments = (lease.asset_id, lease.fence, _call_number(), *copies_arguments(copies), *how)
-        flat = self._run("release", *arguments)
+        arguments = (*copies_arguments(copies), int(keep_work), *how)
+        flat = self._run("release", lease.asset_id, lease.fence, _call_number(), *arguments)
         if not flat:
             raise LeaseLost.of(lease)
         return self._row(json.loads(flat))

@@ -6,9 +6,10 @@ if not row then return false end
 if row.ca == call then return cjson.encode(whole_row(id)) end
 if not owns(row, fence) or row.lu == 0 then return false end
 
-local copies, settles = take_copies(), take() == '1'
+local copies, keep_work, settles = take_copies(), take() == '1', take() == '1'
 set(id, {ho = '', lu = '', ca = call})
-forget_work(id)
+redis.call('HDEL', prefix .. 'progress', id)
+if not keep_work then forget_work(id) end
 if settles then
   local done = take_settlement()
   set_result(id, done)

@@ -1,0 +1,366 @@
+"""Bring one asset to the destinations that lack it or hold it damaged.
+
+    lease                  no attempt, no erasure and no other repair has the asset meanwhile
+    look                   what each destination holds, by its manifest and a list of its objects
+    copy                   object_copier.py: from a whole copy, verified while it passes
+    commit                 the manifest, last, with this lease's fencing token (records.commit)
+    release                what each destination holds now; a damaged asset that is whole everywhere is archived again
+
+A copy that turns out damaged while it is read is marked so, another one is read, and it is repaired too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+import structlog
+
+from archiver.core.attempt import doubts
+from archiver.core.attempt.context import EngineFactory
+from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.attempt.upload_journal import LedgerUploadJournal
+from archiver.core.deadlines import is_over
+from archiver.core.errors import ArchiveError
+from archiver.core.records import keys
+from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
+from archiver.core.records.manifest import Manifest, find_manifest
+from archiver.core.records.verify import verify_listed
+from archiver.core.replication.object_copier import (
+    ObjectCopier,
+    SourceDamaged,
+    SourceFailed,
+    TargetFailed,
+    same_store,
+)
+from archiver.http import cancellation
+from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LeaseLost
+from archiver.ledger.models import AssetState, CopyState, Row, Settlement
+from archiver.transfer.errors import Stopped, TransferError
+from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+REPAIRED_STATES = frozenset(
+    {AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED, AssetState.REJECTED}
+)
+"""States of which something may be stored. What is open is copied by attempts."""
+
+READ_BYTES = 8 * 2**20
+
+
+class Result(Enum):
+    COPIED = "it was copied"
+    NOTHING_TO_DO = "every destination that was asked for holds it whole"
+    NOT_STORED = "nothing of it is stored, or it was erased"
+    BUSY = "a worker has it"
+    STOPPED = "the run ended before it was copied"
+    FAILED = "it could not be copied everywhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """`failed`: why, by destination. `copied_bytes`: also of a copy that failed later."""
+
+    asset_id: str
+    result: Result
+    copied_bytes: int = 0
+    copied_objects: int = 0
+    reason: str = ""
+    failed: Mapping[str, Exception] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Copy:
+    """`state`: None when it could not be asked. `problems`: of a copy that is not whole."""
+
+    store: StorageBackend
+    state: CopyState | None
+    manifest: Manifest | None = None
+    problems: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class _Job:
+    """One asset while it is repaired. `failed`: destinations that are left alone for the rest of it."""
+
+    row: Row
+    key: ObjectKey
+    heartbeat: Heartbeat
+    copies: list[_Copy]
+    targets: Collection[str]
+    preferred: str | None
+    failed: dict[str, Exception] = field(default_factory=dict)
+    found_damaged: set[str] = field(default_factory=set)  # and not repaired since
+    distrusted: set[str] = field(default_factory=set)  # found damaged, and not read again
+    copied_bytes: int = 0
+    copied_objects: int = 0
+    committed: bool = False
+
+    def wanting(self) -> Iterator[_Copy]:
+        for copy in self.copies:
+            name = copy.store.name
+            wanted = name in self.targets or name in self.found_damaged
+            if wanted and name not in self.failed and copy.state in (CopyState.LACKING, CopyState.DAMAGED):
+                yield copy
+
+    def whole(self, target: StorageBackend) -> list[_Copy]:
+        """Whole copies: without doubts first, then the preferred one, then those that the store itself copies."""
+        found = [
+            copy
+            for copy in self.copies
+            if copy.state is CopyState.WHOLE
+            and copy.store.name not in self.failed
+            and copy.store.name not in self.distrusted
+        ]
+        return sorted(
+            found,
+            key=lambda copy: (
+                copy.manifest is None or not copy.manifest.trusted,
+                copy.store.name != self.preferred,
+                not same_store(copy.store, target),
+            ),
+        )
+
+
+class Repairer:
+    """Thread-safe: each call of `repair` works on its own asset."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        destinations: Sequence[StorageBackend],
+        engine: EngineFactory,
+        lease: timedelta,
+        lease_renew: timedelta,
+        clock: Callable[[], datetime],
+        read_bytes: int = READ_BYTES,
+    ) -> None:
+        """`clock`: the ledger's. `read_bytes`: of one request to the copy that is read."""
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._engine = engine
+        self._lease = lease
+        self._lease_renew = lease_renew
+        self._clock = clock
+        self._read_bytes = read_bytes
+
+    def repair(
+        self,
+        asset_id: str,
+        holder: str,
+        *,
+        targets: Collection[str] | None = None,
+        preferred: str | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+        before_read: Callable[[int], None] = lambda _bytes: None,
+    ) -> Repaired:
+        """Copy the asset to `targets` (names; None: all destinations) as far as they lack it or hold it damaged, from
+        `preferred` if that is whole, else from any other. `before_read`: called with the bytes of each read, may wait.
+
+        Idempotent. A failure of a destination is in the result. Raises LedgerError, and whatever ends the process; the
+        lease then expires, and the next repair resumes."""
+        lease = self._ledger.lease_ended(asset_id, holder, self._lease)
+        row = self._ledger.get(asset_id)
+        if lease is None or row is None:
+            return Repaired(asset_id, Result.BUSY if row is not None else Result.NOT_STORED)
+        heartbeat = Heartbeat(
+            self._ledger,
+            lease,
+            self._lease,
+            renew_every=self._lease_renew,
+            asset_type=row.type,
+            bytes_total=row.stored_bytes or None,
+            stop_requested=stop_requested,
+        )
+        names = [store.name for store in self._destinations]
+        key = keys.manifest_key(asset_id, row.created_at)
+        job = _Job(row, key, heartbeat, [], names if targets is None else targets, preferred)
+        try:
+            with heartbeat:
+                if row.state in REPAIRED_STATES:
+                    job.copies = [_look(store, key) for store in self._destinations]
+                    self._fill(job, before_read)
+        except LeaseLost as error:
+            return _ended(job, Result.BUSY, str(error))
+        except Stopped as error:
+            with suppress(LeaseLost):
+                self._ledger.release(heartbeat.lease, keep_work=True)
+            return _ended(job, Result.STOPPED, str(error))
+        except (ArchiveError, TransferError) as error:  # outranked, or erased: somebody else decides
+            with suppress(LeaseLost):
+                self._ledger.release(heartbeat.lease)
+            return _ended(job, Result.FAILED, str(error))
+        try:
+            return self._conclude(job)
+        except LeaseLost as error:  # what was committed stays; a reconcile finds it
+            return _ended(job, Result.COPIED if job.committed else Result.BUSY, str(error))
+
+    def _fill(self, job: _Job, before_read: Callable[[int], None]) -> None:
+        """Until no whole copy and no destination that wants one are left."""
+        while (target := next(job.wanting(), None)) is not None:
+            source = next(iter(job.whole(target.store)), None)
+            if source is None:
+                return
+            try:
+                self._copy(job, source, target, before_read)
+            except SourceDamaged as error:
+                self._found_damaged(job, source, error.problems)
+            except SourceFailed as error:
+                job.failed[source.store.name] = error.error
+            except TargetFailed as error:
+                job.failed[target.store.name] = error.error
+
+    def _copy(self, job: _Job, source: _Copy, target: _Copy, before_read: Callable[[int], None]) -> None:
+        heartbeat, listed = job.heartbeat, source.manifest
+        assert listed is not None, "a whole copy has a manifest"
+        if target.manifest is not None and target.manifest.rank >= heartbeat.lease.fence:
+            heartbeat.outrank(target.manifest.rank)
+        manifest = listed.model_copy(
+            update={"fence": heartbeat.lease.fence, "folder": _folder(listed, target.manifest)}
+        )
+        journal = LedgerUploadJournal(self._ledger, heartbeat.lease)
+        with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
+            copier = ObjectCopier(
+                ledger=self._ledger,
+                heartbeat=heartbeat,
+                engine=engine,
+                source=source.store,
+                listed=listed,
+                target=target.store,
+                manifest=manifest,
+                trusts_target=target.state is CopyState.LACKING,
+                read_bytes=self._read_bytes,
+                before_read=before_read,
+            )
+            try:
+                copier.copy()
+            finally:
+                job.copied_bytes += copier.copied_bytes
+                job.copied_objects += copier.copied_objects
+        heartbeat.confirm_if_possible()
+        try:
+            commit(target.store, job.key, manifest, target.manifest)
+        except StorageError as error:
+            raise TargetFailed(error) from error
+        log.warning(
+            "copy_replicated",
+            asset_id=job.row.asset_id,
+            source=source.store.name,
+            store=target.store.name,
+            bytes=copier.copied_bytes,
+        )
+        target.state, target.manifest, target.problems, job.committed = CopyState.WHOLE, manifest, (), True
+        job.found_damaged.discard(target.store.name)
+
+    def _found_damaged(self, job: _Job, source: _Copy, problems: Sequence[str]) -> None:
+        name = source.store.name
+        log.error("archive_damaged", store=name, key=job.key, problems=list(problems[:5]))
+        source.state, source.problems = CopyState.DAMAGED, problems
+        job.found_damaged.add(name)
+        job.distrusted.add(name)
+        with suppress(StorageError):  # the ledger has it too
+            if mark_damaged(source.store, job.key, problems, of=source.manifest):
+                marked = find_manifest(source.store, job.key)
+                source.manifest = marked.manifest if marked else source.manifest
+
+    # -- what it ends in -----------------------------------------------------------------------------------
+    def _conclude(self, job: _Job) -> Repaired:
+        """Release the lease with what the destinations hold now."""
+        row, lease = job.row, job.heartbeat.lease
+        if not job.copies:
+            self._ledger.release(lease)
+            return _ended(job, Result.NOT_STORED, f"it is {row.state}")
+        states = {copy.store.name: copy.state or row.copies.get(copy.store.name) for copy in job.copies}
+        copies = {name: state for name, state in states.items() if state is not None}
+        is_whole = all(copy.state is CopyState.WHOLE for copy in job.copies)
+        reopens = bool(job.found_damaged) and not is_over(row, self._clock())
+        self._ledger.release(
+            lease, copies, self._settlement(job, is_whole), keep_work=bool(job.failed) and not is_whole
+        )
+        if reopens:  # 100ms still has it
+            self._ledger.reopen(row.asset_id)
+        left = [copy for copy in job.copies if _is_wanted(job, copy)]
+        if not left:
+            return _ended(job, Result.COPIED if job.committed else Result.NOTHING_TO_DO, "")
+        return _ended(job, Result.FAILED, _why(job, left))
+
+    def _settlement(self, job: _Job, is_whole: bool) -> Settlement | None:
+        """The end state that follows; None: it stays as it is."""
+        row = job.row
+        one = next((c.manifest for c in job.copies if c.state is CopyState.WHOLE and c.manifest), None)
+        if is_whole and one is not None and row.state is AssetState.DAMAGED:
+            doubted = next((c.manifest for c in job.copies if c.manifest and not c.manifest.trusted), None)
+            of = doubted or one
+            return Settlement(
+                AssetState.QUARANTINED if doubted else AssetState.ARCHIVED,
+                reason=doubts.reason_kept(doubted) if doubted else None,
+                stored_bytes=of.total_size,
+                stored_objects=len(of.objects),
+                warnings=of.warnings,
+            )
+        if job.found_damaged and is_over(row, self._clock()) and row.state is not AssetState.REJECTED:
+            problems = {
+                copy.store.name: copy.problems or ((LACKING,) if copy.state is CopyState.LACKING else ())
+                for copy in job.copies
+                if copy.state is not None
+            }
+            return damaged_settlement(
+                row.asset_id, problems, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects
+            )
+        return None
+
+
+def _look(store: StorageBackend, key: ObjectKey) -> _Copy:
+    try:
+        found = find_manifest(store, key)
+        if found is None:
+            return _Copy(store, CopyState.LACKING, problems=(LACKING,))
+        if found.manifest is None:
+            return _Copy(store, CopyState.DAMAGED, problems=(found.problem or "its manifest is unreadable",))
+        verified = verify_listed(store, found.manifest)
+    except StorageError as error:
+        log.warning("copy_not_listed", store=store.name, key=key, reason=str(error))
+        return _Copy(store, None, problems=(str(error),))
+    state = CopyState.WHOLE if verified.ok else CopyState.DAMAGED
+    return _Copy(store, state, found.manifest, verified.problems)
+
+
+def _folder(listed: Manifest, there: Manifest | None) -> str:
+    """Return the folder of the copy: that of the source, unless the manifest at the target lists something else there,
+    which is not overwritten."""
+    if there is None or there.folder != listed.folder:
+        return listed.folder
+    ours = {item.path: (item.size, item.crc32c) for item in listed.objects}
+    if all(
+        ours.get(item.path, (item.size, item.crc32c)) == (item.size, item.crc32c) for item in there.objects
+    ):
+        return listed.folder
+    base = object_key(keys.without_version(listed.folder))
+    return next(
+        folder
+        for number in range(2, 100)
+        if (folder := keys.version_folder(base, number)) not in (listed.folder, there.folder)
+    )
+
+
+def _is_wanted(job: _Job, copy: _Copy) -> bool:
+    name = copy.store.name
+    return copy.state is not CopyState.WHOLE and (name in job.targets or name in job.found_damaged)
+
+
+def _why(job: _Job, left: Sequence[_Copy]) -> str:
+    if job.failed:
+        return "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in job.failed.items())
+    words = [f"{copy.store.name}: {copy.problems[0]}" for copy in left if copy.problems]
+    return "; ".join(["no destination holds it whole", *words])
+
+
+def _ended(job: _Job, result: Result, reason: str) -> Repaired:
+    return Repaired(job.row.asset_id, result, job.copied_bytes, job.copied_objects, reason, dict(job.failed))

@@ -1,0 +1,273 @@
+"""One asset is brought to the destinations that lack it or hold it damaged."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.records import keys
+from archiver.core.records.commit import mark_damaged
+from archiver.core.replication.repairer import Result
+from archiver.ledger.models import AssetState
+from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
+from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at
+from tests.core.examples import asset
+from tests.core.replication.harness import DAMAGED, FILES, LACKING, WHOLE, ReplicationHarness, Store
+
+
+def key_of(store: Store, path: str) -> str:
+    return next(key for key in store.store.objects if key.endswith(path))
+
+
+def test_what_a_destination_lacks_is_copied_after_the_source_is_gone() -> None:
+    harness = ReplicationHarness()
+    made = harness.archive()
+    one, two = harness.stores
+
+    repaired = harness.repair(made)
+
+    assert repaired.result is Result.COPIED
+    assert (repaired.copied_objects, repaired.copied_bytes) == (3, sum(map(len, FILES.values())))
+    assert harness.is_whole(two, made)
+    assert harness.copies(made) == [WHOLE, WHOLE]
+    assert harness.row(made).state is AssetState.ARCHIVED
+    assert harness.row(made).leased_until is None
+    assert two.writes[-1] == keys.manifest_key(made.id, made.created_at)
+    assert two.writes[-2].endswith(".m3u8"), "playlists after what they name"
+    assert not one.writes
+    manifest = harness.manifest(two, made)
+    assert manifest is not None
+    assert manifest.rank > 0
+
+
+def test_again_is_nothing_to_do() -> None:
+    harness = ReplicationHarness()
+    made = harness.archive()
+    harness.repair(made)
+    written = len(harness.stores[1].writes)
+
+    assert harness.repair(made).result is Result.NOTHING_TO_DO
+    assert len(harness.stores[1].writes) == written
+
+
+def test_a_damaged_asset_with_a_whole_twin_repairs_itself() -> None:
+    harness = ReplicationHarness()
+    _one, two = harness.stores
+    made = harness.archive(at=harness.stores, state=AssetState.DAMAGED)
+    two.damage(key_of(two, "movie.mp4"))
+    mark_damaged(two, keys.manifest_key(made.id, made.created_at), ["movie.mp4: CRC32C"])
+    harness.ledger.keep_events(timedelta(days=100))
+
+    repaired = harness.repair(made)
+
+    assert repaired.result is Result.COPIED
+    assert harness.is_whole(two, made)
+    assert harness.row(made).state is AssetState.ARCHIVED
+    assert harness.row(made).reason is None
+    assert harness.copies(made) == [WHOLE, WHOLE]
+    assert [event.row.state for event in harness.ledger.events(5)] == [AssetState.ARCHIVED]
+
+
+def test_what_has_doubts_is_quarantined_again_not_archived() -> None:
+    harness = ReplicationHarness()
+    made = harness.archive(state=AssetState.DAMAGED, doubts=("a segment is missing",))
+
+    harness.repair(made)
+
+    assert harness.row(made).state is AssetState.QUARANTINED
+    assert harness.copies(made) == [WHOLE, WHOLE]
+
+
+def test_a_copy_that_turns_out_damaged_is_marked_and_another_one_is_read_and_both_are_repaired() -> None:
+    harness = ReplicationHarness(Store("one"), Store("two"), Store("three"))
+    one, _two, three = harness.stores
+    made = harness.archive(at=[one, three])
+    one.damage(key_of(one, "movie.mp4"))
+
+    repaired = harness.repair(made, preferred=one.name)
+
+    assert repaired.result is Result.COPIED
+    assert all(harness.is_whole(store, made) for store in harness.stores)
+    assert harness.copies(made) == [WHOLE, WHOLE, WHOLE]
+    assert harness.row(made).state is AssetState.ARCHIVED
+
+
+def test_the_only_copy_turns_out_damaged() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive()
+    one.damage(key_of(one, "movie.mp4"))
+
+    repaired = harness.repair(made)
+
+    assert repaired.result is Result.FAILED
+    assert "no destination holds it whole" in repaired.reason
+    assert harness.row(made).state is AssetState.DAMAGED
+    assert harness.copies(made) == [DAMAGED, LACKING]
+    manifest = harness.manifest(one, made)
+    assert manifest is not None
+    assert manifest.damage
+    assert harness.manifest(two, made) is None, "nothing is committed of a damaged copy"
+
+
+def test_a_damaged_only_copy_is_copied_from_100ms_while_that_has_it() -> None:
+    harness = ReplicationHarness()
+    made = harness.archive(over=False)
+    harness.stores[0].damage(key_of(harness.stores[0], "movie.mp4"))
+
+    harness.repair(made)
+
+    assert harness.row(made).state is AssetState.DISCOVERED
+
+
+def test_a_missing_object_is_damage_and_one_bad_answer_is_none() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive()
+    whole = one.store.objects[key_of(one, "seg.ts")]
+    one.damage(key_of(one, "seg.ts"))
+
+    def once(key: str) -> None:
+        if key.endswith("seg.ts") and one.reads.count(key) == 1:
+            one.store.objects[key] = whole
+
+    one.on_read = once
+
+    assert harness.repair(made).result is Result.FAILED, "it is tried again by the next run"
+    assert harness.row(made).state is AssetState.ARCHIVED
+    assert harness.copies(made) == [WHOLE, LACKING]
+    assert harness.repair(made).result is Result.COPIED
+    assert harness.is_whole(two, made)
+
+
+@pytest.mark.parametrize("error", [TransientStorageError("503"), AccessDenied("403: the wrong role")])
+def test_a_destination_that_fails_half_way_keeps_its_work_for_the_next_run(error: StorageError) -> None:
+    harness = ReplicationHarness()
+    _one, two = harness.stores
+    made = harness.archive()
+
+    def vanish(key: str) -> None:
+        if key.endswith("seg.ts"):
+            raise error
+
+    two.on_write = vanish
+
+    failed = harness.repair(made)
+
+    assert failed.result is Result.FAILED
+    assert two.name in failed.reason
+    assert type(error).__name__ in failed.reason
+    assert harness.copies(made) == [WHOLE, LACKING]
+    assert harness.manifest(two, made) is None
+    assert harness.row(made).leased_until is None
+
+    two.on_write = lambda _key: None
+    assert harness.repair(made).result is Result.COPIED
+    assert harness.is_whole(two, made)
+
+
+@pytest.mark.parametrize("error", [TransientStorageError("503"), AccessDenied("403: the wrong role")])
+def test_a_source_that_cannot_be_read_is_not_damage_and_another_one_is_read(error: StorageError) -> None:
+    harness = ReplicationHarness(Store("one"), Store("two"), Store("three"))
+    one, two, three = harness.stores
+    made = harness.archive(at=[one, two])
+
+    def refuse(key: str) -> None:
+        if key.endswith("movie.mp4"):
+            raise error
+
+    manifest_before = harness.manifest(one, made)
+    one.on_read = refuse
+
+    assert harness.repair(made, preferred=one.name).result is Result.COPIED
+    assert harness.is_whole(three, made)
+    assert harness.copies(made) == [WHOLE, WHOLE, WHOLE]
+    assert harness.manifest(one, made) == manifest_before
+
+
+def test_nothing_that_another_manifest_lists_is_overwritten() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=[one], state=AssetState.DAMAGED)
+    other = {"movie.mp4": b"another version", "gone.ts": b"x"}
+    archive_at([two], made, other)
+    key = keys.manifest_key(made.id, made.created_at)
+    two.delete(key_of(two, "gone.ts"))  # type: ignore[arg-type]
+    mark_damaged(two, key, ["gone.ts: missing"])
+    before = two.store.objects[key_of(two, "movie.mp4")].data
+
+    assert harness.repair(made).result is Result.COPIED
+
+    manifest = harness.manifest(two, made)
+    assert manifest is not None
+    assert manifest.folder.endswith("/!v2")
+    assert harness.is_whole(two, made)
+    assert before in [stored.data for stored in two.store.objects.values()]
+
+
+def test_what_a_worker_has_or_what_is_not_stored_is_left_alone() -> None:
+    harness = ReplicationHarness()
+    running, lost = asset(id="running"), asset(id="lost")
+    harness.archive(running, state=AssetState.RUNNING)
+    harness.archive(lost, at=[], state=AssetState.LOST)
+
+    assert harness.repair(running).result is Result.BUSY
+    assert harness.repair(lost).result is Result.NOT_STORED
+    assert harness.repair(asset(id="unknown")).result is Result.NOT_STORED
+    assert harness.row(lost).state is AssetState.LOST
+
+
+def test_two_repairs_of_one_asset_are_one() -> None:
+    harness = ReplicationHarness()
+    made = harness.archive()
+    results: list[Result] = []
+    one = harness.stores[0]
+
+    def meanwhile(_key: str) -> None:
+        if len(results) == 0:
+            results.append(Result.STOPPED)
+            results.append(harness.repair(made).result)
+
+    one.on_stat = meanwhile
+
+    assert harness.repair(made).result is Result.COPIED
+    assert results[1] is Result.BUSY
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["by the store", "through here"])
+def test_a_store_that_copies_by_itself_is_verified_afterwards(own: bool) -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    if own:
+        two.store = one.store
+        two._prefix = "second/"
+    made = harness.archive()
+
+    assert harness.repair(made).result is Result.COPIED
+    passed = [key for key in one.reads if key.endswith("movie.mp4")]
+    assert bool(passed) is not own
+    assert MemoryBackend.stat(two, keys.manifest_key(made.id, made.created_at)) is not None
+    assert harness.copies(made) == [WHOLE, WHOLE]
+
+
+def test_a_copy_by_the_store_of_a_damaged_object_is_found() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    two.store = one.store
+    two._prefix = "second/"
+    made = harness.archive()
+    key = key_of(one, "movie.mp4")
+    with_other_checksum = one.store.objects[key]
+    one.damage(key)
+    info = with_other_checksum.info
+    one.store.objects[key] = type(with_other_checksum)(
+        one.store.objects[key].data, type(info)(info.key, info.size_bytes, None, info.etag), {}, "x"
+    )
+
+    repaired = harness.repair(made)
+
+    assert repaired.result is Result.FAILED
+    assert harness.copies(made)[0] is DAMAGED
+    assert harness.manifest(two, made) is None

@@ -24,8 +24,9 @@ from archiver.core.attempt.context import EngineFactory
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.upload_journal import LedgerUploadJournal
 from archiver.core.deadlines import is_over
-from archiver.core.errors import ArchiveError
-from archiver.core.records import keys
+from archiver.core.errors import ArchiveError, AssetErased
+from archiver.core.judging import as_known
+from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, find_manifest
 from archiver.core.records.verify import verify_listed
@@ -39,7 +40,7 @@ from archiver.core.replication.object_copier import (
 from archiver.http import cancellation
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost
-from archiver.ledger.models import AssetState, CopyState, Row, Settlement
+from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row, Settlement
 from archiver.transfer.errors import Stopped, TransferError
 from storage_backends.base import ObjectKey, StorageBackend, object_key
 from storage_backends.errors import StorageError
@@ -100,6 +101,7 @@ class _Job:
     distrusted: set[str] = field(default_factory=set)  # found damaged, and not read again
     copied_bytes: int = 0
     copied_objects: int = 0
+    has_written: bool = False
     committed: bool = False
 
     def wanting(self) -> Iterator[_Copy]:
@@ -185,15 +187,22 @@ class Repairer:
         try:
             with heartbeat:
                 if row.state in REPAIRED_STATES:
+                    self._require_no_tombstone(asset_id)
                     job.copies = [_look(store, key) for store in self._destinations]
                     self._fill(job, before_read)
+        except AssetErased as error:
+            self._leave_to_reconcile(row, str(error))
+            return _ended(job, Result.NOT_STORED, str(error))
         except LeaseLost as error:
+            now = self._ledger.get(asset_id)
+            if now is not None and now.state in REMOVED_STATES and job.has_written:
+                self._leave_to_reconcile(row, f"{asset_id} was erased")
             return _ended(job, Result.BUSY, str(error))
         except Stopped as error:
             with suppress(LeaseLost):
                 self._ledger.release(heartbeat.lease, keep_work=True)
             return _ended(job, Result.STOPPED, str(error))
-        except (ArchiveError, TransferError) as error:  # outranked, or erased: somebody else decides
+        except (ArchiveError, TransferError) as error:  # outranked: somebody else decides
             with suppress(LeaseLost):
                 self._ledger.release(heartbeat.lease)
             return _ended(job, Result.FAILED, str(error))
@@ -201,6 +210,18 @@ class Repairer:
             return self._conclude(job)
         except LeaseLost as error:  # what was committed stays; a reconcile finds it
             return _ended(job, Result.COPIED if job.committed else Result.BUSY, str(error))
+
+    def _require_no_tombstone(self, asset_id: str) -> None:
+        """Raises AssetErased. A destination that does not answer is asked again before a manifest is written there."""
+        for store in self._destinations:
+            with suppress(StorageError):
+                tombstones.check(store, asset_id)
+
+    def _leave_to_reconcile(self, row: Row, why: str) -> None:
+        """What was stored of an erased asset meanwhile is removed, also when the erasure has ended before."""
+        reason = f"{why}, while it was replicated; reconcile removes what was stored"
+        self._ledger.remove(as_known(row), Settlement(AssetState.ERASING, reason=reason))
+        log.warning("erased_while_replicated", asset_id=row.asset_id)
 
     def _fill(self, job: _Job, before_read: Callable[[int], None]) -> None:
         """Until no whole copy and no destination that wants one are left."""
@@ -222,6 +243,7 @@ class Repairer:
         assert listed is not None, "a whole copy has a manifest"
         if target.manifest is not None and target.manifest.rank >= heartbeat.lease.fence:
             heartbeat.outrank(target.manifest.rank)
+        job.has_written = True
         manifest = listed.model_copy(
             update={"fence": heartbeat.lease.fence, "folder": _folder(listed, target.manifest)}
         )

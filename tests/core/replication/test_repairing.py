@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.records import keys
+from archiver.core.judging import as_known
+from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import mark_damaged
+from archiver.core.records.tombstones import Tombstone
 from archiver.core.replication.repairer import Result
-from archiver.ledger.models import AssetState
+from archiver.ledger.models import AssetState, Settlement
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at
@@ -271,3 +273,32 @@ def test_a_copy_by_the_store_of_a_damaged_object_is_found() -> None:
     assert repaired.result is Result.FAILED
     assert harness.copies(made)[0] is DAMAGED
     assert harness.manifest(two, made) is None
+
+
+@pytest.mark.parametrize("state", [AssetState.ERASED, AssetState.EXPIRED])
+def test_a_tombstone_at_any_destination_beats_every_copy(state: AssetState) -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive()
+    tombstones.write(one, Tombstone(made.id, state, "GDPR-1", harness.clock(), harness.clock()))
+
+    assert harness.repair(made).result is Result.NOT_STORED
+    assert not two.writes
+    assert harness.row(made).state is AssetState.ERASING
+
+
+def test_an_erasure_during_the_copy_wins_and_reconcile_removes_what_was_copied() -> None:
+    harness = ReplicationHarness()
+    _one, two = harness.stores
+    made = harness.archive()
+
+    def erase(_key: str) -> None:
+        two.on_write = lambda _key: None
+        tombstones.write(two, Tombstone(made.id, AssetState.ERASED, "GDPR-1", harness.clock()))
+        harness.ledger.remove(as_known(harness.row(made)), Settlement(AssetState.ERASED))
+
+    two.on_write = erase
+
+    assert harness.repair(made).result in (Result.BUSY, Result.NOT_STORED)
+    assert harness.manifest(two, made) is None
+    assert harness.row(made).state is AssetState.ERASING

@@ -65,6 +65,9 @@ from worker.tokens import ReportedTokens, token_provider
 
 DISTRIBUTION = "recording-archiver"
 
+_REBUILD_READERS = 16
+"""Assets read at the same time after the ledger was lost: waiting for a bucket takes nearly all of the time."""
+
 
 def build_services(
     settings: Settings,
@@ -99,6 +102,7 @@ def build_services(
         identities=identities,
         events_wanted=settings.event_url is not None,
         eraser=eraser,
+        readers=_REBUILD_READERS,
     )
     return AppServices(
         api=api,

@@ -33,6 +33,7 @@ from worker.cli.cmd_init import init
 from worker.cli.cmd_list import list_assets
 from worker.cli.cmd_pause import drain, pause, resume
 from worker.cli.cmd_plan import plan
+from worker.cli.cmd_rebuild import rebuild
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
 from worker.cli.cmd_restore import restore
@@ -74,6 +75,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         verify,
         doctor,
         reconcile,
+        rebuild,
         scrub,
         catalogue,
     ),

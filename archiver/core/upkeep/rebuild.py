@@ -5,10 +5,12 @@ Their union counts: an asset that only one destination has is not archived, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -30,6 +32,12 @@ from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_AT_ONCE = 200
+"""Assets handed to the readers at once: the caller's lock is extended in between."""
+_NOTHING, _UNREADABLE = (0, 0), (0, 1)
 
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
 """Ends with nothing stored, which a manifest with doubts contradicts."""
@@ -60,49 +68,65 @@ class Rebuilder:
         scope: Scope,
         clock: Callable[[], datetime],
         identities: Identities,
+        readers: int = 1,
     ) -> None:
+        """`readers`: how many assets are read at the same time, each in a thread of its own."""
         self._ledger = ledger
         self._destinations = list(destinations)
         self._scope = scope
         self._clock = clock
         self._identities = identities
+        self._readers = readers
 
     def enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
         """Enter assets that have a manifest at every destination; how many are newly archived, and how many manifests
         cannot be understood."""
         entered = unreadable = 0
-        for key in manifest_keys:
-            row = self._row(key)
-            if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
-                continue
-            if (
-                row is not None
-                and not self._holds(key, every_byte=row.state not in OPEN_STATES)
-                and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
-            ):
-                continue  # it was reopened because of what its manifest says, or since the lists were made
-            read = {store.name: self._read(store, key) for store in self._destinations}
-            manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
-            if not read or len(manifests) < len(read):
-                unreadable += 1
-                continue
-            manifest = next(iter(manifests.values()))
-            if row is not None and _is_resized(row, manifest):
-                continue  # its source is about to be looked at
-            if any(each.damage for each in manifests.values()):
-                if row is None and self._is_over(manifest):
-                    self._enter_damaged(manifests)
-                continue
-            if row is None and (missing := self._missing(manifests)) != {}:
-                if missing and self._is_over(manifest):
-                    self._enter_damaged(manifests, missing)
-                continue  # while the source lasts a sweep enters it, and it is copied again
-            changed = self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
-            if changed and row is not None and self._was_marked(key, manifests):
-                self._ledger.reopen(row.asset_id)
-                continue
-            entered += changed
+        for came, not_understood in self._each(self._enter_archived, manifest_keys):
+            entered += came
+            unreadable += not_understood
         return entered, unreadable
+
+    def _each(self, enter: Callable[[ObjectKey], T], manifest_keys: Iterable[ObjectKey]) -> Iterator[T]:
+        """Call `enter` for each key, `readers` at a time: most of it is waiting for a store."""
+        if self._readers == 1:
+            yield from map(enter, manifest_keys)
+            return
+        remaining = iter(manifest_keys)
+        with ThreadPoolExecutor(self._readers, thread_name_prefix="rebuild") as pool:
+            while some := list(islice(remaining, _AT_ONCE)):
+                yield from pool.map(enter, some)
+
+    def _enter_archived(self, key: ObjectKey) -> tuple[int, int]:
+        row = self._row(key)
+        if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
+            return _NOTHING
+        if (
+            row is not None
+            and not self._holds(key, every_byte=row.state not in OPEN_STATES)
+            and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
+        ):
+            return _NOTHING  # it was reopened because of what its manifest says, or since the lists were made
+        read = {store.name: self._read(store, key) for store in self._destinations}
+        manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
+        if not read or len(manifests) < len(read):
+            return _UNREADABLE
+        manifest = next(iter(manifests.values()))
+        if row is not None and _is_resized(row, manifest):
+            return _NOTHING  # its source is about to be looked at
+        if any(each.damage for each in manifests.values()):
+            if row is None and self._is_over(manifest):
+                self._enter_damaged(manifests)
+            return _NOTHING
+        if row is None and (missing := self._missing(manifests)) != {}:
+            if missing and self._is_over(manifest):
+                self._enter_damaged(manifests, missing)
+            return _NOTHING  # while the source lasts a sweep enters it, and it is copied again
+        changed = self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
+        if changed and row is not None and self._was_marked(key, manifests):
+            self._ledger.reopen(row.asset_id)
+            return _NOTHING
+        return int(changed), 0
 
     def enter_partial(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
         """Enter assets that have a manifest at some destinations only; how many the ledger did not know, and how many

@@ -102,7 +102,9 @@ class Reconciler:
         identities: Identities | None = None,
         events_wanted: bool = False,
         eraser: Eraser | None = None,
+        readers: int = 1,
     ) -> None:
+        """`readers`: how many assets that the ledger may not know are read at the same time."""
         self._eraser = eraser or Eraser(ledger=ledger, destinations=destinations, clock=clock)
         self._ledger = ledger
         self._destinations = list(destinations)
@@ -117,6 +119,7 @@ class Reconciler:
             scope=scope,
             clock=clock,
             identities=self._identities,
+            readers=readers,
         )
 
     def reconcile(self, *, confirmed: bool = False, tell: Tell = untold) -> ReconcileResult | None:

@@ -213,12 +213,37 @@ class Locks(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A right that was tried. `action`: as the vendor's policies name it. `granted`: None where it cannot be told.
+    `needed_for`: empty for a right that the archiver does not need. `is_essential`: nothing is saved without it."""
+
+    action: str
+    granted: bool | None
+    needed_for: str = ""
+    is_essential: bool = False
+
+
+class TellsRights(Protocol):
+    """A backend that can tell which rights its credentials have. Used by `archiver doctor`."""
+
+    def rights(self, probe: ObjectKey) -> Iterator[Right]:
+        """Try each right that an archiving destination needs, and those it does not need that can be tried without
+        changing anything. Writes and deletes only `probe`, whose key must be free. Raises StorageError when the store
+        does not answer."""
+        ...
+
+
 def sends_of(store: StorageBackend) -> Sends | None:
     return cast("Sends", store) if hasattr(store, "send") else None
 
 
 def sends_parts_of(upload: Upload) -> SendsParts | None:
     return cast("SendsParts", upload) if hasattr(upload, "send_part") else None
+
+
+def rights_of(store: StorageBackend) -> TellsRights | None:
+    return cast("TellsRights", store) if hasattr(store, "rights") else None
 
 
 def locks_of(store: StorageBackend) -> Locks | None:

@@ -41,6 +41,7 @@ class Service:
         self.objects: dict[str, dict[str, tuple[dict[str, Any], bytes]]] = {}
         self.sessions: dict[str, Session] = {}
         self.refuse_everybody = False
+        self.permissions: set[str] = set()  # of the account, in the whole bucket
         self.keep_at_most: int | None = None
         self.spoil: Callable[[bytes], bytes] = bytes  # what happens to a small object's bytes on the way
         self.authority = ""
@@ -96,6 +97,11 @@ class _Handler(BaseHTTPRequestHandler):
                 )
             elif url.path == "/session":
                 self._session(query["upload_id"], body)
+            elif url.path == "/storage/v1/b/bucket/iam/testPermissions":
+                asked = parse_qs(url.query)["permissions"]
+                self._answer(
+                    200, {"permissions": [each for each in asked if each in self.service.permissions]}
+                )
             elif match := re.fullmatch(r"/(upload/|download/)?storage/v1/b/([^/]+)/o(?:/([^/]+))?", url.path):
                 bucket, name = unquote(match[2]), unquote(match[3] or "")
                 if bucket not in self.service.objects:

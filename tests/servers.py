@@ -208,7 +208,21 @@ def program(name: str) -> str:
 @pytest.fixture(scope="session")
 def ministack_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Closest to AWS's semantics: ListParts with CRCs, conditions on PUT and Complete, CRC and MD5 enforced."""
-    folder, port = tmp_path_factory.mktemp("ministack"), free_port()
+    with _ministack(tmp_path_factory.mktemp("ministack"), {}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def enforcing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Checks signatures and enforces IAM policies. `S3Server.client()` is the account's root."""
+    env = {"AUTH": "true", "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    with _ministack(tmp_path_factory.mktemp("enforcing"), env) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _ministack(folder: Path, env: Mapping[str, str]) -> Iterator[S3Server]:
+    port = free_port()
     command = [
         program("hypercorn"),
         "tests.quick_ministack:app",
@@ -217,7 +231,7 @@ def ministack_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Ser
         "--log-level",
         "error",
     ]
-    env = {"GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR", "PYTHONPATH": str(_ROOT)}
+    env = {"GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR", "PYTHONPATH": str(_ROOT), **env}
     with running(command, port, folder / "log", cwd=folder, env=env):
         yield S3Server(f"http://127.0.0.1:{port}")
 

@@ -52,7 +52,7 @@ from storage_backends.gcs.errors import refused, translated
 from storage_backends.gcs.settings import GcsSettings, settings_of
 from storage_backends.gcs.upload import MULTIPLE_BYTES, GcsUpload
 from storage_backends.operation import Operation
-from storage_backends.optional import NotDeleted, ObjectVersion, Place
+from storage_backends.optional import NotDeleted, ObjectVersion, Place, Right
 
 LIMITS = Limits(
     min_part_bytes=MULTIPLE_BYTES,
@@ -65,6 +65,16 @@ LIMITS = Limits(
 )
 
 _GENERATION = re.compile("[0-9]{1,19}")
+_RIGHTS = {
+    "storage.objects.create": "storing",
+    "storage.objects.get": "reading back and verifying",
+    "storage.objects.list": "telling what is there",
+    "storage.objects.delete": "replacing records, and removing probes",
+}
+_NOT_NEEDED = (
+    "storage.objects.setIamPolicy", "storage.objects.update", "storage.buckets.delete", "storage.buckets.update",
+    "storage.buckets.setIamPolicy",
+)  # fmt: skip
 _PAGE = 1000  # the most that a page holds
 _LISTED = "items(name,size,crc32c,generation,contentType,updated,storageClass),nextPageToken"
 # generations: of no object, and of the year 2100 (they are microseconds since 1970)
@@ -332,6 +342,25 @@ class GcsBackend:
     def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
         """See `storage_backends.optional.KeepsVersions`."""
         return versions.deleted(self._bucket, chosen)
+
+    def rights(self, probe: ObjectKey) -> Iterator[Right]:
+        """See `storage_backends.optional.TellsRights`. One question, of which the service answers what the account may
+        do in the whole bucket; nothing is told where it may do none of it (a condition on the prefix), or where a
+        server has no such question."""
+        del probe
+        doing = Operation("rights", self.name, None, "asking for the rights")
+        asked = [*_RIGHTS, *_NOT_NEEDED]
+        try:
+            may = self._bucket.retry(doing, lambda: self._bucket.handle().test_iam_permissions(asked, **ONCE))
+        except (ObjectMissing, AccessDenied):
+            return
+        if not may:
+            return
+        for action, needed_for in _RIGHTS.items():
+            yield Right(action, action in may, needed_for, is_essential=True)
+        for action in _NOT_NEEDED:
+            if not (self._bucket.settings.acl and action == "storage.objects.setIamPolicy"):
+                yield Right(action, action in may)
 
     def removes_stale_uploads(self) -> bool:
         """True: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""

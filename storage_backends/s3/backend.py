@@ -41,8 +41,8 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import NotDeleted, ObjectVersion, Place, Thaw, ThawSpeed
-from storage_backends.s3 import copying, thawing, versions
+from storage_backends.optional import NotDeleted, ObjectVersion, Place, Right, Thaw, ThawSpeed
+from storage_backends.s3 import copying, rights, thawing, versions
 from storage_backends.s3.bucket import Bucket, described, is_aws, is_cold
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -378,6 +378,11 @@ class S3Backend:
         until = there.get("ObjectLockRetainUntilDate")
         stands = there.get("ObjectLockMode") in (retention["Mode"], "COMPLIANCE")
         return stands and until is not None and until >= retention["RetainUntilDate"]
+
+    def rights(self, probe: ObjectKey) -> Iterator[Right]:
+        """See `storage_backends.optional.TellsRights`."""
+        with translated(Operation("rights", self.name, None, "trying the rights")):
+            yield from rights.tried(self._bucket, probe)
 
     def removes_stale_uploads(self) -> bool | None:
         with translated(Operation("removes_stale_uploads", self.name, None, "reading the lifecycle rules")):

@@ -7,6 +7,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from tests.servers import (  # noqa: F401 # fixtures
     azurite_server,
+    enforcing_server,
     gcs_server,
     ministack_server,
     moto_server,

@@ -6,14 +6,18 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import yaml
 
 from storage_backends.base import ObjectSpec, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import BadDestinationUrl
+from storage_backends.gcs import GcsBackend
 from storage_backends.gcs.settings import OPTIONS
+from storage_backends.optional import Right
 from storage_backends.registry import open_destination
 from tests.fault_proxy import Call, FaultProxy, fault_proxy
 from tests.gcs_by_the_book import Service, gcs_by_the_book
@@ -122,3 +126,38 @@ def test_a_bad_option_is_named(query: str, message: str) -> None:
         open_destination(f"gs://bucket/prefix?{query}")
 
     assert message in str(error.value)
+
+
+# -- rights --------------------------------------------------------------------------------------------------
+NEEDED = {f"storage.objects.{verb}" for verb in ("create", "get", "list", "delete")}
+
+
+def rights(service: Service, *permissions: str) -> dict[str, Right]:
+    service.permissions = set(permissions)
+    with contextlib.closing(GcsBackend("bucket", "pre")) as store:
+        return {right.action: right for right in store.rights(KEY)}
+
+
+@pytest.mark.parametrize("missing", sorted(NEEDED))
+def test_a_right_that_is_missing_is_named(missing: str, talk: tuple[Service, FaultProxy]) -> None:
+    told = rights(talk[0], *(NEEDED - {missing}))
+
+    assert {action for action, right in told.items() if right.needed_for and not right.granted} == {missing}
+
+
+def test_a_right_that_is_not_needed_is_named(talk: tuple[Service, FaultProxy]) -> None:
+    told = rights(talk[0], *NEEDED, "storage.buckets.delete")
+
+    assert [action for action, right in told.items() if right.granted and not right.needed_for] == [
+        "storage.buckets.delete"
+    ]
+
+
+def test_of_rights_under_a_prefix_alone_nothing_is_told(talk: tuple[Service, FaultProxy]) -> None:
+    assert rights(talk[0]) == {}
+
+
+def test_the_role_of_the_workers_has_the_rights_that_are_tried() -> None:
+    role = Path(__file__).parents[2] / "deploy/policies/gcs-worker.yaml"
+
+    assert set(yaml.safe_load(role.read_text())["includedPermissions"]) == NEEDED

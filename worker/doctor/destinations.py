@@ -17,6 +17,7 @@ from storage_backends.errors import (
 )
 from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.disk import check_free_space
+from worker.doctor.rights import check_rights
 
 
 def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Iterator[CheckResult]:
@@ -39,6 +40,8 @@ def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Ite
             error = asked
     if error is not None:
         yield CheckResult(store.name, Verdict.PROBLEM, f"{type(error).__name__}: {error}", _remedy(error))
+    if error is None or isinstance(error, AccessDenied):
+        yield from check_rights(store)
     if found.left is not None:
         yield CheckResult(
             store.name,

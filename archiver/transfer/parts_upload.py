@@ -78,7 +78,7 @@ class PartsUpload:
         self._begun = Gate()
         self._done: dict[int, Part] = {}
         self._turns: dict[int, tuple[Gate, _Job]] = {}  # of parts that wait for the one before
-        self._jobs: set[_Job] = set()
+        self._jobs: dict[_Job, None] = {}  # in the order in which they began
         self._changed: Gate | None = None  # opened when a job ends or waits
         self._closing = False
 
@@ -365,7 +365,7 @@ class PartsUpload:
                 if cleanup is not None:
                     cleanup()
 
-        self._jobs.add(job)
+        self._jobs[job] = None
         job.task = Task(self._tools.runs, run())
         job.task.start(lambda _, error: self._ended(job, error))
         job.task.begin()
@@ -376,7 +376,7 @@ class PartsUpload:
             self.fail(gone)
 
     def _ended(self, job: _Job, error: BaseException | None) -> None:
-        self._jobs.discard(job)
+        self._jobs.pop(job, None)
         if error is not None and not self._closing and not isinstance(error, _GivenUp):
             self._on_defect(error)
         self._tell()

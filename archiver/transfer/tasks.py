@@ -227,13 +227,13 @@ class Group:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
-        self._tasks: set[Task] = set()
+        self._tasks: dict[Task, None] = {}  # in the order in which they began
         self._error: BaseException | None = None
         self._changed: Gate | None = None
 
     def spawn(self, coroutine: Coroutine[Wait[Any], Any, Any]) -> Task:
         task = Task(self._runs, coroutine)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.start(lambda _, error: self._ended(task, error))
         return task.begin()
 
@@ -273,7 +273,7 @@ class Group:
             task.throw(GroupEnded("another task of its group failed"))
 
     def _ended(self, task: Task, error: BaseException | None) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if error is not None:
             self.fail(error)
         if not self._tasks:

@@ -115,7 +115,7 @@ class Fleet:
             store.audit = self.oracle
         self.broker = Broker(scheduler)
         self._soon: list[tuple[float, Callable[[], None]]] = []  # from when on, and what
-        self._snapshots: deque[dict[str, Any]] = deque(maxlen=4)
+        self._snapshots: deque[bytes] = deque(maxlen=4)
         self._services: dict[str, Services] = {}
         self.workers = [Process(scheduler, f"worker-{n}", self._work) for n in range(rng.randrange(2, 5))]
         self.controls = [Process(scheduler, "control-0", self._control)]
@@ -323,10 +323,11 @@ class Fleet:
             name, expires = self.broker.take(process, "control")
             if expires < self.scheduler.seconds:
                 continue
-            process.attempt_began = self.scheduler.seconds
+            self.oracle.task_begins(process)
             self.scheduler.note(process.name, f"task {name}")
             try:
                 tasks[name]()
+                self.oracle.task_ended(process)
             except EXPECTED as error:
                 self.scheduler.note(process.name, f"{name} failed: {type(error).__name__}")
 

@@ -118,6 +118,9 @@ class Oracle:
         self._manifests: dict[tuple[str, str], str] = {}  # store and asset -> key
         self._reading: dict[tuple[str, str, str], int] = {}
         self._read_at: dict[tuple[str, str], float] = {}
+        self._met_harms: dict[str, list[Harm]] = defaultdict(
+            list
+        )  # by process: read in the task that goes on
         self._first_read: dict[tuple[str, str], float] = {}
         self._looked_at: dict[tuple[str, str], float] = {}
         self._committed_at: dict[tuple[str, str], float] = {}
@@ -387,9 +390,21 @@ class Oracle:
                 self._first_read.setdefault((store.name, key), self.scheduler.seconds)
                 self._read_at[store.name, key] = self.scheduler.seconds
                 asset_id = next((part for part in key.split("/") if part in self.assets), "")
-                for harm in self.harms.get((asset_id, store.name), ()):
-                    if harm.key == key and harm.read_at is None:
-                        harm.read_at = self.scheduler.seconds
+                self._met_harms[process.name] += [
+                    harm
+                    for harm in self.harms.get((asset_id, store.name), ())
+                    if harm.key == key and harm.read_at is None
+                ]
+
+    def task_begins(self, process: Process) -> None:
+        """What it read in a task before was all forgotten if it was killed."""
+        process.attempt_began = self.scheduler.seconds
+        self._met_harms[process.name] = []
+
+    def task_ended(self, process: Process) -> None:
+        """It has told what it found."""
+        for harm in self._met_harms[process.name]:
+            harm.read_at = harm.read_at or self.scheduler.seconds
 
     def looked(self, process: Process, store: Destination, keys: Sequence[str]) -> None:
         """It was told of these objects, and their checksums."""

@@ -12,7 +12,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -46,10 +46,10 @@ class Weather:
     lose: float = 0.0
     longest_pause_seconds: float = 2 * HOUR
     pause_at_commit: float = 0.0
+    any: float = field(init=False)
 
-    @property
-    def any(self) -> float:
-        return self.kill + self.pause + self.lose
+    def __post_init__(self) -> None:
+        self.any = self.kill + self.pause + self.lose
 
 
 class Scheduler:
@@ -66,7 +66,9 @@ class Scheduler:
         self.hub = getcurrent()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._until = 0.0  # as far as `run_until` goes
         self._digest = hashlib.blake2b(digest_size=16)
+        self._not_digested: list[str] = []
         self._abandoned: list[Any] = []
         self.processes: list[Process] = []
 
@@ -77,6 +79,8 @@ class Scheduler:
     @property
     def digest(self) -> str:
         """Of all events so far: the same for the same run."""
+        self._digest.update("".join(self._not_digested).encode())
+        self._not_digested.clear()
         return self._digest.hexdigest()
 
     def now(self) -> datetime:
@@ -84,7 +88,7 @@ class Scheduler:
 
     def note(self, who: str, what: str) -> None:
         line = f"{self.seconds:.3f} {who} {what}"
-        self._digest.update(line.encode())
+        self._not_digested.append(line)
         self.tail.append(line)
         self.steps += 1
 
@@ -100,6 +104,7 @@ class Scheduler:
 
     def run_until(self, seconds: float) -> None:
         """Raises Violation as soon as there is one."""
+        self._until = seconds
         while self._heap and self._heap[0][0] <= seconds and self.violation is None:
             self.seconds, _, action = heapq.heappop(self._heap)
             action()
@@ -112,6 +117,17 @@ class Scheduler:
         if self.violation is None:
             self.note("oracle", f"VIOLATION {name}: {details}")
             self.violation = Violation(name, details)
+
+    def pass_by(self, seconds: float) -> bool:
+        """Let time pass, if nothing else happens until then: as the hub would, without a switch to it and back."""
+        if (
+            (self._heap and self._heap[0][0] <= seconds)
+            or seconds > self._until
+            or self.violation is not None
+        ):
+            return False
+        self.seconds = seconds
+        return True
 
     def switch_to_hub(self) -> None:
         self.hub.switch()
@@ -244,11 +260,13 @@ class Process:
 
     # -- by the process itself -------------------------------------------------------------------------------
     def sleep(self, seconds: float) -> None:
-        scheduler = self.scheduler
-        if scheduler.in_hub:
+        scheduler, me = self.scheduler, getcurrent()
+        if me is scheduler.hub:
             return
-        me, life = getcurrent(), self.lives
-        self._wake_at(scheduler.seconds + max(seconds, 0.0), me, life)
+        life, until = self.lives, scheduler.seconds + max(seconds, 0.0)
+        if me in self._threads and self.paused_until <= until and scheduler.pass_by(until):
+            return
+        self._wake_at(until, me, life)
         scheduler.switch_to_hub()
         if me not in self._threads:  # abandoned, and ended now
             raise GreenletExit
@@ -281,18 +299,22 @@ class Process:
         self, what: str, action: Callable[[], T], lost: Callable[[], Exception], latency: float = 0.0
     ) -> T:
         """Something outside of the process: everything may happen here."""
-        scheduler = self.scheduler
-        if scheduler.in_hub:
+        scheduler, me = self.scheduler, getcurrent()
+        if me is scheduler.hub:
             return action()
-        if getcurrent() not in self._threads:
+        if me not in self._threads:
             raise GreenletExit
         scheduler.note(self.name, what)
         fate = self._fate()
+        latency += 0.001 + 0.049 * scheduler.rng.random()
+        if fate is None:  # by far the most often
+            self.sleep(latency)
+            return action()
         if fate == "kill before":
             self.kill(scheduler.rng.uniform(5, 10 * MINUTE))
         if fate == "pause before":
             self.pause(self._pause_seconds(), machine_sleeps=scheduler.rng.random() < 0.3)
-        self.sleep(latency + scheduler.rng.uniform(0.001, 0.05))
+        self.sleep(latency)
         result = action()
         if fate == "kill after":
             self.kill(scheduler.rng.uniform(5, 10 * MINUTE))
@@ -307,7 +329,7 @@ class Process:
     def _fate(self) -> str | None:
         weather, rng = self.scheduler.weather, self.scheduler.rng
         roll = rng.random()
-        if self.immortal or roll >= weather.any:
+        if roll >= weather.any or self.immortal:
             return None
         half = " before" if rng.random() < 0.5 else " after"
         if roll < weather.kill:

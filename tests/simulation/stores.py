@@ -76,6 +76,7 @@ class Destination:
         self.scheduler = scheduler
         self.faults = faults
         self.real = MemoryBackend(name)
+        self.name = self.real.name
         self.empty = MemoryBackend(name)
         self.checksums = checksums
         self.conditions = conditions
@@ -84,10 +85,6 @@ class Destination:
         self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
         self.refusals: list[float] = []  # when it refused what a worker wrote, since it last took something
         self.objects["others/report.csv"] = self._foreign()
-
-    @property
-    def name(self) -> str:
-        return self.real.name
 
     @property
     def objects(self) -> dict[str, StoredObject]:
@@ -194,11 +191,12 @@ class SimStore:
     def __init__(self, process: Process, destination: Destination) -> None:
         self._process = process
         self.destination = destination
+        self._name = destination.name
         self._conditions = Conditions()  # what this process has found out
 
     @property
     def name(self) -> str:
-        return self.destination.name
+        return self._name
 
     @property
     def limits(self) -> Limits:

@@ -22,6 +22,7 @@ import archiver.core.attempt.settling
 import archiver.core.attempt.stored_journal
 import archiver.core.contents.hls.access
 import archiver.core.destinations.probing
+import archiver.core.forecast
 import archiver.http.waiting
 import storage_backends.memory
 from archiver.core.attempt.archiver import Archiver
@@ -56,6 +57,7 @@ from tests.transfer.single_threaded import SingleThreaded
 PART_BYTES = 4096
 MEMORY_BYTES = 256 * 1024
 ROOM_BYTES = 64 * 1024  # the probes' megabytes of random bytes were half of the time that a run took
+FORECAST_PATHS = 12  # each may replay 1,440 hours
 LEASE = timedelta(minutes=2)
 SWEEP_EVERY = 2 * HOUR
 DISPATCH_EVERY = 15 * MINUTE
@@ -138,6 +140,7 @@ def build(
                 near_deadline=AT_RISK,
             ),
             clock=clock,
+            pause=process.sleep,
         ),
         sweeper=Sweeper(api=api, ledger=known, scope=SCOPE, clock=clock, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(ledger=known, send=send, clock=clock, window=8, urgent_within=AT_RISK),
@@ -332,6 +335,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.destinations.probing, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.core.destinations.probing, "_left", {}),
         (archiver.core.destinations.probing, "ROOM_BYTES", ROOM_BYTES),
+        (archiver.core.forecast, "PATHS", FORECAST_PATHS),
         (archiver.http.waiting, "pause", pause),
         (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
         *_everywhere("secrets", secrets, Secrets(rng)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 
 from archiver.ledger.memory.state import State, synchronized, urgency
 from archiver.ledger.models import (
@@ -33,17 +34,17 @@ class MemoryAssets(State):
         expiring_before: datetime | None = None,
         limit: int | None = None,
     ) -> Iterator[Row]:
+        chosen = list(AssetState if states is None else states)
         with self._mutex:
-            all_rows = sorted((asset.row for asset in self._assets.values()), key=urgency)
-
-        found = (
-            row
-            for state in (AssetState if states is None else states)
-            for row in all_rows
-            if row.state == state and (expiring_before is None or row.expires_at < expiring_before)
-        )
-        for _, row in zip(range(len(all_rows) if limit is None else limit), found, strict=False):
-            yield row
+            found = [
+                asset.row
+                for asset in self._assets.values()
+                if asset.row.state in chosen
+                and (expiring_before is None or asset.row.expires_at < expiring_before)
+            ]
+        found.sort(key=urgency)
+        ordered = (row for state in chosen for row in found if row.state == state)
+        yield from islice(ordered, limit)
 
     @synchronized
     def warned(self, limit: int) -> list[Row]:

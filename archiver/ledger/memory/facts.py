@@ -45,8 +45,13 @@ class MemoryFacts(State):
         ends = None if lifetime is None else self._clock() + lifetime
         self._facts[name] = (ends, json.dumps(dict(fact)))
 
+    @synchronized
     def recall(self, name: str) -> Mapping[str, object] | None:
-        return self.recall_all(name).get(name)
+        ends, fact = self._facts.get(name, (None, None))
+        if fact is None or (ends is not None and ends <= self._clock()):
+            return None
+        found: Mapping[str, object] = json.loads(fact)
+        return found
 
     @synchronized
     def recall_all(self, prefix: str) -> Mapping[str, Mapping[str, object]]:

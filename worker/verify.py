@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from archiver.core.errors import ManifestError
 from archiver.core.records import keys
+from archiver.core.records.check_records import Records, read_records
 from archiver.core.records.commit import clear_damage
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verify import verify_contents, verify_listed
+from archiver.core.records.verify import verify_in_full, verify_listed
 from archiver.ledger.base import Assets
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, StorageBackend
@@ -38,6 +40,8 @@ class Checked:
     doubts: tuple[str, ...] = ()
     unchecked: str | None = None
     missing: bool = False  # the ledger calls it archived, and there is no manifest here
+    cold: bool = False  # in a cold storage class: compared by what the store says of it, and not read
+    last_read: datetime | None = None  # of a cold copy, by the scrub; None: it is not known to have been read
 
     @property
     def ok(self) -> bool:
@@ -55,10 +59,18 @@ class Tally:
     doubted: int = 0
     unchecked: int = 0
     read_bytes: int = 0
+    cold: int = 0
+    coldest_read: datetime | None = None  # the oldest last read of a cold copy
+    never_read: int = 0  # of the cold ones
     restored: set[ObjectKey] = field(default_factory=set)
 
     def add(self, checked: Checked) -> None:
         self.read_bytes += checked.read_bytes
+        if checked.cold:
+            self.cold += 1
+            self.never_read += checked.last_read is None
+            reads = [each for each in (self.coldest_read, checked.last_read) if each is not None]
+            self.coldest_read = min(reads, default=None)
         if checked.unchecked is not None and not checked.problems:
             self.unchecked += 1
         else:
@@ -114,13 +126,32 @@ def verify(
         work += [(store, id_, manifests.get(id_) or unlisted.get(id_)) for id_ in sorted(chosen)]
     found(len(work) + len(away))
     yield from away
+    reads = _LastReads()
     for store, asset_id, key in work:
         if key is None:
             missing = asset_id in expected
             what = "the ledger calls it archived" if missing else "it is not archived here"
             yield Checked(asset_id, store.name, problems=(f"no manifest: {what}",), missing=missing)
         else:
-            yield _check(store, asset_id, key, quick=quick)
+            checked = _check(store, asset_id, key, quick=quick)
+            yield replace(checked, last_read=reads.of(store, key)) if checked.cold else checked
+
+
+class _LastReads:
+    """When copies were last read in full, by the records of the scrub, which are read once for each destination that
+    has a cold copy."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Records] = {}
+
+    def of(self, store: StorageBackend, key: ObjectKey) -> datetime | None:
+        if store.name not in self._records:
+            try:
+                self._records[store.name] = read_records(store, datetime.now(UTC))
+            except StorageError:
+                self._records[store.name] = Records()
+        check = self._records[store.name].checks.get(key)
+        return datetime.fromtimestamp(check.read_at, UTC) if check is not None and check.read_at else None
 
 
 def _manifests(store: StorageBackend, hashed: Mapping[ObjectKey, str]) -> dict[str, ObjectKey]:
@@ -155,16 +186,9 @@ def _check(store: StorageBackend, asset_id: str, key: ObjectKey, *, quick: bool)
 
 def _compare(store: StorageBackend, key: ObjectKey, manifest: Manifest, *, quick: bool) -> Checked:
     """Raises StorageError."""
-    unchecked = None
-    try:
-        verified = verify_listed(store, manifest) if quick else verify_contents(store, manifest)
-    except ObjectCold:
-        verified = verify_listed(store, manifest)
-        unchecked = (
-            "it is in a cold storage class: only names and sizes were compared; restore it to read it back"
-        )
+    verified = verify_listed(store, manifest) if quick else verify_in_full(store, manifest)
     problems, restored = verified.problems, False
-    if verified.ok and manifest.damage and unchecked is None:
+    if verified.ok and manifest.damage and not verified.cold:
         try:
             restored = clear_damage(store, key, manifest) is not None
         except StorageError as error:
@@ -179,5 +203,5 @@ def _compare(store: StorageBackend, key: ObjectKey, manifest: Manifest, *, quick
         restored=restored,
         key=key,
         doubts=manifest.doubts or (),
-        unchecked=unchecked,
+        cold=verified.cold > 0,
     )

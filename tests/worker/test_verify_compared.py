@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from archiver.core.records import keys
+from archiver.core.records.check_records import Check, Records, write_records
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from storage_backends.base import ObjectInfo, ObjectKey
@@ -222,16 +223,27 @@ def test_a_destination_that_is_away_is_unknown_and_stops_no_other(
     assert "Not compared with the ledger: nothing could be checked." in told(setup.verify(), setup)
 
 
-def test_a_cold_copy_is_not_called_whole_and_by_names_and_sizes_it_is(
+def test_a_cold_copy_is_told_with_its_last_read_and_is_no_fault(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_reading(setup.one, "recordings/b/movie", ObjectCold("403 InvalidObjectState"), monkeypatch)
 
     checks = setup.verify()
 
-    assert not_ok(checks) == {("b", "one")}
-    assert "cold storage class" in str(checks["b", "one"].unchecked)
-    assert not_ok(setup.verify(quick=True)) == set()
+    assert not_ok(checks) == set()
+    assert (checks["b", "one"].cold, checks["b", "one"].last_read) == (True, None)
+    assert "1 of them are in a cold storage class" in told(checks, setup)
+    assert "1 of them were never read back" in told(checks, setup)
+
+    key = setup.keys["b"]
+    read_at = datetime(2026, 2, 3, tzinfo=UTC)
+    records = Records(listed_at=read_at)
+    records.checks.put(key, Check(0, 0, int(read_at.timestamp()), 0, 9, 0))
+    write_records(setup.one, records, read_at)
+    checks = setup.verify()
+
+    assert checks["b", "one"].last_read == read_at
+    assert "last read on 2026-02-03 or later" in told(checks, setup)
 
     setup.one.delete(ObjectKey("recordings/b/asset.json"))
     assert setup.verify()["b", "one"].problems == ("asset.json: missing",)

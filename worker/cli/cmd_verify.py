@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,18 +79,19 @@ def verify(
             progress(phase, tally.copies + tally.unchecked, total[-1], size_bytes=tally.read_bytes)
             if checked.problems:
                 bad.add(checked.asset_id)
-            elif checked.ok:
+            elif checked.ok and not checked.cold:
                 whole.add(checked.asset_id)
             if as_json:
-                print_json(
-                    json.dumps({**{n: getattr(checked, n) for n in checked.__slots__}, "ok": checked.ok})
-                )
-            elif not checked.ok:
+                fields = {name: getattr(checked, name) for name in checked.__slots__}
+                print_json(json.dumps({**fields, "ok": checked.ok}, default=datetime.isoformat))
+            elif not checked.ok or (checked.cold and asset_ids):
                 out.print(checked_view(checked))
     if tally.restored:
         _record_restored(settings, destinations, tally.restored, ask_ledger=not without_ledger)
     if stored is not None and not unknown:
-        _record_verified(settings, bad, whole - bad, everything=not asset_ids and not tally.unchecked)
+        _record_verified(
+            settings, bad, whole - bad, everything=not asset_ids and not tally.unchecked and not tally.cold
+        )
     for store in destinations:
         store.close()
     names = [store.name for store in destinations]

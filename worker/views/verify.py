@@ -17,7 +17,14 @@ COPY_AGAIN = (
 
 
 def checked_view(checked: Checked) -> RenderableType:
-    """For a copy that is not `ok`."""
+    """For a copy that is not `ok`, or is cold."""
+    if checked.ok:
+        when = (
+            f"last read on {checked.last_read:%Y-%m-%d}"
+            if checked.last_read
+            else "not read since it was stored"
+        )
+        return shown(f"{checked.asset_id} at {checked.destination}: cold, {when}")
     what = "Everything" if checked.asset_id == EVERYTHING else checked.asset_id
     lines = [shown(f"{what} at {checked.destination}:", "bold red")]
     lines += [shown(f"  {problem}") for problem in checked.problems]
@@ -38,6 +45,8 @@ def tally_view(
     if tally.copies:
         whole = f"{tally.copies - tally.bad} of {tally.copies} copies are whole, checked {how}."
         lines.append(Text(whole, style="bold green" if well else "bold red"))
+    if tally.cold:
+        lines.append(Text(_cold(tally)))
     if tally.unchecked:
         unknown = f"{tally.unchecked} could not be checked: it is unknown whether they are whole."
         lines.append(Text(unknown, style="bold red"))
@@ -48,6 +57,17 @@ def tally_view(
         decide = "Check what is stored, then run `archiver accept ID` or `archiver reject ID`."
         lines.append(Text(f"{tally.doubted} of them are stored with doubts. {decide}"))
     return Group(*lines)
+
+
+def _cold(tally: Tally) -> str:
+    if tally.never_read:
+        read = f"{tally.never_read} of them were never read back since they were stored"
+    else:
+        read = f"last read on {tally.coldest_read:%Y-%m-%d} or later"
+    return (
+        f"{tally.cold} of them are in a cold storage class and were compared by what the store says of them, not read: "
+        f"{read}."
+    )
 
 
 def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | None) -> Text:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from archiver.core.records.manifest import Manifest, ManifestObject
 from archiver.transfer.checksums import Crc32c
-from storage_backends.base import ObjectInfo, StorageBackend
-from storage_backends.errors import ObjectMissing
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
+from storage_backends.errors import ObjectCold, ObjectMissing
 
 READ_BYTES = 8 * 1024 * 1024
 STAT_UP_TO = 4  # objects: beyond it one LIST is cheaper than a request for each
@@ -17,24 +17,33 @@ _STAT_MISSING = 50  # objects that a LIST does not show: asked for one by one, f
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result. `problems`: one sentence for each object that is missing or differs; `read_bytes`: read back."""
+    """The result. `problems`: one sentence for each object that is missing or differs; `read_bytes`: read back; `cold`:
+    objects of a cold storage class, which were compared by what the store says of them."""
 
     objects: int
     read_bytes: int
     problems: tuple[str, ...]
+    cold: int = 0
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
 
-def verify_listed(store: StorageBackend, manifest: Manifest) -> Verified:
+def _nothing() -> None:
+    pass
+
+
+def verify_listed(
+    store: StorageBackend, manifest: Manifest, known: Mapping[ObjectKey, ObjectInfo] | None = None
+) -> Verified:
     """Verify that every object is there with its size, and its CRC32C where the store keeps one, and that the manifest
-    is not marked as damaged. Reads no bytes: one LIST of the folder, or up to STAT_UP_TO requests. Raises
-    StorageError."""
+    is not marked as damaged. Reads no bytes: one LIST of the folder, or up to STAT_UP_TO requests. `known`: objects
+    that the caller has just looked at. Raises StorageError."""
     keys = [manifest.key_of(item) for item in manifest.objects]
     if len(keys) <= STAT_UP_TO:
-        found = {key: info for key in keys if (info := store.stat(key))}
+        seen = known or {}
+        found = {key: info for key in keys if (info := seen.get(key) or store.stat(key))}
     else:
         found = {info.key: info for info in store.list(f"{manifest.folder}/")}
         missing = [key for key in keys if key not in found]
@@ -46,11 +55,26 @@ def verify_listed(store: StorageBackend, manifest: Manifest) -> Verified:
         if (problem := _difference(item, found.get(key)))
     ]
     found_before = [f"marked as damaged: {problem}" for problem in manifest.damage or ()]
-    return Verified(len(manifest.objects), 0, (*problems, *found_before))
+    cold = sum(info.cold for key in keys if (info := found.get(key)) is not None)
+    return Verified(len(manifest.objects), 0, (*problems, *found_before), cold)
 
 
-def _nothing() -> None:
-    pass
+def verify_in_full(
+    store: StorageBackend, manifest: Manifest, *, between: Callable[[], None] = _nothing
+) -> Verified:
+    """Read every object back, as `verify_contents`; a copy in a cold storage class is verified as `verify_listed` does,
+    and not read: on some stores it cannot be before a restore, on others it costs as much as months of storage. Costs
+    one request in addition. Raises StorageError."""
+    first = manifest.key_of(manifest.objects[0]) if manifest.objects else None
+    info = store.stat(first) if first is not None else None
+    if first is not None and info is not None and info.cold:
+        between()
+        return verify_listed(store, manifest, {first: info})
+    try:
+        return verify_contents(store, manifest, between=between)
+    except ObjectCold:  # a store that does not tell by `stat`, or a folder of several classes
+        listed = verify_listed(store, manifest)
+        return replace(listed, cold=max(listed.cold, 1))
 
 
 def verify_contents(
@@ -84,9 +108,9 @@ def verify_objects(
     between: Callable[[], None] = _nothing,
 ) -> Verified:
     """Verify the objects at `paths` (None: all) by the store's checksum, one request each, or read them back where it
-    keeps none. `between`: as for `verify_contents`. Raises StorageError."""
+    keeps none and they are not cold. `between`: as for `verify_contents`. Raises StorageError."""
     problems: list[str] = []
-    objects = read_bytes = 0
+    objects = read_bytes = cold = 0
     for item in manifest.objects:
         if paths is not None and item.path not in paths:
             continue
@@ -94,12 +118,13 @@ def verify_objects(
         objects += 1
         info = store.stat(manifest.key_of(item))
         problem = _difference(item, info)
-        if problem is None and info is not None and info.crc32c is None:
+        cold += info is not None and info.cold
+        if problem is None and info is not None and info.crc32c is None and not info.cold:
             size, problem = _read_back(store, manifest, item, between)
             read_bytes += size
         if problem:
             problems.append(problem)
-    return Verified(objects, read_bytes, tuple(problems))
+    return Verified(objects, read_bytes, tuple(problems), cold)
 
 
 def _read_back(

@@ -22,7 +22,7 @@ from archiver.core.records.commit import (
     mark_damaged,
 )
 from archiver.core.records.manifest import Manifest, read_manifest
-from archiver.core.records.verify import Verified, verify_contents, verify_listed, verify_objects
+from archiver.core.records.verify import Verified, verify_in_full, verify_listed, verify_objects
 from archiver.core.upkeep.scrub_plan import ScrubRules, Task, after
 from archiver.ledger.base import Schedule
 from archiver.ledger.errors import LedgerUnavailable
@@ -139,11 +139,13 @@ class CopyChecker:
         in_full: bool,
     ) -> tuple[Verified, int]:
         if in_full:
-            return verify_contents(store, manifest, between=between), known & Mark.SUMMED
-        if known & Mark.COLD:
+            verified, marks = verify_in_full(store, manifest, between=between), known & Mark.SUMMED
+        elif known & Mark.COLD:
             return verify_listed(store, manifest), Mark.COLD
-        verified = verify_objects(store, manifest, between=between)
-        return verified, 0 if verified.read_bytes else Mark.SUMMED
+        else:
+            verified = verify_objects(store, manifest, between=between)
+            marks = 0 if verified.read_bytes else Mark.SUMMED
+        return verified, Mark.COLD if verified.cold else marks
 
     def _row(self, key: ObjectKey) -> Row | None:
         asset_id = keys.asset_id_of(key)
@@ -189,7 +191,7 @@ class CopyChecker:
             manifest = read_manifest(store, key)
             if manifest is None:
                 return (MANIFEST_GONE,)
-            return verify_contents(store, manifest).problems
+            return verify_in_full(store, manifest).problems
         except ManifestError as error:
             return (str(error),)
         except StorageError as error:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from archiver.core.records.keys import manifest_key
+from archiver.core.records.manifest import read_manifest
+from archiver.core.records.verify import verify_in_full
 from archiver.core.upkeep import reports
 from archiver.core.upkeep.scrub import Scrubber, ScrubResult
 from archiver.core.upkeep.scrub_plan import ScrubRules
@@ -23,16 +27,19 @@ RULES = ScrubRules(retention=RETENTION)
 
 
 class FreezingStore(MemoryBackend):
-    """Answers reads of what is `cold` as S3 does for GLACIER and DEEP_ARCHIVE. Notes every request."""
+    """Answers reads of what is `cold` as S3 does for GLACIER and DEEP_ARCHIVE. Notes every request. `tells`: `stat` and
+    `list` say so, as those of S3 and GCS do."""
 
     def __init__(self, name: str = "one") -> None:
         super().__init__(name)
         self.cold: set[str] = set()
+        self.tells = False
         self.requests: list[tuple[str, str]] = []
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         self.requests.append(("HEAD", key))
-        return super().stat(key)
+        info = super().stat(key)
+        return replace(info, cold=True) if info is not None and self.tells and key in self.cold else info
 
     def read(
         self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
@@ -44,7 +51,8 @@ class FreezingStore(MemoryBackend):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self.requests.append(("LIST", prefix))
-        yield from super().list(prefix)
+        for info in super().list(prefix):
+            yield replace(info, cold=self.tells and info.key in self.cold)
 
 
 class Harness:
@@ -89,7 +97,7 @@ def test_a_cold_copy_costs_one_head_and_is_reported_with_the_day_of_its_last_rea
     harness.clock.advance(timedelta(days=330))
     yearly = harness.scrub(days=40)
     assert (yearly.manifests, yearly.unreadable, yearly.damaged) == (2, 0, 0)
-    assert harness.requests("warm") == ["GET", "GET"]
+    assert harness.requests("warm") == ["HEAD", "GET", "GET"]
     assert harness.problems() == []
     assert "1 cold (last read on 2026-03-02 or later)" in harness.words()
 
@@ -144,3 +152,44 @@ def test_a_copy_that_was_restored_is_read_when_it_would_be_due_again(harness: Ha
         harness.scrub(days=26)
 
     assert "cold" not in harness.words()
+
+
+def test_a_copy_that_its_store_calls_cold_costs_one_head_and_no_read(harness: Harness) -> None:
+    harness.store.tells = True
+    harness.store.cold.add("recordings/cold/movie.mp4")
+
+    for days in (1, 28, 400):  # in full, by checksum, in full again
+        result = harness.scrub(days)
+
+        assert harness.requests("cold") == ["HEAD"]
+        assert result.damaged == 0
+    assert "1 cold (not all were ever read)" in harness.words()
+    assert harness.problems() == []
+
+
+def test_a_restored_copy_is_read_again(harness: Harness) -> None:
+    harness.store.tells = True
+    harness.store.cold.add("recordings/cold/movie.mp4")
+    harness.scrub()
+    harness.store.cold.clear()
+    harness.scrub(400)
+
+    assert "GET" in harness.requests("cold")
+    assert "cold" not in harness.words()
+
+
+def test_many_cold_objects_cost_one_list(harness: Harness) -> None:
+    files = {f"{n}.ts": b"s" for n in range(9)}
+    one = asset(id="tree")
+    archive_at([harness.store], one, files)
+    harness.store.tells = True
+    harness.store.cold |= {f"recordings/tree/{name}" for name in files}
+    manifest = read_manifest(harness.store, manifest_key("tree", one.created_at))
+    assert manifest is not None
+    harness.store.requests.clear()
+
+    verified = verify_in_full(harness.store, manifest)
+
+    assert verified.ok
+    assert verified.cold > 0
+    assert sorted(method for method, _ in harness.store.requests) == ["HEAD", "LIST"]

@@ -230,7 +230,7 @@ class Loop:
 
 
 _loops: WeakSet[Loop] = WeakSet()
-_orphans: list[object] = []
+_immortal: list[object] = []
 
 
 def _forked() -> None:
@@ -238,16 +238,23 @@ def _forked() -> None:
     reference."""
     for loop in list(_loops):
         loop.orphaned = True
-        _orphans.extend([loop, *loop._kept])  # noqa: SLF001
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_orphans))
-    for thing in _orphans:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    _keep_for_ever()
 
 
 def _stop_all() -> None:
-    """Before the interpreter takes its objects apart: libcurl must not be in the middle of one."""
+    """Before the interpreter takes its objects apart: libcurl must not be in the middle of one. Nor may they be freed:
+    libcurl would wait for its threads, which may be in a lookup that nobody answers for minutes."""
     for loop in list(_loops):
         loop.stop()
+    _keep_for_ever()
+
+
+def _keep_for_ever() -> None:
+    for loop in list(_loops):
+        _immortal.extend([loop, *loop._kept])  # noqa: SLF001
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
+    for thing in _immortal:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -17,7 +17,13 @@ from archiver.http import waiting
 from archiver.retry_policy import STORE_CALL
 from storage_backends.azure.connection import Connection, connect
 from storage_backends.azure.errors import Answer, refused, translated
-from storage_backends.azure.settings import AzureSettings
+from storage_backends.azure.settings import (
+    COLD_TIERS,
+    METADATA_CRC32C,
+    METADATA_ID,
+    METADATA_MD5,
+    AzureSettings,
+)
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.errors import ChecksumRejected, ObjectMissing, StorageError, TransientStorageError
 from storage_backends.operation import Operation
@@ -25,8 +31,6 @@ from storage_backends.per_process import PerProcess
 
 T = TypeVar("T")
 
-METADATA_ID = "archiverupload"
-METADATA_CRC32C, METADATA_MD5 = "archivercrc32c", "archivermd5"
 _SMALL_BYTES = 256 * 1024  # hashed where they are; more would hold up the other transfers of the thread
 
 
@@ -87,12 +91,17 @@ class Container:
         self, spec: ObjectSpec, identity: str, crc32c: int, md5: bytes | None = None
     ) -> dict[str, str]:
         """Return the headers that describe a new blob, of Put Blob and Put Block List."""
-        metadata = {**spec.metadata, METADATA_ID: identity, METADATA_CRC32C: f"{crc32c:08x}"}
+        metadata = {
+            **self.settings.metadata.of(spec),
+            **spec.metadata,
+            METADATA_ID: identity,
+            METADATA_CRC32C: f"{crc32c:08x}",
+        }
         if md5 is not None:
             metadata[METADATA_MD5] = md5.hex()
         headers = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
         headers["x-ms-blob-content-type"] = spec.content_type
-        if self.settings.storage_class is not None and is_media(spec):
+        if self.settings.storage_class is not None and spec.media:
             headers["x-ms-access-tier"] = self.settings.storage_class
         return headers
 
@@ -155,11 +164,6 @@ def _none_missing(call: Callable[[], T], doing: Operation) -> T:
         raise
 
 
-def is_media(spec: ObjectSpec) -> bool:
-    """Return whether an object takes the destination's storage class: a recording's bytes, not a record about one."""
-    return bool(getattr(spec, "media", not spec.content_type.startswith("application/")))
-
-
 async def md5_of(data: Buffer) -> bytes:
     def digest() -> bytes:
         return hashlib.md5(data, usedforsecurity=False).digest()
@@ -194,7 +198,17 @@ def described(key: ObjectKey, blob: Any, doing: Operation) -> ObjectInfo:
     md5, crc32c = settings.content_md5, None
     if md5 is not None and metadata.get(METADATA_MD5) == bytes(md5).hex():
         crc32c = _number(metadata.get(METADATA_CRC32C))
-    return ObjectInfo(key, blob.size, crc32c, quoted(blob.etag), settings.content_type, blob.last_modified)
+    tier = None if blob.blob_tier is None or blob.blob_tier_inferred else str(blob.blob_tier)
+    return ObjectInfo(
+        key,
+        blob.size,
+        crc32c,
+        quoted(blob.etag),
+        settings.content_type,
+        blob.last_modified,
+        tier,
+        tier in COLD_TIERS,
+    )
 
 
 def _number(text: str | None) -> int | None:

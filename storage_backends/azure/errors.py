@@ -65,7 +65,7 @@ _ADVICE: dict[type[StorageError], str] = {
     "the identity (Storage Blob Data Contributor), the account's firewall, and this machine's clock",
     BucketMissing: "create the container, or correct the destination",
     DestinationFull: "free space or raise the account's limit",
-    ObjectCold: "it is in the archive tier: rehydrate it first",
+    ObjectCold: "it is in the archive tier: restore it first (`archiver restore --thaw`)",
 }
 _SAID = re.compile(rb"<(Code|Message)>([^<]*)<")
 _MD5_WORDS = re.compile("md5|checksum", re.IGNORECASE)

@@ -8,11 +8,19 @@ from urllib.parse import urlsplit
 
 from storage_backends.destination_url import CREDENTIALS_HELP, DestinationUrl
 from storage_backends.errors import BadDestinationUrl
+from storage_backends.labels import NONE as NO_LABELS
+from storage_backends.labels import Labelling, labelling
 
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 ACCESS_TIERS = ("Hot", "Cool", "Cold", "Archive")
-OPTIONS = ("endpoint_url", "storage_class")
+COLD_TIERS = ("Cold", "Archive")
+"""The first is read at once, for a fee by the GiB that is a multiple of what the blob costs in a month; the other not
+before it was rehydrated."""
+OPTIONS = ("endpoint_url", "metadata", "storage_class")
+METADATA_ID = "archiverupload"
+METADATA_CRC32C, METADATA_MD5 = "archivercrc32c", "archivermd5"
+_MOST_METADATA = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,7 @@ class AzureSettings:
     prefix: str = ""
     endpoint_url: str | None = None  # of the account's blob service; None: Azure's public cloud
     storage_class: str | None = None  # access tier of media; None: the account's default
+    metadata: Labelling = NO_LABELS
 
     @property
     def url(self) -> DestinationUrl:
@@ -57,7 +66,9 @@ def settings_of(url: DestinationUrl) -> AzureSettings:
     if asked is not None and asked.lower() not in tiers:
         raise BadDestinationUrl(f"destination {url.name}: storage_class is one of {', '.join(ACCESS_TIERS)}")
     tier = None if asked is None else tiers[asked.lower()]
-    return AzureSettings(url.bucket, container, prefix, endpoint_url, tier)
+    ours = (METADATA_ID, METADATA_CRC32C, METADATA_MD5)
+    metadata = labelling(url, "metadata", most=_MOST_METADATA, reserved=ours, plain_names=True)
+    return AzureSettings(url.bucket, container, prefix, endpoint_url, tier, metadata)
 
 
 def _check_endpoint(endpoint_url: str, name: str) -> None:

@@ -96,7 +96,7 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("az://account/a--b", "'a--b' is not a container's name"),
         ("az://account/Upper/prefix", "is not a container's name"),
         ("az://account/container?storage_class=glacier", "storage_class is one of Hot, Cool, Cold, Archive"),
-        ("az://account/container?tier=hot", "accepts: endpoint_url, storage_class"),
+        ("az://account/container?tier=hot", "accepts: endpoint_url, metadata, storage_class"),
         ("az://account/container?endpoint_url=account", "the address of the account's blob service"),
         ("s3://a", "is not a valid bucket name"),
         ("s3://bu%20cket", "is not a valid bucket name"),

@@ -18,7 +18,7 @@ from storage_backends.gcs.settings import OPTIONS as GCS_OPTIONS
 from storage_backends.s3.settings import OPTIONS as S3_OPTIONS
 from tests.contracts.options_contract import Optioned, OptionsContract, Seen
 from tests.gcs_by_the_book import gcs_by_the_book
-from tests.servers import GcsServer, S3Server
+from tests.servers import AzuriteServer, GcsServer, S3Server
 
 LABELS = "room;team=video"
 NO_LOCKS = dict.fromkeys(
@@ -134,6 +134,32 @@ class TestGcs(OptionsContract):
                 "cold_url": made.cold_url.replace("//bucket/", f"//{bucket}/"),
             }
         )
+
+
+class TestAzure(OptionsContract):
+    cannot: ClassVar = dict.fromkeys(NO_LOCKS, "a container's immutability policy does that")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def optioned(cls, azurite_server: AzuriteServer) -> Iterator[Optioned]:
+        container = azurite_server.new_bucket()
+        with azurite_server.client() as client:
+
+            def see(key: str) -> Seen:
+                blob = client.get_blob_client(container, f"pre/{key}").get_blob_properties()
+                return Seen(str(blob.blob_tier), blob.metadata)
+
+            yield Optioned(
+                azurite_server.url(container, "pre", storage_class="cool", metadata=LABELS),
+                azurite_server.url(container, "pre", storage_class="Archive"),
+                warm="Cool",
+                standard="Hot",
+                see=see,
+                labels_option="metadata",
+                reads_cold=False,
+                part_bytes=2**16,
+                env=azurite_server.env,
+            )
 
 
 # -- docs ----------------------------------------------------------------------------------------------------

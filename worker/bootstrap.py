@@ -28,6 +28,7 @@ from archiver.core.judging import Scope
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
 from archiver.core.upkeep.erasing import Eraser
+from archiver.core.upkeep.limited_reads import limited
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
@@ -56,6 +57,7 @@ from worker.celery_setup.sighup import on_sighup
 from worker.credentials import Credentials
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
+from worker.limits import api_limit, bandwidth_of, copy_limit, scrub_limit
 from worker.memory import buffer_bytes
 from worker.services import AppServices, ServicesPerProcess
 from worker.settings import Settings
@@ -83,8 +85,8 @@ def build_services(
     the credentials."""
     authorities = trust.authorities(settings.ca_file)
     tokens = ReportedTokens(token_provider(settings), refused)
-    api = HmsClient(settings.hms_api_url, tokens, authorities=authorities)
     ledger = build_ledger(settings, redis_url)
+    api = HmsClient(settings.hms_api_url, tokens, authorities=authorities, limit=api_limit(settings, ledger))
     clock = LedgerClock(ledger)
     stores = open_destinations(settings.destinations)
     identities = build_identities(settings, ledger, stores, clock)
@@ -145,7 +147,10 @@ def build_services(
         ),
         eraser=eraser,
         scrubber=Scrubber(
-            ledger=ledger, destinations=destinations, clock=clock, rules=build_scrub_rules(settings)
+            ledger=ledger,
+            destinations=limited(destinations, scrub_limit(settings, ledger, clock)),
+            clock=clock,
+            rules=build_scrub_rules(settings),
         ),
         watcher=build_watcher(settings, ledger),
         dead_mans_switch=DeadMansSwitch(settings.heartbeat_url, authorities),
@@ -259,16 +264,19 @@ def _build_archiver(
     stop_requested: Callable[[], bool],
     time_is_up: type[Exception],
 ) -> Archiver:
+    bandwidth = copy_limit(settings, ledger, clock)
+
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
             memory,
             part_bytes=settings.part_bytes,
             connections=settings.connections,
-            uploads=settings.connections,
+            uploads=settings.destination_connections or settings.connections,
             journal=journal,
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
             should_yield=heartbeat.should_yield,
+            bandwidth=bandwidth_of(bandwidth, heartbeat, clock, settings.at_risk),
         )
 
     return Archiver(

@@ -35,6 +35,7 @@ from archiver.hms.responses import (
 )
 from archiver.hms.transport import TIMEOUTS, Query, Timeouts, Transport
 from archiver.hms.webhooks import EVENTS, WEBHOOK_HISTORY, RecordingEvent, read_failed_deliveries
+from archiver.limits.rate_limit import RateLimit
 from archiver.retry_policy import API_CALL, RetryPolicy
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class HmsClient:
     """Implements `hms.base.RecordingAssets` and `TellsTime`. Thread-safe; create it after a fork, and close it.
 
     Every method raises HmsError only. Every call is idempotent: the client only reads. `authorities`: the PEM file that
-    certificates are verified by; None: `trust.authorities()`.
+    certificates are verified by; None: `trust.authorities()`. `limit`: of requests, shared with other processes.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class HmsClient:
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        limit: RateLimit | None = None,
         chance: Callable[[], float] = random.random,  # in [0, 1), for the jitter
     ) -> None:
         self._transport = Transport(
@@ -74,6 +76,7 @@ class HmsClient:
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
+        self._limit = limit
         self._chance = chance
         self._own_clock_is_right = False  # the API refused tokens dated by its own `Date`, and accepted ours
 
@@ -173,8 +176,13 @@ class HmsClient:
         self.close()
 
     # -- one call ------------------------------------------------------------------------------------------
+    def _await_turn(self) -> None:
+        if self._limit is not None and (seconds := self._limit.reserve(1)) > 0:
+            self._sleep(seconds)
+
     def _call(self, path: str, query: Query, read: Callable[[Mapping[str, Any]], T]) -> T:
         """GET `path` and return what `read` makes of it. Retry by the policy, and with a new token after 401 or 403."""
+        self._await_turn()
         deadline = self._monotonic() + self._timeouts.call.total_seconds()
         token = self._tokens.token(self._token_time())
         refusals = 0
@@ -204,6 +212,7 @@ class HmsClient:
                 extra={"attempt": attempt, "wait_seconds": round(wait, 1), "reason": str(failure)},
             )
             self._sleep(wait)
+            self._await_turn()
             attempt += 1
 
     def _token_time(self) -> datetime:

@@ -1,4 +1,4 @@
-"""What a ledger must do, in seven Protocols; `Ledger` is their sum. It can be lost: the API and the buckets rebuild it
+"""What a ledger must do, in eight Protocols; `Ledger` is their sum. It can be lost: the API and the buckets rebuild it
 (docs/architecture.md).
 
 To add an implementation, write a class with the methods of `Ledger` and run `tests/contracts/ledger_contract.py` on it
@@ -274,6 +274,16 @@ class Facts(Protocol):
         ...
 
 
+class RateLimits(Protocol):
+    """Keep rates that all workers hold together."""
+
+    def reserve(self, name: str, amount: float, per_second: float) -> timedelta:
+        """Reserve `amount` of the rate called `name`. Return how long it takes until it is earned at `per_second`,
+        behind all that anybody reserved before; MAX_RESERVED_AHEAD at most. Nothing is saved up while nobody
+        reserves."""
+        ...
+
+
 class Totals(Protocol):
     """Count what was ever done, by all workers and across their restarts. They start at 0 after a flush."""
 
@@ -315,7 +325,7 @@ class Outbox(Protocol):
         ...
 
 
-class Ledger(Schedule, Leases, CopyJournal, Facts, Totals, Outbox, Protocol):
+class Ledger(Schedule, Leases, CopyJournal, Facts, RateLimits, Totals, Outbox, Protocol):
     """The whole ledger. Code takes this only when it needs two of the Protocols above."""
 
     def ping(self) -> None:

@@ -69,6 +69,9 @@ UNSTORED_STATES = JUDGED_STATES | REMOVED_STATES
 MAX_WAIT = timedelta(days=1)
 """Longest wait of any asset, whatever delay a worker asks for."""
 
+MAX_RESERVED_AHEAD = timedelta(hours=1)
+"""How far ahead a shared rate is reserved at most: else a clock that is set back would stop everything for long."""
+
 MAX_SIZES = 16
 """Sizes of an archived asset that reopen it. If the API keeps changing its size, the size means nothing."""
 

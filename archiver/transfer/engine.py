@@ -20,6 +20,7 @@ from archiver.http.runtime import Caller, Runtime, process_runtime
 from archiver.http.session import Session
 from archiver.http.waiting import Blocking, Ended, Wait
 from archiver.retry_policy import REQUEST, RetryPolicy
+from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
 from archiver.transfer.base import Chunks, CopyRequest, CopyResult, Source, UploadJournal
 from archiver.transfer.bodies import Body, ChunkReader, ChunksFailed, Filled
 from archiver.transfer.confirmations import Confirmations
@@ -52,12 +53,13 @@ def _never() -> bool:
 
 
 class TransferEngine:
-    """`transfer.base.Engine`. At most `connections` requests to sources at once, and `uploads` to stores.
+    """`transfer.base.Engine`. At most `connections` requests to sources at once, and `uploads` to each store.
 
     `on_bytes(key, n)` is told of n more bytes read, or found stored by an earlier attempt; `should_stop` raises when it
     is time to end, and is asked about twice a second: both are called from any thread and must be quick. What
     `should_stop` raises is in the futures of what was not finished. Once `should_yield()` is true no part is begun any
     more: what lacks parts ends with Preempted when those under way are stored. Engines of one process share `memory`.
+    `bandwidth`: of sources.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TransferEngine:
         on_bytes: Callable[[ObjectKey, int], None] = _untold,
         should_stop: Callable[[], None] = _go_on,
         should_yield: Callable[[], bool] = _never,
+        bandwidth: Bandwidth = UNLIMITED,
         policy: RetryPolicy = REQUEST,
         runtime: Runtime | None = None,
     ) -> None:
@@ -89,13 +92,14 @@ class TransferEngine:
         self._part_bytes = part_bytes
         self._tools = Tools(
             runs=self,
-            stores=StoreTools(self, Slots(uploads), policy, journal),
+            stores=StoreTools(self, uploads, policy, journal),
             memory=memory,
             connections=Slots(connections),
             policy=policy,
             part_bytes=part_bytes,
             on_bytes=on_bytes,
             should_yield=should_yield,
+            bandwidth=bandwidth,
         )
 
     def submit(
@@ -202,6 +206,7 @@ class TransferEngine:
         return future
 
     def _fill_here(self, body: Body, size_bytes: int) -> Filled:
+        self._tools.bandwidth.take_blocking(size_bytes)
         reservation = self._memory.reserve_blocking(size_bytes) if size_bytes else None
         try:
             return body.take(size_bytes, reservation)

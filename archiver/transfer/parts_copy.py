@@ -130,6 +130,7 @@ class PartsCopy:
                     raise Preempted(f"{self.name}: {number} of its parts are read")
                 number += 1
                 self._check_count(number)
+                await self._tools.bandwidth.take(part_bytes)
                 filled = await fill(body, part_bytes, self._tools.memory, in_reader)
                 more = filled.more
                 self._deliver(number, (number - 1) * part_bytes, filled)
@@ -229,6 +230,7 @@ class PartsCopy:
                 finally:
                     first.close()
             assert self._info is not None, "it is known before the first part is read"
+            await self._tools.bandwidth.take(size_bytes)
             reservation = reservation or await self._tools.memory.reserve(size_bytes)
             return Filled(await reading.range(start, self._info, reservation), reservation)
 

@@ -341,12 +341,13 @@ class PartsUpload:
             await self._tools.note(lambda journal: journal.forget(self.store.name, self.spec.key))
 
     async def _in_slot(self, job: _Job, call: Callable[[], Awaitable[T]]) -> T:
-        await self._tools.slots.take()
+        slots = self._tools.slots(self.store)
+        await slots.take()
         job.in_call = True
         try:
             return await call()
         finally:
-            self._tools.slots.release()
+            slots.release()
 
     # -- jobs ----------------------------------------------------------------------------------------------
     def _spawn(

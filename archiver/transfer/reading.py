@@ -43,6 +43,13 @@ class Answer:
         size_bytes = self.info.size_bytes
         return self.info.ranges and size_bytes is not None and size_bytes > self.first_bytes
 
+    @property
+    def coming_bytes(self) -> int:
+        """Return how many bytes are here or on their way."""
+        if self.filled is not None:
+            return self.filled.size_bytes
+        return self.first_bytes if self.is_first_of_many else 0
+
     def take_filled(self) -> Filled:
         filled, self.filled = self.filled, None
         assert filled is not None

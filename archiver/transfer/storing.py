@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -60,9 +60,17 @@ class StoreTools:
     """What all copies of an engine share on the stores' side."""
 
     runs: Runs
-    slots: Slots  # calls to stores at once
+    calls: int  # to each store at once
     policy: RetryPolicy
     journal: UploadJournal | None
+    _slots: dict[str, Slots] = field(default_factory=dict)  # by store
+
+    def slots(self, store: StorageBackend) -> Slots:
+        """Return what limits the calls to `store`."""
+        slots = self._slots.get(store.name)
+        if slots is None:
+            slots = self._slots[store.name] = Slots(self.calls)
+        return slots
 
     async def note(self, write: Callable[[UploadJournal], T]) -> T | None:
         """Best effort: without its journal an upload is only not resumable. A lost lease is another matter."""
@@ -93,14 +101,15 @@ class StoreTools:
                 return send(spec, part.data, part.crc32c)
             return blocking(lambda: store.put(spec, part.data, part.crc32c))
 
-        if not self.slots.try_take():
-            await self.slots.take()
+        slots = self.slots(store)
+        if not slots.try_take():
+            await slots.take()
         try:
             info = await self.persist(once, TransientStorageError, ChecksumRejected)
             if (info.size_bytes, info.crc32c) != (part.size_bytes, part.crc32c):
                 await self.verify(store, spec.key, info, part.size_bytes, part.crc32c)
         finally:
-            self.slots.release()
+            slots.release()
         return info
 
     async def verify(

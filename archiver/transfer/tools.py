@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from archiver.http.waiting import blocking
 from archiver.retry_policy import RetryPolicy
+from archiver.transfer.bandwidth import Bandwidth
 from archiver.transfer.errors import SourceUnavailable
 from archiver.transfer.memory import MemoryBudget
 from archiver.transfer.storing import StoreTools
@@ -31,6 +32,7 @@ class Tools:
     part_bytes: int
     on_bytes: Callable[[ObjectKey, int], None]
     should_yield: Callable[[], bool]  # whether to begin no more parts
+    bandwidth: Bandwidth
 
     def is_unavailable(self, error: Exception) -> bool:
         """Return whether the source may answer if it is asked again. One that throttles gets fewer connections."""

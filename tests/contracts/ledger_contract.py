@@ -1973,5 +1973,24 @@ class LedgerContract:
         with pytest.raises(LeaseLost):
             harness.ledger.renew(lease, MINUTE)
 
+    def test_what_all_reserve_of_a_rate_is_earned_one_after_the_other(self, harness: LedgerHarness) -> None:
+        reserve = harness.ledger.reserve
+
+        assert reserve("bytes", 600, 10.0) == MINUTE
+        assert reserve("bytes", 300, 2.5) == 3 * MINUTE
+        assert reserve("requests", 600, 10.0) == MINUTE
+        harness.advance(2 * MINUTE)
+        assert reserve("bytes", 600, 10.0) == 2 * MINUTE
+
+    def test_nothing_of_a_rate_is_saved_up(self, harness: LedgerHarness) -> None:
+        harness.ledger.reserve("bytes", 600, 10.0)
+        harness.advance(HOUR)
+
+        assert harness.ledger.reserve("bytes", 600, 10.0) == MINUTE
+
+    def test_a_rate_is_not_reserved_for_longer_than_an_hour(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.reserve("bytes", 1e15, 0.1) == HOUR
+        assert harness.ledger.reserve("bytes", 600, 10.0) == HOUR
+
     def test_it_answers(self, harness: LedgerHarness) -> None:
         harness.ledger.ping()

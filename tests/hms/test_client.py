@@ -30,6 +30,7 @@ from archiver.hms.errors import (
 )
 from archiver.hms.models import Page
 from archiver.hms.transport import MAX_ANSWER_BYTES
+from archiver.limits.rate_limit import RateLimit
 from tests.hms.conftest import ACCESS_KEY, SECRET, Talk
 from tests.hms.fake_time import FakeTime
 from tests.hms.scripted_api import Answer, Asked, html, refuses, says
@@ -841,3 +842,24 @@ def test_a_history_without_an_end_is_cut(talk: Talk) -> None:
     client, server = talk([_deliveries("s1", more=True)])
 
     assert len(_failed(client)) == len(server.asked) == DELIVERY_PAGES
+
+
+# -- the limit of requests ---------------------------------------------------------------------------------------
+
+
+def test_each_request_and_each_retry_waits_for_its_turn(talk: Talk, time: FakeTime) -> None:
+    account: dict[str, float] = {}
+
+    def reserve(name: str, amount: float, per_second: float) -> float:
+        account[name] = max(account.get(name, 0.0), time.monotonic()) + amount / per_second
+        return account[name] - time.monotonic()
+
+    client, server = talk([refuses(500), GOOD, GOOD, GOOD])
+    client._limit = RateLimit("api", lambda: 0.1, reserve, monotonic=time.monotonic)
+    began = time.monotonic()
+
+    for _ in range(3):
+        client.asset("a1")
+
+    assert len(server.asked) == 4
+    assert time.monotonic() - began >= 40

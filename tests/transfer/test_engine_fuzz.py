@@ -390,7 +390,8 @@ class Disorder:
             left.append(f"{self._memory.in_use_bytes} bytes in use, {self._memory.waiting} waiting")
         for number, engine in enumerate(self._engines):
             tools = engine._tools
-            for name, slots in (("connections", tools.connections), ("stores", tools.stores.slots)):
+            stores = tools.stores._slots.items()
+            for name, slots in (("connections", tools.connections), *stores):
                 if slots.in_use:
                     left.append(f"{slots.in_use} slots of {name} of engine {number}")
         return left

@@ -28,6 +28,7 @@ from worker.bootstrap import build_scope
 from worker.events.sender import EventSender
 from worker.identities import workspace_in
 from worker.ledger import build_ledger, build_watcher
+from worker.limits import api_limit
 from worker.serve.health import Health, no_progress
 from worker.serve.listener import Listener, listen
 from worker.serve.lookups import Lookups
@@ -63,7 +64,14 @@ def serve(
         ledger = stack.enter_context(closing(build_ledger(settings, redis_url)))
         authorities = trust.authorities(settings.ca_file)
         api = stack.enter_context(
-            closing(HmsClient(settings.hms_api_url, token_provider(settings), authorities=authorities))
+            closing(
+                HmsClient(
+                    settings.hms_api_url,
+                    token_provider(settings),
+                    authorities=authorities,
+                    limit=api_limit(settings, ledger),
+                )
+            )
         )
         destinations = [parse_destination(text).name for text in settings.destinations]
         clock = LedgerClock(ledger)

@@ -15,6 +15,7 @@ from worker.settings.destinations import DestinationSettings
 from worker.settings.discovery import DiscoverySettings
 from worker.settings.events import EventSettings
 from worker.settings.group import PREFIX, is_loopback
+from worker.settings.limits import LimitSettings
 from worker.settings.network import NetworkSettings
 from worker.settings.observability import ObservabilitySettings
 from worker.settings.scheduling import SchedulingSettings
@@ -32,6 +33,7 @@ class Settings(  # pydantic takes the fields of the last base first
     NetworkSettings,
     StateSettings,
     VerificationSettings,
+    LimitSettings,
     TransferSettings,
     SchedulingSettings,
     DiscoverySettings,

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +42,7 @@ class Heartbeat:
         renew_every: timedelta,
         asset_type: str,
         bytes_total: int | None,
+        expires_at: datetime | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self._ledger = ledger
@@ -49,7 +50,8 @@ class Heartbeat:
         self._duration = duration
         self._renew_every = renew_every
         self._type = asset_type
-        self._total = bytes_total
+        self.bytes_total = bytes_total
+        self.expires_at = expires_at
         self._stop_requested = stop_requested
         self._lost: LeaseLost | None = None
         self._leased_at = time.monotonic()
@@ -187,7 +189,7 @@ class Heartbeat:
                 asset_id=self._lease.asset_id,
                 type=self._type,
                 bytes_done=self._bytes_done,
-                bytes_total=self._total,
+                bytes_total=self.bytes_total,
                 objects_done=self._objects_done,
                 current=self._current,
             )

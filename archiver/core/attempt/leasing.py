@@ -39,6 +39,7 @@ def take_lease(
             renew_every=rules.lease_renew,
             asset_type=found.row.type,
             bytes_total=found.row.size_bytes,
+            expires_at=found.row.expires_at,
             stop_requested=stop_requested,
         )
     )

@@ -34,6 +34,14 @@ class UrgentWaiting:
     before: datetime
 
 
+def would_miss_deadline(
+    expires_at: datetime, size_bytes: int, now: datetime, near: timedelta, bytes_per_second: float
+) -> bool:
+    """Return whether a copy that keeps to a bandwidth limit may miss its deadline: less than `near` is left, or than
+    twice what the copy alone takes at that rate."""
+    return expires_at - now <= max(near, timedelta(seconds=2 * size_bytes / bytes_per_second))
+
+
 def publish(ledger: Facts, asset_ids: Sequence[str], before: datetime) -> None:
     """Publish for a minute that these wait for a slot. Raises LedgerError."""
     fact = {"asset_ids": list(asset_ids[:_MOST_NAMED]), "before": before.isoformat()}

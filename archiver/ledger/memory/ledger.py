@@ -6,11 +6,14 @@ from archiver.ledger.memory.copy_journal import MemoryCopyJournal
 from archiver.ledger.memory.facts import MemoryFacts
 from archiver.ledger.memory.leases import MemoryLeases
 from archiver.ledger.memory.outbox import MemoryOutbox
+from archiver.ledger.memory.rate_limits import MemoryRateLimits
 from archiver.ledger.memory.schedule import MemorySchedule
 from archiver.ledger.memory.totals import MemoryTotals
 
 
-class MemoryLedger(MemorySchedule, MemoryLeases, MemoryCopyJournal, MemoryFacts, MemoryTotals, MemoryOutbox):
+class MemoryLedger(
+    MemorySchedule, MemoryLeases, MemoryCopyJournal, MemoryFacts, MemoryRateLimits, MemoryTotals, MemoryOutbox
+):
     """`ledger.base.Ledger`, for the threads of one process."""
 
     def ping(self) -> None:

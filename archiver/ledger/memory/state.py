@@ -76,6 +76,7 @@ class State:
         self._events_kept = self._events_dropped = 0
         self._totals: Counter[str] = Counter()
         self._secrets: dict[str, tuple[datetime, str]] = {}
+        self._rates: dict[str, datetime] = {}  # by name: when what is reserved is earned
 
     def _amount_stored(self, asset_id: str) -> tuple[int, int]:
         now = self._clock()

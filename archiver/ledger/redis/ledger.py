@@ -31,6 +31,7 @@ Each key has a lifetime or an owner. After the prefix:
 | facts                  | hash: by name, each with its end, if any, in front           | owned by who remembers      |
 | secret:<name>          | a sealed string                                              | as its caller says          |
 | lock:<name>            | its holder's token                                           | as its caller says          |
+| rate:<name>            | when what is reserved of a rate is earned                    | until that                  |
 
 Times are whole microseconds since 1970, exact in a zset's double until the year 2255.
 """
@@ -46,11 +47,14 @@ from archiver.ledger.redis.facts import RedisFacts
 from archiver.ledger.redis.leases import RedisLeases
 from archiver.ledger.redis.outbox import RedisOutbox
 from archiver.ledger.redis.persistence import Persistence
+from archiver.ledger.redis.rate_limits import RedisRateLimits
 from archiver.ledger.redis.schedule import RedisSchedule
 from archiver.ledger.redis.totals import RedisTotals
 
 
-class RedisLedger(RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts, RedisTotals, RedisOutbox):
+class RedisLedger(
+    RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts, RedisRateLimits, RedisTotals, RedisOutbox
+):
     """`ledger.base.Ledger`, shared by every process that is given the same server, prefix and secret."""
 
     def ping(self) -> None:

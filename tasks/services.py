@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from archiver.core.attempt.archiver import Archiver
+from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.reconcile import Reconciler
@@ -46,6 +47,9 @@ class Services(Protocol):
 
     @property
     def scrubber(self) -> Scrubber: ...
+
+    @property
+    def driller(self) -> Driller: ...
 
     @property
     def watcher(self) -> Watcher: ...

@@ -25,6 +25,7 @@ from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
 from archiver.core.contents.zip.zipped import ZipMode
 from archiver.core.destinations.guarded import guarded
 from archiver.core.judging import Scope
+from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
 from archiver.core.upkeep.erasing import Eraser
@@ -47,7 +48,7 @@ from archiver.transfer.http import HttpClient, Timeouts
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destinations
-from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from tasks import archive_asset, dispatch, drill, names, reconcile, scrub, sweep, watch
 from tasks.soft_task import SoftTask
 from worker.alerts.dead_mans_switch import DeadMansSwitch
 from worker.celery_setup.config import celery_settings
@@ -66,6 +67,8 @@ from worker.tallies import TallyFlusher
 from worker.tokens import ReportedTokens, token_provider
 
 DISTRIBUTION = "recording-archiver"
+SCRATCH = "archiver-drill"
+"""Name of the folder that a drill may empty."""
 
 _REBUILD_READERS = 16
 """Assets read at the same time after the ledger was lost: waiting for a bucket takes nearly all of the time."""
@@ -152,6 +155,9 @@ def build_services(
             clock=clock,
             rules=build_scrub_rules(settings),
         ),
+        driller=Driller(
+            ledger=ledger, destinations=destinations, clock=clock, rules=build_drill_rules(settings)
+        ),
         watcher=build_watcher(settings, ledger),
         dead_mans_switch=DeadMansSwitch(settings.heartbeat_url, authorities),
         source_access=source_access,
@@ -204,7 +210,7 @@ def build_app(settings: Settings) -> Celery:
     signals.task_prerun.connect(services.begin_task, weak=False)
     signals.task_postrun.connect(services.end_task, weak=False)
     signals.worker_process_shutdown.connect(services.close, weak=False)
-    for task in (archive_asset, sweep, dispatch, watch, reconcile, scrub):
+    for task in (archive_asset, sweep, dispatch, watch, reconcile, scrub, drill):
         task.register(app, services.get)
     return app
 
@@ -225,6 +231,15 @@ def build_scrub_rules(settings: Settings) -> ScrubRules:
         retention=settings.retention,
         bytes_a_day=settings.scrub_bytes_a_day,
         urgent_within=settings.at_risk,
+    )
+
+
+def build_drill_rules(settings: Settings) -> DrillRules:
+    return DrillRules(
+        assets=settings.drill_assets,
+        every=timedelta(days=settings.drill_interval_days),
+        scratch=(settings.drill_dir or settings.state_dir) / SCRATCH,
+        scratch_bytes=settings.drill_bytes,
     )
 
 

@@ -13,6 +13,7 @@ from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.context import OpenContents
 from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
+from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.erasing import Eraser
@@ -51,6 +52,7 @@ class AppServices:
     eraser: Eraser
     missed_webhooks: MissedWebhooks
     scrubber: Scrubber
+    driller: Driller
     watcher: Watcher
     dead_mans_switch: DeadMansSwitch
     source_access: SourceAccess

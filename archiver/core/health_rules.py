@@ -205,6 +205,18 @@ _RULES = (
         "Raise ARCHIVER_SCRUB_BYTES or ARCHIVER_SCRUB_DAYS; if no scrub runs: `archiver doctor`.",
     ),
     Rule(
+        "drill_failed",
+        Severity.CRITICAL,
+        "A copy was restored for a try, and was not whole or does not play.",
+        "`archiver show ID` and `archiver verify ID`; while 100ms has it: `archiver archive --again ID`.",
+    ),
+    Rule(
+        "drill_is_late",
+        Severity.WARNING,
+        "No drill has ended in time: whether the archive can be restored was not tried.",
+        "`archiver drill` says what stops it. ARCHIVER_DRILL_ASSETS=0 turns it off.",
+    ),
+    Rule(
         "failed_later",
         Severity.WARNING,
         "100ms listed the asset as completed, and later as failed; it is tried until its deadline.",
@@ -249,6 +261,7 @@ _RULES = (
         "",
     ),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
+    Rule("drilled", Severity.INFO, "When copies were last restored for a try, and how long that took.", ""),
     Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),
     Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),
     Rule("sweep_running", Severity.INFO, "A sweep is running.", ""),

@@ -15,6 +15,7 @@ import tasks
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, Kept, NotOurs, Outcome, WillRetry
 from archiver.core.health import Summary
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
+from archiver.core.upkeep.drill_report import DrillReport
 from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.scrub import ScrubResult
 from archiver.core.upkeep.sweep import SweepResult
@@ -22,7 +23,7 @@ from archiver.hms.errors import HmsUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Counts
 from storage_backends.errors import TransientStorageError
-from tasks import archive_asset, dispatch, names, reconcile, scrub, sweep, watch
+from tasks import archive_asset, dispatch, drill, names, reconcile, scrub, sweep, watch
 from tasks.archive_asset import REASON_LENGTH, NotArchived
 from tasks.services import Services
 from tasks.soft_task import OutOfMemory, SoftTask
@@ -34,7 +35,7 @@ from worker.bootstrap import build_app
 from worker.celery_setup.schedule import beat_schedule
 from worker.settings import Settings
 
-TASKS = (archive_asset, dispatch, reconcile, scrub, sweep, watch)
+TASKS = (archive_asset, dispatch, drill, reconcile, scrub, sweep, watch)
 
 
 @dataclass
@@ -59,11 +60,13 @@ class Core:
     swept: Any = None
     reconciled: ReconcileResult | None = None
     scrubbed: ScrubResult | None = None
+    drilled: DrillReport | None = None
     idle_since: datetime | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
+        self.driller = self
         self.missed_webhooks = self
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -93,6 +96,9 @@ class Core:
 
     def scrub(self) -> ScrubResult | None:
         return self.scrubbed
+
+    def drill_if_due(self) -> DrillReport | None:
+        return self.drilled
 
     def watch(self) -> Summary:
         return self.summary()
@@ -133,6 +139,7 @@ def test_the_names_of_tasks_are_frozen() -> None:
         "WATCH": "archiver.watch",
         "RECONCILE": "archiver.reconcile",
         "SCRUB": "archiver.scrub",
+        "DRILL": "archiver.drill",
     }
 
 
@@ -273,7 +280,7 @@ def test_dispatch_tells_how_many_it_sent() -> None:
     assert call(Core(), names.DISPATCH) == {"sent": 7}
 
 
-def test_reconcile_and_scrub_tell_what_they_found_or_that_another_is_at_it() -> None:
+def test_reconcile_scrub_and_drill_tell_what_they_found_or_that_another_is_at_it() -> None:
     core = Core(reconciled=ReconcileResult(5, 1, 0, 0, 0), scrubbed=ScrubResult(2, 1000, 0, 0))
 
     assert call(core, names.RECONCILE)["entered"] == 1
@@ -281,6 +288,8 @@ def test_reconcile_and_scrub_tell_what_they_found_or_that_another_is_at_it() -> 
     assert call(core, names.SCRUB)["read_bytes"] == 1000
     assert "skipped" in call(Core(), names.RECONCILE)
     assert "skipped" in call(Core(), names.SCRUB)
+    assert call(Core(drilled=DrillReport(copies=3)), names.DRILL)["copies"] == 3
+    assert "skipped" in call(Core(), names.DRILL)
 
 
 def test_watch_notes_which_beat_sent_it_for_as_long_as_it_goes_on() -> None:

@@ -41,6 +41,7 @@ NEED_THE_BROKER = (
     ("ack", ID),
     ("catalogue",),
     ("scrub", "--now"),
+    ("drill",),
     ("retry", ID),
     ("skip", ID),
     ("alerts",),

@@ -82,7 +82,7 @@ def test_a_queue_with_a_typo_is_refused_instead_of_filling_up_unread(app: Celery
 
 
 def test_the_slots_of_the_control_worker_leave_one_for_dispatch_and_watch() -> None:
-    long_ones = {names.SWEEP, names.RECONCILE, names.SCRUB}
+    long_ones = {names.SWEEP, names.RECONCILE, names.SCRUB, names.DRILL}
 
     assert len(long_ones) + 1 <= CONTROL_SLOTS
 
@@ -90,7 +90,7 @@ def test_the_slots_of_the_control_worker_leave_one_for_dispatch_and_watch() -> N
 def test_beat_sends_each_control_task_and_nothing_else(app: Celery) -> None:
     sent = {entry["task"] for entry in app.conf.beat_schedule.values()}
 
-    assert sent == {names.SWEEP, names.DISPATCH, names.WATCH, names.RECONCILE, names.SCRUB}
+    assert sent == {names.SWEEP, names.DISPATCH, names.WATCH, names.RECONCILE, names.SCRUB, names.DRILL}
 
 
 def test_no_message_of_beat_holds_a_time_that_a_worker_would_compare_with_its_own_clock(app: Celery) -> None:
@@ -104,7 +104,14 @@ def test_each_message_says_how_often_it_is_sent(app: Celery) -> None:
         name: entry["options"]["headers"][EVERY_HEADER] for name, entry in app.conf.beat_schedule.items()
     }
 
-    assert result == {"sweep": 300, "dispatch": 15, "watch": 60, "reconcile": 3600, "scrub": 86400}
+    assert result == {
+        "sweep": 300,
+        "dispatch": 15,
+        "watch": 60,
+        "reconcile": 3600,
+        "scrub": 86400,
+        "drill": 86400,
+    }
 
 
 class Beat:
@@ -201,6 +208,7 @@ def test_sweep_dispatch_and_watch_are_due_at_once_when_beat_starts_and_only_once
     [
         ("reconcile", datetime(2026, 3, 1, 3, 17, tzinfo=UTC)),
         ("scrub", datetime(2026, 3, 1, 3, 41, tzinfo=UTC)),
+        ("drill", datetime(2026, 3, 2, 2, 11, tzinfo=UTC)),
     ],
 )
 def test_reconcile_and_scrub_follow_the_clock_so_that_a_restarted_beat_does_not_put_them_off(

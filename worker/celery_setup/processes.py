@@ -23,9 +23,9 @@ FLOWER_COLUMNS = "name,kwargs,state,result,exception,received,runtime,worker"
 """kwargs: asset id and type; result: bytes, objects, seconds; exception: why an asset is not archived. None holds a
 secret (tests/walkthrough)."""
 
-CONTROL_SLOTS = 4
-"""Sweep, reconcile and scrub may each take long, and usually run once at a time; the fourth slot is for dispatch and
-watch, which take seconds (docs/decisions/0003-control-worker.md)."""
+CONTROL_SLOTS = 5
+"""Sweep, reconcile, scrub and drill may each take long, and usually run once at a time; the fifth slot is for dispatch
+and watch, which take seconds (docs/decisions/0003-control-worker.md)."""
 
 
 def archive_worker(*, app: str = APP, soft_shutdown: timedelta | None = None) -> list[str]:

@@ -12,13 +12,15 @@ from datetime import UTC, datetime, timedelta
 
 from celery.schedules import BaseSchedule, crontab, schedule
 
-from tasks.names import DISPATCH, RECONCILE, SCRUB, SWEEP, WATCH
+from tasks.names import DISPATCH, DRILL, RECONCILE, SCRUB, SWEEP, WATCH
 from tasks.throttle import EVERY_HEADER
 from tasks.watch import BEAT_HEADER
 from worker.celery_setup.processes import CONTROL_QUEUE
 
 WATCH_EVERY = timedelta(minutes=1)
 RECONCILE_MINUTE = 17  # of each hour; not on the hour, when other jobs start
+DRILL_HOUR = 2  # UTC, at DRILL_MINUTE
+DRILL_MINUTE = 11
 SCRUB_HOUR = 3  # UTC, at SCRUB_MINUTE
 SCRUB_MINUTE = 41
 
@@ -44,11 +46,12 @@ def beat_schedule(
     beat_name: str = "beat",
     clock: Callable[[], datetime] | None = None,
 ) -> dict[str, object]:
-    """For Celery's `beat_schedule`. Sweep, dispatch and watch are due at once when beat starts; reconcile and scrub at
-    fixed times of the day, since a beat that is restarted more often than they are due would never send them.
+    """For Celery's `beat_schedule`. Sweep, dispatch and watch are due at once when beat starts; the others at fixed
+    times of the day, since a beat that is restarted more often than they are due would never send them.
     `beat_name` travels with each watch, so that `archiver doctor` can count the beats. `clock`: a `SteadyClock`."""
     now = clock or SteadyClock()
     hourly = crontab(minute=RECONCILE_MINUTE, nowfun=now)
+    nightly = crontab(hour=DRILL_HOUR, minute=DRILL_MINUTE, nowfun=now)
     daily = crontab(hour=SCRUB_HOUR, minute=SCRUB_MINUTE, nowfun=now)
     return {
         "sweep": _every(SWEEP, sweep_every, now),
@@ -56,6 +59,7 @@ def beat_schedule(
         "watch": _every(WATCH, WATCH_EVERY, now, {BEAT_HEADER: beat_name}),
         "reconcile": _entry(RECONCILE, hourly, timedelta(hours=1)),
         "scrub": _entry(SCRUB, daily, timedelta(days=1)),
+        "drill": _entry(DRILL, nightly, timedelta(days=1)),
     }
 
 

@@ -28,6 +28,7 @@ from worker.cli.cmd_backfill import backfill
 from worker.cli.cmd_catalogue import catalogue
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
+from worker.cli.cmd_drill import drill
 from worker.cli.cmd_events import events
 from worker.cli.cmd_init import init
 from worker.cli.cmd_list import list_assets
@@ -65,7 +66,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Archive": (demo, init, up, run, serve, plan, sweep, backfill, archive, webhook),
-    "Restore": (restore, url),
+    "Restore": (restore, url, drill),
     "Inspect and check": (
         status,
         list_assets,

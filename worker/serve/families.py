@@ -165,6 +165,24 @@ FAMILIES = (
         ("destination",),
     ),
     Family(
+        "archiver_drill_age_seconds",
+        "gauge",
+        "seconds",
+        "Since the last drill that ended.",
+    ),
+    Family(
+        "archiver_drill_failed_copies",
+        "gauge",
+        "copies",
+        "Copies that the last drill could not restore, or that do not play.",
+    ),
+    Family(
+        "archiver_drill_seconds_per_gib",
+        "gauge",
+        "seconds",
+        "How long the last drill took for each GiB that it restored, compared and decoded.",
+    ),
+    Family(
         "archiver_alerts_firing",
         "gauge",
         "alerts",

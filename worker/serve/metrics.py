@@ -22,7 +22,7 @@ from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
 from archiver.core.deadlines import source_ends_at
 from archiver.core.destinations import breaker
 from archiver.core.health import UNSAVED_STATES, Summary
-from archiver.core.upkeep import reports, status, throughput
+from archiver.core.upkeep import drill_report, reports, status, throughput
 from archiver.hms.models import parse_time
 from archiver.http.tally import BOUNDS_SECONDS, REQUESTS, REST, SUM
 from archiver.ledger.base import Ledger
@@ -139,6 +139,7 @@ class LedgerCollector(Collector):
         families.add_age("archiver_queue_oldest_seconds", now, ledger.queued_since() or now)
         families.add_age("archiver_sweep_age_seconds", now, summary.swept_at)
         _add_scrub(families, facts.get(reports.SCRUB_FACT), now)
+        _add_drill(families, facts.get(drill_report.DRILL_FACT), now)
         _add_alerts(families, AlertBook.from_fact(facts.get(BOOK_FACT)).firing())
 
     def _add_destinations(
@@ -231,6 +232,16 @@ def _add_scrub(families: _Families, fact: Mapping[str, object] | None, now: date
                 families.add(metric, number, name)
         oldest = parse_time(each.get("oldest_check"))
         families.add_age("archiver_scrub_oldest_check_seconds", now, oldest, name)
+
+
+def _add_drill(families: _Families, fact: Mapping[str, object] | None, now: datetime) -> None:
+    at = drill_report.drilled_at(fact)
+    if at is None:
+        return
+    families.add_age("archiver_drill_age_seconds", now, at)
+    families.add("archiver_drill_failed_copies", drill_report.failures(fact))
+    if (rate := drill_report.seconds_per_gib(fact)) is not None:
+        families.add("archiver_drill_seconds_per_gib", rate)
 
 
 class Metrics:

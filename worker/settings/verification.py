@@ -1,6 +1,8 @@
-"""How often archived copies are verified again."""
+"""How often archived copies are verified again, and restored for a try."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from pydantic import ByteSize, Field
 
@@ -30,4 +32,28 @@ class VerificationSettings(SettingsGroup):
         description="The most that the scrub reads back from each destination in a day, on average, with a unit "
         "(50GiB) or in bytes. `archiver status` reports when ARCHIVER_SCRUB_DAYS cannot be kept with it. Default: no "
         "limit.",
+    )
+    drill_assets: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="Archived copies that a drill restores from each destination, the longest undrilled first: to a "
+        "scratch folder, compared, decoded where ffmpeg is on PATH, and removed. Default 3; 0 turns the drill off.",
+    )
+    drill_interval_days: int = Field(
+        default=7,
+        ge=1,
+        le=365,
+        description="Days between two drills. Default 7; `archiver status` reports one that is two days late.",
+    )
+    drill_bytes: ByteSize = Field(
+        default=ByteSize(2 * 2**30),
+        ge=2**20,
+        description="The largest asset that a drill restores, with a unit (2GiB) or in bytes: so much is in the "
+        "scratch folder at most. Default 2GiB; what is larger, or than the space that is left, is passed over.",
+    )
+    drill_dir: Path | None = Field(
+        default=None,
+        description="Directory in which a drill makes its scratch folder, `archiver-drill`, and removes it again. "
+        "Default: ARCHIVER_STATE_DIR.",
     )

@@ -11,6 +11,7 @@
     ends/tombstones/<hh>/<asset>.json                 tombstone, of an asset that was erased or has expired
     checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
     events/<yyyy>/<mm>/<dd>.json.gz                   delivery record: up to when events were delivered
+    drills/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  drill record, written by each drill
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
     doctor/probe-<random>.bin                         probe, deleted at once
     .archiver-destination.json                        marker: which destination this is
@@ -57,6 +58,7 @@ MANIFESTS = "manifests/"
 ENDS = "ends/"
 TOMBSTONES = f"{ENDS}tombstones/"
 CHECKS = "checks/"
+DRILLS = "drills/"
 EVENTS = "events/"
 CATALOGUE = "catalogue/"
 UNDATED_MONTH = "undated"
@@ -71,6 +73,7 @@ _ROOTS = _OUR_ROOTS | {CHECKS.rstrip("/"), CATALOGUE.rstrip("/"), DOCTOR.rstrip(
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._=-]")
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
 _CHECK_RECORD = re.compile(rf"{CHECKS}(\d{{4}})/(\d\d)/(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{{16}}\.jsonl\.gz")
+_DRILL_RECORD = re.compile(rf"{DRILLS}\d{{4}}/\d\d/\d\d-\d{{6}}-[0-9a-f]{{16}}\.jsonl\.gz")
 _DELIVERY_RECORD = re.compile(rf"{EVENTS}\d{{4}}/\d\d/\d\d\.json\.gz")
 _ESCAPED = re.compile(r"!([0-9A-F]{2})")
 _VERSION = re.compile(r"/!v[0-9]+\Z")
@@ -213,6 +216,11 @@ def check_record_key(at: datetime, digest: str) -> ObjectKey:
     return object_key(f"{CHECKS}{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
 
 
+def drill_record_key(at: datetime, digest: str) -> ObjectKey:
+    """Sorts by time. `digest`: 16 hex digits."""
+    return object_key(f"{DRILLS}{at.astimezone(UTC):%Y/%m/%d-%H%M%S}-{digest}.jsonl.gz")
+
+
 def catalogue_key(month: str) -> ObjectKey:
     """`month`: `yyyy-mm`, or UNDATED_MONTH. No asset's folder is one of these: a folder has no extension."""
     return object_key(f"{CATALOGUE}{month}.csv.gz")
@@ -244,6 +252,10 @@ def delivery_record_key(at: datetime) -> ObjectKey:
 
 def is_delivery_record(key: str) -> bool:
     return _DELIVERY_RECORD.fullmatch(key) is not None
+
+
+def is_drill_record(key: str) -> bool:
+    return _DRILL_RECORD.fullmatch(key) is not None
 
 
 def probe_key(token: str) -> ObjectKey:

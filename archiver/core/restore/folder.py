@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import threading
 import unicodedata
@@ -206,6 +207,19 @@ class RestoreFolder:
                 raise FileRefused(_FOLDED.format(path))
             os.replace(partial, name, src_dir_fd=self._work, dst_dir_fd=folder)
             names.add(name)
+
+    def clear(self) -> None:
+        """Remove everything in the folder. For a folder of our own alone."""
+        self.discard_partials()
+        with self._translated(str(self.root)):
+            for name in os.listdir(self._fd):  # noqa: PTH208 # a descriptor
+                if name == WORK:
+                    continue
+                if stat.S_ISDIR(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode):
+                    shutil.rmtree(name, dir_fd=self._fd)
+                else:
+                    os.unlink(name, dir_fd=self._fd)
+        self.forget()
 
     def discard_partials(self) -> None:
         """Remove every unfinished file."""

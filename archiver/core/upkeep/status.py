@@ -21,7 +21,7 @@ from archiver.core.health import (
     Summary,
 )
 from archiver.core.health_rules import Finding, finding
-from archiver.core.upkeep import not_listed, reports, throughput
+from archiver.core.upkeep import drill_report, not_listed, reports, throughput
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
@@ -142,6 +142,7 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
                 "machine_fault", f"The machine of {worker} fails: {fact.get('reason')}", cause=worker
             )
     yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
+    yield from drill_report.drill_findings(facts.get(drill_report.DRILL_FACT), now)
     yield from _of_failed_later(ledger)
     yield from _of_events(ledger, facts.get(events.FACT, {}), now)
     for name, delivery in AlertBook.from_fact(facts.get(BOOK_FACT)).failing_channels.items():

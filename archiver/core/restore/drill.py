@@ -1,0 +1,253 @@
+"""The drill: restore a few copies of each destination to a scratch folder, compare and decode them, and remove them.
+
+The scratch folder is the one place where recordings touch the disk of a worker. It holds one asset at a time, within
+a limit, and is emptied when a drill begins and when it ends; the next one empties what a killed one left.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from archiver.core.attempt import urgency
+from archiver.core.errors import RestoreError
+from archiver.core.locks import Lock, acquire
+from archiver.core.records import keys
+from archiver.core.records.drill_records import Drilled, DrillRecord, read_drills, write_drills
+from archiver.core.restore.copies import Copies
+from archiver.core.restore.decoding import Decode, Decoder, Played
+from archiver.core.restore.folder import RestoreFolder
+from archiver.core.restore.reading import BlockReader
+from archiver.core.restore.restorer import Restorer
+from archiver.core.upkeep import drill_report
+from archiver.core.upkeep.drill_report import DrillReport
+from archiver.core.upkeep.phases import Tell, untold
+from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LedgerUnavailable
+from storage_backends.base import ObjectKey, StorageBackend
+from storage_backends.errors import StorageError, TransientStorageError
+
+log = structlog.get_logger(__name__)
+
+LOCK_NAME = "drill"
+LOCK_TTL = timedelta(minutes=30)
+LONGEST_RUN = timedelta(hours=1)
+"""No copy is begun later."""
+MOST_PASSED_OVER = 100
+"""Copies at one destination that are cold or too large, in one run."""
+WHOLE, FAILED, COLD, TOO_LARGE = "whole", "failed", "cold", "too large"
+
+
+@dataclass(frozen=True, slots=True)
+class DrillRules:
+    """`assets`: of each destination in a run; 0: no drill by itself. `scratch_bytes`: of the largest asset."""
+
+    assets: int = 3
+    every: timedelta = timedelta(days=7)
+    scratch: Path = Path("drill")
+    scratch_bytes: int = 2**31
+
+    @property
+    def interval(self) -> timedelta | None:
+        return self.every if self.assets else None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What one run has found so far."""
+
+    copies: int = 0
+    size_bytes: int = 0
+    decoded: int = 0
+    not_decoded: int = 0
+    undecoded_for: str = ""
+    passed_over: int = 0
+    failed: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+class Driller:
+    """Memory: the drilled copies of one destination, and the blocks of one asset."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        destinations: Sequence[StorageBackend],
+        clock: Callable[[], datetime],
+        rules: DrillRules,
+        decode: Decode | None = None,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: the ledger's. `elapsed`: seconds of a clock that is never set."""
+        self._ledger = ledger
+        self._destinations = list(destinations)
+        self._clock = clock
+        self._rules = rules
+        self._decode = decode or Decoder()
+        self._elapsed = elapsed
+
+    def drill_if_due(self) -> DrillReport | None:
+        """Drill if that is on and the last one ended long enough ago; else only empty the scratch folder. Returns None
+        when nothing was due, or another drill is running. Raises LedgerError."""
+        now, every = self._clock(), self._rules.interval
+        drill_report.expect_drill(self._ledger, now, every)
+        last = drill_report.drilled_at(self._ledger.recall(drill_report.DRILL_FACT))
+        if every is None or (last is not None and last <= now and now - last < every - timedelta(hours=12)):
+            self._clear()
+            return None
+        if urgency.waiting(self._ledger) is not None:
+            return None  # tomorrow
+        return self.drill(self._rules.assets)
+
+    def drill(self, assets: int, tell: Tell = untold) -> DrillReport | None:
+        """Drill `assets` copies of each destination, those that failed first, then the longest undrilled ones.
+
+        The result is recorded at the destination and reported to `status`. Nothing that is archived changes. Returns
+        None when another drill is running. Raises LedgerError."""
+        with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
+            if lock is None:
+                return None
+            began, run = self._elapsed(), _Run()
+            try:
+                with _scratch(self._rules.scratch) as scratch:
+                    for store in self._destinations:
+                        self._drill_at(store, assets, scratch, run, lock, began, tell)
+            except RestoreError as error:
+                log.error("drill_stopped", reason=str(error))
+                run.errors.append(str(error))
+            return self._conclude(run, self._elapsed() - began)
+
+    def _clear(self) -> None:
+        if self._rules.scratch.exists():
+            with suppress(RestoreError), _scratch(self._rules.scratch):
+                pass
+
+    def _conclude(self, run: _Run, seconds: float) -> DrillReport:
+        report = DrillReport(
+            run.copies,
+            run.size_bytes,
+            round(seconds, 3),
+            run.decoded,
+            run.not_decoded,
+            run.undecoded_for,
+            run.passed_over,
+            tuple(run.failed),
+            tuple(run.errors),
+        )
+        drill_report.record_drill(self._ledger, report, self._rules.interval, self._clock())
+        log.info("drill_ended", copies=report.copies, failed=len(report.failed), seconds=report.seconds)
+        return report
+
+    # -- one destination -------------------------------------------------------------------------------------
+    def _drill_at(
+        self,
+        store: StorageBackend,
+        assets: int,
+        scratch: RestoreFolder,
+        run: _Run,
+        lock: Lock,
+        began: float,
+        tell: Tell,
+    ) -> None:
+        try:
+            tell(f"listing {store.name}")
+            record = read_drills(store, self._clock())
+            left = assets
+            try:
+                for key in self._longest_undrilled(store, record, assets + MOST_PASSED_OVER):
+                    if not left or self._elapsed() - began > LONGEST_RUN.total_seconds():
+                        break
+                    tell(f"drilling {store.name}", assets - left, assets, size_bytes=run.size_bytes)
+                    drilled = self._drill_one(store, key, scratch, run)
+                    record.drilled[key] = drilled
+                    left -= drilled.result in (WHOLE, FAILED)
+                    with suppress(LedgerUnavailable):  # nobody else can acquire the lock meanwhile either
+                        lock.extend()
+            finally:
+                if record.drilled:
+                    write_drills(store, record, self._clock())
+        except StorageError as error:
+            log.error("drill_stopped", store=store.name, reason=str(error))
+            run.errors.append(str(error))
+
+    def _longest_undrilled(self, store: StorageBackend, record: DrillRecord, number: int) -> list[ObjectKey]:
+        """Those that failed, those that were never drilled, oldest first, then by the time of their last drill. Forgets
+        what is no longer there. Raises StorageError."""
+        listed: set[str] = set()
+
+        def manifests() -> Iterator[ObjectKey]:
+            for info in store.list(keys.MANIFESTS):
+                if info.key.endswith(".json"):
+                    if info.key in record.drilled:
+                        listed.add(info.key)
+                    yield info.key
+
+        def order(key: ObjectKey) -> tuple[bool, int, str]:
+            last = record.drilled.get(key)
+            return (last is None or last.result != FAILED, last.at if last else 0, key)
+
+        chosen = heapq.nsmallest(number, manifests(), key=order)
+        for gone in set(record.drilled) - listed:
+            del record.drilled[gone]
+        return chosen
+
+    def _drill_one(self, store: StorageBackend, key: ObjectKey, scratch: RestoreFolder, run: _Run) -> Drilled:
+        """Raises RestoreError when the scratch folder cannot be used, StorageError when the destination does not
+        answer."""
+        now = int(self._clock().timestamp())
+        copies = Copies(keys.asset_id_of(key) or key, (key,), (store,))
+        copy = copies.best()
+        room = min(self._rules.scratch_bytes, scratch.free_bytes())
+        if copy is not None and copy.manifest.total_size > room:
+            run.passed_over += 1
+            return Drilled(now, TOO_LARGE)
+        try:
+            with BlockReader() as reader:
+                result = Restorer(scratch, reader).restore(copies)
+            if result.unreachable:
+                raise TransientStorageError(
+                    f"{copies.asset_id}: {result.problems[0]}", store=store.name, key=key
+                )
+            if result.cold:
+                run.passed_over += 1
+                return Drilled(now, COLD)
+            played, reason = Played.NOT_MEDIA, "; ".join(result.problems[:3])
+            if result.ok and copy is not None and result.opens is not None and copy.manifest.trusted:
+                played, reason = self._decode(scratch.root / result.opens)
+        finally:
+            scratch.clear()
+        run.copies += 1
+        run.size_bytes += result.size_bytes
+        run.decoded += played is Played.YES
+        if played in (Played.NO_FFMPEG, Played.TOO_SLOW):
+            run.not_decoded += 1
+            run.undecoded_for = played.value
+        if not result.ok or played is Played.NO:
+            reason = reason if not result.ok else f"{played.value}: {reason}"
+            log.error("drill_failed", asset_id=copies.asset_id, store=store.name, reason=reason)
+            run.failed.append(f"{copies.asset_id} from {store.name}: {reason}")
+            return Drilled(now, FAILED, played.value, reason[:500])
+        return Drilled(now, WHOLE, played.value)
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[RestoreFolder]:
+    """Yield the scratch folder, empty; it is removed afterwards. Raises RestoreError."""
+    try:
+        with RestoreFolder(path, private=True) as scratch:
+            try:
+                scratch.clear()
+                yield scratch
+            finally:
+                scratch.clear()
+    finally:
+        with suppress(OSError):
+            path.rmdir()

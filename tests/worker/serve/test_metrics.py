@@ -18,7 +18,8 @@ from starlette.routing import Route
 from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
 from archiver.core.destinations import breaker
 from archiver.core.health_rules import Severity
-from archiver.core.upkeep import reports, throughput
+from archiver.core.upkeep import drill_report, reports, throughput
+from archiver.core.upkeep.drill_report import DrillReport
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -150,6 +151,8 @@ def fill(ledger: MemoryLedger) -> None:
     ledger.remember(SWEEP_FACT, {"started_at": (NOW - 2 * MINUTE).isoformat()})
     report = reports.ScrubReport(NOW, copies=5, overdue=1, oldest_check=NOW - DAY)
     reports.record_scrub(ledger, {"s3://b": report}, DAY, NOW)
+    drill = DrillReport(copies=3, size_bytes=2**29, seconds=90.0, failed=("a", "b"))
+    drill_report.record_drill(ledger, drill, 7 * DAY, NOW - HOUR)
     breaker.trip(ledger, "s3://b", "full", NOW)
     ledger.add_totals(
         {
@@ -209,6 +212,9 @@ def test_values_are_those_of_the_ledger(scraped: Scraped, clock: Clock) -> None:
     assert value("scrub_copies", destination="s3://b") == 5
     assert value("scrub_overdue_copies", destination="s3://b") == 1
     assert value("scrub_oldest_check_seconds", destination="s3://b") == 86400 + 60
+    assert value("drill_age_seconds") == 3600 + 60
+    assert value("drill_failed_copies") == 2
+    assert value("drill_seconds_per_gib") == 180
     assert value("alerts_firing", rule="on_hold", severity="warning") == 1
     assert value("webhooks_total", outcome="unknown") == 4
     assert value("webhooks_total", outcome="flooded") == 0

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.restore.drill import Driller
+from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.reconcile import Reconciler
@@ -53,6 +54,9 @@ class Services(Protocol):
 
     @property
     def watcher(self) -> Watcher: ...
+
+    @property
+    def write_probe(self) -> WriteProbe: ...
 
     @property
     def dead_mans_switch(self) -> DeadMansSwitch: ...

@@ -24,6 +24,7 @@ from archiver.core.contents.opening import ContentsOpener, OpeningRules
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
 from archiver.core.contents.zip.zipped import ZipMode
 from archiver.core.destinations.guarded import guarded
+from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
 from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
@@ -159,6 +160,9 @@ def build_services(
             ledger=ledger, destinations=destinations, clock=clock, rules=build_drill_rules(settings)
         ),
         watcher=build_watcher(settings, ledger),
+        write_probe=WriteProbe(
+            ledger=ledger, destinations=destinations, clock=clock, machine=socket.gethostname()
+        ),
         dead_mans_switch=DeadMansSwitch(settings.heartbeat_url, authorities),
         source_access=source_access,
         open_contents=open_contents,

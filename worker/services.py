@@ -14,6 +14,7 @@ from archiver.core.attempt.context import OpenContents
 from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
 from archiver.core.restore.drill import Driller
+from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.erasing import Eraser
@@ -54,6 +55,7 @@ class AppServices:
     scrubber: Scrubber
     driller: Driller
     watcher: Watcher
+    write_probe: WriteProbe
     dead_mans_switch: DeadMansSwitch
     source_access: SourceAccess
     open_contents: OpenContents

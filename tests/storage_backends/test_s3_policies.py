@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
+from archiver.core.destinations.probing import begin_and_abort
 from archiver.core.records import keys
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
 from storage_backends.conditional import replace_if
@@ -225,6 +226,15 @@ def test_a_reader_needs_each_action_of_its_policy_and_no_other(action: str, acco
         pytest.raises(AccessDenied),
     ):
         READS[action](store)
+
+
+@pytest.mark.parametrize("withheld", ["s3:PutObject", None])
+def test_the_watch_notices_a_refusal_to_write(withheld: str | None, account: Account) -> None:
+    policy = policy_of("s3-worker", account.bucket)
+    with account.user(policy if withheld is None else without(policy, withheld)) as store:
+        error = begin_and_abort(store)
+
+    assert (error is None) if withheld is None else isinstance(error, AccessDenied)
 
 
 # -- excess, and the rights of options -----------------------------------------------------------------------

@@ -67,7 +67,7 @@ class Core:
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
         self.driller = self
-        self.missed_webhooks = self
+        self.missed_webhooks = self.write_probe = self
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
         self.dead_mans_switch = Switch(self.asked)
@@ -86,6 +86,9 @@ class Core:
 
     def check_destinations(self) -> None:
         self.asked.append(("check_destinations",))
+
+    def run(self) -> None:
+        self.asked.append(("try to write",))
 
     def dispatch(self) -> int:
         self.asked.append(("dispatch",))

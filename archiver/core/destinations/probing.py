@@ -65,7 +65,7 @@ def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = 
     """
     key = keys.probe_key(secrets.token_hex(16))
     if _left_lately(store, ledger):
-        return _begin_and_abort(store, key, size_bytes)
+        return Probe(error=begin_and_abort(store, size_bytes), only_begun=True)
     data = secrets.token_bytes(size_bytes)  # no file system makes it smaller
     crc = crc32c(data)
     spec = ObjectSpec(key, "application/octet-stream", len(data))
@@ -110,17 +110,20 @@ def _creates_only(store: StorageBackend, key: ObjectKey) -> bool:
     return False
 
 
-def _begin_and_abort(store: StorageBackend, key: ObjectKey, size_bytes: int) -> Probe:
+def begin_and_abort(store: StorageBackend, size_bytes: int = SMALL_BYTES) -> StorageError | None:
+    """Begin an upload under `doctor/` and abort it, which needs the right to write and leaves nothing. Return what was
+    raised."""
     limits = store.limits
     multiple = max(limits.part_multiple_bytes, 1)
     part_bytes = -(-max(size_bytes, limits.min_part_bytes) // multiple) * multiple
+    key = keys.probe_key(secrets.token_hex(16))
     try:
         upload = store.begin(ObjectSpec(key, "application/octet-stream", size_bytes, part_bytes))
     except StorageError as error:
-        return Probe(error=error, only_begun=True)
+        return error
     with suppress(StorageError):  # the scrub aborts stale uploads
         upload.abort()
-    return Probe(only_begun=True)
+    return None
 
 
 def _left_lately(store: StorageBackend, ledger: Facts | None) -> bool:

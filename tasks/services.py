@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from archiver.core.attempt.archiver import Archiver
-from archiver.core.restore.drill import Driller
 from archiver.core.destinations.write_probe import WriteProbe
+from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.reconcile import Reconciler

@@ -13,8 +13,8 @@ from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.context import OpenContents
 from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
-from archiver.core.restore.drill import Driller
 from archiver.core.destinations.write_probe import WriteProbe
+from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.erasing import Eraser

@@ -25,7 +25,13 @@ def test_the_worker_policy_allows_what_operations_md_lists_and_deletes_only_reco
     assert {*bucket["Action"], *objects["Action"], *records["Action"]} == documented
     assert objects["Resource"].endswith("/recordings/*")
     assert not bucket["Resource"].endswith("*")
-    assert [name.split("/")[-2] for name in records["Resource"]] == ["doctor", "checks", "ends", "events"]
+    assert [name.split("/")[-2] for name in records["Resource"]] == [
+        "doctor",
+        "checks",
+        "ends",
+        "events",
+        "drills",
+    ]
 
 
 @pytest.mark.parametrize("name", ["s3-lifecycle.json", "s3-lifecycle-cold.json"])

@@ -10,7 +10,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ import boto3
 import pytest
 
 from archiver.core.destinations.probing import begin_and_abort
-from archiver.core.records import keys
+from archiver.core.errors import AssetErased
+from archiver.core.records import keys, removal, tombstones
+from archiver.core.records.tombstones import Tombstone
+from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
 from storage_backends.conditional import replace_if
 from storage_backends.crc32c import crc32c_of
@@ -235,6 +238,86 @@ def test_the_watch_notices_a_refusal_to_write(withheld: str | None, account: Acc
         error = begin_and_abort(store)
 
     assert (error is None) if withheld is None else isinstance(error, AccessDenied)
+
+
+# -- who erases ----------------------------------------------------------------------------------------------
+FOLDER = object_key("recordings/erased")
+TARGETS = removal.Targets((FOLDER,), (MANIFEST,))
+TOMBSTONE = Tombstone("erased", AssetState.ERASED, "GDPR-1", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def refused_if(left: removal.Left) -> None:
+    if left:
+        raise AccessDenied(str(list(left.notes)))
+
+
+def erase_rows(store: S3Backend) -> None:
+    removal.forget_rows(store, [object_key("manifests/2026/01/01/erased.json")])
+    store.read(MANIFEST)
+
+
+ERASES: dict[str, Callable[[S3Backend], None]] = {
+    "s3:ListBucket": erase_rows,
+    "s3:GetObject": erase_rows,
+    "s3:PutObject": lambda store: tombstones.write(store, TOMBSTONE),
+    "s3:ListBucketVersions": lambda store: refused_if(removal.remove(store, TARGETS)),
+    "s3:DeleteObjectVersion": lambda store: refused_if(removal.remove(store, TARGETS)),
+    "s3:ListBucketMultipartUploads": lambda store: removal.abort_uploads(store, [FOLDER]),
+    "s3:AbortMultipartUpload": lambda store: removal.abort_uploads(store, [FOLDER]),
+    "s3:DeleteObject": lambda store: tombstones.delete([store], TOMBSTONE.asset_id),
+}
+
+
+@pytest.fixture
+def to_erase(account: Account) -> Account:
+    """Two versions of an object, a manifest and an open upload."""
+    with contextlib.closing(account.server.client()) as client:
+        versioned = {"Status": "Enabled"}
+        client.put_bucket_versioning(Bucket=account.bucket, VersioningConfiguration=versioned)  # type: ignore[arg-type]
+        for body in (b"one", b"two"):
+            client.put_object(Bucket=account.bucket, Key=f"recordings/{FOLDER}/movie.mp4", Body=body)
+        client.put_object(Bucket=account.bucket, Key=f"recordings/{MANIFEST}", Body=b"{}")
+        client.create_multipart_upload(Bucket=account.bucket, Key=f"recordings/{FOLDER}/large.mp4")
+    return account
+
+
+def test_every_action_of_the_eraser_is_tested() -> None:
+    assert ERASES.keys() == set(actions_of("s3-eraser"))
+
+
+def test_under_exactly_its_policy_an_eraser_leaves_nothing(to_erase: Account) -> None:
+    with to_erase.user(policy_of("s3-eraser", to_erase.bucket)) as store:
+        tombstones.write(store, TOMBSTONE)
+        erase_rows(store)
+        left = removal.what_is_left(store, TARGETS, removal.remove(store, TARGETS))
+        removal.abort_uploads(store, [FOLDER])
+        with pytest.raises(AssetErased):
+            tombstones.check(store, "erased")
+        tombstones.delete([store], "erased")
+    with contextlib.closing(to_erase.server.client()) as client:
+        versions = client.list_object_versions(Bucket=to_erase.bucket, Prefix=f"recordings/{FOLDER}")
+        uploads = client.list_multipart_uploads(Bucket=to_erase.bucket, Prefix=f"recordings/{FOLDER}")
+
+    assert not left
+    assert "Versions" not in versions
+    assert "DeleteMarkers" not in versions
+    assert "Uploads" not in uploads
+
+
+@pytest.mark.parametrize("action", ERASES)
+def test_an_eraser_needs_each_action_of_its_policy(action: str, to_erase: Account) -> None:
+    with (
+        to_erase.user(without(policy_of("s3-eraser", to_erase.bucket), action)) as store,
+        pytest.raises(AccessDenied),
+    ):
+        ERASES[action](store)
+
+
+def test_an_eraser_cannot_write_what_is_archived(to_erase: Account) -> None:
+    with to_erase.user(policy_of("s3-eraser", to_erase.bucket)) as store:
+        for key in (MEDIA, MANIFEST, keys.MARKER):
+            with pytest.raises(AccessDenied):
+                put(store, key)
 
 
 # -- excess, and the rights of options -----------------------------------------------------------------------

@@ -20,4 +20,7 @@ def register(app: Celery, services: GetServices) -> None:
             return SKIPPED
         services().missed_webhooks.look()
         result = services().reconciler.reconcile()
-        return asdict(result) if result else {"skipped": "another reconcile is already running"}
+        if result is None:
+            return {"skipped": "another reconcile is already running"}
+        expired = services().expirer.run()
+        return {**asdict(result), "expired": expired.expired if expired else 0}

@@ -10,6 +10,7 @@ from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
+from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sweep import Sweeper
@@ -42,6 +43,9 @@ class Services(Protocol):
 
     @property
     def reconciler(self) -> Reconciler: ...
+
+    @property
+    def expirer(self) -> Expirer: ...
 
     @property
     def missed_webhooks(self) -> MissedWebhooks: ...

@@ -31,6 +31,7 @@ from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.limited_reads import limited
+from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
@@ -100,6 +101,9 @@ def build_services(
     open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
     eraser = Eraser(ledger=ledger, destinations=destinations, clock=clock, key_template=settings.key_template)
+    expirer = Expirer(
+        ledger=ledger, destinations=destinations, eraser=eraser, terms=settings.keep_terms, clock=clock
+    )
     reconciler = Reconciler(
         ledger=ledger,
         destinations=destinations,
@@ -109,6 +113,7 @@ def build_services(
         events_wanted=settings.event_url is not None,
         eraser=eraser,
         readers=_REBUILD_READERS,
+        expirer=expirer,
     )
     return AppServices(
         api=api,
@@ -150,11 +155,13 @@ def build_services(
             history=api,
         ),
         eraser=eraser,
+        expirer=expirer,
         scrubber=Scrubber(
             ledger=ledger,
             destinations=limited(destinations, scrub_limit(settings, ledger, clock)),
             clock=clock,
             rules=build_scrub_rules(settings),
+            term_is_over=expirer.term_is_over,
         ),
         driller=Driller(
             ledger=ledger, destinations=destinations, clock=clock, rules=build_drill_rules(settings)

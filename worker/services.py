@@ -18,6 +18,7 @@ from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.erasing import Eraser
+from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sweep import Sweeper
@@ -51,6 +52,7 @@ class AppServices:
     dispatcher: Dispatcher
     reconciler: Reconciler
     eraser: Eraser
+    expirer: Expirer
     missed_webhooks: MissedWebhooks
     scrubber: Scrubber
     driller: Driller

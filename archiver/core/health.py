@@ -329,7 +329,14 @@ def _saved(counts: Counts, *, known: bool) -> str:
     return "The only asset is safe." if archived == 1 else f"All {archived:,} assets are safe."
 
 
-_NOT_WANTED = (AssetState.SKIPPED, AssetState.EXTERNAL, AssetState.REJECTED)
+_NOT_WANTED = (
+    AssetState.SKIPPED,
+    AssetState.EXTERNAL,
+    AssetState.REJECTED,
+    AssetState.ERASING,  # a finding of its own while it cannot be finished
+    AssetState.ERASED,
+    AssetState.EXPIRED,
+)
 _OTHERS = {
     AssetState.LOST: "lost",
     AssetState.DAMAGED: "damaged",
@@ -338,6 +345,9 @@ _OTHERS = {
     AssetState.REJECTED: "rejected",
     AssetState.EXTERNAL: "in your own bucket already",
     AssetState.SKIPPED: "skipped by your filters",
+    AssetState.ERASING: "being erased",
+    AssetState.ERASED: "erased",
+    AssetState.EXPIRED: "expired",
 }
 
 

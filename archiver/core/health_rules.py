@@ -253,6 +253,28 @@ _RULES = (
         "So many events wait that newer ones were not kept.",
         "Fix the receiver; when it has taken what waits: `archiver events replay --since ...`.",
     ),
+    Rule(
+        "erasure_unfinished",
+        Severity.WARNING,
+        "Assets are to be erased, or have expired, and something of them is left.",
+        "`archiver list --state erasing` says what is left and why; then `archiver reconcile`.",
+        alert_after=timedelta(hours=2),  # the hourly reconcile finishes what was interrupted
+    ),
+    Rule(
+        "expiry_unconfirmed",
+        Severity.WARNING,
+        "ARCHIVER_KEEP_DAYS is shorter than what was accepted; nothing expires before a person accepts it.",
+        "`archiver expire` lists what it would delete; `archiver expire --yes` accepts it.",
+    ),
+    Rule(
+        "expiring_soon", Severity.INFO, "Archived assets whose term ends within 7 days are deleted then.", ""
+    ),
+    Rule(
+        "erasure_waits",
+        Severity.INFO,
+        "Object Lock or a retention policy keeps assets that are to be erased; reconcile erases them afterwards.",
+        "",
+    ),
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
     Rule(
         "copies_missing",

@@ -29,7 +29,9 @@ from worker.cli.cmd_catalogue import catalogue
 from worker.cli.cmd_demo import demo
 from worker.cli.cmd_doctor import doctor
 from worker.cli.cmd_drill import drill
+from worker.cli.cmd_erase import erase
 from worker.cli.cmd_events import events
+from worker.cli.cmd_expire import expire
 from worker.cli.cmd_init import init
 from worker.cli.cmd_list import list_assets
 from worker.cli.cmd_pause import drain, pause, resume
@@ -80,7 +82,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         scrub,
         catalogue,
     ),
-    "Decide": (retry, accept, reject, skip, ack, adopt),
+    "Decide": (retry, accept, reject, skip, ack, erase, expire, adopt),
     "Operate": (pause, resume, drain),
 }
 """In the order of the help, by its sections."""

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def cancelled_by_signal() -> Iterator[threading.Event]:
+def cancelled_by_signal(
+    notice: str = "Stopping; unfinished uploads are resumed at the next run. Press again to stop at once.",
+) -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C or SIGTERM sets. A second one raises KeyboardInterrupt."""
     cancelled = threading.Event()
 
@@ -35,10 +37,7 @@ def cancelled_by_signal() -> Iterator[threading.Event]:
         if cancelled.is_set():
             raise KeyboardInterrupt
         cancelled.set()
-        err.print(
-            "Stopping; unfinished uploads are resumed at the next run. Press again to stop at once.",
-            style="dim",
-        )
+        err.print(notice, style="dim")
 
     old = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,12 +1,15 @@
-"""How often archived copies are verified again, and restored for a try."""
+"""How often archived copies are verified again and restored for a try, and how long they are kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, field_validator
 
+from archiver.core.upkeep.terms import Terms
 from worker.settings.group import SettingsGroup
+
+MOST_DIGITS = 5  # 273 years
 
 
 class VerificationSettings(SettingsGroup):
@@ -57,3 +60,39 @@ class VerificationSettings(SettingsGroup):
         description="Directory in which a drill makes its scratch folder, `archiver-drill`, and removes it again. "
         "Default: ARCHIVER_STATE_DIR.",
     )
+    keep_days: str | None = Field(
+        default=None,
+        description="Days that archived assets are kept, counted from the later of when they were created and archived"
+        ": a number, and others by type, such as 365,chat=30,summary=0. 0: for ever. Then they are deleted, at most a "
+        "hundredth of the archive in a day (docs/erasing.md); a first or shorter term waits for `archiver expire "
+        "--yes`. Default: for ever.",
+    )
+
+    @field_validator("keep_days")
+    @classmethod
+    def _check_terms(cls, value: str | None) -> str | None:
+        _terms_in(value or "")
+        return value
+
+    @property
+    def keep_terms(self) -> Terms:
+        return _terms_in(self.keep_days or "")
+
+
+def _terms_in(text: str) -> Terms:
+    """Read `365,chat=30`. Raises ValueError."""
+    default: int | None = None
+    by_type: dict[str, int] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, days = (part.strip() for part in item.rpartition("="))
+        if not (days.isascii() and days.isdecimal() and len(days) <= MOST_DIGITS) or bool(equals) != bool(
+            name
+        ):
+            raise ValueError(f"write days, such as 365 or 365,chat=30; {item!r} is neither")
+        if name in by_type or (not name and default is not None):
+            raise ValueError(f"{name or 'the term of all others'} is given twice")
+        if name:
+            by_type[name] = int(days)
+        else:
+            default = int(days)
+    return Terms(default or 0, by_type)

@@ -194,12 +194,9 @@ class Eraser:
         except StorageError as error:
             return Removal(asset_id, AssetState.ERASING, str(error))
         if tombstone is None:
-            if row is None or row.state not in REMOVED_STATES:
-                return Removal(asset_id, None, "it was un-erased")
-            asked = next((each for each in reversed(row.history) if each.what == ERASED), None)
-            state = AssetState.ERASED if asked or row.state is AssetState.ERASED else AssetState.EXPIRED
-            ticket = asked.why if asked else (row.reason or "").partition(":")[0]
-            tombstone = Tombstone(asset_id, state, ticket, asked.at if asked else row.changed_at)
+            tombstone = tombstone_in(row) if row is not None else None
+        if tombstone is None:
+            return Removal(asset_id, None, "it was un-erased")
         tombstone = replace(
             tombstone, done_at=None, manifests=tuple(dict.fromkeys([*tombstone.manifests, *found]))
         )
@@ -362,6 +359,22 @@ class Eraser:
             return [act(each) for each in items]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="erase") as pool:
             return list(pool.map(act, items))
+
+
+def tombstone_in(row: Row) -> Tombstone | None:
+    """Return the tombstone that the ledger alone knows of; None for an asset that is not in REMOVED_STATES. For what
+    was stopped before a tombstone was written, or whose tombstones somebody deleted."""
+    if row.state not in REMOVED_STATES:
+        return None
+    asked = next((each for each in reversed(row.history) if each.what == ERASED), None)
+    is_erased = asked is not None or row.state is AssetState.ERASED
+    return Tombstone(
+        row.asset_id,
+        AssetState.ERASED if is_erased and row.state is not AssetState.EXPIRED else AssetState.EXPIRED,
+        asked.why if asked and row.state is not AssetState.EXPIRED else (row.reason or "").partition(":")[0],
+        asked.at if asked else row.changed_at,
+        None if row.state is AssetState.ERASING else row.changed_at,
+    )
 
 
 def locked_until(row: Row) -> datetime | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from archiver.ledger.models import Row
+
 LARGEST_CHANGE = 20
 LARGEST_SHARE = 0.02
 
@@ -28,6 +30,7 @@ class Gaps:
     """Gaps of one run: assets by kind, the most urgent first, with the numbers of the destinations that lack them."""
 
     rows: int = 0  # compared
+    expired: list[Row] = field(default_factory=list)  # gone everywhere, after their term
     by_kind: dict[Gap, list[tuple[str, tuple[int, ...]]]] = field(
         default_factory=lambda: {gap: [] for gap in Gap}
     )

@@ -23,7 +23,8 @@ from archiver.core.records import end_records, keys, tombstones
 from archiver.core.records.commit import LACKING, damaged_settlement
 from archiver.core.records.manifest import find_manifest
 from archiver.core.records.tombstones import Tombstone
-from archiver.core.upkeep.erasing import Eraser, enter_tombstone, locked_until
+from archiver.core.upkeep.erasing import Eraser, enter_tombstone, locked_until, tombstone_in
+from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.phases import Tell, untold
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
@@ -102,9 +103,11 @@ class Reconciler:
         identities: Identities | None = None,
         events_wanted: bool = False,
         eraser: Eraser | None = None,
+        expirer: Expirer | None = None,
         readers: int = 1,
     ) -> None:
         """`readers`: how many assets that the ledger may not know are read at the same time."""
+        self._expirer = expirer
         self._eraser = eraser or Eraser(ledger=ledger, destinations=destinations, clock=clock)
         self._ledger = ledger
         self._destinations = list(destinations)
@@ -175,6 +178,10 @@ class Reconciler:
         reopened, would_change = self._close(gaps, lock, confirmed)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
+        if self._expirer is not None and gaps.expired:
+            log.info("expired_by_rule", assets=len(gaps.expired))
+            for _ in _extending(self._expirer.expire(gaps.expired), lock, every=1):
+                pass  # what cannot be finished is looked at again below
         erased, erasing = self._finish_erasures(came_back, lock, tell)
         if resending is not None:
             resending.end()
@@ -244,11 +251,10 @@ class Reconciler:
         again = self._ledger.get(row.asset_id)
         if again is None or again.state is not row.state or tombstones.find(self._destinations, row.asset_id):
             return  # un-erased, or erased, since the lists were made
-        state = AssetState(row.state)
+        tombstone = tombstone_in(row)
+        assert tombstone is not None
         for store in self._destinations:
-            tombstones.write(
-                store, Tombstone(row.asset_id, state, row.reason or "", row.changed_at, row.changed_at)
-            )
+            tombstones.write(store, tombstone)
         log.warning(
             "tombstone_written", asset_id=row.asset_id, stores=[each.name for each in self._destinations]
         )
@@ -344,6 +350,10 @@ class Reconciler:
                 self._note(row, ())
                 continue
             lacking = tuple(n for n, manifests in enumerate(listed) if key not in manifests)
+            if self._expirer is not None and self._expirer.term_is_over(row):
+                if len(lacking) == len(listed) and self._proved(lacking):
+                    gaps.expired.append(row)
+                continue  # a rule of the bucket deletes it, or the next expiry does
             names = [self._destinations[n].name for n in lacking]
             ended = source_ends_at(row)
             gap = judge_gap(

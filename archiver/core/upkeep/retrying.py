@@ -16,7 +16,7 @@ from archiver.core.records.manifest import find_manifest
 from archiver.core.upkeep.review import cleaned, known_row, row_at_rest
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost
-from archiver.ledger.models import OPEN_STATES, AssetState, Decision, Lease, Row, Settlement
+from archiver.ledger.models import OPEN_STATES, REMOVED_STATES, AssetState, Decision, Lease, Row, Settlement
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
 
@@ -70,6 +70,11 @@ def retry(
         if asked_at is None:
             ledger.note_decision(asset_id, decision)  # first: a second call goes on where this one stops
         reopened = copy_again(ledger, destinations, row, now, made_before=asked_at)
+    elif row.state in REMOVED_STATES:
+        raise ReviewRefused(
+            f"{asset_id} is {row.state} ({row.reason}), and its tombstone forbids to archive it. If it is wanted after "
+            f"all: `archiver archive --un-erase {asset_id}`."
+        )
     elif row.state not in RETRIED_STATES:
         raise ReviewRefused(
             f"{asset_id} is {row.state}: {row.reason or 'by the settings'}. It would be {row.state} again; change the "

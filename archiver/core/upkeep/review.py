@@ -14,7 +14,15 @@ from archiver.core.records import commit, end_records, keys
 from archiver.core.records.manifest import Manifest, without_queries
 from archiver.core.records.verify import verify_contents
 from archiver.ledger.base import Assets, Schedule
-from archiver.ledger.models import ACKNOWLEDGED_STATES, SAFE_STATES, AssetState, Decision, Row, Settlement
+from archiver.ledger.models import (
+    ACKNOWLEDGED_STATES,
+    REMOVED_STATES,
+    SAFE_STATES,
+    AssetState,
+    Decision,
+    Row,
+    Settlement,
+)
 from storage_backends.base import ObjectKey, StorageBackend
 
 log = structlog.get_logger(__name__)
@@ -161,7 +169,7 @@ def note_once(ledger: Schedule, row: Row, decision: Decision) -> Row:
 
 def _end(ledger: Schedule, destinations: Sequence[StorageBackend], asset_id: str, decision: Decision) -> Row:
     row = row_at_rest(ledger, asset_id, decision.at)
-    if row.state in SAFE_STATES:
+    if row.state in SAFE_STATES | REMOVED_STATES:
         raise ReviewRefused(f"{asset_id} is {row.state}: there is nothing to reject or skip.")
     reason = f"{decision.what} by {decision.by}: {decision.why}"
     if row.reason and row.state is not AssetState.REJECTED:

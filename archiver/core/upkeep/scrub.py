@@ -29,7 +29,7 @@ from archiver.core.upkeep.scrub_plan import (
 )
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.models import AssetState
+from archiver.ledger.models import AssetState, Row
 from storage_backends.base import StorageBackend
 from storage_backends.errors import StorageError
 
@@ -87,14 +87,16 @@ class Scrubber:
         clock: Callable[[], datetime],
         rules: ScrubRules | None = None,
         pause: Callable[[float], None] = time.sleep,
+        term_is_over: Callable[[Row], bool] = lambda _: False,
     ) -> None:
-        """`clock`: the ledger's. `pause`: sleeps for so many seconds while urgent copies are in flight."""
+        """`clock`: the ledger's. `pause`: sleeps for so many seconds while urgent copies are in flight. `term_is_over`:
+        what is missing of an asset then was deleted by a rule of the bucket, and is no damage."""
         self._ledger = ledger
         self._destinations = list(destinations)
         self._clock = clock
         self._rules = rules or ScrubRules()
         self._pause = pause
-        self._copies = CopyChecker(ledger, self._destinations, clock, self._rules)
+        self._copies = CopyChecker(ledger, self._destinations, clock, self._rules, term_is_over)
 
     def scrub(self, tell: Tell = untold) -> ScrubResult | None:
         """Check the copies that are due at each destination, record the checks there, and abort stale uploads.

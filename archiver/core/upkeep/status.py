@@ -21,7 +21,8 @@ from archiver.core.health import (
     Summary,
 )
 from archiver.core.health_rules import Finding, finding
-from archiver.core.upkeep import drill_report, not_listed, reports, throughput
+from archiver.core.upkeep import drill_report, expiring, not_listed, reports, throughput
+from archiver.core.upkeep.erasing import locked_until
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
@@ -144,6 +145,8 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
     yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
     yield from drill_report.drill_findings(facts.get(drill_report.DRILL_FACT), now)
     yield from _of_failed_later(ledger)
+    yield from _of_erasures(ledger, now)
+    yield from expiring.findings(facts.get(expiring.FACT))
     yield from _of_events(ledger, facts.get(events.FACT, {}), now)
     for name, delivery in AlertBook.from_fact(facts.get(BOOK_FACT)).failing_channels.items():
         yield finding(
@@ -177,6 +180,24 @@ def _of_events(ledger: Ledger, fact: Mapping[str, object], now: datetime) -> Ite
         yield finding("events_not_delivered", text)
     if size.dropped:
         yield finding("events_dropped", f"{size.dropped:,} events were not kept.", level=size.dropped)
+
+
+def _of_erasures(ledger: Ledger, now: datetime) -> Iterator[Finding]:
+    rows = list(ledger.rows([AssetState.ERASING], limit=MOST_LOOKED_AT))
+    or_more = " or more" if len(rows) == MOST_LOOKED_AT else ""
+    locks = [until for row in rows if (until := locked_until(row)) is not None and until > now]
+    if left := [row for row in rows if (until := locked_until(row)) is None or until <= now]:
+        yield finding(
+            "erasure_unfinished",
+            f"{len(left):,}{or_more} assets are not erased yet. {left[0].asset_id}: {left[0].reason}",
+            level=len(left),
+        )
+    if locks:
+        yield finding(
+            "erasure_waits",
+            f"{len(locks):,}{or_more} assets are erased once a lock ends, the first on {min(locks):%Y-%m-%d}, the last "
+            f"on {max(locks):%Y-%m-%d}.",
+        )
 
 
 def _of_failed_later(ledger: Ledger) -> Iterator[Finding]:

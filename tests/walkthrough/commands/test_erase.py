@@ -1,0 +1,92 @@
+"""`archiver erase` and `archiver expire`, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.simulator.process import Simulator
+from tests.walkthrough.terminal import in_terminal
+from tests.walkthrough.user import User
+
+
+@pytest.fixture
+def archived(user: User, empty_simulator: Simulator) -> list[str]:
+    """Two assets."""
+    ids = [str(empty_simulator.add_asset(kind)["id"]) for kind in ("composite", "chat")]
+    assert user.runs_once("--wait", "0").states == {"archived": 2}
+    return ids
+
+
+def files_of(user: User, asset_id: str) -> list[Path]:
+    return [path for path in (user.folder / "archive").rglob("*") if asset_id in path.name]
+
+
+def test_what_is_erased_is_gone_and_stays_away_until_it_is_un_erased(user: User, archived: list[str]) -> None:
+    erased, kept = archived
+
+    result = user.types("erase", erased, "--reason", "GDPR-17", "--by", "ann", "--yes")
+
+    assert result.exit_code == 0, result.stderr
+    assert "1 erased, 0 not, 0 not begun." in result.text
+    (tombstone,) = files_of(user, erased)
+    assert json.loads(tombstone.read_text())["state"] == "erased"
+    assert files_of(user, kept)
+    row = user.row(erased)
+    assert (row["state"], row["reason"]) == ("erased", "GDPR-17")
+    assert [(each["what"], each["by"]) for each in row["history"]] == [("erased", "ann")]
+    assert user.runs_once("--wait", "0").states == {"archived": 1, "erased": 1}
+    refused = user.types("archive", erased)
+    assert refused.exit_code == 1
+    assert "was erased, by GDPR-17" in refused.text
+    assert "--un-erase" in refused.text
+    assert user.types("retry", erased).exit_code == 1
+    assert user.types("status").exit_code == 0
+    assert user.types("archive", "--un-erase", erased).exit_code == 0
+    assert user.row(erased)["state"] == "archived"
+
+
+def test_a_rebuilt_ledger_knows_what_was_erased(user: User, archived: list[str]) -> None:
+    user.types("erase", archived[0], "--reason", "GDPR-17", "--yes")
+
+    assert user.runs_once("--wait", "0", ARCHIVER_REDIS_URL=None).states == {"archived": 1, "erased": 1}
+
+
+def test_many_are_listed_and_erased_once_somebody_confirms(user: User, archived: list[str]) -> None:
+    room = user.row(archived[0])["room_id"]
+    for answer, exit_code, state in (("n", 1, "archived"), ("y", 0, "erased")):
+        typed = ["erase", "--room", room, "--reason", "T-1"]
+        with in_terminal(typed, folder=user.folder, env=user.full_environment) as terminal:
+            terminal.wait_for("for good, at every destination?", seconds=60)
+            assert archived[0] in terminal.shown
+            terminal.types(answer)
+            assert terminal.wait(seconds=60) == exit_code
+        assert user.row(archived[0])["state"] == state
+
+
+def test_an_unknown_asset_is_not_called_erased(user: User, archived: list[str]) -> None:
+    result = user.types("erase", "0000", "--reason", "T-1", "--yes", "--json")
+
+    assert result.exit_code == 1
+    assert result.json == {
+        "asset_id": "0000",
+        "state": None,
+        "reason": "the ledger does not know it",
+        "locked_until": None,
+    }
+    assert archived
+
+
+def test_a_first_term_is_accepted_by_a_person(user: User, archived: list[str]) -> None:
+    withheld = user.types("expire", ARCHIVER_KEEP_DAYS="365,chat=30")
+    status = user.types("status", "--json", ARCHIVER_KEEP_DAYS="365,chat=30")
+    accepted = user.types("expire", "--yes", ARCHIVER_KEEP_DAYS="365,chat=30")
+    due = user.types("expire", "--dry-run", ARCHIVER_KEEP_DAYS="365,chat=30")
+
+    assert (withheld.exit_code, "365 days instead of for ever" in withheld.text) == (1, True)
+    assert "expiry_unconfirmed" in [each["code"] for each in status.json["problems"]]
+    assert (accepted.exit_code, "0 assets expired" in accepted.text) == (0, True)
+    assert "The term of 0 assets is over" in due.text
+    assert user.row(archived[0])["state"] == "archived"

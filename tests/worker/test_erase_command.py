@@ -1,0 +1,52 @@
+"""`archiver erase` and the terms of `archiver expire`: what is refused before anything is opened."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from archiver.core.upkeep.terms import Terms
+from worker.cli import app
+from worker.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--reason", "GDPR-1", "--yes"], "give one or more IDs"),
+        (["x", "--room", "y", "--reason", "GDPR-1", "--yes"], "give one or more IDs"),
+        (["x", "--reason", "Anna Smith", "--yes"], "ticket code"),
+        (["x", "--reason", "anna@example.com", "--yes"], "ticket code"),
+        (["x", "--yes"], "ticket code"),
+        (["x", "--reason", "GDPR-1"], "--yes"),
+        (["--since", "yesterday", "--reason", "GDPR-1", "--yes"], "--since"),
+    ],
+)
+def test_a_wrong_command_line_erases_nothing(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["erase", *arguments], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("value", "terms"),
+    [
+        ("365", Terms(365)),
+        ("365, chat=30,summary=0", Terms(365, {"chat": 30, "summary": 0})),
+        ("chat=30", Terms(0, {"chat": 30})),
+        ("0", Terms()),
+        (None, Terms()),
+    ],
+)
+def test_terms_are_read(value: str | None, terms: Terms) -> None:
+    assert Settings(_env_file=None, keep_days=value).keep_terms == terms
+
+
+@pytest.mark.parametrize(
+    "value", ["a year", "365,365", "chat=", "=3", "-1", "365,chat=x", "1e3", "chat=1,chat=2"]
+)
+def test_terms_that_cannot_be_read_are_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match=r"write days|given twice"):
+        Settings(_env_file=None, keep_days=value)

@@ -1,0 +1,165 @@
+"""`archiver erase`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.copying import cancelled_by_signal
+from worker.cli.fleet import older_workers
+from worker.cli.opening import open_services
+from worker.cli.progress import progress_shown
+from worker.cli.shared import By, ExitCode, Json, err, out, print_json, read_settings, time_of
+
+if TYPE_CHECKING:
+    from archiver.core.upkeep.erasing import Removal
+    from archiver.ledger.base import Assets
+    from archiver.ledger.models import Row
+
+_SHOWN = 20  # of what is to be erased, before the question
+
+
+def erase(
+    asset_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Asset ids.", show_default=False)
+    ] = None,
+    session: Annotated[str, typer.Option("--session", help="All assets of this session id.")] = "",
+    room: Annotated[str, typer.Option("--room", help="All assets of this room id.")] = "",
+    asset_type: Annotated[str, typer.Option("--type", help="Of those, only of this type.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="All, or of those only what was created since.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", metavar="TIME", help="All, or of those only what was created before.")
+    ] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TICKET", help="A ticket code, such as GDPR-123; never a name.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, however many there are.")] = False,
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Erase assets for good, at every destination: objects, older versions, manifests and every other record.
+
+    A tombstone without personal data stays, so that nothing brings them back: `archiver archive --un-erase ID` alone
+    does, while 100ms has them. Lists what it would erase, and asks. Idempotent: killed half-way, run it again, or let
+    the next reconcile finish it. Exit code 1 when something is left, such as what Object Lock keeps: it is named, with
+    the date.
+
+    Examples:
+      archiver erase 6400c0d3e1b2a3c4d5e6f708 --reason GDPR-123
+      archiver erase --room 6501aa01 --until 2026-01-01 --reason GDPR-123 --yes
+    """
+    from archiver.core.records.tombstones import is_ticket
+
+    chosen = bool(session or room or asset_type or since or until)
+    if bool(asset_ids) == chosen:
+        raise typer.BadParameter("give one or more IDs, or --session, --room, --type, --since or --until")
+    if not is_ticket(reason):
+        raise typer.BadParameter(
+            "give a ticket code, such as GDPR-123 or #4711: it stays in the tombstone, so it must be no name, address "
+            "or sentence",
+            param_hint="--reason",
+        )
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here: add --yes")
+    first, last = (
+        time_of(text, name) if text else None for text, name in ((since, "--since"), (until, "--until"))
+    )
+    settings = read_settings()
+    by = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    if older := older_workers(settings):
+        err.print(
+            f"These workers run an older version, which may archive again what is erased: {', '.join(older)}. Upgrade "
+            "and restart them first.",
+            style="bold red",
+        )
+        sys.exit(ExitCode.NOT_SAVED)
+    with cancelled_by_signal(
+        "Stopping after this batch; run the same command again for the rest."
+    ) as cancelled:
+        with open_services(settings, stop_requested=cancelled.is_set) as services:
+            if chosen:
+                ids = _chosen(services.ledger, session, room, asset_type, first, last)
+            else:
+                ids = list(dict.fromkeys(asset_ids or []))
+            if not ids:
+                err.print("No such asset.")
+                sys.exit(ExitCode.OK)
+            if not yes and not _confirmed(services.ledger, ids):
+                err.print("Nothing was changed.")
+                sys.exit(ExitCode.NOT_SAVED)
+            done = left = 0
+            with progress_shown(quiet=as_json) as tell:
+                for removal in services.eraser.erase(
+                    ids, ticket=reason, by=by, tell=tell, total=len(ids), cancelled=cancelled.is_set
+                ):
+                    done, left = done + removal.is_done, left + (not removal.is_done)
+                    _print(removal, as_json=as_json)
+        if not as_json:
+            out.print(f"{done:,} erased, {left:,} not, {len(ids) - done - left:,} not begun.")
+        if cancelled.is_set() and done + left < len(ids):
+            sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(ExitCode.NOT_SAVED if left else ExitCode.OK)
+
+
+def _chosen(
+    ledger: Assets, session: str, room: str, asset_type: str, first: datetime | None, last: datetime | None
+) -> list[str]:
+    """Ids alone, so that a hundred thousand fit in memory. None without a date when a time is asked for."""
+    from archiver.ledger.models import AssetState
+
+    states = [state for state in AssetState if state not in (AssetState.ERASED, AssetState.EXPIRED)]
+    return [
+        row.asset_id
+        for row in ledger.rows(states)
+        if session in ("", row.session_id)
+        and room in ("", row.room_id)
+        and asset_type in ("", row.type)
+        and (first is None or (row.created_at is not None and row.created_at >= first))
+        and (last is None or (row.created_at is not None and row.created_at < last))
+    ]
+
+
+def _confirmed(ledger: Assets, ids: Sequence[str]) -> bool:
+    from worker.views.text import shown
+
+    for asset_id in ids[:_SHOWN]:
+        err.print(shown(_line(asset_id, ledger.get(asset_id))))
+    if len(ids) > _SHOWN:
+        err.print(f"... and {len(ids) - _SHOWN:,} more.")
+    what = "this asset" if len(ids) == 1 else f"these {len(ids):,} assets"
+    return typer.confirm(f"Erase {what} for good, at every destination?", err=True)
+
+
+def _line(asset_id: str, row: Row | None) -> str:
+    from worker.views.text import size
+
+    if row is None:
+        return f"{asset_id}: the ledger does not know it"
+    created = f"{row.created_at:%Y-%m-%d %H:%M}" if row.created_at else "without a date"
+    return (
+        f"{asset_id}  {row.type}  {row.state}  {created}  {size(row.stored_bytes)}  room {row.room_id}  session "
+        f"{row.session_id}"
+    )
+
+
+def _print(removal: Removal, *, as_json: bool) -> None:
+    from worker.views.text import shown
+
+    if as_json:
+        until = removal.locked_until.isoformat() if removal.locked_until else None
+        fields = {"asset_id": removal.asset_id, "state": removal.state, "reason": removal.reason}
+        print_json(json.dumps({**fields, "locked_until": until}))
+    elif removal.state is None:
+        hint = "`archiver reconcile` enters what is stored, `archiver sweep` what 100ms has"
+        err.print(shown(f"{removal.asset_id}: {removal.reason}; {hint}.", "red"))
+    elif not removal.is_done:
+        err.print(shown(f"{removal.asset_id} is not erased yet: {removal.reason}", "red"))

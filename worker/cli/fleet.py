@@ -1,0 +1,31 @@
+"""Ask the workers over the broker."""
+
+from __future__ import annotations
+
+from worker.settings import Settings
+
+_ANSWER_SECONDS = 2
+
+
+def older_workers(settings: Settings) -> list[str]:
+    """Return the names of workers that answer within two seconds and do not know the newest task: they are of a version
+    that knows no tombstones."""
+    from celery import Celery
+
+    from worker.embedded.valkey import EmbeddedValkey
+
+    if settings.redis_url is None and not EmbeddedValkey(settings.state_dir).answers():
+        return []  # no broker of theirs runs
+    from tasks.names import ARCHIVE_ASSET, EXPIRE
+    from worker.broker import broker_url
+    from worker.celery_setup.config import celery_settings
+
+    with broker_url(settings) as url, Celery(set_as_current=False) as client:
+        client.conf.update(celery_settings(broker_url=url, concurrency=1))
+        registered = client.control.inspect(timeout=_ANSWER_SECONDS).registered() or {}
+    return sorted(
+        name
+        for name, tasks in registered.items()
+        if any(task.startswith(ARCHIVE_ASSET) for task in tasks)
+        and not any(task.startswith(EXPIRE) for task in tasks)
+    )

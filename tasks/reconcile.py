@@ -1,4 +1,5 @@
-"""Compare the ledger with the destinations and repair the differences; look for webhooks that nobody took."""
+"""Compare the ledger with the destinations and repair the differences; delete what has been kept for its term; look for
+webhooks that nobody took."""
 
 from __future__ import annotations
 

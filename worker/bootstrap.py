@@ -30,8 +30,8 @@ from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
 from archiver.core.upkeep.erasing import Eraser
-from archiver.core.upkeep.limited_reads import limited
 from archiver.core.upkeep.expiring import Expirer
+from archiver.core.upkeep.limited_reads import limited
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules

@@ -16,6 +16,7 @@ from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, Kep
 from archiver.core.health import Summary
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.drill_report import DrillReport
+from archiver.core.upkeep.expiring import ExpiryResult
 from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.scrub import ScrubResult
 from archiver.core.upkeep.sweep import SweepResult
@@ -67,7 +68,7 @@ class Core:
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
         self.driller = self
-        self.missed_webhooks = self.write_probe = self
+        self.expirer = self.missed_webhooks = self.write_probe = self
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
         self.dead_mans_switch = Switch(self.asked)
@@ -96,6 +97,10 @@ class Core:
 
     def reconcile(self) -> ReconcileResult | None:
         return self.reconciled
+
+    def run(self) -> ExpiryResult:
+        self.asked.append(("expire",))
+        return ExpiryResult(expired=3)
 
     def scrub(self) -> ScrubResult | None:
         return self.scrubbed
@@ -286,7 +291,8 @@ def test_dispatch_tells_how_many_it_sent() -> None:
 def test_reconcile_scrub_and_drill_tell_what_they_found_or_that_another_is_at_it() -> None:
     core = Core(reconciled=ReconcileResult(5, 1, 0, 0, 0), scrubbed=ScrubResult(2, 1000, 0, 0))
 
-    assert call(core, names.RECONCILE)["entered"] == 1
+    reconciled = call(core, names.RECONCILE)
+    assert (reconciled["entered"], reconciled["expired"]) == (1, 3)
     assert core.asked[0] == ("look",), "webhooks that nobody took"
     assert call(core, names.SCRUB)["read_bytes"] == 1000
     assert "skipped" in call(Core(), names.RECONCILE)

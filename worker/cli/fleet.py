@@ -8,15 +8,15 @@ _ANSWER_SECONDS = 2
 
 
 def older_workers(settings: Settings) -> list[str]:
-    """Return the names of workers that answer within two seconds and do not know the newest task: they are of a version
-    that knows no tombstones."""
+    """Return the names of workers that answer within two seconds and do not know the task DRILL, which came with
+    tombstones: they are of an earlier version."""
     from celery import Celery
 
     from worker.embedded.valkey import EmbeddedValkey
 
     if settings.redis_url is None and not EmbeddedValkey(settings.state_dir).answers():
         return []  # no broker of theirs runs
-    from tasks.names import ARCHIVE_ASSET, EXPIRE
+    from tasks.names import ARCHIVE_ASSET, DRILL
     from worker.broker import broker_url
     from worker.celery_setup.config import celery_settings
 
@@ -27,5 +27,5 @@ def older_workers(settings: Settings) -> list[str]:
         name
         for name, tasks in registered.items()
         if any(task.startswith(ARCHIVE_ASSET) for task in tasks)
-        and not any(task.startswith(EXPIRE) for task in tasks)
+        and not any(task.startswith(DRILL) for task in tasks)
     )

@@ -44,7 +44,7 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     commands = user.types(COMP_WORDS="archiver re", COMP_CWORD="1").stdout.split()
     options = user.types(COMP_WORDS="archiver verify --qui", COMP_CWORD="2").stdout.split()
 
-    assert sorted(commands) == ["reconcile", "reject", "restore", "resume", "retry"]
+    assert sorted(commands) == sorted(name for name in COMMANDS if name.startswith("re"))
     assert options == ["--quick"]
 
 

@@ -214,6 +214,25 @@ class Locks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class CoolingRule:
+    """A rule of the bucket that moves objects to a cold class. `prefix`: of their keys, without the destination's;
+    empty: all. `days`: since they were created; None: at a date."""
+
+    name: str
+    prefix: str
+    days: int | None
+    storage_class: str
+
+
+class ReadsCoolingRules(Protocol):
+    """A backend that can tell which objects the store moves to a cold class. Used by `archiver doctor`."""
+
+    def cooling_rules(self) -> Sequence[CoolingRule] | None:
+        """Return the rules that reach objects of this destination; None when the store does not say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Right:
     """A right that was tried. `action`: as the vendor's policies name it. `granted`: None where it cannot be told.
     `needed_for`: empty for a right that the archiver does not need. `is_essential`: nothing is saved without it."""
@@ -244,6 +263,11 @@ def sends_parts_of(upload: Upload) -> SendsParts | None:
 
 def rights_of(store: StorageBackend) -> TellsRights | None:
     return cast("TellsRights", store) if hasattr(store, "rights") else None
+
+
+def cooling_rules_of(store: StorageBackend) -> Sequence[CoolingRule] | None:
+    """None, too, where the store cannot tell. Raises StorageError."""
+    return cast("ReadsCoolingRules", store).cooling_rules() if hasattr(store, "cooling_rules") else None
 
 
 def locks_of(store: StorageBackend) -> Locks | None:

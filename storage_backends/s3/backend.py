@@ -41,8 +41,8 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import NotDeleted, ObjectVersion, Place, Right, Thaw, ThawSpeed
-from storage_backends.s3 import copying, rights, thawing, versions
+from storage_backends.optional import CoolingRule, NotDeleted, ObjectVersion, Place, Right, Thaw, ThawSpeed
+from storage_backends.s3 import cooling, copying, rights, thawing, versions
 from storage_backends.s3.bucket import Bucket, described, is_aws, is_cold
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -385,16 +385,27 @@ class S3Backend:
             yield from rights.tried(self._bucket, probe)
 
     def removes_stale_uploads(self) -> bool | None:
-        with translated(Operation("removes_stale_uploads", self.name, None, "reading the lifecycle rules")):
+        rules = self._lifecycle_rules("removes_stale_uploads")
+        return None if rules is None else any(_aborts_uploads(rule, self._bucket.prefix) for rule in rules)
+
+    def cooling_rules(self) -> Sequence[CoolingRule] | None:
+        """See `storage_backends.optional.ReadsCoolingRules`."""
+        rules = self._lifecycle_rules("cooling_rules")
+        return None if rules is None else cooling.cooling_rules(rules, self._bucket.prefix)
+
+    def _lifecycle_rules(self, operation: str) -> Sequence[Mapping[str, Any]] | None:
+        """None where they may not be read, or the server has none. Raises StorageError."""
+        with translated(Operation(operation, self.name, None, "reading the lifecycle rules")):
             try:
                 answer = self._bucket.client.get_bucket_lifecycle_configuration(Bucket=self._bucket.bucket)
             except ClientError as error:
                 if code_of(error) == "NoSuchLifecycleConfiguration":
-                    return False
+                    return []
                 if kind_of(error) in (BucketMissing, TransientStorageError):
                     raise
-                return None  # not permitted, or a server without such rules
-        return any(_aborts_uploads(rule, self._bucket.prefix) for rule in answer.get("Rules", []))
+                return None
+        rules: Sequence[Mapping[str, Any]] = answer.get("Rules", [])
+        return rules
 
     def place(self) -> Place:
         """See `storage_backends.optional.CopiesObjects`."""

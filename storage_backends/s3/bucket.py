@@ -53,7 +53,7 @@ T = TypeVar("T")
 # Threads that share one client: the engine's, for several assets. A pool that is too small drops connections, a large
 # one costs nothing until it is used.
 _CONNECTIONS = 66
-_COLD_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
+COLD_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
 _AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 
 
@@ -265,5 +265,5 @@ def described(key: ObjectKey, answer: Mapping[str, Any]) -> ObjectInfo:
 def is_cold(storage_class: str | None, archive_status: str | None = None, restore: str = "") -> bool:
     """Return whether an object must be restored before it can be read. `archive_status`: of INTELLIGENT_TIERING;
     `restore`: x-amz-restore, which says so when a restored copy is there."""
-    archived = storage_class in _COLD_CLASSES or archive_status is not None
+    archived = storage_class in COLD_CLASSES or archive_status is not None
     return archived and 'ongoing-request="false"' not in restore

@@ -18,6 +18,8 @@ from archiver.ledger.redis.persistence import Persistence
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull, TransientStorageError
 from storage_backends.memory import MemoryBackend
+from storage_backends.optional import CoolingRule
+from storage_backends.s3.cooling import cooling_rules
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 from tests.ledger.harnesses import SEAL
@@ -267,3 +269,44 @@ def test_a_server_that_is_away_is_told_once() -> None:
     [finding] = check_broker(away)
 
     assert (finding.verdict, finding.detail) == (Verdict.PROBLEM, "nothing listens there")
+
+
+# -- lifecycle rules that make records cold --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("rule", "moved"),
+    [
+        ({"Filter": {"Prefix": "recordings/recordings/"}}, None),
+        ({"Filter": {"Prefix": "elsewhere/"}}, None),
+        ({"Filter": {"Prefix": "recordings/"}}, "manifests/, ends/, checks/"),
+        ({"Filter": {"Prefix": ""}}, "manifests/"),
+        ({"Filter": {"Prefix": "recordings/manifests/2026/"}}, "manifests/"),
+        ({"Filter": {"And": {"Prefix": "recordings/ends/", "Tags": []}}}, "ends/"),
+        ({"Prefix": "recordings/catalogue/"}, "catalogue/"),
+        ({"Filter": {"Prefix": "recordings/"}, "Status": "Disabled"}, None),
+        (
+            {
+                "Filter": {"Prefix": "recordings/"},
+                "Transitions": [{"Days": 9, "StorageClass": "STANDARD_IA"}],
+            },
+            None,
+        ),
+    ],
+)
+def test_a_rule_that_makes_records_cold_is_named(rule: dict[str, Any], moved: str | None) -> None:
+    whole = {
+        "ID": "to-glacier",
+        "Status": "Enabled",
+        "Transitions": [{"Days": 90, "StorageClass": "DEEP_ARCHIVE"}],
+        **rule,
+    }
+
+    class Store(MemoryBackend):
+        def cooling_rules(self) -> list[CoolingRule]:
+            return cooling_rules([whole], "recordings/")
+
+    told = [each for each in check_destination(Store("one")) if "lifecycle rule" in each.detail]
+
+    assert [each.verdict for each in told] == ([] if moved is None else [Verdict.PROBLEM])
+    if moved is not None:
+        assert f"'to-glacier' moves {moved}" in told[0].detail
+        assert "to DEEP_ARCHIVE after 90 days" in told[0].detail

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from archiver.core.destinations.probing import Probe, probe
+from archiver.core.records.keys import RECORDS
 from archiver.ledger.base import Facts
 from storage_backends.base import StorageBackend
 from storage_backends.errors import (
@@ -15,6 +16,7 @@ from storage_backends.errors import (
     StorageError,
     TransientStorageError,
 )
+from storage_backends.optional import cooling_rules_of
 from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.disk import check_free_space
 from worker.doctor.rights import check_rights
@@ -36,6 +38,7 @@ def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Ite
             yield _conditional_write(store, works=found.creates_only)
         try:
             yield _unfinished_uploads(store)
+            yield from _cold_records(store)
         except StorageError as asked:
             error = asked
     if error is not None:
@@ -100,3 +103,19 @@ def _unfinished_uploads(store: StorageBackend) -> CheckResult:
         "removes unfinished uploads itself" if removes else "does not say what becomes of unfinished uploads"
     )
     return CheckResult(store.name, Verdict.OK, detail)
+
+
+def _cold_records(store: StorageBackend) -> Iterator[CheckResult]:
+    """Name the bucket's rules that move records, which are read each day, to a class that must be restored first."""
+    for rule in cooling_rules_of(store) or ():
+        moved = [each for each in RECORDS if each.startswith(rule.prefix) or rule.prefix.startswith(each)]
+        if moved:
+            when = f"after {rule.days} days" if rule.days is not None else "at a date"
+            yield CheckResult(
+                store.name,
+                Verdict.PROBLEM,
+                f"its lifecycle rule {rule.name!r} moves {', '.join(moved)} to {rule.storage_class} {when}; they "
+                "cannot be read then, and nothing counts as archived",
+                "Limit the rule to the recordings (`recordings/`) below the destination's prefix, as "
+                "deploy/policies/s3-lifecycle-cold.json does.",
+            )

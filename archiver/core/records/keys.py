@@ -61,6 +61,8 @@ CHECKS = "checks/"
 DRILLS = "drills/"
 EVENTS = "events/"
 CATALOGUE = "catalogue/"
+RECORDS = (MANIFESTS, ENDS, CHECKS, DRILLS, EVENTS, CATALOGUE, ".archiver-destination.json")
+"""Where records are, which are read every day, apart from recordings."""
 UNDATED_MONTH = "undated"
 DOCTOR = "doctor/"
 PROBES = f"{DOCTOR}probe-"

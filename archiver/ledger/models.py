@@ -66,6 +66,9 @@ STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.REJECTE
 UNSTORED_STATES = JUDGED_STATES | REMOVED_STATES
 """End states of which no destination holds anything on our account: what `Row.copies` said is cleared."""
 
+COUNTED_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED})
+"""States whose copies `Counts.copies` counts. What is damaged is told as that, what is open is not saved yet."""
+
 MAX_WAIT = timedelta(days=1)
 """Longest wait of any asset, whatever delay a worker asks for."""
 
@@ -261,8 +264,8 @@ class Amount:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Assets by state. `seen` is counted on its own, not summed, so that `balanced` is a check. `acknowledged`: how
-    many of each state a person has acknowledged. `copies`: by destination, how many it is known to hold whole, lack or
-    hold damaged; a destination that is no longer configured is in it too."""
+    many of each state a person has acknowledged. `copies`: by destination, how many of those in COUNTED_STATES
+    it is known to hold whole, lack or hold damaged; a destination that is no longer configured is in it too."""
 
     seen: int
     states: Mapping[AssetState, int]

@@ -1823,6 +1823,8 @@ class LedgerContract:
         harness.ledger.settle(take_lease(harness), seen(), waiting(AT_ONCE))
 
         assert row(harness).copies == {"one": CopyState.WHOLE, "two": CopyState.DAMAGED}
+        assert not harness.ledger.counts().copies, "it is not stored for good, so it is not counted"
+        harness.ledger.record_archived(seen(), ARCHIVED)
         assert harness.ledger.counts().copies["two"] == {CopyState.DAMAGED: 1}
 
     def test_copies_that_are_said_anew_replace_all_before(self, harness: LedgerHarness) -> None:
@@ -1834,6 +1836,8 @@ class LedgerContract:
         harness.ledger.record_archived(seen(), replace(damaged, copies={"one": CopyState.WHOLE}))
 
         assert row(harness).copies == {"one": CopyState.WHOLE}
+        assert not harness.ledger.counts().copies
+        harness.ledger.record_archived(seen(), ARCHIVED)
         assert harness.ledger.counts().copies == {"one": {CopyState.WHOLE: 1}}
 
     def test_what_is_skipped_is_counted_at_no_destination(self, harness: LedgerHarness) -> None:

@@ -23,7 +23,7 @@ from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
-from archiver.ledger.models import CopyState
+from archiver.ledger.models import AssetState, CopyState
 from storage_backends.base import StorageBackend
 
 log = structlog.get_logger(__name__)
@@ -212,9 +212,9 @@ class Replicator:
 
     # -- the budget of automatic runs ------------------------------------------------------------------------
     def _is_anything_due(self) -> bool:
-        counts = self._ledger.counts().copies
-        return any(
-            counts.get(name, {}).get(state, 0)
+        counts = self._ledger.counts()
+        return counts.states.get(AssetState.DAMAGED, 0) > 0 or any(
+            counts.copies.get(name, {}).get(state, 0)
             for name in self._names
             for state in (CopyState.LACKING, CopyState.DAMAGED)
         )

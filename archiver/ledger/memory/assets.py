@@ -9,6 +9,7 @@ from itertools import islice
 from archiver.ledger.memory.state import State, synchronized, urgency
 from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
+    COUNTED_STATES,
     STORED_STATES,
     Amount,
     AssetState,
@@ -64,7 +65,7 @@ class MemoryAssets(State):
             states[asset.row.state] += 1
             if asset.row.acknowledged is not None:
                 acknowledged[asset.row.state] += 1
-            for name, copy in asset.row.copies.items():
+            for name, copy in asset.row.copies.items() if asset.row.state in COUNTED_STATES else ():
                 here = copies.setdefault(name, {})
                 here[copy] = here.get(copy, 0) + 1
         return Counts(self._seen, states, acknowledged, copies)

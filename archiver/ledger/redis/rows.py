@@ -37,8 +37,8 @@ _FIELDS = {
     "wa": "warnings",
     "hi": "history",
     "lu": "leased_until",
-    # `copies`: cp, when the state was last set, and for each destination 5 letters of its digest and one of its state:
-    # a value of more than 64 bytes would make the whole hash three times as large
+    # `copies`: cp, when the state was last set, whether it is counted, and for each destination 5 letters of its digest
+    # and one of its state: a value of more than 64 bytes would make the whole hash three times as large
     # `acknowledged`: ak, when the state was last set, when it was acknowledged, and JSON
     # for the scripts alone: fe the fencing token, ho the lease's holder, ca the call that leased or settled it, mo the
     # most that was stored at a crash, zs the sizes the API gave since it was archived, at most MAX_SIZES
@@ -158,10 +158,10 @@ def row_from_hash(asset_id: str, fields: Mapping[str, str], name_of: NameOf) -> 
 
 def _copies(fields: Mapping[str, str], name_of: NameOf) -> Mapping[str, CopyState]:
     """Read them only if they are of the current state, as `_acknowledgement` does."""
-    changed, _, letters = fields.get("cp", "").partition("|")
+    changed, _, text = fields.get("cp", "").partition("|")
     if not changed or changed != fields.get("ch"):
         return {}
-    return {name_of(digest): state for digest, state in read_copies(letters)}
+    return {name_of(digest): state for digest, state in read_copies(text[1:])}
 
 
 def _acknowledgement(fields: Mapping[str, str]) -> Acknowledgement | None:

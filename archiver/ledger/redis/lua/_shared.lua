@@ -26,6 +26,7 @@ local MAX_EVENTS = 100000 -- ledger.models.MAX_EVENTS
 local UNSTORED = { -- ledger.models.UNSTORED_STATES
   skipped = true, external = true, source_failed = true, erasing = true, erased = true, expired = true,
 }
+local COUNTED = {archived = true, quarantined = true} -- ledger.models.COUNTED_STATES
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.
@@ -88,27 +89,36 @@ local function forget_work(id)
   redis.call('HDEL', prefix .. 'progress', id)
 end
 
--- Which destinations hold an asset is in `cp`: when its state was last set, `|`, and 6 letters for each destination
--- (rows.py). A worker of a version that does not know the field sets the state and leaves it: what it says is not valid
--- then. Returns the letters, and whether they are valid.
+-- Which destinations hold an asset is in `cp`: when its state was last set, `|`, `+` when the asset is counted in the
+-- hash `copies` (else `-`), and 6 letters for each destination (rows.py). A worker of a version that does not know the
+-- field sets the state and leaves it: what it says is not valid then. Returns what follows the `|`, the letters, and
+-- whether they are valid.
 local function read_copies(id)
   local found = redis.call('HMGET', asset_key(id), 'ch', 'cp')
-  local changed, copies = string.match(found[2] or '', '^(%d*)|(.*)$')
-  return copies or '', changed == found[1]
+  local changed, text = string.match(found[2] or '', '^(%d*)|(.*)$')
+  return text or '', string.sub(text or '', 2), changed == found[1]
 end
 
--- Sets them, and counts in the hash `copies` how many assets have each 6 letters.
-local function set_copies(id, copies)
-  local before = read_copies(id)
-  if before ~= copies then
-    for i = 1, #before, 6 do
-      redis.call('HINCRBY', prefix .. 'copies', string.sub(before, i, i + 5), -1)
-    end
-    for i = 1, #copies, 6 do
-      redis.call('HINCRBY', prefix .. 'copies', string.sub(copies, i, i + 5), 1)
-    end
+local function count_copies(letters, by)
+  for i = 1, #letters, 6 do
+    redis.call('HINCRBY', prefix .. 'copies', string.sub(letters, i, i + 5), by)
   end
-  set(id, {cp = copies ~= '' and redis.call('HGET', asset_key(id), 'ch') .. '|' .. copies or ''})
+end
+
+-- Writes `letters` for an asset in `state`, set at `changed`. `before`: what follows the `|` so far.
+local function put_copies(id, before, letters, state, changed)
+  local text = letters ~= '' and (COUNTED[state] and '+' or '-') .. letters or ''
+  if text ~= before then
+    if string.sub(before, 1, 1) == '+' then count_copies(string.sub(before, 2), -1) end
+    if string.sub(text, 1, 1) == '+' then count_copies(letters, 1) end
+  end
+  set(id, {cp = text ~= '' and changed .. '|' .. text or ''})
+end
+
+-- Sets what the destinations hold of an asset, whatever was known before.
+local function set_copies(id, letters)
+  local row = redis.call('HMGET', asset_key(id), 'st', 'ch')
+  put_copies(id, (read_copies(id)), letters, row[1], row[2])
 end
 
 -- Takes a number, and for each destination 5 letters, its name and a sixth letter. Returns the letters; nil without a
@@ -127,9 +137,9 @@ end
 -- Changes an asset's state, in the row and every index; the only place that does. `from`: nil for a new asset; `at`:
 -- the time that belongs to the new state (when it was queued, its lease ends, its wait ends).
 local function move(id, from, to, expires, at)
-  local copies, is_valid = '', false
+  local before, letters, is_valid = '', '', false
   if from then
-    copies, is_valid = read_copies(id)
+    before, letters, is_valid = read_copies(id)
     redis.call('ZREM', state_key(from), id)
     if not (OPEN[from] and OPEN[to]) then redis.call('SREM', prefix .. 'acknowledged', id) end
     if TIMED[from] then
@@ -141,10 +151,8 @@ local function move(id, from, to, expires, at)
   redis.call('ZADD', state_key(to), expires, id)
   if TIMED[to] then redis.call('ZADD', time_key(to), at, id) end
   set(id, {st = to, ch = now, nx = to == 'waiting' and at or '', ak = '', lu = ''})
-  if UNSTORED[to] and copies ~= '' then
-    set_copies(id, '')
-  elseif is_valid then
-    set(id, {cp = whole(now) .. '|' .. copies})
+  if before ~= '' and (UNSTORED[to] or is_valid) then
+    put_copies(id, before, UNSTORED[to] and '' or letters, to, whole(now))
   end
   if not OPEN[to] then
     set(id, {ho = ''}) -- any lease is lost

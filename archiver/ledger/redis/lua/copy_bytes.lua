@@ -4,7 +4,7 @@ local state, first, limit = take(), tonumber(take()), tonumber(take())
 local page = redis.call('ZRANGE', state_key(state), first, first + limit - 1)
 local bytes, order = {}, {}
 for _, id in ipairs(page) do
-  local copies = read_copies(id)
+  local _, copies = read_copies(id)
   local size = copies ~= '' and tonumber(redis.call('HGET', asset_key(id), 'sb') or 0) or 0
   for i = 1, #copies, 6 do
     local letters = string.sub(copies, i, i + 5)

@@ -5,7 +5,7 @@ local before, copies = take_copies(), take_copies()
 local row = read(id)
 if not row or row.st == 'running' or leased(row) then return 0 end
 if redis.call('HGET', asset_key(id), 'ch') ~= changed then return 0 end
-local there, is_valid = read_copies(id)
+local _, there, is_valid = read_copies(id)
 if (is_valid and there or '') ~= before then return 0 end
 if there ~= copies or not is_valid then set_copies(id, copies) end
 return 1

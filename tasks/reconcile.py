@@ -1,5 +1,5 @@
 """Compare the ledger with the destinations and repair the differences; delete what has been kept for its term; look for
-webhooks that nobody took."""
+webhooks that nobody took; replicate what a destination lacks."""
 
 from __future__ import annotations
 
@@ -24,4 +24,9 @@ def register(app: Celery, services: GetServices) -> None:
         if result is None:
             return {"skipped": "another reconcile is already running"}
         expired = services().expirer.run()
-        return {**asdict(result), "expired": expired.expired if expired else 0}
+        replicated = services().replicator.replicate_due()
+        return {
+            **asdict(result),
+            "expired": expired.expired if expired else 0,
+            "replicated": replicated.copied if replicated else 0,
+        }

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.destinations.write_probe import WriteProbe
+from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
@@ -49,6 +50,9 @@ class Services(Protocol):
 
     @property
     def missed_webhooks(self) -> MissedWebhooks: ...
+
+    @property
+    def replicator(self) -> Replicator: ...
 
     @property
     def scrubber(self) -> Scrubber: ...

@@ -17,7 +17,7 @@ from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
 from archiver.core.attempt.archiver import Archiver
-from archiver.core.attempt.context import OpenContents, Rules
+from archiver.core.attempt.context import EngineFactory, OpenContents, Rules
 from archiver.core.attempt.decisions import RetryRules
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener, OpeningRules
@@ -26,6 +26,8 @@ from archiver.core.contents.zip.zipped import ZipMode
 from archiver.core.destinations.guarded import guarded
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
+from archiver.core.replication.repairer import Repairer
+from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher, Send
@@ -41,6 +43,7 @@ from archiver.http import trust
 from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.models import Row
+from archiver.limits.rate_limit import RateLimit
 from archiver.retry_policy import ATTEMPT
 from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.base import Engine, UploadJournal
@@ -60,7 +63,7 @@ from worker.celery_setup.sighup import on_sighup
 from worker.credentials import Credentials
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
-from worker.limits import api_limit, bandwidth_of, copy_limit, scrub_limit
+from worker.limits import api_limit, bandwidth_of, copy_limit, replicate_limit, scrub_limit
 from worker.memory import buffer_bytes
 from worker.services import AppServices, ServicesPerProcess
 from worker.settings import Settings
@@ -100,6 +103,7 @@ def build_services(
     memory = MemoryBudget(buffer_bytes(settings.transfer_memory_bytes))
     open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
+    engine = _engine_factory(settings, memory, clock, copy_limit(settings, ledger, clock))
     eraser = Eraser(ledger=ledger, destinations=destinations, clock=clock, key_template=settings.key_template)
     expirer = Expirer(
         ledger=ledger, destinations=destinations, eraser=eraser, terms=settings.keep_terms, clock=clock
@@ -130,10 +134,11 @@ def build_services(
             open_contents,
             scope,
             clock,
-            memory,
+            engine,
             stop_requested,
             time_is_up,
         ),
+        replicator=_build_replicator(settings, ledger, destinations, clock, memory, stop_requested),
         sweeper=Sweeper(
             api=api,
             ledger=ledger,
@@ -278,20 +283,9 @@ def _build_opener(
     )
 
 
-def _build_archiver(
-    settings: Settings,
-    api: HmsClient,
-    ledger: Ledger,
-    destinations: list[StorageBackend],
-    open_contents: OpenContents,
-    scope: Scope,
-    clock: LedgerClock,
-    memory: MemoryBudget,
-    stop_requested: Callable[[], bool],
-    time_is_up: type[Exception],
-) -> Archiver:
-    bandwidth = copy_limit(settings, ledger, clock)
-
+def _engine_factory(
+    settings: Settings, memory: MemoryBudget, clock: LedgerClock, limit: RateLimit | None
+) -> EngineFactory:
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
             memory,
@@ -302,9 +296,52 @@ def _build_archiver(
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
             should_yield=heartbeat.should_yield,
-            bandwidth=bandwidth_of(bandwidth, heartbeat, clock, settings.at_risk),
+            bandwidth=bandwidth_of(limit, heartbeat, clock, settings.at_risk),
         )
 
+    return engine
+
+
+def _build_replicator(
+    settings: Settings,
+    ledger: Ledger,
+    destinations: list[StorageBackend],
+    clock: LedgerClock,
+    memory: MemoryBudget,
+    stop_requested: Callable[[], bool],
+) -> Replicator:
+    return Replicator(
+        ledger=ledger,
+        destinations=destinations,
+        repairer=Repairer(
+            ledger=ledger,
+            destinations=destinations,
+            engine=_engine_factory(settings, memory, clock, None),
+            lease=settings.lease,
+            lease_renew=settings.lease_renew,
+            clock=clock,
+            read_bytes=settings.part_bytes,
+        ),
+        clock=clock,
+        concurrency=settings.worker_concurrency,
+        bytes_a_day=settings.replicate_bytes_a_day,
+        before_read=replicate_limit(settings, ledger, clock),
+        stop_requested=stop_requested,
+    )
+
+
+def _build_archiver(
+    settings: Settings,
+    api: HmsClient,
+    ledger: Ledger,
+    destinations: list[StorageBackend],
+    open_contents: OpenContents,
+    scope: Scope,
+    clock: LedgerClock,
+    engine: EngineFactory,
+    stop_requested: Callable[[], bool],
+    time_is_up: type[Exception],
+) -> Archiver:
     return Archiver(
         api=api,
         ledger=ledger,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -27,6 +28,18 @@ def copy_limit(settings: Settings, ledger: RateLimits, clock: Clock) -> RateLimi
 
 def scrub_limit(settings: Settings, ledger: RateLimits, clock: Clock) -> RateLimit | None:
     return _of_schedule("scrub", settings.scrub_schedule, settings, ledger, clock)
+
+
+def replicate_limit(
+    settings: Settings, ledger: RateLimits, clock: Clock, per_second: float | None = None
+) -> Callable[[int], None]:
+    """Return what waits before so many bytes are read to replicate. `per_second`: instead of the setting."""
+    limit = _of_schedule("replicate", settings.replicate_schedule, settings, ledger, clock)
+    if per_second is not None:
+        limit = RateLimit("replicate", lambda: per_second, _shared(ledger))
+    if limit is None:
+        return lambda _bytes: None
+    return lambda size_bytes: time.sleep(limit.reserve(size_bytes))
 
 
 def api_limit(settings: Settings, ledger: RateLimits) -> RateLimit | None:

@@ -16,10 +16,11 @@ import structlog
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.decisions import describe
 from archiver.core.attempt.outcomes import Archived, NotOurs, Outcome, WillRetry
-from archiver.core.destinations import breaker, failures
+from archiver.core.destinations import breaker, failures, registry
 from archiver.core.destinations.breaker import OPEN_FOR
-from archiver.core.health import unacknowledged
+from archiver.core.health import lacking, unacknowledged
 from archiver.core.machine import MOST_FAULTS, MachineFaults, is_machine_fault
+from archiver.core.replication.replicator import Replicator
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.sweep import LOCK_TTL as SWEEP_LOCK_TTL
 from archiver.core.upkeep.sweep import Sweeper, SweepResult
@@ -46,13 +47,16 @@ class RunResult:
     counts: Counts
     stored_bytes: int
     all_listed: bool = True
+    removed_destinations: frozenset[str] = frozenset()
 
     @property
     def all_safe(self) -> bool:
-        """Every asset ever seen ended archived, skipped or external, or a person rejected or acknowledged it."""
+        """Every asset ever seen ended archived, skipped or external, or a person rejected or acknowledged it; and every
+        destination holds what is archived."""
         return (
             self.all_listed
             and self.counts.balanced
+            and not lacking(self.counts, self.removed_destinations)
             and not any(
                 unacknowledged(self.counts, state)
                 for state in self.counts.states
@@ -70,6 +74,7 @@ class OneRun:
         self,
         *,
         reconciler: Reconciler,
+        replicator: Replicator,
         sweeper: Sweeper,
         archiver: Archiver,
         ledger: Ledger,
@@ -81,6 +86,7 @@ class OneRun:
     ) -> None:
         """`pause`: sleeps so many seconds after a fault of this machine; default: until `cancelled` at most."""
         self._reconciler = reconciler
+        self._replicator = replicator
         self._sweeper = sweeper
         self._archiver = archiver
         self._ledger = ledger
@@ -108,9 +114,12 @@ class OneRun:
                 log.error("sweep_failed", reason=str(error))
                 sweep_error = error
         stored = self._archive_all(asset_ids)
+        if asset_ids is None and not self._cancelled.is_set():
+            self._replicator.replicate_due()
         if sweep_error is not None:
             raise sweep_error
-        return RunResult(self._ledger.counts(), stored, all_listed)
+        gone = registry.removed(self._ledger.recall_all(registry.PREFIX))
+        return RunResult(self._ledger.counts(), stored, all_listed, gone)
 
     def _sweep(self) -> SweepResult | None:
         """Sweep, after another sweep if one is running or was killed: it may have missed what is new. None when that

@@ -14,6 +14,7 @@ from archiver.core.attempt.context import OpenContents
 from archiver.core.destinations import breaker
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.write_probe import WriteProbe
+from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.dispatch import Dispatcher
@@ -53,6 +54,7 @@ class AppServices:
     reconciler: Reconciler
     eraser: Eraser
     expirer: Expirer
+    replicator: Replicator
     missed_webhooks: MissedWebhooks
     scrubber: Scrubber
     driller: Driller

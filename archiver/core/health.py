@@ -16,7 +16,7 @@ from archiver.core.destinations.breaker import PAUSED, OpenBreaker
 from archiver.core.forecast import Forecast
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
-from archiver.ledger.models import OPEN_STATES, AssetState, Counts, Progress, Row
+from archiver.ledger.models import OPEN_STATES, AssetState, CopyState, Counts, Progress, Row
 
 UNSAVED_STATES = OPEN_STATES | {AssetState.NEEDS_SOURCE_ACCESS}
 """States of an asset that may still be saved, and of which perhaps nothing is stored."""
@@ -78,6 +78,10 @@ class Summary:
     )  # latest time in each of the ledger's facts
     next_due_at: datetime | None = None
     forecast: Forecast | None = None  # None: too little was measured
+    removed_destinations: frozenset[str] = (
+        frozenset()
+    )  # no longer configured: what they lack is of no interest
+    replicated: Mapping[str, object] | None = None  # the last automatic run of replicate
     crossings: Mapping[int, int] = field(
         default_factory=dict
     )  # by ALARM_LEVELS in days: how many assets ever came under it
@@ -169,8 +173,7 @@ def _named_at_risk(rows: Sequence[Row], days: int, *, or_more: bool) -> str:
 
 def _headline(summary: Summary, found: tuple[Finding, ...]) -> str:
     if not any(each.is_problem for each in found):
-        fewer = any(each.id == "copies_missing" for each in found)
-        return _saved(summary.counts, known=not fewer)
+        return _saved(summary.counts, known=True)
     if not summary.counts.balanced:
         headline = "The account does not balance: what it says cannot be relied on."
     elif summary.counts.seen == 0:
@@ -193,6 +196,7 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from _at_risk(summary)
     yield from _will_miss(summary)
     yield from _ends(summary.counts)
+    yield from _copies(summary)
     yield from find_no_progress(summary)
     for name, breaker in summary.open_breakers.items():
         reason = breaker.reason if name in breaker.reason else f"{name}: {breaker.reason}"
@@ -235,12 +239,38 @@ def _will_miss(summary: Summary) -> Iterator[Finding]:
     )
 
 
+def lacking(counts: Counts, removed: frozenset[str] = frozenset()) -> dict[str, int]:
+    """Return by destination how many stored assets it does not hold whole, where it is known to lack any."""
+    found = {
+        name: states.get(CopyState.LACKING, 0) + states.get(CopyState.DAMAGED, 0)
+        for name, states in sorted(counts.copies.items())
+        if name not in removed
+    }
+    return {name: number for name, number in found.items() if number > 0}
+
+
+def _copies(summary: Summary) -> Iterator[Finding]:
+    for name, number in lacking(summary.counts, summary.removed_destinations).items():
+        last = summary.replicated or {}
+        why = f" The last run failed for {last['failed']}: {last.get('reason')}" if last.get("failed") else ""
+        are = "is" if number == 1 else "are"
+        yield finding(
+            "copies_missing",
+            f"{_assets(number)} {are} not whole at {name} yet: what is whole elsewhere is replicated each hour.{why}",
+            cause=name,
+            level=number,
+        )
+
+
 _ENDS = {
     AssetState.LOST: ("is lost", "are lost", "gone at 100ms before being saved. Ask 100ms support at once."),
     AssetState.DAMAGED: (
         "is damaged",
         "are damaged",
-        "no longer whole, and 100ms has deleted the source. Restore the objects from the bucket's versions.",
+        (
+            "no longer whole, and 100ms has deleted the source. A whole copy elsewhere repairs them within the hour; "
+            "else restore the objects from the bucket's versions."
+        ),
     ),
     AssetState.NEEDS_SOURCE_ACCESS: (
         "needs access",

@@ -75,7 +75,8 @@ _RULES = (
         "damaged",
         Severity.CRITICAL,
         "A copy is no longer whole, and 100ms has deleted the source.",
-        "Restore the objects that `archiver show ID` names, then `archiver verify ID`.",
+        "Nothing if `archiver show ID` names a whole copy: it is repaired from that within the hour. Else restore the "
+        "objects, then `archiver verify ID`.",
     ),
     Rule(
         "needs_source_access",
@@ -199,6 +200,13 @@ _RULES = (
         "Fix or replace that machine.",
     ),
     Rule(
+        "copies_missing",
+        Severity.WARNING,
+        "A destination lacks assets, or holds them damaged, that another one has whole.",
+        "Nothing: it is replicated each hour. Faster: `archiver replicate`; with ARCHIVER_REPLICATE_BYTES, raise it.",
+        alert_after=timedelta(days=1),
+    ),
+    Rule(
         "scrub_promise_slips",
         Severity.WARNING,
         "Copies were not checked in time, or no scrub ran.",
@@ -276,12 +284,6 @@ _RULES = (
         "",
     ),
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
-    Rule(
-        "copies_missing",
-        Severity.INFO,
-        "Assets older than a destination that was added are not stored there.",
-        "",
-    ),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
     Rule("drilled", Severity.INFO, "When copies were last restored for a try, and how long that took.", ""),
     Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),

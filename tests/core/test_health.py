@@ -14,7 +14,7 @@ from archiver.core.destinations.breaker import OpenBreaker
 from archiver.core.destinations.failures import Kind
 from archiver.core.health import ATTENTION_STATES, MANY, Failing, Summary, assess
 from archiver.core.health_rules import RULES, Severity, finding
-from archiver.ledger.models import AssetState, Counts, Row
+from archiver.ledger.models import AssetState, CopyState, Counts, Row
 from tests.core.examples import NOW
 
 MANUAL = Path(__file__).parents[2] / "docs/operations.md"
@@ -228,13 +228,47 @@ def test_what_is_worth_knowing_is_no_problem() -> None:
     assert health.notes == ("one: 3 copies.",)
 
 
-def test_assets_at_fewer_destinations_than_there_are_are_not_called_safe() -> None:
-    fewer = finding("copies_missing", "2 assets are at fewer destinations.")
+WHOLE, LACKING, DAMAGED = CopyState.WHOLE, CopyState.LACKING, CopyState.DAMAGED
 
-    health = assess(replace(WELL, reported=(fewer,)))
 
-    assert (health.headline, health.exit_code) == ("3 of 3 known assets are archived.", 0)
-    assert health.notes == ("2 assets are at fewer destinations.",)
+@pytest.mark.parametrize(
+    ("case", "copies", "removed", "causes"),
+    [
+        ("nothing is known of the copies", {}, (), []),
+        ("both hold all", {"one": {WHOLE: 3}, "two": {WHOLE: 3}}, (), []),
+        ("one lacks some", {"one": {WHOLE: 3}, "two": {WHOLE: 1, LACKING: 2}}, (), [("two", 2)]),
+        ("one has some damaged", {"one": {WHOLE: 3}, "two": {WHOLE: 2, DAMAGED: 1}}, (), [("two", 1)]),
+        ("each lacks one", {"one": {LACKING: 1}, "two": {LACKING: 1}}, (), [("one", 1), ("two", 1)]),
+        ("what was removed may lack it", {"one": {WHOLE: 3}, "two": {LACKING: 3}}, ("two",), []),
+        ("all is replaced", {"one": {WHOLE: 3}, "two": {LACKING: 3}}, ("one",), [("two", 3)]),
+    ],
+)
+def test_it_is_healthy_only_when_every_destination_holds_what_is_archived(
+    case: str,
+    copies: dict[str, dict[CopyState, int]],
+    removed: tuple[str, ...],
+    causes: list[tuple[str, int]],
+) -> None:
+    summary = replace(
+        WELL, counts=replace(WELL.counts, copies=copies), removed_destinations=frozenset(removed)
+    )
+
+    health = assess(summary)
+
+    assert [(each.id, each.cause, each.level) for each in health.problems] == [
+        ("copies_missing", cause, number) for cause, number in causes
+    ], case
+    assert health.exit_code == (1 if causes else 0)
+    assert ("safe" in health.headline) is not bool(causes)
+
+
+def test_a_replication_that_fails_says_why() -> None:
+    counts_ = replace(WELL.counts, copies={"two": {LACKING: 2}})
+    failed = {"failed": 2, "reason": "two: AccessDenied: 403"}
+
+    [problem] = assess(replace(WELL, counts=counts_, replicated=failed)).problems
+
+    assert "failed for 2: two: AccessDenied: 403" in problem.text
 
 
 def test_every_rule_that_fires_is_reported() -> None:

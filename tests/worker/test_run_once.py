@@ -14,6 +14,8 @@ from archiver.core.destinations import breaker
 from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.judging import Scope, as_known, judge
 from archiver.core.machine import MOST_FAULTS, failing_machines
+from archiver.core.replication.repairer import Repairer
+from archiver.core.replication.replicator import Replicator
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.errors import HmsUnauthorized
@@ -60,6 +62,19 @@ class Setup:
         )
         return OneRun(
             reconciler=reconciler,
+            replicator=Replicator(
+                ledger=self.ledger,
+                destinations=self.harness.stores,
+                repairer=Repairer(
+                    ledger=self.ledger,
+                    destinations=self.harness.stores,
+                    engine=self.harness.archiver.deps.engine,
+                    lease=timedelta(minutes=2),
+                    lease_renew=timedelta(seconds=30),
+                    clock=self.harness.clock,
+                ),
+                clock=self.harness.clock,
+            ),
             sweeper=sweeper,
             archiver=archiver or self.harness.archiver,
             ledger=self.ledger,

@@ -39,6 +39,7 @@ from worker.cli.cmd_plan import plan
 from worker.cli.cmd_rebuild import rebuild
 from worker.cli.cmd_reconcile import reconcile
 from worker.cli.cmd_reject import reject
+from worker.cli.cmd_replicate import replicate
 from worker.cli.cmd_restore import restore
 from worker.cli.cmd_retry import retry
 from worker.cli.cmd_run import run
@@ -79,6 +80,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         doctor,
         reconcile,
         rebuild,
+        replicate,
         scrub,
         catalogue,
     ),

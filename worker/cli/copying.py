@@ -54,6 +54,7 @@ def build_run(settings: Settings, services: AppServices, cancelled: threading.Ev
 
     return OneRun(
         reconciler=services.reconciler,
+        replicator=services.replicator,
         sweeper=services.sweeper,
         archiver=services.archiver,
         ledger=services.ledger,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
 
 from archiver.core.records.keys import DEFAULT_TEMPLATE, check_template
 from storage_backends.destination_url import is_plain_path, parse_destination
@@ -39,6 +39,14 @@ class DestinationSettings(SettingsGroup):
         description="How many destinations must hold an asset whole before it is archived. The others get it from "
         "these afterwards (`archiver replicate`), and `archiver status` is healthy only once all hold it. Default: "
         "all of them.",
+    )
+    replicate_bytes_a_day: ByteSize | None = Field(
+        default=None,
+        ge=2**20,
+        validation_alias="ARCHIVER_REPLICATE_BYTES",
+        description="The most that is replicated by itself in a day, with a unit (500GiB) or in bytes: what one "
+        "destination lacks or has damaged, from one that has it whole, after each reconcile. `archiver replicate` has "
+        "no such limit. Default: none.",
     )
     destinations_file: Path | None = Field(
         default=None,

@@ -45,9 +45,19 @@ class LimitSettings(SettingsGroup):
         "for one worker. Default: as ARCHIVER_CONNECTIONS.",
     )
 
+    replicate_bandwidth: str = Field(
+        default="unlimited",
+        description="Bytes per second read from one destination to fill another, by all processes on one Redis "
+        "together; written as ARCHIVER_BANDWIDTH. What a store copies by itself does not count. Default: unlimited.",
+    )
+
     @property
     def bandwidth_schedule(self) -> RateSchedule:
         return parse_schedule(self.bandwidth, ZoneInfo(self.bandwidth_zone))
+
+    @property
+    def replicate_schedule(self) -> RateSchedule:
+        return parse_schedule(self.replicate_bandwidth, ZoneInfo(self.bandwidth_zone))
 
     @property
     def scrub_schedule(self) -> RateSchedule:
@@ -65,7 +75,11 @@ class LimitSettings(SettingsGroup):
     @model_validator(mode="after")
     def _schedules(self) -> Self:
         wrong = []
-        for name, text in (("BANDWIDTH", self.bandwidth), ("SCRUB_BANDWIDTH", self.scrub_bandwidth)):
+        for name, text in (
+            ("BANDWIDTH", self.bandwidth),
+            ("SCRUB_BANDWIDTH", self.scrub_bandwidth),
+            ("REPLICATE_BANDWIDTH", self.replicate_bandwidth),
+        ):
             try:
                 parse_schedule(text, ZoneInfo("UTC"))
             except BadSchedule as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,3 +60,12 @@ class Registry:
             "schema": 1,
         }
         self._ledger.remember(PREFIX + name, fact)
+
+
+def removed(facts: Mapping[str, Mapping[str, object]]) -> frozenset[str]:
+    """Return the destinations that are no longer configured, out of the ledger's facts."""
+    return frozenset(
+        name.removeprefix(PREFIX)
+        for name, fact in facts.items()
+        if name.startswith(PREFIX) and fact.get("removed") is True
+    )

@@ -80,10 +80,12 @@ class Replicator:
         clock: Callable[[], datetime],
         concurrency: int = 4,
         bytes_a_day: int | None = None,
+        before_read: Callable[[int], None] = lambda _bytes: None,
         pause: Callable[[float], None] = time.sleep,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`clock`: the ledger's. `bytes_a_day`: of automatic runs; None: no limit. `pause`: sleeps for so many seconds
+        """`clock`: the ledger's. `bytes_a_day`: of automatic runs; None: no limit. `before_read`: called with the bytes
+        of each read, and may wait. `pause`: sleeps for so many seconds
         while urgent copies wait for a slot."""
         self._ledger = ledger
         self._names = [store.name for store in destinations]
@@ -91,6 +93,7 @@ class Replicator:
         self._clock = clock
         self._concurrency = concurrency
         self._bytes_a_day = bytes_a_day
+        self._before_read = before_read
         self._pause = pause
         self._stop_requested = stop_requested
 
@@ -104,7 +107,12 @@ class Replicator:
             if lock is None:
                 return None
             allowance = self._allowance()
-            run = _Run(until=self._clock() + LONGEST_RUN, bytes_left=allowance, lock=lock)
+            run = _Run(
+                until=self._clock() + LONGEST_RUN,
+                bytes_left=allowance,
+                lock=lock,
+                before_read=self._before_read,
+            )
             result = self._run(Wanted(), run, untold)
             self._report(result, None if allowance is None else allowance - result.copied_bytes)
             return result
@@ -114,11 +122,11 @@ class Replicator:
         wanted: Wanted,
         *,
         tell: Tell = untold,
-        before_read: Callable[[int], None] = lambda _bytes: None,
+        before_read: Callable[[int], None] | None = None,
     ) -> ReplicateResult:
-        """Replicate all that is `wanted`, until it is done or `stop_requested`. Two runs at once share the work.
-        Idempotent. Raises LedgerError."""
-        result = self._run(wanted, _Run(before_read=before_read), tell)
+        """Replicate all that is `wanted`, until it is done or `stop_requested`. `before_read`: instead of the usual
+        one. Two runs at once share the work. Idempotent. Raises LedgerError."""
+        result = self._run(wanted, _Run(before_read=before_read or self._before_read), tell)
         log.info("replicate_ended", copied=result.copied, bytes=result.copied_bytes, failed=result.failed)
         return result
 

@@ -114,12 +114,6 @@ def reconcile_findings(report: Mapping[str, object] | None) -> Iterator[Finding]
             "manifests_unreadable",
             f"{number:,} assets have a manifest that cannot be read: whether they are archived is not known.",
         )
-    older = _count(report, "missing_copies") - _count(report, "damaged")
-    if older > 0:
-        yield finding(
-            "copies_missing",
-            f"{older:,} assets are at fewer destinations than there are now: older than one that was added.",
-        )
 
 
 def _count(report: Mapping[str, object], name: str) -> int:

@@ -11,7 +11,7 @@ from itertools import islice
 from archiver.core import events, machine, workspaces
 from archiver.core.alerts import BOOK_FACT, AlertBook
 from archiver.core.clocks import CLOCK_TOLERANCE
-from archiver.core.destinations import breaker
+from archiver.core.destinations import breaker, registry
 from archiver.core.health import (
     ATTENTION_STATES,
     MISSED_SWEEPS,
@@ -88,6 +88,8 @@ def summarize_facts(
         ran_once_at=recorded.get(RAN_ONCE_FACT),
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
         recorded=recorded,
+        removed_destinations=registry.removed(facts),
+        replicated=facts.get(reports.REPLICATE_FACT),
         crossings=_crossings(facts.get(CROSSINGS_FACT, {})),
         forecast=throughput.last_forecast(facts),
     )

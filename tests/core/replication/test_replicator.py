@@ -5,11 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from threading import Thread
 
-import pytest
-
 from archiver.core.attempt import urgency as urgent_copies
 from archiver.core.destinations import breaker
-from archiver.core.replication.rate_limit import RateLimit
 from archiver.core.replication.replicator import AWAY_AFTER, WAIT
 from archiver.core.replication.selection import Wanted, most_urgent
 from archiver.core.upkeep.reports import REPLICATE_FACT
@@ -200,21 +197,6 @@ def test_a_run_that_is_stopped_says_what_is_left() -> None:
     assert result.left > 0
     assert not result.complete
     assert result.copied + result.left == 4
-
-
-@pytest.mark.parametrize("reads", [[1000], [250] * 4, [1, 999]])
-def test_reads_are_limited_to_a_rate(reads: list[int]) -> None:
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-
-    limit = RateLimit(100, clock=lambda: now[0], sleep=sleep)
-    now[0] = 50
-    for size in reads:
-        limit(size)
-
-    assert now[0] - 50 == pytest.approx(9), "1,000 bytes at 100 a second, and one second was saved up"
 
 
 def test_rows_of_which_nothing_is_known_are_copied_only_when_a_target_is_named() -> None:

@@ -201,6 +201,8 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
             "event_secret": "MARKED" * 8,
             "alert_urls": "slack://MARKED",
             "webhook_secret": "MARKED" * 8,
+            "statement_key": "MARKED" * 7 + "A=",
+            "statement_tsa_url": "https://h/MARKED",
         }
         value = urls.get(name, "u:MARKED")
         beside = {"hms_secret": {"hms_access_key": "key"}, "event_url": {"event_secret": "A" * 32}}

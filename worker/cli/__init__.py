@@ -48,6 +48,7 @@ from worker.cli.cmd_serve import serve
 from worker.cli.cmd_show import show
 from worker.cli.cmd_simulator import simulator
 from worker.cli.cmd_skip import skip
+from worker.cli.cmd_statement import statement
 from worker.cli.cmd_status import status
 from worker.cli.cmd_sweep import sweep
 from worker.cli.cmd_up import up
@@ -83,6 +84,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         replicate,
         scrub,
         catalogue,
+        statement,
     ),
     "Decide": (retry, accept, reject, skip, ack, erase, expire, adopt),
     "Operate": (pause, resume, drain),

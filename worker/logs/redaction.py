@@ -108,6 +108,8 @@ def secrets_of(settings: Settings) -> Iterator[str]:
         settings.event_url,
         settings.event_secret,
         settings.webhook_secret,
+        settings.statement_key,
+        settings.statement_tsa_url,
         *(url for _, url in settings.channels),
     ):
         if secret is not None:

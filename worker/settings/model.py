@@ -21,6 +21,7 @@ from worker.settings.observability import ObservabilitySettings
 from worker.settings.scheduling import SchedulingSettings
 from worker.settings.serving import ServeSettings
 from worker.settings.state import StateSettings
+from worker.settings.statements import StatementSettings
 from worker.settings.transfer import TransferSettings
 from worker.settings.verification import VerificationSettings
 
@@ -32,6 +33,7 @@ class Settings(  # pydantic takes the fields of the last base first
     ObservabilitySettings,
     NetworkSettings,
     StateSettings,
+    StatementSettings,
     VerificationSettings,
     LimitSettings,
     TransferSettings,

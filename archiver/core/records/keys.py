@@ -13,6 +13,7 @@
     events/<yyyy>/<mm>/<dd>.json.gz                   delivery record: up to when events were delivered
     drills/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  drill record, written by each drill
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
+    statements/<yyyy>-<mm>.json                       signed statement of a month, with .sig and perhaps .tsr beside it
     doctor/probe-<random>.bin                         probe, deleted at once
     .archiver-destination.json                        marker: which destination this is
 
@@ -61,7 +62,8 @@ CHECKS = "checks/"
 DRILLS = "drills/"
 EVENTS = "events/"
 CATALOGUE = "catalogue/"
-RECORDS = (MANIFESTS, ENDS, CHECKS, DRILLS, EVENTS, CATALOGUE, ".archiver-destination.json")
+STATEMENTS = "statements/"
+RECORDS = (MANIFESTS, ENDS, CHECKS, DRILLS, EVENTS, CATALOGUE, STATEMENTS, ".archiver-destination.json")
 """Where records are, which are read every day, apart from recordings."""
 UNDATED_MONTH = "undated"
 DOCTOR = "doctor/"
@@ -70,7 +72,13 @@ ABSENT = object_key(f"{DOCTOR}not-there")
 """Where nothing is ever stored: asks whether a destination answers."""
 MARKER = object_key(".archiver-destination.json")
 _OUR_ROOTS = frozenset({MANIFESTS.rstrip("/"), ENDS.rstrip("/")})
-_ROOTS = _OUR_ROOTS | {CHECKS.rstrip("/"), CATALOGUE.rstrip("/"), DOCTOR.rstrip("/"), ""}
+_ROOTS = _OUR_ROOTS | {
+    CHECKS.rstrip("/"),
+    CATALOGUE.rstrip("/"),
+    STATEMENTS.rstrip("/"),
+    DOCTOR.rstrip("/"),
+    "",
+}
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._=-]")
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
@@ -231,6 +239,16 @@ def catalogue_key(month: str) -> ObjectKey:
 def manifests_of(month: str) -> str:
     """Return the prefix of a month's manifests."""
     return f"{MANIFESTS}{month.replace('-', '/')}/"
+
+
+def ends_of(month: str) -> str:
+    """Return the prefix of a month's end records."""
+    return f"{ENDS}{month.replace('-', '/')}/"
+
+
+def statement_key(month: str, suffix: str = "json") -> ObjectKey:
+    """`month`: `yyyy-mm`. `suffix`: json, sig or tsr."""
+    return object_key(f"{STATEMENTS}{month}.{suffix}")
 
 
 def month_of(manifest: str) -> str | None:

@@ -1,0 +1,184 @@
+"""Make the statements that are due: one for each month and destination (core.records.statements).
+
+A month is due when no asset of it can be archived any more: its last day, the retention, and a day. The first
+statement is of the first month that has a manifest, and every later month follows, also an empty one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import structlog
+
+from archiver.core.records import keys, statements
+from archiver.core.records.statements import SigningKey, Stated
+from archiver.core.upkeep.phases import Tell, untold
+from archiver.transfer.checksums import crc32c
+from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
+from storage_backends.conditional import replace_if
+from storage_backends.errors import ObjectChanged, ObjectMissing
+
+log = structlog.get_logger(__name__)
+
+READERS = 8
+_AT_ONCE = 1000
+
+
+class TimeStamps(Protocol):
+    def stamp(self, digest: bytes, /) -> bytes:
+        """Return an RFC 3161 response for a SHA-256. Raises TimeStampRefused."""
+        ...
+
+
+class TimeStampRefused(Exception):
+    """No time stamp now: the next run tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A statement of one destination. `written`: by this run. `stamped`: None when no time stamps are wanted."""
+
+    month: str
+    key: ObjectKey
+    assets: int
+    ends: int
+    written: bool
+    stamped: bool | None
+
+
+def due_months(store: StorageBackend, now: datetime, retention: timedelta) -> list[str]:
+    """Return the months from the first that has a manifest to the last that is due. Raises StorageError."""
+    stated = statements.months_stated(store)
+    if stated:
+        first = stated[0]
+    else:
+        dated = (keys.month_of(info.key) for info in store.list(keys.MANIFESTS))
+        first = min((month for month in dated if month not in (None, keys.UNDATED_MONTH)), default="") or ""
+    months = []
+    while first and now >= statements.first_day(statements.next_month(first)) + retention + timedelta(days=1):
+        months.append(first)
+        first = statements.next_month(first)
+    return months
+
+
+def state(
+    store: StorageBackend,
+    key: SigningKey,
+    *,
+    clock: Callable[[], datetime],
+    retention: timedelta,
+    version: str,
+    stamps: TimeStamps | None = None,
+    tell: Tell = untold,
+) -> Iterator[Made]:
+    """Make every statement that is due and lacking, the first month first. Idempotent; may be ended at any point. Two
+    processes at once make one. Memory: the statement of a month, about 400 bytes for each asset. Raises
+    StatementRefused, StorageError; TimeStampRefused when all else is done."""
+    previous: Stated | None = None
+    refusal: TimeStampRefused | None = None
+    for month in due_months(store, clock(), retention):
+        found = statements.read(store, month)
+        if found is None:
+            data = _made(store, month, previous, key, clock(), version, tell)
+            data = statements.store_statement(store, month, data, key)
+            log.info("statement_written", store=store.name, month=month)
+        else:
+            data = found[1]
+            statements.sign(store, found[0], data, key)
+        parsed = json.loads(data)
+        previous = Stated(month, hashlib.sha256(data).hexdigest(), parsed["public_key"])
+        stamped = None
+        if stamps is not None:
+            try:
+                stamped = _stamp(store, month, data, stamps)
+            except TimeStampRefused as error:
+                refusal, stamped = error, False
+        yield Made(
+            month,
+            statements.key_of(month),
+            len(parsed["assets"]),
+            len(parsed["ends"]),
+            found is None,
+            stamped,
+        )
+    if refusal is not None:
+        raise refusal
+
+
+def _made(
+    store: StorageBackend,
+    month: str,
+    previous: Stated | None,
+    key: SigningKey,
+    now: datetime,
+    version: str,
+    tell: Tell,
+) -> bytes:
+    listed = sorted(i.key for i in store.list(keys.manifests_of(month)) if i.key.endswith(".json"))
+    undated = sorted(
+        i.key for i in store.list(keys.manifests_of(keys.UNDATED_MONTH)) if i.key.endswith(".json")
+    )
+    assets = []
+    for number, entry in enumerate(_entries(store, [*listed, *undated])):
+        tell(f"reading manifests of {month} at {store.name}", number, len(listed) + len(undated))
+        is_dated = not str(entry["manifest"]).startswith(keys.manifests_of(keys.UNDATED_MONTH))
+        if is_dated or str(entry.get("archived_at", "")).startswith(month):
+            assets.append(entry)
+    ends = []
+    for info in store.list(keys.ends_of(month)):
+        data = statements.read_whole(store, info.key)
+        if data is not None and info.key.endswith(".json"):
+            ends.append(
+                {"record": info.key, "sha256": hashlib.sha256(data).hexdigest(), "state": _state(data)}
+            )
+    return statements.written(
+        month=month,
+        destination=store.name,
+        made_at=now,
+        version=version,
+        previous=previous,
+        public_key=key.public,
+        assets=assets,
+        ends=sorted(ends, key=lambda end: str(end["record"])),
+    )
+
+
+def _entries(store: StorageBackend, manifests: list[ObjectKey]) -> Iterator[dict[str, Any]]:
+    def entry(key: ObjectKey) -> dict[str, Any] | None:
+        try:
+            data = statements.read_whole(store, key)
+        except ObjectMissing:  # deleted in between
+            return None
+        return None if data is None else statements.entry_of(key, data)
+
+    with ThreadPoolExecutor(READERS, thread_name_prefix="statement") as pool:
+        for first in range(0, len(manifests), _AT_ONCE):
+            yield from (e for e in pool.map(entry, manifests[first : first + _AT_ONCE]) if e is not None)
+
+
+def _state(data: bytes) -> str | None:
+    try:
+        state = json.loads(data)["state"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return state if isinstance(state, str) else None
+
+
+def _stamp(store: StorageBackend, month: str, data: bytes, stamps: TimeStamps) -> bool:
+    """Return whether a time stamp was added."""
+    key = statements.key_of(month, "tsr")
+    if store.stat(key) is not None:
+        return False
+    response = stamps.stamp(hashlib.sha256(data).digest())
+    try:
+        spec = ObjectSpec(key, "application/timestamp-reply", len(response))
+        replace_if(store, spec, response, crc32c(response), None)
+    except ObjectChanged:
+        return False
+    return True

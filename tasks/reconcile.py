@@ -1,5 +1,5 @@
 """Compare the ledger with the destinations and repair the differences; delete what has been kept for its term; look for
-webhooks that nobody took; replicate what a destination lacks."""
+webhooks that nobody took; replicate what a destination lacks; keep who was in the sessions."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def register(app: Celery, services: GetServices) -> None:
         result = services().reconciler.reconcile()
         if result is None:
             return {"skipped": "another reconcile is already running"}
+        services().session_keeper.keep()
         expired = services().expirer.run()
         replicated = services().replicator.replicate_due()
         return {

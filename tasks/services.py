@@ -14,6 +14,7 @@ from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.sessions import SessionKeeper
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.base import Facts
@@ -47,6 +48,9 @@ class Services(Protocol):
 
     @property
     def expirer(self) -> Expirer: ...
+
+    @property
+    def session_keeper(self) -> SessionKeeper: ...
 
     @property
     def missed_webhooks(self) -> MissedWebhooks: ...

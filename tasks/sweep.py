@@ -29,6 +29,7 @@ def register(app: Celery, services: GetServices) -> None:
             raise
         finally:
             services().reconciler.check_destinations()
+        services().session_keeper.keep_at_once()
         if result is not None:
             silent = any(each.id == "workers_are_silent" for each in find(services().watcher.summary()))
             (switch.fail if silent else switch.success)()

@@ -26,6 +26,7 @@ from archiver.core.contents.zip.zipped import ZipMode
 from archiver.core.destinations.guarded import guarded
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
+from archiver.core.records.session_records import SessionRecords
 from archiver.core.replication.repairer import Repairer
 from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller, DrillRules
@@ -37,6 +38,7 @@ from archiver.core.upkeep.limited_reads import limited
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
+from archiver.core.upkeep.sessions import SessionKeeper
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.client import HmsClient
 from archiver.http import trust
@@ -104,7 +106,13 @@ def build_services(
     open_contents = _build_opener(settings, api, ledger, source_access, authorities, memory)
     scope = build_scope(settings)
     engine = _engine_factory(settings, memory, clock, copy_limit(settings, ledger, clock))
-    eraser = Eraser(ledger=ledger, destinations=destinations, clock=clock, key_template=settings.key_template)
+    eraser = Eraser(
+        ledger=ledger,
+        destinations=destinations,
+        clock=clock,
+        key_template=settings.key_template,
+        session_data=SessionRecords(),
+    )
     expirer = Expirer(
         ledger=ledger, destinations=destinations, eraser=eraser, terms=settings.keep_terms, clock=clock
     )
@@ -155,6 +163,9 @@ def build_services(
             urgent_within=settings.at_risk,
         ),
         reconciler=reconciler,
+        session_keeper=SessionKeeper(
+            api=api, ledger=ledger, destinations=destinations, clock=clock, wanted=settings.keep_sessions
+        ),
         missed_webhooks=MissedWebhooks(
             Announcements(api=api, ledger=ledger, scope=scope, clock=clock, workspace=workspace_in(settings)),
             history=api,

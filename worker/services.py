@@ -22,6 +22,7 @@ from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
+from archiver.core.upkeep.sessions import SessionKeeper
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
 from archiver.hms.client import HmsClient
@@ -56,6 +57,7 @@ class AppServices:
     expirer: Expirer
     replicator: Replicator
     missed_webhooks: MissedWebhooks
+    session_keeper: SessionKeeper
     scrubber: Scrubber
     driller: Driller
     watcher: Watcher

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 from archiver.hms.models import Asset, Page, SignedUrl
+from archiver.hms.sessions import Session
 from archiver.hms.webhooks import RecordingEvent
 
 DEFAULT_API_URL = "https://api.100ms.live/v2"
@@ -51,4 +52,16 @@ class WebhookHistory(Protocol):
     def failed_deliveries(self, since: datetime, until: datetime) -> Iterator[RecordingEvent]:
         """Yield the recording events in `[since, until]` that no receiver took, page by page, MOST_DELIVERIES at most.
         100ms keeps 30 days, and answers for 14 at once. Raises HmsError."""
+        ...
+
+
+class Sessions(Protocol):
+    """Who was in a session."""
+
+    def session(self, session_id: str) -> Session:
+        """Return `GET /sessions/<id>`. Raises HmsNotFound, HmsError."""
+        ...
+
+    def room_name(self, room_id: str) -> str | None:
+        """Return the name in `GET /rooms/<id>`. Raises HmsNotFound, HmsError."""
         ...

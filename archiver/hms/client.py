@@ -33,6 +33,7 @@ from archiver.hms.responses import (
     read_page,
     read_signed_url,
 )
+from archiver.hms.sessions import Session, read_room_name, read_session, room_path, session_path
 from archiver.hms.transport import TIMEOUTS, Query, Timeouts, Transport
 from archiver.hms.webhooks import EVENTS, WEBHOOK_HISTORY, RecordingEvent, read_failed_deliveries
 from archiver.limits.rate_limit import RateLimit
@@ -150,6 +151,13 @@ class HmsClient:
             if not more:
                 return
         _log.warning("failed_deliveries_cut", extra={"pages": DELIVERY_PAGES})
+
+    # -- hms.base.Sessions ---------------------------------------------------------------------------------
+    def session(self, session_id: str) -> Session:
+        return self._call(session_path(session_id), {}, lambda body: read_session(body, session_id))
+
+    def room_name(self, room_id: str) -> str | None:
+        return self._call(room_path(room_id), {}, read_room_name)
 
     # -- for `doctor` --------------------------------------------------------------------------------------
     def check(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.simulator.config import Flavour, LastPage, Order, SimulatorConfig
+from archiver.simulator.config import Flavour, LastPage, Order, SessionPeers, SimulatorConfig
 from archiver.simulator.recordings.sets import SETS
 
 
@@ -66,6 +66,13 @@ def _config(argv: Sequence[str] | None, program: str) -> SimulatorConfig:
     add("--segment-bytes", type=int, default=default.segment_bytes, help="of each segment")
     add("--chaos-rate", type=float, default=0.0, help="the share of requests with a random fault, 0 to 1")
     add("--chaos-seed", type=int, help="to repeat the same faults")
+    add(
+        "--session-peers",
+        type=SessionPeers,
+        choices=list(SessionPeers),
+        default=default.session_peers.value,
+        help="how a session names its peers",
+    )
     add("--webhook-url", help="where to POST events")
     add("--webhook-header", default=default.webhook_header, help="the header that carries the secret")
     add("--webhook-secret", default=default.webhook_secret, help="its value")

@@ -39,6 +39,14 @@ class Flavour(StrEnum):
     GCS = "gcs"  # x-goog-hash
 
 
+class SessionPeers(StrEnum):
+    """How a session names its peers; older answers of 100ms have an object."""
+
+    ARRAY = "array"
+    OBJECT = "object"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class SimulatorConfig:
     set_name: str = "demo"
@@ -65,6 +73,8 @@ class SimulatorConfig:
     layers: int = 4  # of the sets `tree` and `zip-tree`, like the two below
     segments: int = 1500
     segment_bytes: int = 250 * 1024
+
+    session_peers: SessionPeers = SessionPeers.ARRAY
 
     chaos_seed: int | None = None
     chaos_rate: float = 0.0  # the share of requests with a fault

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from archiver.hms.auth import ManagementToken
+from archiver.hms.client import HmsClient
+from archiver.hms.errors import HmsNotFound
 from tests.simulator.process import Simulator, running_simulator
 
 
@@ -175,3 +179,27 @@ def test_a_million_assets_cost_no_memory_and_can_be_found() -> None:
 
     assert len(page["data"]) == 99
     assert int(size) == page["data"][-1]["size"]
+
+
+@pytest.mark.parametrize("peers", ["array", "object", "none"])
+def test_a_session_has_peers_in_each_form_and_a_room_a_name(peers: str) -> None:
+    with (
+        running_simulator("minimal", session_peers=peers) as simulator,
+        HmsClient(
+            simulator.api_url, ManagementToken(simulator.access_key, SecretStr(simulator.secret))
+        ) as client,
+    ):
+        row = simulator.asset("composite")["row"]
+        session = client.session(row["session_id"])
+
+        assert (session.id, session.room_id) == (row["session_id"], row["room_id"])
+        assert str(client.room_name(row["room_id"])).startswith("Room ")
+        if peers == "none":
+            assert session.peers is None
+        else:
+            assert session.peers
+            assert all(
+                peer.id and peer.name and str(peer.user_id).startswith("user-") for peer in session.peers
+            )
+        with pytest.raises(HmsNotFound):
+            client.session("nobody")

@@ -73,7 +73,7 @@ class Core:
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
         self.driller = self
-        self.missed_webhooks = self.write_probe = self
+        self.missed_webhooks = self.write_probe = self.session_keeper = self
         self.expirer = Expiry()
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
@@ -86,6 +86,12 @@ class Core:
     def sweep(self) -> Any:
         self.asked.append(("sweep",))
         return self.swept
+
+    def keep(self) -> int:
+        self.asked.append(("keep",))
+        return 0
+
+    keep_at_once = keep
 
     def look(self) -> int:
         self.asked.append(("look",))
@@ -257,7 +263,8 @@ def test_a_sweep_is_followed_by_a_dispatch_also_when_another_one_is_at_it() -> N
     result = call(core, names.SWEEP)
 
     assert result == {"skipped": "another sweep is already running"}
-    assert core.asked == [("switch", "start"), ("sweep",), ("dispatch",), ("check_destinations",)]
+    steps = ["sweep", "dispatch", "check_destinations", "keep"]
+    assert core.asked == [("switch", "start"), *((step,) for step in steps)]
 
 
 def test_the_destinations_are_looked_at_also_when_the_api_does_not_answer() -> None:

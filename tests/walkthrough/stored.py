@@ -35,6 +35,9 @@ def check_against_truth(door: SideDoor, simulator: Simulator) -> None:
     for asset_id, manifest in written.items():
         check_asset(door, truth[asset_id], manifest)
         named |= {f"{manifest['folder']}/{item['path']}" for item in manifest["objects"]}
+    named |= {
+        key for key in door.stored_keys() if key.startswith("sessions/") and key.endswith("/session.json")
+    }
     assert door.stored_keys() == named | {".archiver-destination.json"}
 
 

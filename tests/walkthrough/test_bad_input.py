@@ -227,7 +227,7 @@ def test_one_hostile_asset_is_refused_by_name_and_the_others_carry_on(user: User
     archived = result.json["states"].pop("archived")
     assert archived >= 2
     written = FileSideDoor(user.folder / "archive").stored_keys()
-    ours = ("recordings/", "manifests/", "ends/", ".archiver-destination.json")
+    ours = ("recordings/", "manifests/", "ends/", "sessions/", ".archiver-destination.json")
     assert all(key.startswith(ours) for key in written)
     outside = {path.name for path in user.folder.iterdir()} - {"archive", ".archiver"}
     assert outside == set()

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +16,12 @@ import typer
 from worker.cli.opening import open_ledger
 from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings, time_of
+from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
     from archiver.core.upkeep.phases import Tell
     from archiver.ledger.models import Row
+    from worker.settings import Settings
 
 COLUMNS = (
     "asset_id",
@@ -38,6 +41,14 @@ _SHOWN = 1000  # rows of a table; more are for programs
 def list_assets(
     room: Annotated[str, typer.Option("--room", help="Only of this room id.")] = "",
     session: Annotated[str, typer.Option("--session", help="Only of this session id.")] = "",
+    user: Annotated[
+        str,
+        typer.Option(
+            "--user",
+            metavar="USER_ID",
+            help="Only of sessions that this user was in, by what the destinations hold.",
+        ),
+    ] = "",
     asset_type: Annotated[
         str, typer.Option("--type", help="Only of this type, such as room-composite.")
     ] = "",
@@ -54,11 +65,12 @@ def list_assets(
 ) -> None:
     """List assets by state and deadline, as the ledger knows them.
 
-    TIME is RFC 3339, or a date (UTC). With --json each line is one object. Without --json or --csv at most 1,000 rows
-    are shown.
+    USER_ID is what your app gave 100ms as user_id; see ARCHIVER_KEEP_SESSIONS. TIME is RFC 3339, or a date (UTC). With
+    --json each line is one object. Without --json or --csv at most 1,000 rows are shown.
 
     Examples:
       archiver list --at-risk
+      archiver list --user user-17
       archiver list --room 6501aa... --since 2026-03-01 --csv > room.csv
     """
     from archiver.ledger.models import AssetState
@@ -72,6 +84,7 @@ def list_assets(
     settings = read_settings()
     with open_ledger(settings) as ledger:
         now = ledger.now()
+        sessions = _sessions_of(settings, user) if user else None
 
         def wanted(tell: Tell) -> Iterator[Row]:
             from archiver.core.health import UNSAVED_STATES
@@ -85,6 +98,8 @@ def list_assets(
             for number, row in enumerate(rows, 1):
                 tell("reading the ledger", number, None if at_risk else max(total, number))
                 if room not in ("", row.room_id) or session not in ("", row.session_id):
+                    continue
+                if sessions is not None and row.session_id not in sessions:
                     continue
                 if asset_type not in ("", row.type) or state not in ("", row.state):
                     continue
@@ -111,6 +126,21 @@ def list_assets(
                     f"There are more than {_SHOWN:,}: use --csv or --json, or a filter.", style="yellow"
                 )
     sys.exit(ExitCode.OK)
+
+
+def _sessions_of(settings: Settings, user: str) -> frozenset[str]:
+    """Raises SettingsError, StorageError."""
+    from archiver.core.records.session_records import of_user
+    from storage_backends.registry import open_destinations
+
+    with ExitStack() as stack, progress_shown(quiet=out.is_terminal) as progress:
+        stores = [stack.enter_context(closing(store)) for store in open_destinations(settings.destinations)]
+        found = of_user(stores, user, lambda number: progress("reading sessions", number))
+    if not found:
+        err.print(
+            f"No session with user {escaped(user)} is kept at any destination.", style="yellow", markup=False
+        )
+    return frozenset(found)
 
 
 def _is_between(created_at: datetime | None, first: datetime | None, last: datetime | None) -> bool:

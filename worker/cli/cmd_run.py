@@ -57,6 +57,7 @@ def run(
             services.dead_mans_switch.fail()
             raise
         if not cancelled.is_set():
+            services.session_keeper.keep()
             note(services.ledger, RAN_ONCE_FACT, services.ledger.now())
             if result.all_listed:
                 services.dead_mans_switch.success()

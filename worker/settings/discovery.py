@@ -28,6 +28,12 @@ class DiscoverySettings(SettingsGroup):
         description="Path prefixes of your own bucket, separated by commas, such as s3://my-bucket/hms, if 100ms "
         "uploads there directly: such assets end as `external` and are not copied. Default: none.",
     )
+    keep_sessions: bool = Field(
+        default=True,
+        description="Whether who was in a session (names and user ids of its peers, the room's name) is kept beside "
+        "its recordings, in sessions/. It finds the recordings of a user: `archiver list --user`. false where "
+        "personal data must not be kept. Default true.",
+    )
     sweep_seconds: int = Field(
         default=300,
         ge=1,

@@ -10,6 +10,7 @@
     ends/<yyyy>/<mm>/<dd>/<asset>.json                end record, of an asset that is not archived
     ends/tombstones/<hh>/<asset>.json                 tombstone, of an asset that was erased or has expired
     checks/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  check record, written by each scrub
+    sessions/<session>/session.json                   who was in a session
     events/<yyyy>/<mm>/<dd>.json.gz                   delivery record: up to when events were delivered
     drills/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  drill record, written by each drill
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
@@ -60,10 +61,21 @@ ENDS = "ends/"
 TOMBSTONES = f"{ENDS}tombstones/"
 CHECKS = "checks/"
 DRILLS = "drills/"
+SESSIONS = "sessions/"
 EVENTS = "events/"
 CATALOGUE = "catalogue/"
 STATEMENTS = "statements/"
-RECORDS = (MANIFESTS, ENDS, CHECKS, DRILLS, EVENTS, CATALOGUE, STATEMENTS, ".archiver-destination.json")
+RECORDS = (
+    MANIFESTS,
+    ENDS,
+    CHECKS,
+    DRILLS,
+    SESSIONS,
+    EVENTS,
+    CATALOGUE,
+    STATEMENTS,
+    ".archiver-destination.json",
+)
 """Where records are, which are read every day, apart from recordings."""
 UNDATED_MONTH = "undated"
 DOCTOR = "doctor/"
@@ -72,13 +84,7 @@ ABSENT = object_key(f"{DOCTOR}not-there")
 """Where nothing is ever stored: asks whether a destination answers."""
 MARKER = object_key(".archiver-destination.json")
 _OUR_ROOTS = frozenset({MANIFESTS.rstrip("/"), ENDS.rstrip("/")})
-_ROOTS = _OUR_ROOTS | {
-    CHECKS.rstrip("/"),
-    CATALOGUE.rstrip("/"),
-    STATEMENTS.rstrip("/"),
-    DOCTOR.rstrip("/"),
-    "",
-}
+_ROOTS = frozenset({each.rstrip("/") for each in (*RECORDS, DOCTOR, "")})
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._=-]")
 _EXTENSION = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,10}\Z")
@@ -263,6 +269,14 @@ def month_of(manifest: str) -> str | None:
 
 def is_check_record(key: str) -> bool:
     return _CHECK_RECORD.fullmatch(key) is not None
+
+
+def session_key(session_id: str) -> ObjectKey:
+    return object_key(f"{SESSIONS}{_folder_segment(session_id, _MAX_ID_BYTES)}/session.json")
+
+
+def is_session(key: str) -> bool:
+    return key.startswith(SESSIONS) and key.endswith("/session.json") and key.count("/") == 2
 
 
 def delivery_record_key(at: datetime) -> ObjectKey:

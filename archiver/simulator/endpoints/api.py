@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from archiver.simulator.config import LastPage
+from archiver.simulator.endpoints.sessions import session_of
 from archiver.simulator.endpoints.tokens import TokenRefused, check_token
 from archiver.simulator.endpoints.webhooks import Deliveries
 from archiver.simulator.recordings.assets import Asset
@@ -105,6 +106,24 @@ class Api:
             }
         )
 
+    def one_session(self, request: Request) -> Response:
+        """Answer `/sessions/<id>` for each session of an asset."""
+        self._authorize(request)
+        session_id = str(request.path_params["session_id"])
+        assets = self._workspace.catalogue.page(Filters(None, session_id, None, None), None, _MOST_ROWS)[0]
+        if not assets:
+            raise ApiError(404, "session not found", "no such id")
+        return JSONResponse(
+            session_of([dict(asset.row) for asset in assets], self._workspace.config.session_peers)
+        )
+
+    def one_room(self, request: Request) -> Response:
+        self._authorize(request)
+        room_id = str(request.path_params["room_id"])
+        if not self._workspace.catalogue.page(Filters(room_id, None, None, None), None, _FEWEST_ROWS)[0]:
+            raise ApiError(404, "room not found", "no such id")
+        return JSONResponse({"id": room_id, "name": f"Room {room_id[:6]}", "enabled": True})
+
     def _signed(self, asset: Asset, duration: str | None) -> dict[str, Any]:
         if duration is not None and not (duration.isascii() and duration.isdigit() and int(duration) > 0):
             raise ApiError(400, "bad request", "presign_duration must be a positive number of seconds")
@@ -170,6 +189,8 @@ def build_api(workspace: Workspace, deliveries: Deliveries) -> Starlette:
     return Starlette(
         routes=[
             Route("/v2/analytics/webhooks", _direct(api.list_deliveries)),
+            Route("/v2/sessions/{session_id}", _direct(api.one_session)),
+            Route("/v2/rooms/{room_id}", _direct(api.one_room)),
             Route(ASSETS, _direct(api.list_assets)),
             Route(f"{ASSETS}/{{rest:path}}", _direct(api.one_asset)),
         ],

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from archiver.ledger.models import AssetState, Seen
 from archiver.ledger.redis.ledger import RedisLedger
 from tests.ledger.harnesses import SEAL
-from tests.walkthrough.user import User
+from tests.simulator.process import Simulator
+from tests.walkthrough.user import User, user_of
 from worker.cli import app, cmd_list
 
 DAY = timedelta(days=1)
@@ -121,3 +122,42 @@ def test_it_tells_how_many_rows_it_has_read_also_of_those_it_does_not_list(
 
     assert result.exit_code == 0
     assert told == [is_quiet, *(("reading the ledger", number, 4) for number in range(1, 5))]
+
+
+def test_the_recordings_of_a_user_are_found_from_the_bucket(
+    tmp_path: Path, redis_url: str, empty_simulator: Simulator
+) -> None:
+    user = user_of(tmp_path, empty_simulator, redis_url=redis_url)
+    for _ in range(3):
+        empty_simulator.add_asset("chat")
+    assert user.types("run", "--once", "--wait", "0").exit_code == 0
+    records = {
+        record["session_id"]: record
+        for record in (json.loads(path.read_text()) for path in tmp_path.rglob("sessions/*/session.json"))
+    }
+    assert len(records) == 3
+    wanted = next(iter(records.values()))["peers"][0]["user_id"]
+    sessions = {
+        session_id
+        for session_id, record in records.items()
+        if wanted in {peer["user_id"] for peer in record["peers"]}
+    }
+    empty_simulator.fault("server-error", on="api", times=None)
+
+    shown = user.types("list", "--user", wanted, "--json")
+    none = user.types("list", "--user", "nobody")
+
+    assert {json.loads(line)["session_id"] for line in shown.stdout.splitlines()} == sessions
+    assert all(record["room_name"].startswith("Room ") for record in records.values())
+    assert (none.exit_code, "No asset." in none.stdout) == (0, True)
+    assert "No session with user nobody" in none.text
+
+
+def test_no_session_is_kept_where_personal_data_must_not_be(
+    tmp_path: Path, redis_url: str, empty_simulator: Simulator
+) -> None:
+    user = user_of(tmp_path, empty_simulator, redis_url=redis_url, ARCHIVER_KEEP_SESSIONS="false")
+    empty_simulator.add_asset("chat")
+
+    assert user.types("run", "--once", "--wait", "0").exit_code == 0
+    assert list(tmp_path.rglob("session.json")) == []

@@ -9,7 +9,7 @@ from archiver.http.waiting import Pause, blocking, complete
 from archiver.limits.rate_limit import RateLimit
 
 UNKNOWN_BYTES = 1024 * 1024
-"""Reserved for a response whose length nobody has said; what it really has is counted when it came."""
+"""Reserved for the first responses whose length nobody has said. What they really have is counted when they came."""
 
 _LOOK_EVERY_SECONDS = 5.0
 
@@ -31,6 +31,8 @@ class Bandwidth:
         self._limit = limit
         self._is_ignored = is_ignored
         self._monotonic = monotonic
+        self.usual_bytes = UNKNOWN_BYTES
+        """Of the responses so far."""
 
     async def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may be read."""
@@ -47,10 +49,11 @@ class Bandwidth:
         if self._limit is not None:
             complete(self.take(size_bytes))
 
-    def correct(self, size_bytes: int) -> None:
-        """Count so many bytes more than were taken (negative: fewer)."""
+    def came(self, size_bytes: int, taken_bytes: int) -> None:
+        """Count a response of so many bytes, for which others were taken."""
+        self.usual_bytes += (size_bytes - self.usual_bytes) // 4
         if self._limit is not None and not self._is_ignored():
-            self._limit.correct(size_bytes)
+            self._limit.correct(size_bytes - taken_bytes)
 
     def _is_free(self, limit: RateLimit) -> bool:
         return limit.per_second() is None or self._is_ignored()

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from archiver.transfer.bandwidth import UNKNOWN_BYTES
 from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, Source, SourceInfo, media_spec
 from archiver.transfer.bodies import Body, Filled, fill
 from archiver.transfer.checks import Checks
@@ -62,7 +61,7 @@ class ObjectCopy:
             answer = await self._tools.policy.run(
                 partial(self._first_answer, reading, first_bytes), self._tools.is_unavailable
             )
-            self._tools.bandwidth.correct(answer.coming_bytes - taken_bytes)
+            self._tools.bandwidth.came(answer.coming_bytes, taken_bytes)
             connections.widen()
             info = self._checks.info = answer.info
             if self._checks.unchanged(info):
@@ -105,7 +104,7 @@ class ObjectCopy:
         if self._request.known is not None:
             return min(first_bytes, CHECKED_BYTES)
         likely_bytes = self._request.size_bytes or self._request.likely_bytes
-        return min(first_bytes, UNKNOWN_BYTES if likely_bytes is None else likely_bytes)
+        return min(first_bytes, likely_bytes or self._tools.bandwidth.usual_bytes)
 
     def _part_size(self, size_bytes: int | None) -> int:
         return part_size(size_bytes, self._tools.part_bytes, self._stores)

@@ -20,6 +20,7 @@ from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import BadDestinationUrl
 from storage_backends.optional import locks_of, sends_of, sends_parts_of
 from storage_backends.registry import open_destination
+from storage_backends.s3 import S3Backend
 from storage_backends.s3.bucket import Bucket
 from storage_backends.s3.settings import OPTIONS, S3Settings
 from tests.fault_proxy import Call, FaultProxy, fault_proxy
@@ -197,6 +198,20 @@ def test_an_option_is_sent_over_the_engines_path_too(proxy: FaultProxy, ministac
 
     assert all(by_us(call) for call in proxy.calls if call.method == "PUT")
     assert headers_of(proxy.calls[0], expected) == expected
+
+
+def test_a_copy_within_the_store_has_every_option(proxy: FaultProxy, ministack_server: S3Server) -> None:
+    options = {name: value for sent in SENT.values() for name, value in sent.options.items()} | KMS
+    expected = {name: value for sent in SENT.values() for name, value in {**sent.new, **sent.every}.items()}
+    expected["x-amz-server-side-encryption"] = "aws:kms"
+    with opened(proxy, ministack_server.new_bucket(), **options) as store:
+        put(store)
+        assert isinstance(store, S3Backend)
+        spec = ObjectSpec(object_key("copy.mp4"), "video/mp4", 5, media=True, labels=LABELS)
+        store.copy_from(store.place(), KEY, spec, crc32c_of(b"movie"))
+
+    (copy,) = [call for call in proxy.calls if "x-amz-copy-source" in call.headers]
+    assert headers_of(copy, expected) == expected
 
 
 def test_all_headers_are_signed(proxy: FaultProxy, ministack_server: S3Server) -> None:

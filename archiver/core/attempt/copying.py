@@ -95,7 +95,7 @@ class Copier:
         has_work: bool = True,
     ) -> None:
         """`exact`: an equal `version` names equal bytes. `manifests`: by store, the whole ones of this folder.
-        `labels`: of the asset (`item_requests.labels_of`).
+        `labels`: of the asset (`records.labels`).
         `keeping`: store what is not what it should be, and say so in a doubt. `has_work`: whether the ledger may know
         of objects that an earlier attempt stored."""
         self._asset_id = lease.asset_id

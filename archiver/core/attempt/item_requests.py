@@ -9,24 +9,17 @@ from archiver.core.attempt.tolerant_checks import Tolerant, TolerantStructure
 from archiver.core.contents.base import Item
 from archiver.core.errors import WouldOverwrite
 from archiver.core.records.manifest import Manifest
-from archiver.hms.models import Asset
 from archiver.ledger.models import StoredObject
 from archiver.transfer.base import CopyRequest, KnownCopy
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, object_key
 
 
-def labels_of(asset: Asset) -> Mapping[str, str]:
-    """Return what a destination may put into tags and metadata (storage_backends/labels.py)."""
-    labels = {"room": asset.room_id, "session": asset.session_id, "type": asset.type, "asset": asset.id}
-    return {name: value for name, value in labels.items() if value}
-
-
 class ItemRequests:
     def __init__(
         self, folder: str, manifests: Mapping[str, Manifest], labels: Mapping[str, str] | None = None
     ) -> None:
-        """`manifests`: by store, the whole ones of `folder`. `labels`: see `labels_of`."""
+        """`manifests`: by store, the whole ones of `folder`. `labels`: see `records.labels`."""
         self._folder = folder
         self._labels = labels or {}
         self._listed = {item.path: item for manifest in manifests.values() for item in manifest.objects}

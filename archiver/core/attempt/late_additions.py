@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 from archiver.core.attempt.context import Attempt
 from archiver.core.attempt.copied import TRIED_AGAIN
 from archiver.core.attempt.copying import Copier
-from archiver.core.attempt.item_requests import labels_of
 from archiver.core.attempt.looking import manifests_at
 from archiver.core.attempt.overwritten import Written
 from archiver.core.attempt.upload_journal import LedgerUploadJournal
@@ -18,6 +17,7 @@ from archiver.core.contents.base import Contents
 from archiver.core.records import keys
 from archiver.core.records.commit import extend
 from archiver.core.records.keys import OUR_FILES
+from archiver.core.records.labels import labels_of
 from archiver.core.records.manifest import Manifest, ManifestObject, without_queries
 from archiver.hms.models import Asset
 from archiver.http import cancellation

@@ -12,7 +12,6 @@ from archiver.core.attempt.context import Attempt
 from archiver.core.attempt.copied import Copied
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.folders import Folder, choose_folder, next_folder
-from archiver.core.attempt.item_requests import labels_of
 from archiver.core.attempt.looking import Found
 from archiver.core.attempt.outcomes import Archived, Kept
 from archiver.core.attempt.overwritten import Written
@@ -21,6 +20,7 @@ from archiver.core.contents.base import Contents
 from archiver.core.errors import DestinationsFailed, Doubtful, WouldOverwrite
 from archiver.core.records import keys
 from archiver.core.records.commit import commit
+from archiver.core.records.labels import labels_of
 from archiver.core.records.manifest import NO_FENCE, Manifest
 from archiver.hms.models import Asset
 from archiver.http import cancellation

@@ -16,6 +16,7 @@ import structlog
 
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.machine import is_machine_fault
+from archiver.core.records.labels import labels_in
 from archiver.core.records.manifest import Manifest, ManifestObject
 from archiver.core.records.verify import verify_contents
 from archiver.ledger.base import CopyJournal
@@ -142,6 +143,7 @@ class ObjectCopier:
             content_type=item.content_type,
             size_bytes=item.size,
             crc32c=item.crc,
+            labels=labels_in(self._manifest),
         )
         return self._engine.submit(source, request, [self._target])
 
@@ -149,7 +151,8 @@ class ObjectCopier:
         """Let the store copy it, and verify the copy. Raises _NotCopied when it does not, or the copy differs: then the
         bytes show why."""
         key = self._manifest.key_of(item)
-        spec = ObjectSpec(key, item.content_type, item.size)
+        labels = labels_in(self._manifest)
+        spec = ObjectSpec(key, item.content_type, item.size, media=True, labels=labels)
         place = self._source.place()  # type: ignore[attr-defined] # `_copier` has seen it
         try:
             info = copier.copy_from(

@@ -58,6 +58,11 @@ class Expiry:
         return ExpiryResult(expired=3)
 
 
+class Replication:
+    def replicate_due(self) -> None:
+        """Another process is replicating."""
+
+
 @dataclass
 class Core:
     """Every service in one, saying what is asked of it."""
@@ -75,6 +80,7 @@ class Core:
         self.driller = self
         self.missed_webhooks = self.write_probe = self.session_keeper = self
         self.expirer = Expiry()
+        self.replicator = Replication()
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
         self.dead_mans_switch = Switch(self.asked)

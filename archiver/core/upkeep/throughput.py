@@ -87,10 +87,12 @@ def remember_forecast(ledger: Ledger, now: datetime) -> None:
 
 
 def remember_copy_bytes(ledger: Ledger, now: datetime) -> None:
-    """Sum up what each destination holds, unless that was done within COPY_BYTES_EVERY. Raises LedgerError."""
-    fact = ledger.recall(COPY_BYTES_FACT)
-    made_at = parse_time(fact.get("made_at")) if fact else None
-    if made_at is None or not timedelta(0) <= now - made_at < COPY_BYTES_EVERY:
+    """Sum up what each destination holds, unless that was done within COPY_BYTES_EVERY, or FORECAST_EVERY
+    while they held nothing. Raises LedgerError."""
+    fact = ledger.recall(COPY_BYTES_FACT) or {}
+    made_at = parse_time(fact.get("made_at"))
+    every = COPY_BYTES_EVERY if fact.get("destinations") else FORECAST_EVERY
+    if made_at is None or not timedelta(0) <= now - made_at < every:
         held = {name: dict(copies) for name, copies in ledger.copy_bytes().items()}
         ledger.remember(
             COPY_BYTES_FACT, {"made_at": now.isoformat(), "destinations": held}, lifetime=COPY_BYTES_LIFETIME

@@ -12,7 +12,7 @@ from archiver.core.forecast import Hour
 from archiver.core.health import Summary, assess
 from archiver.core.upkeep import throughput
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import Amount, AssetState, Progress, Seen, Settlement
+from archiver.ledger.models import Amount, AssetState, CopyState, Progress, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 
@@ -229,3 +229,27 @@ def test_the_forecast_is_made_again_every_ten_minutes(fleet: Fleet) -> None:
     assert same == replace(before)
     assert after is not None
     assert after.assets_left == before.assets_left + 100
+
+
+def test_bytes_by_destination_are_summed_every_hour_and_sooner_while_there_are_none(fleet: Fleet) -> None:
+    def seen() -> Mapping[str, Mapping[CopyState, int]]:
+        throughput.remember_copy_bytes(fleet.ledger, fleet.clock())
+        return throughput.last_copy_bytes(fleet.ledger.recall_all(""))
+
+    def archive(asset_id: str) -> None:
+        held = Settlement(AssetState.ARCHIVED, stored_bytes=GIB, copies={"one": CopyState.WHOLE})
+        fleet.ledger.record_archived(
+            Seen(asset_id, "chat", fleet.clock() + timedelta(days=9), AssetState.DISCOVERED), held
+        )
+
+    assert seen() == {}
+    archive("a")
+    assert seen() == {}
+    fleet.clock.advance(throughput.FORECAST_EVERY)
+    one = {"one": {CopyState.WHOLE: GIB}}
+    assert seen() == one
+    archive("b")
+    fleet.clock.advance(throughput.FORECAST_EVERY)
+    assert seen() == {"one": {CopyState.WHOLE: GIB}}
+    fleet.clock.advance(throughput.COPY_BYTES_EVERY)
+    assert seen() == {"one": {CopyState.WHOLE: 2 * GIB}}

@@ -197,7 +197,7 @@ class ExpiryRule:
 class ReadsExpiryRules(Protocol):
     """A backend that can tell after how many days the store deletes objects by itself. Used by `archiver doctor`."""
 
-    def expiry_rules(self) -> list[ExpiryRule] | None:
+    def expiry_rules(self) -> Sequence[ExpiryRule] | None:
         """Return the rules that reach objects of this destination; None when the store does not say."""
         ...
 

@@ -52,7 +52,7 @@ from storage_backends.gcs.errors import refused, translated
 from storage_backends.gcs.settings import GcsSettings, settings_of
 from storage_backends.gcs.upload import MULTIPLE_BYTES, GcsUpload
 from storage_backends.operation import Operation
-from storage_backends.optional import NotDeleted, ObjectVersion, Place, Right
+from storage_backends.optional import ExpiryRule, NotDeleted, ObjectVersion, Place, Right
 
 LIMITS = Limits(
     min_part_bytes=MULTIPLE_BYTES,
@@ -361,6 +361,10 @@ class GcsBackend:
         for action in _NOT_NEEDED:
             if not (self._bucket.settings.acl and action == "storage.objects.setIamPolicy"):
                 yield Right(action, action in may)
+
+    def expiry_rules(self) -> Sequence[ExpiryRule] | None:
+        """See `storage_backends.optional.ReadsExpiryRules`."""
+        return versions.expiry_rules(self._bucket)
 
     def removes_stale_uploads(self) -> bool:
         """True: unfinished sessions cannot be listed, are not billed, and end by themselves after a week."""

@@ -14,7 +14,7 @@ from storage_backends.base import object_key
 from storage_backends.errors import AccessDenied, InvalidKey, ObjectMissing, StorageError
 from storage_backends.gcs.bucket import ONCE, Bucket
 from storage_backends.operation import Operation
-from storage_backends.optional import NotDeleted, ObjectVersion
+from storage_backends.optional import ExpiryRule, NotDeleted, ObjectVersion
 
 _PAGE = 1000
 _FIELDS = "items(name,generation,timeDeleted,softDeleteTime,hardDeleteTime),nextPageToken"
@@ -113,3 +113,25 @@ def _locked_until(bucket: Bucket, blob: Any, doing: Operation) -> datetime | Non
     dates = [blob.retention_expiration_time, getattr(retention, "retain_until_time", None)]
     latest = max((date for date in dates if isinstance(date, datetime)), default=None)
     return latest if latest is not None and latest > datetime.now(UTC) - timedelta(days=1) else None
+
+
+def expiry_rules(bucket: Bucket) -> list[ExpiryRule] | None:
+    """See `storage_backends.optional.ReadsExpiryRules`. Needs storage.buckets.get."""
+    doing = Operation("expiry_rules", bucket.name, None, "reading the lifecycle rules")
+    try:
+        found = bucket.retry(doing, lambda: bucket.connected().get_bucket(bucket.bucket, **ONCE))
+        rules = list(found.lifecycle_rules)
+    except AccessDenied:
+        return None
+    reached = []
+    for number, rule in enumerate(rules, 1):
+        condition = rule.get("condition", {})
+        if rule.get("action", {}).get("type") != "Delete" or condition.get("isLive") is False:
+            continue
+        if {"numNewerVersions", "daysSinceNoncurrentTime", "noncurrentTimeBefore"} & set(condition):
+            continue  # of older generations alone
+        for wanted in condition.get("matchesPrefix") or [""]:
+            if wanted.startswith(bucket.prefix) or bucket.prefix.startswith(wanted):
+                rest = wanted.removeprefix(bucket.prefix) if wanted.startswith(bucket.prefix) else ""
+                reached.append(ExpiryRule(f"number {number}", rest, int(condition.get("age", 0))))
+    return reached

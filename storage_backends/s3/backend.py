@@ -41,8 +41,17 @@ from storage_backends.errors import (
     UploadGone,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import CoolingRule, NotDeleted, ObjectVersion, Place, Right, Thaw, ThawSpeed
-from storage_backends.s3 import cooling, copying, rights, thawing, versions
+from storage_backends.optional import (
+    CoolingRule,
+    ExpiryRule,
+    NotDeleted,
+    ObjectVersion,
+    Place,
+    Right,
+    Thaw,
+    ThawSpeed,
+)
+from storage_backends.s3 import cooling, copying, lifecycle, rights, thawing, versions
 from storage_backends.s3.bucket import Bucket, described, is_aws, is_cold
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -383,6 +392,11 @@ class S3Backend:
         """See `storage_backends.optional.TellsRights`."""
         with translated(Operation("rights", self.name, None, "trying the rights")):
             yield from rights.tried(self._bucket, probe)
+
+    def expiry_rules(self) -> Sequence[ExpiryRule] | None:
+        """See `storage_backends.optional.ReadsExpiryRules`."""
+        rules = self._lifecycle_rules("expiry_rules")
+        return None if rules is None else lifecycle.expiry_rules(rules, self._bucket.prefix)
 
     def removes_stale_uploads(self) -> bool | None:
         rules = self._lifecycle_rules("removes_stale_uploads")

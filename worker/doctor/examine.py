@@ -17,6 +17,7 @@ from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.destinations import check_destination
 from worker.doctor.disk import check_free_space
 from worker.doctor.identities import check_identity
+from worker.doctor.lifecycle import check_lifecycle
 from worker.doctor.processes import check_processes
 from worker.settings import Settings
 
@@ -57,6 +58,7 @@ def examine(
             yield found
         if found is None or found.verdict is not Verdict.PROBLEM:
             yield from check_destination(store, ledger)
+            yield from check_lifecycle(store, settings.keep_terms)
 
 
 def _authorities(settings: Settings) -> CheckResult:

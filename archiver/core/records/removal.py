@@ -93,16 +93,31 @@ def remove(store: StorageBackend, targets: Targets) -> Left:
     counting it: `what_is_left` does. Idempotent. Memory: AT_ONCE keys. Raises StorageError when it cannot be tried."""
     why = Left()
     for prefix, wanted in targets.prefixes():
-        found = _versions(store, prefix, why)
-        chosen = (version for version in found if wanted(version.key) and version.gone_at is None)
-        while batch := list(islice(chosen, AT_ONCE)):
-            for refused in _delete(store, batch):
-                why.explain(_because(refused), refused.locked_until)
+        number, first = _remove_once(store, prefix, wanted, why)
+        while number >= AT_ONCE:  # some servers lose their place in a list while its objects are deleted
+            before = first
+            number, first = _remove_once(store, prefix, wanted, why)
+            if first == before:
+                break  # refused, or kept although it says that it was deleted
     folders: Callable[[str], None] | None = getattr(store, "remove_empty_folders", None)
     if folders is not None:
         for folder in targets.folders:
             folders(folder)
     return why
+
+
+def _remove_once(
+    store: StorageBackend, prefix: str, wanted: Callable[[str], bool], why: Left
+) -> tuple[int, ObjectVersion | None]:
+    """Return how many versions were found, and the first."""
+    number, first = 0, None
+    found = _versions(store, prefix, why)
+    chosen = (version for version in found if wanted(version.key) and version.gone_at is None)
+    while batch := list(islice(chosen, AT_ONCE)):
+        number, first = number + len(batch), first or batch[0]
+        for refused in _delete(store, batch):
+            why.explain(_because(refused), refused.locked_until)
+    return number, first
 
 
 def what_is_left(store: StorageBackend, targets: Targets, why: Left) -> Left:

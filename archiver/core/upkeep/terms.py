@@ -29,6 +29,12 @@ class Terms:
         """None when everything is kept for ever."""
         return min((days for days in (self.default_days, *self.by_type.values()) if days), default=None)
 
+    @property
+    def longest_days(self) -> int | None:
+        """None when anything is kept for ever."""
+        terms = (self.default_days, *self.by_type.values())
+        return None if FOR_EVER in terms else max(terms)
+
     def ends_at(self, row: Row, archived_at: datetime) -> datetime | None:
         """Return when the asset's term ends: counted from the later of when it was created and archived. None for one
         that is kept for ever, or has no date that can be believed."""

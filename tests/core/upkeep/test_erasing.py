@@ -10,12 +10,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 import pytest
 
 from archiver.core.judging import as_known
-from archiver.core.records import end_records, keys, tombstones
+from archiver.core.records import end_records, keys, removal, tombstones
 from archiver.core.records.check_records import Check, Records, read_records, write_records
+from archiver.core.records.removal import Targets
 from archiver.core.upkeep.catalogue import write_catalogue
 from archiver.core.upkeep.erasing import ERASED, WORKER_STOPS, Eraser, Removal, locked_until
 from archiver.hms.models import Asset
@@ -474,6 +476,22 @@ def test_thousands_are_erased_in_batches_and_only_asked_for_as_they_are_needed()
     assert asked < 500
     assert sum(each.is_done for each in removals) == 2499
     assert harness.states() == {AssetState.ERASED: 2500}
+
+
+def test_a_server_that_loses_its_place_in_a_list_is_asked_again() -> None:
+    class Forgetful(MemoryBackend):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            return islice(super().list(prefix), 1000)
+
+    store = Forgetful("one")
+    for number in range(2005):
+        put(store, f"recordings/{asset().id}/{number}.ts", b"x")
+    targets = Targets([object_key(f"recordings/{asset().id}")], [])
+
+    why = removal.remove(store, targets)
+
+    assert not removal.what_is_left(store, targets, why)
+    assert store.store.objects == {}
 
 
 # -- tickets --------------------------------------------------------------------------------------------------

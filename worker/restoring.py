@@ -39,6 +39,13 @@ def sources(destinations: Sequence[str], wanted: str = "") -> list[StorageBacken
     return [open_destination(wanted)]
 
 
+def all_of(destinations: Sequence[str], stores: Sequence[StorageBackend]) -> list[StorageBackend]:
+    """Return `stores`, and those of `destinations` that are not among them: their tombstones count too."""
+    names = {store.name for store in stores}
+    others = [open_destination(text) for text in destinations]
+    return [*stores, *(store for store in others if store.name not in names)]
+
+
 def holds(stores: Sequence[StorageBackend], folder: Path) -> str | None:
     """Return the name of the destination that `folder` is in; None when it is in none."""
     resolved = folder.resolve()
@@ -58,10 +65,11 @@ def restore(
     as_bag: bool,
     tell: Tell,
     away: Away,
+    witnesses: Sequence[StorageBackend],
 ) -> Iterator[Restored]:
-    """Yield each selected asset when it is restored. With `as_bag` the bag is complete when every asset is. Raises
-    RestoreError, StorageError when no destination answers."""
-    chosen = list(find(stores, selection, tell, away))
+    """Yield each selected asset when it is restored. With `as_bag` the bag is complete when every asset is.
+    `witnesses`: the destinations whose tombstones count. Raises RestoreError, StorageError when none answers."""
+    chosen = list(find(stores, selection, tell, away, witnesses))
     progress = _Progress(tell, len(chosen))
     with RestoreFolder(folder) as top, BlockReader() as reader:
         if not as_bag:

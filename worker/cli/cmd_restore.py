@@ -93,14 +93,21 @@ def restore(
     folder = Path(target)
     with ExitStack() as stack:
         stores = restoring.sources(settings.destinations, source)
-        for store in stores:
+        witnesses = restoring.all_of(settings.destinations, stores)
+        for store in witnesses:
             stack.callback(store.close)
         if (inside := restoring.holds(stores, folder)) is not None:
             raise typer.BadParameter(f"{target} is inside the destination {inside}: choose another folder")
         try:
             with progress_shown(quiet=as_json) as progress:
                 for result in restoring.restore(
-                    stores, selection, folder, as_bag=bag, tell=progress, away=away.append
+                    stores,
+                    selection,
+                    folder,
+                    as_bag=bag,
+                    tell=progress,
+                    away=away.append,
+                    witnesses=witnesses,
                 ):
                     results.append(_light(result))
                     if as_json:

@@ -51,22 +51,24 @@ def url(
     from archiver.core.errors import RestoreError
     from archiver.core.restore.copies import Selection, find
     from archiver.core.restore.links import link, longest
-    from worker.restoring import sources
+    from worker.restoring import all_of, sources
     from worker.views.text import shown
 
     settings = read_settings()
     lifetime = timedelta(minutes=minutes)
     with ExitStack() as stack:
         stores = sources(settings.destinations, source)
-        for store in stores:
+        witnesses = all_of(settings.destinations, stores)
+        for store in witnesses:
             stack.callback(store.close)
+        for store in stores:
             most = longest(store)
             if most is not None and lifetime > most:
                 raise typer.BadParameter(
                     f"{store.name} signs URLs for {most // timedelta(minutes=1)} minutes at most",
                     param_hint="--minutes",
                 )
-        (copies,) = find(stores, Selection((asset_id,)))
+        (copies,) = find(stores, Selection((asset_id,)), witnesses=witnesses)
         try:
             links = link(copies, lifetime)
             opened = _write(links, Path(folder or f"{asset_id}-signed")) if links.playlists else None

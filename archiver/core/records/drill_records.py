@@ -32,8 +32,8 @@ _NOT_WHOLE = (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error)
 
 @dataclass(frozen=True, slots=True)
 class Drilled:
-    """The last drill of one copy. `at`: seconds since 1970. `result`: `whole`, `failed`, `cold` or `too large`;
-    `played`: what decoding it showed; `reason`: why it failed."""
+    """The last drill of one copy. `at`: seconds since 1970. `result`: `whole`, `failed`, `cold`, `too large` or
+    `erased`; `played`: what decoding it showed; `reason`: why it failed."""
 
     at: int
     result: str

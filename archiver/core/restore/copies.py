@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from archiver.core.records import keys
+from archiver.core.errors import AssetErased
+from archiver.core.records import keys, tombstones
 from archiver.core.records.manifest import Manifest, find_manifest
 from archiver.core.upkeep.phases import Tell, untold
 from archiver.hms.models import Asset
@@ -78,30 +79,37 @@ class Cold:
 @dataclass(slots=True)
 class Copies:
     """The copies of one asset, read as they are needed, the nearest first. `problems`: why a destination's manifest
-    could not be used; `cold`: manifests in a storage class that must be thawed first."""
+    could not be used; `cold`: manifests in a storage class that must be thawed first. `witnesses`: destinations whose
+    tombstone of the asset counts; of an `erased` one there is no copy, whatever manifest is left."""
 
     asset_id: str
     keys: tuple[ObjectKey, ...]
     stores: tuple[StorageBackend, ...]
+    witnesses: tuple[StorageBackend, ...] = ()
+    erased: bool = False
     problems: list[str] = field(default_factory=list)
     cold: list[Cold] = field(default_factory=list)
     errors: list[StorageError] = field(default_factory=list)
     _read: list[Copy] = field(default_factory=list)
     _next: int = 0
+    _asked: bool = False
 
     def best(self) -> Copy | None:
         """Return the first copy that is neither damaged nor doubted; else the first that is not damaged, or any."""
         for copy in self:
-            if copy.manifest.trusted and not copy.manifest.damage:
+            if copy.manifest.trusted and not copy.manifest.damage and not self.erased:
                 return copy
+        if self.erased:
+            return None
         return min(
             self._read, key=lambda copy: (bool(copy.manifest.damage), not copy.manifest.trusted), default=None
         )
 
     def __iter__(self) -> Iterator[Copy]:
         """Read each destination's manifest once. A destination that cannot be read is noted, not raised."""
+        self._ask_for_tombstones(self.asset_id)
         at = 0
-        while True:
+        while not self.erased:
             while at < len(self._read):
                 yield self._read[at]
                 at += 1
@@ -110,9 +118,24 @@ class Copies:
             self._next += 1
             self._read_from(self.stores[self._next - 1])
 
+    def _ask_for_tombstones(self, asset_id: str) -> None:
+        """A destination that does not answer is no witness."""
+        if self._asked and asset_id == self.asset_id:
+            return
+        self._asked = True
+        for store in self.witnesses:
+            try:
+                tombstones.check(store, asset_id)
+            except AssetErased as error:
+                self.erased = True
+                self.problems.append(f"{error}. It does not come back")
+                return
+            except StorageError:
+                continue
+
     def forget(self) -> None:
         """Drop the manifests: they are read again when they are needed."""
-        self._read, self._next = [], 0
+        self._read, self._next, self._asked, self.erased = [], 0, False, False
         self.problems, self.cold, self.errors = [], [], []
 
     def _read_from(self, store: StorageBackend) -> None:
@@ -135,6 +158,8 @@ class Copies:
             elif _name_of(manifest.asset_id) != key.rpartition("/")[2]:
                 self.problems.append(f"{store.name}/{key} is the manifest of another asset")
             else:
+                if manifest.asset_id != self.asset_id:  # its key holds but a hash of it
+                    self._ask_for_tombstones(manifest.asset_id)
                 self._read.append(Copy(store, key, manifest))
                 return
 
@@ -147,16 +172,22 @@ def _not_told(_error: StorageError) -> None:
 
 
 def find(
-    stores: Sequence[StorageBackend], selection: Selection, tell: Tell = untold, away: Away = _not_told
+    stores: Sequence[StorageBackend],
+    selection: Selection,
+    tell: Tell = untold,
+    away: Away = _not_told,
+    witnesses: Sequence[StorageBackend] | None = None,
 ) -> Iterator[Copies]:
     """Yield the selected assets, by date. An id of which no destination has a manifest is yielded without keys. `away`
-    is called for each destination that cannot be listed: what it alone has is not found.
+    is called for each destination that cannot be listed: what it alone has is not found. `witnesses`: destinations
+    whose tombstones count; by default `stores`.
 
     Requests: for ids a LIST of the days around the one in a 100ms id; otherwise, and for ids that are not there, one
     for each 1,000 manifests of the time asked for, and a GET for each manifest when a room or session is asked for.
     Raises StorageError when no destination can be listed."""
+    asked = tuple(stores if witnesses is None else witnesses)
     if selection.asset_ids:
-        yield from _by_id(stores, selection, tell, away)
+        yield from _by_id(stores, selection, tell, away, asked)
         return
     listed = _listed(stores, _prefixes(selection), tell, away)
     found: dict[str, set[ObjectKey]] = {}
@@ -165,14 +196,18 @@ def find(
             found.setdefault(key.rpartition("/")[2], set()).add(key)
     together = sorted(found.items(), key=lambda item: min(item[1]))
     chosen = (
-        Copies(keys.asset_id_of(min(each)) or name, tuple(sorted(each)), tuple(stores))
+        Copies(keys.asset_id_of(min(each)) or name, tuple(sorted(each)), tuple(stores), asked)
         for name, each in together
     )
     yield from _matching(chosen, len(together), selection, tell)
 
 
 def _by_id(
-    stores: Sequence[StorageBackend], selection: Selection, tell: Tell, away: Away
+    stores: Sequence[StorageBackend],
+    selection: Selection,
+    tell: Tell,
+    away: Away,
+    witnesses: tuple[StorageBackend, ...],
 ) -> Iterator[Copies]:
     wanted = {_name_of(id_): id_ for id_ in selection.asset_ids}
     guessed = {prefix for id_ in wanted.values() for prefix in _days_of(id_)}
@@ -185,7 +220,7 @@ def _by_id(
             if (name := key.rpartition("/")[2]) in found:
                 found[name].add(key)
     for name, id_ in wanted.items():
-        copies = Copies(id_, tuple(sorted(found[name])), tuple(stores))
+        copies = Copies(id_, tuple(sorted(found[name])), tuple(stores), witnesses)
         copy = (
             copies.best()
             if (selection.room or selection.session or selection.since or selection.until)

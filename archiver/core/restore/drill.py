@@ -42,7 +42,7 @@ LONGEST_RUN = timedelta(hours=1)
 """No copy is begun later."""
 MOST_PASSED_OVER = 100
 """Copies at one destination that are cold or too large, in one run."""
-WHOLE, FAILED, COLD, TOO_LARGE = "whole", "failed", "cold", "too large"
+WHOLE, FAILED, COLD, TOO_LARGE, ERASED = "whole", "failed", "cold", "too large", "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,10 @@ class Driller:
         """Raises RestoreError when the scratch folder cannot be used, StorageError when the destination does not
         answer."""
         now = int(self._clock().timestamp())
-        copies = Copies(keys.asset_id_of(key) or key, (key,), (store,))
+        copies = Copies(keys.asset_id_of(key) or key, (key,), (store,), (store,))
         copy = copies.best()
+        if copies.erased:
+            return Drilled(now, ERASED)
         room = min(self._rules.scratch_bytes, scratch.free_bytes())
         if copy is not None and copy.manifest.total_size > room:
             run.passed_over += 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,17 +17,21 @@ from typing import Any
 import pytest
 
 from archiver.core.errors import FileRefused, FolderBusy, FolderFull, FolderUnusable
+from archiver.core.records import tombstones
 from archiver.core.records.commit import mark_damaged
+from archiver.core.records.tombstones import Tombstone
 from archiver.core.restore.copies import Selection, find
 from archiver.core.restore.folder import WORK, RestoreFolder
 from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import AWAY_AFTER, Restored, Restorer
 from archiver.hms.models import parse_time
+from archiver.ledger.models import AssetState
 from storage_backends.base import object_key
 from storage_backends.errors import ObjectCold, TransientStorageError
 from storage_backends.memory import MemoryBackend
+from storage_backends.registry import open_destination
 from tests.core.archived import archive_at, flip_a_bit, manifest_of, put
-from tests.core.examples import asset
+from tests.core.examples import NOW, asset
 
 TREE = {
     "master.m3u8": b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlow/low.m3u8\n",
@@ -178,6 +185,48 @@ def test_a_large_file_resumes_where_the_last_run_ended(
     assert files(tmp_path) == restored({"movie.mp4": bytes(range(256)) * 4})
     assert result.read_bytes == 1024 - 8 * BLOCK
     assert not (tmp_path / WORK).exists()
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from archiver.core.restore.copies import Selection, find
+from archiver.core.restore.folder import RestoreFolder
+from archiver.core.restore.reading import BlockReader
+from archiver.core.restore.restorer import Restorer
+from storage_backends.registry import open_destination
+
+store, asked = open_destination(sys.argv[1]), []
+read = store.read
+def dying(key, *arguments, **more):
+    asked.append(key)
+    if len(asked) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(key, *arguments, **more)
+store.read = dying
+with RestoreFolder(Path(sys.argv[2])) as folder, BlockReader(2, 64) as reader:
+    for copies in find([store], Selection()):
+        Restorer(folder, reader).restore(copies)
+"""
+
+
+@pytest.mark.parametrize("reads", [1, 4, 9])
+def test_a_restore_that_was_killed_is_resumed_and_ends_the_same(tmp_path: Path, reads: int) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    archive.mkdir()
+    store = open_destination(f"file://{archive}")
+    movie = {**TREE, "movie.mp4": bytes(range(256)) * 8}
+    archive_at([store], asset(), movie)
+    command = [sys.executable, "-c", DYING, f"file://{archive}", str(out), str(reads)]
+
+    killed = subprocess.run(command, timeout=60, check=False)
+    with RestoreFolder(out) as folder, BlockReader(2, 64) as reader:
+        (result,) = (Restorer(folder, reader).restore(copies) for copies in find([store], Selection()))
+
+    assert killed.returncode == -signal.SIGKILL
+    assert result.ok
+    assert files(out) == restored(movie)
+    assert not (out / WORK).exists()
 
 
 def test_what_a_power_failure_left_wrong_is_read_again(near: MemoryBackend, tmp_path: Path) -> None:
@@ -453,6 +502,22 @@ def test_an_id_that_is_nowhere_is_yielded_without_a_copy(near: MemoryBackend, tm
     (result,) = restore(tmp_path, near)
 
     assert result.problems == ["no destination has a manifest of it"]
+
+
+def test_an_erased_asset_does_not_come_back_whatever_manifest_is_left(
+    near: MemoryBackend, far: MemoryBackend, tmp_path: Path
+) -> None:
+    archive_at([near, far], asset(), TREE)
+    tombstones.write(far, Tombstone(asset().id, AssetState.ERASED, "GDPR-1", NOW))
+
+    (result,) = restore(tmp_path, near, far)
+    (alone,) = find([near], Selection((asset().id,)), witnesses=[near, far])
+
+    assert result.problems == [
+        f"{asset().id} was erased: memory://far holds its tombstone. It does not come back"
+    ]
+    assert files(tmp_path) == {}
+    assert alone.best() is None
 
 
 def test_sha256_is_of_every_file(near: MemoryBackend, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +41,18 @@ def verify(
             help="Check the destinations alone. Assets that are missing altogether are not noticed.",
         ),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Write a report for an auditor: FILE.json and FILE.html."
+        ),
+    ] = None,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="With --report: assets created then or later.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", metavar="TIME", help="With --report: assets created before then.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Verify that what is archived is whole: read every byte back and compare it with the manifests, and the manifests
@@ -51,12 +64,27 @@ def verify(
     Exit code 0 when all is whole and nothing is missing, 1 when something is not, 3 when something could not be
     checked or the ledger could not be asked.
 
+    --report covers every asset that 100ms showed in the period and every manifest of it: state, digest of the manifest,
+    last full read, last drill. TIME is RFC 3339, or a date (UTC). Exit code 1 then too when an asset is not saved.
+
     Examples:
       archiver verify
       archiver verify --quick
       archiver verify 6400c0d3e1b2a3c4d5e6f708 --json
       archiver verify --without-ledger   where there is no Redis
+      archiver verify --since 2026-03-01 --until 2026-04-01 --report march
     """
+    if report is not None:
+        if asset_ids or without_ledger:
+            raise typer.BadParameter(
+                "a report is of a period and of the ledger: name no ID", param_hint="--report"
+            )
+        from worker.cli.reporting import write_report
+
+        write_report(report, since, until, quick=quick, as_json=as_json)
+        return
+    if since or until:
+        raise typer.BadParameter("goes with --report FILE", param_hint="--since, --until")
     from storage_backends.registry import open_destinations
     from worker.verify import Tally
     from worker.verify import verify as verify_all

@@ -103,7 +103,7 @@ def replicate(
             planned = services.replicator.plan(wanted)
         else:
             # what is there is compared first: the ledger may not know yet what a new destination lacks
-            services.reconciler.reconcile(tell=progress)
+            services.reconciler.reconcile(fill=False, tell=progress)
             limit = replicate_limit(settings, services.ledger, services.clock, per_second)
             result = services.replicator.replicate(wanted, tell=progress, before_read=limit)
     if dry_run:
@@ -180,6 +180,7 @@ def _print(result: ReplicateResult, wanted: Wanted, *, as_json: bool) -> None:
     parts = [f"{result.copied:,} copied ({size(result.copied_bytes)})"]
     parts += [f"{result.failed:,} failed"] if result.failed else []
     parts += [f"{result.busy:,} in use by a worker"] if result.busy else []
+    parts += [f"{result.open:,} due to be copied from 100ms by the workers"] if result.open else []
     parts += [f"{result.left:,} left: run it again"] if result.left else []
     out.print(f"{', '.join(parts)}.", highlight=False)
     if result.complete:

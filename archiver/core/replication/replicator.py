@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -23,7 +23,7 @@ from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
-from archiver.ledger.models import AssetState, CopyState
+from archiver.ledger.models import OPEN_STATES, AssetState, CopyState
 from storage_backends.base import StorageBackend
 
 log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class ReplicateResult:
     """Counts of assets. `away`: why destinations were left alone, by name; `failures`: the first NAMED, by asset;
-    `left`: chosen, and not begun."""
+    `left`: chosen, and not begun; `open`: due to be copied from 100ms, which attempts do."""
 
     copied: int = 0
     copied_bytes: int = 0
@@ -62,12 +62,13 @@ class ReplicateResult:
     busy: int = 0
     failed: int = 0
     left: int = 0
+    open: int = 0
     away: Mapping[str, str] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        return not (self.failed or self.left or self.busy)
+        return not (self.failed or self.left or self.busy or self.open)
 
 
 class Replicator:
@@ -127,6 +128,9 @@ class Replicator:
         """Replicate all that is `wanted`, until it is done or `stop_requested`. `before_read`: instead of the usual
         one. Two runs at once share the work. Idempotent. Raises LedgerError."""
         result = self._run(wanted, _Run(before_read=before_read or self._before_read), tell)
+        open_ones = Wanted(wanted.source, wanted.target, tuple(OPEN_STATES), wanted.chooses)
+        known = (row for row in wanted_rows(self._ledger, open_ones, self._names) if row.copies)
+        result = replace(result, open=sum(1 for _ in known))
         log.info("replicate_ended", copied=result.copied, bytes=result.copied_bytes, failed=result.failed)
         return result
 

@@ -125,13 +125,16 @@ class Reconciler:
             readers=readers,
         )
 
-    def reconcile(self, *, confirmed: bool = False, tell: Tell = untold) -> ReconcileResult | None:
+    def reconcile(
+        self, *, confirmed: bool = False, fill: bool = True, tell: Tell = untold
+    ) -> ReconcileResult | None:
         """Compare manifests and end records with the ledger, in both directions. `confirmed`: a person says that the
-        gaps are real, however many. `tell`: how far it is. Returns None when another reconcile is running. Idempotent.
-        Raises StorageError when a destination cannot be listed in full, or is not the one that the ledger knows;
-        LedgerError."""
+        gaps are real, however many. `fill`: what an added destination lacks is copied from 100ms; False: it is only
+        noted, and the caller replicates it. `tell`: how far it is. Returns None when another reconcile is running.
+        Idempotent. Raises StorageError when a destination cannot be listed in full, or is not the one that the ledger
+        knows; LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return self._compare(lock, confirmed, tell) if lock else None
+            return self._compare(lock, confirmed, fill, tell) if lock else None
 
     def check_destinations(self) -> None:
         """Check the identity of every destination, and reconcile when one was added, or the ledger was not compared
@@ -155,7 +158,7 @@ class Reconciler:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _compare(self, lock: Lock, confirmed: bool, tell: Tell) -> ReconcileResult:
+    def _compare(self, lock: Lock, confirmed: bool, fill: bool, tell: Tell) -> ReconcileResult:
         started = self._clock()
         resending = self._undelivered.look()
         note = resending.note if resending else None
@@ -175,7 +178,7 @@ class Reconciler:
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
         gaps = self._gaps(listed, everywhere, started, lock, tell)
         tell("repairing")
-        reopened, would_change = self._close(gaps, lock, confirmed)
+        reopened, would_change = self._close(gaps, lock, confirmed, fill)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
         if self._expirer is not None and gaps.expired:
@@ -360,7 +363,7 @@ class Reconciler:
                 over=is_over(row, now),
                 whole_somewhere=len(lacking) < len(listed),
                 expected=all(
-                    is_newer(began[n], ended) or row.copies.get(name) is CopyState.LACKING
+                    _never_held(row.copies.get(name), is_newer(began[n], ended), name in filling)
                     for n, name in zip(lacking, names, strict=True)
                 ),
                 filling=filling.issuperset(names),
@@ -396,9 +399,9 @@ class Reconciler:
         """Return whether the asset was archived after the lists were made."""
         return all(self._destinations[n].stat(key) is not None for n in lacking)
 
-    def _close(self, gaps: Gaps, lock: Lock, confirmed: bool) -> tuple[int, int]:
+    def _close(self, gaps: Gaps, lock: Lock, confirmed: bool, fill: bool) -> tuple[int, int]:
         """Repair the ledger; how many assets were reopened, and how many were left as they are."""
-        reopened = self._fill(gaps.of(Gap.FILL), lock)
+        reopened = self._fill(gaps.of(Gap.FILL), lock) if fill else 0
         confirmed = confirmed or gaps.changes <= limit(gaps.rows)
         withheld = 0
         for asset_id, lacking in _extending(gaps.of(Gap.REOPEN), lock):
@@ -485,6 +488,14 @@ class Reconciler:
             store.delete(key)
         except AccessDenied as error:
             log.info("end_record_left", store=store.name, key=key, reason=str(error))
+
+
+def _never_held(known: CopyState | None, added_since: bool, filling: bool) -> bool:
+    """Whether a destination that lacks an asset is known never to have held it. `added_since`: it was added, or adopted
+    as a new one, after the source had ended. What is known is of another bucket while it is `filling`."""
+    if known is CopyState.LACKING:
+        return True
+    return added_since and (known is not CopyState.WHOLE or filling)
 
 
 def _counting(tell: Tell, phase: str, total: int | None = None) -> Callable[[int], None]:

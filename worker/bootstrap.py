@@ -48,6 +48,7 @@ from archiver.ledger.models import Row
 from archiver.limits.rate_limit import RateLimit
 from archiver.retry_policy import ATTEMPT
 from archiver.transfer.address_policy import AddressPolicy
+from archiver.transfer.bandwidth import UsualSize
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.errors import Stopped
@@ -297,6 +298,8 @@ def _build_opener(
 def _engine_factory(
     settings: Settings, memory: MemoryBudget, clock: LedgerClock, limit: RateLimit | None
 ) -> EngineFactory:
+    usual = UsualSize()
+
     def engine(journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
             memory,
@@ -307,7 +310,7 @@ def _engine_factory(
             on_bytes=heartbeat.moved,
             should_stop=heartbeat.check,
             should_yield=heartbeat.should_yield,
-            bandwidth=bandwidth_of(limit, heartbeat, clock, settings.at_risk),
+            bandwidth=bandwidth_of(limit, usual, heartbeat, clock, settings.at_risk),
         )
 
     return engine

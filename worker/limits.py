@@ -14,7 +14,7 @@ from archiver.ledger.base import RateLimits
 from archiver.ledger.errors import LedgerError
 from archiver.limits.rate_limit import RateLimit, Reserve
 from archiver.limits.schedule import RateSchedule
-from archiver.transfer.bandwidth import UNLIMITED, Bandwidth
+from archiver.transfer.bandwidth import UNLIMITED, Bandwidth, UsualSize
 from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -49,8 +49,10 @@ def api_limit(settings: Settings, ledger: RateLimits) -> RateLimit | None:
     return RateLimit("api", lambda: rate, _shared(ledger), processes=settings.worker_concurrency)
 
 
-def bandwidth_of(limit: RateLimit | None, heartbeat: Heartbeat, clock: Clock, near: timedelta) -> Bandwidth:
-    """The bandwidth of one copy. It is unlimited once the copy would miss its deadline otherwise."""
+def bandwidth_of(
+    limit: RateLimit | None, usual: UsualSize, heartbeat: Heartbeat, clock: Clock, near: timedelta
+) -> Bandwidth:
+    """Return the bandwidth of one copy. It is unlimited once the copy would miss its deadline otherwise."""
     if limit is None:
         return UNLIMITED
 
@@ -61,7 +63,7 @@ def bandwidth_of(limit: RateLimit | None, heartbeat: Heartbeat, clock: Clock, ne
         size_bytes = heartbeat.bytes_total or 0
         return would_miss_deadline(heartbeat.expires_at, size_bytes, clock(), near, rate)
 
-    return Bandwidth(limit, is_ignored)
+    return Bandwidth(limit, is_ignored, usual)
 
 
 def _of_schedule(

@@ -8,14 +8,42 @@ from collections.abc import Callable
 from archiver.http.waiting import Pause, blocking, complete
 from archiver.limits.rate_limit import RateLimit
 
-UNKNOWN_BYTES = 1024 * 1024
-"""Reserved for the first responses whose length nobody has said. What they really have is counted when they came."""
+UNKNOWN_BYTES = 512 * 1024
+"""Taken for the first response whose length nobody has said. What it really has is counted when it came."""
+LEARN_FROM = 4
+"""Responses of unknown length that come one after the other, before others are asked for at once."""
 
+_LEARN_SECONDS = 10.0  # for each: it may fail
+_LEARN_EVERY_SECONDS = 0.05
 _LOOK_EVERY_SECONDS = 5.0
 
 
 def _never() -> bool:
     return False
+
+
+class UsualSize:
+    """How many bytes a response has whose length nobody has said, by those that came. Of one process, whose first
+    requests would otherwise go far beyond a low limit, or far below it."""
+
+    def __init__(self) -> None:
+        self.size_bytes = UNKNOWN_BYTES
+        self._seen = 0
+        self._next_at: float | None = None
+
+    def saw(self, size_bytes: int) -> None:
+        self.size_bytes += (size_bytes - self.size_bytes) // min(self._seen + 1, 4)
+        self._seen += 1
+        self._next_at = None
+
+    def may_ask(self, now_seconds: float) -> bool:
+        """Return whether to send the next request, by a monotonic clock."""
+        if self._seen >= LEARN_FROM:
+            return True
+        if self._next_at is not None and now_seconds < self._next_at:
+            return False
+        self._next_at = now_seconds + _LEARN_SECONDS
+        return True
 
 
 class Bandwidth:
@@ -25,14 +53,14 @@ class Bandwidth:
         self,
         limit: RateLimit | None = None,
         is_ignored: Callable[[], bool] = _never,
+        usual: UsualSize | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`is_ignored`: whether this copy need not keep to the limit by now. Called from any thread; quick."""
         self._limit = limit
         self._is_ignored = is_ignored
         self._monotonic = monotonic
-        self.usual_bytes = UNKNOWN_BYTES
-        """Of the responses so far."""
+        self._usual = usual or UsualSize()
 
     async def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may be read."""
@@ -44,6 +72,16 @@ class Bandwidth:
         while (left := ends - self._monotonic()) > 0 and not self._is_free(limit):
             await Pause(min(left, _LOOK_EVERY_SECONDS))
 
+    async def take_unknown(self, most_bytes: int) -> int:
+        """Wait until a response of unknown length may be read, of at most `most_bytes`. Return how many were taken."""
+        if self._limit is None or self._is_free(self._limit):
+            return 0
+        while not self._usual.may_ask(self._monotonic()):
+            await Pause(_LEARN_EVERY_SECONDS)
+        size_bytes = min(most_bytes, self._usual.size_bytes)
+        await self.take(size_bytes)
+        return size_bytes
+
     def take_blocking(self, size_bytes: int) -> None:
         """`take`, in a thread that may block; ends early with its cancellation signal."""
         if self._limit is not None:
@@ -51,7 +89,7 @@ class Bandwidth:
 
     def came(self, size_bytes: int, taken_bytes: int) -> None:
         """Count a response of so many bytes, for which others were taken."""
-        self.usual_bytes += (size_bytes - self.usual_bytes) // 4
+        self._usual.saw(size_bytes)
         if self._limit is not None and not self._is_ignored():
             self._limit.correct(size_bytes - taken_bytes)
 

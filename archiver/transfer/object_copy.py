@@ -56,8 +56,7 @@ class ObjectCopy:
             await connections.take()
         held = True
         try:
-            taken_bytes = self._first_estimate(first_bytes)
-            await self._tools.bandwidth.take(taken_bytes)
+            taken_bytes = await self._take_bandwidth(first_bytes)
             answer = await self._tools.policy.run(
                 partial(self._first_answer, reading, first_bytes), self._tools.is_unavailable
             )
@@ -99,12 +98,17 @@ class ObjectCopy:
                 return True
         return False
 
-    def _first_estimate(self, first_bytes: int) -> int:
-        """How many bytes the first answer will probably bring."""
-        if self._request.known is not None:
-            return min(first_bytes, CHECKED_BYTES)
-        likely_bytes = self._request.size_bytes or self._request.likely_bytes
-        return min(first_bytes, likely_bytes or self._tools.bandwidth.usual_bytes)
+    async def _take_bandwidth(self, first_bytes: int) -> int:
+        """Wait until the first answer may be read. Return how many bytes were taken for it."""
+        request, bandwidth = self._request, self._tools.bandwidth
+        size_bytes = (
+            CHECKED_BYTES if request.known is not None else request.size_bytes or request.likely_bytes
+        )
+        if not size_bytes:
+            return await bandwidth.take_unknown(first_bytes)
+        size_bytes = min(size_bytes, first_bytes)
+        await bandwidth.take(size_bytes)
+        return size_bytes
 
     def _part_size(self, size_bytes: int | None) -> int:
         return part_size(size_bytes, self._tools.part_bytes, self._stores)

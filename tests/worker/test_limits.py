@@ -13,6 +13,7 @@ from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import Lease
 from archiver.limits.rate_limit import RateLimit
+from archiver.transfer.bandwidth import UsualSize
 from worker.limits import api_limit, bandwidth_of, copy_limit, scrub_limit
 from worker.settings import Settings
 
@@ -112,7 +113,7 @@ def test_the_deadline_is_that_of_the_asset_that_is_copied() -> None:
             bytes_total=1000,
             expires_at=expires_at,
         )
-        return bandwidth_of(limit, heartbeat, now, 3 * DAY)._is_ignored()
+        return bandwidth_of(limit, UsualSize(), heartbeat, now, 3 * DAY)._is_ignored()
 
     assert bandwidth(NOON + 2 * DAY) is True
     assert bandwidth(NOON + 10 * DAY) is False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from archiver.core.upkeep.erasing import Removal
     from archiver.ledger.base import Assets
     from archiver.ledger.models import Row
+    from worker.services import AppServices
 
 _SHOWN = 20  # of what is to be erased, before the question
 
@@ -31,6 +32,17 @@ def erase(
         list[str] | None, typer.Argument(metavar="[ID]...", help="Asset ids.", show_default=False)
     ] = None,
     session: Annotated[str, typer.Option("--session", help="All assets of this session id.")] = "",
+    user: Annotated[
+        str,
+        typer.Option(
+            "--user",
+            metavar="USER_ID",
+            help="The recordings of this user alone, by the sessions that are kept.",
+        ),
+    ] = "",
+    shared: Annotated[
+        bool, typer.Option("--shared", help="With --user: also what others are, or may be, in.")
+    ] = False,
     room: Annotated[str, typer.Option("--room", help="All assets of this room id.")] = "",
     asset_type: Annotated[str, typer.Option("--type", help="Of those, only of this type.")] = "",
     since: Annotated[
@@ -55,13 +67,18 @@ def erase(
 
     Examples:
       archiver erase 6400c0d3e1b2a3c4d5e6f708 --reason GDPR-123
+      archiver erase --user user-17 --reason GDPR-123
       archiver erase --room 6501aa01 --until 2026-01-01 --reason GDPR-123 --yes
     """
     from archiver.core.records.tombstones import is_ticket
 
     chosen = bool(session or room or asset_type or since or until)
-    if bool(asset_ids) == chosen:
-        raise typer.BadParameter("give one or more IDs, or --session, --room, --type, --since or --until")
+    if [bool(asset_ids), bool(user), chosen].count(True) != 1:
+        raise typer.BadParameter(
+            "give one or more IDs, or --user, or one or more of --session, --room, --type, --since and --until"
+        )
+    if shared and not user:
+        raise typer.BadParameter("it belongs to --user", param_hint="--shared")
     if not is_ticket(reason):
         raise typer.BadParameter(
             "give a ticket code, such as GDPR-123 or #4711: it stays in the tombstone, so it must be no name, address "
@@ -86,7 +103,9 @@ def erase(
         "Stopping after this batch; run the same command again for the rest."
     ) as cancelled:
         with open_services(settings, stop_requested=cancelled.is_set) as services:
-            if chosen:
+            if user:
+                ids = _of_user(services, user, shared=shared, quiet=as_json)
+            elif chosen:
                 ids = _chosen(services.ledger, session, room, asset_type, first, last)
             else:
                 ids = list(dict.fromkeys(asset_ids or []))
@@ -108,6 +127,23 @@ def erase(
         if cancelled.is_set() and done + left < len(ids):
             sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.NOT_SAVED if left else ExitCode.OK)
+
+
+def _of_user(services: AppServices, user: str, *, shared: bool, quiet: bool) -> list[str]:
+    """Say what is spared."""
+    from archiver.core.upkeep.user_recordings import recordings_of
+
+    with progress_shown(quiet=quiet) as tell:
+        found = recordings_of(services.ledger, services.destinations, user, tell)
+    if shared:
+        return [*found.own, *found.shared]
+    if found.shared:
+        err.print(
+            f"{len(found.shared):,} recordings are spared: others are, or may be, in them. `archiver list --user` "
+            "shows them, and session.json still names the user there; --shared erases them, too.",
+            style="yellow",
+        )
+    return list(found.own)
 
 
 def _chosen(

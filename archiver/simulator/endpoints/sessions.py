@@ -12,7 +12,8 @@ _NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald")
 
 
 def session_of(rows: list[dict[str, Any]], peers: SessionPeers) -> dict[str, Any]:
-    """Return a session with these assets. Two to four users, `user-0` to `user-4`; the first comes back once."""
+    """Return a session with these assets. Two to four users, `user-0` to `user-4`; the first comes back once, and
+    tracks are the first one's."""
     session_id, created_at = str(rows[0]["session_id"]), min(str(row["created_at"]) for row in rows)
     session: dict[str, Any] = {
         "id": session_id,
@@ -24,6 +25,9 @@ def session_of(rows: list[dict[str, Any]], peers: SessionPeers) -> dict[str, Any
     number = int(hexadecimal("peers", session_id)[:6], 16)
     users = [(number + each) % len(_NAMES) for each in range(2 + number % 3)]
     found = [_peer(session_id, each, user, created_at) for each, user in enumerate([*users, users[0]])]
+    of_assets = {str(row["metadata"]["peer_id"]) for row in rows if "peer_id" in (row.get("metadata") or {})}
+    for peer, peer_id in zip(found, sorted(of_assets), strict=False):
+        peer["id"] = peer_id
     match peers:
         case SessionPeers.ARRAY:
             session["peers"] = found

@@ -90,3 +90,25 @@ def test_a_first_term_is_accepted_by_a_person(user: User, archived: list[str]) -
     assert (accepted.exit_code, "0 assets expired" in accepted.text) == (0, True)
     assert "The term of 0 assets is over" in due.text
     assert user.row(archived[0])["state"] == "archived"
+
+
+def test_of_a_user_what_is_shared_is_spared_unless_asked_for(user: User, empty_simulator: Simulator) -> None:
+    track, chat = (str(empty_simulator.add_asset(kind)["id"]) for kind in ("track-audio", "chat"))
+    assert user.runs_once("--wait", "0").states == {"archived": 2}
+    sessions = {each: str(user.row(each)["session_id"]) for each in (track, chat)}
+
+    def record(asset_id: str) -> Path:
+        return user.folder / "archive/sessions" / sessions[asset_id] / "session.json"
+
+    of_track, of_chat = (
+        json.loads(record(each).read_text())["peers"][0]["user_id"] for each in (track, chat)
+    )
+
+    spared = user.types("erase", "--user", of_chat, "--reason", "T-1", "--yes")
+    assert user.row(chat)["state"] == "archived"
+    assert "spared" in spared.text
+    assert user.types("erase", "--user", of_track, "--reason", "T-1", "--yes").exit_code == 0
+    assert (user.row(track)["state"], record(track).exists()) == ("erased", False)
+    assert user.types("erase", "--user", of_chat, "--shared", "--reason", "T-1", "--yes").exit_code == 0
+    assert (user.row(chat)["state"], record(chat).exists()) == ("erased", False)
+    assert user.types("erase", "--shared", "--session", "s", "--reason", "T-1", "--yes").exit_code == 2

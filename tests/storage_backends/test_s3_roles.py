@@ -4,7 +4,10 @@ the caller may have them; what is asked for is seen by a proxy in front of it.""
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -121,6 +124,30 @@ def test_a_role_for_writes_alone_reads_with_the_credentials_of_the_sdk(
     reads = {key_of(call) for call in proxy.calls if call.method in ("GET", "HEAD")}
     assert reads == {ACCESS_KEY}
     assert [form["RoleArn"] for form in asked(proxy)] == [WRITER]
+
+
+def test_credentials_that_are_about_to_expire_are_renewed_and_each_request_has_valid_ones(
+    proxy: FaultProxy, moto_server: S3Server
+) -> None:
+    """boto3 renews what lasts less than ten minutes before it is used."""
+    soon = (datetime.now(UTC) + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+
+    def expires_soon(answer: Answer) -> Answer:
+        body = re.sub(
+            b"<Expiration>[^<]*</Expiration>", b"<Expiration>" + soon + b"</Expiration>", answer.body
+        )
+        return replace(answer, body=body)
+
+    proxy.change(is_sts, expires_soon)
+    with opened(proxy, moto_server.new_bucket(), role_arn=WRITER) as store:
+        for number in range(3):
+            key = object_key(f"recordings/{number}.mp4")
+            store.put(ObjectSpec(key, "video/mp4"), b"movie", crc32c_of(b"movie"))
+
+    puts = [call for call in proxy.calls if call.method == "PUT"]
+    assert len(puts) == 3
+    assert len({key_of(call) for call in puts}) == 3
+    assert len(asked(proxy)) >= 3
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "ExpiredTokenException", "InvalidIdentityToken"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,7 @@ from storage_backends.base import StorageBackend
 from storage_backends.registry import open_destination, open_destinations
 
 RESTORED = "restored"
+ASSETS_AT_ONCE = 4
 _MIB = 2**20
 
 
@@ -69,19 +72,24 @@ def restore(
 ) -> Iterator[Restored]:
     """Yield each selected asset when it is restored. With `as_bag` the bag is complete when every asset is.
     `witnesses`: the destinations whose tombstones count. Raises RestoreError, StorageError when none answers."""
-    chosen = list(find(stores, selection, tell, away, witnesses))
+    chosen = [(each.asset_id, each.keys) for each in find(stores, selection, tell, away, witnesses)]
+
+    def copies() -> Iterator[Copies]:
+        for asset_id, manifests in chosen:
+            yield Copies(asset_id, manifests, tuple(stores), tuple(witnesses))
+
     progress = _Progress(tell, len(chosen))
     with RestoreFolder(folder) as top, BlockReader() as reader:
         if not as_bag:
             restorer = Restorer(top, reader, begun=progress.begun, moved=progress.moved)
-            yield from map(restorer.restore, chosen)
+            yield from progress.counted(_several(restorer, copies()))
             return
         files: dict[str, tuple[int, str]] = {}
         whole = True
         with RestoreFolder(folder / bag.PAYLOAD) as payload:
-            files.update(bag.begin_bag(top, payload, list(_folders(chosen))))
+            files.update(bag.begin_bag(top, payload, list(_folders(copies()))))
             restorer = Restorer(payload, reader, sha256=True, begun=progress.begun, moved=progress.moved)
-            for result in map(restorer.restore, chosen):
+            for result in progress.counted(_several(restorer, copies())):
                 files.update(result.files)
                 whole &= result.ok
                 yield result
@@ -92,39 +100,56 @@ def restore(
             bag.finish_bag(top, files, agent=agent, now=datetime.now(UTC))
 
 
-def _folders(chosen: Sequence[Copies]) -> Iterator[str]:
+def _several(restorer: Restorer, chosen: Iterator[Copies]) -> Iterator[Restored]:
+    """Restore ASSETS_AT_ONCE, and yield them in their order."""
+    pool = ThreadPoolExecutor(ASSETS_AT_ONCE, thread_name_prefix="asset")
+    waiting: deque[Future[Restored]] = deque()
+    try:
+        while True:
+            while len(waiting) < 2 * ASSETS_AT_ONCE and (copies := next(chosen, None)) is not None:
+                waiting.append(pool.submit(restorer.restore, copies))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        restorer.stop()
+        pool.shutdown(cancel_futures=True)
+
+
+def _folders(chosen: Iterator[Copies]) -> Iterator[str]:
     for copies in chosen:
         copy = copies.best()
         if copy is not None:
             yield keys.asset_folder(copy.asset, LAYOUT)
-        copies.forget()
 
 
 class _Progress:
-    """Tells how much of the current asset there is, in MiB."""
+    """Tells how much there is of the one asset, in MiB, or how many of several assets there are."""
 
     def __init__(self, tell: Tell, assets: int) -> None:
         self._tell = tell
         self._assets = assets
         self._lock = threading.Lock()
-        self._number = self._size = self._done = self._all = 0
+        self._size = self._restored = self._moved = 0
 
     def begun(self, size_bytes: int) -> None:
-        with self._lock:
-            self._number, self._size, self._done = self._number + 1, size_bytes, 0
+        self._size = size_bytes
         self.moved(0)
 
     def moved(self, size_bytes: int) -> None:
         with self._lock:
-            self._done += size_bytes
-            self._all += size_bytes
-            done, total = min(self._done, self._size) // _MIB, -(-self._size // _MIB)
-            self._tell(
-                f"restoring asset {self._number:,} of {self._assets:,}, MiB",
-                done,
-                total,
-                size_bytes=self._all,
-            )
+            self._moved += size_bytes
+            if self._assets > 1:
+                self._tell("restoring assets", self._restored, self._assets, size_bytes=self._moved)
+            else:
+                done, total = min(self._moved, self._size) // _MIB, -(-self._size // _MIB)
+                self._tell("restoring, MiB", done, total, size_bytes=self._moved)
+
+    def counted(self, results: Iterator[Restored]) -> Iterator[Restored]:
+        for result in results:
+            self._restored += 1
+            self.moved(0)
+            yield result
 
 
 def note_restored(ledger: Ledger, restored: Sequence[Restored], *, by: str, folder: Path) -> None:

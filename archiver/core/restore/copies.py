@@ -190,13 +190,15 @@ def find(
         yield from _by_id(stores, selection, tell, away, asked)
         return
     listed = _listed(stores, _prefixes(selection), tell, away)
-    found: dict[str, set[ObjectKey]] = {}
+    found: dict[str, tuple[ObjectKey, ...]] = {}
     for key in listed:
         if selection.may_match(key):
-            found.setdefault(key.rpartition("/")[2], set()).add(key)
+            name = key.rpartition("/")[2]
+            found[name] = (*found.get(name, ()), key)
     together = sorted(found.items(), key=lambda item: min(item[1]))
+    searched = tuple(stores)
     chosen = (
-        Copies(keys.asset_id_of(min(each)) or name, tuple(sorted(each)), tuple(stores), asked)
+        Copies(keys.asset_id_of(min(each)) or name, tuple(sorted(each)), searched, asked)
         for name, each in together
     )
     yield from _matching(chosen, len(together), selection, tell)

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from archiver.core.errors import FileRefused, FolderFull
+from archiver.core.errors import FileRefused, FolderFull, RestoreError
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, ManifestObject
 from archiver.core.restore.copies import Cold, Copies, Copy
@@ -41,6 +41,10 @@ Count = Callable[[int], None]
 
 def _not_counted(_size_bytes: int) -> None:
     """Nobody watches."""
+
+
+class Stopped(RestoreError):
+    """`Restorer.stop` was called."""
 
 
 class _WrongBytes(Exception):
@@ -104,12 +108,16 @@ class Restorer:
         self._begun = begun
         self._moved = moved
         self._lock = threading.Lock()
+        self._large = threading.Lock()  # one large object at a time, to bound the memory
+        self._stopped = threading.Event()
         self._failures: dict[str, int] = {}  # in a row, by destination
 
     def restore(self, copies: Copies) -> Restored:
-        """Restore one asset. What is there and whole is kept; another file in its place is replaced. The manifest is
-        written last, as `manifest.json`. Idempotent. Raises FolderFull, FolderUnusable; what no destination has whole
-        is a problem of the result."""
+        """Restore one asset; several may be restored at once. What is there and whole is kept; another file in its
+        place is replaced. The manifest is written last, as `manifest.json`. Idempotent.
+
+        What no destination has whole is a problem of the result. Raises FolderFull, FolderUnusable; Stopped after
+        `stop`."""
         copy = copies.best()
         if copy is None:
             return _without_manifest(copies)
@@ -129,6 +137,10 @@ class Restorer:
                 return found
         return result
 
+    def stop(self) -> None:
+        """Let what runs in other threads end at its next block; what is there stays, for the next run."""
+        self._stopped.set()
+
     def _restore_from(self, copies: Copies, copy: Copy) -> Restored:
         manifest = copy.manifest
         asset = _Asset(copies, copy, keys.asset_folder(copy.asset, LAYOUT))
@@ -144,7 +156,8 @@ class Restorer:
             for done in pool.map(partial(self._restore_one, asset), small):
                 result.add(done)
             for item in large:
-                result.add(self._restore_one(asset, item))
+                with self._large:
+                    result.add(self._restore_one(asset, item))
         finally:
             pool.shutdown(cancel_futures=True)
             self._folder.forget()
@@ -183,12 +196,17 @@ class Restorer:
     # -- one object ------------------------------------------------------------------------------------------
     def _restore_one(self, asset: _Asset, item: ManifestObject) -> _Done:
         done = _Done(asset.path(item))
+        self._require_going()
         try:
             if not self._is_there(done, item):
                 self._fetch(asset, item, done)
         except FileRefused as error:
             done.problem = str(error)
         return done
+
+    def _require_going(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped("the restore was stopped")
 
     def _is_there(self, done: _Done, item: ManifestObject) -> bool:
         if self._folder.size_of(done.path) != item.size:
@@ -240,6 +258,7 @@ class Restorer:
         self._moved(resumed)
         try:
             for block in self._reader.blocks(copy.store, copy.manifest.key_of(item), resumed, item.size):
+                self._require_going()
                 seen.update(block)
                 if seen.size_bytes > item.size:
                     break

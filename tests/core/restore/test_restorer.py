@@ -23,7 +23,7 @@ from archiver.core.records.tombstones import Tombstone
 from archiver.core.restore.copies import Selection, find
 from archiver.core.restore.folder import WORK, RestoreFolder
 from archiver.core.restore.reading import BlockReader
-from archiver.core.restore.restorer import AWAY_AFTER, Restored, Restorer
+from archiver.core.restore.restorer import AWAY_AFTER, Restored, Restorer, Stopped
 from archiver.hms.models import parse_time
 from archiver.ledger.models import AssetState
 from storage_backends.base import object_key
@@ -227,6 +227,27 @@ def test_a_restore_that_was_killed_is_resumed_and_ends_the_same(tmp_path: Path, 
     assert result.ok
     assert files(out) == restored(movie)
     assert not (out / WORK).exists()
+
+
+def test_a_restore_that_is_stopped_ends_at_its_next_block(
+    near: MemoryBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive_at([near], asset(), {"movie.mp4": b"m" * 64 * BLOCK})
+    moved: list[int] = []
+    with RestoreFolder(tmp_path) as folder, BlockReader(1, BLOCK) as reader:
+
+        def stop_at_once(size_bytes: int) -> None:
+            moved.append(size_bytes)
+            restorer.stop()
+
+        restorer = Restorer(folder, reader, moved=stop_at_once)
+        (copies,) = find([near], Selection((asset().id,)))
+        with pytest.raises(Stopped):
+            restorer.restore(copies)
+
+    assert sum(moved) <= 2 * BLOCK
+    (result,) = restore(tmp_path, near)
+    assert result.ok
 
 
 def test_what_a_power_failure_left_wrong_is_read_again(near: MemoryBackend, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from archiver.core.records.delivery_records import MAX_WAITING, DeliveryRecord
 from archiver.core.records.manifest import read_manifest
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import EVENT_STATES, AssetState, Row
+from archiver.ledger.models import EVENT_STATES, REMOVED_STATES, AssetState, Row
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ class Resending:
         return max(self._record.since, self._record.until - MARGIN) if self._record else None
 
     def note(self, info: ObjectInfo) -> None:
-        """Note a listed manifest or end record that was written since events are not known to be delivered."""
+        """Note a listed manifest, end record or tombstone written since events are not known to be delivered."""
         if self._floor is not None and (info.updated_at is None or info.updated_at >= self._floor):
             self._written_since.add(info.key)
 
@@ -133,6 +133,8 @@ class Resending:
                 yield row.asset_id
 
     def _is_newer(self, row: Row) -> bool:
+        if row.state in REMOVED_STATES:
+            return keys.tombstone_key(row.asset_id) in self._written_since
         key = keys.manifest_key(row.asset_id, row.created_at)
         if keys.end_record_beside(key) in self._written_since:
             return True

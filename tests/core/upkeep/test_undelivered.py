@@ -10,6 +10,7 @@ from archiver.core.judging import Scope, judge
 from archiver.core.records import delivery_records, end_records, keys
 from archiver.core.records.delivery_records import DeliveryRecord
 from archiver.core.upkeep import undelivered
+from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.undelivered import FACT, MARGIN, WANTED_FOR
 from archiver.hms.models import Asset
@@ -35,13 +36,14 @@ class Setting:
         self.stores = [MemoryBackend("one"), MemoryBackend("two")]
         self.ledger.keep_events(DAY)
 
-    def reconcile(self, *, wanted: bool = True) -> None:
+    def reconcile(self, *, wanted: bool = True, eraser: Eraser | None = None) -> None:
         reconciler = Reconciler(
             ledger=self.ledger,
             destinations=self.stores,
             scope=Scope(RETENTION),
             clock=self.clock,
             events_wanted=wanted,
+            eraser=eraser,
         )
         assert reconciler.reconcile() is not None
 
@@ -291,3 +293,15 @@ def test_a_destination_that_takes_no_record_stops_nothing(
     setting.reconcile()
 
     assert setting.deliver() == ["a1.archived"]
+
+
+def test_what_was_erased_before_the_ledger_was_lost_is_told_too(setting: Setting) -> None:
+    setting.archive("a1")
+    setting.deliver()
+    eraser = Eraser(ledger=setting.ledger, destinations=setting.stores, clock=setting.clock)
+    (removal,) = eraser.erase(["a1"], ticket="T-1")
+    assert removal.is_done
+    setting.lose_ledger()
+    setting.reconcile(eraser=eraser)
+
+    assert setting.deliver() == ["a1.erased"]

@@ -66,7 +66,7 @@ from worker.celery_setup.sighup import on_sighup
 from worker.credentials import Credentials
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
-from worker.limits import api_limit, bandwidth_of, copy_limit, replicate_limit, scrub_limit
+from worker.limits import api_limit, bandwidth_of, copy_limit, drill_limit, replicate_limit, scrub_limit
 from worker.memory import buffer_bytes
 from worker.services import AppServices, ServicesPerProcess
 from worker.settings import Settings
@@ -181,7 +181,10 @@ def build_services(
             term_is_over=expirer.term_is_over,
         ),
         driller=Driller(
-            ledger=ledger, destinations=destinations, clock=clock, rules=build_drill_rules(settings)
+            ledger=ledger,
+            destinations=limited(destinations, drill_limit(settings, ledger, clock)),
+            clock=clock,
+            rules=build_drill_rules(settings),
         ),
         watcher=build_watcher(settings, ledger),
         write_probe=WriteProbe(

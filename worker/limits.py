@@ -30,6 +30,10 @@ def scrub_limit(settings: Settings, ledger: RateLimits, clock: Clock) -> RateLim
     return _of_schedule("scrub", settings.scrub_schedule, settings, ledger, clock)
 
 
+def drill_limit(settings: Settings, ledger: RateLimits, clock: Clock) -> RateLimit | None:
+    return _of_schedule("drill", settings.drill_schedule, settings, ledger, clock)
+
+
 def replicate_limit(
     settings: Settings, ledger: RateLimits, clock: Clock, per_second: float | None = None
 ) -> Callable[[int], None]:

@@ -45,6 +45,12 @@ class LimitSettings(SettingsGroup):
         "for one worker. Default: as ARCHIVER_CONNECTIONS.",
     )
 
+    drill_bandwidth: str = Field(
+        default="unlimited",
+        description="Bytes per second that a drill reads from all destinations together, written like "
+        "ARCHIVER_BANDWIDTH. The minutes per GiB that a drill reports are those under the limit. "
+        "Default: unlimited.",
+    )
     replicate_bandwidth: str = Field(
         default="unlimited",
         description="Bytes per second read from one destination to fill another, by all processes on one Redis "
@@ -54,6 +60,10 @@ class LimitSettings(SettingsGroup):
     @property
     def bandwidth_schedule(self) -> RateSchedule:
         return parse_schedule(self.bandwidth, ZoneInfo(self.bandwidth_zone))
+
+    @property
+    def drill_schedule(self) -> RateSchedule:
+        return parse_schedule(self.drill_bandwidth, ZoneInfo(self.bandwidth_zone))
 
     @property
     def replicate_schedule(self) -> RateSchedule:
@@ -78,6 +88,7 @@ class LimitSettings(SettingsGroup):
         for name, text in (
             ("BANDWIDTH", self.bandwidth),
             ("SCRUB_BANDWIDTH", self.scrub_bandwidth),
+            ("DRILL_BANDWIDTH", self.drill_bandwidth),
             ("REPLICATE_BANDWIDTH", self.replicate_bandwidth),
         ):
             try:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.servers import (  # noqa: F401 # fixtures
     azurite_server,
+    enforcing_server,
     gcs_server,
     ministack_server,
     moto_server,

@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from archiver.http import waiting
 from storage_backends import crc32c as crc
-from storage_backends.azure import abilities
+from storage_backends.azure import abilities, versions
 from storage_backends.azure.container import Container, confirmed_md5, described, md5_of
 from storage_backends.azure.errors import Answer, refused, translated
 from storage_backends.azure.settings import AzureSettings, settings_of
@@ -38,7 +38,7 @@ from storage_backends.errors import (
     TransientStorageError,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import Thaw, ThawSpeed
+from storage_backends.optional import NotDeleted, ObjectVersion, Thaw, ThawSpeed
 
 # https://learn.microsoft.com/azure/storage/blobs/scalability-targets
 LIMITS = Limits(
@@ -144,7 +144,9 @@ class AzureBackend:
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
         blob = self._container.find(key)
-        return None if blob is None else described(key, blob, self._doing("stat", key, "looking at"))
+        if blob is None:
+            return None
+        return self._container.verified(described(key, blob, self._doing("stat", key, "looking at")), blob)
 
     def read(
         self,
@@ -267,6 +269,14 @@ class AzureBackend:
         except ObjectCold:
             return state  # somebody else asked in between
         return replace(state, asked=True)
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """See `storage_backends.optional.KeepsVersions`."""
+        return versions.listed(self._container, prefix, self.list(prefix))
+
+    def delete_versions(self, chosen: Sequence[ObjectVersion]) -> Sequence[NotDeleted]:
+        """See `storage_backends.optional.KeepsVersions`."""
+        return versions.deleted(self._container, chosen)
 
     def close(self) -> None:
         connection = self._container.connection.drop()

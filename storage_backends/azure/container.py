@@ -6,6 +6,7 @@ import base64
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -15,6 +16,7 @@ from azure.core.exceptions import ResourceNotFoundError
 
 from archiver.http import waiting
 from archiver.retry_policy import STORE_CALL
+from storage_backends.azure.blocks import crc32c_of_blocks
 from storage_backends.azure.connection import Connection, connect
 from storage_backends.azure.errors import Answer, refused, translated
 from storage_backends.azure.settings import (
@@ -25,7 +27,14 @@ from storage_backends.azure.settings import (
     AzureSettings,
 )
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
-from storage_backends.errors import ChecksumRejected, ObjectMissing, StorageError, TransientStorageError
+from storage_backends.errors import (
+    AccessDenied,
+    ChecksumRejected,
+    ObjectCold,
+    ObjectMissing,
+    StorageError,
+    TransientStorageError,
+)
 from storage_backends.operation import Operation
 from storage_backends.per_process import PerProcess
 
@@ -88,15 +97,13 @@ class Container:
         return self._verifies_md5
 
     def new_blob(
-        self, spec: ObjectSpec, identity: str, crc32c: int, md5: bytes | None = None
+        self, spec: ObjectSpec, identity: str, crc32c: int | None, md5: bytes | None = None
     ) -> dict[str, str]:
-        """Return the headers that describe a new blob, of Put Blob and Put Block List."""
-        metadata = {
-            **self.settings.metadata.of(spec),
-            **spec.metadata,
-            METADATA_ID: identity,
-            METADATA_CRC32C: f"{crc32c:08x}",
-        }
+        """Return the headers that describe a new blob, of Put Blob and Put Block List. `crc32c`: None where the service
+        has not verified the blocks."""
+        metadata = {**self.settings.metadata.of(spec), **spec.metadata, METADATA_ID: identity}
+        if crc32c is not None:
+            metadata[METADATA_CRC32C] = f"{crc32c:08x}"
         if md5 is not None:
             metadata[METADATA_MD5] = md5.hex()
         headers = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
@@ -132,6 +139,22 @@ class Container:
             return self.retry(doing, lambda: _none_missing(blob.get_blob_properties, doing))
         except ObjectMissing:
             return None
+
+    def verified(self, info: ObjectInfo, blob: Any) -> ObjectInfo:
+        """Return the description of a blob with its CRC32C, if it consists of the blocks that made it: one request for
+        a blob that came in blocks."""
+        metadata = blob.metadata or {}
+        noted, identity = _number(metadata.get(METADATA_CRC32C)), metadata.get(METADATA_ID)
+        if info.crc32c is not None or noted is None or METADATA_MD5 in metadata or not identity:
+            return info
+        client = self.control().get_blob_client(self.prefix + info.key)
+        doing = Operation("stat", self.name, info.key, "looking at the blocks of")
+        try:
+            blocks = self.retry(doing, lambda: client.get_block_list("committed")[0])
+        except (ObjectCold, ObjectMissing, AccessDenied):
+            return info
+        found = crc32c_of_blocks(identity, blocks, info.size_bytes)
+        return replace(info, crc32c=found) if found == noted else info
 
     def made_by(self, spec: ObjectSpec, identity: str, size_bytes: int | None) -> ObjectInfo | None:
         """Return the object at the key if the request with this identity made it and its answer was lost."""

@@ -16,7 +16,6 @@ its presence tells `parts` that the upload still exists.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from azure.core.exceptions import ResourceNotFoundError
 
 from archiver.http import waiting
 from storage_backends import crc32c as crc
+from storage_backends.azure.blocks import block_id
 from storage_backends.azure.container import Container, confirmed_md5, md5_of
 from storage_backends.azure.errors import Answer, translated
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Part, StorageBackend
@@ -147,10 +147,10 @@ class AzureUpload:
             return done
         ids = "".join(f"<Uncommitted>{self._block_id(p.number, p.crc32c)}</Uncommitted>" for p in parts)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{ids}</BlockList>'.encode()
-        headers = self._container.new_blob(self._spec, self._identity, crc32c)
+        proven = crc32c if all(part.tag == _CONFIRMED for part in parts) else None
+        headers = self._container.new_blob(self._spec, self._identity, proven)
         if self._spec.if_absent:
             headers["If-None-Match"] = "*"
-        proven = crc32c if all(part.tag == _CONFIRMED for part in parts) else None
         try:
             return self._container.retry(
                 doing, lambda: waiting.complete(self._commit(headers, body, size, proven, doing))
@@ -181,8 +181,7 @@ class AzureUpload:
         return self._container.made_by(self._spec, self._identity, size_bytes)
 
     def _block_id(self, number: int, crc32c: int) -> str:
-        raw = bytes.fromhex(self._identity) + number.to_bytes(4, "big") + crc32c.to_bytes(4, "big")
-        return base64.b64encode(raw).decode()
+        return block_id(self._identity, number, crc32c)
 
     def _doing(self, name: str, verb: str) -> Operation:
         return Operation(name, self._container.name, self._spec.key, verb)

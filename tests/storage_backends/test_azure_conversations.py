@@ -7,7 +7,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,26 @@ def test_whether_an_upload_still_exists_is_asked_of_the_service(store: AzureBack
         store.resume(spec(), f"az1.{'0' * 32}").parts()
 
 
+def test_a_large_blob_is_described_with_the_crc32c_that_follows_from_its_blocks(
+    store: AzureBackend, server: AzuriteServer
+) -> None:
+    upload = store.begin(spec())
+    upload.complete(sent(upload), crc32c_of(DATA))
+    before = store.stat(KEY)
+    with server.client() as client:
+        blob = client.get_blob_client(store._container.settings.container, f"pre/{KEY}")
+        metadata = blob.get_blob_properties().metadata
+        blob.upload_blob(DATA[::-1], overwrite=True, metadata=metadata)
+
+    after = store.stat(KEY)
+
+    assert before is not None
+    assert after is not None
+    assert (before.crc32c, after.crc32c) == (crc32c_of(DATA), None), (
+        "what is noted beside other bytes proves nothing"
+    )
+
+
 # -- lost answers
 
 
@@ -214,6 +234,110 @@ def test_an_archived_blob_is_cold_until_it_was_thawed(store: AzureBackend, serve
     assert info.size_bytes == len(DATA)
     assert (asked.storage_class, asked.asked, asked.ready_within) == ("Archive", True, timedelta(hours=15))
     assert store.read(KEY) == DATA, "the emulator does at once what the service does in hours"
+
+
+# -- versions
+
+
+VERSIONS = """<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="http://x/"><Blobs>
+<Blob><Name>pre/a</Name><VersionId>2026-01-02T00:00:00.0000000Z</VersionId><IsCurrentVersion>true</IsCurrentVersion>
+<Properties><Etag>1</Etag><Content-Length>1</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>
+<Blob><Name>pre/a</Name><VersionId>2026-01-01T00:00:00.0000000Z</VersionId>
+<Properties><Etag>1</Etag><Content-Length>1</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob>
+<Blob><Name>pre/b</Name><Deleted>true</Deleted><VersionId>2026-01-03T00:00:00.0000000Z</VersionId><Properties>
+<Etag>1</Etag><Content-Length>1</Content-Length><BlobType>BlockBlob</BlobType>
+<DeletedTime>Thu, 01 Jan 2026 00:00:00 GMT</DeletedTime><RemainingRetentionDays>6</RemainingRetentionDays>
+</Properties></Blob>
+</Blobs><NextMarker /></EnumerationResults>"""
+
+
+def test_versions_and_what_soft_delete_keeps_are_told_apart(store: AzureBackend, proxy: FaultProxy) -> None:
+    proxy.answer(
+        lambda call: "include=" in call.path,
+        Answer(200, VERSIONS.encode(), {"Content-Type": "application/xml"}),
+    )
+
+    found = list(store.versions())
+
+    assert [(each.key, each.is_current, each.gone_at) for each in found] == [
+        ("a", True, None),
+        ("a", False, None),
+        ("b", False, datetime(2026, 1, 8, tzinfo=UTC)),
+    ]
+
+
+def test_an_old_version_is_deleted_by_its_id_and_what_is_soft_deleted_is_left(
+    store: AzureBackend, proxy: FaultProxy
+) -> None:
+    proxy.answer(
+        lambda call: "include=" in call.path,
+        Answer(200, VERSIONS.encode(), {"Content-Type": "application/xml"}),
+    )
+    found = list(store.versions())
+    proxy.answer(lambda call: call.method == "DELETE", Answer(202, b""), times=9)
+
+    assert store.delete_versions(found) == []
+
+    deletes = [call.path for call in proxy.calls if call.method == "DELETE"]
+    assert ["versionid=" in path for path in deletes] == [False, True]
+
+
+def test_a_server_without_versions_has_one_of_each_and_deletes_it_with_its_snapshots(
+    store: AzureBackend, server: AzuriteServer
+) -> None:
+    store.put(spec(), DATA, crc32c_of(DATA))
+    with server.client() as client:
+        client.get_blob_client(store._container.settings.container, f"pre/{KEY}").create_snapshot()
+
+    found = list(store.versions("recordings/"))
+    refused = store.delete_versions([each for each in found if each.is_current])
+
+    assert {each.key for each in found} == {KEY}
+    assert sum(each.is_current for each in found) == 1
+    assert refused == []
+    assert list(store.versions("recordings/")) == []
+
+
+def test_a_version_that_may_not_be_deleted_is_named_with_the_reason(
+    store: AzureBackend, proxy: FaultProxy
+) -> None:
+    store.put(spec(), DATA, crc32c_of(DATA))
+    found = list(store.versions())
+    held = Answer(409, b"", {"x-ms-error-code": "BlobImmutableDueToPolicy"})
+    proxy.answer(lambda call: call.method == "DELETE", held)
+
+    [left] = store.delete_versions(found)
+
+    assert "409 BlobImmutableDueToPolicy" in left.reason
+
+
+# -- rights
+
+
+@pytest.mark.parametrize("lacking", ["", "read", "write", "delete", "list"])
+def test_read_write_delete_and_list_are_all_needed_and_enough(
+    server: AzuriteServer, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    container = server.new_bucket()
+    rights = {name: True for name in ("read", "write", "delete", "list") if name != lacking}
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", server.sas(container, **rights))
+    settings = AzureSettings(server.account, container, "", server.endpoint_url)
+
+    def use() -> None:
+        with contextlib.closing(AzureBackend(settings)) as store:
+            info = store.put(spec(if_absent=True), b"first", crc32c_of(b"first"))
+            store.put(spec(if_match=info.etag), b"second", crc32c_of(b"second"))
+            upload = store.begin(spec())
+            upload.complete(sent(upload), crc32c_of(DATA))
+            assert store.read(KEY) == DATA
+            assert [each.key for each in store.list()] == [KEY]
+            store.delete(KEY)
+
+    if lacking:
+        with pytest.raises(AccessDenied):
+            use()
+    else:
+        use()
 
 
 # -- credentials

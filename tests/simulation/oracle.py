@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from archiver.core.deadlines import is_over
 from archiver.core.health import Summary
 from archiver.core.upkeep.retrying import ASKED_AGAIN
 from archiver.ledger.models import OPEN_STATES, AssetState, Lease, Row
@@ -561,6 +562,8 @@ class Oracle:
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
             if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
                 continue
+            if harmed and row is not None and row.state in OPEN_STATES and not is_over(row, self.ledger.now()):
+                continue  # undated, and first seen again when the ledger was lost: its source may last
             if (
                 state is None
                 and harmed

@@ -109,6 +109,7 @@ class AlertBook:
     alerts: Mapping[tuple[str, str], Alert] = field(default_factory=dict)
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
     digest_at: datetime | None = None  # the last digest
+    revision: int = 0  # grows each time that the book is kept in the ledger
 
     # -- what is wrong -------------------------------------------------------------------------------------
     def observe(self, findings: Iterable[Finding], now: datetime) -> AlertBook:
@@ -207,7 +208,8 @@ class AlertBook:
         return replace(self, alerts=_without_settled(alerts), deliveries=deliveries)
 
     def merge(self, other: AlertBook) -> AlertBook:
-        """Join two books, such as one in memory and one in a ledger that was unreachable. Nothing is sent twice."""
+        """Join two books, such as one in memory and one in a ledger that was unreachable. Nothing is sent twice. Not
+        for an older book of the same ledger: what was resolved since would fire again, and hide that it does."""
         alerts = dict(other.alerts)
         for key, alert in self.alerts.items():
             theirs = alerts.get(key)
@@ -216,7 +218,12 @@ class AlertBook:
                 notified[name] = max(each, notified.get(name, each), key=lambda one: one.level)
             alerts[key] = replace(theirs or alert, notified=notified)
         digests = [at for at in (self.digest_at, other.digest_at) if at is not None]
-        return AlertBook(alerts, {**self.deliveries, **other.deliveries}, max(digests) if digests else None)
+        return AlertBook(
+            alerts,
+            {**self.deliveries, **other.deliveries},
+            max(digests) if digests else None,
+            max(self.revision, other.revision),
+        )
 
     # -- the daily digest ----------------------------------------------------------------------------------
     def digest_is_due(self, now: datetime, hour: int) -> bool:
@@ -252,6 +259,7 @@ class AlertBook:
                 for name, each in self.deliveries.items()
             },
             "digest_at": self.digest_at.isoformat() if self.digest_at else None,
+            "revision": self.revision,
         }
 
     @classmethod
@@ -260,6 +268,7 @@ class AlertBook:
         if fact is None:
             return cls()
         entries, deliveries = fact.get("alerts"), fact.get("deliveries")
+        revision = fact.get("revision")
         alerts = (_read_alert(entry) for entry in entries) if isinstance(entries, list) else ()
         return cls(
             {alert.key: alert for alert in alerts if alert is not None},
@@ -269,6 +278,7 @@ class AlertBook:
                 if (read := _read_delivery(each)) is not None
             },
             parse_time(fact.get("digest_at")),
+            revision if isinstance(revision, int) else 0,
         )
 
 

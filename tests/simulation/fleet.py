@@ -17,6 +17,7 @@ from archiver.hms.errors import HmsError
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import Row
 from storage_backends.errors import StorageError
+from tests.simulation.alerting import CHANNELS, LOOK_EVERY, AlertOracle, open_channels
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.ledgers import AuditedLedger, SimLedger
 from tests.simulation.oracle import Oracle
@@ -25,6 +26,7 @@ from tests.simulation.sources import CLOCK_FAULTS, Sources
 from tests.simulation.stores import MANIFESTS, Conditional, Destination, SimStore
 from tests.simulation.truth import TrueAsset, make_assets
 from tests.simulation.wiring import DISPATCH_EVERY, SWEEP_EVERY, Logs, Services, build, virtual
+from worker.alerts.alerter import Alerter
 from worker.verify import verify
 
 STORM = 6 * DAY
@@ -113,6 +115,8 @@ class Fleet:
         )
         for store in self.destinations:
             store.audit = self.oracle
+        self.alerts = AlertOracle(self.oracle, self.ledger, self.faults, self.destinations)
+        self.oracle.alerts = self.alerts
         self.broker = Broker(scheduler)
         self._soon: list[tuple[float, Callable[[], None]]] = []  # from when on, and what
         self._snapshots: deque[bytes] = deque(maxlen=4)
@@ -120,6 +124,7 @@ class Fleet:
         self.workers = [Process(scheduler, f"worker-{n}", self._work) for n in range(rng.randrange(2, 5))]
         self.controls = [Process(scheduler, "control-0", self._control)]
         self.beats = [Process(scheduler, f"beat-{n}", self._beat) for n in range(2)]
+        self.servers = [Process(scheduler, f"serve-{n}", self._serve) for n in range(2)]
         self.operator = Process(scheduler, "operator", self._operate)
         for beat in self.beats:
             beat.immortal = True
@@ -160,12 +165,13 @@ class Fleet:
             pause_at_commit=0.1,
         )
         self._plan_faults()
-        for process in (*self.workers, *self.controls, *self.beats, self.operator):
+        for process in (*self.workers, *self.controls, *self.beats, *self.servers, self.operator):
             process.wall_skew = rng.choice(
                 [0.0, rng.uniform(-5, 5), *(rng.uniform(-3 * DAY, 3 * DAY) for _ in range(2))]
             )
             process.start()
         scheduler.every(lambda: 6 * HOUR, self.oracle.look, first=HOUR)
+        scheduler.every(lambda: HOUR / 2, self.alerts.sample)
         scheduler.every(lambda: 4 * HOUR, self._snapshot)
         losses = rng.choice([0, 0, 1, 2])
         self._soon = [(rng.uniform(HOUR, STORM), self._flush_or_roll_back) for _ in range(losses)]
@@ -187,7 +193,7 @@ class Fleet:
     def _calm(self) -> None:
         self.oracle.calm_from = self.scheduler.seconds
         self.scheduler.weather = Weather()
-        for process in (*self.workers, *self.controls, *self.beats, self.operator):
+        for process in (*self.workers, *self.controls, *self.beats, *self.servers, self.operator):
             process.paused_until = min(process.paused_until, self.scheduler.seconds + HOUR)
 
     def _plan_faults(self) -> None:
@@ -197,6 +203,7 @@ class Fleet:
             (f"api:{self.workers[0].name}", ["403"]),
             ("ledger", ["away", "read only"]),
             ("api rows", ["without id"]),
+            *((f"channel:{channel.name}", ["503"]) for channel in CHANNELS),
             ("source", SOURCE_FAULTS),
             *(
                 (f"store:{store.name}", ["503", "flaky", "denied", "full", "read only", "bucket missing", "corrupting"])
@@ -344,6 +351,23 @@ class Fleet:
             services.dispatcher.dispatch()
         finally:
             services.reconciler.check_destinations()
+
+    def _serve(self, process: Process) -> None:
+        """Two of them look, and later one alone."""
+        services = self._built(process)
+        alerter = Alerter(
+            ledger=services.ledger,
+            summarize=services.watcher.summary,
+            channels=open_channels(process, self.faults, self.alerts, lambda: process.telling),
+            digest_hour=-1,
+            steady=process.monotonic,
+        )
+        rng = self.scheduler.rng
+        while self.scheduler.seconds < SETTLED:
+            process.sleep(LOOK_EVERY * rng.uniform(0.7, 1.3) * (3 if self.scheduler.seconds > STORM else 1))
+            alerter.look()
+            if process is not self.servers[0] and self.scheduler.seconds > STORM:
+                return
 
     @staticmethod
     def _ignore(_result: object) -> None:

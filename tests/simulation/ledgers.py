@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from archiver.core.alerts import BOOK_FACT
 from archiver.core.upkeep.reports import RECONCILE_EXPECTED_FACT, RECONCILE_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.ledger.errors import LedgerUnavailable
@@ -45,6 +46,10 @@ class LedgerAudit(Protocol):
 
     def reconciled(self, process: Process) -> None:
         """A reconcile that came to its end is recorded."""
+        ...
+
+    def told(self, process: Process, book: Mapping[str, object]) -> None:
+        """What was alerted is recorded."""
         ...
 
     def settled(self, process: Process, before: Row | None, after: Row | None) -> None: ...
@@ -167,6 +172,8 @@ class SimLedger:
                 self._audit.reconcile_expected()
             elif name == RECONCILE_FACT:
                 self._audit.reconciled(self._process)
+            elif name == BOOK_FACT:
+                self._audit.told(self._process, fact)
 
         self._call("remember", act)
 

@@ -99,6 +99,7 @@ class Oracle:
     ledger: AuditedLedger
     logs: Logs
     on_lease: Callable[[str], None]
+    alerts: Any = None  # `alerting.AlertOracle`
     harms: dict[tuple[str, str], list[Harm]] = field(default_factory=lambda: defaultdict(list))
     epoch: int = 0  # of the ledger: a flush or a rollback begins another
     epoch_began: float = 0.0
@@ -222,6 +223,8 @@ class Oracle:
             if self.scheduler.seconds < asset.created + 16 * DAY:
                 self._broken("nothing is lost within a day of its deadline", after.asset_id)
             restored = after.asset_id in self._lost and not process.name.startswith("worker")
+            if after.asset_id not in self._lost:
+                self.alerts.lost(after)
             self._lost.add(after.asset_id)
             wrong_clock = self.faults.began("api clock", None, self.scheduler.seconds) < process.attempt_began
             if wrong_clock and not restored:  # from its end record, after the ledger was lost
@@ -529,6 +532,9 @@ class Oracle:
         active = [kind for kind in kinds if self.faults.began(kind, None, self.scheduler.seconds) < began]
         self.met = dict.fromkeys(active, self.epoch)
 
+    def told(self, process: Process, book: Mapping[str, object]) -> None:
+        self.alerts.recorded(process, book)
+
     def reconcile_expected(self) -> None:
         self.reconciled_at = self.scheduler.seconds
 
@@ -562,7 +568,12 @@ class Oracle:
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
             if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
                 continue
-            if harmed and row is not None and row.state in OPEN_STATES and not is_over(row, self.ledger.now()):
+            if (
+                harmed
+                and row is not None
+                and row.state in OPEN_STATES
+                and not is_over(row, self.ledger.now())
+            ):
                 continue  # undated, and first seen again when the ledger was lost: its source may last
             if (
                 state is None

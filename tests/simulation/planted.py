@@ -26,6 +26,8 @@ import archiver.core.upkeep.sweep
 import archiver.ledger.clock
 import archiver.ledger.memory.leases
 import archiver.transfer.checks
+import worker.alerts.alerter
+from archiver.core.alerts import Alert, AlertBook
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.heartbeat import Heartbeat
@@ -352,6 +354,43 @@ def _(stack: ExitStack) -> None:
 def _(stack: ExitStack) -> None:
     breaker = archiver.core.destinations.breaker
     _instead(stack, breaker, "not_closed", breaker.opened)
+
+
+# -- who is told -----------------------------------------------------------------------------------------------
+@bug("what is told is told again at the next look")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Alert, "is_news", lambda *_: True)
+
+
+@bug("nobody is alerted of what is at risk")
+def _(stack: ExitStack) -> None:
+    real = archiver.core.health.alert_findings
+
+    def alert_findings(summary: Any) -> Any:
+        return tuple(each for each in real(summary) if each.id != "at_risk")
+
+    _instead(stack, worker.alerts.alerter, "alert_findings", alert_findings)
+
+
+@bug("what is at risk is alerted when it is past its deadline")
+def _(stack: ExitStack) -> None:
+    real = archiver.core.health.alert_findings
+
+    def alert_findings(summary: Any) -> Any:
+        late = tuple(row for row in summary.at_risk if row.expires_at < summary.at)
+        return real(replace(summary, at_risk=late))
+
+    _instead(stack, worker.alerts.alerter, "alert_findings", alert_findings)
+
+
+@bug("what goes on is called resolved after some looks")
+def _(stack: ExitStack) -> None:
+    real = AlertBook._carry_on
+
+    def carry_on(alert: Any, finding: Any, now: datetime) -> Any:
+        return real(alert, None if now - alert.since > timedelta(hours=8) else finding, now)
+
+    _instead(stack, AlertBook, "_carry_on", staticmethod(carry_on))
 
 
 # -- the fleet goes on -----------------------------------------------------------------------------------------

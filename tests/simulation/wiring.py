@@ -25,6 +25,8 @@ import archiver.core.destinations.probing
 import archiver.core.forecast
 import archiver.http.waiting
 import storage_backends.memory
+import worker.alerts.alerter
+from archiver.core.alerts import Message
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.context import Rules
 from archiver.core.attempt.decisions import RetryRules
@@ -326,6 +328,12 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         assert scheduler.running is not None
         scheduler.running.sleep(seconds)
 
+    def title_of(message: Message) -> str:
+        """Keep what is sent, not its text."""
+        assert scheduler.running is not None
+        scheduler.running.telling = message
+        return "alert"
+
     replaced: list[tuple[Any, str, Any]] = [
         (archiver.core.attempt.heartbeat, "heartbeat_starter", lambda: beats),
         (archiver.core.attempt.heartbeat, "threading", Threads(scheduler)),
@@ -335,6 +343,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.destinations.probing, "time", types.SimpleNamespace(monotonic=monotonic)),
         (archiver.core.destinations.probing, "_left", {}),
         (archiver.core.destinations.probing, "ROOM_BYTES", ROOM_BYTES),
+        (worker.alerts.alerter, "title_of", title_of),
         (archiver.core.forecast, "PATHS", FORECAST_PATHS),
         (archiver.http.waiting, "pause", pause),
         (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),

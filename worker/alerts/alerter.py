@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -49,6 +50,7 @@ class Alerter:
         self._digest_hour = digest_hour
         self._steady = steady
         self._book = AlertBook()
+        self._is_kept = True  # what this one knows is in the ledger
         self._seen_at: tuple[datetime, float] | None = None  # the ledger's time, and ours then
         self._away_since: float | None = None
         self.looked_at = steady()
@@ -86,14 +88,19 @@ class Alerter:
         now = summary.at
         self._seen_at = (now, self._steady())
         kept = AlertBook.from_fact(self._ledger.recall(BOOK_FACT))
-        book = self._book.merge(kept).only(each.channel for each in self._channels)
-        self._book = book.observe(alert_findings(summary), now)
+        # one that is newer has all that was kept of ours, and what another one has told since
+        is_newer = self._is_kept and kept.revision >= self._book.revision
+        book = kept if is_newer else self._book.merge(kept)
+        book = book.only(each.channel for each in self._channels)
+        self._book = replace(book.observe(alert_findings(summary), now), revision=book.revision + 1)
+        self._is_kept = False
         self._deliver(now)
         if self._book.digest_at is None:
             self._book = self._book.with_digest(now)
         if self._digest_hour >= 0 and self._book.digest_is_due(now, self._digest_hour):
             self._send_digest(summary)
         self._ledger.remember(BOOK_FACT, self._book.as_fact())
+        self._is_kept = True
 
     def _without_ledger(self, error: LedgerError) -> None:
         if self._away_since is None:
@@ -105,6 +112,7 @@ class Alerter:
             self._seen_at = (datetime.now().astimezone(), self._steady())
         seen_at, steadily = self._seen_at
         now = seen_at + timedelta(seconds=self._steady() - steadily)
+        self._is_kept = False
         self._book = self._book.add(
             finding("ledger_unreachable", f"The ledger does not answer: {error}"), now
         )

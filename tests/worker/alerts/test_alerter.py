@@ -184,6 +184,35 @@ def test_two_processes_and_a_restart_tell_nothing_twice(installation: Installati
     assert inbox.titles == ["archiver: critical: lost"]
 
 
+def test_what_another_process_has_resolved_is_told_when_it_comes_back(installation: Installation) -> None:
+    """The first process remembers that it told; the book in the ledger says that this is over."""
+    inbox = Inbox("slack 1")
+    first, second = alerter(installation, inbox), alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, first, second)
+    installation.ledger.acknowledge("a1", "ann", "asked")
+    look(installation, second, times=15)
+    installation.loses("a2")
+    look(installation, first, second, times=15)
+
+    assert inbox.titles == [
+        "archiver: critical: lost",
+        "archiver: resolved: lost",
+        "archiver: critical: lost",
+    ]
+
+
+def test_what_is_over_is_told_once_by_two_processes(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    first, second = alerter(installation, inbox), alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, first, second)
+    installation.ledger.acknowledge("a1", "ann", "asked")
+    look(installation, first, second, times=40)
+
+    assert inbox.titles == ["archiver: critical: lost", "archiver: resolved: lost"]
+
+
 def test_a_second_process_waits_while_the_first_one_is_slow_to_send(installation: Installation) -> None:
     inbox = Inbox("slack 1")
     second = alerter(installation, inbox)

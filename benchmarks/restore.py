@@ -74,7 +74,7 @@ def _ours(job: Job, _: Server, folder: Path) -> list[str]:
 
 
 def _rclone(job: Job, server: Server, folder: Path) -> list[str]:
-    command = [_rclone_program(), "copy", f":s3:bucket/{job.folder}", str(folder), "--config", os.devnull]
+    command = [rclone_program(), "copy", f":s3:bucket/{job.folder}", str(folder), "--config", os.devnull]
     command += ["--s3-provider", "Other", "--s3-endpoint", server.url, "--s3-env-auth", "--stats", "0"]
     command += [
         "--s3-region",
@@ -94,7 +94,7 @@ def _aws(job: Job, server: Server, folder: Path) -> list[str]:
     return [*command, "--endpoint-url", server.url, "--only-show-errors"]
 
 
-def _rclone_program() -> str:
+def rclone_program() -> str:
     beside = Path(sys.executable).parent / "rclone"
     return str(beside) if beside.exists() else shutil.which("rclone") or "rclone"
 
@@ -110,10 +110,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="restore-", dir=options.folder) as made:
         folder = Path(made)
         jobs = [
-            _archived(folder / "data/bucket", "one file", 1, options.file_mib * _MIB),
-            _archived(folder / "data/bucket", "an HLS tree", options.segments, 250 * 1024),
+            archived(folder / "data/bucket", "one file", 1, options.file_mib * _MIB),
+            archived(folder / "data/bucket", "an HLS tree", options.segments, 250 * 1024),
         ]
-        with _server(folder, tls=not options.plain) as server:
+        with s3_server(folder, tls=not options.plain) as server:
             for job in jobs:
                 taken: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
                 for _ in range(options.rounds):
@@ -134,9 +134,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _archived(root: Path, name: str, count: int, size_bytes: int) -> Job:
+def archived(root: Path, name: str, count: int, size_bytes: int, created_at: datetime | None = None) -> Job:
+    """Write an asset of `count` objects to the bucket at `root`, as a worker archives one."""
     asset_id = f"{count:024x}"
-    asset = Asset.parse({"id": asset_id, "type": "room-vod", "room_id": "r", "session_id": "s"})
+    described = {"id": asset_id, "type": "room-vod", "room_id": "r", "session_id": "s"}
+    asset = Asset.parse(described | ({"created_at": created_at.isoformat()} if created_at else {}))
     folder = keys.asset_folder(asset)
     block = os.urandom(_MIB)
     objects = []
@@ -157,18 +159,19 @@ def _archived(root: Path, name: str, count: int, size_bytes: int) -> Job:
         now=datetime.now(UTC),
         archiver_version="benchmark",
     )
-    at = root / keys.manifest_key(asset_id, None)
+    at = root / keys.manifest_key(asset_id, created_at)
     at.parent.mkdir(parents=True, exist_ok=True)
     at.write_bytes(manifest.to_bytes())
     return Job(name, asset_id, folder, count * size_bytes, count)
 
 
 @contextlib.contextmanager
-def _server(folder: Path, *, tls: bool) -> Iterator[Server]:
+def s3_server(folder: Path, *, tls: bool) -> Iterator[Server]:
+    """Serve `folder`/data."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [_rclone_program(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
+    command = [rclone_program(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
     command += ["--auth-key", ",".join(_KEYS)]
     ca_file = None
     if tls:

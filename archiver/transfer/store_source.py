@@ -39,13 +39,16 @@ class StoreSource:
         store: StorageBackend,
         key: ObjectKey,
         *,
+        size_bytes: int | None = None,
         read_bytes: int = READ_BYTES,
         before_read: Callable[[int], None] = _at_once,
     ) -> None:
-        """`read_bytes`: of one request; `read` returns bytes, a second copy beside the buffer. `before_read`: called
+        """`size_bytes`: of the object, for a caller that knows its checksum as well: then the store is not asked first,
+        nor whether it is still the same object. `read_bytes`: of one request; `read` returns bytes, a second copy beside the buffer. `before_read`: called
         with the bytes of each request, and may wait."""
         self._store = store
         self._key = key
+        self._size_bytes = size_bytes
         self._read_bytes = read_bytes
         self._before_read = before_read
 
@@ -54,6 +57,9 @@ class StoreSource:
         return f"{self._store.name}: {self._key}"
 
     def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
+        if self._size_bytes is not None:
+            known = SourceInfo(size_bytes=self._size_bytes, ranges=self._size_bytes > 0)
+            return known, _FirstBytes(self, known, min(first_bytes, self._size_bytes))
         found = self._stat()
         info = SourceInfo(
             size_bytes=found.size_bytes,
@@ -81,7 +87,8 @@ class StoreSource:
             raise SourceChanged(
                 f"{self.name} ended at byte {start + len(data)}: it is shorter than at the start"
             )
-        if info.etag is None and self._stat().size_bytes != info.size_bytes:  # a store that keeps no versions
+        is_asked = info.etag is None and self._size_bytes is None
+        if is_asked and self._stat().size_bytes != info.size_bytes:  # a store that keeps no versions
             raise SourceChanged(f"{self.name} has another length than at the start")
         into[:wanted] = data
         return wanted

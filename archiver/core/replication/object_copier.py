@@ -135,6 +135,7 @@ class ObjectCopier:
         source = StoreSource(
             self._source,
             self._listed.key_of(item),
+            size_bytes=item.size,
             read_bytes=self._read_bytes,
             before_read=self._before_read,
         )

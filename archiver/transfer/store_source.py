@@ -44,8 +44,8 @@ class StoreSource:
         before_read: Callable[[int], None] = _at_once,
     ) -> None:
         """`size_bytes`: of the object, for a caller that knows its checksum as well: then the store is not asked first,
-        nor whether it is still the same object. `read_bytes`: of one request; `read` returns bytes, a second copy beside the buffer. `before_read`: called
-        with the bytes of each request, and may wait."""
+        nor whether it is still the same object. `read_bytes`: of one request; `read` returns bytes, a second copy
+        beside the buffer. `before_read`: called with the bytes of each request, and may wait."""
         self._store = store
         self._key = key
         self._size_bytes = size_bytes

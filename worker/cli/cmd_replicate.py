@@ -105,7 +105,10 @@ def replicate(
             # what is there is compared first: the ledger may not know yet what a new destination lacks
             services.reconciler.reconcile(fill=False, tell=progress)
             limit = replicate_limit(settings, services.ledger, services.clock, per_second)
-            result = services.replicator.replicate(wanted, tell=progress, before_read=limit)
+            everything = not (room or session or asset_type or state or since or until)
+            result = services.replicator.replicate(
+                wanted, records=everything, tell=progress, before_read=limit
+            )
     if dry_run:
         _print_plan(planned.assets, planned.size_bytes, as_json=as_json)
         return

@@ -16,6 +16,7 @@ from archiver.core.attempt import urgency as urgent_copies
 from archiver.core.attempt.decisions import describe
 from archiver.core.destinations import breaker
 from archiver.core.locks import Lock, acquire
+from archiver.core.replication.record_copies import copy_records
 from archiver.core.replication.repairer import Repaired, Repairer, Result
 from archiver.core.replication.selection import Wanted, most_urgent, wanted_rows
 from archiver.core.upkeep.phases import Tell, untold
@@ -25,6 +26,7 @@ from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import OPEN_STATES, AssetState, CopyState
 from storage_backends.base import StorageBackend
+from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +91,7 @@ class Replicator:
         of each read, and may wait. `pause`: sleeps for so many seconds
         while urgent copies wait for a slot."""
         self._ledger = ledger
+        self._destinations = list(destinations)
         self._names = [store.name for store in destinations]
         self._repairer = repairer
         self._clock = clock
@@ -114,7 +117,7 @@ class Replicator:
                 lock=lock,
                 before_read=self._before_read,
             )
-            result = self._run(Wanted(), run, untold)
+            result = self._with_records(self._run(Wanted(), run, untold), Wanted())
             self._report(result, None if allowance is None else allowance - result.copied_bytes)
             return result
 
@@ -122,17 +125,40 @@ class Replicator:
         self,
         wanted: Wanted,
         *,
+        records: bool = False,
         tell: Tell = untold,
         before_read: Callable[[int], None] | None = None,
     ) -> ReplicateResult:
-        """Replicate all that is `wanted`, until it is done or `stop_requested`. `before_read`: instead of the usual
-        one. Two runs at once share the work. Idempotent. Raises LedgerError."""
+        """Replicate all that is `wanted`, until it is done or `stop_requested`. `records`: what belongs to no asset as
+        well (record_copies.py). `before_read`: instead of the usual one. Two runs at once share the work. Idempotent.
+        Raises LedgerError."""
         result = self._run(wanted, _Run(before_read=before_read or self._before_read), tell)
         open_ones = Wanted(wanted.source, wanted.target, tuple(OPEN_STATES), wanted.chooses)
         known = (row for row in wanted_rows(self._ledger, open_ones, self._names) if row.copies)
         result = replace(result, open=sum(1 for _ in known))
+        if records:
+            tell("copying records")
+            result = self._with_records(result, wanted)
         log.info("replicate_ended", copied=result.copied, bytes=result.copied_bytes, failed=result.failed)
         return result
+
+    def _with_records(self, result: ReplicateResult, wanted: Wanted) -> ReplicateResult:
+        """Copy the records, and add what failed of that to `result`."""
+        failures = dict(result.failures)
+        for target in self._destinations:
+            for source in self._destinations:
+                fits = wanted.target in (None, target.name) and wanted.source in (None, source.name)
+                if source is target or not fits or self._stop_requested() or target.name in result.away:
+                    continue
+                try:
+                    copy_records(source, target)
+                except StorageError as error:
+                    log.warning(
+                        "records_not_copied", source=source.name, store=target.name, reason=str(error)
+                    )
+                    failures["records"] = f"{type(error).__name__}: {error}"
+        failed = result.failed + int("records" in failures)
+        return replace(result, failures=failures, failed=failed)
 
     def plan(self, wanted: Wanted) -> Planned:
         """Return what `replicate` would copy, by what the ledger knows. Raises LedgerError."""

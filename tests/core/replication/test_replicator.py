@@ -7,14 +7,16 @@ from threading import Thread
 
 from archiver.core.attempt import urgency as urgent_copies
 from archiver.core.destinations import breaker
+from archiver.core.replication.record_copies import copy_records
 from archiver.core.replication.replicator import AWAY_AFTER, WAIT
 from archiver.core.replication.selection import Wanted, most_urgent
 from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState, CopyState
+from storage_backends.base import object_key
 from storage_backends.errors import AccessDenied, TransientStorageError
 from tests.core.examples import NOW, asset
-from tests.core.replication.harness import FILES, WHOLE, ReplicationHarness, Store
+from tests.core.replication.harness import FILES, WHOLE, ReplicationHarness, Store, put
 
 SIZE = sum(map(len, FILES.values()))
 DAY = timedelta(days=1)
@@ -207,3 +209,41 @@ def test_rows_of_which_nothing_is_known_are_copied_only_when_a_target_is_named()
     assert harness.replicator().plan(Wanted()).assets == 0
     assert harness.replicator().replicate(Wanted(target="memory://two")).copied == 1
     assert harness.copies(made) == [WHOLE, WHOLE]
+
+
+def test_sessions_and_statements_are_copied_and_what_is_there_stays() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    archived(harness, 1)
+    put(one, "sessions/s1/session.json", b"one")
+    put(one, "sessions/s2/session.json", b"one")
+    put(one, "statements/2026-01.json", b"signed")
+    put(two, "sessions/s2/session.json", b"two")
+
+    assert harness.replicator().replicate(Wanted(), records=True).complete
+
+    assert two.store.objects["sessions/s1/session.json"].data == b"one"
+    assert two.store.objects["sessions/s2/session.json"].data == b"two"
+    assert two.store.objects["statements/2026-01.json"].data == b"signed"
+    assert harness.replicator().replicate(Wanted(), records=True).complete
+
+
+def test_a_session_that_is_erased_while_it_is_copied_does_not_come_back() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    put(one, "sessions/s1/session.json", b"one")
+    two.on_write = lambda key: one.delete(object_key(key))
+
+    assert copy_records(one, two) == 0
+    assert "sessions/s1/session.json" not in two.store.objects
+
+
+def test_records_that_cannot_be_copied_are_told() -> None:
+    harness = ReplicationHarness()
+    put(harness.stores[0], "sessions/s1/session.json", b"one")
+    harness.stores[1].fail(AccessDenied("403"))
+
+    result = harness.replicator().replicate(Wanted(), records=True)
+
+    assert not result.complete
+    assert "403" in result.failures["records"]

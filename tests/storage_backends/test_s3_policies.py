@@ -19,7 +19,8 @@ import pytest
 
 from archiver.core.destinations.probing import begin_and_abort
 from archiver.core.errors import AssetErased
-from archiver.core.records import keys, removal, tombstones
+from archiver.core.records import keys, removal, session_records, tombstones
+from archiver.core.records.session_records import SessionRecord, SessionRecords
 from archiver.core.records.tombstones import Tombstone
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, ObjectSpec, object_key
@@ -286,11 +287,19 @@ def test_every_action_of_the_eraser_is_tested() -> None:
 
 
 def test_under_exactly_its_policy_an_eraser_leaves_nothing(to_erase: Account) -> None:
+    session = SessionRecord("s1", "r1", None, None, None, ("another", "erased"), TOMBSTONE.at)
     with to_erase.user(policy_of("s3-eraser", to_erase.bucket)) as store:
         tombstones.write(store, TOMBSTONE)
         erase_rows(store)
         left = removal.what_is_left(store, TARGETS, removal.remove(store, TARGETS))
         removal.abort_uploads(store, [FOLDER])
+        session_records.write(store, session)
+        SessionRecords().forget(store, "s1", ["erased"])
+        shared = session_records.read(store, "s1")
+        SessionRecords().forget(store, "s1", ["erased", "another"])
+        assert shared is not None
+        assert shared.assets == ("another",)
+        assert session_records.read(store, "s1") is None
         with pytest.raises(AssetErased):
             tombstones.check(store, "erased")
         tombstones.delete([store], "erased")

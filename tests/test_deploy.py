@@ -62,6 +62,26 @@ def test_a_gcs_role_is_of_objects_alone(path: Path) -> None:
     assert f"--file deploy/policies/{path.name}" in path.read_text()
 
 
+def test_the_azure_lifecycle_rule_moves_only_media() -> None:
+    (rule,) = json.loads((POLICIES / "az-lifecycle.json").read_text())["rules"]
+
+    assert rule["definition"]["filters"]["prefixMatch"] == ["my-container/recordings/recordings/"]
+    assert set(rule["definition"]["actions"]["baseBlob"]) == {"tierToCool"}
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("az-*r.json")), ids=lambda path: path.stem)
+def test_an_azure_role_is_of_blobs_alone_and_only_the_eraser_deletes_versions(path: Path) -> None:
+    role = json.loads(path.read_text())
+    blobs = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/"
+
+    assert role["IsCustom"]
+    assert all(action.startswith(blobs) for action in role["DataActions"])
+    assert all("UserDelegationKey" in action for action in role["Actions"])
+    deletes_versions = any("deleteBlobVersion" in action for action in role["DataActions"])
+    assert deletes_versions == (path.stem == "az-eraser")
+    assert f"{blobs}read" in role["DataActions"]
+
+
 @pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").iterdir()), ids=lambda unit: unit.name)
 def test_a_unit_is_well_formed_and_runs_a_command_that_exists(unit: Path) -> None:
     parser = configparser.ConfigParser(strict=False, interpolation=None)

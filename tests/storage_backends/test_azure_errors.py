@@ -144,6 +144,10 @@ def test_azure_identity_adds_two_errors_of_which_one_says_that_nothing_was_found
     assert (
         type(caught(azure.identity.CredentialUnavailableError("no managed identity"))) is CredentialsMissing
     )
+    nowhere = azure_errors.ClientAuthenticationError(
+        "DefaultAzureCredential failed to retrieve a token from ..."
+    )
+    assert type(caught(nowhere)) is CredentialsMissing
     assert type(caught(azure_errors.ClientAuthenticationError("AADSTS7000215"))) is AccessDenied
 
 

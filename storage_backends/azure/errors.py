@@ -142,7 +142,9 @@ def translate(error: Exception, doing: object) -> StorageError:
         kind = StorageError if isinstance(error, InvalidRequest) else TransientStorageError
         return kind(f"{doing}: {error}")
     # azure-identity's, which is imported only where it is used
-    if name == "CredentialUnavailableError" or "DefaultAzureCredential failed" in str(error):
+    if name == "CredentialUnavailableError" or "DefaultAzureCredential failed" in "".join(
+        map(str, error.args)
+    ):
         return CredentialsMissing(
             f"{doing}: no credentials for Azure were found; set AZURE_STORAGE_CONNECTION_STRING, "
             "AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_KEY, or give the machine a managed identity"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,6 +19,7 @@ from storage_backends.base import ObjectSpec, StorageBackend, object_key
 from storage_backends.crc32c import crc32c_of
 from storage_backends.errors import AccessDenied
 from storage_backends.registry import open_destination
+from storage_backends.s3 import S3Backend
 from tests.fault_proxy import Answer, Call, FaultProxy, fault_proxy
 from tests.servers import ACCESS_KEY, S3Server
 
@@ -113,6 +115,20 @@ def test_reads_and_writes_have_roles_of_their_own(proxy: FaultProxy, moto_server
             by["reads" if call.method in ("GET", "HEAD") else "writes"].add(key_of(call))
     assert len(by["reads"]) == len(by["writes"]) == 1
     assert by["reads"] != by["writes"]
+
+
+def test_a_signed_url_is_that_of_the_role_that_reads(proxy: FaultProxy, moto_server: S3Server) -> None:
+    bucket = moto_server.new_bucket()
+    with opened(proxy, bucket, read_role_arn=READER, write_role_arn=WRITER) as store:
+        store.put(ObjectSpec(KEY, "video/mp4"), b"movie", crc32c_of(b"movie"))
+        assert isinstance(store, S3Backend)
+        url = store.signed_url(KEY, timedelta(minutes=5))
+        with urlopen(url, timeout=10) as answer:
+            assert answer.read() == b"movie"
+
+    query = parse_qs(urlsplit(url).query)
+    assert "X-Amz-Security-Token" in query
+    assert not query["X-Amz-Credential"][0].startswith(ACCESS_KEY)
 
 
 def test_a_role_for_writes_alone_reads_with_the_credentials_of_the_sdk(

@@ -59,6 +59,7 @@ def test_without_versions_everything_of_an_asset_is_removed_and_its_neighbours_s
 
         why = removal.remove(store, TARGETS)
         removal.abort_uploads(store, TARGETS.folders)
+        removal.forget_rows(store, TARGETS.objects)
 
         assert not removal.what_is_left(store, TARGETS, why)
         assert [info.key for info in store.list()] == ["recordings/asset-1-too/c.mp4"]

@@ -14,7 +14,7 @@ from itertools import islice
 from archiver.core.records import check_records, keys
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
-from storage_backends.errors import AccessDenied, DestinationRefuses
+from storage_backends.errors import AccessDenied, DestinationRefuses, UploadGone
 from storage_backends.optional import NotDeleted, ObjectVersion
 
 AT_ONCE = 1000
@@ -153,7 +153,10 @@ def abort_uploads(store: StorageBackend, folders: Collection[ObjectKey]) -> None
         parts = key.split("/")
         return any("/".join(parts[:number]) in known for number in range(1, len(parts)))
 
-    abort(_AHEAD, is_ours)
+    try:
+        abort(_AHEAD, is_ours)
+    except UploadGone:
+        return  # a server that cannot list them (rclone)
 
 
 def forget_rows(store: StorageBackend, manifests: Collection[ObjectKey]) -> None:

@@ -271,4 +271,4 @@ def cooling_rules_of(store: StorageBackend) -> Sequence[CoolingRule] | None:
 
 
 def locks_of(store: StorageBackend) -> Locks | None:
-    return cast("Locks", store) if hasattr(store, "lock") else None
+    return cast("Locks", store) if callable(getattr(store, "lock", None)) else None

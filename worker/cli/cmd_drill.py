@@ -61,6 +61,6 @@ def drill(
             )
         for problem in (*report.failed, *report.errors):
             out.print(shown(f"  {problem}", "red"))
-    if report.failed:
+    if report.failed or not (report.tried or report.errors):
         sys.exit(ExitCode.NOT_SAVED)
     sys.exit(ExitCode.UNREACHABLE if report.errors else ExitCode.OK)

@@ -41,6 +41,8 @@ def begin_bag(
                 listed[path] = (size_bytes, found[1])
     ours = {DECLARATION, _INFO, _MANIFEST, _TAGS}
     strange = [path for path in top.files() if path not in ours and not path.startswith(f"{PAYLOAD}/")]
+    if top.size_of(DECLARATION) is not None:
+        strange = []  # a bag may hold other tag files
     strange += [
         f"{PAYLOAD}/{path}"
         for path in payload.files()

@@ -15,6 +15,10 @@ NAMED = 20
 LATE_BY = timedelta(days=2)
 """Beyond the interval, after which a drill that has not ended is late."""
 GIB = 2**30
+ALL_PASSED_OVER = (
+    "every copy that was looked at is cold, or larger than the scratch folder takes: ARCHIVER_DRILL_BYTES, "
+    "ARCHIVER_DRILL_DIR"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,12 @@ class DrillReport:
 
     @property
     def ok(self) -> bool:
-        return not self.failed and not self.errors
+        return not self.failed and not self.errors and self.tried
+
+    @property
+    def tried(self) -> bool:
+        """Return whether a copy was restored, or there was none: otherwise nothing is known."""
+        return self.copies > 0 or not (self.errors or self.passed_over)
 
 
 def expect_drill(ledger: Facts, now: datetime, every: timedelta | None) -> None:
@@ -48,7 +57,7 @@ def expect_drill(ledger: Facts, now: datetime, every: timedelta | None) -> None:
 
 
 def record_drill(ledger: Facts, report: DrillReport, every: timedelta | None, now: datetime) -> None:
-    """Replace the last report. A run that restored nothing because of errors leaves the time of the last one. Raises
+    """Replace the last report. A run that could restore nothing leaves the last one, with the reason. Raises
     LedgerError."""
     before = ledger.recall(DRILL_FACT) or {}
     fact: dict[str, object] = {
@@ -60,10 +69,12 @@ def record_drill(ledger: Facts, report: DrillReport, every: timedelta | None, no
         "since": before.get("since") or now.isoformat(),
         "every_days": every / timedelta(days=1) if every else before.get("every_days"),
     }
-    if not report.errors or report.copies:
+    if report.tried:
         fact["at"] = now.isoformat()
-    elif "at" in before:
-        fact = {**before, "errors": list(report.errors)}
+    else:
+        fact["errors"] = list(report.errors) or [ALL_PASSED_OVER]
+        if "at" in before:
+            fact = {**before, "errors": fact["errors"]}
     ledger.remember(DRILL_FACT, fact)
 
 

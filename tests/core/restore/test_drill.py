@@ -253,6 +253,22 @@ def test_a_scratch_folder_that_is_full_or_cannot_be_written_is_an_error_and_no_d
     monkeypatch.undo()
 
 
+def test_a_run_that_passes_everything_over_is_no_drill(
+    build: Callable[..., Driller], store: MemoryBackend, ledger: MemoryLedger, clock: Clock
+) -> None:
+    archive_at([store], number(1), {"movie.mp4": b"m" * 2000})
+    driller = build(store, scratch_bytes=1000)
+    driller.drill_if_due()
+    clock.now += 10 * DAY
+
+    report = driller.drill_if_due()
+
+    assert report is not None
+    assert not report.ok
+    (late,) = drill_findings(ledger.recall(DRILL_FACT), clock.now)
+    assert (late.id, "ARCHIVER_DRILL_BYTES" in late.text) == ("drill_is_late", True)
+
+
 def test_of_two_drills_one_runs(
     build: Callable[..., Driller], store: MemoryBackend, ledger: MemoryLedger
 ) -> None:

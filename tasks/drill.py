@@ -1,4 +1,4 @@
-"""Restore a few archived copies for a try, when that is due."""
+"""Nightly: restore a few archived copies for a try, and make the monthly statements, when that is due."""
 
 from __future__ import annotations
 
@@ -18,5 +18,7 @@ def register(app: Celery, services: GetServices) -> None:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
+        statements = services().stater.state_due()
         result = services().driller.drill_if_due()
-        return asdict(result) if result else {"skipped": "not due, off, or another drill is running"}
+        done = asdict(result) if result else {"skipped": "not due, off, or another drill is running"}
+        return {**done, "statements": statements}

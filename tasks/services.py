@@ -15,6 +15,7 @@ from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sessions import SessionKeeper
+from archiver.core.upkeep.stating import Stater
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
 from archiver.ledger.base import Facts
@@ -63,6 +64,9 @@ class Services(Protocol):
 
     @property
     def driller(self) -> Driller: ...
+
+    @property
+    def stater(self) -> Stater: ...
 
     @property
     def watcher(self) -> Watcher: ...

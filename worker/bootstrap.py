@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from archiver.core.destinations.guarded import guarded
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
 from archiver.core.records.session_records import SessionRecords
+from archiver.core.records.statements import SigningKey
 from archiver.core.replication.repairer import Repairer
 from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller, DrillRules
@@ -39,6 +41,7 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.core.upkeep.sessions import SessionKeeper
+from archiver.core.upkeep.stating import Stater
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.hms.client import HmsClient
 from archiver.http import trust
@@ -72,6 +75,7 @@ from worker.services import AppServices, ServicesPerProcess
 from worker.settings import Settings
 from worker.source_access import SourceAccess
 from worker.tallies import TallyFlusher
+from worker.time_stamps import TimeStampAuthority
 from worker.tokens import ReportedTokens, token_provider
 
 DISTRIBUTION = "recording-archiver"
@@ -186,6 +190,7 @@ def build_services(
             clock=clock,
             rules=build_drill_rules(settings),
         ),
+        stater=_build_stater(settings, destinations, clock, authorities),
         watcher=build_watcher(settings, ledger),
         write_probe=WriteProbe(
             ledger=ledger, destinations=destinations, clock=clock, machine=socket.gethostname()
@@ -194,6 +199,23 @@ def build_services(
         source_access=source_access,
         open_contents=open_contents,
         tallies=TallyFlusher(ledger),
+    )
+
+
+def _build_stater(
+    settings: Settings,
+    destinations: Sequence[StorageBackend],
+    clock: Callable[[], datetime],
+    authorities: Path,
+) -> Stater:
+    key, url = settings.statement_key, settings.statement_tsa_url
+    return Stater(
+        destinations=destinations,
+        key=SigningKey(key.get_secret_value()) if key is not None else None,
+        clock=clock,
+        retention=settings.retention,
+        version=version(DISTRIBUTION),
+        stamps=None if url is None else lambda: closing(TimeStampAuthority(url, authorities)),
     )
 
 

@@ -23,6 +23,7 @@ from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sessions import SessionKeeper
+from archiver.core.upkeep.stating import Stater
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
 from archiver.hms.client import HmsClient
@@ -60,6 +61,7 @@ class AppServices:
     session_keeper: SessionKeeper
     scrubber: Scrubber
     driller: Driller
+    stater: Stater
     watcher: Watcher
     write_probe: WriteProbe
     dead_mans_switch: DeadMansSwitch

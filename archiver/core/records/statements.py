@@ -178,7 +178,13 @@ def store_statement(store: StorageBackend, month: str, data: bytes, key: Signing
     """Store a statement unless there is one, and its signature. Return the bytes of the one that is there: another
     process may have been faster. Idempotent. Raises StatementRefused, StorageError."""
     with contextlib.suppress(ObjectChanged):
-        replace_if(store, ObjectSpec(key_of(month), "application/json", len(data)), data, crc32c(data), None)
+        replace_if(
+            store,
+            ObjectSpec(key_of(month), "application/json", len(data), lock=True),
+            data,
+            crc32c(data),
+            None,
+        )
     found = read(store, month)
     if found is None:
         raise StatementRefused(f"{store.name}/{key_of(month)} was deleted while it was made")
@@ -206,7 +212,11 @@ def sign(store: StorageBackend, stated: Stated, data: bytes, key: SigningKey) ->
         )
     signature = key.sign(data)
     replace_if(
-        store, ObjectSpec(at, "application/octet-stream", len(signature)), signature, crc32c(signature), None
+        store,
+        ObjectSpec(at, "application/octet-stream", len(signature), lock=True),
+        signature,
+        crc32c(signature),
+        None,
     )
 
 

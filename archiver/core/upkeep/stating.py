@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -17,12 +18,12 @@ from typing import Any, Protocol
 import structlog
 
 from archiver.core.records import keys, statements
-from archiver.core.records.statements import SigningKey, Stated
+from archiver.core.records.statements import SigningKey, Stated, StatementRefused
 from archiver.core.upkeep.phases import Tell, untold
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.conditional import replace_if
-from storage_backends.errors import ObjectChanged, ObjectMissing
+from storage_backends.errors import ObjectChanged, ObjectMissing, StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,52 @@ class Made:
     ends: int
     written: bool
     stamped: bool | None
+
+
+class Stater:
+    """Makes what is due at every destination, each night. `key`: None: no statements are wanted. `stamps`: opens what
+    gives time stamps."""
+
+    def __init__(
+        self,
+        *,
+        destinations: Sequence[StorageBackend],
+        key: SigningKey | None,
+        clock: Callable[[], datetime],
+        retention: timedelta,
+        version: str,
+        stamps: Callable[[], AbstractContextManager[TimeStamps]] | None = None,
+    ) -> None:
+        self._destinations = destinations
+        self._key = key
+        self._clock = clock
+        self._retention = retention
+        self._version = version
+        self._stamps = stamps
+
+    def state_due(self) -> int:
+        """Return how many statements were written. What cannot be made now is logged, and tried again the next night.
+        Idempotent."""
+        if self._key is None:
+            return 0
+        written = 0
+        with self._stamps() if self._stamps is not None else nullcontext() as stamps:
+            for store in self._destinations:
+                made = state(
+                    store,
+                    self._key,
+                    clock=self._clock,
+                    retention=self._retention,
+                    version=self._version,
+                    stamps=stamps,
+                )
+                try:
+                    written += sum(each.written for each in made)
+                except StatementRefused as error:
+                    log.error("statement_refused", store=store.name, reason=str(error))
+                except (StorageError, TimeStampRefused) as error:
+                    log.warning("statement_not_made", store=store.name, reason=str(error))
+        return written
 
 
 def due_months(store: StorageBackend, now: datetime, retention: timedelta) -> list[str]:
@@ -177,7 +224,7 @@ def _stamp(store: StorageBackend, month: str, data: bytes, stamps: TimeStamps) -
         return False
     response = stamps.stamp(hashlib.sha256(data).digest())
     try:
-        spec = ObjectSpec(key, "application/timestamp-reply", len(response))
+        spec = ObjectSpec(key, "application/timestamp-reply", len(response), lock=True)
         replace_if(store, spec, response, crc32c(response), None)
     except ObjectChanged:
         return False

@@ -22,7 +22,7 @@ from archiver.core.records import statements, tombstones
 from archiver.core.records.commit import accept, mark_damaged
 from archiver.core.records.manifest import read_manifest
 from archiver.core.records.statements import SigningKey, StatementRefused
-from archiver.core.upkeep.stating import Made, TimeStampRefused, state
+from archiver.core.upkeep.stating import Made, Stater, TimeStampRefused, state
 from archiver.hms.models import Asset
 from archiver.http import trust
 from archiver.ledger.models import AssetState
@@ -176,6 +176,27 @@ def test_nothing_is_stated_after_a_statement_that_was_altered(store: StorageBack
         make(store)
 
     assert not (folder / "statements/2026-04.json").exists()
+
+
+def test_each_night_what_is_due_is_made_and_one_that_is_refused_does_not_keep_the_others_from_it(
+    store: StorageBackend, folder: Path, tmp_path: Path
+) -> None:
+    other = open_destination(str(tmp_path / "other"))
+    for each in (store, other):
+        archived(each)
+    make(store, datetime(2026, 4, 20, tzinfo=UTC))
+    path = folder / "statements/2026-03.json"
+    path.write_bytes(path.read_bytes() + b" ")
+
+    def stater(key: SigningKey | None) -> Stater:
+        return Stater(
+            destinations=[store, other], key=key, clock=lambda: LATER, retention=RETENTION, version="test"
+        )
+
+    assert stater(None).state_due() == 0
+    assert stater(KEY).state_due() == 2
+    assert stater(KEY).state_due() == 0
+    assert verified(tmp_path / "other", tmp_path)[0] == 0
 
 
 # -- verifying

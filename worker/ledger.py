@@ -13,6 +13,7 @@ from archiver.ledger.clock import LedgerClock
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from worker.embedded.valkey import write_private
+from worker.local_findings import local_findings
 from worker.settings import Settings
 
 
@@ -29,6 +30,7 @@ def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
         clock=LedgerClock(ledger),
         at_risk_within=settings.at_risk,
         sweep_every=settings.sweep_every,
+        local=lambda: local_findings(ledger, settings.state_dir),
     )
 
 

@@ -244,6 +244,18 @@ _RULES = (
         "Start Redis, or correct ARCHIVER_REDIS_URL; then `archiver doctor`. Nothing is lost with it.",
     ),
     Rule(
+        "ledger_may_lose_rows",
+        Severity.WARNING,
+        "The ledger's Redis evicts keys, is nearly full, or cannot write its append-only file.",
+        "Set maxmemory-policy noeviction, and give it enough memory and disk; then `archiver doctor`.",
+    ),
+    Rule(
+        "disk_nearly_full",
+        Severity.WARNING,
+        "The disk of the state directory is nearly full.",
+        "Free some space, or move ARCHIVER_STATE_DIR to a larger disk.",
+    ),
+    Rule(
         "alert_channel_fails",
         Severity.WARNING,
         "Alerts do not reach one of the channels.",
@@ -286,6 +298,7 @@ _RULES = (
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
     Rule("drilled", Severity.INFO, "When copies were last restored for a try, and how long that took.", ""),
+    Rule("ledger_not_persistent", Severity.INFO, "The ledger's Redis keeps nothing across a restart.", ""),
     Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),
     Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),
     Rule("sweep_running", Severity.INFO, "A sweep is running.", ""),

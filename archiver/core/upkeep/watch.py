@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from archiver.core.attempt.copied import TRIED_AGAIN
 from archiver.core.deadlines import ALARM_LEVELS, UNDATED, alarm_level, source_ends_at
 from archiver.core.health import ATTENTION_STATES, Health, Summary, assess
+from archiver.core.health_rules import Finding
 from archiver.core.upkeep import reports, status, throughput
 from archiver.ledger.base import Facts, Ledger
 from archiver.ledger.models import AssetState, Row
@@ -41,8 +43,11 @@ class Watcher:
         clock: Callable[[], datetime],
         at_risk_within: timedelta,
         sweep_every: timedelta,
+        local: Callable[[], Iterable[Finding]] = tuple,
     ) -> None:
-        """`clock`: the ledger's."""
+        """`clock`: the ledger's. `local`: what this process finds of its machine and the ledger's server; may raise
+        LedgerError."""
+        self._local = local
         self._ledger = ledger
         self._clock = clock
         self._at_risk_within = at_risk_within
@@ -50,12 +55,13 @@ class Watcher:
 
     def summary(self) -> Summary:
         """Read the facts behind `status`. Raises LedgerError."""
-        return status.summarize(
+        summary = status.summarize(
             self._ledger,
             self._clock(),
             at_risk_within=self._at_risk_within,
             sweep_every=self._sweep_every,
         )
+        return replace(summary, reported=(*summary.reported, *self._local()))
 
     def watch(self) -> Summary:
         """Log an alarm for each problem, and for each asset whose deadline has come under a level of ALARM_LEVELS since

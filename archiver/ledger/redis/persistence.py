@@ -12,12 +12,14 @@ FULL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """What the server does with the ledger when it restarts or runs full. None: it does not tell."""
+    """What the server does with the ledger when it restarts or runs full. None: it does not tell. `losing`: why it may
+    lose rows while it runs."""
 
     appendonly: bool | None
     eviction_policy: str | None
     sound: bool | None
     explanation: str
+    losing: str | None = None
 
 
 def judge(info: Mapping[str, Any]) -> Persistence:
@@ -30,26 +32,31 @@ def judge(info: Mapping[str, Any]) -> Persistence:
         )
         return Persistence(None, None, None, explanation)
 
-    faults = []
+    restart, losing = [], []
     if not aof:
-        faults.append(
+        restart.append(
             "appendonly is off: after a restart the next sweep and reconcile find again what is due, running and on"
             " hold, and unfinished uploads restart; set 'appendonly yes'"
         )
     if info.get("aof_last_write_status", "ok") != "ok":
-        faults.append("the append-only file cannot be written: check the server's disk")
+        losing.append("the append-only file cannot be written: check the server's disk")
     if policy != "noeviction":
         full = "when its memory is full" if maxmemory else "once somebody sets maxmemory"
-        faults.append(
+        (losing if maxmemory else restart).append(
             f"maxmemory-policy is {policy}: {full} it drops ledger rows and messages; set 'noeviction'"
         )
     if evicted := info.get("evicted_keys"):
-        faults.append(f"{evicted:,} keys have already been evicted: ledger rows, or messages")
+        losing.append(f"{evicted:,} keys have already been evicted: ledger rows, or messages")
     used = info.get("used_memory", 0)
     if maxmemory and used > FULL * maxmemory:
-        faults.append(f"it uses {used / maxmemory:.0%} of maxmemory: raise maxmemory before writes fail")
+        losing.append(f"it uses {used / maxmemory:.0%} of maxmemory: raise maxmemory before writes fail")
     if info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        faults.append("rewriting the append-only file fails, so it grows: check the server's disk and memory")
+        losing.append("rewriting the append-only file fails, so it grows: check the server's disk and memory")
+    faults = "; ".join([*restart, *losing])
     return Persistence(
-        bool(aof), policy, not faults, "; ".join(faults) or "kept on disk, and nothing is evicted"
+        bool(aof),
+        policy,
+        not faults,
+        faults or "kept on disk, and nothing is evicted",
+        "; ".join(losing) or None,
     )

@@ -1,0 +1,94 @@
+"""What a process finds of its machine and of the ledger's server."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from archiver.core.health import assess
+from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.redis.ledger import RedisLedger
+from archiver.ledger.redis.persistence import judge
+from archiver.ledger.sealing import Seal
+from tests.core.examples import NOW
+from tests.core.fakes import Clock
+from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
+from worker.ledger import build_watcher
+from worker.local_findings import local_findings
+from worker.settings import Settings
+
+WELL = {"aof_enabled": 1, "maxmemory_policy": "noeviction", "maxmemory": 100, "used_memory": 10}
+
+
+@pytest.mark.parametrize(
+    ("info", "losing"),
+    [
+        ({}, None),
+        ({"aof_enabled": 0}, None),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": 0}, None),
+        ({"maxmemory_policy": "allkeys-lru"}, "drops ledger rows"),
+        ({"evicted_keys": 3}, "3 keys have already been evicted"),
+        ({"used_memory": 95}, "95% of maxmemory"),
+        ({"aof_last_write_status": "err"}, "cannot be written"),
+        ({"aof_last_bgrewrite_status": "err"}, "so it grows"),
+    ],
+)
+def test_what_loses_rows_is_told_from_what_a_restart_would_cost(
+    info: dict[str, Any], losing: str | None
+) -> None:
+    found = judge({**WELL, **info})
+
+    assert (found.losing is None) if losing is None else losing in str(found.losing)
+    assert found.sound is (not info)
+
+
+def test_a_server_that_does_not_tell_is_no_finding() -> None:
+    assert judge({}).losing is None
+
+
+def test_a_real_server_that_keeps_nothing_is_noted_and_one_that_evicts_is_a_problem(
+    redis_url: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    with closing(RedisLedger(redis_url, Seal(SecretStr("secret")))) as ledger:
+        before = {name: ledger._redis.config_get(name)[name] for name in ("maxmemory", "maxmemory-policy")}
+        try:
+            noted = [each.id for each in local_findings(ledger, tmp_path)]
+            ledger._redis.config_set("maxmemory", "1gb")
+            ledger._redis.config_set("maxmemory-policy", "allkeys-lru")
+            settings = Settings.model_construct(**{**Settings().model_dump(), "state_dir": tmp_path})
+            summary = build_watcher(settings, ledger).summary()
+        finally:
+            for name, value in before.items():
+                ledger._redis.config_set(name, str(value))
+
+    assert noted in ([], ["ledger_not_persistent"])
+    problems = {problem.id: problem.text for problem in assess(summary).problems}
+    assert "allkeys-lru" in problems["ledger_may_lose_rows"]
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "found"),
+    [
+        (10 * 2**30, 100 * 2**30, False),
+        (200 * 2**20, 100 * 2**30, True),
+        (60 * 2**20, 64 * 2**20, False),
+        (2 * 2**20, 64 * 2**20, True),
+        (0, 0, False),
+    ],
+)
+def test_a_disk_that_is_nearly_full_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, total: int, found: bool
+) -> None:
+    disk = SimpleNamespace(f_bavail=free // 4096, f_frsize=4096, f_blocks=total // 4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+
+    findings = list(local_findings(MemoryLedger(Clock(NOW)), tmp_path / "not" / "there"))
+
+    assert [each.id for each in findings] == (["disk_nearly_full"] if found else [])

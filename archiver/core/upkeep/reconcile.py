@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -19,11 +20,10 @@ import structlog
 from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.judging import Scope, as_known
 from archiver.core.locks import Lock, acquire
-from archiver.core.records import end_records, keys, tombstones
+from archiver.core.records import end_records, keys
 from archiver.core.records.commit import LACKING, damaged_settlement
-from archiver.core.records.manifest import find_manifest
-from archiver.core.records.tombstones import Tombstone
-from archiver.core.upkeep.erasing import Eraser, enter_tombstone, locked_until, tombstone_in
+from archiver.core.upkeep.applied_tombstones import AppliedTombstones
+from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.phases import Tell, untold
@@ -32,7 +32,7 @@ from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.core.upkeep.undelivered import Undelivered
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row
+from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
 
@@ -108,7 +108,10 @@ class Reconciler:
     ) -> None:
         """`readers`: how many assets that the ledger may not know are read at the same time."""
         self._expirer = expirer
-        self._eraser = eraser or Eraser(ledger=ledger, destinations=destinations, clock=clock)
+        eraser = eraser or Eraser(ledger=ledger, destinations=destinations, clock=clock)
+        self._tombstones = AppliedTombstones(
+            ledger=ledger, destinations=destinations, eraser=eraser, clock=clock
+        )
         self._ledger = ledger
         self._destinations = list(destinations)
         self._clock = clock
@@ -166,7 +169,8 @@ class Reconciler:
             self._listed(store, keys.MANIFESTS, lock, _counting(tell, f"listing {store.name}"), note)
             for store in self._destinations
         ]
-        came_back = self._bury(listed, lock)
+        buried = [self._listed(store, keys.TOMBSTONES, lock) for store in self._destinations]
+        came_back = self._tombstones.apply(listed, buried, partial(_extending, lock=lock))
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         entered, unreadable = self._rebuilder.enter_archived(
             _extending(sorted(everywhere), lock, _counting(tell, "reading manifests", len(everywhere)))
@@ -185,7 +189,9 @@ class Reconciler:
             log.info("expired_by_rule", assets=len(gaps.expired))
             for _ in _extending(self._expirer.expire(gaps.expired), lock, every=1):
                 pass  # what cannot be finished is looked at again below
-        erased, erasing = self._finish_erasures(came_back, lock, tell)
+        removals, waiting = self._tombstones.finish(came_back)
+        done = [each.is_done for each in _extending(removals, lock, _counting(tell, "erasing"), every=1)]
+        erased, erasing = sum(done), waiting + len(done) - sum(done)
         if resending is not None:
             resending.end()
         self._undelivered.record()
@@ -203,95 +209,6 @@ class Reconciler:
         )
         self._tell(result)
         return result
-
-    def _bury(self, listed: Sequence[set[ObjectKey]], lock: Lock) -> dict[str, list[ObjectKey]]:
-        """Any tombstone beats any manifest: take the manifests of erased assets out of `listed`, and return them by
-        asset. Enter erased assets that the ledger does not know, and write tombstones that a destination lacks."""
-        buried = [
-            {keys.record_name(key): key for key in self._listed(store, keys.TOMBSTONES, lock)}
-            for store in self._destinations
-        ]
-        names, known = set().union(*buried), set()
-        for row in _extending(self._ledger.rows(sorted(REMOVED_STATES)), lock):
-            name = keys.record_name(keys.tombstone_key(row.asset_id))
-            known.add(name)
-            if name not in names and row.state is not AssetState.ERASING:
-                self._rewrite_tombstone(row)
-        for name in _extending(sorted(names), lock):
-            lacking = [
-                store for store, found in zip(self._destinations, buried, strict=True) if name not in found
-            ]
-            if name not in known or lacking:
-                key = next(found[name] for found in buried if name in found)
-                asset_id = keys.asset_id_of(f"{keys.ENDS}{keys.UNDATED_MONTH}/{name}")
-                self._enter_tombstone(key, asset_id, lacking)
-        came_back: dict[str, list[ObjectKey]] = {}
-        for store, manifests in zip(self._destinations, listed, strict=True):
-            found_again = {key for key in manifests if keys.record_name(key) in names}
-            manifests -= found_again
-            for key in found_again:
-                asset_id = self._came_back(store, key)
-                if asset_id is not None:
-                    came_back.setdefault(asset_id, []).append(key)
-        return came_back
-
-    def _enter_tombstone(
-        self, key: ObjectKey, asset_id: str | None, lacking: Sequence[StorageBackend]
-    ) -> None:
-        found: Tombstone | None = None
-        for store in self._destinations:
-            if (there := tombstones.read_at(store, key, asset_id)) is not None:
-                found = there if found is None else found.joined(there)
-        if found is None:  # un-erased since the lists were made
-            return
-        enter_tombstone(self._ledger, found, self._clock())
-        for store in lacking:
-            tombstones.write(store, found)
-            log.warning("tombstone_written", asset_id=found.asset_id, store=store.name)
-
-    def _rewrite_tombstone(self, row: Row) -> None:
-        """The ledger alone knows that it was erased: somebody deleted the tombstones."""
-        again = self._ledger.get(row.asset_id)
-        if again is None or again.state is not row.state or tombstones.find(self._destinations, row.asset_id):
-            return  # un-erased, or erased, since the lists were made
-        tombstone = tombstone_in(row)
-        assert tombstone is not None
-        for store in self._destinations:
-            tombstones.write(store, tombstone)
-        log.warning(
-            "tombstone_written", asset_id=row.asset_id, stores=[each.name for each in self._destinations]
-        )
-
-    def _came_back(self, store: StorageBackend, key: ObjectKey) -> str | None:
-        """Return the id of an erased asset that has a manifest; None when it was un-erased since."""
-        found = find_manifest(store, key)
-        if found is None:
-            return None
-        asset_id = found.manifest.asset_id if found.manifest else keys.asset_id_of(key)
-        if asset_id is None or tombstones.find(self._destinations, asset_id) is None:
-            return None
-        row = self._ledger.get(asset_id)
-        if row is None or row.state is not AssetState.ERASING:
-            log.error("erased_came_back", asset_id=asset_id, store=store.name, key=key)
-        return asset_id
-
-    def _finish_erasures(
-        self, came_back: Mapping[str, Sequence[ObjectKey]], lock: Lock, tell: Tell
-    ) -> tuple[int, int]:
-        """Finish what was begun, but for what a lock keeps; return how many are done, and how many are not."""
-        now, waiting = self._clock(), 0
-        due = dict.fromkeys(came_back)
-        for row in self._ledger.rows((AssetState.ERASING,)):
-            until = locked_until(row)
-            if until is not None and now < until and row.asset_id not in came_back:
-                waiting += 1
-            else:
-                due[row.asset_id] = None
-        removals = self._eraser.resume(list(due), lambda asset_id: came_back.get(asset_id, ()))
-        done = [
-            each.is_done for each in _extending(removals, lock, _counting(tell, "erasing", len(due)), every=1)
-        ]
-        return sum(done), waiting + len(done) - sum(done)
 
     def _tell(self, result: ReconcileResult) -> None:
         summary = {**asdict(result), "stopped": result.stopped}

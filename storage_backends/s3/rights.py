@@ -7,19 +7,21 @@ not tried.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from storage_backends.base import ObjectKey, ObjectSpec
-from storage_backends.errors import AccessDenied, ObjectMissing
+from storage_backends.errors import AccessDenied
 from storage_backends.optional import Right
 from storage_backends.s3.bucket import Bucket
-from storage_backends.s3.errors import code_of, kind_of, needed
+from storage_backends.s3.errors import code_of, kind_of, needed, status_of
 
 _NAMED = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
 """In AWS's answer, and where it is, the right that is missing."""
@@ -33,29 +35,35 @@ _OF_OPTIONS: Mapping[str, tuple[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Of one request. `granted`: None when the server failed to take the request for another reason than a right."""
+
+    granted: bool | None
+    named: str | None = None  # the right that is missing, by AWS's answer
+
+
 def tried(bucket: Bucket, probe: ObjectKey) -> Iterator[Right]:
-    """See `storage_backends.optional.TellsRights`. Raises boto3's errors for all but refusals."""
-    listing = _allowed(
-        lambda: bucket.client.list_objects_v2(**bucket.listed, Prefix=bucket.prefix, MaxKeys=1)
-    )
+    """See `storage_backends.optional.TellsRights`. Raises boto3's errors for a server that fails."""
+    listing = _try(lambda: bucket.client.list_objects_v2(**bucket.listed, Prefix=bucket.prefix, MaxKeys=1))
     yield _of(listing, "s3:ListBucket", "telling what is there from what is not", is_essential=True)
     written = yield from _writing(bucket, probe)
     if written:
-        read = _allowed(lambda: _read(bucket, probe))
+        read = _try(lambda: _read(bucket, probe))
         yield _of(read, "s3:GetObject", "reading back and verifying", is_essential=True)
         yield from _locking(bucket, probe)
     yield from _uploading(bucket, probe)
     if written:
-        deleting = _allowed(lambda: bucket.writing_client.delete_object(**bucket.address(probe)))
+        deleting = _try(lambda: bucket.writing_client.delete_object(**bucket.address(probe)))
         yield _of(
             deleting, "s3:DeleteObject", "removing probes and replaced records (doctor/, checks/, ends/)"
         )
-    rules = _allowed(
+    rules = _try(
         lambda: bucket.client.get_bucket_lifecycle_configuration(Bucket=bucket.bucket),
         fine=("NoSuchLifecycleConfiguration",),
     )
     yield _of(rules, "s3:GetLifecycleConfiguration", "reading the lifecycle rules in `archiver doctor`")
-    yield from _not_needed(bucket, listed=listing is None)
+    yield from _not_needed(bucket, may_list=listing.granted is True)
 
 
 def _read(bucket: Bucket, probe: ObjectKey) -> None:
@@ -66,19 +74,19 @@ def _writing(bucket: Bucket, probe: ObjectKey) -> Generator[Right, None, bool]:
     """Return whether the probe is there."""
     options = bucket.settings.of_new_object(ObjectSpec(probe, "text/plain"))
 
-    def put(chosen: Mapping[str, Any]) -> ClientError | None:
+    def put(chosen: Mapping[str, Any]) -> _Outcome:
         request = {**bucket.address(probe), **chosen, "Body": _BODY}
-        return _allowed(lambda: bucket.writing_client.put_object(**request))
+        return _try(lambda: bucket.writing_client.put_object(**request))
 
-    refused = put(options)
-    if refused is None:
-        yield Right("s3:PutObject", True, "storing", is_essential=True)
-        return True
+    whole = put(options)
+    if whole.granted is not False:
+        yield Right("s3:PutObject", whole.granted, "storing", is_essential=True)
+        return whole.granted is True
     plain = {
         name: value for name, value in options.items() if name in ("ContentType", "Metadata", "RequestPayer")
     }
-    if put(plain) is not None:
-        yield _of(refused, "s3:PutObject", "storing", is_essential=True)
+    if put(plain).granted is not True:
+        yield _of(whole, "s3:PutObject", "storing", is_essential=True)
         return False
     yield Right("s3:PutObject", True, "storing", is_essential=True)
     for option, (action, needed_for) in _OF_OPTIONS.items():
@@ -98,68 +106,65 @@ def _locking(bucket: Bucket, probe: ObjectKey) -> Iterator[Right]:
     if lock:
         until = datetime.now(UTC) + _LOCKED_FOR
         retention = {"Mode": lock["ObjectLockMode"], "RetainUntilDate": until}
-        put = lambda: bucket.writing_client.put_object_retention(  # noqa: E731
-            **bucket.address(probe), Retention=retention
+        put = _try(
+            lambda: bucket.writing_client.put_object_retention(**bucket.address(probe), Retention=retention)
         )
-        yield _of(_allowed(put), "s3:PutObjectRetention", "locking what is archived", is_essential=True)
-        get = lambda: bucket.client.get_object_retention(**bucket.address(probe))  # noqa: E731
-        yield _of(_allowed(get), "s3:GetObjectRetention", "telling a longer lock from a refusal")
+        yield _of(put, "s3:PutObjectRetention", "locking what is archived", is_essential=True)
+        get = _try(lambda: bucket.client.get_object_retention(**bucket.address(probe)))
+        yield _of(get, "s3:GetObjectRetention", "telling a longer lock from a refusal")
 
 
 def _uploading(bucket: Bucket, probe: ObjectKey) -> Iterator[Right]:
-    pages = lambda: bucket.writing_client.list_multipart_uploads(  # noqa: E731
-        **bucket.listed, Prefix=bucket.prefix, MaxUploads=1
-    )
-    yield _of(_allowed(pages), "s3:ListBucketMultipartUploads", "ending uploads that were left unfinished")
     client, begun = bucket.writing_client, []
-    plain = {"ContentType": "text/plain"}
-    refused = _allowed(lambda: begun.append(client.create_multipart_upload(**bucket.address(probe), **plain)))
-    if refused is not None:
-        return  # s3:PutObject, which is reported
+    listing = _try(lambda: client.list_multipart_uploads(**bucket.listed, Prefix=bucket.prefix, MaxUploads=1))
+    yield _of(listing, "s3:ListBucketMultipartUploads", "ending uploads that were left unfinished")
+    options = bucket.settings.of_new_object(ObjectSpec(probe, "text/plain"))
+    request = {**bucket.address(probe), **options}
+    _try(lambda: begun.append(client.create_multipart_upload(**request)))
+    if not begun:
+        return  # the right to write is missing, which is told
     upload = {**bucket.address(probe), "UploadId": needed(begun[0], "UploadId")}
-    listing = _allowed(lambda: client.list_parts(**upload))
-    yield _of(listing, "s3:ListMultipartUploadParts", "resuming large objects", is_essential=True)
-    ending = _allowed(lambda: client.abort_multipart_upload(**upload))
+    parts = _try(lambda: client.list_parts(**upload))
+    yield _of(parts, "s3:ListMultipartUploadParts", "resuming large objects", is_essential=True)
+    ending = _try(lambda: client.abort_multipart_upload(**upload))
     yield _of(
         ending, "s3:AbortMultipartUpload", "ending unfinished uploads, which are billed", is_essential=True
     )
 
 
-def _not_needed(bucket: Bucket, *, listed: bool) -> Iterator[Right]:
+def _not_needed(bucket: Bucket, *, may_list: bool) -> Iterator[Right]:
     client, name = bucket.client, {"Bucket": bucket.bucket}
-    may = _allowed(lambda: client.get_bucket_policy(**name), fine=("NoSuchBucketPolicy",)) is None
-    yield Right("s3:GetBucketPolicy", may)
-    yield Right("s3:GetBucketAcl", _allowed(lambda: client.get_bucket_acl(**name)) is None)
-    yield Right("s3:ListAllMyBuckets", _allowed(client.list_buckets) is None)
-    if bucket.prefix and listed:  # without the right to list, a missing key answers 403 too
+    # a server without these requests may answer them with something else, as rclone does with a list
+    policy = _try(
+        lambda: json.loads(client.get_bucket_policy(**name)["Policy"]), fine=("NoSuchBucketPolicy",)
+    )
+    yield Right("s3:GetBucketPolicy", policy.granted)
+    acl = _try(lambda: client.get_bucket_acl(**name)["Grants"])
+    yield Right("s3:GetBucketAcl", acl.granted)
+    yield Right("s3:ListAllMyBuckets", _try(client.list_buckets).granted)
+    if bucket.prefix and may_list:  # without the right to list, a missing key answers 403 too
         outside = f"{secrets.token_hex(16)}/not-there"
-        may = _allowed(lambda: client.head_object(**bucket.listed, Key=outside)) is None
-        yield Right(f"s3:GetObject outside of {bucket.prefix}", may)
+        head = _try(lambda: client.head_object(**bucket.listed, Key=outside), fine=("404", "NoSuchKey"))
+        yield Right(f"s3:GetObject outside of {bucket.prefix}", head.granted)
 
 
-def _of(refusal: ClientError | None, action: str, needed_for: str, *, is_essential: bool = False) -> Right:
-    if refusal is not None:
-        named = _NAMED.search(str(refusal.response.get("Error", {}).get("Message", "")))
-        action = named[1] if named else action
-    return Right(action, refusal is None, needed_for, is_essential)
+def _of(outcome: _Outcome, action: str, needed_for: str, *, is_essential: bool = False) -> Right:
+    return Right(outcome.named or action, outcome.granted, needed_for, is_essential)
 
 
-def _allowed(call: Callable[[], Any], fine: tuple[str, ...] = ()) -> ClientError | None:
-    """Return the refusal, or None: it was done, or what it asks for is not there. Raises other errors of boto3, but not
-    those of a server that has no such request."""
+def _try(call: Callable[[], Any], fine: tuple[str, ...] = ()) -> _Outcome:
+    """`fine`: codes that say as well that it may be asked. Raises the errors of a server that fails."""
     try:
         call()
     except ClientError as error:
-        if kind_of(error) is AccessDenied and code_of(error) not in fine:
-            return error
-        kind = kind_of(error)
-        if code_of(error) in fine or kind is ObjectMissing or not _is_of_the_store(error):
-            return None
-        raise
-    return None
-
-
-def _is_of_the_store(error: ClientError) -> bool:
-    """Return whether the store failed, rather than that it does not know or take the request."""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= 500 and status != 501
+        if code_of(error) in fine:
+            return _Outcome(True)
+        if kind_of(error) is AccessDenied:
+            named = _NAMED.search(str(error.response.get("Error", {}).get("Message", "")))
+            return _Outcome(False, named[1] if named else None)
+        if status_of(error) >= 500 and status_of(error) != 501:
+            raise
+        return _Outcome(None)
+    except (KeyError, ValueError):
+        return _Outcome(None)  # not the answer to this request
+    return _Outcome(True)

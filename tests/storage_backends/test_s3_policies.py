@@ -393,3 +393,18 @@ def test_nothing_is_left_of_the_probe(account: Account) -> None:
     with contextlib.closing(account.server.client()) as client:
         left = client.list_multipart_uploads(Bucket=account.bucket, Prefix=f"recordings/{probe}")
     assert "Uploads" not in left
+
+
+def test_a_server_that_has_no_such_requests_is_said_to_lack_and_exceed_nothing(
+    rclone_server: S3Server,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in rclone_server.env.items():
+            patch.setenv(name, value)
+        store = open_destination(rclone_server.url(rclone_server.new_bucket(), "recordings"))
+        assert isinstance(store, S3Backend)
+        with contextlib.closing(store):
+            rights = list(store.rights(PROBE))
+
+    assert [right.action for right in rights if right.granted is False] == []
+    assert not excess(rights) & {"s3:GetBucketPolicy", "s3:GetBucketAcl"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr, field_validator
 
-from archiver.core.records.statements import SigningKey
 from worker.settings.group import SettingsGroup
 
 
@@ -25,6 +24,8 @@ class StatementSettings(SettingsGroup):
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
+            from archiver.core.records.statements import SigningKey  # not needed without a key
+
             SigningKey(value.get_secret_value())
         return value
 

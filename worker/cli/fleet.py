@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from worker.settings import Settings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 _ANSWER_SECONDS = 2
 

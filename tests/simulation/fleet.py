@@ -11,6 +11,7 @@ from typing import Any
 from archiver.core.errors import ArchiveError
 from archiver.core.health import ATTENTION_STATES
 from archiver.core.upkeep import review
+from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.retrying import retry
 from archiver.core.upkeep.review import acknowledge
 from archiver.hms.errors import HmsError
@@ -402,13 +403,15 @@ class Fleet:
         while self.scheduler.seconds < SETTLED - 6 * DAY:
             process.sleep(rng.uniform(2 * HOUR, 2 * DAY))
             rows = sorted(self.ledger.all_rows(), key=lambda row: row.asset_id)
-            verb = rng.choice(["retry", "again", "reject", "accept", "ack", "verify"])
+            verb = rng.choice(["retry", "again", "reject", "accept", "ack", "verify", "erase"])
             process.attempt_began = self.scheduler.seconds
             self.scheduler.note("operator", verb)
             try:
                 if verb == "verify":
                     for checked in verify(stores, [], quick=rng.random() < 0.5):
                         self.scheduler.note("operator", f"{checked.asset_id} {checked.ok}")
+                elif verb == "erase" and rows:
+                    self._erase(process, rng.choice(rows).asset_id)
                 elif verb in ("retry", "again") and rows:
                     asset_id, again = rng.choice(rows).asset_id, verb == "again"
                     retry(ledger, stores, asset_id, by="ann", why="seen", now=self.ledger.now(), again=again)
@@ -420,6 +423,12 @@ class Fleet:
                     say(ledger, stores, row.asset_id, by="ann", why="seen", now=self.ledger.now())
             except (*EXPECTED, ArchiveError) as error:  # such as: it is not in such an end any more
                 self.scheduler.note("operator", f"{verb} failed: {type(error).__name__}")
+
+    def _erase(self, process: Process, asset_id: str) -> None:
+        services = self._built(process)
+        eraser = Eraser(ledger=services.ledger, destinations=services.destinations, clock=services.clock)
+        for removal in eraser.erase([asset_id], ticket="T-1", by="ann"):
+            self.scheduler.note("operator", f"erase {asset_id[-4:]} {removal.state}: {removal.reason[:80]}")
 
 
 def simulate(seed: int) -> Outcome:

@@ -143,6 +143,13 @@ class SimLedger:
             lambda: self._ledger.record_archived(seen, settlement),
         )
 
+    def remove(self, seen: Seen, settlement: Settlement) -> Row:
+        return self._changing(
+            f"remove {seen.asset_id[-4:]} {settlement.state}",
+            seen.asset_id,
+            lambda: self._ledger.remove(seen, settlement),
+        )
+
     def reopen(self, asset_id: str, **how: Any) -> Row | None:
         return self._changing(
             f"reopen {asset_id[-4:]}", asset_id, lambda: self._ledger.reopen(asset_id, **how)

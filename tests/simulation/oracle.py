@@ -11,8 +11,9 @@ from typing import Any
 
 from archiver.core.deadlines import is_over
 from archiver.core.health import Summary
+from archiver.core.records.keys import is_tombstone, tombstone_key
 from archiver.core.upkeep.retrying import ASKED_AGAIN
-from archiver.ledger.models import OPEN_STATES, AssetState, Lease, Row
+from archiver.ledger.models import OPEN_STATES, REMOVED_STATES, AssetState, Lease, Row
 from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
 from tests.simulation.faults import Faults, longest_clear
@@ -208,6 +209,10 @@ class Oracle:
                 self._broken("no wait runs past the deadline", f"{after.asset_id} {after.next_attempt_at}")
         if before is not None and before.state is after.state:
             return
+        if before is not None and before.state is AssetState.ERASED and after.state not in REMOVED_STATES:
+            self._broken("erased never returns", f"{process.name} made {after.asset_id} {after.state}")
+        if after.state is AssetState.ERASED and (left := self._left_of(after.asset_id)):
+            self._broken("erased is what nothing is left of", f"{process.name} {after.asset_id}: {left[0]}")
         if after.state is AssetState.ARCHIVED:
             for store in self.destinations:
                 why = self.problem(store, after.asset_id)
@@ -231,6 +236,19 @@ class Oracle:
                 self._broken("nothing is lost while the clocks disagree", after.asset_id)
             if all(self.problem(store, after.asset_id) is None for store in self.destinations):
                 self._broken("nothing is lost that is whole everywhere", after.asset_id)
+
+    def is_erased(self, asset_id: str) -> bool:
+        """Whether a tombstone is at some destination."""
+        return any(tombstone_key(asset_id) in store.objects for store in self.destinations)
+
+    def _left_of(self, asset_id: str) -> list[str]:
+        """Return what is still there of it, but for tombstones."""
+        return [
+            f"{key} at {store.name}"
+            for store in self.destinations
+            for key in sorted(store.objects)
+            if asset_id in key and not is_tombstone(key)
+        ]
 
     def _excused(self, store: Destination, asset_id: str, since: float) -> bool:
         """Harm that the attempt could not see: done meanwhile, or of a kind that no listing shows; or the source
@@ -324,6 +342,9 @@ class Oracle:
         self.scheduler.at(self.scheduler.seconds + HOUR, check)
 
     def deleted(self, process: Process, store: Destination, key: str, before: StoredObject | None) -> None:
+        asset_id = next((part for part in key.removesuffix(".json").split("/") if part in self.assets), "")
+        if asset_id and self.is_erased(asset_id):
+            return
         if key == FOREIGN or (key.startswith(MANIFESTS) and before is not None):
             self._broken("nobody else's object is touched", f"{process.name} deleted {key} at {store.name}")
         elif before is not None and key.startswith("recordings/"):
@@ -561,9 +582,12 @@ class Oracle:
             if asset_id not in known:
                 self._broken("nothing that was known is forgotten", asset_id)
         for asset in self.assets.values():
+            row = known.get(asset.id)
+            if self.is_erased(asset.id):
+                self._check_erased(asset.id, row)
+                continue
             if asset.id in self.rejected or asset.fails_at is not None:
                 continue
-            row = known.get(asset.id)
             state = row.state if row else None
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
             if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
@@ -592,6 +616,16 @@ class Oracle:
                     "what could be had is archived",
                     f"{asset.id} ({asset.type}) is {state}, could be had for {clear / HOUR:.0f} h: {reason}",
                 )
+
+    def _check_erased(self, asset_id: str, row: Row | None) -> None:
+        """A retention policy may keep it from ending; nothing brings it back."""
+        state = row.state if row else None
+        keeps = any(store.no_overwrite for store in self.destinations)
+        if state is not AssetState.ERASED and not (keeps and state is AssetState.ERASING):
+            reason = row.reason if row else "unknown to the ledger"
+            self._broken("an erasure that was begun ends", f"{asset_id} is {state}: {reason}")
+        if state is AssetState.ERASED and (left := self._left_of(asset_id)):
+            self._broken("erased never returns", f"{asset_id}: {left[0]}")
 
     def _is_unknowable(self, store: Destination, asset_id: str) -> bool:
         """Its manifest was deleted, and the ledger was lost before anything else told of it."""

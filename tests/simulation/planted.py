@@ -19,6 +19,8 @@ import archiver.core.destinations.breaker
 import archiver.core.health
 import archiver.core.records.commit
 import archiver.core.records.end_records
+import archiver.core.records.tombstones
+import archiver.core.upkeep.erasing
 import archiver.core.upkeep.reconcile
 import archiver.core.upkeep.scrub
 import archiver.core.upkeep.status
@@ -354,6 +356,21 @@ def _(stack: ExitStack) -> None:
 def _(stack: ExitStack) -> None:
     breaker = archiver.core.destinations.breaker
     _instead(stack, breaker, "not_closed", breaker.opened)
+
+
+# -- what is erased --------------------------------------------------------------------------------------------
+@bug("nobody looks for tombstones")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.records.tombstones, "check", lambda *_: None)
+    _instead(stack, archiver.core.records.tombstones, "find", lambda *_: None)
+    _instead(stack, archiver.core.records.tombstones, "read_at", lambda *_: None)
+    _instead(stack, archiver.core.attempt.archiver, "erased_outcome", lambda *_: None)
+
+
+@bug("an erasure is called done though objects are left")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.upkeep.erasing.Eraser, "_look", lambda *_: None)
+    _instead(stack, archiver.core.upkeep.erasing.Eraser, "_remove", lambda *_: None)
 
 
 # -- who is told -----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import archiver.core.attempt.stored_journal
 import archiver.core.contents.hls.access
 import archiver.core.destinations.probing
 import archiver.core.forecast
+import archiver.core.upkeep.erasing
 import archiver.http.waiting
 import storage_backends.memory
 import worker.alerts.alerter
@@ -344,6 +345,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.destinations.probing, "_left", {}),
         (archiver.core.destinations.probing, "ROOM_BYTES", ROOM_BYTES),
         (worker.alerts.alerter, "title_of", title_of),
+        (archiver.core.upkeep.erasing.Eraser, "_each", lambda _self, items, act: [act(one) for one in items]),
         (archiver.core.forecast, "PATHS", FORECAST_PATHS),
         (archiver.http.waiting, "pause", pause),
         (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from archiver.core.judging import as_known
 from archiver.core.upkeep.scrub import Scrubber
+from archiver.ledger.models import AssetState, Settlement
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from storage_backends.registry import open_destination
@@ -152,6 +154,25 @@ def test_archive_again_fixes_what_verify_found_corrupt(user: User, archived: dic
     assert "archiver archive --again" in user.types("verify").text
 
     result = user.types("archive", "--again", archived["asset_id"])
+
+    assert result.exit_code == 0, result.stderr
+    assert media.read_bytes() == good
+    assert user.types("verify").exit_code == 0
+
+
+def test_archive_reads_back_what_was_found_damaged_before_it_takes_it_as_whole(
+    user: User, redis_url: str, archived: dict[str, Any]
+) -> None:
+    """By its sizes the copy is whole: the manifest could not be marked when the damage was found."""
+    media = user.media_of(archived)
+    good = media.read_bytes()
+    media.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with closing(RedisLedger(redis_url, Seal(SecretStr("any")))) as ledger:
+        row = ledger.get(archived["asset_id"])
+        assert row is not None
+        ledger.record_archived(as_known(row), Settlement(AssetState.DAMAGED, reason="CRC32C"))
+
+    result = user.types("archive", archived["asset_id"])
 
     assert result.exit_code == 0, result.stderr
     assert media.read_bytes() == good

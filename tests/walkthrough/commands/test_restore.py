@@ -12,10 +12,12 @@ from typing import Any
 import bagit
 import imageio_ffmpeg
 import pytest
+from typer.testing import CliRunner
 
 from tests.servers import S3Server
 from tests.simulator.process import Simulator
 from tests.walkthrough.user import TRACEBACK, User
+from worker.cli import app
 
 ROOM = "17edc53f88a75aa53ae65811"
 NO_ACCOUNT: dict[str, Any] = {
@@ -162,11 +164,7 @@ def test_cold_objects_are_asked_for_once_and_restored_afterwards(
     [
         (("out",), "name assets before the folder"),
         (("6400c0d3e1b2a3c4d5e6f708",), "name the folder after the ids"),
-        (("a", "out", "--thaw", "now"), "is standard or bulk"),
-        (("--since", "yesterday", "out"), "write a date or a time"),
-        (("--since", "2026-03-02", "--until", "2026-03-01", "out"), "is not before --until"),
         (("a", "archive/out"), "is inside the destination"),
-        (("a", "out", "--from", "nowhere://x"), "unknown scheme"),
         (("a", "/dev/null/out"), "cannot be written"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -179,6 +177,21 @@ def test_a_command_line_that_cannot_be_meant_is_2(user: User, arguments: tuple[s
     assert result.exit_code == 2
     assert said in " ".join(result.text.replace("│", " ").split())
     assert TRACEBACK not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("a out --thaw now", "is standard or bulk"),
+        ("--since yesterday out", "write a date or a time"),
+        ("--since 2026-03-02 --until 2026-03-01 out", "is not before --until"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_2_before_anything_is_read(arguments: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["restore", *arguments.split()])
+
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
 
 
 def test_a_destination_that_cannot_be_reached_is_3_and_an_unknown_asset_1(user: User) -> None:

@@ -49,7 +49,7 @@ def _ours(pair: Pair, state: Path) -> tuple[list[str], Mapping[str, str]]:
 def _rclone(pair: Pair, _: Path) -> tuple[list[str], Mapping[str, str]]:
     command = [rclone_program(), "copy", "one:bucket/recordings", "two:bucket/recordings", "--stats", "0"]
     command += ["--transfers", "8", "--checkers", "8", "--multi-thread-streams", "8", "--config", os.devnull]
-    environment = {}
+    environment: dict[str, str] = {}
     for name, server in (("ONE", pair.source), ("TWO", pair.target)):
         options = {"TYPE": "s3", "PROVIDER": "Other", "ENDPOINT": server.url, "ENV_AUTH": "true"}
         environment |= {f"RCLONE_CONFIG_{name}_{key}": value for key, value in options.items()}
@@ -89,15 +89,17 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(folder: Path, name: str, count: int, size_bytes: int, options: argparse.Namespace) -> None:
-    for side in ("one", "two"):
-        (folder / side / "data/bucket").mkdir(parents=True)
+    (folder / "one/data/bucket").mkdir(parents=True)
     job = archived(folder / "one/data/bucket", name, count, size_bytes, _LONG_AGO)
     tls = not options.plain
     taken: dict[str, list[tuple[float, float]]] = {client: [] for client in CLIENTS}
-    with s3_server(folder / "one", tls=tls) as source, s3_server(folder / "two", tls=tls) as target:
-        pair = Pair(_trusting(source, target, folder), target, folder / "two/data/bucket")
-        for _ in range(options.rounds):
-            for client, command in CLIENTS.items():
+    with s3_server(folder / "one", tls=tls) as source:
+        for client, command in [*CLIENTS.items()] * options.rounds:
+            two = folder / "two"  # a new server for each: this one remembers what it served
+            shutil.rmtree(two, ignore_errors=True)
+            (two / "data/bucket").mkdir(parents=True)
+            with s3_server(two, tls=tls) as target:
+                pair = Pair(_trusting(source, target, folder), target, two / "data/bucket")
                 taken[client].append(_run(command, job, pair, folder / "state"))
     _print(job, taken, tls=tls)
 
@@ -113,9 +115,8 @@ def _trusting(source: Server, target: Server, folder: Path) -> Server:
 
 def _run(command: Command, job: Job, pair: Pair, state: Path) -> tuple[float, float]:
     """Return seconds and CPU-seconds of the client."""
-    for path in (pair.folder, state):
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir()
     arguments, environment = command(pair, state)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run(

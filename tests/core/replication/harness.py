@@ -87,6 +87,7 @@ class ReplicationHarness:
         self.ledger = MemoryLedger(self.clock)
         self.stores = list(stores) or [Store("one"), Store("two")]
         self.stopping = False
+        self.part_bytes = 64
         self.paused: list[float] = []
         self.repairer = Repairer(
             ledger=self.ledger,
@@ -112,8 +113,8 @@ class ReplicationHarness:
 
     def engine(self, journal: UploadJournal, heartbeat: Heartbeat) -> Engine:
         return TransferEngine(
-            MemoryBudget(2**20),
-            part_bytes=64,
+            MemoryBudget(2**20 + 4 * self.part_bytes),
+            part_bytes=self.part_bytes,
             connections=2,
             uploads=2,
             journal=journal,
@@ -139,7 +140,8 @@ class ReplicationHarness:
         enter(self.ledger, made, state)
         archive_at(holders, made, files or FILES, doubts)
         for store in self.stores:
-            store.writes.clear()
+            if isinstance(store, Store):
+                store.writes.clear()
         row = self.row(made)
         self.ledger.note_copies(row, {s.name: WHOLE if s in holders else LACKING for s in self.stores})
         if over:

@@ -1,4 +1,4 @@
-"""Tell people: alerts through Apprise, and the dead-man's switch. What is told, and to whom, is `archiver.core.alerts`.
+"""Send alerts through Apprise, and call the dead-man's switch. What is sent, and to whom: `archiver.core.alerts`.
 
 May import archiver.core and worker.settings.
 """

@@ -1,4 +1,4 @@
-"""The loop that looks and tells. It runs outside Celery, so that a dead Redis, beat or worker is told too."""
+"""The alert loop. It runs outside Celery, so that a dead Redis, beat or worker is reported too."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _LOCK = "alerts"
 
 
 class Alerter:
-    """Looks at the account each minute and tells each channel what it does not know yet.
+    """Assesses the account each minute, and sends each channel the alerts that it has not had.
 
-    Two of them tell nothing twice: one looks at a time, and the ledger keeps what was told. While the ledger is down
+    Two of them send nothing twice: one looks at a time, and the ledger keeps what was sent. While the ledger is down
     each goes by its memory."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Alerter:
                 return
 
     def look(self) -> None:
-        """Look once, and tell. Raises nothing for a ledger that is unreachable or a channel that fails."""
+        """Look once, and send what is new. Raises nothing for a ledger that is unreachable or a channel that fails."""
         try:
             if (token := self._ledger.lock(_LOCK, LOCK_TTL)) is not None:
                 try:
@@ -88,7 +88,7 @@ class Alerter:
         now = summary.at
         self._seen_at = (now, self._steady())
         kept = AlertBook.from_fact(self._ledger.recall(BOOK_FACT))
-        # one that is newer has all that was kept of ours, and what another one has told since
+        # one that is newer has all that was kept of ours, and what another process has sent since
         is_newer = self._is_kept and kept.revision >= self._book.revision
         book = kept if is_newer else self._book.merge(kept)
         book = book.only(each.channel for each in self._channels)

@@ -32,7 +32,7 @@ def alerts(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the alerts that fire and who was told; with `test`, send a test message to every channel of
+    """List the alerts that fire and the channels that had them; with `test`, send a test message to every channel of
     ARCHIVER_ALERT_URLS.
 
     Exit code 1 when an alert fires, or when a channel does not take the test.
@@ -85,7 +85,7 @@ def _test(settings: Settings) -> None:
 
 def _table(firing: Sequence[Alert]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("severity", "alert", "since (UTC)", "told", "what"):
+    for name in ("severity", "alert", "since (UTC)", "sent to", "what"):
         table.add_column(name)
     for alert in firing:
         notified = ", ".join(sorted(alert.notified)) or "nobody"

@@ -14,6 +14,9 @@ from collections.abc import Callable
 RESERVED_SECONDS = 0.1
 """A process reserves at least what is earned in this time: at most ten calls a second to the shared account."""
 
+ALONE_SECONDS = 30.0
+"""After the account could not be reached, it is not asked again for so long: each try may take seconds."""
+
 Reserve = Callable[[str, float, float], float | None]
 """Reserve an amount of the account of this name, at so many a second: the seconds until it is earned; None when the
 account cannot be reached."""
@@ -41,7 +44,8 @@ class RateLimit:
         self._lock = threading.Lock()
         self._reserved = 0.0  # and not used yet; negative: used beyond it
         self._earned_at = 0.0  # by `monotonic`, what is reserved
-        self._own_until = 0.0  # by `monotonic`, while the account cannot be reached
+        self._own_until = 0.0  # by `monotonic`, what was reserved while the account could not be reached
+        self._alone_until = 0.0
 
     def per_second(self) -> float | None:
         return self._per_second()
@@ -56,9 +60,7 @@ class RateLimit:
             missing = amount - self._reserved
             if missing > 0:
                 taken = max(missing, rate * RESERVED_SECONDS)
-                wait = self._shared(self._name, taken, rate)
-                if wait is None:
-                    wait = self._by_itself(taken, rate / self._processes)
+                wait = self._wait_for(taken, rate)
                 self._earned_at = self._monotonic() + wait
                 self._reserved += taken
             self._reserved -= amount
@@ -71,7 +73,12 @@ class RateLimit:
             with self._lock:
                 self._reserved -= amount
 
-    def _by_itself(self, amount: float, rate: float) -> float:
+    def _wait_for(self, amount: float, rate: float) -> float:
+        if self._monotonic() >= self._alone_until:
+            wait = self._shared(self._name, amount, rate)
+            if wait is not None:
+                return wait
+            self._alone_until = self._monotonic() + ALONE_SECONDS
         now = self._monotonic()
-        self._own_until = max(self._own_until, now) + amount / rate
+        self._own_until = max(self._own_until, now) + amount / (rate / self._processes)
         return self._own_until - now

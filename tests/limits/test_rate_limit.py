@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from archiver.limits.rate_limit import RESERVED_SECONDS, RateLimit
+from archiver.limits.rate_limit import ALONE_SECONDS, RESERVED_SECONDS, RateLimit
 
 RATE = 1000.0
 
@@ -95,6 +95,21 @@ def test_without_the_account_each_process_keeps_to_its_share() -> None:
     limit = account.limit(processes=4)
 
     assert [limit.reserve(500) for _ in range(3)] == pytest.approx([2, 4, 6])
+
+
+def test_an_account_that_was_away_is_asked_again_after_half_a_minute() -> None:
+    account = Account()
+    account.reachable = False
+    limit = account.limit(processes=4)
+    for _ in range(20):
+        limit.reserve(500)
+    assert account.calls == 1
+
+    account.reachable = True
+    account.seconds += ALONE_SECONDS
+
+    assert limit.reserve(500) == pytest.approx(0.5)
+    assert account.calls == 2
 
 
 def test_an_unlimited_rate_asks_nobody() -> None:

@@ -10,8 +10,10 @@ from archiver.ledger.redis.values import MICROSECOND
 
 
 class RedisRateLimits(ScriptCalls):
-    """`ledger.base.RateLimits`. A call that is sent again reserves twice: the rate holds, and is not used up."""
+    """`ledger.base.RateLimits`. Not retried: whoever waits for a rate can keep to a share of it alone."""
 
     def reserve(self, name: str, amount: float, per_second: float) -> timedelta:
         longest = MAX_RESERVED_AHEAD // MICROSECOND
-        return MICROSECOND * int(self._run("reserve", name, repr(amount), repr(per_second), longest))
+        return MICROSECOND * int(
+            self._run("reserve", name, repr(amount), repr(per_second), longest, once=True)
+        )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,19 @@ def test_generations_of_google_cloud_storage_go_too(gcs_server: GcsServer) -> No
             assert not removal.what_is_left(store, TARGETS, why)
             assert [info.key for info in store.list()] == ["recordings/asset-1-too/c.mp4"]
             assert list(check_lifecycle(store, Terms())) == []
+
+
+def test_a_directory_keeps_no_unfinished_upload_and_no_empty_folder(tmp_path: Path) -> None:
+    with contextlib.closing(open_destination(f"file://{tmp_path}/archive")) as store:
+        put(store, "recordings/asset-1/a/b.ts", b"x")
+        put(store, "recordings/asset-1-too/c.mp4", b"x")
+        for key in ("recordings/asset-1/open.mp4", "recordings/asset-1-too/open.mp4"):
+            store.begin(ObjectSpec(object_key(key), "video/mp4", 100, 10))
+
+        why = removal.remove(store, TARGETS)
+        removal.abort_uploads(store, TARGETS.folders)
+
+        assert not removal.what_is_left(store, TARGETS, why)
+    assert [path.name for path in (tmp_path / "archive/recordings").iterdir()] == ["asset-1-too"]
+    (left,) = (tmp_path / "archive/.uploads").iterdir()
+    assert (left / "key").read_text() == "recordings/asset-1-too/open.mp4"

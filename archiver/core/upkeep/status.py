@@ -191,13 +191,13 @@ def _of_erasures(ledger: Ledger, now: datetime) -> Iterator[Finding]:
     if left := [row for row in rows if (until := locked_until(row)) is None or until <= now]:
         yield finding(
             "erasure_unfinished",
-            f"{len(left):,}{or_more} assets are not erased yet. {left[0].asset_id}: {left[0].reason}",
+            f"{len(left):,}{or_more} not erased yet. {left[0].asset_id}: {left[0].reason}",
             level=len(left),
         )
     if locks:
         yield finding(
             "erasure_waits",
-            f"{len(locks):,}{or_more} assets are erased once a lock ends, the first on {min(locks):%Y-%m-%d}, the last "
+            f"To be erased once a lock ends: {len(locks):,}{or_more}, the first on {min(locks):%Y-%m-%d}, the last "
             f"on {max(locks):%Y-%m-%d}.",
         )
 

@@ -14,12 +14,14 @@ from itertools import islice
 
 import pytest
 
+from archiver.core.health import find
 from archiver.core.judging import as_known
 from archiver.core.records import end_records, keys, removal, tombstones
 from archiver.core.records.check_records import Check, Records, read_records, write_records
 from archiver.core.records.removal import Targets
 from archiver.core.upkeep.catalogue import write_catalogue
 from archiver.core.upkeep.erasing import ERASED, WORKER_STOPS, Eraser, Removal, locked_until
+from archiver.core.upkeep.status import summarize
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState, Decision, Seen
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, object_key
@@ -492,6 +494,25 @@ def test_a_server_that_loses_its_place_in_a_list_is_asked_again() -> None:
 
     assert not removal.what_is_left(store, targets, why)
     assert store.store.objects == {}
+
+
+def test_status_names_what_cannot_be_erased_and_only_notes_what_a_lock_keeps() -> None:
+    store = Versioned("two")
+    harness = Harness(MemoryBackend("one"), store)
+    store.locked = NOW + timedelta(days=10)
+    harness.erase()
+    store.locked, store.secret = None, True
+    harness.erase(KEPT)
+
+    summary = summarize(
+        harness.ledger, NOW, at_risk_within=timedelta(days=3), sweep_every=timedelta(minutes=5)
+    )
+
+    found = {each.id: each for each in find(summary)}
+    assert found["erasure_unfinished"].is_problem
+    assert f"1 not erased yet. {KEPT.id}: GDPR-7: " in found["erasure_unfinished"].text
+    assert not found["erasure_waits"].is_problem
+    assert "the first on 2026-03-11" in found["erasure_waits"].text
 
 
 # -- tickets --------------------------------------------------------------------------------------------------

@@ -74,7 +74,8 @@ class AlertOracle:
         found = [(rule, "") for rule, state in _ENDS.items() if unacknowledged(counts, state)]
         levels = [self._level(row) for row in ledger.all_rows() if _is_unsaved(row)]
         found += [("at_risk", level) for level in levels if level]
-        found += [("destination_unknown", store.name) for store in self.destinations if not store.mounted]
+        if oracle.swept_at is not None and now - oracle.swept_at < 2 * SWEEP_EVERY:  # else nobody asks
+            found += [("destination_unknown", store.name) for store in self.destinations if not store.mounted]
         if oracle.swept_at is not None and now - oracle.swept_at > 5 * SWEEP_EVERY:
             found.append(("sweep_is_late", ""))
         if now - oracle.reconciled_at > DAY:
@@ -106,6 +107,7 @@ class AlertOracle:
                 for row in self.ledger.all_rows():
                     if _is_unsaved(row) and self._level(row) == alert.cause:
                         self._covered.setdefault(row.asset_id, []).append(now)
+        self.sample()  # so that what has ended since counts from now
         for alert in message.resolved:
             self._told.pop((channel, *alert.key), None)
             since = self._since.get(alert.key)

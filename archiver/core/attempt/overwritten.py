@@ -18,6 +18,8 @@ from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
+LOOKS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -42,17 +44,30 @@ def mark_overwritten(
     again = False
     for store in stores:
         for one in written if store.name not in silent else ():
-            try:
-                manifest = read_manifest(store, one.manifest_key)
-                if manifest is None or manifest == one.known.get(store.name):
-                    continue
-                if manifest.rank == fence:
-                    again |= not (store.limits.conditional_create and store.limits.conditional_replace)
-                elif manifest.folder == one.folder:
-                    again |= _mark(store, one, manifest)
-            except (ManifestError, StorageError) as error:
-                log.warning("overwritten_unknown", store=store.name, key=one.manifest_key, reason=str(error))
+            for looks_left in reversed(range(LOOKS)):
+                try:
+                    again |= _compare(store, one, fence)
+                    break
+                except ManifestError as error:
+                    _unknown(store, one, error)
+                    break
+                except StorageError as error:  # one lost answer must not leave it to the scrub
+                    if not looks_left:
+                        _unknown(store, one, error)
     return again
+
+
+def _compare(store: StorageBackend, one: Written, fence: int) -> bool:
+    manifest = read_manifest(store, one.manifest_key)
+    if manifest is None or manifest == one.known.get(store.name):
+        return False
+    if manifest.rank == fence:
+        return not (store.limits.conditional_create and store.limits.conditional_replace)
+    return manifest.folder == one.folder and _mark(store, one, manifest)
+
+
+def _unknown(store: StorageBackend, one: Written, error: Exception) -> None:
+    log.warning("overwritten_unknown", store=store.name, key=one.manifest_key, reason=str(error))
 
 
 def _mark(store: StorageBackend, written: Written, manifest: Manifest) -> bool:

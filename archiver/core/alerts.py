@@ -149,7 +149,8 @@ class AlertBook:
     def message(self, channel: Channel, now: datetime) -> Message | None:
         """What `channel` has not been notified of yet; None: nothing, or its last delivery failed a moment ago."""
         delivery = self.deliveries.get(channel.name)
-        if delivery is not None and now < delivery.next_at:
+        # one that is further away was timed by a machine whose clock is wrong, while the ledger was down
+        if delivery is not None and now < delivery.next_at <= now + RETRY_AFTER[-1]:
             return None
         wanted = [alert for alert in self.alerts.values() if channel.wants(alert.severity)]
         wanted.sort(key=lambda alert: (-_ORDER.index(alert.severity), alert.since, alert.key))

@@ -355,3 +355,10 @@ def _row(asset_id: str, left: timedelta) -> Row:
     return replace(
         Row(asset_id, "chat", AssetState.WAITING, NOW + left, NOW, NOW), reason="the source answered 503"
     )
+
+
+def test_a_channel_is_not_silenced_by_a_clock_that_was_ahead() -> None:
+    """A process that began while the ledger was down had no other clock than its machine's."""
+    book = AlertBook().failed(CHAT, "503", NOW + 300 * DAY).observe([LOST], NOW)
+
+    assert book.message(CHAT, NOW) is not None

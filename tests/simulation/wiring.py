@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -329,6 +329,9 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         assert scheduler.running is not None
         scheduler.running.sleep(seconds)
 
+    def wall_clock() -> datetime:
+        return scheduler.running.wall_clock() if scheduler.running is not None else scheduler.now()
+
     def title_of(message: Message) -> str:
         """Keep what is sent, not its text."""
         assert scheduler.running is not None
@@ -345,6 +348,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.destinations.probing, "_left", {}),
         (archiver.core.destinations.probing, "ROOM_BYTES", ROOM_BYTES),
         (worker.alerts.alerter, "title_of", title_of),
+        (worker.alerts.alerter, "datetime", types.SimpleNamespace(now=wall_clock)),
         (archiver.core.upkeep.erasing.Eraser, "_each", lambda _self, items, act: [act(one) for one in items]),
         (archiver.core.forecast, "PATHS", FORECAST_PATHS),
         (archiver.http.waiting, "pause", pause),

@@ -175,6 +175,26 @@ def folder_of(asset_id: str, folder: str) -> ObjectKey | None:
         return None
 
 
+def fits_template(asset_id: str, folder: str, template: str) -> bool:
+    """Whether `template` can give this asset this folder (or one of its versions): then no other asset is below it."""
+    parts, segments = template.split("/"), without_version(folder).split("/")
+    if len(parts) != len(segments):
+        return False
+    own = _folder_segment(asset_id, _MAX_ID_BYTES)
+    if parts[0] == "{asset_id}" and own in _OUR_ROOTS:
+        own = _escape_first(own)
+    wanted = {part: own if part == "{asset_id}" else part for part in parts}
+    return all(
+        segment == wanted[part] or (part.startswith("{") and part != "{asset_id}")
+        for part, segment in zip(parts, segments, strict=True)
+    )
+
+
+def id_in_folder(segment: str) -> str | None:
+    """The asset id that a folder named `segment` may be of; None when it holds only the hash of a long id."""
+    return asset_id_of(f"{MANIFESTS}{UNDATED_MONTH}/{segment}.json")
+
+
 def tombstone_key(asset_id: str) -> ObjectKey:
     """By the id alone: the API may say another date tomorrow."""
     return object_key(f"{TOMBSTONES}{_digest(asset_id, 2)}/{_folder_segment(asset_id, _MAX_ID_BYTES)}.json")

@@ -256,6 +256,19 @@ class Eraser:
                 work.failed[store.name] = f"its manifest could not be read ({error}), so nothing was removed"
                 return
             folders = [folder for folder in found if folder is not None]
+            try:
+                shared = next(
+                    (each for folder in folders if (each := self._shared(folder, work.seen.asset_id))), None
+                )
+            except StorageError as error:
+                work.failed[store.name] = f"it could not be listed ({error}), so nothing was removed"
+                return
+            if shared is not None:
+                work.failed[store.name] = (
+                    f"its manifest at {store.name} names a folder with recordings of others, {shared}, so nothing"
+                    " was removed; correct or delete that manifest, and erase again"
+                )
+                return
             work.tombstone = replace(
                 work.tombstone, folders=tuple(dict.fromkeys([*work.tombstone.folders, *folders]))
             )
@@ -268,6 +281,26 @@ class Eraser:
                 work.failed[store.name] = (
                     f"the tombstone could not be completed ({error}), so nothing was removed"
                 )
+
+    def _shared(self, folder: ObjectKey, asset_id: str) -> str | None:
+        """Return in words which other asset of the ledger is in `folder`. A manifest may say anything: of an asset
+        whose id is that of a room, it may name the folder of the room. One LIST, if no template gives the folder."""
+        if any(
+            keys.fits_template(asset_id, folder, each) for each in (self._template, keys.DEFAULT_TEMPLATE)
+        ):
+            return None
+        asked = {asset_id}
+        for store in self._destinations:
+            for info in store.list(f"{folder}/"):
+                for segment in info.key.split("/")[:-1]:
+                    other = keys.id_in_folder(segment)
+                    if other is None or other in asked:
+                        continue
+                    asked.add(other)
+                    row = self._ledger.get(other)
+                    if row is not None and row.state not in REMOVED_STATES:
+                        return f"{folder} ({other})"
+        return None
 
     def _named(self, store: StorageBackend, manifest: ObjectKey) -> ObjectKey | None:
         found = find_manifest(store, manifest)

@@ -457,6 +457,48 @@ def test_a_manifest_that_names_a_folder_of_others_erases_nothing_of_them() -> No
     assert f"recordings/{KEPT.id}/movie.mp4" in harness.one.store.objects
 
 
+def test_an_asset_with_the_id_of_a_room_does_not_take_the_recordings_of_the_room_with_it() -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset(), KEPT])
+    room = f"recordings/{asset().id}"  # what the manifest names: not a folder that a template gives
+    for store in harness.stores:
+        put(store, f"{room}/{KEPT.id}/movie.mp4", b"of another asset")
+    eraser = Eraser(ledger=harness.ledger, destinations=harness.stores, clock=harness.clock)
+
+    (ended,) = eraser.erase([asset().id], ticket="T-1")
+
+    assert ended.state is AssetState.ERASING
+    assert f"{room} ({KEPT.id})" in ended.reason
+    for store in harness.stores:
+        assert f"{room}/{KEPT.id}/movie.mp4" in store.store.objects
+        assert MANIFEST in store.store.objects, "nothing is removed"
+        store.delete(MANIFEST)  # as the reason says
+
+    (ended,) = eraser.resume([asset().id])
+
+    assert ended.state is AssetState.ERASED
+    assert f"{room}/{KEPT.id}/movie.mp4" in harness.one.store.objects
+
+
+@pytest.mark.parametrize(
+    ("folder", "template", "fits"),
+    [
+        ("recordings/r/s/t/id", keys.DEFAULT_TEMPLATE, True),
+        ("recordings/r/s/t/id/!v2", keys.DEFAULT_TEMPLATE, True),
+        ("recordings/id", keys.DEFAULT_TEMPLATE, False),
+        ("recordings/r/s/id", keys.DEFAULT_TEMPLATE, False),
+        ("recordings/r/s/id/other", keys.DEFAULT_TEMPLATE, False),
+        ("elsewhere/r/s/t/id", keys.DEFAULT_TEMPLATE, False),
+        ("id/r", "{asset_id}/{room_id}", True),
+        ("r/id", "{asset_id}/{room_id}", False),
+    ],
+)
+def test_a_folder_fits_a_template_by_its_depth_and_where_the_id_is(
+    folder: str, template: str, fits: bool
+) -> None:
+    assert keys.fits_template("id", folder, template) is fits
+
+
 def test_thousands_are_erased_in_batches_and_only_asked_for_as_they_are_needed() -> None:
     harness = ReconcileHarness(MemoryBackend("one"))
     many = [asset(id=f"asset-{number:05}") for number in range(2500)]

@@ -21,7 +21,7 @@ from archiver.core.judging import Scope, judge
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import LACKING, committed, damaged_settlement, kept, read_back
 from archiver.core.records.end_records import EndRecord
-from archiver.core.records.manifest import Manifest, read_manifest
+from archiver.core.records.manifest import Manifest, find_manifest, read_manifest
 from archiver.core.records.verify import verify_listed
 from archiver.core.upkeep.gaps import Gap, judge_gap
 from archiver.core.upkeep.review import restore_decisions
@@ -106,10 +106,19 @@ class Rebuilder:
             and not self._holds(key, every_byte=row.state not in OPEN_STATES)
             and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
         ):
+            if row.state is AssetState.LOST:
+                return self._look_for_a_whole_copy(key, row)
             return _NOTHING  # it was reopened because of what its manifest says, or since the lists were made
         read = {store.name: self._read(store, key) for store in self._destinations}
         manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
         if not read or len(manifests) < len(read):
+            if (
+                row is None
+                and manifests
+                and self._is_over(next(iter(manifests.values())))
+                and self._is_understood_nowhere_else(key, manifests)
+            ):
+                self._enter_unknown(key, manifests)  # no sweep will
             return _UNREADABLE
         manifest = next(iter(manifests.values()))
         if row is not None and _is_resized(row, manifest):
@@ -140,7 +149,8 @@ class Rebuilder:
             manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
             if len(manifests) < len(read):
                 unreadable += 1
-                continue
+                if not self._is_understood_nowhere_else(key, manifests):
+                    continue
             if not manifests:  # gone since the lists were made
                 continue
             if row is not None:
@@ -196,6 +206,24 @@ class Rebuilder:
             return self._ledger.record_archived(seen, self._settlement(key, manifests))
         self._enter_damaged(manifests, missing)
         return 1
+
+    def _look_for_a_whole_copy(self, key: ObjectKey, row: Row) -> tuple[int, int]:
+        """For a lost asset that has a manifest everywhere, and is not whole everywhere."""
+        read = {store.name: self._read(store, key) for store in self._destinations}
+        manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
+        if manifests:
+            self._find_again(key, row, manifests)
+        return _NOTHING if len(manifests) == len(read) else _UNREADABLE
+
+    def _is_understood_nowhere_else(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> bool:
+        """Whether every other manifest at `key` is there and says nothing, rather than could not be read just now."""
+        try:
+            others = [
+                find_manifest(store, key) for store in self._destinations if store.name not in manifests
+            ]
+        except StorageError:
+            return False
+        return all(found is None or found.manifest is None for found in others)
 
     def _find_again(self, key: ObjectKey, row: Row, manifests: Mapping[str, Manifest]) -> None:
         """An asset called lost that is whole somewhere is damaged, not lost."""

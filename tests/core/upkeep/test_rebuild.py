@@ -248,6 +248,28 @@ def test_a_lost_asset_whose_objects_are_gone_stays_lost() -> None:
     assert harness.state(asset()) is AssetState.LOST
 
 
+@pytest.mark.parametrize("known", [None, AssetState.LOST])
+@pytest.mark.parametrize("lacking", [False, True], ids=["everywhere", "a third lacks it"])
+def test_a_whole_copy_counts_beside_a_manifest_that_says_nothing(
+    known: AssetState | None, lacking: bool
+) -> None:
+    stores = [MemoryBackend(name) for name in ("one", "two", "three")]
+    harness = ReconcileHarness(*stores)
+    archive_at(stores[: 2 if lacking else 3], asset())
+    put(harness.one, keys.manifest_key(asset().id, asset().created_at), b"{not json")
+    if known is not None:
+        enter(harness.ledger, asset(), known, "gone")
+    harness.clock.advance(RETENTION)
+
+    result = harness.reconcile()
+
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert (row.state, result.unreadable) == (AssetState.DAMAGED, 1)
+    assert "not whole at memory://one" in (row.reason or "")
+    assert "; whole at memory://two" in (row.reason or "")
+
+
 def test_an_unreadable_manifest_does_not_count_as_missing() -> None:
     class Busy(MemoryBackend):
         def read(

@@ -381,7 +381,8 @@ def _why(job: _Job, left: Sequence[_Copy]) -> str:
     if job.failed:
         return "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in job.failed.items())
     words = [f"{copy.store.name}: {copy.problems[0]}" for copy in left if copy.problems]
-    return "; ".join(["no destination holds it whole", *words])
+    is_whole_somewhere = any(copy.state is CopyState.WHOLE for copy in job.copies)
+    return "; ".join(words if is_whole_somewhere and words else ["no destination holds it whole", *words])
 
 
 def _ended(job: _Job, result: Result, reason: str) -> Repaired:

@@ -170,6 +170,23 @@ def test_a_destination_that_fails_half_way_keeps_its_work_for_the_next_run(error
     assert harness.is_whole(two, made)
 
 
+def test_a_destination_that_does_not_answer_is_named_and_the_whole_copy_not_denied() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=[one, two])
+
+    def refuse(_key: str) -> None:
+        raise TransientStorageError("503")
+
+    two.on_read = refuse
+
+    failed = harness.repair(made)
+
+    assert failed.result is Result.FAILED
+    assert two.name in failed.reason
+    assert "no destination holds it whole" not in failed.reason
+
+
 @pytest.mark.parametrize("error", [TransientStorageError("503"), AccessDenied("403: the wrong role")])
 def test_a_source_that_cannot_be_read_is_not_damage_and_another_one_is_read(error: StorageError) -> None:
     harness = ReplicationHarness(Store("one"), Store("two"), Store("three"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Protocol
 
 from archiver.transfer.base import Chunks, Reader
 from archiver.transfer.checksums import Crc32c
 from archiver.transfer.errors import SourceError, SourceMismatch, StillEncoded
-from archiver.transfer.memory import MemoryBudget, PartBuffer, Reservation
+from archiver.transfer.memory import MemoryBudget, Reservation
 
 _SCRAP_BYTES = 64 * 1024
 
@@ -40,13 +42,25 @@ def filled_bytes(
     `reservation`: the memory for it."""
     fits = reservation is not None and reservation.size_bytes == size_bytes
     reused = reservation.file() if reservation is not None and fits else None
-    file = PartBuffer(bytes(size_bytes)) if reused is None else reused
+    file = BytesIO(bytes(size_bytes)) if reused is None else reused
     with file.getbuffer() as view:
-        count = fill(view)
+        try:
+            count = fill(view)
+        except BaseException as error:
+            _release_frames(error)
+            raise
     file.truncate(count)
     if reservation is not None:
         reservation.reuse(reused)
     return file.getvalue()
+
+
+def _release_frames(error: BaseException | None) -> None:
+    """Drop the slices of a buffer that the frames of a traceback hold. The garbage collector of Python 3.12 crashes on
+    a view of a BytesIO in a cycle, and 3.13 reports it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class Named(Protocol):

@@ -10,7 +10,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO
 
 from archiver.http.waiting import Ended, Wait, complete
@@ -19,15 +18,6 @@ from archiver.transfer.errors import BudgetTooSmall
 AHEAD_SHARE = 4
 REUSED_BYTES = 1024 * 1024
 """From this size on, memory is used again as it is: fresh pages cost as much as moving bytes into them does."""
-
-
-class PartBuffer(BytesIO):
-    """The memory of one part. The garbage collector closes it while the frames of an error's traceback still hold views
-    of it, which Python 3.13 reports; the memory is freed with the last view all the same."""
-
-    def close(self) -> None:
-        with suppress(BufferError):
-            super().close()
 
 
 class Reservation:
@@ -44,7 +34,7 @@ class Reservation:
         """`size_bytes` of any content, to be written from the first to the last. None: too few to be used again."""
         file, self._file = self._file, None
         if file is None and self.size_bytes >= self._budget.reused_bytes:
-            file = PartBuffer(bytes(self.size_bytes))
+            file = BytesIO(bytes(self.size_bytes))
         return file
 
     def reuse(self, file: BytesIO | None) -> None:

@@ -189,7 +189,7 @@ def test_less_memory_than_the_setting_says_is_released(
             return engine.submit_chunks([content], request(), [MemoryBackend("store")]).result(timeout=20)
 
     with monkeypatch.context() as patched:
-        patched.setattr(memory, "PartBuffer", scarce)
+        patched.setattr(memory, "BytesIO", scarce)
         with pytest.raises(MemoryError):
             attempt()
 

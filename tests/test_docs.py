@@ -56,3 +56,11 @@ def test_every_setting_that_is_named_exists() -> None:
     for path in texts:
         named = set(re.findall(r"\bARCHIVER_[A-Z]+(?:_[A-Z]+)*\b(?!_)", path.read_text()))
         assert named <= known, path
+
+
+def test_the_readme_links_every_page_for_users() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", (ROOT / "README.md").read_text()))
+    developers = {"docs/simulation.md"}  # linked from CONTRIBUTING
+
+    assert {str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md")} == linked | developers
+    assert all(page in (ROOT / "CONTRIBUTING.md").read_text() for page in developers)

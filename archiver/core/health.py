@@ -200,13 +200,13 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from find_no_progress(summary)
     for name, breaker in summary.open_breakers.items():
         reason = breaker.reason if name in breaker.reason else f"{name}: {breaker.reason}"
-        state = ""
+        state = until = ""
         if breaker.code == "on_hold":
             is_open = breaker.until > summary.at
             state = f"Circuit breaker {'open until' if is_open else 'half-open since'} {breaker.until:%H:%M:%S} UTC: "
         elif breaker.code == PAUSED:
-            state = f"Until {breaker.until:%Y-%m-%d %H:%M} UTC, or `archiver resume`: "
-        yield finding(breaker.code, f"{state}{reason}", cause=name)
+            until = f". Until {breaker.until:%Y-%m-%d %H:%M} UTC, or `archiver resume`."
+        yield finding(breaker.code, f"{state}{reason}{until}", cause=name)
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"

@@ -146,6 +146,21 @@ def test_whole_asset_ids_of_running_copies_fit_a_terminal(columns: int) -> None:
     assert "…" in file.getvalue()
 
 
+def test_the_rows_of_every_type_fit_80_columns() -> None:
+    listed = tuple(
+        Row("a" * 24, kind, state, NOW + 14 * DAY + timedelta(hours=16), NOW, NOW)
+        for kind in ("room-composite-legacy", "chat")
+        for state in (AssetState.SOURCE_FAILED, AssetState.ARCHIVED)
+    )
+
+    lines = printed(rows_view("Assets", listed, NOW)).splitlines()
+
+    assert len(lines) == 5
+    assert lines[0].split() == ["Assets", "100ms", "deletes"]
+    assert all("in 14 d 16 h" in line for line in lines[1:])
+    assert max(len(line.rstrip()) for line in lines) <= 80
+
+
 def test_an_asset_says_where_it_is_not_whole() -> None:
     copies = {"s3://one": CopyState.WHOLE, "gs://two": CopyState.LACKING, "file:///b": CopyState.DAMAGED}
     archived = row(AssetState.ARCHIVED, copies=copies)

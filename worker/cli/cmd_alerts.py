@@ -86,7 +86,7 @@ def _test(settings: Settings) -> None:
 def _table(firing: Sequence[Alert]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("severity", "alert", "since (UTC)", "sent to", "what"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")  # a setting's name must not lose its end
     for alert in firing:
         notified = ", ".join(sorted(alert.notified)) or "nobody"
         text = Text(escaped(alert.text))

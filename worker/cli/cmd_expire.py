@@ -36,7 +36,10 @@ def expire(
     """
     from worker.views.text import shown
 
-    with open_services(read_settings()) as services:
+    settings = read_settings()
+    if settings.keep_days is None and not as_json:
+        err.print("ARCHIVER_KEEP_DAYS is not set: everything is kept for ever.", style="yellow")
+    with open_services(settings) as services:
         if dry_run:
             number = 0
             for row in services.expirer.due():

@@ -120,7 +120,7 @@ def list_assets(
         else:
             with progress_shown() as progress:
                 rows = tuple(islice(wanted(progress), _SHOWN + 1))
-            out.print(rows_view("", rows[:_SHOWN], now) if rows else "No asset.")
+            out.print(rows_view("Assets", rows[:_SHOWN], now) if rows else "No asset.")
             if len(rows) > _SHOWN:
                 err.print(
                     f"There are more than {_SHOWN:,}: use --csv or --json, or a filter.", style="yellow"

@@ -110,7 +110,9 @@ def _name(settings: Settings, target: str) -> str:
 
     names = [parse_destination(url).name for url in settings.destinations]
     if target != breaker.EVERYTHING and target not in names:
-        raise typer.BadParameter(f"is no destination; write one of {', '.join([breaker.EVERYTHING, *names])}")
+        raise typer.BadParameter(
+            f"{target} is no destination. Name one of {', '.join([breaker.EVERYTHING, *names])}"
+        )
     return target
 
 

@@ -61,6 +61,7 @@ def replicate(
       archiver replicate --to gs://second --since 2026-03-01 --rate 50MB
     """
     from archiver.core.replication.selection import NAMED_STATES, Wanted
+    from archiver.core.upkeep.reports import still_damaged
     from archiver.ledger.models import AssetState
     from worker.limits import replicate_limit
 
@@ -109,15 +110,20 @@ def replicate(
             result = services.replicator.replicate(
                 wanted, records=everything, tell=progress, before_read=limit
             )
+            unrepaired = [
+                asset_id
+                for asset_id in still_damaged(services.ledger)
+                if (row := services.ledger.get(asset_id)) is not None and chooses(row)
+            ]
     if dry_run:
         _print_plan(planned.assets, planned.size_bytes, as_json=as_json)
         return
-    _print(result, wanted, as_json=as_json)
+    _print(result, wanted, unrepaired, as_json=as_json)
     if cancelled.is_set() and not result.complete:
         sys.exit(ExitCode.INTERRUPTED)
     if result.away:
         sys.exit(ExitCode.UNREACHABLE)
-    sys.exit(ExitCode.OK if result.complete else ExitCode.NOT_SAVED)
+    sys.exit(ExitCode.OK if result.complete and not unrepaired else ExitCode.NOT_SAVED)
 
 
 def _bytes(text: str) -> float:
@@ -168,13 +174,15 @@ def _print_plan(assets: int, size_bytes: int, *, as_json: bool) -> None:
         out.print(f"{number} would be copied, {size(size_bytes)} to each destination that lacks them.")
 
 
-def _print(result: ReplicateResult, wanted: Wanted, *, as_json: bool) -> None:
+def _print(result: ReplicateResult, wanted: Wanted, unrepaired: Sequence[str], *, as_json: bool) -> None:
+    """`unrepaired`: ids of assets that `archiver verify` found damaged, where no manifest is marked yet."""
     from dataclasses import asdict
 
     from worker.views.text import shown, size
 
     if as_json:
-        print_json(json.dumps({**asdict(result), "complete": result.complete}))
+        complete = result.complete and not unrepaired
+        print_json(json.dumps({**asdict(result), "complete": complete, "found_damaged": list(unrepaired)}))
         return
     for asset_id, reason in result.failures.items():
         err.print(shown(f"{asset_id}: {reason}", "red"))
@@ -186,5 +194,13 @@ def _print(result: ReplicateResult, wanted: Wanted, *, as_json: bool) -> None:
     parts += [f"{result.open:,} due to be copied from 100ms by the workers"] if result.open else []
     parts += [f"{result.left:,} left: run it again"] if result.left else []
     out.print(f"{', '.join(parts)}.", highlight=False)
-    if result.complete:
+    if unrepaired:
+        more = f" and {len(unrepaired) - 3:,} more" if len(unrepaired) > 3 else ""
+        text = (
+            f"Not repaired: {', '.join(unrepaired[:3])}{more}, found damaged by `archiver verify` and not yet marked. "
+            "While 100ms has the recording: `archiver archive --again ID`; else the scrub marks the copy "
+            "when it reads it next, and it is replicated then."
+        )
+        err.print(shown(text, "red"))
+    elif result.complete:
         out.print(f"{wanted.target or 'Every destination'} has all that was asked for.", highlight=False)

@@ -80,10 +80,10 @@ def write_report(file: Path, since: str, until: str, *, quick: bool, as_json: bo
             json.dumps({**summary, "not_complete_because": unknown, "files": [str(as_data), str(as_page)]})
         )
     else:
-        text = (
-            f"{len(made.lines):,} assets; {len(made.problems):,} have a problem. Written: {as_page} (for people), "
-            f"{as_data}"
-        )
+        number, problems = len(made.lines), len(made.problems)
+        assets = "1 asset" if number == 1 else f"{number:,} assets"
+        have = "1 has a problem" if problems == 1 else f"{problems:,} have a problem"
+        text = f"{assets}; {have}. Written: {as_page} (for people), {as_data} (for programs)"
         out.print(shown(text, "" if made.ok else "bold red"))
         for why in unknown:
             err.print(shown(f"It is not known whether this is complete: {why}", "bold red"))

@@ -25,7 +25,7 @@ THAW_HINT = (
 def result_view(result: Restored, folder: Path) -> RenderableType:
     """One asset: where it is, or what is missing."""
     if result.ok:
-        there = f", {result.kept:,} were there" if result.kept else ""
+        there = f", {result.kept:,} already there" if result.kept else ""
         where = f" from {', '.join(sorted(result.sources))}" if result.sources else ""
         objects = "1 object" if result.objects == 1 else f"{result.objects:,} objects"
         head = f"{result.asset_id}: {objects}, {size(result.size_bytes)}{where}{there}"

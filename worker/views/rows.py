@@ -37,15 +37,18 @@ def states_table(counts: Mapping[AssetState, int], seen: int) -> Table:
 
 
 def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableType:
-    """One line per asset, and the reason below it."""
-    parts: list[RenderableType] = [Text(title, style="bold")] if title else []
+    """One line per asset, and the reason below it. The lines of every type fit 80 columns."""
+    if not rows:
+        return Text(title, style="bold")
     widths = [max((len(text) for text in texts), default=0) for texts in zip(*map(_cells, rows), strict=True)]
+    heading = Text(title.ljust(sum(widths) + 2 * (len(widths) - 1)), style="bold")
+    parts: list[RenderableType] = [heading + Text("  100ms deletes", style="not bold dim")]
     for row in rows:
         line = Text("  ").join(
             Text(text.ljust(width), style=state_style(text) if number == 2 else "")
             for number, (text, width) in enumerate(zip(_cells(row), widths, strict=True))
         )
-        parts.append(line + Text(f"  {time_left_in_words(row.expires_at, now)}", style="dim"))
+        parts.append(line + Text(f"  {time_left(row.expires_at, now)}", style="dim"))
         if why := row.reason or "; ".join(row.warnings):
             parts.append(_indented(Text(escaped(why), overflow="fold")))
         if elsewhere := copies_in_words(row):

@@ -133,8 +133,8 @@ class Replicator:
         well (record_copies.py). `before_read`: instead of the usual one. Two runs at once share the work. Idempotent.
         Raises LedgerError."""
         result = self._run(wanted, _Run(before_read=before_read or self._before_read), tell)
-        open_ones = Wanted(wanted.source, wanted.target, tuple(OPEN_STATES), wanted.chooses)
-        known = (row for row in wanted_rows(self._ledger, open_ones, self._names) if row.copies)
+        # whatever the ledger knows of its copies: `archive --again` marks manifests, and its attempt replaces them
+        known = (row for row in self._ledger.rows(tuple(OPEN_STATES)) if row.copies and wanted.chooses(row))
         result = replace(result, open=sum(1 for _ in known))
         if records:
             tell("copying records")

@@ -99,4 +99,5 @@ def test_a_pause_is_shown_is_no_fault_and_silences_no_deadline() -> None:
 
     assert "at_risk" in {problem.id for problem in health.problems}
     assert "paused" not in {problem.id for problem in health.problems}
-    assert any("paused by ann@desk" in each.text for each in health.findings)
+    (said,) = [each.text for each in health.findings if "paused by ann@desk" in each.text]
+    assert said.endswith("UTC, or `archiver resume`.")

@@ -84,11 +84,14 @@ def test_a_first_term_is_accepted_by_a_person(user: User, archived: list[str]) -
     status = user.types("status", "--json", ARCHIVER_KEEP_DAYS="365,chat=30")
     accepted = user.types("expire", "--yes", ARCHIVER_KEEP_DAYS="365,chat=30")
     due = user.types("expire", "--dry-run", ARCHIVER_KEEP_DAYS="365,chat=30")
+    without = user.types("expire", "--dry-run")
 
     assert (withheld.exit_code, "365 days instead of for ever" in withheld.text) == (1, True)
     assert "expiry_unconfirmed" in [each["code"] for each in status.json["problems"]]
     assert (accepted.exit_code, "0 assets expired" in accepted.text) == (0, True)
     assert "The term of 0 assets is over" in due.text
+    assert "is not set" not in due.text
+    assert "ARCHIVER_KEEP_DAYS is not set: everything is kept for ever." in without.text
     assert user.row(archived[0])["state"] == "archived"
 
 

@@ -64,6 +64,24 @@ def test_a_copy_that_is_gone_is_damage_until_its_twin_repairs_it(
     assert user.types("show", asset["id"], "--json", **both).json["row"]["state"] == "archived"
 
 
+def test_what_verify_found_damaged_is_not_called_complete(user: User, empty_simulator: Simulator) -> None:
+    both: dict[str, Any] = {"ARCHIVER_DESTINATIONS": BOTH}
+    asset = empty_simulator.add_asset("composite")
+    assert user.runs_once(**both).states == {"archived": 1}
+    manifest = manifests(FileSideDoor(user.folder / "second"))[asset["id"]]
+    (user.folder / "second" / manifest["folder"] / manifest["objects"][0]["path"]).unlink()
+    assert user.types("verify", **both).exit_code == 1
+
+    said = user.types("replicate", **both)
+
+    assert said.exit_code == 1, said.text
+    assert f"Not repaired: {asset['id']}" in said.text
+    assert "archiver archive --again" in said.text
+    assert "has all that was asked for" not in said.text
+    assert user.types("archive", "--again", asset["id"], **both).exit_code == 0
+    assert user.types("replicate", **both).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "destinations", "words"),
     [

@@ -38,8 +38,9 @@ def url(
     """Print a signed URL of an asset, which anybody can open for a while: treat it as a secret.
 
     S3, Google Cloud Storage and Azure sign; of a directory the path of the file is printed. An asset of several files
-    gives a line for each: path, tab, URL. An HLS tree gives the path of a local playlist whose segments are signed, so that
-    it plays from a private bucket; nothing is written there. With the credentials of a role, URLs end when these do.
+    gives a line for each: path, tab, URL. An HLS tree gives the path of a local playlist whose segments are signed,
+    so that it plays from a private bucket; nothing is written there. With the credentials of a role,
+    URLs end when these do.
 
     Exit code 0 when there is one, 1 when no copy is whole and can be linked to, 3 when a destination cannot be reached.
 

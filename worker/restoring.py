@@ -16,7 +16,7 @@ from archiver.core.restore.copies import Away, Copies, Selection, find
 from archiver.core.restore.folder import RestoreFolder
 from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import LAYOUT, Restored, Restorer
-from archiver.core.upkeep.phases import Tell
+from archiver.core.upkeep.phases import OnProgress
 from archiver.core.upkeep.review import note_once
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import Decision
@@ -66,19 +66,19 @@ def restore(
     folder: Path,
     *,
     as_bag: bool,
-    tell: Tell,
+    on_progress: OnProgress,
     away: Away,
     witnesses: Sequence[StorageBackend],
 ) -> Iterator[Restored]:
     """Yield each selected asset when it is restored. With `as_bag` the bag is complete when every asset is.
     `witnesses`: the destinations whose tombstones count. Raises RestoreError, StorageError when none answers."""
-    chosen = [(each.asset_id, each.keys) for each in find(stores, selection, tell, away, witnesses)]
+    chosen = [(each.asset_id, each.keys) for each in find(stores, selection, on_progress, away, witnesses)]
 
     def copies() -> Iterator[Copies]:
         for asset_id, manifests in chosen:
             yield Copies(asset_id, manifests, tuple(stores), tuple(witnesses))
 
-    progress = _Progress(tell, len(chosen))
+    progress = _Progress(on_progress, len(chosen))
     with RestoreFolder(folder) as top, BlockReader() as reader:
         if not as_bag:
             restorer = Restorer(top, reader, begun=progress.begun, moved=progress.moved)
@@ -126,8 +126,8 @@ def _folders(chosen: Iterator[Copies]) -> Iterator[str]:
 class _Progress:
     """Tells how much there is of the one asset, in MiB, or how many of several assets there are."""
 
-    def __init__(self, tell: Tell, assets: int) -> None:
-        self._tell = tell
+    def __init__(self, on_progress: OnProgress, assets: int) -> None:
+        self._tell = on_progress
         self._assets = assets
         self._lock = threading.Lock()
         self._size = self._restored = self._moved = 0

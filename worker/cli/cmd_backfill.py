@@ -53,7 +53,7 @@ def backfill(
             session_id=session or None,
             since=first,
             until=last,
-            tell=progress,
+            on_progress=progress,
         )
     states = {str(state): number for state, number in sorted(result.states.items())}
     if as_json:

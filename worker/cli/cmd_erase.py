@@ -116,9 +116,14 @@ def erase(
                 err.print("Nothing was changed.")
                 sys.exit(ExitCode.NOT_SAVED)
             done = left = 0
-            with progress_shown(quiet=as_json) as tell:
+            with progress_shown(quiet=as_json) as on_progress:
                 for removal in services.eraser.erase(
-                    ids, ticket=reason, by=by, tell=tell, total=len(ids), cancelled=cancelled.is_set
+                    ids,
+                    ticket=reason,
+                    by=by,
+                    on_progress=on_progress,
+                    total=len(ids),
+                    cancelled=cancelled.is_set,
                 ):
                     done, left = done + removal.is_done, left + (not removal.is_done)
                     _print(removal, as_json=as_json)
@@ -133,8 +138,8 @@ def _of_user(services: AppServices, user: str, *, shared: bool, quiet: bool) -> 
     """Say what is spared."""
     from archiver.core.upkeep.user_recordings import recordings_of
 
-    with progress_shown(quiet=quiet) as tell:
-        found = recordings_of(services.ledger, services.destinations, user, tell)
+    with progress_shown(quiet=quiet) as on_progress:
+        found = recordings_of(services.ledger, services.destinations, user, on_progress)
     if shared:
         return [*found.own, *found.shared]
     if found.shared:

@@ -51,8 +51,8 @@ def expire(
             if not as_json:
                 out.print(f"The term of {number:,} assets is over. Nothing was deleted.")
             sys.exit(ExitCode.OK)
-        with progress_shown(quiet=as_json) as tell:
-            result = services.expirer.run(confirmed=yes, tell=tell)
+        with progress_shown(quiet=as_json) as on_progress:
+            result = services.expirer.run(confirmed=yes, on_progress=on_progress)
         if result is None:
             err.print("Another expiry is already running. Nothing was done.")
             return

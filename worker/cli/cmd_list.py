@@ -19,7 +19,7 @@ from worker.cli.shared import ExitCode, Json, err, out, print_json, read_setting
 from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
-    from archiver.core.upkeep.phases import Tell
+    from archiver.core.upkeep.phases import OnProgress
     from archiver.ledger.models import Row
     from worker.settings import Settings
 
@@ -86,7 +86,7 @@ def list_assets(
         now = ledger.now()
         sessions = _sessions_of(settings, user) if user else None
 
-        def wanted(tell: Tell) -> Iterator[Row]:
+        def wanted(on_progress: OnProgress) -> Iterator[Row]:
             from archiver.core.health import UNSAVED_STATES
 
             if at_risk:
@@ -96,7 +96,7 @@ def list_assets(
             counts = ledger.counts()
             total = counts.states.get(AssetState(state), 0) if state else counts.seen
             for number, row in enumerate(rows, 1):
-                tell("reading the ledger", number, None if at_risk else max(total, number))
+                on_progress("reading the ledger", number, None if at_risk else max(total, number))
                 if room not in ("", row.room_id) or session not in ("", row.session_id):
                     continue
                 if sessions is not None and row.session_id not in sessions:

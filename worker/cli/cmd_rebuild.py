@@ -34,7 +34,7 @@ def rebuild(
 
     with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
         before = services.ledger.counts().seen
-        result = services.reconciler.reconcile(confirmed=yes, tell=progress)
+        result = services.reconciler.reconcile(confirmed=yes, on_progress=progress)
         after = services.ledger.counts()
     if result is None:
         err.print("A reconcile or another rebuild is running, which does the same. Nothing was done.")

@@ -32,7 +32,7 @@ def reconcile(
 
     with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
         services.missed_webhooks.look()
-        result = services.reconciler.reconcile(confirmed=yes, tell=progress)
+        result = services.reconciler.reconcile(confirmed=yes, on_progress=progress)
         services.session_keeper.keep()
     if result is None:
         err.print("Another reconcile is already running. Nothing was done.")

@@ -104,11 +104,11 @@ def replicate(
             planned = services.replicator.plan(wanted)
         else:
             # what is there is compared first: the ledger may not know yet what a new destination lacks
-            services.reconciler.reconcile(fill=False, tell=progress)
+            services.reconciler.reconcile(fill=False, on_progress=progress)
             limit = replicate_limit(settings, services.ledger, services.clock, per_second)
             everything = not (room or session or asset_type or state or since or until)
             result = services.replicator.replicate(
-                wanted, records=everything, tell=progress, before_read=limit
+                wanted, records=everything, on_progress=progress, before_read=limit
             )
             unrepaired = [
                 asset_id

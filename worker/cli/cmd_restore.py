@@ -105,7 +105,7 @@ def restore(
                     selection,
                     folder,
                     as_bag=bag,
-                    tell=progress,
+                    on_progress=progress,
                     away=away.append,
                     witnesses=witnesses,
                 ):

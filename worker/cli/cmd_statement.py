@@ -73,7 +73,7 @@ def statement(
                 retention=settings.retention,
                 version=version(DISTRIBUTION),
                 stamps=stamps,
-                tell=progress,
+                on_progress=progress,
             )
             count = 0
             try:

@@ -19,7 +19,7 @@ from archiver.core.locks import Lock, acquire
 from archiver.core.replication.record_copies import copy_records
 from archiver.core.replication.repairer import Repaired, Repairer, Result
 from archiver.core.replication.selection import Wanted, most_urgent, wanted_rows
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
@@ -117,7 +117,7 @@ class Replicator:
                 lock=lock,
                 before_read=self._before_read,
             )
-            result = self._with_records(self._run(Wanted(), run, untold), Wanted())
+            result = self._with_records(self._run(Wanted(), run, ignore_progress), Wanted())
             self._report(result, None if allowance is None else allowance - result.copied_bytes)
             return result
 
@@ -126,18 +126,18 @@ class Replicator:
         wanted: Wanted,
         *,
         records: bool = False,
-        tell: Tell = untold,
+        on_progress: OnProgress = ignore_progress,
         before_read: Callable[[int], None] | None = None,
     ) -> ReplicateResult:
         """Replicate all that is `wanted`, until it is done or `stop_requested`. `records`: what belongs to no asset as
         well (record_copies.py). `before_read`: instead of the usual one. Two runs at once share the work. Idempotent.
         Raises LedgerError."""
-        result = self._run(wanted, _Run(before_read=before_read or self._before_read), tell)
+        result = self._run(wanted, _Run(before_read=before_read or self._before_read), on_progress)
         # whatever the ledger knows of its copies: `archive --again` marks manifests, and its attempt replaces them
         known = (row for row in self._ledger.rows(tuple(OPEN_STATES)) if row.copies and wanted.chooses(row))
         result = replace(result, open=sum(1 for _ in known))
         if records:
-            tell("copying records")
+            on_progress("copying records")
             result = self._with_records(result, wanted)
         log.info("replicate_ended", copied=result.copied, bytes=result.copied_bytes, failed=result.failed)
         return result
@@ -169,19 +169,24 @@ class Replicator:
         return Planned(assets, size_bytes)
 
     # -- a run -----------------------------------------------------------------------------------------------
-    def _run(self, wanted: Wanted, run: _Run, tell: Tell) -> ReplicateResult:
-        tell("choosing")
+    def _run(self, wanted: Wanted, run: _Run, on_progress: OnProgress) -> ReplicateResult:
+        on_progress("choosing")
         run.total = sum(1 for _ in wanted_rows(self._ledger, wanted, self._names))
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="replicate-asset") as pool:
             while not self._is_over(run):
                 chosen = most_urgent(self._ledger, wanted, self._names, self._clock(), run.tried)
                 if not chosen:
                     break
-                self._copy_all(deque(row.asset_id for row in chosen), wanted, run, pool, tell)
+                self._copy_all(deque(row.asset_id for row in chosen), wanted, run, pool, on_progress)
         return run.result(run.total - run.ended)
 
     def _copy_all(
-        self, waiting: deque[str], wanted: Wanted, run: _Run, pool: ThreadPoolExecutor, tell: Tell
+        self,
+        waiting: deque[str],
+        wanted: Wanted,
+        run: _Run,
+        pool: ThreadPoolExecutor,
+        on_progress: OnProgress,
     ) -> None:
         running: set[Future[Repaired]] = set()
         try:
@@ -196,7 +201,7 @@ class Replicator:
                     run.add(future.result())
                 if run.lock is not None:
                     run.lock.extend()
-                tell("replicating", run.ended, max(run.total, run.ended), size_bytes=run.copied_bytes)
+                on_progress("replicating", run.ended, max(run.total, run.ended), size_bytes=run.copied_bytes)
         except BaseException:
             run.ends = True  # those that run end within a second
             raise

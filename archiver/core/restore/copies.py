@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from archiver.core.errors import AssetErased
 from archiver.core.records import keys, tombstones
 from archiver.core.records.manifest import Manifest, find_manifest
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.models import Asset
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
@@ -174,7 +174,7 @@ def _not_told(_error: StorageError) -> None:
 def find(
     stores: Sequence[StorageBackend],
     selection: Selection,
-    tell: Tell = untold,
+    on_progress: OnProgress = ignore_progress,
     away: Away = _not_told,
     witnesses: Sequence[StorageBackend] | None = None,
 ) -> Iterator[Copies]:
@@ -187,9 +187,9 @@ def find(
     Raises StorageError when no destination can be listed."""
     asked = tuple(stores if witnesses is None else witnesses)
     if selection.asset_ids:
-        yield from _by_id(stores, selection, tell, away, asked)
+        yield from _by_id(stores, selection, on_progress, away, asked)
         return
-    listed = _listed(stores, _prefixes(selection), tell, away)
+    listed = _listed(stores, _prefixes(selection), on_progress, away)
     found: dict[str, tuple[ObjectKey, ...]] = {}
     for key in listed:
         if selection.may_match(key):
@@ -201,24 +201,24 @@ def find(
         Copies(keys.asset_id_of(min(each)) or name, tuple(sorted(each)), searched, asked)
         for name, each in together
     )
-    yield from _matching(chosen, len(together), selection, tell)
+    yield from _matching(chosen, len(together), selection, on_progress)
 
 
 def _by_id(
     stores: Sequence[StorageBackend],
     selection: Selection,
-    tell: Tell,
+    on_progress: OnProgress,
     away: Away,
     witnesses: tuple[StorageBackend, ...],
 ) -> Iterator[Copies]:
     wanted = {_name_of(id_): id_ for id_ in selection.asset_ids}
     guessed = {prefix for id_ in wanted.values() for prefix in _days_of(id_)}
     found: dict[str, set[ObjectKey]] = {name: set() for name in wanted}
-    for key in _listed(stores, sorted(guessed), tell, _not_told) if guessed else ():
+    for key in _listed(stores, sorted(guessed), on_progress, _not_told) if guessed else ():
         if (name := key.rpartition("/")[2]) in found:
             found[name].add(key)
     if not all(found.values()):
-        for key in _listed(stores, [keys.MANIFESTS], tell, away):
+        for key in _listed(stores, [keys.MANIFESTS], on_progress, away):
             if (name := key.rpartition("/")[2]) in found:
                 found[name].add(key)
     for name, id_ in wanted.items():
@@ -233,7 +233,9 @@ def _by_id(
             yield copies
 
 
-def _matching(chosen: Iterable[Copies], number: int, selection: Selection, tell: Tell) -> Iterator[Copies]:
+def _matching(
+    chosen: Iterable[Copies], number: int, selection: Selection, on_progress: OnProgress
+) -> Iterator[Copies]:
     """Yield those whose manifest matches; one that cannot be read may match, and is told of when it is restored."""
     reads = bool(selection.room or selection.session or selection.since or selection.until)
     if not reads:
@@ -252,7 +254,7 @@ def _matching(chosen: Iterable[Copies], number: int, selection: Selection, tell:
                 copies, reading = waiting.pop(0)
                 copy = reading.result()
                 done += 1
-                tell("reading manifests", done, number)
+                on_progress("reading manifests", done, number)
                 if copy is None or selection.matches(copy.asset):
                     copies.forget()
                     yield copies
@@ -261,13 +263,13 @@ def _matching(chosen: Iterable[Copies], number: int, selection: Selection, tell:
 
 
 def _listed(
-    stores: Sequence[StorageBackend], prefixes: Collection[str], tell: Tell, away: Away
+    stores: Sequence[StorageBackend], prefixes: Collection[str], on_progress: OnProgress, away: Away
 ) -> set[ObjectKey]:
     """List the manifests of every destination. Raises StorageError when none can be listed."""
     found: set[ObjectKey] = set()
     failed: list[StorageError] = []
     for store in stores:
-        tell(f"listing {store.name}")
+        on_progress(f"listing {store.name}")
         try:
             for prefix in prefixes:
                 found.update(info.key for info in store.list(prefix) if info.key.endswith(".json"))

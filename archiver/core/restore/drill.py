@@ -28,7 +28,7 @@ from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import Restorer
 from archiver.core.upkeep import drill_report
 from archiver.core.upkeep.drill_report import DrillReport
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
 from storage_backends.base import ObjectKey, StorageBackend
@@ -107,7 +107,7 @@ class Driller:
             return None  # tomorrow
         return self.drill(self._rules.assets)
 
-    def drill(self, assets: int, tell: Tell = untold) -> DrillReport | None:
+    def drill(self, assets: int, on_progress: OnProgress = ignore_progress) -> DrillReport | None:
         """Drill `assets` copies of each destination, those that failed first, then the longest undrilled ones.
 
         The result is recorded at the destination and reported to `status`. Nothing that is archived changes. Returns
@@ -119,7 +119,7 @@ class Driller:
             try:
                 with _scratch(self._rules.scratch) as scratch:
                     for store in self._destinations:
-                        self._drill_at(store, assets, scratch, run, lock, began, tell)
+                        self._drill_at(store, assets, scratch, run, lock, began, on_progress)
             except RestoreError as error:
                 log.error("drill_stopped", reason=str(error))
                 run.errors.append(str(error))
@@ -155,17 +155,17 @@ class Driller:
         run: _Run,
         lock: Lock,
         began: float,
-        tell: Tell,
+        on_progress: OnProgress,
     ) -> None:
         try:
-            tell(f"listing {store.name}")
+            on_progress(f"listing {store.name}")
             record = read_drills(store, self._clock())
             left = assets
             try:
                 for key in self._longest_undrilled(store, record, assets + MOST_PASSED_OVER):
                     if not left or self._elapsed() - began > LONGEST_RUN.total_seconds():
                         break
-                    tell(f"drilling {store.name}", assets - left, assets, size_bytes=run.size_bytes)
+                    on_progress(f"drilling {store.name}", assets - left, assets, size_bytes=run.size_bytes)
                     drilled = self._drill_one(store, key, scratch, run)
                     record.drilled[key] = drilled
                     left -= drilled.result in (WHOLE, FAILED)

@@ -11,7 +11,7 @@ import structlog
 
 from archiver.core.judging import Scope
 from archiver.core.upkeep.failed_later import Statuses
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.base import RecordingAssets
 from archiver.hms.models import Asset
 from archiver.ledger.base import Ledger
@@ -40,7 +40,7 @@ def backfill(
     session_id: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    tell: Tell = untold,
+    on_progress: OnProgress = ignore_progress,
 ) -> BackfillResult:
     """Walk the API's list of the room or session, enter what was created in [since, until) as a sweep does, and make
     what waits due now. What has no date is entered only when no time is asked for.
@@ -60,7 +60,7 @@ def backfill(
         new += ledger.discover(statuses.judged(wanted, clock()))
         ledger.make_due([asset.id for asset in wanted], unless_within=timedelta(0))
         known.update(asset.id for asset in wanted)
-        tell("listing", len(known))
+        on_progress("listing", len(known))
     states: Counter[AssetState] = Counter()
     reasons: Counter[str] = Counter()
     for asset_id in known:

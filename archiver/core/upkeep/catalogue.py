@@ -20,7 +20,7 @@ import structlog
 
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, find_manifest
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.models import Asset
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
@@ -76,7 +76,9 @@ def months_of(store: StorageBackend) -> list[str]:
     return sorted({month for month in months if month is not None})
 
 
-def write_catalogue(store: StorageBackend, month: str, tell: Tell = untold) -> Catalogue:
+def write_catalogue(
+    store: StorageBackend, month: str, on_progress: OnProgress = ignore_progress
+) -> Catalogue:
     """Make the catalogue of a month from the manifests that the store holds, and write it unless it is there already.
 
     The same manifests give the same bytes. Without a manifest nothing is written, and an older catalogue stays: it may
@@ -93,7 +95,7 @@ def write_catalogue(store: StorageBackend, month: str, tell: Tell = untold) -> C
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in _rows(store, manifests):
-            tell(f"reading manifests of {month} at {store.name}", rows, len(manifests))
+            on_progress(f"reading manifests of {month} at {store.name}", rows, len(manifests))
             writer.writerow(row)
             rows += 1
     data = packed.getvalue()

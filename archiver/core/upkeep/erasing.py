@@ -29,7 +29,7 @@ from archiver.core.records import keys, removal, tombstones
 from archiver.core.records.manifest import find_manifest
 from archiver.core.records.removal import Left, Targets
 from archiver.core.records.tombstones import Tombstone
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.review import note_once
 from archiver.hms.models import Asset, parse_time
 from archiver.ledger.base import Schedule
@@ -121,7 +121,7 @@ class Eraser:
         ticket: str,
         by: str = "",
         state: AssetState = AssetState.ERASED,
-        tell: Tell = untold,
+        on_progress: OnProgress = ignore_progress,
         total: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[Removal]:
@@ -130,11 +130,11 @@ class Eraser:
         each batch. Idempotent. Raises LedgerError; a destination that fails is a reason."""
         ids, done = iter(asset_ids), 0
         while not cancelled() and (batch := list(islice(ids, AT_ONCE))):
-            tell("erasing", done, total)
+            on_progress("erasing", done, total)
             begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state))
             yield from self._finish(begun)
             done += len(batch)
-        tell("erasing", done, total)
+        on_progress("erasing", done, total)
 
     def resume(
         self, asset_ids: Iterable[str], found: Callable[[str], Sequence[ObjectKey]] = lambda _: ()

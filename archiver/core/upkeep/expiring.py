@@ -18,7 +18,7 @@ from archiver.core.locks import Lock, acquire
 from archiver.core.records import keys
 from archiver.core.records.manifest import find_manifest
 from archiver.core.upkeep.erasing import AT_ONCE, Eraser, Removal
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.terms import Terms, latest_archived_at
 from archiver.hms.models import parse_time
@@ -72,11 +72,13 @@ class Expirer:
         self._terms = terms
         self._clock = clock
 
-    def run(self, *, confirmed: bool = False, tell: Tell = untold) -> ExpiryResult | None:
+    def run(
+        self, *, confirmed: bool = False, on_progress: OnProgress = ignore_progress
+    ) -> ExpiryResult | None:
         """Delete what is due today. `confirmed`: a person accepts terms that are shorter. None when another run is
         under way. Idempotent. Raises LedgerError; a destination that fails leaves assets unfinished."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return None if lock is None else self._run(lock, confirmed, tell)
+            return None if lock is None else self._run(lock, confirmed, on_progress)
 
     def due(self) -> Iterator[Row]:
         """Yield the assets whose term is over, the oldest first, whatever was accepted. Raises LedgerError. One whose
@@ -98,7 +100,7 @@ class Expirer:
         return ends_at is not None and ends_at <= self._clock()
 
     # -- inside --------------------------------------------------------------------------------------------
-    def _run(self, lock: Lock, confirmed: bool, tell: Tell) -> ExpiryResult:
+    def _run(self, lock: Lock, confirmed: bool, on_progress: OnProgress) -> ExpiryResult:
         now, fact = self._clock(), dict(self._ledger.recall(FACT) or {})
         counts = self._ledger.counts().states
         archive = sum(counts.get(state, 0) for state in KEPT_STATES)
@@ -128,7 +130,7 @@ class Expirer:
             self._ledger.remember(FACT, {**fact, "begun": begun})  # first: killed, it must not begin anew
             for removal in self.expire(batch):
                 expired, unfinished = expired + removal.is_done, unfinished + (not removal.is_done)
-            tell("expiring", begun)
+            on_progress("expiring", begun)
         result = ExpiryResult(expired, unfinished, self._ended_by(now) if begun >= share else 0)
         if result != ExpiryResult():
             self._ledger.remember(FACT, {**fact, "begun": begun, **self._soon(now)})

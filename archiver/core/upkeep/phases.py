@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Tell(Protocol):
+class OnProgress(Protocol):
     """Called now and then with the phase of the work, how many of its things are done, of how many (None: not known),
     and how many bytes were read for it."""
 
@@ -14,5 +14,7 @@ class Tell(Protocol):
     ) -> None: ...
 
 
-def untold(_phase: str, _done: int = 0, _total: int | None = None, /, *, size_bytes: int = 0) -> None:
-    """Nobody watches."""
+def ignore_progress(
+    _phase: str, _done: int = 0, _total: int | None = None, /, *, size_bytes: int = 0
+) -> None:
+    """Nobody watches: do nothing."""

@@ -26,7 +26,7 @@ from archiver.core.upkeep.applied_tombstones import AppliedTombstones
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
@@ -129,15 +129,15 @@ class Reconciler:
         )
 
     def reconcile(
-        self, *, confirmed: bool = False, fill: bool = True, tell: Tell = untold
+        self, *, confirmed: bool = False, fill: bool = True, on_progress: OnProgress = ignore_progress
     ) -> ReconcileResult | None:
         """Compare manifests and end records with the ledger, in both directions. `confirmed`: a person says that the
         gaps are real, however many. `fill`: what an added destination lacks is copied from 100ms; False: it is only
-        noted, and the caller replicates it. `tell`: how far it is. Returns None when another reconcile is running.
-        Idempotent. Raises StorageError when a destination cannot be listed in full, or is not the one that the ledger
-        knows; LedgerError."""
+        noted, and the caller replicates it. `on_progress`: how far it is. Returns None when another reconcile is
+        running. Idempotent. Raises StorageError when a destination cannot be listed in full, or is not the one that the
+        ledger knows; LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return self._compare(lock, confirmed, fill, tell) if lock else None
+            return self._compare(lock, confirmed, fill, on_progress) if lock else None
 
     def check_destinations(self) -> None:
         """Check the identity of every destination, and reconcile when one was added, or the ledger was not compared
@@ -161,27 +161,27 @@ class Reconciler:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _compare(self, lock: Lock, confirmed: bool, fill: bool, tell: Tell) -> ReconcileResult:
+    def _compare(self, lock: Lock, confirmed: bool, fill: bool, on_progress: OnProgress) -> ReconcileResult:
         started = self._clock()
         resending = self._undelivered.look()
         note = resending.note if resending else None
         listed = [
-            self._listed(store, keys.MANIFESTS, lock, _counting(tell, f"listing {store.name}"), note)
+            self._listed(store, keys.MANIFESTS, lock, _counting(on_progress, f"listing {store.name}"), note)
             for store in self._destinations
         ]
         buried = [self._listed(store, keys.TOMBSTONES, lock) for store in self._destinations]
         came_back = self._tombstones.apply(listed, buried, partial(_extending, lock=lock))
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         entered, unreadable = self._rebuilder.enter_archived(
-            _extending(sorted(everywhere), lock, _counting(tell, "reading manifests", len(everywhere)))
+            _extending(sorted(everywhere), lock, _counting(on_progress, "reading manifests", len(everywhere)))
         )
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
         ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))
         ends -= {key for key in ends if keys.is_tombstone(key)}
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
-        gaps = self._gaps(listed, everywhere, started, lock, tell)
-        tell("repairing")
+        gaps = self._gaps(listed, everywhere, started, lock, on_progress)
+        on_progress("repairing")
         reopened, would_change = self._close(gaps, lock, confirmed, fill)
         self._write_end_records(lock)
         self._delete_outdated_end_records(lock)
@@ -190,7 +190,9 @@ class Reconciler:
             for _ in _extending(self._expirer.expire(gaps.expired), lock, every=1):
                 pass  # what cannot be finished is looked at again below
         removals, waiting = self._tombstones.finish(came_back)
-        done = [each.is_done for each in _extending(removals, lock, _counting(tell, "erasing"), every=1)]
+        done = [
+            each.is_done for each in _extending(removals, lock, _counting(on_progress, "erasing"), every=1)
+        ]
         erased, erasing = sum(done), waiting + len(done) - sum(done)
         if resending is not None:
             resending.end()
@@ -256,13 +258,13 @@ class Reconciler:
         everywhere: set[ObjectKey],
         started: datetime,
         lock: Lock,
-        tell: Tell,
+        on_progress: OnProgress,
     ) -> Gaps:
         gaps = Gaps()
         filling = set(self._identities.filling())
         began = [self._identities.began_empty_at(store.name) for store in self._destinations]
         now = self._clock()
-        comparing = _counting(tell, "comparing with the ledger", len(everywhere))
+        comparing = _counting(on_progress, "comparing with the ledger", len(everywhere))
         for row in _extending(self._ledger.rows(_STORED_STATES), lock, comparing):
             gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
@@ -415,8 +417,8 @@ def _never_held(known: CopyState | None, added_since: bool, filling: bool) -> bo
     return added_since and (known is not CopyState.WHOLE or filling)
 
 
-def _counting(tell: Tell, phase: str, total: int | None = None) -> Callable[[int], None]:
-    return lambda number: tell(phase, number, max(total, number) if total is not None else None)
+def _counting(on_progress: OnProgress, phase: str, total: int | None = None) -> Callable[[int], None]:
+    return lambda number: on_progress(phase, number, max(total, number) if total is not None else None)
 
 
 def _extending(

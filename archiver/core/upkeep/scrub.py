@@ -15,7 +15,7 @@ from archiver.core.locks import Lock, acquire
 from archiver.core.records import keys
 from archiver.core.records.check_records import Checks, Mark, Records, read_records, write_records
 from archiver.core.upkeep import reports
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.reports import ScrubReport
 from archiver.core.upkeep.scrub_copy import CopyChecker, Tally
 from archiver.core.upkeep.scrub_plan import (
@@ -98,16 +98,16 @@ class Scrubber:
         self._pause = pause
         self._copies = CopyChecker(ledger, self._destinations, clock, self._rules, term_is_over)
 
-    def scrub(self, tell: Tell = untold) -> ScrubResult | None:
+    def scrub(self, on_progress: OnProgress = ignore_progress) -> ScrubResult | None:
         """Check the copies that are due at each destination, record the checks there, and abort stale uploads.
 
         Damaged copies are reopened, or settled as DAMAGED once their source has ended (`CopyChecker`). A copy or a
-        destination that cannot be read does not stop the others. The result is reported to `status`. `tell`: how far
-        it is. Returns None when another scrub is running. Idempotent. Raises LedgerError."""
+        destination that cannot be read does not stop the others. The result is reported to `status`. `on_progress`: how
+        far it is. Returns None when another scrub is running. Idempotent. Raises LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return self._scrub(lock, tell) if lock else None
+            return self._scrub(lock, on_progress) if lock else None
 
-    def _scrub(self, lock: Lock, tell: Tell) -> ScrubResult:
+    def _scrub(self, lock: Lock, on_progress: OnProgress) -> ScrubResult:
         throttle = _Throttle(lock, self._ledger, self._clock, self._rules, self._pause)
         ends_at = self._clock() + LONGEST_RUN
         parts: dict[str, _Part] = {}
@@ -116,7 +116,7 @@ class Scrubber:
             now = self._clock()
             try:
                 until = now + (ends_at - now) / (len(self._destinations) - number)
-                self._scrub_at(store, part, throttle, until, tell)
+                self._scrub_at(store, part, throttle, until, on_progress)
             except StorageError as error:
                 log.error("scrub_stopped", store=store.name, reason=str(error))
                 part.report = ScrubReport(self._clock(), error=str(error))
@@ -145,10 +145,15 @@ class Scrubber:
 
     # -- one destination -------------------------------------------------------------------------------------
     def _scrub_at(
-        self, store: StorageBackend, part: _Part, throttle: _Throttle, until: datetime, tell: Tell
+        self,
+        store: StorageBackend,
+        part: _Part,
+        throttle: _Throttle,
+        until: datetime,
+        on_progress: OnProgress,
     ) -> None:
         """Raises StorageError when the destination is unavailable, after recording what was checked."""
-        tell(f"listing {store.name}")
+        on_progress(f"listing {store.name}")
         self._abort_stale_uploads(store, part)
         records = self._records(store, part)
         listed_at, last = self._clock(), records.listed_at
@@ -157,7 +162,7 @@ class Scrubber:
         stock = take_stock(records.checks, listed, self._rules, int(listed_at.timestamp()), since)
         records = Records(stock, listed_at, self._allowance(records))
         try:
-            self._check_due(store, records, part, throttle, until, tell)
+            self._check_due(store, records, part, throttle, until, on_progress)
         finally:
             self._save(store, records, part)
             part.report = self._scrub_report(stock, part)
@@ -169,12 +174,12 @@ class Scrubber:
         part: _Part,
         throttle: _Throttle,
         until: datetime,
-        tell: Tell,
+        on_progress: OnProgress,
     ) -> None:
         stock, failed_in_a_row, saved_at = records.checks, 0, self._clock()
         tasks = plan(stock, self._rules, self._now())
         for number, task in enumerate(tasks):
-            tell(f"reading back {store.name}", number, len(tasks), size_bytes=part.read_bytes)
+            on_progress(f"reading back {store.name}", number, len(tasks), size_bytes=part.read_bytes)
             check = stock.get(task.key)
             assert check is not None
             if self._clock() >= until:

@@ -19,7 +19,7 @@ import structlog
 
 from archiver.core.records import keys, statements
 from archiver.core.records.statements import SigningKey, Stated, StatementRefused
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.conditional import replace_if
@@ -122,7 +122,7 @@ def state(
     retention: timedelta,
     version: str,
     stamps: TimeStamps | None = None,
-    tell: Tell = untold,
+    on_progress: OnProgress = ignore_progress,
 ) -> Iterator[Made]:
     """Make every statement that is due and lacking, the first month first. Idempotent; may be ended at any point. Two
     processes at once make one. Memory: the statement of a month, about 400 bytes for each asset. Raises
@@ -132,7 +132,7 @@ def state(
     for month in due_months(store, clock(), retention):
         found = statements.read(store, month)
         if found is None:
-            data = _made(store, month, previous, key, clock(), version, tell)
+            data = _made(store, month, previous, key, clock(), version, on_progress)
             data = statements.store_statement(store, month, data, key)
             log.info("statement_written", store=store.name, month=month)
         else:
@@ -165,7 +165,7 @@ def _made(
     key: SigningKey,
     now: datetime,
     version: str,
-    tell: Tell,
+    on_progress: OnProgress,
 ) -> bytes:
     listed = sorted(i.key for i in store.list(keys.manifests_of(month)) if i.key.endswith(".json"))
     undated = sorted(
@@ -173,7 +173,7 @@ def _made(
     )
     assets = []
     for number, entry in enumerate(_entries(store, [*listed, *undated])):
-        tell(f"reading manifests of {month} at {store.name}", number, len(listed) + len(undated))
+        on_progress(f"reading manifests of {month} at {store.name}", number, len(listed) + len(undated))
         is_dated = not str(entry["manifest"]).startswith(keys.manifests_of(keys.UNDATED_MONTH))
         if is_dated or str(entry.get("archived_at", "")).startswith(month):
             assets.append(entry)

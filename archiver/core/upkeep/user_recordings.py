@@ -11,7 +11,7 @@ from archiver.core.errors import ManifestError
 from archiver.core.records import keys, session_records
 from archiver.core.records.manifest import read_manifest
 from archiver.core.records.session_records import SessionRecord
-from archiver.core.upkeep.phases import Tell, untold
+from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.models import Asset, AssetType
 from archiver.ledger.base import Assets
 from archiver.ledger.models import REMOVED_STATES, AssetState, Row
@@ -34,11 +34,14 @@ class UserRecordings:
 
 
 def recordings_of(
-    ledger: Assets, destinations: Sequence[StorageBackend], user_id: str, tell: Tell = untold
+    ledger: Assets,
+    destinations: Sequence[StorageBackend],
+    user_id: str,
+    on_progress: OnProgress = ignore_progress,
 ) -> UserRecordings:
     """Raises StorageError when the sessions cannot be listed, LedgerError."""
     sessions = session_records.of_user(
-        destinations, user_id, lambda number: tell("reading sessions", number, None)
+        destinations, user_id, lambda number: on_progress("reading sessions", number, None)
     )
     own: list[str] = []
     shared: list[str] = []

@@ -42,7 +42,7 @@ def test_a_reconcile_tells_its_phases_in_order() -> None:
     harness, listener = ReconcileHarness(), Listener()
     harness.archive([asset(id="a"), asset(id="b")])
 
-    harness.reconciler().reconcile(tell=listener)
+    harness.reconciler().reconcile(on_progress=listener)
 
     assert [phase for phase, *_ in listener.told] == [
         "listing memory://one",

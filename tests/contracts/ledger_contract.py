@@ -1581,6 +1581,24 @@ class LedgerContract:
         assert not harness.ledger.extend_lock("sweep", token, MINUTE)
         assert harness.ledger.lock("sweep", MINUTE)
 
+    def test_a_fact_under_a_lock_is_kept_by_its_holder_alone(self, harness: LedgerHarness) -> None:
+        ledger = harness.ledger
+        first = ledger.lock("alerts", MINUTE)
+        assert first
+        assert ledger.remember_locked("book", {"by": 1}, lock="alerts", token=first)
+        assert not ledger.remember_locked("book", {"by": 0}, lock="alerts", token="not the token")
+        assert not ledger.remember_locked("book", {"by": 0}, lock="other", token=first)
+        harness.advance(MINUTE)
+        assert not ledger.remember_locked("book", {"by": 0}, lock="alerts", token=first)
+        second = ledger.lock("alerts", MINUTE)
+        assert second
+        assert not ledger.remember_locked("book", {"by": 0}, lock="alerts", token=first)
+        assert ledger.recall("book") == {"by": 1}
+
+        assert ledger.remember_locked("book", {"by": 2}, lock="alerts", token=second)
+        harness.advance(400 * DAY)
+        assert ledger.recall("book") == {"by": 2}
+
     def test_facts_are_remembered_until_they_are_replaced_or_forgotten(self, harness: LedgerHarness) -> None:
         fact: Mapping[str, object] = {"at": "2026", "pages": [1, 2.5, None], "ok": True, "of": {"ä": "|"}}
         harness.ledger.remember("sweep", {"old": 1})

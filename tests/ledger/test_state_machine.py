@@ -191,6 +191,16 @@ class LedgersAgree(RuleBasedStateMachine):
             self.memory.ledger.unlock(name, in_memory)
             self.redis.ledger.unlock(name, in_redis)
 
+    @rule(data=st.data(), name=names, value=st.integers(0, 2))
+    def remember_locked(self, data: st.DataObject, name: str, value: int) -> None:
+        if not self.tokens:
+            return
+        lock, in_memory, in_redis = data.draw(st.sampled_from(self.tokens))
+        fact = {"n": value}
+        assert self.redis.ledger.remember_locked(
+            name, fact, lock=lock, token=in_redis
+        ) == self.memory.ledger.remember_locked(name, fact, lock=lock, token=in_memory)
+
     @rule(name=names, value=st.integers(0, 2), lifetime=st.none() | minutes)
     def remember(self, name: str, value: int, lifetime: timedelta | None) -> None:
         self.both(lambda ledger: ledger.remember(name, {"n": value}, lifetime))

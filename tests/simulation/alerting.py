@@ -137,6 +137,13 @@ class AlertOracle:
             if told.process is process and told.at == now:
                 del self._told[key]
 
+    def not_recorded(self, process: Process) -> None:
+        """It was paused for longer than its lock: it goes by the book that another one has kept, and what it sent may
+        be sent again."""
+        for key, told in list(self._told.items()):
+            if told.process is process and not told.recorded:
+                del self._told[key]
+
     def recorded(self, process: Process, fact: Any) -> None:
         """The book is in the ledger."""
         levels = {(each["rule"], each["cause"]): each["level"] for each in fact["alerts"]}

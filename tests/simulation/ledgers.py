@@ -52,6 +52,10 @@ class LedgerAudit(Protocol):
         """What was alerted is recorded."""
         ...
 
+    def not_told(self, process: Process) -> None:
+        """What it alerted is not recorded: its lock is over."""
+        ...
+
     def settled(self, process: Process, before: Row | None, after: Row | None) -> None: ...
 
 
@@ -179,10 +183,20 @@ class SimLedger:
                 self._audit.reconcile_expected()
             elif name == RECONCILE_FACT:
                 self._audit.reconciled(self._process)
-            elif name == BOOK_FACT:
-                self._audit.told(self._process, fact)
 
         self._call("remember", act)
+
+    def remember_locked(self, name: str, fact: Mapping[str, object], *, lock: str, token: str) -> bool:
+        def act() -> bool:
+            is_kept = self._ledger.remember_locked(name, fact, lock=lock, token=token)
+            if name == BOOK_FACT:
+                if is_kept:
+                    self._audit.told(self._process, fact)
+                else:
+                    self._audit.not_told(self._process)
+            return is_kept
+
+        return self._call("remember_locked", act)
 
     def report(self, progress: Progress) -> None:
         if self._faults.active("ledger", self._process.scheduler.seconds) is None:

@@ -556,6 +556,9 @@ class Oracle:
     def told(self, process: Process, book: Mapping[str, object]) -> None:
         self.alerts.recorded(process, book)
 
+    def not_told(self, process: Process) -> None:
+        self.alerts.not_recorded(process)
+
     def reconcile_expected(self) -> None:
         self.reconciled_at = self.scheduler.seconds
 

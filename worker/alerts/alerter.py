@@ -75,7 +75,7 @@ class Alerter:
         try:
             if (token := self._ledger.lock(_LOCK, LOCK_TTL)) is not None:
                 try:
-                    self._look()
+                    self._look(token)
                 finally:
                     self._ledger.unlock(_LOCK, token)
             self._away_since = None
@@ -83,7 +83,7 @@ class Alerter:
             self._without_ledger(error)
         self.looked_at = self._steady()
 
-    def _look(self) -> None:
+    def _look(self, token: str) -> None:
         summary = self._summarize()
         now = summary.at
         self._seen_at = (now, self._steady())
@@ -99,7 +99,10 @@ class Alerter:
             self._book = self._book.with_digest(now)
         if self._digest_hour >= 0 and self._book.digest_is_due(now, self._digest_hour):
             self._send_digest(summary)
-        self._ledger.remember(BOOK_FACT, self._book.as_fact())
+        fact = self._book.as_fact()
+        if not self._ledger.remember_locked(BOOK_FACT, fact, lock=_LOCK, token=token):
+            # Paused for longer than the lock: if another process has kept a book since, only that one counts.
+            log.warning("alert_book_not_kept", revision=self._book.revision)
         self._is_kept = True
 
     def _without_ledger(self, error: LedgerError) -> None:

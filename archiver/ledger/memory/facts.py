@@ -46,6 +46,15 @@ class MemoryFacts(State):
         self._facts[name] = (ends, json.dumps(dict(fact)))
 
     @synchronized
+    def remember_locked(self, name: str, fact: Mapping[str, object], *, lock: str, token: str) -> bool:
+        ends, held = self._locks.get(lock, (None, ""))
+        if held != token or not ends or ends <= self._clock():
+            return False
+
+        self._facts[name] = (None, json.dumps(dict(fact)))
+        return True
+
+    @synchronized
     def recall(self, name: str) -> Mapping[str, object] | None:
         ends, fact = self._facts.get(name, (None, None))
         if fact is None or (ends is not None and ends <= self._clock()):

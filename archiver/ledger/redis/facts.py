@@ -30,6 +30,9 @@ class RedisFacts(ScriptCalls):
         ends_in = None if lifetime is None else lifetime // MICROSECOND
         self._run("remember", "facts", name, to_json(dict(fact)), ends_in, 0)
 
+    def remember_locked(self, name: str, fact: Mapping[str, object], *, lock: str, token: str) -> bool:
+        return bool(self._run("remember_locked", lock, token, name, to_json(dict(fact))))
+
     def recall(self, name: str) -> Mapping[str, object] | None:
         return self._recall("facts", name).get(name)
 

@@ -18,7 +18,7 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
-from worker.alerts.alerter import AWAY_AFTER, Alerter
+from worker.alerts.alerter import AWAY_AFTER, LOCK_TTL, Alerter
 from worker.alerts.channels import DeliveryFailed, OpenChannel
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -226,6 +226,49 @@ def test_a_second_process_waits_while_the_first_one_is_slow_to_send(installation
     inbox.send = slowly  # type: ignore[method-assign]
     installation.loses("a1")
     look(installation, alerter(installation, inbox), second, times=2)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+def test_a_process_that_was_paused_does_not_replace_the_book_of_another(installation: Installation) -> None:
+    """While the first one sends, the second tells that it is over: when it comes back, that is news."""
+    inbox, other = Inbox("slack 1"), Inbox("slack 1")
+    second = alerter(installation, other)
+    send = inbox.send
+
+    def paused(title: str, body: str, _severity: Severity) -> None:
+        send(title, body, _severity)
+        if other.titles:
+            return
+        installation.clock.advance(LOCK_TTL)
+        look(installation, second)
+        installation.ledger.acknowledge("a1", "ann", "asked")
+        look(installation, second, times=15)
+
+    inbox.send = paused  # type: ignore[method-assign]
+    installation.loses("a1")
+    first = alerter(installation, inbox)
+    look(installation, first)
+    installation.loses("a2")
+    look(installation, first, times=2)
+
+    assert other.titles == ["archiver: critical: lost", "archiver: resolved: lost"]
+    assert inbox.titles == ["archiver: critical: lost", "archiver: critical: lost"]
+
+
+def test_a_lock_that_ended_while_nobody_else_looked_costs_no_second_message(
+    installation: Installation,
+) -> None:
+    inbox = Inbox("slack 1")
+    send = inbox.send
+
+    def slowly(title: str, body: str, _severity: Severity) -> None:
+        send(title, body, _severity)
+        installation.clock.advance(LOCK_TTL)
+
+    inbox.send = slowly  # type: ignore[method-assign]
+    installation.loses("a1")
+    look(installation, alerter(installation, inbox), times=5)
 
     assert inbox.titles == ["archiver: critical: lost"]
 

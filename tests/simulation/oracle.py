@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.deadlines import is_over
 from archiver.core.health import Summary
 from archiver.core.records.keys import is_tombstone, tombstone_key
@@ -127,6 +128,7 @@ class Oracle:
         self._first_read: dict[tuple[str, str], float] = {}
         self._looked_at: dict[tuple[str, str], float] = {}
         self._committed_at: dict[tuple[str, str], float] = {}
+        self._put_at: dict[tuple[str, str], float] = {}  # when it was last put where nothing was
         self._seen_manifests: dict[bytes, Found] = {}
         self._leased_at: dict[str, float] = {}  # the last time
         self._lost: set[str] = set()  # at some time
@@ -266,6 +268,8 @@ class Oracle:
     def wrote(
         self, process: Process, store: Destination, key: str, before: StoredObject | None, mounted: bool
     ) -> None:
+        if before is None:
+            self._put_at[store.name, key] = self.scheduler.seconds
         if not mounted:
             seconds = UNSEEN_SECONDS["manifest" if key.startswith(MANIFESTS) else "object"]
             ours = key.startswith((MANIFESTS, "recordings/"))
@@ -599,9 +603,9 @@ class Oracle:
                 harmed
                 and row is not None
                 and row.state in OPEN_STATES
-                and not is_over(row, self.ledger.now())
+                and not is_over(row, self.ledger.now() - LOST_AFTER - timedelta(hours=6))
             ):
-                continue  # undated, and first seen again when the ledger was lost: its source may last
+                continue  # undated, and first seen again when the ledger was lost: its source may last, and a day more
             if (
                 state is None
                 and harmed
@@ -666,7 +670,10 @@ class Oracle:
                     first = self._first_read.get((store.name, key), now)
                     kept = "scrub_promise_slips" not in self.logs.errors  # else it was told
                     faults = self.faults.windows("ledger", f"store:{store.name}")
-                    clear = longest_clear(committed, min(over_at, now), faults)
+                    put = max(
+                        committed, self._put_at.get((store.name, key), _NEVER)
+                    )  # later: what was deleted
+                    clear = longest_clear(put, max(put, min(over_at, now)), faults)
                     if kept and clear > 3 * DAY and first > over_at + DAY / 2:
                         self._broken("what is new is read before its source ends", f"{key} at {store.name}")
                     if read == _NEVER and committed + 3 * DAY < now:

@@ -119,10 +119,12 @@ def not_closed(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
 
 
 def opened(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
-    """The open breakers by name, and the failures of single machines that a person must see. Raises LedgerError."""
+    """The open breakers by name, and the failures of single machines that a person must see: of each destination the
+    worst, and of those the longest. Raises LedgerError."""
+    worst_last = sorted(failures.recorded(ledger), key=lambda each: (each.kind.badness, now - each.since))
     faults = {
         each.name: OpenBreaker(f"{each.reason} (on {each.machine})", each.until, each.kind.code)
-        for each in failures.recorded(ledger)
+        for each in worst_last
         if each.is_fault
     }
     return {**faults, **parse(ledger.recall_all(PREFIX), now)}

@@ -37,6 +37,11 @@ class Kind(StrEnum):
         codes = {Kind.UNKNOWN: "destination_unknown", Kind.REFUSES: "destination_refuses"}
         return codes.get(self, "destination_silent")
 
+    @property
+    def badness(self) -> int:
+        """Greater for what a person must see first."""
+        return {Kind.UNKNOWN: 2, Kind.REFUSES: 1}.get(self, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import permutations
 
 import pytest
 
 from archiver.core.attempt.outcomes import Archived, NotOurs, WillRetry
-from archiver.core.destinations import breaker
+from archiver.core.destinations import breaker, failures
 from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker
+from archiver.core.destinations.failures import Kind
 from archiver.core.judging import Scope, judge
 from archiver.hms.errors import HmsUnauthorized
 from archiver.hms.models import Asset
@@ -52,6 +54,30 @@ def test_closing_one_breaker_leaves_the_others_open() -> None:
     breaker.close(ledger, "never open")
 
     assert set(breaker.opened(ledger, NOW)) == {breaker.API}
+
+
+KINDS = (Kind.SILENT, Kind.REFUSES, Kind.UNKNOWN)
+
+
+@pytest.mark.parametrize("kinds", list(permutations(KINDS)))
+def test_the_worst_failure_of_a_destination_is_shown_whichever_machine_met_it(
+    kinds: tuple[Kind, ...],
+) -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    for number, kind in enumerate(kinds):
+        for at in (NOW + number * MINUTE, NOW + number * MINUTE + failures.FAULT_AFTER):
+            failures.record(ledger, "disk", f"m{number}", kind, kind, at, timedelta(hours=1))
+
+    assert [each.code for each in breaker.opened(ledger, NOW).values()] == ["destination_unknown"]
+
+
+def test_of_failures_of_one_kind_the_longest_is_shown() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    for number in (1, 0, 2):
+        at = NOW + number * MINUTE
+        failures.record(ledger, "disk", f"m{number}", Kind.UNKNOWN, "no marker", at, timedelta(hours=1))
+
+    assert breaker.opened(ledger, NOW)["disk"].reason == "no marker (on m0)"
 
 
 def test_the_record_of_another_version_opens_nothing() -> None:

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from archiver.core.records.manifest import Manifest
 from tests.manifest_schema import assert_valid
+
+
+def pytest_configure() -> None:
+    """Children inherit which signals are ignored: `nohup` ignores SIGHUP, and a shell SIGINT for what runs in the
+    background."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

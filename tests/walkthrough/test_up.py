@@ -3,7 +3,6 @@ is in tests/chaos; here is what the user sees."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -221,35 +220,36 @@ def _parts_done(simulator: Simulator) -> int:
     return sum(row["bytes"] >= 5 * MIB for row in simulator.requests(on="storage"))
 
 
-@contextlib.contextmanager
-def hangups(handled: signal.Handlers) -> Iterator[None]:
-    """What a child inherits: `nohup` ignores them, whoever it was that these tests were started by."""
-    before = signal.signal(signal.SIGHUP, handled)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[User]:
+    """A user whose Redis takes connections and never answers: a start goes on until something ends it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield User(tmp_path, {"ARCHIVER_REDIS_URL": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name)
-def test_a_start_that_a_signal_ends_says_so(tmp_path: Path, number: signal.Signals) -> None:
-    user = User(tmp_path, {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0"})
-    with hangups(signal.SIG_DFL), user.starts("up", "--simulator") as process:
-        until(lambda: "Starting" in (tmp_path / "out.txt").read_text(), seconds=30, what="the start")
+def test_a_start_that_a_signal_ends_says_so(starting: User, number: signal.Signals) -> None:
+    with starting.starts("up", "--simulator") as process:
+        until(lambda: "Starting" in (starting.folder / "out.txt").read_text(), seconds=30, what="the start")
         process.send_signal(number)
         assert process.wait(timeout=30) == 130
 
-    assert f"Received {number.name}" in user.heard[-1]
-    assert TRACEBACK not in user.heard[-1]
+    assert f"Received {number.name}" in starting.heard[-1]
+    assert TRACEBACK not in starting.heard[-1]
 
 
-def test_nohup_keeps_it_running_when_its_terminal_is_closed(tmp_path: Path) -> None:
-    user = User(tmp_path, {"ARCHIVER_REDIS_URL": "redis://127.0.0.1:1/0"})
-    with hangups(signal.SIG_IGN), user.starts("up", "--simulator") as process:
-        until(lambda: "Starting" in (tmp_path / "out.txt").read_text(), seconds=30, what="the start")
-        process.send_signal(signal.SIGHUP)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+def test_nohup_keeps_it_running_when_its_terminal_is_closed(starting: User) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with starting.starts("up", "--simulator") as process:
+            until(
+                lambda: "Starting" in (starting.folder / "out.txt").read_text(), seconds=30, what="the start"
+            )
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
-    assert "Received SIGTERM" in user.heard[-1]
-    assert "SIGHUP" not in user.heard[-1]
+    assert "Received SIGTERM" in starting.heard[-1]
+    assert "SIGHUP" not in starting.heard[-1]

@@ -34,7 +34,7 @@ def events(
     as_json: Json = False,
 ) -> None:
     """Show how many events wait for the receiver of ARCHIVER_EVENT_URL; with `replay`, put an event of every asset
-    that is archived, quarantined, lost or damaged since a time into the outbox.
+    that became archived, quarantined, lost, damaged, erased or expired since a time into the outbox.
 
     The receiver drops what it has by the id of the event. TIME is RFC 3339, or a date (UTC). Exit code 1 when events
     are late, or were not kept.

@@ -17,8 +17,12 @@ $(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 install"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock
-	$(PIP) --no-build-isolation -e .
+	@# Python 3.11 puts setuptools into a new environment; nothing here uses it
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check uninstall --yes setuptools 2>/dev/null || true
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --require-hashes --target $(VENV)/build -r requirements-build.lock
+	PYTHONPATH=$(VENV)/build $(PIP) --no-build-isolation -e .
+	@rm -rf $(VENV)/build
 	@touch $@
 
 # The tools of tests and checks, on top.

@@ -55,7 +55,8 @@ def would_run(target: str, venv: Path) -> str:
 def test_what_runs_is_installed_without_the_tools_of_tests(target: str, tmp_path: Path) -> None:
     commands = would_run(target, tmp_path)
 
-    assert f"-r {RUNS} -r {BUILDS}" in commands
+    assert f"--require-hashes -r {RUNS}\n" in commands
+    assert f"/build -r {BUILDS}\n" in commands, "what builds it is removed afterwards"
     assert DEVELOPS not in commands
 
 

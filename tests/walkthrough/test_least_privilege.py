@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import boto3
@@ -15,7 +16,7 @@ from tests.simulator.process import Simulator
 from tests.walkthrough.user import User, user_of
 
 POLICIES = Path(__file__).parents[2] / "deploy/policies"
-FORBIDDEN = ("AccessDenied", "403", "lacks s3:")
+DENIED = re.compile(r"AccessDenied|\b403\b|lacks s3:")  # times have such digits too
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_worker_archives_and_a_reader_verifies_and_restores(
     assert archived.json["states"] == {"archived": 2}, archived.stderr
     assert scrubbed.exit_code == 0, scrubbed.text
     for said in (archived, scrubbed):
-        assert not [word for word in FORBIDDEN if word in said.text], said.text
+        assert not DENIED.search(said.text), said.text
 
     become(user, "reader", enforcing_server)
     verified = user.types("verify", "--without-ledger")

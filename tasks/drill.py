@@ -1,4 +1,4 @@
-"""Nightly: restore a few archived copies for a try, and make the monthly statements, when that is due."""
+"""Nightly: restore a few archived copies as a test, and make the monthly statements, when that is due."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ _RULES = (
     Rule(
         "drill_failed",
         Severity.CRITICAL,
-        "A copy was restored for a try, and was not whole or does not play.",
+        "A copy that was restored as a test was not whole, or does not play.",
         "`archiver show ID` and `archiver verify ID`; while 100ms has it: `archiver archive --again ID`.",
     ),
     Rule(
@@ -297,7 +297,7 @@ _RULES = (
     ),
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
-    Rule("drilled", Severity.INFO, "When copies were last restored for a try, and how long that took.", ""),
+    Rule("drilled", Severity.INFO, "When copies were last restored as a test, and how long that took.", ""),
     Rule("ledger_not_persistent", Severity.INFO, "The ledger's Redis keeps nothing across a restart.", ""),
     Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),
     Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),

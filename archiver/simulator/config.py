@@ -18,7 +18,7 @@ UNDECLARED_BUCKET = "acme-undeclared-recordings"
 class LastPage(StrEnum):
     """How the last page of the listing looks; all are documented."""
 
-    SHORT = "short"  # fewer rows than `limit`, `last` set as ever
+    SHORT = "short"  # fewer rows than `limit`, `last` set as usual
     LAST_NULL = "last-null"
     LAST_EMPTY = "last-empty"
     DATA_NULL = "data-null"  # one more page with `data` null

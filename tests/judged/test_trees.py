@@ -318,7 +318,7 @@ def test_a_thumbnail_that_was_busy_is_added_later_without_touching_the_rest(stat
         harness = Harness(origin, "/v/master.m3u8", type="room-vod", thumbnails=[origin.url + "/v/th/1.png"])
         row = harness.until_settled()
         assert row.state is ARCHIVED
-        assert "thumbnails/1.png could not be had yet and is tried again" in row.warnings[0]
+        assert "thumbnails/1.png could not be fetched yet and is tried again" in row.warnings[0]
         busy[0] = False
         segments = [request for request in origin.requests if request.path.endswith(".ts")]
 

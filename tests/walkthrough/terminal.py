@@ -61,8 +61,8 @@ class Terminal:
         os.write(self._master, b"\x03")
 
     def interrupt_prompt(self, *, seconds: float) -> int:
-        """Ctrl-C at a prompt, again after five quiet seconds; returns the exit code. CPython's `input()` does not notice
-        a signal that comes after it has shown the prompt and before it waits: 1 in 250 to 1,000, pressed at once."""
+        """Ctrl-C at a prompt, again after five quiet seconds; returns the exit code. CPython's `input()` loses a signal
+        that comes after it has shown the prompt and before it waits: 1 in 250 to 800, pressed at once."""
         end = time.monotonic() + seconds
         self.interrupt()
         pressed = time.monotonic()

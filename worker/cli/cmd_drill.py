@@ -22,7 +22,7 @@ def drill(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Restore a few archived copies for a try, the longest undrilled first: compare every byte, decode the first and
+    """Restore a few archived copies as a test, the longest undrilled first: compare every byte, decode the first and
     last picture, and remove them again. The workers do so each week (ARCHIVER_DRILL_ASSETS).
 
     Each destination is tried alone. The scratch folder is in ARCHIVER_DRILL_DIR. Without ffmpeg on PATH the copies are
@@ -45,6 +45,8 @@ def drill(
         return
     if as_json:
         print_json(json.dumps(asdict(report)))
+    elif report.ok and not report.copies:
+        out.print("There is nothing to drill yet: no copy is archived.")
     else:
         out.print(
             f"{report.copies:,} copies restored, {size(report.size_bytes)} in {report.seconds:,.0f} s; "

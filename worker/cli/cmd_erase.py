@@ -128,7 +128,12 @@ def erase(
                     done, left = done + removal.is_done, left + (not removal.is_done)
                     _print(removal, as_json=as_json)
         if not as_json:
-            out.print(f"{done:,} erased, {left:,} not, {len(ids) - done - left:,} not begun.")
+            parts = [f"{done:,} erased"]
+            if left:
+                parts.append(f"{left:,} not erased completely")
+            if not_started := len(ids) - done - left:
+                parts.append(f"{not_started:,} not started")
+            out.print(f"{', '.join(parts)}.")
         if cancelled.is_set() and done + left < len(ids):
             sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.NOT_SAVED if left else ExitCode.OK)

@@ -1,4 +1,4 @@
-"""How often archived copies are verified again and restored for a try, and how long they are kept."""
+"""How often archived copies are verified again and restored as a test, and how long they are kept."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def report_page(report: Report) -> Iterator[str]:
         yield "</tbody></table>"
     yield (
         "<h2>Every asset</h2><table><caption>SHA-256 is that of the manifest, which lists every object with its size "
-        "and CRC32C. A drill restores a copy for a try.</caption><thead><tr><th>asset<th>type<th>created<th>state"
+        "and CRC32C. A drill restores a copy as a test.</caption><thead><tr><th>asset<th>type<th>created<th>state"
         "<th>destination<th>copy<th>objects<th>size<th>last full read<th>last drill<th>manifest, SHA-256</thead><tbody>"
     )
     for line in report.lines:

@@ -1,4 +1,4 @@
-"""The result of one copy as it grows: the objects that are whole, the doubts, and what could not be had."""
+"""The result of one copy as it grows: the objects that are whole, the doubts, and what could not be fetched."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _FINAL = (SourceGone, ErrorPage, UnexpectedContent, SourceForbidden, SourceNotAl
 class Copied:
     """What is whole at every store that is not in `failed` (stores that could not take it all).
 
-    `doubts`: what could not be had or is not what it should be. `worst`: the error to report when no media of the asset
-    is among `objects`.
+    `doubts`: what could not be fetched or is not what it should be. `worst`: the error to report when no media of the
+    asset is among `objects`.
     """
 
     objects: tuple[ManifestObject, ...]
@@ -117,7 +117,7 @@ class CopiedSoFar:
 
     # -- what is not ---------------------------------------------------------------------------------------
     def give_up(self, item: Item, error: SourceError, known: StoredObject | None) -> None:
-        """Note that `item` could not be had. What an earlier attempt stored of it (`known`) is kept."""
+        """Note that `item` could not be fetched. What an earlier attempt stored of it (`known`) is kept."""
         if known is not None:
             self.keep_known(item, known)
         if item.optional:
@@ -153,8 +153,8 @@ def _differs(result: CopyResult, reported: int) -> str:
 
 def _missing_optional(item: Item, error: SourceError) -> str:
     if not isinstance(error, _FINAL) or isinstance(error, SourceForbidden | ErrorPage):
-        return f"{item.path} could not be had{TRIED_AGAIN}: {error}"
-    return f"{item.path} could not be had: {error}"
+        return f"{item.path} could not be fetched{TRIED_AGAIN}: {error}"
+    return f"{item.path} could not be fetched: {error}"
 
 
 def _worse(one: SourceError | None, other: SourceError) -> SourceError:

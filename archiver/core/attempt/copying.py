@@ -1,6 +1,6 @@
 """Copies the items of one asset to every destination: media first, playlists when the media is stored.
 
-One bad object never costs the rest. What could not be had, or is not what it should be, becomes a doubt
+One bad object never costs the rest. What could not be fetched, or is not what it should be, becomes a doubt
 (`core.attempt.doubts` decides what comes of it), and everything else is copied all the same.
 """
 
@@ -55,7 +55,7 @@ GIVE_UP_AFTER = (
 
 PERHAPS_MIXED = "what arrived over one connection may be mixed up"
 
-ROUNDS = 2  # in which one attempt asks again for what could not be had
+ROUNDS = 2  # in which one attempt asks again for what could not be fetched
 MOST_RETRIED = 200  # items: with more of them the source is broken, and the next attempt asks again
 
 _DIGEST = re.compile(r'"[0-9a-fA-F]{32}(-[0-9]{1,5})?"')
@@ -354,7 +354,7 @@ class Copier:
         tolerant = Tolerant(item.path) if pending.tolerant is not None else None
         self._submit(item, item.source, known, tolerant, fresh=True)
 
-    # -- what could not be had -----------------------------------------------------------------------------
+    # -- what could not be fetched -----------------------------------------------------------------------------
     def _failed(self, pending: _Pending, error: SourceError) -> None:
         item = pending.item
         if is_machine_fault(error):
@@ -374,8 +374,8 @@ class Copier:
         self._failed_items.append((pending, error))
 
     def _retry_failed(self) -> None:
-        """Ask once more for what could not be had: of tens of thousands of files a few get a strange answer at every
-        attempt. Not for the one file that an asset is, which the next attempt asks for on a fresh URL."""
+        """Ask once more for what could not be fetched: of tens of thousands of files a few get a strange answer at
+        every attempt. Not for the one file that an asset is, which the next attempt asks for on a fresh URL."""
         for _ in range(ROUNDS):
             failed = self._failed_items
             if not failed or len(failed) > MOST_RETRIED or (len(failed) == 1 and not self._copied.has_media):

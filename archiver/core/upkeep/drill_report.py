@@ -113,7 +113,7 @@ def drill_findings(fact: Mapping[str, object] | None, now: datetime) -> Iterator
         why = f": {errors[0]}" if errors else ""
         yield finding(
             "drill_is_late",
-            f"No drill has ended for {_days(now - last)}; it is due each {every:g} days{why}.",
+            f"No drill has ended for {_shown(now - last)}; it is due each {every:g} days{why}.",
         )
     if at is not None:
         yield finding("drilled", _note(fact, now - at))
@@ -122,7 +122,7 @@ def drill_findings(fact: Mapping[str, object] | None, now: datetime) -> Iterator
 def _note(fact: Mapping[str, object], ago: timedelta) -> str:
     copies = int(_number(fact.get("copies")))
     parts = [
-        f"Last drill {_days(ago)} ago: {copies:,} {'copy' if copies == 1 else 'copies'} restored and compared"
+        f"Last drill {_shown(ago)} ago: {copies:,} {'copy' if copies == 1 else 'copies'} restored and compared"
     ]
     if (rate := seconds_per_gib(fact)) is not None:
         parts.append(f"{rate / 60:,.1f} minutes a GiB")
@@ -143,6 +143,10 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _days(duration: timedelta) -> str:
+def _shown(duration: timedelta) -> str:
     days = duration / timedelta(days=1)
-    return f"{days:.0f} days" if days >= 2 else f"{max(duration, timedelta()) / timedelta(hours=1):.0f} hours"
+    if days >= 2:
+        return f"{days:.0f} days"
+    minutes = round(max(duration, timedelta()) / timedelta(minutes=1))
+    number, unit = (minutes, "minute") if minutes < 60 else (round(minutes / 60), "hour")
+    return f"{number} {unit}{'' if number == 1 else 's'}"

@@ -158,7 +158,7 @@ def test_playlists_are_written_after_all_media_and_the_manifest_last() -> None:
 def test_a_signed_url_in_the_asset_never_reaches_the_bucket() -> None:
     signed = "https://storage.example/thumb.png?X-Amz-Signature=CANARY"
     harness = ArchiverHarness(
-        lambda: Tree({"a.mp4": BytesSource(VIDEO)}, notes=Notes(warnings=[f"{signed} could not be had"])),
+        lambda: Tree({"a.mp4": BytesSource(VIDEO)}, notes=Notes(warnings=[f"{signed} could not be fetched"])),
         assets=[asset(size=None, thumbnails=[signed], metadata={"deep": [{"url": signed}]})],
     )
 

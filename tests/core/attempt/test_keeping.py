@@ -361,7 +361,7 @@ def test_a_busy_optional_object_does_not_delay_the_rest() -> None:
     )
 
     assert isinstance(harness.archive(), Archived)
-    assert "t.png could not be had yet and is tried again" in row_of(harness).warnings[0]
+    assert "t.png could not be fetched yet and is tried again" in row_of(harness).warnings[0]
 
 
 def test_invalid_responses_to_a_few_requests_cost_no_attempt() -> None:

@@ -409,7 +409,7 @@ def test_a_signature_for_the_asset_is_not_tried_on_its_thumbnails(client: HttpCl
     made = copy(contents)
 
     (warning,) = contents.notes.warnings
-    assert warning.startswith(f"thumbnail {STORAGE}/1.png could not be had: ")
+    assert warning.startswith(f"thumbnail {STORAGE}/1.png could not be fetched: ")
     assert "one file alone" in warning
     assert not any("thumbnails" in path for path in made.files)
     assert not any(request.path.endswith("png") for request in origin.requests)
@@ -509,7 +509,7 @@ def test_a_thumbnail_that_names_nothing_we_can_find_is_a_warning(
     copy(contents)
 
     assert len(contents.notes.warnings) == 1
-    assert "could not be had" in contents.notes.warnings[0]
+    assert "could not be fetched" in contents.notes.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_no_query_of_a_url_is_ever_in_a_manifest() -> None:
         form="file",
         version="v",
         objects=(),
-        warnings=(f"thumbnail could not be had from {SIGNED}",),
+        warnings=(f"thumbnail could not be fetched from {SIGNED}",),
         facts={"source": SIGNED},
         now=NOW,
         archiver_version="test",

@@ -1,4 +1,4 @@
-"""The drill restores copies for a try, finds what does not come back or does not play, and leaves nothing behind."""
+"""The drill restores copies as a test, finds what does not come back or does not play, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -310,6 +310,27 @@ def test_the_note_says_how_long_a_gib_takes(ledger: MemoryLedger, clock: Clock) 
     (note,) = drill_findings(ledger.recall(DRILL_FACT), clock.now + 3 * DAY)
 
     assert note.text == "Last drill 3 days ago: 3 copies restored and compared, 3.0 minutes a GiB, 2 decoded."
+
+
+@pytest.mark.parametrize(
+    ("ago", "shown"),
+    [
+        (timedelta(seconds=20), "0 minutes"),
+        (timedelta(seconds=61), "1 minute"),
+        (timedelta(minutes=59), "59 minutes"),
+        (timedelta(minutes=61), "1 hour"),
+        (timedelta(hours=47), "47 hours"),
+        (-timedelta(minutes=5), "0 minutes"),  # by a clock that was ahead
+    ],
+)
+def test_the_note_says_how_long_ago_it_was(
+    ledger: MemoryLedger, clock: Clock, ago: timedelta, shown: str
+) -> None:
+    drill_report.record_drill(ledger, DrillReport(copies=1), 7 * DAY, clock.now)
+
+    (note,) = drill_findings(ledger.recall(DRILL_FACT), clock.now + ago)
+
+    assert note.text.startswith(f"Last drill {shown} ago: 1 copy")
 
 
 def test_a_record_that_is_cut_or_of_a_clock_that_was_ahead_is_passed_over(store: MemoryBackend) -> None:

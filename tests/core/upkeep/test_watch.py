@@ -250,7 +250,7 @@ def test_an_archived_asset_with_something_optional_missing_is_shown_and_healthy(
     enter(harness.ledger, asset(id="b"), AssetState.DISCOVERED)
     lease = harness.ledger.lease("b", "test", timedelta(minutes=2))
     assert lease is not None
-    done = Settlement(AssetState.ARCHIVED, warnings=("thumbnail-0.png could not be had",))
+    done = Settlement(AssetState.ARCHIVED, warnings=("thumbnail-0.png could not be fetched",))
     harness.ledger.settle(lease, judge(asset(id="b"), Scope(RETENTION)), done)
 
     summary = harness.watcher.summary()

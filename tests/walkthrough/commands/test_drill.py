@@ -11,7 +11,14 @@ from tests.simulator.process import Simulator
 from tests.walkthrough.user import User
 
 
-def test_a_drill_is_told_in_status_and_finds_what_does_not_play(
+def test_without_an_archived_copy_there_is_nothing_to_drill(user: User) -> None:
+    result = user.types("drill")
+
+    assert result.exit_code == 0, result.stderr
+    assert "There is nothing to drill yet: no copy is archived." in result.text
+
+
+def test_a_drill_is_in_status_and_finds_what_does_not_play(
     user: User, empty_simulator: Simulator, tmp_path: Path
 ) -> None:
     tools = tmp_path / "tools"

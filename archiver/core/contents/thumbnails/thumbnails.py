@@ -73,7 +73,9 @@ class _Thumbnails:
                 continue
             sources = [source for source in self._sources(thumbnail) if source is not None]
             if thumbnail.path is None or not sources:
-                notes.warnings.append(f"thumbnail {thumbnail.shown} could not be had: {self._why(thumbnail)}")
+                notes.warnings.append(
+                    f"thumbnail {thumbnail.shown} could not be fetched: {self._why(thumbnail)}"
+                )
                 continue
             yield Item(
                 path=thumbnail.path,

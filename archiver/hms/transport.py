@@ -7,6 +7,7 @@ import ipaddress
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -71,8 +72,9 @@ class Transport:
         self._monotonic = monotonic
         self._clock_skew: timedelta | None = None
         self._api_time: tuple[datetime, float] | None = None  # with our monotonic clock at that moment
+        timeout = httpx.Timeout(timeouts.read.total_seconds(), connect=timeouts.connect.total_seconds())
         self._http = httpx.Client(
-            timeout=httpx.Timeout(timeouts.read.total_seconds(), connect=timeouts.connect.total_seconds()),
+            timeout=timeout,
             follow_redirects=False,
             verify=_context(self._base_url, authorities),
             trust_env=not _is_loopback(self._base_url),  # a proxy cannot reach this machine's loopback
@@ -82,6 +84,8 @@ class Transport:
                 "User-Agent": "recording-archiver",
             },
         )
+        self._headers = self._http.headers.raw
+        self._timeout = timeout.as_dict()
 
     def get(self, path: str, query: Query, token: SecretStr, deadline: float) -> Mapping[str, Any]:
         """Send one request and return the JSON object of a 200 response. `deadline`: by the monotonic clock. Raises
@@ -97,12 +101,8 @@ class Transport:
         sent_at = self._clock()
         failure: HmsError
         try:
-            with self._http.stream(
-                "GET",
-                self._base_url + path,
-                params=query,
-                headers=[(b"Authorization", b"Bearer " + token.get_secret_value().encode())],
-            ) as answer:
+            answer = self._http.send(self._request(path, query, token), stream=True)
+            with closing(answer):
                 self._note_clock(answer, sent_at)
                 body = self._read(answer, asked, deadline)
         except httpx.TimeoutException as error:
@@ -131,6 +131,16 @@ class Transport:
             raise self._refusal(asked, answer, body, token)
         # outside of `except`: httpx's exceptions carry the URL with its query, h11's even the token
         raise failure
+
+    def _request(self, path: str, query: Query, token: SecretStr) -> httpx.Request:
+        """Make the request that `httpx.Client.build_request` would, in half its time: there is nothing to merge."""
+        url = self._base_url + path
+        return httpx.Request(
+            "GET",
+            httpx.URL(url, params=query) if query else httpx.URL(url),
+            headers=[*self._headers, (b"Authorization", b"Bearer " + token.get_secret_value().encode())],
+            extensions={"timeout": self._timeout},
+        )
 
     def api_time(self) -> datetime | None:
         """Return the time by the API's clock, to a second or so; None before its first response."""

@@ -101,6 +101,13 @@ class Destinations:
             if state.refusal is not None:
                 raise _again(state.refusal)
 
+    def confirm_again(self, name: str) -> None:
+        """Check after a write that the destination confirmed before it is still there. One read of its marker; anything
+        else than before is checked in full. Raises as `confirm`."""
+        state = self._states[name]
+        if state.refusal is not None or not state.marker.is_unchanged():
+            self.confirm(name, timedelta(0))
+
     def confirmed(self, name: str) -> None:
         """Raise what the last check found, for calls that must not wait for a new one."""
         refusal = self._states[name].refusal

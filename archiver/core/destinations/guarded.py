@@ -64,7 +64,7 @@ class GuardedBackend:
         self._confirm(_age_for(spec.key))
         info = self._noted(lambda: self._store.put(spec, data, crc32c))
         if spec.key.startswith(_RECORDS) and not self.name.startswith(_NEVER_UNMOUNTED):
-            self._confirm(timedelta(0))
+            self._destinations.confirm_again(self.name)
         return info
 
     def begin(self, spec: ObjectSpec) -> Upload:

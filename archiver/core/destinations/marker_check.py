@@ -101,6 +101,16 @@ class MarkerCheck:
         self._refuted, self.id = None, marker.id
         return marker
 
+    def is_unchanged(self) -> bool:
+        """Whether the marker that was last identified is still there: one read, without the ledger."""
+        if not self.identified:
+            return False
+        try:
+            marker = read_marker(self.store)
+        except StorageError:
+            return False
+        return isinstance(marker, Marker) and marker.id == self.id
+
     def identify(self, now: datetime) -> None:
         """Return when the destination can be used. Raises StorageError, LedgerError."""
         self.identified = self.refuses = False

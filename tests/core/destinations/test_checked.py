@@ -236,6 +236,27 @@ def test_a_disk_that_is_unmounted_just_before_a_manifest_is_written_holds_no_man
         put(store, key, b"{}")
 
 
+def test_the_check_after_a_manifest_asks_the_destination_and_not_the_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = Harness()
+    harness.archive()
+    store = guarded(harness.stores, harness.process())[0]
+    key = keys.manifest_key("asset-1", asset().created_at)
+    assert store.stat(key) is not None  # and so it was checked just now
+
+    def unexpected(name: str) -> None:
+        raise AssertionError(f"the ledger was asked for {name}")
+
+    monkeypatch.setattr(harness.ledger, "recall", unexpected)
+    put(store, key, b"{}")
+
+    monkeypatch.undo()
+    harness.one.reads = TransientStorageError("no answer")
+    with pytest.raises(TransientStorageError):
+        put(store, key, b"{}")
+
+
 def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again() -> None:
     harness = Harness()
     harness.archive()

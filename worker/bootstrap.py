@@ -130,6 +130,7 @@ def build_services(
         events_wanted=settings.event_url is not None,
         eraser=eraser,
         readers=_REBUILD_READERS,
+        key_template=settings.key_template,
         expirer=expirer,
     )
     return AppServices(

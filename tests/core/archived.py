@@ -29,7 +29,7 @@ def manifest_of(
 ) -> Manifest:
     return new_manifest(
         asset,
-        folder=f"recordings/{asset.id}",
+        folder=f"recordings/{keys.record_name(keys.manifest_key(asset.id, None)).removesuffix('.json')}",
         form="file",
         version="v1",
         objects=tuple(

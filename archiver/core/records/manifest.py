@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from archiver.core.errors import ManifestError
+from archiver.core.records import keys
 from archiver.hms.models import Asset
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
 from storage_backends.errors import InvalidKey
@@ -130,7 +131,23 @@ def find_manifest(store: StorageBackend, key: ObjectKey) -> StoredManifest | Non
         count = error.error_count() if isinstance(error, ValidationError) else 1
         problem = f"{store.name}/{key} is not a manifest we understand ({count} faults)"
         return StoredManifest(info, None, problem)
+    if (elsewhere := misplaced(key, manifest)) is not None:
+        return StoredManifest(info, None, f"{store.name}/{key} proves nothing: {elsewhere}")
     return StoredManifest(info, manifest)
+
+
+def misplaced(key: ObjectKey, manifest: Manifest) -> str | None:
+    """Return why `manifest` is not one that we write at `key`; None when it may be. A manifest says what whoever can
+    write to the bucket wants: it proves its own asset alone, in a folder of that asset."""
+    own = keys.manifest_key(manifest.asset_id, None)
+    if keys.record_name(key) != keys.record_name(own):
+        return f"it is a manifest of {manifest.asset_id[:80]!r}"
+    described = manifest.asset.get("id", manifest.asset_id)
+    if described != manifest.asset_id:
+        return f"it is a manifest of {manifest.asset_id[:80]!r} and describes {str(described)[:80]!r}"
+    if keys.folder_of(manifest.asset_id, manifest.folder) is None:
+        return f"its folder {manifest.folder[:200]!r} is not one of {manifest.asset_id[:80]!r}"
+    return None
 
 
 def read_manifest(store: StorageBackend, key: ObjectKey) -> Manifest | None:

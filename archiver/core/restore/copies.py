@@ -155,8 +155,6 @@ class Copies:
             manifest = found.manifest
             if manifest is None:
                 self.problems.append(found.problem or f"{store.name}/{key} cannot be understood")
-            elif _name_of(manifest.asset_id) != key.rpartition("/")[2]:
-                self.problems.append(f"{store.name}/{key} is the manifest of another asset")
             else:
                 if manifest.asset_id != self.asset_id:  # its key holds but a hash of it
                     self._ask_for_tombstones(manifest.asset_id)

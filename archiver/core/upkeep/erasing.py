@@ -49,6 +49,9 @@ AT_ONCE = 100
 THREADS = 8
 WORKER_STOPS = timedelta(minutes=5)
 """A worker that lost its lease has stopped copying by then, its last request included."""
+_SHORTEST_ID = 16
+"""A folder in an asset's folder with a shorter name, such as `720p`, is none of an asset that the ledger does not know:
+ids of 100ms have 24 to 36 characters. Spares listing every manifest for each HLS tree."""
 _LOCKED = "locked until "
 _INTERRUPTED = "a worker was copying it a moment ago, and may just have stored something more"
 
@@ -113,6 +116,8 @@ class Eraser:
         self._clock = clock
         self._template = key_template
         self._session_data = session_data
+        self._listing = threading.Lock()
+        self._manifests: frozenset[int] | None = None
 
     def erase(
         self,
@@ -128,7 +133,7 @@ class Eraser:
         """Erase the assets, a batch at a time, and yield how it ended for each. One that is erased already is done.
         `by`: who asked, for the history in the ledger alone. `state`: ERASED, or EXPIRED. `cancelled`: asked before
         each batch. Idempotent. Raises LedgerError; a destination that fails is a reason."""
-        ids, done = iter(asset_ids), 0
+        ids, done, self._manifests = iter(asset_ids), 0, None
         while not cancelled() and (batch := list(islice(ids, AT_ONCE))):
             on_progress("erasing", done, total)
             begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state))
@@ -141,7 +146,7 @@ class Eraser:
     ) -> Iterator[Removal]:
         """Finish what was begun, by the tombstones and the ledger. `found`: manifests of an asset that came back.
         Idempotent. Raises as `erase`."""
-        ids = iter(asset_ids)
+        ids, self._manifests = iter(asset_ids), None
         while batch := list(islice(ids, AT_ONCE)):
             yield from self._finish(
                 self._each(batch, lambda asset_id: self._begin_again(asset_id, found(asset_id)))
@@ -283,24 +288,46 @@ class Eraser:
                 )
 
     def _shared(self, folder: ObjectKey, asset_id: str) -> str | None:
-        """Return in words which other asset of the ledger is in `folder`. A manifest may say anything: of an asset
-        whose id is that of a room, it may name the folder of the room. One LIST, if no template gives the folder."""
-        if any(
+        """Return in words which other asset is in `folder`, or has it; None when none has. A manifest may say anything:
+        of an asset whose id is that of a room it may name the folder of the room, and with another template than today
+        that may even look like a folder of its own. One LIST for each destination."""
+        own = keys.record_name(keys.manifest_key(asset_id, None))
+        asked = {own.removesuffix(".json")}
+        if not any(
             keys.fits_template(asset_id, folder, each) for each in (self._template, keys.DEFAULT_TEMPLATE)
-        ):
-            return None
-        asked = {asset_id}
+        ) and (other := self._other(keys.without_version(folder).split("/"), asked)):
+            return f"{folder} ({other})"
         for store in self._destinations:
             for info in store.list(f"{folder}/"):
-                for segment in info.key.split("/")[:-1]:
-                    other = keys.id_in_folder(segment)
-                    if other is None or other in asked:
-                        continue
-                    asked.add(other)
-                    row = self._ledger.get(other)
-                    if row is not None and row.state not in REMOVED_STATES:
-                        return f"{folder} ({other})"
+                below = info.key.removeprefix(f"{folder}/").split("/")[:-1]
+                if other := self._other(below, asked):
+                    return f"{folder} ({other})"
         return None
+
+    def _other(self, segments: Sequence[str], asked: set[str]) -> str | None:
+        """Return the first of `segments` that is a folder of an asset that the ledger knows, or that has a manifest."""
+        for segment in segments:
+            if segment in asked:
+                continue
+            asked.add(segment)
+            other = keys.id_in_folder(segment)
+            row = self._ledger.get(other) if other is not None else None
+            if row is not None and row.state not in REMOVED_STATES:
+                return other
+            if row is None and len(segment) >= _SHORTEST_ID and hash(segment) in self._with_manifest():
+                return other or segment
+        return None
+
+    def _with_manifest(self) -> frozenset[int]:
+        """Hashes of the folder names of all assets that have a manifest, listed once: about 70 bytes each."""
+        with self._listing:
+            if self._manifests is None:
+                self._manifests = frozenset(
+                    hash(keys.record_name(info.key).removesuffix(".json"))
+                    for store in self._destinations
+                    for info in store.list(keys.MANIFESTS)
+                )
+            return self._manifests
 
     def _named(self, store: StorageBackend, manifest: ObjectKey) -> ObjectKey | None:
         found = find_manifest(store, manifest)

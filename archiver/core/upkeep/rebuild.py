@@ -5,7 +5,7 @@ Their union counts: an asset that only one destination has is not archived, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -69,14 +69,23 @@ class Rebuilder:
         clock: Callable[[], datetime],
         identities: Identities,
         readers: int = 1,
+        key_template: str = keys.DEFAULT_TEMPLATE,
     ) -> None:
         """`readers`: how many assets are read at the same time, each in a thread of its own."""
+        self._templates = (key_template, keys.DEFAULT_TEMPLATE)
+        self._listed: Sequence[Collection[ObjectKey]] = ()
+        self._names: frozenset[str] | None = None
         self._ledger = ledger
         self._destinations = list(destinations)
         self._scope = scope
         self._clock = clock
         self._identities = identities
         self._readers = readers
+
+    def compare_folders_with(self, listed: Sequence[Collection[ObjectKey]]) -> None:
+        """Believe no manifest from now on whose folder is, or is in, one of another asset in `listed`: the manifests of
+        each destination."""
+        self._listed, self._names = listed, None
 
     def enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
         """Enter assets that have a manifest at every destination; how many are newly archived, and how many manifests
@@ -359,10 +368,30 @@ class Rebuilder:
 
     def _read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
         try:
-            return read_manifest(store, key)
+            manifest = read_manifest(store, key)
+            if manifest is not None and (problem := self._not_its_place(key, manifest)) is not None:
+                log.error("manifest_misplaced", store=store.name, key=key, reason=problem)
+                return None
+            return manifest
         except (ManifestError, StorageError) as error:
             log.error("manifest_unreadable", store=store.name, key=key, reason=str(error))
             return None
+
+    def _not_its_place(self, key: ObjectKey, manifest: Manifest) -> str | None:
+        """Return why it is not where we write a manifest of this asset, or names a folder of another one; None when
+        neither is so. What a template can give has no other asset's id at the place of its own; of any other folder,
+        as of an earlier template, each segment is compared with the manifests that there are."""
+        expected = keys.manifest_key(manifest.asset_id, Asset.parse(manifest.asset).created_at)
+        if key != expected:
+            return f"its manifest would be {expected}"
+        if any(keys.fits_template(manifest.asset_id, manifest.folder, each) for each in self._templates):
+            return None
+        if self._names is None:
+            self._names = frozenset(keys.record_name(each) for listed in self._listed for each in listed)
+        for segment in keys.without_version(manifest.folder).split("/"):
+            if f"{segment}.json" in self._names and f"{segment}.json" != keys.record_name(key):
+                return f"its folder {manifest.folder} is one of {segment}"
+        return None
 
     def _seen(self, manifest: Manifest) -> Seen:
         return judge(Asset.parse(manifest.asset), self._scope, manifest.archived_at)

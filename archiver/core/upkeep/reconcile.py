@@ -105,6 +105,7 @@ class Reconciler:
         eraser: Eraser | None = None,
         expirer: Expirer | None = None,
         readers: int = 1,
+        key_template: str = keys.DEFAULT_TEMPLATE,
     ) -> None:
         """`readers`: how many assets that the ledger may not know are read at the same time."""
         self._expirer = expirer
@@ -126,6 +127,7 @@ class Reconciler:
             clock=clock,
             identities=self._identities,
             readers=readers,
+            key_template=key_template,
         )
 
     def reconcile(
@@ -172,6 +174,7 @@ class Reconciler:
         buried = [self._listed(store, keys.TOMBSTONES, lock) for store in self._destinations]
         came_back = self._tombstones.apply(listed, buried, partial(_extending, lock=lock))
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
+        self._rebuilder.compare_folders_with(listed)
         entered, unreadable = self._rebuilder.enter_archived(
             _extending(sorted(everywhere), lock, _counting(on_progress, "reading manifests", len(everywhere)))
         )

@@ -67,7 +67,7 @@ def stored_with(*stores: StorageBackend, fence: int | None, **changes: Any) -> M
 
 
 # -- compare and swap ------------------------------------------------------------------------------------------
-ANOTHER = {"warnings": ("another",), "version": "v2", "folder": "recordings/another"}
+ANOTHER = {"warnings": ("another",), "version": "v2", "folder": f"recordings/{asset().id}/!v2"}
 
 
 def another(fence: int | None, *stores: StorageBackend) -> Manifest:
@@ -160,7 +160,11 @@ def test_a_newer_manifest_that_appears_at_the_last_moment_stays() -> None:
     theirs = another(7, store)
 
     with pytest.raises(Outranked):
-        commit(BetweenReadAndWrite(store, theirs), KEY, fenced(6, version="v3", folder="recordings/third"))
+        commit(
+            BetweenReadAndWrite(store, theirs),
+            KEY,
+            fenced(6, version="v3", folder=f"recordings/{asset().id}/!v3"),
+        )
 
     assert manifest_at(store) == theirs
 

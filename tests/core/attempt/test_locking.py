@@ -91,7 +91,7 @@ def test_what_has_doubts_is_not_locked_before_it_is_accepted() -> None:
     doubted = manifest.model_copy(update=changes)
     store.done.clear()
 
-    elsewhere = ObjectKey(key.replace(".json", "-2.json"))
+    elsewhere = ObjectKey(f"manifests/undated/{keys.record_name(key)}")
     commit(store, elsewhere, doubted)
     while_doubted = [what for what, _ in store.done]
     accept(store, elsewhere, by="anna", why="it is all there is", at=UNTIL)

@@ -388,7 +388,7 @@ def test_a_manifest_of_another_asset_is_not_followed(near: MemoryBackend, tmp_pa
 
     (result,) = restore(tmp_path, near)
 
-    assert "is the manifest of another asset" in result.problems[0]
+    assert "it is a manifest of 'bbb" in result.problems[0]
 
 
 def test_a_symbolic_link_in_the_folder_is_not_followed(near: MemoryBackend, tmp_path: Path) -> None:

@@ -480,6 +480,47 @@ def test_an_asset_with_the_id_of_a_room_does_not_take_the_recordings_of_the_room
     assert f"{room}/{KEPT.id}/movie.mp4" in harness.one.store.objects
 
 
+OLD = "b" * 24
+"""An asset of an earlier layout, with a whole copy."""
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["in the ledger", "unknown to the ledger"])
+@pytest.mark.parametrize(
+    ("folder", "theirs", "template"),
+    [
+        ("recordings/room/ID", f"recordings/room/ID/composite/{OLD}", "recordings/{room_id}/{asset_id}"),
+        ("recordings/ID", f"recordings/ID/session/composite/{OLD}", "recordings/{asset_id}"),
+        ("ID", f"ID/room/{OLD}", "{asset_id}"),
+        ("recordings/ID", f"recordings/ID/{OLD}", keys.DEFAULT_TEMPLATE),
+        (f"recordings/room/{OLD}/ID", f"recordings/room/{OLD}", keys.DEFAULT_TEMPLATE),
+    ],
+)
+def test_no_layout_makes_a_folder_of_others_one_that_is_erased(
+    folder: str, theirs: str, template: str, known: bool
+) -> None:
+    harness = ReconcileHarness()
+    hostile, other = asset(), asset(id=OLD)
+    harness.archive([hostile])
+    if known:
+        enter(harness.ledger, other)
+    folder, theirs = folder.replace("ID", hostile.id), theirs.replace("ID", hostile.id)
+    for store in harness.stores:
+        stored = json.loads(store.store.objects[MANIFEST].data)
+        put(store, MANIFEST, json.dumps({**stored, "folder": folder}).encode())
+        put(store, f"{theirs}/movie.mp4", b"of another asset")
+        elsewhere = {**stored, "asset_id": OLD, "asset": other.raw, "folder": theirs}
+        put(store, keys.manifest_key(OLD, other.created_at), json.dumps(elsewhere).encode())
+    eraser = Eraser(
+        ledger=harness.ledger, destinations=harness.stores, clock=harness.clock, key_template=template
+    )
+
+    (ended,) = eraser.erase([hostile.id], ticket="T-1")
+
+    assert ended.state is AssetState.ERASING
+    assert OLD in ended.reason
+    assert all(f"{theirs}/movie.mp4" in store.store.objects for store in harness.stores)
+
+
 @pytest.mark.parametrize(
     ("folder", "template", "fits"),
     [

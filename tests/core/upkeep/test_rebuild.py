@@ -367,3 +367,50 @@ def test_nothing_is_forgotten_when_the_ledger_is_lost_and_status_says_so() -> No
 
 def states(harness: ReconcileHarness) -> dict[str, Any]:
     return {row.asset_id: row.state for row in harness.ledger.rows()}
+
+
+@pytest.mark.parametrize(
+    ("says", "at"),
+    [
+        ({"asset_id": "another"}, None),
+        ({"asset": {"id": "another"}}, None),
+        ({"asset_id": "another", "asset": {"id": "another"}}, None),
+        ({"folder": "recordings/another"}, None),
+        ({"folder": "recordings/room/session/room-composite/another"}, None),
+        ({"folder": "recordings"}, None),
+        ({"folder": "manifests/ID"}, None),
+        ({"folder": "recordings/ID/another"}, None),
+        ({"folder": "recordings/another/ID"}, None),
+        ({"folder": "recordings/ID/session/room-composite/another"}, None),
+        ({}, "manifests/2026/02/27/ID.json"),
+        ({}, "manifests/undated/ID.json"),
+        ({}, "manifests/2026/03/01/ID-2.json"),
+    ],
+)
+@pytest.mark.parametrize("over", [True, False], ids=["source over", "source there"])
+def test_a_manifest_proves_its_own_asset_alone(says: dict[str, Any], at: str | None, over: bool) -> None:
+    harness = ReconcileHarness()
+    hostile, other = asset(), asset(id="another")
+    archive_at(harness.stores, other)
+    key = archive_at(harness.stores, hostile)
+    for store in harness.stores:
+        manifest = json.loads(store.store.objects[key].data)
+        changed = json.loads(json.dumps(says).replace("ID", hostile.id))
+        folder = changed.get("folder", manifest["folder"])
+        for each in manifest["objects"]:
+            put(
+                store,
+                f"{folder}/{each['path']}",
+                store.store.objects[f"recordings/{hostile.id}/{each['path']}"].data,
+            )
+        manifest |= {**changed, "asset": {**manifest["asset"], **changed.get("asset", {})}}
+        store.delete(key)
+        put(store, at.replace("ID", hostile.id) if at else key, json.dumps(manifest).encode())
+    if over:
+        harness.clock.advance(RETENTION + timedelta(days=1))
+
+    result = harness.reconcile()
+
+    assert harness.states() == {AssetState.ARCHIVED: 1}
+    assert harness.state(other) is AssetState.ARCHIVED
+    assert result.unreadable

@@ -184,13 +184,13 @@ def test_copies_whose_source_expires_soonest_are_read_first() -> None:
     for number in range(5):
         harness.add(f"old{number}", days_old=100)
     for days_old in (1, 9, 5):
-        harness.add(f"{days_old} days", days_old=days_old)
+        harness.add(f"{days_old}-days", days_old=days_old)
 
     for _ in range(3):
         harness.clock.advance(DAY)
         harness.scrub()
 
-    assert harness.store.reads == ["9 days", "5 days", "1 days"]
+    assert harness.store.reads == ["9-days", "5-days", "1-days"]
 
 
 def test_a_budget_holds_over_days_and_its_round_is_reported() -> None:

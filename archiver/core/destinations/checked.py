@@ -217,8 +217,11 @@ class Destinations:
             failure = self._failures.record(name, failures.Kind.SILENT, f"it does not answer: {error}", now)
             if failure is not None and failure.is_fault:
                 since = failure.since.strftime("%Y-%m-%d %H:%M:%S")
+                silent = f"no answer to this machine since {since} UTC"
+                if failure.kind is not failures.Kind.SILENT:
+                    silent = f"{failure.reason}, since {since} UTC, and now it does not answer"
                 state.refusal = DestinationSilent(
-                    f"no answer to this machine since {since} UTC: {error}",
+                    f"{silent}: {error}",
                     store=name,
                     retry_after=error.retry_after,
                 )

@@ -65,8 +65,11 @@ class Failure:
 def record(
     ledger: Facts, name: str, machine: str, kind: Kind, reason: str, now: datetime, lifetime: timedelta
 ) -> Failure:
-    """Record that `name` failed once more on `machine`, in ledger time `now`. Raises LedgerError."""
+    """Record that `name` failed once more on `machine`, in ledger time `now`. Silence refutes nothing: what was found
+    worse before stays so. Raises LedgerError."""
     before = failure_on(ledger, name, machine)
+    if before is not None and kind is Kind.SILENT and before.kind.badness > kind.badness:
+        kind, reason = before.kind, before.reason
     same = before is not None and (before.kind is Kind.UNKNOWN) == (kind is Kind.UNKNOWN)
     since = min(before.since, now) if before is not None and same else now
     fact = {

@@ -643,6 +643,25 @@ def test_a_destination_that_does_not_answer_for_minutes_is_a_fault() -> None:
     assert breaker.opened(harness.ledger, harness.clock()) == {}
 
 
+def test_an_unmounted_disk_that_does_not_answer_for_a_moment_stays_unknown() -> None:
+    harness = Harness()
+    harness.archive()
+    process = harness.process()
+    process.confirm(harness.name)
+    empty = harness.emptied()
+    process = harness.process()
+    with pytest.raises(NotTheDestination):
+        process.confirm(harness.name)
+    empty.reads = TransientStorageError("503")
+    harness.clock.advance(timedelta(minutes=1))
+
+    with pytest.raises(DestinationSilent, match="no marker.* and now it does not answer: 503"):
+        process.confirm(harness.name)
+
+    (hold,) = breaker.opened(harness.ledger, harness.clock()).values()
+    assert hold.code == "destination_unknown"
+
+
 def test_every_use_of_a_failing_destination_raises_the_error_of_the_check_with_its_fields() -> None:
     harness = Harness()
     process = harness.process()

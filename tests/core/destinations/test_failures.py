@@ -85,6 +85,37 @@ def test_a_silent_destination_that_becomes_unknown_is_so_from_now_on() -> None:
     assert failure.since == NOW + timedelta(minutes=20)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [
+        (("unknown", "silent"), "destination_unknown"),
+        (("refuses", "silent"), "destination_refuses"),
+        (("unknown", "silent", "silent"), "destination_unknown"),
+        (("silent", "unknown", "silent"), "destination_unknown"),
+        (("unknown", "silent", "refuses"), "destination_refuses"),
+        (("refuses", "silent", "unknown"), "destination_unknown"),
+    ],
+)
+def test_silence_does_not_hide_what_was_found_before(kinds: tuple[str, ...], code: str) -> None:
+    harness = Harness()
+
+    for minute, kind in enumerate(kinds):
+        harness.fails(failures.Kind(kind), minute)
+
+    assert harness.codes() == [code]
+
+
+def test_a_destination_that_can_be_read_again_is_not_unknown_any_more() -> None:
+    harness = Harness()
+    harness.fails(failures.Kind.UNKNOWN, 0)
+    harness.fails(failures.Kind.SILENT, 1)
+    on_host = failures.MachineFailures(harness.ledger, "host-1", HALF_HOUR)
+
+    on_host.record_readable(NAME, None, "", harness.clock())
+
+    assert harness.codes() == []
+
+
 def test_a_ledger_that_was_set_back_does_not_make_a_failure_older_than_itself() -> None:
     harness = Harness()
     harness.fails(failures.Kind.SILENT, 60)

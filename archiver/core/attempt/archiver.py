@@ -195,6 +195,8 @@ class Archiver:
         if isinstance(error, self._time_is_up) and not isinstance(error, Stopped):
             error = Stopped("the time limit of one attempt is over; the next one resumes")
         failure = trip_breakers(deps, row.asset_id, machine, error)
+        if attempt.dropped and not isinstance(error, DestinationsFailed | Stopped):  # the source failed too
+            trip_breakers(deps, row.asset_id, machine, DestinationsFailed(attempt.dropped))
         jitter = random.random()  # noqa: S311
         decided = decide(failure, row, deps.clock(), deps.rules.retry, jitter)
         log.warning(

@@ -20,6 +20,7 @@ from archiver.ledger.base import Ledger
 from archiver.ledger.models import CopyState, Row
 from archiver.transfer.base import Engine, UploadJournal
 from storage_backends.base import StorageBackend
+from storage_backends.errors import StorageError
 
 OpenContents = Callable[[Asset], Contents]
 EngineFactory = Callable[[UploadJournal, Heartbeat], Engine]
@@ -63,7 +64,8 @@ class Attempt:
 
     `has_work`: an earlier attempt recorded objects it stored. `breakers`: the open circuit breakers of all machines,
     `own_breakers` those that stop this one, `half_open` those that a success closes.
-    `written` grows with what this attempt may have written, `copies` with what it knows of each destination.
+    `written` grows with what this attempt may have written, `copies` with what it knows of each destination, `dropped`
+    with the destinations that did not take an object, and why.
     """
 
     deps: Dependencies
@@ -76,6 +78,7 @@ class Attempt:
     machine: str
     written: list[Written] = field(default_factory=list)
     copies: dict[str, CopyState] = field(default_factory=dict)
+    dropped: dict[str, StorageError] = field(default_factory=dict)
 
     def note_success(self, name: str) -> None:
         """Close the circuit breaker of `name`, as far as a success on this machine does. Never raises."""

@@ -125,6 +125,11 @@ class Copier:
         """Paths that this copy has begun with, as it goes on: it may write no others."""
         return self._taken
 
+    @property
+    def failed(self) -> Mapping[str, StorageError]:
+        """The destinations that did not take an object, and why, as it goes on."""
+        return self._stores.failed
+
     def copy(self, items: Iterable[Item]) -> Copied:
         """Raises SourceError when the source is down, DestinationsFailed when no store is left, WouldOverwrite when
         an item differs from what a manifest of this folder lists, or from what is there and may not be replaced;

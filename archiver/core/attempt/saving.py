@@ -102,7 +102,10 @@ def _copy_into(
         )
         key = keys.manifest_key(asset.id, asset.created_at)
         attempt.written.append(Written(key, folder.path, copier.taken, folder.manifests))
-        return contents, copier.copy(contents.items())
+        try:
+            return contents, copier.copy(contents.items())
+        finally:
+            attempt.dropped.update(copier.failed)
 
 
 def _commit_at(

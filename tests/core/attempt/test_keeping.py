@@ -9,6 +9,7 @@ import pytest
 
 from archiver.core.attempt.outcomes import Archived, Kept, WillRetry
 from archiver.core.contents.base import Doubt, Item, Notes
+from archiver.core.destinations import breaker
 from archiver.core.records import keys
 from archiver.core.records.commit import committed, kept
 from archiver.core.records.manifest import DOUBTED, Manifest, read_manifest
@@ -26,7 +27,8 @@ from archiver.transfer.errors import (
     SourceUnavailable,
     UnexpectedContent,
 )
-from storage_backends.base import StorageBackend
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, StorageBackend
+from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.harness import ArchiverHarness, BytesSource, Tree
@@ -342,6 +344,24 @@ def test_nothing_is_stored_of_an_asset_without_media() -> None:
 
     assert all(isinstance(outcome, WillRetry) for outcome in outcomes)
     assert read_manifest(harness.stores[0], keys.manifest_key(harness.asset_id, asset().created_at)) is None
+
+
+@pytest.mark.parametrize("fault", [SourceMismatch("short"), SourceUnavailable("503")])
+def test_a_destination_that_refuses_opens_its_breaker_though_the_source_failed_too(
+    fault: SourceError,
+) -> None:
+    class Refusing(MemoryBackend):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            raise AccessDenied("403")
+
+    stores = [MemoryBackend("good"), Refusing("refusing")]
+    harness = ArchiverHarness(lambda: tree(leaf(fault)), stores=stores)
+
+    outcome = harness.archive()
+
+    assert isinstance(outcome, WillRetry)
+    assert "bad.ts" in outcome.reason, "the asset's own matter is told as before"
+    assert set(breaker.opened(harness.ledger, harness.clock())) == {"memory://refusing (on test)"}
 
 
 def test_both_destinations_keep_it() -> None:

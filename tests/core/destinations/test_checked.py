@@ -655,7 +655,7 @@ def test_an_unmounted_disk_that_does_not_answer_for_a_moment_stays_unknown() -> 
     empty.reads = TransientStorageError("503")
     harness.clock.advance(timedelta(minutes=1))
 
-    with pytest.raises(DestinationSilent, match="no marker.* and now it does not answer: 503"):
+    with pytest.raises(DestinationSilent, match=r"no marker.* and now it does not answer: 503"):
         process.confirm(harness.name)
 
     (hold,) = breaker.opened(harness.ledger, harness.clock()).values()

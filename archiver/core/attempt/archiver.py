@@ -28,7 +28,7 @@ import structlog
 from archiver.core import workspaces
 from archiver.core.attempt.context import Attempt, Dependencies, EngineFactory, OpenContents, Rules
 from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
-from archiver.core.attempt.erased import erased_outcome
+from archiver.core.attempt.erased import erased_outcome, unless_erased
 from archiver.core.attempt.late_additions import add_missing
 from archiver.core.attempt.leasing import take_lease
 from archiver.core.attempt.looking import look
@@ -118,6 +118,7 @@ class Archiver:
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
                     outcome = self._after_failure(attempt, error, breaker.machine_of(holder))
                 outcome = unless_at_quorum(self.deps, attempt.row, outcome)
+                outcome = unless_erased(self.deps, asset_id, outcome)
             self._settle(attempt, seen, outcome)
         except (LeaseLost, Outranked) as error:
             event.warning("lease_lost", reason=str(error))
@@ -211,7 +212,7 @@ class Archiver:
         mark_overwritten(deps.destinations, attempt.written, attempt.heartbeat.lease.fence, silent=silent)
         return unless_verified(deps, row, unless_stored(deps, row, failure, decided))
 
-    def _after_erasure(self, seen: Seen, error: AssetErased) -> Ended:
+    def _after_erasure(self, seen: Seen, error: AssetErased | LeaseLost | Outranked) -> Ended:
         """What this attempt has stored is to be removed, also when the erasure has ended before."""
         outcome = Ended(
             AssetState.ERASING, f"{error}, while it was copied; reconcile removes what was stored"
@@ -220,7 +221,11 @@ class Archiver:
         log.warning("erased_while_copied", asset_id=seen.asset_id, reason=str(error))
         return outcome
 
-    def _after_lost_lease(self, attempt: Attempt, seen: Seen, error: LeaseLost | Outranked) -> NotOurs:
+    def _after_lost_lease(self, attempt: Attempt, seen: Seen, error: LeaseLost | Outranked) -> Outcome:
+        if erased_outcome(
+            self.deps, attempt.row.asset_id
+        ):  # it may have stored something since, such as after a pause
+            return self._after_erasure(seen, error)
         if isinstance(error, Outranked):  # the lease may be ours all the same: the ledger was flushed
             with suppress(LedgerError):
                 self._settle(attempt, seen, _at_once(str(error), attempt))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
 from archiver.core.deadlines import UNDATED
-from archiver.core.records import keys
+from archiver.core.errors import AssetErased
+from archiver.core.records import keys, removal, tombstones
 from archiver.hms.models import parse_time
 from archiver.ledger.models import Acknowledgement, AssetState, Decision, Seen
 from archiver.transfer.checksums import crc32c
@@ -72,7 +74,8 @@ def write(
     acknowledged: Acknowledgement | None = None,
     history: Sequence[Decision] = (),
 ) -> None:
-    """Write the record to every store. A store that fails is logged, and `reconcile` retries it. Idempotent."""
+    """Write the record to every store, unless the asset was erased. A store that fails is logged, and `reconcile`
+    retries it. Idempotent."""
     record: dict[str, object] = {
         "schema": "archiver.end/1",
         "asset_id": seen.asset_id,
@@ -100,6 +103,11 @@ def write(
     for store in stores:
         try:
             store.put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
+            tombstones.check(store, seen.asset_id)  # afterwards: whoever erases lists what is there then
+        except AssetErased as error:
+            log.warning("erased_while_ended", asset_id=seen.asset_id, store=store.name, reason=str(error))
+            with suppress(StorageError):  # reconcile deletes what is left
+                removal.remove(store, removal.Targets((), (key,)))
         except StorageError as error:
             log.warning("end_not_recorded", asset_id=seen.asset_id, store=store.name, reason=str(error))
 

@@ -381,7 +381,8 @@ def _escape(text: str, max_bytes: int | None) -> str:
 def _unescape(segment: str) -> str | None:
     """The text that `_folder_segment` made `segment` of, if it can be told."""
     try:
-        encoded = _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)), segment).encode("latin-1")
+        full = segment.removeprefix("!e")  # nothing before an extension
+        encoded = _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)), full).encode("latin-1")
         text = encoded.decode("utf-8", "surrogatepass")
     except UnicodeError:
         return None

@@ -216,8 +216,7 @@ class Eraser:
             folders=tuple(dict.fromkeys([*tombstone.folders, *self._folders(row)])),
             manifests=tuple(dict.fromkeys([*tombstone.manifests, manifest])),
         )
-        leased = row.state is AssetState.RUNNING or row.leased_until is not None
-        interrupted = leased or (
+        interrupted = _is_leased(row) or (
             row.state is AssetState.ERASING
             and _INTERRUPTED in (row.reason or "")
             and self._clock() - row.changed_at < WORKER_STOPS
@@ -446,19 +445,22 @@ def locked_until(row: Row) -> datetime | None:
 
 
 def enter_tombstone(ledger: Schedule, tombstone: Tombstone, now: datetime) -> Row:
-    """Enter an asset by its tombstone, as the ledger knows it or with little more than its id. Raises LedgerError."""
-    row = ledger.get(tombstone.asset_id) or _unknown(tombstone.asset_id, now)
-    state = tombstone.state if tombstone.is_done else AssetState.ERASING
-    reason = tombstone.ticket
-    if not tombstone.is_done:
-        until = tombstone.locked_until
-        rest = (
-            f"{_LOCKED}{until.astimezone(UTC).isoformat(timespec='seconds')}: a lock"
-            if until
-            else "not finished yet"
-        )
-        reason = f"{tombstone.ticket}: {rest}"
-    return ledger.remove(as_known(row), Settlement(state, reason=reason))
+    """Enter an asset by its tombstone, as the ledger knows it or with little more than its id. Of one that the ledger
+    has as anything else something may have been stored since it was erased: it is to be removed. Raises LedgerError."""
+    known = ledger.get(tombstone.asset_id)
+    row = known or _unknown(tombstone.asset_id, now)
+    if tombstone.is_done and (known is None or known.state in REMOVED_STATES):
+        return ledger.remove(as_known(row), Settlement(tombstone.state, reason=tombstone.ticket))
+    until = tombstone.locked_until
+    if until is not None:
+        rest = f"{_LOCKED}{until.astimezone(UTC).isoformat(timespec='seconds')}: a lock"
+    else:
+        rest = _INTERRUPTED if _is_leased(row) else "not finished yet"
+    return ledger.remove(as_known(row), Settlement(AssetState.ERASING, reason=f"{tombstone.ticket}: {rest}"))
+
+
+def _is_leased(row: Row) -> bool:
+    return row.state is AssetState.RUNNING or row.leased_until is not None
 
 
 def _unknown(asset_id: str, now: datetime) -> Row:

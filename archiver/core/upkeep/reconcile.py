@@ -32,7 +32,7 @@ from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.core.upkeep.undelivered import Undelivered
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import AssetState, CopyState, Row
+from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
 
@@ -49,6 +49,8 @@ FILLED_AT_ONCE = 1000
 """Assets reopened in one run for a destination that was added, the most urgent first."""
 
 _STORED_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED)
+_WITHOUT_END = REMOVED_STATES | {AssetState.ARCHIVED}
+"""States whose end record is outdated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,13 +397,14 @@ class Reconciler:
                 )
 
     def _delete_outdated_end_records(self, lock: Lock) -> None:
-        """Delete the end records of assets that are archived by now, or that a person wants archived after all."""
+        """Delete the end records of assets that are archived or erased by now, or that a person wants archived after
+        all."""
         for store in self._destinations:
             for key in _extending(self._listed(store, keys.ENDS, lock), lock):
                 if keys.is_tombstone(key):
                     continue
                 row = self._row(key)
-                if row is not None and (row.state == AssetState.ARCHIVED or is_outdated(store, key, row)):
+                if row is not None and (row.state in _WITHOUT_END or is_outdated(store, key, row)):
                     self._delete_if_allowed(store, key)
 
     def _delete_if_allowed(self, store: StorageBackend, key: ObjectKey) -> None:

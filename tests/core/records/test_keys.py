@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archiver.core.records import keys
@@ -144,6 +144,7 @@ def test_an_asset_without_a_date_still_has_a_manifest_key() -> None:
     assert manifest_key("a1", None) == "manifests/undated/a1.json"
 
 
+@example(asset_id=".A", dated=False)
 @given(names.filter(bool), st.booleans())
 def test_the_asset_id_can_be_read_from_a_manifest_key(asset_id: str, dated: bool) -> None:
     created_at = CREATED if dated else None

@@ -15,7 +15,7 @@ from itertools import islice
 import pytest
 
 from archiver.core.health import find
-from archiver.core.judging import as_known
+from archiver.core.judging import Scope, as_known, judge
 from archiver.core.records import end_records, keys, removal, tombstones
 from archiver.core.records.check_records import Check, Records, read_records, write_records
 from archiver.core.records.removal import Targets
@@ -29,7 +29,7 @@ from storage_backends.errors import AccessDenied, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from storage_backends.optional import NotDeleted, ObjectVersion
 from tests.core.archived import archive_at, enter, put
-from tests.core.examples import NOW, asset
+from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 MANIFEST = keys.manifest_key(asset().id, asset().created_at)
@@ -178,6 +178,45 @@ def test_deleted_tombstones_are_written_again_as_long_as_the_ledger_knows() -> N
     harness.reconcile()
 
     assert all(TOMBSTONE in store.store.objects for store in harness.stores)
+
+
+def test_what_was_stored_while_a_rolled_back_ledger_had_it_open_is_removed() -> None:
+    harness = Harness()
+    harness.erase()
+    harness.ledger.clear()
+    enter(harness.ledger, KEPT)
+    harness.ledger.discover([judge(asset(), Scope(RETENTION), NOW)])
+    for store in harness.stores:  # by an attempt that was killed before it looked for a tombstone again
+        put(store, keys.asset_folder(asset()) + "/movie.mp4", b"half of it")
+        put(store, keys.end_record_key(asset().id, asset().created_at), b"{}")
+
+    harness.reconcile()
+
+    harness.check_all_gone()
+
+
+def test_no_end_record_is_written_of_an_erased_asset() -> None:
+    harness = Harness()
+    seen = harness.seen()
+    harness.erase()
+
+    end_records.write(harness.stores, seen, AssetState.LOST, "gone", NOW)
+
+    harness.check_all_gone()
+
+
+def test_an_end_record_of_an_erased_asset_is_deleted_whatever_the_ledger_knew() -> None:
+    harness = Harness()
+    harness.erase()
+    harness.ledger.clear()
+    harness.reconcile()
+    for store in harness.stores:
+        put(store, keys.end_record_key(asset().id, asset().created_at), b"{}")
+
+    harness.reconcile()
+
+    for store in harness.stores:
+        assert keys.end_record_key(asset().id, asset().created_at) not in store.store.objects
 
 
 def test_only_a_person_un_erases_it() -> None:

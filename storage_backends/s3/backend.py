@@ -6,12 +6,12 @@ support; each ability is used only after it was seen to work.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -61,6 +61,7 @@ from storage_backends.s3.errors import (
     status_of,
     translated,
 )
+from storage_backends.s3.reading import RangeReading
 from storage_backends.s3.settings import S3Settings, settings_of
 from storage_backends.s3.upload import S3Upload, Token
 
@@ -238,46 +239,36 @@ class S3Backend:
         with translated(doing):
             if length_bytes == 0:
                 return self._nothing_of(key, if_match, doing)
-            return self._read(key, start, length_bytes, if_match, doing)
+            return self._bucket.with_retries(lambda: self._read(key, start, length_bytes, if_match, doing))
 
-    def _nothing_of(self, key: ObjectKey, if_match: str | None, doing: Operation) -> bytes:
+    async def _read(
+        self, key: ObjectKey, start: int, length_bytes: int | None, if_match: str | None, doing: Operation
+    ) -> bytes:
+        reads = self._bucket.connection.get().reads
+        request = self._bucket.address(key) | ({} if if_match is None else {"IfMatch": if_match})
+        try:
+            answer, data = await reads.get_object(request, RangeReading(start, length_bytes))
+        except ClientError as error:
+            if status_of(error) == 416:  # the object ends before `start`
+                return await waiting.blocking(partial(self._nothing_of, key, if_match, doing, start))
+            if status_of(error) == 412:
+                raise ObjectChanged(f"{doing}: the key holds another object", status=412) from error
+            raise
+        _require_match(answer.get("ETag"), if_match, doing)  # for servers that ignore the condition
+        return data
+
+    def _nothing_of(
+        self, key: ObjectKey, if_match: str | None, doing: Operation, start: int | None = None
+    ) -> bytes:
         info = self.stat(key)
         if info is None:
             raise ObjectMissing(f"{doing}: it is not there")
         _require_match(info.etag, if_match, doing)
+        if start is not None and info.size_bytes > start:
+            raise TransientStorageError(
+                f"{doing}: the server denies that it has bytes from {start}, of {info.size_bytes}", status=416
+            )
         return b""
-
-    def _read(
-        self, key: ObjectKey, start: int, length_bytes: int | None, if_match: str | None, doing: Operation
-    ) -> bytes:
-        last = "" if length_bytes is None else start + length_bytes - 1
-        options = {"Range": f"bytes={start}-{last}"} if start or length_bytes is not None else {}
-        if if_match is not None:
-            options["IfMatch"] = if_match
-        try:
-            answer = self._bucket.client.get_object(**self._bucket.address(key), **options)
-        except ClientError as error:
-            if status_of(error) == 416:  # the object ends before `start`
-                return self._nothing_of(key, if_match, doing) if if_match is not None else b""
-            if status_of(error) == 412:
-                raise ObjectChanged(f"{doing}: the key holds another object", status=412) from error
-            raise
-        with contextlib.closing(answer["Body"]) as body:
-            _require_match(answer.get("ETag"), if_match, doing)  # for servers that ignore the condition
-            content_range = answer.get("ContentRange")
-            if content_range is not None and not content_range.startswith(f"bytes {start}-"):
-                raise TransientStorageError(f"{doing}: the server sent another range than the one requested")
-            # without Content-Range the server sent the whole object
-            to_skip = start if content_range is None else 0
-            expected = max(0, needed(answer, "ContentLength") - to_skip)
-            if length_bytes is not None:
-                expected = min(expected, length_bytes)
-            while expected and to_skip and (skipped := body.read(min(to_skip, MIB))):
-                to_skip -= len(skipped)
-            data: bytes = body.read(expected) if expected else b""
-        if len(data) != expected:
-            raise TransientStorageError(f"{doing}: {len(data)} bytes arrived, {expected} were announced")
-        return data
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         doing = Operation("list", self.name, None, f"listing {prefix!r}")

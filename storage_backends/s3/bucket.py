@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -59,16 +60,18 @@ _AWS_HOST = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?")
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """One process's clients. `writing` is `control` where both have the same role."""
+    """One process's clients. Where both have the same role, `writing` is `control`, and `writes` is `reads`."""
 
     control: S3Client
     writing: S3Client
-    requests: S3Requests
+    reads: S3Requests
+    writes: S3Requests
 
     def close(self) -> None:
-        self.requests.close()
+        self.reads.close()
         self.control.close()
         if self.writing is not self.control:
+            self.writes.close()
             self.writing.close()
 
 
@@ -84,7 +87,7 @@ class Bucket:
         self.part_headers: Mapping[str, str] = {}
         self.connection = PerProcess(self._connect)
         self._presigner = PerProcess(self._connect_presigner)
-        self.data = S3DataPath(lambda: self.connection.get().requests, settings.bucket, settings.checksum)
+        self.data = S3DataPath(lambda: self.connection.get().writes, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
         self._head_gives_checksums = True  # until it refuses: with KMS that needs another permission
@@ -106,14 +109,16 @@ class Bucket:
     def _connect(self) -> _Connection:
         roles = self._settings.roles
         control, session, trusted = self._client(roles.reading)
-        writing = control
+        requests = partial(S3Requests, bucket=self._settings.bucket, ca_file=Path(trusted))
+        writing, reads = control, requests(control, session.get_credentials())
+        writes = reads
         if roles.writing != roles.reading:
             writing, session, _ = self._client(roles.writing)
+            writes = requests(writing, session.get_credentials())
         # ask the client: an endpoint may also come from AWS_ENDPOINT_URL or a profile
         if is_aws(control.meta.endpoint_url):
             self.conditions.trust_creates()
-        requests = S3Requests(writing, session.get_credentials(), self._settings.bucket, Path(trusted))
-        return _Connection(control, writing, requests)
+        return _Connection(control, writing, reads, writes)
 
     def _client(self, role: str | None) -> tuple[S3Client, boto3.session.Session, str]:
         session, trusted = self._session(role)

@@ -1,4 +1,4 @@
-"""Every option of PutObject and UploadPart: sent by our own requests, or left to boto3.
+"""Every option of PutObject, UploadPart and GetObject: sent by our own requests, or not.
 
 To send another option, such as CacheControl:
 
@@ -34,8 +34,18 @@ HEADERS: Mapping[str, str] = {
 }
 """Options that become a header: a text as it is, true and false in lower case, a time in UTC by ISO 8601."""
 
+READ_HEADERS: Mapping[str, str] = {
+    "Range": "range",
+    "IfMatch": "if-match",
+    "RequestPayer": "x-amz-request-payer",
+}
+"""The same for GetObject."""
+
 ELSEWHERE = frozenset({"Bucket", "Key", "UploadId", "PartNumber", "Body", "ContentLength", "Metadata"})
 """Options that stand in the URL, the body, or headers of their own name (`x-amz-meta-...`)."""
+
+READ_ELSEWHERE = frozenset({"Bucket", "Key"})
+"""The same for GetObject."""
 
 _OBJECT_LOCK = "a lock is a mode and a date (lock_mode, lock_days); a hold has no end"
 _OTHER_CHECKSUM = "CRC32C, else Content-MD5 (data_path.py)"
@@ -75,6 +85,29 @@ NOT_SENT: Mapping[str, str] = {
     "WriteOffsetBytes": "objects are written whole (S3 Express appends)",
 }
 """Every other option, and why it is not sent."""
+
+_CONDITION = "a read is of the object with a given ETag (IfMatch), or of whatever is there"
+_RESPONSE = "only signed URLs change the headers of a response"
+
+NOT_READ: Mapping[str, str] = {
+    "ChecksumMode": "of a range S3 gives none; bytes are compared with the manifest's checksums",
+    "IfModifiedSince": _CONDITION,
+    "IfNoneMatch": _CONDITION,
+    "IfUnmodifiedSince": _CONDITION,
+    "PartNumber": "objects are read by ranges of bytes",
+    "VersionId": "the current version is read",
+    "ResponseCacheControl": _RESPONSE,
+    "ResponseContentDisposition": _RESPONSE,
+    "ResponseContentEncoding": _RESPONSE,
+    "ResponseContentLanguage": _RESPONSE,
+    "ResponseContentType": _RESPONSE,
+    "ResponseExpires": _RESPONSE,
+    **{
+        n: NOT_SENT[n]
+        for n in ("ExpectedBucketOwner", "SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5")
+    },
+}
+"""The same for GetObject."""
 
 BOTO3_HEADERS = frozenset(
     {

@@ -1,9 +1,10 @@
-"""PutObject and UploadPart over our own HTTP client.
+"""PutObject, UploadPart and GetObject over our own HTTP client.
 
 boto3 spends about 1 ms of CPU on each request, more than everything else on a small object
-(docs/decisions/0004-data-path.md). So boto3 is asked once how it would send a PUT (`_learn`), and equal requests are
-then sent without it. boto3 sends them itself, and that is logged, where its own request has anything unusual, and where
-a server answers with something that it knows how to correct (another region, a skewed clock, expired credentials).
+(docs/decisions/0004-data-path.md), and 4 ms on a response with a body. So boto3 is asked once how it would send a PUT
+(`_learn`), and equal requests are then sent without it. boto3 sends them itself, and that is logged, where its own
+request has anything unusual, and where a server answers with something that it knows how to correct (another region, a
+skewed clock, expired credentials).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -32,8 +34,9 @@ from archiver.http.session import Options, Session, Timeouts
 from archiver.http.transfer import Request, Transfer
 from archiver.http.waiting import blocking
 from storage_backends.errors import StorageError
-from storage_backends.s3.request_options import BOTO3_HEADERS, ELSEWHERE
-from storage_backends.s3.signing import UNSIGNED, Endpoint, PutTemplate, header_text
+from storage_backends.s3.reading import Enough, RangeReading
+from storage_backends.s3.request_options import BOTO3_HEADERS, ELSEWHERE, READ_ELSEWHERE
+from storage_backends.s3.signing import UNSIGNED, Endpoint, RequestTemplate, header_text
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
@@ -61,9 +64,9 @@ _TEMPLATES = 64  # a few content types, in the current second
 
 
 class S3Requests:
-    """`put_object` and `upload_part` of `client` for one bucket, with the same arguments (in one mapping), responses
-    and errors; `Body` may be any buffer. Retries nothing. One for each process, made before threads share `client`.
-    `ca_file`: the trusted authorities."""
+    """`put_object`, `upload_part` and `get_object` of `client` for one bucket, with the same arguments (in one
+    mapping), responses and errors; `Body` may be any buffer. Retries nothing. One for each process, made before threads
+    share `client`. `ca_file`: the trusted authorities."""
 
     def __init__(
         self, client: Any, credentials: Credentials | None, bucket: str, ca_file: Path | None
@@ -83,7 +86,7 @@ class S3Requests:
                 proxy=self._endpoint.proxy,
             )
             self._session = Session(process_runtime().stores, options)
-            self._template = lru_cache(maxsize=_TEMPLATES)(partial(PutTemplate, self._endpoint))
+            self._template = lru_cache(maxsize=_TEMPLATES)(partial(RequestTemplate, self._endpoint))
         elif isinstance(learned, _Unusual):
             why = "its own requests to this endpoint are unusual"
             log.warning("s3_sent_by_boto3", bucket=bucket, why=why, headers=learned.headers)
@@ -102,6 +105,36 @@ class S3Requests:
         query = f"partNumber={request['PartNumber']}&uploadId={quote(request['UploadId'], safe='-._~')}"
         return self._send(self._client.upload_part, request, query)
 
+    async def get_object(
+        self, request: Mapping[str, Any], reading: RangeReading
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """Ask for the range of `reading`. Return what boto3 returns, and the bytes. Raises boto3's errors, HttpError,
+        and UnlikeS3."""
+        request = {**request, "Range": reading.range}
+        if not self.direct:
+            return await blocking(partial(self._get_by_boto3, request, reading))
+        await self._renew_credentials()
+        transfer = Transfer(
+            self._session, partial(self._signed, "GET", "Range", request, "", _EMPTY_DIGEST), reading.decide
+        )
+        with suppress(Enough):
+            await transfer
+        answer = _Answer(transfer)
+        if answer.status < 300:
+            self._corrections = 0
+            return answer.as_boto3(), reading.body_of(transfer)
+        answer.read()
+        self._require_correctable(answer, "GetObject")
+        response = await blocking(partial(self._get_by_boto3, request, reading))
+        self._corrected(answer)
+        return response
+
+    def _get_by_boto3(
+        self, request: Mapping[str, Any], reading: RangeReading
+    ) -> tuple[Mapping[str, Any], bytes]:
+        answer = self._client.get_object(**request)
+        return answer, reading.out_of(answer)
+
     def close(self) -> None:
         if self._endpoint is not None:
             self._session.close()
@@ -111,8 +144,7 @@ class S3Requests:
     ) -> Mapping[str, Any]:
         if not self.direct:
             return await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
-        if isinstance(self._credentials, RefreshableCredentials) and self._credentials.refresh_needed():
-            await blocking(self._credentials.get_frozen_credentials)  # may ask the STS
+        await self._renew_credentials()
         signs = self._signs_bodies is True
         answer = await self._sent(request, query, signs=signs)
         if self._signs_bodies is None and answer.may_refuse_unsigned:
@@ -124,44 +156,60 @@ class S3Requests:
             self._signs_bodies = signs
             self._corrections = 0
             return answer.as_boto3()
-        if answer.code not in _CORRECTED_BY_BOTO3 and answer.status not in (301, 307):
-            raise answer.error("UploadPart" if query else "PutObject")
-        log.info("s3_request_corrected_by_boto3", bucket=self._bucket, code=answer.code)
+        self._require_correctable(answer, "UploadPart" if query else "PutObject")
         response = await blocking(lambda: by_boto3(**{**request, "Body": bytes(request["Body"])}))
+        self._corrected(answer)
+        return response
+
+    async def _renew_credentials(self) -> None:
+        if isinstance(self._credentials, RefreshableCredentials) and self._credentials.refresh_needed():
+            await blocking(self._credentials.get_frozen_credentials)  # may ask the STS
+
+    def _require_correctable(self, answer: _Answer, operation: str) -> None:
+        """Raise the error of `answer`, unless boto3 knows how to correct the request."""
+        if answer.code not in _CORRECTED_BY_BOTO3 and answer.status not in (301, 307):
+            raise answer.error(operation)
+        log.info("s3_request_corrected_by_boto3", bucket=self._bucket, code=answer.code)
+
+    def _corrected(self, answer: _Answer) -> None:
+        """Count it; boto3 sends everything once too many requests had to be corrected."""
         self._corrections += 1
         if not self.direct:
             why = f"{_CORRECTIONS} requests in a row had to be corrected, the last for {answer.code}"
             log.warning("s3_sent_by_boto3", bucket=self._bucket, why=why)
-        return response
 
     async def _sent(self, request: Mapping[str, Any], query: str, *, signs: bool) -> _Answer:
         digest = await blocking(lambda: hashlib.sha256(request["Body"]).hexdigest()) if signs else UNSIGNED
-        transfer = await Transfer(
-            self._session,
-            partial(self._signed, request, query, digest),
-            lambda coming: coming.limit(_ANSWER_BYTES),
-        )
-        return _Answer(transfer)
-
-    def _signed(self, request: Mapping[str, Any], query: str, digest: str) -> Request:
-        """Make the request at the time it is sent. `digest`: x-amz-content-sha256. Raises StorageError for what it
-        cannot carry."""
-        assert self._credentials is not None, "without credentials nothing is sent from here"
-        if request["Bucket"] != self._bucket:
-            raise StorageError(f"a request for the bucket {request['Bucket']} among those for {self._bucket}")
         checked_by = "ChecksumCRC32C" if "ChecksumCRC32C" in request else "ContentMD5"
         if checked_by not in request:
             raise StorageError("a PUT to S3 without a checksum")
+        transfer = await Transfer(
+            self._session,
+            partial(self._signed, "PUT", checked_by, request, query, digest),
+            lambda coming: coming.limit(_ANSWER_BYTES),
+        )
+        answer = _Answer(transfer)
+        answer.read()
+        return answer
+
+    def _signed(
+        self, method: str, varying: str, request: Mapping[str, Any], query: str, digest: str
+    ) -> Request:
+        """Make the request at the time it is sent. `varying`: see RequestTemplate. `digest`: x-amz-content-sha256.
+        Raises StorageError for what it cannot carry."""
+        assert self._credentials is not None, "without credentials nothing is sent from here"
+        if request["Bucket"] != self._bucket:
+            raise StorageError(f"a request for the bucket {request['Bucket']} among those for {self._bucket}")
+        elsewhere = READ_ELSEWHERE if method == "GET" else ELSEWHERE
         template = self._template(
+            method,
             int(time.time()),
             self._credentials.get_frozen_credentials(),
-            checked_by,
-            tuple(
-                [(n, header_text(v)) for n, v in request.items() if n not in ELSEWHERE and n != checked_by]
-            ),
+            varying,
+            tuple([(n, header_text(v)) for n, v in request.items() if n not in elsewhere and n != varying]),
             tuple(request.get("Metadata", {}).items()),
         )
-        return template.request(request["Key"], query, request[checked_by], digest, request["Body"])
+        return template.request(request["Key"], query, request[varying], digest, request.get("Body"))
 
 
 # -- how boto3 would send it -------------------------------------------------------------------------------------
@@ -236,7 +284,12 @@ class _Answer:
         assert transfer.head is not None, "a transfer that ended well has a head"
         self.status = transfer.head.status
         self._headers = transfer.head.headers
-        self._body = transfer.take_body()
+        self._transfer = transfer
+        self._body = b""
+
+    def read(self) -> None:
+        """Take the body, which describes an error."""
+        self._body = self._transfer.take_body()
 
     @property
     def code(self) -> str:

@@ -1,4 +1,4 @@
-"""PUT requests signed by AWS Signature Version 4."""
+"""Requests about one object, signed by AWS Signature Version 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from archiver.http.transfer import Request
 from storage_backends.base import Buffer
 from storage_backends.errors import StorageError
-from storage_backends.s3.request_options import HEADERS
+from storage_backends.s3.request_options import HEADERS, READ_HEADERS
 
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
@@ -28,7 +28,7 @@ _DIGEST_HEADER = "x-amz-content-sha256"  # sorts after both checksum headers
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and how PUTs of one bucket are sent."""
+    """Where and how requests about objects of one bucket are sent."""
 
     origin: str  # https://host:port
     host_header: str
@@ -38,8 +38,9 @@ class Endpoint:
     proxy: str
 
 
-class PutTemplate:
-    """What the PUTs of a tree's objects within one second have in common.
+class RequestTemplate:
+    """What the requests about a tree's objects within one second have in common, but for one header (`varying`): a
+    PUT's checksum, a GET's range.
 
     Signed by AWS Signature Version 4 (docs.aws.amazon.com/IAM, "Create a signed AWS API request"). The body is signed
     only where the bucket demands it; else its checksum is signed, and TLS protects the rest. Holds a SECRET.
@@ -48,17 +49,20 @@ class PutTemplate:
     def __init__(
         self,
         endpoint: Endpoint,
+        method: str,
         second: int,
         credentials: ReadOnlyCredentials,
-        checked_by: str,
+        varying: str,
         arguments: tuple[tuple[str, str], ...],
         metadata: tuple[tuple[str, str], ...],
     ) -> None:
-        """Raise StorageError for an option that is not in HEADERS, and for values that no header can carry."""
-        unknown = {name for name, _ in arguments} - HEADERS.keys()
+        """`method`: PUT or GET. Raises StorageError for an option that is not in its table, and for values that no
+        header can carry."""
+        table = READ_HEADERS if method == "GET" else HEADERS
+        unknown = {name for name, _ in arguments} - table.keys()
         if unknown:
-            raise StorageError(f"a PUT to S3 cannot be sent with {', '.join(sorted(unknown))}")
-        headers = {HEADERS[name]: value for name, value in arguments}
+            raise StorageError(f"a {method} to S3 cannot be sent with {', '.join(sorted(unknown))}")
+        headers = {table[name]: value for name, value in arguments}
         headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata}
         headers = {name: _header_value(name, value) for name, value in headers.items()}
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
@@ -67,17 +71,18 @@ class PutTemplate:
             headers["x-amz-security-token"] = _header_value("x-amz-security-token", credentials.token)
         # `name;` is how libcurl is told to send a header without a value
         self._lines = tuple([(f"{n}: {v}" if v else f"{n};").encode() for n, v in headers.items()])
-        self._checksum_header = HEADERS[checked_by]
+        self._varying_header = table[varying]
         every = {**headers, "host": endpoint.host_header}
-        names = sorted([*every, self._checksum_header, _DIGEST_HEADER])
-        checksum, digest = names.index(self._checksum_header), names.index(_DIGEST_HEADER)
+        names = sorted([*every, self._varying_header, _DIGEST_HEADER])
+        at, digest = names.index(self._varying_header), names.index(_DIGEST_HEADER)
         signed = ";".join(names)
-        before = "".join([f"{name}:{every[name]}\n" for name in names[:checksum]])
-        between = "".join([f"\n{name}:{every[name]}" for name in names[checksum + 1 : digest]])
+        before = "".join([f"{name}:{every[name]}\n" for name in names[:at]])
+        between = "".join([f"\n{name}:{every[name]}" for name in names[at + 1 : digest]])
         after = "".join([f"\n{name}:{every[name]}" for name in names[digest + 1 :]])
+        self._method = method
         self._origin = endpoint.origin
         self._path_before_key = endpoint.path_before_key
-        self._before_checksum = f"{before}{self._checksum_header}:"
+        self._before_varying = f"{before}{self._varying_header}:"
         self._before_digest = f"{between}\n{_DIGEST_HEADER}:"
         self._after_digest = f"{after}\n\n{signed}\n"
 
@@ -95,11 +100,12 @@ class PutTemplate:
         credential = f"Credential={access_key}/{scope}"
         self._authorization = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature="
 
-    def request(self, key: str, query: str, checksum: str, digest: str, body: Buffer) -> Request:
-        """Make a request. `query`: encoded, its names in order. `digest`: x-amz-content-sha256."""
+    def request(self, key: str, query: str, varying: str, digest: str, body: Buffer | None = None) -> Request:
+        """Make a request. `query`: encoded, its names in order. `varying`: the value of that header. `digest`:
+        x-amz-content-sha256."""
         path = self._path_before_key + (key if _UNRESERVED.fullmatch(key) else quote(key, safe="/-._~"))
         canonical = (
-            f"PUT\n{path}\n{query}\n{self._before_checksum}{checksum}{self._before_digest}{digest}"
+            f"{self._method}\n{path}\n{query}\n{self._before_varying}{varying}{self._before_digest}{digest}"
             f"{self._after_digest}{digest}"
         )
         # not `hmac.digest`, which would release the interpreter lock
@@ -109,12 +115,13 @@ class PutTemplate:
         signature = outer.hexdigest()
         lines = (
             *self._lines,
-            f"{self._checksum_header}: {checksum}".encode(),
+            f"{self._varying_header}: {varying}".encode(),
             f"{_DIGEST_HEADER}: {digest}".encode(),
             f"authorization: {self._authorization}{signature}".encode(),
         )
         url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
-        return Request(url, method="PUT", body=body if isinstance(body, bytes) else bytes(body), lines=lines)
+        sent = body if body is None or isinstance(body, bytes) else bytes(body)
+        return Request(url, method=self._method, body=sent, lines=lines)
 
 
 def header_text(value: str | bool | datetime) -> str:
@@ -130,5 +137,5 @@ def _header_value(name: str, value: str) -> str:
     """Return the value as it is sent and signed: a signature collapses consecutive blanks."""
     plain = " ".join(value.split())
     if plain and not _PLAIN_VALUE.fullmatch(plain):
-        raise StorageError(f"a PUT to S3 cannot carry the value of {name}: not printable ASCII")
+        raise StorageError(f"a request to S3 cannot carry the value of {name}: not printable ASCII")
     return plain

@@ -239,7 +239,7 @@ def test_the_addressing_style_is_that_of_the_setting(
     bucket = Bucket(S3Settings("archive-1", region="eu-west-1", addressing_style=style))
     made = bucket.connection.get()
     with contextlib.closing(made):
-        endpoint = made.requests._endpoint  # nothing is sent
+        endpoint = made.writes._endpoint  # nothing is sent
 
     assert endpoint is not None
     assert endpoint.origin + endpoint.path_before_key == url

@@ -1,5 +1,5 @@
-"""Every option of PutObject and UploadPart is sent, or not sent for a reason: a release of boto3 with a new one fails
-here, and so does an option that the backend sets and our own requests would not carry."""
+"""Every option of PutObject, UploadPart and GetObject is sent, or not sent for a reason: a release of boto3 with a new
+one fails here, and so does an option that the backend sets and our own requests would not carry."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from botocore.model import Shape
 from storage_backends.base import ObjectSpec, object_key
 from storage_backends.labels import Labelling
 from storage_backends.s3 import S3Settings
-from storage_backends.s3.request_options import ELSEWHERE, HEADERS, NOT_SENT
+from storage_backends.s3.bucket import Bucket
+from storage_backends.s3.request_options import (
+    ELSEWHERE,
+    HEADERS,
+    NOT_READ,
+    NOT_SENT,
+    READ_ELSEWHERE,
+    READ_HEADERS,
+)
 
-OPERATIONS = ["PutObject", "UploadPart"]
+TABLES = {
+    "PutObject": (HEADERS, ELSEWHERE, NOT_SENT),
+    "UploadPart": (HEADERS, ELSEWHERE, NOT_SENT),
+    "GetObject": (READ_HEADERS, READ_ELSEWHERE, NOT_READ),
+}
 
 
 def options_of(operation: str) -> Mapping[str, Shape]:
@@ -23,22 +35,34 @@ def options_of(operation: str) -> Mapping[str, Shape]:
     return shape.members
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", TABLES)
 def test_every_option_of_boto3_is_in_one_table(operation: str) -> None:
-    assert options_of(operation).keys() <= HEADERS.keys() | ELSEWHERE | NOT_SENT.keys(), (
+    sent, elsewhere, not_sent = TABLES[operation]
+
+    assert options_of(operation).keys() <= sent.keys() | elsewhere | not_sent.keys(), (
         "decide in request_options.py"
     )
 
 
-def test_no_option_is_in_two_tables() -> None:
-    assert not HEADERS.keys() & ELSEWHERE
-    assert not NOT_SENT.keys() & (HEADERS.keys() | ELSEWHERE)
+@pytest.mark.parametrize("operation", TABLES)
+def test_no_option_is_in_two_tables(operation: str) -> None:
+    sent, elsewhere, not_sent = TABLES[operation]
+
+    assert not sent.keys() & elsewhere
+    assert not not_sent.keys() & (sent.keys() | elsewhere)
 
 
-def test_each_option_becomes_the_header_that_boto3_makes_of_it() -> None:
-    options = options_of("PutObject")
+@pytest.mark.parametrize("operation", ["PutObject", "GetObject"])
+def test_each_option_becomes_the_header_that_boto3_makes_of_it(operation: str) -> None:
+    sent, options = TABLES[operation][0], options_of(operation)
 
-    assert {name: options[name].serialization["name"].lower() for name in HEADERS} == HEADERS
+    assert {name: options[name].serialization["name"].lower() for name in sent} == sent
+
+
+def test_what_the_backend_puts_into_a_read_is_sent() -> None:
+    address = Bucket(S3Settings("bucket", request_payer="requester")).address(object_key("k"))
+
+    assert address.keys() | {"Range", "IfMatch"} == READ_HEADERS.keys() | {"Bucket", "Key"}
 
 
 def test_what_the_backend_puts_into_a_request_is_sent() -> None:

@@ -34,7 +34,7 @@ from storage_backends.crc32c import crc32c_of, to_base64
 from storage_backends.errors import StorageError
 from storage_backends.s3.data_path import Checksum, Confirmed, S3DataPath
 from storage_backends.s3.requests import _CORRECTED_BY_BOTO3, S3Requests, _learn
-from storage_backends.s3.signing import Endpoint, PutTemplate
+from storage_backends.s3.signing import Endpoint, RequestTemplate
 from tests.fault_proxy import Answer, Call, FaultProxy, fault_proxy
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server
 
@@ -152,8 +152,9 @@ def test_a_request_is_signed_as_botocore_signs_it(
     S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY, token), "s3", "eu-west-1").add_auth(theirs)
     second = calendar.timegm(time.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
 
-    form = PutTemplate(
+    form = RequestTemplate(
         Endpoint("https://example.com", "example.com", "/bucket/", "eu-west-1", "me", ""),
+        "PUT",
         second,
         ReadOnlyCredentials(ACCESS_KEY, SECRET_KEY, token),
         checked_by,

@@ -115,6 +115,9 @@ def test_reads_and_writes_have_roles_of_their_own(proxy: FaultProxy, moto_server
             by["reads" if call.method in ("GET", "HEAD") else "writes"].add(key_of(call))
     assert len(by["reads"]) == len(by["writes"]) == 1
     assert by["reads"] != by["writes"]
+    (read,) = (call for call in proxy.calls if call.method == "GET" and "list-type" not in call.path)
+    assert "amz-sdk-invocation-id" not in read.headers, "sent by us"
+    assert "x-amz-security-token" in read.headers
 
 
 def test_a_signed_url_is_that_of_the_role_that_reads(proxy: FaultProxy, moto_server: S3Server) -> None:
@@ -160,10 +163,13 @@ def test_credentials_that_are_about_to_expire_are_renewed_and_each_request_has_v
             key = object_key(f"recordings/{number}.mp4")
             store.put(ObjectSpec(key, "video/mp4"), b"movie", crc32c_of(b"movie"))
 
-    puts = [call for call in proxy.calls if call.method == "PUT"]
-    assert len(puts) == 3
-    assert len({key_of(call) for call in puts}) == 3
-    assert len(asked(proxy)) >= 3
+            assert store.read(key) == b"movie"
+
+    for method in ("PUT", "GET"):
+        calls = [call for call in proxy.calls if call.method == method]
+        assert len(calls) == 3
+        assert len({key_of(call) for call in calls}) == 3
+    assert len(asked(proxy)) >= 6
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "ExpiredTokenException", "InvalidIdentityToken"])

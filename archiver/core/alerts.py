@@ -28,6 +28,9 @@ FAILING_AFTER = 3
 MOST_ALERTS = 200
 """Kept at once. More causes than this are one disaster, and reported by the first."""
 
+MOST_WRITERS = 32
+"""Processes whose writes a book remembers, the latest ones."""
+
 BOOK_FACT = "alert_book"
 
 _ORDER = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
@@ -110,6 +113,8 @@ class AlertBook:
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
     digest_at: datetime | None = None  # the last digest
     revision: int = 0  # grows each time that the book is kept in the ledger
+    writes: Mapping[str, int] = field(default_factory=dict)
+    """By process, the last of its writes that went into this book; empty in one of an earlier version."""
 
     # -- what is wrong -------------------------------------------------------------------------------------
     def observe(self, findings: Iterable[Finding], now: datetime) -> AlertBook:
@@ -224,6 +229,7 @@ class AlertBook:
             {**self.deliveries, **other.deliveries},
             max(digests) if digests else None,
             max(self.revision, other.revision),
+            {**self.writes, **{name: max(n, self.writes.get(name, n)) for name, n in other.writes.items()}},
         )
 
     # -- the daily digest ----------------------------------------------------------------------------------
@@ -235,6 +241,12 @@ class AlertBook:
 
     def with_digest(self, now: datetime) -> AlertBook:
         return replace(self, digest_at=now)
+
+    def written_by(self, writer: str, number: int) -> AlertBook:
+        """As the process `writer` keeps it for the `number`th time."""
+        others = {name: each for name, each in self.writes.items() if name != writer}
+        latest = list(others.items())[-(MOST_WRITERS - 1) :]
+        return replace(self, writes={**dict(latest), writer: number})
 
     # -- as a fact in the ledger -----------------------------------------------------------------------------
     def as_fact(self) -> dict[str, object]:
@@ -261,6 +273,7 @@ class AlertBook:
             },
             "digest_at": self.digest_at.isoformat() if self.digest_at else None,
             "revision": self.revision,
+            "writes": [[name, number] for name, number in self.writes.items()],  # in this order
         }
 
     @classmethod
@@ -280,6 +293,7 @@ class AlertBook:
             },
             parse_time(fact.get("digest_at")),
             revision if isinstance(revision, int) else 0,
+            _read_writes(fact.get("writes")),
         )
 
 
@@ -310,6 +324,15 @@ def _read_alert(entry: object) -> Alert | None:
                 rule_id, cause, severity, text, level, began, parse_time(gone_since), resolved, known
             )
     return None
+
+
+def _read_writes(entries: object) -> dict[str, int]:
+    found = entries if isinstance(entries, list) else []
+    return {
+        str(each[0]): each[1]
+        for each in found
+        if isinstance(each, list) and len(each) == 2 and isinstance(each[1], int)
+    }
 
 
 def _read_delivery(entry: object) -> Delivery | None:

@@ -17,6 +17,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.scheduler import DAY, HOUR, START, Process
 from tests.simulation.stores import Destination
 from tests.simulation.wiring import AT_RISK, SWEEP_EVERY
+from worker.alerts.alerter import LOCK_TTL
 from worker.alerts.channels import DeliveryFailed, OpenChannel
 
 CHANNELS = (Channel("team", Severity.WARNING), Channel("pager", Severity.CRITICAL))
@@ -90,8 +91,9 @@ class AlertOracle:
         return f"{level.days} d" if level else None
 
     # -- what is told ------------------------------------------------------------------------------------------
-    def heard(self, process: Process, channel: str, message: Message) -> None:
-        """The channel has taken it."""
+    def heard(self, process: Process, channel: str, message: Message, *, is_late: bool) -> None:
+        """The channel has taken it. `is_late`: it was sent in time, and the lock ended while it was on its way, so that
+        nobody could know what the others sent meanwhile."""
         self.messages += 1
         now = self.oracle.scheduler.seconds
         is_blind = any(alert.rule_id == "ledger_unreachable" for alert in message.firing) or any(
@@ -100,7 +102,8 @@ class AlertOracle:
             if rule == "ledger_unreachable"
         )
         for alert in message.firing:
-            self._check_news(process, channel, alert, is_blind=is_blind)
+            if not is_late:
+                self._check_news(process, channel, alert, is_blind=is_blind)
             key = (channel, *alert.key)
             self._told[key] = Told(alert.level, now, process, process.lives, self.oracle.epoch)
             if alert.rule_id == "at_risk" and channel == "team":
@@ -194,12 +197,15 @@ def open_channels(
     def opened(channel: Channel) -> OpenChannel:
         def send(_title: str, _body: str, _severity: Severity) -> None:
             message = told()
+            sent_at = process.scheduler.seconds
 
             def act() -> None:
                 if faults.active(f"channel:{channel.name}", process.scheduler.seconds):
                     raise DeliveryFailed("503")
                 if message is not None:
-                    alerts.heard(process, channel.name, message)
+                    lock_ends = process.locked_at + LOCK_TTL.total_seconds()
+                    is_late = sent_at < lock_ends < process.scheduler.seconds
+                    alerts.heard(process, channel.name, message, is_late=is_late)
 
             def lost() -> DeliveryFailed:
                 alerts.never_knew(process)

@@ -362,6 +362,7 @@ class Fleet:
             channels=open_channels(process, self.faults, self.alerts, lambda: process.telling),
             digest_hour=-1,
             steady=process.monotonic,
+            elapsed=process.since_boot,
         )
         rng = self.scheduler.rng
         while self.scheduler.seconds < SETTLED:

@@ -202,6 +202,13 @@ class SimLedger:
         if self._faults.active("ledger", self._process.scheduler.seconds) is None:
             self._ledger.report(progress)
 
+    def lock(self, name: str, duration: timedelta) -> str | None:
+        asked_at = self._process.scheduler.seconds
+        token = self._call("lock", lambda: self._ledger.lock(name, duration))
+        if token is not None:
+            self._process.locked_at = asked_at
+        return token
+
     def close(self) -> None:
         return
 

@@ -166,6 +166,7 @@ class Process:
         self.looked_at: dict[tuple[str, str], float] = {}  # by store and key: when it was told what is there
         self.about_to_write_at = float("-inf")  # from then on it must look, where a store cannot compare
         self.telling: Any = None  # the message that it sends
+        self.locked_at = float("-inf")  # when it asked for the last lock that it has got
         self.immortal = False
         self._run = run
         self._threads: set[Any] = set()

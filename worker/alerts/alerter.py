@@ -14,6 +14,7 @@ from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
 from archiver.core.health import Summary, alert_findings, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.base import Facts
+from archiver.ledger.clock import since_boot
 from archiver.ledger.errors import LedgerError
 from worker.alerts.channels import DeliveryFailed, OpenChannel
 from worker.alerts.messages import body_of, digest, title_of
@@ -42,13 +43,18 @@ class Alerter:
         channels: Sequence[OpenChannel],
         digest_hour: int,
         steady: Callable[[], float] = time.monotonic,
+        elapsed: Callable[[], float] = since_boot,
     ) -> None:
-        """`digest_hour`: UTC; negative for no digest."""
+        """`digest_hour`: UTC; negative for no digest. `elapsed`: seconds of a clock that also runs while the machine
+        sleeps."""
         self._ledger = ledger
         self._summarize = summarize
         self._channels = channels
         self._digest_hour = digest_hour
         self._steady = steady
+        self._elapsed = elapsed
+        self._writer = ""  # names this process in the books that it keeps
+        self._writes = 0  # of them, how many the ledger has taken
         self._book = AlertBook()
         self._is_kept = True  # what this one knows is in the ledger
         self._seen_at: tuple[datetime, float] | None = None  # the ledger's time, and ours then
@@ -72,10 +78,11 @@ class Alerter:
 
     def look(self) -> None:
         """Look once, and send what is new. Raises nothing for a ledger that is unreachable or a channel that fails."""
+        locked_at = self._elapsed()
         try:
             if (token := self._ledger.lock(_LOCK, LOCK_TTL)) is not None:
                 try:
-                    self._look(token)
+                    self._look(token, locked_at)
                 finally:
                     self._ledger.unlock(_LOCK, token)
             self._away_since = None
@@ -83,25 +90,29 @@ class Alerter:
             self._without_ledger(error)
         self.looked_at = self._steady()
 
-    def _look(self, token: str) -> None:
+    def _look(self, token: str, locked_at: float) -> None:
+        self._writer = self._writer or token
         summary = self._summarize()
         now = summary.at
         self._seen_at = (now, self._steady())
         kept = AlertBook.from_fact(self._ledger.recall(BOOK_FACT))
-        # one that is newer has all that was kept of ours, and what another process has sent since
-        is_newer = self._is_kept and kept.revision >= self._book.revision
+        # One that was made of ours has all that we sent, and what another process has sent since. A book of before a
+        # rollback, or that another process began after a flush, lacks it, whatever its revision is.
+        has_ours = (kept.revision > 0 and not kept.writes) or kept.writes.get(self._writer, 0) >= self._writes
+        is_newer = self._is_kept and has_ours and kept.revision >= self._book.revision
         book = kept if is_newer else self._book.merge(kept)
         book = book.only(each.channel for each in self._channels)
         self._book = replace(book.observe(alert_findings(summary), now), revision=book.revision + 1)
         self._is_kept = False
-        self._deliver(now)
+        self._deliver(now, locked_at)
         if self._book.digest_at is None:
             self._book = self._book.with_digest(now)
         if self._digest_hour >= 0 and self._book.digest_is_due(now, self._digest_hour):
             self._send_digest(summary)
-        fact = self._book.as_fact()
-        if not self._ledger.remember_locked(BOOK_FACT, fact, lock=_LOCK, token=token):
-            # Paused for longer than the lock: if another process has kept a book since, only that one counts.
+        fact = self._book.written_by(self._writer, self._writes + 1).as_fact()
+        if self._ledger.remember_locked(BOOK_FACT, fact, lock=_LOCK, token=token):
+            self._writes += 1
+        else:  # Paused for longer than the lock: if another process has kept a book since, only that one counts.
             log.warning("alert_book_not_kept", revision=self._book.revision)
         self._is_kept = True
 
@@ -121,8 +132,12 @@ class Alerter:
         )
         self._deliver(now)
 
-    def _deliver(self, now: datetime) -> None:
+    def _deliver(self, now: datetime, locked_at: float | None = None) -> None:
+        """`locked_at`: when the lock was taken, by `elapsed`; None: without one."""
         for each in self._channels:
+            if locked_at is not None and self._elapsed() - locked_at >= LOCK_TTL.total_seconds():
+                log.warning("alert_look_took_too_long", channel=each.channel.name)
+                return  # another process may have sent it: the next look goes by the book that is kept
             message = self._book.message(each.channel, now)
             if message is None:
                 continue

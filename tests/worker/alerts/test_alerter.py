@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import pytest
@@ -94,6 +94,7 @@ def alerter(installation: Installation, *inboxes: Inbox, digest_hour: int = -1) 
         channels=[OpenChannel(inbox.channel, inbox.send) for inbox in inboxes],
         digest_hour=digest_hour,
         steady=steady,
+        elapsed=steady,
     )
 
 
@@ -269,6 +270,71 @@ def test_a_lock_that_ended_while_nobody_else_looked_costs_no_second_message(
     inbox.send = slowly  # type: ignore[method-assign]
     installation.loses("a1")
     look(installation, alerter(installation, inbox), times=5)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+def test_a_process_that_was_paused_before_it_sent_sends_nothing(installation: Installation) -> None:
+    """Meanwhile the lock has ended, and another process has sent it."""
+    inbox = Inbox("slack 1")
+    first, second = alerter(installation, inbox), alerter(installation, inbox)
+    recall = installation.ledger.recall
+
+    def paused(name: str) -> Mapping[str, object] | None:
+        fact = recall(name)
+        if name == BOOK_FACT:
+            installation.ledger.recall = recall  # type: ignore[method-assign]
+            installation.clock.advance(LOCK_TTL)
+            look(installation, second)
+        return fact
+
+    installation.loses("a1")
+    installation.ledger.recall = paused  # type: ignore[method-assign]
+    look(installation, first)
+    look(installation, first, second, times=5)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+@pytest.mark.parametrize("other_looks", [1, 2])
+@pytest.mark.parametrize("lost_with", ["flush", "rollback"])
+def test_what_one_process_sent_before_the_ledger_lost_it_is_not_sent_again(
+    installation: Installation, lost_with: str, other_looks: int
+) -> None:
+    """Another one that did not know of it keeps a book first, of any revision."""
+    inbox = Inbox("slack 1")
+    first, second = alerter(installation, inbox), alerter(installation, inbox)
+    look(installation, first, second)
+    before = installation.ledger.recall(BOOK_FACT)
+    assert before is not None
+    installation.loses("a1")
+    look(installation, first)
+    if lost_with == "flush":
+        installation.ledger.clear()
+        look(installation, second, times=other_looks)
+        installation.loses("a1")
+    else:
+        installation.ledger.remember(BOOK_FACT, before)
+        inbox.down = True
+        look(installation, second, times=other_looks)
+        inbox.down = False
+    look(installation, first, times=5)
+    installation.clock.advance(HOUR)
+    look(installation, second, first, times=5)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+def test_a_book_of_an_earlier_version_is_taken_by_its_revision(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling)
+    book = dict(installation.ledger.recall(BOOK_FACT) or {})
+    del book["writes"]
+    installation.ledger.remember(BOOK_FACT, {**book, "revision": 7, "alerts": []})
+    installation.ledger.acknowledge("a1", "ann", "asked")
+    look(installation, telling, times=20)
 
     assert inbox.titles == ["archiver: critical: lost"]
 

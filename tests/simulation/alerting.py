@@ -24,8 +24,11 @@ CHANNELS = (Channel("team", Severity.WARNING), Channel("pager", Severity.CRITICA
 LOOK_EVERY = 2 * HOUR
 GOES_UNSEEN = 3 * LOOK_EVERY
 """What has been so for less long may have begun after the look that a message is about."""
-KNOWN_WITHIN = 2 * HOUR + LOOK_EVERY + GROWTH_AFTER.total_seconds()
+LONGEST_LOOK = 1.3 * LOOK_EVERY
+KNOWN_WITHIN = 2 * HOUR + LONGEST_LOOK + GROWTH_AFTER.total_seconds()
 """A watch counts what is at risk; a look finds it; a level that has not doubled waits."""
+KNOWN_IN_CALM = 12 * HOUR + 3 * LONGEST_LOOK + GROWTH_AFTER.total_seconds()
+"""The same after the storm, where watches are up to 12 hours apart, and looks three times as rare."""
 
 _ENDS = {
     "lost": AssetState.LOST,
@@ -168,7 +171,8 @@ class AlertOracle:
         at_risk_from = deadline - AT_RISK.total_seconds()
         now = self.oracle.scheduler.seconds
         from_when = max(self._unsaved_since.get(row.asset_id, now), self.oracle.epoch_began, at_risk_from)
-        by = max(deadline - DAY, from_when + KNOWN_WITHIN)
+        is_calm = from_when + KNOWN_WITHIN > self.oracle.calm_from
+        by = max(deadline - DAY, from_when + (KNOWN_IN_CALM if is_calm else KNOWN_WITHIN))
         if self._is_hindered(from_when, by) or by > now:
             return
         if not any(at <= by for at in self._covered.get(row.asset_id, ())):

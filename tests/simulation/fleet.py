@@ -340,7 +340,10 @@ class Fleet:
                 self.scheduler.note(process.name, f"{name} failed: {type(error).__name__}")
 
     def _watch(self, services: Services) -> None:
+        """In a fleet the watch runs every minute, and the next one tells what a probe has found. Here, where it runs
+        every two hours, the probe goes first."""
         began = self.scheduler.seconds
+        services.write_probe.run()
         self.oracle.watched(services.watcher.watch(), began)
 
     def _sweep(self, services: Services) -> None:
@@ -354,7 +357,7 @@ class Fleet:
             services.reconciler.check_destinations()
 
     def _serve(self, process: Process) -> None:
-        """Two of them look, and later one alone."""
+        """Two of them look, and later one alone, to the end."""
         services = self._built(process)
         alerter = Alerter(
             ledger=services.ledger,
@@ -365,7 +368,7 @@ class Fleet:
             elapsed=process.since_boot,
         )
         rng = self.scheduler.rng
-        while self.scheduler.seconds < SETTLED:
+        while True:
             process.sleep(LOOK_EVERY * rng.uniform(0.7, 1.3) * (3 if self.scheduler.seconds > STORM else 1))
             alerter.look()
             if process is not self.servers[0] and self.scheduler.seconds > STORM:

@@ -502,9 +502,9 @@ class Oracle:
         if self.scheduler.seconds - max(self.reconciled_at, self.calm_from) > 2 * DAY:
             self._broken("the ledger is compared with the destinations", f"last at {self.reconciled_at}")
         if summary.healthy:
-            self._check_healthy(summary)
+            self._check_healthy(summary, began)
 
-    def _check_healthy(self, summary: Summary) -> None:
+    def _check_healthy(self, summary: Summary, began: float) -> None:
         now, seconds = self.ledger.now(), self.scheduler.seconds
         margin = AT_RISK - timedelta(hours=1)
         for row in self.ledger.all_rows():
@@ -533,11 +533,12 @@ class Oracle:
                 if reported and fault.start + 8 * HOUR < seconds < fault.end and self._is_needed():
                     self._broken("healthy only when it is", f"{store.name} is {fault.kind}")
 
-            if self._refuses(store):
+            if self._refuses(store) or store.refused_control_at >= max(began, self.epoch_began):
                 self._broken("healthy only when it is", f"{store.name} refuses what is written")
 
     def _refuses(self, store: Destination) -> bool:
-        """Return whether it refused workers so often within the last hour that one of them must have recorded it."""
+        """Return whether it refused objects of workers so often within the last hour that one of them must have
+        recorded it. One that refuses its marker alone is used without."""
         now = self.scheduler.seconds
         since = now - HOUR
         if self.epoch_began > since or any(end > since for _, end in self.faults.windows("ledger")):

@@ -16,6 +16,7 @@ import archiver.core.attempt.copying
 import archiver.core.attempt.decisions
 import archiver.core.attempt.rechecking
 import archiver.core.destinations.breaker
+import archiver.core.destinations.write_probe
 import archiver.core.health
 import archiver.core.records.commit
 import archiver.core.records.end_records
@@ -356,6 +357,11 @@ def _(stack: ExitStack) -> None:
 def _(stack: ExitStack) -> None:
     breaker = archiver.core.destinations.breaker
     _instead(stack, breaker, "not_closed", breaker.opened)
+
+
+@bug("a destination that refuses the watch's probe is well")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.destinations.write_probe, "DestinationRefuses", HmsNotFound)
 
 
 # -- what is erased --------------------------------------------------------------------------------------------

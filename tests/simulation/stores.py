@@ -10,6 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from archiver.core.records.keys import MARKER
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload
 from storage_backends.conditional import Conditions, with_conditions
 from storage_backends.crc32c import crc32c_of
@@ -83,7 +84,10 @@ class Destination:
         self.no_overwrite = no_overwrite
         self.audit: StoreAudit | None = None
         self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
-        self.refusals: list[float] = []  # when it refused what a worker wrote, since it last took something
+        self.refusals: list[float] = []  # when it refused an object of a worker, since it last took something
+        self.refused_control_at = float(
+            "-inf"
+        )  # the last time that it refused an upload of a control process
         self.objects["others/report.csv"] = self._foreign()
 
     @property
@@ -123,12 +127,14 @@ class Destination:
             self.empty = MemoryBackend(self.real.name.removeprefix("memory://"), store=Store())
         return self.real
 
-    def check(self, process: Process, operation: str) -> None:
+    def check(self, process: Process, operation: str, key: str) -> None:
         kind = self.kind_of_fault
         doing = f"{operation} at {self.name}"
         writes = operation in ("put", "begin", "put_part", "complete")
-        if writes and kind in REFUSING and process.name.startswith("worker"):
+        if writes and kind in REFUSING and process.name.startswith("worker") and key != MARKER:
             self.refusals.append(self.scheduler.seconds)
+        if operation == "begin" and kind in REFUSING and process.name.startswith("control"):
+            self.refused_control_at = self.scheduler.seconds
         if kind == "503" or (kind == "flaky" and self.scheduler.rng.random() < 0.3):
             raise TransientStorageError(f"{doing}: 503")
         if kind == "denied":
@@ -303,7 +309,7 @@ class SimStore:
 
     def _do(self, operation: str, key: str, action: Callable[[MemoryBackend], T]) -> T:
         def act() -> T:
-            self.destination.check(self._process, operation)
+            self.destination.check(self._process, operation, key)
             return action(self.destination.backend())
 
         def lost() -> StorageError:

@@ -35,6 +35,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
+from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.upkeep.dispatch import Dispatcher
@@ -80,6 +81,7 @@ class Services:
     reconciler: Reconciler
     scrubber: Scrubber
     watcher: Watcher
+    write_probe: WriteProbe
     clock: LedgerClock
     identities: Destinations
     destinations: Sequence[StorageBackend]
@@ -152,6 +154,7 @@ def build(
         watcher=Watcher(
             ledger=known, clock=clock, at_risk_within=AT_RISK, sweep_every=timedelta(seconds=SWEEP_EVERY)
         ),
+        write_probe=WriteProbe(ledger=known, destinations=destinations, clock=clock, machine=process.name),
         clock=clock,
         identities=identities,
         destinations=destinations,

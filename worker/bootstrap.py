@@ -82,8 +82,9 @@ DISTRIBUTION = "recording-archiver"
 SCRATCH = "archiver-drill"
 """Name of the folder that a drill may empty."""
 
-_REBUILD_READERS = 16
-"""Assets read at the same time after the ledger was lost: waiting for a bucket takes nearly all of the time."""
+_REBUILD_READERS, _READERS_OF_DIRECTORIES = 16, 2
+"""Assets read at the same time after the ledger was lost: waiting for a bucket takes nearly all of the time. A
+directory answers at once, and more threads only take turns."""
 
 
 def build_services(
@@ -121,6 +122,7 @@ def build_services(
     expirer = Expirer(
         ledger=ledger, destinations=destinations, eraser=eraser, terms=settings.keep_terms, clock=clock
     )
+    is_local = all(store.name.startswith("file:") for store in destinations)
     reconciler = Reconciler(
         ledger=ledger,
         destinations=destinations,
@@ -129,7 +131,7 @@ def build_services(
         identities=identities,
         events_wanted=settings.event_url is not None,
         eraser=eraser,
-        readers=_REBUILD_READERS,
+        readers=_READERS_OF_DIRECTORIES if is_local else _REBUILD_READERS,
         key_template=settings.key_template,
         expirer=expirer,
     )

@@ -32,20 +32,29 @@ def rebuild(
     """
     from dataclasses import asdict
 
+    from archiver.ledger.models import AssetState
+
     with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
-        before = services.ledger.counts().seen
+        before = services.ledger.counts()
         result = services.reconciler.reconcile(confirmed=yes, on_progress=progress)
         after = services.ledger.counts()
     if result is None:
         err.print("A reconcile or another rebuild is running, which does the same. Nothing was done.")
         return
+    entered = {
+        state.value: number
+        for state in AssetState
+        if (number := after.states.get(state, 0) - before.states.get(state, 0)) > 0
+    }
     if as_json:
-        print_json(json.dumps({**asdict(result), "before": before, "after": after.seen}))
+        print_json(
+            json.dumps({**asdict(result), "before": before.seen, "after": after.seen, "entered_as": entered})
+        )
     else:
         out.print(
-            f"{result.manifests:,} assets have a manifest at every destination. The ledger knew {before:,} assets and "
-            f"knows {after.seen:,} now: {result.entered:,} entered as archived, {result.found:,} from end records or "
-            "copies at some destinations."
+            f"{result.manifests:,} assets have a manifest at every destination. The ledger knew {before.seen:,} assets "
+            f"and knows {after.seen:,} now. Entered: "
+            f"{', '.join(f'{number:,} {state}' for state, number in entered.items()) or 'none'}."
         )
         if result.unreadable:
             out.print(
@@ -58,5 +67,5 @@ def rebuild(
                 style="bold red",
             )
         out.print("Next: `archiver sweep`, then `archiver status`.")
-    has_problem = result.stopped or result.damaged or result.unreadable
+    has_problem = result.stopped or result.damaged or result.unreadable or entered.get(AssetState.DAMAGED)
     sys.exit(ExitCode.NOT_SAVED if has_problem else ExitCode.OK)

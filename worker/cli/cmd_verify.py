@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ import typer
 from rich.text import Text
 
 from archiver.ledger.errors import LedgerError
+from storage_backends.errors import StorageError
 from worker.cli.opening import open_ledger
 from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
@@ -21,8 +23,10 @@ from worker.errors import SettingsError, SupervisorError
 from worker.logs.escaping import escaped
 
 if TYPE_CHECKING:
+    from archiver.core.upkeep.scrub_copy import CopyChecker
     from storage_backends.base import ObjectKey, StorageBackend
     from worker.settings import Settings
+    from worker.verify import Checked
 
 LEDGER_UNAVAILABLE = (LedgerError, SettingsError, SupervisorError)
 
@@ -39,6 +43,12 @@ def verify(
         typer.Option(
             "--without-ledger",
             help="Check the destinations alone. Assets that are missing altogether are not noticed.",
+        ),
+    ] = False,
+    no_mark: Annotated[
+        bool,
+        typer.Option(
+            "--no-mark", help="Change nothing when a copy is damaged, as with credentials that only read."
         ),
     ] = False,
     report: Annotated[
@@ -58,8 +68,10 @@ def verify(
     """Verify that what is archived is whole: read every byte back and compare it with the manifests, and the manifests
     with the ledger.
 
-    An asset that the ledger calls archived and that has no manifest at a destination is reported. A copy that was found
-    damaged and is whole again is archived again in the ledger. One unreadable copy does not end the check.
+    An asset that the ledger calls archived and that has no manifest at a destination is reported. A damaged copy is
+    read again, and marked as the scrub does: it is copied again while 100ms has it, else replicated from a whole copy,
+    at once with `archiver replicate`. --no-mark and --without-ledger mark nothing. A copy that was found damaged and is
+    whole again is archived again in the ledger. One unreadable copy does not end the check.
 
     Exit code 0 when all is whole and nothing is missing, 1 when something is not, 3 when something could not be
     checked or the ledger could not be asked.
@@ -72,6 +84,7 @@ def verify(
       archiver verify --quick
       archiver verify 6400c0d3e1b2a3c4d5e6f708 --json
       archiver verify --without-ledger   where there is no Redis
+      archiver verify --no-mark
       archiver verify --since 2026-03-01 --until 2026-04-01 --report march
     """
     if report is not None:
@@ -100,13 +113,18 @@ def verify(
     bad: set[str] = set()
     whole: set[str] = set()
     phase, total = "listing and comparing" if quick else "reading back", [0]
-    with progress_shown(quiet=as_json) as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_shown(quiet=as_json))
+        marks = stored is not None and not unknown and not no_mark
+        marker = stack.enter_context(_marker(settings, destinations)) if marks else None
         checks = verify_all(destinations, asset_ids or [], quick=quick, stored=stored, found=total.append)
         for checked in checks:
             tally.add(checked)
             progress(phase, tally.copies + tally.unchecked, total[-1], size_bytes=tally.read_bytes)
             if checked.problems:
                 bad.add(checked.asset_id)
+                if marker is not None:
+                    _mark(marker, checked, quick=quick)
             elif checked.ok and not checked.cold:
                 whole.add(checked.asset_id)
             if as_json:
@@ -135,6 +153,42 @@ def verify(
     if unknown or tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
         sys.exit(ExitCode.NOT_SAVED)
     sys.exit(ExitCode.UNREACHABLE if tally.unchecked or trouble is not None else ExitCode.OK)
+
+
+@contextmanager
+def _marker(
+    settings: Settings, destinations: Sequence[StorageBackend]
+) -> Iterator[tuple[CopyChecker, Mapping[str, StorageBackend]]]:
+    """Yield what marks a damaged copy, with the destinations by name. Raises LedgerError."""
+    from archiver.core.destinations.guarded import guarded
+    from archiver.core.upkeep.erasing import Eraser
+    from archiver.core.upkeep.expiring import Expirer
+    from archiver.core.upkeep.scrub_copy import CopyChecker
+    from archiver.core.upkeep.scrub_plan import ScrubRules
+    from archiver.ledger.clock import LedgerClock
+    from worker.identities import build_identities
+
+    with open_ledger(settings) as ledger:
+        clock = LedgerClock(ledger)
+        stores = guarded(destinations, build_identities(settings, ledger, destinations, clock))
+        eraser = Eraser(ledger=ledger, destinations=stores, clock=clock)
+        expirer = Expirer(
+            ledger=ledger, destinations=stores, eraser=eraser, terms=settings.keep_terms, clock=clock
+        )
+        checker = CopyChecker(ledger, stores, clock, ScrubRules(), expirer.term_is_over)
+        yield checker, {store.name: store for store in stores}
+
+
+def _mark(marker: tuple[CopyChecker, Mapping[str, StorageBackend]], checked: Checked, *, quick: bool) -> None:
+    """Mark a damaged copy. Prints a warning when that is not possible: the scrub does it later."""
+    checker, stores = marker
+    if checked.key is None:
+        return
+    try:
+        checker.mark(stores[checked.destination], checked.key, in_full=not quick)
+    except (StorageError, LedgerError) as error:
+        text = f"{checked.asset_id} could not be marked as damaged at {checked.destination}: {error}"
+        err.print(Text(escaped(text), style="yellow"))
 
 
 def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] | None, str | None]:

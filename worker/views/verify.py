@@ -11,8 +11,9 @@ from worker.verify import EVERYTHING, Checked, Tally
 from worker.views.text import shown, size
 
 COPY_AGAIN = (
-    "`archiver archive --again ID` copies an asset again while 100ms still has it. Once 100ms has deleted it, restore "
-    "the objects named above from the bucket's versions or another destination, and run `archiver verify ID`."
+    "`archiver archive --again ID` copies an asset again while 100ms still has it, and `archiver replicate` repairs it "
+    "from another destination that has it whole. Where none has, and 100ms has deleted it, restore the objects "
+    "named above from the bucket's versions, and run `archiver verify ID`."
 )
 
 

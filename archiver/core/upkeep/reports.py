@@ -66,7 +66,8 @@ def verify_findings(ledger: Ledger) -> Iterator[Finding]:
         yield finding(
             "found_damaged",
             f"{were} found damaged by `archiver verify`: {', '.join(damaged[:3])}{more}. While 100ms has the "
-            "recording: `archiver archive --again ID`; else bring the objects back, and verify it again.",
+            "recording: `archiver archive --again ID`; else `archiver replicate`, or bring the objects back and verify "
+            "it again.",
         )
 
 

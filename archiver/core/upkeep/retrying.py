@@ -156,7 +156,7 @@ def _mark_all(
     """Return the reason for each destination that does not let its manifest be replaced."""
     key = keys.manifest_key(row.asset_id, row.created_at)
     refused: dict[str, str] = {}
-    for store in destinations:
+    for store in _asked(destinations, key):
         try:
             ledger.renew(lease, MARKING)
             found = find_manifest(store, key)
@@ -167,6 +167,15 @@ def _mark_all(
         except AccessDenied as error:
             refused[store.name] = f"{store.name} ({error})"
     return refused
+
+
+def _asked(destinations: Sequence[StorageBackend], key: ObjectKey) -> Sequence[StorageBackend]:
+    """Return the destinations whose copies are asked for again: all, or none when another one is known to be damaged or
+    missing: that one is replaced, and no whole copy is called damaged for it. Raises StorageError."""
+    found = [find_manifest(store, key) for store in destinations]
+    manifests = [each.manifest if each else None for each in found]
+    known = any(each is None or (each.damage and each.damage != (ASKED_AGAIN,)) for each in manifests)
+    return () if known else destinations
 
 
 def _release(ledger: Ledger, lease: Lease, row: Row) -> Row:

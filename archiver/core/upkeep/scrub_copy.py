@@ -23,7 +23,7 @@ from archiver.core.records.commit import (
 )
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import Verified, verify_in_full, verify_listed, verify_objects
-from archiver.core.upkeep.scrub_plan import ScrubRules, Task, after
+from archiver.core.upkeep.scrub_plan import ScrubRules, Task, Urgency, after
 from archiver.ledger.base import Schedule
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import AssetState, Row
@@ -110,6 +110,16 @@ class CopyChecker:
             read=found.read,
             in_full=task.in_full,
         )
+
+    def mark(self, store: StorageBackend, key: ObjectKey, *, in_full: bool) -> bool:
+        """Verify a copy again that was found damaged, and report it as the scrub does; return whether it is. One that
+        has no manifest is left to the reconcile, which knows a mass deletion. `in_full`: read every byte. Raises as
+        `check`."""
+        if store.stat(key) is None:
+            return False
+        tally = Tally()
+        self.check(store, Task(Urgency.AGAIN, 0, key, in_full), Check(0, 0), tally, lambda: None)
+        return tally.damaged > 0
 
     def _look(
         self, store: StorageBackend, key: ObjectKey, known: int, between: Callable[[], None], *, in_full: bool

@@ -22,7 +22,7 @@ def test_a_lost_ledger_is_made_from_the_bucket_alone_and_again_changes_nothing(
 
     assert (first.exit_code, second.exit_code) == (0, 0), first.stderr
     assert (first.json["before"], first.json["after"], first.json["entered"]) == (0, 1, 1)
-    assert "The ledger knew 1 assets and knows 1 now: 0 entered as archived" in second.text
+    assert "The ledger knew 1 assets and knows 1 now. Entered: none" in second.text
     assert empty_simulator.requests() == [], "nothing is asked of 100ms"
     assert user.types("status", "--json").json["states"]["archived"] == 1
     assert user.types("verify").exit_code == 0

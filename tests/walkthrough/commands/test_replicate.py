@@ -70,7 +70,7 @@ def test_what_verify_found_damaged_is_not_called_complete(user: User, empty_simu
     assert user.runs_once(**both).states == {"archived": 1}
     manifest = manifests(FileSideDoor(user.folder / "second"))[asset["id"]]
     (user.folder / "second" / manifest["folder"] / manifest["objects"][0]["path"]).unlink()
-    assert user.types("verify", **both).exit_code == 1
+    assert user.types("verify", "--no-mark", **both).exit_code == 1
 
     said = user.types("replicate", **both)
 

@@ -1,0 +1,71 @@
+"""What `archiver verify` finds damaged is marked at once, and a whole copy beside it never is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from archiver.core.records.manifest import read_manifest
+from archiver.core.upkeep.retrying import copy_again
+from archiver.core.upkeep.scrub_copy import CopyChecker
+from archiver.core.upkeep.scrub_plan import ScrubRules
+from archiver.ledger.models import AssetState, CopyState
+from tests.core.archived import archive_at, flip_a_bit
+from tests.core.examples import RETENTION, asset
+from tests.core.upkeep.reconcile_harness import ReconcileHarness
+
+
+@pytest.mark.parametrize("over", [True, False], ids=["source over", "source there"])
+def test_a_damaged_copy_is_marked_and_its_asset_is_due_or_damaged(over: bool) -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = archive_at(harness.stores, asset())
+    if over:
+        harness.clock.advance(RETENTION + timedelta(days=1))
+    checker = CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules())
+    assert not checker.mark(harness.one, key, in_full=True), "it is whole"
+    flip_a_bit(harness.two, key)
+
+    assert checker.mark(harness.two, key, in_full=True)
+    assert checker.mark(harness.two, key, in_full=True), "a second person finds the same"
+
+    manifests = [read_manifest(store, key) for store in harness.stores]
+    assert [bool(each and each.damage) for each in manifests] == [False, True]
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is (AssetState.DAMAGED if over else AssetState.DISCOVERED)
+    if over:
+        assert list(row.copies.values()) == [CopyState.WHOLE, CopyState.DAMAGED]
+
+
+def test_a_manifest_that_is_gone_is_left_to_the_reconcile() -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = archive_at(harness.stores, asset())
+    harness.two.delete(key)
+    checker = CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules())
+
+    assert not checker.mark(harness.two, key, in_full=True)
+    assert harness.state(asset()) is AssetState.ARCHIVED
+
+
+@pytest.mark.parametrize("known", ["damaged", "gone", "nothing"])
+def test_asking_again_marks_no_whole_copy_beside_one_that_is_known_to_be_damaged(known: str) -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = archive_at(harness.stores, asset())
+    if known == "damaged":
+        flip_a_bit(harness.two, key)
+        checker = CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules())
+        assert checker.mark(harness.two, key, in_full=True)
+    elif known == "gone":
+        harness.two.delete(key)
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+
+    copy_again(harness.ledger, harness.stores, row, harness.clock())
+
+    manifest = read_manifest(harness.one, key)
+    assert manifest is not None
+    assert bool(manifest.damage) is (known == "nothing")

@@ -10,6 +10,7 @@ from typing import Any
 
 from archiver.core.errors import ArchiveError
 from archiver.core.health import ATTENTION_STATES
+from archiver.core.records.keys import MARKER
 from archiver.core.upkeep import review
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.retrying import retry
@@ -249,7 +250,8 @@ class Fleet:
         rng = self.scheduler.rng
         store = rng.choice(self.destinations)
         now = self.scheduler.seconds
-        if now < STORM:
+        # an empty folder in place of a destination that nobody has identified yet is a new destination to anybody
+        if now < STORM and MARKER in store.objects:
             self.scheduler.note("world", f"{store.name} is unmounted")
             self.faults.add(
                 Fault(

@@ -319,7 +319,11 @@ class Oracle:
             why = self.problem(store, asset_id)
             if why and self._deleted_meanwhile(process, store, asset_id):
                 self._soon_marked(store, asset_id)
-            elif why and not self._excused(store, asset_id, process.attempt_began):
+            elif (
+                why
+                and not self._excused(store, asset_id, process.attempt_began)
+                and not self._erased_meanwhile(process, store, asset_id)
+            ):
                 self._broken(
                     "no manifest proves what is not whole", f"{process.name} {store.name} {key}: {why}"
                 )
@@ -328,6 +332,12 @@ class Oracle:
             harmed = bool(self.harms[asset_id, store.name])
             if not harmed and not store.corrupted and not asked:
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
+
+    def _erased_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
+        """Whether the tombstone was first put there after the last look for it, while this attempt was paused."""
+        key = tombstone_key(asset_id)
+        since = max(process.attempt_began, process.paused_at)
+        return key in store.objects and self._put_at.get((store.name, key), _NEVER) >= since
 
     def _deleted_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
         """Whether another attempt deleted its own object, over one of this attempt, while this one was paused."""

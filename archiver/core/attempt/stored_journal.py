@@ -10,6 +10,7 @@ import time
 import structlog
 
 from archiver.core.attempt.remaining_stores import RemainingStores
+from archiver.core.destinations.guarded import is_still_there
 from archiver.ledger.base import CopyJournal
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.models import Lease, StoredObject
@@ -62,8 +63,13 @@ class StoredJournal:
         if not self._unrecorded:
             return
         for store in self._stores.alive:
+            confirmed = self._unrecorded
+            if not is_still_there(store):  # what was written lies below the mount point
+                confirmed = [one for one in confirmed if one.size_bytes == _TAKEN_BACK]
+            if not confirmed:
+                continue
             try:
-                self._ledger.add_stored(self._lease, store.name, self._version, self._unrecorded)
+                self._ledger.add_stored(self._lease, store.name, self._version, confirmed)
             except LedgerUnavailable as error:
                 log.warning("stored_objects_not_recorded", asset_id=self._lease.asset_id, error=str(error))
         self._unrecorded, self._unrecorded_bytes = [], 0

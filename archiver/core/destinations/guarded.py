@@ -9,8 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+import structlog
+
 from archiver.core.destinations.checked import CHECK_BEFORE_COMMIT, CHECK_EVERY, Destinations
 from archiver.core.records import keys
+from archiver.ledger.errors import LedgerError
 from storage_backends.base import (
     Buffer,
     Limits,
@@ -21,6 +24,8 @@ from storage_backends.base import (
     Upload,
 )
 from storage_backends.errors import StorageError
+
+log = structlog.get_logger(__name__)
 
 _RECORDS = (keys.MANIFESTS, keys.ENDS)
 _CHECKED = (
@@ -39,6 +44,12 @@ _NEVER_UNMOUNTED = ("s3://", "gs://", "az://")
 def guarded(stores: Sequence[StorageBackend], destinations: Destinations) -> list[StorageBackend]:
     """Wrap each of `stores`."""
     return [GuardedBackend(store, destinations) for store in stores]
+
+
+def is_still_there(store: StorageBackend) -> bool:
+    """Whether what was just written to `store` is at the destination: its marker is read again where a disk may have
+    been unmounted meanwhile. A store without checks counts as there."""
+    return not isinstance(store, GuardedBackend) or store.is_still_there()
 
 
 class GuardedBackend:
@@ -66,6 +77,16 @@ class GuardedBackend:
         if spec.key.startswith(_RECORDS) and not self.name.startswith(_NEVER_UNMOUNTED):
             self._destinations.confirm_again(self.name)
         return info
+
+    def is_still_there(self) -> bool:
+        if self.name.startswith(_NEVER_UNMOUNTED):
+            return True
+        try:
+            self._destinations.confirm_again(self.name)
+        except (StorageError, LedgerError) as error:
+            log.warning("stored_objects_not_recorded", store=self.name, error=str(error))
+            return False
+        return True
 
     def begin(self, spec: ObjectSpec) -> Upload:
         self._confirm()

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from archiver.core.attempt.heartbeat import Heartbeat
+from archiver.core.destinations.guarded import is_still_there
 from archiver.core.machine import is_machine_fault
 from archiver.core.records.labels import labels_in
 from archiver.core.records.manifest import Manifest, ManifestObject
@@ -247,6 +248,9 @@ class ObjectCopier:
     def _record(self) -> None:
         """Tell the ledger what is stored; a failed write costs a second copy of these objects at the worst."""
         if not self._unrecorded:
+            return
+        if not is_still_there(self._target):  # what was written lies below the mount point
+            self._unrecorded = []
             return
         try:
             self._ledger.add_stored(self._heartbeat.lease, self._target.name, self._version, self._unrecorded)

@@ -11,6 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.core.attempt.outcomes import Archived, WillRetry
+from archiver.core.attempt.remaining_stores import RemainingStores
+from archiver.core.attempt.stored_journal import StoredJournal
 from archiver.core.destinations import breaker, failures
 from archiver.core.destinations.checked import CHECK_EVERY, Destinations
 from archiver.core.destinations.guarded import GuardedBackend, guarded
@@ -24,7 +26,7 @@ from archiver.core.records.keys import MARKER
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import AssetState
+from archiver.ledger.models import AssetState, Lease, StoredObject
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, object_key
 from storage_backends.errors import AccessDenied, BucketMissing, StorageError, TransientStorageError
 from storage_backends.filesystem import FilesystemBackend
@@ -255,6 +257,48 @@ def test_the_check_after_a_manifest_asks_the_destination_and_not_the_ledger(
     harness.one.reads = TransientStorageError("no answer")
     with pytest.raises(TransientStorageError):
         put(store, key, b"{}")
+
+
+@pytest.mark.parametrize("is_unmounted", [False, True])
+def test_what_was_written_below_a_mount_point_is_not_recorded_as_stored(is_unmounted: bool) -> None:
+    """Where the store keeps no checksums, what an earlier attempt left there would be taken for it by its size."""
+    harness = Harness()
+    harness.archive(ids=["asset-0"])
+    enter(harness.ledger, asset(id="asset-1"), AssetState.DISCOVERED)
+    lease = harness.ledger.lease("asset-1", "worker", timedelta(minutes=5))
+    assert isinstance(lease, Lease)
+    stores = RemainingStores(guarded(harness.stores, harness.process()), "folder", {}, lambda _name: {})
+    stores.drop({})
+    put(stores.alive[0], object_key("folder/one.ts"), VIDEO)
+    if is_unmounted:
+        harness.one.store.objects.clear()
+    journal = StoredJournal(harness.ledger, lease, "v1", stores)
+    journal.add(StoredObject("one.ts", len(VIDEO), 1))
+    journal.record()
+
+    recorded = harness.ledger.stored_objects("asset-1", harness.name, "v1")
+
+    assert set(recorded) == (set() if is_unmounted else {"one.ts"})
+
+
+def test_what_was_recorded_too_early_is_taken_back_though_the_disk_is_unmounted() -> None:
+    harness = Harness()
+    harness.archive(ids=["asset-0"])
+    enter(harness.ledger, asset(id="asset-1"), AssetState.DISCOVERED)
+    lease = harness.ledger.lease("asset-1", "worker", timedelta(minutes=5))
+    assert isinstance(lease, Lease)
+    stores = RemainingStores(guarded(harness.stores, harness.process()), "folder", {}, lambda _name: {})
+    stores.drop({})
+    put(stores.alive[0], object_key("folder/one.ts"), VIDEO)
+    journal = StoredJournal(harness.ledger, lease, "v1", stores)
+    journal.add_early(StoredObject("one.ts", len(VIDEO), 1))
+    journal.record()
+    harness.one.store.objects.clear()
+    journal.take_back("one.ts")
+
+    recorded = harness.ledger.stored_objects("asset-1", harness.name, "v1")
+
+    assert recorded["one.ts"].size_bytes != len(VIDEO)
 
 
 def test_status_shows_an_unknown_destination_at_once_and_until_it_is_right_again() -> None:

@@ -6,7 +6,7 @@ import getpass
 import json
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from archiver.ledger.base import Assets
     from archiver.ledger.models import Row
     from worker.services import AppServices
+    from worker.settings import Settings
 
 _SHOWN = 20  # of what is to be erased, before the question
 
@@ -103,16 +104,23 @@ def erase(
         "Stopping after this batch; run the same command again for the rest."
     ) as cancelled:
         with open_services(settings, stop_requested=cancelled.is_set) as services:
+            stored: dict[str, Row] = {}
             if user:
-                ids = _of_user(services, user, shared=shared, quiet=as_json)
+                stored = _of_user(services, settings, user, shared=shared, quiet=as_json)
+                ids = list(stored)
             elif chosen:
                 ids = _chosen(services.ledger, session, room, asset_type, first, last)
             else:
                 ids = list(dict.fromkeys(asset_ids or []))
+            if not ids and chosen and not services.ledger.counts().seen:
+                err.print(
+                    "The ledger is empty, and finds no asset: run `archiver rebuild` first.", style="red"
+                )
+                sys.exit(ExitCode.NOT_SAVED)
             if not ids:
                 err.print("No such asset.")
                 sys.exit(ExitCode.OK)
-            if not yes and not _confirmed(services.ledger, ids):
+            if not yes and not _confirmed(services.ledger, ids, stored):
                 err.print("Nothing was changed.")
                 sys.exit(ExitCode.NOT_SAVED)
             done = left = 0
@@ -139,21 +147,30 @@ def erase(
     sys.exit(ExitCode.NOT_SAVED if left else ExitCode.OK)
 
 
-def _of_user(services: AppServices, user: str, *, shared: bool, quiet: bool) -> list[str]:
+def _of_user(
+    services: AppServices, settings: Settings, user: str, *, shared: bool, quiet: bool
+) -> dict[str, Row]:
     """Say what is spared."""
     from archiver.core.upkeep.user_recordings import recordings_of
 
     with progress_shown(quiet=quiet) as on_progress:
-        found = recordings_of(services.ledger, services.destinations, user, on_progress)
+        found = recordings_of(
+            services.ledger,
+            services.destinations,
+            user,
+            on_progress,
+            retention=settings.retention,
+            key_template=settings.key_template,
+        )
     if shared:
-        return [*found.own, *found.shared]
+        return {row.asset_id: row for row in (*found.own, *found.shared)}
     if found.shared:
         err.print(
             f"{len(found.shared):,} recordings are spared: others are, or may be, in them. `archiver list --user` "
             "shows them, and session.json still names the user there; --shared erases them, too.",
             style="yellow",
         )
-    return list(found.own)
+    return {row.asset_id: row for row in found.own}
 
 
 def _chosen(
@@ -174,11 +191,11 @@ def _chosen(
     ]
 
 
-def _confirmed(ledger: Assets, ids: Sequence[str]) -> bool:
+def _confirmed(ledger: Assets, ids: Sequence[str], known: Mapping[str, Row]) -> bool:
     from worker.views.text import shown
 
     for asset_id in ids[:_SHOWN]:
-        err.print(shown(_line(asset_id, ledger.get(asset_id))))
+        err.print(shown(_line(asset_id, known.get(asset_id) or ledger.get(asset_id))))
     if len(ids) > _SHOWN:
         err.print(f"... and {len(ids) - _SHOWN:,} more.")
     what = "this asset" if len(ids) == 1 else f"these {len(ids):,} assets"
@@ -189,7 +206,7 @@ def _line(asset_id: str, row: Row | None) -> str:
     from worker.views.text import size
 
     if row is None:
-        return f"{asset_id}: the ledger does not know it"
+        return f"{asset_id}  (the ledger does not know it; its manifest is looked up)"
     created = f"{row.created_at:%Y-%m-%d %H:%M}" if row.created_at else "without a date"
     return (
         f"{asset_id}  {row.type}  {row.state}  {created}  {size(row.stored_bytes)}  room {row.room_id}  session "
@@ -205,7 +222,6 @@ def _print(removal: Removal, *, as_json: bool) -> None:
         fields = {"asset_id": removal.asset_id, "state": removal.state, "reason": removal.reason}
         print_json(json.dumps({**fields, "locked_until": until}))
     elif removal.state is None:
-        hint = "`archiver reconcile` enters what is stored, `archiver sweep` what 100ms has"
-        err.print(shown(f"{removal.asset_id}: {removal.reason}; {hint}.", "red"))
+        err.print(shown(f"{removal.asset_id}: {removal.reason}.", "red"))
     elif not removal.is_done:
         err.print(shown(f"{removal.asset_id} is not erased yet: {removal.reason}", "red"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,7 @@ from worker.logs.escaping import escaped
 if TYPE_CHECKING:
     from archiver.core.upkeep.phases import OnProgress
     from archiver.ledger.models import Row
+    from archiver.ledger.redis.ledger import RedisLedger
     from worker.settings import Settings
 
 COLUMNS = (
@@ -65,8 +66,9 @@ def list_assets(
 ) -> None:
     """List assets by state and deadline, as the ledger knows them.
 
-    USER_ID is what your app gave 100ms as user_id; see ARCHIVER_KEEP_SESSIONS. TIME is RFC 3339, or a date (UTC). With
-    --json each line is one object. Without --json or --csv at most 1,000 rows are shown.
+    USER_ID is what your app gave 100ms as user_id; see ARCHIVER_KEEP_SESSIONS. What the ledger does not know of a
+    user's sessions is listed from the manifests, so --user works from the destinations alone. TIME is RFC 3339, or a
+    date (UTC). With --json each line is one object. Without --json or --csv at most 1,000 rows are shown.
 
     Examples:
       archiver list --at-risk
@@ -82,24 +84,31 @@ def list_assets(
         time_of(text, name) if text else None for text, name in ((since, "--since"), (until, "--until"))
     )
     settings = read_settings()
-    with open_ledger(settings) as ledger:
-        now = ledger.now()
-        sessions = _sessions_of(settings, user) if user else None
+    with ExitStack() as stack:
+        ledger = _opened_ledger(stack, settings, is_needed=not user)
+        now = ledger.now() if ledger is not None else datetime.now(UTC)
+        sessions, stored = _of_user(settings, ledger, user) if user else (None, ())
 
-        def wanted(on_progress: OnProgress) -> Iterator[Row]:
+        def all_rows(on_progress: OnProgress) -> Iterator[Row]:
             from archiver.core.health import UNSAVED_STATES
 
-            if at_risk:
-                rows = ledger.rows(UNSAVED_STATES, expiring_before=now + settings.at_risk)
-            else:
-                rows = ledger.rows([AssetState(state)] if state else None)
-            counts = ledger.counts()
-            total = counts.states.get(AssetState(state), 0) if state else counts.seen
-            for number, row in enumerate(rows, 1):
-                on_progress("reading the ledger", number, None if at_risk else max(total, number))
+            if ledger is not None:
+                if at_risk:
+                    rows = ledger.rows(UNSAVED_STATES, expiring_before=now + settings.at_risk)
+                else:
+                    rows = ledger.rows([AssetState(state)] if state else None)
+                counts = ledger.counts()
+                total = counts.states.get(AssetState(state), 0) if state else counts.seen
+                for number, row in enumerate(rows, 1):
+                    on_progress("reading the ledger", number, None if at_risk else max(total, number))
+                    if sessions is None or row.session_id in sessions:
+                        yield row
+            if not at_risk:
+                yield from stored
+
+        def wanted(on_progress: OnProgress) -> Iterator[Row]:
+            for row in all_rows(on_progress):
                 if room not in ("", row.room_id) or session not in ("", row.session_id):
-                    continue
-                if sessions is not None and row.session_id not in sessions:
                     continue
                 if asset_type not in ("", row.type) or state not in ("", row.state):
                     continue
@@ -119,28 +128,54 @@ def list_assets(
                     writer.writerows(_cells(row) for row in found)
         else:
             with progress_shown() as progress:
-                rows = tuple(islice(wanted(progress), _SHOWN + 1))
-            out.print(rows_view("Assets", rows[:_SHOWN], now) if rows else "No asset.")
-            if len(rows) > _SHOWN:
+                shown_rows = tuple(islice(wanted(progress), _SHOWN + 1))
+            out.print(rows_view("Assets", shown_rows[:_SHOWN], now) if shown_rows else "No asset.")
+            if len(shown_rows) > _SHOWN:
                 err.print(
                     f"There are more than {_SHOWN:,}: use --csv or --json, or a filter.", style="yellow"
                 )
     sys.exit(ExitCode.OK)
 
 
-def _sessions_of(settings: Settings, user: str) -> frozenset[str]:
-    """Raises SettingsError, StorageError."""
+def _opened_ledger(stack: ExitStack, settings: Settings, *, is_needed: bool) -> RedisLedger | None:
+    """None when it does not answer and is not needed. Raises LedgerError, SupervisorError, SettingsError."""
+    from archiver.ledger.errors import LedgerError
+
+    try:
+        return stack.enter_context(open_ledger(settings))
+    except LedgerError as error:
+        if is_needed:
+            raise
+        err.print(f"Listed from the destinations alone: {escaped(str(error))}", style="yellow", markup=False)
+        return None
+
+
+def _of_user(
+    settings: Settings, ledger: RedisLedger | None, user: str
+) -> tuple[Collection[str], Sequence[Row]]:
+    """Return the ids of the user's sessions, and the assets of these that the ledger does not know. Raises
+    SettingsError, StorageError, LedgerError."""
     from archiver.core.records.session_records import of_user
+    from archiver.core.upkeep.user_recordings import stored_of_sessions
     from storage_backends.registry import open_destinations
 
     with ExitStack() as stack, progress_shown(quiet=out.is_terminal) as progress:
         stores = [stack.enter_context(closing(store)) for store in open_destinations(settings.destinations)]
         found = of_user(stores, user, lambda number: progress("reading sessions", number))
+        stored = stored_of_sessions(
+            ledger,
+            stores,
+            found,
+            set(),
+            progress,
+            retention=settings.retention,
+            key_template=settings.key_template,
+        )
     if not found:
         err.print(
             f"No session with user {escaped(user)} is kept at any destination.", style="yellow", markup=False
         )
-    return frozenset(found)
+    return found.keys(), [each.row for each in stored]
 
 
 def _is_between(created_at: datetime | None, first: datetime | None, last: datetime | None) -> bool:

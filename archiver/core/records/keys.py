@@ -157,6 +157,22 @@ def asset_folder(asset: Asset, template: str = DEFAULT_TEMPLATE) -> ObjectKey:
     return object_key("/".join(segments))
 
 
+def session_folder(template: str, session_id: str, room_id: str | None) -> ObjectKey | None:
+    """Return the folder that `template` puts every asset of a session into; None when it uses other fields before, or
+    the session in no folder of its own."""
+    values = {"{session_id}": session_id, "{room_id}": room_id}
+    segments: list[str] = []
+    for part in template.split("/"):
+        if part.startswith("{") and part not in values:
+            return None
+        segments.append(_folder_segment(values[part] or UNKNOWN, _MAX_ID_BYTES) if part in values else part)
+        if part == "{session_id}":
+            if segments[0] in _OUR_ROOTS:
+                segments[0] = _escape_first(segments[0])
+            return object_key("/".join(segments))
+    return None
+
+
 def version_folder(base: ObjectKey, number: int) -> ObjectKey:
     """The folder of version `number` of an asset; `base` for the first. No path of a source has such a segment."""
     return base if number == 1 else object_key(f"{base}/!v{number}")

@@ -14,7 +14,7 @@ it from the tombstone, also when the ledger was lost. docs/erasing.md
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from archiver.core.deadlines import UNDATED
+from archiver.core.deadlines import UNDATED, UNDATED_RETENTION
 from archiver.core.judging import as_known
 from archiver.core.records import keys, removal, tombstones
 from archiver.core.records.manifest import find_manifest
@@ -31,6 +31,7 @@ from archiver.core.records.removal import Left, Targets
 from archiver.core.records.tombstones import Tombstone
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.review import note_once
+from archiver.core.upkeep.stored_rows import Stored, find_stored
 from archiver.hms.models import Asset, parse_time
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import REMOVED_STATES, AssetState, Decision, Row, Seen, Settlement
@@ -130,13 +131,15 @@ class Eraser:
         total: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[Removal]:
-        """Erase the assets, a batch at a time, and yield how it ended for each. One that is erased already is done.
+        """Erase the assets, a batch at a time, and yield how it ended for each. One that is erased already is done; one
+        that the ledger does not know is looked up by its manifests and tombstones.
         `by`: who asked, for the history in the ledger alone. `state`: ERASED, or EXPIRED. `cancelled`: asked before
         each batch. Idempotent. Raises LedgerError; a destination that fails is a reason."""
         ids, done, self._manifests = iter(asset_ids), 0, None
         while not cancelled() and (batch := list(islice(ids, AT_ONCE))):
             on_progress("erasing", done, total)
-            begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state))
+            stored = self._stored(batch)
+            begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state, stored))  # noqa: B023
             yield from self._finish(begun)
             done += len(batch)
         on_progress("erasing", done, total)
@@ -181,16 +184,70 @@ class Eraser:
         for one in every:
             yield one if isinstance(one, Removal) else ended[one.seen.asset_id]
 
-    def _begin(self, asset_id: str, ticket: str, by: str, state: AssetState) -> _Work | Removal:
+    def _stored(self, batch: Sequence[str]) -> Mapping[str, Stored] | StorageError:
+        """Return what the destinations have of assets that the ledger does not know, or why that cannot be told."""
+        unknown = [each for each in batch if self._ledger.get(each) is None]
+        try:
+            found = find_stored(self._destinations, unknown, UNDATED_RETENTION, witnesses=())
+            return {each.row.asset_id: each for each in found}
+        except StorageError as error:
+            return error
+
+    def _begin(
+        self,
+        asset_id: str,
+        ticket: str,
+        by: str,
+        state: AssetState,
+        stored: Mapping[str, Stored] | StorageError,
+    ) -> _Work | Removal:
         row = self._ledger.get(asset_id)
+        now = self._clock()
         if row is None:
-            return Removal(asset_id, None, "the ledger does not know it")
+            return self._begin_unknown(asset_id, ticket, by, state, stored)
         if row.state in (AssetState.ERASED, AssetState.EXPIRED):
             return Removal(asset_id, row.state, row.reason or "")
-        now = self._clock()
         if by:
             note_once(self._ledger, row, Decision(ERASED, by, ticket, now))
         return self._work(row, Tombstone(asset_id, state, ticket, now, session_id=row.session_id))
+
+    def _begin_unknown(
+        self,
+        asset_id: str,
+        ticket: str,
+        by: str,
+        state: AssetState,
+        stored: Mapping[str, Stored] | StorageError,
+    ) -> _Work | Removal:
+        unknown = "the ledger does not know it"
+        if isinstance(stored, StorageError):
+            return Removal(asset_id, None, f"{unknown}, and its manifest could not be looked up: {stored}")
+        found = stored.get(asset_id)
+        try:
+            there = tombstones.find(self._destinations, asset_id)
+        except StorageError as error:
+            return Removal(asset_id, None, f"{unknown}, and its tombstone could not be read: {error}")
+        if there is not None:
+            if there.is_done and found is None:
+                return Removal(asset_id, there.state, there.ticket)
+            return self._begin_again(asset_id, found.manifests if found else ())
+        if found is None:
+            return Removal(asset_id, None, f"{unknown}, and no destination has a manifest of it")
+        if found.problem:
+            return Removal(
+                asset_id,
+                None,
+                f"{unknown}, and its manifest does not say where its objects are ({found.problem}), so nothing was "
+                "removed",
+            )
+        now = self._clock()
+        tombstone = Tombstone(
+            asset_id, state, ticket, now, session_id=found.row.session_id, manifests=found.manifests
+        )
+        work = self._work(found.row, tombstone)
+        if by and (row := self._ledger.get(asset_id)) is not None:
+            note_once(self._ledger, row, Decision(ERASED, by, ticket, now))
+        return work
 
     def _begin_again(self, asset_id: str, found: Sequence[ObjectKey]) -> _Work | Removal:
         row = self._ledger.get(asset_id)

@@ -73,7 +73,7 @@ def test_an_unknown_asset_is_not_called_erased(user: User, archived: list[str]) 
     assert result.json == {
         "asset_id": "0000",
         "state": None,
-        "reason": "the ledger does not know it",
+        "reason": "the ledger does not know it, and no destination has a manifest of it",
         "locked_until": None,
     }
     assert archived

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from typer.testing import CliRunner
 
 from archiver.ledger.models import AssetState, Seen
@@ -161,3 +162,23 @@ def test_no_session_is_kept_where_personal_data_must_not_be(
 
     assert user.types("run", "--once", "--wait", "0").exit_code == 0
     assert list(tmp_path.rglob("session.json")) == []
+
+
+def test_the_recordings_of_a_user_are_erased_from_the_bucket_alone(
+    tmp_path: Path, redis_url: str, empty_simulator: Simulator
+) -> None:
+    user = user_of(tmp_path, empty_simulator, redis_url=redis_url)
+    asset_id = str(empty_simulator.add_asset("chat")["id"])
+    assert user.types("run", "--once", "--wait", "0").exit_code == 0
+    (session,) = tmp_path.rglob("sessions/*/session.json")
+    wanted = json.loads(session.read_text())["peers"][0]["user_id"]
+    with closing(Redis.from_url(redis_url)) as redis:
+        redis.flushall()
+
+    listed = user.types("list", "--user", wanted, "--json")
+    erased = user.types("erase", "--user", wanted, "--shared", "--reason", "GDPR-17", "--yes")
+
+    assert [json.loads(line)["asset_id"] for line in listed.stdout.splitlines()] == [asset_id], listed.text
+    assert (erased.exit_code, "1 erased." in erased.text) == (0, True), erased.text
+    (tombstone,) = (path for path in tmp_path.rglob("*") if path.is_file() and asset_id in str(path))
+    assert json.loads(tombstone.read_text())["state"] == "erased"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from archiver.core.records import keys
 from archiver.core.restore import bag
-from archiver.core.restore.copies import Away, Copies, Selection, find
 from archiver.core.restore.folder import RestoreFolder
 from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import LAYOUT, Restored, Restorer
+from archiver.core.upkeep.copies import Away, Copies, Selection, find
 from archiver.core.upkeep.phases import OnProgress
 from archiver.core.upkeep.review import note_once
 from archiver.ledger.base import Ledger

@@ -68,7 +68,7 @@ def restore(
     """
     from archiver.core.errors import FolderUnusable, RestoreError
     from archiver.core.restore.bag import PAYLOAD
-    from archiver.core.restore.copies import Selection
+    from archiver.core.upkeep.copies import Selection
     from storage_backends.errors import StorageError
     from worker import restoring
     from worker.views.restore import result_json, result_view, summary_view

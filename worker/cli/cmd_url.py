@@ -50,8 +50,8 @@ def url(
       ffplay -protocol_whitelist file,https,tls,tcp,crypto "$(archiver url 6502aa...)"   an HLS tree
     """
     from archiver.core.errors import RestoreError
-    from archiver.core.restore.copies import Selection, find
     from archiver.core.restore.links import link, longest
+    from archiver.core.upkeep.copies import Selection, find
     from worker.restoring import all_of, sources
     from worker.views.text import shown
 

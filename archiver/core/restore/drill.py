@@ -21,12 +21,12 @@ from archiver.core.errors import RestoreError
 from archiver.core.locks import Lock, acquire
 from archiver.core.records import keys
 from archiver.core.records.drill_records import Drilled, DrillRecord, read_drills, write_drills
-from archiver.core.restore.copies import Copies
 from archiver.core.restore.decoding import Decode, Decoder, Played
 from archiver.core.restore.folder import RestoreFolder
 from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import Restorer
 from archiver.core.upkeep import drill_report
+from archiver.core.upkeep.copies import Copies
 from archiver.core.upkeep.drill_report import DrillReport
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.ledger.base import Ledger

@@ -18,8 +18,8 @@ from archiver.core.contents.hls.references import rewrite
 from archiver.core.errors import BadContents, RestoreError
 from archiver.core.records.manifest import Manifest, ManifestObject
 from archiver.core.records.verify import verify_listed
-from archiver.core.restore.copies import Copies, Copy
 from archiver.core.restore.restorer import opens
+from archiver.core.upkeep.copies import Copies, Copy
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError

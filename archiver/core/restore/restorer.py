@@ -14,9 +14,9 @@ import structlog
 from archiver.core.errors import FileRefused, FolderFull, RestoreError
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, ManifestObject
-from archiver.core.restore.copies import Cold, Copies, Copy
 from archiver.core.restore.folder import Partial, RestoreFolder
 from archiver.core.restore.reading import BlockReader
+from archiver.core.upkeep.copies import Cold, Copies, Copy
 from archiver.transfer.checksums import Crc32c
 from storage_backends.base import StorageBackend
 from storage_backends.errors import (

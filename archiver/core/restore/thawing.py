@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
-from archiver.core.restore.copies import Cold
+from archiver.core.upkeep.copies import Cold
 from storage_backends.base import ObjectKey
 from storage_backends.errors import StorageError
 from storage_backends.optional import Thaw, ThawSpeed

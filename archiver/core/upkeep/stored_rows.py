@@ -11,7 +11,7 @@ from archiver.core.attempt.doubts import reason_kept
 from archiver.core.deadlines import UNDATED
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
-from archiver.core.restore.copies import READERS, Copies, Copy, Selection, find
+from archiver.core.upkeep.copies import READERS, Copies, Copy, Selection, find
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState, Row
@@ -41,7 +41,7 @@ def find_stored(
     """Yield those of the assets that a destination has a manifest of, and that no destination among `witnesses` (by
     default `stores`) has a tombstone of.
 
-    Requests: those of `core.restore.copies.find`, and a HEAD and a GET for each manifest. Raises StorageError when a
+    Requests: those of `core.upkeep.copies.find`, and a HEAD and a GET for each manifest. Raises StorageError when a
     destination cannot be listed or read: what it alone has would be missed."""
 
     def refuse(error: StorageError) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from archiver.core.errors import RestoreError
-from archiver.core.restore.copies import Copies, Selection, find
 from archiver.core.restore.links import Links, link
+from archiver.core.upkeep.copies import Copies, Selection, find
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend

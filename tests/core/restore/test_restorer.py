@@ -20,10 +20,10 @@ from archiver.core.errors import FileRefused, FolderBusy, FolderFull, FolderUnus
 from archiver.core.records import tombstones
 from archiver.core.records.commit import mark_damaged
 from archiver.core.records.tombstones import Tombstone
-from archiver.core.restore.copies import Selection, find
 from archiver.core.restore.folder import WORK, RestoreFolder
 from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import AWAY_AFTER, Restored, Restorer, Stopped
+from archiver.core.upkeep.copies import Selection, find
 from archiver.hms.models import parse_time
 from archiver.ledger.models import AssetState
 from storage_backends.base import object_key
@@ -190,7 +190,7 @@ def test_a_large_file_resumes_where_the_last_run_ended(
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from archiver.core.restore.copies import Selection, find
+from archiver.core.upkeep.copies import Selection, find
 from archiver.core.restore.folder import RestoreFolder
 from archiver.core.restore.reading import BlockReader
 from archiver.core.restore.restorer import Restorer

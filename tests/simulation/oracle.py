@@ -322,7 +322,7 @@ class Oracle:
             elif (
                 why
                 and not self._excused(store, asset_id, process.attempt_began)
-                and not self._erased_meanwhile(process, store, asset_id)
+                and not ("is not there" in why and self._erased_meanwhile(process, store, asset_id))
             ):
                 self._broken(
                     "no manifest proves what is not whole", f"{process.name} {store.name} {key}: {why}"
@@ -334,10 +334,11 @@ class Oracle:
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
 
     def _erased_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
-        """Whether the tombstone was first put there after the last look for it, while this attempt was paused."""
+        """Whether the tombstone was first put there while this attempt was paused, or seconds before: it looked for it
+        before that, and looks again."""
         key = tombstone_key(asset_id)
-        since = max(process.attempt_began, process.paused_at)
-        return key in store.objects and self._put_at.get((store.name, key), _NEVER) >= since
+        put_at = self._put_at.get((store.name, key), _NEVER)
+        return key in store.objects and process.awake_seconds_since(put_at) <= UNSEEN_SECONDS["manifest"]
 
     def _deleted_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:
         """Whether another attempt deleted its own object, over one of this attempt, while this one was paused."""

@@ -9,9 +9,10 @@ import binascii
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.servers import S3Server
@@ -103,9 +104,12 @@ def test_no_secret_is_in_any_output(
             }
             for task_id in running.tasks():
                 outputs[f"flower task {task_id}"] = running.flower(f"/api/task/info/{task_id}").content
-            outputs["command lines"] = "\n".join(
-                " ".join(each.cmdline()) for each in running.processes()
-            ).encode()
+            lines = []
+            for process in running.processes():
+                with suppress(psutil.NoSuchProcess):  # one that has ended since, or is a zombie
+                    lines.append(" ".join(process.cmdline()))
+            assert lines
+            outputs["command lines"] = "\n".join(lines).encode()
 
         for command in (["status"], ["status", "--json"], ["doctor"], ["verify"], ["sweep"]):
             user.types(*command)

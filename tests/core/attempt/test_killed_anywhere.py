@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -18,42 +16,9 @@ from archiver.transfer.errors import SourceGone
 from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION
 from tests.core.harness import ArchiverHarness, BytesSource, Tree
+from tests.core.mortal import KilledHere, Life, Mortal
 
 VIDEO = bytes(range(256)) * 3
-
-
-class KilledHere(BaseException):
-    """What kill -9 looks like from within: nothing after it happens."""
-
-
-class Life:
-    """Ends at the call of that number to anything that outlives the process, before or after it took effect."""
-
-    def __init__(self, calls: int, *, after: bool) -> None:
-        self.calls_left = calls
-        self.after = after
-
-    def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.calls_left -= 1
-        if self.calls_left < 0 or (self.calls_left == 0 and not self.after):
-            raise KilledHere
-        result = method(*args, **kwargs)
-        if self.calls_left == 0:
-            raise KilledHere
-        return result
-
-
-class Mortal:
-    """`inner` as the process sees it while it lives."""
-
-    def __init__(self, inner: Any, life: Life, mortal: frozenset[str]) -> None:
-        self._inner, self._life, self._mortal = inner, life, mortal
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name not in self._mortal:
-            return found
-        return lambda *args, **kwargs: self._life.call(found, *args, **kwargs)
 
 
 LEDGER_CALLS = frozenset({"begin", "lease", "get", "renew", "settle", "add_stored", "recall_all", "discover"})

@@ -45,6 +45,11 @@ def reconcile(
             f"entered, {result.reopened:,} queued again, {result.missing_copies:,} lack a copy that 100ms no longer "
             "has."
         )
+        if result.contradicted:
+            out.print(
+                f"{result.contradicted:,} were archived by the ledger alone: a later manifest says otherwise, so the "
+                "ledger is of an earlier time."
+            )
         if result.stopped:
             out.print(
                 f"Stopped: {result.would_change:,} more would be marked as damaged or gone. Check the destinations; if "

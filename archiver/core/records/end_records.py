@@ -38,13 +38,14 @@ RECORDED_STATES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EndRecord:
-    """`state` is any text: a newer version may know more states."""
+    """`state` is any text: a newer version may know more states. `recorded_at`: by the ledger's clock."""
 
     seen: Seen
     state: str
     reason: str
     acknowledged: Acknowledgement | None = None
     history: tuple[Decision, ...] = ()
+    recorded_at: datetime | None = None
 
 
 def read(store: StorageBackend, key: ObjectKey) -> EndRecord | None:
@@ -129,7 +130,12 @@ def _parse(record: Mapping[str, object]) -> EndRecord | None:
         session_id=_text(record.get("session_id")),
     )
     return EndRecord(
-        seen, state, _text(record.get("reason")) or "", acknowledged, tuple(_history(record.get("history")))
+        seen,
+        state,
+        _text(record.get("reason")) or "",
+        acknowledged,
+        tuple(_history(record.get("history"))),
+        parse_time(record.get("recorded_at")),
     )
 
 

@@ -56,7 +56,11 @@ class AppliedTombstones:
             name = keys.record_name(keys.tombstone_key(row.asset_id))
             known.add(name)
             if name not in names and row.state is not AssetState.ERASING:
-                self._rewrite(row)
+                if self._was_un_erased(row, listed):
+                    log.warning("un_erased_since", asset_id=row.asset_id, was=row.state)
+                    self._ledger.reopen(row.asset_id, un_erase=True)
+                else:
+                    self._rewrite(row)
         for name in extending(sorted(names)):
             lacking = [
                 store for store, found in zip(self._destinations, by_name, strict=True) if name not in found
@@ -109,6 +113,20 @@ class AppliedTombstones:
         for store in self._destinations:
             tombstones.write(store, tombstone)
             log.warning("tombstone_written", asset_id=row.asset_id, store=store.name)
+
+    def _was_un_erased(self, row: Row, listed: Sequence[set[ObjectKey]]) -> bool:
+        """Whether it was archived after it was erased, and nothing forbids that any more: a person wanted it after all,
+        and the ledger was rolled back."""
+        key = keys.manifest_key(row.asset_id, row.created_at)
+        for store, manifests in zip(self._destinations, listed, strict=True):
+            found = find_manifest(store, key) if key in manifests else None
+            if (
+                found is not None
+                and found.manifest is not None
+                and found.manifest.archived_at > row.changed_at
+            ):
+                return tombstones.find(self._destinations, row.asset_id) is None
+        return False
 
     def _came_back(self, store: StorageBackend, key: ObjectKey) -> str | None:
         """Return the id of an erased asset that has a manifest; None when it was un-erased since."""

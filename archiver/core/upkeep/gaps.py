@@ -31,6 +31,7 @@ class Gaps:
 
     rows: int = 0  # compared
     expired: list[Row] = field(default_factory=list)  # gone everywhere, after their term
+    suspect: list[Row] = field(default_factory=list)  # archived, and a manifest was written since
     by_kind: dict[Gap, list[tuple[str, tuple[int, ...]]]] = field(
         default_factory=lambda: {gap: [] for gap in Gap}
     )

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Protocol, TypeVar
 
 import structlog
 
 from archiver.core.attempt.doubts import reason_kept
-from archiver.core.deadlines import UNDATED, UNDATED_RETENTION, is_plausible
+from archiver.core.deadlines import UNDATED, UNDATED_RETENTION, is_over, is_plausible
 from archiver.core.errors import ManifestError
-from archiver.core.judging import Scope, judge
+from archiver.core.judging import Scope, as_known, judge
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import LACKING, committed, damaged_settlement, kept, read_back
 from archiver.core.records.end_records import EndRecord
@@ -38,9 +38,13 @@ T = TypeVar("T")
 _AT_ONCE = 200
 """Assets handed to the readers at once: the caller's lock is extended in between."""
 _NOTHING, _UNREADABLE = (0, 0), (0, 1)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
 """Ends with nothing stored, which a manifest with doubts contradicts."""
+
+_NEVER_ARCHIVED = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS, AssetState.SOURCE_FAILED)
+"""Ends that a manifest without doubts contradicts, whole or not. A person may have rejected what was damaged."""
 
 
 class Identities(Protocol):
@@ -117,8 +121,9 @@ class Rebuilder:
         ):
             if row.state is AssetState.LOST:
                 return self._look_for_a_whole_copy(key, row)
+            self._settle_archived_since(key, row)
             return _NOTHING  # it was reopened because of what its manifest says, or since the lists were made
-        read = {store.name: self._read(store, key) for store in self._destinations}
+        read = {store.name: self.read(store, key) for store in self._destinations}
         manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
         if not read or len(manifests) < len(read):
             if (
@@ -140,7 +145,7 @@ class Rebuilder:
             if missing and self._is_over(manifest):
                 self._enter_damaged(manifests, missing)
             return _NOTHING  # while the source lasts a sweep enters it, and it is copied again
-        changed = self._ledger.record_archived(self._seen(manifest), self._settlement(key, manifests))
+        changed = self._ledger.record_archived(self._seen(manifest), self.settlement(key, manifests))
         if changed and row is not None and self._was_marked(key, manifests):
             self._ledger.reopen(row.asset_id)
             return _NOTHING
@@ -153,8 +158,9 @@ class Rebuilder:
         for key in manifest_keys:
             row = self._row(key)
             if row is not None and row.state is not AssetState.LOST:
+                self._settle_archived_since(key, row)
                 continue
-            read = {store.name: self._read(store, key) for store in self._destinations if store.stat(key)}
+            read = {store.name: self.read(store, key) for store in self._destinations if store.stat(key)}
             manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
             if len(manifests) < len(read):
                 unreadable += 1
@@ -168,15 +174,22 @@ class Rebuilder:
             entered += self._enter_unknown(key, manifests)
         return entered, unreadable
 
-    def enter_ends(self, record_keys: Iterable[ObjectKey]) -> int:
+    def enter_ends(
+        self,
+        record_keys: Iterable[ObjectKey],
+        is_later: Callable[[EndRecord, Row], bool] = lambda _record, _row: False,
+    ) -> int:
         """Enter assets that the ledger does not know from their end records; how many. Restore the decisions on
-        those that are in the same end. Call after the manifests were entered, which say more."""
+        those that are in the same end, and a rejection that is later than what the ledger knows (`is_later`): it was
+        rolled back. Call after the manifests were entered, which say more."""
         entered = 0
         for key in record_keys:
             row = self._row(key)
             if row is not None:
                 asked = row.state in end_records.RECORDED_STATES and row.acknowledged is None
                 if asked and (known := self._record(key)) is not None:
+                    if known.state == AssetState.REJECTED and is_later(known, row):
+                        self._reject_again(row, known)
                     restore_decisions(self._ledger, known)
                 continue
             record = self._record(key)
@@ -212,17 +225,36 @@ class Rebuilder:
         if missing is None:
             return 0
         if gap is Gap.MISSING_COPY and not missing and not any(each.damage for each in manifests.values()):
-            return self._ledger.record_archived(seen, self._settlement(key, manifests))
+            return self._ledger.record_archived(seen, self.settlement(key, manifests))
         self._enter_damaged(manifests, missing)
         return 1
 
     def _look_for_a_whole_copy(self, key: ObjectKey, row: Row) -> tuple[int, int]:
         """For a lost asset that has a manifest everywhere, and is not whole everywhere."""
-        read = {store.name: self._read(store, key) for store in self._destinations}
+        read = {store.name: self.read(store, key) for store in self._destinations}
         manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
         if manifests:
             self._find_again(key, row, manifests)
         return _NOTHING if len(manifests) == len(read) else _UNREADABLE
+
+    def _settle_archived_since(self, key: ObjectKey, row: Row) -> None:
+        """For an asset in _NEVER_ARCHIVED that was archived since by its manifests, and is not whole any more: the
+        ledger was rolled back. It is due again, or damaged once its source has ended; the old reason would tell of
+        doubts that nobody has any more."""
+        if row.state not in _NEVER_ARCHIVED:
+            return
+        there = [store for store in self._destinations if store.stat(key)]
+        manifests = {s.name: manifest for s in there if (manifest := self.read(s, key)) is not None}
+        if not manifests or len(manifests) < len(there):
+            return
+        if not all(manifest.trusted for manifest in manifests.values()):
+            return
+        if not is_over(row, self._clock()):
+            if row.state is not AssetState.SOURCE_FAILED:  # which the next sweep judges again
+                self._ledger.reopen(row.asset_id)
+        elif (missing := self._missing(manifests)) is not None:
+            log.error("archived_since", asset_id=row.asset_id, was=row.state, stores=sorted(manifests))
+            self._enter_damaged(manifests, missing)
 
     def _is_understood_nowhere_else(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> bool:
         """Whether every other manifest at `key` is there and says nothing, rather than could not be read just now."""
@@ -245,9 +277,22 @@ class Rebuilder:
             log.error("found_again", asset_id=row.asset_id, stores=whole)
             self._enter_damaged({name: manifests[name] for name in whole})
 
+    def _reject_again(self, row: Row, record: EndRecord) -> None:
+        """A person called it worthless, which the ledger has forgotten."""
+        log.warning("rejected_since", asset_id=row.asset_id, was=row.state, reason=record.reason)
+        how = Settlement(
+            AssetState.REJECTED,
+            reason=record.reason or None,
+            stored_bytes=row.stored_bytes,
+            stored_objects=row.stored_objects,
+        )
+        self._ledger.record_archived(as_known(row), how)
+
     def _record(self, key: ObjectKey) -> EndRecord | None:
-        found = (end_records.read(store, key) for store in self._destinations)
-        return next((record for record in found if record is not None), None)
+        """Return the latest that a destination has."""
+        read = (end_records.read(store, key) for store in self._destinations)
+        found = [record for record in read if record is not None]
+        return max(found, key=lambda each: each.recorded_at or _NEVER, default=None)
 
     def _dated(self, seen: Seen) -> Seen:
         """Add the deadline that an earlier version did not record."""
@@ -264,7 +309,7 @@ class Rebuilder:
         asset_id = keys.asset_id_of(key)
         return self._ledger.get(asset_id) if asset_id else None
 
-    def _settlement(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> Settlement:
+    def settlement(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> Settlement:
         """Archived; with doubts at any destination quarantined, or rejected if a person did so."""
         doubted = next((each for each in manifests.values() if not each.trusted), None)
         if doubted is None:
@@ -305,7 +350,7 @@ class Rebuilder:
     def _was_marked(self, key: ObjectKey, manifests: Mapping[str, Manifest]) -> bool:
         """Whether a manifest was marked as damaged since it was read, by a scrub or a person."""
         for store in self._destinations:
-            now = self._read(store, key)
+            now = self.read(store, key)
             if now is not None and now.damage and not manifests[store.name].damage:
                 return True
         return False
@@ -366,7 +411,7 @@ class Rebuilder:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
 
-    def _read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
+    def read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
         try:
             manifest = read_manifest(store, key)
             if manifest is not None and (problem := self._not_its_place(key, manifest)) is not None:

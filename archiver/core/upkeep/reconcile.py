@@ -23,6 +23,7 @@ from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import LACKING, damaged_settlement
 from archiver.core.upkeep.applied_tombstones import AppliedTombstones
+from archiver.core.upkeep.contradicted import BEGAN, Contradiction, Contradictions
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
@@ -53,6 +54,10 @@ _WITHOUT_END = REMOVED_STATES | {AssetState.ARCHIVED}
 """States whose end record is outdated."""
 
 
+def _ignore(_info: ObjectInfo) -> None:
+    """Note nothing of what is listed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
     """Counts of assets, but for `manifests`."""
@@ -67,6 +72,7 @@ class ReconcileResult:
     would_change: int = 0  # left as they are: too many gaps at once
     erased: int = 0  # erasures and expiries that were finished
     erasing: int = 0  # that could not be finished
+    contradicted: int = 0  # archived by the ledger, and not by a manifest written since: it was rolled back
 
     @property
     def stopped(self) -> bool:
@@ -168,9 +174,17 @@ class Reconciler:
     def _compare(self, lock: Lock, confirmed: bool, fill: bool, on_progress: OnProgress) -> ReconcileResult:
         started = self._clock()
         resending = self._undelivered.look()
-        note = resending.note if resending else None
+        contradictions = self._new_contradictions()
+        note = resending.note if resending else _ignore
+
+        def note_manifest(info: ObjectInfo) -> None:
+            note(info)
+            contradictions.note(info)
+
         listed = [
-            self._listed(store, keys.MANIFESTS, lock, _counting(on_progress, f"listing {store.name}"), note)
+            self._listed(
+                store, keys.MANIFESTS, lock, _counting(on_progress, f"listing {store.name}"), note_manifest
+            )
             for store in self._destinations
         ]
         buried = [self._listed(store, keys.TOMBSTONES, lock) for store in self._destinations]
@@ -184,12 +198,13 @@ class Reconciler:
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
         ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))
         ends -= {key for key in ends if keys.is_tombstone(key)}
-        found += self._rebuilder.enter_ends(_extending(sorted(ends), lock))
-        gaps = self._gaps(listed, everywhere, started, lock, on_progress)
+        found += self._rebuilder.enter_ends(_extending(sorted(ends), lock), contradictions.is_later)
+        gaps = self._gaps(listed, everywhere, started, lock, on_progress, contradictions)
         on_progress("repairing")
         reopened, would_change = self._close(gaps, lock, confirmed, fill)
+        said = [contradictions.settle(row) for row in _extending(gaps.suspect, lock, every=1)]
+        self._delete_outdated_end_records(lock, contradictions)
         self._write_end_records(lock)
-        self._delete_outdated_end_records(lock)
         if self._expirer is not None and gaps.expired:
             log.info("expired_by_rule", assets=len(gaps.expired))
             for _ in _extending(self._expirer.expire(gaps.expired), lock, every=1):
@@ -205,21 +220,31 @@ class Reconciler:
         result = ReconcileResult(
             manifests=len(everywhere),
             entered=entered,
-            reopened=reopened,
+            reopened=reopened + said.count(Contradiction.REOPENED),
             missing_copies=len(gaps.of(Gap.MISSING_COPY)) + len(gaps.of(Gap.DAMAGED)),
-            unreadable=unreadable + not_read,
+            unreadable=unreadable + not_read + said.count(Contradiction.UNREADABLE),
             found=found,
             damaged=len(gaps.of(Gap.DAMAGED)),
             would_change=would_change,
             erased=erased,
             erasing=erasing,
+            contradicted=len(said) - said.count(Contradiction.NONE) - said.count(Contradiction.UNREADABLE),
         )
-        self._tell(result)
+        self._tell(result, started)
         return result
 
-    def _tell(self, result: ReconcileResult) -> None:
+    def _new_contradictions(self) -> Contradictions:
+        return Contradictions(
+            ledger=self._ledger,
+            destinations=self._destinations,
+            rebuilder=self._rebuilder,
+            clock=self._clock,
+        )
+
+    def _tell(self, result: ReconcileResult, started: datetime) -> None:
         summary = {**asdict(result), "stopped": result.stopped}
-        self._ledger.remember(RECONCILE_FACT, {**summary, "at": self._clock().isoformat()})
+        times = {BEGAN: started.isoformat(), "at": self._clock().isoformat()}
+        self._ledger.remember(RECONCILE_FACT, {**summary, **times})
         if result.stopped:
             log.error(
                 "reconcile_stopped",
@@ -235,14 +260,13 @@ class Reconciler:
         prefix: str,
         lock: Lock,
         count: Callable[[int], None] = lambda _number: None,
-        note: Callable[[ObjectInfo], None] | None = None,
+        note: Callable[[ObjectInfo], None] = _ignore,
     ) -> set[ObjectKey]:
         found = set()
         for info in _extending(store.list(prefix), lock, count):
             if info.key.endswith(".json"):
                 found.add(info.key)
-                if note is not None:
-                    note(info)
+                note(info)
         return found
 
     def _record_first_delivery(self) -> None:
@@ -264,6 +288,7 @@ class Reconciler:
         started: datetime,
         lock: Lock,
         on_progress: OnProgress,
+        contradictions: Contradictions,
     ) -> Gaps:
         gaps = Gaps()
         filling = set(self._identities.filling())
@@ -274,6 +299,8 @@ class Reconciler:
             gaps.rows += 1
             key = keys.manifest_key(row.asset_id, row.created_at)
             if key in everywhere:
+                if contradictions.is_suspect(row, key):
+                    gaps.suspect.append(row)
                 self._note(row, ())
                 continue
             lacking = tuple(n for n, manifests in enumerate(listed) if key not in manifests)
@@ -396,7 +423,7 @@ class Reconciler:
                     history=row.history,
                 )
 
-    def _delete_outdated_end_records(self, lock: Lock) -> None:
+    def _delete_outdated_end_records(self, lock: Lock, contradictions: Contradictions) -> None:
         """Delete the end records of assets that are archived or erased by now, or that a person wants archived after
         all."""
         for store in self._destinations:
@@ -404,7 +431,10 @@ class Reconciler:
                 if keys.is_tombstone(key):
                     continue
                 row = self._row(key)
-                if row is not None and (row.state in _WITHOUT_END or is_outdated(store, key, row)):
+                if row is None or not (row.state in _WITHOUT_END or is_outdated(store, key, row)):
+                    continue
+                record = end_records.read(store, key) if row.state is AssetState.ARCHIVED else None
+                if record is None or contradictions.is_refuted(row, record):
                     self._delete_if_allowed(store, key)
 
     def _delete_if_allowed(self, store: StorageBackend, key: ObjectKey) -> None:

@@ -193,7 +193,7 @@ def build_services(
             clock=clock,
             rules=build_drill_rules(settings),
         ),
-        stater=_build_stater(settings, destinations, clock, authorities),
+        stater=_build_stater(settings, ledger, destinations, clock, authorities),
         watcher=build_watcher(settings, ledger),
         write_probe=WriteProbe(
             ledger=ledger, destinations=destinations, clock=clock, machine=socket.gethostname()
@@ -207,12 +207,14 @@ def build_services(
 
 def _build_stater(
     settings: Settings,
+    ledger: Ledger,
     destinations: Sequence[StorageBackend],
     clock: Callable[[], datetime],
     authorities: Path,
 ) -> Stater:
     key, url = settings.statement_key, settings.statement_tsa_url
     return Stater(
+        ledger=ledger,
         destinations=destinations,
         key=SigningKey(key.get_secret_value()) if key is not None else None,
         clock=clock,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 
 from pydantic import SecretStr
 
+from archiver.core.health_rules import Finding
+from archiver.core.upkeep.statement_report import expect_statements, statement_findings
 from archiver.core.upkeep.watch import Watcher
 from archiver.http import trust
 from archiver.ledger.base import Ledger
@@ -30,8 +33,15 @@ def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
         clock=LedgerClock(ledger),
         at_risk_within=settings.at_risk,
         sweep_every=settings.sweep_every,
-        local=lambda: local_findings(ledger, settings.state_dir),
+        local=lambda: (*local_findings(ledger, settings.state_dir), *_statement_findings(settings, ledger)),
     )
+
+
+def _statement_findings(settings: Settings, ledger: Ledger) -> Iterator[Finding]:
+    """Raises LedgerError."""
+    if settings.statement_key is not None:
+        now = ledger.now()
+        yield from statement_findings(expect_statements(ledger, now), now, settings.retention)
 
 
 def _seal_secret(settings: Settings) -> SecretStr:

@@ -225,6 +225,12 @@ _RULES = (
         "`archiver drill` says what stops it. ARCHIVER_DRILL_ASSETS=0 turns it off.",
     ),
     Rule(
+        "statement_missing",
+        Severity.WARNING,
+        "Last month's signed statement is missing at a destination, days after it was due.",
+        "`archiver statement` makes it, or says what keeps it from that.",
+    ),
+    Rule(
         "failed_later",
         Severity.WARNING,
         "100ms listed the asset as completed, and later as failed; it is tried until its deadline.",

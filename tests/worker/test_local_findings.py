@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,3 +93,17 @@ def test_a_disk_that_is_nearly_full_is_a_problem(
     findings = list(local_findings(MemoryLedger(Clock(NOW)), tmp_path / "not" / "there"))
 
     assert [each.id for each in findings] == (["disk_nearly_full"] if found else [])
+
+
+@pytest.mark.parametrize("key", [None, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="])
+def test_a_missing_statement_is_told_where_a_key_is_set(tmp_path: Path, key: str | None) -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    settings = Settings(state_dir=tmp_path, statement_key=SecretStr(key) if key else None)
+    watcher = build_watcher(settings, ledger)
+    watcher.summary()
+    clock.advance(timedelta(days=4))
+
+    found = [each.id for each in watcher.summary().reported if each.id == "statement_missing"]
+
+    assert found == (["statement_missing"] if key else [])

@@ -45,6 +45,7 @@ def statement(
     from importlib.metadata import version
 
     from archiver.core.records.statements import SigningKey, StatementRefused
+    from archiver.core.upkeep.statement_report import record_statements
     from archiver.core.upkeep.stating import TimeStampRefused, state
     from archiver.http import trust
     from worker.bootstrap import DISTRIBUTION
@@ -65,6 +66,7 @@ def statement(
             stamps = stack.enter_context(closing(TimeStampAuthority(settings.statement_tsa_url, authorities)))
         services = stack.enter_context(open_services(settings))
         progress = stack.enter_context(progress_shown(quiet=as_json))
+        failed: dict[str, str | None] = {}
         for store in services.destinations:
             made = state(
                 store,
@@ -75,7 +77,7 @@ def statement(
                 stamps=stamps,
                 on_progress=progress,
             )
-            count = 0
+            count, failed[store.name] = 0, None
             try:
                 for each in made:
                     count += 1
@@ -94,13 +96,17 @@ def statement(
                         )
             except StatementRefused as error:
                 code = max(code, ExitCode.NOT_SAVED)
+                failed[store.name] = str(error)
                 err.print(shown(str(error), "red"))
             except (StorageError, TimeStampRefused) as error:
                 code = ExitCode.UNREACHABLE
+                if isinstance(error, StorageError):
+                    failed[store.name] = str(error)
                 err.print(shown(f"{store.name}: {error}", "red"))
             else:
                 if not as_json:
                     out.print(shown(f"{store.name}: {count:,} statements; none is lacking."))
+        record_statements(services.ledger, failed, services.clock())
     sys.exit(code)
 
 

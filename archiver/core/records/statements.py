@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -91,6 +91,17 @@ def next_month(month: str) -> str:
 
 def first_day(month: str) -> datetime:
     return datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC)
+
+
+def due_at(month: str, retention: timedelta) -> datetime:
+    """Return when a month is due to be stated: nothing of it can be archived any more."""
+    return first_day(next_month(month)) + retention + timedelta(days=1)
+
+
+def last_due(now: datetime, retention: timedelta) -> str:
+    """Return the last month that is due."""
+    over = now.astimezone(UTC) - retention - timedelta(days=1)
+    return f"{over.replace(day=1) - timedelta(days=1):%Y-%m}"
 
 
 def key_of(month: str, suffix: str = "json") -> ObjectKey:

@@ -20,6 +20,8 @@ import structlog
 from archiver.core.records import keys, statements
 from archiver.core.records.statements import SigningKey, Stated, StatementRefused
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
+from archiver.core.upkeep.statement_report import record_statements
+from archiver.ledger.base import Facts
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.conditional import replace_if
@@ -60,6 +62,7 @@ class Stater:
     def __init__(
         self,
         *,
+        ledger: Facts,
         destinations: Sequence[StorageBackend],
         key: SigningKey | None,
         clock: Callable[[], datetime],
@@ -67,6 +70,7 @@ class Stater:
         version: str,
         stamps: Callable[[], AbstractContextManager[TimeStamps]] | None = None,
     ) -> None:
+        self._ledger = ledger
         self._destinations = destinations
         self._key = key
         self._clock = clock
@@ -75,13 +79,15 @@ class Stater:
         self._stamps = stamps
 
     def state_due(self) -> int:
-        """Return how many statements were written. What cannot be made now is logged, and tried again the next night.
-        Idempotent."""
+        """Return how many statements were written. What cannot be made now is logged, reported to `status`, and tried
+        again the next night. Idempotent. Raises LedgerError."""
         if self._key is None:
             return 0
         written = 0
+        failed: dict[str, str | None] = {}
         with self._stamps() if self._stamps is not None else nullcontext() as stamps:
             for store in self._destinations:
+                failed[store.name] = None
                 made = state(
                     store,
                     self._key,
@@ -94,8 +100,13 @@ class Stater:
                     written += sum(each.written for each in made)
                 except StatementRefused as error:
                     log.error("statement_refused", store=store.name, reason=str(error))
-                except (StorageError, TimeStampRefused) as error:
+                    failed[store.name] = str(error)
+                except StorageError as error:
                     log.warning("statement_not_made", store=store.name, reason=str(error))
+                    failed[store.name] = str(error)
+                except TimeStampRefused as error:  # the statements themselves are there
+                    log.warning("statement_not_made", store=store.name, reason=str(error))
+        record_statements(self._ledger, failed, self._clock())
         return written
 
 
@@ -108,7 +119,7 @@ def due_months(store: StorageBackend, now: datetime, retention: timedelta) -> li
         dated = (keys.month_of(info.key) for info in store.list(keys.MANIFESTS))
         first = min((month for month in dated if month not in (None, keys.UNDATED_MONTH)), default="") or ""
     months = []
-    while first and now >= statements.first_day(statements.next_month(first)) + retention + timedelta(days=1):
+    while first and now >= statements.due_at(first, retention):
         months.append(first)
         first = statements.next_month(first)
     return months

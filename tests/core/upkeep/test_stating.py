@@ -22,9 +22,11 @@ from archiver.core.records import statements, tombstones
 from archiver.core.records.commit import accept, mark_damaged
 from archiver.core.records.manifest import read_manifest
 from archiver.core.records.statements import SigningKey, StatementRefused
+from archiver.core.upkeep.statement_report import expect_statements, record_statements, statement_findings
 from archiver.core.upkeep.stating import Made, Stater, TimeStampRefused, state
 from archiver.hms.models import Asset
 from archiver.http import trust
+from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.registry import open_destination
@@ -187,16 +189,74 @@ def test_each_night_what_is_due_is_made_and_one_that_is_refused_does_not_keep_th
     make(store, datetime(2026, 4, 20, tzinfo=UTC))
     path = folder / "statements/2026-03.json"
     path.write_bytes(path.read_bytes() + b" ")
+    ledger = MemoryLedger(lambda: LATER)
 
     def stater(key: SigningKey | None) -> Stater:
         return Stater(
-            destinations=[store, other], key=key, clock=lambda: LATER, retention=RETENTION, version="test"
+            ledger=ledger,
+            destinations=[store, other],
+            key=key,
+            clock=lambda: LATER,
+            retention=RETENTION,
+            version="test",
         )
 
     assert stater(None).state_due() == 0
     assert stater(KEY).state_due() == 2
     assert stater(KEY).state_due() == 0
     assert verified(tmp_path / "other", tmp_path)[0] == 0
+    (missing,) = statement_findings(expect_statements(ledger, LATER), LATER + timedelta(days=4), RETENTION)
+    assert (missing.id, missing.cause, "was altered" in missing.text) == (
+        "statement_missing",
+        store.name,
+        True,
+    )
+
+
+DUE = datetime(2026, 5, 17, tzinfo=UTC)  # when April is
+AWAY = "it does not answer"
+
+
+@pytest.mark.parametrize(
+    ("runs", "looked_at", "expected"),
+    [
+        ([], DUE + timedelta(days=2), []),
+        ([], DUE + timedelta(days=4), ["Nothing has looked for the statement of 2026-04"]),
+        ([(DUE, None)], DUE + timedelta(days=33), []),
+        ([(DUE, None)], DUE + timedelta(days=40), ["2026-05 is missing at one, or was not looked for"]),
+        ([(DUE, AWAY)], DUE + timedelta(days=2), []),
+        ([(DUE, AWAY)], DUE + timedelta(days=4), [AWAY]),
+        ([(DUE, AWAY), (DUE + timedelta(days=3), None)], DUE + timedelta(days=4), []),
+        # nothing is due while it is away
+        ([(DUE, None), (DUE + timedelta(days=1), AWAY)], DUE + timedelta(days=20), []),
+        ([(DUE, None), (DUE + timedelta(days=1), AWAY)], DUE + timedelta(days=40), [AWAY]),
+    ],
+)
+def test_a_statement_that_is_missing_days_after_it_was_due_is_a_problem(
+    runs: list[tuple[datetime, str | None]], looked_at: datetime, expected: list[str]
+) -> None:
+    ledger = MemoryLedger(lambda: DUE)
+    expect_statements(ledger, DUE)
+    for at, why in runs:
+        record_statements(ledger, {"one": why, "two": None}, at)
+
+    found = [
+        each
+        for each in statement_findings(expect_statements(ledger, looked_at), looked_at, RETENTION)
+        if each.cause != "two"
+    ]
+
+    assert [part in each.text for part, each in zip(expected, found, strict=True)] == [True] * len(expected)
+    assert {each.id for each in found} <= {"statement_missing"}
+
+
+def test_of_a_destination_that_was_removed_nothing_is_expected() -> None:
+    ledger = MemoryLedger(lambda: DUE)
+    record_statements(ledger, {"one": AWAY, "two": None}, DUE)
+    record_statements(ledger, {"two": None}, DUE + timedelta(days=1))
+
+    late = DUE + timedelta(days=10)
+    assert not list(statement_findings(expect_statements(ledger, late), late, RETENTION))
 
 
 # -- verifying

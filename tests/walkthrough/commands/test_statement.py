@@ -43,6 +43,7 @@ def test_a_user_makes_a_key_states_what_is_due_and_an_auditor_verifies_it(
     assert (ran.returncode, "0 faults" in ran.stdout) == (0, True), ran.stdout + ran.stderr
     assert user.types("verify").exit_code == 0
     assert user.types("reconcile").exit_code == 0
+    assert "statement_missing" not in user.types("status", "--json").text
 
 
 def test_a_key_that_is_none_is_2(user: User) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Iterator
 
 from pydantic import SecretStr
@@ -34,6 +35,7 @@ def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
         at_risk_within=settings.at_risk,
         sweep_every=settings.sweep_every,
         local=lambda: (*local_findings(ledger, settings.state_dir), *_statement_findings(settings, ledger)),
+        host=socket.gethostname(),
     )
 
 

@@ -2,13 +2,13 @@
 
 A finding becomes an alert: one per rule and cause (a destination, a worker), sent once to each channel that wants its
 severity, sent again when its level has doubled, or has risen for GROWTH_AFTER, and resolved when the finding has been
-gone for RESOLVED_AFTER. The book is kept as a
-fact in the ledger, so that a restart or a second process sends nothing twice.
+gone for RESOLVED_AFTER and there is evidence that it is over (`core.evidence`). The book is kept as a fact in the
+ledger, so that a restart or a second process sends nothing twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -115,16 +115,23 @@ class AlertBook:
     revision: int = 0  # grows each time that the book is kept in the ledger
     writes: Mapping[str, int] = field(default_factory=dict)
     """By process, the last of its writes that went into this book; empty in one of an earlier version."""
+    ledger_lost_at: datetime | None = None
+    """When the ledger was last seen to have lost what it knew: it was flushed, or is older than it was."""
 
     # -- what is wrong -------------------------------------------------------------------------------------
-    def observe(self, findings: Iterable[Finding], now: datetime) -> AlertBook:
-        """Take up the `findings` of a look that could see everything. Idempotent."""
+    def observe(
+        self, findings: Iterable[Finding], now: datetime, is_over: Callable[[Alert], bool]
+    ) -> AlertBook:
+        """Take up the `findings` of a look that could read the ledger. `is_over`: whether there is evidence that an
+        alert whose finding is absent is over; until then it fires. Idempotent."""
         found = {(each.id, each.cause): each for each in findings if each.is_problem}
-        alerts = {
-            key: self._carry_on(alert, found.get(key), now)
-            for key, alert in self.alerts.items()
-            if alert.rule_id in RULES
-        }
+        alerts = {}
+        for key, alert in self.alerts.items():
+            if alert.rule_id in RULES:
+                carried = self._carry_on(alert, found.get(key), now)
+                if carried.resolved and not alert.resolved and not is_over(carried):
+                    carried = replace(carried, resolved=False)
+                alerts[key] = carried
         for key, each in found.items():
             if key not in alerts and len(alerts) < MOST_ALERTS:
                 alerts[key] = Alert(each.id, each.cause, each.rule.severity, each.text, each.level, now)
@@ -141,7 +148,7 @@ class AlertBook:
     @staticmethod
     def _carry_on(alert: Alert, finding: Finding | None, now: datetime) -> Alert:
         if finding is None:
-            since = alert.gone_since or now
+            since = min(alert.gone_since or now, now)  # the ledger's clock may have been set back
             return replace(alert, gone_since=since, resolved=alert.resolved or now - since >= RESOLVED_AFTER)
         if alert.resolved:  # it came back before every channel was notified of its end
             alert = replace(alert, since=now, resolved=False)
@@ -224,13 +231,19 @@ class AlertBook:
                 notified[name] = max(each, notified.get(name, each), key=lambda one: one.level)
             alerts[key] = replace(theirs or alert, notified=notified)
         digests = [at for at in (self.digest_at, other.digest_at) if at is not None]
+        losses = [at for at in (self.ledger_lost_at, other.ledger_lost_at) if at is not None]
         return AlertBook(
             alerts,
             {**self.deliveries, **other.deliveries},
             max(digests) if digests else None,
             max(self.revision, other.revision),
             {**self.writes, **{name: max(n, self.writes.get(name, n)) for name, n in other.writes.items()}},
+            max(losses) if losses else None,
         )
+
+    def after_loss(self, now: datetime) -> AlertBook:
+        """The ledger lacks what this book had: what is absent from it now may not be over."""
+        return replace(self, ledger_lost_at=now)
 
     # -- the daily digest ----------------------------------------------------------------------------------
     def digest_is_due(self, now: datetime, hour: int) -> bool:
@@ -274,6 +287,7 @@ class AlertBook:
             "digest_at": self.digest_at.isoformat() if self.digest_at else None,
             "revision": self.revision,
             "writes": [[name, number] for name, number in self.writes.items()],  # in this order
+            "ledger_lost_at": self.ledger_lost_at.isoformat() if self.ledger_lost_at else None,
         }
 
     @classmethod
@@ -294,6 +308,7 @@ class AlertBook:
             parse_time(fact.get("digest_at")),
             revision if isinstance(revision, int) else 0,
             _read_writes(fact.get("writes")),
+            parse_time(fact.get("ledger_lost_at")),
         )
 
 

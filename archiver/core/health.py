@@ -76,6 +76,9 @@ class Summary:
     recorded: Mapping[str, datetime] = field(
         default_factory=dict
     )  # latest time in each of the ledger's facts
+    looked: Mapping[str, datetime] = field(default_factory=dict)  # by fact, when the last such look began
+    host: str = ""  # the machine that looks
+    events_waiting: int = 0
     next_due_at: datetime | None = None
     forecast: Forecast | None = None  # None: too little was measured
     removed_destinations: frozenset[str] = (

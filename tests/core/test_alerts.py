@@ -47,7 +47,7 @@ class Office:
 
     def look(self, *findings: Finding, after: timedelta = MINUTE) -> None:
         self.clock.advance(after)
-        self.book = self.book.observe(findings, self.clock())
+        self.book = self.book.observe(findings, self.clock(), lambda _: True)
         self.deliver()
 
     def deliver(self) -> None:
@@ -359,6 +359,6 @@ def _row(asset_id: str, left: timedelta) -> Row:
 
 def test_a_channel_is_not_silenced_by_a_clock_that_was_ahead() -> None:
     """A process that began while the ledger was down had no other clock than its machine's."""
-    book = AlertBook().failed(CHAT, "503", NOW + 300 * DAY).observe([LOST], NOW)
+    book = AlertBook().failed(CHAT, "503", NOW + 300 * DAY).observe([LOST], NOW, lambda _: True)
 
     assert book.message(CHAT, NOW) is not None

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
+from archiver.core.evidence import is_over
 from archiver.core.health import Summary, alert_findings, assess
 from archiver.core.health_rules import finding
 from archiver.ledger.base import Facts
@@ -101,8 +103,15 @@ class Alerter:
         has_ours = (kept.revision > 0 and not kept.writes) or kept.writes.get(self._writer, 0) >= self._writes
         is_newer = self._is_kept and has_ours and kept.revision >= self._book.revision
         book = kept if is_newer else self._book.merge(kept)
+        if not has_ours:
+            log.warning("ledger_lost_what_it_knew", advice="alerts are resolved once it is known again")
+            book = book.after_loss(now)
         book = book.only(each.channel for each in self._channels)
-        self._book = replace(book.observe(alert_findings(summary), now), revision=book.revision + 1)
+        lost_at = book.ledger_lost_at
+        if lost_at is not None and lost_at > now:  # the ledger's clock was set back
+            book = book.after_loss(lost_at := now)
+        known = partial(is_over, summary=summary, ledger_lost_at=lost_at)
+        self._book = replace(book.observe(alert_findings(summary), now, known), revision=book.revision + 1)
         self._is_kept = False
         self._deliver(now, locked_at)
         if self._book.digest_at is None:

@@ -29,7 +29,7 @@ from archiver.core.records.commit import (
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest
 from archiver.core.upkeep.rebuild import Rebuilder
-from archiver.core.upkeep.reports import RECONCILE_FACT
+from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
@@ -38,8 +38,6 @@ from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
-BEGAN = "began"
-"""In RECONCILE_FACT: when it began, by the ledger's clock."""
 _LONGEST = timedelta(days=1)
 """How long before its end a reconcile of the version before, which did not record it, can have begun."""
 

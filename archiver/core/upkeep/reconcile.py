@@ -23,13 +23,13 @@ from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
 from archiver.core.records.commit import LACKING, damaged_settlement
 from archiver.core.upkeep.applied_tombstones import AppliedTombstones
-from archiver.core.upkeep.contradicted import BEGAN, Contradiction, Contradictions
+from archiver.core.upkeep.contradicted import Contradiction, Contradictions
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
-from archiver.core.upkeep.reports import RECONCILE_FACT, reconcile_is_overdue
+from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.core.upkeep.undelivered import Undelivered
 from archiver.ledger.base import Ledger

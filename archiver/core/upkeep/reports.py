@@ -12,6 +12,8 @@ from archiver.ledger.base import Facts, Ledger
 
 VERIFY_FACT = "verify"
 RECONCILE_FACT = "reconcile"
+BEGAN = "began"
+"""In RECONCILE_FACT: when it began, by the ledger's clock."""
 RECONCILE_EXPECTED_FACT = "reconcile_expected"
 SCRUB_FACT = "scrub"
 REPLICATE_FACT = "replicate"

@@ -28,7 +28,7 @@ from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import AssetState, OutboxSize, Row
 
 WATCH_FACT = "watch"
 RAN_ONCE_FACT = "run_once"
@@ -47,6 +47,7 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
     facts = ledger.recall_all("")
     at_risk = sorted(most_urgent(ledger, now + at_risk_within, SHOWN + 1), key=lambda row: row.expires_at)
     waiting = tuple(ledger.rows([AssetState.WAITING], limit=MOST_COMPARED))
+    outbox = ledger.outbox_size()
     known = summarize_facts(ledger, facts, now, at_risk_within=at_risk_within, sweep_every=sweep_every)
     return replace(
         known,
@@ -58,7 +59,8 @@ def summarize(ledger: Ledger, now: datetime, *, at_risk_within: timedelta, sweep
         running=tuple(ledger.progress()),
         open_breakers=breaker.not_closed(ledger, now),
         failing=tuple(_failing(waiting)),
-        reported=tuple(_reported(ledger, facts, now)),
+        reported=tuple(_reported(ledger, facts, outbox, now)),
+        events_waiting=outbox.waiting,
         next_due_at=ledger.next_due_at(),
     )
 
@@ -88,6 +90,7 @@ def summarize_facts(
         ran_once_at=recorded.get(RAN_ONCE_FACT),
         idle_since=parse_time(facts.get(IDLE_FACT, {}).get("since")),
         recorded=recorded,
+        looked={name: at for name, fact in facts.items() if (at := _began(fact)) is not None},
         removed_destinations=registry.removed(facts),
         replicated=facts.get(reports.REPLICATE_FACT),
         crossings=_crossings(facts.get(CROSSINGS_FACT, {})),
@@ -120,13 +123,21 @@ def _crossings(fact: Mapping[str, object]) -> dict[int, int]:
     }
 
 
+def _began(fact: Mapping[str, object]) -> datetime | None:
+    """An earlier version's reconcile, and a watch, tell only when they ended."""
+    times = (parse_time(fact.get(name)) for name in ("started_at", reports.BEGAN, "at"))
+    return next((time for time in times if time is not None), None)
+
+
 def _latest(fact: Mapping[str, object]) -> datetime | None:
     times = (parse_time(fact.get(name)) for name in RECORDED_TIMES)
     return max((time for time in times if time is not None), default=None)
 
 
 # -- findings that a task or a machine has recorded ----------------------------------------------------------
-def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: datetime) -> Iterator[Finding]:
+def _reported(
+    ledger: Ledger, facts: Mapping[str, Mapping[str, object]], outbox: OutboxSize, now: datetime
+) -> Iterator[Finding]:
     if workspaces.REFUSED_FACT in facts:
         yield finding(
             "ledger_of_another_workspace",
@@ -149,7 +160,7 @@ def _reported(ledger: Ledger, facts: Mapping[str, Mapping[str, object]], now: da
     yield from _of_failed_later(ledger)
     yield from _of_erasures(ledger, now)
     yield from expiring.findings(facts.get(expiring.FACT))
-    yield from _of_events(ledger, facts.get(events.FACT, {}), now)
+    yield from _of_events(outbox, facts.get(events.FACT, {}), now)
     for name, delivery in AlertBook.from_fact(facts.get(BOOK_FACT)).failing_channels.items():
         yield finding(
             "alert_channel_fails",
@@ -174,9 +185,8 @@ def _of_sweep(sweep: Mapping[str, object]) -> Iterator[Finding]:
         )
 
 
-def _of_events(ledger: Ledger, fact: Mapping[str, object], now: datetime) -> Iterator[Finding]:
+def _of_events(size: OutboxSize, fact: Mapping[str, object], now: datetime) -> Iterator[Finding]:
     since = parse_time(fact.get("failing_since"))
-    size = ledger.outbox_size()
     if since is not None and now - since >= EVENTS_LATE:
         text = f"{size.waiting:,} events wait since {since:%Y-%m-%d %H:%M} UTC: {fact.get('reason')}"
         yield finding("events_not_delivered", text)

@@ -44,10 +44,12 @@ class Watcher:
         at_risk_within: timedelta,
         sweep_every: timedelta,
         local: Callable[[], Iterable[Finding]] = tuple,
+        host: str = "",
     ) -> None:
-        """`clock`: the ledger's. `local`: what this process finds of its machine and the ledger's server; may raise
-        LedgerError."""
+        """`clock`: the ledger's. `local`: what this process finds of its machine, `host`, and the ledger's server; may
+        raise LedgerError."""
         self._local = local
+        self._host = host
         self._ledger = ledger
         self._clock = clock
         self._at_risk_within = at_risk_within
@@ -61,7 +63,7 @@ class Watcher:
             at_risk_within=self._at_risk_within,
             sweep_every=self._sweep_every,
         )
-        return replace(summary, reported=(*summary.reported, *self._local()))
+        return replace(summary, reported=(*summary.reported, *self._local()), host=self._host)
 
     def watch(self) -> Summary:
         """Log an alarm for each problem, and for each asset whose deadline has come under a level of ALARM_LEVELS since

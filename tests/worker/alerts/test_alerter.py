@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from archiver.core.alerts import BOOK_FACT, FAILING_AFTER, RESOLVED_AFTER, AlertBook, Channel
-from archiver.core.destinations import breaker
+from archiver.core.destinations import breaker, failures
+from archiver.core.destinations.registry import Registered, Registry
 from archiver.core.health import Summary
 from archiver.core.health_rules import Severity
 from archiver.core.upkeep import status
+from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
@@ -420,3 +422,86 @@ def test_a_resolved_note_waits_until_nobody_can_be_mistaken(installation: Instal
     look(installation, telling, times=RESOLVED_AFTER // MINUTE)
 
     assert inbox.titles == ["archiver: critical: control is silent"]
+
+
+@pytest.mark.parametrize("lost_with", ["flush", "rollback"])
+def test_what_a_lost_ledger_forgot_is_not_resolved_before_it_is_known_again(
+    installation: Installation, lost_with: str
+) -> None:
+    inbox = Inbox("slack 1")
+    first, second = alerter(installation, inbox), alerter(installation, inbox)
+    look(installation, first, second)
+    before = installation.ledger.recall_all("")
+    installation.loses("a1")
+    look(installation, first, second)
+    installation.ledger.clear()
+    if lost_with == "rollback":
+        for name, fact in before.items():
+            installation.ledger.remember(name, fact)
+    look(installation, first, second, times=60)  # sweeps and watches go on
+    assert inbox.titles == ["archiver: critical: lost"]
+    assert [alert.rule_id for alert in first.firing()] == ["lost"]
+
+    restarted = alerter(installation, inbox)
+    reconciles(installation)
+    look(installation, restarted, times=5)
+
+    assert inbox.titles == ["archiver: critical: lost", "archiver: resolved: lost"]
+
+
+def test_a_reconcile_that_began_before_the_loss_is_no_evidence(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling)
+    began = installation.clock()
+    installation.clock.advance(MINUTE)
+    installation.ledger.clear()
+    reconciles(installation, began=began)
+    look(installation, telling, times=60)
+
+    assert inbox.titles == ["archiver: critical: lost"]
+
+
+def test_a_ledger_clock_that_was_set_back_makes_no_evidence_and_does_not_keep_it_out(
+    installation: Installation,
+) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling)
+    installation.ledger.clear()
+    look(installation, telling, times=5)
+    reconciles(installation)
+    installation.clock.advance(-10 * DAY)
+    look(installation, telling, times=30)
+    assert inbox.titles == ["archiver: critical: lost", "archiver: critical: clock is wrong"]
+
+    reconciles(installation)
+    look(installation, telling, times=30)
+    assert inbox.titles[2:] == ["archiver: resolved: lost", "archiver: resolved: clock is wrong"]
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_destination_that_nobody_looks_at_is_not_resolved(
+    installation: Installation, is_removed: bool
+) -> None:
+    """Its record expires. A reconcile that ends has read every destination that is configured."""
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    ledger, now = installation.ledger, installation.clock()
+    failures.record(ledger, "s3://b", "host", failures.Kind.UNKNOWN, "no marker", now, 5 * MINUTE)
+    look(installation, telling, times=120)
+    assert inbox.titles == ["archiver: critical: destination unknown"]
+
+    if is_removed:
+        Registry(ledger, None).remember("s3://b", Registered(id="1", removed=True))
+    reconciles(installation)
+    look(installation, telling)
+    assert inbox.titles[1:] == ["archiver: resolved: destination unknown"]
+
+
+def reconciles(installation: Installation, began: datetime | None = None) -> None:
+    now = installation.clock()
+    times = {BEGAN: (began or now).isoformat(), "at": now.isoformat()}
+    installation.ledger.remember(RECONCILE_FACT, times)

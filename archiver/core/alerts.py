@@ -137,6 +137,16 @@ class AlertBook:
                 alerts[key] = Alert(each.id, each.cause, each.rule.severity, each.text, each.level, now)
         return replace(self, alerts=_without_settled(alerts))
 
+    def resolve(self, rule_id: str, cause: str | None = None) -> AlertBook:
+        """Resolve the alerts of a rule, or of one cause, whose finding is absent, because a person says that it is
+        over. What is still found fires on. Idempotent."""
+        chosen = {
+            key: replace(alert, resolved=True)
+            for key, alert in self.alerts.items()
+            if alert.rule_id == rule_id and cause in (None, alert.cause) and alert.gone_since is not None
+        }
+        return replace(self, alerts=_without_settled({**self.alerts, **chosen}), revision=self.revision + 1)
+
     def add(self, finding: Finding, now: datetime) -> AlertBook:
         """Take up one finding of a look that could see nothing else: what fires goes on firing."""
         key = (finding.id, finding.cause)

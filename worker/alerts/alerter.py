@@ -31,6 +31,24 @@ LOCK_TTL = timedelta(minutes=5)
 _LOCK = "alerts"
 
 
+class LookIsRunning(Exception):
+    """A look for alerts holds the lock."""
+
+
+def resolve(ledger: Facts, rule_id: str, cause: str | None) -> AlertBook:
+    """Resolve alerts whose finding is absent, as `AlertBook.resolve`; return the book. The next look sends the notes.
+    Idempotent. Raises LookIsRunning, LedgerError."""
+    if (token := ledger.lock(_LOCK, LOCK_TTL)) is None:
+        raise LookIsRunning
+    try:
+        book = AlertBook.from_fact(ledger.recall(BOOK_FACT)).resolve(rule_id, cause)
+        if not ledger.remember_locked(BOOK_FACT, book.as_fact(), lock=_LOCK, token=token):
+            raise LookIsRunning
+        return book
+    finally:
+        ledger.unlock(_LOCK, token)
+
+
 class Alerter:
     """Assesses the account each minute, and sends each channel the alerts that it has not had.
 

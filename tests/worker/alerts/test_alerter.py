@@ -20,7 +20,7 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, Seen, Settlement
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
-from worker.alerts.alerter import AWAY_AFTER, LOCK_TTL, Alerter
+from worker.alerts.alerter import AWAY_AFTER, LOCK_TTL, Alerter, resolve
 from worker.alerts.channels import DeliveryFailed, OpenChannel
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -505,3 +505,16 @@ def reconciles(installation: Installation, began: datetime | None = None) -> Non
     now = installation.clock()
     times = {BEGAN: (began or now).isoformat(), "at": now.isoformat()}
     installation.ledger.remember(RECONCILE_FACT, times)
+
+
+def test_what_a_person_resolves_is_told_by_a_running_process(installation: Installation) -> None:
+    inbox = Inbox("slack 1")
+    telling = alerter(installation, inbox)
+    installation.loses("a1")
+    look(installation, telling)
+    installation.ledger.clear()
+    look(installation, telling, times=30)
+    resolve(installation.ledger, "lost", None)
+    look(installation, telling, times=2)
+
+    assert inbox.titles == ["archiver: critical: lost", "archiver: resolved: lost"]

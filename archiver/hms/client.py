@@ -137,16 +137,24 @@ class HmsClient:
 
     # -- hms.base.WebhookHistory ---------------------------------------------------------------------------
     def failed_deliveries(self, since: datetime, until: datetime) -> Iterator[RecordingEvent]:
-        """See `WebhookHistory.failed_deliveries`."""
+        """See `WebhookHistory.failed_deliveries`. Where the filter by name is refused, all failed deliveries are read."""
         asked: dict[str, str | list[str]] = {
             "start_time": _rfc_3339(since),
             "end_time": _rfc_3339(until),
             "status": "failed",
             "limit": str(PAGE_ROWS),
-            "event_names": sorted(EVENTS),
         }
+        names: dict[str, list[str]] = {"event_names": sorted(EVENTS)}
         for page in range(1, DELIVERY_PAGES + 1):
-            events, more = self._call(WEBHOOK_HISTORY, {**asked, "page": str(page)}, read_failed_deliveries)
+            query = {**asked, "page": str(page)}
+            try:
+                events, more = self._call(WEBHOOK_HISTORY, {**query, **names}, read_failed_deliveries)
+            except HmsBadRequest as error:
+                if not names or page > 1:
+                    raise
+                _log.info("webhook_filter_refused", extra={"reason": str(error)})
+                names = {}
+                events, more = self._call(WEBHOOK_HISTORY, query, read_failed_deliveries)
             yield from (event for event in events if event.type in EVENTS)
             if not more:
                 return

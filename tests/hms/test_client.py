@@ -844,6 +844,32 @@ def test_a_history_without_an_end_is_cut(talk: Talk) -> None:
     assert len(_failed(client)) == len(server.asked) == DELIVERY_PAGES
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_where_the_filter_by_name_is_refused_all_are_read_and_filtered_here(talk: Talk, status: int) -> None:
+    mixed = says(
+        {
+            "events": [
+                {"event_name": "peer.join.success", "payload": {"event_data": {"session_id": "s0"}}},
+                {"event_name": "recording.success", "payload": {"event_data": {"session_id": "s1"}}},
+            ],
+            "pagination": {"has_next": True},
+        }
+    )
+    client, server = talk([refuses(status), mixed, _deliveries("s2")])
+
+    assert _failed(client) == [("s1", None), ("s2", "r1")]
+    assert [asked.query["page"] for asked in server.asked] == ["1", "1", "2"]
+    assert ["event_names" in asked.query for asked in server.asked] == [True, False, False]
+
+
+def test_a_history_that_is_refused_without_the_filter_too_is_an_error(talk: Talk) -> None:
+    client, server = talk([refuses(400)])
+
+    with pytest.raises(HmsBadRequest, match="analytics/webhooks"):
+        _failed(client)
+    assert len(server.asked) == 2
+
+
 # -- the limit of requests ---------------------------------------------------------------------------------------
 
 

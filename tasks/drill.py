@@ -1,4 +1,4 @@
-"""Nightly: restore a few archived copies as a test, and make the monthly statements, when that is due."""
+"""Nightly, if due: make the monthly statements, renew the catalogues, restore a few archived copies as a test."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def register(app: Celery, services: GetServices) -> None:
         if comes_too_soon(task, services().ledger):
             return SKIPPED
         statements = services().stater.state_due()
+        catalogues = services().cataloguer.write_due()
         result = services().driller.drill_if_due()
         done = asdict(result) if result else {"skipped": "not due, off, or another drill is running"}
-        return {**done, "statements": statements}
+        return {**done, "statements": statements, "catalogues": catalogues}

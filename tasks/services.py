@@ -10,6 +10,7 @@ from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
+from archiver.core.upkeep.cataloguing import Cataloguer
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
@@ -67,6 +68,9 @@ class Services(Protocol):
 
     @property
     def stater(self) -> Stater: ...
+
+    @property
+    def cataloguer(self) -> Cataloguer: ...
 
     @property
     def watcher(self) -> Watcher: ...

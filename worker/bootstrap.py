@@ -33,6 +33,7 @@ from archiver.core.replication.repairer import Repairer
 from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
+from archiver.core.upkeep.cataloguing import Cataloguer
 from archiver.core.upkeep.dispatch import Dispatcher, Send
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
@@ -194,6 +195,9 @@ def build_services(
             rules=build_drill_rules(settings),
         ),
         stater=_build_stater(settings, ledger, destinations, clock, authorities),
+        cataloguer=Cataloguer(
+            ledger=ledger, destinations=destinations, clock=clock, wanted=settings.catalogue
+        ),
         watcher=build_watcher(settings, ledger),
         write_probe=WriteProbe(
             ledger=ledger, destinations=destinations, clock=clock, machine=socket.gethostname()

@@ -17,6 +17,7 @@ from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller
 from archiver.core.upkeep.announced import MissedWebhooks
+from archiver.core.upkeep.cataloguing import Cataloguer
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
@@ -62,6 +63,7 @@ class AppServices:
     scrubber: Scrubber
     driller: Driller
     stater: Stater
+    cataloguer: Cataloguer
     watcher: Watcher
     write_probe: WriteProbe
     dead_mans_switch: DeadMansSwitch

@@ -304,6 +304,12 @@ _RULES = (
     Rule("acknowledged", Severity.INFO, "A person acknowledged these ends.", ""),
     Rule("scrubbed", Severity.INFO, "When the copies at a destination were last checked.", ""),
     Rule("drilled", Severity.INFO, "When copies were last restored as a test, and how long that took.", ""),
+    Rule(
+        "catalogue_is_late",
+        Severity.INFO,
+        "The monthly tables at a destination have not been renewed for days.",
+        "",
+    ),
     Rule("ledger_not_persistent", Severity.INFO, "The ledger's Redis keeps nothing across a restart.", ""),
     Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),
     Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),

@@ -137,7 +137,7 @@ class HmsClient:
 
     # -- hms.base.WebhookHistory ---------------------------------------------------------------------------
     def failed_deliveries(self, since: datetime, until: datetime) -> Iterator[RecordingEvent]:
-        """See `WebhookHistory.failed_deliveries`. Where the filter by name is refused, all failed deliveries are read."""
+        """See `WebhookHistory.failed_deliveries`. Where the filter by name is refused, all are read."""
         asked: dict[str, str | list[str]] = {
             "start_time": _rfc_3339(since),
             "end_time": _rfc_3339(until),

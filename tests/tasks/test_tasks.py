@@ -77,7 +77,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
-        self.driller = self.stater = self
+        self.driller = self.stater = self.cataloguer = self
         self.missed_webhooks = self.write_probe = self.session_keeper = self
         self.expirer = Expiry()
         self.replicator = Replication()
@@ -121,6 +121,9 @@ class Core:
 
     def state_due(self) -> int:
         return 2
+
+    def write_due(self) -> int:
+        return 3
 
     def drill_if_due(self) -> DrillReport | None:
         return self.drilled
@@ -317,7 +320,8 @@ def test_reconcile_scrub_and_drill_tell_what_they_found_or_that_another_is_at_it
     assert "skipped" in call(Core(), names.SCRUB)
     assert call(Core(drilled=DrillReport(copies=3)), names.DRILL)["copies"] == 3
     assert "skipped" in call(Core(), names.DRILL)
-    assert call(Core(), names.DRILL)["statements"] == 2, "also when no drill is due"
+    done = call(Core(), names.DRILL)
+    assert (done["statements"], done["catalogues"]) == (2, 3), "also when no drill is due"
 
 
 def test_watch_notes_which_beat_sent_it_for_as_long_as_it_goes_on() -> None:

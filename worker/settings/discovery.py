@@ -34,6 +34,12 @@ class DiscoverySettings(SettingsGroup):
         "its recordings, in sessions/. It finds the recordings of a user: `archiver list --user`. false where "
         "personal data must not be kept. Default true.",
     )
+    catalogue: bool = Field(
+        default=True,
+        description="Whether the monthly tables of what is archived, catalogue/<yyyy>-<mm>.csv.gz, are renewed each "
+        "night. A night costs a LIST for each 1,000 manifests and destination, and a HEAD and a GET for each manifest "
+        "of a month that changed. false where a store lets nothing be overwritten. Default true.",
+    )
     sweep_seconds: int = Field(
         default=300,
         ge=1,

@@ -20,6 +20,7 @@ import structlog
 
 from archiver.core.records import keys
 from archiver.core.records.manifest import Manifest, find_manifest
+from archiver.core.records.removal import forget_rows
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.models import Asset
 from archiver.transfer.checksums import crc32c
@@ -83,7 +84,7 @@ def write_catalogue(
 
     The same manifests give the same bytes. Without a manifest nothing is written, and an older catalogue stays: it may
     be the last trace of them. Idempotent. Memory: the keys of the month, and its compressed catalogue. Requests: a LIST
-    for each 1,000 manifests, and a HEAD and a GET for each. Raises StorageError."""
+    for each 1,000 manifests, before and after, and a HEAD and a GET for each. Raises StorageError."""
     key = keys.catalogue_key(month)
     listed = (info.key for info in store.list(keys.manifests_of(month)))
     manifests = sorted(each for each in listed if each.endswith(".json"))
@@ -102,6 +103,9 @@ def write_catalogue(
     written = rows > 0 and not _is_there(store, key, data)
     if written:
         store.put(ObjectSpec(key, "application/gzip", len(data)), data, crc32c(data))
+        still_there = {info.key for info in store.list(keys.manifests_of(month))}
+        if erased := [each for each in manifests if each not in still_there]:  # meanwhile: leave no row of it
+            forget_rows(store, erased)
         log.info("catalogue_written", store=store.name, key=key, rows=rows)
     return Catalogue(key, rows, len(data), written)
 

@@ -21,7 +21,7 @@ from archiver.core.health import (
     Summary,
 )
 from archiver.core.health_rules import Finding, finding
-from archiver.core.upkeep import drill_report, expiring, not_listed, reports, throughput
+from archiver.core.upkeep import cataloguing, drill_report, expiring, not_listed, reports, throughput
 from archiver.core.upkeep.erasing import locked_until
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
@@ -157,6 +157,7 @@ def _reported(
             )
     yield from reports.scrub_findings(facts.get(reports.SCRUB_FACT), now)
     yield from drill_report.drill_findings(facts.get(drill_report.DRILL_FACT), now)
+    yield from cataloguing.catalogue_findings(facts.get(cataloguing.FACT), now)
     yield from _of_failed_later(ledger)
     yield from _of_erasures(ledger, now)
     yield from expiring.findings(facts.get(expiring.FACT))

@@ -293,6 +293,13 @@ _RULES = (
         "`archiver expire` lists what it would delete; `archiver expire --yes` accepts it.",
     ),
     Rule(
+        "expiry_held",
+        Severity.WARNING,
+        "The term of archived assets is over, and nothing expires before the clocks agree and the ledger was compared.",
+        "The text says why. A wrong clock: set it and run NTP; then `archiver expire`.",
+        alert_after=timedelta(hours=6),
+    ),
+    Rule(
         "expiring_soon", Severity.INFO, "Archived assets whose term ends within 7 days are deleted then.", ""
     ),
     Rule(

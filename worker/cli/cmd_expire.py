@@ -28,7 +28,8 @@ def expire(
     """Delete what has been kept for its term (ARCHIVER_KEEP_DAYS), today's share of it. The workers do so each hour.
 
     At most a hundredth of the archive in a day. A first or shorter term deletes nothing before --yes, and is reported
-    until then: this lists what it would delete. Exit code 1 then, and when something is left of an asset.
+    until then: this lists what it would delete. Nothing is deleted while the clocks of the ledger, 100ms and the
+    destinations disagree. Exit code 1 then, and when something is left of an asset.
 
     Examples:
       archiver expire --dry-run
@@ -68,7 +69,9 @@ def expire(
                 f"{min(len(due), _SHOWN)} assets{more} would expire. Nothing was deleted; `archiver expire --yes` "
                 "accepts the terms."
             )
+        elif result.held:
+            err.print(shown(f"Nothing was deleted: {result.held}.", "bold red"))
         else:
             rest = f" {result.left:,} more are due, and wait for their day." if result.left else ""
             out.print(f"{result.expired:,} assets expired, {result.unfinished:,} are not finished yet.{rest}")
-    sys.exit(ExitCode.NOT_SAVED if result.withheld or result.unfinished else ExitCode.OK)
+    sys.exit(ExitCode.NOT_SAVED if result.withheld or result.held or result.unfinished else ExitCode.OK)

@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from archiver.core.records import keys
@@ -83,6 +83,23 @@ def probe(store: StorageBackend, ledger: Facts | None = None, size_bytes: int = 
             _remember_left(store, ledger)
             return Probe(stored, reads_back, creates_only, error, key, refusal)
     return Probe(stored, reads_back, creates_only, error)
+
+
+def tell_time(store: StorageBackend, ledger: Facts | None = None) -> datetime | None:
+    """Return the store's time, by the date that it gives to a probe; None when it does not tell one, or takes no probe
+    now. Never raises."""
+    if _left_lately(store, ledger):
+        return None
+    key, data = keys.probe_key(secrets.token_hex(16)), b"Written by the recording archiver to compare clocks."
+    stored = None
+    with suppress(StorageError):
+        store.put(ObjectSpec(key, "text/plain", len(data)), data, crc32c(data))
+        stored = store.stat(key)
+    try:
+        store.delete(key)
+    except StorageError:
+        _remember_left(store, ledger)
+    return stored.updated_at if stored is not None else None
 
 
 def refuses_everything(

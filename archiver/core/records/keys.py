@@ -13,6 +13,7 @@
     sessions/<session>/session.json                   who was in a session
     events/<yyyy>/<mm>/<dd>.json.gz                   delivery record: up to when events were delivered
     drills/<yyyy>/<mm>/<dd>-<hhmmss>-<hash>.jsonl.gz  drill record, written by each drill
+    expiry/record.json                                which terms were accepted, and how much expired today
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
     statements/<yyyy>-<mm>.json                       signed statement of a month, with .sig and perhaps .tsr beside it
     doctor/probe-<random>.bin                         probe, deleted at once
@@ -63,6 +64,8 @@ CHECKS = "checks/"
 DRILLS = "drills/"
 SESSIONS = "sessions/"
 EVENTS = "events/"
+EXPIRY = "expiry/"
+EXPIRY_RECORD = object_key(f"{EXPIRY}record.json")
 CATALOGUE = "catalogue/"
 STATEMENTS = "statements/"
 RECORDS = (
@@ -72,6 +75,7 @@ RECORDS = (
     DRILLS,
     SESSIONS,
     EVENTS,
+    EXPIRY,
     CATALOGUE,
     STATEMENTS,
     ".archiver-destination.json",

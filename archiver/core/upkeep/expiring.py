@@ -1,26 +1,31 @@
 """Delete assets whose term is over, as `erasing` does, and leave a tombstone that says `expired`.
 
 Whatever the settings say: a term that is shorter than the one that was accepted deletes nothing until a person accepts
-it (`archiver expire --yes`), and no day deletes more than a hundredth of the archive.
+it (`archiver expire --yes`), and no day deletes more than a hundredth of the archive. Both are recorded at the
+destinations, so that a ledger that was lost or rolled back changes neither. Nothing is deleted while the clocks of the
+ledger, 100ms and the destinations disagree, nor before the ledger was compared with the destinations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 
 import structlog
 
 from archiver.core.health_rules import Finding, finding
 from archiver.core.locks import Lock, acquire
-from archiver.core.records import keys
+from archiver.core.records import expiry_records, keys
+from archiver.core.records.expiry_records import ExpiryRecord
 from archiver.core.records.manifest import find_manifest
+from archiver.core.upkeep import clock_evidence
 from archiver.core.upkeep.erasing import AT_ONCE, Eraser, Removal
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
+from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
-from archiver.core.upkeep.terms import Terms, latest_archived_at
+from archiver.core.upkeep.terms import DEFAULT, FOR_EVER, Terms, latest_archived_at
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, Row
@@ -45,13 +50,14 @@ _RETENTION = timedelta(days=31)
 
 @dataclass(frozen=True, slots=True)
 class ExpiryResult:
-    """`withheld`: terms that are shorter than what was accepted, in words; then nothing was deleted. `left`: due today,
-    over the day's share. `unfinished`: something of them is left."""
+    """`withheld`: terms that are shorter than what was accepted, in words; `held`: why nothing may be deleted now. Then
+    nothing was deleted. `left`: due today, over the day's share. `unfinished`: something of them is left."""
 
     expired: int = 0
     unfinished: int = 0
     left: int = 0
     withheld: tuple[str, ...] = ()
+    held: str = ""
 
 
 class Expirer:
@@ -96,19 +102,31 @@ class Expirer:
             return False
         if any(self._terms.shorter_than(self._accepted())):
             return False
-        ends_at = self._terms.ends_at(row, latest_archived_at(row))
-        return ends_at is not None and ends_at <= self._clock()
+        now, ends_at = self._clock(), self._terms.ends_at(row, latest_archived_at(row))
+        if ends_at is None or ends_at > now:
+            return False
+        return clock_evidence.problem_by_facts(self._ledger, now) is None
 
     # -- inside --------------------------------------------------------------------------------------------
     def _run(self, lock: Lock, confirmed: bool, on_progress: OnProgress) -> ExpiryResult:
         now, fact = self._clock(), dict(self._ledger.recall(FACT) or {})
+        last = _time(fact)
+        shorter = tuple(self._terms.shorter_than(Terms.from_fact(fact.get("terms"))))
+        try:
+            record = self._record(fact)
+        except StorageError as error:
+            return self._hold(fact, f"what was accepted before cannot be read: {error}")
+        if record is not None and (last is None or record.at > last):  # the ledger was lost, or rolled back
+            shorter = tuple(self._terms.shorter_than(Terms.from_fact(record.terms)))
+        if self._terms.shortest_days is not None and self._ledger.recall(RECONCILE_FACT) is None:
+            return self._hold(fact, "the ledger was not compared with the destinations yet")
         counts = self._ledger.counts().states
         archive = sum(counts.get(state, 0) for state in KEPT_STATES)
-        shorter = tuple(self._terms.shorter_than(Terms.from_fact(fact.get("terms"))))
-        # a ledger that was swept and holds nothing archived is a new one, not a lost one
-        is_new = archive == 0 and not fact and self._ledger.recall(SWEEP_FACT) is not None
+        # a ledger that was swept and compared, and holds nothing archived, is a new one, not a lost one
+        is_known = "terms" in fact or record is not None
+        is_new = archive == 0 and not is_known and self._ledger.recall(SWEEP_FACT) is not None
         is_accepted = not shorter or confirmed or is_new
-        fact |= {"at": now.isoformat(), "withheld": "" if is_accepted else "; ".join(shorter)}
+        fact |= {"at": now.isoformat(), "withheld": "" if is_accepted else "; ".join(shorter), "held": ""}
         fact |= self._soon(now)
         if not is_accepted:
             self._ledger.remember(FACT, fact)
@@ -116,26 +134,67 @@ class Expirer:
             return ExpiryResult(withheld=shorter)
         if shorter:
             log.warning("terms_accepted", terms=self._terms.as_fact())
-        today = now.date().isoformat()
-        if fact.get("day") != today:
-            fact |= {"day": today, "archive": archive, "begun": 0}
-        fact["terms"] = self._terms.as_fact()
+        share = _Share.of(fact, record, now, archive)
+        fact |= {**share.as_fact(), "terms": self._terms.as_fact()}
         self._ledger.remember(FACT, fact)
-        begun, share = _number(fact, "begun"), max(1, _number(fact, "archive") // SHARE)
+        if self._is_outdated(record):
+            self._write(now, share)
+        past = (last, record.at if record else None)
+        return self._delete_due(lock, now, fact, share, past, on_progress)
+
+    def _delete_due(
+        self,
+        lock: Lock,
+        now: datetime,
+        fact: dict[str, object],
+        share: _Share,
+        past: Sequence[datetime | None],
+        on_progress: OnProgress,
+    ) -> ExpiryResult:
+        """`past`: when it was run before."""
         expired = unfinished = 0
         due = self.due()
-        while begun < share and (batch := list(islice(due, min(AT_ONCE, share - begun)))):
+        while share.left and (batch := list(islice(due, min(AT_ONCE, share.left)))):
             lock.extend()
-            begun += len(batch)
-            self._ledger.remember(FACT, {**fact, "begun": begun})  # first: killed, it must not begin anew
+            is_first = not expired and not unfinished
+            if is_first and (why := clock_evidence.problem(self._ledger, self._destinations, now, past)):
+                return self._hold(fact, why)
+            share = share.begin(len(batch))  # first: killed, it must not begin anew
+            self._ledger.remember(FACT, {**fact, **share.as_fact()})
+            if not self._write(now, share):
+                return self._hold({**fact, **share.as_fact()}, "no destination takes the record of it")
             for removal in self.expire(batch):
                 expired, unfinished = expired + removal.is_done, unfinished + (not removal.is_done)
-            on_progress("expiring", begun)
-        result = ExpiryResult(expired, unfinished, self._ended_by(now) if begun >= share else 0)
+            on_progress("expiring", share.begun)
+        result = ExpiryResult(expired, unfinished, 0 if share.left else self._ended_by(now))
         if result != ExpiryResult():
-            self._ledger.remember(FACT, {**fact, "begun": begun, **self._soon(now)})
+            self._ledger.remember(FACT, {**fact, **share.as_fact(), **self._soon(now)})
             log.info("expiry_ended", expired=expired, unfinished=unfinished, left=result.left)
         return result
+
+    def _record(self, fact: Mapping[str, object]) -> ExpiryRecord | None:
+        """Return what the destinations know; None when everything is kept for ever, as before."""
+        if (
+            self._terms.shortest_days is None
+            and fact.get("terms", {DEFAULT: FOR_EVER}) == self._terms.as_fact()
+        ):
+            return None
+        return expiry_records.read_newest(self._destinations)
+
+    def _is_outdated(self, record: ExpiryRecord | None) -> bool:
+        if record is None:
+            return self._terms.shortest_days is not None
+        return dict(record.terms) != self._terms.as_fact()
+
+    def _write(self, now: datetime, share: _Share) -> int:
+        record = ExpiryRecord(now, self._terms.as_fact(), share.day, share.archive, share.begun)
+        return expiry_records.write(self._destinations, record)
+
+    def _hold(self, fact: Mapping[str, object], why: str) -> ExpiryResult:
+        """Delete nothing, and say why. What was accepted stays as it was known."""
+        self._ledger.remember(FACT, {**fact, "held": why})
+        log.warning("expiry_held", reason=why)
+        return ExpiryResult(held=why)
 
     def expire(self, rows: Sequence[Row]) -> Iterator[Removal]:
         """Delete what is left of these, and call them EXPIRED. Idempotent. Raises LedgerError."""
@@ -189,6 +248,40 @@ class Expirer:
         return Terms.from_fact((self._ledger.recall(FACT) or {}).get("terms"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What may expire on `day`: of `archive` assets one in SHARE, of which `begun` have."""
+
+    day: date
+    archive: int
+    begun: int = 0
+
+    @classmethod
+    def of(
+        cls, fact: Mapping[str, object], record: ExpiryRecord | None, now: datetime, archive: int
+    ) -> _Share:
+        """By what the ledger or a destination knows of today, whichever began more."""
+        today = now.astimezone(UTC).date()
+        known = []
+        if fact.get("day") == today.isoformat():
+            known.append((_number(fact, "archive"), _number(fact, "begun")))
+        if record is not None and record.day == today:
+            known.append((record.archive, record.begun))
+        if not known:
+            return cls(today, archive)
+        return cls(today, min(each for each, _ in known), max(begun for _, begun in known))
+
+    @property
+    def left(self) -> int:
+        return max(0, max(1, self.archive // SHARE) - self.begun)
+
+    def begin(self, number: int) -> _Share:
+        return replace(self, begun=self.begun + number)
+
+    def as_fact(self) -> dict[str, object]:
+        return {"day": self.day.isoformat(), "archive": self.archive, "begun": self.begun}
+
+
 def findings(fact: Mapping[str, object] | None) -> Iterator[Finding]:
     """What `status` says of the last run."""
     if not fact:
@@ -199,12 +292,18 @@ def findings(fact: Mapping[str, object] | None) -> Iterator[Finding]:
             f"Nothing expires: ARCHIVER_KEEP_DAYS is shorter than what was accepted ({withheld}). `archiver expire` "
             "lists what it would delete, `archiver expire --yes` accepts it.",
         )
+    if held := fact.get("held"):
+        yield finding("expiry_held", f"Nothing expires at the moment: {held}.")
     number, first = _number(fact, "soon"), parse_time(fact.get("first"))
     if number and first is not None and not fact.get("withheld"):
         yield finding(
             "expiring_soon",
             f"{number:,} assets expire within {SOON.days} days, the first on {first:%Y-%m-%d}.",
         )
+
+
+def _time(fact: Mapping[str, object]) -> datetime | None:
+    return parse_time(fact.get("at"))
 
 
 def _number(fact: Mapping[str, object], name: str) -> int:

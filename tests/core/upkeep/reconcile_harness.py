@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
 from archiver.core.judging import Scope
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
+from storage_backends.base import ObjectKey, ObjectSpec
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, RETENTION
 from tests.core.fakes import Clock
 
 
+class DatedBackend(MemoryBackend):
+    """Dates what is written by `clock`, and counts what is read."""
+
+    def __init__(self, name: str, clock: Callable[[], datetime]) -> None:
+        super().__init__(name)
+        self._now = clock
+        self.reads: list[str] = []
+
+    def _publish(self, spec: ObjectSpec, data: bytes, crc32c: int, upload_id: str) -> Any:
+        info = super()._publish(spec, data, crc32c, upload_id)
+        dated = replace(info, updated_at=self._now())
+        self.store.objects[spec.key] = replace(self.store.objects[spec.key], info=dated)
+        return dated
+
+    def read(self, key: ObjectKey, *args: Any, **kwargs: Any) -> bytes:
+        self.reads.append(key)
+        return super().read(key, *args, **kwargs)
+
+
 class ReconcileHarness:
     def __init__(self, *stores: MemoryBackend) -> None:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
-        self.stores = list(stores) or [MemoryBackend("one"), MemoryBackend("two")]
+        self.stores = list(stores) or [DatedBackend(name, self.clock) for name in ("one", "two")]
+        self._snapshot = b""
+
+    def snapshot(self) -> None:
+        """Of the ledger."""
+        kept = {name: value for name, value in vars(self.ledger).items() if name not in ("_clock", "_mutex")}
+        self._snapshot = pickle.dumps(kept)
+
+    def roll_back(self) -> None:
+        """Restore the last snapshot."""
+        vars(self.ledger).update(pickle.loads(self._snapshot))
 
     @property
     def one(self) -> MemoryBackend:

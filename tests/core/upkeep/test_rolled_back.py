@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,45 +19,18 @@ from archiver.core.upkeep.reconcile import ReconcileResult
 from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.core.upkeep.retrying import ASKED_AGAIN, retry
 from archiver.ledger.models import AssetState, CopyState
-from storage_backends.base import ObjectKey, ObjectSpec
+from storage_backends.base import ObjectKey
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter, flip_a_bit, put
-from tests.core.examples import NOW, asset
-from tests.core.fakes import Clock
-from tests.core.upkeep.reconcile_harness import ReconcileHarness
+from tests.core.examples import asset
+from tests.core.upkeep.reconcile_harness import DatedBackend, ReconcileHarness
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 DOUBTS = ("movie.mp4: it has 100 bytes, the API says 200",)
 ONE = asset()
 
 
-class DatedBackend(MemoryBackend):
-    """Dates what is written by `clock`, and counts what is read."""
-
-    def __init__(self, name: str, clock: Callable[[], datetime]) -> None:
-        super().__init__(name)
-        self._now = clock
-        self.reads: list[str] = []
-
-    def _publish(self, spec: ObjectSpec, data: bytes, crc32c: int, upload_id: str) -> Any:
-        info = super()._publish(spec, data, crc32c, upload_id)
-        dated = replace(info, updated_at=self._now())
-        self.store.objects[spec.key] = replace(self.store.objects[spec.key], info=dated)
-        return dated
-
-    def read(self, key: ObjectKey, *args: Any, **kwargs: Any) -> bytes:
-        self.reads.append(key)
-        return super().read(key, *args, **kwargs)
-
-
 class Harness(ReconcileHarness):
-    def __init__(self) -> None:
-        clock = Clock(NOW)
-        super().__init__(DatedBackend("one", clock), DatedBackend("two", clock))
-        self.clock = clock
-        self.ledger._clock = clock
-        self._snapshot = b""
-
     def begin(self, state: AssetState, doubts: tuple[str, ...] = ()) -> None:
         """An asset in this state, with copies that agree; and a reconcile a while ago."""
         archive_at(self.stores, ONE, doubts=doubts)
@@ -68,13 +40,6 @@ class Harness(ReconcileHarness):
         assert self.state(ONE) is state
         self.snapshot()
         self.clock.advance(HOUR)
-
-    def snapshot(self) -> None:
-        kept = {name: value for name, value in vars(self.ledger).items() if name not in ("_clock", "_mutex")}
-        self._snapshot = pickle.dumps(kept)
-
-    def roll_back(self) -> None:
-        vars(self.ledger).update(pickle.loads(self._snapshot))
 
     def reconciled(self) -> ReconcileResult:
         self.clock.advance(HOUR)

@@ -184,6 +184,10 @@ class MarkerCheck:
         except StorageError as error:
             self._unmarkable_since = self._clock()
             self._cannot_check(error)
+            if not empty and self._registry.recall(store.name) is None:
+                self._registry.remember(
+                    store.name, Registered(id=None)
+                )  # once it is empty, it is not a new one
             return
         is_new = found.verdict is IdentityVerdict.NEW
         event = log.error if found.verdict is IdentityVerdict.RESTORE else log.warning if is_new else log.info

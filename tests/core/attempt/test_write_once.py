@@ -3,15 +3,27 @@ without the right to delete. An attempt that was interrupted is completed by the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 import pytest
 
-from archiver.core.attempt.outcomes import Archived
+from archiver.core.attempt.outcomes import AlreadyArchived, Archived
 from archiver.core.destinations import breaker
+from archiver.core.destinations.checked import Destinations
+from archiver.core.destinations.guarded import guarded
+from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
-from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, Upload
+from archiver.core.upkeep.reconcile import Reconciler
+from archiver.ledger.base import Ledger
+from archiver.ledger.models import AssetState
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend, Upload
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import AccessDenied, TransientStorageError
 from storage_backends.memory import MemoryBackend, MemoryUpload
+from tests.core.archived import archive_at, enter, put
+from tests.core.examples import asset
+from tests.core.fakes import Clock
 from tests.core.harness import PART_BYTES, ArchiverHarness, BytesSource, Tree
 
 SMALL, LARGE = b"s" * (PART_BYTES // 2), b"l" * (PART_BYTES * 5 + 3)
@@ -87,3 +99,85 @@ def test_another_version_of_the_source_is_stored_beside_what_is_there() -> None:
     stored = {key: item.data for key, item in store.store.objects.items() if key.endswith("movie.mp4")}
     assert sorted(stored.values()) == [LARGE, LARGE[:-1] + b"x"], "nothing was replaced"
     assert stored[f"{manifest.folder}/movie.mp4"] == LARGE[:-1] + b"x"
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_an_archive_of_the_version_before_is_neither_rewritten_nor_doubted(is_flushed: bool) -> None:
+    """Its manifests have no fencing token and list `asset.json`; the destination may not change either."""
+    store, ids = WriteOnce(interrupted=0), ["asset-1", "asset-2", "asset-3"]
+    made: list[Destinations] = []
+
+    def behind(stores: Sequence[StorageBackend], ledger: Ledger, clock: Clock) -> list[StorageBackend]:
+        checked = Destinations(
+            ledger=ledger, stores=stores, workspace="ours", clock=clock, machine="host", pause=lambda _: None
+        )
+        made.append(checked)
+        return guarded(stores, checked)
+
+    harness = ArchiverHarness(
+        tree, stores=[store], assets=[asset(id=each, size=None) for each in ids], behind=behind
+    )
+    for each in ids:
+        archive_at([store], asset(id=each))
+        if not is_flushed:
+            enter(harness.ledger, asset(id=each))
+    before = {key: item.data for key, item in store.store.objects.items()}
+    assert not any(b'"fence"' in data for data in before.values())
+    stores = harness.archiver.deps.destinations
+    reconciler = Reconciler(
+        ledger=harness.ledger,
+        destinations=stores,
+        scope=harness.archiver.deps.rules.scope,
+        clock=harness.clock,
+        identities=made[0],
+    )
+
+    for _ in range(3):
+        assert made[0].check_all()
+        reconciler.reconcile()
+        for each in ids:
+            harness.ledger.reopen(each)
+            assert isinstance(harness.archive(each), AlreadyArchived)
+        harness.clock.advance(timedelta(days=1))
+
+    after = {key: item.data for key, item in store.store.objects.items()}
+    assert {key: data for key, data in after.items() if key != keys.MARKER} == before
+    assert made[0].is_identified(store.name)
+    assert not store.refused
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
+    for each in ids:
+        row = harness.ledger.get(each)
+        assert row is not None
+        assert row.state is AssetState.ARCHIVED
+
+
+def test_what_the_version_before_left_without_a_manifest_is_completed() -> None:
+    """It was killed after `asset.json`, which nobody may replace."""
+    store = WriteOnce(interrupted=0)
+    harness = ArchiverHarness(tree, stores=[store])
+    folder = manifest_folder()
+    for path, data in (("seg.ts", SMALL), ("movie.mp4", LARGE), ("asset.json", b'{"of": "then"}')):
+        put(store, f"{folder}/{path}", data)
+    before = {key: item.data for key, item in store.store.objects.items()}
+
+    outcome = harness.archive()
+
+    assert isinstance(outcome, Archived)
+    after = {key: item.data for key, item in store.store.objects.items()}
+    assert {key: after[key] for key in before} == before
+    (key,) = (info.key for info in store.list("manifests/"))
+    manifest = read_manifest(store, key)
+    assert manifest is not None
+    assert manifest.folder == folder
+    assert sorted(item.path for item in manifest.objects) == ["master.m3u8", "movie.mp4", "seg.ts"]
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
+
+
+def manifest_folder() -> str:
+    """Where the archiver puts the only asset of a harness."""
+    store = MemoryBackend("elsewhere")
+    ArchiverHarness(tree, stores=[store]).archive()
+    (key,) = (info.key for info in store.list("manifests/"))
+    manifest = read_manifest(store, key)
+    assert manifest is not None
+    return manifest.folder

@@ -18,7 +18,7 @@ from archiver.ledger.models import AssetState, CopyState, Row
 from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.memory import MemoryBudget
-from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError
 from storage_backends.memory import MemoryBackend, MemoryUpload
 from tests.core.archived import archive_at, enter, put
@@ -89,9 +89,12 @@ class ReplicationHarness:
         self.stopping = False
         self.part_bytes = 64
         self.paused: list[float] = []
-        self.repairer = Repairer(
+        self.repairer = self.repairer_of(self.stores)
+
+    def repairer_of(self, stores: Sequence[StorageBackend]) -> Repairer:
+        return Repairer(
             ledger=self.ledger,
-            destinations=self.stores,
+            destinations=stores,
             engine=self.engine,
             lease=timedelta(minutes=2),
             lease_renew=timedelta(seconds=30),

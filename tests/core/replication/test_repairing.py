@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from archiver.core.destinations.checked import CHECK_EVERY, Destinations
+from archiver.core.destinations.guarded import guarded
 from archiver.core.judging import as_known
 from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import mark_damaged
@@ -16,7 +18,7 @@ from storage_backends.errors import AccessDenied, StorageError, TransientStorage
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at
 from tests.core.examples import asset
-from tests.core.replication.harness import DAMAGED, FILES, LACKING, WHOLE, ReplicationHarness, Store
+from tests.core.replication.harness import DAMAGED, FILES, LACKING, WHOLE, ReplicationHarness, Store, put
 
 
 def key_of(store: Store, path: str) -> str:
@@ -319,3 +321,42 @@ def test_an_erasure_during_the_copy_wins_and_reconcile_removes_what_was_copied()
     assert harness.repair(made).result in (Result.BUSY, Result.NOT_STORED)
     assert harness.manifest(two, made) is None
     assert harness.row(made).state is AssetState.ERASING
+
+
+def test_what_was_copied_below_a_mount_point_is_copied_again() -> None:
+    """Older objects of the same size, on the disk that was not mounted, are not taken for it."""
+    harness = ReplicationHarness()
+    two = harness.stores[1]
+    harness.archive(asset(id="asset-0"), at=harness.stores)
+    made = harness.archive()
+    manifest = harness.manifest(harness.stores[0], made)
+    assert manifest is not None
+    for path, data in FILES.items():
+        put(two, f"{manifest.folder}/{path}", b"?" * len(data))
+    destinations = Destinations(
+        ledger=harness.ledger,
+        stores=harness.stores,
+        workspace="ours",
+        clock=harness.clock,
+        machine="host",
+        pause=lambda _seconds: None,
+    )
+    destinations.check_all()
+    harness.repairer = harness.repairer_of(guarded(harness.stores, destinations))
+    disk = dict(two.store.objects)
+
+    def is_unmounted(key: str) -> None:
+        if key.endswith(".m3u8"):  # all else is written, and not recorded yet
+            two.store.objects.clear()
+            raise TransientStorageError("no answer")
+        two.store.objects.pop(key, None)
+
+    two.on_write = is_unmounted
+    assert harness.repair(made).result is Result.FAILED
+    two.store.objects.clear()
+    two.store.objects.update(disk)
+    two.on_write = lambda _key: None
+    harness.clock.advance(CHECK_EVERY)
+
+    assert harness.repair(made).result is Result.COPIED
+    assert harness.is_whole(two, made)

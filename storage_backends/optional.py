@@ -233,6 +233,58 @@ class ReadsCoolingRules(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ChecksumJob:
+    """A job of the store that computes checksums. `succeeded`: None while it goes on. `total` and `done`: objects.
+    `why`: why it failed."""
+
+    job_id: str
+    status: str
+    succeeded: bool | None
+    total: int = 0
+    done: int = 0
+    why: str = ""
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the store computed of one object: `crc32c` of the object with `etag`; or None, and `why`."""
+
+    crc32c: int | None
+    etag: str | None
+    why: str
+
+
+class ComputesChecksums(Protocol):
+    """A backend whose store computes checksums of what it holds, without a download or a restore. Used by `archiver
+    verify --at-rest`. Its methods raise StorageError."""
+
+    @property
+    def can_compute_checksums(self) -> bool:
+        """Return whether the destination is set up for it."""
+        ...
+
+    def checksum_line(self, key: ObjectKey, note: str) -> bytes:
+        """Return a line of the list of objects, which holds `note` as well. Sends no request."""
+        ...
+
+    def checksum_note(self, line: str) -> str:
+        """Return the note in a line. Sends no request. Raises ValueError."""
+        ...
+
+    def begin_checksums(self, listing: ObjectKey, listing_etag: str, reports: str, token: str) -> str:
+        """Begin to compute the CRC32C of the objects in `listing`, with a report below `reports`, and return the id of
+        the job. Idempotent for one `token`."""
+        ...
+
+    def checksum_job(self, job_id: str) -> ChecksumJob: ...
+
+    def checksums(self, reports: str, job_id: str) -> Iterator[tuple[ObjectKey, Computed]] | None:
+        """Yield what the report of a job that has ended says; None when there is no report yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Right:
     """A right that was tried. `action`: as the vendor's policies name it. `granted`: None where it cannot be told.
     `needed_for`: empty for a right that the archiver does not need. `is_essential`: nothing is saved without it."""
@@ -263,6 +315,11 @@ def sends_parts_of(upload: Upload) -> SendsParts | None:
 
 def rights_of(store: StorageBackend) -> TellsRights | None:
     return cast("TellsRights", store) if hasattr(store, "rights") else None
+
+
+def checksums_of(store: StorageBackend) -> ComputesChecksums | None:
+    """None, too, where the destination is not set up for it."""
+    return cast("ComputesChecksums", store) if getattr(store, "can_compute_checksums", False) else None
 
 
 def cooling_rules_of(store: StorageBackend) -> Sequence[CoolingRule] | None:

@@ -31,6 +31,7 @@ from storage_backends.destination_url import DestinationUrl
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
+    BadDestinationUrl,
     BucketMissing,
     InvalidKey,
     ObjectChanged,
@@ -42,6 +43,8 @@ from storage_backends.errors import (
 )
 from storage_backends.operation import Operation
 from storage_backends.optional import (
+    ChecksumJob,
+    Computed,
     CoolingRule,
     ExpiryRule,
     NotDeleted,
@@ -51,7 +54,7 @@ from storage_backends.optional import (
     Thaw,
     ThawSpeed,
 )
-from storage_backends.s3 import cooling, copying, lifecycle, rights, thawing, versions
+from storage_backends.s3 import at_rest, cooling, copying, lifecycle, rights, thawing, versions
 from storage_backends.s3.bucket import Bucket, described, is_aws, is_cold
 from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
@@ -473,6 +476,45 @@ class S3Backend:
                     raise
                 return found  # somebody else asked in between
             return replace(found, asked=True)
+
+    # -- S3 Batch Operations: see `storage_backends.optional.ComputesChecksums` -----------------------------------
+    @property
+    def can_compute_checksums(self) -> bool:
+        return self._bucket.settings.batch_role_arn is not None
+
+    def checksum_line(self, key: ObjectKey, note: str) -> bytes:
+        return at_rest.line(self._bucket.bucket, self._bucket.prefix + key, note)
+
+    def checksum_note(self, line: str) -> str:
+        return at_rest.note_of(line)
+
+    def begin_checksums(self, listing: ObjectKey, listing_etag: str, reports: str, token: str) -> str:
+        role, prefix = self._batch_role, self._bucket.prefix
+        options = at_rest.request(
+            role, self._bucket.bucket, prefix + listing, listing_etag, prefix + reports, token
+        )
+        with translated(Operation("begin_checksums", self.name, listing, "creating a job for")):
+            return str(needed(self._bucket.jobs.create_job(**options), "JobId"))
+
+    def checksum_job(self, job_id: str) -> ChecksumJob:
+        account = self._batch_role.split(":")[4]
+        with translated(Operation("checksum_job", self.name, None, f"looking at job {job_id}")):
+            return at_rest.job_of(self._bucket.jobs.describe_job(AccountId=account, JobId=job_id))
+
+    def checksums(self, reports: str, job_id: str) -> Iterator[tuple[ObjectKey, Computed]] | None:
+        folder = f"{reports.rstrip('/')}/job-{job_id}/"
+        files = [info.key for info in self.list(folder)]
+        if f"{folder}manifest.json" not in files:
+            return None
+        results = [key for key in files if key.endswith(".csv")]
+        return (each for key in results for each in at_rest.computed(self.read(key), self._bucket.prefix))
+
+    @property
+    def _batch_role(self) -> str:
+        role = self._bucket.settings.batch_role_arn
+        if role is None:
+            raise BadDestinationUrl(f"destination {self.name} has no batch_role_arn")
+        return role
 
     def close(self) -> None:
         connection = self._bucket.connection.drop()

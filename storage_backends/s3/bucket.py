@@ -87,6 +87,7 @@ class Bucket:
         self.part_headers: Mapping[str, str] = {}
         self.connection = PerProcess(self._connect)
         self._presigner = PerProcess(self._connect_presigner)
+        self._jobs = PerProcess(self._connect_control)
         self.data = S3DataPath(lambda: self.connection.get().writes, settings.bucket, settings.checksum)
         self._settings = settings
         self._seen = False
@@ -166,6 +167,24 @@ class Bucket:
             endpoint_url=self._settings.endpoint_url,
             config=Config(signature_version="s3v4", s3=s3),
         )
+
+    def _connect_control(self) -> Any:
+        """Make a client of S3's control service, which has jobs, at the SDK's address (AWS_ENDPOINT_URL_S3_CONTROL)."""
+        session, _ = self._session(self._settings.roles.writing)
+        return session.client(
+            "s3control",
+            region_name=self.client.meta.region_name,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": self._settings.attempts},
+                connect_timeout=10,
+                read_timeout=60,
+            ),
+        )
+
+    @property
+    def jobs(self) -> Any:
+        """boto3's client of S3's control service."""
+        return self._jobs.get()
 
     def signed_url(self, key: ObjectKey, seconds: int) -> str:
         """Sign a GET. Sends no request. Raises boto3's errors."""

@@ -32,13 +32,14 @@ STORAGE_CLASSES = (
 )  # fmt: skip
 LOCK_MODES = ("GOVERNANCE", "COMPLIANCE")
 _ROLE = r"arn:[a-z0-9-]+:(iam|sts)::[0-9]{12}:[A-Za-z0-9+=,.@_/-]{1,560}"
+_A_ROLE = "the ARN of a role, such as arn:aws:iam::123456789012:role/archiver"
 _MOST_TAGS = 10
 _MOST_METADATA = 10
 METADATA_ID = "archiverupload"
 OPTIONS = (
     "endpoint_url", "region", "addressing_style", "checksum", "encryption", "kms_key_id", "kms_context",
     "bucket_key", "storage_class", "tags", "metadata", "acl", "request_payer", "lock_mode", "lock_days", "role_arn",
-    "read_role_arn", "write_role_arn", "role_session_name", "external_id", "web_identity_file",
+    "read_role_arn", "write_role_arn", "role_session_name", "external_id", "web_identity_file", "batch_role_arn",
 )  # fmt: skip
 """All of them; docs/storage-backends.md describes each."""
 
@@ -75,6 +76,7 @@ class S3Settings:
     lock_mode: str | None = None
     lock_days: int | None = None
     roles: S3Roles = S3Roles()
+    batch_role_arn: str | None = None  # what S3 Batch Operations assumes; None: it is not used
     # of one request, by botocore, within about 20 s; the archiver's own retry policies come on top
     attempts: int = 5
 
@@ -153,6 +155,7 @@ def settings_of(url: DestinationUrl) -> S3Settings:
         lock_mode=lock_mode,
         lock_days=lock_days,
         roles=_roles(url),
+        batch_role_arn=url.matching("batch_role_arn", _ROLE, _A_ROLE),
     )
 
 
@@ -205,9 +208,8 @@ def lock_of(url: DestinationUrl, modes: tuple[str, ...]) -> tuple[str | None, in
 
 
 def _roles(url: DestinationUrl) -> S3Roles:
-    what = "the ARN of a role, such as arn:aws:iam::123456789012:role/archiver"
     both, reading, writing = (
-        url.matching(option, _ROLE, what) for option in ("role_arn", "read_role_arn", "write_role_arn")
+        url.matching(option, _ROLE, _A_ROLE) for option in ("role_arn", "read_role_arn", "write_role_arn")
     )
     if both is not None and (reading or writing):
         raise BadDestinationUrl(

@@ -80,6 +80,7 @@ ELSEWHERE = {
     "role_session_name": "test_s3_roles.py",
     "external_id": "test_s3_roles.py",
     "web_identity_file": "test_s3_roles.py",
+    "batch_role_arn": "test_s3_at_rest.py",
 }
 """Options that are no header of an upload, and what tests them."""
 

@@ -63,6 +63,14 @@ def verify(
     until: Annotated[
         str, typer.Option("--until", metavar="TIME", help="With --report: assets created before then.")
     ] = "",
+    at_rest: Annotated[
+        str,
+        typer.Option(
+            "--at-rest",
+            metavar="cold|all",
+            help="On AWS: let S3 Batch Operations compute the checksums, also of cold copies. Costs money.",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Verify that what is archived is whole: read every byte back and compare it with the manifests, and the manifests
@@ -79,14 +87,27 @@ def verify(
     --report covers every asset that 100ms showed in the period and every manifest of it: state, digest of the manifest,
     last full read, last drill. TIME is RFC 3339, or a date (UTC). Exit code 1 then too when an asset is not saved.
 
+    --at-rest begins a job of S3 Batch Operations at each destination with batch_role_arn, for the copies that the scrub
+    found in a cold class, or all. AWS reads them where they are: nothing is downloaded or restored. Run it again, hours
+    later, to compare: exit code 3 until then.
+
     Examples:
       archiver verify
       archiver verify --quick
       archiver verify 6400c0d3e1b2a3c4d5e6f708 --json
       archiver verify --without-ledger   where there is no Redis
       archiver verify --no-mark
+      archiver verify --at-rest cold
       archiver verify --since 2026-03-01 --until 2026-04-01 --report march
     """
+    if at_rest:
+        if at_rest not in ("cold", "all"):
+            raise typer.BadParameter("it is cold or all", param_hint="--at-rest")
+        if asset_ids or quick or without_ledger or no_mark or report is not None or since or until:
+            raise typer.BadParameter("goes with --json alone", param_hint="--at-rest")
+        from worker.cli.at_rest import verify_at_rest
+
+        sys.exit(verify_at_rest(read_settings(), at_rest, as_json=as_json))
     if report is not None:
         if asset_ids or without_ledger:
             raise typer.BadParameter(

@@ -68,6 +68,7 @@ EXPIRY = "expiry/"
 EXPIRY_RECORD = object_key(f"{EXPIRY}record.json")
 CATALOGUE = "catalogue/"
 STATEMENTS = "statements/"
+AT_REST = "at-rest/"
 RECORDS = (
     MANIFESTS,
     ENDS,
@@ -78,6 +79,7 @@ RECORDS = (
     EXPIRY,
     CATALOGUE,
     STATEMENTS,
+    AT_REST,
     ".archiver-destination.json",
 )
 """Where records are, which are read every day, apart from recordings."""

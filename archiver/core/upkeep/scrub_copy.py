@@ -121,6 +121,13 @@ class CopyChecker:
         self.check(store, Task(Urgency.AGAIN, 0, key, in_full), Check(0, 0), tally, lambda: None)
         return tally.damaged > 0
 
+    def report(
+        self, store: StorageBackend, key: ObjectKey, manifest: Manifest, problems: tuple[str, ...]
+    ) -> None:
+        """Mark a copy as damaged that the store itself found to differ from `manifest`, and reopen or settle its asset
+        as the scrub does. Raises as `check`."""
+        self._report(store, key, _Found(0, problems, manifest.total_size, manifest=manifest), self._row(key))
+
     def _look(
         self, store: StorageBackend, key: ObjectKey, known: int, between: Callable[[], None], *, in_full: bool
     ) -> _Found:

@@ -72,6 +72,13 @@ COUNTED_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED})
 MAX_WAIT = timedelta(days=1)
 """Longest wait of any asset, whatever delay a worker asks for."""
 
+MAX_LEASE = timedelta(hours=6)
+"""Longest lease. One that would end later, by a clock that was set back, has ended: its worker may be dead."""
+
+CLOCK_STEP = timedelta(minutes=5)
+"""By how much more than its longest duration a time may lie ahead before the ledger's clock counts as set back. What
+was timed by the clock before then ends at once, instead of lasting longer by the step."""
+
 MAX_RESERVED_AHEAD = timedelta(hours=1)
 """How far ahead a shared rate is reserved at most: else a clock that is set back would stop everything for long."""
 

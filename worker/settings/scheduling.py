@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from archiver.ledger.models import MAX_LEASE
 from archiver.retry_policy import ATTEMPT
 from worker.settings.group import SettingsGroup
 
@@ -28,7 +29,8 @@ class SchedulingSettings(SettingsGroup):
         default=120,
         ge=3,
         description="Lease TTL: seconds for which a worker holds an asset without renewing its lease. Default 120: "
-        "after that an asset of a killed worker is taken over, and a copy survives as long an outage of the ledger.",
+        "after that an asset of a killed worker is taken over, and a copy survives as long an outage of the ledger. "
+        "More than 6 hours count as 6.",
     )
     mismatch_attempts: int = Field(
         default=3,
@@ -57,7 +59,7 @@ class SchedulingSettings(SettingsGroup):
 
     @property
     def lease(self) -> timedelta:
-        return timedelta(seconds=self.lease_seconds)
+        return min(timedelta(seconds=self.lease_seconds), MAX_LEASE)
 
     @property
     def lease_renew(self) -> timedelta:

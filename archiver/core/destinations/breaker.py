@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.destinations import failures
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Facts
@@ -131,8 +132,13 @@ def opened(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
 
 
 def parse(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:
-    """The open breakers by name, out of the ledger's facts."""
-    return {name: each for name, each in _parsed(facts).items() if each.until > now}
+    """The open breakers by name, out of the ledger's facts. One that would be open for longer than it was opened for is
+    closed: the ledger's clock was set back."""
+    return {
+        name: each
+        for name, each in _parsed(facts).items()
+        if now < each.until <= now + CLOCK_TOLERANCE + (LONGEST_PAUSE if each.code == PAUSED else OPEN_FOR)
+    }
 
 
 def half_open(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:

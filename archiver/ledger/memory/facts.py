@@ -19,7 +19,7 @@ class MemoryFacts(State):
     @synchronized
     def lock(self, name: str, duration: timedelta) -> str | None:
         ends, _ = self._locks.get(name, (None, ""))
-        if ends and ends > self._clock():
+        if self._is_ahead(ends, duration):
             return None
 
         token = secrets.token_hex(8)

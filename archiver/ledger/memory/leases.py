@@ -38,7 +38,7 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         asset = self._assets.get(asset_id)
         if asset is None or asset.row.state not in OPEN_STATES or self._is_leased(asset):
             return None
-        if asset.row.next_attempt_at is not None and asset.row.next_attempt_at > self._clock():
+        if self._is_ahead(asset.row.next_attempt_at, MAX_WAIT):
             return None
 
         # by time, so that tokens grow across a flush; never smaller, should the clock go back
@@ -141,7 +141,7 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
         asset.most = (0, 0)
         gone_since = asset.row.gone_since
         if settlement.gone:
-            gone_since = gone_since or now
+            gone_since = min(gone_since or now, now)
         elif settlement.counts_as_attempt:
             gone_since = None
         asset.row = replace(

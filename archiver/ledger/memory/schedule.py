@@ -10,9 +10,11 @@ from archiver.ledger.memory.assets import MemoryAssets
 from archiver.ledger.memory.state import Asset, synchronized, urgency, with_result
 from archiver.ledger.models import (
     ACKNOWLEDGED_STATES,
+    CLOCK_STEP,
     JUDGED_STATES,
     MAX_DECISIONS,
     MAX_SIZES,
+    MAX_WAIT,
     OPEN_STATES,
     REMOVED_STATES,
     Acknowledgement,
@@ -96,14 +98,19 @@ class MemorySchedule(MemoryAssets):
                     return True
                 case AssetState.WAITING:
                     at = asset.row.next_attempt_at
-                    return at is not None and at <= clock + max(ahead, timedelta(0))
+                    soon = at is not None and at <= clock + max(ahead, timedelta(0))
+                    return soon or not self._is_ahead(at, MAX_WAIT)
                 case AssetState.RUNNING:
                     return not self._is_leased(asset)
                 case _:
                     return False
 
         queued = [asset for asset in self._assets.values() if asset.row.state == AssetState.QUEUED]
-        overdue = [asset for asset in queued if asset.timed_at and asset.timed_at < clock - requeue_after]
+        overdue = [
+            asset
+            for asset in queued
+            if asset.timed_at and not clock - requeue_after <= asset.timed_at <= clock + CLOCK_STEP
+        ]
         overdue.sort(key=lambda asset: urgency(asset.row))
         others = sorted(filter(ready, self._assets.values()), key=lambda asset: urgency(asset.row))
         taken = overdue[:window] + others[: max(0, window - len(queued))]

@@ -6,14 +6,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import (
+    CLOCK_STEP,
     EVENT_STATES,
     MAX_EVENTS,
+    MAX_LEASE,
     OPEN_STATES,
     UNSTORED_STATES,
     AssetState,
@@ -160,11 +162,15 @@ class State:
 
     def _is_end_leased(self, asset: Asset) -> bool:
         until = asset.row.leased_until
-        return asset.holder is not None and until is not None and until > self._clock()
+        return asset.holder is not None and self._is_ahead(until, MAX_LEASE)
 
     def _is_leased(self, asset: Asset) -> bool:
         running = asset.row.state == AssetState.RUNNING
-        return running and asset.timed_at is not None and asset.timed_at > self._clock()
+        return running and self._is_ahead(asset.timed_at, MAX_LEASE)
+
+    def _is_ahead(self, time: datetime | None, longest: timedelta) -> bool:
+        """Whether a time that lies at most `longest` ahead, if the clock was not set back since, is still to come."""
+        return time is not None and timedelta(0) < time - self._clock() <= longest + CLOCK_STEP
 
     def _check(self, lease: Lease) -> None:
         """Raise LeaseLost unless the lease may still write. An asset that is unknown, or open and never leased, means

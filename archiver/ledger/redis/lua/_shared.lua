@@ -17,6 +17,8 @@ end
 local OPEN = {discovered = true, queued = true, running = true, waiting = true}
 local JUDGED = {skipped = true, external = true, source_failed = true}
 local MAX_WAIT = 86400 * 1000000 -- ledger.models.MAX_WAIT
+local MAX_LEASE = 6 * 3600 * 1000000 -- ledger.models.MAX_LEASE
+local CLOCK_STEP = 300 * 1000000 -- ledger.models.CLOCK_STEP
 local DEADLINE_DIVISOR = 2 -- ledger.models.DEADLINE_DIVISOR
 local REMOVED = {erasing = true, erased = true, expired = true} -- ledger.models.REMOVED_STATES
 local EVENTS = { -- ledger.models.EVENT_STATES
@@ -227,14 +229,19 @@ local function announce(id, state)
   if EVENTS[state] and redis.call('EXISTS', prefix .. 'outbox_on') == 1 then keep_event(id) end
 end
 
+-- Whether a time that lies at most `longest` ahead, if the clock was not set back since, is still to come.
+local function is_ahead(time, longest)
+  return time > now and time <= now + longest + CLOCK_STEP
+end
+
 local function living(id, row)
   local ends = row.st == 'running' and redis.call('ZSCORE', time_key('running'), id)
-  return ends and tonumber(ends) > now
+  return ends and is_ahead(tonumber(ends), MAX_LEASE)
 end
 
 -- Whether an asset at an end is leased (`lease_ended`).
 local function leased(row)
-  return row.ho and row.lu > now
+  return row.ho and is_ahead(row.lu, MAX_LEASE)
 end
 
 -- Whether the lease with this fencing token may still write. A row that never had a lease belongs to a ledger that was
@@ -262,7 +269,7 @@ local function lease(id, holder, duration, call)
   local row = read(id)
   if not row or not OPEN[row.st] then return false end
   if living(id, row) then return row.ca == call and row.fe end
-  if row.st == 'waiting' and row.nx > now then return false end
+  if row.st == 'waiting' and is_ahead(row.nx, MAX_WAIT) then return false end
 
   if row.ho then -- nobody settled the lease before
     local amount = stored(id)

@@ -17,7 +17,8 @@ set(id, {
   fe = fence, ho = '', ca = call, at = math.max(attempts, 0), mi = mismatches, fp = done.mismatch and done.fp or '',
 })
 if done.gone then
-  redis.call('HSETNX', asset_key(id), 'gs', whole(now))
+  local since = tonumber(redis.call('HGET', asset_key(id), 'gs'))
+  if not since or since > now then set(id, {gs = now}) end
 elseif done.counts then
   set(id, {gs = ''})
 end

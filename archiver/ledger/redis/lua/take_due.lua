@@ -12,16 +12,20 @@ local function queue(id, from)
   end
 end
 
--- Queued for too long: the message was lost. It still counts in the window.
-local overdue = '(' .. whole(now - requeue_after)
-local number_late = math.min(redis.call('ZCOUNT', time_key('queued'), '-inf', overdue), limit, window)
+-- Queued for too long, or by a clock that was set back since: the message was lost. It still counts in the window.
+local function is_late(since)
+  return since < now - requeue_after or since > now + CLOCK_STEP
+end
+local overdue = redis.call('ZCOUNT', time_key('queued'), '-inf', '(' .. whole(now - requeue_after))
+overdue = overdue + redis.call('ZCOUNT', time_key('queued'), '(' .. whole(now + CLOCK_STEP), '+inf')
+local number_late = math.min(overdue, limit, window)
 local late, first = {}, 0
 while #late < 2 * number_late do
   local queued = redis.call('ZRANGE', state_key('queued'), first, first + 499, 'WITHSCORES')
   if not queued[1] then break end
   for i = 1, #queued, 2 do
     local since = redis.call('ZSCORE', time_key('queued'), queued[i])
-    if since and tonumber(since) < now - requeue_after and #late < 2 * number_late then
+    if since and is_late(tonumber(since)) and #late < 2 * number_late then
       late[#late + 1] = queued[i]
       late[#late + 1] = queued[i + 1]
     end

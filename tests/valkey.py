@@ -145,7 +145,8 @@ def valkey_server(folder: Path, *options: str, password: str | None = None) -> I
 @pytest.fixture(scope="session")
 def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """One server for all tests of this process. Not to be killed; use `redis_url`."""
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as server:
+    # a save point that never comes: a server that keeps nothing is a problem that `status` reports
+    with valkey_server(tmp_path_factory.mktemp("valkey"), "--save", "999999 1") as server:
         yield server
 
 

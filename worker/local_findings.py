@@ -26,10 +26,17 @@ def local_findings(ledger: object, state_dir: Path) -> Iterator[Finding]:
 def _of_server(ledger: RedisLedger) -> Iterator[Finding]:
     """What it does not tell is no finding: `archiver doctor` warns of that."""
     found = ledger.persistence()
+    if found.kept is False:
+        yield finding("ledger_not_persistent", f"The ledger's Redis: {found.explanation}.")
     if found.losing is not None:
         yield finding("ledger_may_lose_rows", f"The ledger's Redis may lose rows: {found.losing}.")
-    elif found.sound is False:
-        yield finding("ledger_not_persistent", f"The ledger's Redis: {found.explanation}.")
+    elif found.kept is None and found.sound is False:
+        yield finding(
+            "ledger_weakly_persistent",
+            f"The ledger's Redis: {found.explanation}. Whether it has save points cannot be checked.",
+        )
+    elif found.kept and found.sound is False:
+        yield finding("ledger_weakly_persistent", f"The ledger's Redis: {found.explanation}.")
 
 
 def _of_disk(folder: Path) -> Iterator[Finding]:

@@ -106,6 +106,7 @@ EVIDENCE: Mapping[str, Evidence] = {
     "found_damaged": _by(kept_for=KEEP_DAMAGED_FOR),
     "ledger_unreachable": _EACH_LOOK,
     "ledger_may_lose_rows": _EACH_LOOK,
+    "ledger_not_persistent": _EACH_LOOK,
     "disk_nearly_full": _by(Look.HOST),
     "alert_channel_fails": _EACH_LOOK,
     "events_not_delivered": _by(Look.RECONCILE, Look.EVENTS),  # it makes the events anew

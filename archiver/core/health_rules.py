@@ -173,7 +173,7 @@ _RULES = (
         "announced_not_listed",
         Severity.CRITICAL,
         "A webhook of 100ms announced a recording that its list does not show.",
-        "Ask 100ms for the recording of that session.",
+        "Ask 100ms for the recording of that session; if they have it no more: `archiver ack SESSION_ID --why ...`.",
     ),
     Rule(
         "reconcile_stopped",
@@ -256,6 +256,13 @@ _RULES = (
         "Set maxmemory-policy noeviction, and give it enough memory and disk; then `archiver doctor`.",
     ),
     Rule(
+        "ledger_not_persistent",
+        Severity.WARNING,
+        "The ledger's Redis has no append-only file, no save points and no replica: a restart forgets it.",
+        "Set appendonly yes; then `archiver doctor`. A lost ledger is rebuilt from the buckets.",
+        alert_after=timedelta(minutes=10),  # a replica that is being replaced
+    ),
+    Rule(
         "disk_nearly_full",
         Severity.WARNING,
         "The disk of the state directory is nearly full.",
@@ -317,7 +324,12 @@ _RULES = (
         "The monthly tables at a destination have not been renewed for days.",
         "",
     ),
-    Rule("ledger_not_persistent", Severity.INFO, "The ledger's Redis keeps nothing across a restart.", ""),
+    Rule(
+        "ledger_weakly_persistent",
+        Severity.INFO,
+        "The ledger's Redis may forget the newest of it at a restart, or does not tell whether it keeps anything.",
+        "",
+    ),
     Rule("paused", Severity.INFO, "A person paused a destination, or everything.", ""),
     Rule("forecast", Severity.INFO, "When everything that is known will be saved.", ""),
     Rule("sweep_running", Severity.INFO, "A sweep is running.", ""),

@@ -25,6 +25,7 @@ SEEN_BY_ALL = {
     "no_sweep",
     "ledger_unreachable",
     "ledger_may_lose_rows",
+    "ledger_not_persistent",
     "disk_nearly_full",
     "alert_channel_fails",
 }

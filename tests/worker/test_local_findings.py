@@ -19,7 +19,7 @@ from archiver.ledger.redis.persistence import judge
 from archiver.ledger.sealing import Seal
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
-from tests.valkey import redis_url, shared_valkey  # noqa: F401 # fixtures
+from tests.valkey import redis_url, shared_valkey, valkey_server  # noqa: F401 # fixtures
 from worker.ledger import build_watcher
 from worker.local_findings import local_findings
 from worker.settings import Settings
@@ -51,16 +51,60 @@ def test_what_loses_rows_is_told_from_what_a_restart_would_cost(
 
 def test_a_server_that_does_not_tell_is_no_finding() -> None:
     assert judge({}).losing is None
+    assert judge({}, "3600 1").kept is None
 
 
-def test_a_real_server_that_keeps_nothing_is_noted_and_one_that_evicts_is_a_problem(
+@pytest.mark.parametrize(
+    ("info", "save", "kept"),
+    [
+        ({}, "", False),
+        ({"aof_enabled": 1}, "", True),
+        ({}, "3600 1", True),
+        ({"connected_slaves": 1}, "", True),
+        ({"role": "slave"}, "", True),
+        ({}, None, None),
+        ({"rdb_last_bgsave_time_sec": -1}, None, None),
+        ({"rdb_last_bgsave_time_sec": 0}, None, True),
+        ({"connected_slaves": 1}, None, True),
+    ],
+)
+def test_nothing_is_kept_only_without_file_save_points_and_replica(
+    info: dict[str, Any], save: str | None, kept: bool | None
+) -> None:
+    assert judge({**WELL, "aof_enabled": 0, **info}, save).kept is kept
+
+
+@pytest.mark.parametrize(
+    ("options", "refused", "told"),
+    [
+        ((), (), ["ledger_not_persistent"]),
+        (("--appendonly", "yes"), (), []),
+        (("--save", "999999 1"), (), ["ledger_weakly_persistent"]),
+        ((), ("-config",), ["ledger_weakly_persistent"]),
+        ((), ("-config", "-info"), []),
+    ],
+)
+def test_a_real_server_that_keeps_nothing_is_a_problem_and_one_that_does_not_tell_a_note(
+    tmp_path: Path, options: tuple[str, ...], refused: tuple[str, ...], told: list[str]
+) -> None:
+    with valkey_server(tmp_path, *options) as server:
+        with server.client() as side:
+            side.execute_command("ACL", "SETUSER", "limited", "on", ">limited", "~*", "+@all", *refused)
+        url = server.url.replace("redis://", "redis://limited:limited@")
+        with closing(RedisLedger(url, Seal(SecretStr("secret")))) as ledger:
+            found = list(local_findings(ledger, tmp_path))
+
+    assert [each.id for each in found] == told
+    assert all(("cannot be checked" in each.text) == bool(refused) for each in found)
+
+
+def test_a_real_server_that_evicts_is_a_problem(
     redis_url: str,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     with closing(RedisLedger(redis_url, Seal(SecretStr("secret")))) as ledger:
         before = {name: ledger._redis.config_get(name)[name] for name in ("maxmemory", "maxmemory-policy")}
         try:
-            noted = [each.id for each in local_findings(ledger, tmp_path)]
             ledger._redis.config_set("maxmemory", "1gb")
             ledger._redis.config_set("maxmemory-policy", "allkeys-lru")
             settings = Settings.model_construct(**{**Settings().model_dump(), "state_dir": tmp_path})
@@ -69,7 +113,6 @@ def test_a_real_server_that_keeps_nothing_is_noted_and_one_that_evicts_is_a_prob
             for name, value in before.items():
                 ledger._redis.config_set(name, str(value))
 
-    assert noted in ([], ["ledger_not_persistent"])
     problems = {problem.id: problem.text for problem in assess(summary).problems}
     assert "allkeys-lru" in problems["ledger_may_lose_rows"]
 

@@ -17,7 +17,7 @@ from worker.cli.shared import ExitCode, err, out, print_json, read_settings
 
 
 def decide(
-    record: Callable[..., Row],
+    record: Callable[..., Row | str],
     asset_ids: Sequence[str],
     *,
     why: str,
@@ -26,8 +26,9 @@ def decide(
     choose: Callable[[Assets], Iterable[Row]] | None = None,
     question: str = "",
 ) -> None:
-    """Call `record` for each asset and end the process. `choose`: for the assets that it finds, instead of `asset_ids`,
-    once a person has confirmed their number, when there is a `question`."""
+    """Call `record` for each asset and end the process; it returns the row, or a sentence about what has none.
+    `choose`: for the assets that it finds, instead of `asset_ids`, once a person has confirmed their number, when there
+    is a `question`."""
     import getpass
 
     from archiver.core.destinations.guarded import guarded
@@ -41,6 +42,7 @@ def decide(
     settings = read_settings()
     by = by or f"{getpass.getuser()}@{socket.gethostname()}"
     rows: list[Row] = []
+    others: list[str] = []
     refusals: list[str] = []
     with open_ledger(settings) as ledger, ExitStack() as stack:
         stores = open_destinations(settings.destinations)
@@ -59,16 +61,23 @@ def decide(
         now = ledger.now()
         for asset_id in asset_ids:
             try:
-                rows.append(record(ledger, destinations, asset_id, by=by, why=why, now=now))
+                done = record(ledger, destinations, asset_id, by=by, why=why, now=now)
+                if isinstance(done, str):
+                    others.append(done)
+                else:
+                    rows.append(done)
             except ReviewRefused as error:
                 refusals.append(str(error))
     if as_json:
-        print_json(json.dumps({"assets": [row_json(row) for row in rows], "refused": refusals}))
+        printed = {"assets": [row_json(row) for row in rows], "refused": refusals}
+        print_json(json.dumps({**printed, **({"others": others} if others else {})}))
     else:
         if rows:
             out.print(rows_view("", tuple(rows), now))
         elif choose is not None and not refusals:
             out.print("No such asset.")
+        for other in others:
+            out.print(shown(other))
         for refusal in refusals:
             err.print(shown(refusal, "red"))
     sys.exit(ExitCode.NOT_SAVED if refusals else ExitCode.OK)

@@ -145,7 +145,7 @@ def _reported(
             "are not archived.",
         )
     yield from _of_sweep(facts.get(SWEEP_FACT, {}))
-    yield from not_listed.findings(facts.get(not_listed.FACT), now)
+    yield from not_listed.findings(facts.get(not_listed.FACT), facts.get(not_listed.ACKNOWLEDGED_FACT), now)
     compared = facts.get(reports.RECONCILE_FACT)
     yield from reports.reconcile_findings(compared)
     yield from reports.late_reconcile_findings(compared, facts.get(reports.RECONCILE_EXPECTED_FACT), now)

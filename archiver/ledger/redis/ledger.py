@@ -38,6 +38,9 @@ Times are whole microseconds since 1970, exact in a zset's double until the year
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from redis.exceptions import ResponseError
 
 from archiver.ledger.errors import LedgerUnavailable
@@ -51,6 +54,8 @@ from archiver.ledger.redis.rate_limits import RedisRateLimits
 from archiver.ledger.redis.schedule import RedisSchedule
 from archiver.ledger.redis.totals import RedisTotals
 
+T = TypeVar("T")
+
 
 class RedisLedger(
     RedisSchedule, RedisLeases, RedisCopyJournal, RedisFacts, RedisRateLimits, RedisTotals, RedisOutbox
@@ -63,18 +68,26 @@ class RedisLedger(
 
     def persistence(self) -> Persistence:
         """Judge whether the server keeps the ledger. By INFO, which managed servers answer where they refuse CONFIG."""
+        sections = ("persistence", "memory", "stats", "replication")
+        info: dict[str, Any] = self._unless_refused(
+            lambda: {
+                name: value for section in sections for name, value in self._redis.info(section).items()
+            },
+            {},
+        )
+        config: dict[str | None, str | None] = self._unless_refused(
+            lambda: self._redis.config_get("save"), {}
+        )
+        return persistence.judge(info, config.get("save"))
+
+    def _unless_refused(self, ask: Callable[[], T], otherwise: T) -> T:
+        """Return `otherwise` when the server answers and refuses. Raises LedgerUnavailable."""
         try:
-            info = self._call(
-                "persistence",
-                lambda: (
-                    self._redis.info("persistence") | self._redis.info("memory") | self._redis.info("stats")
-                ),
-            )
+            return self._call("persistence", ask)
         except LedgerUnavailable as error:
             if not isinstance(error.__cause__, ResponseError):
                 raise
-            info = {}  # it answered, and refused
-        return persistence.judge(info)
+            return otherwise
 
     def close(self) -> None:
         self._redis.close()

@@ -13,17 +13,20 @@ FULL = 0.9
 @dataclass(frozen=True, slots=True)
 class Persistence:
     """What the server does with the ledger when it restarts or runs full. None: it does not tell. `losing`: why it may
-    lose rows while it runs."""
+    lose rows while it runs. `kept`: whether anything outlasts a restart: an append-only file, a snapshot or a
+    replica."""
 
     appendonly: bool | None
     eviction_policy: str | None
     sound: bool | None
     explanation: str
     losing: str | None = None
+    kept: bool | None = None
 
 
-def judge(info: Mapping[str, Any]) -> Persistence:
-    """Judge what INFO answered; empty when the server refused it."""
+def judge(info: Mapping[str, Any], save: str | None = None) -> Persistence:
+    """Judge what INFO answered; empty when the server refused it. `save`: its save points by CONFIG GET; None: it does
+    not tell, as managed servers."""
     aof, policy, maxmemory = info.get("aof_enabled"), info.get("maxmemory_policy"), info.get("maxmemory")
     if aof is None or policy is None:
         explanation = (
@@ -33,7 +36,12 @@ def judge(info: Mapping[str, Any]) -> Persistence:
         return Persistence(None, None, None, explanation)
 
     restart, losing = [], []
-    if not aof:
+    kept = bool(aof) or _has_copy(info, save)
+    if kept is False:
+        restart.append(
+            "it keeps nothing across a restart: no append-only file, save points or replica; set 'appendonly yes'"
+        )
+    elif not aof:
         restart.append(
             "appendonly is off: after a restart the next sweep and reconcile find again what is due, running and on"
             " hold, and unfinished uploads restart; set 'appendonly yes'"
@@ -59,4 +67,16 @@ def judge(info: Mapping[str, Any]) -> Persistence:
         not faults,
         faults or "kept on disk, and nothing is evicted",
         "; ".join(losing) or None,
+        kept,
     )
+
+
+def _has_copy(info: Mapping[str, Any], save: str | None) -> bool | None:
+    """Return whether there is a replica or a snapshot; None: not known. A snapshot that was made by hand, without
+    save points, does not count."""
+    if info.get("connected_slaves") or info.get("role") == "slave":
+        return True
+    if save is not None:
+        return bool(save.strip())
+    has_saved = info.get("rdb_bgsave_in_progress") or info.get("rdb_last_bgsave_time_sec", -1) >= 0
+    return True if has_saved else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
-from archiver.core.health_rules import Severity
+from archiver.core.health_rules import Finding, Severity
 from archiver.core.judging import Scope
 from archiver.core.upkeep import not_listed
 from archiver.core.upkeep.announced import MISSED_FACT, Announcements, MissedWebhooks
@@ -54,8 +55,11 @@ class Setting:
         return MissedWebhooks(self.announcements, self.history).look()
 
     def reported(self) -> list[str]:
-        fact = self.ledger.recall(FACT)
-        return [found.text for found in not_listed.findings(fact, self.clock())]
+        return [found.text for found in self.findings() if found.id == "announced_not_listed"]
+
+    def findings(self) -> list[Finding]:
+        fact, acknowledged = self.ledger.recall(FACT), self.ledger.recall(not_listed.ACKNOWLEDGED_FACT)
+        return list(not_listed.findings(fact, acknowledged, self.clock()))
 
 
 @pytest.fixture
@@ -136,7 +140,7 @@ def test_a_recording_that_is_not_listed_is_reported_after_a_while_until_it_is(se
     setting.clock.advance(GRACE)
     (text,) = setting.reported()
     assert "session s1" in text
-    (found,) = not_listed.findings(setting.ledger.recall(FACT), setting.clock())
+    (found,) = setting.findings()
     assert found.rule.severity is Severity.CRITICAL
 
     setting.api.assets.append(asset(id="a1", session_id="s1"))
@@ -200,3 +204,38 @@ def test_a_fact_of_another_version_is_no_fault(setting: Setting) -> None:
         FACT, {"recordings": [1, {"at": "soon"}, {"at": NOW.isoformat(), "asset_ids": 5}]}
     )
     assert setting.look() == 0
+
+
+def test_what_a_person_acknowledged_is_reported_no_longer_and_what_comes_later_is(setting: Setting) -> None:
+    setting.announcements.enter(Announced("s1", BEAM))
+    setting.announcements.enter(Announced("s2", BEAM))
+    setting.clock.advance(GRACE)
+    (both,) = setting.reported()
+    assert "`archiver ack SESSION_ID" in both
+
+    for why in ("100ms has it no more", "again"):
+        assert not_listed.acknowledge(setting.ledger, "s1", by="me", why=why, now=setting.clock())
+    assert not not_listed.acknowledge(setting.ledger, "s9", by="me", why="?", now=setting.clock())
+    setting.look()
+
+    found = setting.findings()
+    assert [each.id for each in found] == ["acknowledged", "announced_not_listed"]
+    assert "by me: session s1" in found[0].text
+    assert "100ms has it no more" in found[0].text
+    assert "s2" in found[1].text
+    assert "s1" not in found[1].text
+
+    setting.announcements.enter(Announced("s1", "stream.recording.success"))
+    setting.clock.advance(GRACE)
+    assert "s1" in setting.findings()[1].text
+
+
+def test_acknowledgements_are_bounded_and_the_newest_are_kept(setting: Setting) -> None:
+    with patch.object(not_listed, "MOST_ACKNOWLEDGED", 2):
+        for number in range(4):
+            setting.announcements.enter(Announced(f"s{number}", BEAM))
+            not_listed.acknowledge(setting.ledger, f"s{number}", by="me", why="", now=setting.clock())
+
+    setting.clock.advance(GRACE)
+    assert "s0" in setting.reported()[0]
+    assert "s3" not in setting.reported()[0]

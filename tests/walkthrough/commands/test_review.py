@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import closing
 
+import pytest
+from pydantic import SecretStr
+
+from archiver.core.upkeep import not_listed
+from archiver.core.upkeep.not_listed import GRACE, Announced
+from archiver.ledger.redis.ledger import RedisLedger
+from archiver.ledger.sealing import Seal
 from tests.simulator.process import Simulator
 from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.stored import manifests
@@ -74,3 +81,27 @@ def test_what_is_not_stored_cannot_be_accepted(user: User, empty_simulator: Simu
     assert result.exit_code == 1
     assert f"{asset['id']}: nothing is stored whole at" in result.text
     assert "nobody is not in the ledger" in result.text
+
+
+def test_what_was_announced_and_is_not_listed_ends_with_an_acknowledgement(
+    user: User, empty_simulator: Simulator, redis_url: str
+) -> None:
+    user.runs_once("--wait", "0")
+    with closing(RedisLedger(redis_url, Seal(SecretStr("any")))) as ledger:
+        at = ledger.now() - 2 * GRACE
+        not_listed.note(ledger, Announced("s-1", "recording.success"), is_listed=False, now=at)
+    before = user.types("status")
+    assert before.exit_code == 1
+    assert "`archiver ack s-1 --why ...`" in before.text
+
+    acknowledged = user.types("ack", "s-1", "--why", "100ms never recorded it", "--by", "ann")
+
+    assert acknowledged.exit_code == 0
+    assert "s-1: acknowledged, what was announced and is not listed." in acknowledged.text
+    after = user.types("status")
+    assert after.exit_code == 0, after.text
+    assert (
+        "Acknowledged by ann: session s-1 is announced and not listed (100ms never recorded it)."
+        in after.text
+    )
+    assert user.types("ack", "s-2").exit_code == 1

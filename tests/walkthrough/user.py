@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.servers import program
 from tests.simulator.process import Simulator
+from tests.walkthrough.forked import run_forked
 
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
 TRACEBACK = "Traceback (most recent call last)"
@@ -61,16 +62,22 @@ class User:
         **more: str | None,
     ) -> Said:
         """`archiver` with these arguments, and with `more` in its environment (None: without that variable)."""
-        done = subprocess.run(
-            [program("archiver"), *arguments],
-            cwd=self.folder,
-            env=self._env(more),
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            input=stdin or "",
-            check=False,
-        )
+        environment = self._env(more)
+        if _is_first(arguments) or any(name.startswith("PYTHON") for name in more):
+            done = subprocess.run(
+                [program("archiver"), *arguments],
+                cwd=self.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                input=stdin or "",
+                check=False,
+            )
+        else:
+            done = run_forked(
+                arguments, folder=self.folder, environment=environment, stdin=stdin or "", seconds=seconds
+            )
         self.heard += [done.stdout, done.stderr]
         return Said(done.returncode, done.stdout, done.stderr)
 
@@ -121,6 +128,18 @@ class User:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         together = {**inherited, "COLUMNS": "100", **self.environment, **more}
         return {name: value for name, value in together.items() if value is not None}
+
+
+_typed: set[str] = set()
+
+
+def _is_first(arguments: tuple[str, ...]) -> bool:
+    """Return whether this process of the tests has not typed the command yet. Then it is started as a user starts it,
+    with imports of its own: what was imported before a fork would hide one that is missing."""
+    if not arguments or arguments[0] in _typed:
+        return not arguments
+    _typed.add(arguments[0])
+    return True
 
 
 def until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:

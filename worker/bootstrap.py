@@ -240,6 +240,7 @@ def build_app(settings: Settings) -> Celery:
     app.conf.update(
         celery_settings(
             broker_url=redis_url,
+            key_prefix=settings.redis_key_prefix,
             broker_authorities=trust.authorities(settings.ca_file),
             concurrency=settings.worker_concurrency,
             beat_schedule=beat_schedule(

@@ -24,7 +24,10 @@ from worker.settings import Settings
 def build_ledger(settings: Settings, redis_url: str) -> RedisLedger:
     """Build the ledger. Connects to nothing yet."""
     return RedisLedger(
-        redis_url, Seal(_seal_secret(settings)), authorities=trust.authorities(settings.ca_file)
+        redis_url,
+        Seal(_seal_secret(settings)),
+        key_prefix=settings.redis_key_prefix,
+        authorities=trust.authorities(settings.ca_file),
     )
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from tests.simulator.process import Simulator, running_simulator
 from tests.storage_backends.side_doors import FileSideDoor
 from tests.walkthrough.running import FLOWER_AUTH, up
 from tests.walkthrough.stored import check_against_truth
 from tests.walkthrough.user import TRACEBACK, User, until, user_of
+from worker.embedded.valkey import embedded_redis_url
 
 pytestmark = pytest.mark.chaos
 
@@ -29,7 +31,7 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
     tmp_path: Path,
 ) -> None:
     with running_simulator("demo") as simulator:
-        user = user_of(tmp_path, simulator, redis_url=None)
+        user = user_of(tmp_path, simulator, redis_url=None, ARCHIVER_REDIS_PREFIX="staging")
         with up(user) as running:
             running.wait_for_states(archived=20, external=1, source_failed=1, seconds=60)
             later = simulator.add_asset("chat")
@@ -58,6 +60,7 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
             verdicts = {finding["subject"]: finding["verdict"] for finding in doctor.json}
             assert doctor.exit_code == 0, doctor.stdout
             assert verdicts["beat"] == verdicts["control worker"] == verdicts["archive worker"] == "ok"
+            assert prefixes_of_keys(str(embedded_redis_url(tmp_path / ".archiver"))) == {"staging"}
             second = user.types("up")
             assert second.exit_code == 3
             assert "already" in second.text or "another" in second.text.lower()
@@ -66,6 +69,11 @@ def test_everything_is_archived_what_comes_later_too_and_flower_shows_each_asset
         assert "archiver status --watch" in result
         assert TRACEBACK not in result
         assert "Traceback" not in "".join(log.read_text() for log in tmp_path.glob(".archiver/logs/*.log"))
+
+
+def prefixes_of_keys(redis_url: str) -> set[str]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        return {key.partition(":")[0] for key in client.scan_iter()}
 
 
 def test_a_worker_killed_in_the_middle_of_a_large_asset_costs_a_few_parts_and_not_the_copy(

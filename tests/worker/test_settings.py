@@ -283,6 +283,8 @@ BAD = [
         "names s3://a (h:1) twice",
     ),
     ("ARCHIVER_REDIS_URL", "127.0.0.1:6379", "no Redis URL"),
+    ("ARCHIVER_REDIS_PREFIX", "a:b", "without a colon"),
+    ("ARCHIVER_REDIS_PREFIX", "a*", "no prefix of keys"),
     ("ARCHIVER_REDIS_URL", "amqp://u:MARKED@h", "no Redis URL"),
     ("ARCHIVER_REDIS_URL", "redis://:MARKED/x@h:6379/0", "%2F for /"),
     ("ARCHIVER_REDIS_URL", "redis://:MARKED@", "no Redis URL"),

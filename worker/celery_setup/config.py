@@ -28,15 +28,17 @@ SOFT_SHUTDOWN = timedelta(seconds=30)
 def celery_settings(
     *,
     broker_url: str,
+    key_prefix: str = "archiver:",
     concurrency: int,
     soft_shutdown: timedelta = SOFT_SHUTDOWN,
     visibility_timeout: timedelta = VISIBILITY_TIMEOUT,
     beat_schedule: Mapping[str, object] | None = None,
     broker_authorities: Path | None = None,
 ) -> dict[str, object]:
-    """For `app.conf.update`. `concurrency`: assets archived at once by one archive worker; the control worker's command
-    has its own. `visibility_timeout` is an argument for the test of a short one. `broker_authorities`: the PEM file
-    that verifies the certificate of a `rediss://` broker; see `tls_options`."""
+    """For `app.conf.update`. `key_prefix`: of every key and channel. `concurrency`: assets archived at once by one
+    archive worker; the control worker's command has its own. `visibility_timeout` is an argument for the test of a
+    short one. `broker_authorities`: the PEM file that verifies the certificate of a `rediss://` broker; see
+    `tls_options`."""
     return {
         "broker_url": broker_url,
         # without it kombu accepts any certificate
@@ -55,7 +57,7 @@ def celery_settings(
             "socket_keepalive": True,
             "health_check_interval": 25,  # seconds; finds half-open sockets before the socket timeout does
             "queue_order_strategy": "priority",  # queues in the order of --queues: urgent first
-            "global_keyprefix": "archiver:",  # a Redis shared with others
+            "global_keyprefix": key_prefix,  # a Redis shared with others
         },
         "task_publish_retry_policy": {
             "max_retries": 5,

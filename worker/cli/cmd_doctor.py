@@ -65,7 +65,9 @@ def _ping_workers(settings: Settings) -> list[str]:
     from worker.celery_setup.config import celery_settings
 
     with broker_url(settings) as url, Celery(set_as_current=False) as client:
-        client.conf.update(celery_settings(broker_url=url, concurrency=1))
+        client.conf.update(
+            celery_settings(broker_url=url, key_prefix=settings.redis_key_prefix, concurrency=1)
+        )
         answers = client.control.ping(timeout=2) or []
     return sorted(name for answer in answers for name in answer)
 

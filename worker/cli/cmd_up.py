@@ -64,6 +64,7 @@ def up(
         settings.state_dir,
         environment=environment,
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        redis_prefix=settings.redis_prefix,
         flower=flower,
         serve=ServeOptions(
             settings.serve_address, settings.serve_port, settings.metrics_address, settings.metrics_port

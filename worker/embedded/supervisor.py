@@ -78,6 +78,7 @@ class Supervisor:
         *,
         environment: Mapping[str, str],
         redis_url: str | None = None,
+        redis_prefix: str = "archiver",
         flower: FlowerOptions | None = None,
         serve: ServeOptions | None = None,
         companions: Sequence[Companion] = (),
@@ -90,9 +91,11 @@ class Supervisor:
         self._logs = state_dir / "logs"
         self._valkey = EmbeddedValkey(state_dir) if redis_url is None else None
         self._redis_url = redis_url
+        self._redis_prefix = redis_prefix
         self._environment = {
             **environment,
             "ARCHIVER_STATE_DIR": str(state_dir),
+            "ARCHIVER_REDIS_PREFIX": redis_prefix,
             "REMAP_SIGTERM": "SIGQUIT",  # SIGTERM releases running tasks instead of waiting hours for their end
             "PYTHONUNBUFFERED": "1",
         }
@@ -327,7 +330,9 @@ class Supervisor:
     def _wait_for_workers(self, nodes: Sequence[str]) -> None:
         # The same settings as the workers': the key prefix decides where they listen.
         with Celery(set_as_current=False) as client:
-            client.conf.update(celery_settings(broker_url=self.redis_url, concurrency=1))
+            client.conf.update(
+                celery_settings(broker_url=self.redis_url, key_prefix=f"{self._redis_prefix}:", concurrency=1)
+            )
             for node in nodes:
                 inspect = client.control.inspect(destination=[f"{node}@{gethostname()}"], timeout=0.5)
                 self._wait_until(f"{node}-worker", partial(_answers_ping, inspect), READY_LIMIT)

@@ -18,6 +18,12 @@ class StateSettings(SettingsGroup):
         "append-only, maxmemory-policy noeviction. Default: unset, an embedded Valkey in "
         "ARCHIVER_STATE_DIR.",
     )
+    redis_prefix: str = Field(
+        default="archiver",
+        description="What every key of the ledger and the queues begins with, before a colon: another one for each "
+        "installation that shares a Redis database. Letters, digits and . _ - { }. A changed one is an empty ledger. "
+        "Default archiver.",
+    )
     state_dir: Path = Field(
         default=Path(".archiver"),
         validate_default=True,
@@ -41,6 +47,18 @@ class StateSettings(SettingsGroup):
                 "%40 for @, %2F for /, %23 for #, %3F for ?"
             )
         return value
+
+    @field_validator("redis_prefix", mode="after")
+    @classmethod
+    def _redis_prefix(cls, value: str) -> str:
+        # no colon: one prefix would hold the other's keys
+        if not re.fullmatch(r"[A-Za-z0-9._{}-]{1,60}", value):
+            raise ValueError("is no prefix of keys: up to 60 letters, digits and . _ - { }, without a colon")
+        return value
+
+    @property
+    def redis_key_prefix(self) -> str:
+        return f"{self.redis_prefix}:"
 
     @field_validator("state_dir", mode="after")
     @classmethod

@@ -25,6 +25,7 @@ from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.sweep import LOCK_TTL as SWEEP_LOCK_TTL
 from archiver.core.upkeep.sweep import Sweeper, SweepResult
 from archiver.core.upkeep.watch import reopen_ended
+from archiver.core.workspaces import is_of_another, require_ours
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import SETTLED_STATES, AssetState, Counts
 from storage_backends.errors import StorageError
@@ -82,9 +83,11 @@ class OneRun:
         retry_wait: timedelta,
         clock: Callable[[], datetime],
         cancelled: threading.Event,
+        workspace: str | None = None,
         pause: Callable[[float], None] | None = None,
     ) -> None:
-        """`pause`: sleeps so many seconds after a fault of this machine; default: until `cancelled` at most."""
+        """`workspace`: that of our credentials (`hms.workspace`), when it is known.
+        `pause`: sleeps so many seconds after a fault of this machine; default: until `cancelled` at most."""
         self._reconciler = reconciler
         self._replicator = replicator
         self._sweeper = sweeper
@@ -94,14 +97,18 @@ class OneRun:
         self._retry_wait = retry_wait
         self._clock = clock
         self._cancelled = cancelled
+        self._workspace = workspace
         self._holder = f"run-once@{socket.gethostname()}"
         self._faults = MachineFaults(pause or self._pause)
 
     def run(self, asset_ids: list[str] | None = None) -> RunResult:
         """Sweep and archive what is due; with `asset_ids` only those, without a sweep. Raises HmsError when the
-        sweep fails (what earlier sweeps found is archived first), LedgerError."""
+        sweep fails (what earlier sweeps found is archived first), LedgerOfAnotherWorkspace, LedgerError."""
         sweep_error: Exception | None = None
         all_listed = True
+        if asset_ids is None and is_of_another(self._ledger, self._workspace):
+            self._sweep()  # adopts the ledger if the access key was replaced
+            require_ours(self._ledger, self._workspace)
         self._close_breakers()
         if asset_ids is None:
             compared = self._reconcile()

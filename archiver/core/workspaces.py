@@ -16,6 +16,12 @@ REFUSED_FOR = timedelta(hours=6)
 """How long a refusal is shown after the last one."""
 
 
+_WHAT_TO_DO = (
+    "Give each workspace a Redis database, or an ARCHIVER_REDIS_PREFIX, of its own. If only the access key was "
+    "replaced: `archiver adopt ledger`."
+)
+
+
 class Ledger(Assets, Facts, Protocol): ...
 
 
@@ -31,8 +37,7 @@ def check_workspace(ledger: Ledger, workspace: str | None, listed: Sequence[Asse
         ledger.remember(REFUSED_FACT, {}, lifetime=REFUSED_FOR)
         raise LedgerOfAnotherWorkspace(
             "The ledger (ARCHIVER_REDIS_URL) belongs to another 100ms workspace: it knows none of the assets that "
-            "100ms lists for these credentials. Give each workspace a Redis database of its own. If only the access "
-            "key was replaced: `archiver adopt ledger`."
+            f"100ms lists for these credentials. {_WHAT_TO_DO}"
         )
     adopt_ledger(ledger, workspace)
 
@@ -42,6 +47,15 @@ def is_of_another(ledger: Facts, workspace: str | None) -> bool | None:
     Raises LedgerError."""
     known = _known(ledger)
     return workspace not in known if known and workspace is not None else None
+
+
+def require_ours(ledger: Facts, workspace: str | None) -> None:
+    """For whoever has just swept. Raises LedgerOfAnotherWorkspace, LedgerError."""
+    if is_of_another(ledger, workspace):
+        raise LedgerOfAnotherWorkspace(
+            "The ledger (ARCHIVER_REDIS_URL) belongs to another 100ms workspace, and 100ms lists no asset that would "
+            f"tell otherwise. {_WHAT_TO_DO}"
+        )
 
 
 def adopt_ledger(ledger: Facts, workspace: str) -> None:

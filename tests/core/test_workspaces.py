@@ -49,7 +49,7 @@ def sweep(ledger: MemoryLedger, clock: Clock, workspace: str | None, assets: lis
 def test_another_workspace_s_assets_are_not_entered(ledger: MemoryLedger, clock: Clock) -> None:
     sweep(ledger, clock, "production", OURS)
 
-    with pytest.raises(LedgerOfAnotherWorkspace, match="a Redis database of its own"):
+    with pytest.raises(LedgerOfAnotherWorkspace, match="ARCHIVER_REDIS_PREFIX, of its own"):
         sweep(ledger, clock, "staging", THEIRS)
 
     assert {row.asset_id for row in ledger.rows()} == {each.id for each in OURS}

@@ -50,6 +50,7 @@ def cancelled_by_signal(
 def build_run(settings: Settings, services: AppServices, cancelled: threading.Event, wait: float) -> OneRun:
     """`wait`: seconds to wait for retries that fall due soon."""
     from archiver.ledger.clock import LedgerClock
+    from worker.identities import workspace_in
     from worker.run_once import OneRun
 
     return OneRun(
@@ -62,6 +63,7 @@ def build_run(settings: Settings, services: AppServices, cancelled: threading.Ev
         retry_wait=timedelta(seconds=wait),
         clock=LedgerClock(services.ledger),
         cancelled=cancelled,
+        workspace=workspace_in(settings),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,9 +93,9 @@ def replicate(
         return (first is None or at >= first) and (last is None or at < last)
 
     states = [AssetState(state)] if state else NAMED_STATES if target else None
-    wanted = Wanted(source or None, target or None, chooses=chooses)
+    wanted = Wanted(source or None, target or None, chooses=chooses, combines=True)
     if states is not None:
-        wanted = Wanted(wanted.source, wanted.target, states, chooses)
+        wanted = replace(wanted, states=states)
     with (
         cancelled_by_signal() as cancelled,
         open_services(settings, stop_requested=cancelled.is_set) as services,

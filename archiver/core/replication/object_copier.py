@@ -7,7 +7,7 @@ store tells of the copy, or by reading the copy back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -84,10 +84,12 @@ class ObjectCopier:
         trusts_target: bool,
         read_bytes: int,
         before_read: Callable[[int], None],
+        paths: Collection[str] | None = None,
     ) -> None:
-        """`trusts_target`: objects that are there with the checksum of the manifest are not copied either; not when
-        the target's copy was found damaged, for a store may tell the checksum of what it was sent. `read_bytes`: of one
-        request to the source. `before_read`: called with the bytes of each, and may wait."""
+        """`paths`: of the objects to copy; None: all. `trusts_target`: objects that are there with the checksum of the
+        manifest are not copied either; not when the target's copy was found damaged, for a store may tell the checksum
+        of what it was sent. `read_bytes`: of one request to the source. `before_read`: called with the bytes of each,
+        and may wait."""
         self._ledger = ledger
         self._heartbeat = heartbeat
         self._engine = engine
@@ -98,6 +100,7 @@ class ObjectCopier:
         self._trusts_target = trusts_target
         self._read_bytes = read_bytes
         self._before_read = before_read
+        self._objects = [item for item in manifest.objects if paths is None or item.path in paths]
         self._version = f"replica:{manifest.folder}:{manifest.version}:{listed.archived_at.isoformat()}"
         self._copies_by_itself = _copier(source, target)
         self._unrecorded: list[StoredObject] = []
@@ -111,7 +114,7 @@ class ObjectCopier:
             pool = stack.enter_context(ThreadPoolExecutor(COPIED_AT_ONCE, thread_name_prefix="replicate"))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             try:
-                for phase in _phases(self._manifest.objects):
+                for phase in _phases(self._objects):
                     for item in phase:
                         self._heartbeat.check()
                         if item.path in held:
@@ -230,7 +233,7 @@ class ObjectCopier:
         held: set[str] = set()
         try:
             sizes = {info.key[len(prefix) :]: info.size_bytes for info in self._target.list(prefix)}
-            for item in self._manifest.objects:
+            for item in self._objects:
                 if sizes.get(item.path) != item.size:
                     continue
                 record = recorded.get(item.path)

@@ -6,7 +6,8 @@
     commit                 the manifest, last, with this lease's fencing token (records.commit)
     release                what each destination holds now; a damaged asset that is whole everywhere is archived again
 
-A copy that turns out damaged while it is read is marked so, another one is read, and it is repaired too.
+A copy that turns out damaged while it is read is marked so, another one is read, and it is repaired too. Where no copy
+is whole, several damaged ones are combined if each object is whole in one of them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from archiver.core.judging import as_known
 from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, find_manifest
-from archiver.core.records.verify import verify_listed
+from archiver.core.records.verify import verify_contents, verify_listed
 from archiver.core.replication.object_copier import (
     ObjectCopier,
     SourceDamaged,
@@ -101,6 +102,7 @@ class _Job:
     distrusted: set[str] = field(default_factory=set)  # found damaged, and not read again
     copied_bytes: int = 0
     copied_objects: int = 0
+    combined: bool = False  # or it was tried
     has_written: bool = False
     committed: bool = False
 
@@ -227,26 +229,55 @@ class Repairer:
         """Until no whole copy and no destination that wants one are left."""
         while (target := next(job.wanting(), None)) is not None:
             source = next(iter(job.whole(target.store)), None)
-            if source is None:
-                return
             try:
-                self._copy(job, source, target, before_read)
+                if source is not None:
+                    self._copy(job, source, target, before_read)
+                elif job.combined or not self._combine(job, target, before_read):
+                    return
             except SourceDamaged as error:
+                if source is None:
+                    return
                 self._found_damaged(job, source, error.problems)
             except SourceFailed as error:
+                if source is None:
+                    return
                 job.failed[source.store.name] = error.error
             except TargetFailed as error:
                 job.failed[target.store.name] = error.error
 
     def _copy(self, job: _Job, source: _Copy, target: _Copy, before_read: Callable[[int], None]) -> None:
-        heartbeat, listed = job.heartbeat, source.manifest
+        listed = source.manifest
         assert listed is not None, "a whole copy has a manifest"
+        manifest = self._new_manifest(job, listed, _folder(listed, target.manifest), target)
+        size_bytes = self._copy_objects(job, source, target, manifest, before_read)
+        self._commit(job, target, manifest)
+        log.warning(
+            "copy_replicated",
+            asset_id=job.row.asset_id,
+            source=source.store.name,
+            store=target.store.name,
+            bytes=size_bytes,
+        )
+
+    def _new_manifest(self, job: _Job, listed: Manifest, folder: str, target: _Copy) -> Manifest:
+        heartbeat = job.heartbeat
         if target.manifest is not None and target.manifest.rank >= heartbeat.lease.fence:
             heartbeat.outrank(target.manifest.rank)
         job.has_written = True
-        manifest = listed.model_copy(
-            update={"fence": heartbeat.lease.fence, "folder": _folder(listed, target.manifest)}
-        )
+        return listed.model_copy(update={"fence": heartbeat.lease.fence, "folder": folder, "damage": None})
+
+    def _copy_objects(
+        self,
+        job: _Job,
+        source: _Copy,
+        target: _Copy,
+        manifest: Manifest,
+        before_read: Callable[[int], None],
+        paths: Collection[str] | None = None,
+    ) -> int:
+        """Return the bytes copied. Raises what ObjectCopier.copy raises."""
+        heartbeat, listed = job.heartbeat, source.manifest
+        assert listed is not None
         journal = LedgerUploadJournal(self._ledger, heartbeat.lease)
         with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
             copier = ObjectCopier(
@@ -260,26 +291,73 @@ class Repairer:
                 trusts_target=target.state is CopyState.LACKING,
                 read_bytes=self._read_bytes,
                 before_read=before_read,
+                paths=paths,
             )
             try:
                 copier.copy()
             finally:
                 job.copied_bytes += copier.copied_bytes
                 job.copied_objects += copier.copied_objects
-        heartbeat.confirm_if_possible()
+        return copier.copied_bytes
+
+    def _commit(self, job: _Job, target: _Copy, manifest: Manifest) -> None:
+        """Raises TargetFailed."""
+        job.heartbeat.confirm_if_possible()
         try:
             commit(target.store, job.key, manifest, target.manifest)
         except StorageError as error:
             raise TargetFailed(error) from error
-        log.warning(
-            "copy_replicated",
-            asset_id=job.row.asset_id,
-            source=source.store.name,
-            store=target.store.name,
-            bytes=copier.copied_bytes,
-        )
         target.state, target.manifest, target.problems, job.committed = CopyState.WHOLE, manifest, (), True
         job.found_damaged.discard(target.store.name)
+
+    def _combine(self, job: _Job, target: _Copy, before_read: Callable[[int], None]) -> bool:
+        """Make `target` whole of damaged copies that list the same objects, if each object is whole in one of them, by
+        its bytes. Reads all of these copies. Raises as `_copy`."""
+        job.combined = True
+        damaged = [
+            (copy, copy.manifest)
+            for copy in job.copies
+            if copy.state is CopyState.DAMAGED and copy.manifest and copy.store.name not in job.failed
+        ]
+        latest = max((listed for _, listed in damaged), key=lambda listed: listed.rank, default=None)
+        same = [(copy, listed) for copy, listed in damaged if latest and _lists(listed) == _lists(latest)]
+        if latest is None or len(same) < 2:
+            return False
+        whole = {
+            copy.store.name: self._whole_objects(job, copy, listed, before_read) for copy, listed in same
+        }
+        lacking = {item.path for item in latest.objects}
+        if lacking - set().union(*whole.values()):
+            return False
+        own = next((listed for copy, listed in same if copy is target), None)
+        folder = own.folder if own is not None else _folder(latest, target.manifest)
+        manifest = self._new_manifest(job, own or latest, folder, target)
+        lacking -= whole.get(target.store.name, set())
+        for copy, _ in same:
+            if paths := lacking & whole[copy.store.name]:
+                self._copy_objects(job, copy, target, manifest, before_read, paths)
+                lacking -= paths
+        self._commit(job, target, manifest)
+        job.distrusted.discard(target.store.name)
+        log.warning(
+            "copies_combined", asset_id=job.row.asset_id, store=target.store.name, sources=sorted(whole)
+        )
+        return True
+
+    def _whole_objects(
+        self, job: _Job, copy: _Copy, listed: Manifest, before_read: Callable[[int], None]
+    ) -> set[str]:
+        """Return the paths of the objects that are whole in a copy, by reading it. Of one that cannot be read, none."""
+        whole: set[str] = set()
+        try:
+            for item in listed.objects:
+                before_read(item.size)
+                if verify_contents(copy.store, listed, {item.path}, between=job.heartbeat.check).ok:
+                    whole.add(item.path)
+        except StorageError as error:
+            job.failed[copy.store.name] = error
+            return set()
+        return whole
 
     def _found_damaged(self, job: _Job, source: _Copy, problems: Sequence[str]) -> None:
         name = source.store.name
@@ -354,12 +432,16 @@ def _look(store: StorageBackend, key: ObjectKey) -> _Copy:
     return _Copy(store, state, found.manifest, verified.problems)
 
 
+def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:
+    return {item.path: (item.size, item.crc32c) for item in manifest.objects}
+
+
 def _folder(listed: Manifest, there: Manifest | None) -> str:
     """Return the folder of the copy: that of the source, unless the manifest at the target lists something else there,
     which is not overwritten."""
     if there is None or there.folder != listed.folder:
         return listed.folder
-    ours = {item.path: (item.size, item.crc32c) for item in listed.objects}
+    ours = _lists(listed)
     if all(
         ours.get(item.path, (item.size, item.crc32c)) == (item.size, item.crc32c) for item in there.objects
     ):

@@ -30,6 +30,9 @@ class Wanted:
     target: str | None = None
     states: Sequence[AssetState] = AUTOMATIC_STATES
     chooses: Callable[[Row], bool] = lambda _row: True
+    combines: bool = False
+    """Also what is whole nowhere, if two copies are damaged, perhaps in different objects. Both are read to learn that:
+    too much for each hour."""
 
     def lacking(self, row: Row, names: Sequence[str]) -> bool:
         """Return whether a destination is known to lack the asset or to hold it damaged (`target`: is not known to hold
@@ -40,7 +43,9 @@ class Wanted:
         else:
             is_lacking = any(state in (CopyState.LACKING, CopyState.DAMAGED) for state in others)
             is_lacking |= row.state is AssetState.DAMAGED and not row.copies
-        return is_lacking and any(state in (CopyState.WHOLE, None) for state in others) and self.chooses(row)
+        may_copy = any(state in (CopyState.WHOLE, None) for state in others)
+        may_combine = self.combines and [row.copies.get(name) for name in names].count(CopyState.DAMAGED) > 1
+        return is_lacking and (may_copy or may_combine) and self.chooses(row)
 
 
 def urgency(row: Row, names: Sequence[str], now: datetime) -> Urgency:

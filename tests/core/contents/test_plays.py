@@ -1,6 +1,7 @@
 """The proof: what was copied decodes to the very frames of the source, and asks for nothing outside itself.
 
-(What ffmpeg does not read, such as WebVTT renditions, is held by the closure test; hls.js is tried by hand.)
+(What ffmpeg does not read, such as WebVTT renditions, is held by the closure test; hls.js is tried by
+test_url_in_browser.py of the walkthrough.)
 """
 
 from __future__ import annotations

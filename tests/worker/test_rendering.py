@@ -58,6 +58,15 @@ MANIFEST: dict[str, Any] = {
 }
 
 
+def test_a_list_shows_the_first_warning_without_its_folders_and_counts_the_others() -> None:
+    far = f"thumbnail {'folder/' * 20}thumb.png could not be fetched: busy"
+    warned = row(AssetState.ARCHIVED, asset_id="a1", reason=None, warnings=(far, "b", "c"))
+
+    text = " ".join(printed(rows_view("", (warned,), NOW)).split())
+
+    assert f"…/thumb.png could not be fetched: busy (and 2 more: `archiver show {warned.asset_id}`)" in text
+
+
 def printed(renderable: RenderableType) -> str:
     """In a terminal, without the colours that are ours."""
     file = io.StringIO()

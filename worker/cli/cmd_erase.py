@@ -72,6 +72,7 @@ def erase(
       archiver erase --room 6501aa01 --until 2026-01-01 --reason GDPR-123 --yes
     """
     from archiver.core.records.tombstones import is_ticket
+    from worker.views.text import shown
 
     chosen = bool(session or room or asset_type or since or until)
     if [bool(asset_ids), bool(user), chosen].count(True) != 1:
@@ -118,7 +119,8 @@ def erase(
                 )
                 sys.exit(ExitCode.NOT_SAVED)
             if not ids:
-                err.print("No such asset.")
+                none = f"No recording of {user} alone: nothing to erase." if user else "No such asset."
+                err.print(shown(none))
                 sys.exit(ExitCode.OK)
             if not yes and not _confirmed(services.ledger, ids, stored):
                 err.print("Nothing was changed.")
@@ -152,6 +154,7 @@ def _of_user(
 ) -> dict[str, Row]:
     """Say what is spared."""
     from archiver.core.upkeep.user_recordings import recordings_of
+    from worker.views.text import shown
 
     with progress_shown(quiet=quiet) as on_progress:
         found = recordings_of(
@@ -165,11 +168,14 @@ def _of_user(
     if shared:
         return {row.asset_id: row for row in (*found.own, *found.shared)}
     if found.shared:
-        err.print(
-            f"{len(found.shared):,} recordings are spared: others are, or may be, in them. `archiver list --user` "
-            "shows them, and session.json still names the user there; --shared erases them, too.",
-            style="yellow",
+        is_one = len(found.shared) == 1
+        number = "1 recording is" if is_one else f"{len(found.shared):,} recordings are"
+        them = "it" if is_one else "them"
+        text = (
+            f"{number} spared: others are, or may be, in {them}. `archiver list --user {user}` shows {them}, and "
+            f"session.json still names the user there; --shared erases {them}, too."
         )
+        err.print(shown(text, "yellow"))
     return {row.asset_id: row for row in found.own}
 
 

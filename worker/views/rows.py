@@ -18,6 +18,9 @@ from archiver.ledger.models import SAFE_STATES, Acknowledgement, AssetState, Cop
 from worker.logs.escaping import escaped
 from worker.views.text import shown, time_left
 
+LONGEST_WORD = 60
+"""Of a warning in a list of assets."""
+
 
 def state_style(state: str) -> str:
     if state in SAFE_STATES:
@@ -49,13 +52,25 @@ def rows_view(title: str, rows: tuple[Row, ...], now: datetime) -> RenderableTyp
             for number, (text, width) in enumerate(zip(_cells(row), widths, strict=True))
         )
         parts.append(line + Text(f"  {time_left(row.expires_at, now)}", style="dim"))
-        if why := row.reason or "; ".join(row.warnings):
+        if why := row.reason or warnings_in_short(row):
             parts.append(_indented(Text(escaped(why), overflow="fold")))
         if elsewhere := copies_in_words(row):
             parts.append(_indented(shown(elsewhere, "yellow")))
         if ack := row.acknowledged:
             parts.append(_indented(shown(in_words(ack), "dim")))
     return Group(*parts)
+
+
+def warnings_in_short(row: Row) -> str:
+    """The first warning, without the folders of what it names, and how many more there are; `show` has them all."""
+    if not row.warnings:
+        return ""
+    words = (
+        f"…/{word.rsplit('/', 1)[1]}" if len(word) > LONGEST_WORD and "/" in word.rstrip("/") else word
+        for word in row.warnings[0].split(" ")
+    )
+    more = len(row.warnings) - 1
+    return " ".join(words) + (f" (and {more:,} more: `archiver show {row.asset_id}`)" if more else "")
 
 
 def copies_in_words(row: Row) -> str:

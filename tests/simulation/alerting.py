@@ -62,15 +62,23 @@ class AlertOracle:
     _unsaved_since: dict[str, float] = field(default_factory=dict)  # by asset
     _covered: dict[str, list[float]] = field(default_factory=dict)  # when "team" was told of it, by asset
     _since: dict[tuple[str, str], float] = field(default_factory=dict)  # what is true, and since when
+    _forgotten: set[tuple[str, str]] = field(default_factory=set)  # ends that were true when the ledger lost them
 
     # -- what is true ------------------------------------------------------------------------------------------
     def sample(self) -> None:
         """Look at the account from outside, several times between two looks of the fleet."""
         now = self.oracle.scheduler.seconds
-        true = set(self._true_now())
+        if self.oracle.compared_from > self.oracle.epoch_began:
+            self._forgotten.clear()
+        true = self._forgotten.union(self._true_now())
         self._since = {key: self._since.get(key, now) for key in true}
         unsaved = [row.asset_id for row in self.ledger.all_rows() if _is_unsaved(row)]
         self._unsaved_since = {each: self._unsaved_since.get(each, now) for each in unsaved}
+
+    def ledger_is_lost(self) -> None:
+        """Just before that. Until a reconcile has begun and ended since, nobody knows that what had ended is over."""
+        self.sample()
+        self._forgotten |= {key for key in self._since if key[0] in _ENDS}
 
     def _true_now(self) -> list[tuple[str, str]]:
         ledger, oracle, now = self.ledger, self.oracle, self.oracle.scheduler.seconds
@@ -117,6 +125,9 @@ class AlertOracle:
         for alert in message.resolved:
             self._told.pop((channel, *alert.key), None)
             since = self._since.get(alert.key)
+            decided_since = not is_late and now - self.oracle.epoch_began > LOCK_TTL.total_seconds()
+            if alert.key in self._forgotten and decided_since:
+                self._broken("no resolved note for what is not known", f"{alert.key}")
             if since is not None and now - since > GOES_UNSEEN and self._sees(process, since):
                 self._broken("no resolved note for what is not resolved", f"{alert.key} since {since:.0f}")
 

@@ -265,6 +265,7 @@ class Fleet:
             self._snapshots.append(self.ledger.snapshot())
 
     def _flush_or_roll_back(self) -> None:
+        self.alerts.ledger_is_lost()
         if self._snapshots and self.scheduler.rng.random() < 0.5:
             self.scheduler.note("world", "the ledger is rolled back")
             self.ledger.restore(self._snapshots[0])

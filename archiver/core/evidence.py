@@ -113,6 +113,7 @@ EVIDENCE: Mapping[str, Evidence] = {
     "events_dropped": _by(Look.RECONCILE),
     "erasure_unfinished": _ACCOUNT,
     "expiry_unconfirmed": _by(Look.EXPIRY),
+    "expiry_held": _by(Look.EXPIRY),
 }
 """By rule, for each that is a problem."""
 

@@ -62,7 +62,9 @@ class AlertOracle:
     _unsaved_since: dict[str, float] = field(default_factory=dict)  # by asset
     _covered: dict[str, list[float]] = field(default_factory=dict)  # when "team" was told of it, by asset
     _since: dict[tuple[str, str], float] = field(default_factory=dict)  # what is true, and since when
-    _forgotten: set[tuple[str, str]] = field(default_factory=set)  # ends that were true when the ledger lost them
+    _forgotten: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # ends that were true when the ledger lost them
 
     # -- what is true ------------------------------------------------------------------------------------------
     def sample(self) -> None:
@@ -86,8 +88,7 @@ class AlertOracle:
         found = [(rule, "") for rule, state in _ENDS.items() if unacknowledged(counts, state)]
         levels = [self._level(row) for row in ledger.all_rows() if _is_unsaved(row)]
         found += [("at_risk", level) for level in levels if level]
-        if oracle.swept_at is not None and now - oracle.swept_at < 2 * SWEEP_EVERY:  # else nobody asks
-            found += [("destination_unknown", store.name) for store in self.destinations if not store.mounted]
+        found += [("destination_unknown", store.name) for store in self.destinations if not store.mounted]
         if oracle.swept_at is not None and now - oracle.swept_at > 5 * SWEEP_EVERY:
             found.append(("sweep_is_late", ""))
         if now - oracle.reconciled_at > DAY:

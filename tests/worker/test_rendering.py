@@ -60,7 +60,7 @@ MANIFEST: dict[str, Any] = {
 
 def test_a_list_shows_the_first_warning_without_its_folders_and_counts_the_others() -> None:
     far = f"thumbnail {'folder/' * 20}thumb.png could not be fetched: busy"
-    warned = row(AssetState.ARCHIVED, asset_id="a1", reason=None, warnings=(far, "b", "c"))
+    warned = replace(row(AssetState.ARCHIVED, warnings=(far, "b", "c")), asset_id="a1", reason=None)
 
     text = " ".join(printed(rows_view("", (warned,), NOW)).split())
 

@@ -25,6 +25,7 @@ from archiver.core.contents.opening import ContentsOpener, OpeningRules
 from archiver.core.contents.thumbnails import webhook as webhook_thumbnails
 from archiver.core.contents.zip.zipped import ZipMode
 from archiver.core.destinations.guarded import guarded
+from archiver.core.destinations.probing import tell_time
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
 from archiver.core.records.session_records import SessionRecords
@@ -413,5 +414,6 @@ def _build_archiver(
         clock=clock,
         stop_requested=stop_requested,
         time_is_up=time_is_up,
+        time_at=lambda store: tell_time(store, ledger),
         workspace=workspace_in(settings),
     )

@@ -232,7 +232,14 @@ def test_a_killed_valkey_is_restarted_at_the_same_address_with_its_data_and_the_
 
 
 def test_a_killed_worker_is_restarted_and_none_of_its_children_survives_it(tmp_path: Path) -> None:
-    with Supervisor(tmp_path, environment=os.environ, with_beat=False, app=APP) as supervisor:
+    told: list[str] = []
+    with Supervisor(
+        tmp_path,
+        environment=os.environ,
+        with_beat=False,
+        app=APP,
+        on_crash=lambda process: told.append(f"{process.name}: {process.last_exit}"),
+    ) as supervisor:
         supervisor.start()
         worker = next(each for each in supervisor.status() if each.name == "archive-worker")
         assert worker.pid is not None
@@ -245,6 +252,7 @@ def test_a_killed_worker_is_restarted_and_none_of_its_children_survives_it(tmp_p
         with records_at(supervisor.redis_url) as records:
             send(supervisor.redis_url, "after")
             until(lambda: records.llen("ended:after") == 1, seconds=40, what="the new worker's work")
+        assert told == ["archive-worker: signal SIGKILL"]
 
 
 def test_a_process_that_cannot_start_ends_the_start_with_its_last_words_and_nothing_left(

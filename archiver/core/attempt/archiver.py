@@ -81,11 +81,15 @@ class Archiver:
         time_is_up: type[Exception] = Stopped,
         pause: Callable[[float], None] = time.sleep,
         workspace: str | None = None,
+        time_at: Callable[[StorageBackend], datetime | None] = lambda _store: None,
     ) -> None:
         """`clock`: the ledger's. `time_is_up`: what the caller of `archive` raises in the middle of it to end a long
         attempt. `pause`: waits so many seconds for a ledger that is unreachable. `workspace`: that
-        of our credentials (`hms.workspace`), when it is known."""
-        self.deps = Dependencies(api, ledger, list(destinations), open_contents, engine, rules, clock)
+        of our credentials (`hms.workspace`), when it is known. `time_at`: a destination's own time, asked before an
+        asset is called lost; None when it does not tell one."""
+        self.deps = Dependencies(
+            api, ledger, list(destinations), open_contents, engine, rules, clock, time_at
+        )
         self._stop_requested = stop_requested
         self._time_is_up = time_is_up
         self._pause = pause

@@ -47,7 +47,8 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The same for all attempts of one archiver. `clock`: the ledger's."""
+    """The same for all attempts of one archiver. `clock`: the ledger's. `time_at`: a destination's own time; None when
+    it does not tell one."""
 
     api: RecordingAssets
     ledger: Ledger
@@ -56,6 +57,7 @@ class Dependencies:
     engine: EngineFactory
     rules: Rules
     clock: Callable[[], datetime]
+    time_at: Callable[[StorageBackend], datetime | None]
 
 
 @dataclass(frozen=True, slots=True)

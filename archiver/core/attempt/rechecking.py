@@ -19,9 +19,7 @@ from archiver.hms.base import TellsTime
 from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.errors import StorageError
 
-CLOCKS_DISAGREE = (
-    "the clocks of the ledger and of the API disagree, or the API does not tell the time: not called lost"
-)
+CLOCKS_DISAGREE = "the clocks of the ledger and of the API disagree, or the API does not tell the time"
 
 Decided = AlreadyArchived | Kept | WillRetry | Ended
 
@@ -63,8 +61,8 @@ def unless_verified(deps: Dependencies, row: Row, decided: Decided) -> Decided:
     if unknown := {**found.silent, **found.unread}:
         return _not_lost_yet(row, f"{DestinationsFailed(unknown)}; {decided.reason}", backoff.base)
     manifest = found.committed
-    if (manifest is None or found.missing) and not _clocks_agree(deps):
-        return _not_lost_yet(row, f"{CLOCKS_DISAGREE}; {decided.reason}", backoff.cap)
+    if (manifest is None or found.missing) and (apart := _clocks_apart(deps)):
+        return _not_lost_yet(row, f"{apart}: not called lost; {decided.reason}", backoff.cap)
     if manifest is None:
         return Ended(decided.state, decided.reason + what_is_left(row, found.missing))
     if not found.missing:
@@ -97,7 +95,14 @@ def _not_lost_yet(row: Row, why: str, delay: timedelta) -> WillRetry:
     return WillRetry(why, delay, mismatch=True, fingerprint=row.fingerprint, gone=gone)
 
 
-def _clocks_agree(deps: Dependencies) -> bool:
-    """The API was asked a moment ago."""
-    api = deps.api.api_time() if isinstance(deps.api, TellsTime) else None
-    return clocks_agree(deps.clock(), api)
+def _clocks_apart(deps: Dependencies) -> str | None:
+    """Return which clock differs from the ledger's; None when those of the API and of every destination that tells the
+    time agree with it. The API was asked a moment ago; a destination is sent a probe, so call it rarely."""
+    now, api = deps.clock(), deps.api.api_time() if isinstance(deps.api, TellsTime) else None
+    if not clocks_agree(now, api):
+        return CLOCKS_DISAGREE
+    for store in deps.destinations:
+        at = deps.time_at(store)
+        if at is not None and not clocks_agree(deps.clock(), at):
+            return f"the clocks of the ledger and of {store.name} disagree"
+    return None

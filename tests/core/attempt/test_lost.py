@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,10 +11,13 @@ import structlog
 
 from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, WillRetry
+from archiver.core.destinations.probing import tell_time
 from archiver.core.judging import Scope, judge
 from archiver.core.upkeep.watch import reopen_ended
 from archiver.ledger.models import AssetState
 from archiver.transfer.errors import SourceForbidden, SourceGone
+from storage_backends.base import ObjectInfo, ObjectKey
+from storage_backends.memory import MemoryBackend
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.harness import ArchiverHarness, BytesSource, Tree, file
 
@@ -134,6 +139,48 @@ def test_nothing_is_lost_while_the_clocks_of_ledger_and_api_disagree(
     row = harness.archiver.ledger.get(harness.archiver.asset_id)
     assert row
     assert ("clocks" in (row.reason or "")) is not lost
+
+
+class Dated(MemoryBackend):
+    """Tells when an object was written, by a clock that is `ahead`; None: it tells nothing."""
+
+    def __init__(self, clock: Callable[[], datetime], ahead: timedelta | None) -> None:
+        super().__init__("dated")
+        self._now = clock
+        self.ahead = ahead
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        found = super().stat(key)
+        if found is None:
+            return None
+        return replace(found, updated_at=None if self.ahead is None else self._now() + self.ahead)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "lost"),
+    [(timedelta(0), True), (4 * MINUTE, True), (6 * MINUTE, False), (-20 * DAY, False), (None, True)],
+)
+def test_nothing_is_lost_while_the_clocks_of_ledger_and_destination_disagree(
+    ahead: timedelta | None, lost: bool
+) -> None:
+    harness = Harness(NOW - 16 * DAY)
+    store = Dated(harness.archiver.clock, ahead)
+    harness.archiver.archiver.deps = replace(
+        harness.archiver.archiver.deps,
+        destinations=[*harness.archiver.stores, store],
+        time_at=lambda each: tell_time(each, harness.archiver.ledger) if each is store else None,
+    )
+
+    harness.run(3 * DAY)
+
+    assert harness.state() is (AssetState.LOST if lost else AssetState.WAITING)
+    row = harness.archiver.ledger.get(harness.archiver.asset_id)
+    assert row
+    assert (f"the clocks of the ledger and of {store.name} disagree" in (row.reason or "")) is not lost
+    assert not [key for key in store.store.objects if "ends/" not in key], "no probe is left"
+    store.ahead = None
+    harness.run(2 * HOUR)
+    assert harness.state() is AssetState.LOST
 
 
 def test_it_is_lost_soon_once_the_clocks_agree_again() -> None:

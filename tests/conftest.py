@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from archiver.core.records.manifest import Manifest
 from tests.manifest_schema import assert_valid
+
+# Else every process of pytest-xdist rewrites the assertions of every file anew: 11 s of CPU each.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from archiver.http import waiting
 from storage_backends import crc32c as crc
-from storage_backends.azure import abilities, versions
+from storage_backends.azure import abilities, copying, versions
 from storage_backends.azure.container import Container, confirmed_md5, described, md5_of
 from storage_backends.azure.errors import Answer, refused, translated
 from storage_backends.azure.settings import AzureSettings, settings_of
@@ -38,7 +38,7 @@ from storage_backends.errors import (
     TransientStorageError,
 )
 from storage_backends.operation import Operation
-from storage_backends.optional import NotDeleted, ObjectVersion, Thaw, ThawSpeed
+from storage_backends.optional import NotDeleted, ObjectVersion, Place, Thaw, ThawSpeed
 
 # https://learn.microsoft.com/azure/storage/blobs/scalability-targets
 LIMITS = Limits(
@@ -237,6 +237,28 @@ class AzureBackend:
     def removes_stale_uploads(self) -> bool:
         """True: the service discards uncommitted blocks a week after the last one."""
         return True
+
+    def place(self) -> Place:
+        """See `storage_backends.optional.CopiesObjects`."""
+        return copying.place_of(self._container)
+
+    def copy_from(
+        self,
+        place: Place,
+        key: ObjectKey,
+        spec: ObjectSpec,
+        crc32c: int,  # noqa: ARG002 - of the contract
+        *,
+        between: Callable[[], None] = lambda: None,
+    ) -> ObjectInfo:
+        """See `storage_backends.optional.CopiesObjects`."""
+        doing = self._doing("copy", spec.key, f"copying from {place.bucket!r}")
+        with doing:
+            copying.copy(self._container, place, key, spec, doing, between)
+            info = self.stat(spec.key)
+            if info is None:
+                raise TransientStorageError(f"{doing}: what was copied is not there")
+        return info
 
     @property
     def longest_signature(self) -> timedelta:

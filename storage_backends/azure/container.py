@@ -70,6 +70,9 @@ class Container:
             pause = STORE_CALL.pause(failures, random.uniform(0, 1))  # noqa: S311
             self._sleep(max(asked, pause).total_seconds())
 
+    def pause(self, seconds: float) -> None:
+        self._sleep(seconds)
+
     async def connected(self) -> Connection:
         """Return this process's clients. Making them may take a while."""
         made = self.connection.made()

@@ -27,7 +27,7 @@ def verify_at_rest(settings: Settings, scope: str, *, as_json: bool) -> ExitCode
     from worker.bootstrap import build_scrub_rules
     from worker.views.text import shown
 
-    code, able, rules = ExitCode.OK, 0, build_scrub_rules(settings)
+    codes, able, rules = [ExitCode.OK], 0, build_scrub_rules(settings)
     with open_services(settings) as services, progress_shown(quiet=as_json) as progress:
         checker = CopyChecker(services.ledger, services.destinations, services.clock, rules)
         for store in services.destinations:
@@ -46,10 +46,10 @@ def verify_at_rest(settings: Settings, scope: str, *, as_json: bool) -> ExitCode
             try:
                 result = verifier.run(Scope(scope), progress)
             except StorageError as error:
-                code = max(code, ExitCode.UNREACHABLE)
+                codes.append(ExitCode.UNREACHABLE)
                 err.print(shown(f"{store.name}: {error}", "red"))
                 continue
-            code = max(code, _code(result))
+            codes.append(_code(result))
             if as_json:
                 said = {"destination": store.name, "result": type(result).__name__, **asdict(result)}
                 print_json(json.dumps(said, default=datetime.isoformat))
@@ -61,7 +61,7 @@ def verify_at_rest(settings: Settings, scope: str, *, as_json: bool) -> ExitCode
             "no destination is set up for --at-rest: it needs S3 on AWS, and batch_role_arn=ARN in the URL of the "
             "destination (docs/storage-backends.md)"
         )
-    return code
+    return ExitCode.NOT_SAVED if ExitCode.NOT_SAVED in codes else max(codes)
 
 
 def _code(result: UnderWay | Nothing | Failed | Compared) -> ExitCode:

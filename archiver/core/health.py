@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from archiver.core.clocks import CLOCK_TOLERANCE
 from archiver.core.deadlines import UNDATED, alarm_level
-from archiver.core.destinations.breaker import PAUSED, OpenBreaker
+from archiver.core.destinations.breaker import PAUSED, OpenBreaker, destination_of
 from archiver.core.forecast import Forecast
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
@@ -202,14 +202,15 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from _copies(summary)
     yield from find_no_progress(summary)
     for name, breaker in summary.open_breakers.items():
-        reason = breaker.reason if name in breaker.reason else f"{name}: {breaker.reason}"
+        cause = name if breaker.code == "on_hold" else destination_of(name)
+        reason = breaker.reason if cause in breaker.reason else f"{cause}: {breaker.reason}"
         state = until = ""
         if breaker.code == "on_hold":
             is_open = breaker.until > summary.at
             state = f"Circuit breaker {'open until' if is_open else 'half-open since'} {breaker.until:%H:%M:%S} UTC: "
         elif breaker.code == PAUSED:
             until = f". Until {breaker.until:%Y-%m-%d %H:%M} UTC, or `archiver resume`."
-        yield finding(breaker.code, f"{state}{reason}{until}", cause=name)
+        yield finding(breaker.code, f"{state}{reason}{until}", cause=cause)
     for failing in summary.failing:
         if failing.number >= MANY:
             number = f"{failing.number:,} or more" if failing.or_more else f"{failing.number:,}"

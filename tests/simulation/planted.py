@@ -416,11 +416,6 @@ def _(stack: ExitStack) -> None:
     _instead(stack, AlertBook, "_carry_on", staticmethod(carry_on))
 
 
-@bug("what a lost ledger forgot is called resolved")
-def _(stack: ExitStack) -> None:
-    _instead(stack, worker.alerts.alerter, "is_over", lambda *_, **__: True)
-
-
 # -- the fleet goes on -----------------------------------------------------------------------------------------
 @bug("an open circuit breaker never closes")
 def _(stack: ExitStack) -> None:

@@ -121,14 +121,18 @@ def not_closed(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
 
 def opened(ledger: Facts, now: datetime) -> Mapping[str, OpenBreaker]:
     """The open breakers by name, and the failures of single machines that a person must see: of each destination the
-    worst, and of those the longest. Raises LedgerError."""
+    worst, and of those the longest. One beside a breaker of the same name, such as a pause, which must not hide it, has
+    its machine in the name. Each of these records ends by itself. Raises LedgerError."""
+    breakers = parse(ledger.recall_all(PREFIX), now)
     worst_last = sorted(failures.recorded(ledger), key=lambda each: (each.kind.badness, now - each.since))
+    worst = {each.name: each for each in worst_last if each.is_fault}
     faults = {
-        each.name: OpenBreaker(f"{each.reason} (on {each.machine})", each.until, each.kind.code)
-        for each in worst_last
-        if each.is_fault
+        _on(name, each.machine) if name in breakers else name: OpenBreaker(
+            f"{each.reason} (on {each.machine})", each.until, each.kind.code
+        )
+        for name, each in worst.items()
     }
-    return {**faults, **parse(ledger.recall_all(PREFIX), now)}
+    return {**breakers, **faults}
 
 
 def parse(facts: Mapping[str, Mapping[str, object]], now: datetime) -> Mapping[str, OpenBreaker]:
@@ -162,6 +166,22 @@ def opened_on(opened: Mapping[str, OpenBreaker], machine: str) -> Mapping[str, O
     here = _on("", machine)
     own = {name.removesuffix(here): each for name, each in opened.items() if name.endswith(here)}
     return {**{name: each for name, each in opened.items() if not _OF_A_MACHINE.search(name)}, **own}
+
+
+def forget(ledger: Facts, name: str) -> None:
+    """Close every breaker of a destination that is no longer configured, on all machines, and forget how it failed.
+    Idempotent. Raises LedgerError."""
+    for key in ledger.recall_all(PREFIX + name):
+        if destination_of(key.removeprefix(PREFIX)) == name:
+            ledger.forget(key)
+    for each in failures.recorded(ledger):
+        if each.name == name:
+            failures.clear(ledger, name, each.machine)
+
+
+def destination_of(name: str) -> str:
+    """The destination, or API, of a breaker that may be of one machine."""
+    return _OF_A_MACHINE.sub("", name)
 
 
 def machine_of(holder: str) -> str:

@@ -171,6 +171,7 @@ class Destinations:
             if name not in self._states and remembered is not None and not remembered.removed:
                 log.warning("destination_removed", store=name, now=sorted(self._states))
                 self._registry.remember(name, replace(remembered, filling=False, removed=True))
+                breaker.forget(self._ledger, name)
         return usable
 
     # -- for a person --------------------------------------------------------------------------------------

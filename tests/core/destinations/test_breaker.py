@@ -9,10 +9,12 @@ from archiver.core.attempt.outcomes import Archived, NotOurs, WillRetry
 from archiver.core.destinations import breaker, failures
 from archiver.core.destinations.breaker import OPEN_FOR, OpenBreaker
 from archiver.core.destinations.failures import Kind
+from archiver.core.health import Summary, find
 from archiver.core.judging import Scope, judge
 from archiver.hms.errors import HmsUnauthorized
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.models import Counts
 from storage_backends.base import Buffer, ObjectInfo, ObjectSpec, Upload
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
@@ -263,3 +265,50 @@ def test_a_success_of_another_machine_leaves_a_breaker_half_open() -> None:
     breaker.close_half_open(ledger, half_open, "s3://bucket", "b")
 
     assert set(breaker.not_closed(ledger, NOW + OPEN_FOR)) == {"s3://bucket (on a)"}
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_a_breaker_does_not_hide_that_it_is_another_destination(is_paused: bool) -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    failures.record(ledger, "disk", "host-1", Kind.UNKNOWN, "no marker", NOW, timedelta(minutes=30))
+    if is_paused:
+        breaker.pause(ledger, "disk", by="ann", why="", now=NOW)
+    else:
+        breaker.trip(ledger, "disk", "403", NOW)
+    opened = breaker.opened(ledger, NOW)
+    found = find(Summary(NOW, Counts(0, {}), MINUTE, MINUTE, open_breakers=opened))
+
+    assert {"disk"} == breaker.opened_on(opened, "host-1").keys()
+    assert {(each.id, each.cause, each.text) for each in found if each.id == "destination_unknown"} == {
+        ("destination_unknown", "disk", "disk: no marker (on host-1)")
+    }
+    assert ("paused" if is_paused else "on_hold") in {each.id for each in found}
+
+
+def test_what_is_known_of_a_removed_destination_is_forgotten_on_every_machine() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    for name in ("s3://b", "s3://b-2"):
+        breaker.trip_on(ledger, name, "host-1", "403", NOW)
+        breaker.trip_on(ledger, name, "host-2", "403", NOW)
+        breaker.pause(ledger, name, by="ann", why="", now=NOW)
+        for host in ("host-1", "host-2"):
+            failures.record(ledger, name, host, Kind.UNKNOWN, "no marker", NOW, timedelta(minutes=30))
+    for _ in range(2):
+        breaker.forget(ledger, "s3://b")
+
+    assert {breaker.destination_of(name) for name in breaker.opened(ledger, NOW)} == {"s3://b-2"}
+    assert {each.name for each in failures.recorded(ledger)} == {"s3://b-2"}
+
+
+def test_everything_that_is_recorded_of_a_destination_ends_by_itself() -> None:
+    """Also where the machine that recorded it is no more, and nobody notices that the destination was removed."""
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    breaker.trip_on(ledger, "s3://b", "host-1", "403", NOW)
+    breaker.trip(ledger, "s3://c", "403", NOW)
+    breaker.pause(ledger, "s3://d", by="ann", why="", now=NOW)
+    failures.record(ledger, "s3://e", "host-1", Kind.UNKNOWN, "no marker", NOW, timedelta(minutes=30))
+    assert len(breaker.opened(ledger, NOW)) == 4
+
+    clock.advance(breaker.LONGEST_PAUSE)
+    assert ledger.recall_all("") == {}

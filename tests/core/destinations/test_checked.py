@@ -608,10 +608,12 @@ def test_a_removed_destination_is_logged_once_and_filled_when_it_comes_back() ->
     one, two = harness.stores
     harness.archive(one, two)
     harness.process().check_all()
+    breaker.trip(harness.ledger, two.name, "403", harness.clock())
 
     with capture_logs() as logs:
         harness.process(stores=[one]).check_all()
         harness.process(stores=[one]).check_all()
+    assert breaker.opened(harness.ledger, harness.clock()) == {}
     assert [(e["event"], e["store"]) for e in logs] == [("destination_removed", two.name)]
 
     again = harness.process()

@@ -53,12 +53,13 @@ class _OpenUpload:
 
 
 class Store:
-    """Shared by the `MemoryBackend`s of one name. Tests may read `objects`."""
+    """Shared by the `MemoryBackend`s of one name. Tests may read `objects`, and set `clock`, which dates them."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.objects: dict[str, StoredObject] = {}
         self.uploads: dict[str, _OpenUpload] = {}
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 _stores: dict[str, Store] = {}
@@ -184,7 +185,7 @@ class MemoryBackend:
 
     def _publish(self, spec: ObjectSpec, data: bytes, crc32c: int, upload_id: str) -> ObjectInfo:
         info = ObjectInfo(
-            spec.key, len(data), crc32c, f"{crc32c:08x}-{upload_id}", spec.content_type, datetime.now(UTC)
+            spec.key, len(data), crc32c, f"{crc32c:08x}-{upload_id}", spec.content_type, self.store.clock()
         )
         with self.store.lock:
             if spec.if_absent and self._prefix + spec.key in self.store.objects:

@@ -254,7 +254,7 @@ def _with_delay(real: Callable[..., Any], delay: timedelta) -> Callable[..., Any
 
 @bug("lost although the clocks disagree")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.core.attempt.rechecking, "_clocks_agree", lambda _deps: True)
+    _instead(stack, archiver.core.attempt.rechecking, "_clocks_apart", lambda _deps: None)
 
 
 @bug("lost at the first 404")

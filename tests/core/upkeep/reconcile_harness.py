@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
-from storage_backends.base import ObjectKey, ObjectSpec
+from storage_backends.base import ObjectKey
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
 from tests.core.examples import NOW, RETENTION
@@ -25,14 +24,8 @@ class DatedBackend(MemoryBackend):
 
     def __init__(self, name: str, clock: Callable[[], datetime]) -> None:
         super().__init__(name)
-        self._now = clock
+        self.store.clock = clock
         self.reads: list[str] = []
-
-    def _publish(self, spec: ObjectSpec, data: bytes, crc32c: int, upload_id: str) -> Any:
-        info = super()._publish(spec, data, crc32c, upload_id)
-        dated = replace(info, updated_at=self._now())
-        self.store.objects[spec.key] = replace(self.store.objects[spec.key], info=dated)
-        return dated
 
     def read(self, key: ObjectKey, *args: Any, **kwargs: Any) -> bytes:
         self.reads.append(key)

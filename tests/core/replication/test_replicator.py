@@ -8,7 +8,7 @@ from threading import Thread
 from archiver.core.attempt import urgency as urgent_copies
 from archiver.core.destinations import breaker
 from archiver.core.replication.record_copies import copy_records
-from archiver.core.replication.replicator import AWAY_AFTER, WAIT
+from archiver.core.replication.replicator import AWAY_AFTER, LOCK_TTL, WAIT
 from archiver.core.replication.selection import Wanted, most_urgent
 from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import Asset
@@ -150,7 +150,7 @@ def test_an_automatic_run_keeps_within_the_budget_of_a_day() -> None:
 def test_one_automatic_run_at_a_time() -> None:
     harness = ReplicationHarness()
     archived(harness, 1)
-    harness.ledger.lock("replicate", DAY)
+    harness.ledger.lock("replicate", LOCK_TTL)
 
     assert harness.replicator().replicate_due() is None
 

@@ -31,9 +31,11 @@ from archiver.core.upkeep.copies import Selection, find
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.reports import RECONCILE_FACT
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_copy import CopyChecker
 from archiver.core.upkeep.scrub_plan import ScrubRules
+from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.core.upkeep.terms import Terms
 from archiver.ledger.models import AssetState
 from tests.core.archived import archive_at, enter, flip_a_bit
@@ -59,6 +61,8 @@ class World:
         self._replication = ReplicationHarness()
         self.clock, self.ledger = self._replication.clock, self._replication.ledger
         self.stores: Sequence[Store] = self._replication.stores
+        for store in self.stores:
+            store.store.clock = self.clock
         for each in STORED:
             enter(self.ledger, each)
             archive_at(self.stores[: 1 if each is LACKED else 2], each)
@@ -83,7 +87,7 @@ class World:
         for store in self.stores:
             assert not store.store.uploads
             for key, stored in store.store.objects.items():
-                if not key.startswith((keys.CHECKS, keys.DRILLS)):
+                if not key.startswith((keys.CHECKS, keys.DRILLS, keys.EXPIRY)):
                     found[f"{store.name}/{key}"] = (
                         _timeless(stored.data) if key.endswith(".json") else stored.data
                     )
@@ -137,6 +141,9 @@ def erase(world: World, ledger: Any, stores: Any) -> None:
 
 
 def expire(world: World, ledger: Any, stores: Any) -> None:
+    at = world.clock().isoformat()  # as usual: a sweep and a reconcile have just ended
+    world.ledger.remember(SWEEP_FACT, {"ended_at": at, "clock_ahead_seconds": 0.0})
+    world.ledger.remember(RECONCILE_FACT, {"at": at})
     world.expirer(ledger, stores).run(confirmed=True)
 
 

@@ -95,6 +95,13 @@ def test_a_first_term_is_accepted_by_a_person(user: User, archived: list[str]) -
     assert user.row(archived[0])["state"] == "archived"
 
 
+def test_a_ledger_that_was_never_compared_expires_nothing_and_says_so(user: User) -> None:
+    held = user.types("expire", "--yes", ARCHIVER_KEEP_DAYS="30")
+
+    assert held.exit_code == 1
+    assert "Nothing was deleted: the ledger was not compared with the destinations yet." in held.text
+
+
 def test_of_a_user_what_is_shared_is_spared_unless_asked_for(user: User, empty_simulator: Simulator) -> None:
     track, chat = (str(empty_simulator.add_asset(kind)["id"]) for kind in ("track-audio", "chat"))
     assert user.runs_once("--wait", "0").states == {"archived": 2}

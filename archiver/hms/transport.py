@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import http
-import ipaddress
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from archiver.hms.auth import BACKDATED, Clock, utc_now
+from archiver.hms.connections import CHECK, Connections
 from archiver.hms.errors import (
     HmsBadRequest,
     HmsError,
@@ -29,6 +27,7 @@ from archiver.hms.errors import (
     HmsUntrusted,
 )
 from archiver.hms.responses import LIST, endpoint, error_text, is_html, json_object
+from archiver.http import options as http_options
 from archiver.http import trust
 from archiver.http.retry_after import http_date, retry_after
 from archiver.http.tally import TALLY
@@ -52,6 +51,12 @@ class Timeouts:
 
 TIMEOUTS = Timeouts()
 
+_HEADERS = (
+    (b"Accept", b"application/json"),
+    (b"Accept-Encoding", b"gzip, deflate"),  # a million assets are 600 MB of JSON, a tenth of it compressed
+    (b"User-Agent", b"recording-archiver"),
+)
+
 
 class Transport:
     """Sends requests to one API. Redirects are not followed: they would carry the token elsewhere. Thread-safe.
@@ -72,20 +77,8 @@ class Transport:
         self._monotonic = monotonic
         self._clock_skew: timedelta | None = None
         self._api_time: tuple[datetime, float] | None = None  # with our monotonic clock at that moment
-        timeout = httpx.Timeout(timeouts.read.total_seconds(), connect=timeouts.connect.total_seconds())
-        self._http = httpx.Client(
-            timeout=timeout,
-            follow_redirects=False,
-            verify=_context(self._base_url, authorities),
-            trust_env=not _is_loopback(self._base_url),  # a proxy cannot reach this machine's loopback
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip, deflate",  # a million assets are 600 MB of JSON, a tenth of it compressed
-                "User-Agent": "recording-archiver",
-            },
-        )
-        self._headers = self._http.headers.raw
-        self._timeout = timeout.as_dict()
+        waits = http_options.Timeouts(connect=timeouts.connect, silence=timeouts.read)
+        self._http = Connections(self._base_url, waits, authorities, MAX_ANSWER_BYTES)
 
     def get(self, path: str, query: Query, token: SecretStr, deadline: float) -> Mapping[str, Any]:
         """Send one request and return the JSON object of a 200 response. `deadline`: by the monotonic clock. Raises
@@ -101,10 +94,9 @@ class Transport:
         sent_at = self._clock()
         failure: HmsError
         try:
-            answer = self._http.send(self._request(path, query, token), stream=True)
-            with closing(answer):
-                self._note_clock(answer, sent_at)
-                body = self._read(answer, asked, deadline)
+            answer = self._http.handle_request(self._request(path, query, token, asked, deadline))
+            self._note_clock(answer, sent_at)
+            body = self._read(answer, asked)
         except httpx.TimeoutException as error:
             failure = HmsUnavailable(f"{asked}: no answer in time ({type(error).__name__})")
         except httpx.ConnectError as error:
@@ -132,14 +124,19 @@ class Transport:
         # outside of `except`: httpx's exceptions carry the URL with its query, h11's even the token
         raise failure
 
-    def _request(self, path: str, query: Query, token: SecretStr) -> httpx.Request:
-        """Make the request that `httpx.Client.build_request` would, in half its time: there is nothing to merge."""
+    def _request(
+        self, path: str, query: Query, token: SecretStr, asked: str, deadline: float
+    ) -> httpx.Request:
+        def check() -> None:
+            if self._monotonic() > deadline:
+                raise HmsUnavailable(f"{asked}: the answer came too slowly")
+
         url = self._base_url + path
         return httpx.Request(
             "GET",
             httpx.URL(url, params=query) if query else httpx.URL(url),
-            headers=[*self._headers, (b"Authorization", b"Bearer " + token.get_secret_value().encode())],
-            extensions={"timeout": self._timeout},
+            headers=[*_HEADERS, (b"Authorization", b"Bearer " + token.get_secret_value().encode())],
+            extensions={CHECK: check},
         )
 
     def api_time(self) -> datetime | None:
@@ -155,14 +152,12 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def _read(self, answer: httpx.Response, asked: str, deadline: float) -> bytes:
+    def _read(self, answer: httpx.Response, asked: str) -> bytes:
         body = bytearray()
         for piece in answer.iter_bytes():
             body += piece
             if len(body) > MAX_ANSWER_BYTES:
                 raise HmsInvalidResponse(f"{asked}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
-            if self._monotonic() > deadline:
-                raise HmsUnavailable(f"{asked}: the answer came too slowly ({len(body)} bytes so far)")
         return bytes(body)
 
     def _refusal(self, asked: str, answer: httpx.Response, body: bytes, token: SecretStr) -> HmsError:
@@ -212,21 +207,6 @@ class Transport:
         side = "ahead of" if skew > timedelta(0) else "behind"
         seconds = abs(skew).total_seconds()
         return f". This machine's clock is {seconds:.0f} s {side} the API's; tokens by either are refused"
-
-
-def _context(api_url: str, authorities: Path | None) -> ssl.SSLContext:
-    """Make the TLS context; for plain HTTP one that need not read the authorities."""
-    if urlsplit(api_url).scheme != "https":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return trust.context(authorities or trust.authorities())
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _host(location: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -198,7 +197,7 @@ def test_a_certificate_of_the_authority_that_a_setting_names_is_accepted(
     ("certificate", "reason", "remedy"),
     [
         (certificates.expired, "certificate has expired", "renewed"),
-        (certificates.of_another_host, "mismatch", "correct the host name"),
+        (certificates.of_another_host, "mismatch|subject name matches", "correct the host name"),
         (certificates.of_an_unknown_authority, "unable to get local issuer certificate", "ARCHIVER_CA_FILE"),
         (certificates.self_signed, "self-signed certificate", "ARCHIVER_CA_FILE"),
     ],
@@ -214,7 +213,7 @@ def test_a_certificate_that_does_not_verify_is_refused_with_openssls_reason(
     monkeypatch.setenv("ARCHIVER_CA_FILE", str(tmp_path / "ca.pem"))
     client = serving(certificate())
 
-    with _in_a_handler(), pytest.raises(client.untrusted, match=f"(?i){re.escape(reason)}") as refused:
+    with _in_a_handler(), pytest.raises(client.untrusted, match=f"(?i){reason}") as refused:
         client.ask()
 
     if not isinstance(client, Broker):  # Celery logs it in its own words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
@@ -10,6 +11,9 @@ from pydantic_settings import NoDecode
 from archiver.core.alerts import Channel
 from archiver.core.health_rules import Severity
 from worker.settings.group import SettingsGroup
+
+
+_SECOND_URL = re.compile(r",[a-z0-9=]+://", re.IGNORECASE)
 
 
 def _split_at_spaces(value: object) -> object:
@@ -83,4 +87,6 @@ def _parse(setting: SecretStr) -> tuple[Severity, SecretStr]:
     scheme, separator, rest = text.partition("://")
     if not separator or not scheme.isalnum() or not rest:
         raise ValueError("is not a URL such as slack://... or mailto://...")
+    if _SECOND_URL.search(rest):
+        raise ValueError("holds a second URL after a comma; write a space between URLs")
     return lowest, SecretStr(text)

@@ -167,7 +167,15 @@ def test_a_url_that_is_not_understood_is_a_wrong_setting_named_without_it(url: s
 
 
 @pytest.mark.parametrize(
-    "url", ["urgent=json://secret-word", "secret-word", "json:/secret-word", "://secret-word"]
+    "url",
+    [
+        "urgent=json://secret-word",
+        "secret-word",
+        "json:/secret-word",
+        "://secret-word",
+        "json://a.example,slack://secret-word",
+        "json://a.example,critical=slack://secret-word",
+    ],
 )
 def test_a_setting_of_another_form_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ValueError, match="number 1") as refused:

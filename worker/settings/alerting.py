@@ -12,7 +12,6 @@ from archiver.core.alerts import Channel
 from archiver.core.health_rules import Severity
 from worker.settings.group import SettingsGroup
 
-
 _SECOND_URL = re.compile(r",[a-z0-9=]+://", re.IGNORECASE)
 
 

@@ -220,7 +220,7 @@ def _of_failed_later(ledger: Ledger) -> Iterator[Finding]:
         named = ", ".join([*ids[:NAMED], *(["..."] if len(ids) > NAMED else [])])
         yield finding(
             "failed_later",
-            f"Listed by 100ms as failed, after they were completed or retried, and not saved: {number}, tried until the "
+            f"Listed as failed by 100ms, after being completed or retried, and not saved: {number}, tried until the "
             f"deadline: {named}",
         )
 

@@ -273,7 +273,7 @@ def test_of_two_drills_one_runs(
     build: Callable[..., Driller], store: MemoryBackend, ledger: MemoryLedger
 ) -> None:
     archive_at([store], number(1))
-    token = ledger.lock(drill_module.LOCK_NAME, DAY)
+    token = ledger.lock(drill_module.LOCK_NAME, drill_module.LOCK_TTL)
     assert token is not None
 
     assert build(store).drill(1) is None

@@ -31,12 +31,12 @@ def alerts(
     action: Annotated[
         Action | None,
         typer.Argument(
-            metavar="[test|resolve]",
+            metavar="test|resolve",
             help="`test`: send a message to each channel. `resolve`: end the alerts of RULE.",
         ),
     ] = None,
     rule: Annotated[
-        str | None, typer.Argument(metavar="[RULE]", help="With `resolve`: the alert, such as drill_is_late.")
+        str | None, typer.Argument(metavar="RULE", help="With `resolve`: the alert, such as drill_is_late.")
     ] = None,
     cause: Annotated[
         str | None,

@@ -24,7 +24,7 @@ from archiver.core.upkeep.at_rest import (
     Scope,
     UnderWay,
 )
-from archiver.core.upkeep.scrub import LOCK_NAME
+from archiver.core.upkeep.scrub import LOCK_NAME, LOCK_TTL
 from archiver.core.upkeep.scrub_copy import CopyChecker
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -243,7 +243,7 @@ def test_without_a_cold_copy_no_job_is_begun(world: World) -> None:
 def test_while_a_scrub_runs_the_report_waits(world: World) -> None:
     world.run()
     world.store.work()
-    token = world.ledger.lock(LOCK_NAME, timedelta(hours=1))
+    token = world.ledger.lock(LOCK_NAME, LOCK_TTL)
     assert token is not None
 
     assert "scrub" in world.run().status

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from archiver.core.errors import ArchiveError
 from archiver.core.health import ATTENTION_STATES
-from archiver.core.records.keys import MARKER
+from archiver.core.records.keys import ENDS, MARKER
+from archiver.core.replication.selection import NAMED_STATES, Wanted
 from archiver.core.upkeep import review
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.retrying import retry
@@ -106,6 +110,7 @@ class Fleet:
             )
             for name in names
         ]
+        self.quorum = scheduler.keepers_rng.choice([None, 1]) if len(names) > 1 else None
         self.oracle = Oracle(
             scheduler,
             self.faults,
@@ -114,6 +119,7 @@ class Fleet:
             self.ledger,
             self.logs,
             on_lease=self.leased,
+            quorum=self.quorum or len(names),
         )
         for store in self.destinations:
             store.audit = self.oracle
@@ -128,6 +134,7 @@ class Fleet:
         self.beats = [Process(scheduler, f"beat-{n}", self._beat) for n in range(2)]
         self.servers = [Process(scheduler, f"serve-{n}", self._serve) for n in range(2)]
         self.operator = Process(scheduler, "operator", self._operate)
+        self.keeper = Process(scheduler, "keeper", self._keep)
         for beat in self.beats:
             beat.immortal = True
 
@@ -167,9 +174,10 @@ class Fleet:
             pause_at_commit=0.1,
         )
         self._plan_faults()
-        for process in (*self.workers, *self.controls, *self.beats, *self.servers, self.operator):
-            process.wall_skew = rng.choice(
-                [0.0, rng.uniform(-5, 5), *(rng.uniform(-3 * DAY, 3 * DAY) for _ in range(2))]
+        for process in self._processes():
+            draw = scheduler.keepers_rng if process is self.keeper else rng
+            process.wall_skew = draw.choice(
+                [0.0, draw.uniform(-5, 5), *(draw.uniform(-3 * DAY, 3 * DAY) for _ in range(2))]
             )
             process.start()
         scheduler.every(lambda: 6 * HOUR, self.oracle.look, first=HOUR)
@@ -184,7 +192,14 @@ class Fleet:
             scheduler.at(rng.uniform(STORM + 2 * DAY, SETTLED - 3 * DAY), self._flush_or_roll_back)
         self._soon += [(rng.uniform(0, STORM), self._harm_new) for _ in range(rng.choice([0, 0, 1, 2]))]
         for _ in range(rng.choice([0, 1, 2, 3])):
-            scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), self._harm)
+            scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), lambda: self._harm(rng))
+        keepers = scheduler.keepers_rng
+        for _ in range(keepers.choice([1, 2, 3]) if len(self.destinations) > 1 else 0):
+            harm = keepers.choice([self._harm, self._harm_all_of_one])
+            scheduler.at(keepers.uniform(STORM, SETTLED), partial(harm, keepers))
+
+    def _processes(self) -> tuple[Process, ...]:
+        return (*self.workers, *self.controls, *self.beats, *self.servers, self.operator, self.keeper)
 
     def leased(self, _asset_id: str) -> None:
         """What is to happen soon happens in the middle of an attempt."""
@@ -195,7 +210,7 @@ class Fleet:
     def _calm(self) -> None:
         self.oracle.calm_from = self.scheduler.seconds
         self.scheduler.weather = Weather()
-        for process in (*self.workers, *self.controls, *self.beats, *self.servers, self.operator):
+        for process in self._processes():
             process.paused_until = min(process.paused_until, self.scheduler.seconds + HOUR)
 
     def _plan_faults(self) -> None:
@@ -286,8 +301,15 @@ class Fleet:
         if newest is not None:
             self._do_harm(store, newest, "object deleted")
 
-    def _harm(self) -> None:
-        rng = self.scheduler.rng
+    def _harm_all_of_one(self, rng: random.Random) -> None:
+        """Somebody deletes a copy, and its manifest."""
+        store = rng.choice(self.destinations)
+        if (manifest := store.some_key(rng, manifests=True)) is not None:
+            asset_id = manifest.rsplit("/", 1)[1].removesuffix(".json")
+            for key in [key for key in store.objects if f"/{asset_id}" in key and not key.startswith(ENDS)]:
+                self._do_harm(store, key, "manifest deleted" if key == manifest else "object deleted")
+
+    def _harm(self, rng: random.Random) -> None:
         store = rng.choice(self.destinations)
         kind = rng.choice(["rot", "object deleted", "manifest deleted"])
         key = store.some_key(rng, manifests=kind == "manifest deleted")
@@ -310,7 +332,7 @@ class Fleet:
         def send(row: Row, urgent: bool) -> None:
             self.broker.send("urgent" if urgent else "archive", row.asset_id)
 
-        return build(process, ledger, self.sources, stores, send)
+        return build(process, ledger, self.sources, stores, send, self.quorum)
 
     def _work(self, process: Process) -> None:
         services = self._built(process)
@@ -327,7 +349,7 @@ class Fleet:
             "sweep": lambda: self._sweep(services),
             "dispatch": lambda: self._ignore(services.dispatcher.dispatch()),
             "watch": lambda: self._watch(services),
-            "reconcile": lambda: self._ignore(services.reconciler.reconcile()),
+            "reconcile": lambda: self._reconcile(process, services),
             "scrub": lambda: self._ignore(services.scrubber.scrub()),
         }
         while True:
@@ -341,6 +363,20 @@ class Fleet:
                 self.oracle.task_ended(process)
             except EXPECTED as error:
                 self.scheduler.note(process.name, f"{name} failed: {type(error).__name__}")
+
+    def _reconcile(self, process: Process, services: Services) -> None:
+        if services.reconciler.reconcile() is not None:
+            with self._replicating(process):
+                services.replicator.replicate_due()
+
+    @contextmanager
+    def _replicating(self, process: Process) -> Iterator[None]:
+        """It writes manifests under leases of its own, and reads in order to copy, not to check."""
+        process.is_replicating = True
+        try:
+            yield
+        finally:
+            process.is_replicating = False
 
     def _watch(self, services: Services) -> None:
         """In a fleet the watch runs every minute, and the next one tells what a probe has found. Here, where it runs
@@ -430,6 +466,21 @@ class Fleet:
                     say(ledger, stores, row.asset_id, by="ann", why="seen", now=self.ledger.now())
             except (*EXPECTED, ArchiveError) as error:  # such as: it is not in such an end any more
                 self.scheduler.note("operator", f"{verb} failed: {type(error).__name__}")
+
+    def _keep(self, process: Process) -> None:
+        """Another person, who replicates by hand."""
+        rng = self.scheduler.keepers_rng
+        services = self._built(process)
+        names = [store.name for store in self.destinations]
+        while self.scheduler.seconds < SETTLED:
+            process.sleep(rng.uniform(6 * HOUR, 4 * DAY))
+            source, target = rng.choice([None, *names]), rng.choice(names)
+            self.scheduler.note("keeper", f"replicate from {source} to {target}")
+            try:
+                with self._replicating(process):
+                    services.replicator.replicate(Wanted(source, target, NAMED_STATES))
+            except EXPECTED as error:
+                self.scheduler.note("keeper", f"failed: {type(error).__name__}")
 
     def _erase(self, process: Process, asset_id: str) -> None:
         services = self._built(process)

@@ -13,7 +13,7 @@ from archiver.core.upkeep.reports import RECONCILE_EXPECTED_FACT, RECONCILE_FACT
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
 from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import AssetState, AttemptStart, Lease, Progress, Row, Seen, Settlement
+from archiver.ledger.models import AssetState, AttemptStart, CopyState, Lease, Progress, Row, Seen, Settlement
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import Process
 
@@ -74,8 +74,10 @@ class AuditedLedger(MemoryLedger):
     def is_leased(self, asset_id: str) -> bool:
         """To somebody, and not ended by the ledger's clock."""
         asset = self._assets.get(asset_id)
-        running = asset is not None and asset.row.state is AssetState.RUNNING
-        return running and asset is not None and asset.timed_at is not None and asset.timed_at > self._clock()
+        if asset is None:
+            return False
+        until = asset.timed_at if asset.row.state is AssetState.RUNNING else asset.row.leased_until
+        return until is not None and until > self._clock()
 
     def all_rows(self) -> list[Row]:
         return [asset.row for asset in self._assets.values()]
@@ -118,6 +120,31 @@ class SimLedger:
             return lease
 
         return self._call(f"lease {asset_id[-4:]}", act)
+
+    def lease_ended(self, asset_id: str, holder: str, duration: timedelta) -> Lease | None:
+        def act() -> Lease | None:
+            was_living = self._ledger.is_leased(asset_id)
+            lease = self._ledger.lease_ended(asset_id, holder, duration)
+            if lease is not None:
+                self._audit.leased(self._process, lease, was_living=was_living)
+            return lease
+
+        return self._call(f"lease ended {asset_id[-4:]}", act)
+
+    def release(
+        self,
+        lease: Lease,
+        copies: Mapping[str, CopyState] | None = None,
+        settlement: Settlement | None = None,
+        *,
+        keep_work: bool = False,
+    ) -> Row:
+        def release() -> Row:
+            row = self._ledger.release(lease, copies, settlement, keep_work=keep_work)
+            self._audit.settled_lease(self._process, lease.asset_id)
+            return row
+
+        return self._changing(f"release {lease.asset_id[-4:]}", lease.asset_id, release)
 
     def settle(self, lease: Lease, seen: Seen, settlement: Settlement) -> Row:
         def settle() -> Row:

@@ -17,6 +17,7 @@ from archiver.core.upkeep.retrying import ASKED_AGAIN
 from archiver.ledger.models import OPEN_STATES, REMOVED_STATES, AssetState, Lease, Row
 from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
+from tests.simulation.copies import MENDED_WITHIN, CopiesOracle
 from tests.simulation.faults import Faults, longest_clear
 from tests.simulation.ledgers import AuditedLedger
 from tests.simulation.scheduler import DAY, HOUR, MINUTE, START, Process, Scheduler
@@ -101,6 +102,7 @@ class Oracle:
     ledger: AuditedLedger
     logs: Logs
     on_lease: Callable[[str], None]
+    quorum: int
     alerts: Any = None  # `alerting.AlertOracle`
     harms: dict[tuple[str, str], list[Harm]] = field(default_factory=lambda: defaultdict(list))
     epoch: int = 0  # of the ledger: a flush or a rollback begins another
@@ -116,6 +118,20 @@ class Oracle:
     """By fault of the API, the epoch in which the last whole sweep met it from first to last."""
 
     def __post_init__(self) -> None:
+        self.copies = CopiesOracle(
+            self.scheduler,
+            self.faults,
+            self.assets,
+            self.destinations,
+            self.ledger,
+            self.quorum,
+            manifest=self.manifest,
+            problem=self.problem,
+            is_removed=self.is_erased,
+            harmed_at=lambda store, asset_id: max(
+                (harm.at for harm in self.harms[asset_id, store.name]), default=_NEVER
+            ),
+        )
         self._writers: dict[tuple[str, str], int] = {}  # the lease of a manifest's writer
         self._written_at: dict[tuple[str, str], float] = {}  # a manifest
         self._deleted_by: dict[tuple[str, str], tuple[str, float]] = {}  # a process, and when
@@ -216,13 +232,7 @@ class Oracle:
         if after.state is AssetState.ERASED and (left := self._left_of(after.asset_id)):
             self._broken("erased is what nothing is left of", f"{process.name} {after.asset_id}: {left[0]}")
         if after.state is AssetState.ARCHIVED:
-            for store in self.destinations:
-                why = self.problem(store, after.asset_id)
-                if why and not self._excused(store, after.asset_id, process.attempt_began):
-                    self._broken(
-                        "archived only when whole everywhere",
-                        f"{process.name} settled {after.asset_id} as archived: {store.name}: {why}",
-                    )
+            self._check_archived(process, after)
         if after.state is AssetState.LOST:
             asset = self.assets[after.asset_id]
             if now < after.expires_at:
@@ -238,6 +248,24 @@ class Oracle:
                 self._broken("nothing is lost while the clocks disagree", after.asset_id)
             if all(self.problem(store, after.asset_id) is None for store in self.destinations):
                 self._broken("nothing is lost that is whole everywhere", after.asset_id)
+
+    def _check_archived(self, process: Process, row: Row) -> None:
+        problems = {
+            store.name: why
+            for store in self.destinations
+            if (why := self.problem(store, row.asset_id))
+            and not self._excused(store, row.asset_id, process.attempt_began)
+        }
+        if len(self.destinations) - len(problems) >= self.quorum:
+            self.copies.archived_at_quorum(row.asset_id, list(problems))
+            return
+        name, why = next(iter(problems.items()))
+        self._broken(
+            "archived only when whole everywhere"
+            if self.quorum == len(self.destinations)
+            else "archived only when whole at the quorum",
+            f"{process.name} settled {row.asset_id} as archived: {name}: {why}",
+        )
 
     def is_erased(self, asset_id: str) -> bool:
         """Whether a tombstone is at some destination."""
@@ -295,8 +323,7 @@ class Oracle:
         manifest = self.manifest(store, asset_id)
         was = self._parsed(before.data) if before else None
         lease = process.lease_number
-        by_worker = process.name.startswith("worker")
-        if by_worker:
+        if process.name.startswith("worker") or process.is_replicating:
             last = self._writers.get((store.name, asset_id))
             is_older = last is not None and last > lease
             written_at = self._written_at.get((store.name, asset_id), _NEVER)
@@ -418,7 +445,7 @@ class Oracle:
         self.scheduler.at(over + HOUR, check)
 
     def read(self, process: Process, store: Destination, key: str, start: int, data: bytes) -> None:
-        if not process.name.startswith("control"):
+        if not process.name.startswith("control") or process.is_replicating:
             return
         reading = (process.name, store.name, key)
         if start == 0:
@@ -472,11 +499,12 @@ class Oracle:
         for row in self.ledger.all_rows():
             if row.state is AssetState.ARCHIVED:
                 self._look_at_archived(row)
+        self.copies.look(self.calm_from, self.epoch_began)
 
     def _look_at_archived(self, row: Row) -> None:
         for store in self.destinations:
             why = self.problem(store, row.asset_id)
-            if why is None:
+            if why is None or self.copies.is_known_as_lacking(row, store):
                 continue
             harms = self.harms[row.asset_id, store.name]
             allowed = max(
@@ -530,6 +558,8 @@ class Oracle:
                 self._broken(
                     "healthy only when it is", f"{row.asset_id} is {row.state} and near its deadline"
                 )
+        if (lacking := self.copies.not_whole_everywhere(self.epoch_began)) is not None:
+            self._broken("healthy only when it is", lacking)
         is_sweeping = seconds - self.sweep_began < SWEEP_SEEN_FOR
         if self.swept_at is None or (seconds - self.swept_at > 4 * SWEEP_EVERY and not is_sweeping):
             self._broken("healthy only when it is", f"the last whole sweep was at {self.swept_at}")
@@ -609,7 +639,14 @@ class Oracle:
                 continue
             state = row.state if row else None
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
-            if state is AssetState.ARCHIVED or (harmed and state in (AssetState.DAMAGED, AssetState.LOST)):
+            if state is AssetState.ARCHIVED:
+                continue
+            is_whole = any(self.problem(store, asset.id) is None for store in self.destinations)
+            if (
+                harmed
+                and state in (AssetState.DAMAGED, AssetState.LOST)
+                and (not is_whole or self._mends(asset.id))
+            ):
                 continue
             if (
                 harmed
@@ -635,6 +672,20 @@ class Oracle:
                     "what could be had is archived",
                     f"{asset.id} ({asset.type}) is {state}, could be had for {clear / HOUR:.0f} h: {reason}",
                 )
+
+    def _mends(self, asset_id: str) -> bool:
+        """Whether what was harmed may still be mended from a copy that is whole (`CopiesOracle` says by when), or never
+        can: what a store must not overwrite."""
+        since = self.scheduler.seconds - MENDED_WITHIN
+        return (
+            max(self.calm_from, self.epoch_began) > since
+            or any(store.no_overwrite for store in self.destinations)
+            or any(
+                harm.at > since or (harm.read_at or _NEVER) > since
+                for store in self.destinations
+                for harm in self.harms[asset_id, store.name]
+            )
+        )
 
     def _check_erased(self, asset_id: str, row: Row | None) -> None:
         """A retention policy may keep it from ending; nothing brings it back."""

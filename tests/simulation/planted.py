@@ -14,6 +14,7 @@ from unittest.mock import patch
 import archiver.core.attempt.archiver
 import archiver.core.attempt.copying
 import archiver.core.attempt.decisions
+import archiver.core.attempt.looking
 import archiver.core.attempt.rechecking
 import archiver.core.destinations.breaker
 import archiver.core.destinations.write_probe
@@ -21,6 +22,7 @@ import archiver.core.health
 import archiver.core.records.commit
 import archiver.core.records.end_records
 import archiver.core.records.tombstones
+import archiver.core.replication.repairer
 import archiver.core.upkeep.erasing
 import archiver.core.upkeep.reconcile
 import archiver.core.upkeep.scrub
@@ -36,6 +38,9 @@ from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.outcomes import Ended
 from archiver.core.records.verify import Verified
+from archiver.core.replication.object_copier import ObjectCopier
+from archiver.core.replication.repairer import Repairer
+from archiver.core.replication.replicator import Replicator
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_copy import CopyChecker
@@ -45,10 +50,11 @@ from archiver.http.transfer import Transfer
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
 from archiver.transfer.checks import Checks
+from archiver.transfer.checksums import crc32c
 from archiver.transfer.errors import SourceGone
 from archiver.transfer.parts_upload import PartsUpload
 from archiver.transfer.storing import StoreTools
-from storage_backends.base import ObjectInfo
+from storage_backends.base import ObjectInfo, ObjectSpec
 from storage_backends.conditional import Conditions
 
 Plant = Callable[[ExitStack], None]
@@ -377,6 +383,80 @@ def _(stack: ExitStack) -> None:
 def _(stack: ExitStack) -> None:
     _instead(stack, archiver.core.upkeep.erasing.Eraser, "_look", lambda *_: None)
     _instead(stack, archiver.core.upkeep.erasing.Eraser, "_remove", lambda *_: None)
+
+
+# -- several destinations ---------------------------------------------------------------------------------------
+@bug("a repair looks at sizes alone")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.replication.repairer, "_is_doubtful", lambda *_: False)
+
+
+@bug("a damaged copy counts for the quorum")
+def _(stack: ExitStack) -> None:
+    real = archiver.core.attempt.looking.look
+
+    def look(*given: Any) -> Any:
+        found = real(*given)
+        found.missing = [store for store in found.missing if store.name not in found.present]
+        return found
+
+    _instead(stack, archiver.core.attempt.rechecking, "look", look)
+
+
+@bug("at the quorum every copy is called whole")
+def _(stack: ExitStack) -> None:
+    real = archiver.core.attempt.rechecking.unless_at_quorum
+
+    def unless_at_quorum(deps: Any, row: Any, decided: Any) -> Any:
+        settled: Any = real(deps, row, decided)
+        return settled if settled is decided else replace(settled, copies=None)
+
+    _instead(stack, archiver.core.attempt.archiver, "unless_at_quorum", unless_at_quorum)
+
+
+@bug("status is healthy below all destinations")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.health, "_copies", lambda _summary: iter(()))
+
+
+@bug("nothing is replicated by itself")
+def _(stack: ExitStack) -> None:
+    _instead(stack, Replicator, "_is_anything_due", lambda _self: False)
+    _instead(stack, Replicator, "replicate", lambda *_: None)
+
+
+@bug("a damaged copy is replicated")
+def _(stack: ExitStack) -> None:
+    """Its bytes pass for right, and the manifest says what is there."""
+    _instead(stack, ObjectCopier, "copy", _copy_as_it_is)
+
+
+def _copy_as_it_is(self: Any) -> None:
+    objects = []
+    for item in self._listed.objects:
+        data = self._source.read(self._listed.key_of(item))
+        crc = crc32c(data)
+        self._target.put(ObjectSpec(self._manifest.key_of(item), item.content_type, len(data)), data, crc)
+        objects.append(replace(item, size=len(data), crc32c=f"{crc:08x}"))
+    object.__setattr__(self._manifest, "objects", tuple(objects))
+
+
+@bug("a repair does not look whether its lease is over")
+def _(stack: ExitStack) -> None:
+    _instead(stack, MemoryLedger, "_is_end_leased", lambda *_: False)
+
+
+@bug("a repair replaces a newer manifest")
+def _(stack: ExitStack) -> None:
+    real = Repairer._copy
+
+    def copy(self: Any, job: Any, source: Any, target: Any, before_read: Any) -> None:
+        with ExitStack() as unfenced:
+            _instead(unfenced, archiver.core.records.commit, "_stays", lambda *_: False)
+            _instead(unfenced, Heartbeat, "confirm_if_possible", lambda _self: None)
+            real(self, job, source, target, before_read)
+
+    _instead(stack, Repairer, "_copy", copy)
 
 
 # -- who is told -----------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class Scheduler:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
+        self.keepers_rng = random.Random(f"keepers of {seed}")  # of what keeps an archive, once it is one
         self.seconds = 0.0
         self.weather = Weather()
         self.steps = 0
@@ -168,6 +169,7 @@ class Process:
         self.telling: Any = None  # the message that it sends
         self.locked_at = float("-inf")  # when it asked for the last lock that it has got
         self.immortal = False
+        self.is_replicating = False
         self._run = run
         self._threads: set[Any] = set()
         scheduler.processes.append(self)
@@ -177,6 +179,7 @@ class Process:
         self.lives += 1
         self.alive = True
         self.paused_until = 0.0
+        self.is_replicating = False
         self._pauses = [(float("-inf"), self.scheduler.seconds)]
         self.scheduler.note(self.name, "starts")
         self.spawn(lambda: self._run(self))

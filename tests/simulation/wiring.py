@@ -10,10 +10,11 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
@@ -23,6 +24,8 @@ import archiver.core.attempt.stored_journal
 import archiver.core.contents.hls.access
 import archiver.core.destinations.probing
 import archiver.core.forecast
+import archiver.core.replication.object_copier
+import archiver.core.replication.replicator
 import archiver.core.upkeep.erasing
 import archiver.http.waiting
 import storage_backends.memory
@@ -38,6 +41,8 @@ from archiver.core.destinations.guarded import guarded
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
 from archiver.core.records import keys
+from archiver.core.replication.repairer import Repairer
+from archiver.core.replication.replicator import Replicator
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
@@ -63,6 +68,7 @@ MEMORY_BYTES = 256 * 1024
 ROOM_BYTES = 64 * 1024  # the probes' megabytes of random bytes were half of the time that a run took
 FORECAST_PATHS = 12  # each may replay 1,440 hours
 LEASE = timedelta(minutes=2)
+LEASE_RENEW = timedelta(seconds=30)
 SWEEP_EVERY = 2 * HOUR
 DISPATCH_EVERY = 15 * MINUTE
 AT_RISK = timedelta(days=3)
@@ -82,13 +88,19 @@ class Services:
     scrubber: Scrubber
     watcher: Watcher
     write_probe: WriteProbe
+    replicator: Replicator
     clock: LedgerClock
     identities: Destinations
     destinations: Sequence[StorageBackend]
 
 
 def build(
-    process: Process, ledger: SimLedger, sources: Sources, stores: Sequence[SimStore], send: Send
+    process: Process,
+    ledger: SimLedger,
+    sources: Sources,
+    stores: Sequence[SimStore],
+    send: Send,
+    quorum: int | None,
 ) -> Services:
     api = SimApi(process, sources)
     known: Any = ledger  # by its Protocol
@@ -140,9 +152,10 @@ def build(
                 retry=RetryRules(),
                 key_template=keys.DEFAULT_TEMPLATE,
                 lease=LEASE,
-                lease_renew=timedelta(seconds=30),
+                lease_renew=LEASE_RENEW,
                 archiver_version="simulated",
                 near_deadline=AT_RISK,
+                quorum=quorum,
             ),
             clock=clock,
             pause=process.sleep,
@@ -155,6 +168,22 @@ def build(
             ledger=known, clock=clock, at_risk_within=AT_RISK, sweep_every=timedelta(seconds=SWEEP_EVERY)
         ),
         write_probe=WriteProbe(ledger=known, destinations=destinations, clock=clock, machine=process.name),
+        replicator=Replicator(
+            ledger=known,
+            destinations=destinations,
+            repairer=Repairer(
+                ledger=known,
+                destinations=destinations,
+                engine=engine,
+                lease=LEASE,
+                lease_renew=LEASE_RENEW,
+                clock=clock,
+                read_bytes=PART_BYTES,
+            ),
+            clock=clock,
+            concurrency=1,
+            pause=process.sleep,
+        ),
         clock=clock,
         identities=identities,
         destinations=destinations,
@@ -265,6 +294,30 @@ class SimThread:
             timeout -= 0.5
 
 
+class Inline:
+    """Instead of `ThreadPoolExecutor`: what is submitted is done at once, by the process that submits it."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def submit(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*given))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_: object) -> None:
+        return
+
+
 class SimHeartbeatStarter:
     """`core.attempt.heartbeat_starter.HeartbeatStarter` of all processes."""
 
@@ -335,6 +388,10 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
     def wall_clock() -> datetime:
         return scheduler.running.wall_clock() if scheduler.running is not None else scheduler.now()
 
+    def machine() -> str:
+        assert scheduler.running is not None
+        return scheduler.running.name
+
     def title_of(message: Message) -> str:
         """Keep what is sent, not its text."""
         assert scheduler.running is not None
@@ -354,6 +411,9 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (worker.alerts.alerter, "datetime", types.SimpleNamespace(now=wall_clock)),
         (archiver.core.upkeep.erasing.Eraser, "_each", lambda _self, items, act: [act(one) for one in items]),
         (archiver.core.forecast, "PATHS", FORECAST_PATHS),
+        (archiver.core.replication.object_copier, "ThreadPoolExecutor", Inline),
+        (archiver.core.replication.replicator, "ThreadPoolExecutor", Inline),
+        (archiver.core.replication.replicator, "socket", types.SimpleNamespace(gethostname=machine)),
         (archiver.http.waiting, "pause", pause),
         (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
         *_everywhere("secrets", secrets, Secrets(rng)),

@@ -86,6 +86,9 @@ def unless_at_quorum(deps: Dependencies, row: Row, decided: Settled) -> Settled:
     manifest = found.committed
     known = {store.name: row.copies.get(store.name, CopyState.LACKING) for store in deps.destinations}
     copies = {**known, **found.copies}
+    for name in (*(store.name for store in found.missing), *found.silent):
+        if copies[name] is CopyState.WHOLE:  # with doubts, or as it was before: not what is archived
+            copies[name] = CopyState.DAMAGED
     return AlreadyArchived(manifest.total_size, len(manifest.objects), manifest.warnings, copies)
 
 

@@ -30,7 +30,7 @@ from archiver.core.judging import as_known
 from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, find_manifest
-from archiver.core.records.verify import verify_contents, verify_listed
+from archiver.core.records.verify import verify_contents, verify_in_full, verify_listed
 from archiver.core.replication.object_copier import (
     ObjectCopier,
     SourceDamaged,
@@ -190,7 +190,11 @@ class Repairer:
             with heartbeat:
                 if row.state in REPAIRED_STATES:
                     self._require_no_tombstone(asset_id)
-                    job.copies = [_look(store, key) for store in self._destinations]
+                    job.copies = [
+                        _look(store, key, doubtful=_is_doubtful(row, store.name), between=heartbeat.check)
+                        for store in self._destinations
+                    ]
+                    _set_aside_doubted(job)
                     self._fill(job, before_read)
         except AssetErased as error:
             self._leave_to_reconcile(row, str(error))
@@ -417,7 +421,15 @@ class Repairer:
         return None
 
 
-def _look(store: StorageBackend, key: ObjectKey) -> _Copy:
+def _is_doubtful(row: Row, name: str) -> bool:
+    """Whether a copy that is whole by its sizes may be one that was found damaged: the store may not have let us mark
+    its manifest."""
+    known = row.copies.get(name)
+    return known is CopyState.DAMAGED or (row.state is AssetState.DAMAGED and known is None)
+
+
+def _look(store: StorageBackend, key: ObjectKey, *, doubtful: bool, between: Callable[[], None]) -> _Copy:
+    """`doubtful`: read every byte. `between`: called before each read."""
     try:
         found = find_manifest(store, key)
         if found is None:
@@ -425,6 +437,10 @@ def _look(store: StorageBackend, key: ObjectKey) -> _Copy:
         if found.manifest is None:
             return _Copy(store, CopyState.DAMAGED, problems=(found.problem or "its manifest is unreadable",))
         verified = verify_listed(store, found.manifest)
+        if doubtful and verified.ok:
+            verified = verify_in_full(store, found.manifest, between=between)
+            if not verified.ok:  # one bad answer is no damage
+                verified = verify_in_full(store, found.manifest, between=between)
     except StorageError as error:
         log.warning("copy_not_listed", store=store.name, key=key, reason=str(error))
         return _Copy(store, None, problems=(str(error),))
@@ -434,6 +450,16 @@ def _look(store: StorageBackend, key: ObjectKey) -> _Copy:
 
 def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:
     return {item.path: (item.size, item.crc32c) for item in manifest.objects}
+
+
+def _set_aside_doubted(job: _Job) -> None:
+    """A copy with doubts beside one without is replaced when the asset was archived at the quorum."""
+    trusted = [copy for copy in job.copies if copy.manifest is not None and copy.manifest.trusted]
+    if job.row.state is not AssetState.ARCHIVED or all(copy.state is not CopyState.WHOLE for copy in trusted):
+        return
+    for copy in job.copies:
+        if copy.manifest is not None and not copy.manifest.trusted:
+            copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and another copy has none",)
 
 
 def _folder(listed: Manifest, there: Manifest | None) -> str:

@@ -8,20 +8,27 @@ import pytest
 
 from archiver.core.judging import Scope, judge
 from archiver.ledger.models import AssetState, CopyState, Row
-from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
+from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
+from tests.core.archived import archive_at
 from tests.core.examples import RETENTION
 from tests.core.harness import ArchiverHarness, file
 
 VIDEO = b"video" * 40
-WHOLE, LACKING = CopyState.WHOLE, CopyState.LACKING
+WHOLE, LACKING, DAMAGED = CopyState.WHOLE, CopyState.LACKING, CopyState.DAMAGED
 
 
 class Failing(MemoryBackend):
     """Takes no objects while `error` is set."""
 
     error: StorageError | None = None
+    is_silent = False
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        if self.is_silent:
+            raise TransientStorageError("503")
+        return super().stat(key)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         if self.error is not None:
@@ -101,3 +108,24 @@ def test_what_was_archived_before_says_while_it_waits_where_it_is() -> None:
 
     assert row.state is AssetState.WAITING
     assert row.copies == {"memory://one": WHOLE, "memory://two": WHOLE, "memory://three": LACKING}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_copy_that_is_not_what_was_archived_does_not_count_as_whole(silent: bool) -> None:
+    """It has doubts, or what the ledger says of it is from before the asset was due again."""
+    harness = Harness(1, 2, TransientStorageError("503"))
+    made = harness.base.api.assets[0]
+    if not silent:
+        harness.stores[2].error, error = None, harness.stores[2].error
+        archive_at(harness.stores[2:], made, {"movie.mp4": b"half"}, ("a segment is missing",))
+        harness.stores[2].error = error
+    row = harness.base.ledger.get(made.id)
+    assert row is not None
+    harness.base.ledger.note_copies(row, {store.name: WHOLE for store in harness.stores})
+    if silent:
+        harness.stores[2].is_silent = True
+
+    row = harness.archive()
+
+    assert row.state is AssetState.ARCHIVED
+    assert row.copies == {"memory://one": WHOLE, "memory://two": WHOLE, "memory://three": DAMAGED}

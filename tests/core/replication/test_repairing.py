@@ -360,3 +360,53 @@ def test_what_was_copied_below_a_mount_point_is_copied_again() -> None:
 
     assert harness.repair(made).result is Result.COPIED
     assert harness.is_whole(two, made)
+
+
+def test_damage_that_the_store_did_not_let_us_mark_is_not_forgotten() -> None:
+    """A write-once store: the ledger alone knows that a copy is damaged, which is whole by its sizes."""
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=harness.stores, state=AssetState.DAMAGED)
+    two.damage(key_of(two, "movie.mp4"))
+    refusal = AccessDenied("the retention policy forbids to replace it")
+    row = harness.row(made)
+
+    def refuse(_key: str) -> None:
+        raise refusal
+
+    two.on_write = refuse
+    for known in ({}, {one.name: WHOLE}, {one.name: WHOLE, two.name: DAMAGED}):
+        harness.ledger.note_copies(row, known)
+
+        assert harness.repair(made).result is Result.FAILED
+        assert harness.row(made).state is AssetState.DAMAGED
+        assert harness.copies(made) == [WHOLE, DAMAGED]
+
+    two.on_write = lambda _key: None
+    assert harness.repair(made).result is Result.COPIED
+    assert harness.row(made).state is AssetState.ARCHIVED
+    assert harness.is_whole(two, made)
+
+
+def test_damage_that_a_person_has_restored_is_known_by_every_byte() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=harness.stores, state=AssetState.DAMAGED)
+    harness.ledger.note_copies(harness.row(made), {one.name: WHOLE, two.name: DAMAGED})
+
+    assert harness.repair(made).result is Result.NOTHING_TO_DO
+    assert harness.row(made).state is AssetState.ARCHIVED
+    assert not one.writes + two.writes
+
+
+def test_a_copy_with_doubts_beside_what_was_archived_at_the_quorum_is_replaced() -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=[one])
+    archive_at([two], made, {"movie.mp4": b"half of it"}, ("a segment is missing",))
+    harness.ledger.note_copies(harness.row(made), {one.name: WHOLE, two.name: DAMAGED})
+
+    assert harness.repair(made).result is Result.COPIED
+    assert harness.copies(made) == [WHOLE, WHOLE]
+    assert harness.is_whole(two, made)
+    assert any(each.data == b"half of it" for each in two.store.objects.values()), "nothing is overwritten"

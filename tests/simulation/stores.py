@@ -77,6 +77,7 @@ class Destination:
         self.scheduler = scheduler
         self.faults = faults
         self.real = MemoryBackend(name)
+        self.real.store.clock = scheduler.now
         self.name = self.real.name
         self.empty = MemoryBackend(name)
         self.checksums = checksums

@@ -38,6 +38,7 @@ from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.contents.opening import ContentsOpener
 from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.guarded import guarded
+from archiver.core.destinations.probing import tell_time
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.judging import Scope
 from archiver.core.records import keys
@@ -159,6 +160,7 @@ def build(
             ),
             clock=clock,
             pause=process.sleep,
+            time_at=lambda store: tell_time(store, known),
         ),
         sweeper=Sweeper(api=api, ledger=known, scope=SCOPE, clock=clock, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(ledger=known, send=send, clock=clock, window=8, urgent_within=AT_RISK),

@@ -16,6 +16,7 @@
     expiry/record.json                                which terms were accepted, and how much expired today
     catalogue/<yyyy>-<mm>.csv.gz                      table of a month's manifests; `undated` as above
     statements/<yyyy>-<mm>.json                       signed statement of a month, with .sig and perhaps .tsr beside it
+    at-rest/job.json                                  job of `verify --at-rest`, its list and report beside it
     doctor/probe-<random>.bin                         probe, deleted at once
     .archiver-destination.json                        marker: which destination this is
 

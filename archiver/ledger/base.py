@@ -248,7 +248,8 @@ class Facts(Protocol):
 
     def lock(self, name: str, duration: timedelta) -> str | None:
         """Take a lock and return its token; None when it is held. An optimisation only: what it guards must be
-        idempotent."""
+        idempotent. One name has one `duration`: a lock that would last longer by more than CLOCK_STEP was taken before
+        the ledger's clock was set back, and is given to the next."""
         ...
 
     def extend_lock(self, name: str, token: str, duration: timedelta) -> bool: ...

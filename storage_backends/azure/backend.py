@@ -26,6 +26,7 @@ from storage_backends.azure.settings import AzureSettings, settings_of
 from storage_backends.azure.upload import AzureUpload
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Upload, object_key
 from storage_backends.destination_url import DestinationUrl
+from storage_backends.empty_ranges import no_bytes
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
@@ -161,16 +162,8 @@ class AzureBackend:
             if if_match is not None and not _ETAG.fullmatch(if_match):
                 raise ObjectChanged(f"{doing}: {if_match[:40]!r} is not an ETag")
             if length_bytes == 0:
-                return self._nothing_of(key, if_match, doing)
+                return no_bytes(self, key, if_match, doing)
             return self._read(key, start, length_bytes, if_match, doing)
-
-    def _nothing_of(self, key: ObjectKey, if_match: str | None, doing: Operation) -> bytes:
-        info = self.stat(key)
-        if info is None:
-            raise ObjectMissing(f"{doing}: it is not there")
-        if if_match not in (None, info.etag):
-            raise ObjectChanged(f"{doing}: the key holds another object")
-        return b""
 
     def _read(
         self, key: ObjectKey, start: int, length_bytes: int | None, if_match: str | None, doing: Operation
@@ -195,12 +188,12 @@ class AzureBackend:
         try:
             answer = self._container.retry(doing, lambda: waiting.complete(get()))
         except ObjectExists:  # the condition does not hold, perhaps because there is no object
-            self._nothing_of(key, if_match, doing)
+            no_bytes(self, key, if_match, doing)
             raise TransientStorageError(
                 f"{doing}: the key held another object a moment ago", status=412
             ) from None
         if answer.status == _UNSATISFIABLE:  # the object ends before `start`
-            return self._nothing_of(key, if_match, doing)
+            return no_bytes(self, key, if_match, doing)
         return answer.body
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

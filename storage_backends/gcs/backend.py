@@ -34,6 +34,7 @@ from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Upload, object_key
 from storage_backends.conditional import Conditions, with_conditions
 from storage_backends.destination_url import DestinationUrl
+from storage_backends.empty_ranges import no_bytes
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
@@ -45,7 +46,7 @@ from storage_backends.errors import (
     TransientStorageError,
     UploadGone,
 )
-from storage_backends.gcs import versions
+from storage_backends.gcs import rewriting, rights, versions
 from storage_backends.gcs.answers import described
 from storage_backends.gcs.bucket import ONCE, Bucket
 from storage_backends.gcs.errors import refused, translated
@@ -65,16 +66,6 @@ LIMITS = Limits(
 )
 
 _GENERATION = re.compile("[0-9]{1,19}")
-_RIGHTS = {
-    "storage.objects.create": "storing",
-    "storage.objects.get": "reading back and verifying",
-    "storage.objects.list": "telling what is there",
-    "storage.objects.delete": "replacing records, and removing probes",
-}
-_NOT_NEEDED = (
-    "storage.objects.setIamPolicy", "storage.objects.update", "storage.buckets.delete", "storage.buckets.update",
-    "storage.buckets.setIamPolicy",
-)  # fmt: skip
 _PAGE = 1000  # the most that a page holds
 _LISTED = "items(name,size,crc32c,generation,contentType,updated,storageClass),nextPageToken"
 # generations: of no object, and of the year 2100 (they are microseconds since 1970)
@@ -252,16 +243,8 @@ class GcsBackend:
             if if_match is not None and not _GENERATION.fullmatch(if_match):
                 raise ObjectChanged(f"{doing}: {if_match[:40]!r} is not a generation")
             if length_bytes == 0:
-                return self._nothing_of(key, if_match, doing)
+                return no_bytes(self, key, if_match, doing)
             return self._read(key, start, length_bytes, if_match, doing)
-
-    def _nothing_of(self, key: ObjectKey, if_match: str | None, doing: Operation) -> bytes:
-        info = self.stat(key)
-        if info is None:
-            raise ObjectMissing(f"{doing}: it is not there")
-        if if_match not in (None, info.etag):
-            raise ObjectChanged(f"{doing}: the key holds another object")
-        return b""
 
     def _read(
         self, key: ObjectKey, start: int, length_bytes: int | None, if_match: str | None, doing: Operation
@@ -279,7 +262,7 @@ class GcsBackend:
                 )
             except RequestRangeNotSatisfiable:
                 # the object ends before `start`
-                return self._nothing_of(key, if_match, doing) if if_match is not None else b""
+                return no_bytes(self, key, if_match, doing) if if_match is not None else b""
             if length_bytes is not None and len(data) > length_bytes:
                 raise TransientStorageError(
                     f"{doing}: {len(data)} bytes arrived, {length_bytes} were requested"
@@ -344,23 +327,9 @@ class GcsBackend:
         return versions.deleted(self._bucket, chosen)
 
     def rights(self, probe: ObjectKey) -> Iterator[Right]:
-        """See `storage_backends.optional.TellsRights`. One question, of which the service answers what the account may
-        do in the whole bucket; nothing is told where it may do none of it (a condition on the prefix), or where a
-        server has no such question."""
+        """See `storage_backends.optional.TellsRights`."""
         del probe
-        doing = Operation("rights", self.name, None, "asking for the rights")
-        asked = [*_RIGHTS, *_NOT_NEEDED]
-        try:
-            may = self._bucket.retry(doing, lambda: self._bucket.handle().test_iam_permissions(asked, **ONCE))
-        except (ObjectMissing, AccessDenied):
-            return
-        if not may:
-            return
-        for action, needed_for in _RIGHTS.items():
-            yield Right(action, action in may, needed_for, is_essential=True)
-        for action in _NOT_NEEDED:
-            if not (self._bucket.settings.acl and action == "storage.objects.setIamPolicy"):
-                yield Right(action, action in may)
+        return rights.told(self._bucket)
 
     def expiry_rules(self) -> Sequence[ExpiryRule] | None:
         """See `storage_backends.optional.ReadsExpiryRules`."""
@@ -386,19 +355,7 @@ class GcsBackend:
     ) -> ObjectInfo:
         """See `storage_backends.optional.CopiesObjects`. By rewrites, several of a large object."""
         doing = self._doing("copy", spec.key, f"copying from {place.bucket!r}")
-        bucket, token = self._bucket, None
-        source = bucket.connected().bucket(place.bucket).blob(place.prefix + key)
-        new = bucket.new(spec, secrets.token_hex(16))
-
-        def rewrite() -> str | None:
-            found: str | None = new.rewrite(source, token=token, **ONCE)[0]
-            return found
-
-        between()
-        token = bucket.retry(doing, rewrite)
-        while token is not None:
-            between()
-            token = bucket.retry(doing, rewrite)
+        rewriting.rewritten(self._bucket, place, key, spec, doing, between)
         info = self.stat(spec.key)
         if info is None:
             with doing:

@@ -7,10 +7,9 @@ support; each ability is used only after it was seen to work.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -28,18 +27,17 @@ from storage_backends.base import (
 )
 from storage_backends.conditional import with_conditions
 from storage_backends.destination_url import DestinationUrl
+from storage_backends.empty_ranges import no_bytes, require_match
 from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import (
     AccessDenied,
     BadDestinationUrl,
-    BucketMissing,
     InvalidKey,
     ObjectChanged,
     ObjectExists,
     ObjectMissing,
     StorageError,
     TransientStorageError,
-    UploadGone,
 )
 from storage_backends.operation import Operation
 from storage_backends.optional import (
@@ -54,9 +52,19 @@ from storage_backends.optional import (
     Thaw,
     ThawSpeed,
 )
-from storage_backends.s3 import at_rest, cooling, copying, lifecycle, rights, thawing, versions
+from storage_backends.s3 import (
+    at_rest,
+    cooling,
+    copying,
+    lifecycle,
+    locking,
+    puts,
+    rights,
+    thawing,
+    unfinished,
+    versions,
+)
 from storage_backends.s3.bucket import Bucket, described, is_aws, is_cold
-from storage_backends.s3.data_path import Confirmed, Receipt
 from storage_backends.s3.errors import (
     code_of,
     kind_of,
@@ -69,23 +77,11 @@ from storage_backends.s3.settings import S3Settings, settings_of
 from storage_backends.s3.upload import S3Upload, Token
 
 MIB = 2**20
-_LOCKED_AT_ONCE = 16
 
 
 def open_backend(url: DestinationUrl) -> S3Backend:
     """See `settings_of` for the URL. Sends no request. Raises BadDestinationUrl."""
     return S3Backend(settings_of(url))
-
-
-def _require_match(etag: str | None, expected: str | None, doing: Operation) -> None:
-    if expected not in (None, etag):
-        raise ObjectChanged(f"{doing}: the key holds another object")
-
-
-def _stored(spec: ObjectSpec, size_bytes: int, crc32c: int, receipt: Receipt) -> ObjectInfo:
-    """Describe what a PUT stored, with the checksum if the server confirmed it."""
-    verified = crc32c if receipt.confirmed is not Confirmed.NOT else None
-    return ObjectInfo(spec.key, size_bytes, verified, receipt.etag, spec.content_type, datetime.now(UTC))
 
 
 class S3Backend:
@@ -120,7 +116,7 @@ class S3Backend:
         doing = self._doing("put", spec.key, "storing")
         if spec.if_absent or spec.if_match is not None:
             with translated(doing):
-                return self._put_conditionally(spec, data, crc32c, doing)
+                return puts.put_conditionally(self._bucket, self.stat, spec, data, crc32c, doing)
         try:
             with translated(doing):
                 return self._bucket.with_retries(lambda: self._send(spec, data, crc32c))
@@ -145,45 +141,7 @@ class S3Backend:
         receipt = await bucket.data.put(
             bucket.prefix + spec.key, data, crc32c, bucket.settings.of_new_object(spec)
         )
-        return _stored(spec, len(data), crc32c, receipt)
-
-    def _put_conditionally(self, spec: ObjectSpec, data: Buffer, crc32c: int, doing: Operation) -> ObjectInfo:
-        # recognises the object as ours when the answer to an earlier attempt was lost
-        identity = secrets.token_hex(16)
-        bucket, options = self._bucket, self._bucket.settings.of_new_object(spec, identity)
-        bucket.connection.get()  # learns whether this is AWS
-
-        def send(condition: Mapping[str, str]) -> ObjectInfo:
-            key, request = bucket.prefix + spec.key, {**options, **condition}
-            try:
-                receipt = bucket.with_retries(lambda: bucket.data.put(key, data, crc32c, request))
-            except ClientError as error:
-                lost = condition and kind_of(error) in (ObjectExists, ObjectMissing)
-                done = bucket.made_by(spec, identity, len(data)) if lost else None
-                if done is None:
-                    raise
-                return done
-            return _stored(spec, len(data), crc32c, receipt)
-
-        def create(conditional: bool) -> ObjectInfo:
-            with translated(doing):
-                return send({"IfNoneMatch": "*"} if conditional else {})
-
-        def change(etag: str | None) -> ObjectInfo:
-            try:
-                with translated(doing):
-                    return send({} if etag is None else {"IfMatch": etag})
-            except (ObjectExists, ObjectMissing) as error:  # 412, and AWS's 404 where no object is
-                raise ObjectChanged(str(error), status=error.status) from error
-
-        def etag_now() -> str | None:
-            info = self.stat(spec.key)
-            return None if info is None else info.etag
-
-        if spec.if_match is None:
-            return bucket.conditions.create(lambda: self.stat(spec.key) is not None, create, doing)
-        never = f'"{secrets.token_hex(16)}"'
-        return bucket.conditions.replace(spec.if_match, etag_now, change, never, doing)
+        return puts.stored(spec, len(data), crc32c, receipt)
 
     def begin(self, spec: ObjectSpec) -> Upload:
         identity = secrets.token_hex(16)
@@ -241,7 +199,7 @@ class S3Backend:
         doing = self._doing("read", key, "reading")
         with translated(doing):
             if length_bytes == 0:
-                return self._nothing_of(key, if_match, doing)
+                return no_bytes(self, key, if_match, doing)
             return self._bucket.with_retries(lambda: self._read(key, start, length_bytes, if_match, doing))
 
     async def _read(
@@ -253,25 +211,12 @@ class S3Backend:
             answer, data = await reads.get_object(request, RangeReading(start, length_bytes))
         except ClientError as error:
             if status_of(error) == 416:  # the object ends before `start`
-                return await waiting.blocking(partial(self._nothing_of, key, if_match, doing, start))
+                return await waiting.blocking(partial(no_bytes, self, key, if_match, doing, start))
             if status_of(error) == 412:
                 raise ObjectChanged(f"{doing}: the key holds another object", status=412) from error
             raise
-        _require_match(answer.get("ETag"), if_match, doing)  # for servers that ignore the condition
+        require_match(answer.get("ETag"), if_match, doing)  # for servers that ignore the condition
         return data
-
-    def _nothing_of(
-        self, key: ObjectKey, if_match: str | None, doing: Operation, start: int | None = None
-    ) -> bytes:
-        info = self.stat(key)
-        if info is None:
-            raise ObjectMissing(f"{doing}: it is not there")
-        _require_match(info.etag, if_match, doing)
-        if start is not None and info.size_bytes > start:
-            raise TransientStorageError(
-                f"{doing}: the server denies that it has bytes from {start}, of {info.size_bytes}", status=416
-            )
-        return b""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         doing = Operation("list", self.name, None, f"listing {prefix!r}")
@@ -319,29 +264,7 @@ class S3Backend:
 
     def abort_uploads(self, older_than: timedelta, ours: Callable[[str], bool]) -> int:
         """See `storage_backends.optional.AbortsUploads`."""
-        limit = datetime.now(UTC) - older_than
-        bucket, aborted = self._bucket, 0
-        with translated(Operation("abort_stale_uploads", self.name, None, "aborting stale uploads")):
-            pages = bucket.writing_client.get_paginator("list_multipart_uploads").paginate(
-                **bucket.listed, Prefix=bucket.prefix
-            )
-            for page in pages:
-                for upload in page.get("Uploads", []):
-                    key, upload_id = needed(upload, "Key"), needed(upload, "UploadId")
-                    if needed(upload, "Initiated") > limit or not key.startswith(bucket.prefix):
-                        continue
-                    if not ours(key.removeprefix(bucket.prefix)):
-                        continue
-                    try:
-                        bucket.writing_client.abort_multipart_upload(
-                            **bucket.listed, Key=key, UploadId=upload_id
-                        )
-                    except ClientError as error:
-                        if kind_of(error) is not UploadGone:  # completed or aborted meanwhile
-                            raise
-                    else:
-                        aborted += 1
-        return aborted
+        return unfinished.aborted(self._bucket, older_than, ours)
 
     def versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         """See `storage_backends.optional.KeepsVersions`."""
@@ -353,34 +276,7 @@ class S3Backend:
 
     def lock(self, keys: Collection[ObjectKey]) -> datetime | None:
         """See `storage_backends.optional.Locks`."""
-        asked = self._bucket.settings.lock()
-        if not asked:
-            return None
-        until: datetime = asked["ObjectLockRetainUntilDate"]
-        retention = {"Mode": asked["ObjectLockMode"], "RetainUntilDate": until}
-        with ThreadPoolExecutor(min(_LOCKED_AT_ONCE, max(len(keys), 1))) as pool:
-            list(pool.map(lambda key: self._lock(key, retention), keys))
-        return until
-
-    def _lock(self, key: ObjectKey, retention: Mapping[str, Any]) -> None:
-        client, address = self._bucket.writing_client, self._bucket.address(key)
-        doing = self._doing("lock", key, "locking")
-        with translated(doing):
-            try:
-                client.put_object_retention(**address, Retention=retention)
-            except ClientError as error:
-                if kind_of(error) is not AccessDenied or not self._is_locked_longer(key, retention):
-                    raise
-
-    def _is_locked_longer(self, key: ObjectKey, retention: Mapping[str, Any]) -> bool:
-        """Return whether a lock there, which nobody may shorten, already does what `retention` asks for."""
-        try:
-            there = self._bucket.head(key) or {}
-        except (ClientError, BucketMissing):
-            return False
-        until = there.get("ObjectLockRetainUntilDate")
-        stands = there.get("ObjectLockMode") in (retention["Mode"], "COMPLIANCE")
-        return stands and until is not None and until >= retention["RetainUntilDate"]
+        return locking.locked(self._bucket, keys)
 
     def rights(self, probe: ObjectKey) -> Iterator[Right]:
         """See `storage_backends.optional.TellsRights`."""
@@ -389,31 +285,21 @@ class S3Backend:
 
     def expiry_rules(self) -> Sequence[ExpiryRule] | None:
         """See `storage_backends.optional.ReadsExpiryRules`."""
-        rules = self._lifecycle_rules("expiry_rules")
+        rules = lifecycle.rules_of(self._bucket, "expiry_rules")
         return None if rules is None else lifecycle.expiry_rules(rules, self._bucket.prefix)
 
     def removes_stale_uploads(self) -> bool | None:
-        rules = self._lifecycle_rules("removes_stale_uploads")
-        return None if rules is None else any(_aborts_uploads(rule, self._bucket.prefix) for rule in rules)
+        rules = lifecycle.rules_of(self._bucket, "removes_stale_uploads")
+        return (
+            None
+            if rules is None
+            else any(unfinished.is_aborted_by(rule, self._bucket.prefix) for rule in rules)
+        )
 
     def cooling_rules(self) -> Sequence[CoolingRule] | None:
         """See `storage_backends.optional.ReadsCoolingRules`."""
-        rules = self._lifecycle_rules("cooling_rules")
+        rules = lifecycle.rules_of(self._bucket, "cooling_rules")
         return None if rules is None else cooling.cooling_rules(rules, self._bucket.prefix)
-
-    def _lifecycle_rules(self, operation: str) -> Sequence[Mapping[str, Any]] | None:
-        """None where they may not be read, or the server has none. Raises StorageError."""
-        with translated(Operation(operation, self.name, None, "reading the lifecycle rules")):
-            try:
-                answer = self._bucket.client.get_bucket_lifecycle_configuration(Bucket=self._bucket.bucket)
-            except ClientError as error:
-                if code_of(error) == "NoSuchLifecycleConfiguration":
-                    return []
-                if kind_of(error) in (BucketMissing, TransientStorageError):
-                    raise
-                return None
-        rules: Sequence[Mapping[str, Any]] = answer.get("Rules", [])
-        return rules
 
     def place(self) -> Place:
         """See `storage_backends.optional.CopiesObjects`."""
@@ -523,13 +409,3 @@ class S3Backend:
 
     def _doing(self, name: str, key: ObjectKey, verb: str) -> Operation:
         return Operation(name, self.name, key, verb)
-
-
-def _aborts_uploads(rule: Mapping[str, Any], prefix: str) -> bool:
-    """Return whether a lifecycle rule aborts unfinished uploads of every key under `prefix`."""
-    if rule.get("Status") != "Enabled" or "AbortIncompleteMultipartUpload" not in rule:
-        return False
-    chosen = rule.get("Filter", {})
-    if set(chosen) - {"Prefix"}:
-        return False  # by tag or size: unfinished uploads have neither
-    return prefix.startswith(chosen.get("Prefix", rule.get("Prefix", "")))

@@ -108,7 +108,7 @@ def test_a_relative_directory_is_named_by_its_full_path(
         ("s3://bucket?regin=x", "unknown option 'regin'"),
         (
             "s3://bucket?regin=x",
-            "did you mean region? s3:// accepts: acl, addressing_style, bucket_key, checksum",
+            "did you mean region? s3:// accepts: acl, addressing_style, batch_role",
         ),
         ("gs://bucket?region=x", "gs:// accepts: acl, kms_key_name, metadata, storage_class, user_project"),
         ("file:///srv/archive?region=x", "accepts: none"),

@@ -18,6 +18,7 @@ def register(app: Celery, services: GetServices) -> None:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
+        services().require_own_ledger()
         statements = services().stater.state_due()
         catalogues = services().cataloguer.write_due()
         result = services().driller.drill_if_due()

@@ -19,6 +19,7 @@ def register(app: Celery, services: GetServices) -> None:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
+        services().require_own_ledger()
         services().missed_webhooks.look()
         result = services().reconciler.reconcile()
         if result is None:

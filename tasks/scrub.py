@@ -18,5 +18,6 @@ def register(app: Celery, services: GetServices) -> None:
         """Idempotent; may run concurrently."""
         if comes_too_soon(task, services().ledger):
             return SKIPPED
+        services().require_own_ledger()
         result = services().scrubber.scrub()
         return asdict(result) if result else {"skipped": "another scrub is already running"}

@@ -81,5 +81,9 @@ class Services(Protocol):
     @property
     def dead_mans_switch(self) -> DeadMansSwitch: ...
 
+    def require_own_ledger(self) -> None:
+        """Raises LedgerOfAnotherWorkspace when a second installation has taken the first one's ledger."""
+        ...
+
 
 GetServices = Callable[[], Services]

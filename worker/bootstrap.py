@@ -207,6 +207,7 @@ def build_services(
         source_access=source_access,
         open_contents=open_contents,
         tallies=TallyFlusher(ledger),
+        workspace=workspace_in(settings),
     )
 
 

@@ -27,6 +27,7 @@ from archiver.core.upkeep.sessions import SessionKeeper
 from archiver.core.upkeep.stating import Stater
 from archiver.core.upkeep.sweep import Sweeper
 from archiver.core.upkeep.watch import Watcher
+from archiver.core.workspaces import require_ours
 from archiver.hms.client import HmsClient
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.errors import LedgerError
@@ -70,6 +71,11 @@ class AppServices:
     source_access: SourceAccess
     open_contents: OpenContents
     tallies: TallyFlusher
+    workspace: str | None  # of the credentials; None when they do not tell
+
+    def require_own_ledger(self) -> None:
+        """Call before changing what the ledger holds. Raises LedgerOfAnotherWorkspace, LedgerError."""
+        require_ours(self.ledger, self.workspace)
 
     def close(self) -> None:
         self.api.close()

@@ -50,11 +50,11 @@ def is_of_another(ledger: Facts, workspace: str | None) -> bool | None:
 
 
 def require_ours(ledger: Facts, workspace: str | None) -> None:
-    """For whoever has just swept. Raises LedgerOfAnotherWorkspace, LedgerError."""
+    """Raises LedgerOfAnotherWorkspace until a sweep has listed an asset that the ledger knows; LedgerError."""
     if is_of_another(ledger, workspace):
         raise LedgerOfAnotherWorkspace(
-            "The ledger (ARCHIVER_REDIS_URL) belongs to another 100ms workspace, and 100ms lists no asset that would "
-            f"tell otherwise. {_WHAT_TO_DO}"
+            "The ledger (ARCHIVER_REDIS_URL) belongs to another 100ms workspace, and no sweep with these credentials "
+            f"has found an asset that it knows. {_WHAT_TO_DO}"
         )
 
 

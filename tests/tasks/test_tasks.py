@@ -13,6 +13,7 @@ from celery import Celery
 
 import tasks
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, Kept, NotOurs, Outcome, WillRetry
+from archiver.core.errors import LedgerOfAnotherWorkspace
 from archiver.core.health import Summary
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.drill_report import DrillReport
@@ -74,6 +75,7 @@ class Core:
     drilled: DrillReport | None = None
     idle_since: datetime | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    foreign: LedgerOfAnotherWorkspace | None = None
 
     def __post_init__(self) -> None:
         self.archiver = self.sweeper = self.dispatcher = self.reconciler = self.scrubber = self.watcher = self
@@ -84,6 +86,10 @@ class Core:
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
         self.dead_mans_switch = Switch(self.asked)
+
+    def require_own_ledger(self) -> None:
+        if self.foreign is not None:
+            raise self.foreign
 
     def archive(self, asset_id: str, holder: str) -> Outcome:
         self.asked.append(("archive", asset_id))
@@ -114,9 +120,11 @@ class Core:
         return 7
 
     def reconcile(self) -> ReconcileResult | None:
+        self.asked.append(("reconcile",))
         return self.reconciled
 
     def scrub(self) -> ScrubResult | None:
+        self.asked.append(("scrub",))
         return self.scrubbed
 
     def state_due(self) -> int:
@@ -126,6 +134,7 @@ class Core:
         return 3
 
     def drill_if_due(self) -> DrillReport | None:
+        self.asked.append(("drill",))
         return self.drilled
 
     def watch(self) -> Summary:
@@ -322,6 +331,15 @@ def test_reconcile_scrub_and_drill_tell_what_they_found_or_that_another_is_at_it
     assert "skipped" in call(Core(), names.DRILL)
     done = call(Core(), names.DRILL)
     assert (done["statements"], done["catalogues"]) == (2, 3), "also when no drill is due"
+
+
+@pytest.mark.parametrize("name", [names.RECONCILE, names.SCRUB, names.DRILL])
+def test_nothing_compares_or_repairs_on_a_ledger_of_another_workspace(name: str) -> None:
+    core = Core(foreign=LedgerOfAnotherWorkspace("another workspace"))
+
+    with pytest.raises(LedgerOfAnotherWorkspace):
+        call(core, name)
+    assert core.asked == []
 
 
 def test_watch_notes_which_beat_sent_it_for_as_long_as_it_goes_on() -> None:

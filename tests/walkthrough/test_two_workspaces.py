@@ -21,11 +21,20 @@ def test_with_a_prefix_of_its_own_each_has_its_own_ledger(
         assert production.runs_once("--wait", "0").states == {"archived": 1}
 
         refused = staging.runs_once("--wait", "0")
+        verbs = [
+            ("reconcile", "--yes"),
+            ("scrub", "--now"),
+            ("expire", "--yes"),
+            ("rebuild",),
+            ("erase", ours, "--reason", "T-1", "--yes"),
+        ]
+        changing = [staging.types(*verb) for verb in verbs]
         assert production.types("status", "--json").json["states"]["archived"] == 1, "none is due again"
         separate = staging.runs_once("--wait", "0", ARCHIVER_REDIS_PREFIX="staging")
 
-        assert refused.exit_code == 2
-        assert "belongs to another 100ms workspace" in refused.text
+        for each in (refused, *changing):
+            assert each.exit_code == 2, each.text
+            assert "belongs to another 100ms workspace" in each.text
         assert "ARCHIVER_REDIS_PREFIX" in refused.text
         assert separate.states == {"archived": 1}
         assert staging.types("show", theirs, "--json", ARCHIVER_REDIS_PREFIX="staging").exit_code == 0

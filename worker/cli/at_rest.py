@@ -28,7 +28,7 @@ def verify_at_rest(settings: Settings, scope: str, *, as_json: bool) -> ExitCode
     from worker.views.text import shown
 
     codes, able, rules = [ExitCode.OK], 0, build_scrub_rules(settings)
-    with open_services(settings) as services, progress_shown(quiet=as_json) as progress:
+    with open_services(settings, own_ledger=True) as services, progress_shown(quiet=as_json) as progress:
         checker = CopyChecker(services.ledger, services.destinations, services.clock, rules)
         for store in services.destinations:
             jobs = checksums_of(store)

@@ -104,7 +104,7 @@ def erase(
     with cancelled_by_signal(
         "Stopping after this batch; run the same command again for the rest."
     ) as cancelled:
-        with open_services(settings, stop_requested=cancelled.is_set) as services:
+        with open_services(settings, own_ledger=True, stop_requested=cancelled.is_set) as services:
             stored: dict[str, Row] = {}
             if user:
                 stored = _of_user(services, settings, user, shared=shared, quiet=as_json)

@@ -40,7 +40,7 @@ def expire(
     settings = read_settings()
     if settings.keep_days is None and not as_json:
         err.print("ARCHIVER_KEEP_DAYS is not set: everything is kept for ever.", style="yellow")
-    with open_services(settings) as services:
+    with open_services(settings, own_ledger=True) as services:
         if dry_run:
             number = 0
             for row in services.expirer.due():

@@ -34,7 +34,10 @@ def rebuild(
 
     from archiver.ledger.models import AssetState
 
-    with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
+    with (
+        open_services(read_settings(), own_ledger=True) as services,
+        progress_shown(quiet=as_json) as progress,
+    ):
         before = services.ledger.counts()
         result = services.reconciler.reconcile(confirmed=yes, on_progress=progress)
         after = services.ledger.counts()

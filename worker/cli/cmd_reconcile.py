@@ -30,7 +30,10 @@ def reconcile(
     """
     from dataclasses import asdict
 
-    with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
+    with (
+        open_services(read_settings(), own_ledger=True) as services,
+        progress_shown(quiet=as_json) as progress,
+    ):
         services.missed_webhooks.look()
         result = services.reconciler.reconcile(confirmed=yes, on_progress=progress)
         services.session_keeper.keep()

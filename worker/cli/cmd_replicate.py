@@ -98,7 +98,7 @@ def replicate(
         wanted = replace(wanted, states=states)
     with (
         cancelled_by_signal() as cancelled,
-        open_services(settings, stop_requested=cancelled.is_set) as services,
+        open_services(settings, own_ledger=True, stop_requested=cancelled.is_set) as services,
         progress_shown(quiet=as_json) as progress,
     ):
         if dry_run:

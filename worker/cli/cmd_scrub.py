@@ -36,7 +36,10 @@ def scrub(
         raise typer.BadParameter(
             "add --now to scrub in this process; the workers scrub each day by themselves"
         )
-    with open_services(read_settings()) as services, progress_shown(quiet=as_json) as progress:
+    with (
+        open_services(read_settings(), own_ledger=True) as services,
+        progress_shown(quiet=as_json) as progress,
+    ):
         result = services.scrubber.scrub(progress)
     if result is None:
         err.print("Another scrub is already running. Nothing was done.")

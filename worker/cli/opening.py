@@ -25,10 +25,14 @@ def open_ledger(settings: Settings) -> Iterator[RedisLedger]:
 
 @contextmanager
 def open_services(
-    settings: Settings, *, check_broker: bool = True, stop_requested: Callable[[], bool] = lambda: False
+    settings: Settings,
+    *,
+    check_broker: bool = True,
+    own_ledger: bool = False,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> Iterator[AppServices]:
     """Yield every service of one process. Raises LedgerError when the ledger does not answer (unless `check_broker` is
-    false), SupervisorError, SettingsError."""
+    false), SupervisorError, SettingsError; with `own_ledger` LedgerOfAnotherWorkspace."""
     from worker.bootstrap import build_services
     from worker.broker import broker_url
 
@@ -40,4 +44,6 @@ def open_services(
         stack.callback(services.close)
         if check_broker:
             services.ledger.ping()
+        if own_ledger:
+            services.require_own_ledger()
         yield services

@@ -108,11 +108,7 @@ class AlertOracle:
         nobody could know what the others sent meanwhile."""
         self.messages += 1
         now = self.oracle.scheduler.seconds
-        is_blind = any(alert.rule_id == "ledger_unreachable" for alert in message.firing) or any(
-            told.process is process
-            for (_, rule, _), told in self._told.items()
-            if rule == "ledger_unreachable"
-        )
+        is_blind = process.is_blind
         for alert in message.firing:
             if not is_late:
                 self._check_news(process, channel, alert, is_blind=is_blind)

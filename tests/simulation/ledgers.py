@@ -231,6 +231,7 @@ class SimLedger:
 
     def lock(self, name: str, duration: timedelta) -> str | None:
         asked_at = self._process.scheduler.seconds
+        self._process.is_blind = False
         token = self._call("lock", lambda: self._ledger.lock(name, duration))
         if token is not None:
             self._process.locked_at = asked_at
@@ -255,7 +256,11 @@ class SimLedger:
                 raise LedgerUnavailable(f"{what}: {kind}")
             return action()
 
-        return self._process.call(f"ledger {what}", act, lambda: LedgerUnavailable(f"{what}: no answer"))
+        try:
+            return self._process.call(f"ledger {what}", act, lambda: LedgerUnavailable(f"{what}: no answer"))
+        except LedgerUnavailable:
+            self._process.is_blind = True
+            raise
 
 
 class Secrets:

@@ -168,6 +168,7 @@ class Process:
         self.about_to_write_at = float("-inf")  # from then on it must look, where a store cannot compare
         self.telling: Any = None  # the message that it sends
         self.locked_at = float("-inf")  # when it asked for the last lock that it has got
+        self.is_blind = False  # the ledger did not answer it since it asked for a lock
         self.immortal = False
         self.is_replicating = False
         self._run = run

@@ -21,7 +21,7 @@ from archiver.core.deadlines import is_over, source_ends_at
 from archiver.core.judging import Scope, as_known
 from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import LACKING, damaged_settlement
+from archiver.core.records.commit import LACKING, committed, damaged_settlement
 from archiver.core.upkeep.applied_tombstones import AppliedTombstones
 from archiver.core.upkeep.contradicted import Contradiction, Contradictions
 from archiver.core.upkeep.erasing import Eraser
@@ -334,17 +334,29 @@ class Reconciler:
         return gaps
 
     def _note(self, row: Row, lacking: Collection[str]) -> None:
-        """Record what the manifests say of each destination. A copy that is known as damaged stays so."""
+        """Record what the manifests say of each destination."""
         copies = {
-            store.name: CopyState.LACKING
-            if store.name in lacking
-            else CopyState.DAMAGED
-            if row.copies.get(store.name) is CopyState.DAMAGED
-            else CopyState.WHOLE
+            store.name: CopyState.LACKING if store.name in lacking else self._copy_at(store, row)
             for store in self._destinations
         }
         if copies != row.copies:
             self._ledger.note_copies(row, copies)
+
+    def _copy_at(self, store: StorageBackend, row: Row) -> CopyState:
+        """What a listed manifest shows. A copy that is known as damaged stays so; one that an archived asset was not
+        known to have may be doubted or marked as damaged: its manifest is read. A row of an earlier version knows of no
+        copy."""
+        known = row.copies.get(store.name)
+        if known is CopyState.DAMAGED:
+            return known
+        if known is CopyState.WHOLE or not row.copies or row.state is not AssetState.ARCHIVED:
+            return CopyState.WHOLE
+        try:
+            is_whole = committed(store, keys.manifest_key(row.asset_id, row.created_at)) is not None
+        except StorageError as error:
+            log.warning("copy_not_read", asset_id=row.asset_id, store=store.name, reason=str(error))
+            return CopyState.LACKING
+        return CopyState.WHOLE if is_whole else CopyState.DAMAGED
 
     def _committed_since(self, key: ObjectKey, lacking: Iterable[int]) -> bool:
         """Return whether the asset was archived after the lists were made."""

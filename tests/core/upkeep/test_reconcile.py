@@ -338,3 +338,46 @@ def test_a_copy_that_never_was_is_replicated_and_one_that_vanished_is_damage() -
     damaged = harness.ledger.get("vanished")
     assert damaged is not None
     assert damaged.copies == {"memory://one": CopyState.WHOLE, "memory://two": CopyState.LACKING}
+
+
+def _refuse(*_args: object, **_kwargs: object) -> bytes:
+    raise TransientStorageError("memory://two: 503")
+
+
+@pytest.mark.parametrize(
+    ("there", "known"),
+    [
+        ("whole", CopyState.WHOLE),
+        ("doubted", CopyState.DAMAGED),
+        ("marked", CopyState.DAMAGED),
+        ("without its objects", CopyState.DAMAGED),
+        ("unreadable", CopyState.LACKING),
+    ],
+)
+def test_a_copy_that_was_not_known_to_be_there_is_whole_only_if_its_manifest_shows_it(
+    there: str, known: CopyState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = ReconcileHarness()
+    enter(harness.ledger, asset())
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    harness.ledger.note_copies(row, {"memory://one": CopyState.WHOLE, "memory://two": CopyState.LACKING})
+    archive_at([harness.one], asset())
+    key = archive_at([harness.two], asset(), doubts=("no moov",) if there == "doubted" else ())
+    harness.ledger.remember(
+        RECONCILE_FACT, {"at": (NOW + timedelta(days=2)).isoformat()}
+    )  # nothing is suspect
+    if there == "marked":
+        mark_damaged(harness.two, key, ["it differs"])
+    if there == "without its objects":
+        for each in [name for name in harness.two.store.objects if name != key]:
+            harness.two.delete(object_key(each))
+    if there == "unreadable":
+        monkeypatch.setattr(harness.two, "read", _refuse)
+
+    harness.reconcile()
+
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is AssetState.ARCHIVED
+    assert row.copies == {"memory://one": CopyState.WHOLE, "memory://two": known}

@@ -27,6 +27,7 @@ from tests.simulation.alerting import CHANNELS, LOOK_EVERY, AlertOracle, open_ch
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.ledgers import AuditedLedger, SimLedger
 from tests.simulation.oracle import Oracle
+from tests.simulation.retention import LockingStore, Retention
 from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler, Violation, Weather
 from tests.simulation.sources import CLOCK_FAULTS, Sources
 from tests.simulation.stores import MANIFESTS, Conditional, Destination, SimStore
@@ -39,6 +40,7 @@ STORM = 6 * DAY
 SETTLED = STORM + 19 * DAY  # all deadlines are past, and a day or two
 END = SETTLED + 18 * DAY
 ASSETS = 14
+LOCK_DAYS = (3, 9)
 
 SOURCE_FAULTS = [
     "503", "429", "403", "404", "cut", "cut", "unframed", "wrong bytes", "wrong bytes", "error page", "slow",
@@ -110,6 +112,10 @@ class Fleet:
             )
             for name in names
         ]
+        locks = random.Random(f"locks of {scheduler.seed}")
+        for store in self.destinations:
+            if locks.random() < 0.3 and not store.no_overwrite:
+                store.retention = Retention(scheduler, days=locks.randint(*LOCK_DAYS))
         self.quorum = scheduler.keepers_rng.choice([None, 1]) if len(names) > 1 else None
         self.oracle = Oracle(
             scheduler,
@@ -151,6 +157,7 @@ class Fleet:
                 self.oracle.settled_down()
                 scheduler.run_until(END)
                 self.oracle.look()
+                self.oracle.all_unlocked()
                 self.oracle.all_read()
                 if scheduler.violation is not None:
                     raise scheduler.violation
@@ -327,7 +334,7 @@ class Fleet:
     # -- what processes do -------------------------------------------------------------------------------------
     def _built(self, process: Process) -> Services:
         ledger = SimLedger(process, self.ledger, self.faults, self.oracle)
-        stores = [SimStore(process, store) for store in self.destinations]
+        stores = [_store(process, store) for store in self.destinations]
 
         def send(row: Row, urgent: bool) -> None:
             self.broker.send("urgent" if urgent else "archive", row.asset_id)
@@ -441,7 +448,7 @@ class Fleet:
 
     def _operate(self, process: Process) -> None:
         ledger: Any = SimLedger(process, self.ledger, self.faults, self.oracle)
-        stores: Any = [SimStore(process, store) for store in self.destinations]
+        stores: Any = [_store(process, store) for store in self.destinations]
         rng = self.scheduler.rng
         while self.scheduler.seconds < SETTLED - 6 * DAY:
             process.sleep(rng.uniform(2 * HOUR, 2 * DAY))
@@ -487,6 +494,10 @@ class Fleet:
         eraser = Eraser(ledger=services.ledger, destinations=services.destinations, clock=services.clock)
         for removal in eraser.erase([asset_id], ticket="T-1", by="ann"):
             self.scheduler.note("operator", f"erase {asset_id[-4:]} {removal.state}: {removal.reason[:80]}")
+
+
+def _store(process: Process, destination: Destination) -> SimStore:
+    return (SimStore if destination.retention is None else LockingStore)(process, destination)
 
 
 def simulate(seed: int) -> Outcome:

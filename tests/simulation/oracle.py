@@ -276,7 +276,7 @@ class Oracle:
         return [
             f"{key} at {store.name}"
             for store in self.destinations
-            for key in sorted(store.objects)
+            for key in (*sorted(store.objects), *(store.retention.older() if store.retention else ()))
             if asset_id in key and not is_tombstone(key)
         ]
 
@@ -688,14 +688,26 @@ class Oracle:
         )
 
     def _check_erased(self, asset_id: str, row: Row | None) -> None:
-        """A retention policy may keep it from ending; nothing brings it back."""
+        """A retention policy may keep it from ending, and a lock until it is over; nothing brings it back."""
         state = row.state if row else None
-        keeps = any(store.no_overwrite for store in self.destinations)
+        keeps = any(store.no_overwrite or self._is_locked(store, asset_id) for store in self.destinations)
         if state is not AssetState.ERASED and not (keeps and state is AssetState.ERASING):
             reason = row.reason if row else "unknown to the ledger"
             self._broken("an erasure that was begun ends", f"{asset_id} is {state}: {reason}")
         if state is AssetState.ERASED and (left := self._left_of(asset_id)):
             self._broken("erased never returns", f"{asset_id}: {left[0]}")
+
+    def _is_locked(self, store: Destination, asset_id: str) -> bool:
+        """Whether something of it was locked until a day ago: the next reconcile ends the erasure."""
+        return (
+            store.retention is not None and store.retention.ended_at(asset_id) > self.scheduler.seconds - DAY
+        )
+
+    def all_unlocked(self) -> None:
+        """The last lock ended long ago."""
+        rows = {row.asset_id: row for row in self.ledger.all_rows()}
+        for asset_id in filter(self.is_erased, self.assets):
+            self._check_erased(asset_id, rows.get(asset_id))
 
     def _is_unknowable(self, store: Destination, asset_id: str) -> bool:
         """Its manifest was deleted, and the ledger was lost before anything else told of it."""

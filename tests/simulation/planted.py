@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -21,8 +21,10 @@ import archiver.core.destinations.write_probe
 import archiver.core.health
 import archiver.core.records.commit
 import archiver.core.records.end_records
+import archiver.core.records.removal
 import archiver.core.records.tombstones
 import archiver.core.replication.repairer
+import archiver.core.upkeep.applied_tombstones
 import archiver.core.upkeep.erasing
 import archiver.core.upkeep.reconcile
 import archiver.core.upkeep.scrub
@@ -56,6 +58,7 @@ from archiver.transfer.parts_upload import PartsUpload
 from archiver.transfer.storing import StoreTools
 from storage_backends.base import ObjectInfo, ObjectSpec
 from storage_backends.conditional import Conditions
+from storage_backends.optional import ObjectVersion
 
 Plant = Callable[[ExitStack], None]
 PLANTED: dict[str, Plant] = {}
@@ -383,6 +386,31 @@ def _(stack: ExitStack) -> None:
 def _(stack: ExitStack) -> None:
     _instead(stack, archiver.core.upkeep.erasing.Eraser, "_look", lambda *_: None)
     _instead(stack, archiver.core.upkeep.erasing.Eraser, "_remove", lambda *_: None)
+
+
+@bug("an erasure during a lock is called done")
+def _(stack: ExitStack) -> None:
+    real = archiver.core.records.removal.what_is_left
+
+    def what_is_left(*args: Any) -> Any:
+        left = real(*args)
+        return archiver.core.records.removal.Left() if left.waits_until is not None else left
+
+    _instead(stack, archiver.core.records.removal, "what_is_left", what_is_left)
+
+
+@bug("an erasure forgets older versions")
+def _(stack: ExitStack) -> None:
+    def versions(store: Any, prefix: str, _unknown: Any) -> Any:
+        return (ObjectVersion(info.key, "", True) for info in store.list(prefix))
+
+    _instead(stack, archiver.core.records.removal, "_versions", versions)
+
+
+@bug("an erasure that waits for a lock is forgotten")
+def _(stack: ExitStack) -> None:
+    forever = datetime.max.replace(tzinfo=UTC)
+    _instead(stack, archiver.core.upkeep.applied_tombstones, "locked_until", lambda _row: forever)
 
 
 # -- several destinations ---------------------------------------------------------------------------------------

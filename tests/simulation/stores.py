@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from archiver.core.records.keys import MARKER
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec, Part, Upload
@@ -25,6 +25,9 @@ from storage_backends.errors import (
 from storage_backends.memory import MemoryBackend, Store, StoredObject
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import Process, Scheduler
+
+if TYPE_CHECKING:
+    from tests.simulation.retention import Retention
 
 T = TypeVar("T")
 
@@ -84,6 +87,7 @@ class Destination:
         self.conditions = conditions
         self.no_overwrite = no_overwrite
         self.audit: StoreAudit | None = None
+        self.retention: Retention | None = None  # it locks nothing
         self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
         self.refusals: list[float] = []  # when it refused an object of a worker, since it last took something
         self.refused_control_at = float(
@@ -177,7 +181,9 @@ class Destination:
             self.objects[key] = replace(there, data=data)
 
     def remove(self, key: str) -> None:
-        self.objects.pop(key, None)
+        before = self.objects.pop(key, None)
+        if self.retention is not None:
+            self.retention.supersede(before)
 
     def some_key(self, rng: random.Random, *, manifests: bool) -> str | None:
         keys = [
@@ -240,22 +246,22 @@ class SimStore:
         return there.etag if there is not None else None
 
     def _put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
-        def put(backend: MemoryBackend) -> ObjectInfo:
-            if self.destination.no_overwrite and spec.key in backend.store.objects and not spec.if_absent:
-                refusal = self.destination.refusal(spec.key)
-                return self._told(equal_or_raise(refusal, backend, spec.key, len(data), crc32c))
-            asked = spec
-            if self.destination.conditions is Conditional.REFUSED and (spec.if_absent or spec.if_match):
-                raise StorageError(f"{self.name}: 501 NotImplemented")
-            if self.destination.conditions in (Conditional.IGNORED, Conditional.UNKNOWN):
-                asked = replace(spec, if_absent=False, if_match=None)
-            before = backend.store.objects.get(spec.key)
-            info = backend.put(asked, data, crc32c)
-            info = self.destination.corrupt(backend, spec.key) or info
-            self._wrote(backend, spec.key, before)
-            return self._told(info)
+        return self._do("put", spec.key, lambda backend: self._put_at(backend, spec, data, crc32c))
 
-        return self._do("put", spec.key, put)
+    def _put_at(self, backend: MemoryBackend, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if self.destination.no_overwrite and spec.key in backend.store.objects and not spec.if_absent:
+            refusal = self.destination.refusal(spec.key)
+            return self._told(equal_or_raise(refusal, backend, spec.key, len(data), crc32c))
+        asked = spec
+        if self.destination.conditions is Conditional.REFUSED and (spec.if_absent or spec.if_match):
+            raise StorageError(f"{self.name}: 501 NotImplemented")
+        if self.destination.conditions in (Conditional.IGNORED, Conditional.UNKNOWN):
+            asked = replace(spec, if_absent=False, if_match=None)
+        before = backend.store.objects.get(spec.key)
+        info = backend.put(asked, data, crc32c)
+        info = self.destination.corrupt(backend, spec.key) or info
+        self._wrote(backend, spec.key, before)
+        return self._told(info)
 
     def begin(self, spec: ObjectSpec) -> Upload:
         return SimUpload(self, self._do("begin", spec.key, lambda backend: backend.begin(spec)))
@@ -292,15 +298,21 @@ class SimStore:
         return iter(self._do("list", prefix, listed))
 
     def delete(self, key: ObjectKey) -> None:
-        def delete(backend: MemoryBackend) -> None:
-            if self.destination.no_overwrite:
-                raise AccessDenied(f"{self.name}/{key}: the retention policy forbids to delete it")
-            before = backend.store.objects.get(key)
-            backend.delete(key)
-            if self.destination.audit is not None and backend is self.destination.real:
+        self._do("delete", key, lambda backend: self._delete_at(backend, key))
+
+    def _delete_at(self, backend: MemoryBackend, key: ObjectKey) -> None:
+        if self.destination.no_overwrite:
+            raise AccessDenied(f"{self.name}/{key}: the retention policy forbids to delete it")
+        before = backend.store.objects.get(key)
+        backend.delete(key)
+        if backend is self.destination.real:
+            self._superseded(before)
+            if self.destination.audit is not None:
                 self.destination.audit.deleted(self._process, self.destination, key, before)
 
-        self._do("delete", key, delete)
+    def _superseded(self, before: StoredObject | None) -> None:
+        if self.destination.retention is not None:
+            self.destination.retention.supersede(before)
 
     def abort_stale_uploads(self, older_than: timedelta) -> int:
         return self._do("abort_stale", "", lambda backend: backend.abort_stale_uploads(older_than))
@@ -320,8 +332,10 @@ class SimStore:
 
     def _wrote(self, backend: MemoryBackend, key: str, before: StoredObject | None) -> None:
         self.destination.refusals.clear()
+        mounted = backend is self.destination.real
+        if mounted:
+            self._superseded(before)
         if self.destination.audit is not None:
-            mounted = backend is self.destination.real
             self.destination.audit.wrote(self._process, self.destination, key, before, mounted)
 
     def _looked(self, backend: MemoryBackend, keys: Sequence[str]) -> None:

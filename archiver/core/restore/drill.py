@@ -108,7 +108,8 @@ class Driller:
         return self.drill(self._rules.assets)
 
     def drill(self, assets: int, on_progress: OnProgress = ignore_progress) -> DrillReport | None:
-        """Drill `assets` copies of each destination, those that failed first, then the longest undrilled ones.
+        """Drill the `assets` longest undrilled copies of each destination, after as many of those that failed:
+        what stays damaged never takes the place of the others.
 
         The result is recorded at the destination and reported to `status`. Nothing that is archived changes. Returns
         None when another drill is running. Raises LedgerError."""
@@ -160,15 +161,18 @@ class Driller:
         try:
             on_progress(f"listing {store.name}")
             record = read_drills(store, self._clock())
-            left = assets
+            again, others = self._chosen(store, record, assets)
+            number, left = len(again) + assets, assets
             try:
-                for key in self._longest_undrilled(store, record, assets + MOST_PASSED_OVER):
+                for done, key in enumerate((*again, *others)):
                     if not left or self._elapsed() - began > LONGEST_RUN.total_seconds():
                         break
-                    on_progress(f"drilling {store.name}", assets - left, assets, size_bytes=run.size_bytes)
+                    on_progress(
+                        f"drilling {store.name}", min(done, number), number, size_bytes=run.size_bytes
+                    )
                     drilled = self._drill_one(store, key, scratch, run)
                     record.drilled[key] = drilled
-                    left -= drilled.result in (WHOLE, FAILED)
+                    left -= key not in again and drilled.result in (WHOLE, FAILED)
                     with suppress(LedgerUnavailable):  # nobody else can acquire the lock meanwhile either
                         lock.extend()
             finally:
@@ -178,26 +182,34 @@ class Driller:
             log.error("drill_stopped", store=store.name, reason=str(error))
             run.errors.append(str(error))
 
-    def _longest_undrilled(self, store: StorageBackend, record: DrillRecord, number: int) -> list[ObjectKey]:
-        """Those that failed, those that were never drilled, oldest first, then by the time of their last drill. Forgets
-        what is no longer there. Raises StorageError."""
+    def _chosen(
+        self, store: StorageBackend, record: DrillRecord, assets: int
+    ) -> tuple[Sequence[ObjectKey], Sequence[ObjectKey]]:
+        """Return those that failed last time, and the others: those that were never drilled, oldest first, then by the
+        time of their last drill. Forgets what is no longer there. Raises StorageError."""
+        failed: list[ObjectKey] = []
         listed: set[str] = set()
 
-        def manifests() -> Iterator[ObjectKey]:
+        def others() -> Iterator[ObjectKey]:
             for info in store.list(keys.MANIFESTS):
-                if info.key.endswith(".json"):
-                    if info.key in record.drilled:
-                        listed.add(info.key)
+                if not info.key.endswith(".json"):
+                    continue
+                last = record.drilled.get(info.key)
+                if last is not None:
+                    listed.add(info.key)
+                if last is not None and last.result == FAILED:
+                    failed.append(info.key)
+                else:
                     yield info.key
 
-        def order(key: ObjectKey) -> tuple[bool, int, str]:
+        def order(key: ObjectKey) -> tuple[int, str]:
             last = record.drilled.get(key)
-            return (last is None or last.result != FAILED, last.at if last else 0, key)
+            return (last.at if last else 0, key)
 
-        chosen = heapq.nsmallest(number, manifests(), key=order)
+        chosen = heapq.nsmallest(assets + MOST_PASSED_OVER, others(), key=order)
         for gone in set(record.drilled) - listed:
             del record.drilled[gone]
-        return chosen
+        return heapq.nsmallest(assets, failed, key=order), chosen
 
     def _drill_one(self, store: StorageBackend, key: ObjectKey, scratch: RestoreFolder, run: _Run) -> Drilled:
         """Raises RestoreError when the scratch folder cannot be used, StorageError when the destination does not

@@ -132,8 +132,24 @@ def test_what_failed_is_drilled_again_first_and_is_forgotten_once_it_is_whole(
     assert first is not None
     assert second is not None
     assert "CRC32C" in first.failed[0]
-    assert (second.copies, second.failed) == (1, ())
+    assert (second.copies, second.failed) == (2, ())
     assert findings(ledger, clock) == ["drilled"]
+
+
+def test_what_stays_damaged_never_takes_the_place_of_the_others(
+    build: Callable[..., Driller], store: MemoryBackend, clock: Clock
+) -> None:
+    archived = [archive_at([store], number(each)) for each in range(6)]
+    for each in range(3):
+        flip_a_bit(store, archived[each])
+    reports = []
+    for _ in range(6):
+        reports.append(build(store).drill(1))
+        clock.now += 7 * DAY
+
+    results = {key: each.result for key, each in read_drills(store, clock.now).drilled.items()}
+    assert results == {key: "failed" if key in archived[:3] else "whole" for key in archived}
+    assert all(report is not None and report.failed for report in reports), "each run tells of one of them"
 
 
 def test_without_ffmpeg_a_copy_is_compared_and_the_report_says_that_it_was_not_decoded(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from archiver.core.errors import ArchiveError
@@ -24,6 +26,7 @@ from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import Row
 from storage_backends.errors import StorageError
 from tests.simulation.alerting import CHANNELS, LOOK_EVERY, AlertOracle, open_channels
+from tests.simulation.drills import DrillOracle
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.ledgers import AuditedLedger, SimLedger
 from tests.simulation.oracle import Oracle
@@ -129,6 +132,8 @@ class Fleet:
         )
         for store in self.destinations:
             store.audit = self.oracle
+        self._scratch = TemporaryDirectory(prefix="drills-")
+        self.drills = DrillOracle(self.oracle, self.ledger)
         self.alerts = AlertOracle(self.oracle, self.ledger, self.faults, self.destinations)
         self.oracle.alerts = self.alerts
         self.broker = Broker(scheduler)
@@ -159,6 +164,7 @@ class Fleet:
                 self.oracle.look()
                 self.oracle.all_unlocked()
                 self.oracle.all_read()
+                self.drills.all_drilled()
                 if scheduler.violation is not None:
                     raise scheduler.violation
             except Violation as found:
@@ -167,6 +173,7 @@ class Fleet:
                 digest, events = scheduler.digest, scheduler.steps
                 tail = tuple(scheduler.tail)
                 scheduler.close()
+                self._scratch.cleanup()
         states = {str(state): n for state, n in self.ledger.counts().states.items() if n}
         return Outcome(scheduler.seed, digest, events, violation, tail, states)
 
@@ -339,7 +346,10 @@ class Fleet:
         def send(row: Row, urgent: bool) -> None:
             self.broker.send("urgent" if urgent else "archive", row.asset_id)
 
-        return build(process, ledger, self.sources, stores, send, self.quorum)
+        scratch = (
+            Path(self._scratch.name) / f"{process.name}-{process.lives}"
+        )  # a killed process unlocks nothing here
+        return build(process, ledger, self.sources, stores, send, self.quorum, scratch)
 
     def _work(self, process: Process) -> None:
         services = self._built(process)
@@ -358,6 +368,7 @@ class Fleet:
             "watch": lambda: self._watch(services),
             "reconcile": lambda: self._reconcile(process, services),
             "scrub": lambda: self._ignore(services.scrubber.scrub()),
+            "drill": lambda: self._drill(process, services),
         }
         while True:
             name, expires = self.broker.take(process, "control")
@@ -371,6 +382,13 @@ class Fleet:
             except EXPECTED as error:
                 self.scheduler.note(process.name, f"{name} failed: {type(error).__name__}")
 
+    def _drill(self, process: Process, services: Services) -> None:
+        began = self.scheduler.seconds
+        with self._replicating(process):
+            report = services.driller.drill_if_due()
+        if report is not None:
+            self.drills.ended(began)
+
     def _reconcile(self, process: Process, services: Services) -> None:
         if services.reconciler.reconcile() is not None:
             with self._replicating(process):
@@ -378,7 +396,7 @@ class Fleet:
 
     @contextmanager
     def _replicating(self, process: Process) -> Iterator[None]:
-        """It writes manifests under leases of its own, and reads in order to copy, not to check."""
+        """It writes manifests under leases of its own, or none, and does not read for the scrub."""
         process.is_replicating = True
         try:
             yield
@@ -432,6 +450,7 @@ class Fleet:
             "watch": 2 * HOUR,
             "reconcile": 8 * HOUR,
             "scrub": DAY,
+            "drill": DAY,
         }
         due = {name: self.scheduler.seconds + self.scheduler.rng.uniform(0, MINUTE) for name in intervals}
         due["scrub"] += HOUR

@@ -24,6 +24,8 @@ import archiver.core.records.end_records
 import archiver.core.records.removal
 import archiver.core.records.tombstones
 import archiver.core.replication.repairer
+import archiver.core.restore.drill
+import archiver.core.restore.restorer
 import archiver.core.upkeep.applied_tombstones
 import archiver.core.upkeep.erasing
 import archiver.core.upkeep.reconcile
@@ -39,6 +41,7 @@ from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.heartbeat import Heartbeat
 from archiver.core.attempt.outcomes import Ended
+from archiver.core.records.drill_records import DrillRecord
 from archiver.core.records.verify import Verified
 from archiver.core.replication.object_copier import ObjectCopier
 from archiver.core.replication.repairer import Repairer
@@ -411,6 +414,27 @@ def _(stack: ExitStack) -> None:
 def _(stack: ExitStack) -> None:
     forever = datetime.max.replace(tzinfo=UTC)
     _instead(stack, archiver.core.upkeep.applied_tombstones, "locked_until", lambda _row: forever)
+
+
+# -- what is drilled -------------------------------------------------------------------------------------------
+@bug("a drill calls whole what it could not restore")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.restore.restorer.Restored, "ok", True)
+
+
+@bug("a drill begins with the same copies each time")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.restore.drill, "read_drills", lambda *_: DrillRecord())
+
+
+@bug("a drill fails what it could not reach")
+def _(stack: ExitStack) -> None:
+    _instead(
+        stack,
+        archiver.core.restore.restorer.Restored,
+        "unreachable",
+        property(lambda _: False, lambda *_: None),
+    )
 
 
 # -- several destinations ---------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ import secrets
 import sys
 import types
 import uuid
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
@@ -26,6 +27,8 @@ import archiver.core.destinations.probing
 import archiver.core.forecast
 import archiver.core.replication.object_copier
 import archiver.core.replication.replicator
+import archiver.core.restore.reading
+import archiver.core.restore.restorer
 import archiver.core.upkeep.erasing
 import archiver.http.waiting
 import storage_backends.memory
@@ -44,6 +47,8 @@ from archiver.core.judging import Scope
 from archiver.core.records import keys
 from archiver.core.replication.repairer import Repairer
 from archiver.core.replication.replicator import Replicator
+from archiver.core.restore.decoding import Played
+from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.dispatch import Dispatcher
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
@@ -73,6 +78,8 @@ LEASE_RENEW = timedelta(seconds=30)
 SWEEP_EVERY = 2 * HOUR
 DISPATCH_EVERY = 15 * MINUTE
 AT_RISK = timedelta(days=3)
+DRILL_DAYS = 3
+DRILLED_AT_ONCE = 3
 SCOPE = Scope(RETENTION)
 
 Send = Callable[[Row, bool], None]
@@ -90,6 +97,7 @@ class Services:
     watcher: Watcher
     write_probe: WriteProbe
     replicator: Replicator
+    driller: Driller
     clock: LedgerClock
     identities: Destinations
     destinations: Sequence[StorageBackend]
@@ -102,7 +110,9 @@ def build(
     stores: Sequence[SimStore],
     send: Send,
     quorum: int | None,
+    scratch: Path,
 ) -> Services:
+    """`scratch`: a folder of this process alone."""
     api = SimApi(process, sources)
     known: Any = ledger  # by its Protocol
     clock = LedgerClock(known, elapsed=process.since_boot)
@@ -185,6 +195,14 @@ def build(
             clock=clock,
             concurrency=1,
             pause=process.sleep,
+        ),
+        driller=Driller(
+            ledger=known,
+            destinations=destinations,
+            clock=clock,
+            rules=DrillRules(DRILLED_AT_ONCE, timedelta(days=DRILL_DAYS), scratch),
+            decode=lambda _path: (Played.YES, ""),
+            elapsed=process.monotonic,
         ),
         clock=clock,
         identities=identities,
@@ -316,6 +334,9 @@ class Inline:
             future.set_exception(error)
         return future
 
+    def map(self, function: Callable[[Any], Any], given: Iterable[Any]) -> Iterator[Any]:
+        return map(function, given)
+
     def shutdown(self, **_: object) -> None:
         return
 
@@ -414,6 +435,8 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.upkeep.erasing.Eraser, "_each", lambda _self, items, act: [act(one) for one in items]),
         (archiver.core.forecast, "PATHS", FORECAST_PATHS),
         (archiver.core.replication.object_copier, "ThreadPoolExecutor", Inline),
+        (archiver.core.restore.reading, "ThreadPoolExecutor", Inline),
+        (archiver.core.restore.restorer, "ThreadPoolExecutor", Inline),
         (archiver.core.replication.replicator, "ThreadPoolExecutor", Inline),
         (archiver.core.replication.replicator, "socket", types.SimpleNamespace(gethostname=machine)),
         (archiver.http.waiting, "pause", pause),

@@ -132,7 +132,7 @@ class Fleet:
         )
         for store in self.destinations:
             store.audit = self.oracle
-        self._scratch = TemporaryDirectory(prefix="drills-")
+        self._scratch = Path()  # of the drills
         self.drills = DrillOracle(self.oracle, self.ledger)
         self.alerts = AlertOracle(self.oracle, self.ledger, self.faults, self.destinations)
         self.oracle.alerts = self.alerts
@@ -152,7 +152,8 @@ class Fleet:
     # -- the run -----------------------------------------------------------------------------------------------
     def run(self) -> Outcome:
         scheduler = self.scheduler
-        with virtual(scheduler, self.logs):
+        with virtual(scheduler, self.logs), TemporaryDirectory(prefix="drills-") as scratch:
+            self._scratch = Path(scratch)
             violation: Violation | None = None
             try:
                 self._begin()
@@ -173,7 +174,6 @@ class Fleet:
                 digest, events = scheduler.digest, scheduler.steps
                 tail = tuple(scheduler.tail)
                 scheduler.close()
-                self._scratch.cleanup()
         states = {str(state): n for state, n in self.ledger.counts().states.items() if n}
         return Outcome(scheduler.seed, digest, events, violation, tail, states)
 
@@ -346,9 +346,7 @@ class Fleet:
         def send(row: Row, urgent: bool) -> None:
             self.broker.send("urgent" if urgent else "archive", row.asset_id)
 
-        scratch = (
-            Path(self._scratch.name) / f"{process.name}-{process.lives}"
-        )  # a killed process unlocks nothing here
+        scratch = self._scratch / f"{process.name}-{process.lives}"  # a killed process unlocks nothing here
         return build(process, ledger, self.sources, stores, send, self.quorum, scratch)
 
     def _work(self, process: Process) -> None:

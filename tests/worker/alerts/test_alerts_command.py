@@ -15,6 +15,7 @@ from archiver.ledger.memory.ledger import MemoryLedger
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
 from worker.cli import app, cmd_alerts
+from worker.cli.shared import out
 
 CHAT = Channel("slack 1", Severity.WARNING)
 LATE = finding("drill_is_late", "No drill has ended for 40 days.")
@@ -83,7 +84,8 @@ def test_while_alerts_are_looked_at_nothing_is_done(ledger: MemoryLedger) -> Non
     assert "drill_is_late" in firing(ledger)
 
 
-def test_the_list_says_what_is_not_known(ledger: MemoryLedger) -> None:
+def test_the_list_says_what_is_not_known(ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "width", 200)  # it took its width from the first test that imported it
     shown = run()
 
     assert shown.exit_code == 1

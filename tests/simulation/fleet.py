@@ -18,12 +18,13 @@ from archiver.core.health import ATTENTION_STATES
 from archiver.core.records.keys import ENDS, MARKER
 from archiver.core.replication.selection import NAMED_STATES, Wanted
 from archiver.core.upkeep import review
-from archiver.core.upkeep.erasing import Eraser
+from archiver.core.upkeep.expiring import FACT as EXPIRY_FACT
 from archiver.core.upkeep.retrying import retry
 from archiver.core.upkeep.review import acknowledge
+from archiver.core.upkeep.terms import Terms, latest_archived_at
 from archiver.hms.errors import HmsError
 from archiver.ledger.errors import LedgerError
-from archiver.ledger.models import Row
+from archiver.ledger.models import AssetState, Row
 from storage_backends.errors import StorageError
 from tests.simulation.alerting import CHANNELS, LOOK_EVERY, AlertOracle, open_channels
 from tests.simulation.drills import DrillOracle
@@ -120,6 +121,7 @@ class Fleet:
             if locks.random() < 0.3 and not store.no_overwrite:
                 store.retention = Retention(scheduler, days=locks.randint(*LOCK_DAYS))
         self.quorum = scheduler.keepers_rng.choice([None, 1]) if len(names) > 1 else None
+        self.keep_days = scheduler.keepers_rng.choice([None, None, 20, 26])
         self.oracle = Oracle(
             scheduler,
             self.faults,
@@ -129,6 +131,7 @@ class Fleet:
             self.logs,
             on_lease=self.leased,
             quorum=self.quorum or len(names),
+            keep_days=self.keep_days,
         )
         for store in self.destinations:
             store.audit = self.oracle
@@ -211,6 +214,9 @@ class Fleet:
         for _ in range(keepers.choice([1, 2, 3]) if len(self.destinations) > 1 else 0):
             harm = keepers.choice([self._harm, self._harm_all_of_one])
             scheduler.at(keepers.uniform(STORM, SETTLED), partial(harm, keepers))
+        if self.keep_days is not None:
+            for _ in range(4):
+                scheduler.at(keepers.uniform(self.keep_days * DAY, END - 3 * DAY), self._delete_by_rule)
 
     def _processes(self) -> tuple[Process, ...]:
         return (*self.workers, *self.controls, *self.beats, *self.servers, self.operator, self.keeper)
@@ -323,6 +329,46 @@ class Fleet:
             for key in [key for key in store.objects if f"/{asset_id}" in key and not key.startswith(ENDS)]:
                 self._do_harm(store, key, "manifest deleted" if key == manifest else "object deleted")
 
+    def _delete_by_rule(self) -> None:
+        """A lifecycle rule of the buckets deletes an asset, the objects first. It counts from when each object was
+        written. What the ledger counts from later (a repair, its own loss), and terms that nobody has accepted, are
+        left out: that is damage to it."""
+        now, expiry = self.scheduler.seconds, self.oracle.expiry
+        over = [row.asset_id for row in self.ledger.all_rows() if self._is_due_by_rule(row)]
+        accepted = Terms.from_fact((self.ledger.recall(EXPIRY_FACT) or {}).get("terms"))
+        clocks = self.faults.windows("api clock")
+        are_clocks_right = not any(start < now + 2 * DAY and end > now - 2 * DAY for start, end in clocks)
+        is_known = are_clocks_right and self.oracle.epoch_began < now - 2 * DAY
+        if not over or not is_known or accepted != Terms(self.keep_days or 0):
+            return
+        asset_id = self.scheduler.keepers_rng.choice(sorted(over))
+        expiry.deleted_by_rule[asset_id] = self.oracle.epoch
+        self.scheduler.note("world", f"a rule of the buckets deletes {asset_id}")
+        for store, key in self._objects_of(asset_id):
+            if key.startswith(MANIFESTS):
+                self.scheduler.at(now + 10 * HOUR, partial(store.remove, key))
+            else:
+                store.remove(key)
+
+    def _is_due_by_rule(self, row: Row) -> bool:
+        if row.state is not AssetState.ARCHIVED or self.oracle.expiry.ends_at(row.asset_id) is None:
+            return False
+        written = [
+            at
+            for store, key in self._objects_of(row.asset_id)
+            if (at := store.objects[key].info.updated_at) is not None
+        ]
+        latest = max(*written, latest_archived_at(row), row.created_at or self.scheduler.now())
+        return latest + timedelta(days=self.keep_days or 0, hours=1) < self.scheduler.now()
+
+    def _objects_of(self, asset_id: str) -> list[tuple[Destination, str]]:
+        return [
+            (store, key)
+            for store in self.destinations
+            for key in store.objects
+            if f"/{asset_id}" in key and not key.startswith(ENDS)
+        ]
+
     def _harm(self, rng: random.Random) -> None:
         store = rng.choice(self.destinations)
         kind = rng.choice(["rot", "object deleted", "manifest deleted"])
@@ -347,7 +393,7 @@ class Fleet:
             self.broker.send("urgent" if urgent else "archive", row.asset_id)
 
         scratch = self._scratch / f"{process.name}-{process.lives}"  # a killed process unlocks nothing here
-        return build(process, ledger, self.sources, stores, send, self.quorum, scratch)
+        return build(process, ledger, self.sources, stores, send, self.quorum, self.keep_days, scratch)
 
     def _work(self, process: Process) -> None:
         services = self._built(process)
@@ -389,6 +435,7 @@ class Fleet:
 
     def _reconcile(self, process: Process, services: Services) -> None:
         if services.reconciler.reconcile() is not None:
+            services.expirer.run()
             with self._replicating(process):
                 services.replicator.replicate_due()
 
@@ -459,7 +506,8 @@ class Fleet:
             if self.scheduler.seconds > STORM:  # little happens any more
                 interval *= {"dispatch": 4, "sweep": 2, "watch": 3, "reconcile": 1.5}.get(name, 1)
             if self.scheduler.seconds > SETTLED:
-                interval *= {"dispatch": 8, "sweep": 6, "watch": 2, "reconcile": 2}.get(name, 1)
+                rare = 3 if self.keep_days else 6  # what expires waits for a sweep of the last day
+                interval *= {"dispatch": 8, "sweep": rare, "watch": 2, "reconcile": 2}.get(name, 1)
             due[name] = self.scheduler.seconds + interval
             self.broker.send("control", (name, self.scheduler.seconds + 0.9 * interval))
 
@@ -498,6 +546,12 @@ class Fleet:
         names = [store.name for store in self.destinations]
         while self.scheduler.seconds < SETTLED:
             process.sleep(rng.uniform(6 * HOUR, 4 * DAY))
+            if rng.random() < 0.5:
+                self.scheduler.note("keeper", "expire --yes")
+                try:
+                    services.expirer.run(confirmed=True)
+                except EXPECTED as error:
+                    self.scheduler.note("keeper", f"failed: {type(error).__name__}")
             source, target = rng.choice([None, *names]), rng.choice(names)
             self.scheduler.note("keeper", f"replicate from {source} to {target}")
             try:
@@ -508,8 +562,7 @@ class Fleet:
 
     def _erase(self, process: Process, asset_id: str) -> None:
         services = self._built(process)
-        eraser = Eraser(ledger=services.ledger, destinations=services.destinations, clock=services.clock)
-        for removal in eraser.erase([asset_id], ticket="T-1", by="ann"):
+        for removal in services.eraser.erase([asset_id], ticket="T-1", by="ann"):
             self.scheduler.note("operator", f"erase {asset_id[-4:]} {removal.state}: {removal.reason[:80]}")
 
 

@@ -18,6 +18,7 @@ from archiver.ledger.models import OPEN_STATES, REMOVED_STATES, AssetState, Leas
 from archiver.transfer.checksums import crc32c
 from storage_backends.memory import StoredObject
 from tests.simulation.copies import MENDED_WITHIN, CopiesOracle
+from tests.simulation.expiry import ExpiryOracle
 from tests.simulation.faults import Faults, longest_clear
 from tests.simulation.ledgers import AuditedLedger
 from tests.simulation.scheduler import DAY, HOUR, MINUTE, START, Process, Scheduler
@@ -103,6 +104,7 @@ class Oracle:
     logs: Logs
     on_lease: Callable[[str], None]
     quorum: int
+    keep_days: int | None
     alerts: Any = None  # `alerting.AlertOracle`
     harms: dict[tuple[str, str], list[Harm]] = field(default_factory=lambda: defaultdict(list))
     epoch: int = 0  # of the ledger: a flush or a rollback begins another
@@ -127,10 +129,18 @@ class Oracle:
             self.quorum,
             manifest=self.manifest,
             problem=self.problem,
-            is_removed=self.is_erased,
+            is_removed=lambda asset_id: self.is_erased(asset_id) or asset_id in self.expiry.deleted_by_rule,
             harmed_at=lambda store, asset_id: max(
                 (harm.at for harm in self.harms[asset_id, store.name]), default=_NEVER
             ),
+        )
+        self.expiry = ExpiryOracle(
+            self.scheduler,
+            self.assets,
+            self.keep_days,
+            epoch=lambda: self.epoch,
+            archived_at=self._latest_archived_at,
+            rejected=self.rejected,
         )
         self._writers: dict[tuple[str, str], int] = {}  # the lease of a manifest's writer
         self._written_at: dict[tuple[str, str], float] = {}  # a manifest
@@ -165,6 +175,11 @@ class Oracle:
             except ValueError:
                 return None
         return found
+
+    def _latest_archived_at(self, asset_id: str) -> float | None:
+        found = [manifest for store in self.destinations if (manifest := self.manifest(store, asset_id))]
+        dates = [datetime.fromisoformat(manifest.raw["archived_at"]) for manifest in found]
+        return max(((at - START).total_seconds() for at in dates), default=None)
 
     def problem(self, store: Destination, asset_id: str) -> str | None:
         """Return why the asset is not archived at the store; None when it is, whole."""
@@ -227,9 +242,10 @@ class Oracle:
                 self._broken("no wait runs past the deadline", f"{after.asset_id} {after.next_attempt_at}")
         if before is not None and before.state is after.state:
             return
+        self.expiry.settled(process.name, before, after)
         if before is not None and before.state is AssetState.ERASED and after.state not in REMOVED_STATES:
             self._broken("erased never returns", f"{process.name} made {after.asset_id} {after.state}")
-        if after.state is AssetState.ERASED and (left := self._left_of(after.asset_id)):
+        if after.state in (AssetState.ERASED, AssetState.EXPIRED) and (left := self._left_of(after.asset_id)):
             self._broken("erased is what nothing is left of", f"{process.name} {after.asset_id}: {left[0]}")
         if after.state is AssetState.ARCHIVED:
             self._check_archived(process, after)
@@ -306,6 +322,8 @@ class Oracle:
             return
         if key == FOREIGN:
             self._broken("nobody else's object is touched", f"{process.name} wrote {key}")
+        if is_tombstone(key):
+            self.expiry.buried(store.objects[key].data)
         if key.startswith(MANIFESTS):
             self._wrote_manifest(process, store, key, before)
         elif key.startswith("recordings/") and before is not None:
@@ -343,6 +361,7 @@ class Oracle:
             self._written_at[store.name, asset_id] = self.scheduler.seconds
         if manifest is not None and manifest.proves:
             self._committed_at[store.name, asset_id] = self.scheduler.seconds
+            self.expiry.committed(asset_id)
             why = self.problem(store, asset_id)
             if why and self._deleted_meanwhile(process, store, asset_id):
                 self._soon_marked(store, asset_id)
@@ -499,12 +518,19 @@ class Oracle:
         for row in self.ledger.all_rows():
             if row.state is AssetState.ARCHIVED:
                 self._look_at_archived(row)
+        rows = {row.asset_id: row for row in self.ledger.all_rows()}
+        for asset_id in self.assets:
+            self.expiry.look(rows.get(asset_id), asset_id, self.epoch_began)
         self.copies.look(self.calm_from, self.epoch_began)
 
     def _look_at_archived(self, row: Row) -> None:
         for store in self.destinations:
             why = self.problem(store, row.asset_id)
-            if why is None or self.copies.is_known_as_lacking(row, store):
+            if (
+                why is None
+                or row.asset_id in self.expiry.deleted_by_rule
+                or self.copies.is_known_as_lacking(row, store)
+            ):
                 continue
             harms = self.harms[row.asset_id, store.name]
             allowed = max(
@@ -628,14 +654,18 @@ class Oracle:
         self.look()
         known = {row.asset_id: row for row in self.ledger.all_rows()}
         for asset_id in self._known:
-            if asset_id not in known:
+            if asset_id not in known and asset_id not in self.expiry.deleted_by_rule:
                 self._broken("nothing that was known is forgotten", asset_id)
         for asset in self.assets.values():
             row = known.get(asset.id)
             if self.is_erased(asset.id):
                 self._check_erased(asset.id, row)
                 continue
-            if asset.id in self.rejected or asset.fails_at is not None:
+            if (
+                asset.id in self.rejected
+                or asset.id in self.expiry.deleted_by_rule
+                or asset.fails_at is not None
+            ):
                 continue
             state = row.state if row else None
             harmed = any(self.harms[asset.id, store.name] for store in self.destinations)
@@ -691,10 +721,13 @@ class Oracle:
         """A retention policy may keep it from ending, and a lock until it is over; nothing brings it back."""
         state = row.state if row else None
         keeps = any(store.no_overwrite or self._is_locked(store, asset_id) for store in self.destinations)
-        if state is not AssetState.ERASED and not (keeps and state is AssetState.ERASING):
+        if self.expiry.began_lately(asset_id):
+            return
+        is_done = state in (AssetState.ERASED, AssetState.EXPIRED)
+        if not is_done and not (keeps and state is AssetState.ERASING):
             reason = row.reason if row else "unknown to the ledger"
             self._broken("an erasure that was begun ends", f"{asset_id} is {state}: {reason}")
-        if state is AssetState.ERASED and (left := self._left_of(asset_id)):
+        if is_done and (left := self._left_of(asset_id)):
             self._broken("erased never returns", f"{asset_id}: {left[0]}")
 
     def _is_locked(self, store: Destination, asset_id: str) -> bool:

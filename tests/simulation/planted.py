@@ -28,6 +28,7 @@ import archiver.core.restore.drill
 import archiver.core.restore.restorer
 import archiver.core.upkeep.applied_tombstones
 import archiver.core.upkeep.erasing
+import archiver.core.upkeep.expiring
 import archiver.core.upkeep.reconcile
 import archiver.core.upkeep.scrub
 import archiver.core.upkeep.status
@@ -49,6 +50,7 @@ from archiver.core.replication.replicator import Replicator
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.scrub_copy import CopyChecker
+from archiver.core.upkeep.terms import Terms
 from archiver.hms.errors import HmsNotFound
 from archiver.http.errors import BrokenOff
 from archiver.http.transfer import Transfer
@@ -435,6 +437,26 @@ def _(stack: ExitStack) -> None:
         "unreachable",
         property(lambda _: False, lambda *_: None),
     )
+
+
+# -- what expires ----------------------------------------------------------------------------------------------
+@bug("a term counts from the creation alone")
+def _(stack: ExitStack) -> None:
+    real = Terms.ends_at
+    _instead(stack, Terms, "ends_at", lambda self, row, _: real(self, row, row.created_at or row.changed_at))
+
+
+@bug("a day expires more than its share")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.upkeep.expiring._Share, "left", property(lambda _self: 100))
+
+
+@bug("a reconcile opens again what has expired")
+def _(stack: ExitStack) -> None:
+    states = (*archiver.core.upkeep.reconcile._STORED_STATES, AssetState.EXPIRED)
+    _instead(stack, archiver.core.upkeep.reconcile, "_STORED_STATES", states)
+    real = MemoryLedger.reopen
+    _instead(stack, MemoryLedger, "reopen", lambda *given, **more: real(*given, **{**more, "un_erase": True}))
 
 
 # -- several destinations ---------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ import json
 import pytest
 
 from archiver.core.records.keys import MARKER, tombstone_key
+from archiver.ledger.models import AssetState, Row
 from tests.core.archived import put
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import Fleet
 from tests.simulation.oracle import UNSEEN_SECONDS
+from tests.simulation.scheduler import DAY
 
 MANIFEST, OBJECT = "manifests/2026/03/01/asset.json", "recordings/asset/one.ts"
 
@@ -73,7 +75,7 @@ def test_a_manifest_of_what_was_erased_meanwhile_is_forgiven_for_seconds_awake(
     worker.start()
     fleet.scheduler.seconds = 1000.0
     if erased:
-        put(store.real, tombstone_key(asset_id), b"{}")
+        put(store.real, tombstone_key(asset_id), json.dumps({"asset": asset_id, "state": "erased"}).encode())
         fleet.oracle.wrote(operator, store, tombstone_key(asset_id), None, mounted=True)
     if paused:
         worker.pause(paused)
@@ -87,6 +89,51 @@ def test_a_manifest_of_what_was_erased_meanwhile_is_forgiven_for_seconds_awake(
     fleet.oracle.wrote(worker, store, key, None, mounted=True)
 
     assert _found(fleet) == ("no manifest proves what is not whole" if is_broken else None)
+
+
+@pytest.mark.parametrize(
+    ("archived", "after", "number", "broken"),
+    [
+        (0.0, 20.5, 1, None),
+        (0.0, 19.5, 1, "nothing expires before its term is over"),
+        (3.0, 20.5, 1, "nothing expires before its term is over"),  # archived again
+        (0.0, 20.5, 2, "no day deletes more than its share"),
+    ],
+)
+def test_what_expires_too_early_or_beyond_the_share_is_found(
+    archived: float, after: float, number: int, broken: str | None
+) -> None:
+    """Times in days."""
+    fleet = Fleet(1)
+    dated = [each for each in fleet.oracle.assets.values() if (each.created_at or "").startswith("2026")]
+    expiry = fleet.oracle.expiry
+    expiry.keep_days, expiry.archived_at = 20, lambda _: archived * DAY
+    for asset in dated[:number]:
+        asset.created = 0.0
+        fleet.scheduler.seconds = 0.0
+        expiry.committed(asset.id)
+        fleet.scheduler.seconds = after * DAY
+        expiry.buried(json.dumps({"asset": asset.id, "state": "expired"}).encode())
+
+    assert _found(fleet) == broken
+
+
+@pytest.mark.parametrize("by_rule", [False, True])
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_has_expired_alarms_nobody(by_rule: bool, epochs: int) -> None:
+    """A ledger that was lost may alarm for what a rule of the buckets had deleted before."""
+    fleet = Fleet(1)
+    expiry, asset_id = fleet.oracle.expiry, next(iter(fleet.oracle.assets))
+    if by_rule:
+        expiry.deleted_by_rule[asset_id] = 0
+    else:
+        expiry._expired_at[asset_id] = 0.0
+    fleet.oracle.epoch = epochs
+
+    at = fleet.scheduler.now()
+    expiry.settled("worker-0", None, Row(asset_id, "chat", AssetState.LOST, at, at, at))
+
+    assert _found(fleet) == (None if by_rule and epochs else "expired never alarms")
 
 
 def _found(fleet: Fleet) -> str | None:

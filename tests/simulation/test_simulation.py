@@ -20,12 +20,12 @@ from tests.simulation.scheduler import DAY, Process, Scheduler
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("seed", [2, 7, 9])
+@pytest.mark.parametrize("seed", [2, 3, 9])  # 2 and 9 have terms
 def test_all_invariants_hold(seed: int) -> None:
     outcome = run(seed)
 
     assert outcome.violation is None, "\n".join([str(outcome.violation), *outcome.tail])
-    assert outcome.states.get("archived", 0) >= 5
+    assert outcome.states.get("archived", 0) + outcome.states.get("expired", 0) >= 5
 
 
 def test_the_same_seed_is_the_same_run_in_every_process() -> None:

@@ -50,9 +50,12 @@ from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.decoding import Played
 from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.dispatch import Dispatcher
+from archiver.core.upkeep.erasing import Eraser
+from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.scrub import Scrubber
 from archiver.core.upkeep.sweep import Sweeper
+from archiver.core.upkeep.terms import FOR_EVER, Terms
 from archiver.core.upkeep.watch import Watcher
 from archiver.http.loop import Timer
 from archiver.ledger.base import Ledger
@@ -98,6 +101,8 @@ class Services:
     write_probe: WriteProbe
     replicator: Replicator
     driller: Driller
+    eraser: Eraser
+    expirer: Expirer
     clock: LedgerClock
     identities: Destinations
     destinations: Sequence[StorageBackend]
@@ -110,6 +115,7 @@ def build(
     stores: Sequence[SimStore],
     send: Send,
     quorum: int | None,
+    keep_days: int | None,
     scratch: Path,
 ) -> Services:
     """`scratch`: a folder of this process alone."""
@@ -142,12 +148,22 @@ def build(
             runtime=VirtualRuntime(process, seed),
         )
 
+    eraser = Eraser(ledger=known, destinations=destinations, clock=clock)
+    expirer = Expirer(
+        ledger=known,
+        destinations=destinations,
+        eraser=eraser,
+        terms=Terms(keep_days or FOR_EVER),
+        clock=clock,
+    )
     reconciler = Reconciler(
         ledger=known,
         destinations=destinations,
         scope=SCOPE,
         clock=clock,
         identities=identities,
+        eraser=eraser,
+        expirer=expirer,
     )
     return Services(
         ledger=known,
@@ -175,7 +191,13 @@ def build(
         sweeper=Sweeper(api=api, ledger=known, scope=SCOPE, clock=clock, rebuild=reconciler.reconcile),
         dispatcher=Dispatcher(ledger=known, send=send, clock=clock, window=8, urgent_within=AT_RISK),
         reconciler=reconciler,
-        scrubber=Scrubber(ledger=known, destinations=destinations, clock=clock, pause=process.sleep),
+        scrubber=Scrubber(
+            ledger=known,
+            destinations=destinations,
+            clock=clock,
+            pause=process.sleep,
+            term_is_over=expirer.term_is_over,
+        ),
         watcher=Watcher(
             ledger=known, clock=clock, at_risk_within=AT_RISK, sweep_every=timedelta(seconds=SWEEP_EVERY)
         ),
@@ -204,6 +226,8 @@ def build(
             decode=lambda _path: (Played.YES, ""),
             elapsed=process.monotonic,
         ),
+        eraser=eraser,
+        expirer=expirer,
         clock=clock,
         identities=identities,
         destinations=destinations,

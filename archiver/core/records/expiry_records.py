@@ -39,10 +39,11 @@ class ExpiryRecord:
 
 
 def read_newest(stores: Sequence[StorageBackend]) -> ExpiryRecord | None:
-    """Return the latest record of all stores; None when there is none that can be understood. Raises StorageError when
-    one cannot be read."""
+    """Return the latest record of all stores; None when there is none that can be understood. One run writes several
+    of the same time: the one that has begun more is the later. Raises StorageError when one cannot be read."""
     found = (_read(store) for store in stores)
-    return max((each for each in found if each is not None), key=lambda each: each.at, default=None)
+    known = (each for each in found if each is not None)
+    return max(known, key=lambda each: (each.at, each.begun), default=None)
 
 
 def write(stores: Sequence[StorageBackend], record: ExpiryRecord) -> int:

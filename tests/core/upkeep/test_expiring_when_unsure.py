@@ -42,6 +42,15 @@ class Silent(DatedBackend):
         return super().stat(key)
 
 
+class TakesOne(DatedBackend):
+    """Takes one record of what expires, and refuses to replace it."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if spec.key == keys.EXPIRY_RECORD and spec.key in self.store.objects:
+            raise AccessDenied("403")
+        return super().put(spec, data, crc32c)
+
+
 @dataclass(frozen=True)
 class Case:
     """How far each clock is ahead of the true time, 40 days after a term of 30 days began. `api`: None, it does not
@@ -167,6 +176,19 @@ def test_a_ledger_that_forgot_todays_share_allows_no_second_one(forget: Callable
 
     assert (again.expired, tomorrow.expired) == (0, 2)
     assert harness.states()[AssetState.EXPIRED] == 5
+
+
+def test_of_records_of_the_same_run_the_one_that_has_begun_more_counts() -> None:
+    harness = Harness(Terms(30), *MANY)
+    store = TakesOne("x", harness.clock)
+    store._name, store.store = harness.one.name, harness.one.store
+    harness.stores[0] = store
+    assert harness.at(NOW + 40 * DAY).run(confirmed=True).expired == 3
+    harness.ledger.clear()
+    harness.swept()
+    harness.reconcile()
+
+    assert harness.run().expired == 0
 
 
 def test_what_a_person_accepted_outlives_the_ledger() -> None:

@@ -453,13 +453,20 @@ def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:
 
 
 def _set_aside_doubted(job: _Job) -> None:
-    """A copy with doubts beside one without is replaced when the asset was archived at the quorum."""
-    trusted = [copy for copy in job.copies if copy.manifest is not None and copy.manifest.trusted]
-    if job.row.state is not AssetState.ARCHIVED or all(copy.state is not CopyState.WHOLE for copy in trusted):
+    """A copy with doubts is not what was archived, at the quorum: it is replaced by one without. While a destination
+    that may have one does not answer, it stays as the ledger knows it."""
+    if job.row.state is not AssetState.ARCHIVED:
         return
+    trusted = [copy for copy in job.copies if copy.manifest is not None and copy.manifest.trusted]
+    is_whole_without = any(copy.state is CopyState.WHOLE for copy in trusted)
+    is_unknown = any(copy.state is None for copy in job.copies)
     for copy in job.copies:
-        if copy.manifest is not None and not copy.manifest.trusted:
+        if copy.manifest is None or copy.manifest.trusted:
+            continue
+        if is_whole_without:
             copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and another copy has none",)
+        elif is_unknown:
+            copy.state, copy.problems = None, ("it has doubts, and not every destination answers",)
 
 
 def _folder(listed: Manifest, there: Manifest | None) -> str:

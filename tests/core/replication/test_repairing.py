@@ -13,7 +13,7 @@ from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import mark_damaged
 from archiver.core.records.tombstones import Tombstone
 from archiver.core.replication.repairer import Result
-from archiver.ledger.models import AssetState, Settlement
+from archiver.ledger.models import AssetState, CopyState, Settlement
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at
@@ -410,3 +410,21 @@ def test_a_copy_with_doubts_beside_what_was_archived_at_the_quorum_is_replaced()
     assert harness.copies(made) == [WHOLE, WHOLE]
     assert harness.is_whole(two, made)
     assert any(each.data == b"half of it" for each in two.store.objects.values()), "nothing is overwritten"
+
+
+@pytest.mark.parametrize("known", [{}, {"memory://one": WHOLE, "memory://two": DAMAGED}])
+def test_a_copy_with_doubts_is_not_called_whole_while_the_one_that_was_archived_does_not_answer(
+    known: dict[str, CopyState],
+) -> None:
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=[one])
+    archive_at([two], made, {"movie.mp4": b"half of it"}, ("a segment is missing",))
+    harness.ledger.note_copies(harness.row(made), known)
+    one.fail(TransientStorageError("503"))
+
+    failed = harness.repair(made)
+
+    assert failed.result is Result.FAILED
+    assert "it has doubts, and not every destination answers" in failed.reason
+    assert harness.row(made).copies == known

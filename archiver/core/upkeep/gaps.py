@@ -15,7 +15,8 @@ class Gap(Enum):
     REOPEN = "100ms still has the asset: copy it again"
     FILL = "the destination was added since, and 100ms still has the asset: copy it there"
     MISSING_COPY = (
-        "the destination never held the asset, 100ms has deleted it, it is whole elsewhere: replicate it"
+        "the destination never held the asset, and 100ms has deleted it, or it was archived at the quorum since; it is "
+        "whole elsewhere: replicate it"
     )
     DAMAGED = "a copy was removed, 100ms has deleted the asset, it is whole elsewhere: replicate it"
     VANISHED = "the asset is nowhere, and 100ms has deleted it: one more attempt, then it is lost"
@@ -46,7 +47,13 @@ class Gaps:
 
 
 def judge_gap(
-    *, over: bool, whole_somewhere: bool, expected: bool, filling: bool, doubted: bool = False
+    *,
+    over: bool,
+    whole_somewhere: bool,
+    expected: bool,
+    filling: bool,
+    doubted: bool = False,
+    at_quorum: bool = False,
 ) -> Gap:
     """Say what a gap means.
 
@@ -54,9 +61,12 @@ def judge_gap(
     - `expected`: every destination that lacks it was added, empty, after the source had ended, or never held it.
     - `filling`: every one of them was added, and is still being filled.
     - `doubted`: it is quarantined, so a person looks at it anyway.
+    - `at_quorum`: the last attempt archived it without every one of them, and it is known to be whole at another.
     """
+    if not over and filling:
+        return Gap.FILL
     if not over:
-        return Gap.FILL if filling else Gap.REOPEN
+        return Gap.MISSING_COPY if at_quorum else Gap.REOPEN
     if expected or (doubted and whole_somewhere):
         return Gap.MISSING_COPY
     return Gap.DAMAGED if whole_somewhere else Gap.VANISHED

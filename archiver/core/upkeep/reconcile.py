@@ -319,6 +319,7 @@ class Reconciler:
                 ),
                 filling=filling.issuperset(names),
                 doubted=row.state is AssetState.QUARANTINED,
+                at_quorum=_archived_at_quorum(row, names),
             )
             # an added destination may lack a million: a request for each would take hours
             doubtful = row.changed_at >= started - RECENT or any(
@@ -463,6 +464,16 @@ def _never_held(known: CopyState | None, added_since: bool, filling: bool) -> bo
     if known is CopyState.LACKING:
         return True
     return added_since and (known is not CopyState.WHOLE or filling)
+
+
+def _archived_at_quorum(row: Row, lacking: Collection[str]) -> bool:
+    """Whether an attempt has archived it without these destinations. To open it again each time would keep it from
+    being replicated, when 100ms has deleted it early."""
+    return (
+        row.state is AssetState.ARCHIVED
+        and all(row.copies.get(name) is CopyState.LACKING for name in lacking)
+        and any(copy is CopyState.WHOLE for name, copy in row.copies.items() if name not in lacking)
+    )
 
 
 def _counting(on_progress: OnProgress, phase: str, total: int | None = None) -> Callable[[int], None]:

@@ -37,6 +37,16 @@ def test_what_a_missing_manifest_means(case: tuple[bool, bool, bool, bool, bool]
     assert found is gap
 
 
+@pytest.mark.parametrize(
+    ("over", "filling", "gap"),
+    [(False, False, Gap.MISSING_COPY), (False, True, Gap.FILL), (True, False, Gap.MISSING_COPY)],
+)
+def test_what_was_archived_at_the_quorum_is_replicated(over: bool, filling: bool, gap: Gap) -> None:
+    found = judge_gap(over=over, whole_somewhere=True, expected=True, filling=filling, at_quorum=True)
+
+    assert found is gap
+
+
 @pytest.mark.parametrize(("archived", "most"), [(0, 20), (20, 20), (1000, 20), (1050, 21), (100_000, 2000)])
 def test_how_many_gaps_are_repaired_without_confirmation(archived: int, most: int) -> None:
     assert limit(archived) == most

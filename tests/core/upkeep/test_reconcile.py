@@ -320,6 +320,31 @@ def test_what_each_destination_holds_is_noted() -> None:
     assert harness.state(lacked) is AssetState.DISCOVERED, "100ms still has it"
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "state"),
+    [
+        (CopyState.WHOLE, CopyState.LACKING, AssetState.ARCHIVED),
+        (CopyState.WHOLE, CopyState.WHOLE, AssetState.DISCOVERED),
+        (CopyState.DAMAGED, CopyState.LACKING, AssetState.DISCOVERED),
+    ],
+)
+def test_what_was_archived_at_the_quorum_is_not_opened_again_but_replicated(
+    one: CopyState, two: CopyState, state: AssetState
+) -> None:
+    """100ms may have deleted it early, and while it is open it is not replicated."""
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    harness.ledger.note_copies(row, {"memory://one": one, "memory://two": two})
+    harness.two.delete(keys.manifest_key(asset().id, asset().created_at))
+
+    result = harness.reconcile()
+
+    assert harness.state(asset()) is state
+    assert (result.reopened, result.missing_copies) == ((0, 1) if state is AssetState.ARCHIVED else (1, 0))
+
+
 def test_a_copy_that_never_was_is_replicated_and_one_that_vanished_is_damage() -> None:
     harness = ReconcileHarness()
     never, vanished = asset(id="never"), asset(id="vanished")

@@ -45,8 +45,8 @@ def reconcile(
     else:
         out.print(
             f"{result.manifests:,} assets have a manifest at every destination. {result.entered + result.found:,} "
-            f"entered, {result.reopened:,} queued again, {result.missing_copies:,} lack a copy that 100ms no longer "
-            "has."
+            f"entered, {result.reopened:,} queued again, {result.missing_copies:,} lack a copy that is not "
+            "copied from 100ms."
         )
         if result.contradicted:
             out.print(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import Enum
 
-from archiver.ledger.models import Row
+from archiver.ledger.models import AssetState, CopyState, Row
 
 LARGEST_CHANGE = 20
 LARGEST_SHARE = 0.02
+LEFT_TO_REPLICATION = timedelta(days=2)
+"""How long after an asset was archived at the quorum the rest is replicated, before 100ms is asked again."""
 
 
 class Gap(Enum):
@@ -61,7 +65,7 @@ def judge_gap(
     - `expected`: every destination that lacks it was added, empty, after the source had ended, or never held it.
     - `filling`: every one of them was added, and is still being filled.
     - `doubted`: it is quarantined, so a person looks at it anyway.
-    - `at_quorum`: the last attempt archived it without every one of them, and it is known to be whole at another.
+    - `at_quorum`: `archived_at_quorum`.
     """
     if not over and filling:
         return Gap.FILL
@@ -70,6 +74,19 @@ def judge_gap(
     if expected or (doubted and whole_somewhere):
         return Gap.MISSING_COPY
     return Gap.DAMAGED if whole_somewhere else Gap.VANISHED
+
+
+def archived_at_quorum(row: Row, lacking: Collection[str], others: Collection[str], now: datetime) -> bool:
+    """Return whether an attempt has archived the asset without `lacking` in the last LEFT_TO_REPLICATION, and one of
+    the `others` is known to hold it whole; all by name. To open it again each time would keep it from being replicated,
+    when 100ms has deleted it early, or its source fails. After that the replication may not be able to: no
+    destination lets it read the copy, or `ARCHIVER_REPLICATE_BYTES` is too little."""
+    return (
+        row.state is AssetState.ARCHIVED
+        and now - row.changed_at < LEFT_TO_REPLICATION
+        and all(row.copies.get(name) is CopyState.LACKING for name in lacking)
+        and any(row.copies.get(name) is CopyState.WHOLE for name in others)
+    )
 
 
 def limit(archived: int) -> int:

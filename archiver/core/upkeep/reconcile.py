@@ -26,7 +26,7 @@ from archiver.core.upkeep.applied_tombstones import AppliedTombstones
 from archiver.core.upkeep.contradicted import Contradiction, Contradictions
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
-from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, judge_gap, limit
+from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, archived_at_quorum, judge_gap, limit
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT, reconcile_is_overdue
@@ -65,7 +65,7 @@ class ReconcileResult:
     manifests: int
     entered: int  # archived by their manifests, which the ledger did not know
     reopened: int  # a manifest is missing, and 100ms still has the asset
-    missing_copies: int  # a manifest is missing, 100ms has deleted the asset, and it is whole elsewhere
+    missing_copies: int  # a manifest is missing, 100ms has deleted the asset or it was archived at the quorum
     unreadable: int  # manifests that cannot be understood
     found: int = 0  # unknown to the ledger, with an end record or a manifest at some destinations only
     damaged: int = 0  # of the missing copies, those that were removed
@@ -309,6 +309,7 @@ class Reconciler:
                     gaps.expired.append(row)
                 continue  # a rule of the bucket deletes it, or the next expiry does
             names = [self._destinations[n].name for n in lacking]
+            others = [store.name for store in self._destinations if store.name not in names]
             ended = source_ends_at(row)
             gap = judge_gap(
                 over=is_over(row, now),
@@ -319,7 +320,7 @@ class Reconciler:
                 ),
                 filling=filling.issuperset(names),
                 doubted=row.state is AssetState.QUARANTINED,
-                at_quorum=_archived_at_quorum(row, names),
+                at_quorum=archived_at_quorum(row, names, others, now),
             )
             # an added destination may lack a million: a request for each would take hours
             doubtful = row.changed_at >= started - RECENT or any(
@@ -464,16 +465,6 @@ def _never_held(known: CopyState | None, added_since: bool, filling: bool) -> bo
     if known is CopyState.LACKING:
         return True
     return added_since and (known is not CopyState.WHOLE or filling)
-
-
-def _archived_at_quorum(row: Row, lacking: Collection[str]) -> bool:
-    """Whether an attempt has archived it without these destinations. To open it again each time would keep it from
-    being replicated, when 100ms has deleted it early."""
-    return (
-        row.state is AssetState.ARCHIVED
-        and all(row.copies.get(name) is CopyState.LACKING for name in lacking)
-        and any(copy is CopyState.WHOLE for name, copy in row.copies.items() if name not in lacking)
-    )
 
 
 def _counting(on_progress: OnProgress, phase: str, total: int | None = None) -> Callable[[int], None]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from archiver.core.judging import Scope, judge
+from archiver.core.records import keys
+from archiver.core.replication.replicator import Replicator
+from archiver.core.upkeep.gaps import LEFT_TO_REPLICATION
+from archiver.core.upkeep.reconcile import Reconciler
 from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
@@ -14,6 +20,7 @@ from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at
 from tests.core.examples import RETENTION
 from tests.core.harness import ArchiverHarness, file
+from tests.core.replication.harness import ReplicationHarness
 
 VIDEO = b"video" * 40
 WHOLE, LACKING, DAMAGED = CopyState.WHOLE, CopyState.LACKING, CopyState.DAMAGED
@@ -129,3 +136,85 @@ def test_a_copy_that_is_not_what_was_archived_does_not_count_as_whole(silent: bo
 
     assert row.state is AssetState.ARCHIVED
     assert row.copies == {"memory://one": WHOLE, "memory://two": WHOLE, "memory://three": DAMAGED}
+
+
+def _gone(harness: Harness) -> None:
+    harness.base.api.assets.clear()
+
+
+def _not_completed(harness: Harness) -> None:
+    harness.base.api.assets[0] = harness.base.api.assets[0].model_copy(update={"status": "processing"})
+
+
+@pytest.mark.parametrize("source_fails", [_gone, _not_completed])
+def test_what_100ms_does_not_give_again_before_its_deadline_is_replicated(
+    source_fails: Callable[[Harness], None],
+) -> None:
+    harness = Harness(0, 2, AccessDenied("403"))
+    asset_id = harness.archive().asset_id
+    reconciler, replicator, store = _upkeep(harness)
+    source_fails(harness)
+    _delete(store, asset_id, harness)
+
+    reconciler.reconcile()  # 100ms is asked at once
+    harness.base.archive(asset_id)
+    lacking = harness.base.ledger.get(asset_id)
+    assert lacking is not None
+    assert (lacking.state, lacking.copies[store.name]) == (AssetState.ARCHIVED, LACKING)
+    harness.base.clock.now += timedelta(hours=1)
+    result = reconciler.reconcile()
+    assert result is not None
+    assert result.reopened == 0
+    replicator.replicate_due()
+
+    row = harness.base.ledger.get(asset_id)
+    assert row is not None
+    assert row.state is AssetState.ARCHIVED
+    assert set(row.copies.values()) == {WHOLE}
+    assert store.stat(keys.manifest_key(asset_id, row.created_at)) is not None
+
+
+def test_what_is_not_replicated_for_days_is_copied_from_100ms() -> None:
+    harness = Harness(1, 2, AccessDenied("403"))
+    asset_id = harness.archive().asset_id
+    reconciler, replicator, store = _upkeep(harness)
+    harness.base.clock.now += timedelta(hours=1)
+
+    reconciler.reconcile()
+    replicated = replicator.replicate_due()
+    assert replicated is not None
+    assert replicated.failed == 1
+    row = harness.base.ledger.get(asset_id)
+    assert row is not None
+    assert (row.state, row.copies[store.name]) == (AssetState.ARCHIVED, LACKING)
+    store.error = None
+    harness.base.clock.now += LEFT_TO_REPLICATION
+    reconciler.reconcile()
+    harness.base.archive(asset_id)
+
+    row = harness.base.ledger.get(asset_id)
+    assert row is not None
+    assert (row.state, set(row.copies.values())) == (AssetState.ARCHIVED, {WHOLE})
+
+
+def _upkeep(harness: Harness) -> tuple[Reconciler, Replicator, Failing]:
+    """What replicates, and the last store."""
+    base = harness.base
+    replication = ReplicationHarness()
+    replication.ledger, replication.clock = base.ledger, base.clock
+    replicator = Replicator(
+        ledger=base.ledger,
+        destinations=harness.stores,
+        repairer=replication.repairer_of(harness.stores),
+        clock=base.clock,
+    )
+    reconciler = Reconciler(
+        ledger=base.ledger, destinations=harness.stores, scope=Scope(RETENTION), clock=base.clock
+    )
+    return reconciler, replicator, harness.stores[2]
+
+
+def _delete(store: MemoryBackend, asset_id: str, harness: Harness) -> None:
+    row = harness.base.ledger.get(asset_id)
+    assert row is not None
+    store.delete(keys.manifest_key(asset_id, row.created_at))

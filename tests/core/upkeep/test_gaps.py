@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
-from archiver.core.upkeep.gaps import Gap, judge_gap, limit
+from archiver.core.upkeep.gaps import LEFT_TO_REPLICATION, Gap, archived_at_quorum, judge_gap, limit
+from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.models import AssetState, CopyState
+from tests.core.archived import enter
+from tests.core.examples import NOW, asset
+from tests.core.fakes import Clock
+
+WHOLE, LACKING, DAMAGED = CopyState.WHOLE, CopyState.LACKING, CopyState.DAMAGED
 
 CASES = [
     # over, whole somewhere, expected, filling, doubted
@@ -45,6 +56,38 @@ def test_what_was_archived_at_the_quorum_is_replicated(over: bool, filling: bool
     found = judge_gap(over=over, whole_somewhere=True, expected=True, filling=filling, at_quorum=True)
 
     assert found is gap
+
+
+@pytest.mark.parametrize(
+    ("known", "state", "later", "is_left"),
+    [
+        ({"one": WHOLE, "two": LACKING}, AssetState.ARCHIVED, timedelta(hours=1), True),
+        ({"one": WHOLE, "two": LACKING}, AssetState.ARCHIVED, LEFT_TO_REPLICATION, False),
+        ({"one": WHOLE, "two": LACKING}, AssetState.QUARANTINED, timedelta(hours=1), False),
+        ({"one": WHOLE, "two": WHOLE}, AssetState.ARCHIVED, timedelta(hours=1), False),
+        ({"one": DAMAGED, "two": LACKING}, AssetState.ARCHIVED, timedelta(hours=1), False),
+        ({"one": DAMAGED, "two": LACKING, "removed": WHOLE}, AssetState.ARCHIVED, timedelta(hours=1), False),
+        ({}, AssetState.ARCHIVED, timedelta(hours=1), False),
+    ],
+    ids=[
+        "lately",
+        "long ago",
+        "quarantined",
+        "deleted since",
+        "damaged",
+        "whole where nobody looks",
+        "unknown",
+    ],
+)
+def test_what_is_left_to_the_replication(
+    known: Mapping[str, CopyState], state: AssetState, later: timedelta, is_left: bool
+) -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    enter(ledger, asset(), state)
+    row = ledger.get(asset().id)
+    assert row is not None
+
+    assert archived_at_quorum(replace(row, copies=known), ["two"], ["one"], NOW + later) is is_left
 
 
 @pytest.mark.parametrize(("archived", "most"), [(0, 20), (20, 20), (1000, 20), (1050, 21), (100_000, 2000)])

@@ -47,9 +47,8 @@ class CopiesOracle:
         self._short.update((asset_id, name) for name in lacking)
 
     def is_known_as_lacking(self, row: Row, store: Destination) -> bool:
-        """Whether the ledger says that it is not whole there, and so many others as are asked for have it whole."""
-        known = row.copies.get(store.name) in (CopyState.LACKING, CopyState.DAMAGED)
-        return known and len(self._whole(row.asset_id)) >= self.quorum
+        """Whether the ledger says that it is not whole there."""
+        return row.copies.get(store.name) in (CopyState.LACKING, CopyState.DAMAGED)
 
     def not_whole_everywhere(self, epoch_began: float) -> str | None:
         """Return what keeps the archive from being healthy, if the ledger must know."""
@@ -57,7 +56,7 @@ class CopiesOracle:
             if row.state is not AssetState.ARCHIVED:
                 continue
             for store in self.destinations:
-                known = row.copies.get(store.name) in (CopyState.LACKING, CopyState.DAMAGED)
+                known = self.is_known_as_lacking(row, store)
                 must_know = (row.asset_id, store.name) in self._short and (
                     self.scheduler.seconds > epoch_began + RESTORED_WITHIN
                 )
@@ -100,7 +99,7 @@ class CopiesOracle:
         lacking = [store for store in self.destinations if store.name not in whole]
         is_known = row is not None and (
             row.state in (AssetState.DAMAGED, AssetState.LOST)
-            or any(self.is_known_as_lacking(row, store) for store in lacking)
+            or (len(whole) >= self.quorum and any(self.is_known_as_lacking(row, store) for store in lacking))
         )
         if (
             row is None

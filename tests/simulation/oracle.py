@@ -524,25 +524,38 @@ class Oracle:
         self.copies.look(self.calm_from, self.epoch_began)
 
     def _look_at_archived(self, row: Row) -> None:
-        for store in self.destinations:
-            why = self.problem(store, row.asset_id)
-            if (
-                why is None
-                or row.asset_id in self.expiry.deleted_by_rule
-                or self.copies.is_known_as_lacking(row, store)
-            ):
+        if row.asset_id in self.expiry.deleted_by_rule:
+            return
+        problems = {
+            store.name: why
+            for store in self.destinations
+            if (why := self.problem(store, row.asset_id)) is not None
+        }
+        known = [store.name for store in self.destinations if self.copies.is_known_as_lacking(row, store)]
+        noticed_by = {name: self._all_noticed_by(row.asset_id, name) for name in problems}
+        # a copy that was harmed unnoticed counts, unless the ledger itself calls it lacking or damaged
+        failing = [
+            name
+            for name in problems
+            if name in known or self.scheduler.seconds > (noticed_by[name] or _NEVER)
+        ]
+        is_at_quorum = len(self.destinations) - len(failing) >= self.quorum
+        for name, why in problems.items():
+            if name in known and is_at_quorum:
                 continue
-            harms = self.harms[row.asset_id, store.name]
-            allowed = max(
-                (max(self._noticed_by(harm), self.epoch_began + DAY) for harm in harms), default=None
-            )
+            allowed = noticed_by[name]
             if allowed is None and self.epoch and self.scheduler.seconds < self.epoch_began + 1 * DAY:
                 continue
             changed = any(version.since > 0 for version in self.assets[row.asset_id].versions[1:])
             if changed and "no version" in why:
                 continue
             if allowed is None or self.scheduler.seconds > allowed:
-                self._broken("what is archived is whole", f"{row.asset_id} at {store.name}: {why}")
+                self._broken("what is archived is whole", f"{row.asset_id} at {name}: {why}")
+
+    def _all_noticed_by(self, asset_id: str, name: str) -> float | None:
+        """Until when the ledger may know nothing of what befell this copy; None when nothing did."""
+        harms = self.harms[asset_id, name]
+        return max((max(self._noticed_by(harm), self.epoch_began + DAY) for harm in harms), default=None)
 
     def _noticed_by(self, harm: Harm) -> float:
         """The next whole reconcile sees that a manifest is gone. If none ends, `_check_healthy` asks for that."""

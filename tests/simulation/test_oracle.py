@@ -7,13 +7,16 @@ import json
 import pytest
 
 from archiver.core.records.keys import MARKER, tombstone_key
-from archiver.ledger.models import AssetState, Row
-from tests.core.archived import put
+from archiver.ledger.models import AssetState, CopyState, Row
+from tests.core.archived import enter, put
+from tests.core.examples import asset
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import Fleet
-from tests.simulation.oracle import UNSEEN_SECONDS
-from tests.simulation.scheduler import DAY
+from tests.simulation.oracle import RE_READ_WITHIN, UNSEEN_SECONDS
+from tests.simulation.scheduler import DAY, HOUR
 
+TWO_DESTINATIONS = 117  # a seed
+WHOLE, LACKING, DAMAGED = CopyState.WHOLE, CopyState.LACKING, CopyState.DAMAGED
 MANIFEST, OBJECT = "manifests/2026/03/01/asset.json", "recordings/asset/one.ts"
 
 
@@ -108,12 +111,12 @@ def test_what_expires_too_early_or_beyond_the_share_is_found(
     dated = [each for each in fleet.oracle.assets.values() if (each.created_at or "").startswith("2026")]
     expiry = fleet.oracle.expiry
     expiry.keep_days, expiry.archived_at = 20, lambda _: archived * DAY
-    for asset in dated[:number]:
-        asset.created = 0.0
+    for each in dated[:number]:
+        each.created = 0.0
         fleet.scheduler.seconds = 0.0
-        expiry.committed(asset.id)
+        expiry.committed(each.id)
         fleet.scheduler.seconds = after * DAY
-        expiry.buried(json.dumps({"asset": asset.id, "state": "expired"}).encode())
+        expiry.buried(json.dumps({"asset": each.id, "state": "expired"}).encode())
 
     assert _found(fleet) == broken
 
@@ -134,6 +137,38 @@ def test_what_has_expired_alarms_nobody(by_rule: bool, epochs: int) -> None:
     expiry.settled("worker-0", None, Row(asset_id, "chat", AssetState.LOST, at, at, at))
 
     assert _found(fleet) == (None if by_rule and epochs else "expired never alarms")
+
+
+@pytest.mark.parametrize(
+    ("known", "harmed_before", "is_broken"),
+    [
+        ([WHOLE, LACKING], HOUR, False),
+        ([WHOLE, DAMAGED], HOUR, False),
+        ([WHOLE, LACKING], RE_READ_WITHIN + HOUR, True),  # it was read since
+        ([WHOLE, LACKING], None, True),
+        ([DAMAGED, LACKING], HOUR, True),
+        ([WHOLE, WHOLE], HOUR, True),
+    ],
+)
+def test_a_copy_that_was_harmed_unnoticed_counts_for_the_quorum(
+    known: list[CopyState], harmed_before: float | None, is_broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(TWO_DESTINATIONS)
+    oracle, (one, two) = fleet.oracle, fleet.destinations
+    oracle.quorum = 1
+    monkeypatch.setattr(oracle, "problem", lambda _store, _asset_id: "no manifest")
+    made = asset(id=next(iter(oracle.assets)))
+    enter(fleet.ledger, made)
+    row = fleet.ledger.get(made.id)
+    assert row is not None
+    fleet.ledger.note_copies(row, {one.name: known[0], two.name: known[1]})
+    if harmed_before is not None:
+        oracle.harm(one, made.id, "object deleted", OBJECT)
+        fleet.scheduler.seconds += harmed_before
+
+    oracle.look()
+
+    assert _found(fleet) == ("what is archived is whole" if is_broken else None)
 
 
 def _found(fleet: Fleet) -> str | None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from datetime import timedelta
 from threading import Thread
 
+import pytest
+
 from archiver.core.attempt import urgency as urgent_copies
 from archiver.core.destinations import breaker
+from archiver.core.judging import Scope
 from archiver.core.replication.record_copies import copy_records
 from archiver.core.replication.replicator import AWAY_AFTER, LOCK_TTL, WAIT
 from archiver.core.replication.selection import Wanted, most_urgent
+from archiver.core.upkeep.gaps import LARGEST_CHANGE
+from archiver.core.upkeep.reconcile import Reconciler
 from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState, CopyState
 from storage_backends.base import object_key
 from storage_backends.errors import AccessDenied, TransientStorageError
-from tests.core.examples import NOW, asset
+from tests.core.examples import NOW, RETENTION, asset
 from tests.core.replication.harness import FILES, WHOLE, ReplicationHarness, Store, put
 
 SIZE = sum(map(len, FILES.values()))
@@ -247,3 +252,21 @@ def test_records_that_cannot_be_copied_are_told() -> None:
 
     assert not result.complete
     assert "403" in result.failures["records"]
+
+
+@pytest.mark.parametrize("number", [1, LARGEST_CHANGE + 1])
+def test_what_was_archived_at_the_quorum_is_replicated_while_100ms_has_it(number: int) -> None:
+    """100ms may refuse it all that time. However many are lacking: nothing went missing, so no reconcile stops."""
+    harness = ReplicationHarness()
+    assets = [harness.archive(asset(id=f"asset-{n}"), over=False) for n in range(number)]
+
+    result = Reconciler(
+        ledger=harness.ledger, destinations=harness.stores, scope=Scope(RETENTION), clock=harness.clock
+    ).reconcile()
+    harness.replicator().replicate_due()
+
+    assert result is not None
+    assert not result.stopped
+    assert all(harness.is_whole(harness.stores[1], each) for each in assets)
+    assert all(harness.row(each).state is AssetState.ARCHIVED for each in assets)
+    assert all(harness.copies(each) == [WHOLE, WHOLE] for each in assets)

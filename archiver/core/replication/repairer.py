@@ -453,20 +453,22 @@ def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:
 
 
 def _set_aside_doubted(job: _Job) -> None:
-    """A copy with doubts is not what was archived, at the quorum: it is replaced by one without. While a destination
-    that may have one does not answer, it stays as the ledger knows it."""
-    if job.row.state is not AssetState.ARCHIVED:
+    """A copy with doubts is not what was archived, at the quorum: it is replaced by one without. While none without is
+    seen to be whole, the ledger's knowledge of it stays, and of one that has vanished: its disk may not be mounted, and
+    a reconcile, which knows the destinations, decides."""
+    doubted = [copy for copy in job.copies if copy.manifest is not None and not copy.manifest.trusted]
+    if job.row.state is not AssetState.ARCHIVED or not doubted:
         return
-    trusted = [copy for copy in job.copies if copy.manifest is not None and copy.manifest.trusted]
-    is_whole_without = any(copy.state is CopyState.WHOLE for copy in trusted)
-    is_unknown = any(copy.state is None for copy in job.copies)
-    for copy in job.copies:
-        if copy.manifest is None or copy.manifest.trusted:
-            continue
-        if is_whole_without:
+    others = [copy for copy in job.copies if copy not in doubted]
+    if any(copy.state is CopyState.WHOLE for copy in others):
+        for copy in doubted:
             copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and another copy has none",)
-        elif is_unknown:
-            copy.state, copy.problems = None, ("it has doubts, and not every destination answers",)
+        return
+    for copy in doubted:
+        copy.state, copy.problems = None, ("it has doubts, and no copy without is seen to be whole",)
+    for copy in others:
+        if copy.state is CopyState.LACKING and job.row.copies.get(copy.store.name) is CopyState.WHOLE:
+            copy.state, copy.problems = None, ("it has vanished",)
 
 
 def _folder(listed: Manifest, there: Manifest | None) -> str:

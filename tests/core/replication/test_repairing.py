@@ -412,19 +412,38 @@ def test_a_copy_with_doubts_beside_what_was_archived_at_the_quorum_is_replaced()
     assert any(each.data == b"half of it" for each in two.store.objects.values()), "nothing is overwritten"
 
 
-@pytest.mark.parametrize("known", [{}, {"memory://one": WHOLE, "memory://two": DAMAGED}])
-def test_a_copy_with_doubts_is_not_called_whole_while_the_one_that_was_archived_does_not_answer(
-    known: dict[str, CopyState],
+@pytest.mark.parametrize(
+    ("archived", "known", "after"),
+    [
+        ("silent", {}, {}),
+        ("silent", {"one": WHOLE, "two": DAMAGED}, {"one": WHOLE, "two": DAMAGED}),
+        ("not mounted", {}, {"one": LACKING}),
+        ("not mounted", {"one": WHOLE, "two": DAMAGED}, {"one": WHOLE, "two": DAMAGED}),
+        ("damaged", {}, {"one": DAMAGED}),
+        ("damaged", {"one": WHOLE, "two": DAMAGED}, {"one": DAMAGED, "two": DAMAGED}),
+    ],
+)
+def test_a_copy_with_doubts_is_not_called_whole_while_the_one_that_was_archived_is_not_seen_to_be(
+    archived: str, known: dict[str, CopyState], after: dict[str, CopyState]
 ) -> None:
     harness = ReplicationHarness()
     one, two = harness.stores
     made = harness.archive(at=[one])
-    archive_at([two], made, {"movie.mp4": b"half of it"}, ("a segment is missing",))
-    harness.ledger.note_copies(harness.row(made), known)
-    one.fail(TransientStorageError("503"))
+    key = archive_at([two], made, {"movie.mp4": b"half of it"}, ("a segment is missing",))
+    harness.ledger.note_copies(
+        harness.row(made), {f"memory://{name}": state for name, state in known.items()}
+    )
+    if archived == "silent":
+        one.fail(TransientStorageError("503"))
+    elif archived == "not mounted":
+        one.store.objects.clear()
+    else:
+        mark_damaged(one, key, ["it differs"])
+    writes = list(one.writes)
 
     failed = harness.repair(made)
 
     assert failed.result is Result.FAILED
-    assert "it has doubts, and not every destination answers" in failed.reason
-    assert harness.row(made).copies == known
+    assert "it has doubts, and no copy without is seen to be whole" in failed.reason
+    assert harness.row(made).copies == {f"memory://{name}": state for name, state in after.items()}
+    assert one.writes == writes, "nothing with doubts replaces it"

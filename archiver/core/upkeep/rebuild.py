@@ -126,25 +126,20 @@ class Rebuilder:
         read = {store.name: self.read(store, key) for store in self._destinations}
         manifests = {name: manifest for name, manifest in read.items() if manifest is not None}
         if not read or len(manifests) < len(read):
-            if (
-                row is None
-                and manifests
-                and self._is_over(next(iter(manifests.values())))
-                and self._is_understood_nowhere_else(key, manifests)
-            ):
-                self._enter_unknown(key, manifests)  # no sweep will
+            if row is None and manifests and self._is_understood_nowhere_else(key, manifests):
+                self._enter_unknown(key, manifests)
             return _UNREADABLE
         manifest = next(iter(manifests.values()))
         if row is not None and _is_resized(row, manifest):
             return _NOTHING  # its source is about to be looked at
         if any(each.damage for each in manifests.values()):
-            if row is None and self._is_over(manifest):
-                self._enter_damaged(manifests)
+            if row is None:
+                self._enter_not_whole(manifests)
             return _NOTHING
         if row is None and (missing := self._missing(manifests)) != {}:
-            if missing and self._is_over(manifest):
-                self._enter_damaged(manifests, missing)
-            return _NOTHING  # while the source lasts a sweep enters it, and it is copied again
+            if missing:
+                self._enter_not_whole(manifests, missing)
+            return _NOTHING
         changed = self._ledger.record_archived(self._seen(manifest), self.settlement(key, manifests))
         if changed and row is not None and self._was_marked(key, manifests):
             self._ledger.reopen(row.asset_id)
@@ -211,7 +206,7 @@ class Rebuilder:
         )
         seen = self._seen(manifest)
         if not self._is_over(manifest):
-            return self._ledger.discover([seen])
+            return self._discover(seen)
         lacking = [store.name for store in self._destinations if store.name not in manifests]
         ends = self._ends_at(manifest)
         gap = judge_gap(
@@ -228,6 +223,23 @@ class Rebuilder:
             return self._ledger.record_archived(seen, self.settlement(key, manifests))
         self._enter_damaged(manifests, missing)
         return 1
+
+    def _enter_not_whole(
+        self, manifests: Mapping[str, Manifest], missing: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """For an asset that the ledger does not know."""
+        manifest = next(iter(manifests.values()))
+        if self._is_over(manifest):
+            self._enter_damaged(manifests, missing)
+        else:
+            self._discover(self._seen(manifest))
+
+    def _discover(self, seen: Seen) -> int:
+        """Enter an asset as due, unless it has an end, which is entered later; how many. Its source lasts, but 100ms
+        may have deleted it early, and then no sweep would enter it."""
+        if self._record(keys.end_record_key(seen.asset_id, seen.created_at)) is not None:
+            return 0
+        return self._ledger.discover([seen])
 
     def _look_for_a_whole_copy(self, key: ObjectKey, row: Row) -> tuple[int, int]:
         """For a lost asset that has a manifest everywhere, and is not whole everywhere."""

@@ -205,7 +205,7 @@ def test_an_invalid_manifest_is_counted_and_does_not_stop_the_others() -> None:
     assert (result.entered, result.unreadable) == (1, 1)
 
 
-def test_a_manifest_that_is_unreadable_or_damaged_at_one_destination_enters_nothing() -> None:
+def test_a_manifest_that_is_unreadable_or_damaged_at_one_destination_makes_nothing_archived() -> None:
     harness = ReconcileHarness()
     rubbish, damaged = asset(id="rubbish"), asset(id="damaged")
     for each in (rubbish, damaged):
@@ -217,8 +217,8 @@ def test_a_manifest_that_is_unreadable_or_damaged_at_one_destination_enters_noth
 
     assert result is not None
     assert (result.entered, result.unreadable) == (0, 1)
-    assert harness.state(rubbish) is None
-    assert harness.state(damaged) is None
+    assert harness.state(rubbish) is AssetState.DISCOVERED
+    assert harness.state(damaged) is AssetState.DISCOVERED
 
 
 def test_nothing_is_concluded_when_a_destination_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class AppliedTombstones:
         for store, manifests in zip(self._destinations, listed, strict=True):
             found_again = {key for key in manifests if keys.record_name(key) in names}
             manifests -= found_again
-            for key in found_again:
+            for key in sorted(found_again):
                 asset_id = self._came_back(store, key)
                 if asset_id is not None:
                     came_back.setdefault(asset_id, []).append(key)

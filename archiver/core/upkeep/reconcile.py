@@ -441,7 +441,7 @@ class Reconciler:
         """Delete the end records of assets that are archived or erased by now, or that a person wants archived after
         all."""
         for store in self._destinations:
-            for key in _extending(self._listed(store, keys.ENDS, lock), lock):
+            for key in _extending(sorted(self._listed(store, keys.ENDS, lock)), lock):
                 if keys.is_tombstone(key):
                     continue
                 row = self._row(key)

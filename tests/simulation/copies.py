@@ -46,6 +46,13 @@ class CopiesOracle:
         """It was settled as archived though it is not whole at these."""
         self._short.update((asset_id, name) for name in lacking)
 
+    def wrote(self, asset_id: str, store: Destination, *, is_harmed: bool) -> None:
+        """Something of it was written there. From the moment that it is whole, or if it was harmed from outside while
+        it was copied, what it lacks is known only once somebody reads it."""
+        short = (asset_id, store.name)
+        if short in self._short and (is_harmed or self.problem(store, asset_id) is None):
+            self._short.discard(short)
+
     def is_known_as_lacking(self, row: Row, store: Destination) -> bool:
         """Whether the ledger says that it is not whole there."""
         return row.copies.get(store.name) in (CopyState.LACKING, CopyState.DAMAGED)

@@ -326,8 +326,11 @@ class Oracle:
             self.expiry.buried(store.objects[key].data)
         if key.startswith(MANIFESTS):
             self._wrote_manifest(process, store, key, before)
-        elif key.startswith("recordings/") and before is not None:
-            self._check_listed(process, store, key, before, "overwrote")
+        elif key.startswith("recordings/"):
+            if before is not None:
+                self._check_listed(process, store, key, before, "overwrote")
+            asset_id = next((part for part in key.split("/") if part in self.assets), "")
+            self.copies.wrote(asset_id, store, is_harmed=False)
 
     def _wrote_manifest(
         self, process: Process, store: Destination, key: str, before: StoredObject | None
@@ -363,6 +366,11 @@ class Oracle:
             self._committed_at[store.name, asset_id] = self.scheduler.seconds
             self.expiry.committed(asset_id)
             why = self.problem(store, asset_id)
+            self.copies.wrote(
+                asset_id,
+                store,
+                is_harmed=any(harm.at >= process.attempt_began for harm in self.harms[asset_id, store.name]),
+            )
             if why and self._deleted_meanwhile(process, store, asset_id):
                 self._soon_marked(store, asset_id)
             elif (

@@ -8,10 +8,12 @@ import pytest
 
 from archiver.core.records.keys import MARKER, tombstone_key
 from archiver.ledger.models import AssetState, CopyState, Row
+from archiver.transfer.checksums import crc32c
 from tests.core.archived import enter, put
 from tests.core.examples import asset
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import Fleet
+from tests.simulation.ledgers import AuditedLedger
 from tests.simulation.oracle import RE_READ_WITHIN, UNSEEN_SECONDS
 from tests.simulation.scheduler import DAY, HOUR
 
@@ -169,6 +171,71 @@ def test_a_copy_that_was_harmed_unnoticed_counts_for_the_quorum(
     oracle.look()
 
     assert _found(fleet) == ("what is archived is whole" if is_broken else None)
+
+
+@pytest.mark.parametrize(
+    ("written", "harmed_at", "known", "is_healthy"),
+    [
+        ((), None, CopyState.WHOLE, False),
+        ((OBJECT,), None, CopyState.WHOLE, False),
+        ((MANIFEST,), None, CopyState.WHOLE, False),
+        ((OBJECT, MANIFEST), None, CopyState.WHOLE, True),
+        ((MANIFEST, OBJECT), None, CopyState.WHOLE, True),
+        ((OBJECT, MANIFEST), None, CopyState.LACKING, False),
+        ((MANIFEST,), 2.5 * DAY, CopyState.WHOLE, True),
+        ((MANIFEST,), 1.5 * DAY, CopyState.WHOLE, False),
+    ],
+    ids=[
+        "it was never copied there",
+        "its manifest is missing",
+        "its object is missing",
+        "whole, then deleted",
+        "mended, then deleted",
+        "deleted, and the ledger knows",
+        "deleted while it was copied",
+        "deleted before it was copied",
+    ],
+)
+def test_what_was_whole_since_it_was_archived_at_the_quorum_is_missed_once_it_is_read(
+    written: tuple[str, ...],
+    harmed_at: float | None,
+    known: CopyState,
+    is_healthy: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Fleet(1)
+    store, worker, scheduler, oracle = (
+        fleet.destinations[0],
+        fleet.workers[0],
+        fleet.scheduler,
+        fleet.oracle,
+    )
+    asset_id = next(iter(oracle.assets))
+    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    manifest = {
+        "schema": "archiver.manifest/1",
+        "folder": f"recordings/{asset_id}",
+        "objects": [listed],
+        "accepted": {"by": "ann"},
+    }
+    data = {OBJECT: b"a", MANIFEST: json.dumps(manifest).encode()}
+    now = scheduler.now()
+    row = Row(asset_id, "track", AssetState.ARCHIVED, now, now, now, copies={store.name: known})
+    monkeypatch.setattr(AuditedLedger, "all_rows", lambda _: [row])
+    oracle.copies.archived_at_quorum(asset_id, [store.name])
+    worker.start()
+    worker.attempt_began = 2 * DAY
+    if harmed_at is not None:
+        scheduler.seconds = harmed_at
+        oracle.harm(store, asset_id, "object deleted", OBJECT.replace("asset", asset_id))
+    scheduler.seconds = 3 * DAY
+    for name in written:
+        key = name.replace("asset", asset_id)
+        put(store.real, key, data[name])
+        oracle.wrote(worker, store, key, None, mounted=True)
+    store.objects.pop(OBJECT.replace("asset", asset_id), None)
+
+    assert (oracle.copies.not_whole_everywhere(0.0) is None) is is_healthy
 
 
 def _found(fleet: Fleet) -> str | None:

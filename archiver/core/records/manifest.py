@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from archiver.core.errors import ManifestError
 from archiver.core.records import keys
-from archiver.hms.models import Asset
+from archiver.hms.models import Asset, parse_time
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
 from storage_backends.errors import InvalidKey
 
@@ -97,6 +97,11 @@ class Manifest(BaseModel):
     def rank(self) -> int:
         """Its fencing token; NO_FENCE without one. Only a manifest of the same or a higher rank replaces it."""
         return NO_FENCE if self.fence is None else self.fence
+
+    @property
+    def approved_at(self) -> datetime:
+        """Since when its asset is archived by it: what had doubts is when a person accepts them."""
+        return max(self.archived_at, parse_time((self.accepted or {}).get("at")) or self.archived_at)
 
     def to_bytes(self) -> bytes:
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()

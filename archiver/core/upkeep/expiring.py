@@ -237,7 +237,7 @@ class Expirer:
                 if found is not None and found.manifest is None:
                     return False  # nobody knows what it says
                 if found is not None and found.manifest is not None:
-                    dated.append(found.manifest.archived_at)
+                    dated.append(found.manifest.approved_at)
         except StorageError as error:
             log.warning("manifest_not_readable", asset_id=row.asset_id, reason=str(error))
             return False

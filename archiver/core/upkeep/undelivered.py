@@ -151,8 +151,7 @@ class Resending:
             except ManifestError:
                 return True
             if manifest is not None:
-                accepted = parse_time((manifest.accepted or {}).get("at"))
-                return max(manifest.archived_at, accepted or manifest.archived_at) >= self._floor
+                return manifest.approved_at >= self._floor
         return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -241,13 +242,20 @@ def test_the_scrub_calls_missing_objects_damage_only_within_the_term(days: int, 
     assert harness.state(asset()) is state
 
 
-def test_a_manifest_that_says_it_was_archived_later_is_believed() -> None:
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"archived_at": NOW + 20 * DAY},
+        {"accepted": {"by": "ann", "at": (NOW + 20 * DAY).isoformat(), "why": "seen", "doubts": ["no moov"]}},
+    ],
+    ids=["archived", "accepted"],
+)
+def test_a_manifest_that_says_it_was_archived_later_is_believed(later: dict[str, Any]) -> None:
     harness = Harness(Terms(30), asset())
     key = keys.manifest_key(asset().id, asset().created_at)
     manifest = read_manifest(harness.two, key)
     assert manifest is not None
-    later = manifest.model_copy(update={"archived_at": NOW + 20 * DAY})
-    put(harness.two, key, later.to_bytes())
+    put(harness.two, key, manifest.model_copy(update=later).to_bytes())
     harness.run(confirmed=True)
 
     assert harness.at(NOW + 40 * DAY).run() == ExpiryResult()

@@ -587,7 +587,7 @@ class Oracle:
                 self._broken("nothing is open past its deadline without an alarm", f"{row.asset_id}")
         if self.scheduler.seconds - max(self.reconciled_at, self.calm_from) > 2 * DAY:
             self._broken("the ledger is compared with the destinations", f"last at {self.reconciled_at}")
-        if summary.healthy:
+        if summary.healthy and began > self.epoch_began:  # else read in part before the ledger was lost
             self._check_healthy(summary, began)
 
     def _check_healthy(self, summary: Summary, began: float) -> None:

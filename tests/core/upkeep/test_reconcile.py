@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.records import keys
+from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import mark_damaged
+from archiver.core.records.tombstones import Tombstone
 from archiver.core.upkeep import review
 from archiver.core.upkeep.reconcile import LOCK_NAME, LOCK_TTL
 from archiver.core.upkeep.reports import RECONCILE_FACT
@@ -260,6 +261,36 @@ def test_the_end_record_of_an_asset_that_is_archived_later_is_deleted() -> None:
 
     assert harness.one.stat(keys.end_record_key(asset().id, asset().created_at)) is None
     assert harness.one.stat(other) is not None, "only that of the archived one"
+
+
+@pytest.mark.parametrize("prefix", [keys.ENDS, keys.MANIFESTS])
+def test_what_is_outdated_or_came_back_is_deleted_in_order(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of a set differs from one process to the next; the same run is to be the same."""
+    harness = ReconcileHarness()
+    assets = [asset(id=f"asset-{number}") for number in range(10)]
+    for each in assets:
+        if prefix == keys.ENDS:
+            enter(harness.ledger, each, AssetState.LOST, "gone")
+        else:
+            tombstones.write(harness.one, Tombstone(each.id, AssetState.ERASED, "T-1", NOW))
+    harness.reconcile()
+    for each in assets:
+        archive_at(harness.stores, each)
+    deleted: list[ObjectKey] = []
+    delete = harness.one.delete
+
+    def note(key: ObjectKey) -> None:
+        deleted.append(key)
+        delete(key)
+
+    monkeypatch.setattr(harness.one, "delete", note)
+    harness.reconcile()
+
+    found = [key for key in deleted if key.startswith(prefix) and not keys.is_tombstone(key)]
+    assert len(set(found)) == len(assets)
+    assert found == sorted(found)
 
 
 def test_an_end_record_that_must_not_be_deleted_does_not_keep_the_reconcile_from_ending(

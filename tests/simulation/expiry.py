@@ -48,6 +48,11 @@ class ExpiryOracle:
             return None
         return max(asset.created, *archived) + self.keep_days * DAY
 
+    def is_over(self, asset_id: str, seconds: float) -> bool:
+        """Whether its term is over, and was by then: what befell it need not be noticed any more."""
+        ends_at = self.ends_at(asset_id)
+        return ends_at is not None and ends_at <= min(seconds, self.scheduler.seconds)
+
     def buried(self, tombstone: bytes) -> None:
         """The tombstone was written at some destination."""
         raw = json.loads(tombstone)

@@ -557,6 +557,8 @@ class Oracle:
             changed = any(version.since > 0 for version in self.assets[row.asset_id].versions[1:])
             if changed and "no version" in why:
                 continue
+            if allowed is not None and self.expiry.is_over(row.asset_id, allowed):
+                continue
             if allowed is None or self.scheduler.seconds > allowed:
                 self._broken("what is archived is whole", f"{row.asset_id} at {name}: {why}")
 

@@ -384,7 +384,7 @@ class Repairer:
         states = {copy.store.name: copy.state or row.copies.get(copy.store.name) for copy in job.copies}
         copies = {name: state for name, state in states.items() if state is not None}
         is_whole = all(copy.state is CopyState.WHOLE for copy in job.copies)
-        reopens = bool(job.found_damaged) and not is_over(row, self._clock())
+        reopens = _is_not_whole(job) and not is_over(row, self._clock())
         self._ledger.release(
             lease, copies, self._settlement(job, is_whole), keep_work=bool(job.failed) and not is_whole
         )
@@ -409,7 +409,7 @@ class Repairer:
                 stored_objects=len(of.objects),
                 warnings=of.warnings,
             )
-        if job.found_damaged and is_over(row, self._clock()) and row.state is not AssetState.REJECTED:
+        if _is_not_whole(job) and is_over(row, self._clock()) and row.state is not AssetState.REJECTED:
             problems = {
                 copy.store.name: copy.problems or ((LACKING,) if copy.state is CopyState.LACKING else ())
                 for copy in job.copies
@@ -446,6 +446,14 @@ def _look(store: StorageBackend, key: ObjectKey, *, doubtful: bool, between: Cal
         return _Copy(store, None, problems=(str(error),))
     state = CopyState.WHOLE if verified.ok else CopyState.DAMAGED
     return _Copy(store, state, found.manifest, verified.problems)
+
+
+def _is_not_whole(job: _Job) -> bool:
+    """Whether a copy was found to be damaged, or what is archived was seen whole nowhere."""
+    seen = {copy.state for copy in job.copies}
+    return bool(job.found_damaged) or (
+        job.row.state is AssetState.ARCHIVED and None not in seen and CopyState.WHOLE not in seen
+    )
 
 
 def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:

@@ -126,6 +126,19 @@ def test_a_damaged_only_copy_is_copied_from_100ms_while_that_has_it() -> None:
     assert harness.row(made).state is AssetState.DISCOVERED
 
 
+@pytest.mark.parametrize("over", [True, False], ids=["100ms has deleted it", "100ms has it"])
+def test_what_is_whole_nowhere_is_not_archived(over: bool) -> None:
+    harness = ReplicationHarness()
+    one, _two = harness.stores
+    made = harness.archive(over=over)
+    del one.store.objects[key_of(one, "movie.mp4")]
+
+    repaired = harness.repair(made)
+
+    assert repaired.result is Result.FAILED
+    assert harness.row(made).state is (AssetState.DAMAGED if over else AssetState.DISCOVERED)
+
+
 def test_a_missing_object_is_damage_and_one_bad_answer_is_none() -> None:
     harness = ReplicationHarness()
     one, two = harness.stores

@@ -127,7 +127,7 @@ def test_a_damaged_copy_is_not_archived_by_the_manifest_that_it_still_has() -> N
 
     harness.ledger = MemoryLedger(harness.clock)  # lost, and rebuilt from the bucket
     harness.reconcile()
-    assert harness.ledger.get("asset-000") is None
+    assert harness.state("asset-000") == AssetState.DISCOVERED
 
 
 def test_the_damage_of_a_copy_that_is_whole_is_cleared() -> None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from archiver.ledger.models import REMOVED_STATES, AssetState, Row
-from tests.simulation.scheduler import DAY, START, Scheduler
+from tests.simulation.scheduler import DAY, HOUR, START, Scheduler
 from tests.simulation.truth import TrueAsset
 
 APPLIED_WITHIN = 2 * DAY
 """A reconcile, which applies what tombstones say, ends at least once a day."""
+DATED_BEFORE = 7 * HOUR
+"""A manifest is dated when it is made; its worker may be paused before it is written."""
 _ALARMING = frozenset({AssetState.LOST, AssetState.DAMAGED, AssetState.QUARANTINED})
 
 
@@ -31,12 +33,12 @@ class ExpiryOracle:
     archived_at: Callable[[str], float | None]
     rejected: AbstractSet[str]
     deleted_by_rule: dict[str, int] = field(default_factory=dict)  # asset -> epoch
-    _committed_at: dict[str, float] = field(default_factory=dict)  # when it was first archived anywhere
+    _committed_at: dict[str, float] = field(default_factory=dict)  # the earliest date of its first manifest
     _expired_at: dict[str, float] = field(default_factory=dict)  # when its first tombstone was written
     _begun: Counter[date] = field(default_factory=Counter)  # by day (UTC), whatever becomes of the ledger
 
     def committed(self, asset_id: str) -> None:
-        self._committed_at.setdefault(asset_id, self.scheduler.seconds)
+        self._committed_at.setdefault(asset_id, self.scheduler.seconds - DATED_BEFORE)
 
     def ends_at(self, asset_id: str) -> float | None:
         """When its term ends at the earliest; None: never. What was rejected without a copy has its creation alone."""

@@ -35,7 +35,7 @@ from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.upkeep.announced import Announcements, MissedWebhooks
 from archiver.core.upkeep.cataloguing import Cataloguer
-from archiver.core.upkeep.dispatch import Dispatcher, Send
+from archiver.core.upkeep.dispatch import Dispatcher, Send, Waiting
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.limited_reads import limited
@@ -68,6 +68,7 @@ from worker.celery_setup.config import celery_settings
 from worker.celery_setup.processes import ARCHIVE_QUEUE, URGENT_QUEUE
 from worker.celery_setup.schedule import beat_schedule
 from worker.celery_setup.sighup import on_sighup
+from worker.celery_setup.waiting_messages import waiting_messages
 from worker.credentials import Credentials
 from worker.identities import build_identities, workspace_in
 from worker.ledger import build_ledger, build_watcher
@@ -97,10 +98,11 @@ def build_services(
     stop_requested: Callable[[], bool] = lambda: False,
     time_is_up: type[Exception] = Stopped,
     refused: Callable[[], None] = lambda: None,
+    waiting: Waiting | None = None,
 ) -> AppServices:
     """Build every service of one process. Connects to nothing yet. `send` sends the message for one asset;
-    `time_is_up` is what a time limit raises in the middle of a copy; `refused` is called when the API does not accept
-    the credentials."""
+    `waiting` reads which messages wait; `time_is_up` is what a time limit raises in the middle of a copy; `refused` is
+    called when the API does not accept the credentials."""
     authorities = trust.authorities(settings.ca_file)
     tokens = ReportedTokens(token_provider(settings), refused)
     ledger = build_ledger(settings, redis_url)
@@ -171,6 +173,7 @@ def build_services(
             clock=clock,
             window=settings.dispatch_window,
             urgent_within=settings.at_risk,
+            waiting=waiting,
         ),
         reconciler=reconciler,
         session_keeper=SessionKeeper(
@@ -268,6 +271,9 @@ def build_app(settings: Settings) -> Celery:
             send=send,
             time_is_up=SoftTimeLimitExceeded,
             refused=credentials.note_refusal,
+            waiting=partial(
+                waiting_messages, redis_url, settings.redis_key_prefix, trust.authorities(settings.ca_file)
+            ),
         ),
         credentials,
     )

@@ -28,11 +28,11 @@ PREFIX = "waiting:"
 class Fleet:
     """Beat and the control worker, and no archive worker."""
 
-    def __init__(self, redis_url: str) -> None:
-        self.url = redis_url
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.app: Celery = Celery(set_as_current=False)
-        self.app.conf.update(celery_settings(broker_url=redis_url, key_prefix=PREFIX, concurrency=2))
-        self.client = Redis.from_url(redis_url, decode_responses=True)
+        self.app.conf.update(celery_settings(broker_url=url, key_prefix=PREFIX, concurrency=2))
+        self.client = Redis.from_url(url, decode_responses=True)
         self.clock = Clock(NOW)
         self.ledger = MemoryLedger(self.clock)
         self.dispatcher = Dispatcher(
@@ -41,7 +41,7 @@ class Fleet:
             clock=self.clock,
             window=4,
             urgent_within=timedelta(days=3),
-            waiting=lambda: waiting_messages(redis_url, PREFIX),
+            waiting=lambda: waiting_messages(url, PREFIX),
         )
 
     def send(self, row: Row, urgent: bool) -> None:

@@ -50,7 +50,7 @@ def _asset_ids(client: Redis, key: str) -> set[str]:
     return ids
 
 
-def _asset_id(message: str) -> str | None:
+def _asset_id(message: str | bytes) -> str | None:
     """Return the asset of one message (Celery's protocol 2 in kombu's envelope); None for any other."""
     try:
         body: Any = json.loads(base64.b64decode(json.loads(message)["body"]))

@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 EVIDENCE_FOR = timedelta(minutes=5)  # before the manifests of a wrong destination are counted again
 UNMARKED_FOR = timedelta(minutes=10)  # before writing a marker is retried
+UNMARKED_LOOK = timedelta(minutes=1)  # before its manifests are looked for meanwhile
 LOCK_NAME = "identify"
 LOCK_TTL = timedelta(minutes=2)
 LOCK_TRIES = 150
@@ -72,6 +73,7 @@ class MarkerCheck:
         self.refuses = False  # to be read at all
         self._unchecked = False  # the marker cannot be read, which was logged
         self._unmarkable_since: datetime | None = None  # the marker could not be written
+        self._looked_at: datetime | None = None  # whether an unmarked one still holds manifests
         self._unwritable = False  # no workspace can be added to the marker, which was logged
         self._refuted: tuple[datetime, Manifests] | None = None  # the evidence that it is not the right one
 
@@ -138,10 +140,24 @@ class MarkerCheck:
             self._known(marker, remembered)
             return
         since = self._unmarkable_since
-        if marker is NoMarker.ABSENT and since is not None and timedelta(0) <= now - since < UNMARKED_FOR:
+        unmarkable = since is not None and timedelta(0) <= now - since < UNMARKED_FOR
+        if marker is NoMarker.ABSENT and unmarkable and self._is_as_it_was(now, remembered):
             return
         with _waited_for(self._ledger, self._pause):
             self._decide(now)
+
+    def _is_as_it_was(self, now: datetime, remembered: Registered | None) -> bool:
+        """Whether a destination that takes no marker still holds manifests, or never did. Looks each UNMARKED_LOOK: a
+        disk may be unmounted long before its marker is written again."""
+        if self._looked_at is not None and timedelta(0) <= now - self._looked_at < UNMARKED_LOOK:
+            return True
+        is_empty = next(iter(self.store.list(keys.MANIFESTS)), None) is None
+        if is_empty and remembered is not None:
+            return False
+        self._looked_at = now
+        if not is_empty and remembered is None:
+            self._registry.remember(self.store.name, Registered(id=None))
+        return True
 
     def _decide(self, now: datetime) -> None:
         """Identify an unknown destination, under a lock: two processes must not give it two ids."""
@@ -162,6 +178,7 @@ class MarkerCheck:
                 self._expect_the_others(memory)
                 self._adopt(memory, marker, found, empty=manifests is Manifests.NONE)
             case IdentityVerdict.WRONG:
+                self._unmarkable_since = None
                 self._expect_the_others(memory)
                 if remembered is None and memory.has_archived:
                     self._registry.remember(store.name, Registered(id=None))
@@ -182,7 +199,7 @@ class MarkerCheck:
         except BucketMissing:
             raise
         except StorageError as error:
-            self._unmarkable_since = self._clock()
+            self._unmarkable_since = self._looked_at = self._clock()
             self._cannot_check(error)
             if not empty and self._registry.recall(store.name) is None:
                 self._registry.remember(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archiver.core.destinations.checked import CHECK_EVERY, Destinations
-from archiver.core.destinations.marker_check import UNMARKED_FOR
+from archiver.core.destinations.marker_check import UNMARKED_FOR, UNMARKED_LOOK
 from archiver.core.errors import NotTheDestination
 from archiver.core.records.keys import MARKER
 from archiver.ledger.memory.ledger import MemoryLedger
@@ -115,3 +115,42 @@ def test_a_disk_that_never_took_a_marker_is_not_taken_for_a_new_one_when_it_is_u
     back = machine.process(FilesystemBackend(machine.point), *stores[1:])
     back.confirm(name)
     assert back.is_identified(name)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("archived_first", [False, True])
+def test_a_disk_that_refused_its_marker_a_minute_ago_is_missed_when_it_is_unmounted(
+    tmp_path: Path, others: int, archived_first: bool
+) -> None:
+    machine = Machine(tmp_path)
+    stores: list[StorageBackend] = [Unmarkable(machine.point), *[MemoryBackend("two") for _ in range(others)]]
+    name = stores[0].name
+    process = machine.process(*stores)
+    if archived_first:
+        machine.archive("one", stores)
+    process.check_all()
+    if not archived_first:
+        machine.archive("one", stores)
+        machine.clock.advance(UNMARKED_LOOK)
+        process.confirm(name)
+
+    machine.mount_or_unmount()
+
+    for _ in range(3):
+        machine.clock.advance(UNMARKED_LOOK)
+        with pytest.raises(NotTheDestination):
+            process.confirm(name)
+    assert machine.files() == []
+    machine.mount_or_unmount()
+    machine.clock.advance(timedelta(minutes=6))
+    process.confirm(name)
+
+
+def test_a_new_disk_that_refuses_its_marker_is_used_while_it_is_empty(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    store = Unmarkable(machine.point)
+    process = machine.process(store)
+
+    for _ in range(4):
+        process.confirm(store.name)
+        machine.clock.advance(UNMARKED_LOOK)

@@ -30,6 +30,7 @@ DAMAGE_NAMED = 20  # problems named in a damaged manifest; `archiver verify` fin
 PROBLEMS_NAMED = 3  # of each copy, in the reason of a damaged asset
 LACKING = "it has no manifest that proves it"
 MANIFEST_GONE = "the manifest is gone"
+DOUBTED = "it has doubts, and is not what was archived"
 UNREAD = "it could not be read"
 RACES = 10  # lost compare-and-swaps after which a write is given up
 

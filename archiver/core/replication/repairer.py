@@ -411,9 +411,9 @@ class Repairer:
             )
         if _is_not_whole(job) and is_over(row, self._clock()) and row.state is not AssetState.REJECTED:
             problems = {
-                copy.store.name: copy.problems or ((LACKING,) if copy.state is CopyState.LACKING else ())
+                copy.store.name: (LACKING,) if _known(job, copy) is CopyState.LACKING else copy.problems
                 for copy in job.copies
-                if copy.state is not None
+                if copy.state is not None or _known(job, copy) in (CopyState.LACKING, CopyState.DAMAGED)
             }
             return damaged_settlement(
                 row.asset_id, problems, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects
@@ -448,11 +448,16 @@ def _look(store: StorageBackend, key: ObjectKey, *, doubtful: bool, between: Cal
     return _Copy(store, state, found.manifest, verified.problems)
 
 
+def _known(job: _Job, copy: _Copy) -> CopyState | None:
+    """Return what was seen of it; of one that could not be asked, what the ledger knows."""
+    return copy.state or job.row.copies.get(copy.store.name)
+
+
 def _is_not_whole(job: _Job) -> bool:
-    """Whether a copy was found to be damaged, or what is archived was seen whole nowhere."""
-    seen = {copy.state for copy in job.copies}
+    """Whether a copy was found to be damaged, or what is archived is known to be whole nowhere."""
+    known = {_known(job, copy) for copy in job.copies}
     return bool(job.found_damaged) or (
-        job.row.state is AssetState.ARCHIVED and None not in seen and CopyState.WHOLE not in seen
+        job.row.state is AssetState.ARCHIVED and None not in known and CopyState.WHOLE not in known
     )
 
 
@@ -462,8 +467,8 @@ def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:
 
 def _set_aside_doubted(job: _Job) -> None:
     """A copy with doubts is not what was archived, at the quorum: it is replaced by one without. While none without is
-    seen to be whole, the ledger's knowledge of it stays, and of one that has vanished: its disk may not be mounted, and
-    a reconcile, which knows the destinations, decides."""
+    seen to be whole, nor all of them not to be, the ledger's knowledge of it stays, and of one that has vanished: its
+    disk may not be mounted, and a reconcile, which knows the destinations, decides."""
     doubted = [copy for copy in job.copies if copy.manifest is not None and not copy.manifest.trusted]
     if job.row.state is not AssetState.ARCHIVED or not doubted:
         return
@@ -472,11 +477,22 @@ def _set_aside_doubted(job: _Job) -> None:
         for copy in doubted:
             copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and another copy has none",)
         return
+    if others and all(_is_surely_not_whole(job, copy) for copy in others):
+        for copy in doubted:
+            copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and no copy without is whole",)
+        return
     for copy in doubted:
         copy.state, copy.problems = None, ("it has doubts, and no copy without is seen to be whole",)
     for copy in others:
         if copy.state is CopyState.LACKING and job.row.copies.get(copy.store.name) is CopyState.WHOLE:
             copy.state, copy.problems = None, ("it has vanished",)
+
+
+def _is_surely_not_whole(job: _Job, copy: _Copy) -> bool:
+    """Whether it was seen to be damaged, or is missing where the ledger knows of no whole one."""
+    if copy.state is CopyState.LACKING:
+        return job.row.copies.get(copy.store.name) in (CopyState.LACKING, CopyState.DAMAGED)
+    return copy.state is CopyState.DAMAGED
 
 
 def _folder(listed: Manifest, there: Manifest | None) -> str:

@@ -18,6 +18,7 @@ from archiver.core.deadlines import is_over
 from archiver.core.judging import as_known
 from archiver.core.records import keys
 from archiver.core.records.commit import (
+    DOUBTED,
     LACKING,
     UNREAD,
     committed,
@@ -32,7 +33,7 @@ from archiver.core.upkeep.rebuild import Rebuilder
 from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -91,7 +92,7 @@ class Contradictions:
         if len(manifests) < len(read):
             return Contradiction.UNREADABLE
         marked = {name: manifest.damage for name, manifest in manifests.items() if manifest.damage}
-        is_doubted = not all(manifest.trusted for manifest in manifests.values())
+        is_doubted = any(not m.trusted and not _is_set_aside(row, name, m) for name, m in manifests.items())
         if not (marked or is_doubted) or not self._is_unchanged(row):
             return Contradiction.NONE
         log.error("archived_by_the_ledger_alone", asset_id=row.asset_id, marked=marked, doubted=is_doubted)
@@ -99,9 +100,12 @@ class Contradictions:
             self._ledger.reopen(row.asset_id)
             return Contradiction.REOPENED
         problems = {
-            store.name: self._problems(store, key, manifests[store.name]) for store in self._destinations
+            store.name: self._problems(store, key, manifests[store.name])
+            for store in self._destinations
+            if not _is_set_aside(row, store.name, manifests[store.name])
         }
         if any(problems.values()):
+            problems = {store.name: problems.get(store.name, (DOUBTED,)) for store in self._destinations}
             self._damage(row, problems)
             return Contradiction.ENDED
         if is_doubted:
@@ -170,3 +174,8 @@ class Contradictions:
             row.asset_id, problems, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects
         )
         self._ledger.record_archived(as_known(row), how)
+
+
+def _is_set_aside(row: Row, name: str, manifest: Manifest) -> bool:
+    """Whether this copy with doubts was there when the asset was archived at the quorum without it."""
+    return not manifest.trusted and row.copies.get(name) is CopyState.DAMAGED

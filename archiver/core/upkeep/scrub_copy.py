@@ -15,6 +15,7 @@ from archiver.core.records import keys
 from archiver.core.records.check_records import Check, Mark, tag_of
 from archiver.core.records.commit import (
     DAMAGE_NAMED,
+    DOUBTED,
     MANIFEST_GONE,
     UNREAD,
     clear_damage,
@@ -26,7 +27,7 @@ from archiver.core.records.verify import Verified, verify_in_full, verify_listed
 from archiver.core.upkeep.scrub_plan import ScrubRules, Task, Urgency, after
 from archiver.ledger.base import Schedule
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
 
@@ -192,8 +193,9 @@ class CopyChecker:
         except StorageError as error:  # by its sizes it would count as archived, and not be copied again
             note = f"the manifest could not be marked ({error})"
         if note or is_over(row, self._clock()):
+            is_trusted = found.manifest is not None and found.manifest.trusted
             copies = {
-                each.name: problems if each is store else self._problems_at(each, key)
+                each.name: problems if each is store else self._problems_at(each, key, row, is_trusted)
                 for each in self._destinations
             }
             how = damaged_settlement(
@@ -207,12 +209,18 @@ class CopyChecker:
         else:
             self._ledger.reopen(row.asset_id)
 
-    def _problems_at(self, store: StorageBackend, key: ObjectKey) -> tuple[str, ...]:
-        """Read another copy back: the damaged one may be restored from it."""
+    def _problems_at(
+        self, store: StorageBackend, key: ObjectKey, row: Row, is_trusted: bool
+    ) -> tuple[str, ...]:
+        """Read another copy back: the damaged one may be restored from it. `is_trusted`: that one has no doubts, so
+        that one with doubts is not what was archived."""
         try:
             manifest = read_manifest(store, key)
             if manifest is None:
                 return (MANIFEST_GONE,)
+            is_at_quorum = is_trusted or row.copies.get(store.name) is CopyState.DAMAGED
+            if row.state is AssetState.ARCHIVED and not manifest.trusted and is_at_quorum:
+                return (DOUBTED,)
             return verify_in_full(store, manifest).problems
         except ManifestError as error:
             return (str(error),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -432,7 +433,7 @@ def test_a_copy_with_doubts_beside_what_was_archived_at_the_quorum_is_replaced()
         ("silent", {"one": WHOLE, "two": DAMAGED}, {"one": WHOLE, "two": DAMAGED}),
         ("not mounted", {}, {"one": LACKING}),
         ("not mounted", {"one": WHOLE, "two": DAMAGED}, {"one": WHOLE, "two": DAMAGED}),
-        ("damaged", {}, {"one": DAMAGED}),
+        ("damaged", {}, {"one": DAMAGED, "two": DAMAGED}),
         ("damaged", {"one": WHOLE, "two": DAMAGED}, {"one": DAMAGED, "two": DAMAGED}),
     ],
 )
@@ -457,6 +458,39 @@ def test_a_copy_with_doubts_is_not_called_whole_while_the_one_that_was_archived_
     failed = harness.repair(made)
 
     assert failed.result is Result.FAILED
-    assert "it has doubts, and no copy without is seen to be whole" in failed.reason
+    assert "it has doubts, and no copy without is" in failed.reason
+    assert harness.row(made).state is (AssetState.DAMAGED if archived == "damaged" else AssetState.ARCHIVED)
     assert harness.row(made).copies == {f"memory://{name}": state for name, state in after.items()}
     assert one.writes == writes, "nothing with doubts replaces it"
+
+
+@pytest.mark.parametrize("over", [True, False], ids=["100ms has deleted it", "100ms has it"])
+@pytest.mark.parametrize("silent", [True, False], ids=["one is silent", "both answer"])
+def test_what_was_archived_beside_doubts_at_a_write_once_store_is_damaged_when_it_is_harmed(
+    over: bool, silent: bool
+) -> None:
+    """It was archived at the quorum, and the copy with doubts could never be replaced."""
+    harness = ReplicationHarness()
+    one, two = harness.stores
+    made = harness.archive(at=[one], over=over)
+    archive_at([two], made, {"movie.mp4": b"half of it"}, ("a segment is missing",))
+    harness.ledger.note_copies(harness.row(made), {one.name: WHOLE, two.name: DAMAGED})
+    two.on_write = refusing(AccessDenied("the retention policy forbids to replace it"))
+    assert harness.repair(made).result is Result.FAILED
+    assert harness.row(made).state is AssetState.ARCHIVED
+    del one.store.objects[key_of(one, "seg.ts")]
+    if silent:
+        two.fail(TransientStorageError("503"))
+
+    failed = harness.repair(made)
+
+    assert "no destination holds it whole" in failed.reason
+    assert harness.row(made).state is (AssetState.DAMAGED if over else AssetState.DISCOVERED)
+    assert harness.copies(made) == [DAMAGED, DAMAGED]
+
+
+def refusing(error: StorageError) -> Callable[[str], None]:
+    def refuse(_key: str) -> None:
+        raise error
+
+    return refuse

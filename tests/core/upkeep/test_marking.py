@@ -69,3 +69,22 @@ def test_asking_again_marks_no_whole_copy_beside_one_that_is_known_to_be_damaged
     manifest = read_manifest(harness.one, key)
     assert manifest is not None
     assert bool(manifest.damage) is (known == "nothing")
+
+
+def test_a_copy_with_doubts_beside_what_was_archived_at_the_quorum_is_not_called_whole() -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = archive_at([harness.one], asset())
+    archive_at([harness.two], asset(), doubts=("a segment is missing",))
+    harness.clock.advance(RETENTION + timedelta(days=1))
+    flip_a_bit(harness.one, key)
+
+    assert CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules()).mark(
+        harness.one, key, in_full=True
+    )
+
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is AssetState.DAMAGED
+    assert list(row.copies.values()) == [CopyState.DAMAGED, CopyState.DAMAGED]
+    assert "whole at no destination" in (row.reason or "")

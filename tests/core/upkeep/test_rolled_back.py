@@ -278,6 +278,34 @@ def test_each_copy_is_told_of() -> None:
     assert (result.contradicted, result.reopened) == (1, 0)
 
 
+@pytest.mark.parametrize(("damage", "after"), [(None, A.ARCHIVED), (["movie.mp4: it differs"], A.DAMAGED)])
+def test_doubts_that_were_there_when_it_was_archived_at_the_quorum_contradict_nothing(
+    damage: list[str] | None, after: AssetState
+) -> None:
+    """Its other manifest was written since: a thumbnail that came late, or a mark."""
+    harness = Harness()
+    harness.begin(A.ARCHIVED)
+    manifest = read_manifest(harness.two, harness.key)
+    row = harness.ledger.get(ONE.id)
+    assert manifest is not None
+    assert row is not None
+    put(harness.two, harness.key, manifest.model_copy(update={"doubts": DOUBTS}).to_bytes())
+    known = {"memory://one": CopyState.WHOLE, "memory://two": CopyState.DAMAGED}
+    harness.ledger.note_copies(row, known)
+    harness.clock.advance(20 * DAY)
+    put(harness.one, harness.key, manifest.to_bytes())
+    if damage is not None:
+        flip_a_bit(harness.one, harness.key)
+        harness.mark(harness.one)
+
+    harness.reconciled()
+
+    row = harness.ledger.get(ONE.id)
+    assert row is not None
+    assert row.state is after
+    assert row.copies == {**known, "memory://one": CopyState.DAMAGED if damage else CopyState.WHOLE}
+
+
 def _reads_of_manifests(harness: Harness) -> int:
     reads = 0
     for store in harness.stores:

@@ -166,6 +166,12 @@ class Eraser:
         log.warning("asset_un_erased", asset_id=asset_id, by=by, why=why)
         return self._ledger.reopen(asset_id, un_erase=True)
 
+    def is_anything_left(self, row: Row) -> bool:
+        """Whether a destination lists objects of an asset that has no manifest, by the folder that the ledger knows;
+        older versions do not count. One LIST for each destination. Raises StorageError."""
+        prefixes = [f"{folder}/" for folder in self._folders(row)]
+        return any(True for store in self._destinations for prefix in prefixes for _ in store.list(prefix))
+
     # -- inside: one batch ---------------------------------------------------------------------------------
     def _finish(self, begun: Iterable[_Work | Removal]) -> Iterator[Removal]:
         every = list(begun)

@@ -8,7 +8,7 @@ ledger, 100ms and the destinations disagree, nor before the ledger was compared 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
@@ -42,6 +42,8 @@ SHARE = 100
 SOON = timedelta(days=7)
 """What expires within is told in the daily digest."""
 MOST_COUNTED = 100_000
+MOST_LEFT = 1000
+"""Assets of which a rule of the buckets left objects: listed again by each reconcile."""
 KEPT_STATES = (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.REJECTED)
 """States that a term ends. What is damaged waits for a person."""
 _RETENTION = timedelta(days=31)
@@ -201,6 +203,21 @@ class Expirer:
         for days in dict.fromkeys(self._terms.days(row.type) for row in rows):
             ids = [row.asset_id for row in rows if self._terms.days(row.type) == days]
             yield from self._eraser.erase(ids, ticket=f"kept {days} days", state=AssetState.EXPIRED)
+
+    def gone(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield those of `rows`, which have no manifest anywhere, of which no destination has an object either: `run`
+        deletes what is left of the others, within the day's share. Ends after MOST_LEFT others. Raises LedgerError."""
+        left = 0
+        for row in rows:
+            try:
+                is_left = self._eraser.is_anything_left(row)
+            except StorageError as error:
+                log.warning("objects_not_listed", asset_id=row.asset_id, reason=str(error))
+                is_left = True
+            if not is_left:
+                yield row
+            elif (left := left + 1) == MOST_LEFT:
+                return
 
     def _soon(self, now: datetime) -> dict[str, object]:
         """Count what expires within SOON, by the ledger alone, and tell when the first does."""

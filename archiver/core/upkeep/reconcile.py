@@ -206,8 +206,9 @@ class Reconciler:
         self._delete_outdated_end_records(lock, contradictions)
         self._write_end_records(lock)
         if self._expirer is not None and gaps.expired:
-            log.info("expired_by_rule", assets=len(gaps.expired))
-            for _ in _extending(self._expirer.expire(gaps.expired), lock, every=1):
+            gone = list(self._expirer.gone(_extending(gaps.expired, lock)))
+            log.info("expired_by_rule", assets=len(gone), left=len(gaps.expired) - len(gone))
+            for _ in _extending(self._expirer.expire(gone), lock, every=1):
                 pass  # what cannot be finished is looked at again below
         removals, waiting = self._tombstones.finish(came_back)
         done = [

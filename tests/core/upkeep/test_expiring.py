@@ -19,6 +19,7 @@ from archiver.core.upkeep.terms import Terms
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState
 from storage_backends.base import ObjectKey, object_key
+from storage_backends.errors import TransientStorageError
 from tests.core.archived import put
 from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import DatedBackend, ReconcileHarness
@@ -187,6 +188,67 @@ def test_what_a_rule_of_the_bucket_deleted_after_its_term_is_expired_and_no_alar
 
     assert (result.damaged, result.reopened, result.would_change) == (0, 0, 0)
     assert harness.states() == {AssetState.EXPIRED: 2}
+
+
+@pytest.mark.parametrize("at_one", [True, False], ids=["at one destination", "at both"])
+def test_what_a_rule_left_of_an_asset_without_manifests_is_deleted_within_the_share_of_the_day(
+    at_one: bool,
+) -> None:
+    first, second = asset(id="first"), asset(id="second")
+    harness = Harness(Terms(30), first, second)
+    harness.run(confirmed=True)
+    harness.at(NOW + 40 * DAY)
+    for store in harness.stores:
+        store.store.objects.clear()
+    for store in harness.stores[: 1 if at_one else 2]:
+        for one in (first, second):
+            put(store, f"{keys.asset_folder(one)}/movie.mp4", b"media")
+
+    harness.reconcile()
+    after_the_reconcile = harness.states()
+    today = harness.run().expired
+    harness.reconcile()
+    tomorrow = harness.at(NOW + 41 * DAY).run().expired
+
+    assert after_the_reconcile == {AssetState.ARCHIVED: 2}, "it deletes nothing beside the share"
+    assert (today, tomorrow) == (1, 1)
+    assert harness.is_gone(first)
+    assert harness.is_gone(second)
+
+
+def test_what_a_rule_left_is_told_from_what_it_deleted() -> None:
+    gone, left = asset(id="gone"), asset(id="left")
+    harness = Harness(Terms(30), gone, left)
+    harness.run(confirmed=True)
+    harness.at(NOW + 40 * DAY)
+    for store in harness.stores:
+        store.store.objects.clear()
+    put(harness.two, f"{keys.asset_folder(left)}/movie.mp4", b"media")
+
+    harness.reconcile()
+
+    assert (harness.state(gone), harness.state(left)) == (AssetState.EXPIRED, AssetState.ARCHIVED)
+    assert harness.run().expired == 1
+
+
+def test_a_destination_that_cannot_be_listed_expires_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(Terms(30), asset())
+    harness.run(confirmed=True)
+    harness.at(NOW + 40 * DAY)
+    for store in harness.stores:
+        store.store.objects.clear()
+    listed = harness.two.list
+
+    def refuse(prefix: str = "") -> Any:
+        if prefix.startswith("recordings/"):
+            raise TransientStorageError("503")
+        return listed(prefix)
+
+    monkeypatch.setattr(harness.two, "list", refuse)
+
+    harness.reconcile()
+
+    assert harness.state(asset()) is AssetState.ARCHIVED
 
 
 def test_what_a_rule_deleted_at_one_destination_alone_waits_for_its_day() -> None:

@@ -197,6 +197,7 @@ def build_services(
             destinations=limited(destinations, drill_limit(settings, ledger, clock)),
             clock=clock,
             rules=build_drill_rules(settings),
+            term_is_over=expirer.term_is_over,
         ),
         stater=_build_stater(settings, ledger, destinations, clock, authorities),
         cataloguer=Cataloguer(

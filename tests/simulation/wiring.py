@@ -225,6 +225,7 @@ def build(
             rules=DrillRules(DRILLED_AT_ONCE, timedelta(days=DRILL_DAYS), scratch),
             decode=lambda _path: (Played.YES, ""),
             elapsed=process.monotonic,
+            term_is_over=expirer.term_is_over,
         ),
         eraser=eraser,
         expirer=expirer,

@@ -26,7 +26,7 @@ def drill(
     last picture, and remove them again. The workers do so each week (ARCHIVER_DRILL_ASSETS).
 
     Each destination is tried alone. The scratch folder is in ARCHIVER_DRILL_DIR. Without ffmpeg on PATH the copies are
-    compared and not decoded. Nothing that is archived changes.
+    compared and not decoded. A copy that is damaged is marked, so that it is copied again.
 
     Exit code 0 when every copy came back, 1 when one did not or does not play, 3 when a destination could not be used.
 

@@ -1,5 +1,9 @@
 """The drill: restore a few copies of each destination to a scratch folder, compare and decode them, and remove them.
 
+A copy that does not come back whole is verified again, and reported as damaged as the scrub does it: its manifest is
+marked, and the asset is copied again or replicated. One that only does not play has the bytes that its manifest lists:
+people are told, and nothing is marked.
+
 The scratch folder is the one place where recordings touch the disk of a worker. It holds one asset at a time, within
 a limit, and is emptied when a drill begins and when it ends; the next one empties what a killed one left.
 """
@@ -29,8 +33,11 @@ from archiver.core.upkeep import drill_report
 from archiver.core.upkeep.copies import Copies
 from archiver.core.upkeep.drill_report import DrillReport
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
+from archiver.core.upkeep.scrub_copy import CopyChecker
+from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.ledger.base import Ledger
-from archiver.ledger.errors import LedgerUnavailable
+from archiver.ledger.errors import LedgerError, LedgerUnavailable
+from archiver.ledger.models import Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError, TransientStorageError
 
@@ -85,14 +92,17 @@ class Driller:
         rules: DrillRules,
         decode: Decode | None = None,
         elapsed: Callable[[], float] = time.monotonic,
+        term_is_over: Callable[[Row], bool] = lambda _: False,
     ) -> None:
-        """`clock`: the ledger's. `elapsed`: seconds of a clock that is never set."""
+        """`clock`: the ledger's. `elapsed`: seconds of a clock that is never set. `term_is_over`: an asset that a
+        rule of the bucket may delete; it is never called damaged."""
         self._ledger = ledger
         self._destinations = list(destinations)
         self._clock = clock
         self._rules = rules
         self._decode = decode or Decoder()
         self._elapsed = elapsed
+        self._copies = CopyChecker(ledger, self._destinations, clock, ScrubRules(), term_is_over)
 
     def drill_if_due(self) -> DrillReport | None:
         """Drill if that is on and the last one ended long enough ago; else only empty the scratch folder. Returns None
@@ -111,8 +121,8 @@ class Driller:
         """Drill the `assets` longest undrilled copies of each destination, after as many of those that failed:
         what stays damaged never takes the place of the others.
 
-        The result is recorded at the destination and reported to `status`. Nothing that is archived changes. Returns
-        None when another drill is running. Raises LedgerError."""
+        The result is recorded at the destination and reported to `status`; a copy that is damaged is marked. No object
+        is changed. Returns None when another drill is running. Raises LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
             if lock is None:
                 return None
@@ -245,11 +255,21 @@ class Driller:
             run.not_decoded += 1
             run.undecoded_for = played.value
         if not result.ok or played is Played.NO:
-            reason = reason if not result.ok else f"{played.value}: {reason}"
+            reason = f"{played.value}: {reason}" if result.ok else f"{reason}{self._marked(store, key)}"
             log.error("drill_failed", asset_id=copies.asset_id, store=store.name, reason=reason)
             run.failed.append(f"{copies.asset_id} from {store.name}: {reason}")
             return Drilled(now, FAILED, played.value, reason[:500])
         return Drilled(now, WHOLE, played.value)
+
+    def _marked(self, store: StorageBackend, key: ObjectKey) -> str:
+        """Mark a copy that did not come back whole, if it is damaged, and say how that ended."""
+        try:
+            if self._copies.mark(store, key, in_full=True):
+                return "; it is marked as damaged"
+        except (StorageError, LedgerError) as error:
+            log.error("damage_not_marked", store=store.name, key=key, reason=str(error))
+            return f"; it could not be marked as damaged ({error})"
+        return "; verified again right away, it was whole, or its manifest is gone"
 
 
 @contextmanager

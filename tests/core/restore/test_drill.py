@@ -13,17 +13,22 @@ import pytest
 from archiver.core.attempt import urgency
 from archiver.core.records import keys
 from archiver.core.records.drill_records import Drilled, DrillRecord, read_drills, write_drills
+from archiver.core.records.keys import manifest_key
+from archiver.core.records.manifest import read_manifest
 from archiver.core.restore import drill as drill_module
 from archiver.core.restore.decoding import Decoder, Played
 from archiver.core.restore.drill import Driller, DrillRules
 from archiver.core.restore.folder import RestoreFolder
 from archiver.core.upkeep import drill_report
 from archiver.core.upkeep.drill_report import DRILL_FACT, DrillReport, drill_findings
+from archiver.ledger.errors import LedgerUnavailable
 from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.models import AssetState
 from storage_backends.errors import AccessDenied, ObjectCold, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, flip_a_bit
-from tests.core.examples import NOW, asset
+from tests.core.examples import NOW, RETENTION, asset
+from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 MEDIA = Path(__file__).parents[3] / "archiver/simulator/media"
 DAY = timedelta(days=1)
@@ -205,6 +210,87 @@ def test_a_drill_runs_once_in_its_interval_and_not_while_urgent_assets_wait(
     assert ledger.recall(DRILL_FACT) is None
 
 
+@pytest.mark.parametrize("over", [True, False], ids=["source over", "source there"])
+@pytest.mark.parametrize("rot", ["a bit", "an object gone"])
+def test_a_copy_with_rot_is_marked_and_copied_again_at_once(tmp_path: Path, rot: str, over: bool) -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = manifest_key(asset().id, asset().created_at)
+    if over:
+        harness.clock.advance(RETENTION + DAY)
+    if rot == "a bit":
+        flip_a_bit(harness.two, key)
+    else:
+        manifest = read_manifest(harness.two, key)
+        assert manifest is not None
+        harness.two.delete(manifest.key_of(manifest.objects[0]))
+    driller = Driller(
+        ledger=harness.ledger,
+        destinations=harness.stores,
+        clock=harness.clock,
+        rules=DrillRules(scratch=tmp_path / "scratch"),
+        decode=lambda _path: (Played.YES, ""),
+    )
+
+    reports = [driller.drill(3) for _ in range(2)]
+
+    for report in reports:
+        assert report is not None
+        (failed,) = report.failed
+        assert failed.endswith("; it is marked as damaged")
+    damage = [bool(each and each.damage) for each in (read_manifest(store, key) for store in harness.stores)]
+    assert damage == [False, True]
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert row.state is (AssetState.DAMAGED if over else AssetState.DISCOVERED)
+
+
+def test_what_does_not_play_and_has_the_right_bytes_is_not_marked(tmp_path: Path) -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    driller = Driller(
+        ledger=harness.ledger,
+        destinations=harness.stores,
+        clock=harness.clock,
+        rules=DrillRules(scratch=tmp_path / "scratch"),
+        decode=lambda _path: (Played.NO, "no picture"),
+    )
+
+    report = driller.drill(1)
+
+    assert report is not None
+    assert len(report.failed) == 2
+    assert "marked" not in report.failed[0]
+    assert harness.state(asset()) is AssetState.ARCHIVED
+
+
+def test_a_copy_that_cannot_be_marked_is_told_and_the_drill_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset(), number(2)])
+    flip_a_bit(harness.one, manifest_key(asset().id, asset().created_at))
+    driller = Driller(
+        ledger=harness.ledger,
+        destinations=harness.stores,
+        clock=harness.clock,
+        rules=DrillRules(scratch=tmp_path / "scratch"),
+        decode=lambda _path: (Played.YES, ""),
+    )
+
+    def away(_asset_id: str) -> None:
+        raise LedgerUnavailable("no answer")
+
+    monkeypatch.setattr(harness.ledger, "get", away)
+
+    report = driller.drill(2)
+
+    assert report is not None
+    assert report.copies == 4
+    (failed,) = report.failed
+    assert failed.endswith("; it could not be marked as damaged (no answer)")
+
+
 def test_what_is_cold_or_too_large_is_passed_over_for_others(
     build: Callable[..., Driller], store: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +383,9 @@ def test_of_two_drills_one_runs(
     assert build(store).drill(1) is not None
 
 
-def test_nothing_that_is_archived_changes(build: Callable[..., Driller], store: MemoryBackend) -> None:
+def test_no_object_of_an_asset_that_the_ledger_does_not_know_changes(
+    build: Callable[..., Driller], store: MemoryBackend
+) -> None:
     key = archive_at([store], number(1))
     flip_a_bit(store, key)
     before = dict(store.store.objects)

@@ -63,7 +63,7 @@ def replicate(
     """
     from archiver.core.replication.selection import NAMED_STATES, Wanted
     from archiver.core.upkeep.reports import still_damaged
-    from archiver.ledger.models import AssetState
+    from archiver.ledger.models import OPEN_STATES, AssetState
     from worker.limits import replicate_limit
 
     if state and state not in set(NAMED_STATES):
@@ -114,7 +114,9 @@ def replicate(
             unrepaired = [
                 asset_id
                 for asset_id in still_damaged(services.ledger)
-                if (row := services.ledger.get(asset_id)) is not None and chooses(row)
+                if (row := services.ledger.get(asset_id)) is not None
+                and chooses(row)
+                and row.state not in OPEN_STATES  # marked: among those that the workers copy
             ]
     if dry_run:
         _print_plan(planned.assets, planned.size_bytes, as_json=as_json)

@@ -97,6 +97,7 @@ class Contradictions:
             return Contradiction.NONE
         log.error("archived_by_the_ledger_alone", asset_id=row.asset_id, marked=marked, doubted=is_doubted)
         if marked and not is_over(row, self._clock()):
+            self._ledger.note_copies(row, {**row.copies, **dict.fromkeys(marked, CopyState.DAMAGED)})
             self._ledger.reopen(row.asset_id)
             return Contradiction.REOPENED
         problems = {

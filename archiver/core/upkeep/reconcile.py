@@ -372,13 +372,13 @@ class Reconciler:
         withheld = 0
         for asset_id, lacking in _extending(gaps.of(Gap.REOPEN), lock):
             if confirmed or self._proved(lacking):
-                reopened += self._reopen(asset_id)
+                reopened += self._reopen(asset_id, lacking)
             else:
                 withheld += 1
         if not confirmed:
             return reopened, withheld + len(gaps.of(Gap.DAMAGED)) + len(gaps.of(Gap.VANISHED))
-        for asset_id, _ in _extending(gaps.of(Gap.VANISHED), lock):
-            reopened += self._reopen(asset_id)
+        for asset_id, lacking in _extending(gaps.of(Gap.VANISHED), lock):
+            reopened += self._reopen(asset_id, lacking)
         for asset_id, lacking in _extending(gaps.of(Gap.DAMAGED), lock):
             self._damage(asset_id, {self._destinations[n].name for n in lacking})
         return reopened, withheld
@@ -387,7 +387,7 @@ class Reconciler:
         """Reopen what an added destination lacks, FILLED_AT_ONCE at a time; it is filled when nothing is left."""
         now, later = lacked[:FILLED_AT_ONCE], lacked[FILLED_AT_ONCE:]
         due = sum(
-            self._reopen(asset_id, is_stored=len(lacking) < len(self._destinations))
+            self._reopen(asset_id, lacking, is_stored=len(lacking) < len(self._destinations))
             for asset_id, lacking in _extending(now, lock)
         )
         if due:
@@ -401,13 +401,16 @@ class Reconciler:
     def _proved(self, lacking: Iterable[int]) -> bool:
         return all(self._identities.is_identified(self._destinations[n].name) for n in lacking)
 
-    def _reopen(self, asset_id: str, is_stored: bool = False) -> bool:
+    def _reopen(self, asset_id: str, lacking: Iterable[int], is_stored: bool = False) -> bool:
         """`is_stored`: whole at another destination, and so not at risk."""
         row = self._ledger.get(asset_id)
         if row is None or row.state not in _STORED_STATES:
             return False
         if not is_stored:
             log.error("manifest_missing", asset_id=asset_id, key=keys.manifest_key(asset_id, row.created_at))
+        if row.copies:
+            gone = dict.fromkeys((self._destinations[n].name for n in lacking), CopyState.LACKING)
+            self._ledger.note_copies(row, {**row.copies, **gone})
         self._ledger.reopen(asset_id, keep_stored=is_stored)
         return True
 

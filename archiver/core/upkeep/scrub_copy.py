@@ -19,6 +19,7 @@ from archiver.core.records.commit import (
     MANIFEST_GONE,
     UNREAD,
     clear_damage,
+    copy_state,
     damaged_settlement,
     mark_damaged,
 )
@@ -207,6 +208,9 @@ class CopyChecker:
             )
             self._ledger.record_archived(as_known(row), how)
         else:
+            state = copy_state(problems)
+            if state is not None and row.copies:
+                self._ledger.note_copies(row, {**row.copies, store.name: state})
             self._ledger.reopen(row.asset_id)
 
     def _problems_at(

@@ -11,7 +11,7 @@ from archiver.core.judging import Scope
 from archiver.core.upkeep.reconcile import Reconciler, ReconcileResult
 from archiver.hms.models import Asset
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import AssetState
+from archiver.ledger.models import AssetState, CopyState
 from storage_backends.base import ObjectKey
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, enter
@@ -61,6 +61,12 @@ class ReconcileHarness:
         for each in assets:
             enter(self.ledger, each)
             archive_at(self.stores if stores is None else stores, each)
+
+    def note_whole(self, asset: Asset) -> None:
+        """In the ledger, at every destination."""
+        row = self.ledger.get(asset.id)
+        assert row is not None
+        assert self.ledger.note_copies(row, {store.name: CopyState.WHOLE for store in self.stores})
 
     def reconciler(self) -> Reconciler:
         return Reconciler(

@@ -153,13 +153,16 @@ def test_a_manifest_that_is_gone_makes_its_asset_due_again() -> None:
     harness = ReconcileHarness()
     enter(harness.ledger, asset())
     key = archive_at(harness.stores, asset())
+    harness.note_whole(asset())
     harness.two.delete(key)
 
     result = harness.reconciler().reconcile()
 
     assert result is not None
     assert result.reopened == 1
-    assert harness.state(asset()) == AssetState.DISCOVERED
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert (row.state, row.copies["memory://two"]) == (AssetState.DISCOVERED, CopyState.LACKING)
 
 
 def test_a_copy_that_is_gone_after_the_source_is_gone_needs_a_person_and_is_not_tried() -> None:

@@ -78,6 +78,12 @@ def test_what_verify_found_damaged_is_not_called_complete(user: User, empty_simu
     assert f"Not repaired: {asset['id']}" in said.text
     assert "archiver archive --again" in said.text
     assert "has all that was asked for" not in said.text
+
+    assert user.types("verify", **both).exit_code == 1
+    marked = user.types("replicate", **both)
+
+    assert (marked.exit_code, "Not repaired" in marked.text) == (1, False), marked.text
+    assert "1 due to be copied from 100ms by the workers" in marked.text
     assert user.types("archive", "--again", asset["id"], **both).exit_code == 0
     assert user.types("replicate", **both).exit_code == 0
 

@@ -58,8 +58,8 @@ class TransferEngine:
     `on_bytes(key, n)` is told of n more bytes read, or found stored by an earlier attempt; `should_stop` raises when it
     is time to end, and is asked about twice a second: both are called from any thread and must be quick. What
     `should_stop` raises is in the futures of what was not finished. Once `should_yield()` is true no part is begun any
-    more: what lacks parts ends with Preempted when those under way are stored. Engines of one process share `memory`.
-    `bandwidth`: of sources.
+    more: what lacks parts ends with Preempted when those under way are stored, and so does what is being read back, if
+    it can be resumed. Engines of one process share `memory`. `bandwidth`: of sources.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TransferEngine:
         self._part_bytes = part_bytes
         self._tools = Tools(
             runs=self,
-            stores=StoreTools(self, uploads, policy, journal),
+            stores=StoreTools(self, uploads, policy, journal, should_yield),
             memory=memory,
             connections=Slots(connections),
             policy=policy,

@@ -327,6 +327,7 @@ class PartsCopy:
         await gather(self._tools.runs, [upload.close() for upload in self._uploads])
         if self._defect is not None:
             raise self._defect
+        await gather(self._tools.runs, [upload.settle() for upload in self._uploads])
         size_bytes, crc = self._whole or ((self._info.size_bytes if self._info else None) or 0, 0)
         return CopyResult(
             key=self._request.key,

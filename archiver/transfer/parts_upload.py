@@ -75,6 +75,7 @@ class PartsUpload:
         self._upload: Upload | None = None
         self._resumed = False
         self._found: ObjectInfo | None = None  # at the key, instead of the upload that was to be resumed
+        self._found_crc: int | None = None  # its CRC32C, once it was read back
         self._begun = Gate()
         self._done: dict[int, Part] = {}
         self._turns: dict[int, tuple[Gate, _Job]] = {}  # of parts that wait for the one before
@@ -156,7 +157,7 @@ class PartsUpload:
             crc = combine(crc, part.crc32c, part.size_bytes)
         if await self._found_is(crc):
             return True
-        self._found = None
+        self._found = self._found_crc = None
         return False
 
     async def _find(self) -> bool:
@@ -182,14 +183,18 @@ class PartsUpload:
         found = self._found
         assert found is not None, "it is compared when it was found"
         try:
-            return await self._tools.crc_of(self.store, found, self.spec.key) == crc
+            if self._found_crc is None:
+                self._found_crc = await self._tools.crc_of(
+                    self.store, found, self.spec.key, may_yield=self.resumable
+                )
         except StorageError as error:
             self.fail(error)
             return False
+        return self._found_crc == crc
 
     async def restart(self) -> None:
         """Discard what was resumed and restart."""
-        self._resumed, self._found = False, None
+        self._resumed, self._found, self._found_crc = False, None, None
         upload, self._upload = self._upload, None
         self._done, self._begun = {}, Gate()
         if upload is not None:
@@ -226,11 +231,12 @@ class PartsUpload:
         if self.open and self._found is not None:
             if await self._found_is(whole_crc):
                 self.info = replace(self._found, crc32c=whole_crc)
-            elif self.open:
+                return
+            if self.open:  # else it could not be read: the next attempt compares it
                 self.fail(
                     UploadGone(f"{self.store.name} holds another {self.spec.key!r}: restart the upload")
                 )
-            await self._forget()
+                await self._forget()
 
     async def give_up(self, ending: Ending) -> None:
         """End without an object, once calls under way have ended."""
@@ -257,6 +263,12 @@ class PartsUpload:
             self.error = error
             self.begin_no_more()
             self._on_fail()
+
+    async def settle(self) -> None:
+        """Forget what was completed. Only once no other store of the copy needs another attempt, which then knows
+        again what this one holds."""
+        if self.info is not None:
+            await self._forget()
 
     async def close(self) -> None:
         """After a failure of the store: end it."""
@@ -330,11 +342,12 @@ class PartsUpload:
             once = partial(blocking, lambda: upload.complete(in_order, whole_crc))
             info = await self._tools.persist(once)
             size_bytes = sum(part.size_bytes for part in in_order)
-            await self._tools.verify(self.store, self.spec.key, info, size_bytes, whole_crc)
+            await self._tools.verify(
+                self.store, self.spec.key, info, size_bytes, whole_crc, may_yield=self.resumable
+            )
             return info
 
         self.info = await self._in_slot(job, completed)
-        await self._forget()
 
     async def _forget(self) -> None:
         if self.resumable:

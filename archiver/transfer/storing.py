@@ -13,6 +13,7 @@ from archiver.ledger.errors import LeaseLost, LedgerError
 from archiver.retry_policy import RetryPolicy
 from archiver.transfer.base import SavedUpload, UploadJournal
 from archiver.transfer.checksums import Crc32c
+from archiver.transfer.errors import Preempted
 from archiver.transfer.memory import Reservation
 from archiver.transfer.tasks import Runs, Slots
 from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
@@ -63,6 +64,7 @@ class StoreTools:
     calls: int  # to each store at once
     policy: RetryPolicy
     journal: UploadJournal | None
+    should_yield: Callable[[], bool]
     _slots: dict[str, Slots] = field(default_factory=dict)  # by store
 
     def slots(self, store: StorageBackend) -> Slots:
@@ -113,12 +115,19 @@ class StoreTools:
         return info
 
     async def verify(
-        self, store: StorageBackend, key: ObjectKey, info: ObjectInfo, size_bytes: int, crc: int
+        self,
+        store: StorageBackend,
+        key: ObjectKey,
+        info: ObjectInfo,
+        size_bytes: int,
+        crc: int,
+        *,
+        may_yield: bool = False,
     ) -> None:
         """Check the object that was just stored at `key`, by the store's checksum, else by reading it back. Raises
         ChecksumRejected when it is another; it is deleted then, unless the store says that it is not the one that
-        `info` describes: another worker may have replaced it since."""
-        held = await self.crc_of(store, info, key)
+        `info` describes: another worker may have replaced it since. `may_yield`: see `crc_of`."""
+        held = await self.crc_of(store, info, key, may_yield=may_yield)
         if held == crc and info.size_bytes == size_bytes:
             return
         deleted = await blocking(lambda: _delete_own(store, key, info))
@@ -127,15 +136,24 @@ class StoreTools:
             f"not as {size_bytes} bytes with {crc:08x}{'; it was deleted again' if deleted else ''}"
         )
 
-    async def crc_of(self, store: StorageBackend, info: ObjectInfo, key: ObjectKey) -> int:
-        """The CRC32C of what the store holds at `key`, which `info` describes: its own word, or read back."""
+    async def crc_of(
+        self, store: StorageBackend, info: ObjectInfo, key: ObjectKey, *, may_yield: bool = False
+    ) -> int:
+        """The CRC32C of what the store holds at `key`, which `info` describes: its own word, or read back. With
+        `may_yield`, raises Preempted between two reads once another copy should have the slot."""
         if info.crc32c is not None:
             return info.crc32c
-        return await self._read_back(store, key, info.size_bytes)
+        return await self._read_back(store, key, info.size_bytes, may_yield=may_yield)
 
-    async def _read_back(self, store: StorageBackend, key: ObjectKey, size_bytes: int) -> int:
+    async def _read_back(
+        self, store: StorageBackend, key: ObjectKey, size_bytes: int, *, may_yield: bool
+    ) -> int:
         crc, start = Crc32c(), 0
         while start < size_bytes:
+            if may_yield and self.should_yield():
+                raise Preempted(
+                    f"{key}: it is stored, and {start:,} of its {size_bytes:,} bytes are read back"
+                )
             read = partial(store.read, key, start, _READ_BACK_BYTES)
             piece = await self.persist(lambda: blocking(read))  # noqa: B023 - called at once
             if not piece:

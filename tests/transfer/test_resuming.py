@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from archiver.transfer import storing
 from archiver.transfer.base import CHECKED_BYTES, CopyRequest, CopyResult, SavedPart, SavedUpload, SourceInfo
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.engine import TransferEngine
@@ -19,7 +20,7 @@ from storage_backends.filesystem import FilesystemBackend
 from storage_backends.memory import MemoryBackend
 from tests.transfer.builders import HURRIED, KEY, Journal, client, request, some_bytes, source
 from tests.transfer.origin import Origin, Reply, Request, other_etag, status
-from tests.transfer.stores import OrderedStore, Wrapped, open_uploads, stored_in
+from tests.transfer.stores import NoChecksumStore, OrderedStore, Wrapped, open_uploads, stored_in
 
 PART = 1000
 CONTENT = some_bytes(8500)
@@ -430,3 +431,72 @@ def test_a_copy_that_makes_room_ends_at_a_parts_end_and_resumes_there(
     http.close()
     assert sorted(store.sent_parts) == list(range(len(held) + 1, PARTS + 1))
     assert stored_in(store) == {KEY: CONTENT}
+
+
+class Unsummed(NoChecksumStore):
+    """Tells no checksum at all."""
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        info = super().stat(key)
+        return replace(info, crc32c=None) if info is not None else None
+
+
+def copy_that_yields(
+    origin: Origin, stores: list[StorageBackend], journal: Journal, first: Wrapped, after: int
+) -> CopyResult:
+    """An attempt that is to make room once `first` was read `after` times."""
+    http = client()
+    try:
+        with TransferEngine(
+            MemoryBudget(2**20),
+            part_bytes=PART,
+            connections=2,
+            uploads=2,
+            journal=journal,
+            policy=HURRIED,
+            should_yield=lambda: first.calls["read"] >= after,
+        ) as engine:
+            return engine.submit(source(http, origin), request(), stores).result(timeout=20)
+    finally:
+        http.close()
+
+
+@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize("with_another", [False, True], ids=["one store", "and one that keeps checksums"])
+def test_what_is_being_read_back_makes_room_and_is_not_sent_again(
+    after: int, with_another: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "_READ_BACK_BYTES", PART)
+    plain, journal = Unsummed(MemoryBackend("plain")), Journal()
+    other = Wrapped(MemoryBackend("summed"))
+    stores: list[StorageBackend] = [plain, other] if with_another else [plain]
+    with Origin({"/file": CONTENT}) as origin:
+        with pytest.raises(Preempted):
+            copy_that_yields(origin, stores, journal, plain, after)
+        assert plain.calls["read"] == after, "it ends at the next read"
+        assert stored_in(plain) == {KEY: CONTENT}
+        plain.calls.clear()
+        for sent in (plain.sent_parts, other.sent_parts):
+            sent.clear()
+        origin.end_connections()
+        origin.requests.clear()
+
+        result = copy(origin, stores, journal)
+
+        assert origin.ranges_asked == [(0, PART - 1)], "to see that the file is the same"
+    assert (plain.sent_parts, other.sent_parts) == ([], [])
+    assert plain.calls["read"] == PARTS, "each byte is read back once"
+    assert result.failed == {}
+    assert result.stored.keys() == {store.name for store in stores}
+    assert journal.saved == {}
+    assert all(stored_in(store) == {KEY: CONTENT} for store in stores)
+
+
+def test_what_nobody_could_resume_is_read_back_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "_READ_BACK_BYTES", PART)
+    store, journal = Unsummed(MemoryBackend("plain")), Journal()
+    with Origin({"/file": CONTENT}, etag=None) as origin:
+        result = copy_that_yields(origin, [store], journal, store, 1)
+
+    assert result.failed == {}
+    assert store.calls["read"] == PARTS

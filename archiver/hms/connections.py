@@ -1,34 +1,42 @@
-"""The connections to the API: httpx's requests and responses, carried by libcurl."""
+"""The connections to the API, carried by libcurl."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
 from archiver.http import trust
 from archiver.http.direct import DirectSession
-from archiver.http.errors import CouldNotConnect, HttpError, InvalidRequest, TooSlow
+from archiver.http.errors import HttpError, TooLong
+from archiver.http.head import Headers
 from archiver.http.options import Options, Timeouts
 from archiver.http.transfer import Request
 
-CHECK = "check"
-"""Of a request's `extensions`: called at least once a second while the response comes; what it raises ends the
-request."""
 
-_PIECE_BYTES = 64 * 1024  # to be unpacked at once: of a hostile gzip, 64 MiB
+class BrokenCompression(HttpError):
+    """The body is not what its content coding says."""
 
 
-class Connections(httpx.BaseTransport):
-    """An `httpx` transport to `api_url`. Thread-safe: each request takes a kept connection that nobody else uses, or
-    makes one, and is carried in the calling thread. After a fork the child makes its own."""
+@dataclass(slots=True)
+class Answer:
+    """A response with its whole body, unpacked."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Connections:
+    """Connections to `api_url`. Thread-safe: each request takes a kept connection that nobody else uses, or makes one,
+    and is carried in the calling thread. After a fork the child makes its own."""
 
     def __init__(self, api_url: str, timeouts: Timeouts, authorities: Path | None, max_bytes: int) -> None:
-        """`max_bytes` bounds the body of a response, as it is sent."""
+        """`max_bytes` bounds the body of a response, as it is sent and unpacked."""
         tls = urlsplit(api_url).scheme == "https"
         self._options = Options(
             ca_file=(authorities or trust.authorities()) if tls else None,
@@ -40,24 +48,22 @@ class Connections(httpx.BaseTransport):
         self._idle: list[DirectSession] = []
         self._closed = False
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises httpx.TransportError, and what the CHECK extension raises."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
+    def get(self, url: str, headers: Mapping[str, str], check: Callable[[], None]) -> Answer:
+        """Send a GET. `check` is called at least once a second while the response comes; what it raises ends the
+        request. Raises HttpError, OSError where the machine gives no connection, and what `check` raises."""
         session = self._take()
         try:
-            transfer = session.get(
-                Request(str(request.url), headers), self._max_bytes, request.extensions[CHECK]
-            )
-        except BaseException as error:
+            transfer = session.get(Request(url, headers), self._max_bytes, check)
+        except BaseException:
             session.close()
-            if isinstance(error, HttpError | OSError):
-                raise _translated(error) from error
             raise
         self._give_back(session)
         head = transfer.head
         assert head is not None, "a transfer that ended well has a head"
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers.fields]
-        return httpx.Response(head.status, headers=fields, stream=_Body(transfer.take_body()))
+        body = transfer.take_body()
+        if head.headers.get("content-encoding") is not None:
+            body = _unpacked(body, head.headers, self._max_bytes)
+        return Answer(head.status, head.headers, body)
 
     def close(self) -> None:
         """Idempotent."""
@@ -80,24 +86,31 @@ class Connections(httpx.BaseTransport):
             self.close()
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, body: bytes) -> None:
-        self._body = body
+def _unpacked(body: bytes, headers: Headers, max_bytes: int) -> bytes:
+    """Undo the content codings that were asked for (RFC 9110, section 8.4.1). Others are left: the JSON will not parse.
+    Raises BrokenCompression, TooLong."""
+    codings = [coding.strip().lower() for coding in ",".join(headers.all("content-encoding")).split(",")]
+    for coding in reversed(codings):
+        if coding in ("gzip", "x-gzip"):
+            formats = [zlib.MAX_WBITS | 16]
+        elif coding == "deflate":
+            formats = [zlib.MAX_WBITS, -zlib.MAX_WBITS]  # some servers leave the zlib header out
+        else:
+            continue
+        body = _inflated(body, formats, max_bytes)
+    return body
 
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._body), _PIECE_BYTES):
-            yield self._body[start : start + _PIECE_BYTES]
 
-
-def _translated(error: Exception) -> httpx.TransportError:
-    kind: Callable[[str], httpx.TransportError] = httpx.RemoteProtocolError
-    if isinstance(error, CouldNotConnect | OSError):
-        kind = httpx.ConnectError
-    elif isinstance(error, TooSlow):
-        kind = httpx.ReadTimeout
-    elif isinstance(error, InvalidRequest):
-        kind = httpx.LocalProtocolError
-    return kind(str(error))
+def _inflated(packed: bytes, formats: list[int], max_bytes: int) -> bytes:
+    for wbits in formats:
+        try:
+            body = zlib.decompressobj(wbits).decompress(packed, max_bytes + 1)
+        except zlib.error:
+            continue
+        if len(body) > max_bytes:
+            raise TooLong(f"it has more than the {max_bytes} bytes that were expected")
+        return body
+    raise BrokenCompression(f"{len(packed)} bytes cannot be unpacked")
 
 
 def _proxy_for(url: str) -> str:

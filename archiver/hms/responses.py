@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 from pydantic import SecretStr, ValidationError
 
+from archiver.hms.connections import Answer
 from archiver.hms.errors import HmsInvalidResponse
 from archiver.hms.models import Asset, Page, SignedUrl
 
@@ -33,7 +33,7 @@ def endpoint(path: str) -> str:
     return f"100ms API, GET {path[:200]}"
 
 
-def json_object(body: bytes, asked: str, answer: httpx.Response) -> Mapping[str, Any]:
+def json_object(body: bytes, asked: str, answer: Answer) -> Mapping[str, Any]:
     """Return the JSON object of a 200 response."""
     try:
         # NaN is not JSON (RFC 8259, section 6), but one odd number must not hide an asset
@@ -50,7 +50,7 @@ def json_object(body: bytes, asked: str, answer: httpx.Response) -> Mapping[str,
         return value
     kind = "an HTML page" if is_html(body) else f"{len(body)} bytes that are not a JSON object"
     raise HmsInvalidResponse(
-        f"{asked}: answered 200 with {kind} ({answer.headers.get('Content-Type', 'no content type')[:80]})"
+        f"{asked}: answered 200 with {kind} ({(answer.headers.get('content-type') or 'no content type')[:80]})"
     )
 
 
@@ -99,7 +99,7 @@ def read_signed_url(body: Mapping[str, Any], asset_id: str) -> SignedUrl:
     raise HmsInvalidResponse(f"{endpoint(asset_path(asset_id))}/presigned-url: answered 200 with {what}")
 
 
-def error_text(answer: httpx.Response, body: bytes, token: SecretStr) -> str:
+def error_text(answer: Answer, body: bytes, token: SecretStr) -> str:
     """Return the API's explanation of an error: the documented `message` and `details`, and the request id. One short
     line, without our token or the query of any URL."""
     try:
@@ -112,7 +112,7 @@ def error_text(answer: httpx.Response, body: bytes, token: SecretStr) -> str:
         parts += [error.get("message"), *(details if isinstance(details, list) else [])]
     elif is_html(body):
         parts.append("an HTML page")
-    if request_id := answer.headers.get("X-Request-Id"):
+    if request_id := answer.headers.get("x-request-id"):
         parts.append(f"request id {request_id}")
     text = "; ".join(part for part in parts if isinstance(part, str) and part)
     text = text.replace(token.get_secret_value(), "[token]")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 from pydantic import SecretStr
 
 from archiver.hms.auth import BACKDATED, Clock, utc_now
-from archiver.hms.connections import CHECK, Connections
+from archiver.hms.connections import Answer, BrokenCompression, Connections
 from archiver.hms.errors import (
     HmsBadRequest,
     HmsError,
@@ -29,6 +29,7 @@ from archiver.hms.errors import (
 from archiver.hms.responses import LIST, endpoint, error_text, is_html, json_object
 from archiver.http import options as http_options
 from archiver.http import trust
+from archiver.http.errors import CouldNotConnect, HttpError, InvalidRequest, TooLong, TooSlow
 from archiver.http.retry_after import http_date, retry_after
 from archiver.http.tally import TALLY
 
@@ -51,11 +52,12 @@ class Timeouts:
 
 TIMEOUTS = Timeouts()
 
-_HEADERS = (
-    (b"Accept", b"application/json"),
-    (b"Accept-Encoding", b"gzip, deflate"),  # a million assets are 600 MB of JSON, a tenth of it compressed
-    (b"User-Agent", b"recording-archiver"),
-)
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",  # a million assets are 600 MB of JSON, a tenth of it compressed
+    "User-Agent": "recording-archiver",
+}
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Transport:
@@ -72,7 +74,7 @@ class Transport:
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._base_url = api_url.rstrip("/")
+        self._base_url = _ascii(api_url.rstrip("/"))
         self._clock = clock
         self._monotonic = monotonic
         self._clock_skew: timedelta | None = None
@@ -92,14 +94,28 @@ class Transport:
     def _get(self, path: str, query: Query, token: SecretStr, deadline: float) -> Mapping[str, Any]:
         asked = endpoint(path)
         sent_at = self._clock()
+
+        def check() -> None:
+            if self._monotonic() > deadline:
+                raise HmsUnavailable(f"{asked}: the answer came too slowly")
+
         failure: HmsError
         try:
-            answer = self._http.handle_request(self._request(path, query, token, asked, deadline))
-            self._note_clock(answer, sent_at)
-            body = self._read(answer, asked)
-        except httpx.TimeoutException as error:
-            failure = HmsUnavailable(f"{asked}: no answer in time ({type(error).__name__})")
-        except httpx.ConnectError as error:
+            url = f"{self._base_url}{path}?{urlencode(query, doseq=True)}" if query else self._base_url + path
+            bearer = f"Bearer {token.get_secret_value()}".encode().decode("latin-1")
+            answer = self._http.get(url, {**_HEADERS, "Authorization": bearer}, check)
+        except (InvalidRequest, UnicodeEncodeError) as error:
+            failure = HmsInvalidResponse(
+                f"{asked}: the request cannot be sent ({type(error).__name__}). Does the token hold a line break, "
+                "or is the asset id not one?"
+            )
+        except TooSlow as error:
+            failure = HmsUnavailable(f"{asked}: no answer in time ({error})")
+        except TooLong:
+            failure = HmsInvalidResponse(f"{asked}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+        except BrokenCompression:
+            failure = HmsInvalidResponse(f"{asked}: the answer's compression is broken")
+        except (CouldNotConnect, OSError) as error:
             host = urlsplit(self._base_url).netloc
             reason = trust.rejection(error)
             if reason is not None:
@@ -108,36 +124,15 @@ class Transport:
                 failure = HmsUnavailable(
                     f"{asked}: cannot connect to {host} ({error}). Is HMS_API_URL right?"
                 )
-        except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
-            failure = HmsInvalidResponse(
-                f"{asked}: the request cannot be sent ({type(error).__name__}). Does the token hold a line break, "
-                "or is the asset id not one?"
-            )
-        except httpx.DecodingError:
-            failure = HmsInvalidResponse(f"{asked}: the answer's compression is broken")
-        except httpx.HTTPError as error:
-            failure = HmsUnavailable(f"{asked}: the connection broke ({type(error).__name__})")
+        except HttpError as error:
+            failure = HmsUnavailable(f"{asked}: the connection broke ({error})")
         else:
-            if answer.status_code == http.HTTPStatus.OK:
-                return json_object(body, asked, answer)
-            raise self._refusal(asked, answer, body, token)
-        # outside of `except`: httpx's exceptions carry the URL with its query, h11's even the token
+            self._note_clock(answer, sent_at)
+            if answer.status == http.HTTPStatus.OK:
+                return json_object(answer.body, asked, answer)
+            raise self._refusal(asked, answer, token)
+        # outside of `except`: a traceback would show the URL with its query, and the token
         raise failure
-
-    def _request(
-        self, path: str, query: Query, token: SecretStr, asked: str, deadline: float
-    ) -> httpx.Request:
-        def check() -> None:
-            if self._monotonic() > deadline:
-                raise HmsUnavailable(f"{asked}: the answer came too slowly")
-
-        url = self._base_url + path
-        return httpx.Request(
-            "GET",
-            httpx.URL(url, params=query) if query else httpx.URL(url),
-            headers=[*_HEADERS, (b"Authorization", b"Bearer " + token.get_secret_value().encode())],
-            extensions={CHECK: check},
-        )
 
     def api_time(self) -> datetime | None:
         """Return the time by the API's clock, to a second or so; None before its first response."""
@@ -152,17 +147,9 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def _read(self, answer: httpx.Response, asked: str) -> bytes:
-        body = bytearray()
-        for piece in answer.iter_bytes():
-            body += piece
-            if len(body) > MAX_ANSWER_BYTES:
-                raise HmsInvalidResponse(f"{asked}: the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
-        return bytes(body)
-
-    def _refusal(self, asked: str, answer: httpx.Response, body: bytes, token: SecretStr) -> HmsError:
+    def _refusal(self, asked: str, answer: Answer, token: SecretStr) -> HmsError:
         """Return the error for a response other than 200."""
-        status = answer.status_code
+        status, body = answer.status, answer.body
         answered = f"{asked}: answered {status}{error_text(answer, body, token)}"
         if status in (401, 403):
             return HmsUnauthorized(
@@ -178,20 +165,21 @@ class Transport:
             return HmsRateLimited(answered, self._retry_after(answer))
         if status == 408 or status >= 500:
             return HmsUnavailable(answered, self._retry_after(answer))
-        if answer.has_redirect_location:
-            host = _host(answer.headers["Location"])
+        location = answer.headers.get("location")
+        if status in _REDIRECTS and location is not None:
+            host = _host(location)
             answered += f", a redirect to {host}, which is not followed; is HMS_API_URL right?"
         if 400 <= status < 500 and status != 404:
             return HmsBadRequest(answered)
         return HmsInvalidResponse(answered)  # a 404 in HTML comes from a proxy or another server
 
-    def _retry_after(self, answer: httpx.Response) -> timedelta | None:
+    def _retry_after(self, answer: Answer) -> timedelta | None:
         """Return what Retry-After asks for, at most MAX_RETRY_AFTER, by the API's own clock when it tells."""
         wait = retry_after(answer.headers.get, self.api_time() or self._clock())
         return None if wait is None else min(wait, MAX_RETRY_AFTER)
 
-    def _note_clock(self, answer: httpx.Response, sent_at: datetime) -> None:
-        there = http_date(answer.headers.get("Date", ""))
+    def _note_clock(self, answer: Answer, sent_at: datetime) -> None:
+        there = http_date(answer.headers.get("date") or "")
         if there is None:
             return
         there += timedelta(seconds=0.5)  # `Date` has whole seconds
@@ -214,3 +202,13 @@ def _host(location: str) -> str:
         return urlsplit(location).hostname or "the same host"
     except ValueError:
         return "an invalid address"
+
+
+def _ascii(url: str) -> str:
+    """Write a host of other letters, and a path of them, as they are sent (RFC 3987, section 3.1)."""
+    if url.isascii():
+        return url
+    try:
+        return str(httpx.URL(url))
+    except httpx.InvalidURL:
+        return url  # no request can be sent to it, and each says so

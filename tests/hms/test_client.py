@@ -284,6 +284,14 @@ def test_nobody_at_the_address_is_said_with_the_host(talk: Talk, time: FakeTime)
     assert len(time.sleeps) == 4
 
 
+def test_an_address_with_other_letters_is_asked_for_as_it_is_written_in_a_request(time: FakeTime) -> None:
+    tokens = FixedToken(SecretStr("t"))
+    client = HmsClient("http://bücher.invalid/ü", tokens, monotonic=time.monotonic, sleep=time.sleep)
+
+    with client, pytest.raises(HmsUnavailable, match=r"cannot connect to xn--bcher-kva\.invalid"):
+        client.check()
+
+
 # -- what a message may say -----------------------------------------------------------------------------------
 def test_a_refusal_says_what_was_asked_and_what_was_answered(talk: Talk) -> None:
     body = {"code": 404, "message": "asset not\nfound", "details": ["deleted", 7]}
@@ -317,7 +325,7 @@ def test_no_error_holds_a_query_or_a_token(
 
     shown = "".join(traceback.format_exception(raised.value)) + caplog.text
     assert "MARKED" not in shown
-    assert isinstance(raised.value.__context__, HmsError | None)  # nothing of httpx hangs on it
+    assert isinstance(raised.value.__context__, HmsError | None)  # no error of a request hangs on it
 
 
 def test_a_redirect_is_told_by_its_host_alone(talk: Talk) -> None:

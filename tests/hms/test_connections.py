@@ -1,4 +1,4 @@
-"""The connections to the API: what libcurl is asked to do on behalf of httpx."""
+"""The connections to the API: what libcurl is asked to do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import signal
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import httpx
 import pytest
 import trustme
 
-from archiver.hms.connections import CHECK, Connections
+from archiver.hms.connections import BrokenCompression, Connections
 from archiver.hms.errors import HmsUnavailable
+from archiver.http.errors import InvalidRequest, TooLong
 from archiver.http.options import Timeouts
 from tests.http.serving import Exchange, Transport, answer, says, together
 from tests.http.test_process import in_child
@@ -55,8 +56,7 @@ def connect(transports: dict[str, Transport]) -> Iterator[Connect]:
 
 
 def get(connections: Connections, url: str, check: Callable[[], None] = lambda: None) -> bytes:
-    request = httpx.Request("GET", url, headers={"Authorization": "Bearer secret"}, extensions={CHECK: check})
-    return b"".join(connections.handle_request(request).iter_bytes())
+    return connections.get(url, {"Authorization": "Bearer secret"}, check).body
 
 
 def test_requests_follow_each_other_on_one_connection(over: Transport, connect: Connect) -> None:
@@ -112,26 +112,56 @@ def test_a_longer_body_than_is_allowed_is_not_taken(over: Transport, connect: Co
     with over.server(says(answer(bytes(LIMIT_BYTES + 1)))) as server:
         api = connect(server.url)
 
-        with pytest.raises(httpx.TransportError, match="more than the 4096 bytes"):
+        with pytest.raises(TooLong, match="more than the 4096 bytes"):
             get(api, server.url)
 
 
-def test_a_packed_body_is_unpacked_piece_by_piece(over: Transport, connect: Connect) -> None:
-    content = bytes(1_000_000)
-    with over.server(says(answer(gzip.compress(content), "Content-Encoding: gzip"))) as server:
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("X-GZip", gzip.compress),
+        ("deflate", zlib.compress),
+        (
+            "deflate",
+            lambda body: zlib.compress(body)[2:-4],
+        ),  # without its zlib header, as some servers send it
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
+        ("identity", bytes),
+    ],
+)
+def test_a_packed_body_is_unpacked(
+    transports: dict[str, Transport], connect: Connect, coding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    content = b"packed" * 500
+    with transports["plain"].server(says(answer(pack(content), f"Content-Encoding: {coding}"))) as server:
+        assert get(connect(server.url), server.url) == content
+
+
+def test_a_packed_body_does_not_fill_the_memory(transports: dict[str, Transport], connect: Connect) -> None:
+    bomb = answer(gzip.compress(bytes(LIMIT_BYTES + 1)), "Content-Encoding: gzip")
+    with transports["plain"].server(says(bomb)) as server:
         api = connect(server.url)
 
-        assert get(api, server.url) == content
+        with pytest.raises(TooLong, match="more than the 4096 bytes"):
+            get(api, server.url)
+
+
+def test_a_body_that_is_not_packed_as_it_says_is_not_taken(
+    transports: dict[str, Transport], connect: Connect
+) -> None:
+    with transports["plain"].server(says(answer(b"plain", "Content-Encoding: deflate"))) as server:
+        api = connect(server.url)
+
+        with pytest.raises(BrokenCompression):
+            get(api, server.url)
 
 
 def test_a_header_that_is_none_is_not_sent(connect: Connect) -> None:
     api = connect("http://127.0.0.1:9")
-    request = httpx.Request(
-        "GET", "http://127.0.0.1:9/", headers={"Authorization": "a\r\nb"}, extensions={CHECK: int}
-    )
 
-    with pytest.raises(httpx.LocalProtocolError):
-        api.handle_request(request)
+    with pytest.raises(InvalidRequest):
+        api.get("http://127.0.0.1:9/", {"Authorization": "a\r\nb"}, lambda: None)
 
 
 def test_the_check_ends_a_request_that_nobody_answers(over: Transport, connect: Connect) -> None:

@@ -188,14 +188,9 @@ class Oracle:
             return "no manifest"
         if not manifest.proves:
             return "its manifest proves nothing"
-        stored: dict[str, bytes] = {}
-        for key, size, crc in manifest.objects:
-            there = store.objects.get(key)
-            if there is None:
-                return f"{manifest.path(key)} is not there"
-            if len(there.data) != size or f"{crc32c(there.data):08x}" != crc:
-                return f"{manifest.path(key)} is not what the manifest says"
-            stored[manifest.path(key)] = there.data
+        if (why := self._contradiction(store, manifest)) is not None:
+            return why
+        stored = {manifest.path(key): store.objects[key].data for key, _, _ in manifest.objects}
         if manifest.raw.get("accepted"):
             return None
         truth = self.assets[asset_id]
@@ -205,6 +200,16 @@ class Oracle:
             ) <= set(stored):
                 return None
         return "what is stored is no version that the source ever had"
+
+    def _contradiction(self, store: Destination, manifest: Found) -> str | None:
+        """Return what the store does not hold as the manifest says; None when it holds all of it."""
+        for key, size, crc in manifest.objects:
+            there = store.objects.get(key)
+            if there is None:
+                return f"{manifest.path(key)} is not there"
+            if len(there.data) != size or f"{crc32c(there.data):08x}" != crc:
+                return f"{manifest.path(key)} is not what the manifest says"
+        return None
 
     # -- told by the ledger ------------------------------------------------------------------------------------
     def leased(self, process: Process, lease: Lease, *, was_living: bool) -> None:
@@ -384,7 +389,8 @@ class Oracle:
         elif was is not None and was.proves and manifest is not None and manifest.raw.get("damage"):
             asked = process.name == "operator" and manifest.raw["damage"] == [ASKED_AGAIN]
             harmed = bool(self.harms[asset_id, store.name])
-            if not harmed and not store.corrupted and not asked:
+            is_whole = self._contradiction(store, was) is None
+            if is_whole and not harmed and not store.corrupted and not asked:
                 self._broken("nothing whole is called damaged", f"{process.name} {key}")
 
     def _erased_meanwhile(self, process: Process, store: Destination, asset_id: str) -> bool:

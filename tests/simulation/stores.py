@@ -281,13 +281,13 @@ class SimStore:
     def read(
         self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, *, if_match: str | None = None
     ) -> bytes:
-        def read(backend: MemoryBackend) -> bytes:
-            data = backend.read(key, start, length_bytes, if_match=if_match)
-            if self.destination.audit is not None and backend is self.destination.real:
-                self.destination.audit.read(self._process, self.destination, key, start, data)
-            return data
+        def read(backend: MemoryBackend) -> tuple[MemoryBackend, bytes]:
+            return backend, backend.read(key, start, length_bytes, if_match=if_match)
 
-        return self._do("read", key, read)
+        backend, data = self._do("read", key, read)
+        if self.destination.audit is not None and backend is self.destination.real:
+            self.destination.audit.read(self._process, self.destination, key, start, data)  # it has heard
+        return data
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         def listed(backend: MemoryBackend) -> Sequence[ObjectInfo]:

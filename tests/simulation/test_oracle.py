@@ -96,6 +96,26 @@ def test_a_manifest_of_what_was_erased_meanwhile_is_forgiven_for_seconds_awake(
     assert _found(fleet) == ("no manifest proves what is not whole" if is_broken else None)
 
 
+@pytest.mark.parametrize("there", [b"a", b"b", b"ab", None])
+def test_a_mark_of_damage_is_wrong_only_if_what_the_manifest_lists_is_there(there: bytes | None) -> None:
+    """Such as by a worker that woke, and committed over what another one has stored of a newer version since."""
+    fleet = Fleet(1)
+    store, worker, asset_id = fleet.destinations[0], fleet.workers[0], next(iter(fleet.oracle.assets))
+    key = f"manifests/2026/03/01/{asset_id}.json"
+    listed = {"path": "one.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    manifest = {"schema": "archiver.manifest/1", "folder": f"recordings/{asset_id}", "objects": [listed]}
+    put(store.real, key, json.dumps(manifest).encode())
+    before = store.objects[key]
+    if there is not None:
+        put(store.real, f"recordings/{asset_id}/one.ts", there)
+    put(store.real, key, json.dumps({**manifest, "damage": ["one.ts: it differs"]}).encode())
+    worker.start()
+
+    fleet.oracle.wrote(worker, store, key, before, mounted=True)
+
+    assert _found(fleet) == ("nothing whole is called damaged" if there == b"a" else None)
+
+
 @pytest.mark.parametrize(
     ("archived", "after", "number", "broken"),
     [

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from archiver.core.records.manifest import Manifest, ManifestObject
 from archiver.transfer.checksums import Crc32c
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
-from storage_backends.errors import ObjectCold, ObjectMissing
+from storage_backends.errors import ObjectCold, ObjectMissing, StorageError
 
 READ_BYTES = 8 * 1024 * 1024
 STAT_UP_TO = 4  # objects: beyond it one LIST is cheaper than a request for each
+_MISSING = ": missing"
 _STAT_MISSING = 50  # objects that a LIST does not show: asked for one by one, for lists may lag behind
 
 
@@ -85,7 +86,7 @@ def verify_contents(
     between: Callable[[], None] = _nothing,
 ) -> Verified:
     """Read the objects at `paths` (None: all) back and compare size and CRC32C. `between` is called before each read,
-    of up to READ_BYTES. Raises StorageError."""
+    of up to READ_BYTES. Raises StorageError, unless an object was found to differ before (`_unread`)."""
     problems: list[str] = []
     read_bytes = 0
     objects = 0
@@ -93,7 +94,11 @@ def verify_contents(
         if paths is not None and item.path not in paths:
             continue
         objects += 1
-        size, problem = _read_back(store, manifest, item, between)
+        try:
+            size, problem = _read_back(store, manifest, item, between)
+        except StorageError as error:
+            problems.append(_unread(item, error, problems))
+            break
         read_bytes += size
         if problem:
             problems.append(problem)
@@ -108,7 +113,7 @@ def verify_objects(
     between: Callable[[], None] = _nothing,
 ) -> Verified:
     """Verify the objects at `paths` (None: all) by the store's checksum, one request each, or read them back where it
-    keeps none and they are not cold. `between`: as for `verify_contents`. Raises StorageError."""
+    keeps none and they are not cold. `between`, and raises: as for `verify_contents`."""
     problems: list[str] = []
     objects = read_bytes = cold = 0
     for item in manifest.objects:
@@ -116,15 +121,27 @@ def verify_objects(
             continue
         between()
         objects += 1
-        info = store.stat(manifest.key_of(item))
-        problem = _difference(item, info)
-        cold += info is not None and info.cold
-        if problem is None and info is not None and info.crc32c is None and not info.cold:
-            size, problem = _read_back(store, manifest, item, between)
-            read_bytes += size
+        try:
+            info = store.stat(manifest.key_of(item))
+            problem = _difference(item, info)
+            cold += info is not None and info.cold
+            if problem is None and info is not None and info.crc32c is None and not info.cold:
+                size, problem = _read_back(store, manifest, item, between)
+                read_bytes += size
+        except StorageError as error:
+            problems.append(_unread(item, error, problems))
+            break
         if problem:
             problems.append(problem)
     return Verified(objects, read_bytes, tuple(problems), cold)
+
+
+def _unread(item: ManifestObject, error: StorageError, problems: Collection[str]) -> str:
+    """Return the problem of an object that could not be read beside one that differs: the copy is damaged, whatever
+    the rest is. Raises `error` when all that was found is what is missing: its disk may not be mounted."""
+    if all(problem.endswith(_MISSING) for problem in problems):
+        raise error
+    return f"{item.path}: could not be read ({type(error).__name__}), nor what follows it"
 
 
 def _read_back(
@@ -141,7 +158,7 @@ def _read_back(
             if size > item.size:
                 break
     except ObjectMissing:
-        return 0, f"{item.path}: missing"
+        return 0, f"{item.path}{_MISSING}"
     if size != item.size:
         return size, f"{item.path}: {size} bytes, the manifest says {item.size}"
     if crc.value != item.crc:
@@ -151,7 +168,7 @@ def _read_back(
 
 def _difference(item: ManifestObject, info: ObjectInfo | None) -> str | None:
     if info is None:
-        return f"{item.path}: missing"
+        return f"{item.path}{_MISSING}"
     if info.size_bytes != item.size:
         return f"{item.path}: {info.size_bytes} bytes, the manifest says {item.size}"
     if info.crc32c is not None and info.crc32c != item.crc:

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from archiver.core.records.manifest import Manifest
-from archiver.core.records.verify import READ_BYTES, verify_contents, verify_listed
-from storage_backends.base import object_key
+from archiver.core.records.verify import (
+    READ_BYTES,
+    Verified,
+    verify_contents,
+    verify_listed,
+    verify_objects,
+)
+from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend, object_key
+from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, manifest_of, put
 from tests.core.examples import asset
@@ -83,3 +92,53 @@ def test_objects_around_the_size_of_one_read_are_read_whole(extra: int) -> None:
 
     assert verified.ok
     assert verified.read_bytes == READ_BYTES + extra
+
+
+class Unreadable(MemoryBackend):
+    """It does not answer what concerns one object."""
+
+    path = ""
+
+    def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        self._refuse(key)
+        return super().stat(key)
+
+    def read(self, key: ObjectKey, start: int = 0, length_bytes: int | None = None, **how: object) -> bytes:
+        self._refuse(key)
+        return super().read(key, start, length_bytes)
+
+    def _refuse(self, key: ObjectKey) -> None:
+        if self.path and key.endswith(self.path):
+            raise TransientStorageError("no answer")
+
+
+@pytest.mark.parametrize("verify", [verify_contents, verify_objects])
+@pytest.mark.parametrize(
+    ("first", "problems"),
+    [
+        (b"x" * 100, ("segment_0.ts: CRC32C", "segment_4.ts: could not be read")),
+        (b"x" * 99, ("segment_0.ts: 99 bytes", "segment_4.ts: could not be read")),
+        (None, None),  # its disk may not be mounted
+        (MANY["segment_0.ts"], None),
+    ],
+    ids=["other bytes", "another size", "missing", "whole"],
+)
+def test_what_differs_is_damage_though_a_later_object_cannot_be_read(
+    verify: Callable[[StorageBackend, Manifest], Verified],
+    first: bytes | None,
+    problems: tuple[str, ...] | None,
+) -> None:
+    store = Unreadable("one")
+    archive_at([store], asset(), MANY)
+    manifest = manifest_of(asset(), MANY)
+    key = object_key(f"{manifest.folder}/segment_0.ts")
+    store.delete(key) if first is None else put(store, key, first)
+    store.path = "segment_4.ts"
+
+    if problems is None:
+        with pytest.raises(TransientStorageError):
+            verify(store, manifest)
+        return
+
+    found = verify(store, manifest).problems
+    assert [each.startswith(begin) for each, begin in zip(found, problems, strict=True)] == [True, True]

@@ -544,6 +544,29 @@ def test_one_bad_answer_is_no_damage() -> None:
     assert harness.state("asset-000") is AssetState.ARCHIVED
 
 
+def test_damage_is_reported_though_another_object_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a second fault of the copy hides the first until the next run that both reads."""
+    harness = Harness(assets=1)
+    harness.spoil("asset-000")
+    read = harness.store.read
+
+    def refusing(key: ObjectKey, start: int = 0, length_bytes: int | None = None) -> bytes:
+        if key.endswith("asset.json"):
+            raise AccessDenied("read: 403")
+        return read(key, start, length_bytes)
+
+    monkeypatch.setattr(harness.store, "read", refusing)
+
+    result = harness.scrubber.scrub()
+
+    assert result is not None
+    assert (result.damaged, result.unreadable) == (1, 0)
+    assert harness.state("asset-000") is AssetState.DISCOVERED
+    manifest = read_manifest(harness.store, harness.keys["asset-000"])
+    assert manifest is not None
+    assert [problem.split(":")[0] for problem in manifest.damage or ()] == ["movie.mp4", "asset.json"]
+
+
 def test_many_unreadable_copies_never_delay_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from archiver.core.deadlines import expires_at
 from archiver.hms.models import Asset, AssetStatus
-from archiver.ledger.models import AssetState, Row, Seen
+from archiver.ledger.models import UNKNOWN_TYPE, AssetState, Row, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def judge(asset: Asset, scope: Scope, now: datetime | None = None) -> Seen:
     verdict, reason = _verdict(asset, scope)
     return Seen(
         asset_id=asset.id,
-        type=asset.type or "unknown",
+        type=asset.type or UNKNOWN_TYPE,
         expires_at=expires_at(asset, scope.retention, now),
         verdict=verdict,
         created_at=asset.created_at,

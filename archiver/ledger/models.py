@@ -69,6 +69,9 @@ UNSTORED_STATES = JUDGED_STATES | REMOVED_STATES
 COUNTED_STATES = frozenset({AssetState.ARCHIVED, AssetState.QUARANTINED})
 """States whose copies `Counts.copies` counts. What is damaged is told as that, what is open is not saved yet."""
 
+UNKNOWN_TYPE = "unknown"
+"""The type of an asset of which only its id is known, as from a tombstone."""
+
 MAX_WAIT = timedelta(days=1)
 """Longest wait of any asset, whatever delay a worker asks for."""
 

@@ -22,6 +22,7 @@ from archiver.ledger.models import (
     MAX_WAIT,
     OPEN_STATES,
     REMOVED_STATES,
+    UNKNOWN_TYPE,
     Acknowledgement,
     Amount,
     AssetState,
@@ -1243,6 +1244,33 @@ class LedgerContract:
         harness.ledger.record_archived(replace(seen(), created_at=START - 3 * DAY), ARCHIVED)
 
         assert row(harness).created_at == START - 3 * DAY
+
+    @pytest.mark.parametrize("how", ["settled", "recorded"])
+    def test_what_a_tombstone_did_not_tell_is_known_once_it_is_archived(
+        self, harness: LedgerHarness, how: str
+    ) -> None:
+        unknown = replace(seen(), type=UNKNOWN_TYPE, room_id=None, session_id=None)
+        harness.ledger.remove(unknown, Settlement(AssetState.ERASED, reason="GDPR-1"))
+        harness.ledger.reopen(unknown.asset_id, un_erase=True)
+
+        if how == "settled":
+            lease = harness.ledger.lease(unknown.asset_id, "worker", MINUTE)
+            assert lease
+            harness.ledger.settle(lease, unknown, Settlement(AssetState.WAITING))
+            assert row(harness).type == UNKNOWN_TYPE
+            harness.advance(MINUTE)
+            again = harness.ledger.lease(unknown.asset_id, "worker", MINUTE)
+            assert again
+            harness.ledger.settle(again, seen(), ARCHIVED)
+        else:
+            harness.ledger.record_archived(seen(), ARCHIVED)
+
+        known = row(harness)
+        assert (known.type, known.room_id, known.session_id) == (
+            seen().type,
+            seen().room_id,
+            seen().session_id,
+        )
 
     def test_what_was_archived_is_on_the_row(self, harness: LedgerHarness) -> None:
         lease = put(harness, AssetState.RUNNING)

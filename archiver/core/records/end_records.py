@@ -14,7 +14,7 @@ from archiver.core.deadlines import UNDATED
 from archiver.core.errors import AssetErased
 from archiver.core.records import keys, removal, tombstones
 from archiver.hms.models import parse_time
-from archiver.ledger.models import Acknowledgement, AssetState, Decision, Seen
+from archiver.ledger.models import UNKNOWN_TYPE, Acknowledgement, AssetState, Decision, Seen
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import StorageError
@@ -122,7 +122,7 @@ def _parse(record: Mapping[str, object]) -> EndRecord | None:
         acknowledged = Acknowledgement(str(saved.get("by", "")), str(saved.get("why", "")), at)
     seen = Seen(
         asset_id=asset_id,
-        type=_text(record.get("type")) or "unknown",
+        type=_text(record.get("type")) or UNKNOWN_TYPE,
         expires_at=parse_time(record.get("expires_at")) or UNDATED,
         verdict=AssetState.DISCOVERED,
         created_at=parse_time(record.get("created_at")),

@@ -34,7 +34,7 @@ from archiver.core.upkeep.review import note_once
 from archiver.core.upkeep.stored_rows import Stored, find_stored
 from archiver.hms.models import Asset, parse_time
 from archiver.ledger.base import Schedule
-from archiver.ledger.models import REMOVED_STATES, AssetState, Decision, Row, Seen, Settlement
+from archiver.ledger.models import REMOVED_STATES, UNKNOWN_TYPE, AssetState, Decision, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -529,7 +529,7 @@ def _is_leased(row: Row) -> bool:
 def _unknown(asset_id: str, now: datetime) -> Row:
     return Row(
         asset_id=asset_id,
-        type="unknown",
+        type=UNKNOWN_TYPE,
         state=AssetState.DISCOVERED,
         expires_at=UNDATED,
         first_seen_at=now,

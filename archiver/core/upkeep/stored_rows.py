@@ -14,7 +14,7 @@ from archiver.core.records import keys
 from archiver.core.upkeep.copies import READERS, Copies, Copy, Selection, find
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.hms.models import Asset
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import UNKNOWN_TYPE, AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
@@ -116,7 +116,7 @@ def _unreadable(copies: Copies, problem: str) -> Row:
     at = created_on or UNDATED
     return Row(
         asset_id=copies.asset_id,
-        type="unknown",
+        type=UNKNOWN_TYPE,
         state=AssetState.DAMAGED,
         expires_at=UNDATED,
         first_seen_at=at,

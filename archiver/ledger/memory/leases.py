@@ -150,8 +150,8 @@ class MemoryLeases(MemoryAssets, MemoryFacts):
             attempts=attempts,
             mismatches=mismatches,
             fingerprint=settlement.fingerprint if settlement.mismatch else None,
-            created_at=seen.created_at or asset.row.created_at,
         )
+        self._note_known(asset, seen)
         if settlement.state == AssetState.ARCHIVED and seen.size_bytes is not None:
             asset.row = replace(asset.row, size_bytes=seen.size_bytes)
         wait = min(max(settlement.delay or timedelta(0), timedelta(0)), MAX_WAIT)

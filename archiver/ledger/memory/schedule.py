@@ -73,10 +73,8 @@ class MemorySchedule(MemoryAssets):
         is_news = asset is not None and (asset.row.state not in OPEN_STATES or asset.row.attempts > 0)
         asset = asset or self._enter(seen, settlement.state, None)
         self._move(asset, settlement.state)
-        created_at = seen.created_at or asset.row.created_at
-        asset.row = replace(
-            with_result(asset.row, settlement), mismatches=0, fingerprint=None, created_at=created_at
-        )
+        self._note_known(asset, seen)
+        asset.row = replace(with_result(asset.row, settlement), mismatches=0, fingerprint=None)
         if is_news or settlement.state == AssetState.DAMAGED:
             self._announce(asset.row)
         return True

@@ -17,6 +17,7 @@ from archiver.ledger.models import (
     MAX_EVENTS,
     MAX_LEASE,
     OPEN_STATES,
+    UNKNOWN_TYPE,
     UNSTORED_STATES,
     AssetState,
     Event,
@@ -118,6 +119,14 @@ class State:
         asset = self._assets[seen.asset_id] = Asset(row)
         self._move(asset, state)
         return asset
+
+    @staticmethod
+    def _note_known(asset: Asset, seen: Seen) -> None:
+        """The manifest's key holds the date the copy used, not the first one seen. A row that was made of a tombstone
+        knows neither type, room nor session."""
+        asset.row = replace(asset.row, created_at=seen.created_at or asset.row.created_at)
+        if asset.row.type == UNKNOWN_TYPE != seen.type:
+            asset.row = replace(asset.row, type=seen.type, room_id=seen.room_id, session_id=seen.session_id)
 
     def _move(self, asset: Asset, state: AssetState, at: datetime | None = None) -> None:
         waits_until = at if state == AssetState.WAITING else None

@@ -29,6 +29,7 @@ local UNSTORED = { -- ledger.models.UNSTORED_STATES
   skipped = true, external = true, source_failed = true, erasing = true, erased = true, expired = true,
 }
 local COUNTED = {archived = true, quarantined = true} -- ledger.models.COUNTED_STATES
+local UNKNOWN_TYPE = 'unknown' -- ledger.models.UNKNOWN_TYPE
 local TIMED = {queued = true, running = true, waiting = true} -- these have an index by time as well
 
 -- Lua would write a large number as 1.7e+15.
@@ -169,9 +170,13 @@ local function take_seen()
   }
 end
 
--- The manifest's key holds the date the copy used, not the first one seen.
-local function set_created(id, seen)
+-- The manifest's key holds the date the copy used, not the first one seen. A row that was made of a tombstone knows
+-- neither type, room nor session.
+local function set_known(id, seen)
   if seen.cr ~= '' then set(id, {cr = seen.cr}) end
+  if seen.ty ~= UNKNOWN_TYPE and redis.call('HGET', asset_key(id), 'ty') == UNKNOWN_TYPE then
+    set(id, {ty = seen.ty, ro = seen.ro, se = seen.se})
+  end
 end
 
 -- Enters an unknown asset, and counts it in `seen`.

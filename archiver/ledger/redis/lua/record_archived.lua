@@ -11,7 +11,7 @@ if not row then
   enter(seen, done.state)
 else
   move(seen.id, row.st, done.state, row.ex)
-  set_created(seen.id, seen)
+  set_known(seen.id, seen)
 end
 set(seen.id, {mi = '', fp = ''})
 set_result(seen.id, done)

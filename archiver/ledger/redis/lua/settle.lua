@@ -23,7 +23,7 @@ elseif done.counts then
   set(id, {gs = ''})
 end
 set_result(id, done)
-set_created(id, seen)
+set_known(id, seen)
 if done.state == 'archived' and seen.si ~= '' then set(id, {si = seen.si}) end
 local wait, left = math.min(math.max(done.delay, 0), MAX_WAIT), tonumber(row.ex) - now
 if left > 0 then wait = math.min(wait, left / DEADLINE_DIVISOR) end

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from archiver.core.attempt.changed_meanwhile import LOOK_AFTER
 from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.deadlines import is_over
 from archiver.core.health import Summary
@@ -27,6 +28,8 @@ from tests.simulation.truth import TrueAsset
 from tests.simulation.wiring import AT_RISK, SWEEP_EVERY, Logs
 
 _NEVER = float("-inf")
+NO_VERSION = "what is stored is no version that the source ever had"
+COMPARED_AFTER = LOOK_AFTER.total_seconds() + 1.0
 RE_READ_WITHIN = 31 * DAY
 FENCED_WITHIN = 60.0
 """A process that runs renews its lease every 30 s."""
@@ -159,6 +162,7 @@ class Oracle:
         self._leased_at: dict[str, float] = {}  # the last time
         self._lost: set[str] = set()  # at some time
         self._last_lease: dict[str, tuple[int, int]] = {}  # epoch and number, by asset
+        self._mixed: dict[str, set[frozenset[tuple[str, str]]]] = defaultdict(set)  # segments of two versions
         self._known: dict[str, float] = {}  # when the fleet last recorded something of it
 
     # -- what is really there ----------------------------------------------------------------------------------
@@ -199,7 +203,7 @@ class Oracle:
                 version.files
             ) <= set(stored):
                 return None
-        return "what is stored is no version that the source ever had"
+        return NO_VERSION
 
     def _contradiction(self, store: Destination, manifest: Found) -> str | None:
         """Return what the store does not hold as the manifest says; None when it holds all of it."""
@@ -275,7 +279,7 @@ class Oracle:
             store.name: why
             for store in self.destinations
             if (why := self.problem(store, row.asset_id))
-            and not self._excused(store, row.asset_id, process.attempt_began)
+            and not self._excused(process, store, row.asset_id, why)
         }
         if len(self.destinations) - len(problems) >= self.quorum:
             self.copies.archived_at_quorum(row.asset_id, list(problems))
@@ -301,7 +305,7 @@ class Oracle:
             if asset_id in key and not is_tombstone(key)
         ]
 
-    def _excused(self, store: Destination, asset_id: str, since: float) -> bool:
+    def _excused(self, process: Process, store: Destination, asset_id: str, why: str) -> bool:
         """Harm that the attempt could not see: done meanwhile, or of a kind that no listing shows; or the source
         changed in the middle of it."""
         if not store.mounted and store.unmounted_for <= UNSEEN_SECONDS["manifest"]:
@@ -309,9 +313,37 @@ class Oracle:
             over_at = self.scheduler.seconds + DAY
             self.harms[asset_id, store.name].append(Harm(over_at, "manifest deleted", "", is_hidden=False))
             return True
+        since = process.attempt_began
         if any(harm.kind == "rot" or harm.at >= since for harm in self.harms[asset_id, store.name]):
             return True
+        if why == NO_VERSION:
+            return self._may_be_mixed(process, store, asset_id)
         return any(version.since >= since for version in self.assets[asset_id].versions[1:])
+
+    def _may_be_mixed(self, process: Process, store: Destination, asset_id: str) -> bool:
+        """Whether the attempt that stored this copy could not know that the source changed in the middle of it: a tree
+        is compared once more after a longer copy, if its playlists can be read then."""
+        segments = self._segments(store, asset_id)
+        if segments in self._mixed[asset_id]:
+            return True
+        first, last = process.source_reads.get(asset_id, (_NEVER, _NEVER))
+        if first < process.attempt_began:
+            return False
+        hindered = self.faults.windows("source", f"source:{asset_id}", "api", f"api:{process.name}")
+        asset = self.assets[asset_id]
+        if (
+            last - first < COMPARED_AFTER
+            or any(start < self.scheduler.seconds and end > first for start, end in hindered)
+            or not asset.is_there(self.scheduler.seconds)
+        ) and any(first <= version.since <= last for version in asset.versions[1:]):
+            self._mixed[asset_id].add(segments)
+            return True
+        return False
+
+    def _segments(self, store: Destination, asset_id: str) -> frozenset[tuple[str, str]]:
+        manifest = self.manifest(store, asset_id)
+        objects = manifest.objects if manifest is not None else []
+        return frozenset((key.rsplit("/", 1)[1], crc) for key, _, crc in objects if key.endswith(".ts"))
 
     # -- told by the stores ------------------------------------------------------------------------------------
     def wrote(
@@ -380,7 +412,7 @@ class Oracle:
                 self._soon_marked(store, asset_id)
             elif (
                 why
-                and not self._excused(store, asset_id, process.attempt_began)
+                and not self._excused(process, store, asset_id, why)
                 and not ("is not there" in why and self._erased_meanwhile(process, store, asset_id))
             ):
                 self._broken(
@@ -560,8 +592,8 @@ class Oracle:
             allowed = noticed_by[name]
             if allowed is None and self.epoch and self.scheduler.seconds < self.epoch_began + 1 * DAY:
                 continue
-            changed = any(version.since > 0 for version in self.assets[row.asset_id].versions[1:])
-            if changed and "no version" in why:
+            store = next(each for each in self.destinations if each.name == name)
+            if why == NO_VERSION and self._segments(store, row.asset_id) in self._mixed[row.asset_id]:
                 continue
             if allowed is not None and self.expiry.is_over(row.asset_id, allowed):
                 continue

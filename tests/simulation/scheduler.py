@@ -162,6 +162,7 @@ class Process:
         self.lives = 0
         self.alive = False
         self.attempt_began = 0.0
+        self.source_reads: dict[str, tuple[float, float]] = {}  # the first and last of the attempt, by asset
         self.lease_number = 0  # by the order in which the ledger gave leases
         self.asset_id = ""
         self.looked_at: dict[tuple[str, str], float] = {}  # by store and key: when it was told what is there

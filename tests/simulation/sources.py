@@ -259,6 +259,7 @@ class SimSession:
             reply = self._process.call(
                 what, lambda: self._sources.reply(request), lambda: BrokenOff("no answer"), latency
             )
+            self._note_read(path)
             if transfer.done:
                 return
             lines, body, broken = reply
@@ -269,6 +270,16 @@ class SimSession:
             return
         self._held[transfer] = (body, broken)
         self._body(transfer)
+
+    def _note_read(self, path: str) -> None:
+        """For the oracle: a source that changes between the two may have given files of two versions."""
+        process, now = self._process, self._sources.scheduler.seconds
+        asset_id = path.lstrip("/").partition("/")[0]
+        first, _ = process.source_reads.get(asset_id, (float("-inf"), 0.0))
+        if first < process.attempt_began:
+            process.source_reads[asset_id] = (now, now)
+        elif path.endswith(".ts"):
+            process.source_reads[asset_id] = (first, now)
 
     def cancel(self, transfer: Transfer) -> None:
         self._held.pop(transfer, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +115,45 @@ def test_a_mark_of_damage_is_wrong_only_if_what_the_manifest_lists_is_there(ther
     fleet.oracle.wrote(worker, store, key, before, mounted=True)
 
     assert _found(fleet) == ("nothing whole is called damaged" if there == b"a" else None)
+
+
+@pytest.mark.parametrize(
+    ("reads", "changed_at", "hindered", "is_excused"),
+    [
+        ((1000.0, 1030.0), 1010.0, False, True),
+        ((1000.0, 1030.0), 990.0, False, False),  # what was read is of the second version
+        ((1000.0, 1030.0), 1040.0, False, False),  # of the first
+        ((1000.0, 9000.0), 1010.0, False, False),  # it has compared
+        ((1000.0, 9000.0), 1010.0, True, True),  # and was not told
+        ((100.0, 130.0), 110.0, False, False),  # by an attempt before
+    ],
+)
+def test_two_versions_are_mixed_only_by_an_attempt_that_could_not_know(
+    reads: tuple[float, float], changed_at: float, hindered: bool, is_excused: bool
+) -> None:
+    fleet = Fleet(1)
+    oracle, store, worker, other = fleet.oracle, fleet.destinations[0], *fleet.workers[:2]
+    made = next(each for each in oracle.assets.values() if each.is_tree)
+    made.versions = [made.versions[0], replace(made.versions[0], since=changed_at, number=2)]
+    made.ready_from, made.gone_from = 0.0, DAY
+    segment = {"path": "v0/seg0.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    manifest = {"schema": "archiver.manifest/1", "folder": f"recordings/{made.id}", "objects": [segment]}
+    key = f"manifests/2026/03/01/{made.id}.json"
+    put(store.real, f"recordings/{made.id}/v0/seg0.ts", b"a")
+    put(store.real, key, json.dumps(manifest).encode())
+    fleet.scheduler.seconds = reads[1] + 1
+    fleet.faults.all.clear()
+    if hindered:
+        fleet.faults.add(Fault("source", "403", reads[1], reads[1] + HOUR))
+    for process in (worker, other):
+        process.start()
+        process.attempt_began = 500.0
+    worker.source_reads[made.id] = reads
+
+    oracle.wrote(worker, store, key, None, mounted=True)
+    oracle.wrote(other, store, key, None, mounted=True)  # it has read nothing, and goes by what is there
+
+    assert _found(fleet) == (None if is_excused else "no manifest proves what is not whole")
 
 
 @pytest.mark.parametrize(

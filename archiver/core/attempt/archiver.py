@@ -4,6 +4,7 @@
     ask the API            judging.py      the asset may be failed, external, or not ready
     look at what is there  looking.py      destinations with a verified manifest are left out, as are open breakers
     copy                   copying.py      every object to every destination; what is missing or odd is a doubt
+    compare                changed_meanwhile.py  after a long copy of a tree: does the source still have the same?
     verify                 committable.py  committed now, or after more attempts that find the same doubts?
     commit                 saving.py       the manifest, last, and only with the lease confirmed
     decide                 decisions.py    the outcome of a failure; rechecking.py: is the asset stored all the same?

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
 from archiver.core.attempt import doubts
+from archiver.core.attempt.changed_meanwhile import changed_meanwhile
 from archiver.core.attempt.committable import committable_manifest
 from archiver.core.attempt.context import Attempt
 from archiver.core.attempt.copied import Copied
@@ -58,6 +60,7 @@ def save(attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend], found
                 raise
             folder = next_folder(folder, present, tried)
             log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
+    copied = replace(copied, doubts=(*copied.doubts, *changed_meanwhile(attempt, asset, contents, started)))
     manifest = committable_manifest(attempt, asset, folder, contents, copied, present)
     failed = {**found.silent, **copied.failed}
     for store in stores:

@@ -257,6 +257,8 @@ def _copies(summary: Summary) -> Iterator[Finding]:
     for name, number in lacking(summary.counts, summary.removed_destinations).items():
         last = summary.replicated or {}
         why = f" The last run failed for {last['failed']}: {last.get('reason')}" if last.get("failed") else ""
+        if not why and last.get("waiting"):
+            why = f" {last['waiting']} that could not be copied are tried again within a day: {last.get('reason')}"
         are = "is" if number == 1 else "are"
         yield finding(
             "copies_missing",

@@ -271,6 +271,15 @@ def test_a_replication_that_fails_says_why() -> None:
     assert "failed for 2: two: AccessDenied: 403" in problem.text
 
 
+def test_what_a_destination_refused_and_is_not_tried_yet_is_told() -> None:
+    counts_ = replace(WELL.counts, copies={"two": {LACKING: 2}})
+    waiting = {"failed": 0, "waiting": 2, "reason": "two: AccessDenied: 403"}
+
+    [problem] = assess(replace(WELL, counts=counts_, replicated=waiting)).problems
+
+    assert "2 that could not be copied are tried again within a day: two: AccessDenied: 403" in problem.text
+
+
 def test_every_rule_that_fires_is_reported() -> None:
     everything = replace(
         WELL,

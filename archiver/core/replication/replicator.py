@@ -16,6 +16,7 @@ from archiver.core.attempt import urgency as urgent_copies
 from archiver.core.attempt.decisions import describe
 from archiver.core.destinations import breaker
 from archiver.core.locks import Lock, acquire
+from archiver.core.replication.backoff import Backoff
 from archiver.core.replication.record_copies import copy_records
 from archiver.core.replication.repairer import Repaired, Repairer, Result
 from archiver.core.replication.selection import Wanted, most_urgent, wanted_rows
@@ -111,14 +112,18 @@ class Replicator:
             if lock is None:
                 return None
             allowance = self._allowance()
+            backoff = Backoff(self._ledger, self._names, self._clock())
             run = _Run(
                 until=self._clock() + LONGEST_RUN,
                 bytes_left=allowance,
                 lock=lock,
                 before_read=self._before_read,
+                backoff=backoff,
             )
-            result = self._with_records(self._run(Wanted(), run, ignore_progress), Wanted())
-            self._report(result, None if allowance is None else allowance - result.copied_bytes)
+            waiting = backoff.waiting()
+            wanted = Wanted(chooses=lambda row: not backoff.waits(row))
+            result = self._with_records(self._run(wanted, run, ignore_progress), Wanted())
+            self._report(result, None if allowance is None else allowance - result.copied_bytes, waiting)
             return result
 
     def replicate(
@@ -177,7 +182,10 @@ class Replicator:
                 chosen = most_urgent(self._ledger, wanted, self._names, self._clock(), run.tried)
                 if not chosen:
                     break
-                self._copy_all(deque(row.asset_id for row in chosen), wanted, run, pool, on_progress)
+                ids = [row.asset_id for row in chosen]
+                if run.backoff is not None:
+                    ids.sort(key=run.backoff.failed_often)
+                self._copy_all(deque(ids), wanted, run, pool, on_progress)
         return run.result(run.total - run.ended)
 
     def _copy_all(
@@ -198,9 +206,11 @@ class Replicator:
                     running.add(pool.submit(self._repair, asset_id, wanted, run))
                 done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
-                    run.add(future.result())
+                    run.add(future.result(), self._clock())
                 if run.lock is not None:
                     run.lock.extend()
+                if done and run.backoff is not None:
+                    run.backoff.save()
                 on_progress("replicating", run.ended, max(run.total, run.ended), size_bytes=run.copied_bytes)
         except BaseException:
             run.ends = True  # those that run end within a second
@@ -274,14 +284,16 @@ class Replicator:
         earned = int(budget * ((self._clock() - at) / timedelta(days=1)))
         return min(budget, left + max(earned, 0))
 
-    def _report(self, result: ReplicateResult, allowance_bytes: int | None) -> None:
+    def _report(self, result: ReplicateResult, allowance_bytes: int | None, waiting: Sequence[str]) -> None:
+        """`waiting`: why each asset failed that was not tried."""
         fact = {
             "at": self._clock().isoformat(),
             "copied": result.copied,
             "bytes": result.copied_bytes,
             "failed": result.failed,
             "left": result.left,
-            "reason": next(iter(result.failures.values()), ""),
+            "reason": next(iter([*result.failures.values(), *waiting]), ""),
+            "waiting": len(waiting),
             "allowance_bytes": allowance_bytes,
         }
         self._ledger.remember(REPLICATE_FACT, fact)
@@ -291,12 +303,13 @@ class Replicator:
 
 @dataclass(slots=True)
 class _Run:
-    """A run so far. `bytes_left`: None: no limit."""
+    """A run so far. `bytes_left`: None: no limit. `backoff`: None: a person asked, all is tried."""
 
     until: datetime | None = None
     bytes_left: int | None = None
     lock: Lock | None = None
     before_read: Callable[[int], None] = lambda _bytes: None
+    backoff: Backoff | None = None
     total: int = 0
     tried: set[str] = field(default_factory=set)
     counts: Counter[Result] = field(default_factory=Counter)
@@ -315,7 +328,9 @@ class _Run:
     def failed(self) -> int:
         return self.counts[Result.FAILED]
 
-    def add(self, repaired: Repaired) -> None:
+    def add(self, repaired: Repaired, now: datetime) -> None:
+        if self.backoff is not None:
+            self.backoff.note(repaired, now)
         self.counts[repaired.result] += 1
         if repaired.result is Result.COPIED:  # the ledger knows it
             self.tried.discard(repaired.asset_id)

@@ -185,12 +185,16 @@ def mark_damaged(
 def read_back(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> bool:
     """Read every object back and return whether all are right. When a second reading finds problems too, mark the
     manifest as damaged: by its sizes it would count as archived. Raises StorageError, also when it cannot be marked."""
-    if verify_contents(store, manifest).ok:
-        return True
-    problems = verify_contents(store, manifest).problems  # one bad answer is no damage
+    problems = read_twice(store, manifest)
     if problems:
         mark_damaged(store, key, problems, of=manifest)
     return not problems
+
+
+def read_twice(store: StorageBackend, manifest: Manifest) -> Sequence[str]:
+    """Read every object back, and once more if it is not right, for one bad answer is no damage; return the problems of
+    the second reading. Raises StorageError."""
+    return () if verify_contents(store, manifest).ok else verify_contents(store, manifest).problems
 
 
 def clear_damage(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Manifest | None:

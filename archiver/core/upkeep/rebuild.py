@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -19,10 +20,19 @@ from archiver.core.deadlines import UNDATED, UNDATED_RETENTION, is_over, is_plau
 from archiver.core.errors import ManifestError
 from archiver.core.judging import Scope, as_known, judge
 from archiver.core.records import end_records, keys
-from archiver.core.records.commit import LACKING, committed, damaged_settlement, kept, read_back
+from archiver.core.records.commit import (
+    LACKING,
+    committed,
+    damaged_settlement,
+    kept,
+    mark_damaged,
+    read_back,
+    read_twice,
+)
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest, find_manifest, read_manifest
 from archiver.core.records.verify import verify_listed
+from archiver.core.upkeep.full_reads import FullReads
 from archiver.core.upkeep.gaps import Gap, judge_gap
 from archiver.core.upkeep.review import restore_decisions
 from archiver.hms.models import Asset
@@ -91,11 +101,13 @@ class Rebuilder:
         each destination."""
         self._listed, self._names = listed, None
 
-    def enter_archived(self, manifest_keys: Iterable[ObjectKey]) -> tuple[int, int]:
+    def enter_archived(
+        self, manifest_keys: Iterable[ObjectKey], reads: FullReads | None = None
+    ) -> tuple[int, int]:
         """Enter assets that have a manifest at every destination; how many are newly archived, and how many manifests
-        cannot be understood."""
+        cannot be understood. `reads`: leave out what it knows to be damaged; None: nothing."""
         entered = unreadable = 0
-        for came, not_understood in self._each(self._enter_archived, manifest_keys):
+        for came, not_understood in self._each(partial(self._enter_archived, reads), manifest_keys):
             entered += came
             unreadable += not_understood
         return entered, unreadable
@@ -110,13 +122,15 @@ class Rebuilder:
             while some := list(islice(remaining, _AT_ONCE)):
                 yield from pool.map(enter, some)
 
-    def _enter_archived(self, key: ObjectKey) -> tuple[int, int]:
+    def _enter_archived(self, reads: FullReads | None, key: ObjectKey) -> tuple[int, int]:
         row = self._row(key)
         if row is not None and row.state in (AssetState.ARCHIVED, AssetState.RUNNING):
             return _NOTHING
+        if row is not None and row.state not in OPEN_STATES and reads is not None and reads.knows(row):
+            return _NOTHING
         if (
             row is not None
-            and not self._holds(key, every_byte=row.state not in OPEN_STATES)
+            and not self._holds(key, row, reads)
             and not (row.state in _KEPT_AFTER_ALL and self._keeps(key))
         ):
             if row.state is AssetState.LOST:
@@ -409,19 +423,39 @@ class Rebuilder:
     def _is_over(self, manifest: Manifest) -> bool:
         return self._clock() >= self._ends_at(manifest)
 
-    def _holds(self, key: ObjectKey, *, every_byte: bool) -> bool:
-        """Whether the asset is archived at every destination. `every_byte`: read it back, because it ended, and may
-        have been found damaged: a store may not have let us mark its manifest, and sizes prove little. What is not
-        whole is marked as damaged now."""
+    def _holds(self, key: ObjectKey, row: Row, reads: FullReads | None) -> bool:
+        """Whether the asset is archived at every destination. One that has ended is read back, and may have been found
+        damaged: a store may not have let us mark its manifest, and sizes prove little. What is not whole is marked as
+        damaged now; where that is refused too, `reads` notes it."""
         try:
+            there: list[tuple[StorageBackend, Manifest]] = []
             for store in self._destinations:
-                manifest = committed(store, key)
-                if manifest is None or (every_byte and not read_back(store, key, manifest)):
+                if (manifest := committed(store, key)) is None:
+                    return False
+                there.append((store, manifest))
+            for store, manifest in there if row.state not in OPEN_STATES else ():
+                if problems := read_twice(store, manifest):
+                    self._mark(store, key, manifest, problems, reads)
                     return False
             return True
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False
+
+    def _mark(
+        self,
+        store: StorageBackend,
+        key: ObjectKey,
+        manifest: Manifest,
+        problems: Sequence[str],
+        reads: FullReads | None,
+    ) -> None:
+        try:
+            mark_damaged(store, key, problems, of=manifest)
+        except StorageError as error:
+            log.warning("damage_not_marked", store=store.name, key=key, reason=str(error))
+            if reads is not None:
+                reads.note(manifest.asset_id)
 
     def read(self, store: StorageBackend, key: ObjectKey) -> Manifest | None:
         try:

@@ -26,6 +26,7 @@ from archiver.core.upkeep.applied_tombstones import AppliedTombstones
 from archiver.core.upkeep.contradicted import Contradiction, Contradictions
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
+from archiver.core.upkeep.full_reads import FullReads
 from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, archived_at_quorum, judge_gap, limit
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
@@ -191,9 +192,14 @@ class Reconciler:
         came_back = self._tombstones.apply(listed, buried, partial(_extending, lock=lock))
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         self._rebuilder.compare_folders_with(listed)
+        reads = FullReads(self._ledger, started)
         entered, unreadable = self._rebuilder.enter_archived(
-            _extending(sorted(everywhere), lock, _counting(on_progress, "reading manifests", len(everywhere)))
+            _extending(
+                sorted(everywhere), lock, _counting(on_progress, "reading manifests", len(everywhere))
+            ),
+            reads,
         )
+        reads.save()
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
         ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))

@@ -1,6 +1,7 @@
-"""Remember which assets a reconcile has read in full and found damaged, where the store does not let them be marked.
+"""Remember which assets a reconcile has read in full in vain, where a store lets nobody note the result.
 
-Only reading tells that such a copy was restored; once a day is enough, since `archiver verify ID` tells at once.
+A damaged copy that cannot be marked, or one that is whole beside a record of its damage that cannot be deleted: only
+reading tells. Once a day is enough, since `archiver verify ID` tells at once.
 """
 
 from __future__ import annotations
@@ -45,3 +46,4 @@ class FullReads:
         if self._is_changed:
             latest = list(self._read.items())[-REMEMBERED:]
             self._ledger.remember(FACT, {"assets": {asset_id: at.isoformat() for asset_id, at in latest}})
+            self._is_changed = False

@@ -209,7 +209,7 @@ class Reconciler:
         on_progress("repairing")
         reopened, would_change = self._close(gaps, lock, confirmed, fill)
         said = [contradictions.settle(row) for row in _extending(gaps.suspect, lock, every=1)]
-        self._delete_outdated_end_records(lock, contradictions)
+        self._delete_outdated_end_records(lock, contradictions, reads)
         self._write_end_records(lock)
         if self._expirer is not None and gaps.expired:
             gone = list(self._expirer.gone(_extending(gaps.expired, lock)))
@@ -447,9 +447,11 @@ class Reconciler:
                     history=row.history,
                 )
 
-    def _delete_outdated_end_records(self, lock: Lock, contradictions: Contradictions) -> None:
+    def _delete_outdated_end_records(
+        self, lock: Lock, contradictions: Contradictions, reads: FullReads
+    ) -> None:
         """Delete the end records of assets that are archived or erased by now, or that a person wants archived after
-        all."""
+        all. One that was refuted by every byte, and must not be deleted, is noted in `reads`."""
         for store in self._destinations:
             for key in _extending(sorted(self._listed(store, keys.ENDS, lock)), lock):
                 if keys.is_tombstone(key):
@@ -458,15 +460,23 @@ class Reconciler:
                 if row is None or not (row.state in _WITHOUT_END or is_outdated(store, key, row)):
                     continue
                 record = end_records.read(store, key) if row.state is AssetState.ARCHIVED else None
-                if record is None or contradictions.is_refuted(row, record):
-                    self._delete_if_allowed(store, key)
+                was_later = record is not None and contradictions.is_later(record, row)
+                if was_later and reads.knows(row):
+                    continue
+                if record is not None and not contradictions.is_refuted(row, record):
+                    continue
+                if not self._delete_if_allowed(store, key) and was_later:
+                    reads.note(row.asset_id)
+        reads.save()
 
-    def _delete_if_allowed(self, store: StorageBackend, key: ObjectKey) -> None:
+    def _delete_if_allowed(self, store: StorageBackend, key: ObjectKey) -> bool:
         """A retention policy must not keep the reconcile from ending: the manifest says more than an end record."""
         try:
             store.delete(key)
         except AccessDenied as error:
             log.info("end_record_left", store=store.name, key=key, reason=str(error))
+            return False
+        return True
 
 
 def _never_held(known: CopyState | None, added_since: bool, filling: bool) -> bool:

@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from archiver.core.judging import as_known
+from archiver.core.records import end_records
 from archiver.core.records.commit import mark_damaged
 from archiver.core.upkeep.full_reads import AGAIN_AFTER, FACT, REMEMBERED, FullReads
-from archiver.ledger.models import AssetState, Row
+from archiver.ledger.models import AssetState, Row, Settlement
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.errors import AccessDenied
 from tests.core.archived import archive_at, enter, flip_a_bit
@@ -23,6 +25,9 @@ class WriteOnce(DatedBackend):
         if spec.key in self.store.objects:
             raise AccessDenied("the retention policy forbids to replace it")
         return super().put(spec, data, crc32c)
+
+    def delete(self, key: ObjectKey) -> None:
+        raise AccessDenied("the retention policy forbids to delete it")
 
 
 def damaged(store: type[DatedBackend]) -> tuple[ReconcileHarness, ObjectKey]:
@@ -86,6 +91,23 @@ def test_a_whole_copy_beside_one_that_is_marked_is_not_read() -> None:
     mark_damaged(harness.two, key, ["it differs"])
 
     assert media_read(harness) == [0, 0]
+
+
+def test_what_is_whole_beside_a_record_of_its_damage_that_must_not_be_deleted_is_read_once_a_day() -> None:
+    """The ledger was rolled back to before it was found damaged, and it was restored since."""
+    harness, _key = damaged(WriteOnce)
+    harness.ledger.record_archived(as_known(row(harness)), Settlement(AssetState.ARCHIVED))
+    harness.clock.advance(HOUR)
+    end_records.write(
+        [harness.two], as_known(row(harness)), AssetState.DAMAGED, "it differs", harness.clock()
+    )
+
+    reads = [media_read(harness) for _ in range(25)]
+
+    assert reads[0][1]
+    assert reads[1:24] == [[0, 0]] * 23
+    assert reads[24] == reads[0]
+    assert harness.state(asset()) is AssetState.ARCHIVED
 
 
 @pytest.mark.parametrize("changed", [True, False])

@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +20,7 @@ from worker.cli.shared import By, ExitCode, Json, err, out, print_json, read_set
 
 if TYPE_CHECKING:
     from archiver.core.upkeep.erasing import Removal
-    from archiver.ledger.base import Assets
+    from archiver.ledger.base import Assets, Ledger
     from archiver.ledger.models import Row
     from worker.services import AppServices
     from worker.settings import Settings
@@ -87,8 +87,6 @@ def erase(
             "or sentence",
             param_hint="--reason",
         )
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here: add --yes")
     first, last = (
         time_of(text, name) if text else None for text, name in ((since, "--since"), (until, "--until"))
     )
@@ -113,10 +111,8 @@ def erase(
                 ids = _chosen(services.ledger, session, room, asset_type, first, last)
             else:
                 ids = list(dict.fromkeys(asset_ids or []))
-            if not ids and chosen and not services.ledger.counts().seen:
-                err.print(
-                    "The ledger is empty, and finds no asset: run `archiver rebuild` first.", style="red"
-                )
+            if chosen and (unsure := _unsure(services.ledger, services.clock())):
+                err.print(unsure, style="red")
                 sys.exit(ExitCode.NOT_SAVED)
             if not ids:
                 none = f"No recording of {user} alone: nothing to erase." if user else "No such asset."
@@ -197,6 +193,21 @@ def _chosen(
     ]
 
 
+def _unsure(ledger: Ledger, now: datetime) -> str:
+    """Return why the ledger may not know every asset of a session, room or time; nothing if it does."""
+    from archiver.core.upkeep.reports import RECONCILE_OVERDUE, reconcile_is_overdue
+
+    if not ledger.counts().seen:
+        return "The ledger is empty, and finds no asset: run `archiver rebuild` first."
+    if not reconcile_is_overdue(ledger, now):
+        return ""
+    hours = RECONCILE_OVERDUE // timedelta(hours=1)
+    return (
+        f"Nothing was erased. The ledger was not compared with the destinations in the last {hours} hours and may not "
+        "know every asset there: run `archiver reconcile`, then this again."
+    )
+
+
 def _confirmed(ledger: Assets, ids: Sequence[str], known: Mapping[str, Row]) -> bool:
     from worker.views.text import shown
 
@@ -204,6 +215,8 @@ def _confirmed(ledger: Assets, ids: Sequence[str], known: Mapping[str, Row]) -> 
         err.print(shown(_line(asset_id, known.get(asset_id) or ledger.get(asset_id))))
     if len(ids) > _SHOWN:
         err.print(f"... and {len(ids) - _SHOWN:,} more.")
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nothing was erased. Nobody can be asked here: add --yes")
     what = "this asset" if len(ids) == 1 else f"these {len(ids):,} assets"
     return typer.confirm(f"Erase {what} for good, at every destination?", err=True)
 

@@ -66,6 +66,23 @@ def test_many_are_listed_and_erased_once_somebody_confirms(user: User, archived:
         assert user.row(archived[0])["state"] == state
 
 
+def test_a_ledger_that_was_lost_since_is_not_asked_which_assets_there_are(
+    user: User, empty_simulator: Simulator, archived: list[str]
+) -> None:
+    room = user.row(archived[0])["room_id"]
+    found = user.types("erase", "--room", room, "--reason", "T-1")
+    assert (found.exit_code, archived[0] in found.text, "add --yes" in found.text) == (2, True, True)
+    assert user.row(archived[0])["state"] == "archived"
+    empty = user.types("erase", "--room", room, "--reason", "T-1", "--yes", ARCHIVER_REDIS_URL=None)
+    other = str(empty_simulator.add_asset("chat")["id"])
+    user.types("archive", other, ARCHIVER_REDIS_URL=None)
+    partial = user.types("erase", "--room", room, "--reason", "T-1", "--yes", ARCHIVER_REDIS_URL=None)
+
+    assert (empty.exit_code, "archiver rebuild" in empty.text) == (1, True)
+    assert (partial.exit_code, "archiver reconcile" in partial.text) == (1, True)
+    assert files_of(user, archived[0])
+
+
 def test_an_unknown_asset_is_not_called_erased(user: User, archived: list[str]) -> None:
     result = user.types("erase", "0000", "--reason", "T-1", "--yes", "--json")
 
@@ -110,9 +127,11 @@ def test_of_a_user_what_is_shared_is_spared_unless_asked_for(user: User, empty_s
     def record(asset_id: str) -> Path:
         return user.folder / "archive/sessions" / sessions[asset_id] / "session.json"
 
-    of_track, of_chat = (
-        json.loads(record(each).read_text())["peers"][0]["user_id"] for each in (track, chat)
+    in_track, in_chat = (
+        [each["user_id"] for each in json.loads(record(of).read_text())["peers"]] for of in (track, chat)
     )
+    of_track = in_track[0]
+    of_chat = next(each for each in in_chat if each != of_track)
 
     spared = user.types("erase", "--user", of_chat, "--reason", "T-1", "--yes")
     assert user.row(chat)["state"] == "archived"

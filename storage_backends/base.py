@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import NewType, Protocol
 
 from storage_backends.errors import InvalidKey
@@ -28,6 +29,7 @@ MAX_SEGMENT_BYTES = 255
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,254}(?:/[A-Za-z0-9_][A-Za-z0-9_.=-]{0,254})*")
 
 
+@lru_cache(maxsize=1024)  # an asset's keys are checked at every call about them
 def object_key(text: str) -> ObjectKey:
     """Return `text` as a key that means the same in every store. Raises InvalidKey.
 

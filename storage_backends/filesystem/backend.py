@@ -129,11 +129,19 @@ class FilesystemBackend:
         return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
+        doing = self._doing("stat", key, "looking at")
         try:
-            with translated(self._doing("stat", key, "looking at")), self._root.file(key) as file:
-                return described(key, os.fstat(file))
+            with doing:
+                file = self._root.open_file(key)
+                try:
+                    return described(key, os.fstat(file))
+                finally:
+                    os.close(file)
         except ObjectMissing:
             return None
+        except OSError as error:  # five times an asset: without `translated`
+            with doing:
+                raise translate(error, doing) from error
 
     def read(
         self,
@@ -258,5 +266,5 @@ class FilesystemBackend:
 
 
 def _require_match(key: ObjectKey, file: int, etag: str | None, doing: Operation) -> None:
-    if etag not in (None, described(key, os.fstat(file)).etag):
+    if etag is not None and etag != described(key, os.fstat(file)).etag:
         raise ObjectChanged(f"{doing}: the key holds another object")

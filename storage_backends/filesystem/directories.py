@@ -34,7 +34,16 @@ def open_folder(name: str, above: int) -> Iterator[int]:
 @contextlib.contextmanager
 def walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[int]:
     """Open the directory `segments` below `root`. A symbolic link on the way raises ENOTDIR or ELOOP."""
-    folder = os.dup(root)
+    folder = descend(segments, root, make=make)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def descend(segments: Sequence[str], root: int, *, make: bool = False) -> int:
+    """As `walk`; the caller closes it."""
+    folder = root
     try:
         for segment in segments:
             try:
@@ -44,11 +53,14 @@ def walk(segments: Sequence[str], root: int, *, make: bool = False) -> Iterator[
                     raise
                 _make(segment, folder)
                 below = os.open(segment, _FOLDER, dir_fd=folder)
+            above, folder = folder, below
+            if above != root:
+                os.close(above)
+    except BaseException:
+        if folder != root:
             os.close(folder)
-            folder = below
-        yield folder
-    finally:
-        os.close(folder)
+        raise
+    return folder if folder != root else os.dup(root)
 
 
 def _make(name: str, above: int) -> None:

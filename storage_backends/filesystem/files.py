@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from storage_backends import crc32c as crc
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey
@@ -53,7 +52,10 @@ def write_all(file: int, data: Buffer, offset: int) -> None:
 def check_file(file: int, size_bytes: int, crc32c: int, doing: object) -> None:
     """Read the file back and raise ChecksumRejected unless it has this size and CRC32C."""
     actual, offset = 0, 0
-    while piece := os.pread(file, _READ_BACK_BYTES, offset):
+    piece_bytes = min(
+        _READ_BACK_BYTES, size_bytes + 1
+    )  # a whole buffer for a few KiB costs more than reading them
+    while piece := os.pread(file, piece_bytes, offset):
         actual = crc.crc32c_of(piece, actual)
         offset += len(piece)
     if (offset, actual) != (size_bytes, crc32c):
@@ -63,7 +65,7 @@ def check_file(file: int, size_bytes: int, crc32c: int, doing: object) -> None:
 
 
 def described(key: ObjectKey, status: os.stat_result) -> ObjectInfo:
-    suffix = Path(key).suffix.lower()
+    suffix = os.path.splitext(key)[1].lower()  # noqa: PTH122 - a tenth of a Path's cost, and asked of each object
     return ObjectInfo(
         key,
         status.st_size,

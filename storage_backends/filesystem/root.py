@@ -25,12 +25,15 @@ from storage_backends.errors import (
     ObjectMissing,
     TransientStorageError,
 )
-from storage_backends.filesystem.directories import NotFlushed, flush, walk
+from storage_backends.filesystem.directories import NotFlushed, descend, flush, walk
 from storage_backends.filesystem.files import described
 from storage_backends.filesystem.folded_names import folds_case, key_of
 from storage_backends.filesystem.folded_names import named_otherwise as other_name_of
 
 UPLOADS = ".uploads"
+
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # it may be a link itself: that is the user's choice
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 # errors of a file system without hard links (FUSE, SMB, FAT) or without locks (some NFS)
 _NO_LINKS = {
@@ -51,15 +54,12 @@ class Root:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = f"file://{path}"
         self.links = True
         self.locks = True
         self._made = False
         self._lock = threading.Lock()
         self._folds: bool | None = None  # None: not known yet
-
-    @property
-    def name(self) -> str:
-        return f"file://{self.path}"
 
     def segments(self, key: str) -> Sequence[str]:
         segments = object_key(key).split("/")
@@ -69,28 +69,36 @@ class Root:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        # the root itself may be a link: that is the user's choice
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        with self._lock:
-            if not self._made:
-                try:
-                    self.path.mkdir(exist_ok=True)
-                except (FileNotFoundError, NotADirectoryError):
-                    raise BucketMissing(
-                        f"{self.name}: its parent directory {self.path.parent} does not exist; create it, or "
-                        "mount the disk"
-                    ) from None
-                except FileExistsError:
-                    raise BucketMissing(f"{self.name} is not a directory") from None
-                self._made = True  # once: a root that vanishes later is an unmounted disk
-        try:
-            root = os.open(self.path, flags)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise BucketMissing(f"{self.name} existed and is gone; check that its disk is mounted") from error
+        root = self._open()
         try:
             yield root
         finally:
             os.close(root)
+
+    def _open(self) -> int:
+        """The root, each time anew: its disk may be unmounted in between."""
+        if not self._made:
+            self._make()
+        try:
+            return os.open(self.path, _ROOT)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BucketMissing(f"{self.name} existed and is gone; check that its disk is mounted") from error
+
+    def _make(self) -> None:
+        """Once: a root that vanishes later is an unmounted disk."""
+        with self._lock:
+            if self._made:
+                return
+            try:
+                self.path.mkdir(exist_ok=True)
+            except (FileNotFoundError, NotADirectoryError):
+                raise BucketMissing(
+                    f"{self.name}: its parent directory {self.path.parent} does not exist; create it, or "
+                    "mount the disk"
+                ) from None
+            except FileExistsError:
+                raise BucketMissing(f"{self.name} is not a directory") from None
+            self._made = True
 
     @contextlib.contextmanager
     def uploads(self) -> Iterator[int]:
@@ -99,22 +107,42 @@ class Root:
 
     @contextlib.contextmanager
     def file(self, key: ObjectKey) -> Iterator[int]:
+        """Raises ObjectMissing; OSError."""
+        file = self.open_file(key)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def open_file(self, key: ObjectKey) -> int:
+        """As `file`; the caller closes it."""
         *folders, last = self.segments(key)
-        missing = f"{key!r} is not in {self.name}"
-        with self.opened() as root, contextlib.ExitStack() as stack:
+        root = folder = self._open()
+        try:
             try:
-                folder = stack.enter_context(walk(folders, root))
-                file = os.open(
-                    last, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder
-                )
+                folder = descend(folders, root)
+                file = os.open(last, _FILE, dir_fd=folder)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link is not an object
-                    raise ObjectMissing(missing) from None
+                    raise self._missing(key) from None
                 raise
-            stack.callback(os.close, file)
-            if not stat_bits.S_ISREG(os.fstat(file).st_mode) or self.named_otherwise(key, root) is not None:
-                raise ObjectMissing(missing)
-            yield file
+            try:
+                if (
+                    not stat_bits.S_ISREG(os.fstat(file).st_mode)
+                    or self.named_otherwise(key, root) is not None
+                ):
+                    raise self._missing(key)
+            except BaseException:
+                os.close(file)
+                raise
+            return file
+        finally:
+            if folder != root:
+                os.close(folder)
+            os.close(root)
+
+    def _missing(self, key: ObjectKey) -> ObjectMissing:
+        return ObjectMissing(f"{key!r} is not in {self.name}")
 
     def publish(
         self, spec: ObjectSpec, source_folder: int, source: str, file: int, crc32c: int

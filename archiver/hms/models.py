@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -181,11 +182,16 @@ def parse_time(value: object) -> datetime | None:
     if found is None:
         return None
     date, minute, second, fraction, offset = found.groups()
+    return _from_parts(date, minute, second, (fraction or "")[:6], offset or "+00:00")
+
+
+@lru_cache(maxsize=1024)  # every look at the account parses the same few times again
+def _from_parts(date: str, minute: str, second: str, fraction: str, offset: str) -> datetime | None:
     is_leap = second == "60"
     try:
-        parsed = datetime.fromisoformat(f"{date}T{minute}:{'59' if is_leap else second}{offset or '+00:00'}")
+        parsed = datetime.fromisoformat(f"{date}T{minute}:{'59' if is_leap else second}{offset}")
         return parsed.astimezone(UTC) + timedelta(
-            seconds=1 if is_leap else 0, microseconds=int((fraction or "")[:6].ljust(6, "0"))
+            seconds=1 if is_leap else 0, microseconds=int(fraction.ljust(6, "0"))
         )
     except (ValueError, OverflowError):  # the 30th of February; the year 0; the year 1 east of Greenwich
         return None

@@ -8,7 +8,6 @@ from typing import Any
 
 from archiver.core.alerts import GROWTH_AFTER, Alert, Channel, Message
 from archiver.core.deadlines import alarm_level
-from archiver.core.health import unacknowledged
 from archiver.core.health_rules import Severity
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from tests.simulation.faults import Faults
@@ -84,9 +83,10 @@ class AlertOracle:
 
     def _true_now(self) -> list[tuple[str, str]]:
         ledger, oracle, now = self.ledger, self.oracle, self.oracle.scheduler.seconds
-        counts = ledger.counts()
-        found = [(rule, "") for rule, state in _ENDS.items() if unacknowledged(counts, state)]
-        levels = [self._level(row) for row in ledger.all_rows() if _is_unsaved(row)]
+        rows = ledger.all_rows()
+        ends = {row.state for row in rows if row.acknowledged is None}
+        found = [(rule, "") for rule, state in _ENDS.items() if state in ends]
+        levels = [self._level(row) for row in rows if _is_unsaved(row)]
         found += [("at_risk", level) for level in levels if level]
         found += [("destination_unknown", store.name) for store in self.destinations if not store.mounted]
         if oracle.swept_at is not None and now - oracle.swept_at > 5 * SWEEP_EVERY:

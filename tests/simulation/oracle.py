@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
+from operator import is_
 from typing import Any
 
 from archiver.core.attempt.changed_meanwhile import LOOK_AFTER
@@ -81,7 +83,7 @@ class Found:
             and not self.raw.get("damage")
         )
 
-    @property
+    @cached_property
     def objects(self) -> list[tuple[str, int, str]]:
         folder = self.raw["folder"]
         return [(f"{folder}/{item['path']}", item["size"], item["crc32c"]) for item in self.raw["objects"]]
@@ -159,6 +161,8 @@ class Oracle:
         self._committed_at: dict[tuple[str, str], float] = {}
         self._put_at: dict[tuple[str, str], float] = {}  # when it was last put where nothing was
         self._seen_manifests: dict[bytes, Found] = {}
+        self._judged: dict[tuple[str, str], tuple[Found, list[StoredObject | None], str | None]] = {}
+        self._tombstones = {asset_id: tombstone_key(asset_id) for asset_id in self.assets}
         self._leased_at: dict[str, float] = {}  # the last time
         self._lost: set[str] = set()  # at some time
         self._last_lease: dict[str, tuple[int, int]] = {}  # epoch and number, by asset
@@ -192,6 +196,15 @@ class Oracle:
             return "no manifest"
         if not manifest.proves:
             return "its manifest proves nothing"
+        found = [store.objects.get(key) for key, _, _ in manifest.objects]
+        judged = self._judged.get((store.name, asset_id))
+        if judged is None or judged[0] is not manifest or not all(map(is_, judged[1], found)):
+            judged = manifest, found, self._judge(store, manifest, asset_id)
+            self._judged[store.name, asset_id] = judged
+        return judged[2]
+
+    def _judge(self, store: Destination, manifest: Found, asset_id: str) -> str | None:
+        """As `problem`, of a manifest that proves its asset."""
         if (why := self._contradiction(store, manifest)) is not None:
             return why
         stored = {manifest.path(key): store.objects[key].data for key, _, _ in manifest.objects}
@@ -294,7 +307,8 @@ class Oracle:
 
     def is_erased(self, asset_id: str) -> bool:
         """Whether a tombstone is at some destination."""
-        return any(tombstone_key(asset_id) in store.objects for store in self.destinations)
+        key = self._tombstones[asset_id]
+        return any(key in store.objects for store in self.destinations)
 
     def _left_of(self, asset_id: str) -> list[str]:
         """Return what is still there of it, but for tombstones."""

@@ -72,6 +72,7 @@ class Scheduler:
         self._not_digested: list[str] = []
         self._abandoned: list[Any] = []
         self.processes: list[Process] = []
+        self._now = (0.0, START)
 
     @property
     def in_hub(self) -> bool:
@@ -85,7 +86,11 @@ class Scheduler:
         return self._digest.hexdigest()
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
+        seconds, now = self._now
+        if seconds != self.seconds:
+            now = START + timedelta(seconds=self.seconds)
+            self._now = (self.seconds, now)
+        return now
 
     def note(self, who: str, what: str) -> None:
         line = f"{self.seconds:.3f} {who} {what}"
@@ -315,7 +320,9 @@ class Process:
         fate = self._fate()
         latency += 0.001 + 0.049 * scheduler.rng.random()
         if fate is None:  # by far the most often
-            self.sleep(latency)
+            until = scheduler.seconds + latency
+            if self.paused_until > until or not scheduler.pass_by(until):
+                self.sleep(latency)
             return action()
         if fate == "kill before":
             self.kill(scheduler.rng.uniform(5, 10 * MINUTE))

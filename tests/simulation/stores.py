@@ -204,12 +204,8 @@ class SimStore:
     def __init__(self, process: Process, destination: Destination) -> None:
         self._process = process
         self.destination = destination
-        self._name = destination.name
+        self.name = destination.name
         self._conditions = Conditions()  # what this process has found out
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def limits(self) -> Limits:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
 
 from archiver.hms.models import Asset
 from archiver.transfer.checksums import crc32c
@@ -50,8 +49,7 @@ class TrueAsset:
     says_size: int | None
     checksums: bool  # the source tells the CRC32C of what it sends
     fails_at: float | None = None  # from then on the API says `failed`
-    created_text: str = ""
-    foreign: dict[str, Any] = field(default_factory=dict)
+    _described: dict[str, Asset] = field(default_factory=dict)  # by status
 
     @property
     def entry(self) -> str:
@@ -85,19 +83,22 @@ class TrueAsset:
 
     def described(self, seconds: float) -> Asset:
         """As the API tells it."""
-        return Asset.parse(
-            {
-                "id": self.id,
-                "job_id": "job",
-                "room_id": f"room-{self.number % 3}",
-                "session_id": "session",
-                "type": self.type,
-                "status": self.status(seconds),
-                "path": f"s3://hms/beam/{self.number}/{self.entry}",
-                "size": self.says_size,
-                "created_at": self.created_at,
-            }
-        )
+        status = self.status(seconds)
+        if status not in self._described:
+            self._described[status] = Asset.parse(
+                {
+                    "id": self.id,
+                    "job_id": "job",
+                    "room_id": f"room-{self.number % 3}",
+                    "session_id": "session",
+                    "type": self.type,
+                    "status": status,
+                    "path": f"s3://hms/beam/{self.number}/{self.entry}",
+                    "size": self.says_size,
+                    "created_at": self.created_at,
+                }
+            )
+        return self._described[status]
 
 
 def make_assets(rng: random.Random, count: int, until: float) -> list[TrueAsset]:

@@ -31,6 +31,7 @@ import archiver.core.restore.reading
 import archiver.core.restore.restorer
 import archiver.core.upkeep.erasing
 import archiver.http.waiting
+import archiver.ledger.memory.facts
 import storage_backends.memory
 import worker.alerts.alerter
 from archiver.core.alerts import Message
@@ -65,7 +66,7 @@ from archiver.transfer.base import Engine, UploadJournal
 from archiver.transfer.engine import TransferEngine
 from archiver.transfer.memory import MemoryBudget
 from storage_backends.base import StorageBackend
-from tests.simulation.ledgers import Secrets, SimLedger
+from tests.simulation.ledgers import Json, Secrets, SimLedger
 from tests.simulation.scheduler import HOUR, MINUTE, Process, Scheduler
 from tests.simulation.sources import SimApi, SimClient, Sources
 from tests.simulation.stores import SimStore
@@ -466,6 +467,7 @@ def virtual(scheduler: Scheduler, logs: Logs) -> Iterator[None]:
         (archiver.core.replication.replicator, "socket", types.SimpleNamespace(gethostname=machine)),
         (archiver.http.waiting, "pause", pause),
         (archiver.core.contents.hls.access.TreeAccess.__init__, "__defaults__", (monotonic,)),
+        (archiver.ledger.memory.facts, "json", Json),
         *_everywhere("secrets", secrets, Secrets(rng)),
         *_everywhere("uuid", uuid, _Uuids(rng)),
         (storage_backends.memory, "datetime", types.SimpleNamespace(now=lambda _utc: scheduler.now())),

@@ -64,10 +64,11 @@ class MemoryFacts(State):
 
     @synchronized
     def recall_all(self, prefix: str) -> Mapping[str, Mapping[str, object]]:
+        now = self._clock()
         return {
             name: json.loads(fact)
             for name, (ends, fact) in self._facts.items()
-            if name.startswith(prefix) and (ends is None or ends > self._clock())
+            if name.startswith(prefix) and (ends is None or ends > now)
         }
 
     @synchronized

@@ -58,13 +58,16 @@ class Tally:
     missing: int = 0  # of `bad`: the ledger calls them archived, and they have no manifest
     doubted: int = 0
     unchecked: int = 0
+    away: int = 0  # of `unchecked`: whole destinations
     read_bytes: int = 0
     cold: int = 0
     coldest_read: datetime | None = None  # the oldest last read of a cold copy
     never_read: int = 0  # of the cold ones
     restored: set[ObjectKey] = field(default_factory=set)
+    destinations: set[str] = field(default_factory=set)  # of which anything is known
 
     def add(self, checked: Checked) -> None:
+        self.destinations.add(checked.destination)
         self.read_bytes += checked.read_bytes
         if checked.cold:
             self.cold += 1
@@ -73,6 +76,7 @@ class Tally:
             self.coldest_read = min(reads, default=None)
         if checked.unchecked is not None and not checked.problems:
             self.unchecked += 1
+            self.away += checked.asset_id == EVERYTHING
         else:
             self.copies += 1
         self.bad += bool(checked.problems)
@@ -99,11 +103,13 @@ def verify(
     *,
     quick: bool,
     stored: Mapping[str, ObjectKey] | None = None,
+    unknown: Mapping[str, str] | None = None,
     found: Callable[[int], None] = lambda _count: None,
 ) -> Iterator[Checked]:
     """Verify each manifest of each destination (only those of `asset_ids`, if given) by reading every byte back, or
     with `quick` by names and sizes. `stored` (see `stored_by`): assets in it that have no manifest are problems, and
-    so are named assets without one; None: it is unknown what should be there.
+    so are named assets without one; None: it is unknown what should be there. `unknown`: destinations that are not
+    the ones that the ledger knows, and why: nothing follows from what they hold.
 
     Calls `found` with the number of copies. An unreadable copy or destination does not end the run. Writes only the
     manifests of copies that were marked as damaged and are whole again."""
@@ -114,10 +120,12 @@ def verify(
     work: list[tuple[StorageBackend, str, ObjectKey | None]] = []
     away: list[Checked] = []
     for store in destinations:
+        reason = (unknown or {}).get(store.name)
         try:
-            manifests = _manifests(store, hashed)
+            manifests = _manifests(store, hashed) if reason is None else {}
         except StorageError as error:
             reason = f"its manifests cannot be listed: {error}"
+        if reason is not None:
             away += [Checked(id_, store.name, unchecked=reason) for id_ in sorted(wanted) or [EVERYTHING]]
             continue
         # a list may lag behind

@@ -194,7 +194,7 @@ def test_what_cannot_be_read_is_unknown_and_stops_nothing_else(
     assert str(error) in str(checks["b", "one"].unchecked)
     result = told(checks, setup)
     assert "5 of 5 copies are whole" in result
-    assert "1 could not be checked: it is unknown" in result
+    assert "Not checked: 1 copy. It is unknown what is whole there." in result
 
 
 def test_a_manifest_that_cannot_be_understood_stops_nothing_else(setup: Setup) -> None:
@@ -216,7 +216,8 @@ def test_a_destination_that_is_away_is_unknown_and_stops_no_other(
     assert not_ok(checks) == {(EVERYTHING, "one")}
     assert "its manifests cannot be listed: 503" in str(checks[EVERYTHING, "one"].unchecked)
     assert set(checks) - not_ok(checks) == {(name, "two") for name in IDS}
-    assert "at each destination that could be listed" in told(checks, setup)
+    assert "Not checked: everything at 1 destination." in told(checks, setup)
+    assert "at each destination that could be checked" in told(checks, setup)
     assert not_ok(setup.verify("b")) == {("b", "one")}
 
     monkeypatch.setattr(setup.two, "list", away)

@@ -22,15 +22,15 @@ def scrub(
     """Check the archived copies that are due again, most urgent first. The workers do so each day.
 
     Reads no more than ARCHIVER_SCRUB_BYTES allow for this day, and for 6 hours at most. Damaged copies are copied again
-    while 100ms has them. Exit code 1 when a copy is damaged, could not be read, or is overdue. To check everything,
-    whatever is due: `archiver verify`.
+    while 100ms has them. Exit code 1 when a copy is damaged, could not be read, or is overdue, 3 when a destination
+    could not be used. To check everything, whatever is due: `archiver verify`.
 
     Examples:
       archiver scrub --now
     """
     from dataclasses import asdict
 
-    from worker.views.text import size
+    from worker.views.text import shown, size
 
     if not now:
         raise typer.BadParameter(
@@ -53,5 +53,9 @@ def scrub(
         )
         if result.damaged or result.unreadable or result.overdue:
             out.print("`archiver status` names them, and what to do.", style="bold red")
+        for reason in result.stopped.values():
+            out.print(shown(f"Stopped: {reason}", "bold red"))
     has_problem = result.damaged or result.unreadable or result.overdue
+    if not has_problem and result.stopped:
+        sys.exit(ExitCode.UNREACHABLE)
     sys.exit(ExitCode.NOT_SAVED if has_problem else ExitCode.OK)

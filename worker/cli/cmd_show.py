@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
+from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,11 +16,13 @@ from worker.cli.opening import open_ledger
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from archiver.ledger.base import Ledger
     from archiver.ledger.models import Row
     from storage_backends.base import StorageBackend
     from storage_backends.destination_url import DestinationUrl
+    from worker.settings import Settings
     from worker.views.show import Copy
 
 
@@ -55,8 +58,9 @@ def show(
         for store in stores:
             stack.callback(store.close)
         places = [parse_destination(url) for url in settings.destinations]
+        why_not = _identities(settings, ledger, stores)
         for row in rows:
-            copies = _copies(row, stores, places)
+            copies = _copies(row, stores, places, why_not)
             if as_json:
                 print_json(json.dumps(asset_json(row, copies)))
             else:
@@ -70,7 +74,33 @@ def show(
     sys.exit(ExitCode.OK if rows else ExitCode.NOT_SAVED)
 
 
-def _copies(row: Row, stores: Sequence[StorageBackend], places: Sequence[DestinationUrl]) -> list[Copy]:
+def _identities(
+    settings: Settings, ledger: Ledger, stores: Sequence[StorageBackend]
+) -> Callable[[str], str | None]:
+    """Return what says why a destination is not the one that the ledger knows; None: it is, or that is not known. Each
+    is asked once, and only where something is missing."""
+    from archiver.ledger.clock import LedgerClock
+    from worker.doctor.check_result import Verdict
+    from worker.doctor.identities import check_identity
+    from worker.identities import build_identities
+
+    identities = build_identities(settings, ledger, stores, LedgerClock(ledger))
+
+    @cache
+    def why_not(name: str) -> str | None:
+        found = check_identity(name, identities)
+        is_wrong = found is not None and found.verdict is Verdict.PROBLEM
+        return f"it {found.detail}. {found.remedy}" if found is not None and is_wrong else None
+
+    return why_not
+
+
+def _copies(
+    row: Row,
+    stores: Sequence[StorageBackend],
+    places: Sequence[DestinationUrl],
+    why_not: Callable[[str], str | None],
+) -> list[Copy]:
     """The asset's manifest at each destination, or why it cannot be read."""
     from archiver.core.records import keys
     from archiver.core.records.manifest import read_manifest
@@ -81,7 +111,7 @@ def _copies(row: Row, stores: Sequence[StorageBackend], places: Sequence[Destina
     for store, place in zip(stores, places, strict=True):
         try:
             manifest = read_manifest(store, key)
-            found = json.loads(manifest.to_bytes()) if manifest else None
+            found = json.loads(manifest.to_bytes()) if manifest else why_not(store.name)
         except (ManifestError, StorageError) as error:
             found = str(error)
         folder = place.location(found["folder"]) if isinstance(found, dict) else None

@@ -18,7 +18,7 @@ from storage_backends.errors import StorageError
 from worker.cli.opening import open_ledger
 from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
-from worker.doctor.check_result import Verdict
+from worker.doctor.check_result import CheckResult, Verdict
 from worker.errors import SettingsError, SupervisorError
 from worker.logs.escaping import escaped
 
@@ -127,9 +127,11 @@ def verify(
     settings = read_settings()
     destinations = open_destinations(settings.destinations)
     stored, trouble = (None, None) if without_ledger else _stored_by_the_ledger(settings)
-    unknown = _unknown_destinations(settings, destinations) if stored is not None else []
-    for text in unknown:
-        err.print(Text(text, style="bold red"))
+    unknown = _unknown_destinations(settings, destinations) if stored is not None else {}
+    for finding in unknown.values():
+        text = f"{finding.subject} {finding.detail}. {finding.remedy}"
+        err.print(Text(escaped(text), style="bold red"))
+    not_known = {name: f"it {finding.detail}" for name, finding in unknown.items()}
     tally = Tally()
     bad: set[str] = set()
     whole: set[str] = set()
@@ -138,7 +140,14 @@ def verify(
         progress = stack.enter_context(progress_shown(quiet=as_json))
         marks = stored is not None and not unknown and not no_mark
         marker = stack.enter_context(_marker(settings, destinations)) if marks else None
-        checks = verify_all(destinations, asset_ids or [], quick=quick, stored=stored, found=total.append)
+        checks = verify_all(
+            destinations,
+            asset_ids or [],
+            quick=quick,
+            stored=stored,
+            unknown=not_known,
+            found=total.append,
+        )
         for checked in checks:
             tally.add(checked)
             progress(phase, tally.copies + tally.unchecked, total[-1], size_bytes=tally.read_bytes)
@@ -169,9 +178,9 @@ def verify(
         out.print(
             tally_view(tally, named=asset_ids or [], quick=quick, stored=stored, ledger_trouble=trouble)
         )
-    if not tally.copies and not tally.unchecked:
-        err.print(Text(escaped(f"There is no manifest at {', '.join(names)}: nothing is archived.")))
-    if unknown or tally.bad or tally.doubted or not (tally.copies or tally.unchecked):
+    if empty := [name for name in names if name not in tally.destinations]:
+        err.print(Text(escaped(f"There is no manifest at {', '.join(empty)}: nothing is archived there.")))
+    if unknown or tally.bad or tally.doubted or empty:
         sys.exit(ExitCode.NOT_SAVED)
     sys.exit(ExitCode.UNREACHABLE if tally.unchecked or trouble is not None else ExitCode.OK)
 
@@ -230,8 +239,10 @@ def _stored_by_the_ledger(settings: Settings) -> tuple[Mapping[str, ObjectKey] |
         return None, str(error)
 
 
-def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBackend]) -> list[str]:
-    """A line for each destination whose marker is not the one that the ledger knows."""
+def _unknown_destinations(
+    settings: Settings, destinations: Sequence[StorageBackend]
+) -> dict[str, CheckResult]:
+    """Return what `doctor` says of each destination whose marker is not the one that the ledger knows."""
     from archiver.ledger.clock import LedgerClock
     from worker.doctor.identities import check_identity
     from worker.identities import build_identities
@@ -241,9 +252,9 @@ def _unknown_destinations(settings: Settings, destinations: Sequence[StorageBack
             identities = build_identities(settings, ledger, destinations, LedgerClock(ledger))
             found = [check_identity(store.name, identities) for store in destinations]
     except LEDGER_UNAVAILABLE:  # reported by the comparison with the ledger
-        return []
+        return {}
     wrong = [finding for finding in found if finding is not None and finding.verdict is Verdict.PROBLEM]
-    return [f"{finding.subject} {finding.detail}. {finding.remedy}" for finding in wrong]
+    return {finding.subject: finding for finding in wrong}
 
 
 def _record_verified(settings: Settings, bad: set[str], whole: set[str], *, everything: bool) -> None:

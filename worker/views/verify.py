@@ -49,8 +49,7 @@ def tally_view(
     if tally.cold:
         lines.append(Text(_cold(tally)))
     if tally.unchecked:
-        unknown = f"{tally.unchecked} could not be checked: it is unknown whether they are whole."
-        lines.append(Text(unknown, style="bold red"))
+        lines.append(Text(_unchecked(tally), style="bold red"))
     lines.append(_compared(tally, named, stored, ledger_trouble))
     if tally.bad:
         lines.append(Text(COPY_AGAIN))
@@ -58,6 +57,17 @@ def tally_view(
         decide = "Check what is stored, then run `archiver accept ID` or `archiver reject ID`."
         lines.append(Text(f"{tally.doubted} of them are stored with doubts. {decide}"))
     return Group(*lines)
+
+
+def _unchecked(tally: Tally) -> str:
+    copies = tally.unchecked - tally.away
+    what = [f"{copies} {'copy' if copies == 1 else 'copies'}"] if copies else []
+    what += (
+        [f"everything at {tally.away} {'destination' if tally.away == 1 else 'destinations'}"]
+        if tally.away
+        else []
+    )
+    return f"Not checked: {' and '.join(what)}. It is unknown what is whole there."
 
 
 def _cold(tally: Tally) -> str:
@@ -84,7 +94,7 @@ def _compared(tally: Tally, named: Sized, stored: Sized | None, trouble: str | N
         return Text("Compared with the ledger. Only the named assets were checked.")
     if tally.unchecked and not tally.copies:
         return Text("Not compared with the ledger: nothing could be checked.", style="bold red")
-    where = "each destination that could be listed" if tally.unchecked else "each destination"
+    where = "each destination that could be checked" if tally.unchecked else "each destination"
     return Text(
         f"Compared with the ledger: each of the {len(stored)} assets that it calls archived has a manifest at {where}."
     )

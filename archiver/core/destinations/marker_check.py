@@ -183,8 +183,9 @@ class MarkerCheck:
                 if remembered is None and memory.has_archived:
                     self._registry.remember(store.name, Registered(id=None))
                 raise NotTheDestination(
-                    f"{found.why}. Nothing is written there and nothing concluded. Fix the mount or the setting; if "
-                    f"it is right as it is: `archiver adopt '{store.name}'`",
+                    f"{store.name} is not the destination that the ledger knows: {found.why}. Nothing is written "
+                    "there and nothing concluded. Fix the mount or the setting; if it is right as it is: "
+                    f"`archiver adopt '{store.name}'`",
                     store=store.name,
                 )
 

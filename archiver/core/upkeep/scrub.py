@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -52,7 +52,7 @@ AWAY_AFTER = 5
 
 @dataclass(frozen=True, slots=True)
 class ScrubResult:
-    """One run over all destinations."""
+    """One run over all destinations. `stopped`: by destination that could not be used, why."""
 
     manifests: int
     read_bytes: int
@@ -60,6 +60,7 @@ class ScrubResult:
     stale_uploads: int
     unreadable: int = 0
     overdue: int = 0
+    stopped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -139,6 +140,9 @@ class Scrubber:
             stale_uploads=sum(part.stale_uploads for part in each),
             unreadable=sum(part.unreadable for part in each),
             overdue=sum(report.overdue for report in scrub_reports.values()),
+            stopped={
+                name: report.error for name, report in scrub_reports.items() if report.error is not None
+            },
         )
         log.info("scrub_ended", **asdict(result))
         return result

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import SecretStr
 
+from archiver.core.health import not_compared
 from archiver.core.health_rules import Finding
 from archiver.core.upkeep.statement_report import expect_statements, statement_findings
 from archiver.core.upkeep.watch import Watcher
@@ -16,6 +17,7 @@ from archiver.ledger.base import Ledger
 from archiver.ledger.clock import LedgerClock
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
+from storage_backends.destination_url import parse_destination
 from worker.embedded.valkey import write_private
 from worker.local_findings import local_findings
 from worker.settings import Settings
@@ -37,7 +39,11 @@ def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
         clock=LedgerClock(ledger),
         at_risk_within=settings.at_risk,
         sweep_every=settings.sweep_every,
-        local=lambda: (*local_findings(ledger, settings.state_dir), *_statement_findings(settings, ledger)),
+        local=lambda: (
+            *local_findings(ledger, settings.state_dir),
+            *_statement_findings(settings, ledger),
+            *not_compared(ledger.counts(), [parse_destination(url).name for url in settings.destinations]),
+        ),
         host=socket.gethostname(),
     )
 

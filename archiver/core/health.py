@@ -6,7 +6,7 @@ problem, never "well".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ from archiver.core.destinations.breaker import PAUSED, OpenBreaker, destination_
 from archiver.core.forecast import Forecast
 from archiver.core.health_rules import Finding, finding
 from archiver.hms.models import parse_time
-from archiver.ledger.models import OPEN_STATES, AssetState, CopyState, Counts, Progress, Row
+from archiver.ledger.models import COUNTED_STATES, OPEN_STATES, AssetState, CopyState, Counts, Progress, Row
 
 UNSAVED_STATES = OPEN_STATES | {AssetState.NEEDS_SOURCE_ACCESS}
 """States of an asset that may still be saved, and of which perhaps nothing is stored."""
@@ -251,6 +251,21 @@ def lacking(counts: Counts, removed: frozenset[str] = frozenset()) -> dict[str, 
         if name not in removed
     }
     return {name: number for name, number in found.items() if number > 0}
+
+
+def not_compared(counts: Counts, names: Collection[str]) -> Iterator[Finding]:
+    """Yield a problem for each of these destinations of which no asset's copy is known: it was added since the last
+    reconcile. A ledger of an earlier version, which knows of no copy at all, is filled by the next one."""
+    stored = sum(counts.states.get(state, 0) for state in COUNTED_STATES)
+    for name in names if counts.copies else ():
+        if name not in counts.copies:
+            yield finding(
+                "copies_missing",
+                f"{name} was added, and it is not known yet which of {_assets(stored)} it holds. The workers' next "
+                "sweep compares them, or `archiver reconcile`.",
+                cause=name,
+                level=stored,
+            )
 
 
 def _copies(summary: Summary) -> Iterator[Finding]:

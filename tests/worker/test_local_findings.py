@@ -14,10 +14,12 @@ from pydantic import SecretStr
 
 from archiver.core.health import assess
 from archiver.ledger.memory.ledger import MemoryLedger
+from archiver.ledger.models import CopyState
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.redis.persistence import judge
 from archiver.ledger.sealing import Seal
-from tests.core.examples import NOW
+from tests.core.archived import enter
+from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
 from tests.valkey import redis_url, shared_valkey, valkey_server  # noqa: F401 # fixtures
 from worker.ledger import build_watcher
@@ -150,3 +152,22 @@ def test_a_missing_statement_is_told_where_a_key_is_set(tmp_path: Path, key: str
     found = [each.id for each in watcher.summary().reported if each.id == "statement_missing"]
 
     assert found == (["statement_missing"] if key else [])
+
+
+def test_a_destination_that_was_added_since_is_not_called_whole(tmp_path: Path) -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    first, second = (tmp_path / name for name in ("first", "second"))
+    settings = Settings(state_dir=tmp_path, destinations=[f"file://{first}", f"file://{second}"])
+    enter(ledger, asset())
+    row = ledger.get(asset().id)
+    assert row is not None
+    before = [each.cause for each in build_watcher(settings, ledger).summary().reported]
+    assert ledger.note_copies(row, {f"file://{first}": CopyState.WHOLE})
+
+    found = [
+        each for each in build_watcher(settings, ledger).summary().reported if each.id == "copies_missing"
+    ]
+
+    assert f"file://{second}" not in before
+    assert [(each.cause, each.is_problem) for each in found] == [(f"file://{second}", True)]
+    assert "which of 1 asset it holds" in found[0].text

@@ -166,8 +166,12 @@ class Replicator:
         return replace(result, failures=failures, failed=failed)
 
     def plan(self, wanted: Wanted) -> Planned:
-        """Return what `replicate` would copy, by what the ledger knows. Raises LedgerError."""
+        """Return what `replicate` would copy, by what the ledger knows: a destination that it was not compared with
+        lacks everything. Raises LedgerError."""
         assets = size_bytes = 0
+        known = self._ledger.counts().copies
+        added = next((name for name in self._names if known and name not in known), None)
+        wanted = wanted if wanted.target or added is None else replace(wanted, target=added)
         for row in wanted_rows(self._ledger, wanted, self._names):
             assets += 1
             size_bytes += row.stored_bytes or row.size_bytes or 0

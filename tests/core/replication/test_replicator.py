@@ -206,6 +206,15 @@ def test_a_run_that_is_stopped_says_what_is_left() -> None:
     assert result.copied + result.left == 4
 
 
+def test_a_plan_counts_everything_for_a_destination_that_was_not_compared_yet() -> None:
+    harness = ReplicationHarness()
+    for made in archived(harness, 2):
+        harness.ledger.note_copies(harness.row(made), {"memory://one": WHOLE})
+
+    assert harness.replicator().plan(Wanted()).assets == 2
+    assert harness.replicator().plan(Wanted(chooses=lambda row: row.asset_id == "asset-0")).assets == 1
+
+
 def test_rows_of_which_nothing_is_known_are_copied_only_when_a_target_is_named() -> None:
     harness = ReplicationHarness()
     made = harness.archive()

@@ -462,7 +462,7 @@ def _(stack: ExitStack) -> None:
 # -- several destinations ---------------------------------------------------------------------------------------
 @bug("a repair looks at sizes alone")
 def _(stack: ExitStack) -> None:
-    _instead(stack, archiver.core.replication.repairer, "_is_doubtful", lambda *_: False)
+    _instead(stack, archiver.core.replication.repairer, "is_doubtful", lambda *_: False)
 
 
 @bug("a damaged copy counts for the quorum")

@@ -7,7 +7,7 @@
     release                what each destination holds now; a damaged asset that is whole everywhere is archived again
 
 A copy that turns out damaged while it is read is marked so, another one is read, and it is repaired too. Where no copy
-is whole, several damaged ones are combined if each object is whole in one of them.
+is whole, several damaged ones, or one with doubts, are combined if each object is whole in one of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,20 @@ from archiver.core.judging import as_known
 from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, find_manifest
-from archiver.core.records.verify import verify_contents, verify_in_full, verify_listed
+from archiver.core.records.verify import verify_contents
+from archiver.core.replication.held_copies import (
+    HeldCopy,
+    folder_for,
+    is_doubtful,
+    is_surpassed,
+    is_trusted,
+    known_state,
+    lists,
+    look,
+    may_lend,
+    set_aside_doubted,
+    shared_paths,
+)
 from archiver.core.replication.object_copier import (
     ObjectCopier,
     SourceDamaged,
@@ -43,7 +56,7 @@ from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row, Settlement
 from archiver.transfer.errors import Stopped, TransferError
-from storage_backends.base import ObjectKey, StorageBackend, object_key
+from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
 
 log = structlog.get_logger(__name__)
@@ -78,23 +91,13 @@ class Repaired:
 
 
 @dataclass(slots=True)
-class _Copy:
-    """`state`: None when it could not be asked. `problems`: of a copy that is not whole."""
-
-    store: StorageBackend
-    state: CopyState | None
-    manifest: Manifest | None = None
-    problems: Sequence[str] = ()
-
-
-@dataclass(slots=True)
 class _Job:
     """One asset while it is repaired. `failed`: destinations that are left alone for the rest of it."""
 
     row: Row
     key: ObjectKey
     heartbeat: Heartbeat
-    copies: list[_Copy]
+    copies: list[HeldCopy]
     targets: Collection[str]
     preferred: str | None
     failed: dict[str, Exception] = field(default_factory=dict)
@@ -106,14 +109,14 @@ class _Job:
     has_written: bool = False
     committed: bool = False
 
-    def wanting(self) -> Iterator[_Copy]:
+    def wanting(self) -> Iterator[HeldCopy]:
         for copy in self.copies:
             name = copy.store.name
             wanted = name in self.targets or name in self.found_damaged
             if wanted and name not in self.failed and copy.state in (CopyState.LACKING, CopyState.DAMAGED):
                 yield copy
 
-    def whole(self, target: StorageBackend) -> list[_Copy]:
+    def whole(self, target: StorageBackend) -> list[HeldCopy]:
         """Whole copies: without doubts first, then the preferred one, then those that the store itself copies."""
         found = [
             copy
@@ -191,10 +194,10 @@ class Repairer:
                 if row.state in REPAIRED_STATES:
                     self._require_no_tombstone(asset_id)
                     job.copies = [
-                        _look(store, key, doubtful=_is_doubtful(row, store.name), between=heartbeat.check)
+                        look(store, key, doubtful=is_doubtful(row, store.name), between=heartbeat.check)
                         for store in self._destinations
                     ]
-                    _set_aside_doubted(job)
+                    set_aside_doubted(job.row, job.copies)
                     self._fill(job, before_read)
         except AssetErased as error:
             self._leave_to_reconcile(row, str(error))
@@ -234,10 +237,17 @@ class Repairer:
         while (target := next(job.wanting(), None)) is not None:
             source = next(iter(job.whole(target.store)), None)
             try:
-                if source is not None:
+                if source is not None and (job.combined or not is_surpassed(source, job.copies)):
                     self._copy(job, source, target, before_read)
-                elif job.combined or not self._combine(job, target, before_read):
+                elif job.combined:
                     return
+                else:
+                    target = next((copy for copy in job.wanting() if is_trusted(copy)), target)
+                    has_another, source = source is not None, None  # what fails is none of its faults
+                    if self._combine(job, target, before_read):
+                        set_aside_doubted(job.row, job.copies)
+                    elif not has_another:
+                        return
             except SourceDamaged as error:
                 if source is None:
                     return
@@ -249,10 +259,12 @@ class Repairer:
             except TargetFailed as error:
                 job.failed[target.store.name] = error.error
 
-    def _copy(self, job: _Job, source: _Copy, target: _Copy, before_read: Callable[[int], None]) -> None:
+    def _copy(
+        self, job: _Job, source: HeldCopy, target: HeldCopy, before_read: Callable[[int], None]
+    ) -> None:
         listed = source.manifest
         assert listed is not None, "a whole copy has a manifest"
-        manifest = self._new_manifest(job, listed, _folder(listed, target.manifest), target)
+        manifest = self._new_manifest(job, listed, folder_for(listed, target.manifest), target)
         size_bytes = self._copy_objects(job, source, target, manifest, before_read)
         self._commit(job, target, manifest)
         log.warning(
@@ -263,7 +275,7 @@ class Repairer:
             bytes=size_bytes,
         )
 
-    def _new_manifest(self, job: _Job, listed: Manifest, folder: str, target: _Copy) -> Manifest:
+    def _new_manifest(self, job: _Job, listed: Manifest, folder: str, target: HeldCopy) -> Manifest:
         heartbeat = job.heartbeat
         if target.manifest is not None and target.manifest.rank >= heartbeat.lease.fence:
             heartbeat.outrank(target.manifest.rank)
@@ -273,8 +285,8 @@ class Repairer:
     def _copy_objects(
         self,
         job: _Job,
-        source: _Copy,
-        target: _Copy,
+        source: HeldCopy,
+        target: HeldCopy,
         manifest: Manifest,
         before_read: Callable[[int], None],
         paths: Collection[str] | None = None,
@@ -304,7 +316,7 @@ class Repairer:
                 job.copied_objects += copier.copied_objects
         return copier.copied_bytes
 
-    def _commit(self, job: _Job, target: _Copy, manifest: Manifest) -> None:
+    def _commit(self, job: _Job, target: HeldCopy, manifest: Manifest) -> None:
         """Raises TargetFailed."""
         job.heartbeat.confirm_if_possible()
         try:
@@ -314,30 +326,36 @@ class Repairer:
         target.state, target.manifest, target.problems, job.committed = CopyState.WHOLE, manifest, (), True
         job.found_damaged.discard(target.store.name)
 
-    def _combine(self, job: _Job, target: _Copy, before_read: Callable[[int], None]) -> bool:
-        """Make `target` whole of damaged copies that list the same objects, if each object is whole in one of them, by
-        its bytes. Reads all of these copies. Raises as `_copy`."""
+    def _combine(self, job: _Job, target: HeldCopy, before_read: Callable[[int], None]) -> bool:
+        """Make `target` whole of copies that are damaged or have doubts, if each object of the latest manifest, without
+        doubts if there is one, is whole in one of them, by its bytes. Reads all they have of it. Raises as `_copy`."""
         job.combined = True
-        damaged = [
+        holding = [
             (copy, copy.manifest)
             for copy in job.copies
-            if copy.state is CopyState.DAMAGED and copy.manifest and copy.store.name not in job.failed
+            if copy.manifest and copy.store.name not in job.failed and may_lend(copy)
         ]
-        latest = max((listed for _, listed in damaged), key=lambda listed: listed.rank, default=None)
-        same = [(copy, listed) for copy, listed in damaged if latest and _lists(listed) == _lists(latest)]
-        if latest is None or len(same) < 2:
+        latest = max(
+            (listed for _, listed in holding), key=lambda listed: (listed.trusted, listed.rank), default=None
+        )
+        if latest is None or len(holding) < 2:
             return False
+        content = lists(latest)
         whole = {
-            copy.store.name: self._whole_objects(job, copy, listed, before_read) for copy, listed in same
+            copy.store.name: self._whole_objects(
+                job, copy, listed, shared_paths(listed, content), before_read
+            )
+            for copy, listed in holding
         }
-        lacking = {item.path for item in latest.objects}
+        lacking = set(content)
         if lacking - set().union(*whole.values()):
             return False
-        own = next((listed for copy, listed in same if copy is target), None)
-        folder = own.folder if own is not None else _folder(latest, target.manifest)
+        own = next((listed for copy, listed in holding if copy is target and lists(listed) == content), None)
+        folder = own.folder if own is not None else folder_for(latest, target.manifest)
         manifest = self._new_manifest(job, own or latest, folder, target)
-        lacking -= whole.get(target.store.name, set())
-        for copy, _ in same:
+        if target.manifest is not None and target.manifest.folder == folder:
+            lacking -= whole.get(target.store.name, set())
+        for copy, _ in holding:
             if paths := lacking & whole[copy.store.name]:
                 self._copy_objects(job, copy, target, manifest, before_read, paths)
                 lacking -= paths
@@ -349,12 +367,19 @@ class Repairer:
         return True
 
     def _whole_objects(
-        self, job: _Job, copy: _Copy, listed: Manifest, before_read: Callable[[int], None]
+        self,
+        job: _Job,
+        copy: HeldCopy,
+        listed: Manifest,
+        paths: Collection[str],
+        before_read: Callable[[int], None],
     ) -> set[str]:
-        """Return the paths of the objects that are whole in a copy, by reading it. Of one that cannot be read, none."""
+        """Return those of `paths` whose objects are whole in a copy, by reading them; none if it cannot be read."""
         whole: set[str] = set()
         try:
             for item in listed.objects:
+                if item.path not in paths:
+                    continue
                 before_read(item.size)
                 if verify_contents(copy.store, listed, {item.path}, between=job.heartbeat.check).ok:
                     whole.add(item.path)
@@ -363,7 +388,7 @@ class Repairer:
             return set()
         return whole
 
-    def _found_damaged(self, job: _Job, source: _Copy, problems: Sequence[str]) -> None:
+    def _found_damaged(self, job: _Job, source: HeldCopy, problems: Sequence[str]) -> None:
         name = source.store.name
         log.error("archive_damaged", store=name, key=job.key, problems=list(problems[:5]))
         source.state, source.problems = CopyState.DAMAGED, problems
@@ -411,9 +436,12 @@ class Repairer:
             )
         if _is_not_whole(job) and is_over(row, self._clock()) and row.state is not AssetState.REJECTED:
             problems = {
-                copy.store.name: (LACKING,) if _known(job, copy) is CopyState.LACKING else copy.problems
+                copy.store.name: (LACKING,)
+                if known_state(job.row, copy) is CopyState.LACKING
+                else copy.problems
                 for copy in job.copies
-                if copy.state is not None or _known(job, copy) in (CopyState.LACKING, CopyState.DAMAGED)
+                if copy.state is not None
+                or known_state(job.row, copy) in (CopyState.LACKING, CopyState.DAMAGED)
             }
             return damaged_settlement(
                 row.asset_id, problems, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects
@@ -421,104 +449,20 @@ class Repairer:
         return None
 
 
-def _is_doubtful(row: Row, name: str) -> bool:
-    """Whether a copy that is whole by its sizes may be one that was found damaged: the store may not have let us mark
-    its manifest."""
-    known = row.copies.get(name)
-    return known is CopyState.DAMAGED or (row.state is AssetState.DAMAGED and known is None)
-
-
-def _look(store: StorageBackend, key: ObjectKey, *, doubtful: bool, between: Callable[[], None]) -> _Copy:
-    """`doubtful`: read every byte. `between`: called before each read."""
-    try:
-        found = find_manifest(store, key)
-        if found is None:
-            return _Copy(store, CopyState.LACKING, problems=(LACKING,))
-        if found.manifest is None:
-            return _Copy(store, CopyState.DAMAGED, problems=(found.problem or "its manifest is unreadable",))
-        verified = verify_listed(store, found.manifest)
-        if doubtful and verified.ok:
-            verified = verify_in_full(store, found.manifest, between=between)
-            if not verified.ok:  # one bad answer is no damage
-                verified = verify_in_full(store, found.manifest, between=between)
-    except StorageError as error:
-        log.warning("copy_not_listed", store=store.name, key=key, reason=str(error))
-        return _Copy(store, None, problems=(str(error),))
-    state = CopyState.WHOLE if verified.ok else CopyState.DAMAGED
-    return _Copy(store, state, found.manifest, verified.problems)
-
-
-def _known(job: _Job, copy: _Copy) -> CopyState | None:
-    """Return what was seen of it; of one that could not be asked, what the ledger knows."""
-    return copy.state or job.row.copies.get(copy.store.name)
-
-
 def _is_not_whole(job: _Job) -> bool:
     """Whether a copy was found to be damaged, or what is archived is known to be whole nowhere."""
-    known = {_known(job, copy) for copy in job.copies}
+    known = {known_state(job.row, copy) for copy in job.copies}
     return bool(job.found_damaged) or (
         job.row.state is AssetState.ARCHIVED and None not in known and CopyState.WHOLE not in known
     )
 
 
-def _lists(manifest: Manifest) -> Mapping[str, tuple[int, str]]:
-    return {item.path: (item.size, item.crc32c) for item in manifest.objects}
-
-
-def _set_aside_doubted(job: _Job) -> None:
-    """A copy with doubts is not what was archived, at the quorum: it is replaced by one without. While none without is
-    seen to be whole, nor all of them not to be, the ledger's knowledge of it stays, and of one that has vanished: its
-    disk may not be mounted, and a reconcile, which knows the destinations, decides."""
-    doubted = [copy for copy in job.copies if copy.manifest is not None and not copy.manifest.trusted]
-    if job.row.state is not AssetState.ARCHIVED or not doubted:
-        return
-    others = [copy for copy in job.copies if copy not in doubted]
-    if any(copy.state is CopyState.WHOLE for copy in others):
-        for copy in doubted:
-            copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and another copy has none",)
-        return
-    if others and all(_is_surely_not_whole(job, copy) for copy in others):
-        for copy in doubted:
-            copy.state, copy.problems = CopyState.DAMAGED, ("it has doubts, and no copy without is whole",)
-        return
-    for copy in doubted:
-        copy.state, copy.problems = None, ("it has doubts, and no copy without is seen to be whole",)
-    for copy in others:
-        if copy.state is CopyState.LACKING and job.row.copies.get(copy.store.name) is CopyState.WHOLE:
-            copy.state, copy.problems = None, ("it has vanished",)
-
-
-def _is_surely_not_whole(job: _Job, copy: _Copy) -> bool:
-    """Whether it was seen to be damaged, or is missing where the ledger knows of no whole one."""
-    if copy.state is CopyState.LACKING:
-        return job.row.copies.get(copy.store.name) in (CopyState.LACKING, CopyState.DAMAGED)
-    return copy.state is CopyState.DAMAGED
-
-
-def _folder(listed: Manifest, there: Manifest | None) -> str:
-    """Return the folder of the copy: that of the source, unless the manifest at the target lists something else there,
-    which is not overwritten."""
-    if there is None or there.folder != listed.folder:
-        return listed.folder
-    ours = _lists(listed)
-    if all(
-        ours.get(item.path, (item.size, item.crc32c)) == (item.size, item.crc32c) for item in there.objects
-    ):
-        return listed.folder
-    base = object_key(keys.without_version(listed.folder))
-    return next(
-        folder
-        for number in range(2, 100)
-        if (folder := keys.version_folder(base, number)) not in (listed.folder, there.folder)
-    )
-
-
-def _is_wanted(job: _Job, copy: _Copy) -> bool:
+def _is_wanted(job: _Job, copy: HeldCopy) -> bool:
     name = copy.store.name
     return copy.state is not CopyState.WHOLE and (name in job.targets or name in job.found_damaged)
 
 
-def _why(job: _Job, left: Sequence[_Copy]) -> str:
+def _why(job: _Job, left: Sequence[HeldCopy]) -> str:
     if job.failed:
         return "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in job.failed.items())
     words = [f"{copy.store.name}: {copy.problems[0]}" for copy in left if copy.problems]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from archiver.core.records import keys
@@ -12,8 +15,9 @@ from archiver.core.upkeep.scrub_copy import CopyChecker
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.hms.models import Asset
 from archiver.ledger.models import AssetState
+from storage_backends.errors import AccessDenied
 from tests.core.archived import archive_at
-from tests.core.replication.harness import DAMAGED, FILES, LACKING, WHOLE, ReplicationHarness, Store
+from tests.core.replication.harness import DAMAGED, FILES, LACKING, WHOLE, ReplicationHarness, Store, put
 from tests.core.replication.test_killed import Killed
 from worker.verify import verify
 
@@ -77,24 +81,85 @@ def test_what_is_whole_nowhere_is_neither_copied_nor_called_whole() -> None:
     assert harness.row(made).state is AssetState.DAMAGED
 
 
-def test_copies_that_list_other_objects_are_not_mixed() -> None:
+def test_copies_that_list_other_objects_lend_only_what_is_the_same() -> None:
+    for lost_at_two, result in (("index.m3u8", Result.COPIED), ("movie.mp4", Result.FAILED)):
+        harness = ReplicationHarness()
+        one, two = harness.stores
+        made = harness.archive(at=[one], state=AssetState.DAMAGED)
+        archive_at([two], made, {**FILES, "seg.ts": b"another"})
+        for store, path in ((one, "movie.mp4"), (two, lost_at_two)):
+            spoil(harness, made, store, path)
+        harness.ledger.note_copies(harness.row(made), {"memory://one": DAMAGED, "memory://two": DAMAGED})
+
+        assert harness.repair(made).result is result
+        is_whole = result is Result.COPIED
+        assert [harness.is_whole(store, made) for store in (one, two)] == [is_whole] * 2
+        assert bool(one.writes + two.writes) is is_whole
+        assert b"another" in [each.data for each in two.store.objects.values()], "nothing is overwritten"
+
+
+def doubted(lost: str) -> tuple[ReplicationHarness, Asset]:
+    """Archived at the first destination, where `lost` is missing by now; the second has all but `seg.ts`, with
+    doubts."""
     harness = ReplicationHarness()
     one, two = harness.stores
     made = harness.archive(at=[one], state=AssetState.DAMAGED)
-    archive_at([two], made, {**FILES, "seg.ts": b"another"})
-    for store, path in ((one, "movie.mp4"), (two, "index.m3u8")):
-        spoil(harness, made, store, path)
+    archive_at([two], made, {path: FILES[path] for path in FILES if path != "seg.ts"}, ("seg.ts: missing",))
+    del one.store.objects[f"recordings/{made.id}/{lost}"]
+    one.writes.clear()
+    two.writes.clear()
     harness.ledger.note_copies(harness.row(made), {"memory://one": DAMAGED, "memory://two": DAMAGED})
+    return harness, made
+
+
+def test_a_copy_with_doubts_lends_what_the_better_one_has_lost_and_is_replaced() -> None:
+    harness, made = doubted("movie.mp4")
+
+    assert harness.repair(made).result is Result.COPIED
+    assert all(harness.is_whole(store, made) for store in harness.stores)
+    assert harness.row(made).state is AssetState.ARCHIVED
+
+
+def test_at_a_write_once_store_it_lends_and_is_told() -> None:
+    harness, made = doubted("movie.mp4")
+    one, two = harness.stores
+
+    def refuse(_key: str) -> None:
+        raise AccessDenied("the retention policy forbids to replace it")
+
+    two.on_write = refuse
 
     assert harness.repair(made).result is Result.FAILED
-    assert [one.writes, two.writes] == [[], []]
+    assert harness.is_whole(one, made)
+    assert harness.copies(made) == [WHOLE, DAMAGED]
+    assert harness.row(made).state is AssetState.DAMAGED, "it is not whole everywhere"
 
 
-def test_killed_at_each_write_the_next_run_ends_the_same() -> None:
+def test_what_the_copy_with_doubts_lacks_too_leaves_it_the_best_there_is() -> None:
+    harness, made = doubted("seg.ts")
+
+    assert harness.repair(made).result is Result.COPIED
+    assert harness.row(made).state is AssetState.QUARANTINED
+    assert harness.copies(made) == [WHOLE, WHOLE]
+
+
+def test_a_copy_with_doubts_beside_a_whole_one_of_a_damaged_asset_is_replaced() -> None:
+    harness, made = doubted("movie.mp4")
+    put(harness.stores[0], f"recordings/{made.id}/movie.mp4", FILES["movie.mp4"])
+
+    assert harness.repair(made).result is Result.COPIED
+    assert all(harness.is_whole(store, made) for store in harness.stores)
+    assert harness.row(made).state is AssetState.ARCHIVED
+
+
+@pytest.mark.parametrize("begin", [partial(doubted, "movie.mp4"), partial(damaged, "movie.mp4", "seg.ts")])
+def test_killed_at_each_write_the_next_run_ends_the_same(
+    begin: Callable[[], tuple[ReplicationHarness, Asset]],
+) -> None:
     killed = step = 0
     while killed == step:
         step += 1
-        harness, made = damaged("movie.mp4", "seg.ts")
+        harness, made = begin()
         left = iter(range(step - 1))
 
         def kill(_key: str, left: object = left) -> None:

@@ -452,6 +452,7 @@ def test_a_copy_with_doubts_is_not_called_whole_while_the_one_that_was_archived_
     elif archived == "not mounted":
         one.store.objects.clear()
     else:
+        one.damage(key_of(one, "movie.mp4"))
         mark_damaged(one, key, ["it differs"])
     writes = list(one.writes)
 

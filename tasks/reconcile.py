@@ -1,5 +1,5 @@
-"""Compare the ledger with the destinations and repair the differences; delete what has been kept for its term; look for
-webhooks that nobody took; replicate what a destination lacks; keep who was in the sessions."""
+"""Compare the ledger and its clock with the destinations and repair the differences; delete what has been kept for its
+term; look for webhooks that nobody took; replicate what a destination lacks; keep who was in the sessions."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: Celery, services: GetServices) -> None:
         result = services().reconciler.reconcile()
         if result is None:
             return {"skipped": "another reconcile is already running"}
+        services().measure_clocks()
         services().session_keeper.keep()
         expired = services().expirer.run()
         replicated = services().replicator.replicate_due()

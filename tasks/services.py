@@ -81,6 +81,10 @@ class Services(Protocol):
     @property
     def dead_mans_switch(self) -> DeadMansSwitch: ...
 
+    def measure_clocks(self) -> None:
+        """Compare the destinations' clocks with the ledger's. Raises LedgerError."""
+        ...
+
     def require_own_ledger(self) -> None:
         """Raises LedgerOfAnotherWorkspace when a second installation has taken the first one's ledger."""
         ...

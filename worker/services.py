@@ -16,6 +16,7 @@ from archiver.core.destinations.checked import Destinations
 from archiver.core.destinations.write_probe import WriteProbe
 from archiver.core.replication.replicator import Replicator
 from archiver.core.restore.drill import Driller
+from archiver.core.upkeep import store_clocks
 from archiver.core.upkeep.announced import MissedWebhooks
 from archiver.core.upkeep.cataloguing import Cataloguer
 from archiver.core.upkeep.dispatch import Dispatcher
@@ -76,6 +77,10 @@ class AppServices:
     def require_own_ledger(self) -> None:
         """Call before changing what the ledger holds. Raises LedgerOfAnotherWorkspace, LedgerError."""
         require_ours(self.ledger, self.workspace)
+
+    def measure_clocks(self) -> None:
+        """Compare the destinations' clocks with the ledger's. Raises LedgerError."""
+        store_clocks.measure(self.ledger, self.destinations, self.clock)
 
     def close(self) -> None:
         self.api.close()

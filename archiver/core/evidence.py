@@ -14,7 +14,7 @@ from enum import Enum
 from archiver.core.alerts import Alert
 from archiver.core.deadlines import UNDATED_RETENTION
 from archiver.core.health import REPEATED, UNSAVED_STATES, Summary
-from archiver.core.upkeep import drill_report, expiring, reports, status, sweep
+from archiver.core.upkeep import drill_report, expiring, reports, status, store_clocks, sweep
 from archiver.core.upkeep.reports import KEEP_DAMAGED_FOR
 from archiver.core.upkeep.statement_report import GRACE
 from archiver.core.workspaces import REFUSED_FOR
@@ -30,6 +30,7 @@ class Look(Enum):
     SCRUB = "a scrub"
     DRILL = "a drill"
     EXPIRY = "a run of the expiry"
+    CLOCKS = "a comparison of the destinations' clocks"
     ATTEMPTS = "no asset waits for its first two attempts, or for a circuit breaker"
     WORKERS = "nothing is queued, or a worker copies"
     FORECAST = "there is a forecast, or nothing is left to save"
@@ -45,9 +46,10 @@ HOST_GONE_AFTER = timedelta(days=1)
 class Evidence:
     """What shows that an absent finding is over.
 
-    The first six looks are dated: they must have begun after the ledger was last seen to have lost what it knew. While
-    it lost nothing they are not asked for: what a finding is made of stays until somebody finds it well. `expires`: it
-    ends by itself, so they must have begun after the finding was gone, too. The other looks must hold at this moment.
+    The first seven looks are dated: they must have begun after the ledger was last seen to have lost what it knew.
+    While it lost nothing they are not asked for: what a finding is made of stays until somebody finds it well.
+    `expires`: it ends by itself, so they must have begun after the finding was gone, too. The other looks must hold at
+    this moment.
 
     `kept_for`: for what no look finds again, how long its record is kept: so long after a loss it would be gone all the
     same. For what is found again only after a time, that time.
@@ -77,6 +79,7 @@ EVIDENCE: Mapping[str, Evidence] = {
     "quarantined": _ACCOUNT,
     "source_failed": _ACCOUNT,
     "clock_is_wrong": _by(Look.SWEEP),
+    "destination_clock_is_wrong": _by(Look.CLOCKS),
     "ledger_of_another_workspace": _by(kept_for=REFUSED_FOR),
     "no_sweep": _EACH_LOOK,
     "sweep_is_late": _by(Look.SWEEP),
@@ -124,6 +127,7 @@ _FACTS: Mapping[Look, tuple[str, ...]] = {
     Look.SCRUB: (reports.SCRUB_FACT,),
     Look.DRILL: (drill_report.DRILL_FACT,),
     Look.EXPIRY: (expiring.FACT,),
+    Look.CLOCKS: (store_clocks.FACT,),
 }
 """The ledger's facts of which any dates the last such look."""
 

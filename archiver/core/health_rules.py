@@ -103,6 +103,12 @@ _RULES = (
         "Set the clock and run NTP; then `archiver doctor`.",
     ),
     Rule(
+        "destination_clock_is_wrong",
+        Severity.WARNING,
+        "The clock of a destination differs from the ledger's and from 100ms's: nothing is called lost or expired.",
+        "Set the clock of its server (of the worker's machine, for a directory) and run NTP; then `archiver doctor`.",
+    ),
+    Rule(
         "ledger_of_another_workspace",
         Severity.CRITICAL,
         "Two installations with credentials of different 100ms workspaces use one ledger; the later one is refused.",

@@ -17,7 +17,7 @@ from archiver.ledger.models import AssetState, Counts
 from tests.core.examples import NOW, row
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-DATED = ("sweep", "reconcile", "watch", "run_once", "scrub", "drill", "expiry")
+DATED = ("sweep", "reconcile", "watch", "run_once", "scrub", "drill", "expiry", "store_clocks")
 LOST_AT = NOW - 3 * HOUR
 BEFORE, SINCE = LOST_AT - MINUTE, LOST_AT + MINUTE
 SEEN_BY_ALL = {

@@ -185,6 +185,24 @@ def test_a_destination_where_nothing_can_be_deleted_is_no_problem_and_gets_one_p
     assert len(store.store.objects) == 1
 
 
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [
+        (timedelta(minutes=6), "its clock is 360 s ahead of the ledger's"),
+        (-timedelta(days=1), "its clock is 86,400 s behind the ledger's"),
+        (timedelta(minutes=4), None),
+    ],
+)
+def test_a_destination_whose_clock_is_wrong_is_a_problem(ahead: timedelta, words: str | None) -> None:
+    store, ledger = MemoryBackend("late"), MemoryLedger(Clock(NOW))
+    store.store.clock = lambda: NOW + ahead
+
+    problems = [each.detail for each in check_destination(store, ledger) if each.verdict is Verdict.PROBLEM]
+
+    assert problems == ([words] if words else [])
+    assert store.store.objects == {}
+
+
 def test_a_destination_that_works_is_told_how_it_proves_objects() -> None:
     store = MemoryBackend("sound")
 

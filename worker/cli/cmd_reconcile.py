@@ -36,6 +36,7 @@ def reconcile(
     ):
         services.missed_webhooks.look()
         result = services.reconciler.reconcile(confirmed=yes, on_progress=progress)
+        services.measure_clocks()
         services.session_keeper.keep()
     if result is None:
         err.print("Another reconcile is already running. Nothing was done.")

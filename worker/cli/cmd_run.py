@@ -58,6 +58,7 @@ def run(
             raise
         if not cancelled.is_set():
             services.session_keeper.keep()
+            services.measure_clocks()
             note(services.ledger, RAN_ONCE_FACT, services.ledger.now())
             if result.all_listed:
                 services.dead_mans_switch.success()

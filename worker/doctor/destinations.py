@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
-from archiver.core.destinations.probing import Probe, probe
+from archiver.core.clocks import CLOCK_TOLERANCE
+from archiver.core.destinations.probing import Probe, probe, tell_time
 from archiver.core.records.keys import RECORDS
 from archiver.ledger.base import Facts
+from archiver.ledger.errors import LedgerError
 from storage_backends.base import StorageBackend
 from storage_backends.errors import (
     AccessDenied,
@@ -36,6 +40,7 @@ def check_destination(store: StorageBackend, ledger: Facts | None = None) -> Ite
         yield CheckResult(store.name, Verdict.OK, _what_works(found))
         if found.creates_only is not None:
             yield _conditional_write(store, works=found.creates_only)
+        yield from _clock(store, ledger)
         try:
             yield _unfinished_uploads(store)
             yield from _cold_records(store)
@@ -84,6 +89,24 @@ def _conditional_write(store: StorageBackend, *, works: bool) -> CheckResult:
         "overwrites even when asked not to (no conditional write)",
         "Nothing to do: leases keep two workers apart, and a rare double commit writes the same manifest twice.",
     )
+
+
+def _clock(store: StorageBackend, ledger: Facts | None) -> Iterator[CheckResult]:
+    """Compare the store's clock with the ledger's: while they differ, nothing is called lost or expired."""
+    if ledger is None:
+        return
+    with suppress(LedgerError):
+        before, at, after = ledger.now(), tell_time(store, ledger), ledger.now()
+        if at is not None and not before - CLOCK_TOLERANCE <= at <= after + CLOCK_TOLERANCE:
+            ahead = at - (before if at < before else after)
+            where = "ahead of" if ahead > timedelta(0) else "behind"
+            yield CheckResult(
+                store.name,
+                Verdict.PROBLEM,
+                f"its clock is {abs(ahead).total_seconds():,.0f} s {where} the ledger's",
+                "Set the clock that is wrong (of a directory: this machine's, or its file server's) and run NTP. Until "
+                "then no asset whose source is gone is called lost, and nothing expires.",
+            )
 
 
 def _unfinished_uploads(store: StorageBackend) -> CheckResult:

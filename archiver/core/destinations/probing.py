@@ -91,14 +91,16 @@ def tell_time(store: StorageBackend, ledger: Facts | None = None) -> datetime | 
     if _left_lately(store, ledger):
         return None
     key, data = keys.probe_key(secrets.token_hex(16)), b"Written by the recording archiver to compare clocks."
-    stored = None
+    stored, is_there = None, False
     with suppress(StorageError):
         store.put(ObjectSpec(key, "text/plain", len(data)), data, crc32c(data))
+        is_there = True
         stored = store.stat(key)
     try:
         store.delete(key)
     except StorageError:
-        _remember_left(store, ledger)
+        if is_there:
+            _remember_left(store, ledger)
     return stored.updated_at if stored is not None else None
 
 

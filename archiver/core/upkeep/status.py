@@ -21,7 +21,15 @@ from archiver.core.health import (
     Summary,
 )
 from archiver.core.health_rules import Finding, finding
-from archiver.core.upkeep import cataloguing, drill_report, expiring, not_listed, reports, throughput
+from archiver.core.upkeep import (
+    cataloguing,
+    drill_report,
+    expiring,
+    not_listed,
+    reports,
+    store_clocks,
+    throughput,
+)
 from archiver.core.upkeep.erasing import locked_until
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
@@ -145,6 +153,7 @@ def _reported(
             "are not archived.",
         )
     yield from _of_sweep(facts.get(SWEEP_FACT, {}))
+    yield from store_clocks.findings(facts.get(store_clocks.FACT), facts.get(SWEEP_FACT, {}))
     yield from not_listed.findings(facts.get(not_listed.FACT), facts.get(not_listed.ACKNOWLEDGED_FACT), now)
     compared = facts.get(reports.RECONCILE_FACT)
     yield from reports.reconcile_findings(compared)

@@ -11,6 +11,7 @@ from archiver.ledger.base import Facts
 from archiver.ledger.errors import LedgerUnavailable
 
 MEASURE_EVERY = timedelta(minutes=1)
+_MEASURE_SECONDS = MEASURE_EVERY.total_seconds()
 
 
 def since_boot() -> float:
@@ -38,9 +39,12 @@ class LedgerClock:
         self._asked_at = 0.0
 
     def __call__(self) -> datetime:
+        now, measured = self._elapsed(), self._measured
+        if measured is not None and now - self._asked_at < _MEASURE_SECONDS:
+            return measured[0] + timedelta(seconds=now - measured[1])
         with self._lock:
             now, measured = self._elapsed(), self._measured
-            if measured is None or now - self._asked_at >= MEASURE_EVERY.total_seconds():
+            if measured is None or now - self._asked_at >= _MEASURE_SECONDS:
                 self._asked_at = now
                 try:
                     measured = (self._ledger.now(), self._elapsed())

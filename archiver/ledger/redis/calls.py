@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from archiver.ledger.errors import LedgerUnavailable
@@ -101,6 +102,7 @@ class ScriptCalls:
         self._seal = seal
         self._prefix = key_prefix
         self._clock = clock
+        self._idle: list[Any] = []  # connections taken from the pool, which `Redis.close` closes as well
         self._retry = Retry(
             ExponentialWithJitterBackoff(base=0.1, cap=1), ATTEMPTS - 1
         )  # up to 0.2, 0.4, 0.8 s apart
@@ -118,20 +120,38 @@ class ScriptCalls:
         return self._call(script, lambda: self._evaluate(self._scripts[script], args), once=once)
 
     def _evaluate(self, script: Script, args: list[Any]) -> Any:
-        """As `script(args=args)`, without what redis-py does around a command (its own retries, which are off, and
-        metrics): a third of the call, of which each asset makes three."""
-        pool = self._redis.connection_pool
-        connection: Any = pool.get_connection()
+        """As `script(args=args)`, without what redis-py does around a command (its pool, its own retries, which are
+        off, and metrics): half of the call, of which each asset makes three."""
+        connection = self._take()
         try:
             connection.send_command(_EVALSHA, script.sha, 0, *args)
-            return (
-                connection.read_response()
-            )  # a connection that breaks, or is left in the middle, is closed by both
-        except NoScriptError:
-            pass
-        finally:
-            pool.release(connection)
-        return script(args=args)  # which loads it
+            answer = connection.read_response()
+        except (
+            BaseException
+        ) as error:  # where the connection broke, or was left in the middle, redis-py has closed it
+            self._redis.connection_pool.release(connection)
+            if isinstance(error, NoScriptError):
+                return script(args=args)  # which loads it
+            raise
+        self._idle.append(connection)
+        return answer
+
+    def _take(self) -> Any:
+        """A connection of this process that nobody else uses and nothing was left on."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._redis.connection_pool.get_connection()
+        if connection.pid != os.getpid():  # the parent's: all of them are
+            self._idle.clear()
+            return self._redis.connection_pool.get_connection()
+        try:
+            stale = connection.can_read()
+        except (RedisError, OSError):
+            stale = True
+        if stale:
+            connection.disconnect()  # it connects again by itself
+        return connection
 
     def _hash(self, operation: str, key: str) -> dict[str, str]:
         return cast("dict[str, str]", self._call(operation, lambda: self._redis.hgetall(self._key(key))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import random
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -89,4 +89,4 @@ class RedisLeases(RowReader):
 def _call_number() -> int:
     """Return an idempotency key, by which a script recognises a call that was sent twice. 31 bits: a row keeps the last
     one in 5 bytes."""
-    return secrets.randbits(31)
+    return random.getrandbits(31)  # each process has its own sequence, also after a fork

@@ -104,6 +104,9 @@ _READ: dict[str, Callable[[str], object]] = {
 }
 
 
+_READERS = {short: (name, _READ.get(name, str)) for short, name in _FIELDS.items()}
+
+
 def seen_arguments(seen: Seen) -> tuple[Argument, ...]:
     """Return what the scripts' `take_seen` reads."""
     return (
@@ -144,10 +147,10 @@ def read_row(flat: Sequence[str], name_of: NameOf) -> Row:
 
 def row_from_hash(asset_id: str, fields: Mapping[str, str], name_of: NameOf) -> Row:
     values: dict[str, Any] = {}
-    for short, name in _FIELDS.items():
-        text = fields.get(short)
-        if text is not None:
-            values[name] = _READ.get(name, str)(text)
+    for short, text in fields.items():
+        if (known := _READERS.get(short)) is not None:
+            name, read = known
+            values[name] = read(text)
     return Row(
         asset_id=asset_id,
         acknowledged=_acknowledgement(fields),

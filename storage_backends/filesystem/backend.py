@@ -65,10 +65,7 @@ class FilesystemBackend:
 
     def __init__(self, root: Path) -> None:
         self._root = Root(root)
-
-    @property
-    def name(self) -> str:
-        return self._root.name
+        self.name = self._root.name
 
     @property
     def limits(self) -> Limits:

@@ -207,6 +207,8 @@ def _plain(value: object, depth: int) -> object:
 
 
 def _text(value: object) -> str:
+    if type(value) is str and value.isascii():
+        return redact(value)
     try:
         text = value.decode(errors="backslashreplace") if isinstance(value, bytes | bytearray) else str(value)
     except Exception as error:  # noqa: BLE001  (any object may be logged, and its `str` may do anything)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 from archiver.core.contents import texts
 from archiver.transfer.base import CHECKED_BYTES, SourceInfo
@@ -146,6 +147,7 @@ def is_large(start: bytes, info: SourceInfo | None) -> bool:
     return max(_sizes(start, info), default=0) > MAX_ERROR_PAGE_BYTES
 
 
+@lru_cache(maxsize=32)  # the same bytes are looked at when a file is opened and when it is copied
 def _form(start: bytes) -> _Form | None:
     if (text := texts.decode(start)) is None:
         return _json_error(start)  # UTF-16 without a byte order mark

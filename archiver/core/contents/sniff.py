@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 from archiver.core.contents import error_pages, texts
 from archiver.core.contents.error_pages import Likeness
@@ -16,6 +17,7 @@ from archiver.transfer.base import Check as Check
 from archiver.transfer.errors import ErrorPage, UnexpectedContent
 
 SNIFF_BYTES = CHECKED_BYTES
+_REMEMBERED = 32  # the same bytes are looked at when a file is opened, named and copied
 
 
 class Kind(Enum):
@@ -201,6 +203,7 @@ def check_for_path(path: str) -> Check:
     return check_for(kind_of(path) or Kind.ANY, path)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def sniff(start: bytes) -> Kind | None:
     """Return the kind of a file that begins with `start`, if it is one in which recordings come."""
     return next((kind for kind in _FORMS if _has_signature(kind, start)), None)

@@ -62,10 +62,7 @@ class GuardedBackend:
     def __init__(self, store: StorageBackend, destinations: Destinations) -> None:
         self._store = store
         self._destinations = destinations
-
-    @property
-    def name(self) -> str:
-        return self._store.name
+        self.name = store.name  # asked for thirty times an asset
 
     @property
     def limits(self) -> Limits:

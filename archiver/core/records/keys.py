@@ -34,6 +34,7 @@ import hashlib
 import re
 import string
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from archiver.hms.models import Asset
 from storage_backends.base import ObjectKey, object_key
@@ -102,6 +103,7 @@ _ESCAPED = re.compile(r"!([0-9A-F]{2})")
 _VERSION = re.compile(r"/!v[0-9]+\Z")
 
 
+@lru_cache(maxsize=16)
 def check_template(template: str) -> None:
     """Raise ValueError, saying what to fix, unless the template gives each asset a folder of its own, and of bounded
     length: each field is a whole segment (`{room_id}/{asset_id}`, not `{room_id}-{asset_id}`), and the asset id is
@@ -218,6 +220,7 @@ def id_in_folder(segment: str) -> str | None:
     return asset_id_of(f"{MANIFESTS}{UNDATED_MONTH}/{segment}.json")
 
 
+@lru_cache(maxsize=256)  # asked for three times an asset
 def tombstone_key(asset_id: str) -> ObjectKey:
     """By the id alone: the API may say another date tomorrow."""
     return object_key(f"{TOMBSTONES}{_digest(asset_id, 2)}/{_folder_segment(asset_id, _MAX_ID_BYTES)}.json")
@@ -237,6 +240,7 @@ def without_version(folder: str) -> str:
     return _VERSION.sub("", folder)
 
 
+@lru_cache(maxsize=256)  # as above
 def manifest_key(asset_id: str, created_at: datetime | None) -> ObjectKey:
     """The day is that of `created_at` in UTC."""
     return _record_key(MANIFESTS, asset_id, created_at)

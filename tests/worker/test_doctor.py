@@ -18,7 +18,7 @@ from archiver.ledger.redis.persistence import Persistence
 from storage_backends.base import ObjectKey
 from storage_backends.errors import AccessDenied, BucketMissing, DestinationFull, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from storage_backends.optional import CoolingRule
+from storage_backends.optional import CoolingRule, Right
 from storage_backends.s3.cooling import cooling_rules
 from tests.core.examples import NOW
 from tests.core.fakes import Clock
@@ -29,6 +29,7 @@ from worker.doctor.check_result import CheckResult, Verdict
 from worker.doctor.destinations import check_destination
 from worker.doctor.disk import check_free_space
 from worker.doctor.processes import check_processes
+from worker.doctor.rights import check_rights
 
 CONTROL, ARCHIVE = "control@host", "archive@host"
 
@@ -328,3 +329,17 @@ def test_a_rule_that_makes_records_cold_is_named(rule: dict[str, Any], moved: st
     if moved is not None:
         assert f"'to-glacier' moves {moved}" in told[0].detail
         assert "to DEEP_ARCHIVE after 90 days" in told[0].detail
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rights_of_which_not_all_could_be_tried_are_not_called_complete(fails: bool) -> None:
+    class Telling(MemoryBackend):
+        def rights(self, probe: ObjectKey) -> Iterator[Right]:
+            yield Right("s3:ListBucket", True, "listing", is_essential=True)
+            if fails:
+                raise TransientStorageError(f"trying the rights with {probe}: 500 InternalError")
+
+    found = list(check_rights(Telling("bucket")))
+
+    assert [each.verdict for each in found] == [Verdict.WARNING if fails else Verdict.OK]
+    assert ("not all of its rights could be tried" in found[0].detail) is fails

@@ -21,12 +21,14 @@ def check_rights(store: StorageBackend) -> Iterator[CheckResult]:
     if tells is None:
         return
     rights: list[Right] = []
+    all_tried = False
     try:
         rights += tells.rights(keys.probe_key(secrets.token_hex(16)))
+        all_tried = True
     except CredentialsMissing:
         return
     except StorageError as error:
-        what = f"its rights could not be tried: {error}"
+        what = f"not all of its rights could be tried: {error}"
         yield CheckResult(store.name, Verdict.WARNING, what, "Run `archiver doctor` again later.")
     policy = POLICIES.get(store.name.partition(":")[0], "docs/storage-backends.md")
     missing = [right for right in rights if right.granted is False and right.needed_for]
@@ -38,7 +40,7 @@ def check_rights(store: StorageBackend) -> Iterator[CheckResult]:
             f"Allow it: {policy} has all that is needed (for options of the destination: Permissions in "
             "docs/storage-backends.md).",
         )
-    if rights and not missing:
+    if rights and all_tried and not missing:
         what = "has every right that the archiver needs, as far as can be tried"
         yield CheckResult(store.name, Verdict.OK, what)
     excess = [right.action for right in rights if right.granted and not right.needed_for]

@@ -52,7 +52,10 @@ def summary_view(
         lines.append(shown("No destination has a manifest of such an asset.", "red"))
     if failed:
         lines.append(
-            shown(f"{failed:,} could not be restored; the reason is above. A second run resumes.", "red")
+            shown(
+                f"{failed:,} could not be restored; the reason is above. Another run tries again and keeps the rest.",
+                "red",
+            )
         )
     if bag:
         made = "is a complete BagIt bag" if results and not failed else "is no complete bag yet"

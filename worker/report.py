@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 from archiver.core.records import keys, statements
 from archiver.core.records.check_records import Checks, read_records
 from archiver.core.records.drill_records import DrillRecord, read_drills
+from archiver.hms.models import parse_time
 from archiver.ledger.models import OPEN_STATES, AssetState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import StorageError
@@ -137,6 +138,21 @@ class Report:
 def rows_of(rows: Iterable[Row], period: Period) -> dict[str, Row]:
     """The assets that the API showed of the period, by id. About 1 kB each."""
     return {row.asset_id: row for row in rows if period.holds(row.created_at or row.first_seen_at)}
+
+
+def not_seen(
+    period: Period, last_sweep: Mapping[str, object] | None, now: datetime, late: timedelta
+) -> Iterator[str]:
+    """Yield why it is not known what 100ms showed of the period. `late`: a sweep that is so old is the latest still."""
+    began = parse_time((last_sweep or {}).get("started_at"))
+    if last_sweep is None or began is None:
+        yield "no sweep has ended since the ledger was made, so what 100ms has is not known: `archiver sweep`"
+        return
+    end = now - late if period.until is None else min(period.until, now - late)
+    if began < end:
+        yield f"the last sweep began at {began:%Y-%m-%d %H:%M} UTC, and what 100ms had later is not known"
+    if nameless := last_sweep.get("garbled"):
+        yield f"100ms lists assets without a usable id: {nameless}"
 
 
 def stored_in(

@@ -21,11 +21,13 @@ def write_report(file: Path, since: str, until: str, *, quick: bool, as_json: bo
     """Write FILE.json and FILE.html, and end the process with the exit code."""
     from importlib.metadata import version
 
+    from archiver.core.health import MISSED_SWEEPS
+    from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
     from archiver.ledger.models import Row
     from storage_backends.registry import open_destinations
     from worker.bootstrap import DISTRIBUTION
     from worker.cli.cmd_verify import LEDGER_UNAVAILABLE
-    from worker.report import Copy, Period, Report, Reporter, lines_of, rows_of, stored_in
+    from worker.report import Copy, Period, Report, Reporter, lines_of, not_seen, rows_of, stored_in
     from worker.verify import EVERYTHING, STORED_STATES, stored_by, verify
     from worker.views.report import report_page
     from worker.views.text import shown
@@ -49,6 +51,9 @@ def write_report(file: Path, since: str, until: str, *, quick: bool, as_json: bo
             rows, stored = rows_of(ledger.rows(), period), stored_by(ledger)
             if not rows and ledger.counts().seen == 0:
                 unknown.append("the ledger is empty: `archiver rebuild` and `archiver sweep` fill it")
+            else:
+                late = MISSED_SWEEPS * settings.sweep_every
+                unknown += not_seen(period, ledger.recall(SWEEP_FACT), now, late)
     except LEDGER_UNAVAILABLE as error:
         unknown.append(f"the ledger cannot be read: {error}")
     copies: dict[str, list[Copy]] = defaultdict(list)

@@ -33,7 +33,7 @@ def report_page(report: Report) -> Iterator[str]:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>Archive report, {since} to {until}</title><style>{_STYLE}</style></head><body>"
         f'<h1>Archive report</h1><p class="muted">Assets created from {since} to {until} (UTC). Made on '
-        f"{_time(report.made_at)} by archiver {escape(report.version)}.</p>"
+        f"{_time(report.made_at)} by archiver {escape(report.version)}{_unfinished(report)}.</p>"
     )
     yield _verdict(report, len(problems))
     yield '<h2>Assets by state</h2><table class="narrow"><thead><tr><th>state<th>assets</thead><tbody>'
@@ -57,6 +57,11 @@ def report_page(report: Report) -> Iterator[str]:
     for line in report.lines:
         yield from _rows(line, bad=id(line) in problems)
     yield "</tbody></table></body></html>\n"
+
+
+def _unfinished(report: Report) -> str:
+    until = report.period.until
+    return "" if until is None or until <= report.made_at else ", before the period was over"
 
 
 def _verdict(report: Report, problems: int) -> str:

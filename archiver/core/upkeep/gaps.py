@@ -1,18 +1,30 @@
-"""Classify gaps: assets that the ledger calls archived, without a manifest at some destination. Pure."""
+"""Classify gaps: assets that the ledger calls archived, without a manifest at some destination. Pure, but for
+what the ledger knows of replication."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
+from archiver.core.deadlines import source_ends_at
+from archiver.core.upkeep.reports import REPLICATE_FACT
+from archiver.hms.models import parse_time
+from archiver.ledger.base import Facts
 from archiver.ledger.models import AssetState, CopyState, Row
 
 LARGEST_CHANGE = 20
 LARGEST_SHARE = 0.02
 LEFT_TO_REPLICATION = timedelta(days=2)
-"""How long after an asset was archived at the quorum the rest is replicated, before 100ms is asked again."""
+"""How long after an asset was archived at the quorum, or a destination was away, the rest is replicated, before 100ms
+is asked again."""
+LAST_CHANCE = timedelta(days=1)
+"""Before 100ms deletes the recording: then it is asked all the same."""
+REPLICATED_LATELY = timedelta(days=1)
+ANY = "*"
+AWAY_FACT = "destinations_away"
+"""A fact of the ledger: when destinations were last found not to work, by name."""
 
 
 class Gap(Enum):
@@ -63,7 +75,7 @@ def judge_gap(
 
     - `over`: the source has ended.
     - `expected`: every destination that lacks it was added, empty, after the source had ended, or never held it.
-    - `filling`: every one of them was added, and is still being filled.
+    - `filling`: every one of them was added, and is still being filled; no attempt has tried since.
     - `doubted`: it is quarantined, so a person looks at it anyway.
     - `at_quorum`: `archived_at_quorum`.
     """
@@ -76,17 +88,59 @@ def judge_gap(
     return Gap.DAMAGED if whole_somewhere else Gap.VANISHED
 
 
-def archived_at_quorum(row: Row, lacking: Collection[str], others: Collection[str], now: datetime) -> bool:
-    """Return whether an attempt has archived the asset without `lacking` in the last LEFT_TO_REPLICATION, and one of
-    the `others` is known to hold it whole; all by name. To open it again each time would keep it from being replicated,
-    when 100ms has deleted it early, or its source fails. After that the replication may not be able to: no
-    destination lets it read the copy, or `ARCHIVER_REPLICATE_BYTES` is too little."""
-    return (
-        row.state is AssetState.ARCHIVED
-        and now - row.changed_at < LEFT_TO_REPLICATION
-        and all(row.copies.get(name) is CopyState.LACKING for name in lacking)
-        and any(row.copies.get(name) is CopyState.WHOLE for name in others)
-    )
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What is known of it. `away`: when each destination, by name, was last found not to work; ANY: one of them, and it
+    is not known which. `goes_on`: something was copied lately."""
+
+    away: Mapping[str, datetime] = field(default_factory=dict)
+    goes_on: bool = False
+
+
+def note_away(ledger: Facts, names: Iterable[str], now: datetime) -> None:
+    """Note that destinations do not work now. Raises LedgerError."""
+    found = {name: now.isoformat() for name in names}
+    if found:
+        ledger.remember(AWAY_FACT, {**(ledger.recall(AWAY_FACT) or {}), **found})
+
+
+def replication(ledger: Facts, now: datetime) -> Replication:
+    """Raises LedgerError."""
+    away = {
+        name: at
+        for name, text in (ledger.recall(AWAY_FACT) or {}).items()
+        if (at := parse_time(text)) is not None and at <= now
+    }
+    fact = ledger.recall(REPLICATE_FACT) or {}
+    at = parse_time(fact.get("at"))
+    return Replication(away, at is not None and now - at < REPLICATED_LATELY and bool(fact.get("copied")))
+
+
+def archived_at_quorum(
+    row: Row,
+    lacking: Collection[str],
+    others: Collection[str],
+    now: datetime,
+    replication: Replication = Replication(),
+) -> bool:
+    """Return whether an attempt has archived the asset without `lacking`, one of the `others` is known to hold it whole
+    (all by name), and it is still left to replication: for LEFT_TO_REPLICATION, and again so long after a destination
+    was away, and while replication goes on, but for those up to LAST_CHANCE. To open it again each time would keep it
+    from being replicated, when 100ms has deleted it early, or its source fails; and what a destination lacks after days
+    of being away would all be read from 100ms again. After that the replication may not be able to: no destination lets
+    it read the copy, or `ARCHIVER_REPLICATE_BYTES` is too little."""
+    if (
+        row.state is not AssetState.ARCHIVED
+        or any(row.copies.get(name) is not CopyState.LACKING for name in lacking)
+        or not any(row.copies.get(name) is CopyState.WHOLE for name in others)
+    ):
+        return False
+    if now - row.changed_at < LEFT_TO_REPLICATION:
+        return True
+    if source_ends_at(row) - now < LAST_CHANCE:
+        return False
+    away = [replication.away[name] for name in (*lacking, ANY) if name in replication.away]
+    return replication.goes_on or any(now - each < LEFT_TO_REPLICATION for each in away)
 
 
 def limit(archived: int) -> int:

@@ -10,6 +10,7 @@ still has is copied again where the destination's marker proves that it is the r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TypeVar
 import structlog
 
 from archiver.core.deadlines import is_over, source_ends_at
+from archiver.core.destinations import breaker
 from archiver.core.judging import Scope, as_known
 from archiver.core.locks import Lock, acquire
 from archiver.core.records import end_records, keys
@@ -27,13 +29,24 @@ from archiver.core.upkeep.contradicted import Contradiction, Contradictions
 from archiver.core.upkeep.erasing import Eraser
 from archiver.core.upkeep.expiring import Expirer
 from archiver.core.upkeep.full_reads import FullReads
-from archiver.core.upkeep.gaps import CHANGES, Gap, Gaps, archived_at_quorum, judge_gap, limit
+from archiver.core.upkeep.gaps import (
+    ANY,
+    CHANGES,
+    Gap,
+    Gaps,
+    archived_at_quorum,
+    judge_gap,
+    limit,
+    note_away,
+    replication,
+)
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
 from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.core.upkeep.undelivered import Undelivered
 from archiver.ledger.base import Ledger
+from archiver.ledger.errors import LedgerError
 from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row
 from storage_backends.base import ObjectInfo, ObjectKey, StorageBackend
 from storage_backends.errors import AccessDenied, StorageError
@@ -148,7 +161,14 @@ class Reconciler:
         running. Idempotent. Raises StorageError when a destination cannot be listed in full, or is not the one that the
         ledger knows; LedgerError."""
         with acquire(self._ledger, LOCK_NAME, LOCK_TTL) as lock:
-            return self._compare(lock, confirmed, fill, on_progress) if lock else None
+            if lock is None:
+                return None
+            try:
+                return self._compare(lock, confirmed, fill, on_progress)
+            except StorageError:
+                with suppress(LedgerError):
+                    note_away(self._ledger, [ANY], self._clock())
+                raise
 
     def check_destinations(self) -> None:
         """Check the identity of every destination, and reconcile when one was added, or the ledger was not compared
@@ -301,6 +321,9 @@ class Reconciler:
         filling = set(self._identities.filling())
         began = [self._identities.began_empty_at(store.name) for store in self._destinations]
         now = self._clock()
+        not_working = {breaker.destination_of(name) for name in breaker.not_closed(self._ledger, now)}
+        note_away(self._ledger, not_working.intersection(store.name for store in self._destinations), now)
+        replicating = replication(self._ledger, now)
         comparing = _counting(on_progress, "comparing with the ledger", len(everywhere))
         for row in _extending(self._ledger.rows(_STORED_STATES), lock, comparing):
             gaps.rows += 1
@@ -318,6 +341,8 @@ class Reconciler:
             names = [self._destinations[n].name for n in lacking]
             others = [store.name for store in self._destinations if store.name not in names]
             ended = source_ends_at(row)
+            at_quorum = archived_at_quorum(row, names, others, now, replicating)
+            tried = at_quorum and all(_is_before(began[n], row.changed_at) for n in lacking)
             gap = judge_gap(
                 over=is_over(row, now),
                 whole_somewhere=len(lacking) < len(listed),
@@ -325,9 +350,9 @@ class Reconciler:
                     _never_held(row.copies.get(name), is_newer(began[n], ended), name in filling)
                     for n, name in zip(lacking, names, strict=True)
                 ),
-                filling=filling.issuperset(names),
+                filling=filling.issuperset(names) and not tried,
                 doubted=row.state is AssetState.QUARANTINED,
-                at_quorum=archived_at_quorum(row, names, others, now),
+                at_quorum=at_quorum,
             )
             # an added destination may lack a million: a request for each would take hours
             doubtful = row.changed_at >= started - RECENT or any(
@@ -485,6 +510,10 @@ def _never_held(known: CopyState | None, added_since: bool, filling: bool) -> bo
     if known is CopyState.LACKING:
         return True
     return added_since and (known is not CopyState.WHOLE or filling)
+
+
+def _is_before(added_at: datetime | None, moment: datetime) -> bool:
+    return added_at is not None and added_at < moment
 
 
 def _counting(on_progress: OnProgress, phase: str, total: int | None = None) -> Callable[[int], None]:

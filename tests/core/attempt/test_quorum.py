@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
+from archiver.core.destinations import breaker
 from archiver.core.judging import Scope, judge
 from archiver.core.records import keys
 from archiver.core.replication.replicator import Replicator
+from archiver.core.upkeep import reconcile
 from archiver.core.upkeep.gaps import LEFT_TO_REPLICATION
-from archiver.core.upkeep.reconcile import Reconciler
+from archiver.core.upkeep.reconcile import Reconciler, Unidentified
 from archiver.ledger.models import AssetState, CopyState, Row
 from storage_backends.base import Buffer, ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
-from tests.core.archived import archive_at
-from tests.core.examples import RETENTION
+from tests.core.archived import archive_at, enter
+from tests.core.examples import NOW, RETENTION, asset
 from tests.core.harness import ArchiverHarness, file
 from tests.core.replication.harness import ReplicationHarness
 
@@ -36,6 +38,11 @@ class Failing(MemoryBackend):
         if self.is_silent:
             raise TransientStorageError("503")
         return super().stat(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if self.is_silent:
+            raise TransientStorageError("503")
+        return super().list(prefix)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         if self.error is not None:
@@ -195,6 +202,100 @@ def test_what_is_not_replicated_for_days_is_copied_from_100ms() -> None:
     row = harness.base.ledger.get(asset_id)
     assert row is not None
     assert (row.state, set(row.copies.values())) == (AssetState.ARCHIVED, {WHOLE})
+
+
+@pytest.mark.parametrize("is_silent", [True, False], ids=["it did not answer", "it took nothing"])
+def test_what_a_destination_lacks_after_days_away_is_replicated_and_not_read_from_100ms_again(
+    is_silent: bool,
+) -> None:
+    harness = Harness(1, 2, AccessDenied("disk full"))
+    asset_id = harness.archive().asset_id
+    reconciler, replicator, store = _upkeep(harness)
+    ledger, clock = harness.base.ledger, harness.base.clock
+    store.is_silent = is_silent
+    for _ in range(5):
+        clock.now += timedelta(days=1)
+        if is_silent:
+            with pytest.raises(TransientStorageError):
+                reconciler.reconcile()
+        else:
+            breaker.trip(ledger, store.name, "refused", clock.now)  # by an attempt at something new
+            result = reconciler.reconcile()
+            assert result is not None
+            assert result.reopened == 0
+    store.error, store.is_silent = None, False
+    clock.now += timedelta(hours=2)
+
+    result = reconciler.reconcile()
+    replicator.replicate_due()
+
+    assert result is not None
+    assert result.reopened == 0
+    row = ledger.get(asset_id)
+    assert row is not None
+    assert (row.state, set(row.copies.values())) == (AssetState.ARCHIVED, {WHOLE})
+
+
+class Filling(Unidentified):
+    """A destination that was added is being filled."""
+
+    def __init__(self, name: str, since: datetime) -> None:
+        self.name: str | None = name
+        self.since = since
+
+    def began_empty_at(self, name: str, /) -> datetime | None:
+        return self.since if name == self.name else None
+
+    def filling(self) -> list[str]:
+        return [self.name] if self.name else []
+
+    def filled(self, _name: str, /) -> None:
+        self.name = None
+
+
+def test_what_an_added_destination_refuses_does_not_keep_it_from_being_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the quorum an attempt that fails there ends as archived: it must not be the first of the next batch."""
+    monkeypatch.setattr(reconcile, "FILLED_AT_ONCE", 2)
+
+    class Refusing(MemoryBackend):
+        def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+            if "asset-0" in spec.key or "asset-1" in spec.key:
+                raise AccessDenied("not these")
+            return super().put(spec, data, crc32c)
+
+    one, two = MemoryBackend("one"), Refusing("two")
+    made = [
+        asset(id=f"asset-{n}", size=None, created_at=(NOW - timedelta(days=5 - n)).isoformat())
+        for n in range(5)
+    ]
+    base = ArchiverHarness(lambda: file(VIDEO), stores=[one, two], assets=made)
+    base.archiver.deps = replace(base.archiver.deps, rules=replace(base.archiver.deps.rules, quorum=1))
+    for each in made:
+        archive_at([one], each)
+        enter(base.ledger, each)
+    base.clock.now += timedelta(days=3)
+    filling = Filling(two.name, base.clock.now - timedelta(hours=1))
+    reconciler = Reconciler(
+        ledger=base.ledger,
+        destinations=base.stores,
+        scope=Scope(RETENTION),
+        clock=base.clock,
+        identities=filling,
+    )
+
+    for _ in range(3):
+        reconciler.reconcile()
+        for row in list(base.ledger.rows([AssetState.DISCOVERED, AssetState.WAITING])):
+            base.archive(row.asset_id)
+        base.clock.now += timedelta(minutes=20)
+
+    there = [each.id for each in made if two.stat(keys.manifest_key(each.id, each.created_at))]
+    assert there == ["asset-2", "asset-3", "asset-4"]
+    assert filling.filling() == []
+    states = {row.asset_id: (row.state, row.copies[two.name]) for row in base.ledger.rows()}
+    assert states == {each.id: (AssetState.ARCHIVED, WHOLE if each.id in there else LACKING) for each in made}
 
 
 def _upkeep(harness: Harness) -> tuple[Reconciler, Replicator, Failing]:

@@ -6,7 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.core.upkeep.gaps import LEFT_TO_REPLICATION, Gap, archived_at_quorum, judge_gap, limit
+from archiver.core.upkeep.gaps import (
+    ANY,
+    LEFT_TO_REPLICATION,
+    Gap,
+    Replication,
+    archived_at_quorum,
+    judge_gap,
+    limit,
+)
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState, CopyState
 from tests.core.archived import enter
@@ -88,6 +96,46 @@ def test_what_is_left_to_the_replication(
     assert row is not None
 
     assert archived_at_quorum(replace(row, copies=known), ["two"], ["one"], NOW + later) is is_left
+
+
+DAYS = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("later", "away", "goes_on", "is_left"),
+    [
+        (5 * DAYS, {}, False, False),
+        (5 * DAYS, {"two": 4 * DAYS}, False, True),
+        (5 * DAYS, {"two": 3 * DAYS}, False, False),
+        (5 * DAYS, {ANY: 4 * DAYS}, False, True),
+        (5 * DAYS, {"one": 5 * DAYS}, False, False),
+        (5 * DAYS, {}, True, True),
+        (14.2 * DAYS, {"two": 14 * DAYS}, True, False),
+        (1 * DAYS, {}, False, True),
+    ],
+    ids=[
+        "for days",
+        "away a day ago",
+        "back for two days",
+        "some destination away",
+        "another one away",
+        "others are replicated",
+        "100ms deletes it soon",
+        "lately",
+    ],
+)
+def test_what_is_left_to_the_replication_after_a_destination_was_away(
+    later: timedelta, away: Mapping[str, timedelta], goes_on: bool, is_left: bool
+) -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    enter(ledger, asset(created_at=NOW.isoformat()))
+    row = ledger.get(asset().id)
+    assert row is not None
+    assert row.expires_at == NOW + 15 * DAYS
+    known = Replication({name: NOW + after for name, after in away.items()}, goes_on)
+    row = replace(row, copies={"one": WHOLE, "two": LACKING})
+
+    assert archived_at_quorum(row, ["two"], ["one"], NOW + later, known) is is_left
 
 
 @pytest.mark.parametrize(("archived", "most"), [(0, 20), (20, 20), (1000, 20), (1050, 21), (100_000, 2000)])

@@ -395,13 +395,13 @@ def _(stack: ExitStack) -> None:
 
 @bug("an erasure during a lock is called done")
 def _(stack: ExitStack) -> None:
-    real = archiver.core.records.removal.what_is_left
+    real = archiver.core.records.removal.all_left
 
-    def what_is_left(*args: Any) -> Any:
-        left = real(*args)
-        return archiver.core.records.removal.Left() if left.waits_until is not None else left
+    def all_left(*args: Any) -> Any:
+        nothing = archiver.core.records.removal.Left()
+        return [nothing if left.waits_until is not None else left for left in real(*args)]
 
-    _instead(stack, archiver.core.records.removal, "what_is_left", what_is_left)
+    _instead(stack, archiver.core.records.removal, "all_left", all_left)
 
 
 @bug("an erasure forgets older versions")

@@ -66,6 +66,30 @@ def test_without_versions_everything_of_an_asset_is_removed_and_its_neighbours_s
         assert [info.key for info in store.list()] == ["recordings/asset-1-too/c.mp4"]
 
 
+@every_server
+def test_many_are_erased_together_and_those_between_them_stay(server: S3Server) -> None:
+    bucket = server.new_bucket()
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    made = [asset(id=f"{0x6400C0D3E1B2A3C4D5E6F700 + number:x}") for number in range(24)]
+    with opened(server, bucket) as store, contextlib.closing(server.client()) as client:
+        for each in made:
+            enter(ledger, each)
+            archive_at([store], each, {"movie.mp4": b"m"})
+        erased = [each for number, each in enumerate(made) if number % 4]
+        eraser = Eraser(ledger=ledger, destinations=[store], clock=clock)
+
+        removals = list(eraser.erase([each.id for each in erased], ticket="GDPR-1"))
+
+        assert [each.state for each in removals] == [AssetState.ERASED] * 18
+        found = [each["Key"] for each in client.list_objects_v2(Bucket=bucket)["Contents"]]
+    left = [key.removeprefix("pre/fix/") for key in found]
+    ids = {each.id for each in made if each not in erased}
+    assert sum(key.startswith("ends/tombstones/") for key in left) == 18
+    assert {key.split("/")[1] for key in left if key.startswith("recordings/")} == ids
+    assert {keys.asset_id_of(key) for key in left if key.startswith("manifests/")} == ids
+
+
 def versioned(server: S3Server, *, locked: bool = False) -> str:
     bucket = server.new_bucket()
     with contextlib.closing(server.client()) as client:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from archiver.core.records import check_records, keys
+from archiver.core.records.listing_together import ALONE, Owners, Together
 from archiver.transfer.checksums import crc32c
 from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import AccessDenied, DestinationRefuses, UploadGone
@@ -72,6 +73,16 @@ class Left:
         else:
             self.until = max(self.until or until, until)
 
+    def add(self, other: Left) -> None:
+        """Add what another list has found."""
+        self.visible += other.visible
+        self.hidden += other.hidden
+        self.keys += [key for key in other.keys if key not in self.keys][: NAMED - len(self.keys)]
+        self.notes.update(other.notes)
+        if other.until is not None:
+            self.until = max(self.until or other.until, other.until)
+        self.undated |= other.undated
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -80,66 +91,120 @@ class Targets:
     folders: Sequence[ObjectKey]
     objects: Sequence[ObjectKey]
 
-    def prefixes(self) -> Iterator[tuple[str, Callable[[str], bool]]]:
-        """Objects first: without its manifest nobody takes what is left of a copy for a damaged one."""
-        for key in self.objects:
-            yield key, key.__eq__
-        for folder in self.folders:
-            yield f"{folder}/", lambda _: True
-
 
 def remove(store: StorageBackend, targets: Targets) -> Left:
     """Remove `targets` with all their versions, as far as the store allows; return why something is left, without
     counting it: `what_is_left` does. Idempotent. Memory: AT_ONCE keys. Raises StorageError when it cannot be tried."""
-    why = Left()
-    for prefix, wanted in targets.prefixes():
-        number, first = _remove_once(store, prefix, wanted, why)
+    return remove_all(store, [targets], ALONE)[0]
+
+
+def remove_all(store: StorageBackend, many: Sequence[Targets], together: Together) -> list[Left]:
+    """As `remove`, for several assets, with the fewer requests the closer they lie together. After a StorageError try
+    each with ALONE: one that fails keeps the others from being removed."""
+    whys, common = [Left() for _ in many], Left()
+
+    def remove_within(prefix: str, group: Collection[str], beside: int | None) -> None:
+        number, first = AT_ONCE, None
         while number >= AT_ONCE:  # some servers lose their place in a list while its objects are deleted
-            before = first
-            number, first = _remove_once(store, prefix, wanted, why)
+            before, (number, first) = first, remove_once(prefix, group, beside)
             if first == before:
                 break  # refused, or kept although it says that it was deleted
+
+    def remove_once(
+        prefix: str, group: Collection[str], beside: int | None
+    ) -> tuple[int, ObjectVersion | None]:
+        """Return how many versions were found, and the first."""
+        number, first = 0, None
+        found = owners.wanted(_versions(store, prefix, common), group, beside)
+        chosen = ((version, whose) for version, whose in found if version.gone_at is None)
+        while batch := list(islice(chosen, AT_ONCE)):
+            number, first = number + len(batch), first or batch[0][0]
+            by_key = {version.key: whose for version, whose in batch}
+            for refused in _delete(store, [version for version, _ in batch]):
+                for owner in by_key[refused.version.key]:
+                    whys[owner].explain(_because(refused), refused.locked_until)
+        return number, first
+
+    for owners in _wanted(many):
+        for _ in together.listed(owners.prefixes(), remove_within):
+            pass
+    for why in whys:
+        why.add(common)
     folders: Callable[[str], None] | None = getattr(store, "remove_empty_folders", None)
     if folders is not None:
-        for folder in targets.folders:
+        for folder in dict.fromkeys(folder for targets in many for folder in targets.folders):
             folders(folder)
-    return why
+    return whys
 
 
-def _remove_once(
-    store: StorageBackend, prefix: str, wanted: Callable[[str], bool], why: Left
-) -> tuple[int, ObjectVersion | None]:
-    """Return how many versions were found, and the first."""
-    number, first = 0, None
-    found = _versions(store, prefix, why)
-    chosen = (version for version in found if wanted(version.key) and version.gone_at is None)
-    while batch := list(islice(chosen, AT_ONCE)):
-        number, first = number + len(batch), first or batch[0]
-        for refused in _delete(store, batch):
-            why.explain(_because(refused), refused.locked_until)
-    return number, first
+def _wanted(many: Sequence[Targets]) -> Iterator[Owners]:
+    """Objects first: without its manifest nobody takes what is left of a copy for a damaged one."""
+    yield Owners(targets.objects for targets in many)
+    yield _folders(many)
+
+
+def _folders(many: Sequence[Targets]) -> Owners:
+    return Owners([f"{folder}/" for folder in targets.folders] for targets in many)
+
+
+def walk_all(
+    store: StorageBackend,
+    many: Sequence[Targets],
+    together: Together,
+    each: Callable[[int, ObjectKey, ObjectKey], None],
+) -> None:
+    """Call `each` with the number of the targets, the folder and the key of every object in their folders; perhaps more
+    than once. Raises StorageError."""
+    owners = _folders(many)
+
+    def walk(prefix: str, group: Collection[str], beside: int | None) -> None:
+        for info, whose in owners.wanted(store.list(prefix), group, beside):
+            for owner in whose:
+                for folder in many[owner].folders:
+                    if info.key.startswith(f"{folder}/"):
+                        each(owner, folder, info.key)
+
+    for _ in together.listed(owners.prefixes(), walk):
+        pass
 
 
 def what_is_left(store: StorageBackend, targets: Targets, why: Left) -> Left:
     """List `targets` again, since a destination may answer that it deleted and have kept. `why`: what `remove`
     returned. Empty when nothing is there. Raises StorageError."""
-    left = Left()
-    for prefix, wanted in targets.prefixes():
-        for version in _versions(store, prefix, left):
-            if not wanted(version.key):
-                continue
-            left.count(version)
-            if version.gone_at is not None:
-                left.explain(
-                    f"the store keeps deleted objects until {_day(version.gone_at)}", version.gone_at
-                )
-    if left:
-        for note in why.notes:
-            left.notes[note] = None
-        if why.until is not None:
-            left.until = max(left.until or why.until, why.until)
-        left.undated = left.undated or why.undated or left.until is None
-    return left
+    return all_left(store, [targets], [why], ALONE)[0]
+
+
+def all_left(
+    store: StorageBackend, many: Sequence[Targets], whys: Sequence[Left], together: Together
+) -> list[Left]:
+    """As `what_is_left`, for several assets. After a StorageError try each with ALONE."""
+    every, common = [Left() for _ in many], Left()
+
+    def look_within(prefix: str, group: Collection[str], beside: int | None) -> dict[int, Left]:
+        found: dict[int, Left] = {}
+        for version, whose in owners.wanted(_versions(store, prefix, common), group, beside):
+            for owner in whose:
+                left = found.setdefault(owner, Left())
+                left.count(version)
+                if version.gone_at is not None:
+                    left.explain(
+                        f"the store keeps deleted objects until {_day(version.gone_at)}", version.gone_at
+                    )
+        return found
+
+    for owners in _wanted(many):
+        for found in together.listed(owners.prefixes(), look_within):
+            for owner, left in found.items():
+                every[owner].add(left)
+    for left, why in zip(every, whys, strict=True):
+        left.add(common)
+        if left:
+            for note in why.notes:
+                left.notes[note] = None
+            if why.until is not None:
+                left.until = max(left.until or why.until, why.until)
+            left.undated = left.undated or why.undated or left.until is None
+    return every
 
 
 def abort_uploads(store: StorageBackend, folders: Collection[ObjectKey]) -> None:

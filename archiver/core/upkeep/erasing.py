@@ -13,7 +13,6 @@ it from the tombstone, also when the ledger was lost. docs/erasing.md
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,11 +25,13 @@ import structlog
 from archiver.core.deadlines import UNDATED, UNDATED_RETENTION
 from archiver.core.judging import as_known
 from archiver.core.records import keys, removal, tombstones
+from archiver.core.records.listing_together import ALONE, Together
 from archiver.core.records.manifest import find_manifest
 from archiver.core.records.removal import Left, Targets
 from archiver.core.records.tombstones import Tombstone
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.review import note_once
+from archiver.core.upkeep.shared_folders import SharedFolders
 from archiver.core.upkeep.stored_rows import Stored, find_stored
 from archiver.hms.models import Asset, parse_time
 from archiver.ledger.base import Schedule
@@ -50,9 +51,6 @@ AT_ONCE = 100
 THREADS = 8
 WORKER_STOPS = timedelta(minutes=5)
 """A worker that lost its lease has stopped copying by then, its last request included."""
-_SHORTEST_ID = 16
-"""A folder in an asset's folder with a shorter name, such as `720p`, is none of an asset that the ledger does not know:
-ids of 100ms have 24 to 36 characters. Spares listing every manifest for each HLS tree."""
 _LOCKED = "locked until "
 _INTERRUPTED = "a worker was copying it a moment ago, and may just have stored something more"
 
@@ -90,14 +88,20 @@ class _Work:
     tombstone: Tombstone
     interrupted: bool  # a worker has just lost its lease
     failed: dict[str, str] = field(default_factory=dict)
+    named: dict[ObjectKey, StorageBackend] = field(default_factory=dict)  # folders, by a manifest at
     why: dict[str, Left] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
     locked_until: datetime | None = None
 
     @property
     def targets(self) -> Targets:
         records = [keys.end_record_beside(manifest) for manifest in self.tombstone.manifests]
         return Targets(self.tombstone.folders, [*self.tombstone.manifests, *records])
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    shared: SharedFolders
+    together: Together
 
 
 class Eraser:
@@ -117,8 +121,6 @@ class Eraser:
         self._clock = clock
         self._template = key_template
         self._session_data = session_data
-        self._listing = threading.Lock()
-        self._manifests: frozenset[int] | None = None
 
     def erase(
         self,
@@ -135,12 +137,12 @@ class Eraser:
         that the ledger does not know is looked up by its manifests and tombstones.
         `by`: who asked, for the history in the ledger alone. `state`: ERASED, or EXPIRED. `cancelled`: asked before
         each batch. Idempotent. Raises LedgerError; a destination that fails is a reason."""
-        ids, done, self._manifests = iter(asset_ids), 0, None
+        ids, done, run = iter(asset_ids), 0, self._new_run()
         while not cancelled() and (batch := list(islice(ids, AT_ONCE))):
             on_progress("erasing", done, total)
             stored = self._stored(batch)
             begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state, stored))  # noqa: B023
-            yield from self._finish(begun)
+            yield from self._finish(begun, run)
             done += len(batch)
         on_progress("erasing", done, total)
 
@@ -149,11 +151,10 @@ class Eraser:
     ) -> Iterator[Removal]:
         """Finish what was begun, by the tombstones and the ledger. `found`: manifests of an asset that came back.
         Idempotent. Raises as `erase`."""
-        ids, self._manifests = iter(asset_ids), None
+        ids, run = iter(asset_ids), self._new_run()
         while batch := list(islice(ids, AT_ONCE)):
-            yield from self._finish(
-                self._each(batch, lambda asset_id: self._begin_again(asset_id, found(asset_id)))
-            )
+            begun = self._each(batch, lambda asset_id: self._begin_again(asset_id, found(asset_id)))
+            yield from self._finish(begun, run)
 
     def un_erase(self, asset_id: str, *, by: str, why: str) -> Row | None:
         """Delete the tombstones and make the asset due again, if 100ms still has it: what was erased stays away.
@@ -173,17 +174,23 @@ class Eraser:
         return any(True for store in self._destinations for prefix in prefixes for _ in store.list(prefix))
 
     # -- inside: one batch ---------------------------------------------------------------------------------
-    def _finish(self, begun: Iterable[_Work | Removal]) -> Iterator[Removal]:
+    def _new_run(self) -> _Run:
+        return _Run(SharedFolders(self._ledger, self._destinations, self._template), Together())
+
+    def _finish(self, begun: Iterable[_Work | Removal], run: _Run) -> Iterator[Removal]:
         every = list(begun)
         works = [each for each in every if isinstance(each, _Work)]
+        chunks = _chunks(works)
         self._each(works, self._tombstone)
-        going = [work for work in works if not work.failed]
+        self._each(chunks, lambda chunk: self._find_shared(run, chunk))
+        self._each(works, self._complete)
+        going = [[work for work in chunk if not work.failed] for chunk in chunks]
         for store in self._destinations:
-            self._each(going, lambda work: self._remove(store, work))  # noqa: B023 # called at once
+            self._each(going, lambda chunk: self._remove(run, store, chunk))  # noqa: B023 # called at once
         for store in self._destinations:
-            self._remove_shared(store, going)
+            self._remove_shared(store, [work for chunk in going for work in chunk])
         for store in self._destinations:
-            self._each(going, lambda work: self._look(store, work))  # noqa: B023
+            self._each(going, lambda chunk: self._look(run, store, chunk))  # noqa: B023
         ended = {
             work.seen.asset_id: each for work, each in zip(works, self._each(works, self._end), strict=True)
         }
@@ -304,7 +311,7 @@ class Eraser:
         return [keys.asset_folder(Asset.parse(described), self._template)]
 
     def _tombstone(self, work: _Work) -> None:
-        """Write it everywhere, then add the folders that the manifests name."""
+        """Write it everywhere, then read which folders the manifests name."""
         for store in self._destinations:
             try:
                 there = tombstones.read(store, work.tombstone.asset_id)
@@ -315,30 +322,38 @@ class Eraser:
                 work.failed[store.name] = f"no tombstone could be written ({error}), so nothing was removed"
         if work.failed:
             return
-        known = work.tombstone
         for store in self._destinations:
             try:
-                found = [self._named(store, each) for each in work.tombstone.manifests]
+                for manifest in work.tombstone.manifests:
+                    if (folder := self._named(store, manifest)) is not None:
+                        work.named.setdefault(folder, store)
             except StorageError as error:
                 work.failed[store.name] = f"its manifest could not be read ({error}), so nothing was removed"
                 return
-            folders = [folder for folder in found if folder is not None]
-            try:
-                shared = next(
-                    (each for folder in folders if (each := self._shared(folder, work.seen.asset_id))), None
-                )
-            except StorageError as error:
-                work.failed[store.name] = f"it could not be listed ({error}), so nothing was removed"
-                return
-            if shared is not None:
-                work.failed[store.name] = (
-                    f"its manifest at {store.name} names a folder with recordings of others, {shared}, so nothing"
-                    " was removed; correct or delete that manifest, and erase again"
-                )
-                return
-            work.tombstone = replace(
-                work.tombstone, folders=tuple(dict.fromkeys([*work.tombstone.folders, *folders]))
-            )
+
+    def _find_shared(self, run: _Run, works: Sequence[_Work]) -> None:
+        """Refuse what would remove something of another asset."""
+
+        def find(works: Sequence[_Work], together: Together) -> None:
+            found = run.shared.find([(work.seen.asset_id, list(work.named)) for work in works], together)
+            for work, other in zip(works, found, strict=True):
+                if other is not None:
+                    name = work.named[other.folder].name
+                    work.failed[name] = (
+                        f"its manifest at {name} names a folder with recordings of others, {other.folder} "
+                        f"({other.asset}), so nothing was removed; correct or delete that manifest, and erase again"
+                    )
+
+        named = [work for work in works if work.named and not work.failed]
+        for work, error in _together(find, named, run):
+            work.failed[""] = f"a destination could not be listed ({error}), so nothing was removed"
+
+    def _complete(self, work: _Work) -> None:
+        """Add the folders that the manifests name to the tombstones."""
+        known = work.tombstone
+        if work.failed:
+            return
+        work.tombstone = replace(known, folders=tuple(dict.fromkeys([*known.folders, *work.named])))
         if work.tombstone == known:
             return
         for store in self._destinations:
@@ -349,62 +364,20 @@ class Eraser:
                     f"the tombstone could not be completed ({error}), so nothing was removed"
                 )
 
-    def _shared(self, folder: ObjectKey, asset_id: str) -> str | None:
-        """Return in words which other asset is in `folder`, or has it; None when none has. A manifest may say anything:
-        of an asset whose id is that of a room it may name the folder of the room, and with another template than today
-        that may even look like a folder of its own. One LIST for each destination."""
-        own = keys.record_name(keys.manifest_key(asset_id, None))
-        asked = {own.removesuffix(".json")}
-        if not any(
-            keys.fits_template(asset_id, folder, each) for each in (self._template, keys.DEFAULT_TEMPLATE)
-        ) and (other := self._other(keys.without_version(folder).split("/"), asked)):
-            return f"{folder} ({other})"
-        for store in self._destinations:
-            for info in store.list(f"{folder}/"):
-                below = info.key.removeprefix(f"{folder}/").split("/")[:-1]
-                if other := self._other(below, asked):
-                    return f"{folder} ({other})"
-        return None
-
-    def _other(self, segments: Sequence[str], asked: set[str]) -> str | None:
-        """Return the first of `segments` that is a folder of an asset that the ledger knows, or that has a manifest."""
-        for segment in segments:
-            if segment in asked:
-                continue
-            asked.add(segment)
-            other = keys.id_in_folder(segment)
-            row = self._ledger.get(other) if other is not None else None
-            if row is not None and row.state not in REMOVED_STATES:
-                return other
-            if row is None and len(segment) >= _SHORTEST_ID and hash(segment) in self._with_manifest():
-                return other or segment
-        return None
-
-    def _with_manifest(self) -> frozenset[int]:
-        """Hashes of the folder names of all assets that have a manifest, listed once: about 70 bytes each."""
-        with self._listing:
-            if self._manifests is None:
-                self._manifests = frozenset(
-                    hash(keys.record_name(info.key).removesuffix(".json"))
-                    for store in self._destinations
-                    for info in store.list(keys.MANIFESTS)
-                )
-            return self._manifests
-
     def _named(self, store: StorageBackend, manifest: ObjectKey) -> ObjectKey | None:
         found = find_manifest(store, manifest)
         if found is None or found.manifest is None:
             return None
         return keys.folder_of(found.manifest.asset_id, found.manifest.folder)
 
-    def _remove(self, store: StorageBackend, work: _Work) -> None:
-        try:
-            why = removal.remove(store, work.targets)
-        except StorageError as error:
+    def _remove(self, run: _Run, store: StorageBackend, works: Sequence[_Work]) -> None:
+        def remove(works: Sequence[_Work], together: Together) -> None:
+            whys = removal.remove_all(store, [work.targets for work in works], together)
+            for work, why in zip(works, whys, strict=True):
+                work.why[store.name] = why
+
+        for work, error in _together(remove, works, run):
             work.failed[store.name] = f"it could not be removed: {error}"
-            return
-        with work.lock:
-            work.why[store.name] = why
 
     def _remove_shared(self, store: StorageBackend, works: Sequence[_Work]) -> None:
         """Remove what is in objects of several assets, once for the batch."""
@@ -422,20 +395,22 @@ class Eraser:
             for work in works:
                 work.failed.setdefault(store.name, f"uploads, tables or session data are left: {error}")
 
-    def _look(self, store: StorageBackend, work: _Work) -> None:
-        if store.name in work.failed:
-            return
-        try:
-            left = removal.what_is_left(store, work.targets, work.why[store.name])
-        except StorageError as error:
+    def _look(self, run: _Run, store: StorageBackend, works: Sequence[_Work]) -> None:
+        def look(works: Sequence[_Work], together: Together) -> None:
+            whys = [work.why[store.name] for work in works]
+            every = removal.all_left(store, [work.targets for work in works], whys, together)
+            for work, left in zip(works, every, strict=True):
+                if not left:
+                    continue
+                work.failed[store.name] = left.say(store)
+                if left.waits_until is not None:
+                    work.locked_until = max(work.locked_until or left.waits_until, left.waits_until)
+                else:
+                    work.failed[""] = ""  # something else than a lock: nothing to wait for
+
+        removed = [work for work in works if store.name not in work.failed]
+        for work, error in _together(look, removed, run):
             work.failed[store.name] = f"it could not be listed afterwards: {error}"
-            return
-        if left:
-            work.failed[store.name] = left.say(store)
-            if left.waits_until is not None:
-                work.locked_until = max(work.locked_until or left.waits_until, left.waits_until)
-            else:
-                work.failed[""] = ""  # something else than a lock: nothing to wait for
 
     def _end(self, work: _Work) -> Removal:
         asset_id, now = work.seen.asset_id, self._clock()
@@ -520,6 +495,30 @@ def enter_tombstone(ledger: Schedule, tombstone: Tombstone, now: datetime) -> Ro
     else:
         rest = _INTERRUPTED if _is_leased(row) else "not finished yet"
     return ledger.remove(as_known(row), Settlement(AssetState.ERASING, reason=f"{tombstone.ticket}: {rest}"))
+
+
+def _chunks(works: Sequence[_Work]) -> list[list[_Work]]:
+    """One for each thread, of assets that lie beside each other."""
+    beside = sorted(works, key=lambda work: (work.tombstone.folders, work.tombstone.manifests))
+    size = max(1, -(-len(beside) // THREADS))
+    return [beside[start : start + size] for start in range(0, len(beside), size)]
+
+
+def _together(
+    act: Callable[[Sequence[_Work], Together], None], works: Sequence[_Work], run: _Run
+) -> Iterator[tuple[_Work, StorageError]]:
+    """Act on all together, and when that fails on each alone, so that one that fails does not keep the others. Yield
+    those, and why."""
+    if not works:
+        return
+    try:
+        act(works, run.together)
+    except StorageError:
+        for work in works:
+            try:
+                act([work], ALONE)
+            except StorageError as error:
+                yield work, error
 
 
 def _is_leased(row: Row) -> bool:

@@ -602,6 +602,38 @@ def test_thousands_are_erased_in_batches_and_only_asked_for_as_they_are_needed()
     assert harness.states() == {AssetState.ERASED: 2500}
 
 
+@pytest.mark.parametrize("operation", ["list", "delete"])
+def test_an_asset_that_fails_does_not_keep_those_beside_it(operation: str) -> None:
+    many = [asset(id=f"asset-{number:05}") for number in range(20)]
+    harness = ReconcileHarness(MemoryBackend("one"))
+    harness.archive(many)
+
+    class Failing(MemoryBackend):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            for info in super().list(prefix):
+                if operation == "list" and "asset-00007/" in info.key:
+                    raise TransientStorageError("503")
+                yield info
+
+        def delete(self, key: ObjectKey) -> None:
+            if operation == "delete" and "asset-00007/" in key:
+                raise TransientStorageError("503")
+            super().delete(key)
+
+    whole = harness.stores[0]
+    harness.stores[0] = Failing("one", store=whole.store)
+    eraser = Eraser(ledger=harness.ledger, destinations=harness.stores, clock=harness.clock)
+
+    removals = list(eraser.erase([each.id for each in many], ticket="T-1"))
+
+    (failed,) = [each for each in removals if not each.is_done]
+    assert failed.asset_id == "asset-00007"
+    assert "503" in failed.reason
+    assert harness.states() == {AssetState.ERASED: 19, AssetState.ERASING: 1}
+    harness.stores[0] = whole
+    assert harness.reconcile().erased == 1
+
+
 def test_a_server_that_loses_its_place_in_a_list_is_asked_again() -> None:
     class Forgetful(MemoryBackend):
         def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

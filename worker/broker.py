@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from worker.embedded.errors import AlreadyRunning
 from worker.embedded.valkey import EmbeddedValkey
-from worker.errors import SettingsError
+from worker.errors import SettingsError, SupervisorError
 from worker.settings import Settings
+
+OTHER_SECONDS = 5
+"""For a server that another process has begun to start."""
 
 
 def check_state_dir(settings: Settings) -> None:
@@ -41,5 +46,24 @@ def broker_url(settings: Settings) -> Iterator[str]:
     from worker.embedded.supervisor import Supervisor  # imports Celery: only when a server is needed
 
     with Supervisor(settings.state_dir, environment=dict(os.environ), with_workers=False) as supervisor:
-        supervisor.start()
-        yield supervisor.redis_url
+        try:
+            supervisor.start()
+        except AlreadyRunning:
+            yield _of_the_other(running, settings)
+        else:
+            yield supervisor.redis_url
+
+
+def _of_the_other(running: EmbeddedValkey, settings: Settings) -> str:
+    """Return the URL of the server that another process starts or restarts now. Raises SupervisorError when it does not
+    answer."""
+    until = time.monotonic() + OTHER_SECONDS
+    while True:
+        if running.answers() and (url := running.url()):
+            return url
+        if time.monotonic() >= until:
+            raise SupervisorError(
+                f"An archiver runs on the state directory {settings.state_dir}, and its embedded Valkey does not "
+                f"answer. If that lasts: see {settings.state_dir / 'logs' / 'valkey.log'}, and restart `archiver up`."
+            )
+        time.sleep(0.1)

@@ -33,13 +33,15 @@ def body_of(message: Message) -> str:
 def digest(summary: Summary, health: Health, firing: Sequence[Alert]) -> tuple[str, Severity, str]:
     """Title, severity and body of the daily digest."""
     states = summary.counts.states
-    counts = ", ".join(f"{states[state]:,} {state.value}" for state in AssetState if states.get(state))
+    counts = ", ".join(
+        f"{states[state]:,} {state.value.replace('_', ' ')}" for state in AssetState if states.get(state)
+    )
     lines = [health.headline, f"Assets: {counts or 'none'}."]
     lines += health.notes
-    if firing:
-        lines.append(
-            "Firing: " + "; ".join(f"{alert.rule_id} since {alert.since:%Y-%m-%d}" for alert in firing)
-        )
+    lines += [
+        f"{alert.severity.value.upper()} {alert.rule_id}, since {alert.since:%Y-%m-%d}: {alert.text}"
+        for alert in firing
+    ]
     severity = Severity.INFO if health.healthy else Severity.WARNING
     return f"archiver: daily digest, {summary.at:%Y-%m-%d}", severity, "\n".join(lines)
 

@@ -138,7 +138,9 @@ def _table(firing: Sequence[Alert]) -> Table:
         notified = ", ".join(sorted(alert.notified)) or "nobody"
         text = Text(escaped(alert.text))
         if alert.gone_since is not None:
-            text.append(f" (Not found since {alert.gone_since:%Y-%m-%d %H:%M}; not known to be over.)")
+            text.append(
+                f" (Not found since {alert.gone_since:%Y-%m-%d %H:%M}; it fires until it is known to be over.)"
+            )
         table.add_row(alert.severity.value, alert.rule_id, f"{alert.since:%Y-%m-%d %H:%M}", notified, text)
     return table
 

@@ -214,7 +214,10 @@ def scrub_notes(fact: Mapping[str, object] | None, now: datetime) -> list[str]:
     destinations = (fact or {}).get("destinations")
     notes = []
     for name, each in (destinations if isinstance(destinations, Mapping) else {}).items():
-        if not isinstance(each, Mapping) or "at" not in each:
+        if not isinstance(each, Mapping):
+            continue
+        if "at" not in each:
+            notes.append(f"{name}: no scrub could read it yet.")
             continue
         oldest = parse_time(each.get("oldest_check"))
         ago = f"the oldest check is {_days(now - oldest)} old" if oldest else "none checked yet"
@@ -269,5 +272,8 @@ def _number(value: object) -> float:
 
 
 def _days(duration: timedelta) -> str:
-    days = duration / timedelta(days=1)
-    return f"{days:.0f} days" if days >= 2 else f"{duration / timedelta(hours=1):.0f} hours"
+    for name, unit in (("days", timedelta(days=1)), ("hours", timedelta(hours=1))):
+        if (number := duration / unit) >= 2:
+            return f"{number:.0f} {name}"
+    minutes = max(round(duration / timedelta(minutes=1)), 1)
+    return "1 minute" if minutes == 1 else f"{minutes} minutes"

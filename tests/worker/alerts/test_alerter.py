@@ -393,6 +393,20 @@ class TestDigest:
         assert pager.titles == []
         assert "No asset seen yet" in chat.bodies[0] or "100ms lists no asset" in chat.bodies[0]
 
+    def test_it_tells_what_fires_in_words(self, installation: Installation) -> None:
+        inbox = Inbox("slack 1")
+        telling = alerter(installation, inbox, digest_hour=8)
+        look(installation, telling)
+        installation.clock.advance(DAY - MINUTE)
+        breaker.trip(installation.ledger, "s3://bucket", "s3://bucket: 503", installation.clock())
+        look(installation, telling)
+
+        (digest,) = [
+            body for title, body in zip(inbox.titles, inbox.bodies, strict=True) if "digest" in title
+        ]
+        (line,) = [each for each in digest.splitlines() if each.startswith("WARNING on_hold, since 2026-03-")]
+        assert "s3://bucket: 503" in line
+
     def test_none_is_sent_where_none_is_wanted(self, installation: Installation) -> None:
         inbox = Inbox("slack 1")
         look(installation, alerter(installation, inbox, digest_hour=-1), times=3)

@@ -89,7 +89,7 @@ def test_the_list_says_what_is_not_known(ledger: MemoryLedger, monkeypatch: pyte
     shown = run()
 
     assert shown.exit_code == 1
-    assert shown.output.count("not known to be over") == 2
+    assert shown.output.count("fires until it is known to be over") == 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from archiver.http import trust
 from worker.alerts.dead_mans_switch import DeadMansSwitch
@@ -67,21 +68,21 @@ def test_without_a_url_nobody_is_called() -> None:
     calls.fail()
 
 
-def test_an_answer_that_is_no_success_is_logged_without_the_url(
-    receiver: Receiver, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_answer_that_is_no_success_is_logged_without_the_url(receiver: Receiver) -> None:
     receiver.status = 404
-    switch(receiver.url).success()
+    with capture_logs() as logs:
+        switch(receiver.url).success()
 
-    result = capsys.readouterr().out
+    result = str(logs)
     assert "heartbeat_failed" in result
     assert "404" in result
     assert "secret-word" not in result
 
 
-def test_a_receiver_that_is_away_is_logged_without_the_url(capsys: pytest.CaptureFixture[str]) -> None:
-    switch("http://127.0.0.1:1/secret-word").fail()
+def test_a_receiver_that_is_away_is_logged_without_the_url() -> None:
+    with capture_logs() as logs:
+        switch("http://127.0.0.1:1/secret-word").fail()
 
-    result = capsys.readouterr().out
+    result = str(logs)
     assert "heartbeat_failed" in result
     assert "secret-word" not in result

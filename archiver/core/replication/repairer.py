@@ -57,7 +57,7 @@ from archiver.ledger.errors import LeaseLost
 from archiver.ledger.models import REMOVED_STATES, AssetState, CopyState, Row, Settlement
 from archiver.transfer.errors import Stopped, TransferError
 from storage_backends.base import ObjectKey, StorageBackend
-from storage_backends.errors import StorageError
+from storage_backends.errors import AccessDenied, StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -295,6 +295,7 @@ class Repairer:
         heartbeat, listed = job.heartbeat, source.manifest
         assert listed is not None
         journal = LedgerUploadJournal(self._ledger, heartbeat.lease)
+        before = _versions(target, manifest) if target.state is CopyState.DAMAGED else {}
         with cancellation.watched(heartbeat.check), self._engine(journal, heartbeat) as engine:
             copier = ObjectCopier(
                 ledger=self._ledger,
@@ -314,7 +315,35 @@ class Repairer:
             finally:
                 job.copied_bytes += copier.copied_bytes
                 job.copied_objects += copier.copied_objects
+        if before:
+            self._require_replaced(job, target, manifest, paths, before)
         return copier.copied_bytes
+
+    def _require_replaced(
+        self,
+        job: _Job,
+        target: HeldCopy,
+        manifest: Manifest,
+        paths: Collection[str] | None,
+        before: Mapping[ObjectKey, _Version],
+    ) -> None:
+        """Read back what a store with a damaged copy has not replaced: where it refuses to, a write counts as done if
+        the checksum that the store keeps is right, and its bytes may not be. Raises TargetFailed."""
+        now = _versions(target, manifest)
+        kept = {
+            item.path
+            for item in manifest.objects
+            if (key := manifest.key_of(item)) in before and now.get(key) == before[key]
+        }
+        kept &= kept if paths is None else set(paths)
+        try:
+            problems = verify_contents(target.store, manifest, kept, between=job.heartbeat.check).problems
+        except StorageError as error:
+            raise TargetFailed(error) from error
+        if problems:
+            raise TargetFailed(
+                AccessDenied(f"{target.store.name} did not replace what is damaged there: {problems[0]}")
+            )
 
     def _commit(self, job: _Job, target: HeldCopy, manifest: Manifest) -> None:
         """Raises TargetFailed."""
@@ -447,6 +476,18 @@ class Repairer:
                 row.asset_id, problems, stored_bytes=row.stored_bytes, stored_objects=row.stored_objects
             )
         return None
+
+
+_Version = tuple[str | None, datetime | None]
+
+
+def _versions(target: HeldCopy, manifest: Manifest) -> Mapping[ObjectKey, _Version]:
+    """Return the ETag and date of each object in the folder of `manifest`. Raises TargetFailed."""
+    try:
+        listed = list(target.store.list(f"{manifest.folder}/"))
+    except StorageError as error:
+        raise TargetFailed(error) from error
+    return {info.key: (info.etag, info.updated_at) for info in listed}
 
 
 def _is_not_whole(job: _Job) -> bool:

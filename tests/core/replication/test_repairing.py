@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from archiver.core.records.commit import mark_damaged
 from archiver.core.records.tombstones import Tombstone
 from archiver.core.replication.repairer import Result
 from archiver.ledger.models import AssetState, CopyState, Settlement
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
+from storage_backends.equal import UploadOfEqual, equal_or_raise
 from storage_backends.errors import AccessDenied, StorageError, TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at
@@ -400,6 +403,40 @@ def test_damage_that_the_store_did_not_let_us_mark_is_not_forgotten() -> None:
     assert harness.repair(made).result is Result.COPIED
     assert harness.row(made).state is AssetState.ARCHIVED
     assert harness.is_whole(two, made)
+
+
+class WriteOnce(Store):
+    """As the real backends: what is refused counts as written if the checksum that the store keeps is right."""
+
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if spec.key in self.store.objects:
+            refusal = AccessDenied("the retention policy forbids to replace it")
+            return equal_or_raise(refusal, self, spec.key, len(data), crc32c)
+        return super().put(spec, data, crc32c)
+
+    def begin(self, spec: ObjectSpec) -> Any:
+        if spec.key in self.store.objects:
+            return UploadOfEqual.instead(
+                self, spec, AccessDenied("the retention policy forbids to replace it")
+            )
+        return super().begin(spec)
+
+
+@pytest.mark.parametrize("path", ["movie.mp4", "seg.ts"], ids=["in parts", "in one request"])
+def test_a_refused_write_is_no_repair_though_the_store_tells_the_right_checksum(path: str) -> None:
+    harness = ReplicationHarness(Store("one"), WriteOnce("two"))
+    one, two = harness.stores
+    made = harness.archive(at=harness.stores, state=AssetState.DAMAGED)
+    two.damage(key_of(two, path))
+    harness.ledger.note_copies(harness.row(made), {one.name: WHOLE, two.name: DAMAGED})
+
+    for _ in range(2):  # the second one resumes
+        failed = harness.repair(made)
+
+        assert failed.result is Result.FAILED
+        assert f"memory://two did not replace what is damaged there: {path}" in failed.reason
+        assert harness.copies(made) == [WHOLE, DAMAGED]
+        assert harness.row(made).state is AssetState.DAMAGED
 
 
 def test_damage_that_a_person_has_restored_is_known_by_every_byte() -> None:

@@ -76,7 +76,7 @@ class Limits:
     conditional_replace: bool = False  # and so is `if_match` of a `put`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make
 class ObjectSpec:
     """An object to store. `metadata` keys match `[a-z][a-z0-9]*`, since some servers change any other."""
 
@@ -94,7 +94,7 @@ class ObjectSpec:
     lock: bool = False  # from the moment it is stored, where the destination locks objects (optional.Locks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make
 class ObjectInfo:
     """An object as the store describes it. `crc32c` is None where the store does not keep one. An entry of `list` may
     be `cold` although it was restored; `stat` knows."""

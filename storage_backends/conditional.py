@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from typing import TypeVar
 
 from storage_backends.base import Buffer, Limits, ObjectInfo, ObjectSpec, StorageBackend
@@ -60,9 +59,10 @@ def _version(info: ObjectInfo | None) -> object:
     return info.size_bytes, info.crc32c, info.updated_at
 
 
-@lru_cache(maxsize=64)
 def with_conditions(limits: Limits, *, creates: bool, replaces: bool) -> Limits:
-    """Return `limits` with what is known of conditional writes by now. Cached: called for every object."""
+    """Return `limits` with what is known of conditional writes by now: themselves, where they say so already."""
+    if limits.conditional_create == creates and limits.conditional_replace == replaces:
+        return limits
     return replace(limits, conditional_create=creates, conditional_replace=replaces)
 
 

@@ -16,24 +16,24 @@ _NO_BODY = frozenset({204, 304})
 
 class Headers:
     """Headers of a response, which are given in any case and asked for in lower case. A name may come several times
-    (`Set-Cookie`). `get` is the first value of a name, or None; `fields` are all as they came."""
+    (`Set-Cookie`). `get` is the first value of a name, or None; `fields` are all, in their order."""
 
     __slots__ = ("_more", "fields", "get")
 
     def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
-        first = {name.lower(): value.rstrip(" \t") for name, value in reversed(fields)}
+        first = {name.lower(): value for name, value in reversed(fields)}
         self.get: Callable[[str], str | None] = first.get  # itself: a dozen are asked for of each response
         self.fields = fields
         self._more = fields if len(first) < len(fields) else ()
 
     def all(self, name: str) -> list[str]:
         if self._more:
-            return [value.rstrip(" \t") for other, value in self._more if other.lower() == name]
+            return [value for other, value in self._more if other.lower() == name]
         value = self.get(name)
         return [] if value is None else [value]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen, it would take three times as long to make
 class Head:
     status: int
     headers: Headers
@@ -65,12 +65,16 @@ def parse_head(lines: Sequence[bytes]) -> Head | None:
     fields = _FIELD.findall(text, status_line.end())
     if len(fields) != len(lines) - 2:
         raise InvalidResponse("a header line of the response is malformed")
+    if " \r" in text or "\t\r" in text:  # blanks after a value, which are none of it: rare
+        fields = [(name, value.rstrip(" \t")) for name, value in fields]
     headers = Headers(fields)
-    codings = headers.all("transfer-encoding")
-    chunked = len(codings) == 1 and codings[0].lower() == "chunked"
-    if codings and not chunked:
-        raise InvalidResponse("the response has a transfer encoding other than chunked")
-    length = _length(headers)
+    chunked = False
+    if headers.get("transfer-encoding") is not None:
+        codings = headers.all("transfer-encoding")
+        chunked = len(codings) == 1 and codings[0].lower() == "chunked"
+        if not chunked:
+            raise InvalidResponse("the response has a transfer encoding other than chunked")
+    length = None if headers.get("content-length") is None else _length(headers.all("content-length"))
     persistent = _persistent(headers, status_line[1])
     if status in _NO_BODY:
         return Head(status, headers, 0, chunked=False, ambiguous=False, persistent=persistent)
@@ -80,14 +84,13 @@ def parse_head(lines: Sequence[bytes]) -> Head | None:
 
 def _persistent(headers: Headers, minor_version: str) -> bool:
     """RFC 9112, section 9.3."""
+    if headers.get("connection") is None:
+        return minor_version == "1"
     options = {option.strip().lower() for value in headers.all("connection") for option in value.split(",")}
     return "close" not in options and (minor_version == "1" or "keep-alive" in options)
 
 
-def _length(headers: Headers) -> int | None:
-    texts = headers.all("content-length")
-    if not texts:
-        return None
+def _length(texts: list[str]) -> int:
     if len(texts) > 1 or "," in texts[0]:
         texts = list({part.strip() for text in texts for part in text.split(",")})
     if len(texts) > 1 or not (texts[0].isascii() and texts[0].isdigit() and len(texts[0]) <= 18):

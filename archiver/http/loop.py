@@ -183,14 +183,21 @@ class Loop:
         except BaseException:  # noqa: BLE001 - the thread serves every asset of the process: it goes on
             traceback.print_exc(file=sys.stderr)
 
-    def _turn(self) -> None:
+    def _call_posted(self) -> None:
+        """What they post as well: a connection that is free waits for its next request."""
         posted, left = self._posted, _ACTIONS_A_TURN
-        while posted and left:  # what they post as well: a connection that is free waits for its next request
-            self._call(posted.popleft())
+        while posted and left:
             left -= 1
+            try:  # as `_call`, without a call more for each
+                posted.popleft()()
+            except BaseException:  # noqa: BLE001
+                traceback.print_exc(file=sys.stderr)
+
+    def _turn(self) -> None:
+        self._call_posted()
         self._run_due()  # requests begin before others end: each finds its connection as it was when it was polled
         self._asleep = True
-        events = self._poller.poll(0.0 if posted or self._stopped else self._seconds_to_sleep())
+        events = self._poller.poll(0.0 if self._posted or self._stopped else self._seconds_to_sleep())
         self._asleep = False
         touched: set[Driven] = set()
         for fd, what in events:

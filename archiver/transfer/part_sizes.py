@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from storage_backends.base import Limits, StorageBackend
+from storage_backends.base import StorageBackend
 
 PART_BYTES = 5 * 2**20
 """Default size of one part (ARCHIVER_PART_BYTES): the least that S3 takes. So most parts fit into the memory budget,
@@ -43,19 +42,14 @@ class Parts:
 
 def part_size(size_bytes: int | None, at_least_bytes: int, stores: Sequence[StorageBackend]) -> int:
     """The size of parts for an object of `size_bytes` (None: unknown) that suits every one of `stores`."""
-    most, least, multiple = _common(tuple([store.limits for store in stores]))
-    wanted = max(at_least_bytes, least, -(-(size_bytes or 0) // most))
+    most, wanted, multiple = _MOST_PARTS, at_least_bytes, 1
+    for store in stores:
+        limits = store.limits
+        most = min(most, limits.max_parts)
+        wanted = max(wanted, limits.min_part_bytes)
+        multiple = math.lcm(multiple, limits.part_multiple_bytes)
+    wanted = max(wanted, -(-(size_bytes or 0) // most))
     return -(-wanted // multiple) * multiple
-
-
-@lru_cache(maxsize=64)
-def _common(limits: tuple[Limits, ...]) -> tuple[int, int, int]:
-    """At most how many parts, of at least how many bytes, and of a multiple of how many."""
-    return (
-        min(_MOST_PARTS, *(limit.max_parts for limit in limits)),
-        max(limit.min_part_bytes for limit in limits),
-        math.lcm(*(limit.part_multiple_bytes for limit in limits)),
-    )
 
 
 def unsuitable(store: StorageBackend, size_bytes: int | None, part_bytes: int) -> str | None:

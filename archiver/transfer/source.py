@@ -184,7 +184,7 @@ class HttpSource:
         total_bytes: int | None = None
         if status == 206:
             try:
-                info = response.info or first_range(response, first_bytes, self.name)
+                info = response.info or first_range(response, first_bytes, self)
                 return self._opened(response, info), response.transfers
             except RangesUnreliable:
                 total_bytes = total_bytes_of(response)
@@ -220,7 +220,7 @@ class HttpSource:
             if response.status not in (200, 206):
                 response.transfer.limit(UNWANTED_BYTES)
                 return
-            check_range(response, start, size_bytes, info, self.name)
+            check_range(response, start, size_bytes, info, self)
             response.transfer.limit(size_bytes)
             if reservation is not None:
                 response.transfer.into(reservation.file)
@@ -235,7 +235,7 @@ class HttpSource:
             if type(error) is SourceMismatch:
                 raise RangesUnreliable(f"{self.name} sent more than the range it was asked for") from error
             raise
-        check_range(response, start, size_bytes, info, self.name)
+        check_range(response, start, size_bytes, info, self)
         body = response.transfer.take_body()
         if len(body) < size_bytes:
             raise SourceUnavailable(f"{self.name}: the body ended {size_bytes - len(body)} bytes early")
@@ -256,7 +256,7 @@ class HttpSource:
             size_bytes, whole = head.length_bytes, head.status == 200
             if head.status == 206:
                 try:
-                    info = first_range(response, first_bytes, self.name)
+                    info = first_range(response, first_bytes, self)
                 except RangesUnreliable:
                     size_bytes = None
                 else:

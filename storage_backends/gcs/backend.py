@@ -91,6 +91,7 @@ class GcsBackend:
     ) -> None:
         self._bucket = Bucket(settings or GcsSettings(bucket, prefix), sleep)
         self._checks_crc32c = False  # it has returned the right one
+        self._limits = LIMITS
         self._conditions = Conditions()
         self._conditions.trust_creates()
 
@@ -100,7 +101,9 @@ class GcsBackend:
 
     @property
     def limits(self) -> Limits:
-        return with_conditions(LIMITS, creates=True, replaces=self._conditions.replaces)
+        # kept: they are asked for of every object
+        self._limits = with_conditions(self._limits, creates=True, replaces=self._conditions.replaces)
+        return self._limits
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = self._doing("put", spec.key, "storing")

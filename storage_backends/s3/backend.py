@@ -110,7 +110,9 @@ class S3Backend:
     @property
     def limits(self) -> Limits:
         seen = self._bucket.conditions
-        return with_conditions(self._limits, creates=seen.creates, replaces=seen.replaces)
+        # kept: they are asked for of every object
+        self._limits = with_conditions(self._limits, creates=seen.creates, replaces=seen.replaces)
+        return self._limits
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = self._doing("put", spec.key, "storing")
@@ -128,8 +130,12 @@ class S3Backend:
         if spec.if_absent or spec.if_match is not None:
             return await waiting.blocking(lambda: self.put(spec, data, crc32c))
         try:
+            return await self._send(spec, data, crc32c)
+        except Exception as error:  # noqa: BLE001 - raised below; a context manager would cost each object of a tree
+            failed = error
+        try:
             with translated(self._doing("put", spec.key, "storing")):
-                return await self._send(spec, data, crc32c)
+                raise failed
         except AccessDenied as error:
             refusal = error
         return await waiting.blocking(lambda: equal_or_raise(refusal, self, spec.key, len(data), crc32c))

@@ -71,6 +71,8 @@ class _Pending:
     again: bool = False  # submitted once more, to be read in another way
     fresh: bool = False  # submitted once more, for what came first is not confirmed
     noted: bool = False  # looked at by `_note_early`
+    ended: bool = False  # `_look_ahead` has seen it end
+    result: CopyResult | None = None  # if it ended well
 
 
 class Copier:
@@ -179,7 +181,7 @@ class Copier:
             self._submit(item, item.source, known, tolerant)
         else:
             self._submit_chunks(item, known, tolerant)
-        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].future.done()):
+        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0].ended):
             self._collect()
             self._judge_confirmed(self._unconfirmed.confirm_meanwhile())
 
@@ -245,6 +247,8 @@ class Copier:
 
     def _result(self, pending: _Pending) -> CopyResult:
         """Wait until it has ended, recording what ends before it."""
+        if pending.result is not None:
+            return pending.result
         future = pending.future
         while not future.done():
             self._look_ahead()
@@ -261,12 +265,15 @@ class Copier:
         return result
 
     def _look_ahead(self) -> None:
-        """Record what has ended behind one that goes on."""
+        """Note what has ended, and record it if it did so behind one that goes on."""
         while self._ended:
             future = self._ended.popleft()
             pending = self._in_flight.pop(future, None)
-            if pending is not None and future.exception() is None:
-                self._note_early(pending, future.result())
+            if pending is not None:
+                pending.ended = True
+                if future.exception() is None:
+                    pending.result = future.result()
+                    self._note_early(pending, pending.result)
         self._journal.record_if_due()
 
     def _note_early(self, pending: _Pending, result: CopyResult) -> None:

@@ -20,12 +20,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class HeldCopy:
-    """`state`: None when it could not be asked. `problems`: of a copy that is not whole."""
+    """`state`: None when it could not be asked. `problems`: of a copy that is not whole. `hidden`: it is damaged, and
+    neither its manifest nor a list of its objects shows it."""
 
     store: StorageBackend
     state: CopyState | None
     manifest: Manifest | None = None
     problems: Sequence[str] = ()
+    hidden: bool = False
 
 
 def is_doubtful(row: Row, name: str) -> bool:
@@ -46,7 +48,8 @@ def look(store: StorageBackend, key: ObjectKey, *, doubtful: bool, between: Call
                 store, CopyState.DAMAGED, problems=(found.problem or "its manifest is unreadable",)
             )
         verified = verify_listed(store, found.manifest)
-        if doubtful and verified.ok:
+        is_listed_whole = verified.ok
+        if doubtful and is_listed_whole:
             verified = verify_in_full(store, found.manifest, between=between)
             if not verified.ok:  # one bad answer is no damage
                 verified = verify_in_full(store, found.manifest, between=between)
@@ -54,7 +57,7 @@ def look(store: StorageBackend, key: ObjectKey, *, doubtful: bool, between: Call
         log.warning("copy_not_listed", store=store.name, key=key, reason=str(error))
         return HeldCopy(store, None, problems=(str(error),))
     state = CopyState.WHOLE if verified.ok else CopyState.DAMAGED
-    return HeldCopy(store, state, found.manifest, verified.problems)
+    return HeldCopy(store, state, found.manifest, verified.problems, is_listed_whole and not verified.ok)
 
 
 def known_state(row: Row, copy: HeldCopy) -> CopyState | None:

@@ -30,7 +30,7 @@ from archiver.core.judging import as_known
 from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, find_manifest
-from archiver.core.records.verify import verify_contents
+from archiver.core.records.verify import verify_contents, verify_listed
 from archiver.core.replication.held_copies import (
     HeldCopy,
     folder_for,
@@ -423,10 +423,15 @@ class Repairer:
         source.state, source.problems = CopyState.DAMAGED, problems
         job.found_damaged.add(name)
         job.distrusted.add(name)
-        with suppress(StorageError):  # the ledger has it too
+        try:  # the ledger has it too
             if mark_damaged(source.store, job.key, problems, of=source.manifest):
                 marked = find_manifest(source.store, job.key)
                 source.manifest = marked.manifest if marked else source.manifest
+        except StorageError:
+            with suppress(StorageError):
+                source.hidden = (
+                    source.manifest is not None and verify_listed(source.store, source.manifest).ok
+                )
 
     # -- what it ends in -----------------------------------------------------------------------------------
     def _conclude(self, job: _Job) -> Repaired:
@@ -438,7 +443,7 @@ class Repairer:
         states = {copy.store.name: copy.state or row.copies.get(copy.store.name) for copy in job.copies}
         copies = {name: state for name, state in states.items() if state is not None}
         is_whole = all(copy.state is CopyState.WHOLE for copy in job.copies)
-        reopens = _is_not_whole(job) and not is_over(row, self._clock())
+        reopens = _is_not_whole(job) and not self._is_for_a_person(job)
         self._ledger.release(
             lease, copies, self._settlement(job, is_whole), keep_work=bool(job.failed) and not is_whole
         )
@@ -448,6 +453,13 @@ class Repairer:
         if not left:
             return _ended(job, Result.COPIED if job.committed else Result.NOTHING_TO_DO, "")
         return _ended(job, Result.FAILED, _why(job, left))
+
+    def _is_for_a_person(self, job: _Job) -> bool:
+        """Whether no attempt can repair it: 100ms has deleted it, or an attempt, which goes by lists, would take a copy
+        for whole whose damage is hidden."""
+        return is_over(job.row, self._clock()) or any(
+            copy.hidden and copy.state is CopyState.DAMAGED for copy in job.copies
+        )
 
     def _settlement(self, job: _Job, is_whole: bool) -> Settlement | None:
         """The end state that follows; None: it stays as it is."""
@@ -463,7 +475,7 @@ class Repairer:
                 stored_objects=len(of.objects),
                 warnings=of.warnings,
             )
-        if _is_not_whole(job) and is_over(row, self._clock()) and row.state is not AssetState.REJECTED:
+        if _is_not_whole(job) and self._is_for_a_person(job) and row.state is not AssetState.REJECTED:
             problems = {
                 copy.store.name: (LACKING,)
                 if known_state(job.row, copy) is CopyState.LACKING

@@ -126,7 +126,9 @@ class Contradictions:
             return True
         if self._is_unchanged(row):
             log.error("archived_by_the_ledger_alone", asset_id=row.asset_id, recorded=record.state)
-            if is_over(row, self._clock()):
+            # what could not be marked, an attempt would take for whole
+            is_hidden = any(each and each[0].startswith(UNREAD) for each in problems.values())
+            if is_over(row, self._clock()) or is_hidden:
                 self._damage(row, problems)
             else:
                 self._ledger.reopen(row.asset_id)

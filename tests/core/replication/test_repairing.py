@@ -439,6 +439,24 @@ def test_a_refused_write_is_no_repair_though_the_store_tells_the_right_checksum(
         assert harness.row(made).state is AssetState.DAMAGED
 
 
+@pytest.mark.parametrize("hidden", [True, False], ids=["cannot be marked", "is marked"])
+def test_what_an_attempt_would_take_for_whole_is_not_copied_again_from_100ms(hidden: bool) -> None:
+    """Both copies have rotted, and 100ms still has the asset: an attempt goes by manifests and lists."""
+    harness = ReplicationHarness(Store("one"), WriteOnce("two") if hidden else Store("two"))
+    one, two = harness.stores
+    made = harness.archive(at=harness.stores, state=AssetState.DAMAGED, over=False)
+    for store in (one, two):
+        store.damage(key_of(store, "movie.mp4"))
+    if not hidden:
+        mark_damaged(two, keys.manifest_key(made.id, made.created_at), ["it differs"])
+    harness.ledger.note_copies(harness.row(made), {one.name: WHOLE, two.name: DAMAGED})
+
+    assert harness.repair(made).result is Result.FAILED
+
+    assert harness.row(made).state is (AssetState.DAMAGED if hidden else AssetState.DISCOVERED)
+    assert harness.copies(made) == [DAMAGED, DAMAGED]
+
+
 def test_damage_that_a_person_has_restored_is_known_by_every_byte() -> None:
     harness = ReplicationHarness()
     one, two = harness.stores

@@ -110,6 +110,21 @@ def test_what_is_whole_beside_a_record_of_its_damage_that_must_not_be_deleted_is
     assert harness.state(asset()) is AssetState.ARCHIVED
 
 
+def test_what_an_attempt_would_take_for_whole_is_damaged_though_100ms_has_it() -> None:
+    """The same, and it was not restored; its manifest cannot be marked."""
+    harness, key = damaged(WriteOnce)
+    harness.ledger.record_archived(as_known(row(harness)), Settlement(AssetState.ARCHIVED))
+    flip_a_bit(harness.two, key)
+    harness.clock.advance(HOUR)
+    end_records.write(
+        [harness.two], as_known(row(harness)), AssetState.DAMAGED, "it differs", harness.clock()
+    )
+
+    media_read(harness)
+
+    assert harness.state(asset()) is AssetState.DAMAGED
+
+
 @pytest.mark.parametrize("changed", [True, False])
 def test_what_was_recorded_since_is_read_again(changed: bool) -> None:
     harness, key = damaged(WriteOnce)

@@ -238,7 +238,8 @@ class AlertBook:
             theirs = alerts.get(key)
             notified = dict(theirs.notified) if theirs is not None else {}
             for name, each in alert.notified.items():
-                notified[name] = max(each, notified.get(name, each), key=lambda one: one.level)
+                known = notified.get(name, each)
+                notified[name] = Notified(max(each.level, known.level), max(each.at, known.at))
             alerts[key] = replace(theirs or alert, notified=notified)
         digests = [at for at in (self.digest_at, other.digest_at) if at is not None]
         losses = [at for at in (self.ledger_lost_at, other.ledger_lost_at) if at is not None]

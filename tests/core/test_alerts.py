@@ -259,6 +259,22 @@ class TestTheBook:
 
         assert first.told == {PAGER.name: ["lost 1"], CHAT.name: ["lost 1"]}
 
+    @pytest.mark.parametrize("mine_is_joined", [True, False])
+    def test_what_both_have_told_counts_from_the_later_time(self, mine_is_joined: bool) -> None:
+        """Such as by one that the ledger did not answer: else a level that rises is told again too early."""
+        first, second = Office(), Office()
+        first.look(lost(5))
+        second.look(lost(5), after=GROWTH_AFTER / 2)
+        books = [first.book, second.book]
+        first.book = books[mine_is_joined].merge(books[not mine_is_joined])
+
+        first.look(lost(6), after=GROWTH_AFTER)
+        too_early = list(first.told[PAGER.name])
+        first.look(lost(6), after=GROWTH_AFTER / 2)
+
+        assert too_early == ["lost 5"]
+        assert first.told[PAGER.name] == ["lost 5", "lost 6"]
+
     @pytest.mark.parametrize(
         "fact",
         [

@@ -11,6 +11,7 @@ import typer
 from worker.cli.opening import open_services
 from worker.cli.progress import progress_shown
 from worker.cli.shared import ExitCode, Json, err, out, print_json, read_settings
+from worker.logs.escaping import escaped
 
 
 def reconcile(
@@ -56,8 +57,9 @@ def reconcile(
             )
         if result.stopped:
             out.print(
-                f"Stopped: {result.would_change:,} more would be marked as damaged or gone. Check the destinations; if "
-                "the copies are really gone, run `archiver reconcile --yes`.",
+                f"Stopped: {result.would_change:,} more would be marked as damaged or gone, because their manifests "
+                f"are missing at {escaped(', '.join(result.would_change_at))}. Restore them from the bucket's versions "
+                "or a backup; if the copies are really gone, run `archiver reconcile --yes`.",
                 style="bold red",
             )
     has_problem = result.stopped or result.damaged or result.unreadable

@@ -84,6 +84,7 @@ class ReconcileResult:
     found: int = 0  # unknown to the ledger, with an end record or a manifest at some destinations only
     damaged: int = 0  # of the missing copies, those that were removed
     would_change: int = 0  # left as they are: too many gaps at once
+    would_change_at: tuple[str, ...] = ()  # the destinations that lack them
     erased: int = 0  # erasures and expiries that were finished
     erasing: int = 0  # that could not be finished
     contradicted: int = 0  # archived by the ledger, and not by a manifest written since: it was rolled back
@@ -253,6 +254,7 @@ class Reconciler:
             found=found,
             damaged=len(gaps.of(Gap.DAMAGED)),
             would_change=would_change,
+            would_change_at=self._lacking_at(gaps) if would_change else (),
             erased=erased,
             erasing=erasing,
             contradicted=len(said) - said.count(Contradiction.NONE) - said.count(Contradiction.UNREADABLE),
@@ -276,6 +278,7 @@ class Reconciler:
             log.error(
                 "reconcile_stopped",
                 would_change=result.would_change,
+                stores=list(result.would_change_at),
                 advice="look at the destinations; if the copies are really gone: `archiver reconcile --yes`",
             )
         event = log.warning if result.reopened or result.unreadable or result.missing_copies else log.info
@@ -413,6 +416,10 @@ class Reconciler:
         for asset_id, lacking in _extending(gaps.of(Gap.DAMAGED), lock):
             self._damage(asset_id, {self._destinations[n].name for n in lacking})
         return reopened, withheld
+
+    def _lacking_at(self, gaps: Gaps) -> tuple[str, ...]:
+        numbers = {n for gap in CHANGES for _, lacking in gaps.of(gap) for n in lacking}
+        return tuple(self._destinations[n].name for n in sorted(numbers))
 
     def _fill(self, lacked: Sequence[tuple[str, tuple[int, ...]]], lock: Lock) -> int:
         """Reopen what an added destination lacks, FILLED_AT_ONCE at a time; it is filled when nothing is left."""

@@ -107,10 +107,12 @@ def reconcile_findings(report: Mapping[str, object] | None) -> Iterator[Finding]
     if not report:
         return
     if number := _count(report, "would_change"):
+        names = report.get("would_change_at")
+        at = f" at {', '.join(map(str, names))}" if isinstance(names, list | tuple) and names else ""
         yield finding(
             "reconcile_stopped",
-            f"{number:,} assets lack a copy that the ledger calls archived, too many at once to believe. Look at the "
-            "destinations; if the copies are really gone: `archiver reconcile --yes`.",
+            f"{number:,} assets lack a copy{at} that the ledger calls archived, too many at once to believe. Restore "
+            "it from the bucket's versions or a backup; if the copies are really gone: `archiver reconcile --yes`.",
         )
     if number := _count(report, "unreadable"):
         yield finding(

@@ -116,6 +116,7 @@ def test_copies_that_a_mass_deletion_removed_from_one_destination_are_left_to_a_
 
     result = harness.reconcile()
     assert (result.missing_copies, result.would_change) == (MANY, MANY)
+    assert result.would_change_at == (harness.two.name,)
     assert harness.states() == {AssetState.ARCHIVED: MANY}
 
     harness.reconcile(confirmed=True)

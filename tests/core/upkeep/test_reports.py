@@ -225,6 +225,11 @@ def test_reconcile_reports_what_it_could_not_repair(
     ("fact", "healthy", "words"),
     [
         ({"would_change": 30}, False, "archiver reconcile --yes"),
+        (
+            {"would_change": 30, "would_change_at": ["s3://two"]},
+            False,
+            "30 assets lack a copy at s3://two that",
+        ),
     ],
 )
 def test_status_reports_the_last_reconcile(

@@ -48,8 +48,9 @@ def drill(
     elif report.ok and not report.copies:
         out.print("There is nothing to drill yet: no copy is archived.")
     else:
+        copies = "1 copy" if report.copies == 1 else f"{report.copies:,} copies"
         out.print(
-            f"{report.copies:,} copies restored, {size(report.size_bytes)} in {report.seconds:,.0f} s; "
+            f"{copies} restored, {size(report.size_bytes)} in {report.seconds:,.0f} s; "
             f"{len(report.failed):,} of them not whole, or they do not play; {report.decoded:,} decoded.",
             style="bold red" if not report.ok else "bold green",
         )

@@ -70,9 +70,10 @@ def summary_view(
 def _thawing_lines(thawing: Thawing, now: datetime) -> list[Text]:
     lines = []
     if thawing.asked:
+        objects = "1 cold object" if thawing.asked == 1 else f"{thawing.asked:,} cold objects"
         lines.append(
             shown(
-                f"Asked for {thawing.asked:,} cold objects: about ${thawing.cost:,.2f} at the list price of us-east-1, "
+                f"Asked for {objects}: about ${thawing.cost:,.2f} at the list price of us-east-1, "
                 f"with the readable copies for {DAYS} days. To read them is billed as any download."
             )
         )

@@ -223,17 +223,19 @@ class Restorer:
     def _fetch(self, asset: _Asset, item: ManifestObject, done: _Done) -> None:
         reasons: list[str] = []
         for copy in self._sources(asset, item):
-            away = False
+            away, event = False, "copy_unreadable"
             try:
                 with self._folder.partial(done.path) as unfinished:
                     self._copy(copy, item, unfinished, done)
-            except ObjectCold as error:
+            except ObjectCold:
+                event = "copy_is_cold"
                 done.cold.append(Cold(copy.store, copy.manifest.key_of(item), item.size))
-                reasons.append(str(error))
+                reasons.append(f"{copy.store.name} has it in a storage class that must be restored first")
             except StorageError as error:
                 away = isinstance(error, DestinationRefuses | TransientStorageError)
                 reasons.append(str(error))
             except _WrongBytes as error:
+                event = "copy_not_whole"
                 reasons.append(f"{copy.store.name}: {error}")
             else:
                 done.source = copy.store.name
@@ -242,7 +244,7 @@ class Restorer:
             if done.source:
                 done.cold.clear()
                 return
-            log.warning("copy_not_whole", asset_id=asset.copies.asset_id, path=item.path, reason=reasons[-1])
+            log.warning(event, asset_id=asset.copies.asset_id, path=item.path, reason=reasons[-1])
         done.problem = f"{item.path}: {'; '.join(reasons)}"
 
     def _copy(self, copy: Copy, item: ManifestObject, unfinished: Partial, done: _Done) -> None:

@@ -154,7 +154,8 @@ def test_cold_objects_are_asked_for_once_and_restored_afterwards(
 
     assert (cold.exit_code, asked.exit_code, again.exit_code) == (1, 1, 0)
     assert "--thaw bulk" in cold.text
-    assert "Asked for 1 cold objects: about $0.00 at the list price" in asked.text
+    assert ("copy_is_cold" in cold.text, "copy_not_whole" in cold.text) == (True, False)
+    assert "Asked for 1 cold object: about $0.00 at the list price" in asked.text
     assert "within 2 d: run the same command again after" in asked.text
     assert "1 asset is whole in out" in again.text
 

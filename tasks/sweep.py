@@ -12,6 +12,9 @@ from tasks.names import SWEEP
 from tasks.services import GetServices
 from tasks.throttle import SKIPPED, comes_too_soon
 
+_SILENT = ("workers_are_silent", "alerts_are_silent")
+"""Nothing copies, or nobody is told: findings that somebody else must tell of."""
+
 
 def register(app: Celery, services: GetServices) -> None:
     @app.task(name=SWEEP, bind=True, shared=False)
@@ -31,6 +34,6 @@ def register(app: Celery, services: GetServices) -> None:
             services().reconciler.check_destinations()
         services().session_keeper.keep_at_once()
         if result is not None:
-            silent = any(each.id == "workers_are_silent" for each in find(services().watcher.summary()))
+            silent = any(each.id in _SILENT for each in find(services().watcher.summary()))
             (switch.fail if silent else switch.success)()
         return asdict(result) if result else {"skipped": "another sweep is already running"}

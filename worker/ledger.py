@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from archiver.core.health import not_compared
 from archiver.core.health_rules import Finding
+from archiver.core.upkeep.alert_loop import alert_loop_findings
 from archiver.core.upkeep.statement_report import expect_statements, statement_findings
 from archiver.core.upkeep.watch import Watcher
 from archiver.http import trust
@@ -53,6 +54,12 @@ def _statement_findings(settings: Settings, ledger: Ledger) -> Iterator[Finding]
     if settings.statement_key is not None:
         now = ledger.now()
         yield from statement_findings(expect_statements(ledger, now), now, settings.retention)
+
+
+def _alert_loop_findings(settings: Settings, ledger: Ledger) -> Iterator[Finding]:
+    """Raises LedgerError."""
+    if settings.alert_urls or settings.event_url is not None:
+        yield from alert_loop_findings(ledger.recall_all(""), ledger.now())
 
 
 def _seal_secret(settings: Settings) -> SecretStr:

@@ -32,6 +32,8 @@ MOST_WRITERS = 32
 """Processes whose writes a book remembers, the latest ones."""
 
 BOOK_FACT = "alert_book"
+LOOKED_AT = "looked_at"
+"""In the fact: when the last look for alerts began."""
 
 _ORDER = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
 

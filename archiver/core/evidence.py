@@ -112,6 +112,7 @@ EVIDENCE: Mapping[str, Evidence] = {
     "ledger_not_persistent": _EACH_LOOK,
     "disk_nearly_full": _by(Look.HOST),
     "alert_channel_fails": _EACH_LOOK,
+    "alerts_are_silent": _EACH_LOOK,
     "events_not_delivered": _by(Look.RECONCILE, Look.EVENTS),  # it makes the events anew
     "events_dropped": _by(Look.RECONCILE),
     "erasure_unfinished": _ACCOUNT,

@@ -203,7 +203,7 @@ def _problems(summary: Summary) -> Iterator[Finding]:
     yield from find_no_progress(summary)
     for name, breaker in summary.open_breakers.items():
         cause = name if breaker.code == "on_hold" else destination_of(name)
-        reason = breaker.reason if cause in breaker.reason else f"{cause}: {breaker.reason}"
+        reason = breaker.reason if breaker.reason.startswith(cause) else f"{cause}: {breaker.reason}"
         state = until = ""
         if breaker.code == "on_hold":
             is_open = breaker.until > summary.at

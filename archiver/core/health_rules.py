@@ -281,6 +281,13 @@ _RULES = (
         "Correct its URL in ARCHIVER_ALERT_URLS; try it with `archiver alerts test`.",
     ),
     Rule(
+        "alerts_are_silent",
+        Severity.WARNING,
+        "Nobody looks for alerts: no channel is told of anything.",
+        "Start `archiver serve` (part of `archiver up`), and see its log.",
+        alert_after=timedelta(minutes=5),  # whoever tells of it looks again
+    ),
+    Rule(
         "events_not_delivered",
         Severity.WARNING,
         "The receiver of ARCHIVER_EVENT_URL has not taken events for an hour.",

@@ -28,6 +28,7 @@ SEEN_BY_ALL = {
     "ledger_not_persistent",
     "disk_nearly_full",
     "alert_channel_fails",
+    "alerts_are_silent",
 }
 """Rules that need nothing of what the ledger knew."""
 KEPT = {

@@ -15,6 +15,7 @@ import tasks
 from archiver.core.attempt.outcomes import AlreadyArchived, Archived, Ended, Kept, NotOurs, Outcome, WillRetry
 from archiver.core.errors import LedgerOfAnotherWorkspace
 from archiver.core.health import Summary
+from archiver.core.health_rules import Finding, finding
 from archiver.core.machine import MOST_FAULTS, MachineFaults, failing_machines
 from archiver.core.upkeep.drill_report import DrillReport
 from archiver.core.upkeep.expiring import ExpiryResult
@@ -74,6 +75,7 @@ class Core:
     scrubbed: ScrubResult | None = None
     drilled: DrillReport | None = None
     idle_since: datetime | None = None
+    reported: tuple[Finding, ...] = ()
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     foreign: LedgerOfAnotherWorkspace | None = None
 
@@ -151,6 +153,7 @@ class Core:
             sweep_every=timedelta(minutes=5),
             last_sweep={"started_at": NOW.isoformat()},
             idle_since=self.idle_since,
+            reported=self.reported,
         )
 
 
@@ -315,6 +318,17 @@ def test_the_dead_mans_switch_is_told_whether_a_sweep_ended_well_and_something_c
     call(core, names.SWEEP)
 
     assert core.asked[-1] == ("switch", said)
+
+
+def test_the_dead_mans_switch_is_told_that_nobody_looks_for_alerts() -> None:
+    core = Core(
+        swept=SweepResult(1, 1, 0, 0, full=True, newest_first=None, seconds=0.1),
+        reported=(finding("alerts_are_silent", "serve is dead"),),
+    )
+
+    call(core, names.SWEEP)
+
+    assert core.asked[-1] == ("switch", "fail")
 
 
 def test_dispatch_tells_how_many_it_sent() -> None:

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from archiver.core.alerts import BOOK_FACT, Alert, AlertBook
+from archiver.core.alerts import BOOK_FACT, LOOKED_AT, Alert, AlertBook
 from archiver.core.evidence import is_over
 from archiver.core.health import Summary, alert_findings, assess
 from archiver.core.health_rules import finding
@@ -136,7 +136,7 @@ class Alerter:
             self._book = self._book.with_digest(now)
         if self._digest_hour >= 0 and self._book.digest_is_due(now, self._digest_hour):
             self._send_digest(summary)
-        fact = self._book.written_by(self._writer, self._writes + 1).as_fact()
+        fact = {**self._book.written_by(self._writer, self._writes + 1).as_fact(), LOOKED_AT: now.isoformat()}
         if self._ledger.remember_locked(BOOK_FACT, fact, lock=_LOCK, token=token):
             self._writes += 1
         else:  # Paused for longer than the lock: if another process has kept a book since, only that one counts.

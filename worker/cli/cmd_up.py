@@ -52,6 +52,7 @@ def up(
     else:
         require_credentials(settings)
     _check_channels(settings)
+    _check_destinations(settings)
     check_state_dir(settings)
     companions, environment = simulator_of(settings) if with_simulator else ([], dict(os.environ))
     flower = FlowerOptions(
@@ -99,6 +100,14 @@ def _check_channels(settings: Settings) -> None:
         from worker.alerts.channels import open_channels
 
         open_channels(settings.channels)
+
+
+def _check_destinations(settings: Settings) -> None:
+    """As `_check_channels`, for an unknown option of a destination. Raises BadDestinationUrl."""
+    from storage_backends.registry import open_destinations
+
+    for store in open_destinations(settings.destinations):
+        store.close()
 
 
 def _print_addresses(settings: Settings, supervisor: Supervisor, *, simulated: bool) -> None:

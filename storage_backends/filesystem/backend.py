@@ -19,11 +19,11 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from storage_backends.base import MAX_KEY_BYTES, Buffer, Limits, ObjectInfo, ObjectKey, ObjectSpec
+from storage_backends.conditional import with_conditions
 from storage_backends.destination_url import DestinationUrl
 from storage_backends.equal import equal_or_raise
 from storage_backends.errors import (
@@ -69,7 +69,7 @@ class FilesystemBackend:
 
     @property
     def limits(self) -> Limits:
-        return replace(LIMITS, conditional_create=self._root.links, conditional_replace=self._root.locks)
+        return with_conditions(LIMITS, creates=self._root.links, replaces=self._root.locks)
 
     def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
         doing = self._doing("put", spec.key, "storing")
@@ -126,19 +126,11 @@ class FilesystemBackend:
         return upload
 
     def stat(self, key: ObjectKey) -> ObjectInfo | None:
-        doing = self._doing("stat", key, "looking at")
         try:
-            with doing:
-                file = self._root.open_file(key)
-                try:
-                    return described(key, os.fstat(file))
-                finally:
-                    os.close(file)
+            with translated(self._doing("stat", key, "looking at")), self._root.file(key) as file:
+                return described(key, os.fstat(file))
         except ObjectMissing:
             return None
-        except OSError as error:  # five times an asset: without `translated`
-            with doing:
-                raise translate(error, doing) from error
 
     def read(
         self,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
-from collections.abc import Iterator
+from types import TracebackType
 
 from storage_backends.errors import (
     AccessDenied,
@@ -51,11 +50,21 @@ def _largest_file() -> str:
     return "one file may be on its file system (4 GiB on FAT): use another kind, such as ext4 or XFS"
 
 
-@contextlib.contextmanager
-def translated(doing: Operation) -> Iterator[None]:
+class translated:  # noqa: N801 - a context manager; a generator would cost five times as much
     """Raise the operating system's errors as ours, with the fields of `doing`."""
-    with doing:
-        try:
-            yield
-        except OSError as error:
-            raise translate(error, doing) from error
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: Operation) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            with self._doing:
+                raise translate(error, self._doing) from error
+        self._doing.__exit__(kind, error, traceback)

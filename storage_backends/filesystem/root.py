@@ -25,7 +25,7 @@ from storage_backends.errors import (
     ObjectMissing,
     TransientStorageError,
 )
-from storage_backends.filesystem.directories import NotFlushed, descend, flush, walk
+from storage_backends.filesystem.directories import NotFlushed, Opened, descend, flush, walk
 from storage_backends.filesystem.files import described
 from storage_backends.filesystem.folded_names import folds_case, key_of
 from storage_backends.filesystem.folded_names import named_otherwise as other_name_of
@@ -67,13 +67,8 @@ class Root:
             raise InvalidKey(f"key {key!r} in {self.name}: '{UPLOADS}/' holds unfinished uploads")
         return segments
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[int]:
-        root = self._open()
-        try:
-            yield root
-        finally:
-            os.close(root)
+    def opened(self) -> Opened:
+        return Opened(self._open())
 
     def _open(self) -> int:
         """The root, each time anew: its disk may be unmounted in between."""
@@ -100,22 +95,15 @@ class Root:
                 raise BucketMissing(f"{self.name} is not a directory") from None
             self._made = True
 
-    @contextlib.contextmanager
-    def uploads(self) -> Iterator[int]:
-        with self.opened() as root, walk([UPLOADS], root, make=True) as folder:
-            yield folder
+    def uploads(self) -> Opened:
+        with self.opened() as root:
+            return walk([UPLOADS], root, make=True)
 
-    @contextlib.contextmanager
-    def file(self, key: ObjectKey) -> Iterator[int]:
+    def file(self, key: ObjectKey) -> Opened:
         """Raises ObjectMissing; OSError."""
-        file = self.open_file(key)
-        try:
-            yield file
-        finally:
-            os.close(file)
+        return Opened(self._open_file(key))
 
-    def open_file(self, key: ObjectKey) -> int:
-        """As `file`; the caller closes it."""
+    def _open_file(self, key: ObjectKey) -> int:
         *folders, last = self.segments(key)
         root = folder = self._open()
         try:

@@ -384,6 +384,7 @@ def _date(moment: datetime | None) -> tuple[str, str, str] | None:
     return f"{utc.year:04}", f"{utc.month:02}", f"{utc.day:02}"
 
 
+@lru_cache(maxsize=512)  # of a room and a session over and over
 def _folder_segment(text: str, max_bytes: int = _MAX_SEGMENT_BYTES) -> str:
     extension = _EXTENSION.search(text)
     if not extension:

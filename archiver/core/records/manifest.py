@@ -36,6 +36,7 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"(//)[^\s\"'<>/?#@]*@")
+_NEEDED = re.compile(r"[?#@]")  # each of the two matches one of these, which nearly no value has
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,8 @@ def without_queries(value: Any) -> Any:
     """Remove user info, query and fragment of every URL in a JSON value, and the `?name=value` of storage paths:
     pre-signed URLs are secrets."""
     if isinstance(value, str):
+        if _NEEDED.search(value) is None:
+            return value
         return _USER_INFO.sub(r"\1", _QUERY.sub(r"\1", value))
     if isinstance(value, Mapping):
         return {str(key): without_queries(inner) for key, inner in value.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,13 @@ class Faults:
 
     def add(self, fault: Fault) -> None:
         self._by_place[fault.where].append(fault)
+
+    def end(self, where: str, kind: str, seconds: float) -> None:
+        """End what would go on after that."""
+        self._by_place[where] = [
+            replace(fault, end=min(fault.end, seconds)) if fault.kind == kind else fault
+            for fault in self._by_place[where]
+        ]
 
     def active(self, where: str, seconds: float) -> str | None:
         """The kind of the first fault that is active there."""

@@ -192,6 +192,7 @@ class Fleet:
             lose=0.005 * fierce,
             longest_pause_seconds=6 * HOUR,
             pause_at_commit=0.1,
+            change_in_tree=0.1,
         )
         self._plan_faults()
         for process in self._processes():

@@ -347,7 +347,7 @@ class Oracle:
         asset = self.assets[asset_id]
         if (
             last - first < COMPARED_AFTER
-            or any(start < self.scheduler.seconds and end > first for start, end in hindered)
+            or any(start < self.scheduler.seconds and end > last for start, end in hindered)
             or not asset.is_there(self.scheduler.seconds)
         ) and any(first <= version.since <= last for version in asset.versions[1:]):
             self._mixed[asset_id].add(segments)

@@ -16,6 +16,7 @@ import archiver.core.attempt.copying
 import archiver.core.attempt.decisions
 import archiver.core.attempt.looking
 import archiver.core.attempt.rechecking
+import archiver.core.attempt.saving
 import archiver.core.destinations.breaker
 import archiver.core.destinations.write_probe
 import archiver.core.health
@@ -164,6 +165,11 @@ def _(stack: ExitStack) -> None:
 @bug("a file that changed at its source is mixed with what was stored of it before")
 def _(stack: ExitStack) -> None:
     _instead(stack, Checks, "unchanged", lambda self, _info: self._request.known is not None)
+
+
+@bug("a tree that changed while it was copied is not compared")
+def _(stack: ExitStack) -> None:
+    _instead(stack, archiver.core.attempt.saving, "changed_meanwhile", lambda *_: ())
 
 
 @bug("the second destination is forgotten")

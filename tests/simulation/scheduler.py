@@ -46,6 +46,7 @@ class Weather:
     lose: float = 0.0
     longest_pause_seconds: float = 2 * HOUR
     pause_at_commit: float = 0.0
+    change_in_tree: float = 0.0  # at each segment: its worker is paused, and its source changes meanwhile
     any: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +57,7 @@ class Scheduler:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
+        self.changes_rng = random.Random(f"changes of {seed}")  # of sources that change while they are copied
         self.keepers_rng = random.Random(f"keepers of {seed}")  # of what keeps an archive, once it is one
         self.seconds = 0.0
         self.weather = Weather()

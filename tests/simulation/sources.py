@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -29,7 +30,7 @@ from archiver.transfer.address_policy import AddressPolicy
 from archiver.transfer.checksums import crc32c
 from archiver.transfer.http import HttpClient
 from tests.simulation.faults import Faults
-from tests.simulation.scheduler import DAY, HOUR, Process, Scheduler
+from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler
 from tests.simulation.truth import HOST, TrueAsset
 
 T = TypeVar("T")
@@ -259,6 +260,7 @@ class SimSession:
             reply = self._process.call(
                 what, lambda: self._sources.reply(request), lambda: BrokenOff("no answer"), latency
             )
+            self._maybe_change(path)
             self._note_read(path)
             if transfer.done:
                 return
@@ -270,6 +272,20 @@ class SimSession:
             return
         self._held[transfer] = (body, broken)
         self._body(transfer)
+
+    def _maybe_change(self, path: str) -> None:
+        """Pause the worker in the middle of a tree, and bring its next version meanwhile. Most such pauses end before
+        another worker has the asset."""
+        scheduler, rng = self._sources.scheduler, self._sources.scheduler.changes_rng
+        asset = self._sources.assets.get(path.lstrip("/").partition("/")[0])
+        if asset is None or not path.endswith(".ts") or asset.versions[-1].since <= scheduler.seconds:
+            return
+        if rng.random() < scheduler.weather.change_in_tree and self._process.alive:
+            changes_at = scheduler.seconds + rng.uniform(0, MINUTE)
+            asset.versions[-1] = replace(asset.versions[-1], since=changes_at)
+            self._sources.faults.end(f"source:{asset.id}", "only the first half", changes_at)
+            self._process.pause(rng.uniform(MINUTE, 12 * MINUTE), machine_sleeps=True)
+            self._process.sleep(0.0)
 
     def _note_read(self, path: str) -> None:
         """For the oracle: a source that changes between the two may have given files of two versions."""

@@ -28,7 +28,7 @@ from archiver.core.records.verify import Verified, verify_in_full, verify_listed
 from archiver.core.upkeep.scrub_plan import ScrubRules, Task, Urgency, after
 from archiver.ledger.base import Schedule
 from archiver.ledger.errors import LedgerUnavailable
-from archiver.ledger.models import AssetState, CopyState, Row
+from archiver.ledger.models import OPEN_STATES, AssetState, CopyState, Row
 from storage_backends.base import ObjectKey, StorageBackend
 from storage_backends.errors import ObjectCold, StorageError
 
@@ -178,13 +178,15 @@ class CopyChecker:
     def _report(self, store: StorageBackend, key: ObjectKey, found: _Found, before: Row | None) -> None:
         """Mark the manifest as damaged and reopen the asset, or settle it as DAMAGED once its source has ended. No
         object is deleted. An asset that a worker has, or had since, and a manifest that was replaced are skipped: the
-        copy may be whole by now."""
+        copy may be whole by now. Of an asset that is due already, as after another of its copies, the manifest is
+        marked all the same: by its sizes it would count as archived. Raises StorageError when it cannot be."""
         problems = found.problems
         log.error("archive_damaged", store=store.name, key=key, problems=problems[:5])
         row = self._row(key)
         if row is None or before is None or (row.state, row.changed_at) != (before.state, before.changed_at):
             return
-        if row.state not in (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED):
+        is_due = row.state in OPEN_STATES - {AssetState.RUNNING}
+        if not is_due and row.state not in (AssetState.ARCHIVED, AssetState.QUARANTINED, AssetState.DAMAGED):
             return
         note = ""
         try:
@@ -192,8 +194,10 @@ class CopyChecker:
             if not marked and not mark_damaged(store, key, problems, of=found.manifest) and found.manifest:
                 return
         except StorageError as error:  # by its sizes it would count as archived, and not be copied again
+            if is_due:
+                raise
             note = f"the manifest could not be marked ({error})"
-        if note or is_over(row, self._clock()):
+        if not is_due and (note or is_over(row, self._clock())):
             is_trusted = found.manifest is not None and found.manifest.trusted
             copies = {
                 each.name: problems if each is store else self._problems_at(each, key, row, is_trusted)
@@ -211,7 +215,8 @@ class CopyChecker:
             state = copy_state(problems)
             if state is not None and row.copies:
                 self._ledger.note_copies(row, {**row.copies, store.name: state})
-            self._ledger.reopen(row.asset_id)
+            if not is_due:
+                self._ledger.reopen(row.asset_id)
 
     def _problems_at(
         self, store: StorageBackend, key: ObjectKey, row: Row, is_trusted: bool

@@ -39,6 +39,40 @@ def test_a_damaged_copy_is_marked_and_its_asset_is_due_or_damaged(over: bool) ->
     assert row.copies == {"memory://one": CopyState.WHOLE, "memory://two": CopyState.DAMAGED}
 
 
+def test_each_damaged_copy_is_marked_although_the_first_has_made_its_asset_due() -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = archive_at(harness.stores, asset())
+    harness.note_whole(asset())
+    checker = CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules())
+    for store in harness.stores:
+        flip_a_bit(store, key)
+
+    assert all(checker.mark(store, key, in_full=True) for store in harness.stores)
+
+    manifests = [read_manifest(store, key) for store in harness.stores]
+    assert [bool(each and each.damage) for each in manifests] == [True, True]
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert (row.state, set(row.copies.values())) == (AssetState.DISCOVERED, {CopyState.DAMAGED})
+
+
+def test_a_copy_that_a_worker_may_replace_is_not_marked() -> None:
+    harness = ReconcileHarness()
+    harness.archive([asset()])
+    key = archive_at(harness.stores, asset())
+    flip_a_bit(harness.two, key)
+    harness.ledger.reopen(asset().id)
+    assert harness.ledger.lease(asset().id, "worker", timedelta(minutes=2))
+    checker = CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules())
+
+    checker.mark(harness.two, key, in_full=True)
+
+    manifest = read_manifest(harness.two, key)
+    assert manifest is not None
+    assert not manifest.damage
+
+
 def test_a_manifest_that_is_gone_is_left_to_the_reconcile() -> None:
     harness = ReconcileHarness()
     harness.archive([asset()])

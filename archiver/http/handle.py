@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pycurl
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _BUFFER_BYTES = 512 * 1024
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
-_URL = re.compile(r"https?://(?!/)[!-~]+", re.IGNORECASE)
+_URL = re.compile(r"(?i:https?)://(?!/)[!-~]+")
 _TARGET = re.compile(r"(https?)://[^/?#]*([^#]*)", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t -~\x80-\xff]")
@@ -277,12 +278,12 @@ def _header_lines(request: Request) -> list[bytes]:
         )
     if not _TOKEN.fullmatch(request.method):
         raise InvalidRequest("its method is no HTTP method")
-    lines = []
-    for name, value in request.headers.items():
-        if not _TOKEN.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
-            raise InvalidRequest("it would hold a header that is no single line of HTTP")
-        text = value.strip(" \t")
-        lines.append(
-            (f"{name}: {text}" if text else f"{name};").encode("latin-1")
-        )  # `;`: else it is left out
-    return lines
+    return [_line(name, value) for name, value in request.headers.items()]
+
+
+@lru_cache(maxsize=64)  # a tree asks for the same first range of every file
+def _line(name: str, value: str) -> bytes:
+    if not _TOKEN.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+        raise InvalidRequest("it would hold a header that is no single line of HTTP")
+    text = value.strip(" \t")
+    return (f"{name}: {text}" if text else f"{name};").encode("latin-1")  # `;`: else it is left out

@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 BOUNDS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the buckets of a histogram of requests; a last one holds the rest."""
@@ -31,10 +32,10 @@ class Tally:
 
     def add_request(self, target: str, seconds: float) -> None:
         """Count a request to `target`: "api", "source" or "store"."""
-        bucket = _BUCKETS[bisect_left(BOUNDS_SECONDS, seconds)]
+        bucket, total = _names(target, bisect_left(BOUNDS_SECONDS, seconds))
         with self._lock:
-            self._counts[f"{REQUESTS}{target}:{bucket}"] += 1
-            self._counts[f"{REQUESTS}{target}:{SUM}"] += round(seconds * 1e6)
+            self._counts[bucket] += 1
+            self._counts[total] += round(seconds * 1e6)
 
     def take(self) -> Mapping[str, int]:
         """Return what was counted since the last call."""
@@ -44,6 +45,12 @@ class Tally:
 
     def forget(self) -> None:
         self._counts, self._lock = Counter(), threading.Lock()
+
+
+@lru_cache(maxsize=128)
+def _names(target: str, bucket: int) -> tuple[str, str]:
+    """Of a bucket and of the sum."""
+    return f"{REQUESTS}{target}:{_BUCKETS[bucket]}", f"{REQUESTS}{target}:{SUM}"
 
 
 TALLY = Tally()

@@ -97,20 +97,19 @@ class S3Settings:
         tags = self.tags.of(spec)
         if identity is not None:
             metadata[METADATA_ID] = identity
-        return {
-            "ContentType": spec.content_type,
-            "Metadata": metadata,
-            **self.encrypting,
-            **_given(
-                SSEKMSEncryptionContext=self.kms_context,
-                BucketKeyEnabled=self.bucket_key,
-                StorageClass=self.storage_class if spec.media else None,
-                Tagging=urlencode(tags) if tags else None,
-                ACL=self.acl,
-            ),
-            **(self.lock() if spec.lock else {}),
-            **self.payer,
-        }
+        options = _given(
+            ContentType=spec.content_type,
+            Metadata=metadata,
+            ServerSideEncryption=self.encryption,
+            SSEKMSKeyId=self.kms_key_id,
+            SSEKMSEncryptionContext=self.kms_context,
+            BucketKeyEnabled=self.bucket_key,
+            StorageClass=self.storage_class if spec.media else None,
+            Tagging=urlencode(tags) if tags else None,
+            ACL=self.acl,
+            RequestPayer=self.request_payer or None,
+        )
+        return options | self.lock() if spec.lock else options
 
     def lock(self) -> dict[str, Any]:
         """Return the options that lock an object from now on; none without `lock_mode`."""

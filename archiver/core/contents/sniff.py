@@ -303,17 +303,18 @@ def _has_signature(kind: Kind, start: bytes) -> bool:
 
 def _is_segment(start: bytes) -> bool:
     """Tell a segment by its container, not its extension, as players do."""
-    return start.startswith(_EBML) or any(
-        _has_signature(kind, start) for kind in (Kind.TS, Kind.MP4, Kind.AAC, Kind.MP3, Kind.AC3)
-    ) or start.removeprefix(_BOM).startswith(b"WEBVTT")  # fmt: skip
+    if start.startswith(_EBML) or _is_transport_stream(start):
+        return True
+    others = (Kind.MP4, Kind.AAC, Kind.MP3, Kind.AC3)
+    return any(_has_signature(kind, start) for kind in others) or start.removeprefix(_BOM).startswith(
+        b"WEBVTT"
+    )
 
 
 def _is_transport_stream(start: bytes) -> bool:
     """Find the sync byte of every visible packet (188 bytes, or 192 with a time code; ISO/IEC 13818-1), at least
     one."""
-    return len(start) >= 188 and any(
-        syncs and not syncs.strip(b"\x47") for syncs in (start[::188], start[4::192])
-    )
+    return len(start) >= 188 and (not start[::188].strip(b"\x47") or not start[4::192].strip(b"\x47"))
 
 
 def _is_text(start: bytes) -> bool:

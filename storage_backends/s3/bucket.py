@@ -45,6 +45,7 @@ from storage_backends.s3.errors import (
 from storage_backends.s3.requests import S3Requests
 from storage_backends.s3.roles import as_role
 from storage_backends.s3.settings import METADATA_ID, S3Settings
+from storage_backends.s3.timestamps import parse_timestamp
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -149,6 +150,7 @@ class Bucket:
 
     def _session(self, role: str | None) -> tuple[boto3.session.Session, str]:
         core = botocore.session.get_session()
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_timestamp)
         trusted = str(trust.authorities(also=trust.of_aws(core.get_config_variable("ca_bundle"))))
         core.set_config_variable("ca_bundle", trusted)  # for every client, also those that fetch credentials
         if role is not None:

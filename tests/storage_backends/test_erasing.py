@@ -122,6 +122,23 @@ def test_every_version_and_mark_of_a_deletion_goes(server: S3Server) -> None:
     assert versions_in(server, bucket) == ["pre/fix/recordings/asset-2/c.mp4"] * 2
 
 
+@pytest.mark.parametrize("server", ["moto_server", "ministack_server"], indirect=True)
+def test_of_an_erased_asset_one_version_of_its_tombstone_stays(server: S3Server) -> None:
+    """Earlier ones name its folder, and so room and session."""
+    bucket = versioned(server)
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    enter(ledger, asset())
+    with opened(server, bucket) as store:
+        archive_at([store], asset())
+        eraser = Eraser(ledger=ledger, destinations=[store], clock=clock)
+
+        (removal_,) = eraser.erase([asset().id], ticket="GDPR-1")
+
+    assert removal_.state is AssetState.ERASED
+    assert versions_in(server, bucket) == [f"pre/fix/{keys.tombstone_key(asset().id)}"]
+
+
 def test_what_object_lock_keeps_is_told_with_its_date_and_erased_then(moto_server: S3Server) -> None:
     bucket = versioned(moto_server, locked=True)
     until = datetime.now(UTC).replace(microsecond=0) + 10 * DAY

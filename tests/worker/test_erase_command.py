@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from archiver.core.upkeep.terms import Terms
+from archiver.ledger.memory.ledger import MemoryLedger
+from tests.core.archived import enter
+from tests.core.examples import NOW, asset
+from tests.core.fakes import Clock
 from worker.cli import app
+from worker.cli.cmd_erase import _chosen
 from worker.settings import Settings
 
 
@@ -28,6 +35,14 @@ def test_a_wrong_command_line_erases_nothing(arguments: list[str], words: str) -
 
     assert result.exit_code == 2
     assert words in " ".join(result.output.split())
+
+
+def test_an_asset_that_changes_its_state_while_the_rows_are_read_is_erased_once() -> None:
+    ledger = MemoryLedger(Clock(NOW))
+    enter(ledger, asset())
+    twice = Mock(ledger, rows=lambda states: [*ledger.rows(states), *ledger.rows(states)])
+
+    assert _chosen(twice, "", "", "", None, None) == [asset().id]
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def _chosen(
     from archiver.ledger.models import AssetState
 
     states = [state for state in AssetState if state not in (AssetState.ERASED, AssetState.EXPIRED)]
-    return [
+    chosen = (
         row.asset_id
         for row in ledger.rows(states)
         if session in ("", row.session_id)
@@ -190,7 +190,8 @@ def _chosen(
         and asset_type in ("", row.type)
         and (first is None or (row.created_at is not None and row.created_at >= first))
         and (last is None or (row.created_at is not None and row.created_at < last))
-    ]
+    )
+    return list(dict.fromkeys(chosen))  # one that changes its state meanwhile is seen twice
 
 
 def _unsure(ledger: Ledger, now: datetime) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
+import structlog
+
 from archiver.core.records import check_records, keys
 from archiver.core.records.listing_together import ALONE, Owners, Together
 from archiver.transfer.checksums import crc32c
@@ -18,9 +20,13 @@ from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
 from storage_backends.errors import AccessDenied, DestinationRefuses, UploadGone
 from storage_backends.optional import NotDeleted, ObjectVersion
 
+log = structlog.get_logger(__name__)
+
 AT_ONCE = 1000
 """Versions deleted with one call: what S3 takes."""
 NAMED = 3
+_UNVERSIONED = ("", "null")
+"""Ids of versions at a store that keeps none."""
 _AHEAD = timedelta(days=-1)
 """Uploads begun by a clock that is ahead are open, too."""
 
@@ -248,9 +254,19 @@ def _rewrite(store: StorageBackend, key: ObjectKey, change: Callable[[bytes], by
     if changed is None:
         return
     store.put(ObjectSpec(key, "application/gzip", len(changed)), changed, crc32c(changed))
+    remove_older(store, key)
+
+
+def keeps_versions(store: StorageBackend, key: ObjectKey) -> bool:
+    """Return whether `store` keeps versions, by those of an object that is there. One LIST. Raises StorageError."""
+    return any(each.id not in _UNVERSIONED for each in _versions(store, key, Left()) if each.key == key)
+
+
+def remove_older(store: StorageBackend, key: ObjectKey) -> None:
+    """Remove the older versions of an object, as far as the store allows. Idempotent. Raises StorageError."""
     older = [each for each in _versions(store, key, Left()) if each.key == key and not each.is_current]
-    if older:
-        _delete(store, older)
+    for refused in _delete(store, older):
+        log.warning("older_version_left", store=store.name, key=key, reason=_because(refused))
 
 
 def _without_rows(data: bytes, manifests: Collection[str]) -> bytes | None:

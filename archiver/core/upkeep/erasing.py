@@ -37,7 +37,7 @@ from archiver.hms.models import Asset, parse_time
 from archiver.ledger.base import Schedule
 from archiver.ledger.models import REMOVED_STATES, UNKNOWN_TYPE, AssetState, Decision, Row, Seen, Settlement
 from storage_backends.base import ObjectKey, StorageBackend
-from storage_backends.errors import StorageError
+from storage_backends.errors import ObjectMissing, StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +102,12 @@ class _Work:
 class _Run:
     shared: SharedFolders
     together: Together
+    versioned: dict[str, bool] = field(default_factory=dict)
+
+    def keeps_versions(self, store: StorageBackend, tombstone: ObjectKey) -> bool:
+        if store.name not in self.versioned:
+            self.versioned[store.name] = removal.keeps_versions(store, tombstone)
+        return self.versioned[store.name]
 
 
 class Eraser:
@@ -191,9 +197,8 @@ class Eraser:
             self._remove_shared(store, [work for chunk in going for work in chunk])
         for store in self._destinations:
             self._each(going, lambda chunk: self._look(run, store, chunk))  # noqa: B023
-        ended = {
-            work.seen.asset_id: each for work, each in zip(works, self._each(works, self._end), strict=True)
-        }
+        ends = self._each(works, lambda work: self._end(run, work))
+        ended = {work.seen.asset_id: each for work, each in zip(works, ends, strict=True)}
         for one in every:
             yield one if isinstance(one, Removal) else ended[one.seen.asset_id]
 
@@ -365,7 +370,10 @@ class Eraser:
                 )
 
     def _named(self, store: StorageBackend, manifest: ObjectKey) -> ObjectKey | None:
-        found = find_manifest(store, manifest)
+        try:
+            found = find_manifest(store, manifest)
+        except ObjectMissing:  # another process erases it, too
+            return None
         if found is None or found.manifest is None:
             return None
         return keys.folder_of(found.manifest.asset_id, found.manifest.folder)
@@ -412,7 +420,7 @@ class Eraser:
         for work, error in _together(look, removed, run):
             work.failed[store.name] = f"it could not be listed afterwards: {error}"
 
-    def _end(self, work: _Work) -> Removal:
+    def _end(self, run: _Run, work: _Work) -> Removal:
         asset_id, now = work.seen.asset_id, self._clock()
         if work.interrupted and not work.failed:
             work.failed["worker"] = _INTERRUPTED
@@ -420,6 +428,9 @@ class Eraser:
             try:
                 for store in self._destinations:
                     tombstones.write(store, work.tombstone.done(now))
+                    key = keys.tombstone_key(asset_id)
+                    if run.keeps_versions(store, key):
+                        removal.remove_older(store, key)  # they name its folders: room and session
             except StorageError as error:
                 work.failed["tombstone"] = (
                     f"all is removed, and the tombstone could not be completed: {error}"

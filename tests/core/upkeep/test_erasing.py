@@ -480,6 +480,29 @@ def test_two_who_erase_at_once_do_no_harm() -> None:
     harness.check_all_gone()
 
 
+def test_a_manifest_that_another_process_removes_while_it_is_read_is_gone() -> None:
+    class Racing(MemoryBackend):
+        def read(
+            self,
+            key: ObjectKey,
+            start: int = 0,
+            length_bytes: int | None = None,
+            *,
+            if_match: str | None = None,
+        ) -> bytes:
+            if key == MANIFEST:
+                self.delete(key)
+            return super().read(key, start, length_bytes, if_match=if_match)
+
+    harness = ReconcileHarness(Racing("one"))
+    harness.archive([asset()])
+    eraser = Eraser(ledger=harness.ledger, destinations=harness.stores, clock=harness.clock)
+
+    (removal,) = eraser.erase([asset().id], ticket="T-1")
+
+    assert removal.state is AssetState.ERASED
+
+
 def test_a_manifest_that_names_a_folder_of_others_erases_nothing_of_them() -> None:
     harness = ReconcileHarness()
     harness.archive([asset(), KEPT])

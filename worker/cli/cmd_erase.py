@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,10 @@ def erase(
     asset_ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Asset ids.", show_default=False)
     ] = None,
+    ids_from: Annotated[
+        str,
+        typer.Option("--ids-from", metavar="FILE", help="Asset ids from a file, one a line; - for stdin."),
+    ] = "",
     session: Annotated[str, typer.Option("--session", help="All assets of this session id.")] = "",
     user: Annotated[
         str,
@@ -70,14 +75,16 @@ def erase(
       archiver erase 6400c0d3e1b2a3c4d5e6f708 --reason GDPR-123
       archiver erase --user user-17 --reason GDPR-123
       archiver erase --room 6501aa01 --until 2026-01-01 --reason GDPR-123 --yes
+      archiver erase --ids-from ids.txt --reason GDPR-123 --yes
     """
     from archiver.core.records.tombstones import is_ticket
     from worker.views.text import shown
 
     chosen = bool(session or room or asset_type or since or until)
-    if [bool(asset_ids), bool(user), chosen].count(True) != 1:
+    if [bool(asset_ids), bool(ids_from), bool(user), chosen].count(True) != 1:
         raise typer.BadParameter(
-            "give one or more IDs, or --user, or one or more of --session, --room, --type, --since and --until"
+            "give one or more IDs, or --ids-from, or --user, or one or more of --session, --room, --type, --since and "
+            "--until"
         )
     if shared and not user:
         raise typer.BadParameter("it belongs to --user", param_hint="--shared")
@@ -90,6 +97,7 @@ def erase(
     first, last = (
         time_of(text, name) if text else None for text, name in ((since, "--since"), (until, "--until"))
     )
+    given = _ids_from(ids_from) if ids_from else (asset_ids or [])
     settings = read_settings()
     by = by or f"{getpass.getuser()}@{socket.gethostname()}"
     if older := older_workers(settings):
@@ -110,12 +118,16 @@ def erase(
             elif chosen:
                 ids = _chosen(services.ledger, session, room, asset_type, first, last)
             else:
-                ids = list(dict.fromkeys(asset_ids or []))
+                ids = list(dict.fromkeys(given))
             if chosen and (unsure := _unsure(services.ledger, services.clock())):
                 err.print(unsure, style="red")
                 sys.exit(ExitCode.NOT_SAVED)
             if not ids:
-                none = f"No recording of {user} alone: nothing to erase." if user else "No such asset."
+                none = (
+                    f"No recording of {user} alone: nothing to erase."
+                    if user
+                    else "No such asset, or all of them are erased."
+                )
                 err.print(shown(none))
                 sys.exit(ExitCode.OK)
             if not yes and not _confirmed(services.ledger, ids, stored):
@@ -143,6 +155,27 @@ def erase(
         if cancelled.is_set() and done + left < len(ids):
             sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.NOT_SAVED if left else ExitCode.OK)
+
+
+def _ids_from(path: str) -> list[str]:
+    """Read ids, one a line; empty lines and those that begin with # are left out. Raises BadParameter."""
+    hint = "--ids-from"
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise typer.BadParameter(f"{path} cannot be read: {why}", param_hint=hint) from None
+    ids = []
+    for number, line in enumerate(text.splitlines(), 1):
+        asset_id = line.strip()
+        if not asset_id or asset_id.startswith("#"):
+            continue
+        if len(asset_id.split()) > 1 or "," in asset_id:
+            raise typer.BadParameter(f"line {number} of {path} is not one id", param_hint=hint)
+        ids.append(asset_id)
+    if not ids:
+        raise typer.BadParameter(f"{path} holds no id", param_hint=hint)
+    return ids
 
 
 def _of_user(

@@ -48,6 +48,16 @@ def test_what_is_erased_is_gone_and_stays_away_until_it_is_un_erased(user: User,
     assert user.row(erased)["state"] == "archived"
 
 
+def test_the_assets_of_a_list_are_erased(user: User, archived: list[str]) -> None:
+    (user.folder / "ids.txt").write_text("".join(f"{each}\n" for each in archived))
+
+    result = user.types("erase", "--ids-from", "ids.txt", "--reason", "GDPR-17", "--yes")
+
+    assert result.exit_code == 0, result.stderr
+    assert "2 erased." in result.text
+    assert [user.row(each)["state"] for each in archived] == ["erased", "erased"]
+
+
 def test_a_rebuilt_ledger_knows_what_was_erased(user: User, archived: list[str]) -> None:
     user.types("erase", archived[0], "--reason", "GDPR-17", "--yes")
 

@@ -93,6 +93,7 @@ EVIDENCE: Mapping[str, Evidence] = {
     "destination_silent": _by(Look.RECONCILE, Look.WATCH, expires=True),
     "many_fail": _by(Look.SWEEP, Look.RECONCILE, Look.ATTEMPTS),
     "assets_without_id": _by(Look.SWEEP),
+    "list_is_empty": _by(Look.SWEEP),
     "announced_not_listed": _by(kept_for=UNDATED_RETENTION),
     "reconcile_stopped": _by(Look.RECONCILE),
     "reconcile_is_late": _by(Look.RECONCILE),

@@ -176,6 +176,13 @@ _RULES = (
         "Report them to 100ms.",
     ),
     Rule(
+        "list_is_empty",
+        Severity.CRITICAL,
+        "100ms lists nothing any more, although it should keep assets that are known: new ones are not seen.",
+        "Compare the credentials with the dashboard; ask 100ms. `archiver sweep` looks again.",
+        alert_after=timedelta(minutes=10),
+    ),
+    Rule(
         "announced_not_listed",
         Severity.CRITICAL,
         "A webhook of 100ms announced a recording that its list does not show.",

@@ -75,6 +75,10 @@ class Assets(Protocol):
         """Return when the asset that has been queued for longest was queued; None when none is."""
         ...
 
+    def latest_deadline(self) -> datetime | None:
+        """Return the latest `expires_at` of any asset; None when none is known."""
+        ...
+
     def progress(self) -> list[Progress]:
         """Return what running copies reported within PROGRESS_LIFETIME."""
         ...

@@ -570,6 +570,15 @@ class LedgerContract:
 
         assert ids(harness.ledger.take_due(2, HOUR)) == ["c"]
 
+    def test_the_latest_deadline_is_that_of_any_asset_in_whatever_state(self, harness: LedgerHarness) -> None:
+        assert harness.ledger.latest_deadline() is None
+        for number, state in enumerate((AssetState.ARCHIVED, AssetState.LOST, AssetState.DISCOVERED)):
+            put(harness, state, f"asset-{number}")
+        late = seen("late", expires_in=90 * DAY, verdict=AssetState.SKIPPED)
+        harness.ledger.discover([late, seen("undated", expires_in=datetime(1970, 1, 1, tzinfo=UTC) - START)])
+
+        assert harness.ledger.latest_deadline() == START + 90 * DAY
+
     def test_the_next_wait_to_end_is_known_until_it_is_queued(self, harness: LedgerHarness) -> None:
         assert harness.ledger.next_due_at() is None
         for asset_id, hours in (("a", 2), ("b", 1), ("c", 3)):

@@ -33,7 +33,7 @@ from archiver.core.upkeep import (
 from archiver.core.upkeep.erasing import locked_until
 from archiver.core.upkeep.failed_later import failed_later
 from archiver.core.upkeep.sweep import FACT as SWEEP_FACT
-from archiver.core.upkeep.sweep import RECORDED_TIMES, sweep_progress
+from archiver.core.upkeep.sweep import NOTHING_LISTED_UNTIL, RECORDED_TIMES, sweep_progress
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
 from archiver.ledger.models import AssetState, OutboxSize, Row
@@ -44,6 +44,8 @@ IDLE_FACT = "idle"
 CROSSINGS_FACT = "at_risk_crossings"  # by days left: how many assets ever came under that level
 
 EVENTS_LATE = timedelta(hours=1)
+LISTS_LITTLE = timedelta(days=1)
+"""Left of the last asset's retention, when its absence from the list means nothing."""
 SHOWN = 20  # rows of each kind in a summary
 NAMED = 5  # of them in one line
 MOST_COMPARED = 200  # waiting assets whose reasons are compared, the most urgent ones
@@ -152,7 +154,7 @@ def _reported(
             "An installation with credentials of another 100ms workspace uses this ledger, and is refused: its assets "
             "are not archived.",
         )
-    yield from _of_sweep(facts.get(SWEEP_FACT, {}))
+    yield from _of_sweep(facts.get(SWEEP_FACT, {}), now)
     yield from store_clocks.findings(facts.get(store_clocks.FACT), facts.get(SWEEP_FACT, {}))
     yield from not_listed.findings(facts.get(not_listed.FACT), facts.get(not_listed.ACKNOWLEDGED_FACT), now)
     compared = facts.get(reports.RECONCILE_FACT)
@@ -180,7 +182,14 @@ def _reported(
     yield from reports.verify_findings(ledger)
 
 
-def _of_sweep(sweep: Mapping[str, object]) -> Iterator[Finding]:
+def _of_sweep(sweep: Mapping[str, object], now: datetime) -> Iterator[Finding]:
+    until = parse_time(sweep.get(NOTHING_LISTED_UNTIL))
+    if until is not None and until - now > LISTS_LITTLE:
+        yield finding(
+            "list_is_empty",
+            f"100ms lists no asset, although it keeps some that are known until {until:%Y-%m-%d}: what is new there is "
+            "not seen.",
+        )
     if number := sweep.get("garbled"):
         yield finding(
             "assets_without_id", f"{number} of the API's rows have no usable id: they cannot be saved."

@@ -34,6 +34,8 @@ RUNNING_FACT = "sweep_running"
 UNFINISHED_FACT = "sweep_unfinished"
 LOCK_NAME = "sweep"
 
+NOTHING_LISTED_UNTIL = "nothing_listed_until"
+"""In the fact, when the API lists nothing: until when it keeps what is known. No time at which anything happened."""
 RECORDED_TIMES = ("at", "began_at", "ended_at", "full_at", "started_at")
 """The names under which facts in the ledger hold times."""
 
@@ -153,7 +155,14 @@ class Sweeper:
             newest_first=order.newest_first,
             seconds=(self._clock() - started).total_seconds(),
         )
-        self._remember(last, result, started, failed_later=statuses.remember(full=complete))
+        listed_nothing = not assets and not invalid_rows
+        self._remember(
+            last,
+            result,
+            started,
+            failed_later=statuses.remember(full=complete),
+            deadline=self._ledger.latest_deadline() if listed_nothing else None,
+        )
         if invalid_rows:
             log.error("assets_without_id", count=invalid_rows)
         counts = self._ledger.counts()
@@ -174,9 +183,16 @@ class Sweeper:
         self._ledger.remember(RUNNING_FACT, {**times, "pages": pages, "assets": assets}, lifetime=LOCK_TTL)
 
     def _remember(
-        self, earlier: Mapping[str, object], result: SweepResult, started: datetime, *, failed_later: int
+        self,
+        earlier: Mapping[str, object],
+        result: SweepResult,
+        started: datetime,
+        *,
+        failed_later: int,
+        deadline: datetime | None,
     ) -> None:
-        """Keep what only a full walk can tell from the last full one."""
+        """Keep what only a full walk can tell from the last full one. `deadline`: until when 100ms keeps what it
+        does not list; None: it lists something, or nothing is known."""
         before = earlier.get("garbled")
         invalid_rows = max(result.invalid_rows, before if isinstance(before, int) and not result.full else 0)
         now, api = self._clock(), self._api_time()
@@ -187,6 +203,7 @@ class Sweeper:
                 **asdict(result),
                 "garbled": invalid_rows,
                 "failed_later": failed_later,
+                NOTHING_LISTED_UNTIL: deadline.isoformat() if deadline is not None else None,
                 "started_at": started.isoformat(),
                 "ended_at": now.isoformat(),
                 "full_at": started.isoformat() if result.full else earlier.get("full_at"),

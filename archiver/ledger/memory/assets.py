@@ -104,5 +104,9 @@ class MemoryAssets(State):
         return min((asset.timed_at for asset in queued if asset.timed_at is not None), default=None)
 
     @synchronized
+    def latest_deadline(self) -> datetime | None:
+        return max((asset.row.expires_at for asset in self._assets.values()), default=None)
+
+    @synchronized
     def progress(self) -> list[Progress]:
         return [progress for ends, progress in self._progress.values() if ends > self._clock()]

@@ -104,6 +104,10 @@ class RedisAssets(RowReader):
         earliest = self._run("queued_since")
         return from_microseconds(earliest) if earliest else None
 
+    def latest_deadline(self) -> datetime | None:
+        latest = self._run("latest_deadline", *AssetState)
+        return from_microseconds(latest) if latest else None
+
     def progress(self) -> list[Progress]:
         read = (read_progress(fact) for fact in self._recall("progress").values())
         return [one for one in read if one is not None]

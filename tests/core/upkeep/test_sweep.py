@@ -7,7 +7,9 @@ import pytest
 
 from archiver.core.deadlines import UNDATED
 from archiver.core.destinations import breaker
+from archiver.core.health import assess
 from archiver.core.judging import Scope
+from archiver.core.upkeep.status import summarize
 from archiver.core.upkeep.sweep import (
     FACT,
     FULL_WALK_EVERY,
@@ -64,6 +66,34 @@ def test_every_asset_of_every_page_is_entered() -> None:
     assert result is not None
     assert (result.pages, result.assets, result.new, result.full) == (4, 7, 7, True)
     assert harness.ledger.counts().states[AssetState.DISCOVERED] == 7
+
+
+def listed_nothing(harness: Harness) -> list[str]:
+    harness.sweeper.sweep()
+    summary = summarize(
+        harness.ledger, harness.clock(), at_risk_within=timedelta(days=3), sweep_every=timedelta(hours=1)
+    )
+    return [each.text for each in assess(summary).problems if each.id == "list_is_empty"]
+
+
+def test_a_list_that_is_suddenly_empty_is_a_problem_while_100ms_keeps_what_is_known() -> None:
+    harness = Harness(newest_first(3))
+    assert listed_nothing(harness) == []
+
+    assets, harness.api.assets = harness.api.assets, []
+    (text,) = listed_nothing(harness)
+    assert "what is new there is not seen" in text
+
+    harness.api.assets = assets
+    assert listed_nothing(harness) == []
+
+    harness.api.assets = []
+    harness.clock.advance(RETENTION)
+    assert listed_nothing(harness) == [], "all of it has been deleted by now"
+
+
+def test_an_account_without_any_recording_is_no_problem() -> None:
+    assert listed_nothing(Harness([])) == []
 
 
 def test_a_sweep_that_runs_twice_changes_nothing() -> None:

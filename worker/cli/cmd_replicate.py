@@ -116,7 +116,7 @@ def replicate(
                 for asset_id in still_damaged(services.ledger)
                 if (row := services.ledger.get(asset_id)) is not None
                 and chooses(row)
-                and row.state not in OPEN_STATES  # marked: among those that the workers copy
+                and row.state not in OPEN_STATES | {AssetState.DAMAGED}  # it is marked, and counted
             ]
     if dry_run:
         _print_plan(planned.assets, planned.size_bytes, as_json=as_json)
@@ -197,6 +197,13 @@ def _print(result: ReplicateResult, wanted: Wanted, unrepaired: Sequence[str], *
     parts += [f"{result.open:,} due to be copied from 100ms by the workers"] if result.open else []
     parts += [f"{result.left:,} left: run it again"] if result.left else []
     out.print(f"{', '.join(parts)}.", highlight=False)
+    if result.nowhere:
+        which = "1 asset is" if result.nowhere == 1 else f"{result.nowhere:,} assets are"
+        text = (
+            f"{which} whole at no destination, and 100ms has deleted the source: `archiver list --state damaged` names "
+            "them. Restore their objects from the bucket's versions, then `archiver verify ID`."
+        )
+        err.print(shown(text, "red"))
     if unrepaired:
         more = f" and {len(unrepaired) - 3:,} more" if len(unrepaired) > 3 else ""
         text = (

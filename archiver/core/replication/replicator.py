@@ -25,7 +25,7 @@ from archiver.core.upkeep.reports import REPLICATE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
 from archiver.ledger.errors import LedgerError
-from archiver.ledger.models import OPEN_STATES, AssetState, CopyState
+from archiver.ledger.models import OPEN_STATES, AssetState, CopyState, Row
 from storage_backends.base import StorageBackend
 from storage_backends.errors import StorageError
 
@@ -57,7 +57,8 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class ReplicateResult:
     """Counts of assets. `away`: why destinations were left alone, by name; `failures`: the first NAMED, by asset;
-    `left`: chosen, and not begun; `open`: due to be copied from 100ms, which attempts do."""
+    `left`: chosen, and not begun; `open`: due to be copied from 100ms, which attempts do; `nowhere`: damaged, and known
+    to be whole at no destination."""
 
     copied: int = 0
     copied_bytes: int = 0
@@ -66,12 +67,13 @@ class ReplicateResult:
     failed: int = 0
     left: int = 0
     open: int = 0
+    nowhere: int = 0
     away: Mapping[str, str] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        return not (self.failed or self.left or self.busy or self.open)
+        return not (self.failed or self.left or self.busy or self.open or self.nowhere)
 
 
 class Replicator:
@@ -140,12 +142,19 @@ class Replicator:
         result = self._run(wanted, _Run(before_read=before_read or self._before_read), on_progress)
         # whatever the ledger knows of its copies: `archive --again` marks manifests, and its attempt replaces them
         known = (row for row in self._ledger.rows(tuple(OPEN_STATES)) if row.copies and wanted.chooses(row))
-        result = replace(result, open=sum(1 for _ in known))
+        nowhere = (row for row in self._ledger.rows((AssetState.DAMAGED,)) if self._is_nowhere(row, wanted))
+        result = replace(result, open=sum(1 for _ in known), nowhere=sum(1 for _ in nowhere))
         if records:
             on_progress("copying records")
             result = self._with_records(result, wanted)
         log.info("replicate_ended", copied=result.copied, bytes=result.copied_bytes, failed=result.failed)
         return result
+
+    def _is_nowhere(self, row: Row, wanted: Wanted) -> bool:
+        """Whether nothing can be replicated of a damaged asset that was asked for; one that was tried has failed."""
+        is_asked_for = row.state in wanted.states and wanted.chooses(row) and row.acknowledged is None
+        is_whole = any(row.copies.get(name) is CopyState.WHOLE for name in self._names)
+        return is_asked_for and not is_whole and not wanted.lacking(row, self._names)
 
     def _with_records(self, result: ReplicateResult, wanted: Wanted) -> ReplicateResult:
         """Copy the records, and add what failed of that to `result`."""

@@ -206,6 +206,22 @@ def test_a_run_that_is_stopped_says_what_is_left() -> None:
     assert result.copied + result.left == 4
 
 
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_run_is_not_complete_while_an_asset_is_whole_nowhere(acknowledged: bool) -> None:
+    harness = ReplicationHarness()
+    made = harness.archive(state=AssetState.DAMAGED)
+    harness.ledger.note_copies(
+        harness.row(made), {"memory://one": CopyState.DAMAGED, "memory://two": CopyState.LACKING}
+    )
+    if acknowledged:
+        harness.ledger.acknowledge(made.id, "ann", "asked 100ms")
+
+    result = harness.replicator().replicate(Wanted(combines=True))
+
+    assert (result.copied, result.failed, result.nowhere) == (0, 0, 0 if acknowledged else 1)
+    assert result.complete is acknowledged
+
+
 def test_a_plan_counts_everything_for_a_destination_that_was_not_compared_yet() -> None:
     harness = ReplicationHarness()
     for made in archived(harness, 2):

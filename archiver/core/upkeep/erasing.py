@@ -48,6 +48,9 @@ ERASED, UN_ERASED = "erased", "un-erased"
 """What a decision in an asset's history says."""
 AT_ONCE = 100
 """Assets of one batch: each step is done for all of them before the next. Bounds memory, and what a kill undoes."""
+LOOKED_UP_AT_ONCE = 2000
+"""Assets of which those that the ledger does not know are looked up together: for one that no destination has, every
+manifest is listed."""
 THREADS = 8
 WORKER_STOPS = timedelta(minutes=5)
 """A worker that lost its lease has stopped copying by then, its last request included."""
@@ -144,13 +147,17 @@ class Eraser:
         `by`: who asked, for the history in the ledger alone. `state`: ERASED, or EXPIRED. `cancelled`: asked before
         each batch. Idempotent. Raises LedgerError; a destination that fails is a reason."""
         ids, done, run = iter(asset_ids), 0, self._new_run()
-        while not cancelled() and (batch := list(islice(ids, AT_ONCE))):
+        while not cancelled() and (block := list(islice(ids, LOOKED_UP_AT_ONCE))):
             on_progress("erasing", done, total)
-            stored = self._stored(batch)
-            begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state, stored))  # noqa: B023
-            yield from self._finish(begun, run)
-            done += len(batch)
-        on_progress("erasing", done, total)
+            stored = self._stored(block)
+            for start in range(0, len(block), AT_ONCE):
+                if cancelled():
+                    break
+                batch = block[start : start + AT_ONCE]
+                begun = self._each(batch, lambda asset_id: self._begin(asset_id, ticket, by, state, stored))  # noqa: B023
+                yield from self._finish(begun, run)
+                done += len(batch)
+                on_progress("erasing", done, total)
 
     def resume(
         self, asset_ids: Iterable[str], found: Callable[[str], Sequence[ObjectKey]] = lambda _: ()

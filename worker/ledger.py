@@ -43,6 +43,7 @@ def build_watcher(settings: Settings, ledger: Ledger) -> Watcher:
         local=lambda: (
             *local_findings(ledger, settings.state_dir),
             *_statement_findings(settings, ledger),
+            *_alert_loop_findings(settings, ledger),
             *not_compared(ledger.counts(), [parse_destination(url).name for url in settings.destinations]),
         ),
         host=socket.gethostname(),

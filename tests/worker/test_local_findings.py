@@ -13,6 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from archiver.core.health import assess
+from archiver.core.upkeep.alert_loop import SILENT_AFTER
+from archiver.core.upkeep.status import WATCH_FACT
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import CopyState
 from archiver.ledger.redis.ledger import RedisLedger
@@ -22,6 +24,7 @@ from tests.core.archived import enter
 from tests.core.examples import NOW, asset
 from tests.core.fakes import Clock
 from tests.valkey import redis_url, shared_valkey, valkey_server  # noqa: F401 # fixtures
+from worker.alerts.alerter import Alerter
 from worker.ledger import build_watcher
 from worker.local_findings import local_findings
 from worker.settings import Settings
@@ -171,3 +174,23 @@ def test_a_destination_that_was_added_since_is_not_called_whole(tmp_path: Path) 
     assert f"file://{second}" not in before
     assert [(each.cause, each.is_problem) for each in found] == [(f"file://{second}", True)]
     assert "which of 1 asset it holds" in found[0].text
+
+
+@pytest.mark.parametrize("channels", [0, 1])
+def test_a_serve_that_is_dead_is_found_where_there_are_channels(tmp_path: Path, channels: int) -> None:
+    clock = Clock(NOW)
+    ledger = MemoryLedger(clock)
+    urls = (SecretStr("json://127.0.0.1:1"),) * channels
+    settings = Settings(_env_file=None, state_dir=tmp_path, alert_urls=urls)
+    watcher = build_watcher(settings, ledger)
+    Alerter(ledger=ledger, summarize=watcher.summary, channels=[], digest_hour=-1).look()
+
+    def found() -> bool:
+        ledger.remember(WATCH_FACT, {"at": clock().isoformat()})
+        return "alerts_are_silent" in [each.id for each in watcher.summary().reported]
+
+    assert not found()
+    clock.advance(SILENT_AFTER + timedelta(seconds=1))
+    assert found() is bool(channels)
+    Alerter(ledger=ledger, summarize=watcher.summary, channels=[], digest_hour=-1).look()
+    assert not found()

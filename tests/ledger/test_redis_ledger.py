@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ from archiver.ledger.redis.calls import connect
 from archiver.ledger.redis.ledger import RedisLedger
 from archiver.ledger.sealing import Seal
 from tests.contracts.ledger_contract import ARCHIVED, HOUR, MINUTE, put, row, seen, take_lease, waiting
+from tests.http.test_process import in_child
 from tests.ledger.harnesses import SEAL, RedisHarness
 
 SECRET = "marked-secret-7f3a"
@@ -428,3 +431,38 @@ def test_an_acknowledgement_that_a_worker_of_an_older_version_left_behind_does_n
     harness.side.hset(key, "st", AssetState.DISCOVERED)
     harness.ledger.record_archived(seen(), ARCHIVED)
     assert not harness.side.exists("archiver:acknowledged"), "it is cleared away with the next end"
+
+
+# -- connections -----------------------------------------------------------------------------------------------
+
+
+def kept_connection(ledger: RedisLedger) -> Any:
+    for _ in range(2):  # the first may load the script
+        assert ledger.recall_all("none:") == {}
+    [connection] = ledger._idle
+    return connection
+
+
+def test_what_was_left_on_a_connection_is_taken_for_no_answer(ledger: RedisLedger) -> None:
+    connection = kept_connection(ledger)
+    connection.send_command("SET", "left", "behind")
+    assert connection.can_read(5)
+
+    assert ledger.recall_all("none:") == {}
+
+
+def test_a_connection_that_broke_while_it_was_kept_is_made_again(ledger: RedisLedger) -> None:
+    kept_connection(ledger)._sock.shutdown(socket.SHUT_RDWR)
+
+    assert ledger.recall_all("none:") == {}
+    assert len(ledger._idle) == 1
+
+
+def test_a_child_leaves_the_parents_connection_alone(ledger: RedisLedger) -> None:
+    parents = kept_connection(ledger)
+
+    def work() -> None:
+        assert kept_connection(ledger).pid == os.getpid()
+
+    assert in_child(work) == 0
+    assert kept_connection(ledger) is parents

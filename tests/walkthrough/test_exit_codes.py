@@ -46,6 +46,8 @@ NEED_THE_BROKER = (
     ("skip", ID),
     ("alerts",),
     ("events",),
+    ("erase", ID, "--reason", "T-1", "--yes"),
+    ("reconcile",),
     ("pause",),
     ("resume",),
     ("webhook", "event.json"),

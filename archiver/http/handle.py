@@ -40,6 +40,7 @@ class Handle:
     __slots__ = (
         "_connecting",
         "_lines",
+        "_method",
         "_pinned",
         "_plain_get",
         "_proxy",
@@ -57,6 +58,7 @@ class Handle:
         self._connecting = (False, False)  # as libcurl has it by itself
         self._targeted = False
         self._plain_get = False
+        self._method = ""  # whose body is sent from one piece of memory; empty: of another request
         self._lines: list[bytes] = []  # of HTTPHEADER
         self.easy: Any = pycurl.Curl()
         self.easy.handle = self
@@ -98,7 +100,7 @@ class Handle:
             if not self._plain_get:
                 easy.unsetopt(pycurl.CUSTOMREQUEST)
                 easy.setopt(pycurl.HTTPGET, 1)
-            self._plain_get = True
+            self._plain_get, self._method = True, ""
         else:
             self._plain_get = False
             self._set_method(request, lines)
@@ -122,19 +124,26 @@ class Handle:
     def _set_method(self, request: Request, lines: list[bytes]) -> None:
         """Of all but a plain GET. Adds to `lines`."""
         easy = self.easy
+        method, self._method = self._method, ""
         if request.method == "HEAD":
             easy.unsetopt(pycurl.CUSTOMREQUEST)
             easy.setopt(pycurl.NOBODY, 1)
             return
         if isinstance(request.body, tuple):
             Pieces(request.body).attach(easy)
+            easy.setopt(pycurl.CUSTOMREQUEST, request.method)
         else:
-            easy.setopt(pycurl.POST, 1)
+            if method != request.method:
+                easy.setopt(pycurl.POST, 1)
+                easy.setopt(pycurl.CUSTOMREQUEST, request.method)
             easy.setopt(pycurl.POSTFIELDS, request.body or b"")
-        easy.setopt(pycurl.CUSTOMREQUEST, request.method)
-        lines.append(b"Expect:")
-        if not any(line[:13].lower() == b"content-type:" for line in lines):
+            self._method = request.method
+        for line in lines:
+            if line[:13].lower() == b"content-type:":
+                break
+        else:
             lines.append(b"Content-Type:")
+        lines.append(b"Expect:")
 
     def unload(self) -> None:
         """Keep nothing of the transfer: a handle may wait for the next one for a long time."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from archiver.core.destinations import probing
 from archiver.core.records.manifest import Manifest
 from tests.manifest_schema import assert_valid
 
@@ -21,6 +22,12 @@ def pytest_configure() -> None:
     background."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_probe_was_left() -> None:
+    """This process remembers the stores that kept a probe by their names, which many tests use."""
+    probing._left.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

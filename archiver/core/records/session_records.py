@@ -21,13 +21,17 @@ from archiver.core.records import keys, removal
 from archiver.hms.models import parse_time
 from archiver.hms.sessions import Peer, Session
 from archiver.transfer.checksums import crc32c
-from storage_backends.base import ObjectKey, ObjectSpec, StorageBackend
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec, StorageBackend
+from storage_backends.conditional import replace_if
+from storage_backends.errors import ObjectChanged, ObjectMissing
 
 log = structlog.get_logger(__name__)
 
 SCHEMA = "archiver.session/1"
 MAX_BYTES = 64 * 2**20
 READERS = 8
+TRIES = 5
+"""To take assets out of a record that others change at the same time."""
 _AT_ONCE = 1000
 
 
@@ -80,7 +84,7 @@ def read(store: StorageBackend, session_id: str) -> SessionRecord | None:
 
 def write(store: StorageBackend, record: SessionRecord) -> None:
     """Idempotent. Raises StorageError."""
-    data = json.dumps(_saved(record), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    data = _data(record)
     key = keys.session_key(record.session_id)
     store.put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
 
@@ -128,27 +132,50 @@ class SessionRecords:
     def forget(self, store: StorageBackend, session_id: str, erased: Sequence[str]) -> None:
         """Remove the record, unless it names assets other than `erased`: then take those out. Idempotent. Raises
         StorageError."""
-        record = read(store, session_id)
-        if record is None:
-            if store.stat(keys.session_key(session_id)) is not None:
-                remove(store, session_id)  # nobody can read it
-            return
-        left = tuple(sorted(set(record.assets) - set(erased)))
-        if not left:
-            remove(store, session_id)
+        for tries_left in reversed(range(TRIES)):  # somebody else may erase another asset of it
+            info = store.stat(keys.session_key(session_id))
+            if info is None:
+                return
+            try:
+                self._forget(store, info, session_id, erased)
+                return
+            except ObjectChanged:
+                if not tries_left:
+                    raise
+
+    def _forget(
+        self, store: StorageBackend, info: ObjectInfo, session_id: str, erased: Sequence[str]
+    ) -> None:
+        record = _described(store, info)
+        left = () if record is None else tuple(sorted(set(record.assets) - set(erased)))
+        if record is None or not left:
+            remove(store, session_id)  # or nobody can read it
         elif left != record.assets:
-            write(store, replace(record, assets=left))
+            data = _data(replace(record, assets=left))
+            replace_if(store, ObjectSpec(info.key, "application/json", len(data)), data, crc32c(data), info)
 
 
 def _read(store: StorageBackend, key: ObjectKey) -> SessionRecord | None:
     info = store.stat(key)
-    if info is None or info.size_bytes > MAX_BYTES:
+    return None if info is None else _described(store, info)
+
+
+def _described(store: StorageBackend, info: ObjectInfo) -> SessionRecord | None:
+    """None, too, when it is gone by now."""
+    key = info.key
+    if info.size_bytes > MAX_BYTES:
         return None
     try:
         return _parse(json.loads(store.read(key, 0, info.size_bytes)))
+    except ObjectMissing:
+        return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("session_record_unreadable", store=store.name, key=key, reason=type(error).__name__)
         return None
+
+
+def _data(record: SessionRecord) -> bytes:
+    return json.dumps(_saved(record), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _saved(record: SessionRecord) -> dict[str, Any]:

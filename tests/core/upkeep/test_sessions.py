@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from archiver.hms.errors import HmsError, HmsNotFound, HmsUnavailable
 from archiver.hms.sessions import Peer, Session
 from archiver.ledger.memory.ledger import MemoryLedger
 from archiver.ledger.models import AssetState
+from storage_backends.base import ObjectKey
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import enter, put
@@ -250,3 +252,29 @@ def test_a_record_nobody_can_read_is_forgotten_too(setting: Setting) -> None:
     SessionRecords().forget(setting.stores[0], "s1", ["a1"])
 
     assert list(setting.stores[0].list(keys.SESSIONS)) == []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_two_who_erase_of_one_session_at_once_leave_nothing_of_either(gone: bool) -> None:
+    others = ["a2", "a3"] if gone else ["a2"]
+
+    class Overtaken(MemoryBackend):
+        """Somebody else erases `others` just after the record was read, or just before."""
+
+        overtaken = False
+
+        def read(self, key: ObjectKey, *args: Any, **kwargs: Any) -> bytes:
+            data = b"" if gone else super().read(key, *args, **kwargs)
+            if not self.overtaken:
+                self.overtaken = True
+                SessionRecords().forget(self, "s1", ["a1", *others] if gone else others)
+            return super().read(key, *args, **kwargs) if gone else data
+
+    store = Overtaken("one")
+    made = session_records.new_record(Session(id="s1"), None, ["a1", "a2", "a3"], NOW, "r1")
+    session_records.write(store, made)
+
+    SessionRecords().forget(store, "s1", ["a1"])
+
+    left = session_records.read(store, "s1")
+    assert (left.assets if left else ()) == (() if gone else ("a3",))

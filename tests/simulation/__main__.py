@@ -95,7 +95,9 @@ def _many(pool: ProcessPoolExecutor, seeds: Iterable[int]) -> int:
 def _planted(pool: ProcessPoolExecutor, bugs: Sequence[str], seeds: range, at_once: int) -> int:
     """Seeds are tried `at_once`, until one finds the bug. One that fails without any finds none."""
     sound: dict[int, bool] = {}
-    found = 0
+    found: list[str] = []
+    _say("| bug | found by seed | seeds needed | invariant |")
+    _say("|---|---|---|---|")
     for name in bugs:
         finders: list[Outcome] = []
         tried = 0
@@ -108,15 +110,21 @@ def _planted(pool: ProcessPoolExecutor, bugs: Sequence[str], seeds: range, at_on
             finders += [each for each in _outcomes(pool, some_sound, name) if each.violation is not None]
             if finders and at_once < len(seeds):
                 break
-        found += bool(finders)
-        numbers = sorted(outcome.seed for outcome in finders)
-        invariants = sorted({outcome.violation.name for outcome in finders if outcome.violation})
-        verdict = (
-            f"found by {len(numbers)} of {tried}, seeds {numbers[:8]}" if finders else f"NOT FOUND in {tried}"
-        )
-        _say(f"{name}: {verdict}; {invariants}")
-    _say(f"{found} of {len(bugs)} planted bugs were found")
-    return 0 if found >= ENOUGH_TO_FIND * len(bugs) else 1
+        finders.sort(key=lambda outcome: outcome.seed)
+        if not finders:
+            _say(f"| {name} | NONE of {tried} | | |")
+            continue
+        found.append(name)
+        first = finders[0].seed
+        needed = sum(sound[seed] for seed in range(seeds.start, first + 1))
+        invariants = ", ".join(dict.fromkeys(each.violation.name for each in finders if each.violation))
+        numbers = ", ".join(str(outcome.seed) for outcome in finders[:8])
+        _say(f"| {name} | {numbers} | {needed} | {invariants} |")
+    missing = [name for name in bugs if name not in found]
+    _say(f"{len(found)} of {len(bugs)} planted bugs were found ({len(found) / len(bugs):.0%})")
+    for name in missing:
+        _say(f"  not found: {name}")
+    return 0 if len(found) >= ENOUGH_TO_FIND * len(bugs) else 1
 
 
 def _outcomes(pool: ProcessPoolExecutor, seeds: Iterable[int], bug: str | None) -> Iterator[Outcome]:

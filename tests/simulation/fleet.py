@@ -35,9 +35,9 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.retention import LockingStore, Retention
 from tests.simulation.scheduler import DAY, HOUR, MINUTE, Process, Scheduler, Violation, Weather
 from tests.simulation.sources import CLOCK_FAULTS, Sources
-from tests.simulation.stores import MANIFESTS, Conditional, Destination, SimStore
+from tests.simulation.stores import MANIFESTS, WORKERS_DENIED, Conditional, Destination, SimStore
 from tests.simulation.truth import TrueAsset, make_assets
-from tests.simulation.wiring import DISPATCH_EVERY, SWEEP_EVERY, Logs, Services, build, virtual
+from tests.simulation.wiring import DISPATCH_EVERY, LEASE, SWEEP_EVERY, Logs, Services, build, virtual
 from worker.alerts.alerter import Alerter
 from worker.verify import verify
 
@@ -152,6 +152,10 @@ class Fleet:
         self.servers = [Process(scheduler, f"serve-{n}", self._serve) for n in range(2)]
         self.operator = Process(scheduler, "operator", self._operate)
         self.keeper = Process(scheduler, "keeper", self._keep)
+        self.others_rng = random.Random(f"others of {scheduler.seed}")  # of what only some faults need
+        self.second_keepers = [Process(scheduler, "keeper-2", self._keep_too)] if len(names) > 1 else []
+        self._to_be_repaired: deque[str] = deque()
+        self._wake_second_keeper: Callable[[], None] = lambda: None
         for beat in self.beats:
             beat.immortal = True
 
@@ -196,7 +200,11 @@ class Fleet:
         )
         self._plan_faults()
         for process in self._processes():
-            draw = scheduler.keepers_rng if process is self.keeper else rng
+            draw = rng
+            if process is self.keeper:
+                draw = scheduler.keepers_rng
+            elif process in self.second_keepers:
+                draw = self.others_rng
             process.wall_skew = draw.choice(
                 [0.0, draw.uniform(-5, 5), *(draw.uniform(-3 * DAY, 3 * DAY) for _ in range(2))]
             )
@@ -223,13 +231,36 @@ class Fleet:
                 scheduler.at(keepers.uniform(self.keep_days * DAY, END - 3 * DAY), self._delete_by_rule)
 
     def _processes(self) -> tuple[Process, ...]:
-        return (*self.workers, *self.controls, *self.beats, *self.servers, self.operator, self.keeper)
+        return (
+            *self.workers,
+            *self.controls,
+            *self.beats,
+            *self.servers,
+            self.operator,
+            self.keeper,
+            *self.second_keepers,
+        )
 
-    def leased(self, _asset_id: str) -> None:
+    def leased(self, asset_id: str) -> None:
         """What is to happen soon happens in the middle of an attempt."""
+        process = self.scheduler.running
+        assert process is not None
+        if process.is_replicating and process not in self.second_keepers and self.others_rng.random() < 0.5:
+            process.at_next_commit = partial(self._repair_twice, process, asset_id)
         for entry in [entry for entry in self._soon if entry[0] <= self.scheduler.seconds]:
             self._soon.remove(entry)
             self.scheduler.at(self.scheduler.seconds + self.scheduler.rng.uniform(0, 2), entry[1])
+
+    def _repair_twice(self, process: Process, asset_id: str) -> None:
+        """A repair is paused just before its commit, and somebody else repairs the asset: while the lease lasts, and
+        once it is over."""
+        process.pause(self.others_rng.uniform(4 * MINUTE, 10 * MINUTE))
+        for seconds in (self.others_rng.uniform(0, MINUTE), 1.1 * LEASE.total_seconds()):
+            self.scheduler.at(self.scheduler.seconds + seconds, partial(self._ask_second_keeper, asset_id))
+
+    def _ask_second_keeper(self, asset_id: str) -> None:
+        self._to_be_repaired.append(asset_id)
+        self._wake_second_keeper()
 
     def _calm(self) -> None:
         self.oracle.calm_from = self.scheduler.seconds
@@ -255,6 +286,12 @@ class Fleet:
             where, names = rng.choice(kinds)
             near = rng.choice(sorted(self.sources.assets.values(), key=lambda asset: asset.number))
             self._add_fault(where, rng.choice(names), near.listed_from + rng.uniform(-HOUR, HOUR / 2))
+        if self.others_rng.random() < 0.7:
+            store = self.others_rng.choice(self.destinations)
+            near = self.others_rng.choice([each for each in self.sources.assets.values() if each.created > 0])
+            start = near.listed_from - self.others_rng.uniform(0, HOUR)
+            end = min(start + self.others_rng.uniform(12 * HOUR, 2 * DAY), STORM)
+            self.faults.add(Fault(f"store:{store.name}", WORKERS_DENIED, start, end))
         for asset in self.sources.assets.values():
             self._plan_faults_of(asset)
         for _ in range(rng.choice([0, 1, 1])):
@@ -264,6 +301,10 @@ class Fleet:
         if rng.random() < 0.6:  # it is never had
             never = rng.choice(sorted(self.sources.assets.values(), key=lambda asset: asset.created)[:8])
             self.faults.add(Fault(f"source:{never.id}", rng.choice(["403", "404"]), 0.0, END))
+            start, end = never.created + 15.5 * DAY, never.created + 17 * DAY  # it would be lost meanwhile
+            if self.others_rng.random() < 0.4 and start > 0 and end < SETTLED - 4 * DAY:
+                kind = self.others_rng.choice(list(CLOCK_FAULTS))
+                self.faults.add(Fault("api clock", kind, start, end))
 
     def _plan_faults_of(self, asset: TrueAsset) -> None:
         """While it is copied for the first time, and, of what changes at its source, until a moment after that."""
@@ -503,6 +544,9 @@ class Fleet:
         }
         due = {name: self.scheduler.seconds + self.scheduler.rng.uniform(0, MINUTE) for name in intervals}
         due["scrub"] += HOUR
+        due["watch"] += self.others_rng.uniform(
+            0, DISPATCH_EVERY
+        )  # not always when workers have just been busy
         while process is self.beats[0] or self.scheduler.seconds < 2 * DAY:
             name = min(due, key=lambda each: due[each])
             process.sleep(due[name] - self.scheduler.seconds)
@@ -563,6 +607,22 @@ class Fleet:
                     services.replicator.replicate(Wanted(source, target, NAMED_STATES))
             except EXPECTED as error:
                 self.scheduler.note("keeper", f"failed: {type(error).__name__}")
+
+    def _keep_too(self, process: Process) -> None:
+        """A third person, who replicates what another process replicates."""
+        services = self._built(process)
+        while True:
+            while self._to_be_repaired:
+                asset_id = self._to_be_repaired.popleft()
+                self.scheduler.note(process.name, f"replicate {asset_id[-4:]}")
+                wanted = Wanted(states=NAMED_STATES, chooses=lambda row, only=asset_id: row.asset_id == only)  # type: ignore[misc]
+                try:
+                    with self._replicating(process):
+                        services.replicator.replicate(wanted)
+                except EXPECTED as error:
+                    self.scheduler.note(process.name, f"failed: {type(error).__name__}")
+            self._wake_second_keeper = process.parked()
+            process.park()
 
     def _erase(self, process: Process, asset_id: str) -> None:
         services = self._built(process)

@@ -14,6 +14,7 @@ from typing import Any
 from archiver.core.attempt.changed_meanwhile import LOOK_AFTER
 from archiver.core.attempt.decisions import LOST_AFTER
 from archiver.core.deadlines import is_over
+from archiver.core.destinations.breaker import destination_of
 from archiver.core.health import Summary
 from archiver.core.records.keys import is_tombstone, tombstone_key
 from archiver.core.upkeep.retrying import ASKED_AGAIN
@@ -47,6 +48,8 @@ UNSEEN_SECONDS = {"manifest": 5.0, "object": 30.0}
 after 3 and 20 s. Nobody can look between two instructions: time for which the process is paused does not count."""
 SWEEP_SEEN_FOR = 6 * MINUTE
 """A sweep whose process was killed counts as running until its lock ends, 5 minutes after its last page."""
+RECORDED_WITHIN = 5 * MINUTE
+"""An attempt ends, and opens the breaker, so soon after it was refused."""
 REFUSALS = 6
 """One attempt is refused twice or more, and its worker may be killed before it has recorded that."""
 CLEAR_ENOUGH = 2 * DAY
@@ -641,8 +644,17 @@ class Oracle:
                 self._broken("nothing is open past its deadline without an alarm", f"{row.asset_id}")
         if self.scheduler.seconds - max(self.reconciled_at, self.calm_from) > 2 * DAY:
             self._broken("the ledger is compared with the destinations", f"last at {self.reconciled_at}")
-        if summary.healthy and began > self.epoch_began:  # else read in part before the ledger was lost
-            self._check_healthy(summary, began)
+        if began > self.epoch_began:  # else read in part before the ledger was lost
+            self._check_refusals_are_told(summary)
+            if summary.healthy:
+                self._check_healthy(summary, began)
+
+    def _check_refusals_are_told(self, summary: Summary) -> None:
+        """Also between two attempts, while nobody knows whether it takes anything again."""
+        told = {destination_of(name) for name in summary.open_breakers}
+        for store in self.destinations:
+            if len(self._recorded_refusals(store)) >= 2 and store.name not in told:
+                self._broken("a destination that refuses is told", store.name)
 
     def _check_healthy(self, summary: Summary, began: float) -> None:
         now, seconds = self.ledger.now(), self.scheduler.seconds
@@ -683,9 +695,27 @@ class Oracle:
         recorded it. One that refuses its marker alone is used without."""
         now = self.scheduler.seconds
         since = now - HOUR
-        if self.epoch_began > since or any(end > since for _, end in self.faults.windows("ledger")):
+        if not self._is_ledger_whole_since(since):
             return False
-        return sum(since < at < now - MINUTE for at in store.refusals) >= REFUSALS
+        since = max([since, *store.took_at.values()])
+        return sum(since < refusal.at < now - MINUTE for refusal in store.refusals) >= REFUSALS
+
+    def _is_ledger_whole_since(self, since: float) -> bool:
+        return self.epoch_began <= since and all(end <= since for _, end in self.faults.windows("ledger"))
+
+    def _recorded_refusals(self, store: Destination) -> set[tuple[str, float]]:
+        """Return the attempts that were refused within the hour, and of which each worker has recorded that: it runs
+        since."""
+        since = self.scheduler.seconds - HOUR
+        if not self._is_ledger_whole_since(since):
+            return set()
+        return {
+            (refusal.process.name, refusal.attempt_began)
+            for refusal in store.refusals
+            if refusal.at > max(since, store.took_at.get(refusal.process.name, _NEVER))
+            and refusal.process.lives == refusal.life
+            and refusal.process.awake_seconds_since(refusal.at) > RECORDED_WITHIN
+        }
 
     def _is_needed(self) -> bool:
         return any(row.state in OPEN_STATES for row in self.ledger.all_rows())

@@ -42,7 +42,7 @@ from archiver.core.alerts import Alert, AlertBook
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.heartbeat import Heartbeat
-from archiver.core.attempt.outcomes import Ended
+from archiver.core.attempt.outcomes import AlreadyArchived, Ended, WillRetry
 from archiver.core.records.drill_records import DrillRecord
 from archiver.core.records.verify import Verified
 from archiver.core.replication.object_copier import ObjectCopier
@@ -473,14 +473,24 @@ def _(stack: ExitStack) -> None:
 
 @bug("a damaged copy counts for the quorum")
 def _(stack: ExitStack) -> None:
-    real = archiver.core.attempt.looking.look
+    real = archiver.core.attempt.rechecking.unless_at_quorum
 
-    def look(*given: Any) -> Any:
-        found = real(*given)
-        found.missing = [store for store in found.missing if store.name not in found.present]
-        return found
+    def unless_at_quorum(deps: Any, row: Any, decided: Any) -> Any:
+        settled: Any = real(deps, row, decided)
+        is_loss = isinstance(decided, Ended) and decided.state is AssetState.LOST
+        if (
+            settled is not decided
+            or deps.rules.quorum is None
+            or not (isinstance(decided, WillRetry) or is_loss)
+        ):
+            return settled
+        found = archiver.core.attempt.looking.look(deps.destinations, row.asset_id, row.created_at)
+        damaged = [manifest for manifest in found.present.values() if manifest.trusted]
+        if len(damaged) < deps.rules.quorum:
+            return settled
+        return AlreadyArchived(damaged[0].total_size, len(damaged[0].objects), damaged[0].warnings)
 
-    _instead(stack, archiver.core.attempt.rechecking, "look", look)
+    _instead(stack, archiver.core.attempt.archiver, "unless_at_quorum", unless_at_quorum)
 
 
 @bug("at the quorum every copy is called whole")
@@ -521,7 +531,7 @@ def _copy_as_it_is(self: Any) -> None:
     object.__setattr__(self._manifest, "objects", tuple(objects))
 
 
-@bug("a repair does not look whether its lease is over")
+@bug("an asset that has ended is leased to two repairs at once")
 def _(stack: ExitStack) -> None:
     _instead(stack, MemoryLedger, "_is_end_leased", lambda *_: False)
 

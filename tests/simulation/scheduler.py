@@ -179,6 +179,7 @@ class Process:
         self.is_blind = False  # the ledger did not answer it since it asked for a lock
         self.immortal = False
         self.is_replicating = False
+        self.at_next_commit: Callable[[], None] | None = None  # what happens to it just before that
         self._run = run
         self._threads: set[Any] = set()
         scheduler.processes.append(self)
@@ -189,6 +190,7 @@ class Process:
         self.alive = True
         self.paused_until = 0.0
         self.is_replicating = False
+        self.at_next_commit = None
         self._pauses = [(float("-inf"), self.scheduler.seconds)]
         self.scheduler.note(self.name, "starts")
         self.spawn(lambda: self._run(self))
@@ -253,7 +255,11 @@ class Process:
     def maybe_pause_at_commit(self) -> None:
         """So long that the lease ends and another worker commits meanwhile."""
         scheduler = self.scheduler
-        if (
+        if self.at_next_commit is not None:
+            happens, self.at_next_commit = self.at_next_commit, None
+            happens()
+            self.sleep(0.0)
+        elif (
             not (self.immortal or scheduler.in_hub)
             and scheduler.rng.random() < scheduler.weather.pause_at_commit
         ):

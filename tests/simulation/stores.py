@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -35,6 +35,8 @@ FOREIGN = "others/report.csv"
 MANIFESTS = "manifests/"
 REFUSING = ("denied", "bucket missing", "read only", "full")
 """The faults of a store that takes nothing."""
+WORKERS_DENIED = "workers denied"
+"""It takes nothing from the workers, whose credentials are not those of the others."""
 
 
 class StoreAudit(Protocol):
@@ -63,6 +65,14 @@ class Conditional(StrEnum):
     UNKNOWN = "unknown"  # our backend never asks
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    at: float
+    process: Process
+    life: int
+    attempt_began: float
+
+
 class Destination:
     """One destination, shared by all processes. `real` is what the oracle looks at; `empty` is what is there while it
     is unmounted."""
@@ -89,7 +99,8 @@ class Destination:
         self.audit: StoreAudit | None = None
         self.retention: Retention | None = None  # it locks nothing
         self.corrupted: set[str] = set()  # keys whose bytes were changed on their way in
-        self.refusals: list[float] = []  # when it refused an object of a worker, since it last took something
+        self.refusals: list[Refusal] = []  # of objects of workers
+        self.took_at: dict[str, float] = {}  # the last time that it took something, by process
         self.refused_control_at = float(
             "-inf"
         )  # the last time that it refused an upload of a control process
@@ -136,13 +147,16 @@ class Destination:
         kind = self.kind_of_fault
         doing = f"{operation} at {self.name}"
         writes = operation in ("put", "begin", "put_part", "complete")
-        if writes and kind in REFUSING and process.name.startswith("worker") and key != MARKER:
-            self.refusals.append(self.scheduler.seconds)
+        is_worker = process.name.startswith("worker")
+        is_denied = kind == "denied" or (writes and is_worker and kind == WORKERS_DENIED)
+        if writes and (kind in REFUSING or is_denied) and is_worker and key != MARKER:
+            refusal = Refusal(self.scheduler.seconds, process, process.lives, process.attempt_began)
+            self.refusals.append(refusal)
         if operation == "begin" and kind in REFUSING and process.name.startswith("control"):
             self.refused_control_at = self.scheduler.seconds
         if kind == "503" or (kind == "flaky" and self.scheduler.rng.random() < 0.3):
             raise TransientStorageError(f"{doing}: 503")
-        if kind == "denied":
+        if is_denied:
             raise AccessDenied(f"{doing}: 403")
         if kind == "bucket missing":
             raise BucketMissing(f"{doing}: 404")
@@ -327,7 +341,7 @@ class SimStore:
         return self._process.call(f"{self.name[9:]} {operation} {key[-40:]}", act, lost)
 
     def _wrote(self, backend: MemoryBackend, key: str, before: StoredObject | None) -> None:
-        self.destination.refusals.clear()
+        self.destination.took_at[self._process.name] = self.destination.scheduler.seconds
         mounted = backend is self.destination.real
         if mounted:
             self._superseded(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from dataclasses import replace
 
 import pytest
@@ -10,13 +11,15 @@ import pytest
 from archiver.core.records.keys import MARKER, tombstone_key
 from archiver.ledger.models import AssetState, CopyState, Row
 from archiver.transfer.checksums import crc32c
+from storage_backends.errors import AccessDenied
 from tests.core.archived import enter, put
 from tests.core.examples import asset
 from tests.simulation.faults import Fault
 from tests.simulation.fleet import Fleet
 from tests.simulation.ledgers import AuditedLedger
 from tests.simulation.oracle import RE_READ_WITHIN, UNSEEN_SECONDS
-from tests.simulation.scheduler import DAY, HOUR
+from tests.simulation.scheduler import DAY, HOUR, MINUTE
+from tests.simulation.stores import WORKERS_DENIED, Refusal
 
 TWO_DESTINATIONS = 117  # a seed
 WHOLE, LACKING, DAMAGED = CopyState.WHOLE, CopyState.LACKING, CopyState.DAMAGED
@@ -301,3 +304,49 @@ def test_what_was_whole_since_it_was_archived_at_the_quorum_is_missed_once_it_is
 def _found(fleet: Fleet) -> str | None:
     violation = fleet.scheduler.violation
     return violation.name if violation is not None else None
+
+
+@pytest.mark.parametrize(
+    ("minutes_ago", "killed", "took_from", "told", "is_broken"),
+    [
+        ((20, 40), False, None, (), True),
+        ((20, 40), False, None, ("worker-0",), False),
+        ((20, 40), False, "keeper", (), True),  # whose credentials are others
+        ((20, 40), False, "worker-0", (), False),
+        ((20, 40), True, None, (), False),  # perhaps it has recorded nothing
+        ((20, 70), False, None, (), False),  # people are told for an hour
+        ((1, 20), False, None, (), False),  # the attempt may go on
+    ],
+)
+def test_a_destination_that_refuses_is_told_for_an_hour(
+    minutes_ago: tuple[int, int], killed: bool, took_from: str | None, told: tuple[str, ...], is_broken: bool
+) -> None:
+    fleet = Fleet(1)
+    store, worker = fleet.destinations[0], fleet.workers[0]
+    fleet.oracle.epoch_began = 0.0
+    worker.start()
+    fleet.scheduler.seconds = 3 * HOUR
+    for minutes in minutes_ago:
+        at = fleet.scheduler.seconds - minutes * MINUTE
+        store.refusals.append(Refusal(at, worker, worker.lives, at))
+    if took_from is not None:
+        store.took_at[took_from] = fleet.scheduler.seconds - MINUTE
+    if killed:
+        worker.start()
+
+    summary = types.SimpleNamespace(open_breakers=[f"{store.name} (on {each})" for each in told])
+    fleet.oracle._check_refusals_are_told(summary)  # type: ignore[arg-type] # as much as it looks at
+
+    assert _found(fleet) == ("a destination that refuses is told" if is_broken else None)
+
+
+def test_what_is_refused_to_workers_alone_is_taken_from_others() -> None:
+    fleet = Fleet(1)
+    store = fleet.destinations[0]
+    fleet.faults.add(Fault(f"store:{store.name}", WORKERS_DENIED, -1.0, 100.0))
+    fleet.faults._by_place[f"store:{store.name}"].reverse()  # whatever the seed has planned
+
+    with pytest.raises(AccessDenied):
+        store.check(fleet.workers[0], "put", "recordings/asset/one.ts")
+    store.check(fleet.controls[0], "put", "recordings/asset/one.ts")
+    store.check(fleet.workers[0], "stat", "recordings/asset/one.ts")

@@ -193,7 +193,8 @@ def _print(result: ReplicateResult, wanted: Wanted, unrepaired: Sequence[str], *
         err.print(shown(f"{name} takes no part any more: {reason}", "red"))
     parts = [f"{result.copied:,} copied ({size(result.copied_bytes)})"]
     parts += [f"{result.failed:,} failed"] if result.failed else []
-    parts += [f"{result.busy:,} in use by a worker"] if result.busy else []
+    busy = f"{result.busy:,} in use by a worker, or by a run that was killed just now: run it again in some minutes"
+    parts += [busy] if result.busy else []
     parts += [f"{result.open:,} due to be copied from 100ms by the workers"] if result.open else []
     parts += [f"{result.left:,} left: run it again"] if result.left else []
     out.print(f"{', '.join(parts)}.", highlight=False)

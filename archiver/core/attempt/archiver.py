@@ -3,6 +3,7 @@
     take the lease         leasing.py      held by another worker: nothing is done; renewed until the attempt ends
     ask the API            judging.py      the asset may be failed, external, or not ready
     look at what is there  looking.py      destinations with a verified manifest are left out, as are open breakers
+    doubt what was damaged known_damage.py what was found damaged counts only once every byte of it was read
     copy                   copying.py      every object to every destination; what is missing or odd is a doubt
     compare                changed_meanwhile.py  after a long copy of a tree: does the source still have the same?
     verify                 committable.py  committed now, or after more attempts that find the same doubts?
@@ -30,6 +31,7 @@ from archiver.core import workspaces
 from archiver.core.attempt.context import Attempt, Dependencies, EngineFactory, OpenContents, Rules
 from archiver.core.attempt.decisions import MAX_CRASHES, decide, rare_delay
 from archiver.core.attempt.erased import erased_outcome, unless_erased
+from archiver.core.attempt.known_damage import KnownDamage, still_damaged
 from archiver.core.attempt.late_additions import add_missing
 from archiver.core.attempt.leasing import take_lease
 from archiver.core.attempt.looking import look
@@ -161,7 +163,8 @@ class Archiver:
 
         if erased := erased_outcome(deps, asset.id):
             return seen, erased
-        found = look(deps.destinations, asset.id, asset.created_at)
+        damage = KnownDamage(row, deps.destinations, attempt.heartbeat.check)
+        found = look(deps.destinations, asset.id, asset.created_at, damage.look)
         attempt.copies.update(found.copies)
         if not found.missing and not found.silent and found.committed is not None:
             changed = copy_if_resized(attempt, asset, found.committed)
@@ -170,13 +173,16 @@ class Archiver:
             manifest = add_missing(attempt, asset, found.committed)
             warnings = tuple(dict.fromkeys([*manifest.warnings, *changed]))
             return seen, AlreadyArchived(manifest.total_size, len(manifest.objects), warnings)
-        stores = [store for store in found.missing if store.name not in attempt.own_breakers]
+        left_out = {*attempt.own_breakers, *found.hidden}
+        stores = [store for store in found.missing if store.name not in left_out]
         outcome = save(attempt, asset, stores, found) if stores else None
         if found.silent:
             raise DestinationsFailed(found.silent)
         for store in found.missing:
             if waits := attempt.waits_for(store.name):
                 return seen, waits
+        if found.hidden:
+            return seen, still_damaged(row, found)
         assert outcome is not None
         return seen, outcome
 

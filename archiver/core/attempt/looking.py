@@ -25,13 +25,15 @@ log = structlog.get_logger(__name__)
 class Found:
     """`committed`: a manifest that verifies; `missing`: the destinations without one. `silent`: destinations that do
     not answer, and may have one; `unread`: those of the missing that refuse reads. `present`: by store, the manifests
-    that do not count: damaged, with doubts, or contradicted by what is stored."""
+    that do not count: damaged, with doubts, or contradicted by what is stored. `hidden`: by store, the first problem of
+    what is missing, and was found damaged by its bytes alone: its manifest cannot be replaced."""
 
     missing: list[StorageBackend] = field(default_factory=list)
     silent: dict[str, StorageError] = field(default_factory=dict)
     unread: dict[str, StorageError] = field(default_factory=dict)
     committed: Manifest | None = None
     present: dict[str, Manifest] = field(default_factory=dict)
+    hidden: dict[str, str] = field(default_factory=dict)
     copies: dict[str, CopyState] = field(default_factory=dict)  # but for those that are silent or unread
 
 
@@ -62,13 +64,15 @@ def look(
             found.missing.append(store)
             if seen.manifest is not None:
                 found.present[store.name] = seen.manifest
+            if seen.hidden is not None:
+                found.hidden[store.name] = seen.hidden
     return found
 
 
 def _copy_state(seen: Look) -> CopyState:
     if seen.manifest is None:
         return CopyState.LACKING
-    is_kept = not seen.manifest.trusted and not seen.manifest.damage
+    is_kept = not seen.manifest.trusted and not seen.manifest.damage and seen.hidden is None
     return CopyState.WHOLE if seen.committed or is_kept else CopyState.DAMAGED
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from archiver.core.attempt import doubts
 from archiver.core.attempt.context import Dependencies
+from archiver.core.attempt.known_damage import KnownDamage, still_damaged
 from archiver.core.attempt.looking import look, what_is_left
 from archiver.core.attempt.outcomes import AlreadyArchived, Ended, Kept, Settled, WillRetry
 from archiver.core.clocks import clocks_agree
@@ -34,10 +36,12 @@ def unless_stored(
     key = keys.manifest_key(row.asset_id, row.created_at)
     is_lost = isinstance(decided, Ended) and decided.state is AssetState.LOST
     proof = kept_after_all if is_lost else kept  # a copy that `archive --again` marked is better than none
+    damage = KnownDamage(row, deps.destinations)
     found: list[Manifest] = []
     for store in deps.destinations:
         with suppress(StorageError):
-            if manifest := committed(store, key) or proof(store, key):
+            manifest = committed(store, key) or proof(store, key)
+            if manifest is not None and not damage.problems(store, manifest):
                 found.append(manifest)
     if not found or len(found) < len(deps.destinations):
         return decided
@@ -52,17 +56,21 @@ def unless_stored(
 
 
 def unless_verified(deps: Dependencies, row: Row, decided: Decided) -> Decided:
-    """`decided`, unless it is LOST and a manifest proves the asset whole, a destination that may have one is silent, or
-    the clocks disagree about the deadline."""
+    """`decided`, unless it is LOST and a manifest proves the asset whole, a destination that may have one is silent,
+    the clocks disagree about the deadline, or a damaged copy is left that cannot be marked."""
     if not isinstance(decided, Ended) or decided.state is not AssetState.LOST:
         return decided
-    found = look(deps.destinations, row.asset_id, row.created_at, look_again_at)
+    damage = KnownDamage(row, deps.destinations)
+    how = partial(damage.look, how=look_again_at)
+    found = look(deps.destinations, row.asset_id, row.created_at, how)
     backoff = deps.rules.retry.backoff
     if unknown := {**found.silent, **found.unread}:
         return _not_lost_yet(row, f"{DestinationsFailed(unknown)}; {decided.reason}", backoff.base)
     manifest = found.committed
     if (manifest is None or found.missing) and (apart := _clocks_apart(deps)):
         return _not_lost_yet(row, f"{apart}: not called lost; {decided.reason}", backoff.cap)
+    if found.hidden:
+        return still_damaged(row, found)
     if manifest is None:
         return Ended(decided.state, decided.reason + what_is_left(row, found.missing))
     if not found.missing:
@@ -79,7 +87,8 @@ def unless_at_quorum(deps: Dependencies, row: Row, decided: Settled) -> Settled:
     is_lost = isinstance(decided, Ended) and decided.state is AssetState.LOST
     if not isinstance(decided, WillRetry) and not is_lost:
         return decided
-    found = look(deps.destinations, row.asset_id, row.created_at)
+    damage = KnownDamage(row, deps.destinations)
+    found = look(deps.destinations, row.asset_id, row.created_at, damage.look)
     lacking = len(found.missing) + len(found.silent)
     if not lacking or found.committed is None or len(deps.destinations) - lacking < deps.rules.quorum:
         return decided

@@ -14,6 +14,7 @@ from archiver.core.attempt.context import Attempt
 from archiver.core.attempt.copied import Copied
 from archiver.core.attempt.copying import Copier
 from archiver.core.attempt.folders import Folder, choose_folder, next_folder
+from archiver.core.attempt.known_damage import Unreplaced
 from archiver.core.attempt.looking import Found
 from archiver.core.attempt.outcomes import Archived, Kept
 from archiver.core.attempt.overwritten import Written
@@ -49,10 +50,17 @@ def save(attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend], found
     if highest >= attempt.heartbeat.lease.fence:
         attempt.heartbeat.outrank(highest)
     folder = choose_folder(keys.asset_folder(asset, deps.rules.key_template), present)
+    unreplaced = Unreplaced(attempt.row, found, stores, attempt.heartbeat.check)
     tried: list[Folder] = []
     while True:
         try:
+            unreplaced.note(folder.path)
             contents, copied = _copy_into(folder, attempt, asset, stores)
+            changed = changed_meanwhile(attempt, asset, contents, started)
+            copied = replace(copied, doubts=(*copied.doubts, *changed))
+            manifest = committable_manifest(attempt, asset, folder, contents, copied, present)
+            failed = {**found.silent, **copied.failed}
+            failed |= _require_replaced([s for s in stores if s.name not in failed], manifest, unreplaced)
             break
         except WouldOverwrite as error:
             tried.append(folder)
@@ -60,9 +68,6 @@ def save(attempt: Attempt, asset: Asset, stores: Sequence[StorageBackend], found
                 raise
             folder = next_folder(folder, present, tried)
             log.warning("new_folder", asset_id=asset.id, folder=folder.path, reason=str(error))
-    copied = replace(copied, doubts=(*copied.doubts, *changed_meanwhile(attempt, asset, contents, started)))
-    manifest = committable_manifest(attempt, asset, folder, contents, copied, present)
-    failed = {**found.silent, **copied.failed}
     for store in stores:
         if store.name not in failed:
             try:
@@ -109,6 +114,23 @@ def _copy_into(
             return contents, copier.copy(contents.items())
         finally:
             attempt.dropped.update(copier.failed)
+
+
+def _require_replaced(
+    stores: Sequence[StorageBackend], manifest: Manifest, unreplaced: Unreplaced
+) -> dict[str, StorageError]:
+    """Read back what was there and was not replaced, and return the stores where it could not be read. Raises
+    WouldOverwrite when it is not what its checksum says."""
+    failed: dict[str, StorageError] = {}
+    for store in stores:
+        try:
+            problems = unreplaced.problems(store, manifest)
+        except StorageError as error:
+            failed[store.name] = error
+            continue
+        if problems:
+            raise WouldOverwrite(manifest.folder, f"what {store.name} did not replace: {problems[0]}")
+    return failed
 
 
 def _commit_at(

@@ -49,10 +49,12 @@ def kept(store: StorageBackend, key: ObjectKey) -> Manifest | None:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is at a manifest's key. `committed`: the asset is archived by it."""
+    """What is at a manifest's key. `committed`: the asset is archived by it. `hidden`: the first problem of a copy
+    whose damage neither its manifest nor a list of its objects shows."""
 
     manifest: Manifest | None
     committed: bool
+    hidden: str | None = None
 
 
 def look_at(store: StorageBackend, key: ObjectKey) -> Look:
@@ -191,10 +193,14 @@ def read_back(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> bool
     return not problems
 
 
-def read_twice(store: StorageBackend, manifest: Manifest) -> Sequence[str]:
+def read_twice(
+    store: StorageBackend, manifest: Manifest, *, between: Callable[[], None] = lambda: None
+) -> Sequence[str]:
     """Read every object back, and once more if it is not right, for one bad answer is no damage; return the problems of
     the second reading. Raises StorageError."""
-    return () if verify_contents(store, manifest).ok else verify_contents(store, manifest).problems
+    if verify_contents(store, manifest, between=between).ok:
+        return ()
+    return verify_contents(store, manifest, between=between).problems
 
 
 def clear_damage(store: StorageBackend, key: ObjectKey, manifest: Manifest) -> Manifest | None:

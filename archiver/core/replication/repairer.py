@@ -30,6 +30,7 @@ from archiver.core.judging import as_known
 from archiver.core.records import keys, tombstones
 from archiver.core.records.commit import LACKING, commit, damaged_settlement, mark_damaged
 from archiver.core.records.manifest import Manifest, find_manifest
+from archiver.core.records.unreplaced import Versions, unreplaced_problems, versions
 from archiver.core.records.verify import verify_contents, verify_listed
 from archiver.core.replication.held_copies import (
     HeldCopy,
@@ -325,19 +326,12 @@ class Repairer:
         target: HeldCopy,
         manifest: Manifest,
         paths: Collection[str] | None,
-        before: Mapping[ObjectKey, _Version],
+        before: Versions,
     ) -> None:
         """Read back what a store with a damaged copy has not replaced: where it refuses to, a write counts as done if
         the checksum that the store keeps is right, and its bytes may not be. Raises TargetFailed."""
-        now = _versions(target, manifest)
-        kept = {
-            item.path
-            for item in manifest.objects
-            if (key := manifest.key_of(item)) in before and now.get(key) == before[key]
-        }
-        kept &= kept if paths is None else set(paths)
         try:
-            problems = verify_contents(target.store, manifest, kept, between=job.heartbeat.check).problems
+            problems = unreplaced_problems(target.store, manifest, before, paths, between=job.heartbeat.check)
         except StorageError as error:
             raise TargetFailed(error) from error
         if problems:
@@ -490,16 +484,12 @@ class Repairer:
         return None
 
 
-_Version = tuple[str | None, datetime | None]
-
-
-def _versions(target: HeldCopy, manifest: Manifest) -> Mapping[ObjectKey, _Version]:
-    """Return the ETag and date of each object in the folder of `manifest`. Raises TargetFailed."""
+def _versions(target: HeldCopy, manifest: Manifest) -> Versions:
+    """Raises TargetFailed."""
     try:
-        listed = list(target.store.list(f"{manifest.folder}/"))
+        return versions(target.store, manifest.folder)
     except StorageError as error:
         raise TargetFailed(error) from error
-    return {info.key: (info.etag, info.updated_at) for info in listed}
 
 
 def _is_not_whole(job: _Job) -> bool:

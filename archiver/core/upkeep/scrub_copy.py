@@ -194,7 +194,8 @@ class CopyChecker:
             if not marked and not mark_damaged(store, key, problems, of=found.manifest) and found.manifest:
                 return
         except StorageError as error:  # by its sizes it would count as archived, and not be copied again
-            if is_due:
+            if is_due:  # the next attempt reads back what the ledger calls damaged
+                self._ledger.note_copies(row, {**row.copies, store.name: CopyState.DAMAGED})
                 raise
             note = f"the manifest could not be marked ({error})"
         if not is_due and (note or is_over(row, self._clock())):

@@ -6,11 +6,15 @@ from datetime import timedelta
 
 import pytest
 
+from archiver.core.records import keys
 from archiver.core.records.manifest import read_manifest
 from archiver.core.upkeep.retrying import copy_again
 from archiver.core.upkeep.scrub_copy import CopyChecker
 from archiver.core.upkeep.scrub_plan import ScrubRules
 from archiver.ledger.models import AssetState, CopyState
+from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
+from storage_backends.errors import AccessDenied
+from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, flip_a_bit
 from tests.core.examples import RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
@@ -55,6 +59,34 @@ def test_each_damaged_copy_is_marked_although_the_first_has_made_its_asset_due()
     row = harness.ledger.get(asset().id)
     assert row is not None
     assert (row.state, set(row.copies.values())) == (AssetState.DISCOVERED, {CopyState.DAMAGED})
+
+
+class Locked(MemoryBackend):
+    def put(self, spec: ObjectSpec, data: Buffer, crc32c: int) -> ObjectInfo:
+        if spec.key.startswith("manifests/") and spec.key in self.store.objects:
+            raise AccessDenied(f"storing {spec.key}: 403 retentionPolicyNotMet")
+        return super().put(spec, data, crc32c)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["copies known", "after a flush"])
+def test_what_cannot_be_marked_of_an_asset_that_is_due_is_known_to_its_next_attempt(is_known: bool) -> None:
+    harness = ReconcileHarness()
+    harness.stores[1] = Locked("two")
+    harness.archive([asset()])
+    key = keys.manifest_key(asset().id, asset().created_at)
+    if is_known:
+        harness.note_whole(asset())
+    harness.ledger.reopen(asset().id)
+    flip_a_bit(harness.two, key)
+
+    with pytest.raises(AccessDenied):
+        CopyChecker(harness.ledger, harness.stores, harness.clock, ScrubRules()).mark(
+            harness.two, key, in_full=True
+        )
+
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    assert row.copies["memory://two"] is CopyState.DAMAGED
 
 
 def test_a_copy_that_a_worker_may_replace_is_not_marked() -> None:

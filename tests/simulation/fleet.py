@@ -219,6 +219,8 @@ class Fleet:
             self._soon += [(rng.uniform(DAY, STORM - HOUR), self._unmount) for _ in range(unmounts)]
         if rng.random() < 0.5:  # in the calm: what is gone at the source is known to the buckets alone
             scheduler.at(rng.uniform(STORM + 2 * DAY, SETTLED - 3 * DAY), self._flush_or_roll_back)
+        if self.others_rng.random() < 0.25:  # once something has ended that 100ms does not list any more
+            scheduler.at(self.others_rng.uniform(SETTLED - 6 * DAY, SETTLED - 3 * DAY), self._flush)
         self._soon += [(rng.uniform(0, STORM), self._harm_new) for _ in range(rng.choice([0, 0, 1, 2]))]
         for _ in range(rng.choice([0, 1, 2, 3])):
             scheduler.at(rng.uniform(DAY, SETTLED - 4 * DAY), lambda: self._harm(rng))
@@ -345,13 +347,18 @@ class Fleet:
             self._snapshots.append(self.ledger.snapshot())
 
     def _flush_or_roll_back(self) -> None:
+        if not self._snapshots or self.scheduler.rng.random() >= 0.5:
+            self._flush()
+            return
         self.alerts.ledger_is_lost()
-        if self._snapshots and self.scheduler.rng.random() < 0.5:
-            self.scheduler.note("world", "the ledger is rolled back")
-            self.ledger.restore(self._snapshots[0])
-        else:
-            self.scheduler.note("world", "the ledger is flushed")
-            self.ledger.clear()
+        self.scheduler.note("world", "the ledger is rolled back")
+        self.ledger.restore(self._snapshots[0])
+        self.oracle.new_epoch()
+
+    def _flush(self) -> None:
+        self.alerts.ledger_is_lost()
+        self.scheduler.note("world", "the ledger is flushed")
+        self.ledger.clear()
         self.oracle.new_epoch()
 
     def _harm_new(self) -> None:

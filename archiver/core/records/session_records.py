@@ -31,7 +31,7 @@ SCHEMA = "archiver.session/1"
 MAX_BYTES = 64 * 2**20
 READERS = 8
 TRIES = 5
-"""To take assets out of a record that others change at the same time."""
+"""To change a record that others change at the same time."""
 _AT_ONCE = 1000
 
 
@@ -89,6 +89,36 @@ def write(store: StorageBackend, record: SessionRecord) -> None:
     store.put(ObjectSpec(key, "application/json", len(data)), data, crc32c(data))
 
 
+def add(store: StorageBackend, record: SessionRecord) -> None:
+    """Write the record, or add its assets to those of the one that is there; nothing of erased assets. Idempotent.
+    Raises StorageError.
+
+    Tombstones are looked at before and afterwards: whoever erases writes them first, and changes the record then, so
+    one of the two sees the other. Stopped before the second look, `forget_erased` must follow."""
+
+    def add_once() -> None:
+        key = keys.session_key(record.session_id)
+        info = store.stat(key)
+        there = None if info is None else _described(store, info)
+        known = {*record.assets, *(there.assets if there else ())}
+        assets = tuple(sorted(known - _erased(store, known)))
+        if assets and (there is None or there.assets != assets):
+            _replace(store, replace(record, assets=assets), info)
+
+    _while_others_change_it(add_once)
+    forget_erased(store, record.session_id)
+
+
+def forget_erased(store: StorageBackend, session_id: str) -> None:
+    """Take the assets that have a tombstone at `store` out of the record there; remove it with the last of them.
+    Idempotent. Requests: one for each asset. Raises StorageError."""
+    record = read(store, session_id)
+    erased = set() if record is None else _erased(store, record.assets)
+    if erased:
+        log.info("session_forgotten", store=store.name, session_id=session_id, assets=len(erased))
+        SessionRecords().forget(store, session_id, sorted(erased))
+
+
 def remove(store: StorageBackend, session_id: str) -> None:
     """Remove the record with all its versions, as far as the store allows. Idempotent. Raises StorageError."""
     targets = removal.Targets((), [keys.session_key(session_id)])
@@ -132,27 +162,43 @@ class SessionRecords:
     def forget(self, store: StorageBackend, session_id: str, erased: Sequence[str]) -> None:
         """Remove the record, unless it names assets other than `erased`: then take those out. Idempotent. Raises
         StorageError."""
-        for tries_left in reversed(range(TRIES)):  # somebody else may erase another asset of it
-            info = store.stat(keys.session_key(session_id))
-            if info is None:
-                return
-            try:
-                self._forget(store, info, session_id, erased)
-                return
-            except ObjectChanged:
-                if not tries_left:
-                    raise
+        _while_others_change_it(partial(self._forget, store, session_id, erased))
 
-    def _forget(
-        self, store: StorageBackend, info: ObjectInfo, session_id: str, erased: Sequence[str]
-    ) -> None:
+    def _forget(self, store: StorageBackend, session_id: str, erased: Sequence[str]) -> None:
+        info = store.stat(keys.session_key(session_id))
+        if info is None:
+            return
         record = _described(store, info)
         left = () if record is None else tuple(sorted(set(record.assets) - set(erased)))
         if record is None or not left:
             remove(store, session_id)  # or nobody can read it
         elif left != record.assets:
-            data = _data(replace(record, assets=left))
-            replace_if(store, ObjectSpec(info.key, "application/json", len(data)), data, crc32c(data), info)
+            _replace(store, replace(record, assets=left), info)
+
+
+def _while_others_change_it(change: Callable[[], None]) -> None:
+    """Change a record as it is read then. Raises what `change` does, ObjectChanged after TRIES."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            change()
+            return
+        except ObjectChanged:
+            if not tries_left:
+                raise
+
+
+def _replace(store: StorageBackend, record: SessionRecord, expected: ObjectInfo | None) -> None:
+    data = _data(record)
+    spec = ObjectSpec(keys.session_key(record.session_id), "application/json", len(data))
+    replace_if(store, spec, data, crc32c(data), expected)
+
+
+def _erased(store: StorageBackend, assets: Iterable[str]) -> set[str]:
+    """Return those of which `store` holds a tombstone. Raises StorageError."""
+    asked = sorted(assets)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="tombstones") as pool:
+        found = pool.map(lambda asset_id: store.stat(keys.tombstone_key(asset_id)), asked)
+        return {asset_id for asset_id, info in zip(asked, found, strict=True) if info is not None}
 
 
 def _read(store: StorageBackend, key: ObjectKey) -> SessionRecord | None:

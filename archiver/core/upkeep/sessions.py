@@ -24,7 +24,8 @@ from storage_backends.errors import StorageError
 log = structlog.get_logger(__name__)
 
 FACT = "sessions_kept"
-"""Up to which change of an asset its session was looked at."""
+"""Up to which change of an asset its session was looked at. `begun`: sessions whose records are to be looked at
+once more for what was erased meanwhile: a run may be killed just after it wrote one."""
 MOST_SESSIONS = 1000
 """Looked up in one run, the oldest first: each costs two requests to the API, and some to each destination."""
 LONGEST = timedelta(hours=13)
@@ -79,6 +80,8 @@ class SessionKeeper:
         if fact.get("ended") == ended:
             return 0
         found, is_all = self._new_sessions(_since(fact))
+        begun = self._look_again(_begun(fact))
+        self._ledger.remember(FACT, {**fact, "begun": sorted({*begun, *found}), "ended": None})
         until, waits = (
             _since(fact),
             False,
@@ -92,6 +95,7 @@ class SessionKeeper:
             except (HmsError, StorageError) as error:
                 log.info("session_not_kept", session_id=session_id, reason=str(error))
                 failures += 1
+                begun.append(session_id)
             is_all = is_all and is_done
             waits = waits or not is_done
             if not waits:
@@ -99,8 +103,9 @@ class SessionKeeper:
             if failures == MOST_FAILURES:
                 break
         at, session_id = until
+        ended_then = ended if is_all and not begun else None
         self._ledger.remember(
-            FACT, {"at": at.isoformat(), "session_id": session_id, "ended": ended if is_all else None}
+            FACT, {"at": at.isoformat(), "session_id": session_id, "ended": ended_then, "begun": begun}
         )
         if looked:
             log.info("sessions_kept", sessions=looked)
@@ -111,6 +116,23 @@ class SessionKeeper:
         if self._wanted and self._ledger.counts().seen <= FEW_ASSETS:
             return self.keep()
         return 0
+
+    def _look_again(self, session_ids: Sequence[str]) -> list[str]:
+        """Forget what was erased while an earlier run wrote; return the sessions that could not be looked at."""
+        left, failures = [], 0
+        for session_id in session_ids:
+            if failures == MOST_FAILURES:
+                left.append(session_id)
+                continue
+            try:
+                for store in self._destinations:
+                    session_records.forget_erased(store, session_id)
+                failures = 0
+            except StorageError as error:
+                log.info("session_not_looked_at", session_id=session_id, reason=str(error))
+                left.append(session_id)
+                failures += 1
+        return left
 
     def _ended(self) -> int:
         """How many attempts ever ended with something stored."""
@@ -155,7 +177,7 @@ class SessionKeeper:
         record = replace(record, assets=assets)
         for store, before in zip(self._destinations, there, strict=True):
             if before is None or before.assets != assets:
-                session_records.write(store, record)
+                session_records.add(store, record)
         return True
 
     def _room_name(self, room_id: str | None) -> str | None:
@@ -172,6 +194,11 @@ class SessionKeeper:
 
 def _since(fact: Mapping[str, object]) -> _Place:
     return parse_time(fact.get("at")) or _EPOCH, str(fact.get("session_id") or "")
+
+
+def _begun(fact: Mapping[str, object]) -> list[str]:
+    begun = fact.get("begun")
+    return [str(each) for each in begun] if isinstance(begun, list) else []
 
 
 def _oldest(found: dict[str, _Found]) -> dict[str, _Found]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from archiver.core.records import keys, session_records
+from archiver.core.judging import as_known
+from archiver.core.records import keys, session_records, tombstones
 from archiver.core.records.session_records import SessionRecords, of_user
+from archiver.core.records.tombstones import Tombstone
 from archiver.core.upkeep import sessions
 from archiver.core.upkeep.sessions import LONGEST, SessionKeeper
 from archiver.hms.errors import HmsError, HmsNotFound, HmsUnavailable
 from archiver.hms.sessions import Peer, Session
 from archiver.ledger.memory.ledger import MemoryLedger
-from archiver.ledger.models import AssetState
-from storage_backends.base import ObjectKey
+from archiver.ledger.models import AssetState, Settlement
+from storage_backends.base import ObjectInfo, ObjectKey, ObjectSpec
 from storage_backends.errors import TransientStorageError
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import enter, put
@@ -278,3 +281,115 @@ def test_two_who_erase_of_one_session_at_once_leave_nothing_of_either(gone: bool
 
     left = session_records.read(store, "s1")
     assert (left.assets if left else ()) == (() if gone else ("a3",))
+
+
+class Interrupted(MemoryBackend):
+    """Something else happens at a step, once: just before the record is written, or just after."""
+
+    before: Callable[[], object] | None = None
+    after: Callable[[], object] | None = None
+
+    def put(self, spec: ObjectSpec, *args: Any, **kwargs: Any) -> ObjectInfo:
+        if not keys.is_session(spec.key):
+            return super().put(spec, *args, **kwargs)
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+        info = super().put(spec, *args, **kwargs)
+        after, self.after = self.after, None
+        if after is not None:
+            after()
+        return info
+
+
+def erase(setting: Setting, *asset_ids: str) -> None:
+    """What the eraser does of it, in its order."""
+    for store in setting.stores:
+        for asset_id in asset_ids:
+            tombstones.write(store, Tombstone(asset_id, AssetState.ERASED, "GDPR-1", NOW))
+    for store in setting.stores:
+        SessionRecords().forget(store, "s1", asset_ids)
+
+
+@pytest.fixture
+def interrupted(setting: Setting) -> Interrupted:
+    store = Interrupted("one")
+    setting.stores[0] = store
+    setting.session("s1", "u1")
+    return store
+
+
+@pytest.mark.parametrize("step", ["before", "after"])
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+@pytest.mark.parametrize("erased", [("a1",), ("a1", "a2")], ids=["one", "last"])
+def test_what_is_erased_while_a_session_is_kept_does_not_return(
+    setting: Setting, interrupted: Interrupted, step: str, known: bool, erased: tuple[str, ...]
+) -> None:
+    setting.archive("a1", "s1")
+    if known:
+        setting.keep()
+    setting.archive("a2", "s1")
+    setattr(interrupted, step, lambda: erase(setting, *erased))
+
+    setting.keep()
+
+    left = {} if "a2" in erased else {"s1": ("a2",)}
+    assert setting.kept() == setting.kept(1) == left
+    assert interrupted.before is interrupted.after is None
+
+
+def test_a_session_whose_assets_were_all_erased_is_never_written(
+    setting: Setting, interrupted: Interrupted
+) -> None:
+    setting.archive("a1", "s1")
+    erase(setting, "a1")
+    interrupted.before = lambda: pytest.fail("personal data of an erased session was written")
+
+    setting.keep()
+
+    assert setting.kept() == setting.kept(1) == {}
+
+
+def test_two_keepers_at_once_keep_the_assets_that_either_knows(
+    setting: Setting, interrupted: Interrupted
+) -> None:
+    setting.archive("a1", "s1")
+
+    def other() -> None:
+        setting.archive("a2", "s1")
+        setting.keep()
+
+    interrupted.before = other
+    setting.keep()
+
+    assert setting.kept() == setting.kept(1) == {"s1": ("a1", "a2")}
+
+
+def test_a_keeper_killed_after_its_write_has_the_next_run_look_for_what_was_erased(
+    setting: Setting, interrupted: Interrupted
+) -> None:
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    setting.archive("a1", "s1")
+    interrupted.before, interrupted.after = lambda: erase(setting, "a1"), killed
+    with pytest.raises(KeyboardInterrupt):
+        setting.keep()
+    assert setting.kept() == {"s1": ("a1",)}
+    row = setting.ledger.get("a1")
+    assert row is not None
+    setting.ledger.remove(as_known(row), Settlement(AssetState.ERASED, reason="GDPR-1"))
+
+    setting.stores[0], whole = MemoryBackend("away"), setting.stores[0]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(setting.stores[0], "stat", _away)
+        setting.keep()
+    setting.stores[0] = whole
+    setting.keep()
+
+    assert setting.kept() == setting.kept(1) == {}
+    assert setting.keep() == 0
+
+
+def _away(*_: object) -> None:
+    raise TransientStorageError("away")

@@ -15,7 +15,7 @@ import structlog
 
 from archiver.core.attempt.archiver import Archiver
 from archiver.core.attempt.decisions import describe
-from archiver.core.attempt.outcomes import Archived, NotOurs, Outcome, WillRetry
+from archiver.core.attempt.outcomes import AlreadyArchived, Archived, NotOurs, Outcome, WillRetry
 from archiver.core.destinations import breaker, failures, registry
 from archiver.core.destinations.breaker import OPEN_FOR
 from archiver.core.health import lacking, unacknowledged
@@ -205,6 +205,8 @@ class OneRun:
             self._machine_failed(outcome.reason)
         elif not isinstance(outcome, NotOurs):
             self._faults.passed(self._holder, self._ledger)
+        if isinstance(outcome, AlreadyArchived):  # at the quorum, say
+            return outcome.copied_bytes
         return outcome.stored_bytes if isinstance(outcome, Archived) else 0
 
     def _machine_failed(self, reason: str) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -136,6 +137,26 @@ def test_a_second_run_copies_nothing() -> None:
 
     assert again.all_safe
     assert again.stored_bytes == 0
+
+
+def test_what_is_archived_at_the_quorum_is_counted_as_copied_once() -> None:
+    setup = Setup()
+    away = MemoryBackend("two")
+    setup.harness.stores += [MemoryBackend("three"), away]
+    deps = setup.harness.archiver.deps
+    setup.harness.archiver.deps = replace(
+        deps, destinations=setup.harness.stores, rules=replace(deps.rules, quorum=2)
+    )
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TransientStorageError("503")
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("put", "begin", "stat", "list"):
+            patched.setattr(away, name, refuse)
+        assert setup.run().stored_bytes == 100
+        assert setup.state(setup.harness.asset_id) is AssetState.ARCHIVED
+        assert setup.run().stored_bytes == 0
 
 
 def test_without_a_manifest_in_the_bucket_the_ledgers_word_counts_for_nothing() -> None:

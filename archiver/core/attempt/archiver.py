@@ -125,6 +125,8 @@ class Archiver:
                 except Exception as error:  # noqa: BLE001 - the boundary of one asset: the others must go on
                     outcome = self._after_failure(attempt, error, breaker.machine_of(holder))
                 outcome = unless_at_quorum(self.deps, attempt.row, outcome)
+                if isinstance(outcome, AlreadyArchived):
+                    outcome = replace(outcome, copied_bytes=attempt.heartbeat.bytes_done)
                 outcome = unless_erased(self.deps, asset_id, outcome)
             self._settle(attempt, seen, outcome)
         except (LeaseLost, Outranked) as error:

@@ -22,13 +22,14 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyArchived:
-    """Every destination held a verified manifest; nothing was copied. `copies`: where only so many hold it as
-    ARCHIVER_QUORUM asks for, what each of them holds."""
+    """Every destination held a verified manifest. `copies`: where only so many hold it as ARCHIVER_QUORUM asks for,
+    what each of them holds; `copied_bytes`: what this attempt copied there."""
 
     stored_bytes: int
     stored_objects: int
     warnings: tuple[str, ...] = ()
     copies: Mapping[str, CopyState] | None = field(default=None, compare=False)
+    copied_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def settlement(outcome: Settled) -> Settlement:
                 seconds=seconds,
                 warnings=warnings,
             )
-        case AlreadyArchived(stored_bytes, stored_objects, warnings, _):
+        case AlreadyArchived(stored_bytes, stored_objects, warnings):
             return Settlement(
                 AssetState.ARCHIVED,
                 stored_bytes=stored_bytes,

@@ -88,7 +88,7 @@ class Heartbeat:
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
         if self._thread is None and self._unable is None and self._is_half_over():
-            self._unable = RuntimeError("can't start new thread: nothing renews the lease")
+            self._unable = RuntimeError(self._why_not_renewed())
         if self._unable is not None:
             raise self._unable
         if self._stop_requested():
@@ -149,6 +149,15 @@ class Heartbeat:
 
     def _is_half_over(self) -> bool:
         return time.monotonic() - self._leased_at > self._duration.total_seconds() / 2
+
+    def _why_not_renewed(self) -> str:
+        """A pause or a lack of threads, nobody knows which: `is_machine_fault` for both."""
+        seconds = time.monotonic() - self._leased_at
+        state = "is over" if seconds >= self._duration.total_seconds() else "is about to end"
+        return (
+            f"the lease {state}: nothing renewed it for {seconds:.0f} s, since this worker was paused, or can't start "
+            "new thread"
+        )
 
     def _begin(self) -> None:
         thread = threading.Thread(

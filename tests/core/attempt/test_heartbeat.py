@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -199,19 +200,26 @@ def test_without_any_thread_the_attempt_fails_and_the_next_one_has_a_heartbeat(
         harness.ledger.wait_for_renewals(2)
 
 
-def test_a_lease_that_nothing_renews_ends_the_attempt_before_it_ends_itself(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("seconds", "words"), [(100, "is about to end"), (130, "is over")])
+def test_a_lease_that_nothing_renews_ends_the_attempt_and_says_whether_it_is_over(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, seconds: int, words: str
 ) -> None:
     beating = Heartbeat(
         harness.ledger,
         harness.lease,
-        timedelta(0),
+        timedelta(minutes=2),
         renew_every=timedelta(0),
         asset_type="room-composite",
         bytes_total=None,
     )
 
-    with pytest.raises(RuntimeError, match="nothing renews the lease") as raised:
+    beating.check()
+    later = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+
+    with pytest.raises(
+        RuntimeError, match=f"the lease {words}: nothing renewed it for {seconds} s, .* paused"
+    ) as raised:
         beating.check()
 
     assert is_machine_fault(raised.value)

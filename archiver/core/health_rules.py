@@ -229,7 +229,8 @@ _RULES = (
         "drill_failed",
         Severity.CRITICAL,
         "A copy that was restored as a test was not whole, or does not play.",
-        "`archiver show ID` and `archiver verify ID`; while 100ms has it: `archiver archive --again ID`.",
+        "Not whole: it is repaired if it is marked as damaged, else `archiver verify ID`. Does not play: "
+        "`archiver restore ID DIR` and open it; while 100ms has it: `archiver archive --again ID`.",
     ),
     Rule(
         "drill_is_late",

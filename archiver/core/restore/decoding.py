@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from archiver.core.upkeep.drill_report import DOES_NOT_PLAY
+
 MEDIA = frozenset(
     {".m3u8", ".mp4", ".m4a", ".mov", ".ts", ".webm", ".mkv", ".ogg", ".wav", ".aac", ".mp3", ".png", ".jpg"}
 )
@@ -24,7 +26,7 @@ class Played(StrEnum):
     """What is known of a file."""
 
     YES = "decoded"
-    NO = "does not play"
+    NO = DOES_NOT_PLAY
     NOT_MEDIA = "not media"
     NO_FFMPEG = "not decoded: there is no ffmpeg on PATH"
     TOO_SLOW = "not decoded: ffmpeg took too long"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +12,7 @@ from archiver.ledger.base import Facts
 
 DRILL_FACT = "drill"
 NAMED = 20
+DOES_NOT_PLAY = "does not play"
 LATE_BY = timedelta(days=2)
 """Beyond the interval, after which a drill that has not ended is late."""
 GIB = 2**30
@@ -102,8 +103,7 @@ def drill_findings(fact: Mapping[str, object] | None, now: datetime) -> Iterator
         more = f" and {number - 1:,} more" if number > 1 else ""
         yield finding(
             "drill_failed",
-            f"The last drill could not restore {failed[0] if failed else 'a copy'}{more}. "
-            "`archiver show ID`, then `archiver verify ID`.",
+            f"The last drill could not restore {failed[0] if failed else 'a copy'}{more}. {_advice(failed)}",
             level=number,
         )
     at, every = drilled_at(fact), _number(fact.get("every_days"))
@@ -117,6 +117,16 @@ def drill_findings(fact: Mapping[str, object] | None, now: datetime) -> Iterator
         )
     if at is not None:
         yield finding("drilled", _note(fact, now - at))
+
+
+def _advice(failed: Sequence[str]) -> str:
+    """What helps with the first of them: `archiver verify` calls a copy whole that only does not play."""
+    if failed and f": {DOES_NOT_PLAY}: " in failed[0]:
+        return (
+            "Its checksums are right: `archiver restore ID DIR` and open it. While 100ms has it: "
+            "`archiver archive --again ID`; else ask 100ms."
+        )
+    return "`archiver show ID`, then `archiver verify ID`."
 
 
 def _note(fact: Mapping[str, object], ago: timedelta) -> str:

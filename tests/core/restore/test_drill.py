@@ -120,6 +120,9 @@ def test_a_planted_copy_with_the_right_checksum_that_does_not_play_is_found(
     assert findings(ledger, clock) == ["drill_failed", "drilled"]
     (text, _) = (each.text for each in drill_findings(ledger.recall(DRILL_FACT), clock.now))
     assert f"{2:024x}" in text
+    assert "archiver restore ID DIR" in text
+    assert "archive --again ID" in text
+    assert "archiver verify" not in text  # which would call it whole
 
 
 def test_what_failed_is_drilled_again_first_and_is_forgotten_once_it_is_whole(

@@ -40,15 +40,18 @@ class StoreSource:
         key: ObjectKey,
         *,
         size_bytes: int | None = None,
+        resumable: bool = False,
         read_bytes: int = READ_BYTES,
         before_read: Callable[[int], None] = _at_once,
     ) -> None:
         """`size_bytes`: of the object, for a caller that knows its checksum as well: then the store is not asked first,
-        nor whether it is still the same object. `read_bytes`: of one request; `read` returns bytes, a second copy
+        nor whether it is still the same object, unless `resumable`: then it is asked once for the object's ETag, and
+        every read is of the object with it. `read_bytes`: of one request; `read` returns bytes, a second copy
         beside the buffer. `before_read`: called with the bytes of each request, and may wait."""
         self._store = store
         self._key = key
         self._size_bytes = size_bytes
+        self._resumable = resumable
         self._read_bytes = read_bytes
         self._before_read = before_read
 
@@ -58,7 +61,8 @@ class StoreSource:
 
     def open(self, first_bytes: int) -> tuple[SourceInfo, Reader]:
         if self._size_bytes is not None:
-            known = SourceInfo(size_bytes=self._size_bytes, ranges=self._size_bytes > 0)
+            etag = self._etag_of(self._size_bytes) if self._resumable else None
+            known = SourceInfo(size_bytes=self._size_bytes, ranges=self._size_bytes > 0, etag=etag)
             return known, _FirstBytes(self, known, min(first_bytes, self._size_bytes))
         found = self._stat()
         info = SourceInfo(
@@ -92,6 +96,12 @@ class StoreSource:
             raise SourceChanged(f"{self.name} has another length than at the start")
         into[:wanted] = data
         return wanted
+
+    def _etag_of(self, size_bytes: int) -> str | None:
+        found = self._stat()
+        if found.size_bytes != size_bytes:
+            raise SourceChanged(f"{self.name} has {found.size_bytes} bytes, not {size_bytes}")
+        return found.etag
 
     def _stat(self) -> ObjectInfo:
         with _as_source(self.name):

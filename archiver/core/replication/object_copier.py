@@ -27,7 +27,7 @@ from archiver.transfer.base import CopyRequest, CopyResult, Engine
 from archiver.transfer.errors import SourceError, SourceGone, SourceMismatch
 from archiver.transfer.store_source import StoreSource
 from storage_backends.base import ObjectInfo, ObjectSpec, StorageBackend
-from storage_backends.errors import StorageError
+from storage_backends.errors import ChecksumRejected, StorageError, UploadGone
 from storage_backends.optional import CopiesObjects
 
 log = structlog.get_logger(__name__)
@@ -104,6 +104,7 @@ class ObjectCopier:
         self._version = f"replica:{manifest.folder}:{manifest.version}:{listed.archived_at.isoformat()}"
         self._copies_by_itself = _copier(source, target)
         self._unrecorded: list[StoredObject] = []
+        self._resumed: set[str] = set()  # paths of objects of which an earlier run may have stored parts
         self.copied_bytes = self.copied_objects = 0
 
     def copy(self) -> None:
@@ -136,10 +137,14 @@ class ObjectCopier:
         return self._send(item)
 
     def _send(self, item: ManifestObject) -> Future[CopyResult]:
+        has_parts = item.size > self._read_bytes
+        if has_parts and self._is_begun(item):
+            self._resumed.add(item.path)
         source = StoreSource(
             self._source,
             self._listed.key_of(item),
             size_bytes=item.size,
+            resumable=has_parts,
             read_bytes=self._read_bytes,
             before_read=self._before_read,
         )
@@ -151,6 +156,13 @@ class ObjectCopier:
             labels=labels_in(self._manifest),
         )
         return self._engine.submit(source, request, [self._target])
+
+    def _is_begun(self, item: ManifestObject) -> bool:
+        asset_id, key = self._heartbeat.lease.asset_id, self._manifest.key_of(item)
+        try:
+            return self._ledger.load_upload(asset_id, self._target.name, key) is not None
+        except LedgerUnavailable:
+            return False
 
     def _copy_within(self, copier: CopiesObjects, item: ManifestObject) -> None:
         """Let the store copy it, and verify the copy. Raises _NotCopied when it does not, or the copy differs: then the
@@ -184,15 +196,39 @@ class ObjectCopier:
             self._collect(item, self._send(item))
             return
         except SourceError as error:
-            raise self._reason(item, error) from error
+            reason = self._reason(item, error)
+            is_readable = isinstance(error, SourceMismatch) and isinstance(reason, SourceFailed)
+            if is_readable and self._is_sent_whole(item, error):
+                return
+            raise reason from error
         if isinstance(result, CopyResult) and result.failed:
-            raise TargetFailed(result.failed[self._target.name])
+            failure = result.failed[self._target.name]
+            if isinstance(failure, ChecksumRejected | UploadGone) and self._is_sent_whole(item, failure):
+                return
+            raise TargetFailed(failure)
         self._heartbeat.object_done()
         self.copied_bytes += item.size
         self.copied_objects += 1
         self._unrecorded.append(StoredObject(item.path, item.size, item.crc, item.content_type))
         if len(self._unrecorded) >= RECORD_EVERY:
             self._record()
+
+    def _is_sent_whole(self, item: ManifestObject, error: Exception) -> bool:
+        """Send an object once more, from its beginning, if it was put together of parts of an earlier run: one of these
+        may be bad, and the engine has discarded them. Raises as `_collect`."""
+        if item.path not in self._resumed:
+            return False
+        log.warning(
+            "kept_parts_discarded",
+            asset_id=self._heartbeat.lease.asset_id,
+            store=self._target.name,
+            key=self._manifest.key_of(item),
+            reason=str(error),
+        )
+        future = self._send(item)
+        self._resumed.discard(item.path)
+        self._collect(item, future)
+        return True
 
     def _result(self, future: Future[Any]) -> Any:
         while not future.done():

@@ -30,6 +30,7 @@ from archiver.core.records.commit import (
 from archiver.core.records.end_records import EndRecord
 from archiver.core.records.manifest import Manifest
 from archiver.core.upkeep.rebuild import Rebuilder
+from archiver.core.upkeep.reopening import reopen
 from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT
 from archiver.hms.models import parse_time
 from archiver.ledger.base import Ledger
@@ -97,8 +98,7 @@ class Contradictions:
             return Contradiction.NONE
         log.error("archived_by_the_ledger_alone", asset_id=row.asset_id, marked=marked, doubted=is_doubted)
         if marked and not is_over(row, self._clock()):
-            self._ledger.note_copies(row, {**row.copies, **dict.fromkeys(marked, CopyState.DAMAGED)})
-            self._ledger.reopen(row.asset_id)
+            reopen(self._ledger, row.asset_id, dict.fromkeys(marked, CopyState.DAMAGED))
             return Contradiction.REOPENED
         problems = {
             store.name: self._problems(store, key, manifests[store.name])

@@ -42,6 +42,7 @@ from archiver.core.upkeep.gaps import (
 )
 from archiver.core.upkeep.phases import OnProgress, ignore_progress
 from archiver.core.upkeep.rebuild import Identities, Rebuilder, is_newer
+from archiver.core.upkeep.reopening import reopen
 from archiver.core.upkeep.reports import BEGAN, RECONCILE_FACT, reconcile_is_overdue
 from archiver.core.upkeep.retrying import is_outdated
 from archiver.core.upkeep.undelivered import Undelivered
@@ -446,10 +447,8 @@ class Reconciler:
             return False
         if not is_stored:
             log.error("manifest_missing", asset_id=asset_id, key=keys.manifest_key(asset_id, row.created_at))
-        if row.copies:
-            gone = dict.fromkeys((self._destinations[n].name for n in lacking), CopyState.LACKING)
-            self._ledger.note_copies(row, {**row.copies, **gone})
-        self._ledger.reopen(asset_id, keep_stored=is_stored)
+        gone = dict.fromkeys((self._destinations[n].name for n in lacking), CopyState.LACKING)
+        reopen(self._ledger, asset_id, gone, keep_stored=is_stored)
         return True
 
     def _damage(self, asset_id: str, lacking: set[str]) -> None:

@@ -25,6 +25,7 @@ from archiver.core.records.commit import (
 )
 from archiver.core.records.manifest import Manifest, read_manifest
 from archiver.core.records.verify import Verified, verify_in_full, verify_listed, verify_objects
+from archiver.core.upkeep.reopening import reopen
 from archiver.core.upkeep.scrub_plan import ScrubRules, Task, Urgency, after
 from archiver.ledger.base import Schedule
 from archiver.ledger.errors import LedgerUnavailable
@@ -214,10 +215,11 @@ class CopyChecker:
             self._ledger.record_archived(as_known(row), how)
         else:
             state = copy_state(problems)
-            if state is not None and row.copies:
-                self._ledger.note_copies(row, {**row.copies, store.name: state})
+            known = {store.name: state} if state is not None else {}
             if not is_due:
-                self._ledger.reopen(row.asset_id)
+                reopen(self._ledger, row.asset_id, known)
+            elif known and row.copies:
+                self._ledger.note_copies(row, {**row.copies, **known})
 
     def _problems_at(
         self, store: StorageBackend, key: ObjectKey, row: Row, is_trusted: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,9 +57,9 @@ class CopiesOracle:
         """Whether the ledger says that it is not whole there."""
         return row.copies.get(store.name) in (CopyState.LACKING, CopyState.DAMAGED)
 
-    def not_whole_everywhere(self, epoch_began: float) -> str | None:
-        """Return what keeps the archive from being healthy, if the ledger must know."""
-        for row in self.ledger.all_rows():
+    def not_whole_everywhere(self, rows: Iterable[Row], epoch_began: float) -> str | None:
+        """Return which of the `rows` keeps the archive from being healthy, if the ledger must know."""
+        for row in rows:
             if row.state is not AssetState.ARCHIVED:
                 continue
             for store in self.destinations:

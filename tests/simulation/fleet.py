@@ -505,7 +505,8 @@ class Fleet:
         every two hours, the probe goes first."""
         began = self.scheduler.seconds
         services.write_probe.run()
-        self.oracle.watched(services.watcher.watch(), began)
+        before = {row.asset_id: row for row in self.ledger.all_rows()}
+        self.oracle.watched(services.watcher.watch(), began, before)
 
     def _sweep(self, services: Services) -> None:
         began = self.oracle.sweep_began = self.scheduler.seconds

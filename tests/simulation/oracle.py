@@ -628,8 +628,8 @@ class Oracle:
             return float("inf")
         return harm.noticed_by
 
-    def watched(self, summary: Summary, began: float) -> None:
-        """A control process has looked, and alarmed."""
+    def watched(self, summary: Summary, began: float, before: Mapping[str, Row]) -> None:
+        """A control process has looked, and alarmed. `before`: the rows when it began."""
         if self.scheduler.seconds - began > MINUTE:
             return  # one that was paused since it looked tells what was true
         now = self.ledger.now()
@@ -647,7 +647,7 @@ class Oracle:
         if began > self.epoch_began:  # else read in part before the ledger was lost
             self._check_refusals_are_told(summary)
             if summary.healthy:
-                self._check_healthy(summary, began)
+                self._check_healthy(summary, began, before)
 
     def _check_refusals_are_told(self, summary: Summary) -> None:
         """Also between two attempts, while nobody knows whether it takes anything again."""
@@ -656,10 +656,12 @@ class Oracle:
             if len(self._recorded_refusals(store)) >= 2 and store.name not in told:
                 self._broken("a destination that refuses is told", store.name)
 
-    def _check_healthy(self, summary: Summary, began: float) -> None:
+    def _check_healthy(self, summary: Summary, began: float, before: Mapping[str, Row]) -> None:
         now, seconds = self.ledger.now(), self.scheduler.seconds
         margin = AT_RISK - timedelta(hours=1)
-        for row in self.ledger.all_rows():
+        # a row that changed while it was counted is judged by the next look
+        rows = [row for row in self.ledger.all_rows() if before.get(row.asset_id) == row]
+        for row in rows:
             if row.state in (AssetState.LOST, AssetState.DAMAGED) and row.acknowledged is None:
                 self._broken("healthy only when it is", f"{row.asset_id} is {row.state}")
             if (
@@ -671,7 +673,7 @@ class Oracle:
                 self._broken(
                     "healthy only when it is", f"{row.asset_id} is {row.state} and near its deadline"
                 )
-        if (lacking := self.copies.not_whole_everywhere(self.epoch_began)) is not None:
+        if (lacking := self.copies.not_whole_everywhere(rows, self.epoch_began)) is not None:
             self._broken("healthy only when it is", lacking)
         is_sweeping = seconds - self.sweep_began < SWEEP_SEEN_FOR
         if self.swept_at is None or (seconds - self.swept_at > 4 * SWEEP_EVERY and not is_sweeping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -298,7 +299,25 @@ def test_what_was_whole_since_it_was_archived_at_the_quorum_is_missed_once_it_is
         oracle.wrote(worker, store, key, None, mounted=True)
     store.objects.pop(OBJECT.replace("asset", asset_id), None)
 
-    assert (oracle.copies.not_whole_everywhere(0.0) is None) is is_healthy
+    assert (oracle.copies.not_whole_everywhere([row], 0.0) is None) is is_healthy
+
+
+@pytest.mark.parametrize("was", [AssetState.ARCHIVED, AssetState.RUNNING])
+def test_an_asset_that_changed_while_it_was_counted_is_judged_by_the_next_look(
+    was: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(1)
+    oracle, store = fleet.oracle, fleet.destinations[0]
+    oracle.swept_at = fleet.scheduler.seconds
+    asset_id, now = next(iter(oracle.assets)), fleet.scheduler.now()
+    row = Row(asset_id, "track", AssetState.ARCHIVED, now, now, now, copies={store.name: CopyState.DAMAGED})
+    monkeypatch.setattr(AuditedLedger, "all_rows", lambda _: [row])
+    summary: Any = types.SimpleNamespace(open_breakers=[], healthy=True)
+    oracle.epoch_began = -1.0
+
+    oracle.watched(summary, fleet.scheduler.seconds, {asset_id: replace(row, state=was)})
+
+    assert _found(fleet) == ("healthy only when it is" if was is AssetState.ARCHIVED else None)
 
 
 def _found(fleet: Fleet) -> str | None:

@@ -53,9 +53,10 @@ def test_what_a_killed_process_found_makes_its_asset_due(
     def killed(*_args: object, **_options: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(harness.ledger, before, killed)
-        find(harness)
+        with pytest.raises(Killed):
+            find(harness)
     harness.clock.advance(timedelta(hours=1))
     harness.reconcile()
 

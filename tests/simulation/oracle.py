@@ -62,6 +62,7 @@ class Harm:
     kind: str
     key: str
     is_hidden: bool  # the store tells the checksum that it had before
+    is_listed: bool = True  # lists show it; not what has the right size
     read_at: float | None = None  # when the scrub read what was harmed, and could see it
 
     @property
@@ -331,7 +332,11 @@ class Oracle:
             self.harms[asset_id, store.name].append(Harm(over_at, "manifest deleted", "", is_hidden=False))
             return True
         since = process.attempt_began
-        if any(harm.kind == "rot" or harm.at >= since for harm in self.harms[asset_id, store.name]):
+        harms = self.harms[asset_id, store.name]
+        if any(harm.kind == "rot" or harm.at >= since for harm in harms):
+            return True
+        path = why.removesuffix(" is not what the manifest says")
+        if any(not harm.is_listed and harm.key.endswith(f"/{path}") for harm in harms):
             return True
         if why == NO_VERSION:
             return self._may_be_mixed(process, store, asset_id)
@@ -384,7 +389,22 @@ class Oracle:
             if before is not None:
                 self._check_listed(process, store, key, before, "overwrote")
             asset_id = next((part for part in key.split("/") if part in self.assets), "")
+            self._look_at_overwritten(process, store, asset_id, key, before)
             self.copies.wrote(asset_id, store, is_harmed=False)
+
+    def _look_at_overwritten(
+        self, process: Process, store: Destination, asset_id: str, key: str, before: StoredObject | None
+    ) -> None:
+        """A worker that cannot know that its lease is over puts another version's bytes over those of the newer
+        attempt. Of the same size, nobody sees it until they are read (docs/decisions/0008-fencing.md)."""
+        data = store.objects[key].data
+        if (
+            before is not None
+            and before.data != data
+            and len(before.data) == len(data)
+            and self._cannot_know_its_lease_is_over(process, asset_id)
+        ):
+            self.harm(store, asset_id, "overwritten", key, is_listed=False)
 
     def _wrote_manifest(
         self, process: Process, store: Destination, key: str, before: StoredObject | None
@@ -561,11 +581,10 @@ class Oracle:
             self._looked_at.update(dict.fromkeys([(store.name, key) for key in keys], self.scheduler.seconds))
 
     # -- harm from outside -------------------------------------------------------------------------------------
-    def harm(self, store: Destination, asset_id: str, kind: str, key: str) -> None:
+    def harm(self, store: Destination, asset_id: str, kind: str, key: str, *, is_listed: bool = True) -> None:
         self.scheduler.note("world", f"{kind} of {asset_id} at {store.name}: {key}")
-        self.harms[asset_id, store.name].append(
-            Harm(self.scheduler.seconds, kind, key, kind == "rot" and store.checksums)
-        )
+        is_hidden = kind == "rot" and store.checksums
+        self.harms[asset_id, store.name].append(Harm(self.scheduler.seconds, kind, key, is_hidden, is_listed))
 
     def new_epoch(self) -> None:
         self.epoch += 1

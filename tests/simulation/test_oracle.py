@@ -161,6 +161,38 @@ def test_two_versions_are_mixed_only_by_an_attempt_that_could_not_know(
 
 
 @pytest.mark.parametrize(
+    ("is_stale", "stored", "broken"),
+    [
+        (True, b"b", None),
+        (True, b"bb", "no manifest proves what is not whole"),  # lists show it
+        (False, b"b", "no manifest proves what is not whole"),  # it knew that its lease was over
+    ],
+)
+def test_what_a_stale_worker_overwrote_with_as_many_bytes_is_seen_once_it_is_read(
+    is_stale: bool, stored: bytes, broken: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(1)
+    oracle, store, stale, newer = fleet.oracle, fleet.destinations[0], *fleet.workers[:2]
+    made = next(each for each in oracle.assets.values() if each.is_tree)
+    listed = {"path": "v0/seg0.ts", "size": 1, "crc32c": f"{crc32c(b'a'):08x}"}
+    manifest = {"schema": "archiver.manifest/1", "folder": f"recordings/{made.id}", "objects": [listed]}
+    key, manifest_key = f"recordings/{made.id}/v0/seg0.ts", f"manifests/2026/03/01/{made.id}.json"
+    put(store.real, key, b"a")
+    before = store.objects[key]
+    put(store.real, key, stored)
+    put(store.real, manifest_key, json.dumps(manifest).encode())
+    for process in (stale, newer):
+        process.start()
+    monkeypatch.setattr(type(oracle), "_cannot_know_its_lease_is_over", lambda *_: is_stale)
+    oracle.wrote(stale, store, key, before, mounted=True)
+    fleet.scheduler.seconds = newer.attempt_began = fleet.scheduler.seconds + HOUR
+
+    oracle.wrote(newer, store, manifest_key, None, mounted=True)
+
+    assert _found(fleet) == broken
+
+
+@pytest.mark.parametrize(
     ("archived", "after", "number", "broken"),
     [
         (0.0, 20.5, 1, None),

@@ -53,6 +53,8 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _KEPT_AFTER_ALL = (AssetState.LOST, AssetState.NEEDS_SOURCE_ACCESS)
 """Ends with nothing stored, which a manifest with doubts contradicts."""
 
+_MAY_BE_DAMAGED = frozenset({AssetState.DAMAGED.value, AssetState.REJECTED.value})
+
 _NEVER_ARCHIVED = (AssetState.QUARANTINED, AssetState.NEEDS_SOURCE_ACCESS, AssetState.SOURCE_FAILED)
 """Ends that a manifest without doubts contradicts, whole or not. A person may have rejected what was damaged."""
 
@@ -89,6 +91,7 @@ class Rebuilder:
         self._templates = (key_template, keys.DEFAULT_TEMPLATE)
         self._listed: Sequence[Collection[ObjectKey]] = ()
         self._names: frozenset[str] | None = None
+        self._end_keys: Collection[ObjectKey] = ()
         self._ledger = ledger
         self._destinations = list(destinations)
         self._scope = scope
@@ -100,6 +103,11 @@ class Rebuilder:
         """Believe no manifest from now on whose folder is, or is in, one of another asset in `listed`: the manifests of
         each destination."""
         self._listed, self._names = listed, None
+
+    def read_back_what_ended(self, end_keys: Collection[ObjectKey]) -> None:
+        """From now on an asset that the ledger does not know, and that has an end record in `end_keys` which calls it
+        damaged, is archived only when every byte is right. Its manifest may not have let itself be marked."""
+        self._end_keys = end_keys
 
     def enter_archived(
         self, manifest_keys: Iterable[ObjectKey], reads: FullReads | None = None
@@ -154,6 +162,8 @@ class Rebuilder:
             if missing:
                 self._enter_not_whole(manifests, missing)
             return _NOTHING
+        if row is None and not self._is_read_back(key, manifests, reads):
+            return _NOTHING  # it is entered from its end record
         changed = self._ledger.record_archived(self._seen(manifest), self.settlement(key, manifests))
         if changed and row is not None and self._was_marked(key, manifests):
             self._ledger.reopen(row.asset_id)
@@ -179,6 +189,8 @@ class Rebuilder:
                 continue
             if row is not None:
                 self._find_again(key, row, manifests)
+                continue
+            if not self._is_read_back(key, manifests, None):
                 continue
             entered += self._enter_unknown(key, manifests)
         return entered, unreadable
@@ -433,11 +445,40 @@ class Rebuilder:
                 if (manifest := committed(store, key)) is None:
                     return False
                 there.append((store, manifest))
-            for store, manifest in there if row.state not in OPEN_STATES else ():
-                if problems := read_twice(store, manifest):
-                    self._mark(store, key, manifest, problems, reads)
-                    return False
+            return row.state in OPEN_STATES or self._is_right(key, there, reads)
+        except StorageError as error:
+            log.warning("manifest_not_readable", key=key, reason=str(error))
+            return False
+
+    def _is_right(
+        self,
+        key: ObjectKey,
+        there: Iterable[tuple[StorageBackend, Manifest]],
+        reads: FullReads | None,
+    ) -> bool:
+        """Whether every byte is; else it is marked or noted. Raises StorageError."""
+        for store, manifest in there:
+            if problems := read_twice(store, manifest):
+                self._mark(store, key, manifest, problems, reads)
+                return False
+        return True
+
+    def _is_read_back(
+        self, key: ObjectKey, manifests: Mapping[str, Manifest], reads: FullReads | None
+    ) -> bool:
+        """Whether no end record says that an asset which the ledger does not know is damaged, or every byte of its
+        copies is right all the same."""
+        end_key = keys.end_record_beside(key)
+        if end_key not in self._end_keys:
             return True
+        try:
+            states = {end_records.read_state(store, end_key) for store in self._destinations}
+            if states.isdisjoint(_MAY_BE_DAMAGED):
+                return True
+            there = [
+                (store, manifests[store.name]) for store in self._destinations if store.name in manifests
+            ]
+            return self._is_right(key, there, reads)
         except StorageError as error:
             log.warning("manifest_not_readable", key=key, reason=str(error))
             return False

@@ -214,6 +214,9 @@ class Reconciler:
         came_back = self._tombstones.apply(listed, buried, partial(_extending, lock=lock))
         everywhere = set(listed[0]).intersection(*listed[1:]) if listed else set()
         self._rebuilder.compare_folders_with(listed)
+        ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))
+        ends -= {key for key in ends if keys.is_tombstone(key)}
+        self._rebuilder.read_back_what_ended(ends)
         reads = FullReads(self._ledger, started)
         entered, unreadable = self._rebuilder.enter_archived(
             _extending(
@@ -224,8 +227,6 @@ class Reconciler:
         reads.save()
         partly = set().union(*listed) - everywhere
         found, not_read = self._rebuilder.enter_partial(_extending(sorted(partly), lock))
-        ends = set().union(*(self._listed(store, keys.ENDS, lock, note=note) for store in self._destinations))
-        ends -= {key for key in ends if keys.is_tombstone(key)}
         found += self._rebuilder.enter_ends(_extending(sorted(ends), lock), contradictions.is_later)
         gaps = self._gaps(listed, everywhere, started, lock, on_progress, contradictions)
         on_progress("repairing")

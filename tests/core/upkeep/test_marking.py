@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from archiver.core.records import keys
+from archiver.core.judging import Scope, as_known
+from archiver.core.records import end_records, keys
 from archiver.core.records.manifest import read_manifest
+from archiver.core.upkeep.reconcile import Reconciler, Unidentified
 from archiver.core.upkeep.retrying import copy_again
 from archiver.core.upkeep.scrub_copy import CopyChecker
 from archiver.core.upkeep.scrub_plan import ScrubRules
@@ -16,7 +18,7 @@ from storage_backends.base import Buffer, ObjectInfo, ObjectSpec
 from storage_backends.errors import AccessDenied
 from storage_backends.memory import MemoryBackend
 from tests.core.archived import archive_at, flip_a_bit
-from tests.core.examples import RETENTION, asset
+from tests.core.examples import NOW, RETENTION, asset
 from tests.core.upkeep.reconcile_harness import ReconcileHarness
 
 
@@ -87,6 +89,61 @@ def test_what_cannot_be_marked_of_an_asset_that_is_due_is_known_to_its_next_atte
     row = harness.ledger.get(asset().id)
     assert row is not None
     assert row.copies["memory://two"] is CopyState.DAMAGED
+
+
+@pytest.mark.parametrize("state", [AssetState.DAMAGED, AssetState.REJECTED])
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "right all the same"])
+def test_damage_that_an_end_record_alone_tells_of_is_known_after_a_flush(
+    state: AssetState, is_damaged: bool
+) -> None:
+    harness = ReconcileHarness()
+    harness.stores[1] = Locked("two")
+    harness.archive([asset()])
+    key = keys.manifest_key(asset().id, asset().created_at)
+    harness.clock.advance(RETENTION + timedelta(days=1))
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    end_records.write(harness.stores, as_known(row), state, "it differs", harness.clock())
+    if is_damaged:
+        flip_a_bit(harness.two, key)
+    harness.ledger.clear()
+
+    for _ in range(3):
+        harness.clock.advance(timedelta(hours=8))
+        harness.reconcile()
+
+    assert harness.state(asset()) is (state if is_damaged else AssetState.ARCHIVED)
+
+
+class TwoWasAdded(Unidentified):
+    """Empty, after the source had ended."""
+
+    def began_empty_at(self, name: str, /) -> datetime | None:
+        return NOW + RETENTION + timedelta(days=1) if name == "memory://two" else None
+
+
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "right all the same"])
+def test_damage_of_the_only_copy_is_known_after_a_flush(is_damaged: bool) -> None:
+    harness = ReconcileHarness()
+    harness.stores[0] = Locked("one")
+    harness.archive([asset()], [harness.one])
+    harness.clock.advance(RETENTION + timedelta(days=2))
+    row = harness.ledger.get(asset().id)
+    assert row is not None
+    end_records.write([harness.one], as_known(row), AssetState.DAMAGED, "it differs", harness.clock())
+    if is_damaged:
+        flip_a_bit(harness.one, keys.manifest_key(asset().id, asset().created_at))
+    harness.ledger.clear()
+
+    Reconciler(
+        ledger=harness.ledger,
+        destinations=harness.stores,
+        scope=Scope(RETENTION),
+        clock=harness.clock,
+        identities=TwoWasAdded(),
+    ).reconcile()
+
+    assert harness.state(asset()) is (AssetState.DAMAGED if is_damaged else AssetState.ARCHIVED)
 
 
 def test_a_copy_that_a_worker_may_replace_is_not_marked() -> None:
